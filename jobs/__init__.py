@@ -1,0 +1,1 @@
+"""The commands: each file is one page, run as ``python jobs/NAME.py``."""

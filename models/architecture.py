@@ -1,0 +1,146 @@
+"""What every paper promises: the same batch in, named losses out, one picture called ``final``."""
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+import models
+from models.holes import crop_to, pad_to_multiple
+
+Prepare = Callable[[nn.Module], nn.Module]
+"""Spreads one trained network over devices: the identity in tests, DDP on a cluster."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Samples stacked for one step, on one worker."""
+
+    image: Tensor
+    """The originals, [B, 3, H, W] float32 in [-1, 1]."""
+    mask: Tensor
+    """The holes, [B, 1, H, W] float32: 1 in the hole, 0 where known."""
+    keys: tuple[str, ...] = ()
+    """Each sample's key in its shard."""
+    mask_ids: tuple[str, ...] = ()
+    """Each mask's identity, from which it can be drawn again."""
+    step: int = 0
+    """The global step; every schedule counts it, from 0."""
+    seed: int = 0
+    """For networks that draw at random: a function of run seed, step and rank."""
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Return the same batch with its tensors on ``device``."""
+        return Batch(
+            image=self.image.to(device, non_blocking=True),
+            mask=self.mask.to(device, non_blocking=True),
+            keys=self.keys,
+            mask_ids=self.mask_ids,
+            step=self.step,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The numbers of one paper. Subclasses refuse impossible values in ``__post_init__``."""
+
+    architecture: ClassVar[str]
+    """The folder under ``models/`` that reads this configuration."""
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width the generator accepts are multiples of this."""
+        return 1
+
+
+class Prediction(Protocol):
+    """What a generator returns: a named tuple whose full-size picture is called ``final``."""
+
+    @property
+    def final(self) -> Tensor:
+        """The prediction over the whole frame, [B, 3, H, W] in [-1, 1]."""
+        ...
+
+
+class Objective(ABC):
+    """The networks in training, their optimisers and losses, and one step of the algorithm.
+
+    ``networks`` holds what is trained and saved, unwrapped and by role ("generator",
+    "discriminator"); frozen teachers stay outside. ``optimizers`` has one entry per role that
+    is updated. Both keep their order, so that a checkpoint can be restored entry by entry.
+    """
+
+    networks: dict[str, nn.Module]
+    optimizers: dict[str, torch.optim.Optimizer]
+
+    @property
+    def generator(self) -> nn.Module:
+        """The unwrapped generator."""
+        return self.networks["generator"]
+
+    @abstractmethod
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """Update every network once by the paper's algorithm.
+
+        Args:
+            batch: this worker's share of the global batch, on the networks' device.
+
+        Returns:
+            Each loss term by name, already weighted: detached scalars.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """One paper, as its folder presents it."""
+
+    name: str
+    paper: str
+    config: type[ModelConfig]
+    generator: Callable[[Any], nn.Module]
+    """Builds the generator; ``forward(image, mask)`` returns a :class:`Prediction`."""
+    objective: Callable[[Any, Prepare], Objective]
+    """Builds networks, optimisers and losses; ``prepare`` wraps each trained network."""
+
+
+def names() -> list[str]:
+    """Return every architecture: the folders under ``models/`` that have a ``networks`` module."""
+    return sorted(m.name for m in pkgutil.iter_modules(models.__path__) if m.ispkg)
+
+
+def load(name: str) -> Architecture:
+    """Import ``models/NAME`` and return its ``ARCHITECTURE``.
+
+    Raises:
+        ValueError: if there is no such folder; the message lists those there are.
+    """
+    if name not in names():
+        raise ValueError(f"unknown architecture {name!r}; there are: {', '.join(names())}")
+    architecture: Architecture = importlib.import_module(f"models.{name}").ARCHITECTURE
+    return architecture
+
+
+def fill(generator: nn.Module, image: Tensor, mask: Tensor, size_multiple: int) -> Tensor:
+    """Predict the whole frame for an image of any size.
+
+    The frame is padded by reflection to a multiple of ``size_multiple`` and cropped back.
+
+    Args:
+        generator: as built by :attr:`Architecture.generator`.
+        image: [B, 3, H, W] in [-1, 1]; pixels inside the hole are ignored.
+        mask: [B, 1, H, W], 1 in the hole.
+        size_multiple: the configuration's :attr:`ModelConfig.size_multiple`.
+
+    Returns:
+        The prediction, [B, 3, H, W] float32 in [-1, 1].
+    """
+    height, width = image.shape[-2:]
+    padded_image, padded_mask = pad_to_multiple(image, mask, size_multiple)
+    prediction: Prediction = generator(padded_image, padded_mask)
+    return crop_to(prediction.final, height, width).float()

@@ -1,0 +1,58 @@
+"""The arithmetic of holes: what is hidden, what is pasted back, how much is missing."""
+
+from torch import Tensor
+from torch.nn import functional
+
+
+def hide(image: Tensor, mask: Tensor) -> Tensor:
+    """Return the masked image: the image with its hole set to 0.
+
+    Args:
+        image: [B, 3, H, W] in [-1, 1].
+        mask: [B, 1, H, W], 1 in the hole.
+    """
+    return image.masked_fill(mask.bool(), 0.0)
+
+
+def paste(prediction: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    """Return the composite: known pixels bit for bit from the image, the hole from the prediction.
+
+    Args:
+        prediction: [B, 3, H, W] in [-1, 1].
+        image: [B, 3, H, W] in [-1, 1].
+        mask: [B, 1, H, W], 1 in the hole, 0 where known.
+    """
+    return prediction.where(mask.bool(), image)
+
+
+def hole_ratio(mask: Tensor) -> Tensor:
+    """Return the share of each image that is missing: [B], 0 to 1."""
+    return mask.float().mean(dim=(1, 2, 3))
+
+
+def pad_to_multiple(image: Tensor, mask: Tensor, multiple: int) -> tuple[Tensor, Tensor]:
+    """Pad right and bottom to multiples of ``multiple``: both by reflection.
+
+    The reflected pixels of a hole would be hidden content presented as known, so the mask is
+    reflected with the image; where the frame is too small to reflect, both repeat their edge.
+
+    Args:
+        image: [B, 3, H, W].
+        mask: [B, 1, H, W], 1 in the hole.
+        multiple: of both sides of what is returned.
+
+    Returns:
+        Image and mask, at least as large as before; the same tensors if nothing was to be added.
+    """
+    height, width = image.shape[-2:]
+    bottom, right = -height % multiple, -width % multiple
+    if not bottom and not right:
+        return image, mask
+    mode = "reflect" if bottom < height and right < width else "replicate"
+    padding = (0, right, 0, bottom)
+    return (functional.pad(image, padding, mode=mode), functional.pad(mask, padding, mode=mode))
+
+
+def crop_to(picture: Tensor, height: int, width: int) -> Tensor:
+    """Undo :func:`pad_to_multiple`: keep the top-left ``height`` × ``width`` pixels."""
+    return picture[..., :height, :width]

@@ -1,0 +1,1 @@
+"""The stages between a folder of photographs and a served answer, one room each."""

@@ -1,0 +1,273 @@
+"""Configuration: presets by name, fields by dotted name, written and read as JSON.
+
+Every setting of the program is a field of a frozen dataclass next to the code that reads it.
+This room knows how to choose one (``parse``), change one (``override``) and keep one
+(``to_json``, ``from_json``), and how a job ends when a person has to act (``run``).
+"""
+
+import dataclasses
+import difflib
+import errno
+import json
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from models.architecture import ModelConfig, load
+
+Config = TypeVar("Config")
+
+
+class UserError(ValueError):
+    """What a person has to put right, in one sentence: expected, found, which file or field."""
+
+
+def parse(
+    presets: Mapping[str, Config], description: str, args: Sequence[str] | None = None
+) -> Config:
+    """Choose a preset by its name and override its fields from the command line.
+
+    Args:
+        presets: named configurations, all of one type.
+        description: the job's docstring; it heads ``--help``.
+        args: command-line words; ``sys.argv[1:]`` if None.
+
+    Returns:
+        The chosen preset with the given fields replaced.
+
+    Raises:
+        SystemExit: with status 2 after naming a preset, field or value that cannot be.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    if words and not words[0].startswith("-") and words[0] not in presets:
+        close = difflib.get_close_matches(words[0], presets, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        _leave(f"unknown preset {words[0]!r}{hint}  The presets are: {', '.join(presets)}.")
+    if not words:
+        _leave(f"name a preset first: {', '.join(presets)}. --help explains every field.")
+    return tyro.extras.overridable_config_cli(
+        {name: (_first_line(name, preset), preset) for name, preset in presets.items()},
+        args=words,
+        description=description,
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed),
+    )
+
+
+def parse_one(config: type[Config], description: str, args: Sequence[str] | None = None) -> Config:
+    """Read one configuration that has no presets from the command line."""
+    return tyro.cli(config, args=args, description=description)
+
+
+def _first_line(name: str, preset: Any) -> str:
+    del preset
+    return f"the {name} preset"
+
+
+def _leave(sentence: str) -> typing.NoReturn:
+    print(f"error: {sentence}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def run(main: Callable[[], Any]) -> typing.NoReturn:
+    """Run a job's ``main`` and end the process: 0 when done, 1 with one sentence when not.
+
+    Only what a person can put right ends in a sentence; anything else is our defect and keeps
+    its traceback.
+    """
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        raise SystemExit(130) from None
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        raise SystemExit(1) from None
+    raise SystemExit(0)
+
+
+def explain(error: BaseException) -> str | None:
+    """Return the sentence for a person behind an exception, or None if it is our own defect.
+
+    Looks through what Ray wraps around an exception on its way from a worker to the driver.
+    """
+    for cause in _causes(error):
+        if isinstance(cause, UserError):
+            return _last_paragraph(str(cause))
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" at {cause.filename}" if cause.filename else ""
+            return (
+                f"the disk is full{where}; free some space and run the same command again: "
+                "whatever was finished is kept"
+            )
+        if isinstance(cause, PermissionError):
+            return f"no permission to write or read {cause.filename}; choose another place"
+    return None
+
+
+def _causes(error: BaseException) -> typing.Iterator[BaseException]:
+    waiting, seen = [error], set()
+    while waiting:
+        current = waiting.pop(0)
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        inner = [current.__cause__, getattr(current, "cause", None), current.__context__]
+        inner += list(getattr(current, "worker_failures", {}).values())
+        waiting += [e for e in inner if isinstance(e, BaseException)]
+
+
+def _last_paragraph(text: str) -> str:
+    """Keep the message of an exception to which Ray has prepended the remote traceback."""
+    return text.strip().splitlines()[-1].split("UserError: ")[-1] if text.strip() else "no message"
+
+
+def field_names(config: Any, prefix: str = "") -> list[str]:
+    """Return the dotted names of all fields of a configuration that hold a value."""
+    names = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            names += field_names(value, f"{prefix}{field.name}.")
+        else:
+            names.append(f"{prefix}{field.name}")
+    return names
+
+
+def override(config: Config, changes: Mapping[str, Any]) -> Config:
+    """Return a copy of ``config`` with fields replaced by dotted name; it is checked anew.
+
+    Args:
+        config: a frozen dataclass, possibly nested.
+        changes: values by dotted name, as in ``{"model.hole_emphasis": 2.0}``.
+
+    Raises:
+        UserError: if a name is unknown, with the nearest one that exists.
+        ValueError: if the changed configuration is impossible.
+    """
+    for name, value in changes.items():
+        config = _replace(config, name.split("."), value, name, config)
+    return config
+
+
+def _replace(config: Any, path: list[str], value: Any, name: str, root: Any) -> Any:
+    head, *rest = path
+    if not dataclasses.is_dataclass(config) or head not in {
+        f.name for f in dataclasses.fields(config)
+    }:
+        close = difflib.get_close_matches(name, field_names(root), n=1, cutoff=0.4)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise UserError(f"there is no field {name!r}{hint}")
+    current = getattr(config, head)
+    new = _replace(current, rest, value, name, root) if rest else _like(current, value)
+    return dataclasses.replace(config, **{head: new})  # type: ignore[type-var]
+
+
+def _like(current: Any, value: Any) -> Any:
+    """Keep the type of a number: a search that proposes 4.0 for a whole number means 4."""
+    if isinstance(current, bool) or isinstance(value, bool):
+        return value
+    if isinstance(current, int) and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(current, float) and isinstance(value, int):
+        return float(value)
+    if isinstance(current, tuple) and isinstance(value, list):
+        return tuple(value)
+    return value
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """Return every field's value by dotted name."""
+    values = {}
+    for name in field_names(config):
+        value = config
+        for part in name.split("."):
+            value = getattr(value, part)
+        values[name] = value
+    return values
+
+
+def to_dict(config: Any) -> Any:
+    """Return a configuration as plain JSON values; a model says which architecture it is of."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        values = {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        if isinstance(config, ModelConfig):
+            values = {"architecture": config.architecture, **values}
+        return values
+    if isinstance(config, tuple | list):
+        return [to_dict(item) for item in config]
+    if isinstance(config, Path):
+        return str(config)
+    return config
+
+
+def to_json(config: Any) -> str:
+    """Return a configuration as indented JSON."""
+    return json.dumps(to_dict(config), indent=2) + "\n"
+
+
+def from_dict(kind: type[Config], values: Any, name: str = "configuration") -> Config:
+    """Rebuild a configuration from :func:`to_dict`'s values.
+
+    Raises:
+        UserError: if a field is unknown; missing fields take their defaults.
+    """
+    return typing.cast(Config, _decode(kind, values, name))
+
+
+def from_json(kind: type[Config], text: str, name: str = "configuration") -> Config:
+    """Rebuild a configuration from JSON text; ``name`` is used in error messages.
+
+    Raises:
+        UserError: if the text is not JSON or a field is unknown.
+    """
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{name} is not JSON: {error}") from error
+    return from_dict(kind, values, name)
+
+
+def _decode(kind: Any, values: Any, name: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if values is None:
+            return None
+        return _decode(next(a for a in arguments if a is not type(None)), values, name)
+    if origin is tuple:
+        item = arguments[0] if len(arguments) == 2 and arguments[1] is Ellipsis else None
+        return tuple(
+            _decode(item or a, v, name)
+            for a, v in zip(_cycle(arguments, values), values, strict=False)
+        )
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return _decode_dataclass(kind, dict(values), name)
+    if kind is Path:
+        return Path(values)
+    if kind is float and isinstance(values, int):
+        return float(values)
+    return values
+
+
+def _cycle(arguments: tuple[Any, ...], values: Sequence[Any]) -> Sequence[Any]:
+    return arguments if Ellipsis not in arguments else [arguments[0]] * len(values)
+
+
+def _decode_dataclass(kind: Any, values: dict[str, Any], name: str) -> Any:
+    if issubclass(kind, ModelConfig):
+        kind = load(values.pop("architecture")).config
+    hints = typing.get_type_hints(kind)
+    known = {f.name for f in dataclasses.fields(kind)}
+    if unknown := sorted(set(values) - known):
+        raise UserError(f"{name} has unknown fields: {', '.join(unknown)}")
+    return kind(
+        **{key: _decode(hints[key], value, f"{name}.{key}") for key, value in values.items()}
+    )

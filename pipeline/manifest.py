@@ -1,0 +1,146 @@
+"""What a shard set holds: every sample's key, place and checksum, read from one Parquet file.
+
+A shard set is a folder (or s3:// prefix) of plain tars and one ``manifest.parquet``. The manifest
+is written last, so a set without one is not a set. Each sample's image bytes are found by shard,
+offset and size, without opening the tar: readers fetch just the bytes they want.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.config import UserError
+
+FILE_NAME = "manifest.parquet"
+FORMAT = 1
+SAMPLE_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),  # name in the tar, without suffix; [A-Za-z0-9_/-]+
+        ("source", pa.string()),  # path of the original, relative to its source
+        ("suffix", pa.string()),  # "jpg", "png" or "webp"
+        ("shard", pa.int32()),  # index into the shards' records
+        ("offset", pa.int64()),  # of the image bytes within the tar
+        ("size", pa.int64()),  # of the image, in bytes
+        ("sha256", pa.string()),  # of the image bytes
+        ("height_px", pa.int32()),
+        ("width_px", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardRecord:
+    """One finished tar."""
+
+    name: str
+    samples: int
+    size: int
+    """Of the tar, in bytes."""
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quarantined:
+    """An original that was not taken, and why."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A whole shard set, as its ``manifest.parquet`` describes it."""
+
+    location: str
+    samples: pa.Table
+    """One row per sample, in shard and tar order, with :data:`SAMPLE_SCHEMA`."""
+    shards: tuple[ShardRecord, ...]
+    quarantined: tuple[Quarantined, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The ingest settings, by dotted name."""
+
+    def __len__(self) -> int:
+        return int(self.samples.num_rows)
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Samples per shard."""
+        return tuple(record.samples for record in self.shards)
+
+    @cached_property
+    def first_rows(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Row of each shard's first sample."""
+        return np.concatenate([[0], np.cumsum(self.counts)[:-1]]).astype(np.int64)
+
+    @cached_property
+    def digest(self) -> str:
+        """The identity of the content: SHA-256 over the shards' names and checksums."""
+        identity = [[record.name, record.sha256] for record in self.shards]
+        return storage.sha256(json.dumps(identity).encode())
+
+    def row(self, index: int) -> dict[str, Any]:
+        """Return one sample's row as a dictionary."""
+        return {
+            name: self.samples.column(name)[index].as_py() for name in self.samples.column_names
+        }
+
+    def shard_location(self, shard: int) -> str:
+        """Return where a shard's tar lies."""
+        return storage.join(self.location, self.shards[shard].name)
+
+
+def write_manifest(manifest: Manifest) -> None:
+    """Write ``manifest.parquet``: the last act of sharding, by which the set becomes whole."""
+    about = {
+        "format": FORMAT,
+        "settings": manifest.settings,
+        "shards": [asdict(record) for record in manifest.shards],
+        "quarantined": [asdict(item) for item in manifest.quarantined],
+    }
+    table = manifest.samples.replace_schema_metadata({b"infill": json.dumps(about).encode()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    storage.write(storage.join(manifest.location, FILE_NAME), sink.getvalue().to_pybytes())
+
+
+def read_manifest(location: str) -> Manifest:
+    """Read a shard set's manifest.
+
+    Args:
+        location: the set's folder or s3:// prefix.
+
+    Raises:
+        UserError: if there is no manifest (sharding has not finished, or the place is wrong),
+            or it cannot be read.
+    """
+    location = storage.absolute(location)
+    try:
+        data = storage.read(storage.join(location, FILE_NAME))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{location} is no finished shard set: it has no {FILE_NAME}; "
+            "make one with `python jobs/make_shards.py`"
+        ) from error
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+        about = json.loads(table.schema.metadata[b"infill"])
+    except (pa.ArrowInvalid, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise UserError(f"{storage.join(location, FILE_NAME)} is damaged: {error}") from error
+    if about["format"] != FORMAT:
+        raise UserError(
+            f"{location} has a manifest of format {about['format']}, this program reads {FORMAT}; "
+            "shard the originals again"
+        )
+    return Manifest(
+        location=location,
+        samples=table.replace_schema_metadata(None),
+        shards=tuple(ShardRecord(**record) for record in about["shards"]),
+        quarantined=tuple(Quarantined(**item) for item in about["quarantined"]),
+        settings=about["settings"],
+    )

@@ -1,0 +1,179 @@
+"""Bytes at a path or an s3:// address: read, and written aside then renamed.
+
+A *location* is a string: a local path or ``s3://bucket/prefix``. Credentials and endpoint come by
+the usual chain (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, profiles, instance roles).
+Nothing here leaves a half-written file under its final name: local files are written beside it
+and renamed; an S3 object appears whole or not at all.
+"""
+
+import hashlib
+import os
+import shutil
+import urllib.request
+import uuid
+from pathlib import Path
+
+from pyarrow import fs
+
+from pipeline.config import UserError
+
+
+def is_remote(location: str) -> bool:
+    """Tell whether a location is an address rather than a local path."""
+    return "://" in location
+
+
+def join(location: str, *parts: str) -> str:
+    """Append path parts to a location."""
+    return "/".join([location.rstrip("/") if location != "/" else "", *parts])
+
+
+def absolute(location: str) -> str:
+    """Return a local path made absolute (``~`` expanded); an address is returned as it is."""
+    return location if is_remote(location) else os.path.abspath(os.path.expanduser(location))
+
+
+def filesystem(location: str) -> tuple[fs.FileSystem, str]:
+    """Return the filesystem of a location and the path inside it.
+
+    Raises:
+        UserError: if the address is of a kind that is not supported.
+    """
+    if not is_remote(location):
+        return fs.LocalFileSystem(), absolute(location)
+    try:
+        found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(location)
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"cannot use {location}: {error}; give a path or s3://bucket/prefix"
+        ) from error
+    return found
+
+
+def exists(location: str) -> bool:
+    """Tell whether a file or folder is there."""
+    system, path = filesystem(location)
+    return bool(system.get_file_info(path).type != fs.FileType.NotFound)
+
+
+def names(location: str) -> list[str]:
+    """Return the sorted base names directly under a folder; empty if there is no such folder."""
+    system, path = filesystem(location)
+    found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    return sorted(info.base_name for info in found)
+
+
+def read(location: str) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    system, path = filesystem(location)
+    with system.open_input_stream(path) as stream:
+        data: bytes = stream.read()
+    return data
+
+
+def write(location: str, data: bytes) -> None:
+    """Write a file whole: aside first, then renamed over its final name."""
+    if is_remote(location):
+        system, path = filesystem(location)
+        with system.open_output_stream(path) as stream:
+            stream.write(data)
+        return
+    final = Path(absolute(location))
+    final.parent.mkdir(parents=True, exist_ok=True)
+    aside = final.parent / f"_tmp-{uuid.uuid4().hex}-{final.name}"
+    try:
+        with open(aside, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(aside, final)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def upload(source: Path, location: str) -> None:
+    """Copy a local file to a location, whole or not at all."""
+    if is_remote(location):
+        system, path = filesystem(location)
+        fs.copy_files(str(source), path, destination_filesystem=system)
+        return
+    final = Path(absolute(location))
+    final.parent.mkdir(parents=True, exist_ok=True)
+    aside = final.parent / f"_tmp-{uuid.uuid4().hex}-{final.name}"
+    try:
+        shutil.copyfile(source, aside)
+        os.replace(aside, final)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def remove(location: str) -> None:
+    """Delete a file or a folder with all it holds; nothing happens if it is not there."""
+    system, path = filesystem(location)
+    kind = system.get_file_info(path).type
+    if kind == fs.FileType.Directory:
+        system.delete_dir(path)
+    elif kind == fs.FileType.File:
+        system.delete_file(path)
+
+
+def sha256(data: bytes) -> str:
+    """Return the SHA-256 of bytes as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def fetch(location: str, checksum: str | None, cache: Path | None = None) -> Path:
+    """Return a local file for a path, s3:// or https:// location, checked against its SHA-256.
+
+    Downloads are kept in ``cache`` under their checksum and are not fetched twice.
+
+    Args:
+        location: a path, ``s3://...`` or ``https://...``.
+        checksum: 64 hexadecimal digits; may be None for a local path only.
+        cache: folder for downloads; ``~/.cache/infill`` if None.
+
+    Raises:
+        UserError: if the file is missing, the checksum is absent for a download, or differs.
+    """
+    if not is_remote(location):
+        path = Path(absolute(location))
+        if not path.is_file():
+            raise UserError(f"there is no file {path}")
+        if checksum:
+            _require_checksum(path.read_bytes(), checksum, location)
+        return path
+    if not checksum:
+        raise UserError(f"{location} is a download: give its SHA-256 as well")
+    folder = cache or Path.home() / ".cache" / "infill"
+    kept = folder / checksum / location.rstrip("/").rsplit("/", 1)[-1]
+    if not kept.is_file():
+        data = _download(location)
+        _require_checksum(data, checksum, location)
+        write(str(kept), data)
+    return kept
+
+
+def _download(location: str) -> bytes:
+    if location.startswith("s3://"):
+        try:
+            return read(location)
+        except FileNotFoundError as error:
+            raise UserError(f"there is no object {location}") from error
+    if not location.startswith("https://"):
+        raise UserError(f"cannot fetch {location}: give a path, s3:// or https://")
+    try:
+        with urllib.request.urlopen(location, timeout=60) as answer:
+            data: bytes = answer.read()
+    except OSError as error:
+        raise UserError(f"cannot download {location}: {error}") from error
+    return data
+
+
+def _require_checksum(data: bytes, checksum: str, location: str) -> None:
+    found = sha256(data)
+    if found != checksum.lower():
+        raise UserError(f"{location} has SHA-256 {found}, expected {checksum}; it is not used")
