@@ -1,0 +1,60 @@
+"""Fixtures that several rooms' tests share."""
+
+import os
+from collections.abc import Iterator
+
+os.environ.update(
+    RAY_AUTH_MODE="disabled",
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_DATA_DISABLE_PROGRESS_BARS="1",
+    RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.2",
+    RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S="60",
+    RAY_TRAIN_ENABLE_PREEMPTION_WATCHER="0",
+    RAY_TRAIN_METRICS_ENABLED="0",
+    RAY_SERVE_LOG_TO_STDERR="0",
+    RAY_DEDUP_LOGS="0",
+    RAY_COLOR_PREFIX="0",
+    RAY_SCHEDULER_EVENTS="0",
+    NO_ALBUMENTATIONS_UPDATE="1",
+    MLFLOW_DISABLE_TELEMETRY="true",
+)
+# Before the first import of the libraries that read them.
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def ray_local() -> Iterator[None]:
+    """Run a Ray of the tests' own, without dashboard."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=4,
+        object_store_memory=150 * 2**20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Write eight small colourful JPEG pictures into a folder and return its path."""
+    import cv2
+
+    folder = tmp_path_factory.mktemp("photographs")
+    rows, columns = np.mgrid[0:96, 0:128].astype(np.float64)
+    for index in range(8):
+        phase = index * 0.7
+        channels = [
+            127 + 80 * np.sin(rows / (9 + index) + phase) + 40 * np.cos(columns / (7 + c) + c)
+            for c in range(3)
+        ]
+        picture = np.clip(np.stack(channels, axis=-1), 0, 255).astype(np.uint8)
+        cv2.circle(picture, (20 + 12 * index, 40), 14, (30 * index, 255 - 30 * index, 128), -1)
+        cv2.imwrite(str(folder / f"picture{index}.jpg"), picture)
+    return str(folder)
