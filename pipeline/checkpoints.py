@@ -1,0 +1,342 @@
+"""What a checkpoint directory holds: save, prove, restore, resume.
+
+    step-000000200/
+        generator.safetensors  discriminator.safetensors  ...   one per trained network
+        ema.safetensors        the averaged generator, if the run keeps one; served in its place
+        optimizers.safetensors the optimisers' tensors
+        config.json            the whole configuration of the run
+        state.json             step, data identity, optimiser settings, last validation scores
+        checksums.json         SHA-256 of each file above, written last
+
+A directory is a checkpoint when its checksums are there and true; anything else is debris of a
+killed process and is never taken for one. Nothing is pickled. There is no random state to keep:
+every random decision is a function of seed, step and sample (see ``masks``).
+"""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from models.architecture import ModelConfig, Objective, load
+from pipeline import storage
+from pipeline.config import UserError, from_dict
+
+CHECKSUMS = "checksums.json"
+STEP_PREFIX = "step-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedGenerator:
+    """A generator ready to draw: in evaluation mode, without gradients."""
+
+    architecture: str
+    config: ModelConfig
+    generator: nn.Module
+    image_size_px: int
+    """The side of the crops it was trained on."""
+    step: int
+    digest: str
+    """Identity of the checkpoint: SHA-256 over its files' checksums."""
+
+
+def step_location(run: str, step: int) -> str:
+    """Return where the checkpoint of a step lies within a run."""
+    return storage.join(run, "checkpoints", f"{STEP_PREFIX}{step:09d}")
+
+
+def save(
+    location: str,
+    objective: Objective,
+    ema: nn.Module | None,
+    config: dict[str, Any],
+    state: dict[str, Any],
+) -> str:
+    """Write a checkpoint, whole or not at all.
+
+    Args:
+        location: of the directory; what was there before is replaced.
+        objective: whose networks and optimisers are kept.
+        ema: the averaged generator, if there is one.
+        config: the run's configuration as JSON values.
+        state: ``step`` and whatever else the loop needs to go on, as JSON values.
+
+    Returns:
+        The checkpoint's digest.
+    """
+    tensors, groups = _optimizer_tensors(objective)
+    files = {
+        f"{role}.safetensors": save_tensors(_contiguous(network.state_dict()))
+        for role, network in objective.networks.items()
+    }
+    if ema is not None:
+        files["ema.safetensors"] = save_tensors(_contiguous(ema.state_dict()))
+    files["optimizers.safetensors"] = save_tensors(tensors)
+    files["config.json"] = _json_bytes(config)
+    files["state.json"] = _json_bytes({**state, "optimizers": groups})
+    return _write_files(location, files)
+
+
+def export(
+    location: str, generator: nn.Module, config: dict[str, Any], state: dict[str, Any]
+) -> str:
+    """Write a checkpoint with a generator only, such as one from an imported file of weights."""
+    files = {
+        "generator.safetensors": save_tensors(_contiguous(generator.state_dict())),
+        "config.json": _json_bytes(config),
+        "state.json": _json_bytes(state),
+    }
+    return _write_files(location, files)
+
+
+def _write_files(location: str, files: dict[str, bytes]) -> str:
+    checksums = _json_bytes({name: storage.sha256(data) for name, data in sorted(files.items())})
+    if storage.is_remote(location):
+        storage.remove(storage.join(location, CHECKSUMS))
+        for name, data in files.items():
+            storage.write(storage.join(location, name), data)
+        storage.write(storage.join(location, CHECKSUMS), checksums)
+    else:
+        _write_directory(Path(storage.absolute(location)), {**files, CHECKSUMS: checksums})
+    return storage.sha256(checksums)
+
+
+def _write_directory(final: Path, files: dict[str, bytes]) -> None:
+    aside = final.parent / f"_tmp-{uuid.uuid4().hex}"
+    aside.mkdir(parents=True)
+    try:
+        for name, data in files.items():
+            with open(aside / name, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(aside, final)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def verify(location: str) -> str:
+    """Prove that a checkpoint is whole and undamaged.
+
+    Returns:
+        Its digest.
+
+    Raises:
+        UserError: if there is none, or a file is missing or differs from its checksum.
+    """
+    digest, checksums = _checksums(location)
+    for name in checksums:
+        _read_checked(location, name, checksums)
+    return digest
+
+
+def digest(location: str) -> str:
+    """Return a checkpoint's identity without reading its weights.
+
+    Raises:
+        UserError: if there is no checkpoint.
+    """
+    return _checksums(location)[0]
+
+
+def _checksums(location: str) -> tuple[str, dict[str, str]]:
+    try:
+        data = storage.read(storage.join(location, CHECKSUMS))
+        return storage.sha256(data), json.loads(data)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(
+            f"{location} is no checkpoint: it has no {CHECKSUMS}; "
+            "give the path of a step-... directory or of a run that has saved one"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{storage.join(location, CHECKSUMS)} is damaged: {error}") from error
+
+
+def _read_checked(location: str, name: str, checksums: dict[str, str]) -> bytes:
+    if name not in checksums:
+        raise UserError(f"checkpoint {location} has no {name}")
+    try:
+        data = storage.read(storage.join(location, name))
+    except FileNotFoundError as error:
+        raise UserError(f"checkpoint {location} lacks its {name}") from error
+    if storage.sha256(data) != checksums[name]:
+        raise UserError(f"checkpoint {location}: {name} is damaged (checksum differs)")
+    return data
+
+
+def steps(run: str) -> list[int]:
+    """Return the steps at which a run has checkpoint directories, whole or not, in order."""
+    found = storage.names(storage.join(run, "checkpoints"))
+    return sorted(int(name.removeprefix(STEP_PREFIX)) for name in found if _is_step(name))
+
+
+def _is_step(name: str) -> bool:
+    return name.startswith(STEP_PREFIX) and name.removeprefix(STEP_PREFIX).isdigit()
+
+
+def latest(run: str, report: Callable[[str], None] = print) -> str | None:
+    """Return a run's newest undamaged checkpoint or None, saying which damaged ones it skips."""
+    for step in reversed(steps(run)):
+        location = step_location(run, step)
+        try:
+            verify(location)
+        except UserError as error:
+            report(f"{error}; taking the one before")
+            continue
+        return location
+    return None
+
+
+def find(location: str) -> str:
+    """Return the checkpoint meant by a location: itself, or the newest one of a run.
+
+    Raises:
+        UserError: if it is neither.
+    """
+    if not storage.exists(storage.join(location, CHECKSUMS)) and steps(location):
+        newest = latest(location)
+        if newest is not None:
+            return newest
+    verify(location)
+    return location
+
+
+def read_config(location: str) -> dict[str, Any]:
+    """Return the configuration a checkpoint carries, as JSON values."""
+    return _read_json(location, "config.json")
+
+
+def read_state(location: str) -> dict[str, Any]:
+    """Return a checkpoint's ``state.json``: step, data identity, scores."""
+    return _read_json(location, "state.json")
+
+
+def _read_json(location: str, name: str) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(_read_checked(location, name, _checksums(location)[1]))
+    return values
+
+
+def prune(run: str, keep: int, protected: set[int]) -> None:
+    """Delete a run's older checkpoints, keeping the newest ``keep`` and the protected steps."""
+    for step in steps(run)[: -keep or None]:
+        if step not in protected:
+            storage.remove(step_location(run, step))
+
+
+def restore(location: str, objective: Objective, ema: nn.Module | None) -> dict[str, Any]:
+    """Put a checkpoint's weights and optimiser state back; the counterpart of :func:`save`.
+
+    Returns:
+        The ``state`` that was saved.
+
+    Raises:
+        UserError: if the checkpoint is damaged or of other networks.
+    """
+    _, checksums = _checksums(location)
+    for role, network in objective.networks.items():
+        _load_network(network, location, f"{role}.safetensors", checksums)
+    if ema is not None:
+        _load_network(ema, location, "ema.safetensors", checksums)
+    state: dict[str, Any] = json.loads(_read_checked(location, "state.json", checksums))
+    tensors = load_tensors(_read_checked(location, "optimizers.safetensors", checksums))
+    _restore_optimizers(objective, tensors, state.pop("optimizers"))
+    return state
+
+
+def initialize(location: str, objective: Objective) -> None:
+    """Start from another run's generator, and from its other networks where it has them.
+
+    Only weights are taken: optimisers, step and schedules begin anew (fine-tuning).
+    The averaged generator is preferred to the last one.
+
+    Raises:
+        UserError: if the checkpoint is damaged or of another network.
+    """
+    _, checksums = _checksums(location)
+    for role, network in objective.networks.items():
+        name = f"{role}.safetensors"
+        if role == "generator" and "ema.safetensors" in checksums:
+            name = "ema.safetensors"
+        if name in checksums:
+            _load_network(network, location, name, checksums)
+
+
+def _load_network(network: nn.Module, location: str, name: str, checksums: dict[str, str]) -> None:
+    tensors = load_tensors(_read_checked(location, name, checksums))
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(f"{storage.join(location, name)} is of another network: {first}") from error
+
+
+def load_generator(location: str, device: str | torch.device = "cpu") -> LoadedGenerator:
+    """Build the generator a checkpoint describes and load its weights (averaged, if it has them).
+
+    Args:
+        location: of a checkpoint, or of a run, whose newest checkpoint is taken.
+        device: where the generator will draw.
+
+    Raises:
+        UserError: if there is no checkpoint, or it is damaged.
+    """
+    location = find(storage.absolute(location))
+    found_digest, checksums = _checksums(location)
+    values = json.loads(_read_checked(location, "config.json", checksums))
+    state = json.loads(_read_checked(location, "state.json", checksums))
+    config = from_dict(ModelConfig, values["model"], f"{location}: model")
+    generator = load(config.architecture).generator(config)
+    weights = "ema.safetensors" if "ema.safetensors" in checksums else "generator.safetensors"
+    _load_network(generator, location, weights, checksums)
+    return LoadedGenerator(
+        architecture=config.architecture,
+        config=config,
+        generator=generator.to(device).eval().requires_grad_(False),
+        image_size_px=int(values["data"]["image_size_px"]),
+        step=int(state["step"]),
+        digest=found_digest,
+    )
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Detach, and undo shared or strided storage, which the file format refuses."""
+    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+
+
+def _json_bytes(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=2) + "\n").encode()
+
+
+def _optimizer_tensors(objective: Objective) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Split the optimisers' state into tensors by name and settings as JSON values."""
+    tensors, settings = {}, {}
+    for role, optimizer in objective.optimizers.items():
+        state = optimizer.state_dict()
+        for index, entries in state["state"].items():
+            for name, value in entries.items():
+                tensors[f"{role}/{index}/{name}"] = torch.as_tensor(value)
+        settings[role] = state["param_groups"]
+    return _contiguous(tensors), settings
+
+
+def _restore_optimizers(
+    objective: Objective, tensors: dict[str, Tensor], settings: dict[str, Any]
+) -> None:
+    for role, optimizer in objective.optimizers.items():
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            owner, index, entry = name.split("/")
+            if owner == role:
+                state.setdefault(int(index), {})[entry] = value
+        optimizer.load_state_dict({"state": state, "param_groups": settings[role]})
