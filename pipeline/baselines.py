@@ -1,0 +1,74 @@
+"""What a person would try before a network: a flat colour, and OpenCV's two inpainting methods.
+
+Every baseline takes one image and its hole and returns a prediction, all in 8-bit RGB; pixels
+inside the hole are hidden before it starts. The order of the channels cannot matter, as each of
+the three methods here treats them alike (Telea's weights come from the hole's shape alone,
+Navier-Stokes is solved per channel).
+"""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import UserError
+
+Pixels = NDArray[np.uint8]
+Baseline = Callable[[Pixels, Pixels], Pixels]
+"""``baseline(image [H, W, 3], hole [H, W], 1 = missing) -> prediction [H, W, 3]``."""
+
+RADIUS_PX = 3
+"""Neighbourhood of cv2.inpaint, the value of OpenCV's own examples."""
+UNKNOWN = 128
+"""The level drawn where nothing at all is known: the middle of the 8-bit range."""
+
+
+def mean_fill(image: Pixels, hole: Pixels) -> Pixels:
+    """Fill the hole with the mean of the known pixels, per channel, rounded to 8 bits.
+
+    Args:
+        image: uint8 [H, W, 3]; pixels inside the hole are ignored.
+        hole: uint8 [H, W], 1 where missing. Where nothing is known the mean is taken as 128.
+    """
+    known = hole == 0
+    mean = image[known].mean(axis=0) if known.any() else np.full(3, UNKNOWN)
+    filled = image.copy()
+    filled[~known] = np.rint(mean).astype(np.uint8)
+    return filled
+
+
+def telea(image: Pixels, hole: Pixels) -> Pixels:
+    """Fill by Telea's fast marching (J. Graphics Tools 2004), as OpenCV has it; radius 3 px."""
+    return _inpaint(image, hole, cv2.INPAINT_TELEA)
+
+
+def navier_stokes(image: Pixels, hole: Pixels) -> Pixels:
+    """Fill by fluid dynamics (Bertalmio et al., CVPR 2001), as OpenCV has it; radius 3 px."""
+    return _inpaint(image, hole, cv2.INPAINT_NS)
+
+
+def _inpaint(image: Pixels, hole: Pixels, method: int) -> Pixels:
+    # OpenCV hands back the input when nothing is known: hiding the hole first keeps that honest.
+    hidden = mean_fill(image, hole)
+    filled: Pixels = cv2.inpaint(hidden, (hole != 0).astype(np.uint8), RADIUS_PX, method)
+    return filled
+
+
+BASELINES: dict[str, Baseline] = {
+    "mean-fill": mean_fill,
+    "telea": telea,
+    "navier-stokes": navier_stokes,
+}
+"""Every baseline by the name that reports show."""
+
+
+def load_baseline(name: str) -> Baseline:
+    """Return a baseline by its name.
+
+    Raises:
+        UserError: if there is none of that name; the message lists those there are.
+    """
+    if name not in BASELINES:
+        raise UserError(f"unknown baseline {name!r}; there are: {', '.join(BASELINES)}")
+    return BASELINES[name]

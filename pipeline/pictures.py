@@ -1,0 +1,164 @@
+"""Pictures a person looks at: a grid of samples with titles and captions, as one PNG."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Pixels = NDArray[np.uint8]
+
+SAMPLE_TITLES = ("image", "masked input", "prediction", "composite")
+"""The columns of :func:`sample_grid`."""
+HOLE_COLOUR = (250, 160, 224)
+"""Light magenta: hardly ever found in photographs, so nobody takes it for content."""
+
+_PAPER, _INK, _FAINT_INK = (255, 255, 255), (24, 24, 27), (98, 98, 105)
+_GUTTER_PX = 6
+_MARGIN_PX = 12
+_LEAST_CELL_PX = 128  # Narrower cells hold no readable title; they are enlarged by whole factors.
+
+
+def masked_view(image: Pixels, hole: Pixels) -> Pixels:
+    """Return the image with its hole painted light magenta.
+
+    Args:
+        image: uint8 [..., H, W, 3].
+        hole: uint8 [..., H, W], 1 where missing.
+    """
+    return np.where(hole[..., None] != 0, np.array(HOLE_COLOUR, np.uint8), image)
+
+
+def composite(prediction: Pixels, image: Pixels, hole: Pixels) -> Pixels:
+    """Return known pixels of the image and, in the hole, those of the prediction.
+
+    The 8-bit twin of :func:`models.holes.paste`.
+
+    Args:
+        prediction: uint8 [..., H, W, 3].
+        image: uint8 [..., H, W, 3].
+        hole: uint8 [..., H, W], 1 where missing.
+    """
+    return np.where(hole[..., None] != 0, prediction, image)
+
+
+def sample_grid(
+    images: Pixels, holes: Pixels, predictions: Pixels, captions: Sequence[str] = ()
+) -> bytes:
+    """Draw each sample as a row: image, masked input, prediction, composite.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        holes: uint8 [B, H, W], 1 where missing.
+        predictions: uint8 [B, H, W, 3].
+        captions: a line under each row; none if empty.
+
+    Returns:
+        A PNG file.
+    """
+    rows = [
+        [image, masked_view(image, hole), prediction, composite(prediction, image, hole)]
+        for image, hole, prediction in zip(images, holes, predictions, strict=True)
+    ]
+    return grid(rows, SAMPLE_TITLES, captions)
+
+
+def grid(
+    rows: Sequence[Sequence[Pixels]], titles: Sequence[str] = (), captions: Sequence[str] = ()
+) -> bytes:
+    """Draw rows of pictures with thin gutters, a title over each column, a caption under each row.
+
+    Pictures narrower than 128 px are enlarged by a whole factor, pixel by pixel.
+
+    Args:
+        rows: uint8 [H, W, 3] pictures, all of one size; every row equally long.
+        titles: one per column, or none.
+        captions: one per row, or none.
+
+    Returns:
+        A PNG file; the same bytes for the same input.
+
+    Raises:
+        ValueError: if there is no picture, or sizes or numbers do not fit together.
+    """
+    height, width, columns = _measure(rows, titles, captions)
+    factor = -(-_LEAST_CELL_PX // width)
+    height, width = height * factor, width * factor
+    size = min(max(width // 10, 12), 22)
+    title_px = size + 10 if titles else 0
+    caption_px = size + 8 if captions else 0
+    row_px = height + caption_px + _GUTTER_PX
+    sheet = Image.new(
+        "RGB",
+        (
+            2 * _MARGIN_PX + columns * (width + _GUTTER_PX) - _GUTTER_PX,
+            2 * _MARGIN_PX + title_px + len(rows) * row_px - _GUTTER_PX,
+        ),
+        _PAPER,
+    )
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(titles):
+        x = _MARGIN_PX + column * (width + _GUTTER_PX)
+        _write(draw, (x, _MARGIN_PX), title, width, size, _INK)
+    for line, row in enumerate(rows):
+        y = _MARGIN_PX + title_px + line * row_px
+        for column, picture in enumerate(row):
+            enlarged = picture.repeat(factor, axis=0).repeat(factor, axis=1)
+            sheet.paste(Image.fromarray(enlarged), (_MARGIN_PX + column * (width + _GUTTER_PX), y))
+        if captions:
+            room = sheet.width - 2 * _MARGIN_PX
+            _write(draw, (_MARGIN_PX, y + height + 2), captions[line], room, size - 1, _FAINT_INK)
+    return _png(sheet)
+
+
+def encode_png(picture: Pixels) -> bytes:
+    """Return a uint8 [H, W, 3] picture as a PNG file."""
+    return _png(Image.fromarray(picture))
+
+
+def _png(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, format="PNG", optimize=False)
+    return file.getvalue()
+
+
+def _measure(
+    rows: Sequence[Sequence[Pixels]], titles: Sequence[str], captions: Sequence[str]
+) -> tuple[int, int, int]:
+    """Return height, width and the number of columns, having refused what cannot be a grid."""
+    if not len(rows) or not len(rows[0]):  # An array of pictures has no truth value.
+        raise ValueError("a grid needs at least one picture")
+    shapes = {picture.shape for row in rows for picture in row}
+    if len(shapes) > 1:
+        raise ValueError(f"a grid's pictures must be of one size, these are of {sorted(shapes)}")
+    lengths = {len(row) for row in rows}
+    if len(lengths) > 1:
+        raise ValueError(f"a grid's rows must be equally long, these hold {sorted(lengths)}")
+    columns = lengths.pop()
+    if titles and len(titles) != columns:
+        raise ValueError(f"a grid of {columns} columns cannot carry {len(titles)} titles")
+    if captions and len(captions) != len(rows):
+        raise ValueError(f"a grid of {len(rows)} rows cannot carry {len(captions)} captions")
+    height, width, _ = shapes.pop()
+    return height, width, columns
+
+
+def _write(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[int, int],
+    text: str,
+    room: int,
+    size: int,
+    colour: tuple[int, int, int],
+) -> None:
+    """Write one line, smaller if it would not fit, cut with dots if even that is too long."""
+    for smaller in range(size, 9, -1):
+        font = ImageFont.load_default(smaller)
+        if draw.textlength(text, font) <= room:
+            break
+    else:
+        while text and draw.textlength(text + "...", font) > room:
+            text = text[:-1]
+        text += "..."
+    draw.text(place, text, colour, font)
