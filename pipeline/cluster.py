@@ -1,0 +1,85 @@
+"""The Ray a job runs on: the cluster it was submitted to, or one of its own on this machine.
+
+Ray is imported when it is needed, so that ``--help`` and refused settings cost nothing.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipeline.config import UserError
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_SCHEDULER_EVENTS": "0",
+}
+"""Ray reads these while it is imported; a value that the user has set is kept."""
+
+OBJECT_STORE_BYTES = 2**30
+"""The store holds small records and a few blocks of decoded pictures, never a data set."""
+
+
+@contextmanager
+def connect(*, dashboard: bool = False, num_cpus: int | None = None) -> Iterator[None]:
+    """Run the block on a Ray: the one at hand, that of ``RAY_ADDRESS``, or one of its own.
+
+    Runs on the driver. Inside ``ray job submit`` the address is set and the cluster is joined; set
+    ``RAY_ADDRESS=auto`` to join one started by ``ray start`` on this machine. Whatever was
+    started or joined here is left at the end of the block; a Ray that was at hand stays.
+
+    Args:
+        dashboard: of a Ray started here; Ray Tune needs it to clean up after stopped trials.
+        num_cpus: of a Ray started here; all that this machine has if None.
+
+    Raises:
+        UserError: if nothing answers at ``RAY_ADDRESS``.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        _join(os.environ["RAY_ADDRESS"])
+    else:
+        _start(dashboard, num_cpus)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _join(address: str) -> None:
+    """Join the cluster of ``RAY_ADDRESS``, which Ray reads by itself."""
+    import ray
+
+    try:
+        ray.init(log_to_driver=False, logging_level="ERROR")
+    except ConnectionError as error:
+        raise UserError(
+            f"no Ray answers at RAY_ADDRESS={address}; start it, correct the address, "
+            "or unset RAY_ADDRESS to run on this machine alone"
+        ) from error
+
+
+def _start(dashboard: bool, num_cpus: int | None) -> None:
+    """Start a Ray that only this process uses.
+
+    Named "local" because a bare ``ray.init()`` would join whatever Ray was last started on this
+    machine, by whomever.
+    """
+    import ray
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        include_dashboard=dashboard,
+        object_store_memory=min(OBJECT_STORE_BYTES, memory // 8),
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
