@@ -1,0 +1,456 @@
+"""Which checkpoint is which version: register, promote, roll back, resolve.
+
+The MLflow model registry keeps the versions; each is a checkpoint directory copied beside a run,
+with its lineage as tags. Nothing is pickled and nothing is loaded as an "MLflow model".
+
+Who is champion follows from the versions alone: the highest that was registered as champion and
+not withdrawn since. The alias ``champion`` repeats this for other tools and is put right by
+whoever changes anything, so it needs no lock and survives a process that dies half way:
+
+* a version and its claim to be champion appear in one transaction of the registry;
+* two promotions that started from one champion both get a version; the lower number wins, the
+  other withdraws its claim and says so;
+* whoever sets the alias looks again afterwards and repeats it if the champion has changed.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+import urllib.parse
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline import checkpoints, storage
+from pipeline.config import UserError, to_dict
+from pipeline.tracking import absolute_uri
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+EXPERIMENT = "infill-registry"
+
+_CLAIM = "infill.claim"  # the alias a version was registered for
+_WITHDRAWN = "infill.withdrawn"  # why a champion's claim no longer counts
+_DIGEST = "infill.checkpoint_digest"
+_FOLDER = "checkpoint"  # of the run's artifacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistryConfig:
+    """Where versions are kept."""
+
+    tracking_uri: str = "sqlite:///runs/mlflow.db"
+    """An MLflow tracking URI; a relative SQLite path starts at the working directory."""
+    artifacts: str = "runs/mlartifacts"
+    """Folder or s3:// prefix for the checkpoints; an MLflow server decides this for itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lineage:
+    """Where a version comes from."""
+
+    configuration: dict[str, Any]
+    """The whole configuration of the training run."""
+    scores: dict[str, Any] = field(default_factory=dict)
+    """What evaluation wrote."""
+    manifest_digest: str = ""
+    """Identity of the shards it was trained on."""
+    mask_recipe: dict[str, Any] = field(default_factory=dict)
+    """The masks it was trained with."""
+    git_commit: str = ""
+    """Of the code, with ``+changes`` if the tree was not clean; empty outside a repository."""
+    packages: dict[str, str] = field(default_factory=dict)
+    """Versions of the packages whose change may change a picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """One registered checkpoint."""
+
+    name: str
+    number: int
+    digest: str
+    """Of the checkpoint, see :func:`pipeline.checkpoints.digest`."""
+    location: str
+    """Where its checkpoint directory lies; an MLflow server's own files are an address of it."""
+    claim: str
+    """The alias it was registered for; empty if none."""
+    withdrawn: str
+    """Why it is champion no more; empty while the claim stands."""
+    lineage: Lineage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """What a reference such as ``spn@champion`` means right now."""
+
+    name: str
+    version: str
+    """The version's number, or the checkpoint's directory name for a path."""
+    location: str
+    digest: str
+
+
+def register(
+    config: RegistryConfig,
+    checkpoint: str,
+    name: str,
+    lineage: Lineage,
+    alias: str = CHAMPION,
+    successor_to: int | None = None,
+) -> Version:
+    """Make a checkpoint the next version of ``name`` and give it an alias.
+
+    Args:
+        config: where versions are kept.
+        checkpoint: a checkpoint directory, or a run, whose newest checkpoint is taken.
+        name: the model's name in the registry.
+        lineage: where the checkpoint comes from.
+        alias: ``champion``, ``challenger`` or another.
+        successor_to: the champion this one was compared with; the present one if None, 0 if there
+            was none.
+
+    Returns:
+        The new version.
+
+    Raises:
+        UserError: if the checkpoint is damaged, the registry cannot be reached, or another
+            promotion was faster.
+    """
+    _require_name(name)
+    source = checkpoints.find(storage.absolute(checkpoint))
+    digest = checkpoints.verify(source)
+    with _registry(config) as client:
+        _ensure_model(client, name)
+        before = _champion(client, name) if successor_to is None else successor_to
+        run_id, copy = _keep(client, config, source, name, digest)
+        tags = {_CLAIM: alias, _DIGEST: digest, **_lineage_tags(lineage)}
+        created = client.create_model_version(name, copy, run_id=run_id, tags=tags)
+        number = int(created.version)
+        if alias == CHAMPION:
+            _require_first(client, name, number, before)
+            _settle(client, name)
+        else:
+            client.set_registered_model_alias(name, alias, str(number))
+        return _version(created)
+
+
+def champion(config: RegistryConfig, name: str) -> Version | None:
+    """Return the present champion of ``name``, or None if there is none."""
+    with _registry(config) as client:
+        number = _champion(client, name)
+        return next((v for v in _versions(client, name) if v.number == number), None)
+
+
+def versions(config: RegistryConfig, name: str) -> list[Version]:
+    """Return every version of ``name``, oldest first; empty if the name is unknown."""
+    with _registry(config) as client:
+        return _versions(client, name)
+
+
+def rollback(config: RegistryConfig, name: str) -> Version:
+    """Withdraw the champion of ``name`` and put its predecessor back.
+
+    Returns:
+        The version that is champion now.
+
+    Raises:
+        UserError: if there is no champion or it has no predecessor.
+    """
+    with _registry(config) as client:
+        standing = [v for v in _versions(client, name) if _stands(v)]
+        if not standing:
+            raise UserError(f"{name} has no champion to roll back from; {_known(client)}")
+        if len(standing) == 1:
+            raise UserError(
+                f"{name}@{standing[0].number} is the only champion there has been; "
+                "promote another checkpoint instead of rolling back"
+            )
+        withdrawn, restored = standing[-1], standing[-2]
+        reason = f"rolled back at {_now()}"
+        client.set_model_version_tag(name, str(withdrawn.number), _WITHDRAWN, reason)
+        _settle(client, name)
+        return restored
+
+
+def resolve(config: RegistryConfig, reference: str) -> Resolved:
+    """Find the checkpoint meant by a reference.
+
+    Args:
+        config: where versions are kept; not read for a path.
+        reference: ``spn`` (its champion), ``spn@champion``, ``spn@3``, or the path of a checkpoint
+            or of a run.
+
+    Raises:
+        UserError: if the model, alias or version is unknown, or its files are gone or damaged.
+    """
+    if _is_path(reference):
+        location = checkpoints.find(storage.absolute(reference))
+        architecture = checkpoints.read_config(location)["model"]["architecture"]
+        return Resolved(
+            name=architecture,
+            version=location.rstrip("/").rsplit("/", 1)[-1],
+            location=location,
+            digest=checkpoints.verify(location),
+        )
+    name, _, wanted = reference.partition("@")
+    with _registry(config, must_exist=f"{reference!r} is not a checkpoint either") as client:
+        found = _find(client, name, wanted or CHAMPION)
+        location = _readable(found.location, found.digest)
+    _require_files(found, location)
+    return Resolved(name=name, version=str(found.number), location=location, digest=found.digest)
+
+
+def _is_path(reference: str) -> bool:
+    return "/" in reference or os.path.isdir(reference)
+
+
+def _require_name(name: str) -> None:
+    if not name or not all(c.isalnum() or c in "-_." for c in name):
+        raise UserError(f"{name!r} cannot name a model: use letters, digits, '-', '_' and '.'")
+
+
+def _require_files(version: Version, location: str) -> None:
+    called = f"{version.name}@{version.number}"
+    try:
+        found = checkpoints.verify(location)
+    except UserError as error:
+        raise UserError(
+            f"the files of {called} at {location} are gone or damaged ({error}); "
+            "restore them, or promote another checkpoint"
+        ) from error
+    if found != version.digest:
+        raise UserError(
+            f"the files of {called} at {location} are not those that were registered: "
+            f"digest {found[:12]}, expected {version.digest[:12]}"
+        )
+
+
+# The registry's client, and what goes wrong between it and us.
+
+
+@contextlib.contextmanager
+def _registry(config: RegistryConfig, must_exist: str = "") -> Iterator[Any]:
+    """Give an MLflow client; what it raises becomes a sentence."""
+    database = config.tracking_uri.removeprefix("sqlite:///")
+    if must_exist and database != config.tracking_uri and not storage.exists(database):
+        raise UserError(
+            f"there is no registry at {storage.absolute(database)} and {must_exist}; "
+            "promote one with `python jobs/promote.py`"
+        )
+    client_type, mlflow_error = _import_mlflow()
+    uri = absolute_uri(config.tracking_uri)
+    try:
+        yield client_type(tracking_uri=uri, registry_uri=uri)
+    except mlflow_error as error:
+        raise UserError(
+            f"the registry at {config.tracking_uri} answered: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _import_mlflow() -> tuple[Any, type[Exception]]:
+    """Import MLflow late, as it costs over a second, and keep it from talking or phoning home."""
+    import logging
+
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    for noisy in ("mlflow", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    return MlflowClient, MlflowException
+
+
+def _ensure_model(client: Any, name: str) -> None:
+    _, mlflow_error = _import_mlflow()
+    try:
+        client.create_registered_model(name)
+    except mlflow_error as error:
+        if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _keep(
+    client: Any, config: RegistryConfig, source: str, name: str, digest: str
+) -> tuple[str, str]:
+    """Copy the checkpoint beside a run of its own; return the run and where the copy lies."""
+    run = client.create_run(_experiment(client, config), run_name=f"{name}-{digest[:12]}")
+    try:
+        with _local(source) as folder:
+            client.log_artifacts(run.info.run_id, folder, _FOLDER)
+        copy = f"{run.info.artifact_uri.rstrip('/')}/{_FOLDER}"
+        if checkpoints.verify(_readable(_location(copy), digest)) != digest:
+            raise UserError(f"{source} changed while it was being copied; promote it again")
+    except BaseException:
+        client.set_terminated(run.info.run_id, "FAILED")
+        raise
+    client.set_terminated(run.info.run_id)
+    return run.info.run_id, copy
+
+
+def _experiment(client: Any, config: RegistryConfig) -> str:
+    _, mlflow_error = _import_mlflow()
+    server = config.tracking_uri.startswith(("http://", "https://"))
+    place = None if server else _artifact_uri(config.artifacts)
+    try:
+        created: str = client.create_experiment(EXPERIMENT, artifact_location=place)
+        return created
+    except mlflow_error as error:
+        if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
+            raise
+    found: str = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    return found
+
+
+def _artifact_uri(artifacts: str) -> str:
+    return artifacts if storage.is_remote(artifacts) else Path(storage.absolute(artifacts)).as_uri()
+
+
+@contextlib.contextmanager
+def _local(location: str) -> Iterator[str]:
+    """Give a local folder with the checkpoint's files."""
+    if not storage.is_remote(location):
+        yield location
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for name in storage.names(location):
+            storage.write(os.path.join(folder, name), storage.read(storage.join(location, name)))
+        yield folder
+
+
+def _location(uri: str) -> str:
+    """Turn an artifact's URI into a location, if it is a local file."""
+    if uri.startswith("file:"):
+        return urllib.parse.unquote(urllib.parse.urlparse(uri).path)
+    return uri
+
+
+def _readable(location: str, digest: str) -> str:
+    """Return where we can read a version's files: a server's own are downloaded, once."""
+    if not storage.is_remote(location) or location.startswith("s3://"):
+        return location
+    kept = Path.home() / ".cache" / "infill" / "versions" / digest
+    if not kept.is_dir():
+        from mlflow.artifacts import download_artifacts
+
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+            aside = download_artifacts(artifact_uri=location, dst_path=folder)
+            with contextlib.suppress(OSError):  # another process was faster
+                os.replace(aside, kept)
+    return str(kept)
+
+
+# Versions and who of them is champion.
+
+
+def _versions(client: Any, name: str) -> list[Version]:
+    found: list[Any] = []
+    token = None
+    while True:
+        page = client.search_model_versions(f"name='{name}'", max_results=100, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return sorted((_version(v) for v in found), key=lambda v: v.number)
+
+
+def _version(raw: Any) -> Version:
+    tags = raw.tags
+    return Version(
+        name=raw.name,
+        number=int(raw.version),
+        digest=tags.get(_DIGEST, ""),
+        location=_location(raw.source),
+        claim=tags.get(_CLAIM, ""),
+        withdrawn=tags.get(_WITHDRAWN, ""),
+        lineage=_lineage(tags),
+    )
+
+
+def _stands(version: Version) -> bool:
+    return version.claim == CHAMPION and not version.withdrawn
+
+
+def _champion(client: Any, name: str) -> int:
+    """Return the champion's number, or 0."""
+    return max((v.number for v in _versions(client, name) if _stands(v)), default=0)
+
+
+def _require_first(client: Any, name: str, number: int, before: int) -> None:
+    """Withdraw ``number`` and raise if another claim came between it and the champion before."""
+    rivals = [v for v in _versions(client, name) if _stands(v) and before < v.number < number]
+    if not rivals:
+        return
+    first = rivals[0].number
+    reason = f"{name}@{first} was promoted at the same time"
+    client.set_model_version_tag(name, str(number), _WITHDRAWN, reason)
+    _settle(client, name)
+    raise UserError(
+        f"{name}@{first} became champion while this promotion was under way; {name}@{number} is "
+        "registered but not promoted: compare it with the new champion and promote again"
+    )
+
+
+def _settle(client: Any, name: str) -> None:
+    """Make the alias name the champion; look again after writing, as others write too."""
+    written = None
+    while (number := _champion(client, name)) and number != written:
+        client.set_registered_model_alias(name, CHAMPION, str(number))
+        written = number
+
+
+def _find(client: Any, name: str, wanted: str) -> Version:
+    known = _versions(client, name)
+    if not known:
+        raise UserError(f"there is no model {name!r} in the registry; {_known(client)}")
+    if wanted.isdigit():
+        number = int(wanted)
+    elif wanted == CHAMPION:
+        number = _champion(client, name)
+    else:
+        number = int(client.get_registered_model(name).aliases.get(wanted, 0))
+    for version in known:
+        if version.number == number:
+            return version
+    aliases = [f"@{a}" for a in sorted(client.get_registered_model(name).aliases)]
+    there = ", ".join([*aliases, *(f"@{v.number}" for v in known)])
+    raise UserError(f"model {name!r} has no version @{wanted}; it has {there}")
+
+
+def _known(client: Any) -> str:
+    names = sorted(model.name for model in client.search_registered_models())
+    return f"it has: {', '.join(names)}" if names else "it is empty; promote a checkpoint first"
+
+
+# Lineage as tags, and back.
+
+
+def _lineage_tags(lineage: Lineage) -> dict[str, str]:
+    return {
+        f"infill.{name}": value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        for name, value in to_dict(lineage).items()
+        if value
+    }
+
+
+def _lineage(tags: dict[str, str]) -> Lineage:
+    def of(name: str) -> dict[str, Any]:
+        values: dict[str, Any] = json.loads(tags.get(f"infill.{name}", "{}"))
+        return values
+
+    return Lineage(
+        configuration=of("configuration"),
+        scores=of("scores"),
+        manifest_digest=tags.get("infill.manifest_digest", ""),
+        mask_recipe=of("mask_recipe"),
+        git_commit=tags.get("infill.git_commit", ""),
+        packages=of("packages"),
+    )
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

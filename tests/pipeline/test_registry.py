@@ -1,0 +1,192 @@
+import multiprocessing
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline import checkpoints
+from pipeline.config import UserError
+from pipeline.registry import (
+    CHALLENGER,
+    Lineage,
+    RegistryConfig,
+    champion,
+    register,
+    resolve,
+    rollback,
+    versions,
+)
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory) -> RegistryConfig:
+    folder = tmp_path_factory.mktemp("registry")
+    return RegistryConfig(
+        tracking_uri=f"sqlite:///{folder}/mlflow.db", artifacts=str(folder / "artifacts")
+    )
+
+
+def checkpoint(folder: Path, step: int) -> str:
+    torch.manual_seed(step)
+    location = str(folder / f"step-{step:09d}")
+    config = {"model": {"architecture": "spn"}, "data": {"image_size_px": 64}}
+    checkpoints.export(location, torch.nn.Linear(3, 3), config, {"step": step})
+    return location
+
+
+def lineage(**changes) -> Lineage:
+    values = {"configuration": {"seed": 7}, "scores": {"hole_psnr": 21.5}, "git_commit": "abc"}
+    return Lineage(**{**values, **changes})
+
+
+def test_registered_champion_is_resolved_with_its_lineage(registry, tmp_path):
+    location = checkpoint(tmp_path, 1)
+    version = register(registry, location, "first", lineage(manifest_digest="m" * 64))
+    for reference in ("first", "first@champion", f"first@{version.number}"):
+        found = resolve(registry, reference)
+        assert (found.name, found.version) == ("first", str(version.number))
+        assert found.digest == checkpoints.digest(location)
+        assert checkpoints.verify(found.location) == found.digest
+        assert not found.location.startswith(str(tmp_path))
+    kept = champion(registry, "first").lineage
+    assert kept == lineage(manifest_digest="m" * 64)
+
+
+def test_rollback_restores_champion_before_champion(registry, tmp_path):
+    for step in (1, 2, 3):
+        register(registry, checkpoint(tmp_path, step), "back", lineage())
+    assert rollback(registry, "back").number == 2
+    assert resolve(registry, "back").version == "2"
+    assert rollback(registry, "back").number == 1
+    with pytest.raises(UserError, match="only champion"):
+        rollback(registry, "back")
+    assert register(registry, checkpoint(tmp_path, 4), "back", lineage()).number == 4
+    assert resolve(registry, "back@champion").version == "4"
+
+
+def test_challenger_leaves_champion_in_place(registry, tmp_path):
+    register(registry, checkpoint(tmp_path, 1), "pair", lineage())
+    register(registry, checkpoint(tmp_path, 2), "pair", lineage(), alias=CHALLENGER)
+    assert resolve(registry, "pair").version == "1"
+    assert resolve(registry, "pair@challenger").version == "2"
+
+
+def test_promotion_that_another_overtook_is_refused_and_registered(registry, tmp_path):
+    register(registry, checkpoint(tmp_path, 1), "race", lineage())
+    register(registry, checkpoint(tmp_path, 2), "race", lineage(), successor_to=1)
+    with pytest.raises(UserError, match="race@2 became champion while"):
+        register(registry, checkpoint(tmp_path, 3), "race", lineage(), successor_to=1)
+    assert resolve(registry, "race").version == "2"
+    assert [v.number for v in versions(registry, "race")] == [1, 2, 3]
+    assert rollback(registry, "race").number == 1
+
+
+def promote(registry, location, barrier, results):
+    from pipeline import registry as room
+
+    before = room.champion(registry, "crowd").number
+    barrier.wait()
+    try:
+        version = room.register(
+            registry, location, "crowd", Lineage(configuration={}), "champion", before
+        )
+        results.put(version.number)
+    except UserError as error:
+        results.put(str(error))
+
+
+def test_of_promotions_at_once_exactly_one_wins(registry, tmp_path):
+    register(registry, checkpoint(tmp_path, 1), "crowd", lineage())
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(3), context.Queue()
+    rivals = [
+        context.Process(
+            target=promote, args=(registry, checkpoint(tmp_path, step), barrier, results)
+        )
+        for step in (2, 3, 4)
+    ]
+    for rival in rivals:
+        rival.start()
+    answers = [results.get(timeout=120) for _ in rivals]
+    for rival in rivals:
+        rival.join()
+    won = [answer for answer in answers if isinstance(answer, int)]
+    assert len(won) == 1, answers
+    assert all("became champion while" in a for a in answers if isinstance(a, str)), answers
+    assert resolve(registry, "crowd@champion").version == str(won[0])
+    assert rollback(registry, "crowd").number == 1
+
+
+def test_champion_of_promotion_that_died_before_the_alias_is_still_champion(registry, tmp_path):
+    from mlflow import MlflowClient
+
+    register(registry, checkpoint(tmp_path, 1), "dead", lineage())
+    second = register(registry, checkpoint(tmp_path, 2), "dead", lineage())
+    client = MlflowClient(registry.tracking_uri, registry.tracking_uri)
+    client.set_registered_model_alias("dead", "champion", "1")  # as if it died just before
+    assert resolve(registry, "dead@champion").version == str(second.number)
+    register(registry, checkpoint(tmp_path, 3), "dead", lineage())
+    assert client.get_model_version_by_alias("dead", "champion").version == 3
+
+
+def test_path_is_resolved_without_a_registry(tmp_path):
+    nowhere = RegistryConfig(tracking_uri=f"sqlite:///{tmp_path}/none.db")
+    location = checkpoint(tmp_path, 5)
+    found = resolve(nowhere, location)
+    assert (found.name, found.version) == ("spn", "step-000000005")
+    assert found.digest == checkpoints.digest(location)
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_unknown_references_say_what_there_is(registry, tmp_path):
+    register(registry, checkpoint(tmp_path, 1), "known", lineage())
+    with pytest.raises(UserError, match="no model 'unknown'.*known"):
+        resolve(registry, "unknown@champion")
+    with pytest.raises(UserError, match="no version @7; it has @champion, @1"):
+        resolve(registry, "known@7")
+    with pytest.raises(UserError, match="no version @best"):
+        resolve(registry, "known@best")
+    with pytest.raises(UserError, match="no checkpoint"):
+        resolve(registry, str(tmp_path / "nothing"))
+    nowhere = RegistryConfig(tracking_uri=f"sqlite:///{tmp_path}/none.db")
+    with pytest.raises(UserError, match="there is no registry at"):
+        resolve(nowhere, "spn")
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_changed_or_missing_files_of_a_version_are_not_served(registry, tmp_path):
+    register(registry, checkpoint(tmp_path, 1), "harmed", lineage())
+    weights = Path(resolve(registry, "harmed").location) / "generator.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    with pytest.raises(UserError, match="harmed@1 .* gone or damaged"):
+        resolve(registry, "harmed")
+    other = checkpoint(tmp_path, 2)
+    for file in Path(other).iterdir():
+        (weights.parent / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(UserError, match="not those that were registered"):
+        resolve(registry, "harmed")
+
+
+def test_damaged_checkpoint_is_not_registered(registry, tmp_path):
+    location = checkpoint(tmp_path, 1)
+    (Path(location) / "state.json").write_text("{}")
+    with pytest.raises(UserError, match=r"state.json is damaged"):
+        register(registry, location, "damaged", lineage())
+    assert versions(registry, "damaged") == []
+
+
+def test_relative_database_lies_in_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = RegistryConfig()
+    register(config, checkpoint(tmp_path, 1), "spn", lineage())
+    assert (tmp_path / "runs" / "mlflow.db").is_file()
+    location = resolve(config, "spn").location
+    assert location.startswith(str(tmp_path / "runs" / "mlartifacts"))
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a@b", "two words"])
+def test_names_that_references_could_not_spell_are_refused(registry, tmp_path, name):
+    with pytest.raises(UserError, match="cannot name a model"):
+        register(registry, checkpoint(tmp_path, 1), name, lineage())
