@@ -4,6 +4,7 @@ Ray is imported when it is needed, so that ``--help`` and refused settings cost 
 """
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -58,12 +59,20 @@ def _join(address: str) -> None:
     import ray
 
     try:
+        _knock(address)
         ray.init(log_to_driver=False, logging_level="ERROR")
-    except ConnectionError as error:
+    except (ConnectionError, TimeoutError, socket.gaierror) as error:
         raise UserError(
             f"no Ray answers at RAY_ADDRESS={address}; start it, correct the address, "
             "or unset RAY_ADDRESS to run on this machine alone"
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Fail within seconds where nobody listens; Ray itself would try for two minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _start(dashboard: bool, num_cpus: int | None) -> None:
