@@ -111,6 +111,12 @@ def upload(source: Path, location: str) -> None:
         aside.unlink(missing_ok=True)
 
 
+def make_folder(location: str) -> None:
+    """Make a local folder with its parents; addresses need none."""
+    if not is_remote(location):
+        Path(absolute(location)).mkdir(parents=True, exist_ok=True)
+
+
 def remove(location: str) -> None:
     """Delete a file or a folder with all it holds; nothing happens if it is not there."""
     system, path = filesystem(location)

@@ -1,0 +1,32 @@
+# Every target takes a fresh machine to its end by itself: environment, install, run.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/installed-demo  ## the whole main job, small but nothing faked
+	$(BIN)/python jobs/demo.py
+
+test: check  ## the whole test suite, after the linter and the type checker
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed-check  ## fill docs/benchmarks.md
+	$(BIN)/python -m pytest tests/benchmarks -s --override-ini=python_files='bench_*.py'
+
+$(VENV)/installed-%: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	touch $@
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Python 3.11 or newer is needed; name it with: make PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+clean:  ## forget the environment and everything the demo made
+	rm -rf $(VENV) runs

@@ -1,0 +1,154 @@
+import errno
+from dataclasses import dataclass, field
+
+import pytest
+
+from models.spn.config import SPNConfig
+from pipeline.config import (
+    UserError,
+    explain,
+    flatten,
+    from_json,
+    override,
+    parse,
+    run,
+    to_json,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Brush:
+    """Strokes."""
+
+    width_px: float = 12.0
+    """Of a stroke."""
+
+    def __post_init__(self) -> None:
+        if self.width_px <= 0:
+            raise ValueError(f"width_px must be positive, not {self.width_px}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Painting:
+    """A picture."""
+
+    brush: Brush = field(default_factory=Brush)
+    """What paints."""
+    model: SPNConfig = field(default_factory=SPNConfig)
+    """Who paints."""
+    steps: int = 10
+    """How long."""
+    levels: tuple[int, ...] = (1, 2)
+    """How deep."""
+    name: str | None = None
+    """Of the picture."""
+
+
+PRESETS = {"fine": Painting(), "coarse": Painting(brush=Brush(width_px=30.0))}
+
+
+def test_a_preset_is_chosen_by_name_and_fields_by_dotted_name():
+    config = parse(PRESETS, "Paint.", ["coarse", "--steps", "3", "--model.num-blocks", "4"])
+    assert config.brush.width_px == 30.0
+    assert config.steps == 3
+    assert config.model.num_blocks == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["corse"], "did you mean 'coarse'"),
+        ([], "name a preset first: fine, coarse"),
+        (["fine", "--brush.widht-px", "3"], "--brush.widht-px"),
+        (["fine", "--brush.width-px", "-3"], "width_px must be positive"),
+        (["fine", "--steps", "many"], "steps"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name_with_status_2(words, told, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(PRESETS, "Paint.", words)
+    assert stop.value.code == 2
+    output = capsys.readouterr()
+    assert told in output.err + output.out
+
+
+def test_help_explains_every_field(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(PRESETS, "Paint a picture.", ["fine", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for words in ("--brush.width-px", "Of a stroke.", "--model.num-blocks", "How long."):
+        assert words in text
+
+
+def test_override_changes_a_copy_and_checks_it_again():
+    config = Painting()
+    changed = override(config, {"brush.width_px": 3, "levels": [4, 5]})
+    assert changed.brush.width_px == 3.0
+    assert isinstance(changed.brush.width_px, float)
+    assert changed.levels == (4, 5)
+    assert config.brush.width_px == 12.0
+    with pytest.raises(ValueError, match="must be positive"):
+        override(config, {"brush.width_px": -1})
+
+
+def test_override_refuses_an_unknown_name_and_suggests_a_known_one():
+    with pytest.raises(UserError, match=r"no field 'brush.widthpx'; did you mean 'brush.width_px'"):
+        override(Painting(), {"brush.widthpx": 3})
+
+
+def test_json_brings_back_the_same_configuration():
+    config = override(Painting(), {"model.num_blocks": 12, "name": "sea", "levels": (3,)})
+    assert from_json(Painting, to_json(config)) == config
+
+
+def test_json_with_an_unknown_field_or_damage_is_refused():
+    with pytest.raises(UserError, match="unknown fields: colour"):
+        from_json(Painting, '{"colour": 1}', "config.json")
+    with pytest.raises(UserError, match=r"config.json is not JSON"):
+        from_json(Painting, "{", "config.json")
+
+
+def test_flatten_names_every_value():
+    values = flatten(Painting())
+    assert values["brush.width_px"] == 12.0
+    assert values["model.image_weight"] == 10.0
+
+
+def test_a_users_mistake_ends_in_one_sentence(capsys):
+    def fail():
+        raise UserError("there is no folder photos; give one that exists")
+
+    with pytest.raises(SystemExit) as stop:
+        run(fail)
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == "error: there is no folder photos; give one that exists\n"
+
+
+def test_our_own_defect_keeps_its_traceback():
+    def fail():
+        raise ZeroDivisionError("ours")
+
+    with pytest.raises(ZeroDivisionError):
+        run(fail)
+
+
+def test_a_full_disk_is_explained():
+    sentence = explain(OSError(errno.ENOSPC, "No space left on device", "shard-000001.tar"))
+    assert sentence is not None
+    assert "disk is full at shard-000001.tar" in sentence
+
+
+def test_the_sentence_is_found_behind_what_ray_wraps_around_it(ray_local):
+    import ray
+
+    @ray.remote
+    def fail():
+        raise UserError("the shard is damaged; repair it")
+
+    with pytest.raises(UserError) as caught:
+        ray.get(fail.remote())
+    assert explain(caught.value) == "the shard is damaged; repair it"
+    outer = RuntimeError("worker group failed")
+    outer.worker_failures = {0: caught.value}
+    assert explain(outer) == "the shard is damaged; repair it"
