@@ -1,0 +1,84 @@
+"""Loss terms and the update that at least two papers use. All means are over every element."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.layers import at_least_float32
+
+
+def weighted_l1(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Return mean(|prediction - target| * weight), a scalar.
+
+    Args:
+        prediction: any shape.
+        target: broadcast over the prediction.
+        weight: broadcast over the prediction; its mean does not divide the result.
+    """
+    difference = (at_least_float32(prediction) - at_least_float32(target)).abs()
+    return (difference * weight).mean()
+
+
+def non_saturating_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """Return the mean of the two binary cross-entropies of a discriminator's logits."""
+    return 0.5 * (_cross_entropy(real, 1.0) + _cross_entropy(fake, 0.0))
+
+
+def non_saturating_generator(fake: Tensor) -> Tensor:
+    """Return -mean(log D) for the logits of what was drawn: the non-saturating GAN loss."""
+    return _cross_entropy(fake, 1.0)
+
+
+def _cross_entropy(logits: Tensor, truth: float) -> Tensor:
+    logits = at_least_float32(logits)
+    return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, truth))
+
+
+def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """Return half of mean(relu(1 - real)) + mean(relu(1 + fake)), for logits."""
+    real, fake = at_least_float32(real), at_least_float32(fake)
+    return 0.5 * (functional.relu(1.0 - real).mean() + functional.relu(1.0 + fake).mean())
+
+
+def hinge_generator(fake: Tensor) -> Tensor:
+    """Return -mean(logits) of what was drawn."""
+    return -at_least_float32(fake).mean()
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[nn.Module]:
+    """Turn off the gradients of a network's parameters, not those through it.
+
+    In the generator's pass nothing of the discriminator is then computed, or reduced over
+    workers when the unwrapped network is the one called.
+    """
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield network
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def update(optimizer: torch.optim.Optimizer, losses: Mapping[str, Tensor]) -> None:
+    """Take one step down the sum of named, already weighted losses."""
+    optimizer.zero_grad(set_to_none=True)
+    total = torch.stack(list(losses.values())).sum()
+    total.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Give every parameter group of an optimizer this learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def detached(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the losses without their graphs, as an objective's ``step`` reports them."""
+    return {name: loss.detach() for name, loss in losses.items()}

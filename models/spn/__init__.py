@@ -1,0 +1,35 @@
+"""SPN: image inpainting with a learned semantic pyramid.
+
+Zhang, Wang, Ni and Yang, "Fully Context-Aware Image Inpainting with a Learned Semantic Pyramid",
+Pattern Recognition 2023. A prior learner looks at the masked image and predicts what a
+multi-label classifier would have seen in the complete one, at three scales; a generator fills
+the hole under the guidance of that pyramid, through SPADE.
+
+We follow the authors' released code wherever it differs from the paper's text, because only it
+gives the published parameter counts: dense blocks in the prior learner, region normalisation in
+the image encoder, SPADE with 1 + gain, hole_emphasis 2 where the paper says 4.
+
+Where we differ from the code, and why:
+
+- Images are in [-1, 1] outside; networks and losses work in [0, 1] inside, as the authors'.
+- The discriminator gives logits, and the cross-entropy takes them: a sigmoid before it is refused
+  under autocast and loses precision.
+- Originals and predictions pass the discriminator together, so that its spectral norms take one
+  power iteration there instead of two.
+- The teacher sees the image doubled bilinearly instead of a second, larger copy of the original.
+- From ``prior_stop_step`` on the teacher is not asked any more; the heads get gradients of zero.
+- Schedules count steps, not epochs.
+"""
+
+from models.architecture import Architecture
+from models.spn.config import SPNConfig
+from models.spn.networks import build_generator
+from models.spn.objective import SPNObjective
+
+ARCHITECTURE = Architecture(
+    name="spn",
+    paper="Fully Context-Aware Image Inpainting with a Learned Semantic Pyramid, 2023",
+    config=SPNConfig,
+    generator=build_generator,
+    objective=SPNObjective,
+)

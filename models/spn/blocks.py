@@ -1,0 +1,292 @@
+"""The blocks of SPN: region normalisation, SPADE and the residual blocks around them.
+
+Parameters are kept as the authors' layers have them. Where two convolutions read the same tensor
+they run as one: their weights are concatenated on the way, which is exact and costs less than
+reading the tensor twice.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.layers import at_least_float32, normalise_each
+
+EPSILON = 1e-5
+"""Added to every variance, as in PyTorch's instance normalisation."""
+
+
+def fused(convolutions: Sequence[nn.Conv2d], features: Tensor) -> list[Tensor]:
+    """Apply convolutions of one geometry to one tensor, as a single convolution.
+
+    Args:
+        convolutions: alike in kernel, stride and padding; each with a bias.
+        features: [B, C_in, H, W], already padded if their padding mode is not zeros.
+
+    Returns:
+        Each convolution's output, in order.
+    """
+    first = convolutions[0]
+    out = functional.conv2d(
+        features,
+        torch.cat([convolution.weight for convolution in convolutions]),
+        torch.cat([_bias(convolution) for convolution in convolutions]),
+        padding=first.padding if first.padding_mode == "zeros" else 0,
+    )
+    return list(torch.split(out, [convolution.out_channels for convolution in convolutions], 1))
+
+
+def _bias(convolution: nn.Conv2d) -> Tensor:
+    assert convolution.bias is not None
+    return convolution.bias
+
+
+def reflected(
+    in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1
+) -> nn.Conv2d:
+    """Return a convolution that keeps the size by reflecting the border."""
+    return nn.Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        padding=dilation * (kernel_size // 2),
+        dilation=dilation,
+        padding_mode="reflect",
+    )
+
+
+def normalise_regions(
+    features: Tensor,
+    region: Tensor,
+    gain_inside: Tensor | float = 1.0,
+    gain_outside: Tensor | float = 1.0,
+) -> Tensor:
+    """Normalise the pixels inside a region and those outside apart, per image and channel.
+
+    The released code fills the rest with the region's mean and takes an instance norm of the
+    whole map; this is the same in closed form, from which the odd scaling of epsilon follows.
+
+    Args:
+        features: [B, C, H, W], at least float32.
+        region: [B, 1, H, W] of bool.
+        gain_inside: factor for the region, a number or [C, 1, 1].
+        gain_outside: factor for the rest.
+
+    Returns:
+        [B, C, H, W]; with gains of 1 both parts have mean 0 and variance about 1.
+    """
+    inside = region.to(features.dtype)
+    outside = 1.0 - inside
+    areas = [part.sum(dim=(2, 3), keepdim=True).clamp(min=1.0) for part in (inside, outside)]
+    means = [
+        (features * part).sum(dim=(2, 3), keepdim=True) / area
+        for part, area in zip((inside, outside), areas, strict=True)
+    ]
+    centred = features - torch.where(region, means[0], means[1])
+    squares = centred.square()
+    pixels = features.shape[2] * features.shape[3]
+    scales = [
+        torch.rsqrt((squares * part).sum(dim=(2, 3), keepdim=True) / area + EPSILON * pixels / area)
+        for part, area in zip((inside, outside), areas, strict=True)
+    ]
+    return centred * torch.where(region, scales[0] * gain_inside, scales[1] * gain_outside)
+
+
+class RegionNorm(nn.Module):
+    """Region normalisation with a gain and a shift for each of hole and known part.
+
+    Both shifts are added at every pixel, as in the released code, so one of them is redundant.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.hole_gain = nn.Parameter(torch.zeros(channels))
+        self.hole_shift = nn.Parameter(torch.zeros(channels))
+        self.known_gain = nn.Parameter(torch.zeros(channels))
+        self.known_shift = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, features: Tensor, hole: Tensor) -> Tensor:
+        """Normalise [B, C, H, W] by the bool ``hole`` [B, 1, H, W]."""
+        normalised = normalise_regions(
+            at_least_float32(features),
+            hole,
+            1.0 + self.hole_gain[:, None, None],
+            1.0 + self.known_gain[:, None, None],
+        )
+        return normalised + (self.hole_shift + self.known_shift)[:, None, None]
+
+
+class LearnedRegionNorm(nn.Module):
+    """Region normalisation whose region, gain and shift come from the features (SPL's decoder)."""
+
+    threshold = 0.8
+    """Attention from which a pixel counts as inside the region."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+        self.gain = nn.Conv2d(1, 1, 7, padding=3)
+        self.shift = nn.Conv2d(1, 1, 7, padding=3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalise [B, C, H, W] by where its own channel mean and maximum call for it."""
+        features = at_least_float32(features)
+        seen = torch.cat([features.mean(1, keepdim=True), features.amax(1, keepdim=True)], dim=1)
+        attention = torch.sigmoid(self.attention(seen))
+        normalised = normalise_regions(features, attention.detach() >= self.threshold)
+        gain, shift = self.gain(attention), self.shift(attention)
+        return torch.addcmul(shift, normalised, 1.0 + gain)
+
+
+class Spade(nn.Module):
+    """Gain and shift per pixel, computed from a prior (Eq. 8, with the released 1 + gain).
+
+    The caller normalises the features and computes the hidden maps of all the SPADEs of a block
+    at once, with :func:`hidden_maps`.
+    """
+
+    def __init__(self, channels: int, prior_channels: int, hidden_channels: int) -> None:
+        super().__init__()
+        self.hidden = nn.Conv2d(prior_channels, hidden_channels, 3, padding=1)
+        self.gain = nn.Conv2d(hidden_channels, channels, 3, padding=1)
+        self.shift = nn.Conv2d(hidden_channels, channels, 3, padding=1)
+
+    def forward(self, normalised: Tensor, hidden: Tensor) -> Tensor:
+        """Modulate normalised features [B, C, H, W] by hidden maps [B, C_hidden, H, W]."""
+        gain, shift = fused([self.gain, self.shift], hidden)
+        return torch.addcmul(shift, normalised.to(shift.dtype), 1.0 + gain)
+
+
+def hidden_maps(spades: Sequence[Spade], prior: Tensor) -> list[Tensor]:
+    """Return the hidden maps of SPADEs that read the same prior, in one convolution."""
+    maps = fused([spade.hidden for spade in spades], prior)
+    return [functional.relu(hidden) for hidden in maps]
+
+
+class SpadeResidualBlock(nn.Module):
+    """Two modulated convolutions beside the identity, the first dilated by 2."""
+
+    def __init__(self, channels: int, prior_channels: int, hidden_channels: int) -> None:
+        super().__init__()
+        self.spade1 = Spade(channels, prior_channels, hidden_channels)
+        self.conv1 = reflected(channels, channels, 3, dilation=2)
+        self.spade2 = Spade(channels, prior_channels, hidden_channels)
+        self.conv2 = reflected(channels, channels, 3)
+
+    def forward(self, features: Tensor, prior: Tensor) -> Tensor:
+        """Refine features [B, C, H, W] by a prior [B, C_prior, H, W]."""
+        hidden1, hidden2 = hidden_maps([self.spade1, self.spade2], prior)
+        main = functional.relu(self.spade1(normalise_each(features), hidden1))
+        main = self.conv1(main)
+        main = functional.relu(self.spade2(normalise_each(main), hidden2))
+        refined: Tensor = features + self.conv2(main)
+        return refined
+
+
+class SpadeRisingBlock(nn.Module):
+    """Double the size by repetition, then modulate and narrow, in two branches."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, prior_channels: int, hidden_channels: int
+    ) -> None:
+        super().__init__()
+        middle = min(in_channels, out_channels)
+        self.spade1 = Spade(in_channels, prior_channels, hidden_channels)
+        self.conv1 = nn.Conv2d(in_channels, middle, 3, padding=1)
+        self.spade2 = Spade(middle, prior_channels, hidden_channels)
+        self.conv2 = nn.Conv2d(middle, out_channels, 3, padding=1)
+        self.shortcut_spade = Spade(in_channels, prior_channels, hidden_channels)
+        self.shortcut_conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, features: Tensor, prior: Tensor) -> Tensor:
+        """Turn features [B, C_in, H/2, W/2] into [B, C_out, H, W] by a prior of that size."""
+        # Repetition keeps mean and variance, so the quarter of the pixels is normalised.
+        normalised = doubled(normalise_each(features))
+        spades = [self.spade1, self.spade2, self.shortcut_spade]
+        hidden1, hidden2, hidden_shortcut = hidden_maps(spades, prior)
+        main = self.conv1(functional.leaky_relu(self.spade1(normalised, hidden1), 0.2))
+        main = functional.leaky_relu(self.spade2(normalise_each(main), hidden2), 0.2)
+        shortcut = self.shortcut_conv(self.shortcut_spade(normalised, hidden_shortcut))
+        risen: Tensor = shortcut + self.conv2(main)
+        return risen
+
+
+class ResidualBlock(nn.Module):
+    """Two reflected convolutions beside the identity; no normalisation."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = reflected(channels, channels, 3)
+        self.conv2 = reflected(channels, channels, 3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Refine [B, C, H, W]."""
+        main = functional.relu(self.conv1(features), inplace=True)
+        refined: Tensor = features + self.conv2(main)
+        return refined
+
+
+class MergingBlock(nn.Module):
+    """A residual block from more channels to fewer, with a convolution as shortcut."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = reflected(in_channels, out_channels, 3)
+        self.conv2 = reflected(out_channels, out_channels, 3)
+        self.shortcut = reflected(in_channels, out_channels, 3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Turn [B, C_in, H, W] into [B, C_out, H, W]."""
+        padded = functional.pad(features, (1, 1, 1, 1), mode="reflect")
+        main, shortcut = fused([self.conv1, self.shortcut], padded)
+        merged: Tensor = shortcut + self.conv2(functional.relu(main))
+        return merged
+
+
+class DenseBlock(nn.Module):
+    """A residual dense block: every layer reads the input and all layers before it.
+
+    Nothing is concatenated as it grows: the input is convolved once for all layers, and each
+    layer's output once for all later ones, into the sums that those layers take. Convolution is
+    linear, so the sums are what the concatenation would give.
+    """
+
+    def __init__(self, channels: int, growth: int, num_layers: int) -> None:
+        super().__init__()
+        self.channels, self.growth = channels, growth
+        self.layers = nn.ModuleList(
+            nn.Conv2d(channels + growth * index, growth, 3, padding=1)
+            for index in range(num_layers)
+        )
+        self.merge = nn.Conv2d(channels + growth * num_layers, channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Refine [B, C, H, W]."""
+        layers = [layer for layer in self.layers if isinstance(layer, nn.Conv2d)]
+        weights: list[Tensor] = [layer.weight for layer in layers]
+        biases = torch.cat([_bias(layer) for layer in layers])
+        sums = functional.conv2d(features, self._reading(weights, -1), biases, padding=1)
+        grown = []
+        for index in range(len(weights)):
+            layer = functional.relu(sums[:, : self.growth])
+            grown.append(layer)
+            if later := weights[index + 1 :]:
+                added = functional.conv2d(layer, self._reading(later, index), padding=1)
+                sums = sums[:, self.growth :] + added
+        start = self.channels
+        merged = functional.conv2d(features, self.merge.weight[:, :start], self.merge.bias)
+        merged = merged + functional.conv2d(torch.cat(grown, 1), self.merge.weight[:, start:])
+        return features + merged
+
+    def _reading(self, weights: list[Tensor], index: int) -> Tensor:
+        """Return the part of some layers' weights that reads layer ``index``; -1 is the input."""
+        if index < 0:
+            return torch.cat([weight[:, : self.channels] for weight in weights])
+        start = self.channels + self.growth * index
+        return torch.cat([weight[:, start : start + self.growth] for weight in weights])
+
+
+def doubled(features: Tensor) -> Tensor:
+    """Repeat every pixel into a 2 x 2 square: [B, C, H, W] to [B, C, 2H, 2W]."""
+    return functional.interpolate(features, scale_factor=2.0, mode="nearest")

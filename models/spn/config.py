@@ -1,0 +1,119 @@
+"""The numbers of SPN: its widths and depths, its teacher, its losses, its schedule."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from models.architecture import ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SPNConfig(ModelConfig):
+    """SPN as its authors released it; every width follows ``channels``.
+
+    Equations and sections are the paper's; "released" is the authors' code.
+    """
+
+    architecture: ClassVar[str] = "spn"
+
+    variant: Literal["deterministic", "probabilistic"] = "deterministic"
+    """One picture per hole, or several drawn through a Gaussian latent (Sec. 3.1.2)."""
+    channels: int = 64
+    """Feature maps after the first convolution; the others are 2, 4 and 8 times as many."""
+    num_blocks: int = 8
+    """SPADE residual blocks between image encoder and decoder (Table 4: 4, 8, 12)."""
+    num_dense_blocks: int = 16
+    """Residual dense blocks of the prior learner."""
+    num_dense_layers: int = 6
+    """Convolutions in one residual dense block; each adds channels / 2 maps."""
+    num_prior_blocks: int = 4
+    """Residual blocks between the dense blocks and the coarsest prior."""
+    prior_levels: Literal[1, 2, 3] = 3
+    """Levels of the prior pyramid that modulate the decoder, coarsest first (Table 3)."""
+    fusion: Literal["spade", "concat"] = "spade"
+    """How the prior enters the generator; "concat" is the ablation without SPADE (Fig. 7)."""
+    semantic_slope: float = 0.0
+    """Negative slope in the prior learner's encoder: 0 for SPN, 0.1 for its predecessor SPL."""
+
+    teacher: Literal["asl", "filterbank", "random", "edge"] = "asl"
+    """What the prior imitates: the paper's TResNet-L, a fixed bank of oriented filters, a
+    TResNet with random weights, or gradient magnitudes."""
+    teacher_weights: str | None = None
+    """Path of the ASL checkpoint, TResNet-L trained on OpenImages; needed by teacher "asl"."""
+    teacher_sha256: str | None = None
+    """Expected digest of that file; not compared if None."""
+
+    image_weight: float = 10.0
+    """Weight of the reconstruction loss; lambda_1 in Eq. 12."""
+    hole_emphasis: float = 2.0
+    """Extra weight of an error inside the hole; delta in Eq. 10 (paper 4, released 2)."""
+    prior_weight: float = 1.0
+    """Weight of the distillation loss (Eq. 4); 0 builds neither teacher nor heads."""
+    prior_hole_emphasis: float = 3.0
+    """Extra weight of a prior's error inside the hole; alpha in Eq. 4."""
+    adversarial_weight: float = 1.0
+    """Weight of the generator's adversarial loss; lambda_2 in Eq. 12."""
+
+    learning_rate: float = 1e-4
+    """Of both Adam optimizers."""
+    beta1: float = 0.0
+    """Adam's decay of the mean gradient."""
+    beta2: float = 0.9
+    """Adam's decay of the mean squared gradient."""
+    learning_rate_drop_step: int | None = None
+    """From this step on the learning rate is a tenth; None means never."""
+    prior_stop_step: int | None = None
+    """From this step on the distillation loss has no weight; None means never."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_blocks", "num_dense_blocks", "num_dense_layers", "num_prior_blocks"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.channels < 2 or self.channels % 2:
+            raise ValueError(f"channels must be an even number from 2, not {self.channels}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate must be positive, not {self.learning_rate}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
+        for name in _WEIGHTS:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
+        if self.fusion == "concat" and self.prior_levels != 3:
+            raise ValueError("fusion 'concat' is defined for prior_levels 3 only")
+
+    @property
+    def size_multiple(self) -> int:
+        """Multiples of 4: the encoders halve the image twice."""
+        return 4
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether the prior is taught, so that teacher and heads are built."""
+        return self.prior_weight > 0
+
+    @classmethod
+    def spl(cls) -> "SPNConfig":
+        """Return SPL, the single-level predecessor (IJCAI 2021) and the baseline of Table 1."""
+        return cls(prior_levels=1, semantic_slope=0.1)
+
+    @classmethod
+    def tiny(cls) -> "SPNConfig":
+        """Return a network of a few thousand parameters for tests."""
+        return cls(
+            channels=2,
+            num_blocks=1,
+            num_dense_blocks=2,
+            num_dense_layers=2,
+            num_prior_blocks=1,
+            teacher="filterbank",
+        )
+
+
+_WEIGHTS = (
+    "image_weight",
+    "hole_emphasis",
+    "prior_weight",
+    "prior_hole_emphasis",
+    "adversarial_weight",
+    "semantic_slope",
+)

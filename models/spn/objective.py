@@ -1,0 +1,143 @@
+"""What SPN is taught: distillation, reconstruction and a patch discriminator (Sec. 3.3.1)."""
+
+import torch
+from torch import Tensor, nn
+
+from models.architecture import Batch, Objective, Prepare
+from models.layers import at_least_float32
+from models.losses import (
+    detached,
+    frozen,
+    non_saturating_discriminator,
+    non_saturating_generator,
+    set_learning_rate,
+    update,
+    weighted_l1,
+)
+from models.spn.config import SPNConfig
+from models.spn.networks import Discriminator, Generator, Prediction
+from models.spn.teacher import build_teacher
+
+LEARNING_RATE_DROP = 0.1
+"""Factor of both learning rates from ``learning_rate_drop_step`` on."""
+
+
+def alone(network: nn.Module) -> nn.Module:
+    """Prepare a network for one device: return it as it is."""
+    return network
+
+
+class SPNObjective(Objective):
+    """Train the deterministic SPN: one discriminator step, then one generator step."""
+
+    def __init__(self, config: SPNConfig, prepare: Prepare = alone) -> None:
+        """Build both networks, their optimizers and the teacher.
+
+        Args:
+            config: the paper's numbers; the teacher's file is read now.
+            prepare: wraps each trained network and places it on its device.
+
+        Raises:
+            ValueError: if the teacher's weights are missing or not what they should be.
+        """
+        self.config = config
+        self.teacher = build_teacher(config)
+        generator, discriminator = Generator(config), Discriminator(config.channels)
+        self.networks = {"generator": generator, "discriminator": discriminator}
+        self.prepared_generator = prepare(generator)
+        self.prepared_discriminator = prepare(discriminator)
+        self.optimizers = {name: adam(config, part) for name, part in self.networks.items()}
+        if self.teacher is not None:
+            self.teacher.to(next(generator.parameters()).device)
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """Update the discriminator, then the generator (Eq. 11 and 12).
+
+        Args:
+            batch: this worker's share of the global batch.
+
+        Returns:
+            "discriminator", "prior" (if taught), "image" and "adversarial", weighted.
+        """
+        for optimizer in self.optimizers.values():
+            set_learning_rate(optimizer, learning_rate(self.config, batch.step))
+        prediction: Prediction = self.prepared_generator(batch.image, batch.mask)
+
+        discriminator_losses = self.discriminator_losses(batch.image, prediction.final.detach())
+        update(self.optimizers["discriminator"], discriminator_losses)
+
+        generator_losses = self.generator_losses(batch, prediction)
+        update(self.optimizers["generator"], generator_losses)
+        return detached({**discriminator_losses, **generator_losses})
+
+    def discriminator_losses(self, image: Tensor, prediction: Tensor) -> dict[str, Tensor]:
+        """Tell originals from predictions, judged in one pass (Eq. 11)."""
+        logits = self.prepared_discriminator(torch.cat([image, prediction]))
+        real, fake = logits.chunk(2)
+        return {"discriminator": non_saturating_discriminator(real, fake)}
+
+    def generator_losses(self, batch: Batch, prediction: Prediction) -> dict[str, Tensor]:
+        """Imitate the teacher, match the original, pass for one (Eq. 12)."""
+        config = self.config
+        # In [0, 1] as the authors': an error between -1 and 1 is half as large there.
+        image = 0.5 * weighted_l1(
+            prediction.final, batch.image, 1.0 + config.hole_emphasis * batch.mask
+        )
+        with frozen(self.networks["discriminator"]) as discriminator:
+            fake = discriminator(prediction.final)
+        return {
+            **self.prior_losses(batch, prediction.prior),
+            "image": config.image_weight * image,
+            "adversarial": config.adversarial_weight * non_saturating_generator(fake),
+        }
+
+    def prior_losses(self, batch: Batch, prior: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """Imitate the teacher's view of the complete image, the hole above all (Eq. 4)."""
+        config = self.config
+        if self.teacher is None:
+            return {}
+        if config.prior_stop_step is not None and batch.step >= config.prior_stop_step:
+            # Every head stays in the graph: DDP waits for a gradient of each parameter.
+            means = [at_least_float32(level).mean() for level in prior]
+            return {"prior": 0.0 * torch.stack(means).sum()}
+        targets = self.teacher(batch.image)
+        terms = [
+            prior_loss(level, target, batch.mask, config.prior_hole_emphasis)
+            for level, target in zip(prior, targets, strict=False)
+        ]
+        return {"prior": config.prior_weight * torch.stack(terms).sum()}
+
+
+def adam(config: SPNConfig, network: nn.Module) -> torch.optim.Adam:
+    """Return the optimizer of one network."""
+    return torch.optim.Adam(
+        network.parameters(), lr=config.learning_rate, betas=(config.beta1, config.beta2)
+    )
+
+
+def learning_rate(config: SPNConfig, step: int) -> float:
+    """Return both networks' learning rate at a step."""
+    dropped = config.learning_rate_drop_step is not None and step >= config.learning_rate_drop_step
+    return config.learning_rate * (LEARNING_RATE_DROP if dropped else 1.0)
+
+
+def prior_loss(prior: Tensor, target: Tensor, mask: Tensor, hole_emphasis: float) -> Tensor:
+    """Return mean(|prior - target| * (1 + alpha * mask)) at one level (Eq. 4).
+
+    Args:
+        prior: a head's map, [R * B, C, h, w], for R predictions of each image.
+        target: the teacher's, [B, C, h, w] or at half that size, to be repeated 2 x 2.
+        mask: [B, 1, H, W] at full size; its top-left pixel of each cell is taken.
+        hole_emphasis: alpha.
+    """
+    batch, channels, height, width = target.shape
+    factor = prior.shape[-1] // width
+    stride = mask.shape[-1] // prior.shape[-1]
+    mask = mask[..., ::stride, ::stride]
+    # Views in which prediction, target and mask broadcast: nothing is repeated in memory.
+    cells = (height, factor, width, factor)
+    return weighted_l1(
+        prior.view(-1, batch, channels, *cells),
+        target[..., None, :, None],
+        1.0 + hole_emphasis * mask.view(batch, 1, *cells),
+    )
