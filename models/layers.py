@@ -62,7 +62,8 @@ class SpectralConv2d(nn.Conv2d):
 
     def forward(self, features: Tensor) -> Tensor:
         """Convolve [B, C_in, H, W] with the normalised weight."""
-        return self._conv_forward(features, self.normalised_weight(), self.bias)
+        weight = self.normalised_weight()
+        return functional.conv2d(features, weight, self.bias, self.stride, self.padding)
 
     def normalised_weight(self) -> Tensor:
         """Return the weight over its spectral norm; in training after one power iteration."""

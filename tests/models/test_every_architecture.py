@@ -1,0 +1,272 @@
+"""The promises of models/architecture.py, for each folder found under models/."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models import architecture
+from models.architecture import Architecture, Batch, ModelConfig, Objective, fill
+from models.holes import paste
+
+every_architecture = pytest.mark.parametrize("name", architecture.names())
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_a_seed() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+def tiny(name: str) -> tuple[Architecture, ModelConfig]:
+    paper = architecture.load(name)
+    return paper, paper.config.tiny()
+
+
+def batch_of(config: ModelConfig, count: int = 2, step: int = 0) -> Batch:
+    """Return noise with a square hole on one side, at the smallest round size that all accept."""
+    side = max(64, config.size_multiple)
+    generator = torch.Generator().manual_seed(5)
+    image = torch.rand(count, 3, side, side, generator=generator) * 2 - 1
+    mask = torch.zeros(count, 1, side, side)
+    mask[:, :, side // 4 : side // 2, side // 4 : side // 2] = 1
+    return Batch(
+        image=image,
+        mask=mask,
+        keys=tuple(f"sample{i}" for i in range(count)),
+        mask_ids=tuple(f"mask{i}" for i in range(count)),
+        step=step,
+        seed=11,
+    )
+
+
+def drawing(paper: Architecture, config: ModelConfig) -> nn.Module:
+    return paper.generator(config).eval()
+
+
+def objective_of(paper: Architecture, config: ModelConfig) -> Objective:
+    return paper.objective(config, lambda network: network)
+
+
+def parameters_of(objective: Objective) -> dict[str, Tensor]:
+    return {
+        f"{role}.{name}": parameter
+        for role, network in objective.networks.items()
+        for name, parameter in network.named_parameters()
+    }
+
+
+@every_architecture
+def test_folder_and_architecture_and_configuration_share_one_name(name: str) -> None:
+    paper, config = tiny(name)
+    assert paper.name == name == config.architecture
+    assert isinstance(config, paper.config)
+
+
+@every_architecture
+@torch.no_grad()
+def test_final_has_the_image_s_shape_and_range(name: str) -> None:
+    paper, config = tiny(name)
+    batch = batch_of(config)
+    final = drawing(paper, config)(batch.image, batch.mask).final
+    assert final.shape == batch.image.shape
+    assert final.dtype == torch.float32
+    assert final.abs().max() <= 1
+    assert final.std() > 0
+
+
+@every_architecture
+@torch.no_grad()
+def test_composite_keeps_known_pixels_bit_for_bit(name: str) -> None:
+    paper, config = tiny(name)
+    batch = batch_of(config)
+    final = fill(drawing(paper, config), batch.image, batch.mask, config.size_multiple)
+    composite = paste(final, batch.image, batch.mask)
+    known = (batch.mask == 0).expand_as(composite)
+    assert torch.equal(composite[known], batch.image[known])
+    assert not torch.equal(composite[~known], batch.image[~known])
+
+
+@every_architecture
+@torch.no_grad()
+def test_what_the_hole_hides_never_leaks(name: str) -> None:
+    paper, config = tiny(name)
+    batch = batch_of(config)
+    generator = drawing(paper, config)
+    drawn = generator(batch.image, batch.mask).final
+    other = torch.where(batch.mask.bool(), torch.full_like(batch.image, 0.77), batch.image)
+    assert torch.equal(drawn, generator(other, batch.mask).final)
+    known_changed = torch.where(batch.mask.bool(), batch.image, -batch.image)
+    assert not torch.equal(drawn, generator(known_changed, batch.mask).final)
+
+
+@every_architecture
+@torch.no_grad()
+def test_the_mask_decides_what_is_drawn(name: str) -> None:
+    paper, config = tiny(name)
+    batch = batch_of(config)
+    generator = drawing(paper, config)
+    moved = generator(batch.image, batch.mask.roll(9, dims=3)).final
+    assert not torch.equal(generator(batch.image, batch.mask).final, moved)
+
+
+@every_architecture
+@torch.no_grad()
+def test_images_of_a_batch_do_not_see_each_other(name: str) -> None:
+    paper, config = tiny(name)
+    batch = batch_of(config)
+    generator = drawing(paper, config)
+    together = generator(batch.image, batch.mask).final
+    apart = torch.cat(
+        [generator(batch.image[i : i + 1], batch.mask[i : i + 1]).final for i in range(2)]
+    )
+    torch.testing.assert_close(together, apart, rtol=0, atol=1e-4)
+
+
+@every_architecture
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["empty", "full", "one pixel", "thin line"])
+def test_extreme_masks_give_finite_pictures(name: str, kind: str) -> None:
+    paper, config = tiny(name)
+    batch = batch_of(config, count=1)
+    mask = torch.zeros_like(batch.mask)
+    if kind == "full":
+        mask[:] = 1
+    if kind == "one pixel":
+        mask[..., 17, 23] = 1
+    if kind == "thin line":
+        mask[..., 31] = 1
+    assert drawing(paper, config)(batch.image, mask).final.isfinite().all()
+
+
+@every_architecture
+@torch.no_grad()
+def test_odd_sizes_are_drawn_through_fill(name: str) -> None:
+    paper, config = tiny(name)
+    side = max(64, config.size_multiple)
+    image = torch.rand(1, 3, side - 11, side + 7) * 2 - 1
+    mask = torch.zeros(1, 1, side - 11, side + 7)
+    mask[..., 10:30, 5:25] = 1
+    generator = drawing(paper, config)
+    drawn = fill(generator, image, mask, config.size_multiple)
+    assert drawn.shape == image.shape
+    hidden = torch.where(mask.bool(), torch.zeros_like(image), image)
+    assert torch.equal(drawn, fill(generator, hidden, mask, config.size_multiple))
+
+
+@every_architecture
+@torch.no_grad()
+def test_a_size_the_network_cannot_take_is_refused_with_a_sentence(name: str) -> None:
+    paper, config = tiny(name)
+    if config.size_multiple == 1:
+        drawn = drawing(paper, config)(torch.zeros(1, 3, 67, 71), torch.zeros(1, 1, 67, 71))
+        assert drawn.final.shape == (1, 3, 67, 71)
+        return
+    height = 2 * max(64, config.size_multiple) + 1
+    with pytest.raises(ValueError, match=rf"{config.size_multiple}.*{height}"):
+        drawing(paper, config)(torch.zeros(1, 3, height, 128), torch.zeros(1, 1, height, 128))
+
+
+@every_architecture
+def test_every_trained_parameter_gets_a_gradient(name: str) -> None:
+    paper, config = tiny(name)
+    objective = objective_of(paper, config)
+    objective.step(batch_of(config))
+    without = [key for key, value in parameters_of(objective).items() if value.grad is None]
+    assert without == []
+
+
+@every_architecture
+def test_one_step_changes_every_network_and_names_finite_losses(name: str) -> None:
+    paper, config = tiny(name)
+    objective = objective_of(paper, config)
+    before = {role: copy.deepcopy(net.state_dict()) for role, net in objective.networks.items()}
+    losses = objective.step(batch_of(config))
+    assert len(losses) >= 2
+    for term, value in losses.items():
+        assert value.shape == (), term
+        assert value.isfinite(), term
+        assert not value.requires_grad, term
+    assert "generator" in objective.networks
+    for role, network in objective.networks.items():
+        state = network.state_dict()
+        assert any(not torch.equal(state[key], before[role][key]) for key in state), role
+
+
+@every_architecture
+def test_a_step_depends_on_its_batch_and_on_no_global_state(name: str) -> None:
+    paper, config = tiny(name)
+    first, second = objective_of(paper, config), objective_of(paper, config)
+    for role, network in first.networks.items():
+        second.networks[role].load_state_dict(network.state_dict())
+    torch.manual_seed(1)
+    losses = first.step(batch_of(config))
+    torch.manual_seed(2)
+    torch.rand(3)
+    again = second.step(batch_of(config))
+    assert {k: v.item() for k, v in losses.items()} == {k: v.item() for k, v in again.items()}
+    for key, value in parameters_of(first).items():
+        assert torch.equal(value, parameters_of(second)[key]), key
+
+
+@every_architecture
+def test_saved_and_restored_networks_draw_the_same_picture(name: str) -> None:
+    paper, config = tiny(name)
+    objective = objective_of(paper, config)
+    batch = batch_of(config)
+    objective.step(batch)
+    restored = drawing(paper, config)
+    restored.load_state_dict(objective.generator.state_dict())
+    with torch.no_grad():
+        drawn = objective.generator.eval()(batch.image, batch.mask).final
+        assert torch.equal(drawn, restored(batch.image, batch.mask).final)
+
+
+@every_architecture
+def test_the_networks_are_what_is_prepared_and_optimized(name: str) -> None:
+    paper, config = tiny(name)
+    prepared: list[nn.Module] = []
+
+    def prepare(network: nn.Module) -> nn.Module:
+        prepared.append(network)
+        return network
+
+    objective = paper.objective(config, prepare)
+    assert {id(net) for net in prepared} == {id(net) for net in objective.networks.values()}
+    optimized = {
+        id(parameter)
+        for optimizer in objective.optimizers.values()
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert optimized == {id(parameter) for parameter in parameters_of(objective).values()}
+    assert set(objective.optimizers) == set(objective.networks)
+
+
+@every_architecture
+@torch.no_grad()
+def test_bfloat16_autocast_draws_finite_pictures_near_the_full_ones(name: str) -> None:
+    paper, config = tiny(name)
+    batch = batch_of(config)
+    generator = drawing(paper, config)
+    full = generator(batch.image, batch.mask).final
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = generator(batch.image, batch.mask).final
+    assert half.isfinite().all()
+    assert (half.float() - full).abs().mean() < 0.1
+
+
+@every_architecture
+def test_a_step_under_bfloat16_autocast_is_finite(name: str) -> None:
+    paper, config = tiny(name)
+    objective = objective_of(paper, config)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = objective.step(batch_of(config))
+    assert all(value.isfinite() for value in losses.values())
+    assert all(value.isfinite().all() for value in parameters_of(objective).values())
+
+
+def test_an_unknown_architecture_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(ValueError, match="spn"):
+        architecture.load("nonesuch")
