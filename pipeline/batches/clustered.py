@@ -1,0 +1,98 @@
+"""The same batches, decoded by Ray Data on whatever CPUs the cluster has free.
+
+Each worker makes a dataset of its own steps, in order; a task makes one step's slice. Pixels
+travel as bytes, a quarter of what the tensors weigh, and become tensors on the worker.
+"""
+
+import json
+from collections.abc import Generator
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+import ray.data
+import torch
+from numpy.typing import NDArray
+
+from models.architecture import Batch
+from pipeline.batches.config import BatchConfig
+from pipeline.batches.order import SampleOrder
+from pipeline.batches.samples import SampleMaker, to_model
+from pipeline.batches.stream import Place
+from pipeline.config import UserError, explain
+from pipeline.manifest import read_manifest
+
+Columns = dict[str, NDArray[Any]]
+
+STEPS_PER_DATASET = 1000  # a dataset is finite; starting the next takes a fraction of a second
+
+
+class ClusterLoader:
+    """Iterates Ray datasets of this worker's steps, one after the other."""
+
+    def __init__(self, place: Place, first_step: int) -> None:
+        # Made here too, so that what is wrong with the set is said before anything starts.
+        _recipe(place.config)
+        self.batches = self._all(place, first_step)
+
+    def __next__(self) -> Batch:
+        return next(self.batches)
+
+    def close(self) -> None:
+        """Stop the dataset under way."""
+        self.batches.close()
+
+    def _all(self, place: Place, first_step: int) -> Generator[Batch, None, None]:
+        while True:
+            try:
+                yield from _batches(place, first_step)
+            except UserError:
+                raise
+            except Exception as error:
+                sentence = explain(error)
+                if sentence is None:
+                    raise
+                raise UserError(sentence) from error
+            first_step += STEPS_PER_DATASET
+
+
+def _batches(place: Place, first_step: int) -> Generator[Batch, None, None]:
+    """Yield the batches of one dataset of steps."""
+    steps = ray.data.range(STEPS_PER_DATASET, override_num_blocks=STEPS_PER_DATASET)
+    steps.context.execution_options.preserve_order = True
+    made = steps.map_batches(partial(make_slice, place=place, first_step=first_step), batch_size=1)
+    ahead = place.config.prefetch_batches
+    for columns in made.iter_batches(batch_size=1, prefetch_batches=ahead):
+        step = int(columns["step"][0])
+        names = json.loads(str(columns["names"][0]))
+        yield Batch(
+            image=to_model(columns["pixels"][0]),
+            mask=torch.from_numpy(columns["holes"][0].astype(np.float32))[:, None],
+            keys=tuple(names["keys"]),
+            mask_ids=tuple(names["mask_ids"]),
+            step=step,
+            seed=place.seed(step),
+        )
+
+
+def make_slice(columns: Columns, place: Place, first_step: int) -> Columns:
+    """Make one step's slice. In a task on any node."""
+    maker, order = _recipe(place.config)
+    step = first_step + int(columns["id"][0])
+    rows = order.batch(step, place.config.batch_size, place.rank, place.world_size)
+    samples = [maker.make(row, epoch, step) for epoch, row in rows]
+    names = {"keys": [s.key for s in samples], "mask_ids": [s.mask_id for s in samples]}
+    return {
+        "step": np.array([step]),
+        "pixels": np.stack([s.pixels for s in samples])[None],
+        "holes": np.stack([s.hole for s in samples])[None],
+        "names": np.array([json.dumps(names)]),
+    }
+
+
+@lru_cache(maxsize=2)
+def _recipe(config: BatchConfig) -> tuple[SampleMaker, SampleOrder]:
+    """Read the manifest once per process."""
+    manifest = read_manifest(config.shards)
+    order = SampleOrder(manifest.counts, config.seed, config.window_shards)
+    return SampleMaker(config, manifest), order

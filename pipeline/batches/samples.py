@@ -1,0 +1,253 @@
+"""One sample: its image decoded, cropped and turned by chance, and its mask.
+
+Every random decision is keyed by (purpose, sample key, epoch, seed), so whoever makes a sample,
+wherever and when, makes the same one.
+"""
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline import storage
+from pipeline.batches.config import BatchConfig, Crop
+from pipeline.batches.reading import ShardCache, ShardReader
+from pipeline.config import UserError
+from pipeline.manifest import Manifest
+from pipeline.masks import draw_mask, number_for, random_for
+
+Pixels = NDArray[np.uint8]
+
+MODEL_VALUES = (np.arange(256, dtype=np.float32) * 2 - 255) / 255
+"""The value in [-1, 1] of each of the 256 levels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What a network is shown of one image."""
+
+    key: str
+    pixels: Pixels
+    """RGB, [S, S, 3] uint8."""
+    hole: Pixels
+    """[S, S] uint8: 1 in the hole."""
+    mask_id: str
+
+
+class SampleMaker:
+    """Makes any sample of a shard set; safe to share between threads.
+
+    Raises:
+        UserError: if an image of the set is smaller than the crop; nothing has been read yet.
+    """
+
+    def __init__(self, config: BatchConfig, manifest: Manifest) -> None:
+        if config.keeps_scale:
+            require_large_enough(manifest, config.image_size_px)
+        self.config = config
+        self.reader = ShardReader(manifest, _cache_for(manifest, config), config.verify_checksums)
+
+    def make(self, row: int, epoch: int, step: int = 0) -> Sample:
+        """Return the sample of a manifest row as it is seen in an epoch.
+
+        Args:
+            row: of the manifest.
+            epoch: how often the set has been gone through before.
+            step: the global step; read by a mask curriculum only.
+
+        Raises:
+            UserError: if the sample is damaged.
+        """
+        config, key = self.config, self.reader.key(row)
+        pixels = self.view(decode(self.reader, row), key, epoch)
+        size = config.image_size_px
+        mask = draw_mask(config.masks, key, epoch, config.seed, size, size, step)
+        return Sample(key=key, pixels=pixels, hole=mask.hole, mask_id=mask.id)
+
+    def view(self, image: Pixels, key: str, epoch: int) -> Pixels:
+        """Return the part of a decoded image (BGR) that is shown in an epoch, as RGB."""
+        config = self.config
+        # All are drawn whether used or not: switching one off leaves the others as they were.
+        down, across, flip, turn = random_for("view", key, epoch, config.seed).random(4).tolist()
+        image = rescale(image, config)
+        pixels = cv2.cvtColor(
+            cut(image, config.image_size_px, config.crop, down, across), cv2.COLOR_BGR2RGB
+        )
+        if config.quarter_turns:
+            pixels = np.rot90(pixels, int(4 * turn))
+        if config.horizontal_flip and flip < 0.5:
+            pixels = pixels[:, ::-1]
+        if config.colour_jitter:
+            pixels = jitter(
+                np.ascontiguousarray(pixels), config.colour_jitter, key, epoch, config.seed
+            )
+        return np.ascontiguousarray(pixels)
+
+
+def require_large_enough(manifest: Manifest, size_px: int) -> None:
+    """Refuse a set that holds an image smaller than a crop.
+
+    Raises:
+        UserError: naming the first such image, and how many there are.
+    """
+    table = manifest.samples
+    smaller = pc.or_(pc.less(table["height_px"], size_px), pc.less(table["width_px"], size_px))
+    rows = np.flatnonzero(smaller.to_numpy())
+    if not rows.size:
+        return
+    first = manifest.row(int(rows[0]))
+    others = f", and so are {rows.size - 1} others" if rows.size > 1 else ""
+    raise UserError(
+        f"sample {first['key']!r} of {manifest.location} is {first['width_px']}x"
+        f"{first['height_px']} px, smaller than the crop of {size_px} px{others}; give a smaller "
+        "--data.image_size_px, or --data.crop squash, or --data.enlarge_small_images"
+    )
+
+
+def decode(reader: ShardReader, row: int) -> Pixels:
+    """Return a sample's whole image, BGR [H, W, 3] uint8, upright as its EXIF tag says.
+
+    Raises:
+        UserError: if the bytes are no picture, or one of another size than the manifest's.
+    """
+    image = cv2.imdecode(np.frombuffer(reader.read(row), np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise reader.damaged(row, "its bytes are not a picture")
+    height, width = reader.heights[row], reader.widths[row]
+    if image.shape[:2] != (height, width):
+        found = f"{image.shape[1]}x{image.shape[0]}"
+        raise reader.damaged(row, f"it is {found} px, the manifest says {width}x{height}")
+    decoded: Pixels = image
+    return decoded
+
+
+def rescale(image: Pixels, config: BatchConfig) -> Pixels:
+    """Resize an image, keeping its proportions, to what windows are cut from."""
+    short = min(image.shape[:2])
+    wanted = config.resize_short_side_px or short
+    if config.crop not in ("random", "centre"):
+        return image
+    if config.enlarge_small_images:
+        wanted = max(wanted, config.image_size_px)
+    if wanted == short:
+        return image
+    height, width = (max(wanted, round(side * wanted / short)) for side in image.shape[:2])
+    return resize(image, height, width)
+
+
+def cut(image: Pixels, size: int, crop: Crop, down: float, across: float) -> Pixels:
+    """Return the [size, size, 3] part of an image; ``down`` and ``across``, in [0, 1), place it."""
+    height, width = image.shape[:2]
+    if crop == "squash":
+        return resize(image, size, size)
+    if crop == "centre_square":
+        side = min(height, width)
+        return resize(cut(image, side, "centre", 0, 0), size, size)
+    if crop == "subsample":
+        return resize(image, 2 * size, 2 * size)[int(2 * down) :: 2, int(2 * across) :: 2]
+    if crop == "centre":
+        top, left = (height - size) // 2, (width - size) // 2
+    else:
+        top, left = int(down * (height - size + 1)), int(across * (width - size + 1))
+    return image[top : top + size, left : left + size]
+
+
+def resize(image: Pixels, height: int, width: int) -> Pixels:
+    """Resize: by area where it shrinks, so that nothing aliases, bicubic where it grows."""
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = height * width < image.shape[0] * image.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    resized: Pixels = cv2.resize(image, (width, height), interpolation=method)
+    return resized
+
+
+def jitter(pixels: Pixels, amount: float, key: str, epoch: int, seed: int) -> Pixels:
+    """Change brightness, contrast, saturation and hue of an RGB image by up to ``amount``."""
+    transform = _colour_jitter(amount)
+    transform.set_random_seed(number_for("colour", key, epoch, seed) % 2**32)
+    changed: Pixels = transform(image=pixels)["image"]
+    return changed
+
+
+def _colour_jitter(amount: float) -> Any:
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    import albumentations  # two seconds, spent by those who jitter
+
+    spread = (1 - amount, 1 + amount)
+    return albumentations.Compose(
+        [
+            albumentations.ColorJitter(
+                brightness=spread,
+                contrast=spread,
+                saturation=spread,
+                hue=(-amount, amount),
+                p=1.0,
+            )
+        ]
+    )
+
+
+def load_sample(manifest: Manifest, row: int, image_size_px: int, crop: Crop = "centre") -> Pixels:
+    """Return one image as evaluation sees it: RGB, [S, S, 3] uint8, the same every time.
+
+    Args:
+        manifest: of the shard set.
+        row: of the manifest.
+        image_size_px: S.
+        crop: as in :class:`BatchConfig`; "random" takes the centre.
+
+    Raises:
+        UserError: if the sample is damaged, or smaller than the window.
+    """
+    chosen: Crop = "centre" if crop == "random" else crop
+    config = BatchConfig(crop=chosen, image_size_px=image_size_px)
+    reader = ShardReader(manifest, _cache_for(manifest, config), verify=True)
+    image = decode(reader, row)
+    if config.keeps_scale and min(image.shape[:2]) < image_size_px:
+        raise UserError(
+            f"sample {reader.key(row)!r} of {manifest.location} is {image.shape[1]}x"
+            f"{image.shape[0]} px, smaller than {image_size_px} px; "
+            "choose a smaller size or squash it"
+        )
+    return np.ascontiguousarray(
+        cv2.cvtColor(cut(image, image_size_px, chosen, 0.5, 0.5), cv2.COLOR_BGR2RGB)
+    )
+
+
+def _cache_for(manifest: Manifest, config: BatchConfig) -> ShardCache | None:
+    if not storage.is_remote(manifest.location):
+        return None
+    return ShardCache(config.cache_folder, math.ceil(config.cache_size_gb * 1e9))
+
+
+def to_model(pixels: Pixels) -> Tensor:
+    """Return 8-bit RGB pixels, [B, H, W, 3] or [H, W, 3], as float32 [B, 3, H, W] in [-1, 1]."""
+    pixels = pixels[None] if pixels.ndim == 3 else pixels
+    count, height, width, _ = pixels.shape
+    image = np.empty((count, 3, height, width), np.float32)
+    for one, values in zip(pixels, image, strict=True):
+        write_values(one, values)
+    return torch.from_numpy(image)
+
+
+def write_values(pixels: Pixels, values: NDArray[np.float32]) -> None:
+    """Write [H, W, 3] 8-bit pixels into [3, H, W] values in [-1, 1]."""
+    for channel, out in zip(cv2.split(np.ascontiguousarray(pixels)), values, strict=True):
+        cv2.LUT(channel, MODEL_VALUES, out)
+
+
+def to_pixels(image: Tensor) -> Pixels:
+    """Return [B, 3, H, W] in [-1, 1] as 8-bit RGB [B, H, W, 3]: clamped, rounded to nearest.
+
+    All 256 levels survive :func:`to_model` and back.
+    """
+    levels = (image.detach().float().cpu() * 127.5 + 127.5).clamp(0, 255).round()
+    return np.ascontiguousarray(levels.to(torch.uint8).permute(0, 2, 3, 1).numpy())

@@ -1,0 +1,140 @@
+"""Which holes to draw: the recipe, the share of the frame they may cover, and their sizes."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Literal, get_args
+
+from pipeline.config import UserError
+
+Recipe = Literal[
+    "centre",
+    "box",
+    "square",
+    "blocks",
+    "strokes",
+    "long_strokes",
+    "automaton",
+    "irregular",
+    "outpaint",
+    "half",
+    "grid",
+    "text",
+    "scratches",
+    "files",
+    "silhouettes",
+    "mixed",
+]
+"""Every recipe; :mod:`pipeline.masks.shapes` says what each draws and from which paper."""
+
+HOLE_RATIO_BUCKETS: tuple[tuple[float, float], ...] = (
+    (0.01, 0.1),
+    (0.1, 0.2),
+    (0.2, 0.3),
+    (0.3, 0.4),
+    (0.4, 0.5),
+    (0.5, 0.6),
+)
+"""The published ranges (low, high] of hole ratio (Liu et al. 2018; MADF Table 1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskConfig:
+    """A recipe for holes. The defaults are the published numbers, without any constraint."""
+
+    recipe: Recipe = "strokes"
+    """What is drawn; "mixed" chooses among ``mixture`` for every sample."""
+    mixture: tuple[tuple[Recipe, float], ...] = (("strokes", 2.0), ("box", 1.0))
+    """Recipes and their weights, for "mixed"."""
+    min_hole_ratio: float = 0.0
+    """Every hole covers more than this share of the frame."""
+    max_hole_ratio: float = 1.0
+    """Every hole covers at most this share of the frame."""
+    hole_ratios: Literal["natural", "uniform"] = "natural"
+    """Within that range: as the recipe gives them, or spread evenly over it."""
+    curriculum_steps: int = 0
+    """Steps over which the largest hole grows to ``max_hole_ratio``; 0 for no curriculum."""
+    curriculum_start_ratio: float = 0.1
+    """The largest hole ratio at step 0, with a curriculum."""
+    min_box_side: float = 0.3
+    """Shortest side of a "box", as a share of the frame's (DeepGIN)."""
+    max_box_side: float = 0.7
+    """Longest side of a "box", as a share of the frame's (DeepGIN)."""
+    max_shrink: float = 1 / 16
+    """Most that a "square" loses on each side, as a share of the frame's (DeepFill's delta)."""
+    grid_stride: int = 2
+    """One pixel in this many, each way, stays known in a "grid" (super-resolution)."""
+    folder: str = ""
+    """Folder or s3:// prefix of mask pictures, for "files" and "silhouettes"."""
+    white_is_hole: bool = True
+    """Whether bright pixels of those pictures are the hole (MADF's copies: no)."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no mask can satisfy."""
+        _require(
+            0 <= self.min_hole_ratio < self.max_hole_ratio <= 1,
+            "min_hole_ratio and max_hole_ratio must satisfy 0 <= min < max <= 1, "
+            f"found {self.min_hole_ratio} and {self.max_hole_ratio}",
+        )
+        _require(
+            0 < self.min_box_side <= self.max_box_side <= 1,
+            "min_box_side and max_box_side must satisfy 0 < min <= max <= 1, "
+            f"found {self.min_box_side} and {self.max_box_side}",
+        )
+        _require(0 <= self.max_shrink < 0.25, f"max_shrink must be in [0, 0.25): {self.max_shrink}")
+        _require(self.grid_stride >= 2, f"grid_stride must be at least 2: {self.grid_stride}")
+        _require(self.curriculum_steps >= 0, "curriculum_steps must not be negative")
+        if self.curriculum_steps:
+            _require(
+                self.min_hole_ratio < self.curriculum_start_ratio <= self.max_hole_ratio,
+                "curriculum_start_ratio must lie above min_hole_ratio and at most at "
+                f"max_hole_ratio, found {self.curriculum_start_ratio}",
+            )
+        self._check_recipes()
+
+    def _check_recipes(self) -> None:
+        _require(self.recipe in get_args(Recipe), f"unknown recipe {self.recipe!r}")
+        if self.recipe == "mixed":
+            _require(
+                bool(self.mixture) and all(weight > 0 for _, weight in self.mixture),
+                f"mixture needs at least one recipe, each with a weight above 0: {self.mixture}",
+            )
+            _require(
+                all(name in get_args(Recipe) and name != "mixed" for name, _ in self.mixture),
+                f"mixture may hold any recipe but 'mixed': {self.mixture}",
+            )
+        ratios = {"centre": 0.25, "half": 0.5, "grid": 1 - 1 / self.grid_stride**2}
+        for name in self.recipes:
+            ratio = ratios.get(name, self.max_hole_ratio)
+            _require(
+                self.min_hole_ratio < ratio <= self.max_hole_ratio,
+                f"the {name!r} mask always covers {ratio:g} of the frame, outside "
+                f"({self.min_hole_ratio}, {self.max_hole_ratio}]; change the range or the recipe",
+            )
+            _require(
+                name not in ("files", "silhouettes") or bool(self.folder),
+                f"the {name!r} masks need a folder of mask pictures: set `folder`",
+            )
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """The recipes that may be drawn."""
+        return tuple(r for r, _ in self.mixture) if self.recipe == "mixed" else (self.recipe,)
+
+    def changes(self) -> dict[str, object]:
+        """Return the fields that differ from their defaults: what identifies the recipe.
+
+        A field added later, at its default, therefore changes no mask drawn before.
+        """
+        values = asdict(self)
+        return {f.name: values[f.name] for f in fields(self) if values[f.name] != f.default}
+
+    def largest_ratio(self, step: int) -> float:
+        """Return the largest hole ratio allowed at a global step (linear curriculum)."""
+        if step >= self.curriculum_steps:
+            return self.max_hole_ratio
+        grown = (self.max_hole_ratio - self.curriculum_start_ratio) * step / self.curriculum_steps
+        return self.curriculum_start_ratio + grown
+
+
+def _require(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise UserError(f"masks: {sentence}")

@@ -1,0 +1,231 @@
+"""Scores of a picture against the original: PSNR, SSIM and L1, over the frame, the hole, its rim.
+
+Pictures are 8-bit RGB, [B, H, W, 3] uint8 as ``batches.to_pixels`` gives, or [B, 3, H, W] float in
+[0, 1]. Reported scores are of 8-bit pictures: what a user receives, and what the papers saved to
+files before scoring. Every score is per image, [B] float32; means are taken over images.
+
+Masks are [B, 1, H, W] with 1 in the hole. Where a hole is empty nothing can be wrong: its L1 is 0,
+its SSIM 1, and its PSNR the highest we report, ``MAX_PSNR_DB``.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.nn import functional
+
+MAX_PSNR_DB = 100.0
+"""PSNR of equal pictures. One level of error in one channel of one pixel of 256 x 256 is 101 dB:
+past this cap, differences mean nothing, and means over images stay finite."""
+RING_WIDTH_PX = 8
+SSIM_SIGMA = 1.5  # Wang et al. 2004, with an 11 x 11 window
+SSIM_LUMINANCE, SSIM_CONTRAST = 0.01**2, 0.03**2  # C1 and C2 for a data range of 1
+RESAMPLES = 2000
+
+
+class Interval(NamedTuple):
+    """A mean over images with its bootstrap 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def unit(pictures: Tensor) -> Tensor:
+    """Return pictures as float32 [B, 3, H, W] in [0, 1].
+
+    Raises:
+        ValueError: if they are neither 8-bit [B, H, W, 3] nor float [B, 3, H, W].
+    """
+    channels = -1 if pictures.dtype == torch.uint8 else 1
+    if pictures.ndim != 4 or pictures.shape[channels] != 3:
+        raise ValueError(
+            "pictures must be uint8 [B, H, W, 3] or float [B, 3, H, W], found "
+            f"{pictures.dtype} {list(pictures.shape)}"
+        )
+    if pictures.dtype == torch.uint8:
+        return pictures.permute(0, 3, 1, 2).float() / 255
+    return pictures.float()
+
+
+def region_mean(values: Tensor, region: Tensor) -> Tensor:
+    """Return the mean of [B, C, H, W] values where [B, 1, H, W] ``region`` is 1: [B], or 0."""
+    region = region.to(values.dtype)
+    pixels = region.sum(dim=(1, 2, 3)) * values.shape[1]
+    return (values * region).sum(dim=(1, 2, 3)) / pixels.clamp(min=1)
+
+
+def ring(mask: Tensor, width_px: int = RING_WIDTH_PX) -> Tensor:
+    """Return the rim of the hole, [B, 1, H, W]: its pixels within ``width_px`` of a known pixel.
+
+    Distance counts diagonal steps as one. The edge of the frame is no known pixel.
+    """
+    near_known = functional.max_pool2d(1 - mask.float(), 2 * width_px + 1, 1, width_px)
+    return near_known * mask
+
+
+def _decibels(mean_square: Tensor) -> Tensor:
+    return -10 * mean_square.clamp(min=10 ** (-MAX_PSNR_DB / 10)).log10()
+
+
+def psnr(picture: Tensor, image: Tensor) -> Tensor:
+    """Return the peak signal-to-noise ratio over the frame, [B] in dB, at most ``MAX_PSNR_DB``."""
+    return _decibels((unit(picture) - unit(image)).square().mean(dim=(1, 2, 3)))
+
+
+def hole_psnr(picture: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    """Return the PSNR over the hole's pixels alone, [B] in dB, at most ``MAX_PSNR_DB``."""
+    return _decibels(region_mean((unit(picture) - unit(image)).square(), mask))
+
+
+def l1(picture: Tensor, image: Tensor) -> Tensor:
+    """Return the mean absolute difference over pixels and channels, [B] in [0, 1]."""
+    return (unit(picture) - unit(image)).abs().mean(dim=(1, 2, 3))
+
+
+def hole_l1(picture: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean absolute difference over the hole's pixels and channels, [B] in [0, 1]."""
+    return region_mean((unit(picture) - unit(image)).abs(), mask)
+
+
+def grey_l1(picture: Tensor, image: Tensor) -> Tensor:
+    """Return SPN's MAE: the absolute difference of the channels' means, [B] in [0, 1].
+
+    Smaller than :func:`l1` wherever channels err in opposite directions.
+    """
+    return (unit(picture).mean(dim=1) - unit(image).mean(dim=1)).abs().mean(dim=(1, 2))
+
+
+def relative_l1(picture: Tensor, image: Tensor) -> Tensor:
+    """Return PEN-Net's "mae": sum of |a - b| over sum of a + b, [B] in [0, 1]; 0 if all black."""
+    a, b = unit(picture), unit(image)
+    total = (a + b).sum(dim=(1, 2, 3))
+    return (a - b).abs().sum(dim=(1, 2, 3)) / total.clamp(min=1e-12)
+
+
+def l2(picture: Tensor, image: Tensor) -> Tensor:
+    """Return the mean squared difference over pixels and channels, [B] in [0, 1]."""
+    return (unit(picture) - unit(image)).square().mean(dim=(1, 2, 3))
+
+
+def total_variation(picture: Tensor) -> Tensor:
+    """Return the mean absolute difference of neighbours, down plus across: [B] in [0, 2]."""
+    values = unit(picture)
+    down = (values[..., 1:, :] - values[..., :-1, :]).abs().mean(dim=(1, 2, 3))
+    across = (values[..., 1:] - values[..., :-1]).abs().mean(dim=(1, 2, 3))
+    return down + across
+
+
+def ssim(picture: Tensor, image: Tensor) -> Tensor:
+    """Return the structural similarity, [B] in [-1, 1].
+
+    Wang et al. 2004: an 11 x 11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, population
+    covariance; the mean over channels and over windows that lie inside the frame. The same as
+    torchmetrics' default, and scikit-image's with ``gaussian_weights``.
+
+    Raises:
+        ValueError: if a side is shorter than the window.
+    """
+    return ssim_map(picture, image).mean(dim=(1, 2, 3))
+
+
+def hole_ssim(picture: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of the SSIM windows centred in the hole, [B]; 1 where there are none.
+
+    A window that reaches beyond the frame has no value, so a hole's pixels within 5 px of the
+    frame's edge do not count.
+    """
+    similarity = ssim_map(picture, image)
+    margin = (mask.shape[-1] - similarity.shape[-1]) // 2
+    inner = mask[..., margin : mask.shape[-2] - margin, margin : mask.shape[-1] - margin]
+    return 1 - region_mean(1 - similarity, inner)
+
+
+def ssim_map(picture: Tensor, image: Tensor) -> Tensor:
+    """Return SSIM at every window inside the frame: [B, 3, H - 10, W - 10]."""
+    distance = torch.arange(-5, 6, dtype=torch.float64)
+    weights = torch.exp(-((distance / SSIM_SIGMA) ** 2) / 2)
+    return _similarity(unit(picture), unit(image), (weights / weights.sum()).float(), 1.0)
+
+
+def uniform_ssim(picture: Tensor, image: Tensor, window_px: int) -> Tensor:
+    """Return SSIM with a uniform window and sample covariance, [B]: 11 for SPN, 51 for PEN-Net.
+
+    The same as scikit-image's default, which those papers call.
+
+    Raises:
+        ValueError: if a side is shorter than the window.
+    """
+    weights = torch.full((window_px,), 1 / window_px)
+    pixels = window_px**2
+    similarity = _similarity(unit(picture), unit(image), weights, pixels / (pixels - 1))
+    return similarity.mean(dim=(1, 2, 3))
+
+
+def _similarity(a: Tensor, b: Tensor, weights: Tensor, unbias: float) -> Tensor:
+    """Return the SSIM index of every window inside the frame; ``weights`` are of one axis."""
+    if min(a.shape[-2:]) < len(weights):
+        raise ValueError(
+            f"SSIM needs pictures of at least {len(weights)} px a side, found "
+            f"{a.shape[-1]}x{a.shape[-2]}"
+        )
+    # Around 1/2 the squares are small, so that float32 keeps the variance of flat windows.
+    a, b = a - 0.5, b - 0.5
+    moments = _blur(torch.cat([a, b, a * a, b * b, a * b]), weights).chunk(5)
+    mean_a, mean_b = moments[0], moments[1]
+    variances = unbias * (moments[2] + moments[3] - mean_a.square() - mean_b.square())
+    covariance = unbias * (moments[4] - mean_a * mean_b)
+    mean_a, mean_b = mean_a + 0.5, mean_b + 0.5
+    luminance = (2 * mean_a * mean_b + SSIM_LUMINANCE) / (
+        mean_a.square() + mean_b.square() + SSIM_LUMINANCE
+    )
+    return luminance * (2 * covariance + SSIM_CONTRAST) / (variances + SSIM_CONTRAST)
+
+
+def _blur(values: Tensor, weights: Tensor) -> Tensor:
+    """Convolve each channel with the same weights down and across, inside the frame."""
+    height, width = values.shape[-2:]
+    planes = values.reshape(-1, 1, height, width)
+    weights = weights.to(values)
+    planes = functional.conv2d(planes, weights.view(1, 1, -1, 1))
+    planes = functional.conv2d(planes, weights.view(1, 1, 1, -1))
+    return planes.reshape(*values.shape[:2], *planes.shape[-2:])
+
+
+def scores(picture: Tensor, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Return every score of a table by name, each [B]: whole, hole and ring."""
+    a, b, rim = unit(picture), unit(image), ring(mask)
+    return {
+        "psnr": psnr(a, b),
+        "ssim": ssim(a, b),
+        "l1": l1(a, b),
+        "hole_psnr": hole_psnr(a, b, mask),
+        "hole_ssim": hole_ssim(a, b, mask),
+        "hole_l1": hole_l1(a, b, mask),
+        "ring_psnr": hole_psnr(a, b, rim),
+        "ring_l1": hole_l1(a, b, rim),
+    }
+
+
+def mean_interval(values: ArrayLike, seed: int = 0) -> Interval:
+    """Return the mean of per-image scores with its percentile bootstrap 95 % interval.
+
+    Args:
+        values: [N] finite scores.
+        seed: of the resampling, so that a table is the same when it is made again.
+
+    Raises:
+        ValueError: if there are no values or one is not finite.
+    """
+    found = np.asarray(values, np.float64).ravel()
+    if not found.size or not np.isfinite(found).all():
+        raise ValueError(f"a mean needs finite values, found {found.size} with some not finite")
+    random = np.random.Generator(np.random.Philox(key=seed))
+    means = np.array(
+        [found[random.integers(0, found.size, found.size)].mean() for _ in range(RESAMPLES)]
+    )
+    low, high = np.percentile(means, (2.5, 97.5))
+    return Interval(float(found.mean()), float(low), float(high), int(found.size))

@@ -1,0 +1,282 @@
+"""Masks are functions of (recipe, key, epoch, seed), and keep to their range of hole ratio."""
+
+import hashlib
+import typing
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import UserError, from_json, to_json
+from pipeline.masks import (
+    HOLE_RATIO_BUCKETS,
+    MaskConfig,
+    Recipe,
+    bucket_of,
+    draw_mask,
+    mask_from_id,
+)
+
+PICTURED = ("files", "silhouettes")
+DRAWN = [r for r in typing.get_args(Recipe) if r not in (*PICTURED, "mixed")]
+RANDOM = [r for r in DRAWN if r not in ("centre", "half", "grid")]
+
+
+@pytest.fixture(scope="module")
+def mask_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("masks")
+    for index in range(6):
+        picture = np.zeros((80, 100), np.uint8)
+        cv2.ellipse(picture, (20 + 10 * index, 40), (6 + 3 * index, 14), 20, 0, 360, 255, -1)
+        cv2.imwrite(str(folder / f"shape{index}.png"), picture)
+    (folder / "notes.txt").write_text("not a picture")
+    return str(folder)
+
+
+def ratios(config: MaskConfig, count: int, size: int = 256) -> np.ndarray:
+    return np.array([draw_mask(config, f"k{i}", 0, 7, size, size).hole_ratio for i in range(count)])
+
+
+@pytest.mark.parametrize("recipe", DRAWN)
+def test_mask_is_a_function_of_its_arguments(recipe: Recipe) -> None:
+    config = MaskConfig(recipe=recipe)
+    np.random.seed(1)
+    first = draw_mask(config, "a/b", 3, 5, 64, 96)
+    np.random.seed(2)
+    again = draw_mask(config, "a/b", 3, 5, 64, 96)
+    assert first.id == again.id
+    np.testing.assert_array_equal(first.hole, again.hole)
+    assert first.hole.shape == (64, 96)
+    assert first.hole.dtype == np.uint8
+    assert set(np.unique(first.hole)) == {0, 1}
+
+
+@pytest.mark.parametrize("recipe", RANDOM)
+def test_key_epoch_and_seed_each_change_the_mask(recipe: Recipe) -> None:
+    config = MaskConfig(recipe=recipe)
+    holes = {
+        draw_mask(config, *arguments, 64, 64).hole.tobytes()
+        for arguments in (("a", 0, 0), ("b", 0, 0), ("a", 1, 0), ("a", 0, 1), ("ab", 0, 0))
+    }
+    assert len(holes) >= 4  # outpainting has few forms, so two of five may agree
+
+
+def test_masks_drawn_years_ago_are_drawn_the_same_today() -> None:
+    digest = hashlib.sha256()
+    for recipe in DRAWN:
+        for key in ("portrait", "places/0001"):
+            digest.update(draw_mask(MaskConfig(recipe=recipe), key, 2, 9, 128, 96).hole.tobytes())
+    assert digest.hexdigest() == GOLDEN
+
+
+@pytest.mark.parametrize("recipe", RANDOM)
+@pytest.mark.parametrize("bucket", HOLE_RATIO_BUCKETS)
+def test_hole_ratio_lies_in_every_published_bucket(
+    recipe: Recipe, bucket: tuple[float, float]
+) -> None:
+    config = MaskConfig(recipe=recipe, min_hole_ratio=bucket[0], max_hole_ratio=bucket[1])
+    found = ratios(config, 12, size=128)
+    assert np.all((bucket[0] < found) & (found <= bucket[1]))
+    assert len(set(found)) > 6
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    recipe=st.sampled_from(RANDOM),
+    low=st.floats(0, 0.9),
+    width=st.floats(0.02, 0.3),
+    size=st.tuples(st.integers(8, 70), st.integers(8, 70)),
+    key=st.text("abc/_-09", min_size=1, max_size=8),
+)
+def test_any_range_is_kept_at_any_size(
+    recipe: Recipe, low: float, width: float, size: tuple[int, int], key: str
+) -> None:
+    high = min(1.0, low + width)
+    config = MaskConfig(recipe=recipe, min_hole_ratio=low, max_hole_ratio=high)
+    mask = draw_mask(config, key, 0, 0, *size)
+    assert low * mask.hole.size < mask.hole.sum() <= high * mask.hole.size
+
+
+def test_uniform_hole_ratios_fill_the_range_evenly() -> None:
+    config = MaskConfig(min_hole_ratio=0.01, max_hole_ratio=0.6, hole_ratios="uniform")
+    counts, _ = np.histogram(ratios(config, 600, size=64), bins=6, range=(0.01, 0.6))
+    assert counts.min() > 70
+    assert counts.max() < 130
+
+
+def test_natural_hole_ratios_are_the_published_ones() -> None:
+    # Means over many draws at 256 x 256, as measured on the authors' generators.
+    published = {
+        "box": 0.246,
+        "long_strokes": 0.395,
+        "strokes": 0.157,
+        "blocks": 0.164,
+        "square": 0.1914,
+    }
+    for recipe, mean in published.items():
+        found = ratios(MaskConfig(recipe=typing.cast(Recipe, recipe)), 400)
+        assert abs(found.mean() - mean) < 0.02, recipe
+
+
+def test_automaton_covers_about_half() -> None:
+    assert 0.45 < ratios(MaskConfig(recipe="automaton"), 100).mean() < 0.6
+
+
+def test_centre_is_the_middle_square_of_half_the_side() -> None:
+    hole = draw_mask(MaskConfig(recipe="centre"), "k", 0, 0, 256, 256).hole
+    expected = np.zeros((256, 256), np.uint8)
+    expected[64:192, 64:192] = 1
+    np.testing.assert_array_equal(hole, expected)
+
+
+def test_box_is_a_rectangle_within_its_sides() -> None:
+    for index in range(50):
+        hole = draw_mask(MaskConfig(recipe="box"), f"k{index}", 0, 0, 256, 256).hole
+        _, _, wide, tall = cv2.boundingRect(hole)
+        assert hole.sum() == wide * tall
+        assert 76 <= wide <= 179
+        assert 76 <= tall <= 179
+
+
+def test_square_loses_at_most_its_delta_on_each_side() -> None:
+    for index in range(50):
+        hole = draw_mask(MaskConfig(recipe="square"), f"k{index}", 0, 0, 256, 256).hole
+        _, _, wide, tall = cv2.boundingRect(hole)
+        assert hole.sum() == wide * tall
+        assert {wide % 2, tall % 2} == {0}
+        assert min(wide, tall) >= 96
+        assert max(wide, tall) <= 128
+
+
+def test_half_and_outpaint_reach_the_edges_of_the_frame() -> None:
+    for index in range(20):
+        half = draw_mask(MaskConfig(recipe="half"), f"k{index}", 0, 0, 32, 48).hole
+        assert half.sum() == 32 * 48 // 2
+        known = 1 - draw_mask(MaskConfig(recipe="outpaint"), f"k{index}", 0, 0, 64, 64).hole
+        _, _, wide, tall = cv2.boundingRect(known)
+        assert known.sum() == wide * tall
+
+
+def test_grid_keeps_one_pixel_of_each_cell() -> None:
+    hole = draw_mask(MaskConfig(recipe="grid", grid_stride=4), "k", 0, 0, 64, 64).hole
+    assert (1 - hole).reshape(16, 4, 16, 4).sum(axis=(1, 3)).tolist() == [[1] * 16] * 16
+
+
+def test_mixture_draws_recipes_by_their_weights() -> None:
+    config = MaskConfig(recipe="mixed", mixture=(("strokes", 3.0), ("box", 1.0)))
+    names = Counter(draw_mask(config, f"k{i}", 0, 0, 32, 32).id.split(":")[0] for i in range(400))
+    assert set(names) == {"strokes", "box"}
+    assert 260 < names["strokes"] < 340
+
+
+def test_curriculum_grows_the_largest_hole_with_the_steps() -> None:
+    config = MaskConfig(
+        recipe="box", max_hole_ratio=0.5, curriculum_steps=100, curriculum_start_ratio=0.1
+    )
+    for step, largest in ((0, 0.1), (50, 0.3), (100, 0.5), (10_000, 0.5)):
+        found = [draw_mask(config, f"k{i}", 0, 0, 64, 64, step).hole_ratio for i in range(60)]
+        assert max(found) <= largest
+        assert max(found) > 0.7 * largest
+    late = draw_mask(config, "k", 0, 0, 64, 64, 100)
+    assert draw_mask(config, "k", 0, 0, 64, 64, 999).id == late.id
+
+
+@pytest.mark.parametrize("recipe", PICTURED)
+def test_mask_folder_is_drawn_from(recipe: Recipe, mask_folder: str) -> None:
+    config = MaskConfig(recipe=recipe, folder=mask_folder)
+    found = ratios(config, 40, size=64)
+    assert found.min() > 0
+    assert len(set(found)) > 20
+    bucket = MaskConfig(recipe=recipe, folder=mask_folder, min_hole_ratio=0.2, max_hole_ratio=0.3)
+    found = ratios(bucket, 20, size=64)
+    assert np.all((found > 0.2) & (found <= 0.3))
+
+
+def test_mask_files_of_the_other_polarity_are_turned(mask_folder: str) -> None:
+    white = MaskConfig(recipe="files", folder=mask_folder)
+    black = MaskConfig(recipe="files", folder=mask_folder, white_is_hole=False)
+    assert ratios(white, 30, size=64).mean() < 0.3
+    assert ratios(black, 30, size=64).mean() > 0.7
+
+
+def test_mask_folder_moved_elsewhere_gives_the_same_masks(mask_folder: str, tmp_path: Path) -> None:
+    import shutil
+
+    copy = shutil.copytree(mask_folder, tmp_path / "elsewhere")
+    here = draw_mask(MaskConfig(recipe="files", folder=mask_folder), "k", 0, 0, 64, 64)
+    there = draw_mask(MaskConfig(recipe="files", folder=str(copy)), "k", 0, 0, 64, 64)
+    assert here.id == there.id
+    np.testing.assert_array_equal(here.hole, there.hole)
+
+
+def test_mask_is_drawn_again_from_its_id() -> None:
+    config = MaskConfig(
+        recipe="mixed", min_hole_ratio=0.1, curriculum_steps=50, curriculum_start_ratio=0.3
+    )
+    mask = draw_mask(config, "places/0_1-x", 4, 11, 48, 64, step=20)
+    again = mask_from_id(config, mask.id)
+    assert again.id == mask.id
+    np.testing.assert_array_equal(again.hole, mask.hole)
+
+
+def test_mask_id_of_other_settings_is_refused() -> None:
+    mask = draw_mask(MaskConfig(recipe="box"), "k", 0, 0, 32, 32)
+    with pytest.raises(UserError, match="drawn with settings"):
+        mask_from_id(MaskConfig(recipe="strokes"), mask.id)
+    with pytest.raises(UserError, match="no mask id"):
+        mask_from_id(MaskConfig(), "k")
+
+
+def test_configuration_survives_json() -> None:
+    config = MaskConfig(recipe="mixed", mixture=(("text", 1.0), ("box", 2.5)), max_hole_ratio=0.4)
+    again = from_json(MaskConfig, to_json(config))
+    assert again == config
+    assert draw_mask(again, "k", 0, 0, 32, 32).id == draw_mask(config, "k", 0, 0, 32, 32).id
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"min_hole_ratio": 0.5, "max_hole_ratio": 0.5}, "min < max"),
+        ({"max_hole_ratio": 1.5}, "min < max"),
+        ({"recipe": "centre", "max_hole_ratio": 0.2}, "always covers 0.25"),
+        ({"recipe": "circle"}, "unknown recipe"),
+        ({"recipe": "mixed", "mixture": ()}, "at least one recipe"),
+        ({"recipe": "mixed", "mixture": (("box", 0.0),)}, "weight above 0"),
+        ({"recipe": "mixed", "mixture": (("mixed", 1.0),)}, "any recipe but"),
+        ({"recipe": "files"}, "need a folder"),
+        ({"min_box_side": 0.8}, "min_box_side"),
+        ({"max_shrink": 0.3}, "max_shrink"),
+        ({"grid_stride": 1}, "grid_stride"),
+        ({"curriculum_steps": 9, "curriculum_start_ratio": 0.0}, "curriculum_start_ratio"),
+    ],
+)
+def test_impossible_settings_are_refused(fields: dict[str, typing.Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        MaskConfig(**fields)
+
+
+def test_folder_without_pictures_and_frames_too_small_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no mask pictures"):
+        draw_mask(MaskConfig(recipe="files", folder=str(tmp_path)), "k", 0, 0, 32, 32)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="broken.png is not a picture"):
+        draw_mask(MaskConfig(recipe="silhouettes", folder=str(tmp_path) + "/"), "k", 0, 0, 32, 32)
+    narrow = MaskConfig(min_hole_ratio=0.101, max_hole_ratio=0.102)
+    with pytest.raises(UserError, match="widen"):
+        draw_mask(narrow, "k", 0, 0, 8, 8)
+
+
+def test_bucket_of_a_ratio_is_open_below_and_closed_above() -> None:
+    assert bucket_of(0.1) == (0.01, 0.1)
+    assert bucket_of(0.1001) == (0.1, 0.2)
+    assert bucket_of(0.01) is None
+    assert bucket_of(0.61) is None
+
+
+GOLDEN = "b6bd5705a3a923eb5fff9bb2e1d81774a91676ed31b4fc85bb9e2a5f69da708c"
+"""SHA-256 over two masks of every drawn recipe. A change here forgets every mask ever drawn."""
