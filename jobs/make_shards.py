@@ -1,0 +1,55 @@
+"""Make shards from photographs: numbered tars and their manifest, for train, val and test.
+
+python jobs/make_shards.py folder --source DIR --out runs/shards
+python jobs/make_shards.py bundled --out runs/demo/shards
+
+Running the same command again goes on where it was interrupted, and does nothing if nothing is
+missing. DIR may be s3://bucket/prefix, and so may --out.
+"""
+
+from pipeline.cluster import connect
+from pipeline.config import UserError, parse, run
+from pipeline.manifest import Manifest
+from pipeline.shards import ShardConfig, make_shards
+
+PRESETS = {
+    "folder": ShardConfig(),
+    "bundled": ShardConfig(
+        kind="bundled", photographs_per_shard=2, format="jpg", crop_size_px=128, crop_stride_px=96
+    ),
+    "smoke": ShardConfig(
+        kind="bundled",
+        out="runs/smoke/shards",
+        photographs_per_shard=4,
+        format="jpg",
+        resize_short_side_px=96,
+        crop_size_px=64,
+        crop_stride_px=64,
+    ),
+}
+
+
+def main() -> None:
+    """Make the sets and print one line for each."""
+    config = parse(PRESETS, __doc__)
+    if config.kind != "bundled" and not config.source:
+        raise UserError("the source is empty: give the folder of photographs with --source DIR")
+    with connect():
+        manifests = make_shards(config)
+    for split, manifest in manifests.items():
+        print(summary(split, manifest))
+
+
+def summary(split: str, manifest: Manifest) -> str:
+    """Return what a set holds and where, in one line."""
+    photographs = len(set(manifest.samples.column("source").to_pylist()))
+    size = sum(shard.size for shard in manifest.shards)
+    return (
+        f"{split}: {photographs} photographs, {len(manifest)} samples in {len(manifest.shards)} "
+        f"shards, {size / 1e6:.1f} MB, {len(manifest.quarantined)} quarantined, "
+        f"in {manifest.location}"
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,81 @@
+"""Plain tars whose bytes depend on their members alone, written aside and renamed.
+
+Every member has mode 644, owner and group 0 and time 0, in the USTAR format; the end is padded to
+10,240 bytes as ``tar`` does. ``tarfile``, ``webdataset`` and GNU tar read them.
+"""
+
+import hashlib
+import os
+import tarfile
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline import storage
+
+TEMPORARY = "_tmp-"
+"""Begins the name of every file that is being written; readers pass over it."""
+
+
+class TarWriter:
+    """Appends members to a tar and keeps its size and SHA-256."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+        self.size = 0
+        self.checksum = hashlib.sha256()
+
+    def add(self, name: str, data: bytes) -> int:
+        """Append a member and return the offset of its data.
+
+        Args:
+            name: at most 100 ASCII characters.
+            data: its content.
+        """
+        header = tarfile.TarInfo(name)
+        header.size = len(data)
+        self._write(header.tobuf(tarfile.USTAR_FORMAT))
+        offset = self.size
+        self._write(data)
+        self._write(bytes(-len(data) % tarfile.BLOCKSIZE))
+        return offset
+
+    def close(self) -> None:
+        """Write the end of the archive; the stream stays open."""
+        end = 2 * tarfile.BLOCKSIZE
+        self._write(bytes(end + -(self.size + end) % tarfile.RECORDSIZE))
+
+    def _write(self, data: bytes) -> None:
+        self.stream.write(data)
+        self.checksum.update(data)
+        self.size += len(data)
+
+
+@contextmanager
+def written_whole(location: str) -> Iterator[BinaryIO]:
+    """Open a file that gets its name only when the block has ended well.
+
+    A local file is written beside its final name and flushed to the disk; an object is written to
+    a local temporary file and sent when it is complete.
+    """
+    if storage.is_remote(location):
+        with tempfile.TemporaryDirectory(prefix="infill-") as folder:
+            aside = Path(folder) / "shard"
+            with open(aside, "wb") as stream:
+                yield stream
+            storage.upload(aside, location)
+        return
+    final = Path(location)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    aside = final.parent / f"{TEMPORARY}{uuid.uuid4().hex}-{final.name}"
+    try:
+        with open(aside, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(aside, final)
+    finally:
+        aside.unlink(missing_ok=True)
