@@ -21,15 +21,32 @@ Where we differ from the code, and why:
 - Schedules count steps, not epochs.
 """
 
-from models.architecture import Architecture
+from models.architecture import Architecture, Prepare
 from models.spn.config import SPNConfig
-from models.spn.networks import build_generator
+from models.spn.networks import Generator, deterministic_generator
 from models.spn.objective import SPNObjective
+from models.spn.probabilistic import ProbabilisticGenerator
+from models.spn.probabilistic_objective import ProbabilisticObjective
+
+
+def build_generator(config: SPNConfig) -> Generator:
+    """Return the generator of the configuration's variant."""
+    if config.variant == "probabilistic":
+        return ProbabilisticGenerator(config)
+    return deterministic_generator(config)
+
+
+def build_objective(config: SPNConfig, prepare: Prepare) -> SPNObjective:
+    """Return the objective of the configuration's variant."""
+    if config.variant == "probabilistic":
+        return ProbabilisticObjective(config, prepare)
+    return SPNObjective(config, prepare)
+
 
 ARCHITECTURE = Architecture(
     name="spn",
     paper="Fully Context-Aware Image Inpainting with a Learned Semantic Pyramid, 2023",
     config=SPNConfig,
     generator=build_generator,
-    objective=SPNObjective,
+    objective=build_objective,
 )

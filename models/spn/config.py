@@ -53,6 +53,27 @@ class SPNConfig(ModelConfig):
     adversarial_weight: float = 1.0
     """Weight of the generator's adversarial loss; lambda_2 in Eq. 12."""
 
+    feature_matching_weight: float = 10.0
+    """Probabilistic only: weight of the discriminator's features; lambda_3 in Eq. 15."""
+    perceptual_weight: float = 10.0
+    """Probabilistic only: weight of VGG-19's features; also lambda_3."""
+    perceptual_layer_weights: tuple[float, ...] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+    """Probabilistic only: of relu1_1 to relu5_1, as released; the paper's are 1/5 each."""
+    perceptual_weights: str | None = None
+    """Probabilistic only: path of torchvision's vgg19 state dict, or "random"."""
+    perceptual_sha256: str | None = None
+    """Expected digest of that file; not compared if None."""
+    perceptual_normalised: bool = False
+    """Whether colours are normalised for VGG-19 as for ImageNet; the authors do not."""
+    diversity_weight: float = 1.0
+    """Probabilistic only: weight of the likeness of two draws; lambda_4 in Eq. 15."""
+    diversity_form: Literal["released", "paper"] = "released"
+    """Inverse of the summed distances per masked area, or Eq. 14 as printed."""
+    latent_weight: float = 0.05
+    """Probabilistic only: weight of the latent's divergence; lambda_5 in Eq. 15."""
+    latent_form: Literal["released", "paper"] = "released"
+    """KL from the normal distribution to the latent's, or the other way as in Eq. 6."""
+
     learning_rate: float = 1e-4
     """Of both Adam optimizers."""
     beta1: float = 0.0
@@ -80,16 +101,31 @@ class SPNConfig(ModelConfig):
                 raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
         if self.fusion == "concat" and self.prior_levels != 3:
             raise ValueError("fusion 'concat' is defined for prior_levels 3 only")
+        if len(self.perceptual_layer_weights) != 5:
+            raise ValueError(
+                "perceptual_layer_weights are five numbers, one for each of relu1_1 to relu5_1, "
+                f"not {len(self.perceptual_layer_weights)}"
+            )
+        if self.variant == "probabilistic" and (self.fusion, self.prior_levels) != ("spade", 3):
+            raise ValueError("the probabilistic variant is defined for spade and 3 prior_levels")
 
     @property
     def size_multiple(self) -> int:
-        """Multiples of 4: the encoders halve the image twice."""
-        return 4
+        """Multiples of 4, as the encoders halve twice; 32 with the latent's three halvings."""
+        return 32 if self.variant == "probabilistic" else 4
 
     @property
     def has_heads(self) -> bool:
         """Whether the prior is taught, so that teacher and heads are built."""
         return self.prior_weight > 0
+
+    def spade_hidden_channels(self, prior_channels: int) -> int:
+        """Return the width between a prior and its gains: 128 at full width.
+
+        The probabilistic release does not widen a narrower prior.
+        """
+        hidden = 2 * self.channels
+        return min(hidden, prior_channels) if self.variant == "probabilistic" else hidden
 
     @classmethod
     def spl(cls) -> "SPNConfig":
@@ -115,5 +151,9 @@ _WEIGHTS = (
     "prior_weight",
     "prior_hole_emphasis",
     "adversarial_weight",
+    "feature_matching_weight",
+    "perceptual_weight",
+    "diversity_weight",
+    "latent_weight",
     "semantic_slope",
 )

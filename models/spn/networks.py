@@ -33,6 +33,8 @@ class Prediction(NamedTuple):
     """[B, 3, H, W] in [-1, 1]."""
     prior: tuple[Tensor, ...] = ()
     """The heads' maps, coarsest first, as wide as the teacher's; empty outside training."""
+    latent: tuple[Tensor, ...] = ()
+    """Mean and deviation of the probabilistic variant's latent."""
 
 
 class ImageEncoder(nn.Module):
@@ -72,15 +74,15 @@ class SpadeDecoder(nn.Module):
 
     def __init__(self, config: SPNConfig) -> None:
         super().__init__()
-        channels = config.channels
-        hidden = 2 * channels
+        channels, hidden = config.channels, config.spade_hidden_channels
         self.blocks = nn.ModuleList(
-            SpadeResidualBlock(4 * channels, 4 * channels, hidden) for _ in range(config.num_blocks)
+            SpadeResidualBlock(4 * channels, 4 * channels, hidden(4 * channels))
+            for _ in range(config.num_blocks)
         )
         steps = [(4 * channels, 2 * channels), (2 * channels, channels)]
         modulated = config.prior_levels - 1
         self.rises = nn.ModuleList(
-            SpadeRisingBlock(wide, narrow, prior_channels=narrow, hidden_channels=hidden)
+            SpadeRisingBlock(wide, narrow, narrow, hidden(narrow))
             for wide, narrow in steps[:modulated]
         )
         self.plain_rises = nn.ModuleList(PlainRise(*step) for step in steps[modulated:])
@@ -159,13 +161,13 @@ class PlainNarrowingBlock(nn.Module):
 class Generator(nn.Module):
     """Fill a hole guided by a learned pyramid of semantic priors."""
 
-    def __init__(self, config: SPNConfig) -> None:
+    def __init__(self, config: SPNConfig, prior_learner: PriorLearner) -> None:
         super().__init__()
         channels = config.channels
         decoders = {"spade": SpadeDecoder, "concat": ConcatDecoder}
         self.size_multiple = config.size_multiple
         self.image_encoder = ImageEncoder(channels)
-        self.prior_learner = PriorLearner(config)
+        self.prior_learner = prior_learner
         self.decoder = decoders[config.fusion](config)
         self.out = reflected(channels, 3, 7)
         self.heads = build_heads(config)
@@ -256,6 +258,6 @@ class Discriminator(nn.Module):
         return logits
 
 
-def build_generator(config: SPNConfig) -> nn.Module:
-    """Return the generator of a configuration, with PyTorch's default initialisation."""
-    return Generator(config)
+def deterministic_generator(config: SPNConfig) -> Generator:
+    """Return the generator that draws one picture, with PyTorch's default initialisation."""
+    return Generator(config, PriorLearner(config))

@@ -15,7 +15,7 @@ from models.losses import (
     weighted_l1,
 )
 from models.spn.config import SPNConfig
-from models.spn.networks import Discriminator, Generator, Prediction
+from models.spn.networks import Discriminator, Prediction, deterministic_generator
 from models.spn.teacher import build_teacher
 
 LEARNING_RATE_DROP = 0.1
@@ -42,13 +42,19 @@ class SPNObjective(Objective):
         """
         self.config = config
         self.teacher = build_teacher(config)
-        generator, discriminator = Generator(config), Discriminator(config.channels)
-        self.networks = {"generator": generator, "discriminator": discriminator}
-        self.prepared_generator = prepare(generator)
-        self.prepared_discriminator = prepare(discriminator)
+        self.networks = self.networks_of(config)
+        self.prepared_generator = prepare(self.networks["generator"])
+        self.prepared_discriminator = prepare(self.networks["discriminator"])
         self.optimizers = {name: adam(config, part) for name, part in self.networks.items()}
         if self.teacher is not None:
-            self.teacher.to(next(generator.parameters()).device)
+            self.teacher.to(next(self.generator.parameters()).device)
+
+    def networks_of(self, config: SPNConfig) -> dict[str, nn.Module]:
+        """Return generator and discriminator, not yet spread over devices."""
+        return {
+            "generator": deterministic_generator(config),
+            "discriminator": Discriminator(config.channels),
+        }
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update the discriminator, then the generator (Eq. 11 and 12).
@@ -59,8 +65,7 @@ class SPNObjective(Objective):
         Returns:
             "discriminator", "prior" (if taught), "image" and "adversarial", weighted.
         """
-        for optimizer in self.optimizers.values():
-            set_learning_rate(optimizer, learning_rate(self.config, batch.step))
+        self.set_learning_rates(batch.step)
         prediction: Prediction = self.prepared_generator(batch.image, batch.mask)
 
         discriminator_losses = self.discriminator_losses(batch.image, prediction.final.detach())
@@ -70,6 +75,11 @@ class SPNObjective(Objective):
         update(self.optimizers["generator"], generator_losses)
         return detached({**discriminator_losses, **generator_losses})
 
+    def set_learning_rates(self, step: int) -> None:
+        """Give both optimizers the learning rate of a step."""
+        for optimizer in self.optimizers.values():
+            set_learning_rate(optimizer, learning_rate(self.config, step))
+
     def discriminator_losses(self, image: Tensor, prediction: Tensor) -> dict[str, Tensor]:
         """Tell originals from predictions, judged in one pass (Eq. 11)."""
         logits = self.prepared_discriminator(torch.cat([image, prediction]))
@@ -78,18 +88,20 @@ class SPNObjective(Objective):
 
     def generator_losses(self, batch: Batch, prediction: Prediction) -> dict[str, Tensor]:
         """Imitate the teacher, match the original, pass for one (Eq. 12)."""
-        config = self.config
-        # In [0, 1] as the authors': an error between -1 and 1 is half as large there.
-        image = 0.5 * weighted_l1(
-            prediction.final, batch.image, 1.0 + config.hole_emphasis * batch.mask
-        )
         with frozen(self.networks["discriminator"]) as discriminator:
             fake = discriminator(prediction.final)
         return {
             **self.prior_losses(batch, prediction.prior),
-            "image": config.image_weight * image,
-            "adversarial": config.adversarial_weight * non_saturating_generator(fake),
+            **self.image_losses(batch, prediction.final),
+            "adversarial": self.config.adversarial_weight * non_saturating_generator(fake),
         }
+
+    def image_losses(self, batch: Batch, drawn: Tensor) -> dict[str, Tensor]:
+        """Match the original everywhere, the hole above all (Eq. 10)."""
+        emphasis = 1.0 + self.config.hole_emphasis * batch.mask
+        draws = drawn.reshape(-1, *batch.image.shape)
+        # In [0, 1] as the authors': an error between -1 and 1 is half as large there.
+        return {"image": self.config.image_weight * 0.5 * weighted_l1(draws, batch.image, emphasis)}
 
     def prior_losses(self, batch: Batch, prior: tuple[Tensor, ...]) -> dict[str, Tensor]:
         """Imitate the teacher's view of the complete image, the hole above all (Eq. 4)."""

@@ -1,0 +1,173 @@
+"""What the probabilistic SPN is taught: two draws per hole, alike yet different (Sec. 3.3.2)."""
+
+import torch
+from torch import Tensor, nn
+
+from models.architecture import Batch, Prepare
+from models.layers import at_least_float32
+from models.losses import (
+    detached,
+    frozen,
+    hinge_discriminator,
+    hinge_generator,
+    update,
+    weighted_l1,
+)
+from models.spn.config import SPNConfig
+from models.spn.networks import Prediction
+from models.spn.objective import SPNObjective, alone
+from models.spn.probabilistic import Judgement, MatchingDiscriminator, ProbabilisticGenerator
+from models.vgg import load_features
+
+DRAWS = 2
+"""Pictures drawn for each hole in training: the fewest that can differ."""
+SMALLEST_DISTANCE = 1e-5
+"""Added to the distance of two pictures before it is inverted; epsilon in Eq. 14."""
+LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+"""Of VGG-19, K = 5."""
+
+
+class ProbabilisticObjective(SPNObjective):
+    """Train the probabilistic SPN: one discriminator step, then one generator step."""
+
+    def __init__(self, config: SPNConfig, prepare: Prepare = alone) -> None:
+        """Build networks, optimizers, teacher and the perceptual network.
+
+        Raises:
+            ValueError: if the teacher's or VGG-19's weights are missing.
+        """
+        self.perceptual = load_features(
+            19,
+            LAYERS,
+            config.perceptual_weights,
+            config.perceptual_sha256,
+            normalise_colours=config.perceptual_normalised,
+        )
+        super().__init__(config, prepare)
+        self.perceptual.to(next(self.generator.parameters()).device)
+
+    def networks_of(self, config: SPNConfig) -> dict[str, nn.Module]:
+        """Return the two networks of this variant, not yet spread over devices."""
+        return {
+            "generator": ProbabilisticGenerator(config),
+            "discriminator": MatchingDiscriminator(config.channels),
+        }
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """Update the discriminator, then the generator (Eq. 15).
+
+        Args:
+            batch: this worker's share of the global batch; its seed gives the two draws.
+
+        Returns:
+            "discriminator", "prior" (if taught), "image", "adversarial", "feature_matching",
+            "perceptual", "diversity" and "latent", weighted.
+        """
+        self.set_learning_rates(batch.step)
+        generator = self.generator
+        assert isinstance(generator, ProbabilisticGenerator)
+        noise = generator.draw(batch.image, DRAWS, batch.seed)
+        prediction: Prediction = self.prepared_generator(batch.image, batch.mask, noise)
+
+        judged = torch.cat([batch.image, prediction.final.detach()])
+        judgement: Judgement = self.prepared_discriminator(judged)
+        count = batch.image.shape[0]
+        real, fake = judgement.logits[:count], judgement.logits[count:]
+        discriminator_losses = {"discriminator": hinge_discriminator(real, fake)}
+        # Taken before the update, as released: what the discriminator saw in the originals.
+        real_features = [seen[:count].detach() for seen in judgement.features]
+        update(self.optimizers["discriminator"], discriminator_losses)
+
+        generator_losses = {
+            **self.prior_losses(batch, prediction.prior),
+            **self.image_losses(batch, prediction.final),
+            **self.adversarial_losses(prediction.final, real_features),
+            **self.perceptual_losses(batch, prediction.final),
+            **self.latent_losses(*prediction.latent),
+        }
+        update(self.optimizers["generator"], generator_losses)
+        return detached({**discriminator_losses, **generator_losses})
+
+    def adversarial_losses(self, drawn: Tensor, real_features: list[Tensor]) -> dict[str, Tensor]:
+        """Pass for originals, in the verdict and in what leads to it (Eq. 13, first sum)."""
+        with frozen(self.networks["discriminator"]) as discriminator:
+            judgement: Judgement = discriminator(drawn)
+        distances = [
+            mean_distance(by_draw(seen), real)
+            for seen, real in zip(judgement.features, real_features, strict=True)
+        ]
+        matching = torch.stack(distances).mean()
+        return {
+            "adversarial": self.config.adversarial_weight * hinge_generator(judgement.logits),
+            "feature_matching": self.config.feature_matching_weight * matching,
+        }
+
+    def perceptual_losses(self, batch: Batch, drawn: Tensor) -> dict[str, Tensor]:
+        """Look like the original, and not like the other draw (Eq. 13, second sum, and 14)."""
+        config = self.config
+        with torch.no_grad():
+            real = self.perceptual((batch.image + 1.0) / 2.0)
+        seen = [by_draw(features) for features in self.perceptual((drawn + 1.0) / 2.0)]
+        distances = [mean_distance(fake, of) for fake, of in zip(seen, real, strict=True)]
+        likeness = sum_of(distances, config.perceptual_layer_weights)
+        difference = diversity(seen, batch.mask, config.diversity_form)
+        return {
+            "perceptual": config.perceptual_weight * likeness,
+            "diversity": config.diversity_weight * difference,
+        }
+
+    def latent_losses(self, mean: Tensor, deviation: Tensor) -> dict[str, Tensor]:
+        """Keep the latent near the standard normal distribution (Eq. 6)."""
+        divergence = latent_divergence(mean, deviation, self.config.latent_form)
+        return {"latent": self.config.latent_weight * divergence}
+
+
+def by_draw(features: Tensor) -> Tensor:
+    """View [R * B, ...] as [R, B, ...]."""
+    return features.reshape(DRAWS, -1, *features.shape[1:])
+
+
+def mean_distance(drawn: Tensor, real: Tensor) -> Tensor:
+    """Return mean(|drawn - real|) of [R, B, ...] against [B, ...], without repeating it."""
+    return weighted_l1(drawn, real, torch.ones((), device=real.device))
+
+
+def sum_of(terms: list[Tensor], weights: tuple[float, ...]) -> Tensor:
+    """Return the weighted sum of scalars."""
+    return torch.stack([w * term for w, term in zip(weights, terms, strict=True)]).sum()
+
+
+def diversity(seen: list[Tensor], mask: Tensor, form: str) -> Tensor:
+    """Return how alike two draws look inside the hole: large when they coincide (Eq. 14).
+
+    Args:
+        seen: maps [2, B, C, h, w] of each perceptual layer.
+        mask: [B, 1, H, W], 1 in the hole; at each layer the top-left pixel of a cell counts.
+        form: "released" inverts the sum of distances per masked area; "paper" averages the
+            inverses of the distances.
+    """
+    distances, areas = [], []
+    for features in seen:
+        stride = mask.shape[-1] // features.shape[-1]
+        small = mask[..., ::stride, ::stride]
+        first, second = at_least_float32(features).unbind(0)
+        distances.append(((first - second).abs() * small).mean())
+        # A small hole may vanish between the pixels of a coarse layer, which then says nothing.
+        areas.append(small.mean().clamp(min=1.0 / small.numel()))
+    distance = torch.stack(distances)
+    if form == "paper":
+        return (1.0 / (distance + SMALLEST_DISTANCE)).mean()
+    return 1.0 / ((distance / torch.stack(areas)).sum() + SMALLEST_DISTANCE)
+
+
+def latent_divergence(mean: Tensor, deviation: Tensor, form: str) -> Tensor:
+    """Return the mean divergence between N(mean, deviation^2) and the standard normal.
+
+    "released" is KL(N(0, 1) || q), "paper" KL(q || N(0, 1)) of Eq. 6.
+    """
+    variance = deviation.square()
+    if form == "paper":
+        terms = 0.5 * (variance + mean.square() - 1.0) - deviation.log()
+    else:
+        terms = deviation.log() + (1.0 + mean.square()) / (2.0 * variance) - 0.5
+    return terms.mean()

@@ -1,0 +1,153 @@
+"""VGG-16 and VGG-19 as frozen eyes: features for perceptual and style losses.
+
+The layers and the state dict's names are torchvision's public ones; torchvision is not needed.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+STAGES: dict[int, tuple[int, ...]] = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+"""Convolutions before each of the five poolings, by depth."""
+STAGE_CHANNELS = (64, 128, 256, 512, 512)
+COLOUR_MEAN = (0.485, 0.456, 0.406)
+COLOUR_DEVIATION = (0.229, 0.224, 0.225)
+"""Of ImageNet in [0, 1]: what the public weights were trained with."""
+RANDOM = "random"
+"""In place of a path: weights nobody trained, the same ones in every process."""
+
+
+class VGGFeatures(nn.Module):
+    """The convolutions of a VGG up to the last layer that is looked at; never trained."""
+
+    def __init__(
+        self, depth: Literal[16, 19], layers: Sequence[str], normalise_colours: bool
+    ) -> None:
+        """Build the layers with PyTorch's initialisation; see :func:`load_features`."""
+        super().__init__()
+        plan = _plan(depth)
+        if missing := [layer for layer in layers if layer not in plan]:
+            raise ValueError(
+                f"VGG-{depth} has no layer {missing[0]!r}; its layers are: {', '.join(plan)}"
+            )
+        self.layers = tuple(layers)
+        self.plan = plan[: 1 + max(plan.index(layer) for layer in layers)]
+        self.features = nn.ModuleDict()
+        """By torchvision's index, so that a state dict's keys are its own."""
+        in_channels, index = 3, 0
+        for layer in self.plan:
+            if layer.startswith("relu"):
+                channels = STAGE_CHANNELS[int(layer[4]) - 1]
+                self.features[str(index)] = nn.Conv2d(in_channels, channels, 3, padding=1)
+                in_channels, index = channels, index + 2
+            else:
+                index += 1
+        colours = (COLOUR_MEAN, COLOUR_DEVIATION) if normalise_colours else ((0.0,) * 3, (1.0,) * 3)
+        self.register_buffer("mean", torch.tensor(colours[0])[:, None, None], persistent=False)
+        self.register_buffer("deviation", torch.tensor(colours[1])[:, None, None], persistent=False)
+        self.requires_grad_(False).eval()
+
+    mean: Tensor
+    deviation: Tensor
+
+    def forward(self, colours: Tensor) -> tuple[Tensor, ...]:
+        """Return the maps of the chosen layers.
+
+        Args:
+            colours: [B, 3, H, W] in [0, 1], H and W at least 16 where all five stages are used.
+
+        Returns:
+            One [B, C, h, w] for each of ``layers``, in their order.
+        """
+        features = (colours - self.mean) / self.deviation
+        convolutions = iter(self.features.values())
+        seen = {}
+        for layer in self.plan:
+            if layer.startswith("relu"):
+                features = functional.relu(next(convolutions)(features), inplace=True)
+            else:
+                features = functional.max_pool2d(features, 2)
+            if layer in self.layers:
+                seen[layer] = features
+        return tuple(seen[layer] for layer in self.layers)
+
+
+def _plan(depth: int) -> list[str]:
+    """Return the layers in order: relu1_1, relu1_2, pool1, relu2_1, ..."""
+    plan = []
+    for stage, count in enumerate(STAGES[depth], start=1):
+        plan += [f"relu{stage}_{index}" for index in range(1, count + 1)] + [f"pool{stage}"]
+    return plan
+
+
+def load_features(
+    depth: Literal[16, 19],
+    layers: Sequence[str],
+    weights: str | None,
+    sha256: str | None = None,
+    normalise_colours: bool = True,
+) -> VGGFeatures:
+    """Build frozen features with the public ImageNet weights.
+
+    Args:
+        depth: 16 or 19.
+        layers: names such as "relu3_1" or "pool2".
+        weights: local path of torchvision's state dict (vgg16 or vgg19, without batch norm), or
+            "random" for features nobody trained.
+        sha256: the file's expected digest in hexadecimal; not compared if None.
+        normalise_colours: subtract ImageNet's mean colour and divide by its deviation first.
+
+    Raises:
+        ValueError: if there is no file, it is another one, or a tensor is missing or misshapen.
+    """
+    network = VGGFeatures(depth, layers, normalise_colours)
+    if weights == RANDOM:
+        _randomise(network)
+        return network
+    if weights is None:
+        raise ValueError(
+            f"this loss needs perceptual_weights, the path of torchvision's vgg{depth} state dict;"
+            f" give {RANDOM!r} to look through weights that nobody trained"
+        )
+    file = Path(weights).expanduser()
+    if not file.is_file():
+        raise ValueError(f"perceptual_weights: there is no file {file} with VGG-{depth}")
+    if sha256 is not None and (found := digest(file)) != sha256.lower():
+        raise ValueError(f"{file} has the SHA-256 {found}, not {sha256}; get the file again")
+    _load_strictly(network, torch.load(file, map_location="cpu", weights_only=True), depth, file)
+    return network
+
+
+def digest(file: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _load_strictly(network: VGGFeatures, state: Mapping[str, Any], depth: int, file: Path) -> None:
+    expected = network.state_dict()
+    wrong = [
+        key
+        for key, tensor in expected.items()
+        if key not in state or tuple(state[key].shape) != tuple(tensor.shape)
+    ]
+    if wrong:
+        raise ValueError(
+            f"{file} is not torchvision's vgg{depth}: {len(wrong)} of {len(expected)} tensors are "
+            f"missing or misshapen, first {wrong[0]}"
+        )
+    network.load_state_dict({key: state[key] for key in expected})
+
+
+@torch.no_grad()
+def _randomise(network: VGGFeatures) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        # Keeps the size of features through the ReLUs (He et al., 2015).
+        deviation = (2.0 / parameter[0].numel()) ** 0.5 if parameter.dim() > 1 else 0.0
+        parameter.normal_(0.0, deviation, generator=generator)
