@@ -1,0 +1,135 @@
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.spn import weights
+from models.spn.config import SPNConfig
+
+RELEASES = {
+    "spn_det": SPNConfig(),
+    "spn_prob": SPNConfig(variant="probabilistic"),
+    "spl": SPNConfig.spl(),
+}
+FOLDER = Path(__file__).parents[2] / "data" / "state_dicts"
+every_release = pytest.mark.parametrize("release", RELEASES)
+
+
+def released_shapes(release: str) -> dict[str, dict[str, list[int]]]:
+    """Return the authors' names and shapes, by network."""
+    return json.loads(gzip.decompress((FOLDER / f"{release}.json.gz").read_bytes()))
+
+
+def small_checkpoint(release: str, data_parallel: bool = True) -> dict[str, torch.Tensor]:
+    """Return a checkpoint in the authors' names, filled with numbers that are all different.
+
+    The networks are the released ones; tensors are views of one number each to save memory.
+    """
+    middle = ".module." if data_parallel else "."
+    checkpoint = {}
+    for role, shapes in released_shapes(release).items():
+        for index, (name, shape) in enumerate(shapes.items()):
+            number = 3 if name.startswith("features.0") else index
+            if name.startswith("conv1.0") and role == "discriminator":
+                number = 3
+            checkpoint[f"{role}{middle}{name}"] = torch.tensor(float(number)).expand(shape)
+    return checkpoint
+
+
+@every_release
+def test_released_names_and_shapes_are_exactly_ours(release: str) -> None:
+    config = RELEASES[release]
+    for role, names, network in (
+        ("generator", weights.generator_names(config), weights.generator_of(config)),
+        ("discriminator", weights.discriminator_names(config), weights.discriminator_of(config)),
+    ):
+        shapes = {
+            theirs: list(tensor.shape)
+            for name, tensor in network.state_dict().items()
+            for theirs in names[name]
+        }
+        assert shapes == released_shapes(release)[role]
+
+
+@every_release
+@pytest.mark.parametrize("data_parallel", [True, False])
+def test_released_checkpoint_comes_back_unchanged(release: str, data_parallel: bool) -> None:
+    checkpoint = small_checkpoint(release, data_parallel)
+    generator, discriminator = weights.from_released(checkpoint)
+    assert weights.generator_of(RELEASES[release]).state_dict().keys() == generator.keys()
+    back = weights.to_released(RELEASES[release], generator, discriminator)
+    expected = small_checkpoint(release)
+    assert back.keys() == expected.keys()
+    for key, tensor in expected.items():
+        assert torch.equal(back[key], tensor), key
+
+
+@every_release
+def test_configuration_is_read_off_the_checkpoint(release: str) -> None:
+    assert weights.configuration_of(small_checkpoint(release)) == RELEASES[release]
+
+
+def test_each_part_lands_where_the_released_network_uses_it() -> None:
+    names = weights.generator_names(SPNConfig())
+    for ours, theirs in {
+        "image_encoder.norm2.hole_gain": "encoder_in2.foreground_gamma",
+        "decoder.blocks.7.spade2.shift.bias": "middle.7.conv_block.4.mlp_beta.bias",
+        "decoder.blocks.0.conv2.weight": "middle.0.conv_block.7.weight",
+        "decoder.rises.1.conv1.weight": "decoder.3.conv_block.2.weight",
+        "decoder.rises.0.shortcut_spade.hidden.weight": "decoder.1.SPADE_s.mlp_shared.0.weight",
+        "prior_learner.rises.0.merge.shortcut.bias": "feature_recon_decoder.3.shortcut.1.bias",
+        "prior_learner.trunk.blocks.15.layers.5.weight": "rdbs.15.layers.5.conv.weight",
+        "heads.2.weight": "feature_mapping_256.weight",
+    }.items():
+        assert names[ours] == (theirs,)
+
+
+@every_release
+def test_what_is_left_over_is_named(release: str) -> None:
+    checkpoint = small_checkpoint(release)
+    with pytest.raises(ValueError, match=r"1 tensors too many, first decoder\.99\.weight"):
+        weights.from_released({**checkpoint, "generator.decoder.99.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"no network of SPN, first optimizer\.lr"):
+        weights.from_released({**checkpoint, "optimizer.lr": torch.zeros(1)})
+
+
+@every_release
+def test_what_is_missing_or_misshapen_is_named(release: str) -> None:
+    checkpoint = small_checkpoint(release)
+    without = dict(checkpoint)
+    del without["generator.module.encoder_sm_out.bias"]
+    with pytest.raises(ValueError, match=r"generator lacks 1 tensors, first encoder_sm_out\.bias"):
+        weights.from_released(without)
+    bent = {**checkpoint, "generator.module.encoder_sm_out.bias": torch.zeros(255)}
+    with pytest.raises(ValueError, match=r"encoder_sm_out\.bias should have the shape \(256,\)"):
+        weights.from_released(bent)
+    no_judge = {k: v for k, v in checkpoint.items() if not k.startswith("discriminator")}
+    with pytest.raises(ValueError, match="discriminator lacks"):
+        weights.from_released(no_judge)
+
+
+def test_the_teacher_in_a_released_file_is_set_aside() -> None:
+    checkpoint = small_checkpoint("spn_det")
+    with_teacher = {**checkpoint, "tresnet_xL_hold.body.conv1.0.weight": torch.zeros(1)}
+    assert (
+        weights.from_released(with_teacher)[0].keys() == weights.from_released(checkpoint)[0].keys()
+    )
+
+
+def test_two_names_of_one_block_must_agree() -> None:
+    checkpoint = small_checkpoint("spn_det")
+    checkpoint["discriminator.module.features.0.weight_u"] = torch.ones(64)
+    with pytest.raises(ValueError, match="should be the same tensor"):
+        weights.from_released(checkpoint)
+
+
+def test_another_file_is_refused_as_such() -> None:
+    with pytest.raises(ValueError, match=r"no released checkpoint of SPN"):
+        weights.from_released({"state": torch.zeros(1)})
+
+
+def test_an_ablation_that_was_never_released_is_refused() -> None:
+    with pytest.raises(ValueError, match="'concat'"):
+        weights.to_released(SPNConfig(fusion="concat"), {}, {})
