@@ -1,0 +1,87 @@
+"""Requests of one shape share one pass through the network.
+
+A batch is formed at the moment the network is free, from whatever waits then: the shape that has
+waited longest, up to its limit. Serve's own ``@serve.batch`` closes a batch by the clock, also
+while the network is busy, and mixes shapes; a slow network would then work through many small
+batches. Requests whose caller has left are dropped before they cost anything.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class _Waiting(Generic[Item, Result]):
+    number: int
+    item: Item
+    answer: "asyncio.Future[Result]"
+
+
+class Batcher(Generic[Key, Item, Result]):
+    """Collects single items into batches of one key; runs on one event loop.
+
+    Args:
+        compute: gives one result per item; called for one batch at a time.
+        max_size: how many items of a key make a full batch.
+        wait_s: how long the first item waits for company when nothing is being computed.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[Key, Sequence[Item]], Awaitable[Sequence[Result]]],
+        max_size: Callable[[Key], int],
+        wait_s: float,
+    ) -> None:
+        self._compute = compute
+        self._max_size = max_size
+        self._wait_s = wait_s
+        self._waiting: dict[Key, deque[_Waiting[Item, Result]]] = {}
+        self._count = 0
+        self._worker: asyncio.Task[None] | None = None
+
+    async def submit(self, key: Key, item: Item) -> Result:
+        """Return the item's result, computed together with others of the same key."""
+        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._count += 1
+        self._waiting.setdefault(key, deque()).append(_Waiting(self._count, item, answer))
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+        return await answer
+
+    async def _work(self) -> None:
+        """Compute batch after batch until nothing waits."""
+        await asyncio.sleep(self._wait_s)
+        while self._waiting:
+            key = min(self._waiting, key=lambda k: self._waiting[k][0].number)
+            if batch := self._take(key):
+                await self._answer(key, batch)
+
+    def _take(self, key: Key) -> list[_Waiting[Item, Result]]:
+        queue = self._waiting[key]
+        batch: list[_Waiting[Item, Result]] = []
+        while queue and len(batch) < max(self._max_size(key), 1):
+            entry = queue.popleft()
+            if not entry.answer.done():  # cancelled: the caller has left
+                batch.append(entry)
+        if not queue:
+            del self._waiting[key]
+        return batch
+
+    async def _answer(self, key: Key, batch: list[_Waiting[Item, Result]]) -> None:
+        try:
+            results = await self._compute(key, [entry.item for entry in batch])
+        except Exception as error:  # belongs to the callers, each of whom gets it
+            for entry in batch:
+                if not entry.answer.done():
+                    entry.answer.set_exception(error)
+            return
+        for entry, result in zip(batch, results, strict=True):
+            if not entry.answer.done():
+                entry.answer.set_result(result)

@@ -1,0 +1,54 @@
+"""What the service answers when it refuses: one shape, with a code for programs to act on.
+
+{"error": {"code": "too_large", "message": "...", "request_id": "..."}}
+"""
+
+from typing import Any
+
+from starlette.exceptions import HTTPException
+
+CODES = {
+    "bad_request": "A field is missing, or has a value that cannot be.",
+    "damaged_image": "The file starts like an image but cannot be decoded to its end.",
+    "different_sizes": "Image and mask have different sizes.",
+    "empty_mask": "The mask marks no pixel as hole, so there is nothing to fill.",
+    "full_mask": "The mask marks every pixel as hole, so there is nothing to fill it from.",
+    "unknown_model": "No model of this name or version is served.",
+    "unknown_route": "There is nothing under this path, or not for this method.",
+    "slow_request": "The body did not arrive in time.",
+    "too_large": "The body has more bytes than are accepted.",
+    "too_many_pixels": "The image has more pixels than are accepted.",
+    "unsupported_image": "The file is of a kind that is not accepted.",
+    "busy": "More requests are waiting than the service takes; try again after Retry-After.",
+    "not_ready": "No model is loaded, or none answers in time; try again after Retry-After.",
+    "internal": "A defect of the service; the request id helps to find it in the logs.",
+}
+"""Every code an answer can carry."""
+
+
+class Refusal(HTTPException):
+    """An answer other than the picture that was asked for.
+
+    Args:
+        status: the HTTP status.
+        code: one of :data:`CODES`.
+        message: a sentence for the person who sent the request.
+        retry_after_s: when it is worth asking again; None if never.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, retry_after_s: int | None = None
+    ) -> None:
+        headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+        super().__init__(status_code=status, detail=message, headers=headers)
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[type["Refusal"], tuple[Any, ...]]:
+        """Survive the trip between processes with all arguments."""
+        return Refusal, (self.status_code, self.code, self.detail, self.retry_after_s)
+
+
+def error_body(code: str, message: str, request_id: str) -> dict[str, dict[str, str]]:
+    """Return the documented JSON value of an error."""
+    return {"error": {"code": code, "message": message, "request_id": request_id}}

@@ -1,0 +1,206 @@
+"""The models of one replica: loaded aside, swapped at once, asked in batches.
+
+Nothing here knows of Ray: :class:`Replica` is made a deployment in ``service.py``.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.architecture import fill
+from pipeline.batches import to_model, to_pixels
+from pipeline.checkpoints import LoadedGenerator, load_generator
+from pipeline.serving.batching import Batcher
+from pipeline.serving.errors import Refusal
+
+Pixels = NDArray[np.uint8]
+log = logging.getLogger("infill.serving")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedModel:
+    """One version that is served, as ``GET /v1/models`` shows it."""
+
+    name: str
+    reference: str
+    """What the service was told to serve, such as ``spn@champion``."""
+    version: str
+    digest: str
+    location: str
+
+    @property
+    def label(self) -> str:
+        """What the header ``X-Infill-Model`` says."""
+        return f"{self.name}@{self.version} ({self.digest[:12]})"
+
+    def answers_to(self, wanted: str) -> bool:
+        """Tell whether a caller who asks for ``wanted`` means this version."""
+        return wanted in (self.name, self.reference, f"{self.name}@{self.version}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicaConfig:
+    """How a replica computes."""
+
+    device: str = "cpu"
+    """"cpu" or "cuda"."""
+    threads: int = 1
+    """CPU threads of one pass through the network."""
+    max_batch_size: int = 8
+    """Canvases in one pass, at most."""
+    max_batch_px: int = 8 * 512 * 512
+    """Canvas pixels in one pass, at most; a single canvas always passes."""
+    batch_wait_s: float = 0.002
+    """How long a request waits for company when the network is idle."""
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "max_batch_size", "max_batch_px"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filled:
+    """What a replica answers."""
+
+    prediction: Pixels
+    """uint8 [H, W, 3], the size of the canvas."""
+    model: ServedModel
+    batch_size: int
+    """How many canvases shared the pass."""
+    queue_s: float
+    compute_s: float
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A served version and its generator."""
+
+    model: ServedModel
+    loaded: LoadedGenerator
+
+
+@dataclass(frozen=True)
+class _Canvas:
+    image: Pixels
+    mask: Pixels
+    arrived: float
+
+
+class Replica:
+    """Fills canvases with the versions it was last configured to serve."""
+
+    def __init__(self, config: ReplicaConfig) -> None:
+        self._config = config
+        self._shown: tuple[_Shown, ...] = ()
+        self._swap = threading.Lock()
+        self._batcher: Batcher[tuple[str, int, int], _Canvas, Filled] = Batcher(
+            self._compute, self._batch_size, config.batch_wait_s
+        )
+        torch.set_num_threads(config.threads)
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Serve these versions from now on.
+
+        Called in a thread, while requests go on: new versions are loaded and tried out aside,
+        then all are swapped in one assignment. A version that stays is not loaded again.
+
+        Args:
+            user_config: ``{"models": [...]}`` with the fields of :class:`ServedModel`.
+
+        Raises:
+            UserError: if a checkpoint is missing or damaged; what was served before stays.
+        """
+        wanted = [ServedModel(**values) for values in user_config["models"]]
+        with self._swap:
+            kept = {shown.model.digest: shown.loaded for shown in self._shown}
+            self._shown = tuple(
+                _Shown(model, kept.get(model.digest) or self._load(model)) for model in wanted
+            )
+        log.info("serving %s", ", ".join(model.label for model in wanted))
+
+    def _load(self, model: ServedModel) -> LoadedGenerator:
+        loaded = load_generator(model.location, self._config.device)
+        side = loaded.image_size_px
+        blank = np.zeros((1, side, side), np.uint8)
+        self._draw(loaded, blank[..., None].repeat(3, axis=-1), blank + 1)  # the first is slow
+        return loaded
+
+    def check_health(self) -> None:
+        """Raise if this replica cannot answer; Serve then replaces it."""
+        if not self._shown:
+            raise RuntimeError("no model is loaded")
+
+    async def describe(self) -> list[ServedModel]:
+        """Return the versions served now; the first answers when a request names none."""
+        return [shown.model for shown in self._shown]
+
+    async def fill(self, wanted: str, image: Pixels, mask: Pixels) -> Filled:
+        """Fill one canvas, in a batch with others of its size.
+
+        Args:
+            wanted: a model's name, reference or version; the first that is served if empty.
+            image: uint8 [H, W, 3].
+            mask: uint8 [H, W], 1 in the hole.
+
+        Raises:
+            Refusal: 404 if no such model is served.
+        """
+        model = self._choose(wanted).model
+        pinned = wanted == f"{model.name}@{model.version}"
+        key = (wanted if pinned else model.reference, *mask.shape)
+        return await self._batcher.submit(key, _Canvas(image, mask, time.perf_counter()))
+
+    def _choose(self, wanted: str) -> _Shown:
+        for shown in self._shown:
+            if not wanted or shown.model.answers_to(wanted):
+                return shown
+        there = ", ".join(f"{s.model.name}@{s.model.version}" for s in self._shown)
+        raise Refusal(404, "unknown_model", f"no model {wanted!r} is served; there is {there}")
+
+    def _batch_size(self, key: tuple[str, int, int]) -> int:
+        _, height, width = key
+        return min(self._config.max_batch_size, self._config.max_batch_px // (height * width))
+
+    async def _compute(
+        self, key: tuple[str, int, int], canvases: Sequence[_Canvas]
+    ) -> list[Filled]:
+        shown = self._choose(key[0])  # as of now: a swap since the request came takes effect
+        started = time.perf_counter()
+        images = np.stack([canvas.image for canvas in canvases])
+        masks = np.stack([canvas.mask for canvas in canvases])
+        predictions = await asyncio.to_thread(self._draw, shown.loaded, images, masks)
+        compute_s = time.perf_counter() - started
+        return [
+            Filled(
+                prediction=prediction,
+                model=shown.model,
+                batch_size=len(canvases),
+                queue_s=started - canvas.arrived,
+                compute_s=compute_s,
+            )
+            for canvas, prediction in zip(canvases, predictions, strict=True)
+        ]
+
+    def _draw(self, loaded: LoadedGenerator, images: Pixels, masks: Pixels) -> Pixels:
+        """Return predictions, uint8 [B, H, W, 3], for uint8 [B, H, W, 3] and [B, H, W]."""
+        torch.set_num_threads(self._config.threads)  # counts for the calling thread only
+        device = self._config.device
+        image = to_model(images).to(device)
+        mask = torch.from_numpy(masks)[:, None].float().to(device)
+        with torch.inference_mode():
+            prediction = fill(loaded.generator, image, mask, loaded.config.size_multiple)
+        return to_pixels(prediction)
+
+
+def served(model: ServedModel) -> dict[str, str]:
+    """Return a served model as JSON values."""
+    return asdict(model)

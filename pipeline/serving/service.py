@@ -1,0 +1,321 @@
+"""All of it on Ray Serve: start, refresh, stop.
+
+Two deployments make the application: ``ingress`` speaks HTTP and decodes, ``replica`` holds the
+models. Which versions are served is the replica's ``user_config``, and it alone changes when a
+champion does: Serve hands it to running replicas (``reconfigure``), none is restarted, and a
+replica that starts later gets the same. That takes a deployment by configuration, as by
+``serve deploy``; ``serve.run`` would replace every replica each time.
+"""
+
+import contextlib
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.config import UserError, from_dict, to_dict
+from pipeline.registry import RegistryConfig, resolve
+from pipeline.serving.app import AppConfig, create_app
+from pipeline.serving.canvas import CanvasConfig
+from pipeline.serving.errors import Refusal
+from pipeline.serving.images import Pixels
+from pipeline.serving.limits import LimitsConfig
+from pipeline.serving.model import Filled, Replica, ReplicaConfig, ServedModel, served
+
+APPLICATION = "infill"
+_IMPORT_PATH = "pipeline.serving.service:application"
+_BODY_GRACE_S = 5.0  # beyond the app's own deadline, which answers in our shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """What is served, where, and at what cost."""
+
+    model: str = "spn@champion"
+    """Answers requests that name no model: ``spn@champion``, ``spn@3`` or a checkpoint's path."""
+    more_models: tuple[str, ...] = ()
+    """Further models, which requests choose by name."""
+    host: str = "127.0.0.1"
+    """Address to listen at; 0.0.0.0 opens the service to the network."""
+    port: int = 8000
+    """TCP port; 0 takes a free one."""
+    num_replicas: int = 1
+    """Processes that hold the models."""
+    cpus_per_replica: float = 1.0
+    """CPUs each of them reserves; it computes with as many threads, at least one."""
+    use_gpu: bool = False
+    """One GPU for each replica instead of the CPU."""
+    refresh_s: float = 10.0
+    """How often aliases such as ``@champion`` are looked up again; 0 is never."""
+    max_batch_size: int = 8
+    """Canvases in one pass through the network, at most."""
+    batch_wait_s: float = 0.002
+    """How long a request waits for company when the network is idle."""
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    """What a request may cost."""
+    canvas: CanvasConfig = field(default_factory=CanvasConfig)
+    """How images of any size meet the network."""
+    registry: RegistryConfig = field(default_factory=RegistryConfig)
+    """Where versions are kept."""
+
+    def __post_init__(self) -> None:
+        if self.num_replicas < 1:
+            raise ValueError(f"num_replicas must be at least 1, not {self.num_replicas}")
+        if not 0 <= self.port < 65536:
+            raise ValueError(f"port must be 0 to 65535, not {self.port}")
+
+    @property
+    def replica(self) -> ReplicaConfig:
+        """How each replica computes."""
+        return ReplicaConfig(
+            device="cuda" if self.use_gpu else "cpu",
+            threads=max(int(self.cpus_per_replica), 1),
+            max_batch_size=self.max_batch_size,
+            batch_wait_s=self.batch_wait_s,
+        )
+
+
+def resolve_models(config: ServeConfig) -> list[ServedModel]:
+    """Look every model up, without Ray.
+
+    Raises:
+        UserError: if one is unknown or its files are gone or damaged.
+    """
+    models = []
+    for reference in (config.model, *config.more_models):
+        found = resolve(config.registry, reference)
+        models.append(
+            ServedModel(
+                name=found.name,
+                reference=reference,
+                version=found.version,
+                digest=found.digest,
+                location=found.location,
+            )
+        )
+    return models
+
+
+def choose_port(host: str, port: int) -> int:
+    """Return the port, or a free one for 0, after trying that it can be listened at.
+
+    Raises:
+        UserError: if it is taken, may not be used, or the host is none of this machine's.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UserError(
+                f"cannot listen at {host} port {port}: {error.strerror or error}; "
+                "stop what uses it or choose another with --port (0 takes a free one)"
+            ) from error
+        return int(probe.getsockname()[1])
+
+
+def start(config: ServeConfig, timeout_s: float = 300) -> str:
+    """Serve on the Ray at hand, and return when requests are answered. Runs on the driver.
+
+    Args:
+        config: what to serve; its models are looked up first.
+        timeout_s: how long the replicas may take to load and try their models.
+
+    Returns:
+        The base URL, such as ``http://127.0.0.1:8000``.
+
+    Raises:
+        UserError: if a model is unknown, the port is taken, or the replicas do not start.
+    """
+    models = resolve_models(config)
+    port = choose_port(config.host, config.port)
+    from ray import serve
+
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options={
+            "host": config.host,
+            "port": port,
+            "request_timeout_s": config.limits.request_timeout_s + _BODY_GRACE_S,
+        },
+        logging_config={"encoding": "JSON", "enable_access_log": False},
+    )
+    _deploy(config, models)
+    _wait_until_running(timeout_s)
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.host, config.host)
+    return f"http://{reachable}:{port}"
+
+
+def refresh(config: ServeConfig, current: list[ServedModel]) -> list[ServedModel]:
+    """Look the models up again and swap those that changed; no request fails meanwhile.
+
+    Args:
+        config: as given to :func:`start`.
+        current: what is served now.
+
+    Returns:
+        What is served from now on.
+    """
+    models = resolve_models(config)
+    if models != current:
+        _deploy(config, models)
+    return models
+
+
+def stop() -> None:
+    """End the service; Ray goes on."""
+    from ray import serve
+
+    serve.shutdown()
+
+
+def watch(config: ServeConfig, say: Any = print) -> None:
+    """Keep the service on its aliases' versions until interrupted.
+
+    A registry that cannot be read for a while changes nothing: what is served stays.
+    """
+    current = resolve_models(config)
+    trouble = ""
+    while True:
+        time.sleep(config.refresh_s or 3600)
+        if not config.refresh_s:
+            continue
+        try:
+            renewed = refresh(config, current)
+        except UserError as error:
+            if str(error) != trouble:
+                say(f"still serving {_labels(current)}: {error}")
+            trouble = str(error)
+            continue
+        if renewed != current:
+            say(f"now serving {_labels(renewed)}")
+        current, trouble = renewed, ""
+
+
+def _labels(models: list[ServedModel]) -> str:
+    return ", ".join(model.label for model in models)
+
+
+def deployment_schema(config: ServeConfig, models: list[ServedModel]) -> dict[str, Any]:
+    """Return the application as Serve's configuration: what ``serve deploy`` would be given."""
+    settings = {"app": _app_config(config), "replica": config.replica}
+    return {
+        "name": APPLICATION,
+        "route_prefix": "/",
+        "import_path": _IMPORT_PATH,
+        "args": {name: to_dict(value) for name, value in settings.items()},
+        "deployments": [
+            {
+                "name": "ingress",
+                "max_ongoing_requests": 4 * config.limits.max_waiting,
+                "ray_actor_options": {"num_cpus": 0},
+            },
+            {
+                "name": "replica",
+                "num_replicas": config.num_replicas,
+                "max_ongoing_requests": config.limits.max_waiting,
+                "max_queued_requests": config.limits.max_waiting,
+                "ray_actor_options": {
+                    "num_cpus": config.cpus_per_replica,
+                    "num_gpus": int(config.use_gpu),
+                },
+                "health_check_period_s": 2,
+                "graceful_shutdown_timeout_s": 10,
+                "user_config": {"models": [served(model) for model in models]},
+            },
+        ],
+    }
+
+
+def _app_config(config: ServeConfig) -> AppConfig:
+    return AppConfig(limits=config.limits, canvas=config.canvas)
+
+
+def _deploy(config: ServeConfig, models: list[ServedModel]) -> None:
+    """Hand the configuration to Serve's controller, as the dashboard's REST interface does.
+
+    That interface needs a dashboard, which a laptop does not run; there is no public call.
+    """
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import ServeDeploySchema
+
+    schema = ServeDeploySchema(applications=[deployment_schema(config, models)])
+    _get_global_client().deploy_apps(schema)
+
+
+def _wait_until_running(timeout_s: float) -> None:
+    from ray import serve
+
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        status = serve.status().applications.get(APPLICATION)
+        if status is not None and status.status == "RUNNING":
+            return
+        if status is not None and status.status == "DEPLOY_FAILED":
+            raise UserError(f"the service did not start: {' '.join(status.message.split())[-500:]}")
+        time.sleep(0.1)
+    raise UserError(f"the service did not start within {timeout_s:g} s; see Ray's logs")
+
+
+# In Serve's processes.
+
+
+def application(args: dict[str, Any]) -> Any:
+    """Build the Serve application. Runs in a task of Serve's, see :func:`deployment_schema`."""
+    from ray import serve
+
+    replica = serve.deployment(name="replica")(Replica)
+    ingress = serve.deployment(name="ingress")(serve.ingress()(Ingress))
+    return ingress.bind(
+        replica.bind(from_dict(ReplicaConfig, args["replica"])), from_dict(AppConfig, args["app"])
+    )
+
+
+class Ingress:
+    """Speaks HTTP; many run beside each other. In a replica of ``ingress``."""
+
+    def __init__(self, replicas: Any, config: AppConfig) -> None:
+        self._backend = _Replicas(replicas, config.limits.retry_after_s)
+        self._config = config
+
+    def __serve_build_asgi_app__(self) -> Any:  # noqa: N807, Serve's own name
+        """Return the application that Serve answers requests with."""
+        return create_app(self._backend, self._config)
+
+
+class _Replicas:
+    """The backend behind a Serve handle."""
+
+    def __init__(self, handle: Any, retry_after_s: int) -> None:
+        self._handle = handle
+        self._retry_after_s = retry_after_s
+
+    async def fill(self, wanted: str, image: Pixels, mask: Pixels) -> Filled:
+        with _unwrapped(self._retry_after_s):
+            filled: Filled = await self._handle.fill.remote(wanted, image, mask)
+            return filled
+
+    async def describe(self) -> list[ServedModel]:
+        with _unwrapped(self._retry_after_s):
+            models: list[ServedModel] = await self._handle.describe.remote()
+            return models
+
+
+@contextlib.contextmanager
+def _unwrapped(retry_after_s: int) -> Any:
+    """Turn what Ray raises into what the caller is told."""
+    from ray.exceptions import RayActorError, RayTaskError
+    from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+
+    try:
+        yield
+    except BackPressureError as error:
+        raise Refusal(503, "busy", "too many requests are waiting", retry_after_s) from error
+    except (RayActorError, DeploymentUnavailableError) as error:
+        raise Refusal(
+            503, "not_ready", "a replica has died and is being replaced; try again", retry_after_s
+        ) from error
+    except RayTaskError as error:
+        if isinstance(error.cause, Refusal):
+            raise error.cause from None
+        raise

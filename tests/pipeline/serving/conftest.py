@@ -1,0 +1,80 @@
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.architecture import load
+from pipeline import checkpoints
+from pipeline.config import to_dict
+from pipeline.serving.model import Replica, ReplicaConfig, ServedModel
+
+
+def export_spn(folder, seed: int) -> ServedModel:
+    """Write a tiny SPN with random weights and return how it is served."""
+    torch.manual_seed(seed)
+    architecture = load("spn")
+    model = architecture.config(
+        channels=4, num_blocks=1, num_dense_blocks=1, num_dense_layers=1, num_prior_blocks=1
+    )
+    config = {"model": to_dict(model), "data": {"image_size_px": 64}}
+    location = str(folder / f"step-{seed:09d}")
+    digest = checkpoints.export(location, architecture.generator(model), config, {"step": seed})
+    return ServedModel(
+        name="spn", reference="spn@champion", version=str(seed), digest=digest, location=location
+    )
+
+
+@pytest.fixture(scope="session")
+def spn(tmp_path_factory) -> ServedModel:
+    return export_spn(tmp_path_factory.mktemp("checkpoints"), 1)
+
+
+@pytest.fixture(scope="session")
+def newer_spn(tmp_path_factory) -> ServedModel:
+    return export_spn(tmp_path_factory.mktemp("checkpoints"), 2)
+
+
+@pytest.fixture
+def replica(spn) -> Replica:
+    """The real replica, in this process."""
+    made = Replica(replace(ReplicaConfig(), threads=1))
+    made.reconfigure({"models": [vars(spn)]})
+    return made
+
+
+class Make:
+    """Pictures, holes and files of them."""
+
+    @staticmethod
+    def photograph(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+        """Draw uint8 [H, W, C] noise: no two neighbours are equal for long."""
+        return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
+
+    @staticmethod
+    def hole(height: int, width: int, rows: slice, columns: slice) -> np.ndarray:
+        """Return bool [H, W], True in one rectangle."""
+        hole = np.zeros((height, width), bool)
+        hole[rows, columns] = True
+        return hole
+
+    @staticmethod
+    def file(pixels: np.ndarray, form: str = "png", **options) -> bytes:
+        """Encode [H, W] or [H, W, C], bool or uint8."""
+        pixels = pixels.astype(np.uint8) * 255 if pixels.dtype == bool else pixels
+        sink = io.BytesIO()
+        picture = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+        Image.fromarray(picture).save(sink, form, **options)
+        return sink.getvalue()
+
+    @staticmethod
+    def pixels(data: bytes) -> np.ndarray:
+        """Decode a file."""
+        return np.asarray(Image.open(io.BytesIO(data)))
+
+
+@pytest.fixture(scope="session")
+def make() -> type[Make]:
+    return Make

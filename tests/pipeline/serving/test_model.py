@@ -1,0 +1,99 @@
+import asyncio
+
+import numpy as np
+import pytest
+import torch
+
+from models.architecture import fill
+from pipeline.checkpoints import load_generator
+from pipeline.config import UserError
+from pipeline.serving.errors import Refusal
+from pipeline.serving.model import Replica, ReplicaConfig
+
+
+def canvas(make, seed: int, side: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    hole = make.hole(side, side, slice(10, 30), slice(20, 40 + seed))
+    return make.photograph(side, side, seed=seed), hole.astype(np.uint8)
+
+
+def test_prediction_is_that_of_the_checkpoint_s_generator(replica, spn, make):
+    image, mask = canvas(make, 0)
+    filled = asyncio.run(replica.fill("", image, mask))
+    generator = load_generator(spn.location).generator
+    values = torch.from_numpy(image).permute(2, 0, 1)[None].double() / 127.5 - 1
+    with torch.no_grad():
+        expected = fill(generator.double(), values, torch.from_numpy(mask)[None, None].double(), 4)
+    levels = ((expected[0].permute(1, 2, 0).double() + 1) * 127.5).clamp(0, 255).numpy()
+    assert np.abs(filled.prediction - levels).max() < 0.51
+    assert filled.model == spn
+
+
+def test_canvases_of_one_size_share_a_pass_and_get_their_own_pictures(replica, make):
+    sides = [64, 64, 128, 64]
+    canvases = [canvas(make, seed, side) for seed, side in enumerate(sides)]
+
+    async def together():
+        return await asyncio.gather(*(replica.fill("spn", *one) for one in canvases))
+
+    filled = asyncio.run(together())
+    assert [one.batch_size for one in filled] == [3, 3, 1, 3]
+    for one, answer in zip(canvases, filled, strict=True):
+        alone = asyncio.run(replica.fill("spn", *one)).prediction
+        assert np.abs(answer.prediction.astype(int) - alone).max() <= 1
+        assert answer.prediction.shape == one[0].shape
+
+
+def test_batches_are_bounded_in_pixels_and_in_number(spn, make):
+    replica = Replica(ReplicaConfig(max_batch_size=3, max_batch_px=2 * 128 * 128))
+    replica.reconfigure({"models": [vars(spn)]})
+
+    async def sizes(side):
+        canvases = [canvas(make, seed, side) for seed in range(4)]
+        filled = await asyncio.gather(*(replica.fill("", *one) for one in canvases))
+        return [one.batch_size for one in filled]
+
+    assert asyncio.run(sizes(64)) == [3, 3, 3, 1]
+    assert asyncio.run(sizes(128)) == [2, 2, 2, 2]
+    assert asyncio.run(sizes(256)) == [1, 1, 1, 1]
+
+
+def test_swap_changes_the_answer_and_waiting_requests_get_the_new_version(
+    replica, spn, newer_spn, make
+):
+    image, mask = canvas(make, 3)
+
+    async def main():
+        before = await replica.fill("spn", image, mask)
+        waiting = [asyncio.create_task(replica.fill("spn", image, mask)) for _ in range(3)]
+        await asyncio.sleep(0)
+        await asyncio.to_thread(replica.reconfigure, {"models": [vars(newer_spn)]})
+        return before, await asyncio.gather(*waiting), await replica.fill("spn", image, mask)
+
+    before, waiting, after = asyncio.run(main())
+    assert (before.model, after.model) == (spn, newer_spn)
+    assert all(one.model in (spn, newer_spn) for one in waiting)
+    assert (before.prediction != after.prediction).any()
+
+
+def test_version_that_cannot_be_loaded_leaves_the_old_one_in_service(replica, spn, newer_spn, make):
+    missing = {**vars(newer_spn), "location": newer_spn.location + "-gone"}
+    with pytest.raises(UserError, match="gone"):
+        replica.reconfigure({"models": [missing]})
+    assert asyncio.run(replica.fill("spn", *canvas(make, 0))).model == spn
+    replica.check_health()
+
+
+def test_several_models_are_told_apart_by_name_and_version(spn, newer_spn, make):
+    challenger = {**vars(newer_spn), "reference": "spn@challenger"}
+    replica = Replica(ReplicaConfig())
+    replica.reconfigure({"models": [vars(spn), challenger]})
+    names = ["", "spn", "spn@champion", "spn@1", "spn@challenger", "spn@2"]
+    versions = [asyncio.run(replica.fill(name, *canvas(make, 0))).model.version for name in names]
+    assert versions == ["1", "1", "1", "1", "2", "2"]
+    with pytest.raises(Refusal, match="no model 'madf' is served; there is spn@1, spn@2"):
+        asyncio.run(replica.fill("madf", *canvas(make, 0)))
+
+
+def test_replica_without_a_model_is_not_healthy():
+    with pytest.raises(RuntimeError, match="no model"):
+        Replica(ReplicaConfig()).check_health()

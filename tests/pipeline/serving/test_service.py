@@ -1,0 +1,181 @@
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from pipeline.config import UserError
+from pipeline.registry import Lineage, RegistryConfig, register, rollback
+from pipeline.serving.canvas import CanvasConfig
+from pipeline.serving.limits import LimitsConfig
+from pipeline.serving.service import (
+    ServeConfig,
+    choose_port,
+    refresh,
+    resolve_models,
+    start,
+    stop,
+)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory, spn) -> ServeConfig:
+    folder = tmp_path_factory.mktemp("registry")
+    registry = RegistryConfig(
+        tracking_uri=f"sqlite:///{folder}/mlflow.db", artifacts=str(folder / "artifacts")
+    )
+    register(registry, spn.location, "spn", Lineage(configuration={}))
+    return ServeConfig(
+        model="spn@champion",
+        port=0,
+        registry=registry,
+        cpus_per_replica=0.5,
+        limits=LimitsConfig(max_pixels=1_000_000, max_waiting=16),
+        canvas=CanvasConfig(sides_px=(64, 128), least_crop_px=64),
+    )
+
+
+@pytest.fixture(scope="module")
+def url(ray_local, config):
+    yield start(config)
+    stop()
+
+
+def request_of(make, height: int = 60, width: int = 60, seed: int = 0) -> dict:
+    hole = make.hole(height, width, slice(height // 3, height // 2), slice(width // 3, width // 2))
+    image = make.photograph(height, width, seed=seed)
+    return {"files": {"image": make.file(image), "mask": make.file(hole)}}
+
+
+def test_known_pixels_come_back_over_http_at_odd_and_large_sizes(url, make, spn):
+    for height, width in ((61, 47), (401, 333)):
+        sent = make.photograph(height, width)
+        answer = httpx.post(f"{url}/v1/inpaint", timeout=60, **request_of(make, height, width))
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["x-infill-model"] == f"spn@1 ({spn.digest[:12]})"
+        rows, columns = slice(height // 3, height // 2), slice(width // 3, width // 2)
+        known = ~make.hole(height, width, rows, columns)
+        got = make.pixels(answer.content)
+        np.testing.assert_array_equal(got[known], sent[known])
+        assert (got[~known] != sent[~known]).any()
+
+
+def test_concurrent_requests_share_passes(url, make):
+    async def flood():
+        async with httpx.AsyncClient(timeout=60) as client:
+            return await asyncio.gather(
+                *(
+                    client.post(
+                        f"{url}/v1/inpaint",
+                        headers={"accept": "application/json"},
+                        **request_of(make, seed=seed),
+                    )
+                    for seed in range(12)
+                )
+            )
+
+    answers = asyncio.run(flood())
+    assert [answer.status_code for answer in answers] == [200] * 12
+    sizes = [answer.json()["timings"]["batch_size"] for answer in answers]
+    assert max(sizes) > 1
+    assert len({answer.json()["image"] for answer in answers}) == 12
+
+
+def test_state_and_errors_have_their_shape_over_http(url, make):
+    assert httpx.get(f"{url}/readyz").json()["status"] == "ready"
+    assert httpx.get(f"{url}/v1/models").json()["models"][0]["version"] == "1"
+    request = request_of(make)
+    unknown = httpx.post(f"{url}/v1/inpaint", data={"model": "madf"}, **request)
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "unknown_model")
+    request["files"]["mask"] = make.file(make.hole(5, 5, slice(0, 2), slice(0, 2)))
+    different = httpx.post(f"{url}/v1/inpaint", **request)
+    assert (different.status_code, different.json()["error"]["code"]) == (400, "different_sizes")
+
+
+def test_replica_that_is_killed_is_replaced(url, make):
+    victims = replica_processes()
+    assert victims
+    for process in victims:
+        os.kill(process, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    statuses = []
+    while time.monotonic() < deadline and (not statuses or statuses[-1] != 200):
+        statuses.append(httpx.post(f"{url}/v1/inpaint", timeout=60, **request_of(make)).status_code)
+        time.sleep(0.2)
+    assert statuses[-1] == 200
+    assert set(statuses) <= {200, 503}
+    assert set(replica_processes()).isdisjoint(victims)
+
+
+def replica_processes() -> list[int]:
+    """Return the process ids of the model's replicas in the Ray that this process started."""
+    names, parents = {}, {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            names[int(entry)] = Path(f"/proc/{entry}/cmdline").read_bytes()
+            status = Path(f"/proc/{entry}/status").read_text()
+            parents[int(entry)] = int(status.split("PPid:")[1].split()[0])
+
+    def ours(process: int) -> bool:
+        return process == os.getpid() or (process in parents and ours(parents[process]))
+
+    return [p for p, name in names.items() if b"ServeReplica:infill:replica" in name and ours(p)]
+
+
+def test_new_champion_and_rollback_are_served_without_a_failed_request(
+    url, config, newer_spn, make
+):
+    answers, done = [], threading.Event()
+
+    def load():
+        with httpx.Client(timeout=60) as client:
+            while not done.is_set():
+                answer = client.post(f"{url}/v1/inpaint", **request_of(make))
+                answers.append((answer.status_code, answer.headers.get("x-infill-model", "")[:5]))
+
+    client = threading.Thread(target=load)
+    client.start()
+    try:
+        current = resolve_models(config)
+        register(config.registry, newer_spn.location, "spn", Lineage(configuration={}))
+        current = refresh(config, current)
+        assert current[0].version == "2"
+        wait_for(answers, "spn@2")
+        rollback(config.registry, "spn")
+        assert refresh(config, current)[0].version == "1"
+        wait_for(answers, "spn@1")
+    finally:
+        done.set()
+        client.join()
+    assert {status for status, _ in answers} == {200}
+    order = [
+        label for at, (_, label) in enumerate(answers) if at == 0 or answers[at - 1][1] != label
+    ]
+    assert order == ["spn@1", "spn@2", "spn@1"]
+
+
+def wait_for(answers: list, label: str, timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not answers or answers[-1][1] != label:
+        assert time.monotonic() < deadline, f"never answered by {label}: {answers[-3:]}"
+        time.sleep(0.05)
+
+
+def test_port_in_use_is_one_sentence():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(UserError, match="cannot listen at 127.0.0.1 port .*--port"):
+            choose_port("127.0.0.1", taken.getsockname()[1])
+
+
+def test_unknown_model_is_said_before_anything_starts(config):
+    with pytest.raises(UserError, match="no model 'madf'.*spn"):
+        resolve_models(ServeConfig(model="madf", registry=config.registry))
