@@ -99,11 +99,11 @@ def _header(data: bytes, image: ImageFile.ImageFile, max_pixels: int) -> Header:
     if width < 1 or height < 1:
         raise RefusedError(f"{width} x {height} pixels")
     kind = str(image.format)
-    orientation = 1 if kind == "TIFF" else _orientation(image)  # Pillow turns a TIFF by itself
+    orientation = _orientation(data, image)
     if orientation >= 5:
         width, height = height, width
     deep = _is_deep(data, image)
-    still = kind == "MPO" or getattr(image, "n_frames", 1) == 1
+    still = kind not in ("PNG", "WEBP") or getattr(image, "n_frames", 1) == 1
     clear = "transparency" not in image.info and image.mode in ("L", "RGB")
     eight_bit = kind != "PNG" or data[24:25] == b"\x08"
     upright = orientation == 1 or SUFFIX_OF.get(kind) == "jpg"
@@ -118,7 +118,12 @@ def _header(data: bytes, image: ImageFile.ImageFile, max_pixels: int) -> Header:
     )
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(data: bytes, image: ImageFile.ImageFile) -> int:
+    """Return EXIF's orientation, without making Pillow decode a whole PNG to look for it."""
+    if image.format == "TIFF":  # Pillow turns these by itself
+        return 1
+    if image.format == "PNG" and b"eXIf" not in data:
+        return 1
     found = image.getexif().get(ORIENTATION_TAG, 1)
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
