@@ -1,9 +1,8 @@
 """Scores, curves and grids -> one page a person reads.
 
-``page`` holds the parts every report is made of, ``curves`` draws lines, ``scores`` turns an
-evaluation into its tables and its page. A report is one HTML file that needs nothing beside it:
-no network, no fonts, no script. It is written to be read on a phone, on a desk and on paper, by
-day and by night.
+``page`` holds the parts every report is made of, ``curves`` draws lines, ``search`` shows a
+search. A report is one HTML file that needs nothing beside it: no network, no fonts, no script.
+It is written to be read on a phone, on a desk and on paper, by day and by night.
 """
 
 from pipeline.report.curves import Series, curve

@@ -1,0 +1,27 @@
+"""Score a checkpoint and the baselines on a test set, by hole ratio.
+
+python jobs/evaluate.py --checkpoint runs/train --shards runs/shards/test --out runs/evaluation
+
+Every image meets one mask from each range of hole ratio; PSNR, SSIM and L1 of the network, of a
+mean fill and of OpenCV's Telea and Navier-Stokes go to a table, a grid of pictures and an HTML
+report. The same command goes on after an interruption, and answers at once when nothing changed.
+"""
+
+from pipeline.cluster import connect
+from pipeline.config import parse_one, run
+from pipeline.evaluation import EvaluationConfig, evaluate, prepare, terminal_tables, verdict
+
+
+def main() -> None:
+    """Refuse what cannot be evaluated, then start Ray, evaluate, and say what came out."""
+    config = parse_one(EvaluationConfig, __doc__ or "")
+    prepare(config)
+    with connect():
+        evaluation = evaluate(config)
+    print(f"\n{terminal_tables(evaluation)}\n{verdict(evaluation)}")
+    for kind, location in evaluation.files.items():
+        print(f"{kind:<12} {location}")
+
+
+if __name__ == "__main__":
+    run(main)

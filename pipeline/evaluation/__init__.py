@@ -1,0 +1,30 @@
+"""A checkpoint and test shards -> scores by hole ratio.
+
+``config`` says what to evaluate, ``pairs`` which images meet which masks, ``scorer`` fills and
+measures them in an actor, ``scores`` averages the rows, ``result`` is what is kept of it, ``page``
+shows it to a person, and ``launch`` spreads the work over the cluster.
+
+Every method, network or baseline, goes one way: it predicts the whole frame, the prediction is
+rounded to 8 bits, the known pixels are put back exactly, and that composite is measured against
+the 8-bit original. Nothing is measured before rounding, as people see, save and publish 8 bits.
+"""
+
+from pipeline.evaluation.config import EvaluationConfig, Group
+from pipeline.evaluation.launch import evaluate, prepare
+from pipeline.evaluation.page import terminal_tables, verdict
+from pipeline.evaluation.result import Evaluation, load_evaluation
+from pipeline.evaluation.scores import METRICS, Metric, Score
+
+__all__ = [
+    "METRICS",
+    "Evaluation",
+    "EvaluationConfig",
+    "Group",
+    "Metric",
+    "Score",
+    "evaluate",
+    "load_evaluation",
+    "prepare",
+    "terminal_tables",
+    "verdict",
+]

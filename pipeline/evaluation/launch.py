@@ -1,0 +1,249 @@
+"""Spread an evaluation over the cluster, keep what comes back, and say how far it is."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from pipeline import checkpoints, storage
+from pipeline.config import UserError, to_dict
+from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.page import write_pages
+from pipeline.evaluation.pairs import Pairs
+from pipeline.evaluation.result import FORMAT, SCORES, Evaluation, finished, save_evaluation
+from pipeline.evaluation.scorer import GRID, STAGES, Scorer, part_location, read_table, write_table
+from pipeline.evaluation.scores import average
+from pipeline.manifest import read_manifest
+from pipeline.tracking import duration
+
+NO_MATTER = ("checkpoint", "shards", "out", "num_actors", "cpus_per_actor", "gpus_per_actor")
+"""Fields that change no score: where things lie (their content counts), and who does the work."""
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """An evaluation that can begin: everything named in its configuration is there."""
+
+    config: EvaluationConfig
+    """With the checkpoint that was found in the run, and absolute places."""
+    checkpoint: dict[str, str | int]
+    pairs: Pairs
+    digest: str
+
+    @property
+    def parts(self) -> str:
+        """Where unfinished work is kept; work of other settings is never taken for it."""
+        return storage.join(self.config.out, f"_parts-{self.digest[:16]}")
+
+
+def prepare(config: EvaluationConfig) -> Plan:
+    """Find checkpoint and data and refuse what does not fit together; Ray is not needed yet.
+
+    Raises:
+        UserError: if the checkpoint or the test set is missing or damaged, or images are too small.
+    """
+    found = checkpoints.find(storage.absolute(config.checkpoint))
+    values = checkpoints.read_config(found)
+    manifest = read_manifest(config.shards)
+    config = _placed(config, checkpoint=found, shards=manifest.location)
+    checkpoint: dict[str, str | int] = {
+        "location": found,
+        "digest": checkpoints.digest(found),
+        "architecture": str(values["model"]["architecture"]),
+        "step": int(checkpoints.read_state(found)["step"]),
+    }
+    pairs = Pairs(config, manifest, config.image_size_px or int(values["data"]["image_size_px"]))
+    identity = {
+        "format": FORMAT,
+        "settings": {k: v for k, v in to_dict(config).items() if k not in NO_MATTER},
+        "image_size_px": pairs.image_size_px,
+        "checkpoint": checkpoint["digest"],
+        "data": manifest.digest,
+    }
+    digest = storage.sha256(json.dumps(identity, sort_keys=True).encode())
+    return Plan(config=config, checkpoint=checkpoint, pairs=pairs, digest=digest)
+
+
+def evaluate(config: EvaluationConfig, report: Log = print) -> Evaluation:
+    """Score a checkpoint and the baselines on a test set. Runs on the driver; Ray must be up.
+
+    Finished parts of an interrupted evaluation of the same settings are taken up; a finished
+    one is returned as it is.
+
+    Args:
+        config: what to evaluate.
+        report: takes a line at a time for a person who waits.
+
+    Raises:
+        UserError: as :func:`prepare` does, or if the cluster has no CPU or GPU to give.
+    """
+    plan = prepare(config)
+    kept = finished(plan.config.out, plan.digest)
+    if kept is not None:
+        report(f"{kept.out} already holds the scores of these settings; they are reused")
+        return kept
+    start = time.monotonic()
+    cost = _score(plan, report)
+    evaluation = _assemble(plan, cost)
+    pairs, took = len(plan.pairs), duration(time.monotonic() - start)
+    report(f"scored {len(evaluation.methods)} methods on {pairs} pairs in {took}")
+    return evaluation
+
+
+def _placed(config: EvaluationConfig, checkpoint: str, shards: str) -> EvaluationConfig:
+    out = storage.absolute(config.out)
+    return replace(config, checkpoint=checkpoint, shards=shards, out=out)
+
+
+def _score(plan: Plan, report: Log) -> dict[str, float]:
+    """Score the parts that are missing, each in an actor; return the seconds per stage."""
+    present = set(storage.names(plan.parts))
+    numbers = [*range(plan.pairs.num_parts), GRID]
+    missing = [n for n in numbers if _part_name(plan, n) not in present]
+    total = len(plan.pairs)
+    kept = total - sum(len(plan.pairs.part(n)) for n in missing if n != GRID)
+    if kept:
+        report(f"{kept} of {total} pairs were scored before an interruption; going on")
+    cost = dict.fromkeys(STAGES, 0.0)
+    progress = Progress(total=total, done=kept, report=report)
+    for done in _results(plan, missing):
+        progress.add(int(done["pairs"]))
+        for stage in STAGES:
+            cost[stage] += done[stage]
+    return cost
+
+
+def _part_name(plan: Plan, number: int) -> str:
+    location = part_location(plan.parts, "rows", number) if number != GRID else "grid.png"
+    return location.rsplit("/", 1)[-1]
+
+
+def _results(plan: Plan, missing: Sequence[int]) -> Iterator[dict[str, float]]:
+    """Let a pool of actors work on parts; give what each part cost as it is finished."""
+    if not missing:
+        return
+    import ray.data
+
+    config = plan.config
+    blocks = [pa.table({"part": [number]}) for number in missing]
+    with _quiet_ray_data():
+        # Blocks made here need no reading tasks, so the actors may take every CPU there is.
+        data = ray.data.from_arrow(blocks)
+        data.context.enable_progress_bars = False
+        scored = data.map_batches(
+            Scorer,
+            fn_constructor_args=(config, plan.pairs.image_size_px, plan.parts),
+            batch_size=None,
+            batch_format="numpy",
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=_num_actors(config)),
+            num_cpus=config.cpus_per_actor,
+            num_gpus=config.gpus_per_actor,
+        )
+        for batch in scored.iter_batches(batch_size=None, prefetch_batches=0):
+            if failed := [error for error in batch.pop("error") if error]:
+                raise UserError(failed[0])
+            for row in zip(*batch.values(), strict=True):
+                yield dict(zip(batch, map(float, row), strict=True))
+
+
+def _num_actors(config: EvaluationConfig) -> int:
+    """Return how many actors the cluster has room for, at most as many as asked."""
+    import ray
+
+    has = ray.cluster_resources()
+    room = int(has.get("CPU", 0) // config.cpus_per_actor)
+    if config.gpus_per_actor:
+        room = min(room, int(has.get("GPU", 0) / config.gpus_per_actor))
+    if room < 1:
+        raise UserError(
+            f"an actor needs {config.cpus_per_actor} CPU and {config.gpus_per_actor:g} GPU, the "
+            f"cluster has {has.get('CPU', 0):g} CPU and {has.get('GPU', 0):g} GPU; ask for less "
+            "with --cpus-per-actor or --gpus-per-actor"
+        )
+    return min(config.num_actors, room)
+
+
+@contextmanager
+def _quiet_ray_data() -> Iterator[None]:
+    """Keep Ray Data's plans and tracebacks off the terminal; errors still come as exceptions."""
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _assemble(plan: Plan, cost: dict[str, float]) -> Evaluation:
+    """Join the parts, average, and write every file; ``scores.json`` comes last."""
+    out = plan.config.out
+    storage.remove(storage.join(out, SCORES))  # What stands beside it is about to change.
+    tables = {}
+    for kind in ("rows", "pairs"):
+        locations = [part_location(plan.parts, kind, n) for n in range(plan.pairs.num_parts)]
+        tables[kind] = pa.concat_tables([read_table(location) for location in locations])
+        write_table(storage.join(out, f"{kind}.parquet"), tables[kind])
+    storage.write(storage.join(out, "grid.png"), storage.read(storage.join(plan.parts, "grid.png")))
+    methods = [str(plan.checkpoint["architecture"]), *plan.config.baselines]
+    evaluation = Evaluation(
+        out=out,
+        digest=plan.digest,
+        settings=to_dict(plan.config),
+        checkpoint=plan.checkpoint,
+        data=_data(plan, tables["pairs"]),
+        scores=average(tables["rows"], plan.config.groups, methods, plan.config.seed),
+        cost=cost,
+    )
+    write_pages(evaluation)
+    save_evaluation(evaluation)
+    storage.remove(plan.parts)
+    return evaluation
+
+
+def _data(plan: Plan, pairs: pa.Table) -> dict[str, str | int]:
+    return {
+        "location": plan.config.shards,
+        "digest": plan.pairs.manifest.digest,
+        "image_size_px": plan.pairs.image_size_px,
+        "images": plan.pairs.images,
+        "photographs": len(pairs["source"].unique()),
+        "pairs": len(pairs),
+    }
+
+
+class Progress:
+    """Says how many pairs are scored, how fast, and how long it will take; every two seconds."""
+
+    def __init__(self, total: int, done: int, report: Log, every_s: float = 2.0) -> None:
+        """Start from ``done`` pairs of ``total``."""
+        self.total, self.done, self.report, self.every_s = total, done, report, every_s
+        self.spoke = 0.0
+        self.first: tuple[int, float] | None = None
+
+    def add(self, pairs: int) -> None:
+        """Count pairs that have been scored."""
+        now = time.monotonic()
+        self.done += pairs
+        if self.first is None:  # Before this the actors were starting: it says nothing of speed.
+            self.first = (self.done, now)
+        if self.done < self.total and now - self.spoke < self.every_s:
+            return
+        if pairs:
+            self.spoke = now
+            self.report(f"scored {self.done} of {self.total} pairs{self._speed(now)}")
+
+    def _speed(self, now: float) -> str:
+        assert self.first is not None
+        done, start = self.first
+        if self.done == done or now <= start:
+            return ""
+        rate = (self.done - done) / (now - start)
+        left = f", {duration((self.total - self.done) / rate)} left"
+        return f", {rate:.1f} pairs/s{left if self.done < self.total else ''}"

@@ -1,0 +1,215 @@
+"""An evaluation as tables, and as the page a person reads."""
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from pipeline import storage
+from pipeline.config import flatten, from_dict
+from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.result import Evaluation
+from pipeline.evaluation.scores import ALL, METRICS, Metric, Score
+from pipeline.report import (
+    Section,
+    Series,
+    beside,
+    curve,
+    facts,
+    format_csv,
+    format_table,
+    paragraphs,
+    picture,
+    stack,
+    table,
+    write_report,
+)
+from pipeline.tracking import duration
+
+Table = tuple[list[str], list[list[str]]]
+"""Headers and rows."""
+
+IN_WORDS = (
+    "Every method predicts the whole frame from the same image with the same hole. The prediction "
+    "is rounded to 8 bits, the known pixels are put back exactly, and this composite is compared "
+    "with the 8-bit original.",
+    "Hole: over the hole's pixels alone. Rim: over the hole's pixels within 8 px of a known one. "
+    "PSNR is capped at 100 dB. SSIM has an 11 x 11 Gaussian window of sigma 1.5. L1 is the mean "
+    "absolute difference, in percent of the full range.",
+    "Each figure is the mean over pairs of its score, with half the width of its 95 % interval: "
+    "a bootstrap over photographs, since crops and masks of one photograph are not independent. "
+    "With one photograph there is no interval.",
+)
+
+
+def write_pages(evaluation: Evaluation) -> None:
+    """Write an evaluation's tables (CSV and Markdown) and its report, from scores and grid."""
+    files = evaluation.files
+    storage.write(files["spreadsheet"], _spreadsheet(evaluation).encode())
+    storage.write(files["table"], _markdown(evaluation).encode())
+    grid = storage.read(files["grid"])
+    sections = [
+        Section(title="Scores", body=_overall_section(evaluation)),
+        Section(title="Pictures", body=picture(grid, "Examples: each row is one pair.")),
+        Section(title="By hole ratio", body=_ratio_section(evaluation)),
+        Section(title="How it was measured", body=paragraphs(*IN_WORDS)),
+        Section(title="Lineage", body=facts(_lineage(evaluation))),
+    ]
+    title = f"{evaluation.network} at step {evaluation.checkpoint['step']}: evaluation"
+    write_report(files["report"], title, sections, summary=verdict(evaluation))
+
+
+def overall(evaluation: Evaluation) -> Table:
+    """Return every metric over all pairs, a column for each method."""
+    rows = [
+        [_heading(metric), *(_figure(metric, scores[metric.name]) for scores in _all(evaluation))]
+        for metric in METRICS
+    ]
+    first, *_ = METRICS
+    counts = ["pairs", *(str(scores[first.name].n) for scores in _all(evaluation))]
+    return ["all pairs", *evaluation.methods], [*rows, counts]
+
+
+def by_group(evaluation: Evaluation, metric: Metric) -> Table:
+    """Return one metric of every method, group by group, and the pairs in each."""
+    headers = [_heading(metric), *evaluation.groups]
+    rows = [
+        [method, *(_figure(metric, found[group][metric.name]) for group in evaluation.groups)]
+        for method, found in evaluation.scores.items()
+    ]
+    found = evaluation.scores[evaluation.network]
+    counts = ["pairs", *(str(found[group][metric.name].n) for group in evaluation.groups)]
+    return headers, [*rows, counts]
+
+
+def terminal_tables(evaluation: Evaluation) -> str:
+    """Return what a job prints: the means over all pairs, and hole PSNR by hole ratio."""
+    first, *_ = METRICS
+    parts = [format_table(*overall(evaluation))]
+    if len(evaluation.groups) > 2:
+        parts.append(format_table(*by_group(evaluation, first)))
+    return "\n".join(parts)
+
+
+def verdict(evaluation: Evaluation) -> str:
+    """Return in a sentence or two how the network stands against the best baseline."""
+    metric, *_ = METRICS
+    score = evaluation.scores[evaluation.network][ALL][metric.name]
+    over = f"over {score.n} pairs from {_count(score.photographs, 'photograph')}"
+    sentence = f"{evaluation.network} fills holes at {metric.shown(score.mean)} dB PSNR {over}."
+    means = {m: evaluation.scores[m][ALL][metric.name].mean for m in evaluation.methods[1:]}
+    if not means:
+        return sentence
+    best = max(means, key=lambda method: means[method])
+    lead = score.mean - means[best]
+    word = "more" if lead >= 0 else "less"
+    return f"{sentence} That is {metric.shown(abs(lead))} dB {word} than the best baseline, {best}."
+
+
+def _all(evaluation: Evaluation) -> list[dict[str, Score]]:
+    return [found[ALL] for found in evaluation.scores.values()]
+
+
+def _overall_section(evaluation: Evaluation) -> Markup:
+    headers, rows = overall(evaluation)
+    strong = []
+    for line, metric in enumerate(METRICS):
+        means = [scores[metric.name].mean for scores in _all(evaluation)]
+        strong.append((line, 1 + _best(means, metric)))
+    data = evaluation.data
+    images = _count(data["images"], "image")
+    originals = _count(data["photographs"], "photograph")
+    caption = f"{data['pairs']} pairs of {images} from {originals}; the best is bold"
+    return table(headers, rows, caption, strong)
+
+
+def _ratio_section(evaluation: Evaluation) -> Markup:
+    tables = []
+    for metric in METRICS:
+        headers, rows = by_group(evaluation, metric)
+        strong = []
+        for column, group in enumerate(evaluation.groups, start=1):
+            means = [found[group][metric.name].mean for found in evaluation.scores.values()]
+            strong.append((_best(means, metric), column))
+        tables.append(
+            table(headers, rows, f"{_heading(metric)}: {metric.better} is better", strong)
+        )
+    shown = [metric for metric in METRICS if metric.name in ("hole_psnr", "hole_ssim", "hole_l1")]
+    curves = beside(*(_curve(evaluation, metric) for metric in shown))
+    return stack(curves, *tables) if len(evaluation.groups) > 2 else stack(*tables)
+
+
+def _curve(evaluation: Evaluation, metric: Metric) -> Markup:
+    groups = from_dict(EvaluationConfig, evaluation.settings).groups
+    middles = [(g.masks.min_hole_ratio + g.masks.max_hole_ratio) / 2 for g in groups]
+    lines = []
+    for method, found in evaluation.scores.items():
+        scores = [found[group.name][metric.name] for group in groups]
+        ends = [(s.low if s.low is not None else s.mean) for s in scores]
+        tops = [(s.high if s.high is not None else s.mean) for s in scores]
+        lines.append(
+            Series(
+                name=method,
+                x=middles,
+                y=[s.mean * metric.scale for s in scores],
+                # Bands of every method would hide each other; the network's is the one asked for.
+                low=[e * metric.scale for e in ends] if method == evaluation.network else (),
+                high=[t * metric.scale for t in tops] if method == evaluation.network else (),
+            )
+        )
+    return curve(lines, "hole ratio", metric.unit or metric.title, title=_heading(metric))
+
+
+def _lineage(evaluation: Evaluation) -> dict[str, object]:
+    spent = sum(evaluation.cost.values())
+    stages = ", ".join(
+        f"{name.removesuffix('_s')} {100 * value / spent:.0f} %"
+        for name, value in evaluation.cost.items()
+        if spent
+    )
+    settings = flatten(from_dict(EvaluationConfig, evaluation.settings))
+    return {
+        **{f"checkpoint {name}": value for name, value in evaluation.checkpoint.items()},
+        **{f"test set {name}": value for name, value in evaluation.data.items()},
+        "evaluation digest": evaluation.digest,
+        "time of the actors": f"{duration(spent)}: {stages}" if spent else "none in this session",
+        **{name: value for name, value in settings.items() if name not in ("checkpoint", "shards")},
+    }
+
+
+def _spreadsheet(evaluation: Evaluation) -> str:
+    """Return every score on a line of its own, in the units of the rows."""
+    headers = ["method", "group", "metric", "mean", "low", "high", "n", "photographs"]
+    rows = [
+        [method, group, name, score.mean, score.low, score.high, score.n, score.photographs]
+        for method, groups in evaluation.scores.items()
+        for group, found in groups.items()
+        for name, score in found.items()
+    ]
+    return format_csv(headers, rows)
+
+
+def _markdown(evaluation: Evaluation) -> str:
+    parts = [verdict(evaluation), format_table(*overall(evaluation))]
+    for metric in METRICS:
+        parts.append(f"## {_heading(metric)}: {metric.better} is better")
+        parts.append(format_table(*by_group(evaluation, metric)))
+    return "\n\n".join(part.rstrip("\n") for part in [*parts, *IN_WORDS]) + "\n"
+
+
+def _heading(metric: Metric) -> str:
+    return f"{metric.title} ({metric.unit})" if metric.unit else metric.title
+
+
+def _figure(metric: Metric, score: Score) -> str:
+    if score.low is None or score.high is None:
+        return metric.shown(score.mean)
+    return f"{metric.shown(score.mean)} ± {metric.shown((score.high - score.low) / 2)}"
+
+
+def _best(means: Sequence[float], metric: Metric) -> int:
+    best = max(means) if metric.better == "higher" else min(means)
+    return means.index(best)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,135 @@
+"""What an evaluation found, as ``scores.json`` keeps it."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline import storage
+from pipeline.config import UserError
+from pipeline.evaluation.scores import ALL, METRICS, Score, Scores
+
+SCORES = "scores.json"
+FORMAT = 1
+"""Changes when the same settings would give other rows or scores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A finished evaluation: its scores, what they are of, and where its files lie."""
+
+    out: str
+    digest: str
+    """Of the settings, the checkpoint and the data: equal digests mean equal scores."""
+    settings: dict[str, Any]
+    """The configuration, as JSON values."""
+    checkpoint: dict[str, Any]
+    """``location``, ``digest``, ``architecture`` and ``step`` of the network."""
+    data: dict[str, Any]
+    """``location`` and ``digest`` of the test set; ``images``, ``photographs`` and ``pairs``."""
+    scores: Scores
+    """By method (the network first), group ("all" last) and metric."""
+    cost: dict[str, float]
+    """Seconds the actors spent on each stage, summed over them; of the last session only."""
+
+    @property
+    def methods(self) -> list[str]:
+        """The network, then the baselines."""
+        return list(self.scores)
+
+    @property
+    def network(self) -> str:
+        """The network's name among the methods."""
+        return self.methods[0]
+
+    @property
+    def groups(self) -> list[str]:
+        """The columns: ranges of hole ratio, then "all"."""
+        return list(self.scores[self.network])
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """The network's mean of every metric over all pairs: what a gate or a search reads."""
+        return {name: score.mean for name, score in self.scores[self.network][ALL].items()}
+
+    def location(self, name: str) -> str:
+        """Return where one of the evaluation's files lies."""
+        return storage.join(self.out, name)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Where each file lies, by what it is."""
+        names = {
+            "report": "report.html",
+            "grid": "grid.png",
+            "scores": SCORES,
+            "table": "scores.md",
+            "spreadsheet": "scores.csv",
+            "rows": "rows.parquet",
+            "pairs": "pairs.parquet",
+        }
+        return {kind: self.location(name) for kind, name in names.items()}
+
+
+def save_evaluation(evaluation: Evaluation) -> None:
+    """Write ``scores.json``: the last act, by which an evaluation becomes whole."""
+    values = {
+        "format": FORMAT,
+        "digest": evaluation.digest,
+        "summary": evaluation.summary,
+        "checkpoint": evaluation.checkpoint,
+        "data": evaluation.data,
+        "settings": evaluation.settings,
+        "metrics": {metric.name: asdict(metric) for metric in METRICS},
+        "cost": evaluation.cost,
+        "scores": {
+            method: {
+                group: {name: asdict(score) for name, score in found.items()}
+                for group, found in groups.items()
+            }
+            for method, groups in evaluation.scores.items()
+        },
+    }
+    text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+    storage.write(evaluation.location(SCORES), text.encode())
+
+
+def load_evaluation(out: str) -> Evaluation:
+    """Read a finished evaluation.
+
+    Raises:
+        UserError: if there is none, or another version of this program wrote it.
+    """
+    out = storage.absolute(out)
+    try:
+        values = json.loads(storage.read(storage.join(out, SCORES)))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(
+            f"{out} holds no finished evaluation: it has no {SCORES}; "
+            "make one with `python jobs/evaluate.py`"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{storage.join(out, SCORES)} is not JSON: {error}") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise UserError(
+            f"{storage.join(out, SCORES)} is not of format {FORMAT}, which this program reads; "
+            "evaluate the checkpoint again"
+        )
+    scores = {
+        method: {
+            group: {name: Score(**score) for name, score in found.items()}
+            for group, found in groups.items()
+        }
+        for method, groups in values["scores"].items()
+    }
+    kept = ("digest", "settings", "checkpoint", "data", "cost")
+    return Evaluation(out=out, scores=scores, **{name: values[name] for name in kept})
+
+
+def finished(out: str, digest: str) -> Evaluation | None:
+    """Return the whole evaluation of these very settings that lies in a folder, or None."""
+    try:
+        evaluation = load_evaluation(out)
+    except UserError:
+        return None
+    whole = all(storage.exists(location) for location in evaluation.files.values())
+    return evaluation if whole and evaluation.digest == digest else None

@@ -1,0 +1,212 @@
+"""Fill pairs by every method and measure them. In an actor of Ray Data, or in this process."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from models.architecture import fill
+from pipeline import storage
+from pipeline.baselines import load_baseline
+from pipeline.batches import to_model, to_pixels
+from pipeline.checkpoints import load_generator
+from pipeline.config import UserError
+from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.pairs import Pair, Pairs
+from pipeline.evaluation.scores import METRICS
+from pipeline.manifest import read_manifest
+from pipeline.masks import Mask
+from pipeline.metrics import scores
+from pipeline.pictures import Pixels, composite, grid, masked_view
+
+GRID = -1
+"""The number that asks for the grid of examples instead of a part."""
+STAGES = ("reading_s", "network_s", "baselines_s", "metrics_s")
+"""What an actor's time is spent on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filled:
+    """Some pairs and what every method drew into them."""
+
+    pairs: Sequence[Pair]
+    images: Pixels
+    """[B, H, W, 3]."""
+    masks: Sequence[Mask]
+    holes: Pixels
+    """[B, H, W], 1 where missing."""
+    predictions: dict[str, Pixels]
+    """By method, each [B, H, W, 3], rounded to 8 bits."""
+
+
+class Scorer:
+    """Loads the checkpoint once, then scores parts of an evaluation. Runs in an actor."""
+
+    def __init__(self, config: EvaluationConfig, image_size_px: int, parts: str) -> None:
+        """Get ready.
+
+        Args:
+            config: of the evaluation.
+            image_size_px: side of the pairs.
+            parts: where the parts are written.
+        """
+        # The actor has reserved so many CPUs: OpenCV would take every core there is.
+        cv2.setNumThreads(config.cpus_per_actor)
+        torch.set_num_threads(config.cpus_per_actor)
+        self.config, self.parts = config, parts
+        self.device = "cuda" if config.gpus_per_actor else "cpu"
+        self.loaded = load_generator(config.checkpoint, self.device)
+        self.pairs = Pairs(config, read_manifest(config.shards), image_size_px)
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+
+    def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[Any]]:
+        """Score and write the parts named in a block; return what it cost.
+
+        What a person has to put right is returned as a sentence in ``error``: raised here, it
+        would reach the driver as a traceback in text, and everything else being scored would die.
+        """
+        done = [self._try(int(number)) for number in batch["part"]]
+        return {name: [costs[name] for costs in done] for name in done[0]}
+
+    def _try(self, number: int) -> dict[str, Any]:
+        try:
+            return {**self.work(number), "error": ""}
+        except UserError as error:
+            return {"pairs": 0, **dict.fromkeys(STAGES, 0.0), "error": str(error)}
+
+    def work(self, number: int) -> dict[str, float]:
+        """Score and write one part; return its pairs and the seconds of each stage."""
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        if number == GRID:
+            indices: Sequence[int] = self.pairs.examples(self.config.examples)
+            storage.write(storage.join(self.parts, "grid.png"), self._grid(indices))
+            return {"pairs": 0, **dict.fromkeys(STAGES, 0.0)}
+        indices = self.pairs.part(number)
+        rows: list[dict[str, Any]] = []
+        pairs: list[dict[str, Any]] = []
+        for start in range(0, len(indices), self.config.batch_size):
+            filled = self.fill(indices[start : start + self.config.batch_size])
+            rows += self._rows(filled)
+            pairs += [_frozen(*each) for each in zip(filled.pairs, filled.masks, strict=True)]
+        # The rows are written last: where they are, the part is whole.
+        write_table(part_location(self.parts, "pairs", number), pa.Table.from_pylist(pairs))
+        write_table(part_location(self.parts, "rows", number), pa.Table.from_pylist(rows))
+        return {"pairs": len(indices), **self.seconds}
+
+    def fill(self, indices: Iterable[int]) -> Filled:
+        """Read pairs and let every method predict the whole frame."""
+        pairs = [self.pairs[index] for index in indices]
+        with self._timed("reading_s"):
+            images = np.stack([self.pairs.image(pair) for pair in pairs])
+            masks = [self.pairs.mask(pair) for pair in pairs]
+            holes = np.stack([mask.hole for mask in masks])
+        with self._timed("network_s"):
+            predictions = {self.loaded.architecture: self._predict(images, holes)}
+        with self._timed("baselines_s"):
+            for name in self.config.baselines:
+                method = load_baseline(name)
+                drawn = [method(*each) for each in zip(images, holes, strict=True)]
+                predictions[name] = np.stack(drawn)
+        return Filled(pairs=pairs, images=images, masks=masks, holes=holes, predictions=predictions)
+
+    @torch.inference_mode()
+    def _predict(self, images: Pixels, holes: Pixels) -> Pixels:
+        image = to_model(images).to(self.device)
+        mask = torch.from_numpy(holes).float()[:, None].to(self.device)
+        multiple = self.loaded.config.size_multiple
+        return to_pixels(fill(self.loaded.generator, image, mask, multiple))
+
+    def measure(self, filled: Filled) -> dict[str, dict[str, NDArray[np.float64]]]:
+        """Return every metric of every method's composites, each [B]."""
+        with self._timed("metrics_s"):
+            return {
+                method: measure(composite(drawn, filled.images, filled.holes), filled)
+                for method, drawn in filled.predictions.items()
+            }
+
+    def _rows(self, filled: Filled) -> list[dict[str, Any]]:
+        measured = self.measure(filled)
+        return [
+            {
+                **_identity(pair, mask),
+                "method": method,
+                **{name: float(values[place]) for name, values in found.items()},
+            }
+            for place, (pair, mask) in enumerate(zip(filled.pairs, filled.masks, strict=True))
+            for method, found in measured.items()
+        ]
+
+    def _grid(self, indices: Sequence[int]) -> bytes:
+        filled = self.fill(indices)
+        measured = self.measure(filled)
+        rows, captions = [], []
+        for place, (image, hole) in enumerate(zip(filled.images, filled.holes, strict=True)):
+            drawn = {method: found[place] for method, found in filled.predictions.items()}
+            pasted = [composite(prediction, image, hole) for prediction in drawn.values()]
+            first = drawn[self.loaded.architecture]
+            rows.append([image, masked_view(image, hole), first, *pasted])
+            values = {name: found["hole_psnr"][place] for name, found in measured.items()}
+            captions.append(_caption(filled.pairs[place], filled.masks[place], values))
+        titles = ["image", "masked input", f"{self.loaded.architecture}, prediction"]
+        return grid(rows, [*titles, *filled.predictions], captions)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] += time.perf_counter() - start
+
+
+def measure(composites: Pixels, filled: Filled) -> dict[str, NDArray[np.float64]]:
+    """Return every metric of composites against their images, by name, each [B]."""
+    ours, theirs = torch.from_numpy(composites), torch.from_numpy(filled.images)
+    found = scores(ours, theirs, torch.from_numpy(filled.holes)[:, None].float())
+    return {metric.name: found[metric.name].double().numpy() for metric in METRICS}
+
+
+def part_location(parts: str, kind: str, number: int) -> str:
+    """Return where the rows or pairs of a part lie."""
+    return storage.join(parts, f"{kind}-{number:06d}.parquet")
+
+
+def write_table(location: str, table: pa.Table) -> None:
+    """Write a Parquet file, whole or not at all."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    storage.write(location, sink.getvalue().to_pybytes())
+
+
+def read_table(location: str) -> pa.Table:
+    """Read a Parquet file."""
+    return pq.read_table(pa.BufferReader(storage.read(location)))
+
+
+def _identity(pair: Pair, mask: Mask) -> dict[str, Any]:
+    return {
+        "pair": pair.index,
+        "key": pair.key,
+        "source": pair.source,
+        "mask_id": mask.id,
+        "group": pair.group.name,
+        "hole_ratio": mask.hole_ratio,
+    }
+
+
+def _frozen(pair: Pair, mask: Mask) -> dict[str, Any]:
+    """Return a pair with its hole in it, one bit per pixel, rows first."""
+    height, width = mask.hole.shape
+    hole = np.packbits(mask.hole).tobytes()
+    return {**_identity(pair, mask), "height_px": height, "width_px": width, "hole": hole}
+
+
+def _caption(pair: Pair, mask: Mask, hole_psnr_by_method: dict[str, float]) -> str:
+    values = ", ".join(f"{name} {value:.1f}" for name, value in hole_psnr_by_method.items())
+    return f"{pair.key}   hole {100 * mask.hole_ratio:.0f} %   PSNR in the hole (dB): {values}"

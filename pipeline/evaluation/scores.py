@@ -1,0 +1,151 @@
+"""Rows -> means with their intervals, by method and group."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.evaluation.config import Group
+
+ALL = "all"
+"""The column over every group that counts in it."""
+RESAMPLES = 1000
+"""Of the bootstrap."""
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A number measured on one composite, and how tables show it."""
+
+    name: str
+    """Of the function in ``metrics`` and of the column in the rows."""
+    title: str
+    unit: str
+    better: Literal["higher", "lower"]
+    decimals: int
+    scale: float = 1.0
+    """What a value is multiplied by to be shown in its unit."""
+
+    def shown(self, value: float) -> str:
+        """Return a value in its unit, with its decimals."""
+        return f"{value * self.scale:.{self.decimals}f}"
+
+
+def _decibels(name: str, where: str) -> Metric:
+    return Metric(name=name, title=f"PSNR {where}", unit="dB", better="higher", decimals=2)
+
+
+def _similarity(name: str, where: str) -> Metric:
+    return Metric(name=name, title=f"SSIM {where}", unit="", better="higher", decimals=3)
+
+
+def _percent(name: str, where: str) -> Metric:
+    return Metric(name=name, title=f"L1 {where}", unit="%", better="lower", decimals=2, scale=100.0)
+
+
+METRICS = (
+    _decibels("hole_psnr", "hole"),
+    _decibels("psnr", "whole"),
+    _similarity("hole_ssim", "hole"),
+    _similarity("ssim", "whole"),
+    _percent("hole_l1", "hole"),
+    _percent("l1", "whole"),
+    _decibels("ring_psnr", "rim"),
+    _percent("ring_l1", "rim"),
+)
+"""What every row carries, in the order of the report."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A mean over pairs, and how far it can be trusted."""
+
+    mean: float
+    low: float | None
+    """Lower end of the 95 % interval; None where one photograph alone says nothing of others."""
+    high: float | None
+    n: int
+    """Pairs."""
+    photographs: int
+    """Originals they come from: the independent observations."""
+
+
+Scores = dict[str, dict[str, dict[str, Score]]]
+"""By method, group and metric."""
+
+
+def average(rows: pa.Table, groups: Sequence[Group], methods: Sequence[str], seed: int) -> Scores:
+    """Average every metric over the pairs of each group, and over all of them.
+
+    The interval is a percentile bootstrap over photographs, not over pairs: crops of one
+    photograph and masks over one crop succeed and fail together, and counting them as
+    independent would make any interval too narrow.
+
+    Args:
+        rows: one per pair and method, with ``source``, ``group``, ``method`` and each metric.
+        groups: of the evaluation.
+        methods: in the order of the tables.
+        seed: of the resampling.
+    """
+    scores: Scores = {method: {} for method in methods}
+    chosen = {group.name: [group.name] for group in groups}
+    chosen[ALL] = [group.name for group in groups if group.in_all]
+    for column, names in chosen.items():
+        part = rows.filter(pc.is_in(rows["group"], pa.array(names)))
+        for method in methods:
+            own = part.filter(pc.equal(part["method"], method))
+            scores[method][column] = _average_one(own, seed)
+    return scores
+
+
+def _average_one(rows: pa.Table, seed: int) -> dict[str, Score]:
+    """Average each metric over rows of one method."""
+    values = np.stack([rows[metric.name].to_numpy() for metric in METRICS], axis=1)
+    _, photographs = np.unique(rows["source"].to_numpy(zero_copy_only=False), return_inverse=True)
+    low, high = intervals(values, photographs, seed)
+    count = int(photographs.max()) + 1
+    return {
+        metric.name: Score(
+            mean=float(values[:, index].mean()),
+            low=float(low[index]) if count > 1 else None,
+            high=float(high[index]) if count > 1 else None,
+            n=len(values),
+            photographs=count,
+        )
+        for index, metric in enumerate(METRICS)
+    }
+
+
+def intervals(
+    values: Numbers, photographs: NDArray[np.int64], seed: int, resamples: int = RESAMPLES
+) -> tuple[Numbers, Numbers]:
+    """Return the 95 % interval of each column's mean, resampling whole photographs.
+
+    Args:
+        values: [pairs, metrics].
+        photographs: [pairs], which photograph each pair comes from, numbered from 0.
+        seed: the same seed and photographs give the same resamples, whatever the values.
+        resamples: how often photographs are drawn anew, with replacement.
+
+    Returns:
+        Lower and upper ends, each [metrics]: the 2.5th and 97.5th percentiles.
+    """
+    count = int(photographs.max()) + 1
+    sizes = np.bincount(photographs, minlength=count).astype(np.float64)
+    sums = np.zeros((count, values.shape[1]))
+    np.add.at(sums, photographs, values)
+    random = np.random.Generator(np.random.Philox(seed))
+    share = np.full(count, 1 / count)
+    means = np.empty((resamples, values.shape[1]))
+    for start in range(0, resamples, 100):  # A hundred at a time: memory stays small.
+        stop = min(start + 100, resamples)
+        times_drawn = random.multinomial(count, share, size=stop - start).astype(np.float64)
+        means[start:stop] = times_drawn @ sums / (times_drawn @ sizes)[:, None]
+    low, high = np.percentile(means, [2.5, 97.5], axis=0)
+    return low, high

@@ -1,0 +1,235 @@
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from pipeline.config import UserError
+from pipeline.evaluation import EvaluationConfig, evaluate, load_evaluation, prepare
+from pipeline.evaluation.launch import Progress, _num_actors
+from pipeline.evaluation.scorer import GRID, Scorer
+from pipeline.manifest import read_manifest
+
+pytestmark = pytest.mark.usefixtures("ray_local")
+
+
+@pytest.fixture(scope="module")
+def config(checkpoint: str, test_set: str, tmp_path_factory) -> EvaluationConfig:
+    return EvaluationConfig(
+        checkpoint=checkpoint,
+        shards=test_set,
+        out=str(tmp_path_factory.mktemp("evaluation") / "first"),
+        buckets=((0.1, 0.2), (0.3, 0.4)),
+        baselines=("mean-fill", "telea"),
+        batch_size=2,
+        num_actors=2,
+        examples=3,
+    )
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def evaluation(config: EvaluationConfig, lines: list[str]):
+    return evaluate(config, report=lines.append)
+
+
+def scores_of(evaluation) -> dict:
+    return json.loads(json.dumps(evaluation.scores, default=vars))
+
+
+def test_evaluation_writes_every_file_and_leaves_nothing_else(evaluation, config, tmp_path):
+
+    found = sorted(path.name for path in Path(config.out).iterdir())
+    assert found == sorted(location.rsplit("/", 1)[-1] for location in evaluation.files.values())
+    assert len(found) == 7
+
+
+def test_rows_hold_every_pair_under_every_method(evaluation):
+    rows = pq.read_table(evaluation.files["rows"]).to_pylist()
+    assert len(rows) == 8 * 2 * 3
+    assert len({(row["pair"], row["method"]) for row in rows}) == len(rows)
+    assert [row["pair"] for row in rows] == sorted(row["pair"] for row in rows)
+    pairs = pq.read_table(evaluation.files["pairs"])
+    assert pairs["pair"].to_pylist() == list(range(16))
+    assert pairs["mask_id"].to_pylist() == [r["mask_id"] for r in rows if r["method"] == "telea"]
+
+
+def test_scores_are_the_means_of_the_rows(evaluation):
+    rows = pq.read_table(evaluation.files["rows"]).to_pylist()
+    for method in ("spn", "mean-fill", "telea"):
+        own = [row for row in rows if row["method"] == method]
+        for group, metric in (("0.1-0.2", "hole_psnr"), ("0.3-0.4", "ssim"), ("all", "l1")):
+            values = [row[metric] for row in own if group in (row["group"], "all")]
+            score = evaluation.scores[method][group][metric]
+            assert score.mean == pytest.approx(sum(values) / len(values))
+            assert score.n == len(values)
+            assert score.photographs == 4
+            assert score.low <= score.mean <= score.high
+
+
+def test_telea_beats_an_untrained_network_and_the_summary_is_the_networks(evaluation):
+    means = {m: evaluation.scores[m]["all"]["hole_psnr"].mean for m in evaluation.methods}
+    assert means["telea"] > means["spn"] + 3
+    assert evaluation.summary["hole_psnr"] == means["spn"]
+
+
+def test_evaluation_is_read_back_as_it_was(evaluation):
+    assert load_evaluation(evaluation.out) == evaluation
+
+
+def test_the_same_settings_are_answered_without_work(evaluation, config):
+    lines: list[str] = []
+    assert evaluate(replace(config, num_actors=1), report=lines.append) == evaluation
+    assert len(lines) == 1
+    assert "reused" in lines[0]
+
+
+def test_progress_ends_with_every_pair_and_a_line_of_what_was_done(evaluation, lines):
+    assert any(line.startswith("scored 16 of 16 pairs") for line in lines)
+    assert lines[-1].startswith("scored 3 methods on 16 pairs in ")
+
+
+def test_another_network_meets_the_same_pairs(evaluation, config, other_checkpoint, tmp_path):
+    other = evaluate(replace(config, checkpoint=other_checkpoint, out=str(tmp_path)), report=str)
+    first, second = (pq.read_table(e.files["pairs"]) for e in (evaluation, other))
+    assert first.equals(second)
+    assert other.digest != evaluation.digest
+    ours, theirs = scores_of(evaluation), scores_of(other)
+    assert ours["telea"] == theirs["telea"]
+    assert ours["spn"] != theirs["spn"]
+
+
+def test_interrupted_evaluation_equals_an_uninterrupted_one(evaluation, config, tmp_path):
+    config = replace(config, out=str(tmp_path / "second"))
+    plan = prepare(config)
+    scorer = Scorer(plan.config, plan.pairs.image_size_px, plan.parts)
+    for number in (GRID, 0, 3):  # As if killed after these; a part without rows does not count.
+        scorer.work(number)
+    (tmp_path / "second" / plan.parts.rsplit("/", 1)[-1] / "pairs-000001.parquet").write_bytes(b"")
+    lines: list[str] = []
+    second = evaluate(config, report=lines.append)
+    assert lines[0] == "4 of 16 pairs were scored before an interruption; going on"
+    assert scores_of(second) == scores_of(evaluation)
+    assert second.digest == evaluation.digest
+    for kind in ("rows", "pairs"):
+        one, two = (pq.read_table(e.files[kind]) for e in (evaluation, second))
+        assert one.equals(two)
+    assert not list((tmp_path / "second").glob("_*"))
+
+
+def test_other_settings_in_the_same_place_are_evaluated_anew(evaluation, config, tmp_path):
+    config = replace(config, out=str(tmp_path), num_images=1, baselines=())
+    one = evaluate(config, report=str)
+    two = evaluate(replace(config, seed=1), report=str)
+    assert one.digest != two.digest
+    assert one.summary != two.summary
+    assert load_evaluation(str(tmp_path)) == two
+
+
+def test_missing_report_of_a_finished_evaluation_is_not_taken_for_whole(config, tmp_path):
+    config = replace(config, out=str(tmp_path), num_images=1, baselines=())
+    evaluate(config, report=str)
+    (tmp_path / "report.html").unlink()
+    lines: list[str] = []
+    evaluate(config, report=lines.append)
+    assert not any("reused" in line for line in lines)
+    assert (tmp_path / "report.html").exists()
+
+
+def test_report_shows_scores_pictures_and_lineage(evaluation):
+
+    page = Path(evaluation.files["report"]).read_text()
+    psnr = evaluation.scores["telea"]["all"]["hole_psnr"].mean
+    for expected in (
+        f"{psnr:.2f}",
+        "data:image/png;base64,",
+        "navier-stokes" if "navier-stokes" in evaluation.methods else "mean-fill",
+        evaluation.checkpoint["digest"],
+        evaluation.data["digest"],
+        "masks.recipe",
+        "<svg",
+        "less than the best baseline, telea",
+    ):
+        assert expected in page
+
+
+def test_tables_for_machines_and_people_hold_the_same_numbers(evaluation):
+
+    lines = list(csv.DictReader(Path(evaluation.files["spreadsheet"]).read_text().splitlines()))
+    assert len(lines) == 3 * 3 * 8
+    row = next(
+        r for r in lines if (r["method"], r["group"], r["metric"]) == ("telea", "all", "hole_psnr")
+    )
+    assert float(row["mean"]) == evaluation.scores["telea"]["all"]["hole_psnr"].mean
+    text = Path(evaluation.files["table"]).read_text()
+    assert f"{float(row['mean']):.2f}" in text
+
+
+def test_missing_checkpoint_is_one_sentence(config, tmp_path):
+    with pytest.raises(UserError, match="is no checkpoint"):
+        prepare(replace(config, checkpoint=str(tmp_path)))
+
+
+def test_missing_test_set_is_one_sentence(config, tmp_path):
+    with pytest.raises(UserError, match="is no finished shard set"):
+        prepare(replace(config, shards=str(tmp_path)))
+
+
+def test_a_place_without_evaluation_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="holds no finished evaluation"):
+        load_evaluation(str(tmp_path))
+    (tmp_path / "scores.json").write_text("{}")
+    with pytest.raises(UserError, match="is not of format 1"):
+        load_evaluation(str(tmp_path))
+    (tmp_path / "scores.json").write_text("{")
+    with pytest.raises(UserError, match="is not JSON"):
+        load_evaluation(str(tmp_path))
+
+
+def test_actors_are_no_more_than_the_cluster_has_room_for(config):
+    cpus = int(ray.cluster_resources()["CPU"])
+    assert _num_actors(replace(config, num_actors=3, cpus_per_actor=cpus)) == 1
+    assert _num_actors(replace(config, num_actors=3)) == min(3, cpus)
+    with pytest.raises(UserError, match="--cpus-per-actor or --gpus-per-actor"):
+        _num_actors(replace(config, cpus_per_actor=cpus + 1))
+    with pytest.raises(UserError, match="has 4 CPU and 0 GPU"):
+        _num_actors(replace(config, gpus_per_actor=0.5))
+
+
+def test_damaged_image_ends_in_a_sentence_that_names_it(config, test_set, tmp_path):
+
+    copy = tmp_path / "copy"
+    shutil.copytree(test_set, copy)
+    row = read_manifest(str(copy)).row(0)
+    tar = sorted(copy.glob("*.tar"))[0]
+    data = bytearray(tar.read_bytes())
+    data[row["offset"] + 100] ^= 255
+    tar.write_bytes(data)
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=f"{row['key']}.* is damaged") as caught:
+        evaluate(replace(config, shards=str(copy), out=str(out)), report=str)
+    assert "\n" not in str(caught.value)
+    assert not (out / "scores.json").exists()
+
+
+def test_time_left_is_told_from_the_speed_since_the_first_part(monkeypatch):
+    clock = iter([100.0, 101.0, 110.0, 120.0])
+    monkeypatch.setattr("pipeline.evaluation.launch.time.monotonic", lambda: next(clock))
+    lines: list[str] = []
+    progress = Progress(total=100, done=10, report=lines.append, every_s=2)
+    for _ in range(3):
+        progress.add(10)
+    progress.add(60)
+    assert lines == [
+        "scored 20 of 100 pairs",
+        "scored 40 of 100 pairs, 2.0 pairs/s, 30s left",
+        "scored 100 of 100 pairs, 4.0 pairs/s",
+    ]

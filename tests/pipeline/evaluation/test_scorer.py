@@ -1,0 +1,105 @@
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from pipeline.baselines import telea
+from pipeline.evaluation import METRICS, EvaluationConfig
+from pipeline.evaluation.scorer import GRID, Scorer, measure, part_location
+from pipeline.masks import MaskConfig, mask_from_id
+
+
+@pytest.fixture
+def scorer(checkpoint: str, test_set: str, tmp_path) -> Scorer:
+    config = EvaluationConfig(
+        checkpoint=checkpoint,
+        shards=test_set,
+        masks=MaskConfig(recipe="strokes"),
+        buckets=((0.1, 0.2), (0.3, 0.4)),
+        baselines=("mean-fill", "telea"),
+        batch_size=4,
+    )
+    return Scorer(config, image_size_px=48, parts=str(tmp_path))
+
+
+def test_every_method_predicts_every_pair_in_8_bits(scorer):
+    filled = scorer.fill(range(5))
+    assert list(filled.predictions) == ["spn", "mean-fill", "telea"]
+    for drawn in filled.predictions.values():
+        assert drawn.shape == (5, 48, 48, 3)
+        assert drawn.dtype == np.uint8
+    assert np.array_equal(filled.predictions["telea"][3], telea(filled.images[3], filled.holes[3]))
+
+
+def test_pictures_do_not_depend_on_the_batch_they_are_filled_in(scorer):
+    together, alone = scorer.fill([4, 5, 6]), scorer.fill([5])
+    for method, drawn in together.predictions.items():
+        difference = np.abs(drawn[1].astype(int) - alone.predictions[method][0].astype(int))
+        assert difference.max() <= 1  # Rounding of the last bit of a float, no more.
+
+
+def test_scores_are_of_composites_as_a_slow_reference_finds(scorer):
+    filled = scorer.fill([2, 3])
+    found = scorer.measure(filled)["mean-fill"]
+    for place in range(2):
+        image, hole = filled.images[place].astype(np.float64), filled.holes[place] == 1
+        drawn = filled.predictions["mean-fill"][place].astype(np.float64)
+        pasted = np.where(hole[..., None], drawn, image)
+        error = (pasted - image) / 255
+        assert found["psnr"][place] == pytest.approx(-10 * np.log10((error**2).mean()), abs=1e-3)
+        inside = error[hole]
+        assert found["hole_psnr"][place] == pytest.approx(
+            -10 * np.log10((inside**2).mean()), abs=1e-3
+        )
+        assert found["hole_l1"][place] == pytest.approx(np.abs(inside).mean(), rel=1e-4)
+        assert found["l1"][place] == pytest.approx(np.abs(error).mean(), rel=1e-4)
+        ours, theirs = (
+            torch.from_numpy(picture / 255).permute(2, 0, 1)[None] for picture in (pasted, image)
+        )
+        similarity = structural_similarity_index_measure(ours, theirs, data_range=1.0)
+        assert found["ssim"][place] == pytest.approx(similarity.item(), abs=1e-4)
+
+
+def test_known_pixels_of_a_prediction_cannot_change_a_score(scorer):
+    filled = scorer.fill([0, 1])
+    drawn = filled.predictions["spn"]
+    spoiled = np.where(filled.holes[..., None] == 1, drawn, 255 - drawn)
+    broken = replace(filled, predictions={"spn": spoiled})
+    before, after = scorer.measure(filled)["spn"], scorer.measure(broken)["spn"]
+    assert all(np.array_equal(before[metric.name], after[metric.name]) for metric in METRICS)
+
+
+def test_the_original_itself_scores_perfectly(scorer):
+    filled = scorer.fill([0, 1])
+    found = measure(filled.images, filled)
+    assert (found["psnr"] == 100).all()
+    assert (found["hole_l1"] == 0).all()
+    assert np.allclose(found["ssim"], 1)
+
+
+def test_a_part_holds_a_row_per_pair_and_method_and_the_hole_itself(scorer):
+    cost = scorer({"part": np.array([1])})
+    assert cost["pairs"] == [4]
+    assert all(cost[f"{stage}_s"][0] > 0 for stage in ("reading", "network", "metrics"))
+    rows = pq.read_table(part_location(scorer.parts, "rows", 1)).to_pylist()
+    assert [(row["pair"], row["method"]) for row in rows] == [
+        (pair, method) for pair in range(4, 8) for method in ("spn", "mean-fill", "telea")
+    ]
+    assert {metric.name for metric in METRICS} < set(rows[0])
+    pairs = pq.read_table(part_location(scorer.parts, "pairs", 1)).to_pylist()
+    for frozen in pairs:
+        size = frozen["height_px"], frozen["width_px"]
+        hole = np.unpackbits(np.frombuffer(frozen["hole"], np.uint8), count=48 * 48).reshape(size)
+        assert hole.mean() == pytest.approx(frozen["hole_ratio"])
+        group = next(g for g in scorer.config.groups if g.name == frozen["group"])
+        assert np.array_equal(hole, mask_from_id(group.masks, frozen["mask_id"]).hole)
+
+
+def test_grid_is_drawn_when_asked_for(scorer, tmp_path):
+    scorer({"part": np.array([GRID])})
+    png = (tmp_path / "grid.png").read_bytes()
+    assert png.startswith(b"\x89PNG")
+    assert len(png) > 10_000
