@@ -13,57 +13,29 @@ whoever changes anything, so it needs no lock and survives a process that dies h
 * whoever sets the alias looks again afterwards and repeats it if the champion has changed.
 """
 
-import contextlib
-import json
 import os
-import tempfile
 import time
-import urllib.parse
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline import checkpoints, storage
-from pipeline.config import UserError, to_dict
-from pipeline.tracking import absolute_uri
+from pipeline.config import UserError
+from pipeline.registry.lineage import Lineage, lineage_from, lineage_tags
+from pipeline.registry.store import (
+    RegistryConfig,
+    ensure_model,
+    keep,
+    location_of,
+    open_registry,
+    readable,
+)
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
-EXPERIMENT = "infill-registry"
 
 _CLAIM = "infill.claim"  # the alias a version was registered for
 _WITHDRAWN = "infill.withdrawn"  # why a champion's claim no longer counts
 _DIGEST = "infill.checkpoint_digest"
-_FOLDER = "checkpoint"  # of the run's artifacts
-
-
-@dataclass(frozen=True, kw_only=True)
-class RegistryConfig:
-    """Where versions are kept."""
-
-    tracking_uri: str = "sqlite:///runs/mlflow.db"
-    """An MLflow tracking URI; a relative SQLite path starts at the working directory."""
-    artifacts: str = "runs/mlartifacts"
-    """Folder or s3:// prefix for the checkpoints; an MLflow server decides this for itself."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lineage:
-    """Where a version comes from."""
-
-    configuration: dict[str, Any]
-    """The whole configuration of the training run."""
-    scores: dict[str, Any] = field(default_factory=dict)
-    """What evaluation wrote."""
-    manifest_digest: str = ""
-    """Identity of the shards it was trained on."""
-    mask_recipe: dict[str, Any] = field(default_factory=dict)
-    """The masks it was trained with."""
-    git_commit: str = ""
-    """Of the code, with ``+changes`` if the tree was not clean; empty outside a repository."""
-    packages: dict[str, str] = field(default_factory=dict)
-    """Versions of the packages whose change may change a picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,11 +95,11 @@ def register(
     _require_name(name)
     source = checkpoints.find(storage.absolute(checkpoint))
     digest = checkpoints.verify(source)
-    with _registry(config) as client:
-        _ensure_model(client, name)
+    with open_registry(config) as client:
+        ensure_model(client, name)
         before = _champion(client, name) if successor_to is None else successor_to
-        run_id, copy = _keep(client, config, source, name, digest)
-        tags = {_CLAIM: alias, _DIGEST: digest, **_lineage_tags(lineage)}
+        run_id, copy = keep(client, config, source, name, digest)
+        tags = {_CLAIM: alias, _DIGEST: digest, **lineage_tags(lineage)}
         created = client.create_model_version(name, copy, run_id=run_id, tags=tags)
         number = int(created.version)
         if alias == CHAMPION:
@@ -140,14 +112,14 @@ def register(
 
 def champion(config: RegistryConfig, name: str) -> Version | None:
     """Return the present champion of ``name``, or None if there is none."""
-    with _registry(config) as client:
+    with open_registry(config) as client:
         number = _champion(client, name)
         return next((v for v in _versions(client, name) if v.number == number), None)
 
 
 def versions(config: RegistryConfig, name: str) -> list[Version]:
     """Return every version of ``name``, oldest first; empty if the name is unknown."""
-    with _registry(config) as client:
+    with open_registry(config) as client:
         return _versions(client, name)
 
 
@@ -160,7 +132,7 @@ def rollback(config: RegistryConfig, name: str) -> Version:
     Raises:
         UserError: if there is no champion or it has no predecessor.
     """
-    with _registry(config) as client:
+    with open_registry(config) as client:
         standing = [v for v in _versions(client, name) if _stands(v)]
         if not standing:
             raise UserError(f"{name} has no champion to roll back from; {_known(client)}")
@@ -197,9 +169,9 @@ def resolve(config: RegistryConfig, reference: str) -> Resolved:
             digest=checkpoints.verify(location),
         )
     name, _, wanted = reference.partition("@")
-    with _registry(config, must_exist=f"{reference!r} is not a checkpoint either") as client:
+    with open_registry(config, must_exist=f"{reference!r} is not a checkpoint either") as client:
         found = _find(client, name, wanted or CHAMPION)
-        location = _readable(found.location, found.digest)
+        location = readable(found.location, found.digest)
     _require_files(found, location)
     return Resolved(name=name, version=str(found.number), location=location, digest=found.digest)
 
@@ -229,121 +201,6 @@ def _require_files(version: Version, location: str) -> None:
         )
 
 
-# The registry's client, and what goes wrong between it and us.
-
-
-@contextlib.contextmanager
-def _registry(config: RegistryConfig, must_exist: str = "") -> Iterator[Any]:
-    """Give an MLflow client; what it raises becomes a sentence."""
-    database = config.tracking_uri.removeprefix("sqlite:///")
-    if must_exist and database != config.tracking_uri and not storage.exists(database):
-        raise UserError(
-            f"there is no registry at {storage.absolute(database)} and {must_exist}; "
-            "promote one with `python jobs/promote.py`"
-        )
-    client_type, mlflow_error = _import_mlflow()
-    uri = absolute_uri(config.tracking_uri)
-    try:
-        yield client_type(tracking_uri=uri, registry_uri=uri)
-    except mlflow_error as error:
-        raise UserError(
-            f"the registry at {config.tracking_uri} answered: {str(error).splitlines()[0]}"
-        ) from error
-
-
-def _import_mlflow() -> tuple[Any, type[Exception]]:
-    """Import MLflow late, as it costs over a second, and keep it from talking or phoning home."""
-    import logging
-
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    for noisy in ("mlflow", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    return MlflowClient, MlflowException
-
-
-def _ensure_model(client: Any, name: str) -> None:
-    _, mlflow_error = _import_mlflow()
-    try:
-        client.create_registered_model(name)
-    except mlflow_error as error:
-        if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
-            raise
-
-
-def _keep(
-    client: Any, config: RegistryConfig, source: str, name: str, digest: str
-) -> tuple[str, str]:
-    """Copy the checkpoint beside a run of its own; return the run and where the copy lies."""
-    run = client.create_run(_experiment(client, config), run_name=f"{name}-{digest[:12]}")
-    try:
-        with _local(source) as folder:
-            client.log_artifacts(run.info.run_id, folder, _FOLDER)
-        copy = f"{run.info.artifact_uri.rstrip('/')}/{_FOLDER}"
-        if checkpoints.verify(_readable(_location(copy), digest)) != digest:
-            raise UserError(f"{source} changed while it was being copied; promote it again")
-    except BaseException:
-        client.set_terminated(run.info.run_id, "FAILED")
-        raise
-    client.set_terminated(run.info.run_id)
-    return run.info.run_id, copy
-
-
-def _experiment(client: Any, config: RegistryConfig) -> str:
-    _, mlflow_error = _import_mlflow()
-    server = config.tracking_uri.startswith(("http://", "https://"))
-    place = None if server else _artifact_uri(config.artifacts)
-    try:
-        created: str = client.create_experiment(EXPERIMENT, artifact_location=place)
-        return created
-    except mlflow_error as error:
-        if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
-            raise
-    found: str = client.get_experiment_by_name(EXPERIMENT).experiment_id
-    return found
-
-
-def _artifact_uri(artifacts: str) -> str:
-    return artifacts if storage.is_remote(artifacts) else Path(storage.absolute(artifacts)).as_uri()
-
-
-@contextlib.contextmanager
-def _local(location: str) -> Iterator[str]:
-    """Give a local folder with the checkpoint's files."""
-    if not storage.is_remote(location):
-        yield location
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        for name in storage.names(location):
-            storage.write(os.path.join(folder, name), storage.read(storage.join(location, name)))
-        yield folder
-
-
-def _location(uri: str) -> str:
-    """Turn an artifact's URI into a location, if it is a local file."""
-    if uri.startswith("file:"):
-        return urllib.parse.unquote(urllib.parse.urlparse(uri).path)
-    return uri
-
-
-def _readable(location: str, digest: str) -> str:
-    """Return where we can read a version's files: a server's own are downloaded, once."""
-    if not storage.is_remote(location) or location.startswith("s3://"):
-        return location
-    kept = Path.home() / ".cache" / "infill" / "versions" / digest
-    if not kept.is_dir():
-        from mlflow.artifacts import download_artifacts
-
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-            aside = download_artifacts(artifact_uri=location, dst_path=folder)
-            with contextlib.suppress(OSError):  # another process was faster
-                os.replace(aside, kept)
-    return str(kept)
-
-
 # Versions and who of them is champion.
 
 
@@ -364,10 +221,10 @@ def _version(raw: Any) -> Version:
         name=raw.name,
         number=int(raw.version),
         digest=tags.get(_DIGEST, ""),
-        location=_location(raw.source),
+        location=location_of(raw.source),
         claim=tags.get(_CLAIM, ""),
         withdrawn=tags.get(_WITHDRAWN, ""),
-        lineage=_lineage(tags),
+        lineage=lineage_from(tags),
     )
 
 
@@ -424,32 +281,6 @@ def _find(client: Any, name: str, wanted: str) -> Version:
 def _known(client: Any) -> str:
     names = sorted(model.name for model in client.search_registered_models())
     return f"it has: {', '.join(names)}" if names else "it is empty; promote a checkpoint first"
-
-
-# Lineage as tags, and back.
-
-
-def _lineage_tags(lineage: Lineage) -> dict[str, str]:
-    return {
-        f"infill.{name}": value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-        for name, value in to_dict(lineage).items()
-        if value
-    }
-
-
-def _lineage(tags: dict[str, str]) -> Lineage:
-    def of(name: str) -> dict[str, Any]:
-        values: dict[str, Any] = json.loads(tags.get(f"infill.{name}", "{}"))
-        return values
-
-    return Lineage(
-        configuration=of("configuration"),
-        scores=of("scores"),
-        manifest_digest=tags.get("infill.manifest_digest", ""),
-        mask_recipe=of("mask_recipe"),
-        git_commit=tags.get("infill.git_commit", ""),
-        packages=of("packages"),
-    )
 
 
 def _now() -> str:

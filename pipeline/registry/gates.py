@@ -1,0 +1,76 @@
+"""What a checkpoint must have shown before it may become champion."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.config import UserError
+from pipeline.evaluation.result import Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """One bound on one score of the network."""
+
+    metric: str
+    group: str
+    """The range of hole ratio, as in ``0.1-0.2``; ``all`` for every pair."""
+    bound: float
+    kind: Literal["minimum", "maximum"]
+
+    def __str__(self) -> str:
+        """Return the gate as its option spells it."""
+        group = "" if self.group == "all" else f":{self.group}"
+        return f"{self.kind} {self.metric}{group}={self.bound:g}"
+
+
+def parse_gate(text: str, kind: Literal["minimum", "maximum"]) -> Gate:
+    """Read a gate such as ``hole_psnr=21.5`` or ``hole_psnr:0.4-0.5=18``.
+
+    Raises:
+        UserError: if it is not of this form.
+    """
+    name, _, bound = text.partition("=")
+    metric, _, group = name.partition(":")
+    try:
+        return Gate(metric=metric, group=group or "all", bound=float(bound), kind=kind)
+    except ValueError as error:
+        raise UserError(
+            f"--{kind} {text!r} is no gate: write metric=number or metric:group=number, "
+            "such as hole_psnr=21.5 or hole_psnr:0.4-0.5=18"
+        ) from error
+
+
+def require(gates: Sequence[Gate], evaluation: Evaluation) -> None:
+    """Raise unless every gate is passed.
+
+    Raises:
+        UserError: naming each gate that fails and the score found, or a score there is not.
+    """
+    failures = []
+    for gate in gates:
+        value = _score(gate, evaluation)
+        passed = value >= gate.bound if gate.kind == "minimum" else value <= gate.bound
+        if not passed:
+            failures.append(f"{gate} (found {value:.4g})")
+    if failures:
+        raise UserError(f"not promoted, as it fails: {', '.join(failures)}")
+
+
+def _score(gate: Gate, evaluation: Evaluation) -> float:
+    groups = evaluation.scores[evaluation.network]
+    if gate.group not in groups:
+        raise UserError(f"{gate}: there is no group {gate.group!r}; there are {', '.join(groups)}")
+    metrics = groups[gate.group]
+    if gate.metric not in metrics:
+        raise UserError(f"{gate}: {gate.metric!r} was not measured; there are {', '.join(metrics)}")
+    return float(metrics[gate.metric].mean)
+
+
+def require_about(evaluation: Evaluation, digest: str) -> None:
+    """Raise unless the evaluation is of the checkpoint with this digest."""
+    if evaluation.checkpoint["digest"] != digest:
+        raise UserError(
+            f"the scores at {evaluation.out} are of another checkpoint, "
+            f"{evaluation.checkpoint['location']}; evaluate this one first"
+        )

@@ -1,0 +1,141 @@
+"""The MLflow server or database behind the registry, and the files of its versions."""
+
+import contextlib
+import os
+import tempfile
+import urllib.parse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import checkpoints, storage
+from pipeline.config import UserError
+from pipeline.tracking import absolute_uri
+
+EXPERIMENT = "infill-registry"
+FOLDER = "checkpoint"
+"""Of the run's artifacts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistryConfig:
+    """Where versions are kept."""
+
+    tracking_uri: str = "sqlite:///runs/mlflow.db"
+    """An MLflow tracking URI; a relative SQLite path starts at the working directory."""
+    artifacts: str = "runs/mlartifacts"
+    """Folder or s3:// prefix for the checkpoints; an MLflow server decides this for itself."""
+
+
+@contextlib.contextmanager
+def open_registry(config: RegistryConfig, must_exist: str = "") -> Iterator[Any]:
+    """Give an MLflow client; what it raises becomes a sentence."""
+    database = config.tracking_uri.removeprefix("sqlite:///")
+    if must_exist and database != config.tracking_uri and not storage.exists(database):
+        raise UserError(
+            f"there is no registry at {storage.absolute(database)} and {must_exist}; "
+            "promote one with `python jobs/promote.py`"
+        )
+    client_type, mlflow_error = _import_mlflow()
+    uri = absolute_uri(config.tracking_uri)
+    try:
+        yield client_type(tracking_uri=uri, registry_uri=uri)
+    except mlflow_error as error:
+        raise UserError(
+            f"the registry at {config.tracking_uri} answered: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _import_mlflow() -> tuple[Any, type[Exception]]:
+    """Import MLflow late, as it costs over a second, and keep it from talking or phoning home."""
+    import logging
+
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    for noisy in ("mlflow", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    return MlflowClient, MlflowException
+
+
+def ensure_model(client: Any, name: str) -> None:
+    """Make the model's entry, unless there is one."""
+    _, mlflow_error = _import_mlflow()
+    try:
+        client.create_registered_model(name)
+    except mlflow_error as error:
+        if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def keep(
+    client: Any, config: RegistryConfig, source: str, name: str, digest: str
+) -> tuple[str, str]:
+    """Copy the checkpoint beside a run of its own; return the run and where the copy lies."""
+    run = client.create_run(_experiment(client, config), run_name=f"{name}-{digest[:12]}")
+    try:
+        with _local(source) as folder:
+            client.log_artifacts(run.info.run_id, folder, FOLDER)
+        copy = f"{run.info.artifact_uri.rstrip('/')}/{FOLDER}"
+        if checkpoints.verify(readable(location_of(copy), digest)) != digest:
+            raise UserError(f"{source} changed while it was being copied; promote it again")
+    except BaseException:
+        client.set_terminated(run.info.run_id, "FAILED")
+        raise
+    client.set_terminated(run.info.run_id)
+    return run.info.run_id, copy
+
+
+def _experiment(client: Any, config: RegistryConfig) -> str:
+    _, mlflow_error = _import_mlflow()
+    server = config.tracking_uri.startswith(("http://", "https://"))
+    place = None if server else _artifact_uri(config.artifacts)
+    try:
+        created: str = client.create_experiment(EXPERIMENT, artifact_location=place)
+        return created
+    except mlflow_error as error:
+        if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
+            raise
+    found: str = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    return found
+
+
+def _artifact_uri(artifacts: str) -> str:
+    return artifacts if storage.is_remote(artifacts) else Path(storage.absolute(artifacts)).as_uri()
+
+
+@contextlib.contextmanager
+def _local(location: str) -> Iterator[str]:
+    """Give a local folder with the checkpoint's files."""
+    if not storage.is_remote(location):
+        yield location
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for name in storage.names(location):
+            storage.write(os.path.join(folder, name), storage.read(storage.join(location, name)))
+        yield folder
+
+
+def location_of(uri: str) -> str:
+    """Turn an artifact's URI into a location, if it is a local file."""
+    if uri.startswith("file:"):
+        return urllib.parse.unquote(urllib.parse.urlparse(uri).path)
+    return uri
+
+
+def readable(location: str, digest: str) -> str:
+    """Return where we can read a version's files: a server's own are downloaded, once."""
+    if not storage.is_remote(location) or location.startswith("s3://"):
+        return location
+    kept = Path.home() / ".cache" / "infill" / "versions" / digest
+    if not kept.is_dir():
+        from mlflow.artifacts import download_artifacts
+
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+            aside = download_artifacts(artifact_uri=location, dst_path=folder)
+            with contextlib.suppress(OSError):  # another process was faster
+                os.replace(aside, kept)
+    return str(kept)

@@ -1,0 +1,162 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from jobs.promote import PromoteConfig, promote
+from models.architecture import load
+from pipeline import checkpoints
+from pipeline.config import UserError, to_dict
+from pipeline.evaluation.result import Evaluation, save_evaluation
+from pipeline.evaluation.scores import METRICS, Score
+from pipeline.registry import RegistryConfig, champion, resolve
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def registry(tmp_path) -> RegistryConfig:
+    return RegistryConfig(
+        tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", artifacts=str(tmp_path / "artifacts")
+    )
+
+
+def checkpoint(folder: Path, seed: int) -> str:
+    torch.manual_seed(seed)
+    architecture = load("spn")
+    model = architecture.config.tiny()
+    config = {
+        "model": to_dict(model),
+        "data": {"image_size_px": 32, "masks": {"recipe": "irregular"}},
+    }
+    state = {"step": seed, "data_digest": "d" * 64}
+    location = str(folder / f"step-{seed:09d}")
+    checkpoints.export(location, architecture.generator(model), config, state)
+    return location
+
+
+def evaluation(folder: Path, location: str, psnr: float) -> str:
+    """Write scores.json as an evaluation does."""
+    score = Score(mean=psnr, low=psnr - 1, high=psnr + 1, n=4, photographs=4)
+    groups = {g: {m.name: score for m in METRICS} for g in ("0.4-0.5", "all")}
+    out = str(folder / "evaluation")
+    save_evaluation(
+        Evaluation(
+            out=out,
+            digest="e" * 64,
+            settings={},
+            checkpoint={
+                "location": location,
+                "digest": checkpoints.digest(location),
+                "architecture": "spn",
+                "step": 1,
+            },
+            data={"location": "test", "digest": "t" * 64, "images": 4, "pairs": 4},
+            scores={"spn": groups},
+            cost={},
+        )
+    )
+    return out
+
+
+def test_promoted_version_keeps_its_lineage(registry, tmp_path):
+    location = checkpoint(tmp_path, 1)
+    scores = evaluation(tmp_path, location, 21.0)
+    version = promote(
+        PromoteConfig(
+            checkpoint=location,
+            scores=f"{scores}/scores.json",
+            minimum=("hole_psnr=20", "hole_psnr:0.4-0.5=20.5"),
+            registry=registry,
+        )
+    )
+    kept = champion(registry, "spn")
+    assert kept == version
+    assert kept.lineage.manifest_digest == "d" * 64
+    assert kept.lineage.mask_recipe == {"recipe": "irregular"}
+    assert kept.lineage.configuration["model"]["architecture"] == "spn"
+    assert kept.lineage.scores["scores"]["all"]["hole_psnr"] == 21.0
+    assert kept.lineage.scores["data"]["digest"] == "t" * 64
+    assert "torch" in kept.lineage.packages
+
+
+def test_failing_gate_is_named_and_nothing_is_registered(registry, tmp_path):
+    location = checkpoint(tmp_path, 1)
+    config = PromoteConfig(
+        checkpoint=location,
+        scores=evaluation(tmp_path, location, 21.0),
+        minimum=("hole_psnr=20", "psnr=25"),
+        maximum=("hole_l1:0.4-0.5=0.1",),
+        registry=registry,
+    )
+    with pytest.raises(UserError) as caught:
+        promote(config)
+    assert "minimum psnr=25 (found 21)" in str(caught.value)
+    assert "maximum hole_l1:0.4-0.5=0.1" in str(caught.value)
+    assert "hole_psnr=20" not in str(caught.value)
+    assert champion(registry, "spn") is None
+
+
+def test_same_checkpoint_is_not_registered_twice(registry, tmp_path):
+    config = PromoteConfig(checkpoint=checkpoint(tmp_path, 1), registry=registry)
+    assert promote(config) == promote(config)
+
+
+def test_challenger_can_be_promoted_by_its_name(registry, tmp_path):
+    promote(PromoteConfig(checkpoint=checkpoint(tmp_path, 1), registry=registry))
+    second = checkpoint(tmp_path, 2)
+    promote(PromoteConfig(checkpoint=second, alias="challenger", registry=registry))
+    assert resolve(registry, "spn").version == "1"
+    promote(PromoteConfig(checkpoint="spn@challenger", registry=registry))
+    assert resolve(registry, "spn").digest == checkpoints.digest(second)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"checkpoint": ""}, "give --checkpoint"),
+        ({"minimum": ("hole_psnr=20",)}, "gates need --scores"),
+        ({"minimum": ("hole_psnr>20",)}, "is no gate"),
+        ({"checkpoint": "/nothing/here"}, "is no checkpoint"),
+        ({"scores": "/nothing/here"}, "no finished evaluation"),
+    ],
+)
+def test_mistakes_end_in_a_sentence(registry, tmp_path, changes, sentence):
+    config = {"checkpoint": checkpoint(tmp_path, 1), "registry": registry, **changes}
+    with pytest.raises(UserError, match=sentence):
+        promote(PromoteConfig(**config))
+
+
+def test_unknown_metric_and_foreign_scores_are_refused(registry, tmp_path):
+    first, second = checkpoint(tmp_path, 1), checkpoint(tmp_path, 2)
+    scores = evaluation(tmp_path, first, 21.0)
+    with pytest.raises(UserError, match="'lpips' was not measured; there are hole_psnr"):
+        promote(
+            PromoteConfig(checkpoint=first, scores=scores, minimum=("lpips=1",), registry=registry)
+        )
+    with pytest.raises(UserError, match="of another checkpoint"):
+        promote(PromoteConfig(checkpoint=second, scores=scores, registry=registry))
+
+
+def test_command_prints_one_line_and_rolls_back(tmp_path):
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "jobs" / "promote.py"), *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+
+    for seed in (1, 2):
+        location = checkpoint(tmp_path, seed)
+        done = command("--checkpoint", location)
+        digest = checkpoints.digest(location)[:12]
+        assert (done.returncode, done.stdout) == (0, f"spn@{seed}  champion  digest {digest}\n")
+        assert done.stderr == ""
+    assert command("--rollback").stdout.startswith("spn@1  champion")
+    again = command("--rollback")
+    assert again.returncode == 1
+    assert again.stderr.startswith("error: spn@1 is the only champion")
+    assert again.stderr.count("\n") == 1
