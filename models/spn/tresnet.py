@@ -169,10 +169,12 @@ def random_network(seed: int = 0) -> TResNet:
     network = TResNet()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in network.parameters():
+        for name, parameter in network.named_parameters():
             if parameter.dim() > 1:
                 deviation = (2.0 / parameter[0].numel()) ** 0.5
                 parameter.normal_(0.0, deviation, generator=generator)
+            elif name.endswith("bias"):
+                parameter.zero_()
     return network
 
 
