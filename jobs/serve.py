@@ -1,0 +1,49 @@
+"""Serve inpainting over HTTP: image and mask in, composite out.
+
+python jobs/serve.py --model spn@champion
+python jobs/serve.py --model runs/train --port 0
+curl -F image=@photo.jpg -F mask=@hole.png http://127.0.0.1:8000/v1/inpaint -o filled.png
+
+White marks the hole (brighter than 127), in a mask of the image's size. Known pixels come back
+as they were sent. A new champion is picked up without a pause; Ctrl-C ends the service. The
+interface is described at /docs of the running service.
+"""
+
+import logging
+
+from pipeline.cluster import connect
+from pipeline.config import parse_one, run
+from pipeline.serving.service import (
+    ServeConfig,
+    choose_port,
+    refresh,
+    resolve_models,
+    start,
+    stop,
+    watch,
+)
+
+__all__ = ["ServeConfig", "refresh", "start", "stop"]
+
+
+def main() -> None:
+    """Refuse what cannot be served, start Ray and the service, and keep it up to date."""
+    config = parse_one(ServeConfig, __doc__ or "")
+    models = resolve_models(config)
+    choose_port(config.host, config.port)
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    with connect():
+        url = start(config)
+        try:
+            print(f"serving {', '.join(model.label for model in models)} at {url}", flush=True)
+            print(
+                f"curl -F image=@photo.jpg -F mask=@hole.png {url}/v1/inpaint -o filled.png",
+                flush=True,
+            )
+            watch(config)
+        finally:
+            stop()
+
+
+if __name__ == "__main__":
+    run(main)
