@@ -19,7 +19,7 @@ from pipeline.batches.config import BatchConfig
 from pipeline.batches.order import SampleOrder
 from pipeline.batches.samples import SampleMaker, to_model
 from pipeline.batches.stream import Place
-from pipeline.config import UserError, explain
+from pipeline.config import UserError
 from pipeline.manifest import read_manifest
 
 Columns = dict[str, NDArray[Any]]
@@ -44,15 +44,7 @@ class ClusterLoader:
 
     def _all(self, place: Place, first_step: int) -> Generator[Batch, None, None]:
         while True:
-            try:
-                yield from _batches(place, first_step)
-            except UserError:
-                raise
-            except Exception as error:
-                sentence = explain(error)
-                if sentence is None:
-                    raise
-                raise UserError(sentence) from error
+            yield from _batches(place, first_step)
             first_step += STEPS_PER_DATASET
 
 
@@ -64,29 +56,44 @@ def _batches(place: Place, first_step: int) -> Generator[Batch, None, None]:
     ahead = place.config.prefetch_batches
     for columns in made.iter_batches(batch_size=1, prefetch_batches=ahead):
         step = int(columns["step"][0])
-        names = json.loads(str(columns["names"][0]))
+        told = json.loads(str(columns["told"][0]))
+        if "error" in told:
+            raise UserError(told["error"])
         yield Batch(
             image=to_model(columns["pixels"][0]),
             mask=torch.from_numpy(columns["holes"][0].astype(np.float32))[:, None],
-            keys=tuple(names["keys"]),
-            mask_ids=tuple(names["mask_ids"]),
+            keys=tuple(told["keys"]),
+            mask_ids=tuple(told["mask_ids"]),
             step=step,
             seed=place.seed(step),
         )
 
 
 def make_slice(columns: Columns, place: Place, first_step: int) -> Columns:
-    """Make one step's slice. In a task on any node."""
-    maker, order = _recipe(place.config)
+    """Make one step's slice. In a task on any node.
+
+    A damaged sample is told of in the row: an exception would arrive wrapped, without its
+    sentence, after a page of tracebacks.
+    """
     step = first_step + int(columns["id"][0])
-    rows = order.batch(step, place.config.batch_size, place.rank, place.world_size)
-    samples = [maker.make(row, epoch, step) for epoch, row in rows]
-    names = {"keys": [s.key for s in samples], "mask_ids": [s.mask_id for s in samples]}
+    size = place.config.image_size_px
+    pixels = np.zeros((place.slice_size, size, size, 3), np.uint8)
+    holes = np.zeros((place.slice_size, size, size), np.uint8)
+    try:
+        maker, order = _recipe(place.config)
+        rows = order.batch(step, place.config.batch_size, place.rank, place.world_size)
+        samples = [maker.make(row, epoch, step) for epoch, row in rows]
+    except UserError as error:
+        told: dict[str, object] = {"error": str(error)}
+    else:
+        np.stack([s.pixels for s in samples], out=pixels)
+        np.stack([s.hole for s in samples], out=holes)
+        told = {"keys": [s.key for s in samples], "mask_ids": [s.mask_id for s in samples]}
     return {
         "step": np.array([step]),
-        "pixels": np.stack([s.pixels for s in samples])[None],
-        "holes": np.stack([s.hole for s in samples])[None],
-        "names": np.array([json.dumps(names)]),
+        "pixels": pixels[None],
+        "holes": holes[None],
+        "told": np.array([json.dumps(told)]),
     }
 
 

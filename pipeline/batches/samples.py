@@ -6,7 +6,9 @@ wherever and when, makes the same one.
 
 import math
 import os
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -83,7 +85,7 @@ class SampleMaker:
         if config.quarter_turns:
             pixels = np.rot90(pixels, int(4 * turn))
         if config.horizontal_flip and flip < 0.5:
-            pixels = pixels[:, ::-1]
+            pixels = cv2.flip(np.ascontiguousarray(pixels), 1)  # NumPy takes 40 times as long
         if config.colour_jitter:
             pixels = jitter(
                 np.ascontiguousarray(pixels), config.colour_jitter, key, epoch, config.seed
@@ -171,13 +173,16 @@ def resize(image: Pixels, height: int, width: int) -> Pixels:
 
 def jitter(pixels: Pixels, amount: float, key: str, epoch: int, seed: int) -> Pixels:
     """Change brightness, contrast, saturation and hue of an RGB image by up to ``amount``."""
-    transform = _colour_jitter(amount)
+    transform = _colour_jitter(amount, threading.get_ident())
     transform.set_random_seed(number_for("colour", key, epoch, seed) % 2**32)
     changed: Pixels = transform(image=pixels)["image"]
     return changed
 
 
-def _colour_jitter(amount: float) -> Any:
+@lru_cache(maxsize=256)
+def _colour_jitter(amount: float, thread: int) -> Any:
+    """Return a transform of this thread's own: it keeps the seed of the sample in hand."""
+    del thread
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations  # two seconds, spent by those who jitter
 
@@ -209,17 +214,12 @@ def load_sample(manifest: Manifest, row: int, image_size_px: int, crop: Crop = "
     """
     chosen: Crop = "centre" if crop == "random" else crop
     config = BatchConfig(crop=chosen, image_size_px=image_size_px)
-    reader = ShardReader(manifest, _cache_for(manifest, config), verify=True)
-    image = decode(reader, row)
-    if config.keeps_scale and min(image.shape[:2]) < image_size_px:
-        raise UserError(
-            f"sample {reader.key(row)!r} of {manifest.location} is {image.shape[1]}x"
-            f"{image.shape[0]} px, smaller than {image_size_px} px; "
-            "choose a smaller size or squash it"
-        )
-    return np.ascontiguousarray(
-        cv2.cvtColor(cut(image, image_size_px, chosen, 0.5, 0.5), cv2.COLOR_BGR2RGB)
-    )
+    alone = replace(manifest, samples=manifest.samples.slice(row, 1))  # the others cost nothing
+    if config.keeps_scale:
+        require_large_enough(alone, image_size_px)
+    reader = ShardReader(alone, _cache_for(manifest, config), verify=True)
+    window = cut(decode(reader, 0), image_size_px, chosen, 0.5, 0.5)
+    return np.ascontiguousarray(cv2.cvtColor(window, cv2.COLOR_BGR2RGB))
 
 
 def _cache_for(manifest: Manifest, config: BatchConfig) -> ShardCache | None:

@@ -4,9 +4,11 @@ import io
 import os
 import tarfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import boto3
 import cv2
 import numpy as np
 import pyarrow as pa
@@ -20,7 +22,9 @@ from pipeline.batches import (
     BatchStream,
     SampleMaker,
     SampleOrder,
+    clustered,
     load_sample,
+    reading,
     to_model,
     to_pixels,
 )
@@ -321,11 +325,25 @@ def test_closed_stream_leaves_no_thread(shards: str) -> None:
     assert threading.active_count() == before
 
 
-def test_ray_makes_the_same_batches_to_the_bit(shards: str, ray_local: None) -> None:
-    config = BatchConfig(shards=shards, **SMALL)
-    for rank in range(2):
-        place = {"rank": rank, "world_size": 2, "first_step": 1}
-        assert_same(take(replace(config, loader="ray"), 4, **place), take(config, 4, **place))
+def test_ray_makes_the_same_batches_to_the_bit(
+    shards: str, ray_local: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clustered, "STEPS_PER_DATASET", 3)  # four steps need a second dataset
+    config = BatchConfig(shards=shards, colour_jitter=0.05, **SMALL)
+    place = {"rank": 1, "world_size": 2, "first_step": 1}
+    assert_same(take(replace(config, loader="ray"), 4, **place), take(config, 4, **place))
+
+
+def test_ray_tells_of_a_damaged_sample_in_the_same_sentence(
+    pictures: list[bytes],
+    tmp_path: Path,
+    ray_local: None,
+) -> None:
+    path = Path(write_set(tmp_path, pictures[:3], per_shard=3)) / "shard-00000.tar"
+    os.truncate(path, 700)
+    config = BatchConfig(shards=str(tmp_path), loader="ray", **SMALL)
+    with pytest.raises(UserError, match=r"^sample 'p00\d' in shard .* is damaged: .* again$"):
+        take(config, 1)
 
 
 # Pixels
@@ -360,7 +378,7 @@ def test_images_smaller_than_the_crop_are_refused_before_anything_is_read(shards
     assert batch.image.shape == (8, 3, 100, 100)
     (batch,) = take(replace(config, crop="squash"), 1)
     assert batch.image.shape == (8, 3, 100, 100)
-    with pytest.raises(UserError, match="smaller than 100 px"):
+    with pytest.raises(UserError, match="'p000'.*smaller than the crop of 100 px;"):
         load_sample(read_manifest(shards), 0, 100)
 
 
@@ -472,3 +490,36 @@ def test_copy_with_another_checksum_is_never_kept(shards: str, tmp_path: Path) -
         ShardCache(str(tmp_path), 10**9).path(manifest.shard_location(0), wrong)
     assert not list(tmp_path.glob("*.tar"))
     assert not list(tmp_path.glob("_tmp-*"))
+
+
+def test_remote_shards_give_the_same_batches_from_one_download_per_node(
+    shards: str, tmp_path: Path, s3_server: dict[str, str]
+) -> None:
+    storage_client = boto3.client("s3")
+    storage_client.create_bucket(Bucket="photographs")
+    for path in Path(shards).iterdir():
+        storage_client.upload_file(str(path), "photographs", f"set/{path.name}")
+    config = BatchConfig(shards=shards, **SMALL)
+    remote = replace(config, shards="s3://photographs/set", cache_folder=str(tmp_path))
+    assert_same(take(remote, 3), take(config, 3))
+    kept = {path.name: path.stat().st_ino for path in tmp_path.glob("*.tar")}
+    assert len(kept) == 3
+    for record in read_manifest(shards).shards:
+        storage_client.delete_object(Bucket="photographs", Key=f"set/{record.name}")
+    assert_same(take(remote, 2, rank=1, world_size=2), take(config, 2, rank=1, world_size=2))
+    assert {path.name: path.stat().st_ino for path in tmp_path.glob("*.tar")} == kept
+
+
+def test_processes_that_want_a_shard_at_once_download_it_once(
+    shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = read_manifest(shards)
+    copies = []
+    copy = reading._copy
+    monkeypatch.setattr(reading, "_copy", lambda *a: copies.append(a) or copy(*a))
+    cache = ShardCache(str(tmp_path), 10**9)
+    location, record = manifest.shard_location(0), manifest.shards[0]
+    with ThreadPoolExecutor(8) as pool:  # a lock on a file opened anew holds between threads, too
+        paths = set(pool.map(lambda _: cache.path(location, record), range(8)))
+    assert len(paths) == 1
+    assert len(copies) == 1
