@@ -1,0 +1,256 @@
+"""What DeepFill is taught: two discounted L1, two critics, several critic updates per step."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from models.architecture import Batch, Objective, Prepare
+from models.deepfill.config import DeepFillConfig
+from models.deepfill.networks import Critics, Generator, Prediction, Scores
+from models.deepfill.terms import (
+    blend,
+    box_discount,
+    critic_loss,
+    distance_to_known,
+    generator_loss,
+    masked_gradient_penalty,
+    mean_over,
+    window_corners,
+    windows,
+)
+from models.holes import paste
+from models.losses import detached, frozen, update, weighted_l1
+
+
+def alone(network: nn.Module) -> nn.Module:
+    """Prepare a network for one device: return it as it is."""
+    return network
+
+
+class DeepFillObjective(Objective):
+    """Train DeepFill v1: several updates of both critics, then one of the generator."""
+
+    def __init__(self, config: DeepFillConfig, prepare: Prepare = alone) -> None:
+        """Build the generator, the critics and their optimizers.
+
+        Args:
+            config: the paper's numbers.
+            prepare: wraps each trained network and places it on its device.
+        """
+        self.config = config
+        generator, critics = Generator(config), Critics(config)
+        self.networks = {"generator": generator, "discriminator": critics}
+        self.prepared_generator = prepare(generator)
+        self.prepared_critics = prepare(critics)
+        self.optimizers = {
+            role: torch.optim.Adam(
+                network.parameters(), lr=config.learning_rate, betas=(config.beta1, config.beta2)
+            )
+            for role, network in self.networks.items()
+        }
+        device = next(generator.parameters()).device
+        self.box_discount = box_discount(config.local_size_px, config.discount_rate).to(device)
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """Update the critics several times, then the generator (Algorithm 1).
+
+        With ``critic_batches`` "fresh" the batch is cut into critic_updates + 1 equal slices:
+        one for each update of the critics and the last for the generator, as released. With
+        "shared" every update sees all of it.
+
+        Args:
+            batch: this worker's share of the global batch.
+
+        Returns:
+            "critic_whole", "critic_window" and, for WGAN-GP, their "penalty_..." (means over the
+            updates); "hole_coarse", "hole", "known_coarse", "known" and "adversarial". While
+            only the coarse network is trained, no term that names or asks a critic.
+
+        Raises:
+            ValueError: if the images have not the configured size, or cannot be cut equally.
+        """
+        self._require_size(batch)
+        *parts, own = self.divide(batch)
+        critic_losses: dict[str, Tensor] = {}
+        if batch.step >= self.config.coarse_steps:
+            critic_losses = self.update_critics(parts)
+
+        prediction: Prediction = self.prepared_generator(own.image, own.mask)
+        generator_losses = self.generator_losses(own, prediction)
+        update(self.optimizers["generator"], generator_losses)
+        return detached({**critic_losses, **generator_losses})
+
+    def divide(self, batch: Batch) -> list[Batch]:
+        """Return the batch of each critic update and, last, the generator's."""
+        count = self.config.critic_updates + 1
+        if self.config.critic_batches == "shared":
+            return [batch] * count
+        return divided(batch, count)
+
+    def update_critics(self, parts: list[Batch]) -> dict[str, Tensor]:
+        """Update both critics once on each part; return each term's mean."""
+        rounds = []
+        for turn, (part, composite) in enumerate(self.composites(parts)):
+            losses = self.critic_losses(part, composite, turn)
+            update(self.optimizers["discriminator"], losses)
+            rounds.append(detached(losses))
+        return {name: torch.stack([r[name] for r in rounds]).mean() for name in rounds[0]}
+
+    @torch.no_grad()
+    def composites(self, parts: list[Batch]) -> Iterator[tuple[Batch, Tensor]]:
+        """Yield each part with its holes filled; a part that comes again is filled only once."""
+        filled: Batch | None = None
+        for part in parts:
+            if part is not filled:
+                final = self.generator(part.image, part.mask).final
+                composite, filled = paste(final, part.image, part.mask), part
+            yield part, composite
+
+    def critic_losses(self, batch: Batch, composite: Tensor, turn: int) -> dict[str, Tensor]:
+        """Tell originals from composites, whole and in the window around the hole (Eq. 5).
+
+        Args:
+            batch: the originals and masks.
+            composite: [B, 3, H, W], without graph.
+            turn: which of the step's updates this is; it keys the random blends.
+        """
+        config, size = self.config, self.config.local_size_px
+        corners = window_corners(batch.mask, size)
+        whole = [batch.image, composite]
+        window = [windows(picture, corners, size) for picture in whole]
+        if config.gan == "wgan_gp":
+            whole.append(blend(whole[0], whole[1], fractions(batch, f"whole {turn}")))
+            window.append(blend(window[0], window[1], fractions(batch, f"window {turn}")))
+        # One pass judges all: there are no statistics over the batch.
+        scores: Scores = self.prepared_critics(torch.cat(whole), torch.cat(window))
+        judged_whole = scores.whole.chunk(len(whole))
+        judged_window = scores.window.chunk(len(window))
+        losses = {
+            "critic_whole": critic_loss(config.gan, judged_whole[0], judged_whole[1]),
+            "critic_window": critic_loss(config.gan, judged_window[0], judged_window[1]),
+        }
+        if config.gan == "wgan_gp":
+            weight = config.penalty_weight
+            slopes = torch.autograd.grad(
+                judged_whole[2].sum() + judged_window[2].sum(),
+                [whole[2], window[2]],
+                create_graph=True,
+            )
+            masks = batch.mask, windows(batch.mask, corners, size)
+            losses["penalty_whole"] = weight * masked_gradient_penalty(slopes[0], masks[0])
+            losses["penalty_window"] = weight * masked_gradient_penalty(slopes[1], masks[1])
+        return losses
+
+    def generator_losses(self, batch: Batch, prediction: Prediction) -> dict[str, Tensor]:
+        """Match the original, near the hole's rim above all; please the critics (Eq. 4)."""
+        config = self.config
+        errors = self.reconstruction_losses(batch, prediction)
+        if batch.step < config.coarse_steps:
+            # The second stage stays in the graph: DDP waits for a gradient of each parameter.
+            return {
+                name: loss if name.endswith("coarse") else 0.0 * loss
+                for name, loss in errors.items()
+            }
+        composite = paste(prediction.final, batch.image, batch.mask)
+        corners = window_corners(batch.mask, config.local_size_px)
+        window = windows(composite, corners, config.local_size_px)
+        with frozen(self.networks["discriminator"]) as critics:
+            scores: Scores = critics(composite, window)
+        fooled = generator_loss(config.gan, scores.whole) + generator_loss(
+            config.gan, scores.window
+        )
+        return {**errors, "adversarial": config.adversarial_weight * fooled}
+
+    def reconstruction_losses(self, batch: Batch, prediction: Prediction) -> dict[str, Tensor]:
+        """Return the L1 of both pictures, discounted in the hole and plain where known."""
+        config, known = self.config, 1.0 - batch.mask
+        hole = config.hole_weight
+        elsewhere = config.known_weight
+        coarse, final = prediction.coarse, prediction.final
+        return {
+            "hole_coarse": hole * config.coarse_factor * self.discounted_l1(batch, coarse),
+            "hole": hole * config.refined_factor * self.discounted_l1(batch, final),
+            "known_coarse": elsewhere
+            * config.coarse_factor
+            * mean_over((batch.image - coarse).abs(), known),
+            "known": elsewhere
+            * config.refined_factor
+            * mean_over((batch.image - final).abs(), known),
+        }
+
+    def discounted_l1(self, batch: Batch, picture: Tensor) -> Tensor:
+        """Return the spatially discounted L1 of one picture, a scalar (Sec. 3.3).
+
+        "box": the mean over the window, known rim included, of |error| * gamma^distance from
+        the window's border. "distance": the mean over the hole's pixels of |error| *
+        gamma^distance to the nearest known pixel.
+        """
+        size = self.config.local_size_px
+        if self.config.discount == "box":
+            corners = window_corners(batch.mask, size)
+            return weighted_l1(
+                windows(picture, corners, size),
+                windows(batch.image, corners, size),
+                self.box_discount,
+            )
+        distance = distance_to_known(batch.mask, limit=size // 2)
+        error = (picture - batch.image).abs() * self.config.discount_rate**distance
+        return mean_over(error, batch.mask)
+
+    def _require_size(self, batch: Batch) -> None:
+        size = self.config.image_size_px
+        height, width = batch.image.shape[-2:]
+        if (height, width) != (size, size):
+            raise ValueError(
+                f"the critics were made for images of image_size_px {size}, got {height} x {width}"
+            )
+
+
+def divided(batch: Batch, count: int) -> list[Batch]:
+    """Cut a batch into equal slices, in order.
+
+    Where workers hold every so many-th sample of a global batch, the slices of all workers
+    together are the slices of the global batch: their number changes nothing.
+
+    Raises:
+        ValueError: if the samples cannot be dealt out equally.
+    """
+    samples = batch.image.shape[0]
+    if samples % count:
+        raise ValueError(
+            f"each worker's batch is cut into {count} equal slices, one per update, "
+            f"which {samples} samples do not allow: choose a multiple of {count}"
+        )
+    size = samples // count
+    return [
+        replace(
+            batch,
+            image=batch.image[start : start + size],
+            mask=batch.mask[start : start + size],
+            keys=batch.keys[start : start + size],
+            mask_ids=batch.mask_ids[start : start + size],
+        )
+        for start in range(0, samples, size)
+    ]
+
+
+def fractions(batch: Batch, purpose: str) -> Tensor:
+    """Draw one number in [0, 1] per sample, [B]; the same whatever worker holds the sample.
+
+    It is keyed by purpose, step, sample and mask, whose identity names the run's seed; without
+    keys by the batch's own seed and the sample's place in it.
+    """
+    samples = range(batch.image.shape[0])
+    names = [f"{purpose}|{batch.step}|{_identity(batch, index)}" for index in samples]
+    digests = [hashlib.blake2b(name.encode(), digest_size=6).digest() for name in names]
+    numbers = [int.from_bytes(digest, "big") / 2**48 for digest in digests]
+    return torch.tensor(numbers, device=batch.image.device)
+
+
+def _identity(batch: Batch, index: int) -> str:
+    if not batch.keys:
+        return f"{batch.seed}|{index}"
+    return f"{batch.keys[index]}|{batch.mask_ids[index] if batch.mask_ids else ''}"
