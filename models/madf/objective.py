@@ -1,0 +1,216 @@
+"""What MADF is taught: to match the original in pixels and in features, picture by picture.
+
+There is no discriminator. All losses are computed in ImageNet's normalised colours, in which
+the networks work and VGG-16 was trained.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.architecture import Batch, Objective, Prepare
+from models.holes import paste
+from models.layers import at_least_float32
+from models.losses import detached, update, weighted_l1
+from models.madf.config import MADFConfig
+from models.madf.networks import Generator, NormalisedColours, Prediction
+from models.madf.partial import PartialUNet
+from models.vgg import load_features
+
+LAYERS = ("pool1", "pool2", "pool3")
+"""Of VGG-16."""
+
+
+def alone(network: nn.Module) -> nn.Module:
+    """Prepare a network for one device: return it as it is."""
+    return network
+
+
+def build_generator(config: MADFConfig) -> Generator | PartialUNet:
+    """Return the generator of the configuration's encoder."""
+    return PartialUNet(config) if config.encoder == "partial" else Generator(config)
+
+
+class Supervision(NamedTuple):
+    """Which of the K + 1 pictures each loss grades, coarse to fine."""
+
+    pixels: tuple[int, ...]
+    """Graded by L1."""
+    perceptual: tuple[int, ...]
+    """Graded by VGG-16's features; the pictures of ``style`` are among them."""
+    style: tuple[int, ...]
+    """Graded by the features' Gram matrices."""
+    variation: tuple[int, ...]
+    """Graded by the composite's total variation."""
+
+
+def supervision(config: MADFConfig) -> Supervision:
+    """Return which pictures are graded (Table III and Sec. III-E)."""
+    last = config.num_refinements
+    every, only = tuple(range(last + 1)), (last,)
+    if config.supervision == "same":
+        return Supervision(every, every, every, every)
+    if config.supervision == "none":
+        return Supervision(only, only, only, only)
+    style = only if config.style_target == "last" else (min(1, last),)
+    return Supervision(every, every[min(1, last) :], style, only)
+
+
+class Graded(NamedTuple):
+    """A step's pictures in normalised colours."""
+
+    image: Tensor
+    """The original, [B, 3, H, W]."""
+    hole: Tensor
+    """[B, 1, H, W], 1 in the hole, 0 where known, nothing between."""
+    outputs: tuple[Tensor, ...]
+    """Pictures, coarse to fine."""
+    composites: tuple[Tensor, ...]
+    """The same with the original's known pixels."""
+
+
+class MADFObjective(Objective):
+    """Train MADF: one update of the generator per batch."""
+
+    def __init__(self, config: MADFConfig, prepare: Prepare = alone) -> None:
+        """Build the generator, its optimizer and the perceptual network.
+
+        Args:
+            config: the paper's numbers; VGG-16's file is read now.
+            prepare: wraps the generator and places it on its device.
+
+        Raises:
+            ValueError: if VGG-16's weights are missing or not what they should be.
+        """
+        self.config = config
+        self.supervision = supervision(config)
+        self.perceptual: nn.Module = load_features(
+            16,
+            LAYERS,
+            config.perceptual_weights,
+            config.perceptual_sha256,
+            normalise_colours=False,
+        )
+        generator = build_generator(config)
+        self.networks = {"generator": generator}
+        self.prepared_generator = prepare(generator)
+        trained = [weight for weight in generator.parameters() if weight.requires_grad]
+        self.optimizers = {
+            "generator": torch.optim.Adam(
+                trained, lr=config.learning_rate, betas=(config.beta1, config.beta2)
+            )
+        }
+        device = next(generator.parameters()).device
+        self.perceptual.to(device)
+        self.colours = NormalisedColours().to(device)
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """Update the generator once by all losses together (Sec. III-E).
+
+        Args:
+            batch: this worker's share of the global batch.
+
+        Returns:
+            "known", "hole", "perceptual", "style" and "variation", weighted.
+        """
+        prediction: Prediction = self.prepared_generator(batch.image, batch.mask)
+        losses = self.losses(self.graded(batch, prediction.outputs))
+        update(self.optimizers["generator"], losses)
+        return detached(losses)
+
+    def graded(self, batch: Batch, outputs: tuple[Tensor, ...]) -> Graded:
+        """Bring a step's pictures together: original, outputs and composites."""
+        image, hole = self.colours(batch.image), (batch.mask != 0).to(batch.image.dtype)
+        composites = tuple(paste(output, image, hole) for output in outputs)
+        return Graded(image, hole, outputs, composites)
+
+    def losses(self, graded: Graded) -> dict[str, Tensor]:
+        """Return all losses of a step, weighted."""
+        return {
+            **self.pixel_losses(graded),
+            **self.feature_losses(graded),
+            **self.variation_losses(graded),
+        }
+
+    def pixel_losses(self, graded: Graded) -> dict[str, Tensor]:
+        """Match the original, the hole above all; means over all pixels, hole or not."""
+        config, known = self.config, 1.0 - graded.hole
+        outputs = [graded.outputs[index] for index in self.supervision.pixels]
+        inside = [weighted_l1(output, graded.image, graded.hole) for output in outputs]
+        outside = [weighted_l1(output, graded.image, known) for output in outputs]
+        return {
+            "known": config.known_weight * torch.stack(outside).sum(),
+            "hole": config.hole_weight * torch.stack(inside).sum(),
+        }
+
+    def feature_losses(self, graded: Graded) -> dict[str, Tensor]:
+        """Look like the original to VGG-16, where things are and in style.
+
+        The pictures pass in one batch, each followed by its composite; the original once.
+        """
+        config, plan = self.config, self.supervision
+        pairs = [
+            torch.stack([graded.outputs[index], graded.composites[index]])
+            for index in plan.perceptual
+        ]
+        count = graded.image.shape[0]
+        with torch.no_grad():
+            real = self.perceptual(graded.image)
+        seen = [
+            features.unflatten(0, (len(pairs), 2, count))
+            for features in self.perceptual(torch.cat(pairs).flatten(0, 1))
+        ]
+        styled = [plan.perceptual.index(index) for index in plan.style]
+        perceptual = [distance_of_pairs(drawn, of) for drawn, of in zip(seen, real, strict=True)]
+        style = [
+            distance_of_pairs(gram(drawn[styled]), gram(of))
+            for drawn, of in zip(seen, real, strict=True)
+        ]
+        return {
+            "perceptual": config.perceptual_weight * torch.stack(perceptual).sum(),
+            "style": config.style_weight * torch.stack(style).sum(),
+        }
+
+    def variation_losses(self, graded: Graded) -> dict[str, Tensor]:
+        """Keep composites smooth."""
+        terms = [total_variation(graded.composites[index]) for index in self.supervision.variation]
+        return {"variation": self.config.variation_weight * torch.stack(terms).sum()}
+
+
+def distance_of_pairs(drawn: Tensor, real: Tensor) -> Tensor:
+    """Return the sum over n pictures and their composites of mean(|drawn - real|).
+
+    Args:
+        drawn: [n, 2, B, ...].
+        real: [B, ...].
+    """
+    everything = torch.ones((), device=real.device)
+    return drawn.shape[0] * drawn.shape[1] * weighted_l1(drawn, real, everything)
+
+
+def gram(features: Tensor) -> Tensor:
+    """Return each picture's Gram matrix over C * H * W, at least float32.
+
+    Args:
+        features: [..., C, H, W].
+
+    Returns:
+        [..., C, C]: sums over up to 128^2 positions, which half precision does not hold.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        rows = at_least_float32(features).flatten(-2)
+        # Divided before the product, so that no sum is larger than the result.
+        scaled = rows / (rows.shape[-2] * rows.shape[-1])
+        return scaled @ rows.mT
+
+
+def total_variation(picture: Tensor) -> Tensor:
+    """Return mean(|difference of rows|) + mean(|difference of columns|) of [B, 3, H, W].
+
+    Each mean is over its own number of differences, hole or not (released).
+    """
+    picture = at_least_float32(picture)
+    down = picture[:, :, 1:] - picture[:, :, :-1]
+    across = picture[..., 1:] - picture[..., :-1]
+    return down.abs().mean() + across.abs().mean()

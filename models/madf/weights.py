@@ -1,0 +1,197 @@
+"""The authors' released checkpoints, name by name, to ours and back.
+
+A released file keeps the state dict of the whole training module under "model": the generator
+under "module.model." and the frozen VGG under "module.extractor.", which is set aside. The
+encoder's batch norms, which the authors declare and never run, are a role of their own, so that
+nothing is lost and the default generator need not carry them.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.madf.config import MADFConfig
+from models.madf.networks import Generator
+
+PREFIXES = ("module.", "model.")
+"""Of data parallelism and of the training module, in the order they are taken off."""
+PERCEPTUAL_PREFIX = "extractor."
+"""The frozen VGG inside a released checkpoint."""
+DEAD = "dead_norms"
+"""Role of the batch norms that are declared and never run."""
+DEAD_PREFIX = "encoder.dead_norms."
+
+State = dict[str, Tensor]
+Shapes = dict[str, tuple[int, ...]]
+
+
+def from_released(released: Mapping[str, Any]) -> dict[str, State]:
+    """Turn a released checkpoint into our state dicts, by role.
+
+    Args:
+        released: the checkpoint or its "model", with or without the prefixes.
+
+    Returns:
+        "generator", for :func:`configuration_of`, and "dead_norms", for the encoder's part of
+        that name if its configuration carries them.
+
+    Raises:
+        ValueError: if a tensor is missing, misshapen or left over; it is named.
+    """
+    theirs = bare(released)
+    config = configuration_of(theirs)
+    names, shapes = released_names(config), shapes_of(config)
+    _refuse_other_than({names[ours]: shape for ours, shape in shapes.items()}, theirs)
+    states: dict[str, State] = {"generator": {}, DEAD: {}}
+    for ours, name in names.items():
+        role = DEAD if ours.startswith(DEAD_PREFIX) else "generator"
+        states[role][ours.removeprefix(DEAD_PREFIX)] = theirs[name]
+    return states
+
+
+def to_released(states: Mapping[str, Mapping[str, Tensor]]) -> State:
+    """Turn our state dicts into a checkpoint that the authors' code reads, without prefixes.
+
+    Args:
+        states: "generator", with its dead norms or without. Without, "dead_norms" gives them; if
+            that is missing too they are written as they are initialised, which is what they stay.
+
+    Raises:
+        ValueError: if a tensor is missing, misshapen or left over; it is named.
+    """
+    if set(states) - {DEAD} != {"generator"}:
+        raise ValueError(f"expected the roles generator and {DEAD}, not {', '.join(states)}")
+    ours = dict(states["generator"])
+    ours.update({DEAD_PREFIX + name: tensor for name, tensor in states.get(DEAD, {}).items()})
+    levels = _count(ours, r"encoder\.masks\.\d+\.weight")
+    table = released_modules(levels, _count(ours, r"refinements\.\d+\.head\.weight"))
+    config = configuration_of({_renamed(name, table): tensor for name, tensor in ours.items()})
+    if not any(name.startswith(DEAD_PREFIX) for name in ours):
+        ours.update(_untouched_norms(config))
+    _refuse_other_than(shapes_of(config), ours)
+    return {theirs: ours[name] for name, theirs in released_names(config).items()}
+
+
+def configuration_of(released: Mapping[str, Any]) -> MADFConfig:
+    """Read off a released checkpoint which network it is: levels, widths and decoders.
+
+    Raises:
+        ValueError: if it has no generator of MADF.
+    """
+    theirs = bare(released)
+    num_refinements = _count(theirs, r"dec_ref\d+_1\.weight")
+    levels = _count(theirs, r"filter_gen_\d+\.conv\.0\.weight")
+    try:
+        norm_channels = (
+            theirs[f"dec_ref0_{levels}.bn.mlp_shared.0.weight"].shape[0]
+            if num_refinements
+            else MADFConfig.norm_channels
+        )
+        return MADFConfig(
+            num_refinements=num_refinements,
+            levels=levels,
+            channels=theirs["enc_up_1.0.weight"].shape[1],
+            mask_channels=theirs["filter_gen_1.conv.0.weight"].shape[0],
+            decoder_channels=theirs["enc_up_1.0.weight"].shape[0],
+            norm_channels=norm_channels,
+        )
+    except KeyError as error:
+        raise ValueError(
+            f"this is no released checkpoint of MADF: it has no tensor {error.args[0]}"
+        ) from error
+
+
+def bare(released: Mapping[str, Any]) -> State:
+    """Return the generator's tensors without prefixes, and without the frozen VGG.
+
+    Raises:
+        ValueError: if two tensors would then share a name.
+    """
+    state: State = {}
+    inner = released.get("model", released)
+    for key, tensor in inner.items():
+        name = key
+        for prefix in PREFIXES:
+            name = name.removeprefix(prefix)
+        if name in state:
+            raise ValueError(f"two tensors of the checkpoint are called {name}")
+        if not name.startswith(PERCEPTUAL_PREFIX):
+            state[name] = tensor
+    return state
+
+
+def released_modules(levels: int, num_refinements: int) -> dict[str, str]:
+    """Return the released name of each of our modules that holds tensors.
+
+    Their levels count from 1, the finest; our decoders' blocks from 0, the deepest.
+    """
+    table = {"recovery_head.rise": "deconv_1.0", "recovery_head.merge": "att_conv_1.conv.0"}
+    for level in range(1, levels + 1):
+        table[f"encoder.masks.{level - 1}"] = f"filter_gen_{level}.conv.0"
+        table[f"encoder.filters.{level - 1}.kernels"] = f"filter_gen_{level}.conv1.0"
+        table[f"encoder.lifts.{level - 1}"] = f"enc_up_{level}.0"
+        table[f"{DEAD_PREFIX}{level - 1}"] = f"enc_conv_{level}.bn"
+    for level in range(2, levels + 1):
+        table[f"recovery.{levels - level}.rise"] = f"deconv_{level}.0"
+        table[f"recovery.{levels - level}.norm"] = f"deconv_{level}.1"
+        table[f"recovery.{levels - level}.merge"] = f"att_conv_{level}.conv.0"
+        for index in range(num_refinements):
+            ours, theirs = f"refinements.{index}.blocks.{levels - level}", f"dec_ref{index}_{level}"
+            table[f"{ours}.rise"] = f"{theirs}.deconv"
+            table[f"{ours}.norm.norm"] = f"{theirs}.bn.batch_norm"
+            table[f"{ours}.norm.hidden"] = f"{theirs}.bn.mlp_shared.0"
+            table[f"{ours}.norm.gain"] = f"{theirs}.bn.mlp_scale"
+            table[f"{ours}.norm.shift"] = f"{theirs}.bn.mlp_bias"
+    for index in range(num_refinements):
+        table[f"refinements.{index}.head"] = f"dec_ref{index}_1"
+    return table
+
+
+def released_names(config: MADFConfig) -> dict[str, str]:
+    """Return the released name of every tensor of our generator with dead norms."""
+    table = released_modules(config.levels, config.num_refinements)
+    return {name: _renamed(name, table) for name in shapes_of(config)}
+
+
+def shapes_of(config: MADFConfig) -> Shapes:
+    """Return the shape of every tensor of our generator with dead norms."""
+    with torch.device("meta"):
+        state = Generator(replace(config, dead_norms=True)).state_dict()
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def _renamed(name: str, table: Mapping[str, str]) -> str:
+    """Return a tensor's released name, or its own if its module has none."""
+    module, _, leaf = name.rpartition(".")
+    return f"{table[module]}.{leaf}" if module in table else name
+
+
+def _untouched_norms(config: MADFConfig) -> State:
+    """Return the dead norms as they are initialised, by our names."""
+    norms = [nn.BatchNorm2d(width) for width in config.filter_widths]
+    return {
+        f"{DEAD_PREFIX}{index}.{name}": tensor
+        for index, norm in enumerate(norms)
+        for name, tensor in norm.state_dict().items()
+    }
+
+
+def _count(names: Iterable[str], pattern: str) -> int:
+    return sum(re.fullmatch(pattern, name) is not None for name in names)
+
+
+def _refuse_other_than(expected: Shapes, state: Mapping[str, Tensor]) -> None:
+    """Refuse a state that does not hold exactly the expected tensors."""
+    if missing := [name for name in expected if name not in state]:
+        raise ValueError(f"the generator lacks {len(missing)} tensors: {', '.join(missing)}")
+    if left := [name for name in state if name not in expected]:
+        raise ValueError(f"the generator has {len(left)} tensors too many: {', '.join(left)}")
+    for name, shape in expected.items():
+        if tuple(state[name].shape) != shape:
+            raise ValueError(
+                f"{name} should have the shape {shape}, not {tuple(state[name].shape)}"
+            )
