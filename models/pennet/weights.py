@@ -1,0 +1,156 @@
+"""The authors' released checkpoints, tensor by tensor, to ours and back.
+
+They keep the generator in one file, ``{"netG": ...}``, and the discriminator in another,
+``{"netD": ...}``. Only the full network was released; its ablations have other tensors.
+"""
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from models.pennet.config import LEVELS, PENNetConfig
+from models.pennet.networks import Discriminator, Generator
+
+State = dict[str, Tensor]
+
+RELEASED_NAMES = {"generator": "netG", "discriminator": "netD"}
+"""What the authors call each role."""
+
+
+def from_released(released: Mapping[str, Mapping[str, Tensor] | Tensor]) -> dict[str, State]:
+    """Turn a released checkpoint into our state dicts.
+
+    Args:
+        released: ``{"netG": ...}``, ``{"netD": ...}`` or both; or the tensors of one of them.
+
+    Returns:
+        The state dict of every role that is there, "generator" and "discriminator".
+
+    Raises:
+        ValueError: if a tensor is missing, misshapen or left over; it is named.
+    """
+    parts = _parts(released)
+    return {
+        role: _translated(
+            parts[theirs], _swapped(names(role)), _shapes(role, parts[theirs]), theirs
+        )
+        for role, theirs in RELEASED_NAMES.items()
+        if theirs in parts
+    }
+
+
+def to_released(states: Mapping[str, Mapping[str, Tensor]]) -> dict[str, State]:
+    """Turn our state dicts into what the authors' code reads; :func:`from_released` backwards.
+
+    Args:
+        states: by role, "generator", "discriminator" or both.
+
+    Raises:
+        ValueError: if a role is unknown, or a tensor is missing, misshapen or left over.
+    """
+    if unknown := sorted(set(states) - set(RELEASED_NAMES)):
+        raise ValueError(f"PEN-Net has a generator and a discriminator, no {unknown[0]!r}")
+    released = {}
+    for role, state in states.items():
+        theirs = {names(role)[name]: shape for name, shape in _shapes(role, state).items()}
+        released[RELEASED_NAMES[role]] = _translated(state, names(role), theirs, role)
+    return released
+
+
+def names(role: str) -> dict[str, str]:
+    """Return the released name of each of our tensors of a role."""
+    return _generator_names() if role == "generator" else _discriminator_names()
+
+
+def _generator_names() -> dict[str, str]:
+    modules = {f"encoder.{index}": f"dw_conv{index + 1:02}.0" for index in range(LEVELS + 1)}
+    for index, level in enumerate(range(LEVELS, 0, -1)):
+        modules[f"decoder.{index}"] = f"up_conv{level:02}.0"
+        modules[f"heads.{index}"] = f"torgb{level}.0"
+        if level < LEVELS:  # the deepest attention is not refined
+            for branch in range(4):
+                name = f"at_conv{level:02}.conv{branch:02}.0"
+                modules[f"fillers.{index}.refinement.{branch}"] = name
+    modules |= {"last": "decoder.0", "out": "decoder.2"}
+    return {
+        f"{ours}.{kind}": f"{theirs}.{kind}"
+        for ours, theirs in modules.items()
+        for kind in ("weight", "bias")
+    }
+
+
+def _discriminator_names() -> dict[str, str]:
+    ours_to_theirs = {"out.weight": "classifier.weight", "out.bias": "classifier.bias"}
+    for index in range(4):
+        for kind, theirs in (("weight", "orig"), ("u", "u"), ("v", "v")):
+            ours_to_theirs[f"convs.{index}.{kind}"] = f"encoder.{2 * index}.weight_{theirs}"
+    return ours_to_theirs
+
+
+def _parts(
+    released: Mapping[str, Mapping[str, Tensor] | Tensor],
+) -> dict[str, Mapping[str, Tensor]]:
+    """Return a checkpoint's networks by their released name, also if it is one of them bare."""
+    bare = {
+        "netG": "dw_conv01.0.weight" in released,
+        "netD": "classifier.weight" in released,
+    }
+    for theirs, found in bare.items():
+        if found:
+            return {theirs: cast(Mapping[str, Tensor], released)}
+    if unknown := sorted(set(released) - set(bare)):
+        raise ValueError(
+            f"a released checkpoint of PEN-Net holds 'netG' or 'netD', not {unknown[0]!r}"
+        )
+    if not released:
+        raise ValueError("a released checkpoint of PEN-Net holds 'netG' or 'netD'; this is empty")
+    return cast(dict[str, Mapping[str, Tensor]], dict(released))
+
+
+def _shapes(role: str, state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each of our tensors; the width is read off the first of ``state``."""
+    ours = "encoder.0.weight" if role == "generator" else "convs.0.weight"
+    first = next((state[name] for name in (ours, names(role)[ours]) if name in state), None)
+    if first is None or not first.shape:
+        raise ValueError(f"the {role} lacks {names(role)[ours]}, its first convolution")
+    with torch.device("meta"):
+        network: nn.Module
+        if role == "generator":
+            network = Generator(PENNetConfig(channels=first.shape[0]))
+        else:
+            network = Discriminator(PENNetConfig(discriminator_channels=first.shape[0]))
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+def _swapped(translation: Mapping[str, str]) -> dict[str, str]:
+    return {theirs: ours for ours, theirs in translation.items()}
+
+
+def _translated(
+    state: Mapping[str, Tensor],
+    translation: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, ...]],
+    network: str,
+) -> State:
+    """Return ``state`` under its new names, in the order of ``shapes``, which it must match.
+
+    Args:
+        state: tensors by old name.
+        translation: the new name of each old one.
+        shapes: by new name.
+        network: for messages.
+    """
+    if missing := [name for name in translation if name not in state]:
+        raise ValueError(f"{network} lacks {len(missing)} tensors, first {missing[0]}")
+    if left := [name for name in state if name not in translation]:
+        raise ValueError(f"{network} has {len(left)} tensors too many, first {left[0]}")
+    for old, new in translation.items():
+        if tuple(state[old].shape) != shapes[new]:
+            raise ValueError(
+                f"{network}: {old} should have the shape {shapes[new]}, "
+                f"not {tuple(state[old].shape)}"
+            )
+    old_names = _swapped(translation)
+    return {name: state[old_names[name]] for name in shapes}
