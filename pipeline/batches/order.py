@@ -64,6 +64,20 @@ class SampleOrder:
             self._enter_window(epoch, window)
         return epoch, int(self._rows[offset - self._starts[window]])
 
+    def position(self, epoch: int, row: int) -> int:
+        """Return when a row is seen in an epoch: the inverse of :meth:`at`.
+
+        Divided by the global batch size it is the step, and the remainder is the place in it.
+        """
+        if not 0 <= row < self.total:
+            raise IndexError(f"row {row} of a set of {self.total} samples")
+        self._enter_epoch(epoch)
+        shard = int(np.searchsorted(self.first_rows + self.counts, row, side="right"))
+        window = int(np.flatnonzero(self._shards == shard)[0]) // self.window_shards
+        self._enter_window(epoch, window)
+        place = int(np.flatnonzero(self._rows == row)[0])
+        return epoch * self.total + int(self._starts[window]) + place
+
     def _enter_epoch(self, epoch: int) -> None:
         shards = random_for("order of shards", self.seed, epoch).permutation(len(self.counts))
         self._epoch, self._shards = epoch, shards[self.counts[shards] > 0]

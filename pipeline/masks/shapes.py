@@ -209,12 +209,12 @@ def draw_irregular(
 
 
 def draw_outpaint(config: MaskConfig, random: np.random.Generator, height: int, width: int) -> Hole:
-    """Hide a border along one to four sides, each 1/8 to 3/8 of the frame deep."""
+    """Hide a border along one to four sides, each 1/16 to 3/8 of the frame deep."""
     del config
     hole = empty(height, width)
     sides = whole(random, 1, 15)  # one bit per side
     top, bottom, left, right = (
-        max(1, int(side * (1 + 2 * random.random()) / 8)) * (sides >> bit & 1)
+        max(1, int(side * (1 + 5 * random.random()) / 16)) * (sides >> bit & 1)
         for bit, side in enumerate((height, height, width, width))
     )
     hole[:top] = 1

@@ -162,6 +162,15 @@ def test_a_window_of_samples_comes_from_its_own_shards_only() -> None:
     )
 
 
+def test_position_of_a_sample_is_the_inverse_of_the_order() -> None:
+    order = SampleOrder((4, 0, 7, 3, 0, 5, 1), seed=6, window_shards=2)
+    for position in range(3 * 20):
+        epoch, row = SampleOrder((4, 0, 7, 3, 0, 5, 1), seed=6, window_shards=2).at(position)
+        assert order.position(epoch, row) == position
+    with pytest.raises(IndexError, match="row 20 of a set of 20"):
+        order.position(0, 20)
+
+
 def test_seed_changes_the_order() -> None:
     def epoch(seed: int) -> list[tuple[int, int]]:
         return SampleOrder((20, 20), seed, 2).batch(0, 40)

@@ -1,0 +1,134 @@
+import json
+import re
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from jobs import inspect_shards as job
+from models.architecture import load
+from pipeline import checkpoints
+from pipeline.batches import BatchConfig, BatchStream, to_pixels
+from pipeline.config import UserError, to_dict
+from pipeline.manifest import read_manifest
+from pipeline.masks import MaskConfig
+from pipeline.pictures import HOLE_COLOUR
+from pipeline.shards import ShardConfig, make_shards
+
+
+@pytest.fixture(scope="module")
+def shards(photographs: str, ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("shards")
+    (out / "originals").mkdir()
+    for path in Path(photographs).iterdir():
+        (out / "originals" / path.name).write_bytes(path.read_bytes())
+    (out / "originals" / "torn.jpg").write_bytes(b"not a picture")
+    config = ShardConfig(
+        source=str(out / "originals"),
+        out=str(out),
+        photographs_per_shard=3,
+        val_share=0,
+        test_share=0,
+        max_quarantined_share=0.5,
+    )
+    make_shards(config, report=lambda line: None)
+    return str(out / "train")
+
+
+@pytest.fixture(scope="module")
+def trained(shards: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, BatchConfig]:
+    """A checkpoint and the data settings it carries."""
+    data = BatchConfig(
+        shards="moved since",
+        image_size_px=32,
+        batch_size=6,
+        seed=5,
+        window_shards=2,
+        masks=MaskConfig(
+            recipe="box", max_hole_ratio=0.5, curriculum_steps=9, curriculum_start_ratio=0.1
+        ),
+    )
+    torch.manual_seed(0)
+    architecture = load("spn")
+    model = architecture.config.tiny()
+    location = str(tmp_path_factory.mktemp("run") / "step-000000009")
+    config = {"model": to_dict(model), "data": json.loads(json.dumps(to_dict(data)))}
+    checkpoints.export(location, architecture.generator(model), config, {"step": 9})
+    return location, data
+
+
+def inspect(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
+) -> str:
+    monkeypatch.setattr(sys, "argv", ["inspect_shards.py", *words])
+    job.main()
+    return capsys.readouterr().out
+
+
+def test_statistics_tell_what_the_set_holds(shards, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "sheet.png"
+    said = inspect(monkeypatch, capsys, "--shards", shards, "--out", str(out))
+    facts = {line[:14].strip(): line[15:] for line in said.splitlines()}
+    assert facts["set"] == shards
+    assert facts["samples"] == "8 of 8 originals, 8 jpg"
+    assert facts["shards"].startswith("3, ")
+    assert facts["height"] == "96 to 96 (median 96) px"
+    assert facts["width"] == "128 to 128 (median 128) px"
+    assert facts["quarantined"] == "1"
+    assert "1 x not an image of a known format" in said
+    shares = [float(share) for share in re.findall(r"([0-9.]+) %", said)]
+    assert len(shares) == 7
+    assert sum(shares) == pytest.approx(100, abs=0.5)
+    assert facts["sheet"] == str(out)
+
+
+def test_sheet_shows_every_sample_beside_its_masked_self(shards, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "sheet.png"
+    words = ["--shards", shards, "--num-samples", "6", "--out", str(out)]
+    inspect(monkeypatch, capsys, *words, "--data.masks.recipe", "centre")
+    sheet = cv2.imread(str(out))[..., ::-1]
+    painted = (sheet == HOLE_COLOUR).all(axis=-1)
+    assert painted.sum() == 6 * 64 * 64
+    columns = np.flatnonzero(painted.any(axis=0))
+    assert len(columns) == 4 * 64
+
+
+def test_sample_is_shown_exactly_as_training_saw_it(shards, trained, tmp_path, monkeypatch, capsys):
+    location, data = trained
+    manifest = read_manifest(shards)
+    shown = {}
+    sheet = job.sheet
+    monkeypatch.setattr(job, "sheet", lambda samples: shown.update(s=samples[0]) or sheet(samples))
+    place = {"shards": shards, **{k: v for k, v in vars(data).items() if k != "shards"}}
+    with BatchStream(BatchConfig(**place)) as stream:
+        batches = [next(stream) for _ in range(3)]  # 18 samples: epochs 0, 1 and some of 2
+    key = batches[2].keys[0]
+    said = inspect(
+        monkeypatch, capsys,
+        "--shards", shards, "--run", location, "--sample", key, "--epoch", "1",
+        "--out", str(tmp_path / "one.png"),
+    )  # fmt: skip
+    facts = {line[:14].strip(): line[15:] for line in said.splitlines()}
+    assert facts["seen"] == "epoch 1, step 2, place 0 in the global batch"
+    assert facts["mask"] == batches[2].mask_ids[0]
+    assert facts["sample"].startswith(key)
+    assert facts["SHA-256"] == manifest.row(job.row_of(manifest, key))["sha256"]
+    np.testing.assert_array_equal(shown["s"].pixels, to_pixels(batches[2].image)[0])
+    np.testing.assert_array_equal(shown["s"].hole, batches[2].mask[0, 0].numpy())
+
+
+def test_what_cannot_be_shown_is_refused(shards, trained, tmp_path, monkeypatch, capsys):
+    out = ["--out", str(tmp_path / "sheet.png")]
+    with pytest.raises(UserError, match="holds no sample with key 'nobody'; its keys look like"):
+        inspect(monkeypatch, capsys, "--shards", shards, "--sample", "nobody", *out)
+    with pytest.raises(UserError, match="no finished shard set"):
+        inspect(monkeypatch, capsys, "--shards", str(tmp_path), *out)
+    words = ["--data.crop", "centre", "--data.image-size-px", "100"]
+    with pytest.raises(UserError, match="smaller than the crop of 100 px"):
+        inspect(monkeypatch, capsys, "--shards", shards, *words, *out)
+    with pytest.raises(UserError, match="num_samples must be at least 1"):
+        job.InspectConfig(shards=shards, num_samples=0)
+    assert not list(tmp_path.iterdir())
