@@ -1,5 +1,7 @@
 """Blocks that at least two papers use: full precision where it counts, spectral normalisation."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,17 +21,41 @@ def at_least_float32(features: Tensor) -> Tensor:
 def normalise_each(features: Tensor, epsilon: float = 1e-5) -> Tensor:
     """Bring every channel of every image to mean 0 and variance 1 (instance normalisation).
 
+    Unlike ``instance_norm`` it keeps the memory format, and nothing but its result for the
+    backward pass, which whatever modulates the result keeps anyway.
+
     Args:
-        features: [B, C, H, W]; the memory format is kept, which ``instance_norm`` does not.
+        features: [B, C, H, W]; statistics are taken in float32 at least.
         epsilon: added to the biased variance.
 
     Returns:
-        The same shape, at least float32.
+        The same shape and type.
     """
-    features = at_least_float32(features)
-    variance, mean = torch.var_mean(features, dim=(2, 3), correction=0, keepdim=True)
-    normalised: Tensor = (features - mean) * torch.rsqrt(variance + epsilon)
+    normalised: Tensor = _Normalise.apply(features, epsilon)  # type: ignore[no-untyped-call]
     return normalised
+
+
+class _Normalise(torch.autograd.Function):
+    """Instance normalisation whose gradient is written in terms of its result."""
+
+    @staticmethod
+    def forward(context: Any, features: Tensor, epsilon: float) -> Tensor:
+        full = at_least_float32(features)
+        variance, mean = torch.var_mean(full, dim=(2, 3), correction=0, keepdim=True)
+        scale = torch.rsqrt(variance + epsilon)
+        normalised = ((full - mean) * scale).to(features.dtype)
+        context.save_for_backward(normalised, scale)
+        return normalised
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Take mean and correlation with the result out of the gradient, then scale."""
+        normalised, scale = context.saved_tensors
+        full, gradient = at_least_float32(normalised), at_least_float32(gradient)
+        mean = gradient.mean(dim=(2, 3), keepdim=True)
+        correlation = (gradient * full).mean(dim=(2, 3), keepdim=True)
+        out = (gradient - mean - full * correlation) * scale
+        return out.to(normalised.dtype), None
 
 
 class SpectralConv2d(nn.Conv2d):

@@ -7,7 +7,11 @@ the hole under the guidance of that pyramid, through SPADE.
 
 We follow the authors' released code wherever it differs from the paper's text, because only it
 gives the published parameter counts: dense blocks in the prior learner, region normalisation in
-the image encoder, SPADE with 1 + gain, hole_emphasis 2 where the paper says 4.
+the image encoder, SPADE with 1 + gain, hole_emphasis 2 where the paper says 4. Loss forms that
+differ have a field each (``hole_emphasis``, ``perceptual_layer_weights``, ``diversity_form``,
+``latent_form``). Two rows of the ablations are defined by no release, so their layers are ours:
+``prior_levels=2`` rises the last level as SPL does, ``fusion="concat"`` concatenates every prior
+once and normalises without modulation.
 
 Where we differ from the code, and why:
 
@@ -17,6 +21,11 @@ Where we differ from the code, and why:
 - Originals and predictions pass the discriminator together, so that its spectral norms take one
   power iteration there instead of two.
 - The teacher sees the image doubled bilinearly instead of a second, larger copy of the original.
+- A latent's deviation is at least 0.001, so that its divergence stays finite; and the generator
+  draws the latent's mean unless it is given noise, so that serving repeats itself.
+- A layer of VGG-19 in which the hole has vanished is left out of the diversity loss, where the
+  code divides by zero. That loss inverts a sum over this worker's share of the batch, as the
+  code does, so it is the one term that depends on the number of workers.
 - From ``prior_stop_step`` on the teacher is not asked any more; the heads get gradients of zero.
 - Schedules count steps, not epochs.
 """

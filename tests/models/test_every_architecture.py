@@ -267,6 +267,31 @@ def test_a_step_under_bfloat16_autocast_is_finite(name: str) -> None:
     assert all(value.isfinite().all() for value in parameters_of(objective).values())
 
 
+# PyTorch's own tracer instantiates autograd functions, and warns of it.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@every_architecture
+@torch.no_grad()
+def test_the_generator_compiles_in_one_graph(name: str) -> None:
+    paper, config = tiny(name)
+    batch = batch_of(config)
+    generator = drawing(paper, config)
+    torch.compiler.reset()
+    compiled = torch.compile(generator, backend="eager", fullgraph=True)
+    drawn = generator(batch.image, batch.mask).final
+    torch.testing.assert_close(compiled(batch.image, batch.mask).final, drawn)
+
+
+@every_architecture
+@torch.no_grad()
+def test_the_generator_exports_as_one_program(name: str) -> None:
+    paper, config = tiny(name)
+    batch = batch_of(config)
+    generator = drawing(paper, config)
+    program = torch.export.export(generator, (batch.image, batch.mask))
+    drawn = generator(batch.image, batch.mask).final
+    torch.testing.assert_close(program.module()(batch.image, batch.mask).final, drawn)
+
+
 def test_an_unknown_architecture_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(ValueError, match="spn"):
         architecture.load("nonesuch")
