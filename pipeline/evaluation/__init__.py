@@ -1,6 +1,7 @@
 """A checkpoint and test shards -> scores by hole ratio.
 
-``config`` says what to evaluate, ``pairs`` which images meet which masks, ``scorer`` fills and
+``config`` says what to evaluate, ``protocols`` how the papers did, ``published`` what they found,
+``measures`` what is measured, ``pairs`` which images meet which masks, ``scorer`` fills and
 measures them in an actor, ``scores`` averages the rows, ``result`` is what is kept of it, ``page``
 shows it to a person, and ``launch`` spreads the work over the cluster.
 
@@ -9,18 +10,22 @@ rounded to 8 bits, the known pixels are put back exactly, and that composite is 
 the 8-bit original. Nothing is measured before rounding, as people see, save and publish 8 bits.
 """
 
-from pipeline.evaluation.config import EvaluationConfig, Group
+from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.launch import evaluate, prepare
+from pipeline.evaluation.measures import METRICS, Metric
 from pipeline.evaluation.page import terminal_tables, verdict
+from pipeline.evaluation.protocols import PROTOCOLS, Group, Protocol
 from pipeline.evaluation.result import Evaluation, load_evaluation
-from pipeline.evaluation.scores import METRICS, Metric, Score
+from pipeline.evaluation.scores import Score
 
 __all__ = [
     "METRICS",
+    "PROTOCOLS",
     "Evaluation",
     "EvaluationConfig",
     "Group",
     "Metric",
+    "Protocol",
     "Score",
     "evaluate",
     "load_evaluation",

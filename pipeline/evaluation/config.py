@@ -1,22 +1,21 @@
 """What to evaluate, on which pairs, with how many hands."""
 
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, field, fields, replace
 
 from pipeline.baselines import load_baseline
 from pipeline.config import UserError
+from pipeline.evaluation.measures import Metric, chosen_metrics
+from pipeline.evaluation.networks import OF_NETWORKS
+from pipeline.evaluation.protocols import (
+    Crop,
+    Group,
+    Protocol,
+    load_protocol,
+    range_name,
+    ratio_groups,
+    with_mask_files,
+)
 from pipeline.masks import HOLE_RATIO_BUCKETS, MaskConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """A column of the table: the pairs whose masks one configuration draws."""
-
-    name: str
-    """As tables show it: "0.1-0.2" means hole ratios above 0.1, up to 0.2."""
-    masks: MaskConfig
-    in_all: bool = True
-    """Whether its pairs count in the column "all"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +28,8 @@ class EvaluationConfig:
     """The test set: a folder or s3:// prefix that ``jobs/make_shards.py`` has written."""
     out: str = "runs/evaluation"
     """Folder or s3:// prefix for rows, pairs, scores and pictures."""
+    protocol: str = ""
+    """A paper's way of measuring, such as "madf-places2"; it decides masks, size and metrics."""
     masks: MaskConfig = field(default_factory=MaskConfig)
     """The recipe of the holes; its range of hole ratios counts only without buckets."""
     buckets: tuple[tuple[float, float], ...] = HOLE_RATIO_BUCKETS
@@ -39,11 +40,15 @@ class EvaluationConfig:
     """Take the first so many images of the test set only; all if None."""
     image_size_px: int | None = None
     """Side of the square every image becomes; the checkpoint's training size if None."""
-    crop: Literal["centre", "centre_square", "squash"] = "centre"
+    crop: Crop = "centre"
     """How it becomes square: a window of that size from the middle, the largest square in the
     middle resized, or all of it resized without regard to its shape."""
     baselines: tuple[str, ...] = ("mean-fill", "telea", "navier-stokes")
     """What the network is compared with, on the same pairs."""
+    metrics: tuple[str, ...] = ()
+    """Further metrics by name, such as "grey_l1" or "ms_ssim", beside those always measured."""
+    samples: int = 1
+    """Pictures drawn per pair, for networks that draw at random: the one of highest PSNR counts."""
     examples: int = 6
     """Pairs drawn in the grid of pictures."""
     batch_size: int = 8
@@ -59,8 +64,7 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be evaluated; each bucket's masks are checked as well."""
-        counts = ("pairs_per_image", "batch_size", "num_actors", "cpus_per_actor", "examples")
-        for name in counts:
+        for name in _AT_LEAST_ONE:
             _require(getattr(self, name) >= 1, f"{name} must be at least 1: {getattr(self, name)}")
         for name in ("num_images", "image_size_px"):
             value = getattr(self, name)
@@ -74,22 +78,63 @@ class EvaluationConfig:
             load_baseline(name)
         if self.masks.curriculum_steps:
             raise UserError("evaluation: masks.curriculum_steps must be 0; nothing is trained here")
-        assert self.groups
+        if self.protocol:
+            self._check_protocol()
+        assert self.setting.groups
+        assert self.measured
+
+    @property
+    def setting(self) -> Protocol:
+        """The protocol, or one made of the fields that stand in its place."""
+        if self.protocol:
+            return self._published_setting(load_protocol(self.protocol))
+        own = Group(name=range_name(self.masks), masks=self.masks)
+        return Protocol(
+            name="",
+            paper="",
+            about="",
+            differs="",
+            groups=ratio_groups(self.masks, self.buckets) or (own,),
+            metrics=self.metrics,
+            image_size_px=self.image_size_px,
+            crop=self.crop,
+            samples=self.samples,
+        )
 
     @property
     def groups(self) -> tuple[Group, ...]:
         """The columns of the table, in order."""
-        if not self.buckets:
-            return (Group(name=_range(self.masks), masks=self.masks),)
-        masks = [
-            replace(self.masks, min_hole_ratio=low, max_hole_ratio=high)
-            for low, high in self.buckets
-        ]
-        return tuple(Group(name=_range(config), masks=config) for config in masks)
+        return self.setting.groups
+
+    @property
+    def measured(self) -> tuple[Metric, ...]:
+        """What is measured on every composite."""
+        return chosen_metrics([n for n in self.setting.metrics if n not in OF_NETWORKS])
+
+    def _published_setting(self, protocol: Protocol) -> Protocol:
+        if not self.masks.folder:
+            return protocol
+        folder, white_is_hole = self.masks.folder, self.masks.white_is_hole
+        groups = [with_mask_files(group, folder, white_is_hole) for group in protocol.groups]
+        return replace(protocol, groups=tuple(groups))
+
+    def _check_protocol(self) -> None:
+        """A protocol decides these fields: a value given beside it would silently be ignored."""
+        files = MaskConfig(folder=self.masks.folder, white_is_hole=self.masks.white_is_hole)
+        _require(self.masks == files, "of masks, only folder and white_is_hole go with a protocol")
+        for one in fields(self):
+            if one.name in _DECIDED and getattr(self, one.name) != one.default:
+                raise UserError(
+                    f"the protocol {self.protocol} decides {one.name}; leave it out, or leave out "
+                    "the protocol"
+                )
 
 
-def _range(masks: MaskConfig) -> str:
-    return f"{masks.min_hole_ratio:g}-{masks.max_hole_ratio:g}"
+_AT_LEAST_ONE = (
+    *("pairs_per_image", "batch_size", "num_actors", "cpus_per_actor"),
+    *("examples", "samples"),
+)
+_DECIDED = ("buckets", "image_size_px", "crop", "metrics", "samples")
 
 
 def _require(condition: bool, sentence: str) -> None:

@@ -6,16 +6,27 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
+import torch
 
+from models.architecture import ModelConfig, load
 from pipeline import checkpoints, storage
-from pipeline.config import UserError, to_dict
+from pipeline.config import UserError, from_dict, to_dict
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.page import write_pages
 from pipeline.evaluation.pairs import Pairs
 from pipeline.evaluation.result import FORMAT, SCORES, Evaluation, finished, save_evaluation
-from pipeline.evaluation.scorer import GRID, STAGES, Scorer, part_location, read_table, write_table
+from pipeline.evaluation.scorer import (
+    GRID,
+    STAGES,
+    DrawsAtRandom,
+    Scorer,
+    part_location,
+    read_table,
+    write_table,
+)
 from pipeline.evaluation.scores import average
 from pipeline.manifest import read_manifest
 from pipeline.tracking import duration
@@ -58,10 +69,14 @@ def prepare(config: EvaluationConfig) -> Plan:
         "architecture": str(values["model"]["architecture"]),
         "step": int(checkpoints.read_state(found)["step"]),
     }
-    pairs = Pairs(config, manifest, config.image_size_px or int(values["data"]["image_size_px"]))
+    _require_samples(config, values["model"])
+    side = config.setting.image_size_px or int(values["data"]["image_size_px"])
+    _require_measurable(config, side)
+    pairs = Pairs(config, manifest, side)
     identity = {
         "format": FORMAT,
         "settings": {k: v for k, v in to_dict(config).items() if k not in NO_MATTER},
+        "setting": to_dict(config.setting),
         "image_size_px": pairs.image_size_px,
         "checkpoint": checkpoint["digest"],
         "data": manifest.digest,
@@ -94,6 +109,29 @@ def evaluate(config: EvaluationConfig, report: Log = print) -> Evaluation:
     pairs, took = len(plan.pairs), duration(time.monotonic() - start)
     report(f"scored {len(evaluation.methods)} methods on {pairs} pairs in {took}")
     return evaluation
+
+
+def _require_samples(config: EvaluationConfig, values: dict[str, Any]) -> None:
+    if config.setting.samples == 1:
+        return
+    model = from_dict(ModelConfig, values, "model")
+    with torch.device("meta"):  # The class is all that is asked about: nothing is allocated.
+        generator = load(model.architecture).generator(model)
+    if not isinstance(generator, DrawsAtRandom):
+        raise UserError(
+            f"{model.architecture} as configured draws one picture per pair, not "
+            f"{config.setting.samples}; evaluate it with --samples 1 and without a protocol of "
+            "several samples"
+        )
+
+
+def _require_measurable(config: EvaluationConfig, side: int) -> None:
+    for metric in config.measured:
+        if side < metric.least_side_px:
+            raise UserError(
+                f"{metric.title} ({metric.name}) is not defined below {metric.least_side_px} px, "
+                f"the images are {side} px; leave it out or give a larger --image-size-px"
+            )
 
 
 def _placed(config: EvaluationConfig, checkpoint: str, shards: str) -> EvaluationConfig:
@@ -198,7 +236,9 @@ def _assemble(plan: Plan, cost: dict[str, float]) -> Evaluation:
         settings=to_dict(plan.config),
         checkpoint=plan.checkpoint,
         data=_data(plan, tables["pairs"]),
-        scores=average(tables["rows"], plan.config.groups, methods, plan.config.seed),
+        scores=average(
+            tables["rows"], plan.config.groups, methods, plan.config.seed, plan.config.measured
+        ),
         cost=cost,
     )
     write_pages(evaluation)

@@ -7,8 +7,12 @@ from markupsafe import Markup
 from pipeline import storage
 from pipeline.config import flatten, from_dict
 from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.measures import FURTHER, METRICS, Metric, chosen_metrics
+from pipeline.evaluation.networks import NOT_GIVEN, OF_NETWORKS
+from pipeline.evaluation.protocols import load_protocol
+from pipeline.evaluation.published import PUBLISHED, Published
 from pipeline.evaluation.result import Evaluation
-from pipeline.evaluation.scores import ALL, METRICS, Metric, Score
+from pipeline.evaluation.scores import ALL, Score
 from pipeline.report import (
     Section,
     Series,
@@ -23,6 +27,7 @@ from pipeline.report import (
     table,
     write_report,
 )
+from pipeline.report.page import Cell
 from pipeline.tracking import duration
 
 Table = tuple[list[str], list[list[str]]]
@@ -51,6 +56,7 @@ def write_pages(evaluation: Evaluation) -> None:
         Section(title="Scores", body=_overall_section(evaluation)),
         Section(title="Pictures", body=picture(grid, "Examples: each row is one pair.")),
         Section(title="By hole ratio", body=_ratio_section(evaluation)),
+        *_published_sections(evaluation),
         Section(title="How it was measured", body=paragraphs(*IN_WORDS)),
         Section(title="Lineage", body=facts(_lineage(evaluation))),
     ]
@@ -61,8 +67,8 @@ def write_pages(evaluation: Evaluation) -> None:
 def overall(evaluation: Evaluation) -> Table:
     """Return every metric over all pairs, a column for each method."""
     rows = [
-        [_heading(metric), *(_figure(metric, scores[metric.name]) for scores in _all(evaluation))]
-        for metric in METRICS
+        [metric.heading, *(_figure(metric, scores[metric.name]) for scores in _all(evaluation))]
+        for metric in evaluation.metrics
     ]
     first, *_ = METRICS
     counts = ["pairs", *(str(scores[first.name].n) for scores in _all(evaluation))]
@@ -71,7 +77,7 @@ def overall(evaluation: Evaluation) -> Table:
 
 def by_group(evaluation: Evaluation, metric: Metric) -> Table:
     """Return one metric of every method, group by group, and the pairs in each."""
-    headers = [_heading(metric), *evaluation.groups]
+    headers = [metric.heading, *evaluation.groups]
     rows = [
         [method, *(_figure(metric, found[group][metric.name]) for group in evaluation.groups)]
         for method, found in evaluation.scores.items()
@@ -112,7 +118,7 @@ def _all(evaluation: Evaluation) -> list[dict[str, Score]]:
 def _overall_section(evaluation: Evaluation) -> Markup:
     headers, rows = overall(evaluation)
     strong = []
-    for line, metric in enumerate(METRICS):
+    for line, metric in enumerate(evaluation.metrics):
         means = [scores[metric.name].mean for scores in _all(evaluation)]
         strong.append((line, 1 + _best(means, metric)))
     data = evaluation.data
@@ -124,18 +130,70 @@ def _overall_section(evaluation: Evaluation) -> Markup:
 
 def _ratio_section(evaluation: Evaluation) -> Markup:
     tables = []
-    for metric in METRICS:
+    for metric in evaluation.metrics:
         headers, rows = by_group(evaluation, metric)
         strong = []
         for column, group in enumerate(evaluation.groups, start=1):
             means = [found[group][metric.name].mean for found in evaluation.scores.values()]
             strong.append((_best(means, metric), column))
-        tables.append(
-            table(headers, rows, f"{_heading(metric)}: {metric.better} is better", strong)
-        )
-    shown = [metric for metric in METRICS if metric.name in ("hole_psnr", "hole_ssim", "hole_l1")]
+        tables.append(table(headers, rows, f"{metric.heading}: {metric.better} is better", strong))
+    shown = [
+        metric
+        for metric in evaluation.metrics
+        if metric.name in ("hole_psnr", "hole_ssim", "hole_l1")
+    ]
     curves = beside(*(_curve(evaluation, metric) for metric in shown))
     return stack(curves, *tables) if len(evaluation.groups) > 2 else stack(*tables)
+
+
+def _published_sections(evaluation: Evaluation) -> list[Section]:
+    """Return the protocol's table with the paper's figures below ours, or nothing without one."""
+    name = str(evaluation.settings.get("protocol", ""))
+    if not name:
+        return []
+    protocol = load_protocol(name)
+    tables = []
+    for metric in protocol.metrics:
+        ours = _measured_rows(evaluation, metric)
+        theirs = [_published_row(one, metric, evaluation.groups) for one in PUBLISHED[name]]
+        theirs = [row for row in theirs if any(row[2:])]
+        headers = [metric_heading(metric), "from", *evaluation.groups]
+        quoted = range(len(ours), len(ours) + len(theirs))
+        tables.append(table(headers, [*ours, *theirs], quoted=quoted))
+    words = paragraphs(
+        f"{protocol.paper}. {protocol.about}",
+        f"Where this evaluation differs: {protocol.differs}",
+        "Slanted rows are the figures that papers print, of their images, masks and networks; "
+        "only upright rows were measured here.",
+    )
+    return [Section(title=f"Beside the papers: {name}", body=stack(words, *tables))]
+
+
+def metric_heading(name: str) -> str:
+    """Return the heading of a metric of pairs, or of one that is a network's judgement."""
+    if name in OF_NETWORKS:
+        return OF_NETWORKS[name].title
+    return chosen_metrics([name])[-1].heading if name in FURTHER else _usual(name).heading
+
+
+def _usual(name: str) -> Metric:
+    return next(metric for metric in METRICS if metric.name == name)
+
+
+def _measured_rows(evaluation: Evaluation, name: str) -> list[list[Cell]]:
+    rows: list[list[Cell]] = []
+    for method, found in evaluation.scores.items():
+        cells: list[Cell] = [NOT_GIVEN, *[None] * (len(evaluation.groups) - 1)]
+        if name not in OF_NETWORKS:
+            metric = next(metric for metric in evaluation.metrics if metric.name == name)
+            cells = [_figure(metric, found[group][name]) for group in evaluation.groups]
+        rows.append([method, "measured here", *cells])
+    return rows
+
+
+def _published_row(one: Published, metric: str, groups: Sequence[str]) -> list[Cell]:
+    values = one.values.get(metric, {})
+    return [one.system, one.source, *(values.get(group) for group in groups)]
 
 
 def _curve(evaluation: Evaluation, metric: Metric) -> Markup:
@@ -156,7 +214,7 @@ def _curve(evaluation: Evaluation, metric: Metric) -> Markup:
                 high=[t * metric.scale for t in tops] if method == evaluation.network else (),
             )
         )
-    return curve(lines, "hole ratio", metric.unit or metric.title, title=_heading(metric))
+    return curve(lines, "hole ratio", metric.unit or metric.title, title=metric.heading)
 
 
 def _lineage(evaluation: Evaluation) -> dict[str, object]:
@@ -190,14 +248,10 @@ def _spreadsheet(evaluation: Evaluation) -> str:
 
 def _markdown(evaluation: Evaluation) -> str:
     parts = [verdict(evaluation), format_table(*overall(evaluation))]
-    for metric in METRICS:
-        parts.append(f"## {_heading(metric)}: {metric.better} is better")
+    for metric in evaluation.metrics:
+        parts.append(f"## {metric.heading}: {metric.better} is better")
         parts.append(format_table(*by_group(evaluation, metric)))
     return "\n\n".join(part.rstrip("\n") for part in [*parts, *IN_WORDS]) + "\n"
-
-
-def _heading(metric: Metric) -> str:
-    return f"{metric.title} ({metric.unit})" if metric.unit else metric.title
 
 
 def _figure(metric: Metric, score: Score) -> str:

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from pipeline.batches import load_sample
 from pipeline.config import UserError
-from pipeline.evaluation.config import EvaluationConfig, Group
+from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.protocols import Group
 from pipeline.manifest import Manifest
 from pipeline.masks import Mask, draw_mask
 from pipeline.pictures import Pixels
@@ -49,7 +50,7 @@ class Pairs:
         self.repeats = config.pairs_per_image
         self.images = min(len(manifest), config.num_images or len(manifest))
         self.image_size_px = image_size_px
-        self.crop = config.crop
+        self.crop = config.setting.crop
         self.seed = config.seed
         least = -(-len(self) // MOST_PARTS)
         self.pairs_per_part = -(-least // config.batch_size) * config.batch_size

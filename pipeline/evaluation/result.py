@@ -6,7 +6,8 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.config import UserError
-from pipeline.evaluation.scores import ALL, METRICS, Score, Scores
+from pipeline.evaluation.measures import Metric, chosen_metrics
+from pipeline.evaluation.scores import ALL, Score, Scores
 
 SCORES = "scores.json"
 FORMAT = 1
@@ -47,6 +48,11 @@ class Evaluation:
         return list(self.scores[self.network])
 
     @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What was measured, in the order of the tables."""
+        return chosen_metrics(list(self.scores[self.network][ALL]))
+
+    @property
     def summary(self) -> dict[str, float]:
         """The network's mean of every metric over all pairs: what a gate or a search reads."""
         return {name: score.mean for name, score in self.scores[self.network][ALL].items()}
@@ -79,7 +85,7 @@ def save_evaluation(evaluation: Evaluation) -> None:
         "checkpoint": evaluation.checkpoint,
         "data": evaluation.data,
         "settings": evaluation.settings,
-        "metrics": {metric.name: asdict(metric) for metric in METRICS},
+        "metrics": {metric.name: asdict(metric) for metric in evaluation.metrics},
         "cost": evaluation.cost,
         "scores": {
             method: {

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -12,25 +12,39 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from models.architecture import fill
+from models.architecture import Prediction, fill
+from models.holes import crop_to, pad_to_multiple
 from pipeline import storage
 from pipeline.baselines import load_baseline
 from pipeline.batches import to_model, to_pixels
 from pipeline.checkpoints import load_generator
 from pipeline.config import UserError
 from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.measures import measure
 from pipeline.evaluation.pairs import Pair, Pairs
-from pipeline.evaluation.scores import METRICS
 from pipeline.manifest import read_manifest
-from pipeline.masks import Mask
-from pipeline.metrics import scores
+from pipeline.masks import Mask, number_for
 from pipeline.pictures import Pixels, composite, grid, masked_view
 
 GRID = -1
 """The number that asks for the grid of examples instead of a part."""
 STAGES = ("reading_s", "network_s", "baselines_s", "metrics_s")
 """What an actor's time is spent on."""
+
+
+@runtime_checkable
+class DrawsAtRandom(Protocol):
+    """A generator that fills a hole in as many ways as it is given noise."""
+
+    def draw(self, image: Tensor, draws: int, seed: int) -> Tensor:
+        """Return noise for some draws of each image, [draws, B, ...]."""
+        ...
+
+    def __call__(self, image: Tensor, mask: Tensor, noise: Tensor) -> Prediction:
+        """Predict the whole frame, once for each draw: [draws * B, 3, H, W]."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +123,7 @@ class Scorer:
             masks = [self.pairs.mask(pair) for pair in pairs]
             holes = np.stack([mask.hole for mask in masks])
         with self._timed("network_s"):
-            predictions = {self.loaded.architecture: self._predict(images, holes)}
+            predictions = {self.loaded.architecture: self._predict(images, holes, pairs[0].index)}
         with self._timed("baselines_s"):
             for name in self.config.baselines:
                 method = load_baseline(name)
@@ -118,17 +132,33 @@ class Scorer:
         return Filled(pairs=pairs, images=images, masks=masks, holes=holes, predictions=predictions)
 
     @torch.inference_mode()
-    def _predict(self, images: Pixels, holes: Pixels) -> Pixels:
+    def _predict(self, images: Pixels, holes: Pixels, first_pair: int) -> Pixels:
         image = to_model(images).to(self.device)
         mask = torch.from_numpy(holes).float()[:, None].to(self.device)
-        multiple = self.loaded.config.size_multiple
-        return to_pixels(fill(self.loaded.generator, image, mask, multiple))
+        generator, multiple = self.loaded.generator, self.loaded.config.size_multiple
+        samples = self.config.setting.samples
+        if samples == 1:
+            return to_pixels(fill(generator, image, mask, multiple))
+        assert isinstance(generator, DrawsAtRandom)
+        seed = number_for("sample", self.config.seed, first_pair) % 2**63
+        drawn = draw_samples(generator, image, mask, multiple, samples, seed)
+        return best_samples(drawn, images, holes)
 
     def measure(self, filled: Filled) -> dict[str, dict[str, NDArray[np.float64]]]:
         """Return every metric of every method's composites, each [B]."""
         with self._timed("metrics_s"):
+            images = torch.from_numpy(filled.images)
+            masks = torch.from_numpy(filled.holes)[:, None].float()
             return {
-                method: measure(composite(drawn, filled.images, filled.holes), filled)
+                method: {
+                    name: values.numpy()
+                    for name, values in measure(
+                        torch.from_numpy(composite(drawn, filled.images, filled.holes)),
+                        images,
+                        masks,
+                        self.config.measured,
+                    ).items()
+                }
                 for method, drawn in filled.predictions.items()
             }
 
@@ -165,11 +195,31 @@ class Scorer:
         self.seconds[stage] += time.perf_counter() - start
 
 
-def measure(composites: Pixels, filled: Filled) -> dict[str, NDArray[np.float64]]:
-    """Return every metric of composites against their images, by name, each [B]."""
-    ours, theirs = torch.from_numpy(composites), torch.from_numpy(filled.images)
-    found = scores(ours, theirs, torch.from_numpy(filled.holes)[:, None].float())
-    return {metric.name: found[metric.name].double().numpy() for metric in METRICS}
+def draw_samples(
+    generator: DrawsAtRandom, image: Tensor, mask: Tensor, multiple: int, samples: int, seed: int
+) -> Pixels:
+    """Return several predictions for each pair, rounded to 8 bits: [samples, B, H, W, 3]."""
+    height, width = image.shape[-2:]
+    image, mask = pad_to_multiple(image, mask, multiple)
+    drawn = []
+    for noise in generator.draw(image, samples, seed):  # One at a time: memory as for one picture.
+        final = generator(image, mask, noise[None]).final
+        drawn.append(to_pixels(crop_to(final, height, width)))
+    return np.stack(drawn)
+
+
+def best_samples(drawn: Pixels, images: Pixels, holes: Pixels) -> Pixels:
+    """Return for each pair the sample whose composite has the highest PSNR over the frame.
+
+    Args:
+        drawn: [samples, B, H, W, 3].
+        images: [B, H, W, 3].
+        holes: [B, H, W], 1 where missing.
+    """
+    pasted = composite(drawn, images[None], holes[None]).astype(np.int64)
+    errors = np.square(pasted - images[None]).sum(axis=(2, 3, 4))
+    best: Pixels = drawn[errors.argmin(axis=0), np.arange(len(images))]
+    return best
 
 
 def part_location(parts: str, kind: str, number: int) -> str:

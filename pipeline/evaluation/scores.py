@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.evaluation.config import Group
+from pipeline.evaluation.measures import METRICS, Metric
+from pipeline.evaluation.protocols import Group
 
 ALL = "all"
 """The column over every group that counts in it."""
@@ -17,49 +17,6 @@ RESAMPLES = 1000
 """Of the bootstrap."""
 
 Numbers = NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """A number measured on one composite, and how tables show it."""
-
-    name: str
-    """Of the function in ``metrics`` and of the column in the rows."""
-    title: str
-    unit: str
-    better: Literal["higher", "lower"]
-    decimals: int
-    scale: float = 1.0
-    """What a value is multiplied by to be shown in its unit."""
-
-    def shown(self, value: float) -> str:
-        """Return a value in its unit, with its decimals."""
-        return f"{value * self.scale:.{self.decimals}f}"
-
-
-def _decibels(name: str, where: str) -> Metric:
-    return Metric(name=name, title=f"PSNR {where}", unit="dB", better="higher", decimals=2)
-
-
-def _similarity(name: str, where: str) -> Metric:
-    return Metric(name=name, title=f"SSIM {where}", unit="", better="higher", decimals=3)
-
-
-def _percent(name: str, where: str) -> Metric:
-    return Metric(name=name, title=f"L1 {where}", unit="%", better="lower", decimals=2, scale=100.0)
-
-
-METRICS = (
-    _decibels("hole_psnr", "hole"),
-    _decibels("psnr", "whole"),
-    _similarity("hole_ssim", "hole"),
-    _similarity("ssim", "whole"),
-    _percent("hole_l1", "hole"),
-    _percent("l1", "whole"),
-    _decibels("ring_psnr", "rim"),
-    _percent("ring_l1", "rim"),
-)
-"""What every row carries, in the order of the report."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +37,13 @@ Scores = dict[str, dict[str, dict[str, Score]]]
 """By method, group and metric."""
 
 
-def average(rows: pa.Table, groups: Sequence[Group], methods: Sequence[str], seed: int) -> Scores:
+def average(
+    rows: pa.Table,
+    groups: Sequence[Group],
+    methods: Sequence[str],
+    seed: int,
+    metrics: Sequence[Metric] = METRICS,
+) -> Scores:
     """Average every metric over the pairs of each group, and over all of them.
 
     The interval is a percentile bootstrap over photographs, not over pairs: crops of one
@@ -92,6 +55,7 @@ def average(rows: pa.Table, groups: Sequence[Group], methods: Sequence[str], see
         groups: of the evaluation.
         methods: in the order of the tables.
         seed: of the resampling.
+        metrics: columns of the rows.
     """
     scores: Scores = {method: {} for method in methods}
     chosen = {group.name: [group.name] for group in groups}
@@ -100,13 +64,13 @@ def average(rows: pa.Table, groups: Sequence[Group], methods: Sequence[str], see
         part = rows.filter(pc.is_in(rows["group"], pa.array(names)))
         for method in methods:
             own = part.filter(pc.equal(part["method"], method))
-            scores[method][column] = _average_one(own, seed)
+            scores[method][column] = _average_one(own, seed, metrics)
     return scores
 
 
-def _average_one(rows: pa.Table, seed: int) -> dict[str, Score]:
+def _average_one(rows: pa.Table, seed: int, metrics: Sequence[Metric]) -> dict[str, Score]:
     """Average each metric over rows of one method."""
-    values = np.stack([rows[metric.name].to_numpy() for metric in METRICS], axis=1)
+    values = np.stack([rows[metric.name].to_numpy() for metric in metrics], axis=1)
     _, photographs = np.unique(rows["source"].to_numpy(zero_copy_only=False), return_inverse=True)
     low, high = intervals(values, photographs, seed)
     count = int(photographs.max()) + 1
@@ -118,7 +82,7 @@ def _average_one(rows: pa.Table, seed: int) -> dict[str, Score]:
             n=len(values),
             photographs=count,
         )
-        for index, metric in enumerate(METRICS)
+        for index, metric in enumerate(metrics)
     }
 
 

@@ -72,6 +72,7 @@ def table(
     rows: Sequence[Sequence[Cell]],
     caption: str = "",
     strong: Sequence[tuple[int, int]] = (),
+    quoted: Sequence[int] = (),
 ) -> Markup:
     """Return a table; it scrolls sideways by itself where the screen is narrower.
 
@@ -80,11 +81,17 @@ def table(
         rows: a number is shown as it is (format it before), None as a dash.
         caption: what the table shows.
         strong: (row, column) of the cells to stress, both from 0.
+        quoted: rows that come from elsewhere, set apart from what was measured; from 0.
     """
     _require_equal_lengths(headers, rows)
     shown = [[_shown(cell) for cell in row] for row in rows]
     return render(
-        "table.html.j2", headers=headers, rows=shown, caption=caption, strong=frozenset(strong)
+        "table.html.j2",
+        headers=headers,
+        rows=shown,
+        caption=caption,
+        strong=frozenset(strong),
+        quoted=frozenset(quoted),
     )
 
 

@@ -233,3 +233,40 @@ def test_time_left_is_told_from_the_speed_since_the_first_part(monkeypatch):
         "scored 40 of 100 pairs, 2.0 pairs/s, 30s left",
         "scored 100 of 100 pairs, 4.0 pairs/s",
     ]
+
+
+def test_several_samples_of_a_network_that_draws_one_are_refused(config):
+    with pytest.raises(UserError, match="spn as configured draws one picture per pair, not 5"):
+        prepare(replace(config, samples=5))
+
+
+def test_metric_that_is_not_defined_on_small_images_is_refused_at_once(config):
+    with pytest.raises(UserError, match=r"MS-SSIM \(ms_ssim\) is not defined below 161 px"):
+        prepare(replace(config, metrics=("ms_ssim",)))
+
+
+def test_protocol_stands_beside_its_papers_figures(config, tmp_path):
+    config = EvaluationConfig(
+        checkpoint=config.checkpoint,
+        shards=config.shards,
+        out=str(tmp_path),
+        protocol="spn-paris",
+        num_images=1,
+        baselines=("mean-fill",),
+    )
+    evaluation = evaluate(config, report=str)
+    assert evaluation.groups == ["0-0.2", "0.2-0.4", "0.4-0.6", "all"]
+    assert evaluation.data["image_size_px"] == 256
+    assert [metric.name for metric in evaluation.metrics][-2:] == ["uniform_ssim_11", "grey_l1"]
+    page = Path(evaluation.files["report"]).read_text()
+    for expected in (
+        "Beside the papers: spn-paris",
+        "SPN, Table 1",
+        "<td>29.69</td>",
+        "not computed: weights not given",
+        "measured here",
+    ):
+        assert expected in page
+    quoted = [line for line in page.splitlines() if 'class="quoted"' in line]
+    assert len(quoted) == 8 * 4
+    assert not any("measured here" in line for line in quoted)

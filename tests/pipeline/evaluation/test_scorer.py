@@ -6,9 +6,13 @@ import pytest
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from models.architecture import load
+from pipeline import checkpoints
 from pipeline.baselines import telea
-from pipeline.evaluation import METRICS, EvaluationConfig
-from pipeline.evaluation.scorer import GRID, Scorer, measure, part_location
+from pipeline.batches import BatchConfig
+from pipeline.config import to_dict
+from pipeline.evaluation import METRICS, EvaluationConfig, prepare
+from pipeline.evaluation.scorer import GRID, Scorer, best_samples, part_location
 from pipeline.masks import MaskConfig, mask_from_id
 
 
@@ -74,7 +78,8 @@ def test_known_pixels_of_a_prediction_cannot_change_a_score(scorer):
 
 def test_the_original_itself_scores_perfectly(scorer):
     filled = scorer.fill([0, 1])
-    found = measure(filled.images, filled)
+    perfect = replace(filled, predictions={"spn": filled.images})
+    found = scorer.measure(perfect)["spn"]
     assert (found["psnr"] == 100).all()
     assert (found["hole_l1"] == 0).all()
     assert np.allclose(found["ssim"], 1)
@@ -103,3 +108,38 @@ def test_grid_is_drawn_when_asked_for(scorer, tmp_path):
     png = (tmp_path / "grid.png").read_bytes()
     assert png.startswith(b"\x89PNG")
     assert len(png) > 10_000
+
+
+def test_of_several_samples_the_one_of_highest_psnr_counts_for_each_pair():
+    random = np.random.default_rng(2)
+    images = random.integers(0, 256, (3, 16, 16, 3), np.uint8)
+    holes = np.zeros((3, 16, 16), np.uint8)
+    holes[:, 4:12, 4:12] = 1
+    drawn = random.integers(0, 256, (5, 3, 16, 16, 3), np.uint8)
+    for place, best in enumerate((4, 0, 2)):
+        near = images[place].astype(int) + random.integers(-9, 10, (16, 16, 3))
+        drawn[best, place] = near.clip(0, 255)
+        outside = holes[place] == 0
+        drawn[best, place][outside] = 255 - images[place][outside]  # Counts for nothing.
+    chosen = best_samples(drawn, images, holes)
+    for place, best in enumerate((4, 0, 2)):
+        assert np.array_equal(chosen[place], drawn[best, place])
+
+
+def test_a_network_that_draws_at_random_is_given_several_chances(test_set, tmp_path):
+    location = str(tmp_path / "checkpoint")
+    torch.manual_seed(0)
+    architecture = load("spn")
+    model = replace(architecture.config.tiny(), variant="probabilistic", perceptual_weight=0.0)
+    values = {"model": to_dict(model), "data": to_dict(BatchConfig(image_size_px=32))}
+    checkpoints.export(location, architecture.generator(model), values, {"step": 1})
+    config = EvaluationConfig(
+        checkpoint=location, shards=test_set, buckets=((0.3, 0.4),), baselines=(), samples=1
+    )
+    once = Scorer(config, 32, str(tmp_path))
+    often = Scorer(replace(config, samples=4), 32, str(tmp_path))
+    one, four = (scorer.fill(range(4)) for scorer in (once, often))
+    again = often.fill(range(4))
+    assert np.array_equal(four.predictions["spn"], again.predictions["spn"])
+    assert not np.array_equal(one.predictions["spn"], four.predictions["spn"])
+    prepare(replace(config, samples=4))

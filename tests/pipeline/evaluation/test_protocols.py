@@ -1,0 +1,94 @@
+import pytest
+
+from pipeline.config import UserError
+from pipeline.evaluation import PROTOCOLS, EvaluationConfig
+from pipeline.evaluation.measures import FURTHER, METRICS
+from pipeline.evaluation.networks import OF_NETWORKS
+from pipeline.evaluation.protocols import load_protocol
+from pipeline.evaluation.published import PUBLISHED
+from pipeline.masks import MaskConfig, draw_mask
+
+KNOWN = {metric.name for metric in METRICS} | set(FURTHER) | set(OF_NETWORKS)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_protocol_has_published_figures_in_columns_and_metrics_it_knows(name):
+    protocol = PROTOCOLS[name]
+    columns = {group.name for group in protocol.groups} | {"all"}
+    assert set(protocol.metrics) <= KNOWN
+    assert PUBLISHED[name]
+    for one in PUBLISHED[name]:
+        assert one.source
+        assert set(one.values) <= set(protocol.metrics)
+        for figures in one.values.values():
+            assert set(figures) <= columns
+            assert all(float(figure) >= 0 for figure in figures.values())
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_masks_of_every_protocol_can_be_drawn_at_its_size(name):
+    protocol = PROTOCOLS[name]
+    side = protocol.image_size_px
+    for group in protocol.groups:
+        ratio = draw_mask(group.masks, "a", 0, 0, side, side).hole_ratio
+        assert group.masks.min_hole_ratio < ratio <= group.masks.max_hole_ratio
+    assert any(group.in_all for group in protocol.groups)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_protocol_decides_everything_it_is_about(name):
+    config = EvaluationConfig(checkpoint="c", shards="s", protocol=name)
+    assert config.groups == PROTOCOLS[name].groups
+    assert config.setting.image_size_px == 256
+    assert {m.name for m in config.measured} >= set(PROTOCOLS[name].metrics) - set(OF_NETWORKS)
+
+
+def test_published_figures_are_those_of_the_tables():
+    def figure(protocol: str, system: str, metric: str, column: str) -> str:
+        one = next(p for p in PUBLISHED[protocol] if p.system == system)
+        return one.values[metric][column]
+
+    assert figure("madf-places2", "MADF", "psnr", "all") == "26.11"
+    assert figure("madf-places2", "MADF", "fid", "regular") == "8.29"
+    assert figure("madf-places2", "GConv (DeepFill v2)", "ssim", "0.5-0.6") == "0.609"
+    assert figure("spn-paris", "SPN", "psnr", "all") == "29.69"
+    assert figure("spn-places2", "SPL", "grey_l1", "0.4-0.6") == "0.363"
+    assert figure("spn-prob", "PIC, Paris", "fid", "0-0.2") == "40.42"
+    assert figure("pennet-places2", "PEN-Net", "ms_ssim", "random") == "0.7809"
+    assert figure("deepgin-ffhq", "DeepGIN", "lpips", "three types") == "0.274"
+    assert len(PUBLISHED["madf-places2"]) == 9
+    assert len(PUBLISHED["spn-places2"]) == 8
+
+
+def test_madf_counts_the_centre_square_apart():
+    groups = PROTOCOLS["madf-places2"].groups
+    assert [group.name for group in groups if not group.in_all] == ["regular"]
+    assert len(groups) == 7
+
+
+def test_mask_files_take_the_place_of_irregular_masks_alone(tmp_path):
+    masks = MaskConfig(folder=str(tmp_path), white_is_hole=False)
+    config = EvaluationConfig(checkpoint="c", shards="s", protocol="madf-places2", masks=masks)
+    recipes = [group.masks.recipe for group in config.groups]
+    assert recipes == ["files"] * 6 + ["centre"]
+    assert not config.groups[0].masks.white_is_hole
+    assert config.groups[2].masks.max_hole_ratio == 0.3
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"buckets": ((0.1, 0.2),)}, "decides buckets"),
+        ({"image_size_px": 64}, "decides image_size_px"),
+        ({"samples": 2}, "decides samples"),
+        ({"masks": MaskConfig(recipe="box")}, "only folder and white_is_hole"),
+    ],
+)
+def test_what_a_protocol_decides_cannot_be_given_beside_it(changes, complaint):
+    with pytest.raises(UserError, match=complaint):
+        EvaluationConfig(checkpoint="c", shards="s", protocol="spn-paris", **changes)
+
+
+def test_unknown_protocol_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match="unknown protocol 'spn'; there are: madf-places2, spn-"):
+        load_protocol("spn")
