@@ -15,18 +15,15 @@ from pipeline.config import UserError, parse_one, run
 from pipeline.evaluation.result import SCORES, Evaluation, load_evaluation
 from pipeline.registry import (
     CHAMPION,
-    Gate,
     RegistryConfig,
     Version,
     champion,
-    parse_gate,
     register,
-    require,
-    require_about,
     resolve,
     rollback,
     trace_lineage,
 )
+from pipeline.registry.gates import Gate, parse_gate, require, require_about
 
 
 @dataclass(frozen=True, kw_only=True)

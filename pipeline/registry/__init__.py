@@ -1,10 +1,10 @@
 """Which checkpoint is which version, where it comes from, and what it had to show.
 
 ``versions`` registers, promotes, rolls back and resolves; ``lineage`` is what is written beside a
-version; ``gates`` are the scores asked of it; ``store`` is the MLflow server or database.
+version; ``store`` is the MLflow server or database. ``gates``, the scores asked of a checkpoint,
+is imported by its own name, as only promotion needs to know about evaluation.
 """
 
-from pipeline.registry.gates import Gate, parse_gate, require, require_about
 from pipeline.registry.lineage import Lineage, trace_lineage
 from pipeline.registry.store import RegistryConfig
 from pipeline.registry.versions import (
@@ -22,16 +22,12 @@ from pipeline.registry.versions import (
 __all__ = [
     "CHALLENGER",
     "CHAMPION",
-    "Gate",
     "Lineage",
     "RegistryConfig",
     "Resolved",
     "Version",
     "champion",
-    "parse_gate",
     "register",
-    "require",
-    "require_about",
     "resolve",
     "rollback",
     "trace_lineage",

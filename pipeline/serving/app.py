@@ -75,12 +75,12 @@ async def inpaint(
         Refusal: if either file cannot be accepted, or no such model is served.
     """
     started = time.perf_counter()
-    picture, hole, frame = await asyncio.to_thread(_read, config, wish, image, mask)
+    picture, hole, frame = await asyncio.to_thread(read_pair, config, wish, image, mask)
     laid, missing = await asyncio.to_thread(canvas.lay, picture.rgb, hole, frame)
     decoded = time.perf_counter()
     filled = await backend.fill(wish.model, laid, missing)
     drawn = time.perf_counter()
-    data = await asyncio.to_thread(_write, picture, hole, frame, filled.prediction, wish)
+    data = await asyncio.to_thread(compose, picture, hole, frame, filled.prediction, wish)
     done = time.perf_counter()
     return Answer(
         data=data,
@@ -104,9 +104,14 @@ def _ms(seconds: float) -> float:
     return round(1000 * seconds, 2)
 
 
-def _read(
+def read_pair(
     config: AppConfig, wish: Wish, image: bytes, mask: bytes
 ) -> tuple[Picture, Hole, canvas.Frame]:
+    """Decode a pair, refuse what cannot be filled, and plan its canvas.
+
+    Raises:
+        Refusal: 400, 413 or 415, with the code of what is wrong.
+    """
     limit = config.limits.max_pixels
     picture = images.decode(image, limit)
     hole = images.decode_mask(mask, limit, wish.white_is_hole)
@@ -134,9 +139,10 @@ def _read(
     return picture, hole, canvas.plan(hole, config.canvas, wish.mode)
 
 
-def _write(
+def compose(
     picture: Picture, hole: Hole, frame: canvas.Frame, prediction: Pixels, wish: Wish
 ) -> bytes:
+    """Return the composite as a file: known pixels as they were, the prediction in the hole."""
     lifted = canvas.lift(np.asarray(prediction), hole, frame)
     return images.encode(images.fill_in(picture, hole, lifted), wish.output_format)
 

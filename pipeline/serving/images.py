@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
@@ -67,17 +67,7 @@ def decode(data: bytes, max_pixels: int, what: str = "image") -> Picture:
     if not data:
         raise Refusal(400, "bad_request", f"the {what} is empty")
     kind = _kind(data, what)
-    try:
-        width, height = _CLAIMED_SIZE[kind](data)
-    except Exception as error:  # decoders meet hostile bytes with any exception there is
-        raise _damaged(what) from error
-    if width * height > max_pixels:
-        raise Refusal(
-            413,
-            "too_many_pixels",
-            f"the {what} is {width} × {height}, {width * height:,} pixels; "
-            f"at most {max_pixels:,} are accepted: send it smaller",
-        )
+    _claimed_size(data, kind, max_pixels, what)
     try:
         opened = _OPEN[kind](io.BytesIO(data))
         _refuse_unsupported(opened, data, kind, what)
@@ -86,11 +76,27 @@ def decode(data: bytes, max_pixels: int, what: str = "image") -> Picture:
         plain = _plain(upright)
     except Refusal:
         raise
-    except Exception as error:  # as above
+    except Exception as error:  # as in _claimed_size
         raise _damaged(what) from error
     pixels = np.asarray(plain)
     profile = opened.info.get("icc_profile") if opened.mode != "CMYK" else None
     return Picture(pixels=pixels.reshape(*pixels.shape[:2], -1), format=kind, profile=profile)
+
+
+def upright_size(data: bytes, max_pixels: int, what: str = "image") -> tuple[int, int]:
+    """Return height and width as :func:`decode` would give them, from the header alone.
+
+    Raises:
+        Refusal: 400 if the header is damaged, 413 if it claims too many pixels, 415 if it is no
+            PNG, JPEG or WebP.
+    """
+    kind = _kind(data, what)
+    width, height = _claimed_size(data, kind, max_pixels, what)
+    try:
+        turned = _OPEN[kind](io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation, 1) > 4
+    except Exception as error:  # as in _claimed_size
+        raise _damaged(what) from error
+    return (width, height) if turned else (height, width)
 
 
 def decode_mask(data: bytes, max_pixels: int, white_is_hole: bool = True) -> Hole:
@@ -166,6 +172,22 @@ def _kind(data: bytes, what: str) -> Format:
     raise Refusal(
         415, "unsupported_image", f"the {what} is not a PNG, JPEG or WebP file: send one of these"
     )
+
+
+def _claimed_size(data: bytes, kind: Format, max_pixels: int, what: str) -> tuple[int, int]:
+    """Return width and height as the header has them; refuse more pixels than are accepted."""
+    try:
+        width, height = _CLAIMED_SIZE[kind](data)
+    except Exception as error:  # decoders meet hostile bytes with any exception there is
+        raise _damaged(what) from error
+    if width * height > max_pixels:
+        raise Refusal(
+            413,
+            "too_many_pixels",
+            f"the {what} is {width} × {height}, {width * height:,} pixels; "
+            f"at most {max_pixels:,} are accepted: send it smaller",
+        )
+    return width, height
 
 
 def _png_size(data: bytes) -> tuple[int, int]:

@@ -61,6 +61,10 @@ class ReplicaConfig:
     batch_wait_s: float = 0.002
     """How long a request waits for company when the network is idle."""
 
+    def batch_size(self, height: int, width: int) -> int:
+        """Return how many canvases of a size pass at once."""
+        return max(min(self.max_batch_size, self.max_batch_px // (height * width)), 1)
+
     def __post_init__(self) -> None:
         for name in ("threads", "max_batch_size", "max_batch_px"):
             if getattr(self, name) < 1:
@@ -103,7 +107,7 @@ class Replica:
         self._shown: tuple[_Shown, ...] = ()
         self._swap = threading.Lock()
         self._batcher: Batcher[tuple[str, int, int], _Canvas, Filled] = Batcher(
-            self._compute, self._batch_size, config.batch_wait_s
+            self._compute, lambda key: config.batch_size(*key[1:]), config.batch_wait_s
         )
         torch.set_num_threads(config.threads)
 
@@ -130,8 +134,8 @@ class Replica:
     def _load(self, model: ServedModel) -> LoadedGenerator:
         loaded = load_generator(model.location, self._config.device)
         side = loaded.image_size_px
-        blank = np.zeros((1, side, side), np.uint8)
-        self._draw(loaded, blank[..., None].repeat(3, axis=-1), blank + 1)  # the first is slow
+        grey, hole = np.full((1, side, side, 3), 127, np.uint8), np.ones((1, side, side), np.uint8)
+        draw(loaded, self._config, grey, hole)  # the first pass is slow: not a caller's
         return loaded
 
     def check_health(self) -> None:
@@ -166,10 +170,6 @@ class Replica:
         there = ", ".join(f"{s.model.name}@{s.model.version}" for s in self._shown)
         raise Refusal(404, "unknown_model", f"no model {wanted!r} is served; there is {there}")
 
-    def _batch_size(self, key: tuple[str, int, int]) -> int:
-        _, height, width = key
-        return min(self._config.max_batch_size, self._config.max_batch_px // (height * width))
-
     async def _compute(
         self, key: tuple[str, int, int], canvases: Sequence[_Canvas]
     ) -> list[Filled]:
@@ -177,7 +177,7 @@ class Replica:
         started = time.perf_counter()
         images = np.stack([canvas.image for canvas in canvases])
         masks = np.stack([canvas.mask for canvas in canvases])
-        predictions = await asyncio.to_thread(self._draw, shown.loaded, images, masks)
+        predictions = await asyncio.to_thread(draw, shown.loaded, self._config, images, masks)
         compute_s = time.perf_counter() - started
         return [
             Filled(
@@ -190,15 +190,25 @@ class Replica:
             for canvas, prediction in zip(canvases, predictions, strict=True)
         ]
 
-    def _draw(self, loaded: LoadedGenerator, images: Pixels, masks: Pixels) -> Pixels:
-        """Return predictions, uint8 [B, H, W, 3], for uint8 [B, H, W, 3] and [B, H, W]."""
-        torch.set_num_threads(self._config.threads)  # counts for the calling thread only
-        device = self._config.device
-        image = to_model(images).to(device)
-        mask = torch.from_numpy(masks)[:, None].float().to(device)
-        with torch.inference_mode():
-            prediction = fill(loaded.generator, image, mask, loaded.config.size_multiple)
-        return to_pixels(prediction)
+
+def draw(loaded: LoadedGenerator, config: ReplicaConfig, images: Pixels, masks: Pixels) -> Pixels:
+    """Pass canvases through a network.
+
+    Args:
+        loaded: the network, on ``config.device``.
+        config: where and with how many threads to compute.
+        images: uint8 [B, H, W, 3].
+        masks: uint8 [B, H, W], 1 in the hole.
+
+    Returns:
+        The predictions, uint8 [B, H, W, 3].
+    """
+    torch.set_num_threads(config.threads)  # counts for the calling thread only
+    image = to_model(images).to(config.device)
+    mask = torch.from_numpy(masks)[:, None].float().to(config.device)
+    with torch.inference_mode():
+        prediction = fill(loaded.generator, image, mask, loaded.config.size_multiple)
+    return to_pixels(prediction)
 
 
 def served(model: ServedModel) -> dict[str, str]:

@@ -81,19 +81,23 @@ def resolve_models(config: ServeConfig) -> list[ServedModel]:
     Raises:
         UserError: if one is unknown or its files are gone or damaged.
     """
-    models = []
-    for reference in (config.model, *config.more_models):
-        found = resolve(config.registry, reference)
-        models.append(
-            ServedModel(
-                name=found.name,
-                reference=reference,
-                version=found.version,
-                digest=found.digest,
-                location=found.location,
-            )
-        )
-    return models
+    return [resolve_model(config.registry, name) for name in (config.model, *config.more_models)]
+
+
+def resolve_model(registry: RegistryConfig, reference: str) -> ServedModel:
+    """Look one model up.
+
+    Raises:
+        UserError: if it is unknown or its files are gone or damaged.
+    """
+    found = resolve(registry, reference)
+    return ServedModel(
+        name=found.name,
+        reference=reference,
+        version=found.version,
+        digest=found.digest,
+        location=found.location,
+    )
 
 
 def choose_port(host: str, port: int) -> int:

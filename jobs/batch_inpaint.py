@@ -1,0 +1,39 @@
+"""Fill the holes of a folder of pictures, to files.
+
+python jobs/batch_inpaint.py photos filled --endpoint http://127.0.0.1:8000
+python jobs/batch_inpaint.py photos filled --model spn@champion --masks holes
+python jobs/batch_inpaint.py photos filled --model runs/train --draw --recipe.recipe strokes
+
+With --endpoint a running service fills them, else the model runs here on Ray Data. Interrupted,
+the same command goes on; pictures that could not be filled are listed in OUT/failures.jsonl.
+"""
+
+from functools import partial
+
+from pipeline.cluster import connect
+from pipeline.config import UserError, parse_one, run
+from pipeline.serving.endpoint import endpoint_model, run_on_endpoint
+from pipeline.serving.folder import FAILURES, FolderConfig, Summary, fill_folder
+from pipeline.serving.offline import run_offline
+from pipeline.serving.service import resolve_model
+
+
+def batch_inpaint(config: FolderConfig) -> Summary:
+    """Fill a folder through the endpoint, or offline on the Ray at hand or one of its own."""
+    if config.endpoint:
+        return fill_folder(config, run_on_endpoint, endpoint_model(config))
+    model = resolve_model(config.registry, config.model)
+    with connect():
+        return fill_folder(config, partial(run_offline, model), model.label)
+
+
+def main() -> None:
+    """Fill the folder and say what became of it."""
+    summary = batch_inpaint(parse_one(FolderConfig, __doc__ or ""))
+    print(summary)
+    if summary.failed:
+        raise UserError(f"{summary.failed} could not be filled; see {summary.out}/{FAILURES}")
+
+
+if __name__ == "__main__":
+    run(main)

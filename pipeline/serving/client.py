@@ -1,0 +1,220 @@
+"""A client of the endpoint, for one thread or for many requests at once.
+
+What can pass by itself is tried again: a full queue (503, 429, waiting as long as Retry-After
+says), a replica being replaced, a connection that broke. What the service refuses for good raises
+:class:`RefusedError` with the service's own code and sentence.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from pipeline.config import UserError
+
+_PASSING = (429, 502, 503, 504)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientConfig:
+    """Where the endpoint is, and how patient its client."""
+
+    url: str = "http://127.0.0.1:8000"
+    """The service's base URL."""
+    api_key: str = field(default="", repr=False)
+    """Sent as a bearer token, if the service asks for one."""
+    timeout_s: float = 120.0
+    """For one attempt."""
+    patience_s: float = 300.0
+    """For all attempts of one request together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inpainted:
+    """An answer of the service."""
+
+    data: bytes
+    """The composite, as a file."""
+    media_type: str
+    model: str
+    """Which version drew it, such as ``spn@3 (0a1b2c3d4e5f)``."""
+    hole_ratio: float
+
+
+class RefusedError(Exception):
+    """The service refused a request for good.
+
+    Args:
+        status: the HTTP status.
+        code: the service's code, see :mod:`pipeline.serving.errors`.
+        message: its sentence.
+    """
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(status, code, message)
+        self.status, self.code, self.message = status, code, message
+
+    def __str__(self) -> str:
+        """Return the sentence and the code."""
+        return f"{self.message} ({self.code})"
+
+
+class Inpainter:
+    """The client of one thread."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self._config = config
+        self._http = httpx.Client(**_options(config))
+
+    def __enter__(self) -> "Inpainter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def inpaint(self, image: bytes, mask: bytes, **fields: str) -> Inpainted:
+        """Fill one image's hole.
+
+        Args:
+            image: a PNG, JPEG or WebP file.
+            mask: a file of the same size.
+            fields: of the form, such as ``model``, ``mode`` or ``output_format``.
+
+        Raises:
+            RefusedError: if the service refuses, or was not to be had within the client's patience.
+        """
+        attempts = _Attempts(self._config.patience_s)
+        for _ in attempts:
+            try:
+                answer = self._http.post("/v1/inpaint", files=_files(image, mask), data=fields)
+            except httpx.TransportError as error:
+                attempts.failed(error)
+            else:
+                if answer.status_code not in _PASSING:
+                    return _inpainted(answer)
+                attempts.refused(answer)
+            time.sleep(attempts.wait_s)
+        raise attempts.last
+
+    def models(self) -> list[dict[str, Any]]:
+        """Return the versions that are served.
+
+        Raises:
+            UserError: if nothing answers at the URL, or not this service.
+        """
+        try:
+            answer = self._http.get("/v1/models")
+            answer.raise_for_status()
+            models: list[dict[str, Any]] = answer.json()["models"]
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:
+            raise UserError(
+                f"no inpainting service answers at {self._config.url} ({error}); "
+                "start one with `python jobs/serve.py`"
+            ) from error
+        return models
+
+
+class AsyncInpainter:
+    """The client of many requests at once, on one event loop."""
+
+    def __init__(self, config: ClientConfig, connections: int) -> None:
+        self._config = config
+        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        self._http = httpx.AsyncClient(limits=limits, **_options(config))
+
+    async def __aenter__(self) -> "AsyncInpainter":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        await self._http.aclose()
+
+    async def inpaint(self, image: bytes, mask: bytes, **fields: str) -> Inpainted:
+        """Fill one image's hole; see :meth:`Inpainter.inpaint`."""
+        attempts = _Attempts(self._config.patience_s)
+        for _ in attempts:
+            try:
+                answer = await self._http.post(
+                    "/v1/inpaint", files=_files(image, mask), data=fields
+                )
+            except httpx.TransportError as error:
+                attempts.failed(error)
+            else:
+                if answer.status_code not in _PASSING:
+                    return _inpainted(answer)
+                attempts.refused(answer)
+            await asyncio.sleep(attempts.wait_s)
+        raise attempts.last
+
+
+class _Attempts:
+    """How often and how late to try again."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._deadline = time.monotonic() + patience_s
+        self._backoff_s = 0.1
+        self.wait_s = 0.0
+        self.last: RefusedError = RefusedError(0, "not_ready", "no attempt was made")
+
+    def __iter__(self) -> Iterator[int]:
+        number = 0
+        while number == 0 or time.monotonic() + self.wait_s < self._deadline:
+            yield number
+            number += 1
+
+    def failed(self, error: httpx.TransportError) -> None:
+        """Note an attempt that got no answer."""
+        self.last = RefusedError(0, "not_ready", f"no answer: {error or type(error).__name__}")
+        self._back_off(0)
+
+    def refused(self, answer: httpx.Response) -> None:
+        """Note an answer that asks for patience."""
+        self.last = _refusal(answer)
+        given = answer.headers.get("retry-after", "")
+        self._back_off(float(given) if given.isdigit() else 0)
+
+    def _back_off(self, least_s: float) -> None:
+        self.wait_s = max(least_s, self._backoff_s)
+        self._backoff_s = min(2 * self._backoff_s, 5.0)
+
+
+def _options(config: ClientConfig) -> dict[str, Any]:
+    headers = {"Authorization": f"Bearer {config.api_key}"} if config.api_key else {}
+    return {"base_url": config.url, "headers": headers, "timeout": config.timeout_s}
+
+
+def _files(image: bytes, mask: bytes) -> Mapping[str, bytes]:
+    return {"image": image, "mask": mask}
+
+
+def _inpainted(answer: httpx.Response) -> Inpainted:
+    if answer.status_code != 200:
+        raise _refusal(answer)
+    return Inpainted(
+        data=answer.content,
+        media_type=answer.headers["content-type"],
+        model=answer.headers["x-infill-model"],
+        hole_ratio=float(answer.headers["x-infill-hole-ratio"]),
+    )
+
+
+def _refusal(answer: httpx.Response) -> RefusedError:
+    """Read the documented error; a proxy in between may have answered in another shape."""
+    try:
+        error = answer.json()["error"]
+        return RefusedError(answer.status_code, error["code"], error["message"])
+    except (ValueError, KeyError, TypeError):
+        return RefusedError(answer.status_code, "internal", f"status {answer.status_code}")

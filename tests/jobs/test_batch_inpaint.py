@@ -1,0 +1,273 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+import torch
+
+from jobs.batch_inpaint import batch_inpaint
+from jobs.serve import ServeConfig, start, stop
+from models.architecture import load
+from pipeline import checkpoints
+from pipeline.config import UserError, to_dict
+from pipeline.masks import MaskConfig
+from pipeline.serving.canvas import CanvasConfig
+from pipeline.serving.client import AsyncInpainter, ClientConfig, Inpainter, RefusedError
+from pipeline.serving.folder import FolderConfig
+
+JOB = str(Path(__file__).parent.parent.parent / "jobs" / "batch_inpaint.py")
+CANVAS = CanvasConfig(sides_px=(64, 128), least_crop_px=64)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> str:
+    torch.manual_seed(0)
+    architecture = load("spn")
+    model = architecture.config.tiny()
+    config = {"model": to_dict(model), "data": {"image_size_px": 32}}
+    location = str(tmp_path_factory.mktemp("run") / "step-000000001")
+    checkpoints.export(location, architecture.generator(model), config, {"step": 1})
+    return location
+
+
+@pytest.fixture(scope="module")
+def url(ray_local, checkpoint):
+    yield start(ServeConfig(model=checkpoint, port=0, cpus_per_replica=0.5, canvas=CANVAS))
+    stop()
+
+
+def pixels(path: Path) -> np.ndarray:
+    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert picture is not None, path
+    return picture
+
+
+@pytest.fixture
+def folder(tmp_path, photographs) -> Path:
+    """Four photographs and a broken file, a mask beside each but one."""
+    place = tmp_path / "photos"
+    (place / "deep").mkdir(parents=True)
+    for index in range(4):
+        size = (90 + 40 * index, 70 + 50 * index)
+        name = (place / "deep" if index % 2 else place) / f"p{index}.png"
+        picture = pixels(Path(photographs) / f"picture{index}.jpg")
+        cv2.imwrite(str(name), cv2.resize(picture, size))
+        if index < 3:
+            mask = cv2.circle(np.zeros(size[::-1], np.uint8), (40, 40), 12, 255, -1)
+            cv2.imwrite(str(name.with_name(f"p{index}_mask.png")), mask)
+    (place / "broken.jpg").write_bytes(b"\xff\xd8\xffnothing")
+    cv2.imwrite(str(place / "broken_mask.png"), np.full((9, 9), 255, np.uint8))
+    return place
+
+
+def failures(out: Path) -> dict[str, str]:
+    lines = (out / "failures.jsonl").read_text().splitlines()
+    return {one["image"]: one["reason"] for one in map(json.loads, lines)}
+
+
+def assert_composites(folder: Path, out: Path, names: list[str]) -> None:
+    for name in names:
+        sent, got = pixels(folder / name), pixels(out / name)
+        mask = pixels((folder / name).with_name(Path(name).stem + "_mask.png"))
+        np.testing.assert_array_equal(got[mask < 128], sent[mask < 128])
+        assert (got[mask > 127] != sent[mask > 127]).any()
+
+
+def config_of(folder: Path, out: Path, **changes) -> FolderConfig:
+    return FolderConfig(folder=str(folder), out=str(out), canvas=CANVAS, **changes)
+
+
+@pytest.mark.parametrize("way", ["endpoint", "offline"])
+def test_folder_is_filled_and_a_second_run_keeps_what_is_there(
+    url, checkpoint, folder, tmp_path, way
+):
+    out = tmp_path / "out"
+    how = {"endpoint": url} if way == "endpoint" else {"model": checkpoint}
+    summary = batch_inpaint(config_of(folder, out, **how))
+    assert (summary.filled, summary.kept, summary.failed) == (3, 0, 2)
+    assert summary.models[0].startswith("spn@step-000000001 (")
+    assert_composites(folder, out, ["p0.png", "deep/p1.png", "p2.png"])
+    assert set(failures(out)) == {"broken.jpg", "deep/p3.png"}
+    assert "damaged" in failures(out)["broken.jpg"]
+    assert "has no mask" in failures(out)["deep/p3.png"]
+
+    before = (out / "p0.png").stat().st_mtime_ns
+    for broken in folder.glob("broken*"):
+        broken.unlink()
+    height, width, _ = pixels(folder / "deep" / "p3.png").shape
+    mask = 255 * np.eye(height, width, dtype=np.uint8)
+    cv2.imwrite(str(folder / "deep" / "p3_mask.png"), mask)
+    again = batch_inpaint(config_of(folder, out, **how))
+    assert (again.filled, again.kept, again.failed) == (1, 3, 0)
+    assert (out / "p0.png").stat().st_mtime_ns == before
+    assert not (out / "failures.jsonl").exists()
+
+
+def test_offline_and_endpoint_draw_the_same_pictures_and_the_same_masks(
+    url, checkpoint, photographs, tmp_path
+):
+    recipe = MaskConfig(recipe="box", min_hole_ratio=0.1, max_hole_ratio=0.5)
+    for out, how in (("a", {"endpoint": url}), ("b", {"model": checkpoint})):
+        config = config_of(
+            Path(photographs), tmp_path / out, draw=True, recipe=recipe, seed=3, **how
+        )
+        assert batch_inpaint(config).filled == 8
+    for name in sorted(path.name for path in (tmp_path / "a").glob("*.png")):
+        first, second = (pixels(tmp_path / out / name) for out in "ab")
+        assert np.abs(first.astype(int) - second).max() <= 1
+        original = pixels(Path(photographs) / Path(name).with_suffix(".jpg"))
+        changed = (np.abs(first.astype(int) - original) > 8).any(axis=2).mean()
+        assert 0.08 < changed < 0.5
+
+
+def test_output_format_same_keeps_suffix_and_mask_folder_is_read(url, photographs, tmp_path):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for index in range(8):
+        mask = np.full((96, 128), 255, np.uint8)
+        mask[20:40, 30:60] = 0
+        cv2.imwrite(str(masks / f"picture{index}.png"), mask)
+    config = config_of(
+        Path(photographs),
+        tmp_path / "out",
+        endpoint=url,
+        masks=str(masks),
+        mask_polarity="black",
+        output_format="same",
+    )
+    assert batch_inpaint(config).filled == 8
+    first = tmp_path / "out" / "picture0.jpg"
+    assert first.read_bytes().startswith(b"\xff\xd8\xff")
+    assert pixels(first).shape == (96, 128, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"endpoint": "http://127.0.0.1:9"}, "no inpainting service answers at http://127"),
+        ({"model": "/nothing/here"}, "is no checkpoint"),
+        ({"folder": "/nothing/here"}, "there is no folder /nothing/here"),
+        ({"masks": "/nothing/m.png"}, "there is no mask /nothing/m.png"),
+    ],
+)
+def test_mistakes_end_in_a_sentence(ray_local, checkpoint, folder, tmp_path, changes, sentence):
+    values = {"folder": str(folder), "out": str(tmp_path / "out"), "model": checkpoint, **changes}
+    with pytest.raises(UserError, match=sentence):
+        batch_inpaint(FolderConfig(**values))
+
+
+def test_other_settings_do_not_mix_in_one_output_folder(url, folder, tmp_path):
+    batch_inpaint(config_of(folder, tmp_path / "out", endpoint=url))
+    with pytest.raises(UserError, match="holds composites with another mode .*resize"):
+        batch_inpaint(config_of(folder, tmp_path / "out", endpoint=url, mode="resize"))
+
+
+def test_two_pictures_of_one_name_are_refused(url, folder, tmp_path):
+    cv2.imwrite(str(folder / "p0.jpg"), np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(UserError, match=r"p0.jpg and p0.png would both become p0.png"):
+        batch_inpaint(config_of(folder, tmp_path / "out", endpoint=url))
+
+
+def test_command_that_was_killed_goes_on_where_it_stopped(url, photographs, tmp_path):
+    source, out = tmp_path / "many", tmp_path / "out"
+    source.mkdir()
+    for index in range(60):
+        name = Path(photographs) / f"picture{index % 8}.jpg"
+        (source / f"copy{index:02d}.jpg").write_bytes(name.read_bytes())
+    words = [sys.executable, JOB, str(source), str(out), "--endpoint", url, "--draw"]
+    words += ["--concurrency", "2"]
+    first = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(list(out.glob("copy*.png"))) < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    there = len(list(out.glob("copy*.png")))
+    assert 5 <= there < 60
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith(f"{60 - there} filled by spn@")
+    assert f"{there} kept, 0 failed" in done.stdout
+    results = sorted(out.glob("*.png"))
+    assert len(results) == 60
+    assert all(pixels(path).shape == (96, 128, 3) for path in results)
+
+
+class Moody(BaseHTTPRequestHandler):
+    """A server that is busy twice, then answers."""
+
+    seen: list[float]
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.seen.append(time.monotonic())
+        if len(self.seen) < 3:
+            self.send_response(503)
+            self.send_header("Retry-After", "1")
+        else:
+            self.send_response(200)
+            self.send_header("Content-Type", "image/png")
+            self.send_header("X-Infill-Model", "spn@1 (abc)")
+            self.send_header("X-Infill-Hole-Ratio", "0.5")
+        self.send_header("Content-Length", "4")
+        self.end_headers()
+        self.wfile.write(b"data")
+
+    def log_message(self, *arguments) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def moody():
+    handler = type("Once", (Moody,), {"seen": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", handler.seen
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_client_waits_as_long_as_it_is_asked_to(moody):
+    url, seen = moody
+    with Inpainter(ClientConfig(url=url)) as client:
+        answer = client.inpaint(b"image", b"mask")
+    assert (answer.data, answer.model, answer.hole_ratio) == (b"data", "spn@1 (abc)", 0.5)
+    assert len(seen) == 3
+    assert seen[1] - seen[0] >= 1
+    assert seen[2] - seen[1] >= 1
+
+
+def test_client_gives_up_when_its_patience_ends(moody):
+    import asyncio
+
+    async def main():
+        async with AsyncInpainter(ClientConfig(url=moody[0], patience_s=0.5), 1) as client:
+            await client.inpaint(b"image", b"mask")
+
+    with pytest.raises(RefusedError, match="status 503"):
+        asyncio.run(main())
+    with (
+        Inpainter(ClientConfig(url="http://127.0.0.1:9", patience_s=0.3)) as client,
+        pytest.raises(RefusedError, match="no answer"),
+    ):
+        client.inpaint(b"image", b"mask")
+
+
+def test_client_raises_the_service_s_own_sentence(url):
+    with (
+        Inpainter(ClientConfig(url=url)) as client,
+        pytest.raises(RefusedError, match=r"not a PNG, JPEG or WebP .*\(unsupported_image\)"),
+    ):
+        client.inpaint(b"image", b"mask")
+    assert httpx.get(f"{url}/healthz").status_code == 200
