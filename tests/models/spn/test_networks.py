@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from models.architecture import fill
 from models.spn import ARCHITECTURE
@@ -301,3 +302,39 @@ def test_recomputing_changes_no_gradient() -> None:
         found.append([parameter.grad for parameter in generator.parameters()])
     for plain, again in zip(*found, strict=True):
         assert torch.equal(plain, again)
+
+
+@pytest.mark.parametrize(
+    ("config", "draws", "billions"),
+    [
+        (SPNConfig(), 0, 726.906),
+        (SPNConfig(num_blocks=4), 0, 726.906 - 96.64),
+        (SPNConfig.spl(), 0, 421.576),
+        (SPNConfig(variant="probabilistic"), 1, 691.775),
+        (SPNConfig(variant="probabilistic"), 2, 1_207.817),
+        (SPNConfig(variant="probabilistic"), 5, 175.7 + 5 * 516.0),
+    ],
+)
+@torch.no_grad()
+def test_drawing_takes_the_arithmetic_of_the_release_and_no_more(
+    config: SPNConfig, draws: int, billions: float
+) -> None:
+    generator = on_meta(config)
+    with torch.device("meta"):
+        inputs = [torch.empty(1, 3, 256, 256), torch.empty(1, 1, 256, 256)]
+        if draws:
+            inputs.append(torch.empty(draws, 1, 128, 8, 8))
+    with FlopCounterMode(display=False) as counter:
+        generator(*inputs)
+    assert counter.get_total_flops() / 1e9 == pytest.approx(billions, rel=2e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("height", "width"), [(68, 64), (100, 100)])
+def test_the_probabilistic_variant_draws_other_sizes_through_padding(
+    height: int, width: int
+) -> None:
+    config = replace(SPNConfig.tiny(), variant="probabilistic")
+    generator = ARCHITECTURE.generator(config).eval()
+    image, mask = tiny_batch(height, width)
+    assert fill(generator, image, mask, config.size_multiple).shape == image.shape
