@@ -37,7 +37,7 @@ from pipeline.manifest import (
     read_manifest,
     write_manifest,
 )
-from pipeline.masks import MaskConfig, mask_from_id
+from pipeline.masks import MaskConfig, mask_from_id, random_for
 
 SMALL = {"image_size_px": 32, "batch_size": 6, "masks": MaskConfig(recipe="box"), "seed": 3}
 
@@ -107,6 +107,10 @@ def assert_same(a: list[Batch], b: list[Batch]) -> None:
 
 # The order of samples
 
+GOLDEN_ORDER = [6, 3, 5, 8, 9, 7, 10, 0, 1, 2, 4, 19]
+GOLDEN_VIEW = [0.629189084165865, 0.3709000039350706]
+"""A change here would show every unfinished run other samples than before."""
+
 
 def test_every_epoch_holds_every_sample_once() -> None:
     order = SampleOrder((5, 0, 3, 7, 1, 4), seed=1, window_shards=2)
@@ -169,6 +173,13 @@ def test_position_of_a_sample_is_the_inverse_of_the_order() -> None:
         assert order.position(epoch, row) == position
     with pytest.raises(IndexError, match="row 20 of a set of 20"):
         order.position(0, 20)
+
+
+def test_order_of_years_ago_is_the_order_of_today() -> None:
+    order = SampleOrder((4, 7, 3, 5, 1), seed=6, window_shards=2)
+    assert [order.at(p)[1] for p in range(12)] == GOLDEN_ORDER
+    maker_random = random_for("view", "places/0001", 7, 3).random(2)
+    np.testing.assert_array_equal(maker_random, GOLDEN_VIEW)
 
 
 def test_seed_changes_the_order() -> None:
@@ -324,6 +335,12 @@ def test_waiting_is_counted(shards: str) -> None:
         first = stream.wait_s
         next(stream)
         assert 0 < first < stream.wait_s
+
+
+def test_batches_are_made_ahead_of_the_one_in_use(shards: str) -> None:
+    with BatchStream(BatchConfig(shards=shards, prefetch_batches=3, **SMALL)) as stream:
+        next(stream)
+        assert [pending.step for pending in stream._loader.pending] == [1, 2, 3]
 
 
 def test_closed_stream_leaves_no_thread(shards: str) -> None:
