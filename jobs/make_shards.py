@@ -7,8 +7,7 @@ Running the same command again goes on where it was interrupted, and does nothin
 missing. DIR may be s3://bucket/prefix, and so may --out.
 """
 
-from pipeline.cluster import connect
-from pipeline.config import UserError, parse, run
+from pipeline.config import parse, run
 from pipeline.manifest import Manifest
 from pipeline.shards import ShardConfig, make_shards
 
@@ -16,6 +15,15 @@ PRESETS = {
     "folder": ShardConfig(),
     "bundled": ShardConfig(
         kind="bundled", photographs_per_shard=2, format="jpg", crop_size_px=128, crop_stride_px=96
+    ),
+    "demo": ShardConfig(
+        kind="bundled",
+        out="runs/demo/shards",
+        photographs_per_shard=2,
+        format="jpg",
+        resize_short_side_px=256,
+        crop_size_px=96,
+        crop_stride_px=48,
     ),
     "smoke": ShardConfig(
         kind="bundled",
@@ -32,11 +40,7 @@ PRESETS = {
 def main() -> None:
     """Make the sets and print one line for each."""
     config = parse(PRESETS, __doc__)
-    if config.kind != "bundled" and not config.source:
-        raise UserError("the source is empty: give the folder of photographs with --source DIR")
-    with connect():
-        manifests = make_shards(config)
-    for split, manifest in manifests.items():
+    for split, manifest in make_shards(config).items():
         print(summary(split, manifest))
 
 

@@ -6,6 +6,7 @@ the driver alone.
 """
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -191,8 +192,9 @@ def connect_mlflow(config: TrackingConfig) -> tuple[Any, str]:
     """Return an MLflow client and the experiment's id, creating database and experiment if new."""
     import logging
 
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 

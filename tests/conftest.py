@@ -17,6 +17,7 @@ os.environ.update(
     RAY_SCHEDULER_EVENTS="0",
     NO_ALBUMENTATIONS_UPDATE="1",
     MLFLOW_DISABLE_TELEMETRY="true",
+    OMP_NUM_THREADS="1",
 )
 # Before the first import of the libraries that read them.
 
@@ -58,3 +59,22 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> str:
         cv2.circle(picture, (20 + 12 * index, 40), 14, (30 * index, 255 - 30 * index, 128), -1)
         cv2.imwrite(str(folder / f"picture{index}.jpg"), picture)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def shards(photographs: str, ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Shard the eight pictures, cut into crops of 48 px, into train, val and test."""
+    from pipeline.shards import ShardConfig, make_shards
+
+    out = str(tmp_path_factory.mktemp("shards"))
+    config = ShardConfig(
+        source=photographs,
+        out=out,
+        crop_size_px=48,
+        min_side_px=48,
+        photographs_per_shard=3,
+        val_share=0.2,
+        test_share=0.2,
+    )
+    make_shards(config, report=lambda line: None)
+    return out

@@ -1,0 +1,260 @@
+"""The main job, small but nothing faked: from photographs to a served, evaluated SPN.
+
+python jobs/demo.py
+
+Photographs that installed packages carry become shards (Ray Data); SPN is trained on them by two
+workers under DDP (Ray Train); a two-by-two search over its loss weights goes on from there (Ray
+Tune); the winner is evaluated beside mean fill, Telea and Navier-Stokes, promoted in the MLflow
+registry, served (Ray Serve) and asked to fill a batch of whole photographs. It takes less than
+ten minutes on two CPU cores. What an earlier demo has finished is reused, stage by stage.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from jobs import make_shards, train_spn, tune
+from jobs.batch_inpaint import batch_inpaint
+from jobs.promote import PromoteConfig, line, promote
+from pipeline import storage
+from pipeline.cluster import connect
+from pipeline.config import UserError, override, parse_one, run
+from pipeline.evaluation import Evaluation, EvaluationConfig, evaluate, terminal_tables, verdict
+from pipeline.masks import MaskConfig, draw_mask
+from pipeline.registry import RegistryConfig, Version
+from pipeline.report.search import write_search
+from pipeline.serving.folder import FolderConfig
+from pipeline.serving.service import ServeConfig, choose_port, start, stop
+from pipeline.shards import make_shards as write_shards
+from pipeline.sources import open_source
+from pipeline.tracking import TrackingConfig, duration
+from pipeline.training import SCORE, TrainResult, summary, train
+from pipeline.tuning import TuneConfig, read_space
+from pipeline.tuning import tune as search
+
+STAGES = 7
+TRIAL_LEARNING_RATE = 5e-4
+"""Half of the main training's: the trials only refine its weights."""
+HOLES = MaskConfig(recipe="irregular", min_hole_ratio=0.1, max_hole_ratio=0.2)
+"""Of the photographs sent to the endpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Where the demo works, and how long it trains."""
+
+    root: str = "runs/demo"
+    """The folder for everything it makes; delete it to start over."""
+    steps: int = train_spn.PRESETS["demo"].steps
+    """Steps of the main training."""
+    trial_steps: int = 60
+    """Steps that each trial of the search adds to it."""
+    port: int = 8000
+    """Of the endpoint; a free one is taken if it is in use."""
+
+    def place(self, *parts: str) -> str:
+        """Return a location under the root."""
+        return storage.join(storage.absolute(self.root), *parts)
+
+    @property
+    def tracking(self) -> TrackingConfig:
+        """The demo's own MLflow database and files."""
+        return TrackingConfig(
+            tracking_uri=f"sqlite:///{self.place('mlflow.db')}", artifacts=self.place("mlartifacts")
+        )
+
+    @property
+    def registry(self) -> RegistryConfig:
+        """The same database, as the registry sees it."""
+        tracking = self.tracking
+        return RegistryConfig(tracking_uri=tracking.tracking_uri, artifacts=tracking.artifacts)
+
+
+@contextmanager
+def stage(number: int, name: str) -> Iterator[Callable[[str], None]]:
+    """Announce a stage; yield the function that says what came out of it, and when it ended."""
+    print(f"\n[{number}/{STAGES}] {name}", flush=True)
+    begin = time.monotonic()
+    results: list[str] = []
+    yield results.append
+    for result in results:
+        print(f"  => {result}", flush=True)
+    print(f"  ({duration(time.monotonic() - begin)})", flush=True)
+
+
+def say(text: str) -> None:
+    """Show a line of progress under its stage."""
+    print(f"  {text}", flush=True)
+
+
+def shard(config: DemoConfig) -> str:
+    """Cut the bundled photographs into crops and shards; test photographs stay apart."""
+    with stage(1, "photographs to shards (Ray Data)") as tell:
+        settings = replace(make_shards.PRESETS["demo"], out=config.place("shards"))
+        for split, manifest in write_shards(settings, say).items():
+            tell(make_shards.summary(split, manifest))
+    return settings.out
+
+
+def learn(config: DemoConfig, shards: str) -> TrainResult:
+    """Train SPN with two workers under DDP."""
+    with stage(2, "training with two workers (Ray Train, DDP)") as tell:
+        training = override(
+            train_spn.PRESETS["demo"],
+            {
+                "data.shards": shards,
+                "storage": config.place("spn"),
+                "steps": config.steps,
+                "tracking": config.tracking,
+            },
+        )
+        result = train(training, say)
+        tell(summary(result))
+    return result
+
+
+def sweep(config: DemoConfig, shards: str, base: TrainResult) -> str:
+    """Search two loss weights from the trained weights on; return the best checkpoint of all."""
+    with stage(3, "two-by-two search over lambda_1 and lambda_2 (Ray Tune)") as tell:
+        training = override(
+            train_spn.PRESETS["demo"],
+            {
+                "data.shards": shards,
+                "init_from": base.checkpoint,
+                "steps": config.trial_steps,
+                "model.learning_rate": TRIAL_LEARNING_RATE,
+                "save_every_steps": config.trial_steps,
+                "sample_every_steps": config.trial_steps,
+                "tracking": config.tracking,
+            },
+        )
+        settings = TuneConfig(train=training, storage=config.place("sweep"))
+        result = search(settings, read_space(settings.search, tune.SPACES), say)
+        for text in write_search(result, settings.storage, "Search around the demo").splitlines():
+            say(text)
+        best = result.best
+        if best.scores[SCORE] >= base.scores[SCORE]:
+            winner, name = best.checkpoint, best.name
+        else:
+            winner, name = base.checkpoint, "the training they started from"
+        tell(f"winner: {name}; table, plot and page in {settings.storage}")
+    return winner
+
+
+def judge(config: DemoConfig, shards: str, winner: str) -> Evaluation:
+    """Score the winner and the baselines on photographs no training has seen."""
+    with stage(4, "evaluation on the test photographs (Ray Data)") as tell:
+        settings = EvaluationConfig(
+            checkpoint=winner,
+            shards=storage.join(shards, "test"),
+            out=config.place("evaluation"),
+            masks=MaskConfig(recipe="irregular"),
+            num_actors=2,
+            num_images=60,
+        )
+        found = evaluate(settings, say)
+        tell(f"{verdict(found)} Report: {found.files['report']}")
+    return found
+
+
+def crown(config: DemoConfig, winner: str, found: Evaluation) -> Version:
+    """Make the winner spn@champion, with its lineage."""
+    with stage(5, "promotion (MLflow registry)") as tell:
+        version = promote(
+            PromoteConfig(checkpoint=winner, name="spn", scores=found.out, registry=config.registry)
+        )
+        tell(f"{line(version, 'champion')} in {config.registry.tracking_uri}")
+    return version
+
+
+def write_request(config: DemoConfig) -> list[str]:
+    """Write the whole test photographs and a mask for each, white in the hole; return the names."""
+    source, names = open_source("bundled", ""), []
+    for original in source.originals():
+        if original.split != "test":
+            continue
+        name = Path(original.path).stem
+        image = cv2.imdecode(np.frombuffer(source.read(original.file), np.uint8), cv2.IMREAD_COLOR)
+        assert image is not None, original.path
+        hole = draw_mask(HOLES, name, 0, 0, *image.shape[:2]).hole
+        for suffix, pixels in (("", image), ("_mask", hole * 255)):
+            encoded = cv2.imencode(".png", pixels)[1].tobytes()
+            storage.write(config.place("request", f"{name}{suffix}.png"), encoded)
+        names.append(name)
+    return names
+
+
+def serve(config: DemoConfig) -> ServeConfig:
+    """Serve the champion and have the endpoint fill the test photographs."""
+    settings = ServeConfig(
+        model="spn@champion", port=free_port(config.port), registry=config.registry
+    )
+    with stage(6, "serving (Ray Serve)") as tell:
+        url = start(settings)
+        tell(f"{settings.model} at {url}")
+    try:
+        with stage(7, "a batch of photographs through the endpoint") as tell:
+            names = write_request(config)
+            filled = batch_inpaint(
+                FolderConfig(
+                    folder=config.place("request"), out=config.place("filled"), endpoint=url
+                )
+            )
+            if filled.failed:
+                raise UserError(f"{filled.failed} of {len(names)} requests failed: {filled.out}")
+            tell(str(filled))
+    finally:
+        stop()
+    return settings
+
+
+def free_port(port: int) -> int:
+    """Return the port, or a free one if something else is listening there."""
+    try:
+        return choose_port("127.0.0.1", port)
+    except UserError:
+        return choose_port("127.0.0.1", 0)
+
+
+def main() -> None:
+    """Go through every stage, then say where everything is."""
+    begin = time.monotonic()
+    config = parse_one(DemoConfig, __doc__ or "")
+    with connect(dashboard=True):
+        shards = shard(config)
+        base = learn(config, shards)
+        winner = sweep(config, shards, base)
+        found = judge(config, shards, winner)
+        version = crown(config, winner, found)
+        service = serve(config)
+    print(f"\n{terminal_tables(found)}\n")
+    where = {
+        "shards": f"{shards}/{{train,val,test}}, each with its manifest.parquet",
+        "checkpoint": version.location,
+        "grid": found.files["grid"],
+        "report": found.files["report"],
+        "search": config.place("sweep", "report.html"),
+        "filled": config.place("filled"),
+    }
+    for name, location in where.items():
+        print(f"{name:<11} {location}")
+    print(f"\nDone in {duration(time.monotonic() - begin)}. To serve the champion again:")
+    print(
+        f"  .venv/bin/python jobs/serve.py --model {service.model} --port {service.port} "
+        f"--registry.tracking-uri {config.registry.tracking_uri}"
+    )
+    print("and, from another terminal, to repeat the first request:")
+    request = config.place("request", "chelsea")
+    print(
+        f"  curl -F image=@{request}.png -F mask=@{request}_mask.png "
+        f"http://127.0.0.1:{service.port}/v1/inpaint -o filled.png"
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,130 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.architecture import Batch, load
+from models.spn.config import SPNConfig
+from pipeline import checkpoints, storage
+from pipeline.config import UserError, to_dict
+
+CONFIG = {"model": to_dict(SPNConfig.tiny()), "data": {"image_size_px": 32}}
+
+
+@pytest.fixture(scope="module")
+def objective():
+    """Return networks and optimisers that have taken one step."""
+    torch.manual_seed(0)
+    built = load("spn").objective(SPNConfig.tiny(), lambda network: network)
+    image = torch.rand(2, 3, 32, 32) * 2 - 1
+    mask = torch.zeros(2, 1, 32, 32)
+    mask[..., 4:9, 4:9] = 1
+    built.step(Batch(image=image, mask=mask))
+    return built
+
+
+@pytest.fixture
+def run(objective, tmp_path):
+    """Return a run with checkpoints at steps 1 and 2."""
+    for step in (1, 2):
+        location = checkpoints.step_location(str(tmp_path), step)
+        checkpoints.save(location, objective, None, CONFIG, {"step": step, "scores": {}})
+    return str(tmp_path)
+
+
+def damage(location, name):
+    path = Path(location) / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def test_a_restored_checkpoint_holds_the_same_weights_and_optimiser_state(run, objective):
+    other = load("spn").objective(SPNConfig.tiny(), lambda network: network)
+    state = checkpoints.restore(checkpoints.step_location(run, 2), other, None)
+    assert state["step"] == 2
+    for role, network in objective.networks.items():
+        ours, theirs = network.state_dict(), other.networks[role].state_dict()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+        before = objective.optimizers[role].state_dict()["state"]
+        after = other.optimizers[role].state_dict()["state"]
+        assert torch.equal(before[0]["exp_avg"], after[0]["exp_avg"])
+        assert after[0]["step"] == 1
+
+
+def test_the_served_generator_draws_what_the_trained_one_draws(run, objective):
+    loaded = checkpoints.load_generator(run)
+    image, mask = torch.rand(1, 3, 16, 16), torch.ones(1, 1, 16, 16)
+    expected = objective.generator.eval()(image, mask).final
+    objective.generator.train()
+    assert torch.equal(loaded.generator(image, mask).final, expected)
+    assert (loaded.architecture, loaded.step, loaded.image_size_px) == ("spn", 2, 32)
+    assert not any(p.requires_grad for p in loaded.generator.parameters())
+
+
+def test_a_changed_byte_is_found_and_the_checkpoint_before_is_taken(run):
+    newest = checkpoints.step_location(run, 2)
+    damage(newest, "generator.safetensors")
+    with pytest.raises(UserError, match=r"generator.safetensors is damaged"):
+        checkpoints.verify(newest)
+    said = []
+    assert checkpoints.latest(run, said.append) == checkpoints.step_location(run, 1)
+    assert "taking the one before" in said[0]
+
+
+def test_a_missing_file_or_unfinished_directory_is_never_taken_for_whole(run):
+    newest = checkpoints.step_location(run, 2)
+    (Path(newest) / "discriminator.safetensors").unlink()
+    with pytest.raises(UserError, match="lacks its discriminator"):
+        checkpoints.verify(newest)
+    (Path(checkpoints.step_location(run, 1)) / "checksums.json").unlink()
+    assert checkpoints.latest(run, lambda sentence: None) is None
+    with pytest.raises(UserError, match="is no checkpoint"):
+        checkpoints.load_generator(run)
+
+
+def test_a_save_that_fails_leaves_the_old_checkpoint_and_no_debris(run, objective, monkeypatch):
+    location = checkpoints.step_location(run, 2)
+    before = checkpoints.verify(location)
+
+    def refuse(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.os, "fsync", refuse)
+    with pytest.raises(OSError, match="No space"):
+        checkpoints.save(location, objective, None, CONFIG, {"step": 2, "scores": {}})
+    assert checkpoints.verify(location) == before
+    assert len(storage.names(storage.join(run, "checkpoints"))) == 2
+
+
+def test_weights_of_another_network_are_refused_by_name(run):
+    wider = load("spn").objective(SPNConfig(channels=4, teacher="filterbank"), lambda n: n)
+    with pytest.raises(UserError, match=r"generator.safetensors is of another network"):
+        checkpoints.initialize(checkpoints.step_location(run, 1), wider)
+
+
+def test_the_average_is_served_in_place_of_the_last_weights(objective, tmp_path):
+    average = load("spn").generator(SPNConfig.tiny())
+    location = str(tmp_path / "averaged")
+    checkpoints.save(location, objective, average, CONFIG, {"step": 1, "scores": {}})
+    loaded = checkpoints.load_generator(location).generator.state_dict()
+    assert all(torch.equal(loaded[k], v) for k, v in average.state_dict().items())
+
+
+def test_old_checkpoints_go_and_the_protected_stays(run, objective):
+    for step in (3, 4):
+        shutil.copytree(checkpoints.step_location(run, 1), checkpoints.step_location(run, step))
+    checkpoints.prune(run, keep=1, protected={2})
+    assert checkpoints.steps(run) == [2, 4]
+
+
+def test_nothing_in_a_checkpoint_is_pickled(run):
+    for path in Path(checkpoints.step_location(run, 1)).iterdir():
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        else:
+            assert path.suffix == ".safetensors"
+            size = int.from_bytes(path.read_bytes()[:8], "little")
+            json.loads(path.read_bytes()[8 : 8 + size])
