@@ -155,7 +155,6 @@ def judge(config: DemoConfig, shards: str, winner: str) -> Evaluation:
             out=config.place("evaluation"),
             masks=MaskConfig(recipe="irregular"),
             num_actors=2,
-            num_images=60,
         )
         found = evaluate(settings, say)
         tell(f"{verdict(found)} Report: {found.files['report']}")

@@ -438,7 +438,7 @@ class Meter:
 
 
 class Judge:
-    """Scores and draws the same few validation samples with the same masks, every time."""
+    """Scores and draws the same samples, spread over the val set, with the same masks each time."""
 
     def __init__(self, config: TrainConfig, place: Place, manifest: Manifest | None) -> None:
         self.config, self.place = config, place
@@ -447,7 +447,8 @@ class Judge:
             return
         maker = SampleMaker(as_seen_in_validation(config.data), manifest)
         count = min(config.validation_samples, len(manifest))
-        for row in range(place.rank, count, place.world_size):
+        rows = np.linspace(0, len(manifest) - 1, count).round().astype(int)
+        for row in rows[place.rank :: place.world_size].tolist():
             sample = maker.make(row, epoch=0)
             hole = torch.from_numpy(np.ascontiguousarray(sample.hole)).float()[None, None]
             self.pairs.append((to_model(sample.pixels), hole))
@@ -479,7 +480,7 @@ class Judge:
         """Write a grid of the first validation samples into the run. On the first worker."""
         if self.place.rank != 0 or not self.pairs:
             return
-        shown = self.pairs[:6]
+        shown = self.pairs[:: max(1, len(self.pairs) // 6)][:6]
         images = np.concatenate([to_pixels(image) for image, _ in shown])
         holes = np.concatenate([mask[:, 0].numpy().astype(np.uint8) for _, mask in shown])
         predictions = [to_pixels(self._predict(generator, *pair)) for pair in shown]

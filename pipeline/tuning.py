@@ -7,6 +7,7 @@ trials it has finished and goes on with the one it was interrupted in; nothing r
 import hashlib
 import itertools
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -143,6 +144,7 @@ def tune(config: TuneConfig, space: Space, log: Callable[[str], None] = print) -
     Raises:
         UserError: if a name or value of the space is impossible; nothing has started then.
     """
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Ray's tables: we print a line per trial
     from ray import tune as ray_tune
 
     start = time.monotonic()

@@ -1,0 +1,99 @@
+"""The jobs as a person runs them: other processes, real files, real output."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if path.stem != "__init__")
+WITH_PRESETS = ("make_shards", "train_spn", "tune")
+
+
+def job(name, *words, cwd=ROOT, timeout=240):
+    """Run a job as its docstring says and return what it printed and its status."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "COLUMNS": "120"},
+    )
+
+
+def first_preset(name):
+    return {"train_spn": "smoke", "tune": "spn", "make_shards": "folder"}.get(name)
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_help_is_complete_and_needs_no_ray(name):
+    preset = first_preset(name)
+    result = job(name, *([preset] if preset else []), "--help")
+    assert result.returncode == 0, result.stderr
+    assert "usage:" in result.stdout
+    assert f"python jobs/{name}.py" in result.stdout.replace("\n", " ")
+
+
+@pytest.mark.parametrize("name", WITH_PRESETS)
+def test_an_unknown_preset_is_told_with_those_there_are(name):
+    result = job(name, "smokee")
+    assert result.returncode == 2
+    assert "unknown preset 'smokee'" in result.stderr
+    assert "The presets are:" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "told"),
+    [
+        ("train_spn", ["smoke", "--model.num-blokcs", "3"], "--model.num-bl"),
+        ("train_spn", ["smoke", "--steps", "0"], "steps must be at least 1"),
+        ("train_spn", ["smoke", "--num-workers", "3"], "multiple of num_workers"),
+        ("make_shards", ["folder", "--quality", "0"], "quality is 0"),
+    ],
+)
+def test_a_wrong_field_or_value_is_refused_without_a_traceback(name, words, told):
+    result = job(name, *words)
+    assert result.returncode == 2
+    assert told in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "told"),
+    [
+        ("train_spn", ["demo"], "no shards given: add --data.shards"),
+        ("train_spn", ["demo", "--data.shards", "nowhere"], "nowhere is no finished shard set"),
+        ("tune", ["spn", "--search", "nothing"], "unknown search 'nothing'"),
+        ("make_shards", ["folder"], "give the folder of photographs with --source"),
+        ("make_shards", ["folder", "--source", "nowhere"], "nowhere"),
+        ("evaluate", ["--checkpoint", "nowhere", "--shards", "nowhere"], "nowhere"),
+        ("promote", ["--checkpoint", "./nowhere"], "nowhere is no checkpoint"),
+        ("serve", ["--model", "./nowhere"], "nowhere is no checkpoint"),
+    ],
+)
+def test_a_persons_mistake_ends_in_one_sentence(name, words, told, tmp_path):
+    result = job(name, *words, cwd=tmp_path)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert result.stderr.startswith("error: ")
+    assert told in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in result.stdout
+
+
+@pytest.mark.slow
+def test_the_smoke_presets_go_from_photographs_to_a_search(tmp_path):
+    trained = job("train_spn", "smoke", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert "hole_psnr" in trained.stdout
+    assert (tmp_path / "runs/smoke/spn/checkpoints/step-000000006/checksums.json").is_file()
+    again = job("train_spn", "smoke", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "was complete already" in again.stdout
+    searched = job("tune", "smoke", "--train.data.shards", "runs/smoke/shards", cwd=tmp_path)
+    assert searched.returncode == 0, searched.stderr
+    assert "trial 4/4" in searched.stdout
+    assert (tmp_path / "runs/smoke/sweep/trials.png").is_file()
