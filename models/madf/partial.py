@@ -43,6 +43,7 @@ class PartialConv2d(nn.Module):
             sum(widths), out_channels, kernel_size, stride, kernel_size // 2, bias=bias
         )
         self.widths = widths
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, kernel_size // 2
 
     def forward(self, *maps: Partly) -> Partly:
         """Convolve maps of one size; the output is known where any input was."""
@@ -51,14 +52,14 @@ class PartialConv2d(nn.Module):
         # Pooling stays in float32 under autocast; a convolution would round the counts.
         average = functional.avg_pool2d(
             torch.cat(channels, dim=1).sum(dim=1, keepdim=True),
-            self.conv.kernel_size,
-            self.conv.stride,
-            self.conv.padding,
+            self.kernel_size,
+            self.stride,
+            self.padding,
         )
         found = (average > 0).to(average.dtype)
         share = found * sum(self.widths) / average.clamp(min=SMALLEST_COUNT)
         out = share * functional.conv2d(
-            features, self.conv.weight, stride=self.conv.stride, padding=self.conv.padding
+            features, self.conv.weight, stride=self.stride, padding=self.padding
         )
         if self.conv.bias is not None:
             out = out + self.conv.bias.view(1, -1, 1, 1) * found
