@@ -1,9 +1,9 @@
-"""What a person would try before a network: a flat colour, and OpenCV's two inpainting methods.
+"""What a person would try before a network: a flat colour, OpenCV's two methods, and PatchMatch.
 
 Every baseline takes one image and its hole and returns a prediction, all in 8-bit RGB; pixels
-inside the hole are hidden before it starts. The order of the channels cannot matter, as each of
-the three methods here treats them alike (Telea's weights come from the hole's shape alone,
-Navier-Stokes is solved per channel).
+inside the hole are hidden before it starts. OpenCV speaks BGR, but here the order of the channels
+cannot matter: Telea's weights come from the hole's shape alone, Navier-Stokes is solved per
+channel, and patches are compared by the sum over channels.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.baselines.patchmatch import patchmatch
 from pipeline.config import UserError
 
 Pixels = NDArray[np.uint8]
@@ -59,6 +60,7 @@ BASELINES: dict[str, Baseline] = {
     "mean-fill": mean_fill,
     "telea": telea,
     "navier-stokes": navier_stokes,
+    "patchmatch": patchmatch,
 }
 """Every baseline by the name that reports show."""
 
