@@ -5,7 +5,9 @@ photograph. The order of events is what makes an interruption harmless: the mani
 before anything in it changes, and comes back last.
 """
 
+import errno
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from pipeline import storage
+from pipeline.cluster import connect
 from pipeline.config import UserError
 from pipeline.manifest import FILE_NAME as MANIFEST_NAME
 from pipeline.manifest import Manifest, Quarantined, read_manifest, write_manifest
@@ -37,9 +40,9 @@ Report = Callable[[str], None]
 def make_shards(config: ShardConfig, report: Report = print) -> dict[str, Manifest]:
     """Write the shard sets of a source, or what is missing of them, over the cluster.
 
-    Runs on the driver; Ray must have been started (``pipeline.cluster.connect``). The same source
-    and settings give the same tars to the byte, however many workers there are and however often
-    it is interrupted.
+    Runs on the driver. The same source and settings give the same tars to the byte, however many
+    workers there are and however often it is interrupted. A Ray is started, or joined, only where
+    something is missing and none is at hand.
 
     Args:
         config: which photographs, how and where to.
@@ -55,6 +58,7 @@ def make_shards(config: ShardConfig, report: Report = print) -> dict[str, Manife
     config = replace(
         config, out=storage.absolute(config.out), source=_absolute_source(config.source)
     )
+    _require_writable(config.out)
     _require_same_settings(config)
     with tempfile.TemporaryDirectory(prefix="infill-") as folder:
         listings = _list(config, Path(folder), report)
@@ -67,7 +71,8 @@ def make_shards(config: ShardConfig, report: Report = print) -> dict[str, Manife
                 missing[split] = found
     _drop_sets_without_photographs(config, listings)
     if missing:
-        _make_missing(config, missing, report)
+        with connect():
+            _make_missing(config, missing, report)
     for found in missing.values():
         _finish(config, found)
     return {split: read_manifest(storage.join(config.out, split)) for split in listings}
@@ -75,6 +80,16 @@ def make_shards(config: ShardConfig, report: Report = print) -> dict[str, Manife
 
 def _absolute_source(source: str) -> str:
     return storage.absolute(source) if source else ""
+
+
+def _require_writable(out: str) -> None:
+    """Refuse a place on disk where nothing can be made, before a long list is made for it."""
+    if storage.is_remote(out):
+        return
+    place = next(path for path in (Path(out), *Path(out).parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        what = "must not be written to" if place.is_dir() else "is a file"
+        raise UserError(f"cannot write to {out}: {place} {what}; choose another --out")
 
 
 def _list(config: ShardConfig, folder: Path, report: Report) -> dict[str, Listing]:
@@ -138,10 +153,10 @@ def _begin(config: ShardConfig, found: Listing) -> None:
     try:
         storage.remove(storage.join(location, MANIFEST_NAME))
         storage.upload(found.file, storage.join(location, listing.FILE_NAME))
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise UserError(
-            f"cannot write to {location}: {error.strerror}; choose another --out"
-        ) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"cannot write to {location}: {error}; choose another --out") from error
 
 
 def _drop_sets_without_photographs(config: ShardConfig, listings: dict[str, Listing]) -> None:
