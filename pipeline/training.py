@@ -237,6 +237,7 @@ def _require_same_run(config: TrainConfig, newest: str) -> None:
     before = checkpoints.read_config(newest)
     now = to_dict(config)
     free = {"shards", "decode_threads", "prefetch_batches", "loader"}
+    free |= {"verify_checksums", "cache_folder", "cache_size_gb"}
     for part in ("model", "data", "seed", "ema_decay"):
         old, new = before[part], now[part]
         if isinstance(old, dict):

@@ -1,0 +1,59 @@
+"""The main job from end to end, with as little training as there can be."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def demo(root):
+    """Run the demo as `make demo` does, but for a few steps, and return what it printed."""
+    words = ["--root", str(root), "--steps", "4", "--trial-steps", "2", "--port", "0"]
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / "demo.py"), *words],
+        cwd=root.parent,
+        capture_output=True,
+        text=True,
+        timeout=800,
+        env={**os.environ},
+    )
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_demo_ends_with_scores_pictures_and_a_request_and_reuses_what_is_there(tmp_path):
+    root = tmp_path / "demo"
+    output = demo(root)
+    for number in range(1, 8):
+        assert f"[{number}/7]" in output
+    for method in ("spn", "mean-fill", "telea", "navier-stokes"):
+        assert re.search(rf"^\| *{method}\b", output, re.MULTILINE), method
+    assert "spn@1" in output
+    assert "curl -F image=@" in output
+    for name in ("train", "val", "test"):
+        assert (root / "shards" / name / "manifest.parquet").is_file()
+    for name in ("evaluation/grid.png", "evaluation/report.html", "sweep/trials.png", "mlflow.db"):
+        assert (root / name).stat().st_size > 1000
+    assert len(list((root / "sweep/trials").glob("*/checkpoints/*/checksums.json"))) == 4
+    for mask_path in (root / "request").glob("*_mask.png"):
+        name = mask_path.name.replace("_mask", "")
+        image, filled = (cv2.imread(str(root / f / name)) for f in ("request", "filled"))
+        hole = cv2.imread(str(mask_path), cv2.IMREAD_GRAYSCALE) > 127
+        assert np.array_equal(image[~hole], filled[~hole])
+        assert not np.array_equal(image[hole], filled[hole])
+
+    again = demo(root)
+    assert again.count("was complete already") == 1
+    assert again.count("(finished before)") == 4
+    assert "reused" in again
+    assert "spn@1" in again
+    assert "spn@2" not in again
