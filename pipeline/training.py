@@ -192,6 +192,8 @@ def train(config: TrainConfig, log: Callable[[str], None] = print) -> TrainResul
         _require_same_run(config, newest)
     done = checkpoints.read_state(newest)["step"] if newest else 0
     if done < config.steps:
+        if config.num_workers:
+            build_objective(config, Place())  # what is missing is told before the cluster is asked
         storage.write(storage.join(config.storage, "config.json"), to_json(config).encode())
         launch(config, track)
         track.save(storage.join(config.storage, f"progress-{done:09d}.jsonl"))
@@ -363,10 +365,7 @@ def _begin(
     config: TrainConfig, place: Place, report: Report
 ) -> tuple[Objective, Average | None, int]:
     """Build the networks and bring them to where the run stands."""
-    with torch.random.fork_rng(), torch.device(place.device):
-        torch.manual_seed(config.seed)
-        architecture = load(config.model.architecture)
-        objective = architecture.objective(config.model, place.prepare)
+    objective = build_objective(config, place)
 
     def note(text: str) -> None:
         if place.rank == 0:
@@ -382,6 +381,45 @@ def _begin(
     state = checkpoints.restore(newest, objective, average.network if average else None)
     note(f"going on from step {state['step']}")
     return objective, average, int(state["step"])
+
+
+def build_objective(config: TrainConfig, place: Place) -> Objective:
+    """Build networks, optimisers and teachers; files of weights are fetched to this machine.
+
+    Raises:
+        UserError: if a file of weights is missing or not what it should be.
+    """
+    model = with_local_weights(config.model)
+    with torch.random.fork_rng(), torch.device(place.device):
+        torch.manual_seed(config.seed)
+        try:
+            return load(model.architecture).objective(model, place.prepare)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+
+def with_local_weights(model: ModelConfig) -> ModelConfig:
+    """Return the configuration with every file of weights on this machine.
+
+    A field ``NAME_weights`` that holds an address (s3:// or https://) is fetched and compared
+    with ``NAME_sha256``.
+
+    Raises:
+        UserError: if the checksum is absent or differs, or the address does not answer.
+    """
+    values = flatten(model)
+    addresses = {
+        name: str(value)
+        for name, value in values.items()
+        if name.endswith("_weights") and isinstance(value, str) and storage.is_remote(value)
+    }
+    return override(
+        model,
+        {
+            name: str(storage.fetch(address, values[name.removesuffix("weights") + "sha256"]))
+            for name, address in addresses.items()
+        },
+    )
 
 
 def stop_if_not_finite(losses: dict[str, Tensor], step: int) -> None:

@@ -1,6 +1,7 @@
 """Fixtures of the rooms that read and write object stores."""
 
 import logging
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -26,3 +27,13 @@ def s3_server() -> Iterator[dict[str, str]]:
             patch.setenv(name, value)
         yield environment
     server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: dict[str, str]) -> str:
+    """Return an s3:// prefix of the test's own."""
+    import boto3
+
+    name = f"photos-{uuid.uuid4().hex}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return f"s3://{name}/set"

@@ -6,29 +6,6 @@ from pipeline import storage
 from pipeline.config import UserError
 
 
-@pytest.fixture(scope="module")
-def bucket():
-    """Serve S3 over real HTTP from this process; yield an s3:// prefix in it."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    patch = pytest.MonkeyPatch()
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-    }.items():
-        patch.setenv(name, value)
-    boto3.client("s3").create_bucket(Bucket="photos")
-    yield "s3://photos/set"
-    patch.undo()
-    server.stop()
-
-
 @pytest.fixture(params=["local", "s3"])
 def place(request, tmp_path):
     """Return a location on disk, then one on a real S3 server."""

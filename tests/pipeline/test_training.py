@@ -113,6 +113,36 @@ def test_a_finished_run_is_reused_and_says_so(config):
     assert again.checkpoint == first.checkpoint
 
 
+def test_a_run_on_s3_is_saved_and_resumed_there(config, bucket):
+    remote = override(config, {"storage": bucket, "steps": 3})
+    train(remote, quietly)
+    lines = []
+    result = train(override(remote, {"steps": 6}), lines.append)
+    assert any("going on from step 3" in line for line in lines)
+    assert result.checkpoint.startswith("s3://")
+    loaded = checkpoints.load_generator(result.checkpoint)
+    train(config, quietly)
+    ours = checkpoints.load_generator(checkpoints.step_location(config.storage, loaded.step))
+    expected = ours.generator.state_dict()
+    assert all(torch.equal(v, expected[k]) for k, v in loaded.generator.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"model.teacher": "asl"}, "teacher"),
+        ({"model.teacher": "asl", "model.teacher_weights": "nowhere.pth"}, "nowhere.pth"),
+        (
+            {"model.teacher": "asl", "model.teacher_weights": "https://example.org/asl.pth"},
+            "give its SHA-256",
+        ),
+    ],
+)
+def test_missing_teacher_weights_are_told_in_a_sentence(config, changes, told):
+    with pytest.raises(UserError, match=told):
+        train(override(config, changes), quietly)
+
+
 def test_another_model_in_the_same_folder_is_refused_by_field(config):
     train(override(config, {"steps": 1}), quietly)
     changed = override(config, {"model.image_weight": 1.0})
