@@ -107,7 +107,8 @@ def similarities(places: Tensor, config: AttentionConfig) -> Tensor:
     """
     _, channels, height, width = places.shape
     pixels = places.permute(0, 2, 3, 1).flatten(1, 2)
-    products = joint_sum(pixels @ pixels.mT, "box", height, width)
+    gram: Tensor = Gram.apply(pixels)  # type: ignore[no-untyped-call]
+    products = joint_sum(gram, "box", height, width)
     squares = places.square().sum(1, keepdim=True)
     squares = functional.avg_pool2d(squares, 3, stride=1, padding=1, divisor_override=1)
     squares = squares.flatten(2)  # [B, 1, N]
@@ -193,6 +194,32 @@ def pasted(attention: Attention, features: Tensor) -> Tensor:
         attention.weights, attention.valid, features, attention.height, attention.width
     )
     return picture
+
+
+class Gram(torch.autograd.Function):
+    """The inner products of all pairs of rows of [B, N, C]: [B, N, N].
+
+    Both factors being the same, its gradient is one product instead of two; and it is taken in
+    full precision, even where backward() is called under autocast.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, pixels: Tensor) -> Tensor:
+        """Multiply by the own transpose, exactly though faster products be allowed elsewhere."""
+        ctx.save_for_backward(pixels)
+        if torch.backends.cuda.matmul.allow_tf32:
+            # Its ten bits of mantissa would be several units of a logit.
+            exact = pixels.double()
+            return (exact @ exact.mT).to(pixels.dtype)
+        return pixels @ pixels.mT
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Return the gradient by the rows."""
+        (pixels,) = ctx.saved_tensors
+        with torch.autocast(pixels.device.type, enabled=False):
+            gradient: Tensor = (gradients[0] + gradients[0].mT) @ pixels
+        return gradient
 
 
 class JointSum(torch.autograd.Function):

@@ -1,0 +1,87 @@
+"""The numbers of DeepFill v2: its widths, its attention, its losses."""
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
+
+from models.architecture import ModelConfig
+from models.deepfill.config import AttentionConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepFill2Config(ModelConfig):
+    """DeepFill v2 as its authors released it; every width follows ``channels``."""
+
+    architecture: ClassVar[str] = "deepfill2"
+
+    channels: int = 48
+    """Feature maps the first convolution yields; its gates use up half of them."""
+    num_dilated: int = 4
+    """Dilated convolutions in a row, with dilations 2, 4, 8, 16, ..."""
+    num_extra_convs: int = 0
+    """Further plain convolutions before the dilated ones."""
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    """The attention branch of the second network; the same as version 1's."""
+
+    discriminator_channels: int = 64
+    """Feature maps after the discriminator's first convolution; 2, then 4 times as many follow."""
+    mask_to_discriminator: bool = True
+    """Whether the discriminator sees the mask beside the image."""
+    discriminator_batches: Literal["fresh", "shared"] = "fresh"
+    """Whether discriminator and generator are updated on a half of the step's batch each
+    (released) or both on all of it."""
+
+    coarse_weight: float = 1.0
+    """Weight of the L1 of the coarse picture."""
+    image_weight: float = 1.0
+    """Weight of the L1 of the final picture."""
+    adversarial_weight: float = 1.0
+    """Weight of the generator's adversarial loss."""
+    discriminator_weight: float = 0.5
+    """Of each half of the hinge loss; 0.5 released, 1 in the paper."""
+
+    learning_rate: float = 1e-4
+    """Of both Adam optimizers, constant."""
+    beta1: float = 0.5
+    """Adam's decay of the mean gradient."""
+    beta2: float = 0.999
+    """Adam's decay of the mean squared gradient."""
+
+    def __post_init__(self) -> None:
+        if self.channels < 4 or self.channels % 4:
+            raise ValueError(f"channels must be a multiple of 4, not {self.channels}")
+        if self.discriminator_channels < 1:
+            raise ValueError(
+                f"discriminator_channels must be at least 1, not {self.discriminator_channels}"
+            )
+        for name in ("num_dilated", "num_extra_convs", *_WEIGHTS):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate must be positive, not {self.learning_rate}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
+
+    @property
+    def size_multiple(self) -> int:
+        """Multiples of 8: the encoders halve twice, and attention works at half of that."""
+        return 8
+
+    @classmethod
+    def released(cls) -> "DeepFill2Config":
+        """Return the network for the authors' TensorFlow weights, sampling included."""
+        return cls(attention=AttentionConfig(downsample="align_corners"))
+
+    @classmethod
+    def tiny(cls) -> "DeepFill2Config":
+        """Return a network of a few thousand parameters for tests."""
+        return cls(
+            channels=8, num_dilated=2, discriminator_channels=4, discriminator_batches="shared"
+        )
+
+    def without_attention(self) -> "DeepFill2Config":
+        """Return the same configuration without the attention branch."""
+        return replace(self, attention=replace(self.attention, kind="none"))
+
+
+_WEIGHTS = ("coarse_weight", "image_weight", "adversarial_weight", "discriminator_weight")

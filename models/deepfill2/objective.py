@@ -1,0 +1,90 @@
+"""What DeepFill v2 is taught: L1 of both pictures and a patch discriminator with a hinge loss."""
+
+import torch
+from torch import Tensor
+
+from models.architecture import Batch, Objective, Prepare
+from models.deepfill.networks import Prediction
+from models.deepfill.objective import alone, divided
+from models.deepfill2.config import DeepFill2Config
+from models.deepfill2.networks import Discriminator, Generator
+from models.holes import paste
+from models.layers import at_least_float32
+from models.losses import detached, frozen, hinge_discriminator, hinge_generator, update
+
+
+class DeepFill2Objective(Objective):
+    """Train DeepFill v2: one discriminator step, then one generator step."""
+
+    def __init__(self, config: DeepFill2Config, prepare: Prepare = alone) -> None:
+        """Build both networks and their optimizers.
+
+        Args:
+            config: the paper's numbers.
+            prepare: wraps each trained network and places it on its device.
+        """
+        self.config = config
+        generator, discriminator = Generator(config), Discriminator(config)
+        self.networks = {"generator": generator, "discriminator": discriminator}
+        self.prepared_generator = prepare(generator)
+        self.prepared_discriminator = prepare(discriminator)
+        self.optimizers = {
+            role: torch.optim.Adam(
+                network.parameters(), lr=config.learning_rate, betas=(config.beta1, config.beta2)
+            )
+            for role, network in self.networks.items()
+        }
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """Update the discriminator on one half of the batch, the generator on the other.
+
+        With ``discriminator_batches`` "shared" both see all of it.
+
+        Args:
+            batch: this worker's share of the global batch.
+
+        Returns:
+            "discriminator", "coarse", "image" and "adversarial", weighted.
+
+        Raises:
+            ValueError: if the samples cannot be halved.
+        """
+        fresh = self.config.discriminator_batches == "fresh"
+        other, own = divided(batch, 2) if fresh else (batch, batch)
+
+        with torch.no_grad():
+            final = self.generator(other.image, other.mask).final
+        composite = paste(final, other.image, other.mask)
+        discriminator_losses = self.discriminator_losses(other, composite)
+        update(self.optimizers["discriminator"], discriminator_losses)
+
+        prediction: Prediction = self.prepared_generator(own.image, own.mask)
+        generator_losses = self.generator_losses(own, prediction)
+        update(self.optimizers["generator"], generator_losses)
+        return detached({**discriminator_losses, **generator_losses})
+
+    def discriminator_losses(self, batch: Batch, composite: Tensor) -> dict[str, Tensor]:
+        """Tell originals from composites, judged in one pass, patch by patch (Eq. 4)."""
+        pictures = torch.cat([batch.image, composite])
+        scores = self.prepared_discriminator(pictures, torch.cat([batch.mask, batch.mask]))
+        real, fake = scores.chunk(2)
+        # The shared loss halves each part already.
+        weight = 2.0 * self.config.discriminator_weight
+        return {"discriminator": weight * hinge_discriminator(real, fake)}
+
+    def generator_losses(self, batch: Batch, prediction: Prediction) -> dict[str, Tensor]:
+        """Match the original everywhere with both pictures, and pass for one (Eq. 5)."""
+        config = self.config
+        composite = paste(prediction.final, batch.image, batch.mask)
+        with frozen(self.networks["discriminator"]) as discriminator:
+            fake = discriminator(composite, batch.mask)
+        return {
+            "coarse": config.coarse_weight * mean_error(prediction.coarse, batch.image),
+            "image": config.image_weight * mean_error(prediction.final, batch.image),
+            "adversarial": config.adversarial_weight * hinge_generator(fake),
+        }
+
+
+def mean_error(picture: Tensor, image: Tensor) -> Tensor:
+    """Return mean(|picture - image|) over all pixels, a scalar."""
+    return (at_least_float32(picture) - image).abs().mean()
