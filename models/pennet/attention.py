@@ -16,7 +16,6 @@ scores reach hundreds.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -26,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.layers import at_least_float32
 from models.pennet.config import PENNetConfig
-from models.pennet.diagonals import gather_diagonals, scatter_diagonals
+from models.pennet.diagonals import matched, pasted
 
 REFINEMENT_DILATIONS = (1, 2, 4, 8)
 """Of the four parallel convolutions after an attention (Fig. 2 c)."""
@@ -35,7 +34,9 @@ PAIRS_PER_BLOCK = 2**21
 SMALLEST_SQUARED_NORM = 1e-8
 """Of a patch, under the root: an empty patch has a finite gradient."""
 OUT_OF_REACH = -1e30
-"""Score of what is no key at all; finite, so that a row of nothing else is not a NaN."""
+"""Score of what is no key; finite, so that a row of nothing else is not a NaN."""
+LAST_RESORT = -1e20
+"""Score of what stands for hidden keys if they have no share: taken if there is no known key."""
 
 
 class Keys(NamedTuple):
@@ -52,9 +53,8 @@ class Keys(NamedTuple):
     scale: Tensor
     """[B, 1, h * pitch]: softmax scale over the length; 0 if the key is hidden, or none."""
     bias: Tensor
-    """[B, 1, h * pitch]: 0, or out of reach."""
-    known: Tensor
-    """[B, 1, h * pitch]: 1 for a key that does not touch the hole."""
+    """[B, 1, h * pitch]: 0 for a known key, out of reach for others; the very last position, no
+    patch, has the share in the softmax of all hidden keys: e^bias is their number."""
 
 
 def shrink(mask: Tensor, size: Sequence[int], resize: str) -> Tensor:
@@ -87,12 +87,18 @@ def lay_out(features: Tensor, mask: Tensor, kernel_size: int, config: PENNetConf
     hole = shrink(mask, features.shape[2:], config.mask_resize)
     known = (functional.max_pool2d(hole, kernel_size, 1, reach) == 0).to(features.dtype)
     norm = patch_norms(features, kernel_size)
-    within_reach = known if config.hidden_keys == "excluded" else torch.ones_like(known)
-    flat = [
-        functional.pad(column, (0, 2)).flatten(2)
-        for column in (norm, config.softmax_scale * known / norm, within_reach, known)
-    ]
-    return Keys(pixels, flat[0].mT, flat[1], (1.0 - flat[2]) * OUT_OF_REACH, flat[3])
+    scale = functional.pad(config.softmax_scale * known / norm, (0, 2)).flatten(2)
+    norm = functional.pad(norm, (0, 2), value=1.0).flatten(2).mT
+    return Keys(pixels, norm, scale, score_bias(known, config.hidden_keys))
+
+
+def score_bias(known: Tensor, hidden_keys: str) -> Tensor:
+    """Return the bias of :class:`Keys` from the known keys, [B, 1, h, w], 1 or 0."""
+    bias = functional.pad((1.0 - known) * OUT_OF_REACH, (0, 2), value=OUT_OF_REACH).flatten(2)
+    hidden = (1.0 - known).sum(dim=(2, 3))
+    if hidden_keys == "excluded":
+        hidden = torch.zeros_like(hidden)
+    return torch.cat([bias[..., :-1], hidden.log().clamp_min(LAST_RESORT)[..., None]], dim=2)
 
 
 def patch_norms(features: Tensor, kernel_size: int) -> Tensor:
@@ -118,8 +124,7 @@ def diagonal_scores(pixels: Tensor, block: tuple[int, int, int], kernel_size: in
     start, stop = top * pitch, (top + rows + overhang) * pitch + overhang
     scores = torch.bmm(pixels[:, :, start:stop].mT, pixels)
     if overhang:
-        scores = gather_diagonals(scores, (0, 1, 2))
-        scores = gather_diagonals(scores, (0, pitch, 2 * pitch))
+        scores = matched(scores, kernel_size, pitch)
     return scores
 
 
@@ -204,10 +209,9 @@ class AttentionTransfer(nn.Module):
         with torch.autocast(keys.pixels.device.type, enabled=False):
             scores = diagonal_scores(keys.pixels, block, self.kernel_size)
             if self.config.normalise_queries:
-                norm = keys.norm[:, top * pitch : (top + rows) * pitch]
-                scores = scores / norm.clamp_min(SMALLEST_SQUARED_NORM**0.5)
+                scores = scores / keys.norm[:, top * pitch : (top + rows) * pitch]
             scores = torch.addcmul(keys.bias, scores, keys.scale)
-            attention = torch.softmax(scores, dim=-1) * keys.known
+            attention = torch.softmax(scores, dim=-1)
             if self.config.attention_floor:
                 attention = attention.clamp_min(self.config.attention_floor)
                 attention.view(*attention.shape[:2], -1, pitch)[..., -2:] = 0
@@ -215,11 +219,7 @@ class AttentionTransfer(nn.Module):
 
     def _paste(self, keys: Keys, cells: Tensor, block: tuple[int, int, int]) -> Tensor:
         """Return what a block of queries adds to the cells of its rows and of the next row."""
-        _, rows, pitch = block
-        attention = self._attend(keys, block)
-        # The two positions after each row are no queries.
-        attention.view(len(attention), rows, pitch, -1)[:, :, -2:] = 0
-        received = scatter_diagonals(attention, (0, 1, pitch, pitch + 1))
+        received = pasted(self._attend(keys, block), 2, block[2])
         return torch.bmm(received.to(cells.dtype), cells)
 
     def _finish(self, filled: Tensor, shallow: Tensor, mask: Tensor) -> Tensor:
@@ -273,7 +273,7 @@ class PatchSwap(nn.Module):
 
     def __init__(self, config: PENNetConfig) -> None:
         super().__init__()
-        self.config = replace(config, hidden_keys="excluded")
+        self.config = config
 
     def forward(self, shallow: Tensor, deeper: Tensor, mask: Tensor) -> Tensor:
         """Swap patches of 3 x 3 in the hole; the deeper map is ignored.
@@ -293,7 +293,7 @@ class PatchSwap(nn.Module):
             keys = lay_out(shallow, mask, 3, self.config)
             nearest = self.nearest(keys, height, width)
         swapped = swap_patches(shallow, nearest)
-        fillable = keys.known.amax(dim=2)[:, :, None, None]
+        fillable = (keys.scale > 0).any(dim=2)[:, :, None, None]
         hole = (hole * fillable).to(shallow.dtype)
         return hole * swapped + (1.0 - hole) * shallow
 
@@ -304,7 +304,7 @@ class PatchSwap(nn.Module):
         for top in range(0, height, rows_at_once):
             block = (top, min(rows_at_once, height - top), pitch)
             scores = torch.addcmul(keys.bias, diagonal_scores(keys.pixels, block, 3), keys.scale)
-            blocks.append(scores.argmax(dim=2))
+            blocks.append(scores[:, :, :-2].argmax(dim=2))  # the last two are no patches
         return torch.cat(blocks, dim=1).view(-1, height, pitch)[:, :, :width]
 
 

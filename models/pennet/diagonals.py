@@ -3,90 +3,116 @@
 Shifting a patch by one position shifts query and key alike: the affinity of two k x k patches is
 the sum of k * k affinities of their pixels, all on one diagonal. So patches need not be unfolded,
 neither to compare them nor to paste them.
+
+Positions are flat, rows of a map ``pitch`` apart; the offsets of a window's k * k positions are
+row * pitch + column.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
-def gathered(matrix: Tensor, offsets: Sequence[int]) -> Tensor:
-    """Return out[p, n] = sum of matrix[p + s, n + s] over the offsets s.
+def window_sums(matrix: Tensor, size: int, pitch: int) -> Tensor:
+    """Return out[p, n] = sum of matrix[p + s, n + s] over the offsets s of a window.
 
     Args:
         matrix: [B, P, N].
-        offsets: at least two, ascending from 0.
+        size: of the window, 2 or more.
+        pitch: distance of two rows.
 
     Returns:
-        [B, P - last, N - last].
+        [B, P - last, N - last], for the last offset of the window.
     """
-    height, width = (side - offsets[-1] for side in matrix.shape[1:])
-    views = [matrix[:, s : s + height, s : s + width] for s in offsets]
+    return _line_sums(_line_sums(matrix, size, 1), size, pitch)
+
+
+def _line_sums(matrix: Tensor, size: int, stride: int) -> Tensor:
+    height, width = (side - (size - 1) * stride for side in matrix.shape[1:])
+    views = [matrix[:, s : s + height, s : s + width] for s in range(0, size * stride, stride)]
     total = views[0] + views[1]
     for view in views[2:]:
         total += view
     return total
 
 
-def scattered(matrix: Tensor, offsets: Sequence[int]) -> Tensor:
-    """Return out[p + s, n + s] = sum of matrix[p, n] over the offsets s: the adjoint.
+def surrounded(matrix: Tensor, size: int, pitch: int) -> Tensor:
+    """Return a matrix with zeros on every side, as many as the last offset of a window."""
+    last = (size - 1) * (pitch + 1)
+    return functional.pad(matrix, (last, last, last, last))
+
+
+class _Match(torch.autograd.Function):
+    """:func:`matched`; by slices its gradient would fill one large matrix per offset."""
+
+    @staticmethod
+    def forward(ctx: Any, affinities: Tensor, size: int, pitch: int) -> Tensor:
+        ctx.window = size, pitch
+        return window_sums(affinities, size, pitch)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return window_sums(surrounded(gradient, *ctx.window), *ctx.window), None, None
+
+
+class _Paste(torch.autograd.Function):
+    """:func:`pasted`, likewise."""
+
+    @staticmethod
+    def forward(ctx: Any, attention: Tensor, size: int, pitch: int) -> Tensor:
+        ctx.window = size, pitch
+        return _pasted(attention, size, pitch)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        sums = window_sums(gradient, *ctx.window)
+        leave_out(sums, ctx.window[1])
+        return sums, None, None
+
+
+def matched(affinities: Tensor, size: int, pitch: int) -> Tensor:
+    """Return the affinities of patches from those of pixels: :func:`window_sums`, trainable."""
+    if _wants_lean_gradient(affinities):
+        sums: Tensor = _Match.apply(affinities, size, pitch)  # type: ignore[no-untyped-call]
+        return sums
+    return window_sums(affinities, size, pitch)
+
+
+def pasted(attention: Tensor, size: int, pitch: int) -> Tensor:
+    """Return what cells receive from cells when patches attend to patches.
 
     Args:
-        matrix: [B, P, N].
-        offsets: at least two, ascending from 0.
+        attention: [B, rows * pitch, N]; what is at positions that are no patch is left out.
+        size: of a patch, in cells.
+        pitch: distance of two rows; the last two positions of each are no patches.
 
     Returns:
-        [B, P + last, N + last].
+        out[p + s, n + s] = sum of attention[p, n] over the offsets s of a patch:
+        [B, rows * pitch + last, N + last] for the last offset.
     """
-    batch, height, width = matrix.shape
-    total = matrix.new_zeros(batch, height + offsets[-1], width + offsets[-1])
-    for s in offsets:
-        total[:, s : s + height, s : s + width] += matrix
-    return total
+    if _wants_lean_gradient(attention):
+        sums: Tensor = _Paste.apply(attention, size, pitch)  # type: ignore[no-untyped-call]
+        return sums
+    return _pasted(attention, size, pitch)
 
 
-class _Gather(torch.autograd.Function):
-    """:func:`gathered`, whose gradient by slices would fill one large matrix per offset."""
-
-    @staticmethod
-    def forward(ctx: Any, matrix: Tensor, offsets: tuple[int, ...]) -> Tensor:
-        ctx.offsets = offsets
-        return gathered(matrix, offsets)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return scattered(gradient, ctx.offsets), None
+def _pasted(attention: Tensor, size: int, pitch: int) -> Tensor:
+    last = (size - 1) * (pitch + 1)
+    padded = surrounded(attention, size, pitch)
+    leave_out(padded[:, last:-last, last:-last], pitch)
+    return window_sums(padded, size, pitch)
 
 
-class _Scatter(torch.autograd.Function):
-    """:func:`scattered`, with :func:`gathered` as its gradient."""
+def leave_out(attention: Tensor, pitch: int) -> None:
+    """Set to 0, in place, the two positions after each row of queries, and the last key.
 
-    @staticmethod
-    def forward(ctx: Any, matrix: Tensor, offsets: tuple[int, ...]) -> Tensor:
-        ctx.offsets = offsets
-        return scattered(matrix, offsets)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gathered(gradient, ctx.offsets), None
-
-
-def gather_diagonals(matrix: Tensor, offsets: tuple[int, ...]) -> Tensor:
-    """Return :func:`gathered`, with its lean gradient where one is asked for."""
-    if _wants_lean_gradient(matrix):
-        total: Tensor = _Gather.apply(matrix, offsets)  # type: ignore[no-untyped-call]
-        return total
-    return gathered(matrix, offsets)
-
-
-def scatter_diagonals(matrix: Tensor, offsets: tuple[int, ...]) -> Tensor:
-    """Return :func:`scattered`, with its lean gradient where one is asked for."""
-    if _wants_lean_gradient(matrix):
-        total: Tensor = _Scatter.apply(matrix, offsets)  # type: ignore[no-untyped-call]
-        return total
-    return scattered(matrix, offsets)
+    Other keys after a row have no attention anyway; the last stands for all hidden ones.
+    """
+    attention[:, pitch - 2 :: pitch] = 0
+    attention[:, pitch - 1 :: pitch] = 0
+    attention[:, :, -1] = 0
 
 
 def _wants_lean_gradient(matrix: Tensor) -> bool:

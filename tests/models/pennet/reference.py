@@ -62,7 +62,10 @@ def transfer(
 
 
 class NaiveTransfer(nn.Module):
-    """Takes the place of an ``AttentionTransfer`` in a generator: the same, the slow way."""
+    """Takes the place of an ``AttentionTransfer`` in a generator, computed as the release does.
+
+    Sample by sample, with the patches as kernels of convolutions: what benchmarks compare with.
+    """
 
     def __init__(self, fast: nn.Module) -> None:
         super().__init__()
@@ -70,10 +73,22 @@ class NaiveTransfer(nn.Module):
         self.refinement = fast.refinement
 
     def forward(self, shallow: Tensor, deeper: Tensor, mask: Tensor) -> Tensor:
-        filled = transfer(shallow, deeper, mask, self.kernel_size)
+        samples = zip(shallow.split(1), deeper.split(1), mask, strict=True)
+        filled = torch.cat([self.fill(*sample) for sample in samples])
         if not self.refinement:
             return filled
         return torch.cat([functional.relu(conv(filled)) for conv in self.refinement], dim=1)
+
+    def fill(self, shallow: Tensor, deeper: Tensor, mask: Tensor) -> Tensor:
+        size, k = (deeper.shape[2], deeper.shape[3]), self.kernel_size
+        known = known_keys(mask, size, k, "bilinear")[None, :, None, None].to(deeper.dtype)
+        keys = functional.unfold(deeper, k, padding=k // 2)[0].T.reshape(-1, deeper.shape[1], k, k)
+        keys = keys / keys.square().sum(dim=(1, 2, 3), keepdim=True).clamp_min(1e-8).sqrt()
+        scores = functional.conv2d(deeper, keys, padding=k // 2) * known
+        weights = torch.softmax(10.0 * scores, dim=1) * known
+        patches = functional.unfold(shallow, 4, stride=2, padding=1)[0].T
+        kernels = patches.reshape(-1, shallow.shape[1], 4, 4)
+        return functional.conv_transpose2d(weights, kernels, stride=2, padding=1) / 4.0
 
 
 def patch_swap(features: Tensor, mask: Tensor) -> Tensor:
