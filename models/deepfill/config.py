@@ -55,7 +55,7 @@ class DeepFillConfig(ModelConfig):
     num_dilated: int = 4
     """Dilated convolutions in a row, with dilations 2, 4, 8, 16, ..."""
     num_extra_convs: int = 0
-    """Further plain convolutions before the dilated ones, 147,584 parameters each."""
+    """Further plain convolutions before the dilated ones of each stage, 147,584 parameters each."""
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     """The attention branch of the second network."""
 

@@ -102,6 +102,7 @@ class Generator(nn.Module):
         drawn = self.refine(composite, mask.to(composite.dtype))
         return Prediction(final=at_least_float32(drawn).tanh(), coarse=coarse)
 
+    @torch.no_grad()
     def most_attended(self, image: Tensor, mask: Tensor) -> Tensor:
         """Return where the attention of each 8 x 8 cell is strongest, as a flat index.
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from models.deepfill.attention import (
     ContextualAttention,
@@ -283,6 +284,31 @@ def test_similarities_stay_exact_where_faster_products_are_allowed() -> None:
         assert torch.equal(Gram.apply(pixels), exact)
     finally:
         torch.set_float32_matmul_precision(allowed)
+
+
+def test_arithmetic_is_that_of_the_five_products_and_no_more() -> None:
+    features, mask = torch.zeros(1, 128, 64, 64), torch.zeros(1, 1, 64, 64)
+    with FlopCounterMode(display=False) as counter:
+        ContextualAttention(AttentionConfig())(features, mask)
+    places = 32 * 32
+    # One Gram matrix and one product for each of the four parities; 0.671 GMAC.
+    assert counter.get_total_flops() == 2 * 5 * places**2 * 128
+
+
+def test_only_two_matrices_of_all_places_are_kept_for_the_backward_pass() -> None:
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    features, mask = torch.rand(1, 4, 32, 32, requires_grad=True), torch.zeros(1, 1, 32, 32)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        attended = ContextualAttention(AttentionConfig())(features, mask)
+    assert attended.requires_grad
+    matrix = 4 * (16 * 16) ** 2
+    assert sum(size == matrix for size in kept.values()) == 2
+    assert max(kept.values()) == matrix
 
 
 def test_a_nonpositive_scale_is_refused() -> None:
