@@ -4,6 +4,7 @@ The authors normalise images with ImageNet's colours and count 1 as known; both 
 the generator's doors. Losses are computed on ``outputs``, in the authors' colours.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, cast
 
 import torch
@@ -76,9 +77,8 @@ class RecoveryHead(nn.Module):
 
     def forward(self, features: Tensor, entry: Tensor) -> Tensor:
         """Turn [B, C, H/2, W/2] and the entry [B, 6, H, W] into a picture [B, 3, H, W]."""
-        risen = self.rise(features)
-        picture: Tensor = self.merge(torch.cat([entry.to(risen.dtype), risen], dim=1))
-        return at_least_float32(picture)
+        picture: Tensor = self.merge(torch.cat([entry, self.rise(features)], dim=1))
+        return picture
 
 
 class PointwiseNorm(nn.Module):
@@ -151,9 +151,11 @@ class RefinementDecoder(nn.Module):
         A 1x1 convolution and a doubling commute: features become three colours first.
         """
         own, seen = self.head.weight.tensor_split((features.shape[1],), dim=1)
-        colours = at_least_float32(functional.conv2d(features, own))
         doubled = functional.interpolate(
-            colours, scale_factor=2.0, mode="bilinear", align_corners=False
+            functional.conv2d(features, own),
+            scale_factor=2.0,
+            mode="bilinear",
+            align_corners=False,
         )
         rest = functional.conv2d(torch.cat([*pictures, entry], dim=1), seen, self.head.bias)
         return doubled + rest
@@ -225,9 +227,10 @@ class Generator(nn.Module):
             condition = recovered = block(recovered, skips.pop())
             for index, decoder in enumerate(decoders):
                 condition = refined[index] = decoder.blocks[level](refined[index], condition)
-        pictures = [self.recovery_head(recovered, entry)]
-        for decoder, features in zip(decoders, refined, strict=True):
-            pictures.append(decoder.draw(features, pictures, entry))
+        with full_precision(entry.device):
+            pictures = [self.recovery_head(at_least_float32(recovered), entry)]
+            for decoder, features in zip(decoders, refined, strict=True):
+                pictures.append(decoder.draw(at_least_float32(features), pictures, entry))
         return pictures
 
     def kernels(self, mask: Tensor, level: int, row: int, column: int) -> Tensor:
@@ -251,6 +254,17 @@ class Generator(nn.Module):
         dynamic = self.encoder.filters[level - 1]
         assert isinstance(dynamic, DynamicConv2d)
         return dynamic.kernels_at(features[:, :, row, column])
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Turn autocast off for the few channels of a picture: eight bits of mantissa show in it.
+
+    On the meta device, where parameters and arithmetic are counted, there is no autocast.
+    """
+    if device.type == "meta":
+        return nullcontext()
+    off: AbstractContextManager[None] = torch.autocast(device.type, enabled=False)
+    return off
 
 
 def build_encoder(config: MADFConfig) -> nn.Module:

@@ -12,7 +12,14 @@ from torch.nn import functional
 
 from models.layers import at_least_float32
 from models.madf.config import MADFConfig
-from models.madf.networks import SLOPE, NormalisedColours, Prediction, check_size, entered
+from models.madf.networks import (
+    SLOPE,
+    NormalisedColours,
+    Prediction,
+    check_size,
+    entered,
+    full_precision,
+)
 
 SMALLEST_COUNT = 1e-3
 """Below the average count of a window with one known input."""
@@ -118,7 +125,9 @@ class PartialUNet(nn.Module):
         deeper = skips.pop()
         for block in self.decoder:
             deeper = block(doubled(deeper), skips.pop())
-        picture = at_least_float32(self.last(doubled(deeper), skips.pop()).features)
+        with full_precision(deeper.features.device):
+            deeper = doubled(Partly(at_least_float32(deeper.features), deeper.known))
+            picture = self.last(deeper, skips.pop()).features
         return Prediction(self.colours.undone(picture), (picture,))
 
 

@@ -133,6 +133,24 @@ def test_kernel_generators_start_as_convolutions_over_16_mask_features() -> None
         assert 0.249 < tensor.abs().max() <= 0.25
 
 
+def test_features_grow_with_depth_at_the_start_as_measured_on_the_release() -> None:
+    config = MADFConfig()
+    encoder = DynamicEncoder(config.filter_widths, config.skip_widths, 16, dead_norms=False)
+    known = torch.ones(1, 1, 256, 256)
+    known[..., 64:192, 64:192] = 0
+    image = noise(1, 3, 256, 256, dtype=torch.float32)
+    sizes: list[float] = []
+    for dynamic in encoder.filters:
+        dynamic.register_forward_hook(
+            lambda _, __, out: sizes.append(out.relu().square().mean().sqrt().item())
+        )
+    with torch.no_grad():
+        encoder(torch.cat([image * known, known.expand(-1, 3, -1, -1)], dim=1), known)
+    # Another start, such as that of a convolution over a window, is a different network.
+    for size, measured in zip(sizes, (1.8, 5.3, 9.4, 22, 76, 262, 715), strict=True):
+        assert 0.5 < size / measured < 2
+
+
 def test_windows_inside_the_hole_give_nothing_but_the_lift_s_bias() -> None:
     config = MADFConfig.tiny()
     encoder = Generator(config).encoder
