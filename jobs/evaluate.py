@@ -7,6 +7,8 @@ mean fill and of OpenCV's Telea and Navier-Stokes go to a table, a grid of pictu
 report. The same command goes on after an interruption, and answers at once when nothing changed.
 """
 
+from contextlib import nullcontext
+
 from pipeline.cluster import connect
 from pipeline.config import parse_one, run
 from pipeline.evaluation import EvaluationConfig, evaluate, prepare, terminal_tables, verdict
@@ -16,7 +18,7 @@ def main() -> None:
     """Refuse what cannot be evaluated, then start Ray, evaluate, and say what came out."""
     config = parse_one(EvaluationConfig, __doc__ or "")
     prepare(config)
-    with connect():
+    with connect() if config.num_actors else nullcontext():
         evaluation = evaluate(config)
     print(f"\n{terminal_tables(evaluation)}\n{verdict(evaluation)}")
     for kind, location in evaluation.files.items():

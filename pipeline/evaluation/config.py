@@ -28,6 +28,9 @@ class EvaluationConfig:
     """The test set: a folder or s3:// prefix that ``jobs/make_shards.py`` has written."""
     out: str = "runs/evaluation"
     """Folder or s3:// prefix for rows, pairs, scores and pictures."""
+    pairs: str = ""
+    """A pairs.parquet of another evaluation, to meet the very same holes; it decides masks, groups
+    and size."""
     protocol: str = ""
     """A paper's way of measuring, such as "madf-places2"; it decides masks, size and metrics."""
     masks: MaskConfig = field(default_factory=MaskConfig)
@@ -54,7 +57,8 @@ class EvaluationConfig:
     batch_size: int = 8
     """Pairs the network fills at once."""
     num_actors: int = 1
-    """Most processes at work; fewer if the cluster has fewer CPUs or GPUs to give."""
+    """Most processes at work; fewer if the cluster has fewer CPUs or GPUs to give. With 0, this
+    process does it, without Ray."""
     cpus_per_actor: int = 1
     """CPUs, and threads, of each."""
     gpus_per_actor: float = 0.0
@@ -69,6 +73,7 @@ class EvaluationConfig:
         for name in ("num_images", "image_size_px"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"{name} must be at least 1: {value}")
+        _require(self.num_actors >= 0, f"num_actors must not be negative: {self.num_actors}")
         gpus = self.gpus_per_actor
         _require(gpus >= 0, f"gpus_per_actor must not be negative: {gpus}")
         _require(
@@ -79,7 +84,9 @@ class EvaluationConfig:
         if self.masks.curriculum_steps:
             raise UserError("evaluation: masks.curriculum_steps must be 0; nothing is trained here")
         if self.protocol:
-            self._check_protocol()
+            self._leave_to(f"the protocol {self.protocol}", _DECIDED_BY_PROTOCOL)
+        if self.pairs:
+            self._leave_to(f"the file of pairs {self.pairs}", _DECIDED_BY_PAIRS)
         assert self.setting.groups
         assert self.measured
 
@@ -118,23 +125,21 @@ class EvaluationConfig:
         groups = [with_mask_files(group, folder, white_is_hole) for group in protocol.groups]
         return replace(protocol, groups=tuple(groups))
 
-    def _check_protocol(self) -> None:
-        """A protocol decides these fields: a value given beside it would silently be ignored."""
+    def _leave_to(self, who: str, decided: tuple[str, ...]) -> None:
+        """A value given for what is decided elsewhere would silently be ignored: refuse it."""
         files = MaskConfig(folder=self.masks.folder, white_is_hole=self.masks.white_is_hole)
-        _require(self.masks == files, "of masks, only folder and white_is_hole go with a protocol")
+        _require(self.masks == files, f"of masks, only folder and white_is_hole go with {who}")
         for one in fields(self):
-            if one.name in _DECIDED and getattr(self, one.name) != one.default:
-                raise UserError(
-                    f"the protocol {self.protocol} decides {one.name}; leave it out, or leave out "
-                    "the protocol"
-                )
+            if one.name in decided and getattr(self, one.name) != one.default:
+                raise UserError(f"{who} decides {one.name}; leave out one of the two")
 
 
 _AT_LEAST_ONE = (
-    *("pairs_per_image", "batch_size", "num_actors", "cpus_per_actor"),
+    *("pairs_per_image", "batch_size", "cpus_per_actor"),
     *("examples", "samples"),
 )
-_DECIDED = ("buckets", "image_size_px", "crop", "metrics", "samples")
+_DECIDED_BY_PROTOCOL = ("buckets", "image_size_px", "crop", "metrics", "samples")
+_DECIDED_BY_PAIRS = ("protocol", "buckets", "image_size_px", "num_images", "pairs_per_image")
 
 
 def _require(condition: bool, sentence: str) -> None:

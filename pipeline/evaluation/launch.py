@@ -2,6 +2,7 @@
 
 import json
 import logging
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from models.architecture import ModelConfig, load
@@ -16,7 +18,7 @@ from pipeline import checkpoints, storage
 from pipeline.config import UserError, from_dict, to_dict
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.page import write_pages
-from pipeline.evaluation.pairs import Pairs
+from pipeline.evaluation.pairs import Pairs, lay_pairs
 from pipeline.evaluation.result import FORMAT, SCORES, Evaluation, finished, save_evaluation
 from pipeline.evaluation.scorer import (
     GRID,
@@ -31,7 +33,10 @@ from pipeline.evaluation.scores import average
 from pipeline.manifest import read_manifest
 from pipeline.tracking import duration
 
-NO_MATTER = ("checkpoint", "shards", "out", "num_actors", "cpus_per_actor", "gpus_per_actor")
+NO_MATTER = (
+    *("checkpoint", "shards", "pairs", "out"),
+    *("num_actors", "cpus_per_actor", "gpus_per_actor"),
+)
 """Fields that change no score: where things lie (their content counts), and who does the work."""
 
 Log = Callable[[str], None]
@@ -70,9 +75,8 @@ def prepare(config: EvaluationConfig) -> Plan:
         "step": int(checkpoints.read_state(found)["step"]),
     }
     _require_samples(config, values["model"])
-    side = config.setting.image_size_px or int(values["data"]["image_size_px"])
-    _require_measurable(config, side)
-    pairs = Pairs(config, manifest, side)
+    pairs = lay_pairs(config, manifest, int(values["data"]["image_size_px"]))
+    _require_measurable(config, pairs.image_size_px)
     identity = {
         "format": FORMAT,
         "settings": {k: v for k, v in to_dict(config).items() if k not in NO_MATTER},
@@ -80,13 +84,16 @@ def prepare(config: EvaluationConfig) -> Plan:
         "image_size_px": pairs.image_size_px,
         "checkpoint": checkpoint["digest"],
         "data": manifest.digest,
+        "pairs": pairs.identity,
     }
     digest = storage.sha256(json.dumps(identity, sort_keys=True).encode())
     return Plan(config=config, checkpoint=checkpoint, pairs=pairs, digest=digest)
 
 
 def evaluate(config: EvaluationConfig, report: Log = print) -> Evaluation:
-    """Score a checkpoint and the baselines on a test set. Runs on the driver; Ray must be up.
+    """Score a checkpoint and the baselines on a test set. Runs on the driver.
+
+    Ray must be up, unless ``num_actors`` is 0.
 
     Finished parts of an interrupted evaluation of the same settings are taken up; a finished
     one is returned as it is.
@@ -103,12 +110,28 @@ def evaluate(config: EvaluationConfig, report: Log = print) -> Evaluation:
     if kept is not None:
         report(f"{kept.out} already holds the scores of these settings; they are reused")
         return kept
+    warn_if_inverted(plan.pairs, report)
     start = time.monotonic()
     cost = _score(plan, report)
     evaluation = _assemble(plan, cost)
     pairs, took = len(plan.pairs), duration(time.monotonic() - start)
     report(f"scored {len(evaluation.methods)} methods on {pairs} pairs in {took}")
     return evaluation
+
+
+def warn_if_inverted(pairs: Pairs, report: Log) -> None:
+    """Say so if most masks hide most of the image though nobody asked for that."""
+    looked_at = range(0, len(pairs), -(-len(pairs) // 32))
+    ratios = [
+        pairs.mask(pair).hole_ratio
+        for pair in map(pairs.__getitem__, looked_at)
+        if pair.group.masks.min_hole_ratio < 0.4
+    ]
+    if ratios and (middle := statistics.median(ratios)) > 0.6:
+        report(
+            f"warning: half of the masks hide more than {100 * middle:.0f} % of the image; if that "
+            "is not meant, they are inverted: try --masks.white-is-hole or --masks.no-white-is-hole"
+        )
 
 
 def _require_samples(config: EvaluationConfig, values: dict[str, Any]) -> None:
@@ -163,12 +186,16 @@ def _part_name(plan: Plan, number: int) -> str:
 
 
 def _results(plan: Plan, missing: Sequence[int]) -> Iterator[dict[str, float]]:
-    """Let a pool of actors work on parts; give what each part cost as it is finished."""
+    """Work on parts, here or in a pool of actors; give what each cost as it is finished."""
     if not missing:
+        return
+    config = plan.config
+    if not config.num_actors:
+        scorer = Scorer(config, plan.pairs.image_size_px, plan.parts)
+        yield from map(scorer.work, missing)
         return
     import ray.data
 
-    config = plan.config
     blocks = [pa.table({"part": [number]}) for number in missing]
     with _quiet_ray_data():
         # Blocks made here need no reading tasks, so the actors may take every CPU there is.
@@ -237,7 +264,7 @@ def _assemble(plan: Plan, cost: dict[str, float]) -> Evaluation:
         checkpoint=plan.checkpoint,
         data=_data(plan, tables["pairs"]),
         scores=average(
-            tables["rows"], plan.config.groups, methods, plan.config.seed, plan.config.measured
+            tables["rows"], plan.pairs.groups, methods, plan.config.seed, plan.config.measured
         ),
         cost=cost,
     )
@@ -247,14 +274,20 @@ def _assemble(plan: Plan, cost: dict[str, float]) -> Evaluation:
     return evaluation
 
 
-def _data(plan: Plan, pairs: pa.Table) -> dict[str, str | int]:
+def _data(plan: Plan, pairs: pa.Table) -> dict[str, Any]:
     return {
         "location": plan.config.shards,
         "digest": plan.pairs.manifest.digest,
         "image_size_px": plan.pairs.image_size_px,
-        "images": plan.pairs.images,
+        "images": len(plan.pairs.rows()),
         "photographs": len(pairs["source"].unique()),
         "pairs": len(pairs),
+        "hole_ratios": {
+            group.name: float(
+                pc.mean(pairs.filter(pc.equal(pairs["group"], group.name))["hole_ratio"]).as_py()
+            )
+            for group in plan.pairs.groups
+        },
     }
 
 

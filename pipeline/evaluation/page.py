@@ -1,5 +1,6 @@
 """An evaluation as tables, and as the page a person reads."""
 
+import re
 from collections.abc import Sequence
 
 from markupsafe import Markup
@@ -91,7 +92,7 @@ def terminal_tables(evaluation: Evaluation) -> str:
     """Return what a job prints: the means over all pairs, and hole PSNR by hole ratio."""
     first, *_ = METRICS
     parts = [format_table(*overall(evaluation))]
-    if len(evaluation.groups) > 2:
+    if len(_ranges(evaluation)) > 1:
         parts.append(format_table(*by_group(evaluation, first)))
     return "\n".join(parts)
 
@@ -143,7 +144,7 @@ def _ratio_section(evaluation: Evaluation) -> Markup:
         if metric.name in ("hole_psnr", "hole_ssim", "hole_l1")
     ]
     curves = beside(*(_curve(evaluation, metric) for metric in shown))
-    return stack(curves, *tables) if len(evaluation.groups) > 2 else stack(*tables)
+    return stack(curves, *tables) if len(_ranges(evaluation)) > 1 else stack(*tables)
 
 
 def _published_sections(evaluation: Evaluation) -> list[Section]:
@@ -196,12 +197,17 @@ def _published_row(one: Published, metric: str, groups: Sequence[str]) -> list[C
     return [one.system, one.source, *(values.get(group) for group in groups)]
 
 
+def _ranges(evaluation: Evaluation) -> list[str]:
+    """Return the groups that are ranges of hole ratio: those a curve can run through."""
+    return [group for group in evaluation.groups if re.fullmatch(r"[\d.]+-[\d.]+", group)]
+
+
 def _curve(evaluation: Evaluation, metric: Metric) -> Markup:
-    groups = from_dict(EvaluationConfig, evaluation.settings).groups
-    middles = [(g.masks.min_hole_ratio + g.masks.max_hole_ratio) / 2 for g in groups]
+    groups = _ranges(evaluation)
+    middles = [evaluation.data["hole_ratios"][group] for group in groups]
     lines = []
     for method, found in evaluation.scores.items():
-        scores = [found[group.name][metric.name] for group in groups]
+        scores = [found[group][metric.name] for group in groups]
         ends = [(s.low if s.low is not None else s.mean) for s in scores]
         tops = [(s.high if s.high is not None else s.mean) for s in scores]
         lines.append(
@@ -227,7 +233,11 @@ def _lineage(evaluation: Evaluation) -> dict[str, object]:
     settings = flatten(from_dict(EvaluationConfig, evaluation.settings))
     return {
         **{f"checkpoint {name}": value for name, value in evaluation.checkpoint.items()},
-        **{f"test set {name}": value for name, value in evaluation.data.items()},
+        **{
+            f"test set {name}": value
+            for name, value in evaluation.data.items()
+            if name != "hole_ratios"
+        },
         "evaluation digest": evaluation.digest,
         "time of the actors": f"{duration(spent)}: {stages}" if spent else "none in this session",
         **{name: value for name, value in settings.items() if name not in ("checkpoint", "shards")},

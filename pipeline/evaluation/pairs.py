@@ -5,16 +5,21 @@ a function of manifest, groups, repeats and seed. So two models are always score
 and any worker can take any stretch of pairs.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from pipeline import storage
 from pipeline.batches import load_sample
 from pipeline.config import UserError
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.protocols import Group
+from pipeline.evaluation.protocols import Crop, Group
 from pipeline.manifest import Manifest
-from pipeline.masks import Mask, draw_mask
+from pipeline.masks import Mask, MaskConfig, draw_mask
 from pipeline.pictures import Pixels
 
 MOST_PARTS = 200
@@ -36,41 +41,47 @@ class Pair:
     """Which of the masks for this image and group; it takes the epoch's place in the recipe."""
 
 
-class Pairs:
-    """All pairs of an evaluation."""
+class Pairs(ABC):
+    """All pairs of an evaluation, in an order in which those of one image lie together."""
 
-    def __init__(self, config: EvaluationConfig, manifest: Manifest, image_size_px: int):
-        """Lay masks over a test set.
+    manifest: Manifest
+    groups: tuple[Group, ...]
+    """The columns of the table."""
+    image_size_px: int
+    crop: Crop
+    batch_size: int
 
-        Raises:
-            UserError: if the set is empty, or an image is smaller than the crop.
-        """
-        self.manifest = manifest
-        self.groups = config.groups
-        self.repeats = config.pairs_per_image
-        self.images = min(len(manifest), config.num_images or len(manifest))
-        self.image_size_px = image_size_px
-        self.crop = config.setting.crop
-        self.seed = config.seed
-        least = -(-len(self) // MOST_PARTS)
-        self.pairs_per_part = -(-least // config.batch_size) * config.batch_size
-        self._check()
-
+    @abstractmethod
     def __len__(self) -> int:
-        return self.images * len(self.groups) * self.repeats
+        """Return the number of pairs."""
 
+    @abstractmethod
     def __getitem__(self, index: int) -> Pair:
-        """Return pair ``index``; the pairs of one image lie together, group by group."""
-        rest, repeat = divmod(index, self.repeats)
-        row, group = divmod(rest, len(self.groups))
-        return Pair(
-            index=index,
-            row=row,
-            key=self.manifest.samples.column("key")[row].as_py(),
-            source=self.manifest.samples.column("source")[row].as_py(),
-            group=self.groups[group],
-            repeat=repeat,
-        )
+        """Return one pair, without reading it."""
+
+    @abstractmethod
+    def mask(self, pair: Pair) -> Mask:
+        """Return a pair's mask."""
+
+    @abstractmethod
+    def rows(self) -> list[int]:
+        """Return the manifest's rows of the images that are used."""
+
+    @property
+    def identity(self) -> str:
+        """What tells these pairs from others, beside settings and data."""
+        return ""
+
+    def image(self, pair: Pair) -> Pixels:
+        """Read a pair's image: uint8 [H, W, 3]."""
+        image: Pixels = load_sample(self.manifest, pair.row, self.image_size_px, crop=self.crop)
+        return image
+
+    @property
+    def pairs_per_part(self) -> int:
+        """Pairs that are scored, written and resumed as a whole: so many batches."""
+        least = -(-len(self) // MOST_PARTS)
+        return -(-least // self.batch_size) * self.batch_size
 
     @property
     def num_parts(self) -> int:
@@ -83,31 +94,25 @@ class Pairs:
         return range(first, min(first + self.pairs_per_part, len(self)))
 
     def examples(self, count: int) -> list[int]:
-        """Return pairs to show: spread over the images, each from the next group in turn."""
+        """Return pairs to show: spread over all of them, each from the next group in turn."""
         count = min(count, len(self))
-        per_image = len(self.groups) * self.repeats
         chosen = []
         for number in range(count):
-            row = number * self.images // count
-            chosen.append(row * per_image + number % len(self.groups) * self.repeats)
-        return sorted(set(chosen))
+            first = number * len(self) // count
+            wanted = self.groups[number % len(self.groups)].name
+            stretch = range(first, max(first + 1, (number + 1) * len(self) // count))
+            chosen.append(next((i for i in stretch if self[i].group.name == wanted), first))
+        return chosen
 
-    def image(self, pair: Pair) -> Pixels:
-        """Read a pair's image: uint8 [H, W, 3]."""
-        image: Pixels = load_sample(self.manifest, pair.row, self.image_size_px, crop=self.crop)
-        return image
+    def require_large_enough(self) -> None:
+        """Refuse images that are smaller than what is cut from them.
 
-    def mask(self, pair: Pair) -> Mask:
-        """Draw a pair's mask."""
-        side = self.image_size_px
-        return draw_mask(pair.group.masks, pair.key, pair.repeat, self.seed, side, side)
-
-    def _check(self) -> None:
-        if not self.images:
-            raise UserError(f"the test set {self.manifest.location} holds no image")
+        Raises:
+            UserError: naming the first of them.
+        """
         if self.crop != "centre":
             return
-        samples = self.manifest.samples.slice(0, self.images)
+        samples = self.manifest.samples.take(self.rows())
         least = pc.min_element_wise(samples["height_px"], samples["width_px"])
         small = pc.index(pc.less(least, self.image_size_px), True).as_py()
         if small >= 0:
@@ -116,3 +121,162 @@ class Pairs:
                 f"{samples['width_px'][small]}x{samples['height_px'][small]} px, smaller than the "
                 f"crop of {self.image_size_px} px; give a smaller --image-size-px, or --crop squash"
             )
+
+    def describe(self, index: int, row: int, group: Group, repeat: int) -> Pair:
+        """Return the pair of a manifest's row."""
+        samples = self.manifest.samples
+        return Pair(
+            index=index,
+            row=row,
+            key=samples.column("key")[row].as_py(),
+            source=samples.column("source")[row].as_py(),
+            group=group,
+            repeat=repeat,
+        )
+
+
+class DrawnPairs(Pairs):
+    """Every image under masks from each group's recipe: nothing but arithmetic decides them."""
+
+    def __init__(self, config: EvaluationConfig, manifest: Manifest, image_size_px: int) -> None:
+        """Lay masks over a test set.
+
+        Raises:
+            UserError: if the set is empty, or an image is smaller than the crop.
+        """
+        self.manifest = manifest
+        self.groups = config.groups
+        self.image_size_px = image_size_px
+        self.crop = config.setting.crop
+        self.batch_size = config.batch_size
+        self.repeats = config.pairs_per_image
+        self.images = min(len(manifest), config.num_images or len(manifest))
+        self.seed = config.seed
+        if not self.images:
+            raise UserError(f"the test set {manifest.location} holds no image")
+        self.require_large_enough()
+
+    def __len__(self) -> int:
+        """Return the number of pairs: images, times groups, times masks of each."""
+        return self.images * len(self.groups) * self.repeats
+
+    def __getitem__(self, index: int) -> Pair:
+        """Return pair ``index``; within an image they go group by group."""
+        rest, repeat = divmod(index, self.repeats)
+        row, group = divmod(rest, len(self.groups))
+        return self.describe(index, row, self.groups[group], repeat)
+
+    def rows(self) -> list[int]:
+        """Return the first rows of the manifest."""
+        return list(range(self.images))
+
+    def mask(self, pair: Pair) -> Mask:
+        """Draw a pair's mask."""
+        side = self.image_size_px
+        return draw_mask(pair.group.masks, pair.key, pair.repeat, self.seed, side, side)
+
+
+class FrozenPairs(Pairs):
+    """The pairs of a file that an evaluation has written, hole by hole as they are there."""
+
+    def __init__(self, config: EvaluationConfig, manifest: Manifest) -> None:
+        """Find every pair's image in a test set.
+
+        Raises:
+            UserError: if the file is missing or no such file, or an image is not in the set.
+        """
+        self.location = storage.absolute(config.pairs)
+        self.table, self._identity = _read_pairs(self.location)
+        self.manifest = manifest
+        self.crop = config.setting.crop
+        self.batch_size = config.batch_size
+        self.image_size_px = self.table["height_px"][0].as_py()
+        # The holes are in the file: the recipe stands there for its range alone.
+        self.groups = tuple(
+            Group(name=name, masks=MaskConfig(), in_all=in_all)
+            for name, in_all in dict.fromkeys(
+                zip(self.table["group"].to_pylist(), self.table["in_all"].to_pylist(), strict=True)
+            )
+        )
+        self._rows = self._find_rows()
+        self.require_large_enough()
+
+    @property
+    def identity(self) -> str:
+        """The file's SHA-256."""
+        return self._identity
+
+    def __len__(self) -> int:
+        """Return the number of pairs in the file."""
+        return int(self.table.num_rows)
+
+    def __getitem__(self, index: int) -> Pair:
+        """Return a line of the file."""
+        name = self.table["group"][index].as_py()
+        group = next(group for group in self.groups if group.name == name)
+        return self.describe(index, self._rows[index], group, repeat=0)
+
+    def rows(self) -> list[int]:
+        """Return the rows of the images, each once."""
+        return sorted(set(self._rows))
+
+    def mask(self, pair: Pair) -> Mask:
+        """Unpack a pair's mask."""
+        side = self.image_size_px
+        bits = np.frombuffer(self.table["hole"][pair.index].as_py(), np.uint8)
+        hole = np.unpackbits(bits, count=side * side).reshape(side, side)
+        return Mask(hole=hole, id=self.table["mask_id"][pair.index].as_py())
+
+    def _find_rows(self) -> list[int]:
+        samples = self.manifest.samples
+        keys = samples["key"].to_pylist()
+        places = {key: row for row, key in enumerate(keys)}
+        checksums = samples["sha256"].to_pylist()
+        rows = []
+        for key, checksum in zip(
+            self.table["key"].to_pylist(), self.table["image_sha256"].to_pylist(), strict=True
+        ):
+            if key not in places:
+                raise UserError(
+                    f"{self.location} pairs image {key!r} with a mask, but the test set "
+                    f"{self.manifest.location} has no such image; give the set it was made for"
+                )
+            if checksums[places[key]] != checksum:
+                raise UserError(
+                    f"image {key!r} of {self.manifest.location} is not the one that "
+                    f"{self.location} was made with: their SHA-256 differ"
+                )
+            rows.append(places[key])
+        return rows
+
+
+def _read_pairs(location: str) -> tuple[pa.Table, str]:
+    try:
+        data = storage.read(location)
+        table = pq.read_table(pa.BufferReader(data))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"there is no file of pairs {location}; an evaluation writes one as pairs.parquet"
+        ) from error
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{location} is no Parquet file of pairs: {error}") from error
+    needed = {"key", "image_sha256", "group", "in_all", "mask_id", "height_px", "width_px", "hole"}
+    if missing := sorted(needed - set(table.column_names)):
+        raise UserError(f"{location} is no file of pairs: it lacks {', '.join(missing)}")
+    sides = set(table["height_px"].to_pylist()) | set(table["width_px"].to_pylist())
+    if len(sides) != 1:
+        raise UserError(f"the pairs of {location} must be squares of one size, found {sides}")
+    return table, storage.sha256(data)
+
+
+def lay_pairs(config: EvaluationConfig, manifest: Manifest, trained_size_px: int) -> Pairs:
+    """Return the pairs of an evaluation: those of a file, or drawn.
+
+    Args:
+        config: of the evaluation.
+        manifest: of the test set.
+        trained_size_px: what the network was trained at, for want of another size.
+    """
+    if config.pairs:
+        return FrozenPairs(config, manifest)
+    return DrawnPairs(config, manifest, config.setting.image_size_px or trained_size_px)

@@ -26,7 +26,8 @@ class Evaluation:
     checkpoint: dict[str, Any]
     """``location``, ``digest``, ``architecture`` and ``step`` of the network."""
     data: dict[str, Any]
-    """``location`` and ``digest`` of the test set; ``images``, ``photographs`` and ``pairs``."""
+    """``location`` and ``digest`` of the test set; its ``images``, ``photographs`` and ``pairs``;
+    the mean of the ``hole_ratios`` in each group."""
     scores: Scores
     """By method (the network first), group ("all" last) and metric."""
     cost: dict[str, float]

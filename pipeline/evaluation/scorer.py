@@ -23,7 +23,7 @@ from pipeline.checkpoints import load_generator
 from pipeline.config import UserError
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.measures import measure
-from pipeline.evaluation.pairs import Pair, Pairs
+from pipeline.evaluation.pairs import Pair, Pairs, lay_pairs
 from pipeline.manifest import read_manifest
 from pipeline.masks import Mask, number_for
 from pipeline.pictures import Pixels, composite, grid, masked_view
@@ -69,7 +69,7 @@ class Scorer:
 
         Args:
             config: of the evaluation.
-            image_size_px: side of the pairs.
+            image_size_px: side of the pairs, where the configuration leaves it open.
             parts: where the parts are written.
         """
         # The actor has reserved so many CPUs: OpenCV would take every core there is.
@@ -78,7 +78,7 @@ class Scorer:
         self.config, self.parts = config, parts
         self.device = "cuda" if config.gpus_per_actor else "cpu"
         self.loaded = load_generator(config.checkpoint, self.device)
-        self.pairs = Pairs(config, read_manifest(config.shards), image_size_px)
+        self.pairs: Pairs = lay_pairs(config, read_manifest(config.shards), image_size_px)
         self.seconds = dict.fromkeys(STAGES, 0.0)
 
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[Any]]:
@@ -109,7 +109,7 @@ class Scorer:
         for start in range(0, len(indices), self.config.batch_size):
             filled = self.fill(indices[start : start + self.config.batch_size])
             rows += self._rows(filled)
-            pairs += [_frozen(*each) for each in zip(filled.pairs, filled.masks, strict=True)]
+            pairs += [self._frozen(*each) for each in zip(filled.pairs, filled.masks, strict=True)]
         # The rows are written last: where they are, the part is whole.
         write_table(part_location(self.parts, "pairs", number), pa.Table.from_pylist(pairs))
         write_table(part_location(self.parts, "rows", number), pa.Table.from_pylist(rows))
@@ -173,6 +173,18 @@ class Scorer:
             for place, (pair, mask) in enumerate(zip(filled.pairs, filled.masks, strict=True))
             for method, found in measured.items()
         ]
+
+    def _frozen(self, pair: Pair, mask: Mask) -> dict[str, Any]:
+        """Return a pair with its hole in it, one bit per pixel, rows first."""
+        height, width = mask.hole.shape
+        return {
+            **_identity(pair, mask),
+            "in_all": pair.group.in_all,
+            "image_sha256": self.pairs.manifest.samples["sha256"][pair.row].as_py(),
+            "height_px": height,
+            "width_px": width,
+            "hole": np.packbits(mask.hole).tobytes(),
+        }
 
     def _grid(self, indices: Sequence[int]) -> bytes:
         filled = self.fill(indices)
@@ -248,13 +260,6 @@ def _identity(pair: Pair, mask: Mask) -> dict[str, Any]:
         "group": pair.group.name,
         "hole_ratio": mask.hole_ratio,
     }
-
-
-def _frozen(pair: Pair, mask: Mask) -> dict[str, Any]:
-    """Return a pair with its hole in it, one bit per pixel, rows first."""
-    height, width = mask.hole.shape
-    hole = np.packbits(mask.hole).tobytes()
-    return {**_identity(pair, mask), "height_px": height, "width_px": width, "hole": hole}
 
 
 def _caption(pair: Pair, mask: Mask, hole_psnr_by_method: dict[str, float]) -> str:

@@ -1,7 +1,7 @@
 """Scores, curves and grids -> one page a person reads.
 
 ``page`` holds the parts every report is made of, ``curves`` draws lines, ``search`` shows a
-search. A report is one HTML file that needs nothing beside it: no network, no fonts, no script.
+search. A report is one HTML file that needs nothing beside it: no network, no fonts.
 It is written to be read on a phone, on a desk and on paper, by day and by night.
 """
 
@@ -15,6 +15,7 @@ from pipeline.report.page import (
     paragraphs,
     picture,
     preformatted,
+    slider,
     stack,
     table,
     write_report,
@@ -31,6 +32,7 @@ __all__ = [
     "paragraphs",
     "picture",
     "preformatted",
+    "slider",
     "stack",
     "table",
     "write_report",

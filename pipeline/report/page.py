@@ -114,6 +114,24 @@ def picture(png: bytes, description: str, caption: str = "") -> Markup:
     )
 
 
+def slider(left: bytes, right: bytes, left_name: str, right_name: str, caption: str = "") -> Markup:
+    """Return two PNGs of one size over each other, with a bar to pull between them.
+
+    The bar answers to mouse, touch and arrow keys; on paper each shows one half.
+    """
+    width, height = struct.unpack(">II", left[16:24])
+    return render(
+        "slider.html.j2",
+        left=base64.b64encode(left).decode(),
+        right=base64.b64encode(right).decode(),
+        left_name=left_name,
+        right_name=right_name,
+        caption=caption,
+        width=width,
+        height=height,
+    )
+
+
 def beside(*parts: Markup) -> Markup:
     """Return parts side by side where the screen is wide enough, below each other elsewhere."""
     return Markup('<div class="beside">{}</div>').format(Markup().join(parts))
@@ -194,6 +212,7 @@ __all__ = [
     "picture",
     "preformatted",
     "render",
+    "slider",
     "stack",
     "table",
     "write_report",

@@ -14,8 +14,6 @@ from pipeline.evaluation.launch import Progress, _num_actors
 from pipeline.evaluation.scorer import GRID, Scorer
 from pipeline.manifest import read_manifest
 
-pytestmark = pytest.mark.usefixtures("ray_local")
-
 
 @pytest.fixture(scope="module")
 def config(checkpoint: str, test_set: str, tmp_path_factory) -> EvaluationConfig:
@@ -26,7 +24,7 @@ def config(checkpoint: str, test_set: str, tmp_path_factory) -> EvaluationConfig
         buckets=((0.1, 0.2), (0.3, 0.4)),
         baselines=("mean-fill", "telea"),
         batch_size=2,
-        num_actors=2,
+        num_actors=0,
         examples=3,
     )
 
@@ -95,6 +93,17 @@ def test_the_same_settings_are_answered_without_work(evaluation, config):
 def test_progress_ends_with_every_pair_and_a_line_of_what_was_done(evaluation, lines):
     assert any(line.startswith("scored 16 of 16 pairs") for line in lines)
     assert lines[-1].startswith("scored 3 methods on 16 pairs in ")
+
+
+def test_actors_find_what_one_process_finds(evaluation, config, ray_local, tmp_path):
+    lines: list[str] = []
+    spread = evaluate(replace(config, num_actors=2, out=str(tmp_path)), report=lines.append)
+    assert spread.digest == evaluation.digest
+    assert scores_of(spread) == scores_of(evaluation)
+    for kind in ("rows", "pairs"):
+        one, two = (pq.read_table(e.files[kind]) for e in (evaluation, spread))
+        assert one.equals(two)
+    assert any(line.startswith("scored 16 of 16 pairs") for line in lines)
 
 
 def test_another_network_meets_the_same_pairs(evaluation, config, other_checkpoint, tmp_path):
@@ -194,7 +203,7 @@ def test_a_place_without_evaluation_is_one_sentence(tmp_path):
         load_evaluation(str(tmp_path))
 
 
-def test_actors_are_no_more_than_the_cluster_has_room_for(config):
+def test_actors_are_no_more_than_the_cluster_has_room_for(config, ray_local):
     cpus = int(ray.cluster_resources()["CPU"])
     assert _num_actors(replace(config, num_actors=3, cpus_per_actor=cpus)) == 1
     assert _num_actors(replace(config, num_actors=3)) == min(3, cpus)
@@ -204,7 +213,10 @@ def test_actors_are_no_more_than_the_cluster_has_room_for(config):
         _num_actors(replace(config, gpus_per_actor=0.5))
 
 
-def test_damaged_image_ends_in_a_sentence_that_names_it(config, test_set, tmp_path):
+@pytest.mark.parametrize("num_actors", [0, 1])
+def test_damaged_image_ends_in_a_sentence_that_names_it(
+    config, test_set, tmp_path, num_actors, ray_local
+):
 
     copy = tmp_path / "copy"
     shutil.copytree(test_set, copy)
@@ -214,8 +226,9 @@ def test_damaged_image_ends_in_a_sentence_that_names_it(config, test_set, tmp_pa
     data[row["offset"] + 100] ^= 255
     tar.write_bytes(data)
     out = tmp_path / "out"
+    broken = replace(config, shards=str(copy), out=str(out), num_actors=num_actors)
     with pytest.raises(UserError, match=f"{row['key']}.* is damaged") as caught:
-        evaluate(replace(config, shards=str(copy), out=str(out)), report=str)
+        evaluate(broken, report=str)
     assert "\n" not in str(caught.value)
     assert not (out / "scores.json").exists()
 
@@ -253,6 +266,7 @@ def test_protocol_stands_beside_its_papers_figures(config, tmp_path):
         protocol="spn-paris",
         num_images=1,
         baselines=("mean-fill",),
+        num_actors=0,
     )
     evaluation = evaluate(config, report=str)
     assert evaluation.groups == ["0-0.2", "0.2-0.4", "0.4-0.6", "all"]

@@ -15,6 +15,7 @@ from pipeline.report import (
     paragraphs,
     picture,
     preformatted,
+    slider,
     stack,
     table,
     write_report,
@@ -24,7 +25,7 @@ from pipeline.report import (
 class Page(HTMLParser):
     """Collects tags, attributes and text, and proves that every element is closed."""
 
-    VOID = ("meta", "img", "path", "line")
+    VOID = ("meta", "img", "path", "line", "input")
 
     def __init__(self, text: str):
         super().__init__()
@@ -136,3 +137,21 @@ def test_csv_is_read_back_as_written():
 def test_row_of_another_length_is_refused(form):
     with pytest.raises(ValueError, match="a row of 1 cells under 2 headers"):
         form(["a", "b"], [["x"]])
+
+
+def test_slider_holds_both_pictures_and_answers_to_a_range_input():
+    black, white = (encode_png(np.full((8, 16, 3), level, np.uint8)) for level in (0, 255))
+    html = slider(black, white, "first <1>", "second", "a caption")
+    parsed = Page(html)
+    assert len({a for a in parsed.addresses if a.startswith("data:")}) == 2
+    assert parsed.tags.count("img") == 2
+    assert "first &lt;1&gt;" in html
+    assert 'type="range"' in html
+    assert "a caption" in parsed.text
+
+
+def test_rows_from_elsewhere_are_set_apart():
+    html = table(["system", "a"], [["ours", "1"], ["theirs", "2"]], quoted=[1])
+    ours, theirs = (line for line in html.splitlines() if line.startswith("<tr") and "<td" in line)
+    assert "quoted" not in ours
+    assert 'class="quoted"' in theirs

@@ -1,0 +1,309 @@
+"""Two or more networks on the same pairs: who is better, by how much, where most and where least.
+
+A mean of differences over the same pairs is far sharper than a difference of means: what makes an
+image hard is hard for everyone, and cancels.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline import checkpoints, storage
+from pipeline.config import UserError, from_dict
+from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.measures import Metric
+from pipeline.evaluation.result import Evaluation, load_evaluation
+from pipeline.evaluation.scorer import Scorer, read_table
+from pipeline.evaluation.scores import ALL, intervals
+from pipeline.pictures import Pixels, composite
+
+DECIDING = "hole_psnr"
+"""The metric by which the best and worst cases are chosen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Finished evaluations over the same pairs, the first being what others are held against."""
+
+    evaluations: tuple[str, ...]
+    """Folders that ``jobs/evaluate.py`` wrote; give the later ones the --pairs of the first."""
+    baselines: tuple[str, ...] = ()
+    """Baselines of the first evaluation to compare as well, by name."""
+    out: str = "runs/comparison"
+    """Folder or s3:// prefix for the page and the figures."""
+    cases: int = 3
+    """Pairs shown where each wins most over the first, and as many where it loses most."""
+    seed: int = 0
+    """Of the intervals' resampling."""
+
+    def __post_init__(self) -> None:
+        """Refuse what leaves nothing to compare."""
+        if len(self.evaluations) + len(self.baselines) < 2:
+            raise UserError(
+                "compare needs two evaluations, or one and a baseline: give --evaluations"
+            )
+        if self.cases < 1:
+            raise UserError(f"cases must be at least 1: {self.cases}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """One method of one evaluation."""
+
+    name: str
+    evaluation: Evaluation
+    method: str
+    rows: pa.Table
+    """Its rows, in the order of the pairs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gain:
+    """How much better than the first contender, over the same pairs."""
+
+    mean: float
+    """Of the differences; positive is better, whichever way the metric runs."""
+    low: float | None
+    """Lower end of the 95 % interval; None with one photograph."""
+    high: float | None
+    wins: float
+    """Share of the pairs on which it is better; a tie counts half."""
+    n: int
+    photographs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One pair as every contender filled it."""
+
+    pair: int
+    key: str
+    hole_ratio: float
+    scores: dict[str, float]
+    """The deciding metric by contender."""
+    image: Pixels
+    hole: Pixels
+    composites: dict[str, Pixels]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What a comparison found."""
+
+    contenders: tuple[Contender, ...]
+    metrics: tuple[Metric, ...]
+    """Those that every evaluation measured."""
+    groups: tuple[str, ...]
+    gains: dict[str, dict[str, dict[str, Gain]]]
+    """By contender (all but the first), group and metric."""
+    best: dict[str, list[int]]
+    """By contender: the pairs on which it gains most, the most first."""
+    worst: dict[str, list[int]]
+
+    @property
+    def first(self) -> Contender:
+        """What the others are held against."""
+        return self.contenders[0]
+
+
+def compare(config: CompareConfig) -> Comparison:
+    """Hold contenders against the first, pair by pair. Runs on the driver, without Ray.
+
+    Raises:
+        UserError: if an evaluation is missing, or their pairs are not the same.
+    """
+    contenders = load_contenders(config)
+    shared = [set(m.name for m in one.evaluation.metrics) for one in contenders]
+    first = contenders[0].evaluation
+    metrics = tuple(m for m in first.metrics if all(m.name in names for names in shared))
+    gains = {
+        other.name: {
+            group: _gains(contenders[0], other, group, metrics, config.seed)
+            for group in first.groups
+        }
+        for other in contenders[1:]
+    }
+    deciding = next(metric for metric in metrics if metric.name == DECIDING)
+    orders = {
+        other.name: np.argsort(
+            -_differences(contenders[0].rows, other.rows, deciding), kind="stable"
+        )
+        for other in contenders[1:]
+    }
+    return Comparison(
+        contenders=tuple(contenders),
+        metrics=metrics,
+        groups=tuple(first.groups),
+        gains=gains,
+        best={name: order[: config.cases].tolist() for name, order in orders.items()},
+        worst={name: order[::-1][: config.cases].tolist() for name, order in orders.items()},
+    )
+
+
+def load_contenders(config: CompareConfig) -> list[Contender]:
+    """Read the evaluations and prove that they are over the same pairs."""
+    evaluations = [load_evaluation(location) for location in config.evaluations]
+    holes = [read_table(evaluation.files["pairs"]) for evaluation in evaluations]
+    for evaluation, found in zip(evaluations[1:], holes[1:], strict=True):
+        if not found.equals(holes[0]):
+            raise UserError(
+                f"{evaluation.out} and {evaluations[0].out} are not over the same pairs; evaluate "
+                f"again with --pairs {evaluations[0].files['pairs']}"
+            )
+    contenders = [
+        _contender(_name(evaluation, evaluations), evaluation, evaluation.network)
+        for evaluation in evaluations
+    ]
+    for name in config.baselines:
+        if name not in evaluations[0].methods:
+            raise UserError(
+                f"{evaluations[0].out} has no scores of {name!r}; it has: "
+                f"{', '.join(evaluations[0].methods)}"
+            )
+        contenders.append(_contender(name, evaluations[0], name))
+    return contenders
+
+
+def _name(evaluation: Evaluation, all_of_them: Sequence[Evaluation]) -> str:
+    """Return the network's name, with its folder's where the name alone would be ambiguous."""
+    if sum(other.network == evaluation.network for other in all_of_them) == 1:
+        return evaluation.network
+    return f"{evaluation.network}, {evaluation.out.rstrip('/').rsplit('/', 1)[-1]}"
+
+
+def _contender(name: str, evaluation: Evaluation, method: str) -> Contender:
+    rows = read_table(evaluation.files["rows"])
+    own = rows.filter(pc.equal(rows["method"], method)).sort_by("pair")
+    return Contender(name=name, evaluation=evaluation, method=method, rows=own)
+
+
+def _differences(first: pa.Table, other: pa.Table, metric: Metric) -> NDArray[np.float64]:
+    """Return how much better the other is on each pair."""
+    sign = 1.0 if metric.better == "higher" else -1.0
+    difference: NDArray[np.float64] = sign * (
+        other[metric.name].to_numpy() - first[metric.name].to_numpy()
+    )
+    return difference
+
+
+def _gains(
+    first: Contender, other: Contender, group: str, metrics: Sequence[Metric], seed: int
+) -> dict[str, Gain]:
+    names = [name for name in first.evaluation.groups if name != ALL]
+    counted = set(_counted(first, names) if group == ALL else [group])
+    chosen = np.array([name in counted for name in first.rows["group"].to_pylist()])
+    values = np.stack([_differences(first.rows, other.rows, m)[chosen] for m in metrics], axis=1)
+    wins = (values > 0) + 0.5 * (values == 0)
+    sources = first.rows["source"].to_numpy(zero_copy_only=False)[chosen]
+    _, photographs = np.unique(sources, return_inverse=True)
+    low, high = intervals(values, photographs, seed)
+    count = int(photographs.max()) + 1
+    return {
+        metric.name: Gain(
+            mean=float(values[:, index].mean()),
+            low=float(low[index]) if count > 1 else None,
+            high=float(high[index]) if count > 1 else None,
+            wins=float(wins[:, index].mean()),
+            n=len(values),
+            photographs=count,
+        )
+        for index, metric in enumerate(metrics)
+    }
+
+
+def _counted(contender: Contender, names: Sequence[str]) -> list[str]:
+    """Return the groups that count in "all"."""
+    pairs = read_table(contender.evaluation.files["pairs"])
+    counts = dict(zip(pairs["group"].to_pylist(), pairs["in_all"].to_pylist(), strict=True))
+    return [name for name in names if counts[name]]
+
+
+def draw_cases(comparison: Comparison, indices: Sequence[int]) -> list[Case]:
+    """Fill some pairs again, by every contender. Runs in this process.
+
+    Raises:
+        UserError: if a checkpoint has been changed or removed since its evaluation.
+    """
+    images: dict[str, tuple[Pixels, Pixels, dict[str, Pixels]]] = {}
+    for contender in comparison.contenders:
+        out = contender.evaluation.out
+        if out not in images:
+            images[out] = _filled(contender.evaluation, indices)
+    cases = []
+    for place, index in enumerate(indices):
+        drawn_images, holes, _ = images[comparison.first.evaluation.out]
+        row = comparison.first.rows.slice(index, 1).to_pylist()[0]
+        cases.append(
+            Case(
+                pair=index,
+                key=row["key"],
+                hole_ratio=row["hole_ratio"],
+                scores={c.name: c.rows[DECIDING][index].as_py() for c in comparison.contenders},
+                image=drawn_images[place],
+                hole=holes[place],
+                composites={
+                    c.name: images[c.evaluation.out][2][c.method][place]
+                    for c in comparison.contenders
+                },
+            )
+        )
+    return cases
+
+
+def _filled(
+    evaluation: Evaluation, indices: Sequence[int]
+) -> tuple[Pixels, Pixels, dict[str, Pixels]]:
+    location = str(evaluation.checkpoint["location"])
+    if checkpoints.digest(location) != evaluation.checkpoint["digest"]:
+        raise UserError(
+            f"the checkpoint {location} has changed since {evaluation.out} was made of it; "
+            "evaluate it again"
+        )
+    # A few pictures: not worth a GPU, which the driver may not have.
+    config = replace(from_dict(EvaluationConfig, evaluation.settings), gpus_per_actor=0.0)
+    scorer = Scorer(config, evaluation.data["image_size_px"], evaluation.out)
+    filled = scorer.fill(indices)
+    composites = {
+        method: composite(drawn, filled.images, filled.holes)
+        for method, drawn in filled.predictions.items()
+    }
+    return filled.images, filled.holes, composites
+
+
+def comparison_json(comparison: Comparison) -> str:
+    """Return a comparison's figures as JSON."""
+    values = {
+        "contenders": [
+            {
+                "name": one.name,
+                "method": one.method,
+                "evaluation": one.evaluation.out,
+                "digest": one.evaluation.digest,
+                "checkpoint": one.evaluation.checkpoint,
+            }
+            for one in comparison.contenders
+        ],
+        "first": comparison.first.name,
+        "gains": {
+            name: {
+                group: {metric: asdict(gain) for metric, gain in found.items()}
+                for group, found in groups.items()
+            }
+            for name, groups in comparison.gains.items()
+        },
+        "best": comparison.best,
+        "worst": comparison.worst,
+    }
+    return json.dumps(values, indent=2, allow_nan=False) + "\n"
+
+
+def save_figures(comparison: Comparison, out: str) -> str:
+    """Write ``comparison.json`` and return where."""
+    location = storage.join(storage.absolute(out), "comparison.json")
+    storage.write(location, comparison_json(comparison).encode())
+    return location

@@ -1,0 +1,161 @@
+"""A comparison as tables, and as a page with sliders."""
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from pipeline import storage
+from pipeline.evaluation.comparison import DECIDING, Case, Comparison, Gain, draw_cases
+from pipeline.evaluation.measures import Metric
+from pipeline.evaluation.scores import ALL
+from pipeline.pictures import encode_png, grid, masked_view
+from pipeline.report import (
+    Section,
+    beside,
+    facts,
+    format_table,
+    paragraphs,
+    picture,
+    slider,
+    stack,
+    table,
+    write_report,
+)
+
+IN_WORDS = (
+    "Gains are means of differences over the same pairs, in each metric's unit; positive is "
+    "better, whichever way the metric runs. After ± stands half the width of the 95 % interval, "
+    "a bootstrap over photographs: a gain smaller than that may be chance. In brackets stands the "
+    "share of pairs on which it is better; a tie counts half.",
+)
+
+
+def write_comparison(comparison: Comparison, out: str) -> str:
+    """Fill the best and worst pairs again, write the page, and return where it is.
+
+    Raises:
+        UserError: if a checkpoint has been changed or removed since its evaluation.
+    """
+    sections = [
+        Section(title="Over all pairs", body=_overall(comparison)),
+        Section(title="By group", body=_by_group(comparison)),
+        *_case_sections(comparison),
+        Section(title="Lineage", body=facts(_lineage(comparison))),
+    ]
+    location = storage.join(storage.absolute(out), "comparison.html")
+    names = " and ".join(one.name for one in comparison.contenders[1:])
+    title = f"{names} against {comparison.first.name}"
+    write_report(location, title, sections, summary=" ".join(verdicts(comparison)))
+    return location
+
+
+def overall_gains(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Return every metric's gain over all pairs, a column for each contender but the first."""
+    headers = [f"gain over {comparison.first.name}", *comparison.gains]
+    rows = [
+        [
+            metric.heading,
+            *(_figure(metric, groups[ALL][metric.name]) for groups in comparison.gains.values()),
+        ]
+        for metric in comparison.metrics
+    ]
+    return headers, rows
+
+
+def terminal_table(comparison: Comparison) -> str:
+    """Return what the job prints."""
+    return format_table(*overall_gains(comparison))
+
+
+def verdicts(comparison: Comparison) -> list[str]:
+    """Return a sentence on each contender but the first."""
+    metric = next(metric for metric in comparison.metrics if metric.name == DECIDING)
+    sentences = []
+    for name, groups in comparison.gains.items():
+        gain = groups[ALL][DECIDING]
+        word = "above" if gain.mean >= 0 else "below"
+        sure = gain.low is not None and gain.high is not None and gain.low * gain.high > 0
+        doubt = "" if sure else ", which may be chance"
+        sentences.append(
+            f"{name} is {metric.shown(abs(gain.mean))} dB {word} {comparison.first.name} in the "
+            f"hole, better on {100 * gain.wins:.0f} % of {gain.n} pairs{doubt}."
+        )
+    return sentences
+
+
+def _overall(comparison: Comparison) -> Markup:
+    headers, rows = overall_gains(comparison)
+    return stack(table(headers, rows), paragraphs(*IN_WORDS))
+
+
+def _by_group(comparison: Comparison) -> Markup:
+    tables = []
+    for metric in comparison.metrics:
+        rows = [
+            [name, *(_figure(metric, groups[group][metric.name]) for group in comparison.groups)]
+            for name, groups in comparison.gains.items()
+        ]
+        tables.append(table([metric.heading, *comparison.groups], rows))
+    return stack(*tables)
+
+
+def _case_sections(comparison: Comparison) -> list[Section]:
+    indices = sorted({i for chosen in (comparison.best, comparison.worst) for i in _all(chosen)})
+    cases = dict(zip(indices, draw_cases(comparison, indices), strict=True))
+    sections = []
+    for name in comparison.gains:
+        for word, chosen in (("most", comparison.best), ("least", comparison.worst)):
+            shown = [cases[index] for index in chosen[name]]
+            title = f"Where {name} gains {word} over {comparison.first.name}"
+            sections.append(Section(title=title, body=_cases(comparison, name, shown)))
+    return sections
+
+
+def _all(chosen: dict[str, list[int]]) -> list[int]:
+    return [index for indices in chosen.values() for index in indices]
+
+
+def _cases(comparison: Comparison, name: str, cases: Sequence[Case]) -> Markup:
+    first = comparison.first.name
+    sliders = [
+        slider(
+            encode_png(case.composites[first]),
+            encode_png(case.composites[name]),
+            first,
+            name,
+            _caption(case),
+        )
+        for case in cases
+    ]
+    rows = [
+        [case.image, masked_view(case.image, case.hole), *case.composites.values()]
+        for case in cases
+    ]
+    titles = ["image", "masked input", *(one.name for one in comparison.contenders)]
+    sheet = grid(rows, titles, [_caption(case) for case in cases])
+    return stack(beside(*sliders), picture(sheet, "The same pairs with their originals."))
+
+
+def _caption(case: Case) -> str:
+    scores = ", ".join(f"{name} {value:.1f}" for name, value in case.scores.items())
+    return f"{case.key}   hole {100 * case.hole_ratio:.0f} %   PSNR in the hole (dB): {scores}"
+
+
+def _lineage(comparison: Comparison) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for one in comparison.contenders:
+        found[one.name] = f"{one.method} of {one.evaluation.out}"
+        found[f"{one.name}: checkpoint"] = one.evaluation.checkpoint["location"]
+        found[f"{one.name}: step"] = one.evaluation.checkpoint["step"]
+        found[f"{one.name}: digest"] = one.evaluation.checkpoint["digest"]
+    found["test set"] = comparison.first.evaluation.data["location"]
+    found["test set digest"] = comparison.first.evaluation.data["digest"]
+    return found
+
+
+def _figure(metric: Metric, gain: Gain) -> str:
+    mean = gain.mean * metric.scale
+    text = f"{mean:+.{metric.decimals}f}"
+    if gain.low is not None and gain.high is not None:
+        text += f" ± {metric.shown((gain.high - gain.low) / 2)}"
+    return f"{text} [{100 * gain.wins:.0f} %]"
