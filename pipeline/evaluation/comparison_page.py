@@ -92,7 +92,7 @@ def _by_group(comparison: Comparison) -> Markup:
     tables = []
     for metric in comparison.metrics:
         rows = [
-            [name, *(_figure(metric, groups[group][metric.name]) for group in comparison.groups)]
+            [name, *(_gain(metric, groups[group][metric.name]) for group in comparison.groups)]
             for name, groups in comparison.gains.items()
         ]
         tables.append(table([metric.heading, *comparison.groups], rows))
@@ -154,8 +154,11 @@ def _lineage(comparison: Comparison) -> dict[str, object]:
 
 
 def _figure(metric: Metric, gain: Gain) -> str:
-    mean = gain.mean * metric.scale
-    text = f"{mean:+.{metric.decimals}f}"
+    return f"{_gain(metric, gain)} [{100 * gain.wins:.0f} %]"
+
+
+def _gain(metric: Metric, gain: Gain) -> str:
+    text = f"{gain.mean * metric.scale:+.{metric.decimals}f}"
     if gain.low is not None and gain.high is not None:
         text += f" ± {metric.shown((gain.high - gain.low) / 2)}"
-    return f"{text} [{100 * gain.wins:.0f} %]"
+    return text
