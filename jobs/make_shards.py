@@ -1,18 +1,21 @@
 """Make shards from photographs: numbered tars and their manifest, for train, val and test.
 
 python jobs/make_shards.py folder --source DIR --out runs/shards
+python jobs/make_shards.py places2 --source DIR --out s3://bucket/places2
 python jobs/make_shards.py bundled --out runs/demo/shards
 
 Running the same command again goes on where it was interrupted, and does nothing if nothing is
-missing. DIR may be s3://bucket/prefix, and so may --out.
+missing. DIR may be s3://bucket/prefix, and so may --out; for ``folder`` it may be one zip or tar, or a CSV or
+Parquet list, and for a public set it is what its authors distribute.
 """
 
 from pipeline.config import parse, run
 from pipeline.manifest import Manifest
 from pipeline.shards import ShardConfig, make_shards
+from pipeline.sources import KINDS
 
 PRESETS = {
-    "folder": ShardConfig(),
+    **{kind: ShardConfig(kind=kind) for kind in KINDS},  # the folder, archives, public sets
     "bundled": ShardConfig(
         kind="bundled", photographs_per_shard=2, format="jpg", crop_size_px=128, crop_stride_px=96
     ),

@@ -1,11 +1,12 @@
 """The settings of ingest."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipeline.config import UserError, flatten
+from pipeline.sources import S3Config, require_kind
 
-NOT_CONTENT = ("out", "overwrite", "max_quarantined_share")
+NOT_CONTENT = ("out", "overwrite", "max_quarantined_share", "s3.endpoint")
 """Settings that change nothing in the shards, and so are not part of their identity."""
 
 
@@ -13,10 +14,14 @@ NOT_CONTENT = ("out", "overwrite", "max_quarantined_share")
 class ShardConfig:
     """Which photographs become shards, how they are prepared, and where the shards go."""
 
-    kind: Literal["folder", "bundled"] = "folder"
-    """The source: a folder tree, or the photographs that installed packages carry."""
+    kind: str = "folder"
+    """The source: "folder", "archives" (all zips and tars below a folder), "bundled" (photographs
+    that installed packages carry), or a public set as its authors distribute it: places2,
+    places2-12k, places2-large, places2-large-12k, celeba, celeba-hq, paris, dtd-1 to dtd-10,
+    facade, imagenet, ffhq, oxford, ade20k."""
     source: str = ""
-    """The folder of photographs, or s3://bucket/prefix; empty for "bundled"."""
+    """The folder of photographs, or s3://bucket/prefix; also one zip or tar, or a CSV or Parquet
+    list with a column "path" (and "split"); empty for "bundled"."""
     out: str = "runs/shards"
     """Where the sets go, as train/, val/ and test/; every machine of a cluster must see it."""
     photographs_per_shard: int = 1000
@@ -29,6 +34,9 @@ class ShardConfig:
     format and is neither cropped nor resized keeps its bytes, too."""
     quality: int = 95
     """Of JPEG and WebP where something is encoded, 1 to 100."""
+    frame: Literal["whole", "square", "squash"] = "whole"
+    """What is taken of a photograph before all else: all of it, the largest square at its centre
+    (CelebA's custom), or all of it with both sides made resize_short_side_px (SPN's)."""
     resize_short_side_px: int | None = None
     """Shrink to this short side before cropping, so that training decodes less; never enlarges."""
     crop_size_px: int | None = None
@@ -52,9 +60,12 @@ class ShardConfig:
     """Of the choice of photographs for validation and test."""
     overwrite: bool = False
     """Replace a finished set that was made with other settings."""
+    s3: S3Config = field(default_factory=S3Config)
+    """Where s3:// leads."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be, before anything is read."""
+        require_kind(self.kind)
         for name in ("photographs_per_shard", "min_side_px", "max_pixels"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("resize_short_side_px", "crop_size_px", "crop_stride_px"):
@@ -67,6 +78,8 @@ class ShardConfig:
         _require(together < 1, "val_share + test_share", together, "less than 1")
         if self.crop_stride_px is not None and self.crop_size_px is None:
             raise UserError("crop_stride_px needs crop_size_px: give the side of the squares, too")
+        if self.frame == "squash" and self.resize_short_side_px is None:
+            raise UserError('frame "squash" needs resize_short_side_px: the side to squash to')
         short, crop = self.resize_short_side_px, self.crop_size_px
         if short is not None and crop is not None and short < crop:
             raise UserError(

@@ -28,6 +28,8 @@ SCHEMA = pa.schema(
         ("path", pa.string()),
         ("file", pa.binary()),
         ("size", pa.int64()),
+        ("offset", pa.int64()),
+        ("packed_size", pa.int64()),
     ]
 )
 LONGEST_KEY = 72  # with a crop's number and a suffix it still fits a tar header's 100 characters
@@ -97,6 +99,8 @@ def write_listings(
             key_hashes.extend(_hash(row["key"]) for row in rows)
             published.extend(row["split"] for row in rows)
     splits = _assign(np.asarray(path_hashes), np.asarray(published), shares, spool)
+    if repeated := _repeated(np.asarray(path_hashes)):
+        _refuse_repetition(spool, shares, repeated)
     shared_keys = _repeated(np.asarray(key_hashes))
     return {
         name: _write_split(name, code, spool, splits, shared_keys, photographs_per_shard)
@@ -113,6 +117,8 @@ def _rows(originals: Iterable[Original], shares: Shares) -> Iterator[dict[str, A
             "path": original.path,
             "file": original.file,
             "size": original.size,
+            "offset": original.offset,
+            "packed_size": original.packed_size,
             "split": UNSPLIT if ignored else SPLITS.index(str(original.split)),
         }
 
@@ -169,11 +175,22 @@ def _assign(
 
 
 def _first_without_split(spool: Path) -> str:
-    for batch in pq.ParquetFile(spool).iter_batches(columns=["path", "split"]):
+    for batch in _stored(spool).iter_batches(columns=["path", "split"], use_threads=False):
         for row in batch.to_pylist():
             if row["split"] == UNSPLIT:
                 return str(row["path"])
     raise AssertionError("called only where one is without a split")
+
+
+def _refuse_repetition(spool: Path, shares: Shares, repeated: set[int]) -> None:
+    """Name two originals of one path, as a tar may hold, or a folder beside a zip of that name."""
+    for batch in _stored(spool).iter_batches(columns=["path"], use_threads=False):
+        for row in batch.to_pylist():
+            if _hash(f"{shares.seed}/{row['path']}") in repeated:
+                raise UserError(
+                    f"the source holds two photographs called {row['path']}; rename one of them"
+                )
+    raise AssertionError("called only where a path is repeated")
 
 
 def _write_split(
@@ -211,7 +228,8 @@ def _chosen(
 ) -> Iterator[dict[str, Any]]:
     index = 0
     columns = SCHEMA.names
-    for batch in pq.ParquetFile(spool).iter_batches(batch_size=BATCH_ROWS, columns=columns):
+    batches = _stored(spool).iter_batches(BATCH_ROWS, columns=columns, use_threads=False)
+    for batch in batches:
         for row in batch.to_pylist():
             if wanted[index]:
                 if shared_keys and _hash(row["key"]) in shared_keys:
@@ -221,12 +239,23 @@ def _chosen(
 
 
 def _identity(row: dict[str, Any]) -> bytes:
-    return json.dumps([row["key"], row["path"], row["file"].hex(), row["size"]]).encode()
+    values = [row["file"].hex() if name == "file" else row[name] for name in SCHEMA.names]
+    return json.dumps(values).encode()
+
+
+def original_of(row: dict[str, Any]) -> Original:
+    """Return the original of a row."""
+    return Original(**{name: row[name] for name in SCHEMA.names if name != "key"})
 
 
 def digest_of(rows: list[dict[str, Any]]) -> str:
     """Return the SHA-256 over some rows of a list."""
     return storage.sha256(b"".join(_identity(row) for row in rows))
+
+
+def _stored(file: Any) -> pq.ParquetFile:
+    """Open a list without Arrow's threads: a process that ends while one winds down is aborted."""
+    return pq.ParquetFile(file, pre_buffer=False)
 
 
 def read_range(location: str, shard: int) -> list[dict[str, Any]]:
@@ -238,7 +267,8 @@ def read_range(location: str, shard: int) -> list[dict[str, Any]]:
     """
     system, path = storage.filesystem(storage.join(location, FILE_NAME))
     with system.open_input_file(path) as stream:
-        rows: list[dict[str, Any]] = pq.ParquetFile(stream).read_row_group(shard).to_pylist()
+        table = _stored(stream).read_row_group(shard, use_threads=False)
+    rows: list[dict[str, Any]] = table.to_pylist()
     return rows
 
 
@@ -247,7 +277,7 @@ def read_digest(location: str) -> str | None:
     system, path = storage.filesystem(storage.join(location, FILE_NAME))
     try:
         with system.open_input_file(path) as stream:
-            metadata = pq.ParquetFile(stream).metadata.metadata or {}
+            metadata = _stored(stream).metadata.metadata or {}
     except (FileNotFoundError, pa.ArrowInvalid):
         return None
     return metadata.get(b"digest", b"").decode() or None

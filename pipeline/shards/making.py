@@ -6,12 +6,10 @@ before anything in it changes, and comes back last.
 """
 
 import errno
-import logging
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from pipeline.shards import listing
 from pipeline.shards.config import ShardConfig, content_settings
 from pipeline.shards.listing import Listing, Shares, write_listings
 from pipeline.shards.shard import SCHEMA, make_shard, read_record, record_name, tar_name
+from pipeline.shards.spreading import spread
 from pipeline.shards.tars import TEMPORARY
 from pipeline.sources import SPLITS, SUFFIXES, open_source
 
@@ -58,6 +57,7 @@ def make_shards(config: ShardConfig, report: Report = print) -> dict[str, Manife
     config = replace(
         config, out=storage.absolute(config.out), source=_absolute_source(config.source)
     )
+    config.s3.use()
     _require_writable(config.out)
     _require_same_settings(config)
     with tempfile.TemporaryDirectory(prefix="infill-") as folder:
@@ -231,23 +231,16 @@ def _require_few_quarantined(config: ShardConfig, progress: Progress) -> None:
 
 
 def _results(config: ShardConfig, shards: dict[str, int]) -> Iterator[dict[str, Any]]:
-    """Yield one small result per shard, in the order in which Ray Data finishes them."""
-    from ray import data
+    """Yield one small result per shard, in the order in which they are finished."""
 
-    total = sum(shards.values())
-
-    def task(row: dict[str, Any]) -> dict[str, Any]:
-        number = int(row["id"])
+    def task(number: int) -> dict[str, Any]:
         for split, count in shards.items():
             if number < count:
                 return _summary(config, split, number)
             number -= count
-        raise AssertionError("more rows than shards")
+        raise AssertionError("more tasks than shards")
 
-    data.DataContext.get_current().enable_progress_bars = False
-    with _quiet("ray.data"):
-        # A block per shard: Ray Data hands out one at a time, wherever a core is free.
-        yield from data.range(total, override_num_blocks=total).map(task).iter_rows()
+    return spread(task, sum(shards.values()))
 
 
 def _summary(config: ShardConfig, split: str, number: int) -> dict[str, Any]:
@@ -261,18 +254,6 @@ def _summary(config: ShardConfig, split: str, number: int) -> dict[str, Any]:
         "reasons": [f"{item.source}: {item.reason}" for item in bad[:NAMED_REASONS]],
         "reused": reused,
     }
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Keep Ray Data from printing, two or three times over, an error that we raise."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _finish(config: ShardConfig, found: Listing) -> None:

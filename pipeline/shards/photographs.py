@@ -272,6 +272,16 @@ def resize_short_side(picture: Picture, side_px: int) -> Picture:
     return shrunk
 
 
+def squash(picture: Picture, side_px: int) -> Picture:
+    """Make both sides ``side_px``, whatever that does to the shapes in it."""
+    height, width = picture.shape[:2]
+    if height == width == side_px:
+        return picture
+    method = cv2.INTER_AREA if min(height, width) >= side_px else cv2.INTER_LINEAR
+    squashed: Picture = cv2.resize(picture, (side_px, side_px), interpolation=method)
+    return squashed
+
+
 def encode(picture: Picture, suffix: str, quality: int) -> bytes:
     """Encode a picture as "jpg" (4:2:0), "png" or "webp".
 

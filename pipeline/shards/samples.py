@@ -14,6 +14,7 @@ from pipeline.shards.photographs import (
     perceptual_hash,
     read_header,
     resize_short_side,
+    squash,
 )
 
 Box = tuple[int, int, int, int]
@@ -53,9 +54,7 @@ def samples_of(key: str, data: bytes, config: ShardConfig) -> Iterator[Sample]:
     if config.crop_size_px is not None and short < config.crop_size_px:
         raise RefusedError(f"smaller than crop_size_px {config.crop_size_px}: {size}")
     original = decode(data, header)
-    picture = original
-    if config.resize_short_side_px is not None:
-        picture = resize_short_side(original, config.resize_short_side_px)
+    picture = _framed(original, config)
     suffix = _suffix(header, config)
     if config.crop_size_px is not None:
         for name, box, square in _squares(picture, config):
@@ -64,6 +63,21 @@ def samples_of(key: str, data: bytes, config: ShardConfig) -> Iterator[Sample]:
         yield _sample(key, suffix, data, picture, None)
     else:
         yield _sample(key, suffix, encode(picture, suffix, config.quality), picture, None)
+
+
+def _framed(picture: Picture, config: ShardConfig) -> Picture:
+    """Return the part of a photograph that is wanted, at the wanted size; itself if unchanged."""
+    height, width = picture.shape[:2]
+    if config.frame == "square" and height != width:
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        picture = picture[top : top + side, left : left + side]
+    side_px = config.resize_short_side_px
+    if side_px is None:
+        return picture
+    if config.frame == "squash":
+        return squash(picture, side_px)
+    return resize_short_side(picture, side_px)
 
 
 def _suffix(header: Header, config: ShardConfig) -> str:

@@ -18,7 +18,7 @@ from pipeline import storage
 from pipeline.config import UserError
 from pipeline.manifest import SAMPLE_SCHEMA, Quarantined, ShardRecord
 from pipeline.shards.config import ShardConfig, content_settings
-from pipeline.shards.listing import digest_of, read_range
+from pipeline.shards.listing import digest_of, original_of, read_range
 from pipeline.shards.photographs import ENCODER, RefusedError
 from pipeline.shards.samples import Sample, samples_of
 from pipeline.shards.tars import TarWriter, written_whole
@@ -67,6 +67,7 @@ def make_shard(config: ShardConfig, split: str, number: int) -> tuple[Record, bo
     Raises:
         UserError: if an original is not what the list says.
     """
+    config.s3.use()
     cv2.setNumThreads(1)  # one task per core; threads of its own would only get in their way
     folder = storage.join(config.out, split)
     rows = read_range(folder, number)
@@ -189,7 +190,7 @@ def _read_all(
 
 def _read(source: Source, row: dict[str, Any]) -> bytes | Exception:
     try:
-        return source.read(row["file"])
+        return source.read(original_of(row))
     except (FileNotFoundError, PermissionError) as error:
         return error
 

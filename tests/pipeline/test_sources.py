@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import UserError
-from pipeline.sources import BUNDLED, FolderSource, open_source
+from pipeline.sources import BUNDLED, Original, Source, open_source
 
 
 def put(root: Path, *paths: str) -> Path:
@@ -15,8 +15,12 @@ def put(root: Path, *paths: str) -> Path:
     return root
 
 
+def folder(root: Path) -> Source:
+    return open_source("folder", str(root))
+
+
 def listed(root: Path) -> list[str]:
-    return [original.path for original in FolderSource(root).originals()]
+    return [original.path for original in folder(root).originals()]
 
 
 def test_folder_is_listed_in_the_order_of_whole_paths(tmp_path: Path) -> None:
@@ -40,15 +44,15 @@ def test_other_files_and_hidden_ones_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_original_carries_its_size_and_reads_back(tmp_path: Path) -> None:
-    source = FolderSource(put(tmp_path, "deep/er/a.jpg"))
+    source = folder(put(tmp_path, "deep/er/a.jpg"))
     (original,) = source.originals()
     assert original.size == len("deep/er/a.jpg")
-    assert source.read(original.file) == b"deep/er/a.jpg"
+    assert source.read(original) == b"deep/er/a.jpg"
 
 
 def test_folders_named_as_splits_are_splits(tmp_path: Path) -> None:
     put(tmp_path, "train/a.jpg", "val/x/b.jpg", "test/c.jpg", "other/train/d.jpg", "train.jpg")
-    splits = {original.path: original.split for original in FolderSource(tmp_path).originals()}
+    splits = {original.path: original.split for original in folder(tmp_path).originals()}
     assert splits == {
         "train/a.jpg": "train",
         "val/x/b.jpg": "val",
@@ -62,10 +66,10 @@ def test_name_that_is_not_utf8_is_listed_and_read(tmp_path: Path) -> None:
     name = b"caf\xe9.jpg"
     with open(os.path.join(os.fsencode(tmp_path), name), "wb") as stream:
         stream.write(b"content")
-    source = FolderSource(tmp_path)
+    source = folder(tmp_path)
     (original,) = source.originals()
     assert original.path == "caf\\xe9.jpg"
-    assert source.read(original.file) == b"content"
+    assert source.read(original) == b"content"
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
@@ -105,7 +109,7 @@ def test_bundled_photographs_are_there_and_kept_apart() -> None:
     assert {original.split for original in originals} == {"train", "val", "test"}
     assert sum(original.split == "test" for original in originals) == 4
     for original in originals:
-        assert len(source.read(original.file)) == original.size > 20_000
+        assert len(source.read(original)) == original.size > 20_000
     assert "skimage/motorcycle_right.png" not in {original.path for original in originals}
 
 
@@ -127,9 +131,9 @@ def test_objects_are_listed_and_read_as_files_are(bucket: str, tmp_path: Path) -
         key = f"photos/{path}" if path[0] != "." or path == ".x.jpg" else "photos-other/a.jpg"
         boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=path.encode())
     remote = open_source("folder", f"s3://{bucket}/photos/")
-    assert list(remote.originals()) == list(FolderSource(tmp_path).originals())
+    assert list(remote.originals()) == list(folder(tmp_path).originals())
     for original in remote.originals():
-        assert remote.read(original.file) == original.path.encode()
+        assert remote.read(original) == original.path.encode()
 
 
 def test_more_objects_than_one_page_are_listed(bucket: str) -> None:
@@ -148,5 +152,6 @@ def test_missing_bucket_is_refused_in_one_sentence(s3_server: dict[str, str]) ->
 
 
 def test_object_that_is_gone_is_reported_at_once(bucket: str) -> None:
+    gone = Original(path="gone.jpg", size=1, file=b"gone.jpg")
     with pytest.raises(FileNotFoundError):
-        open_source("folder", f"s3://{bucket}/photos").read(b"gone.jpg")
+        open_source("folder", f"s3://{bucket}/photos").read(gone)

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from pipeline.shards.listing import (
     LONGEST_KEY,
     Shares,
     key_of,
+    original_of,
     read_digest,
     read_range,
     write_listings,
@@ -140,6 +142,22 @@ def test_names_that_differ_by_suffix_alone_get_keys_of_their_own(tmp_path: Path)
     assert keys[4] == "b"
     assert len(set(keys)) == 5
     assert all(key.startswith("a-") for key in keys[1:4])
+
+
+def test_two_photographs_of_one_path_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds two photographs called a/b.jpg"):
+        write_listings(originals("a/b.jpg", "c.jpg", "a/b.jpg"), SHARES, 7, tmp_path)
+
+
+def test_place_in_an_archive_survives_the_list(tmp_path: Path) -> None:
+    found = [
+        Original(path="a.jpg", size=9, file=b"x.zip", offset=3, packed_size=7, split="train"),
+        Original(path="b.jpg", size=9, file=b"x.tar", offset=512, split="train"),
+        Original(path="c.jpg", size=9, file=b"caf\xe9.jpg", split="train"),
+    ]
+    write_listings(found, SHARES, 7, tmp_path)
+    back = [original_of(row) for row in rows(tmp_path, "train", 1)]
+    assert back == [replace(original, split=None) for original in found]
 
 
 def test_no_photographs_give_no_lists(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pipeline.manifest import SAMPLE_SCHEMA, Manifest, read_manifest
 from pipeline.shards import ShardConfig, listing, make_shards
 from pipeline.shards.making import Progress
 from pipeline.shards.shard import make_shard
-from pipeline.sources import FolderSource, Original
+from pipeline.sources import Original, open_source
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -320,7 +320,9 @@ def test_progress_line_tells_rate_and_time_left() -> None:
 @pytest.fixture
 def listed(source: Path, tmp_path: Path) -> ShardConfig:
     """A source of which the list is laid down, so that a shard can be made in this process."""
-    lay_down(source, tmp_path / "out" / "train", list(FolderSource(source).originals()))
+    lay_down(
+        source, tmp_path / "out" / "train", list(open_source("folder", str(source)).originals())
+    )
     return config(source, tmp_path / "out")
 
 

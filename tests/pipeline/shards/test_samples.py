@@ -106,3 +106,21 @@ def test_photograph_of_the_wrong_size_is_refused(config: ShardConfig, reason: st
 def test_impossible_settings_are_refused(settings: dict[str, float], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         ShardConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_largest_square_is_cut_from_the_centre() -> None:
+    config = ShardConfig(frame="square", format="png")
+    (sample,) = samples_of("a", encoded("PNG"), config)
+    np.testing.assert_array_equal(shown(sample.data), PIXELS[:, 32:128])
+
+
+def test_squashing_makes_both_sides_equal() -> None:
+    config = ShardConfig(frame="squash", resize_short_side_px=48, format="png")
+    (sample,) = samples_of("a", encoded("PNG", PIXELS[:, :144]), config)
+    blocks = PIXELS[:, :144].reshape(48, 2, 48, 3, 3).astype(np.float64).mean(axis=(1, 3))
+    assert np.abs(shown(sample.data) - blocks).max() <= 1
+
+
+def test_squashing_without_a_side_is_refused() -> None:
+    with pytest.raises(UserError, match="needs resize_short_side_px"):
+        ShardConfig(frame="squash")

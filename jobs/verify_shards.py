@@ -1,0 +1,71 @@
+"""Read shard sets again and hold them against their manifests; mend what is damaged.
+
+python jobs/verify_shards.py --shards runs/shards
+python jobs/verify_shards.py --shards runs/shards --repair True
+
+Ends with status 1 if something is, and stays, damaged. Test photographs that look like a train
+photograph are named: scores on them say little.
+"""
+
+from dataclasses import dataclass, field
+
+from pipeline.config import UserError, parse_one, run
+from pipeline.manifest import Manifest
+from pipeline.shards.duplicates import near_duplicates
+from pipeline.shards.verifying import read_sets, repair, verify
+from pipeline.sources import S3Config
+
+NAMED = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig:
+    """Which sets to read again, and what to do about damage."""
+
+    shards: str = "runs/shards"
+    """Where the sets lie, as train/, val/ and test/."""
+    repair: bool = False
+    """Make damaged shards again from their originals, to the same bytes."""
+    near_duplicate_bits: int = 4
+    """Report pictures of val and test whose perceptual hash differs from one of train in no more
+    than this many of 64 bits; -1 to report none."""
+
+    s3: S3Config = field(default_factory=S3Config)
+    """Where s3:// leads."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if not -1 <= self.near_duplicate_bits <= 16:
+            raise UserError(f"near_duplicate_bits is {self.near_duplicate_bits}, expected -1 to 16")
+
+
+def main() -> None:
+    """Verify, mend if asked to, and report."""
+    config = parse_one(VerifyConfig, __doc__)
+    damages = verify(config.shards, s3=config.s3)
+    for damage in damages:
+        print(f"{damage.split}: shard {damage.number} {damage.what}")
+    if damages and config.repair:
+        repair(config.shards, damages, s3=config.s3)
+        damages = verify(config.shards, s3=config.s3)
+    if config.near_duplicate_bits >= 0:
+        report_near_duplicates(read_sets(config.shards), config.near_duplicate_bits)
+    if damages:
+        raise UserError(
+            f"{len(damages)} shards of {config.shards} are damaged; mend them with --repair True"
+        )
+
+
+def report_near_duplicates(sets: dict[str, Manifest], most_bits: int) -> None:
+    """Print how many samples of val and test look like one of train, and the first of them."""
+    for split in ("val", "test"):
+        if split not in sets or "train" not in sets:
+            continue
+        found = near_duplicates(sets[split], sets["train"], most_bits)
+        print(f"{split}: {len(found)} of {len(sets[split])} samples look like one of train")
+        for pair in found[:NAMED]:
+            print(f"  {pair.key} looks like {pair.other_key}: {pair.bits} of 64 bits differ")
+
+
+if __name__ == "__main__":
+    run(main)

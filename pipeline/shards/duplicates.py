@@ -1,0 +1,85 @@
+"""Near-duplicates between sets: pictures that show the same although their bytes differ.
+
+Two pictures count as near-duplicates when their perceptual hashes differ in few bits. With
+``most_bits`` of difference spread over ``most_bits + 1`` bands of a hash, one band at least is
+equal, so only pictures that share a band are compared: a million against a hundred thousand needs
+seconds, not the 10^11 comparisons of all pairs.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.manifest import Manifest
+
+FEWEST_SET_BITS = 8
+"""A picture with fewer rises in brightness (or fewer falls) is too plain to be told by its hash."""
+
+Hashes = np.ndarray[Any, np.dtype[np.uint64]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearDuplicate:
+    """A sample of one set that looks like one of another."""
+
+    key: str
+    other_key: str
+    bits: int
+    """In which the two hashes differ, 0 to 64."""
+
+
+def near_duplicates(ours: Manifest, others: Manifest, most_bits: int = 4) -> list[NearDuplicate]:
+    """Return the samples of ``ours`` that look like one of ``others``, the closest for each.
+
+    Args:
+        ours: usually the test set.
+        others: usually the train set.
+        most_bits: how many of 64 bits may differ.
+    """
+    our_hashes, other_hashes = _hashes(ours), _hashes(others)
+    closest: dict[int, tuple[int, int]] = {}
+    for row, other, bits in _pairs(our_hashes, other_hashes, most_bits):
+        closest[row] = min(closest.get(row, (65, 0)), (bits, other))
+    return [
+        NearDuplicate(
+            key=ours.samples["key"][row].as_py(),
+            other_key=others.samples["key"][other].as_py(),
+            bits=bits,
+        )
+        for row, (bits, other) in sorted(closest.items())
+    ]
+
+
+def _hashes(manifest: Manifest) -> Hashes:
+    return np.asarray(manifest.samples["perceptual_hash"].to_numpy(), np.uint64)
+
+
+def _pairs(ours: Hashes, others: Hashes, most_bits: int) -> list[tuple[int, int, int]]:
+    found = []
+    telling = np.flatnonzero(_is_telling(others))
+    edges = np.linspace(0, 64, most_bits + 2).round().astype(int)
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        bands = _band(others[telling], low, high)
+        order = np.argsort(bands, kind="stable")
+        candidates, bands = telling[order], bands[order]
+        wanted = _band(ours, low, high)
+        first = np.searchsorted(bands, wanted, "left")
+        last = np.searchsorted(bands, wanted, "right")
+        for row in np.flatnonzero((last > first) & _is_telling(ours)).tolist():
+            near = candidates[first[row] : last[row]]
+            bits = np.bitwise_count(others[near] ^ ours[row])
+            best = int(bits.argmin())
+            if bits[best] <= most_bits:
+                found.append((row, int(near[best]), int(bits[best])))
+    return found
+
+
+def _is_telling(hashes: Hashes) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    bits = np.bitwise_count(hashes)
+    return (bits >= FEWEST_SET_BITS) & (bits <= 64 - FEWEST_SET_BITS)
+
+
+def _band(hashes: Hashes, low: int, high: int) -> Hashes:
+    mask = np.uint64((1 << int(high - low)) - 1)
+    return (hashes >> np.uint64(low)) & mask

@@ -1,0 +1,78 @@
+"""Where originals lie, which of them make which split, and how their bytes are read again.
+
+A source lists its originals in one order that never depends on the machine and reads any of them
+by what the listing says. Only the listing is made on the driver; bytes are read wherever a shard
+is written. Everything lies in a ``store``, a folder or an s3:// prefix.
+"""
+
+import difflib
+
+from pipeline import storage
+from pipeline.config import UserError
+from pipeline.sources.archives import ArchiveSource, is_archive
+from pipeline.sources.bundled import BUNDLED, BundledSource
+from pipeline.sources.folder import FolderSource
+from pipeline.sources.lists import ListSource, is_list
+from pipeline.sources.named import NAMED, NamedSource
+from pipeline.sources.original import SPLITS, SUFFIXES, Original, Source
+from pipeline.sources.stores import S3Config, open_store
+
+__all__ = [
+    "BUNDLED",
+    "KINDS",
+    "SPLITS",
+    "SUFFIXES",
+    "Original",
+    "S3Config",
+    "Source",
+    "open_source",
+    "require_kind",
+]
+
+KINDS = ("folder", "archives", "bundled", *NAMED)
+
+
+def open_source(kind: str, location: str) -> Source:
+    """Return a source by its kind.
+
+    Args:
+        kind: "folder", "archives", "bundled", or the name of a public set.
+        location: a path or s3:// prefix; not used for "bundled". For "folder" it may also be one
+            zip or tar, a CSV or a Parquet list.
+
+    Raises:
+        UserError: if the kind is unknown or the location is missing or impossible.
+    """
+    require_kind(kind)
+    if kind == "bundled":
+        return BundledSource()
+    if not location:
+        raise UserError("the source is empty: give the folder of photographs with --source DIR")
+    if is_archive(location):
+        return _one_archive(location)
+    if is_list(location):
+        return ListSource(storage.absolute(location))
+    store = open_store(location)
+    if kind in NAMED:
+        return NamedSource(NAMED[kind], store)
+    return ArchiveSource(store) if kind == "archives" else FolderSource(store)
+
+
+def require_kind(kind: str) -> None:
+    """Refuse a source of an unknown kind.
+
+    Raises:
+        UserError: with the nearest kind there is.
+    """
+    if kind not in KINDS:
+        close = difflib.get_close_matches(kind, KINDS, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise UserError(f"there is no source {kind!r}{hint}; the sources are {', '.join(KINDS)}")
+
+
+def _one_archive(location: str) -> Source:
+    folder, _, name = storage.absolute(location).rpartition("/")
+    store = open_store(folder or "/")
+    if not store.has(name):
+        raise UserError(f"there is no archive {location}")
+    return ArchiveSource(store, name)

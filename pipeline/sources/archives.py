@@ -1,0 +1,143 @@
+"""Pictures inside zip and tar archives, read in place: an index of offsets, nothing unpacked.
+
+A tar within a tar is looked into as well (ImageNet comes so). Compressed tars cannot be read from
+the middle and are refused.
+"""
+
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from pipeline.config import UserError
+from pipeline.sources.original import Original, is_picture_name, split_of
+from pipeline.sources.stores import Store, StoredFile
+
+ZIP_HEADER = struct.Struct("<4s5HIIIHH")
+"""An entry's header: PKWARE's application note, 4.3.7."""
+ZIP_SLACK_BYTES = 1024
+"""Read beyond the header, for the name and what follows it; longer ones cost a second read."""
+ARCHIVES = (".zip", ".tar")
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
+
+def is_archive(path: str) -> bool:
+    """Tell by its name whether a file is an archive."""
+    return path.lower().endswith((*ARCHIVES, *COMPRESSED))
+
+
+@dataclass(frozen=True)
+class ArchiveSource:
+    """The pictures in one archive, or in all archives below a folder or prefix.
+
+    Their order is that of the archives' paths and, inside, of the archive itself, so that shards
+    read them from front to back.
+    """
+
+    store: Store
+    name: str | None = None
+    """Of the one archive in the store; None for all of them."""
+
+    def originals(self) -> Iterator[Original]:
+        """Yield the archives' pictures.
+
+        Raises:
+            UserError: if an archive is missing, damaged, cut off, encrypted or compressed whole.
+        """
+        for found in self.store.files():
+            if is_archive(found.path) and self.name in (None, found.path):
+                prefix = "" if self.name else found.path.rpartition(".")[0] + "/"
+                yield from members(self.store, found, prefix)
+
+    def read(self, original: Original) -> bytes:
+        """Return a member's bytes."""
+        return read_member(self.store, original)
+
+
+def members(store: Store, archive: StoredFile, prefix: str) -> Iterator[Original]:
+    """Yield an archive's pictures, their paths and splits as if unpacked under ``prefix``."""
+    if archive.path.lower().endswith(COMPRESSED):
+        raise UserError(
+            f"{archive.path} is compressed as a whole and cannot be read in place; "
+            "decompress it to a plain .tar, which is hardly larger with photographs"
+        )
+    found = _zip if archive.path.lower().endswith(".zip") else _tar
+    try:
+        yield from found(store, archive, prefix)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, struct.error) as error:
+        raise UserError(
+            f"{archive.path} is damaged or only half there ({error}); fetch it again"
+        ) from error
+
+
+def _zip(store: Store, archive: StoredFile, prefix: str) -> Iterator[Original]:
+    with store.open(archive.file) as stream, zipfile.ZipFile(stream) as opened:
+        for info in opened.infolist():
+            if info.is_dir() or not is_picture_name(info.filename):
+                continue
+            if info.flag_bits & 1:
+                raise UserError(f"{archive.path} is encrypted; decrypt it first")
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise UserError(f"{archive.path} is packed by a rare method; pack it with deflate")
+            yield Original(
+                path=prefix + info.filename,
+                size=info.file_size,
+                file=archive.file,
+                offset=info.header_offset,
+                packed_size=info.compress_size,
+                split=split_of(prefix + info.filename),
+            )
+
+
+def _tar(store: Store, archive: StoredFile, prefix: str, start: int = 0) -> Iterator[Original]:
+    """Yield the pictures of a tar that begins at ``start`` of the file."""
+    with store.open(archive.file) as stream:
+        stream.seek(start)
+        with tarfile.open(fileobj=stream, mode="r:", errors="backslashreplace") as opened:
+            for member in opened:
+                opened.members = []  # type: ignore[attr-defined]  # or it keeps all it has seen
+                path = prefix + member.name.removeprefix("./")
+                if member.isreg() and path.endswith(".tar"):
+                    within = path.removesuffix(".tar") + "/"
+                    yield from _tar(store, archive, within, member.offset_data)
+                elif member.isreg() and is_picture_name(path):
+                    yield _tar_member(archive, path, member)
+            _require_end(stream, opened.offset)
+
+
+def _tar_member(archive: StoredFile, path: str, member: tarfile.TarInfo) -> Original:
+    return Original(
+        path=path,
+        size=member.size,
+        file=archive.file,
+        offset=member.offset_data,
+        split=split_of(path),
+    )
+
+
+def _require_end(stream: BinaryIO, position: int) -> None:
+    """Refuse a tar without a block of zeros after its last member: the rest has not arrived.
+
+    ``tarfile`` ends without a word where the file is cut off between members or in a header.
+    """
+    stream.seek(position)
+    if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise EOFError("it has no end")
+
+
+def read_member(store: Store, original: Original) -> bytes:
+    """Return the bytes of a picture in an archive."""
+    assert original.offset is not None
+    if original.packed_size is None:
+        return store.read(original.file, original.offset, original.size)
+    ahead = ZIP_HEADER.size + ZIP_SLACK_BYTES + original.packed_size
+    data = store.read(original.file, original.offset, ahead)
+    fields = ZIP_HEADER.unpack_from(data)
+    method, begin = fields[3], ZIP_HEADER.size + fields[9] + fields[10]
+    packed = data[begin : begin + original.packed_size]
+    if len(packed) < original.packed_size:
+        packed = store.read(original.file, original.offset + begin, original.packed_size)
+    return zlib.decompress(packed, -15) if method == zipfile.ZIP_DEFLATED else packed

@@ -1,0 +1,29 @@
+"""A tree of picture files."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline.sources.original import Original, is_picture_name, split_of
+from pipeline.sources.stores import Store, StoredFile
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """All pictures below a folder or prefix; folders named train, val and test are splits."""
+
+    store: Store
+
+    def originals(self) -> Iterator[Original]:
+        """Yield the tree's pictures, ordered by path."""
+        for found in self.store.files():
+            if is_picture_name(found.path):
+                yield whole_file(found, split_of(found.path))
+
+    def read(self, original: Original) -> bytes:
+        """Return a file's bytes."""
+        return self.store.read(original.file)
+
+
+def whole_file(found: StoredFile, split: str | None) -> Original:
+    """Return the original that a file is."""
+    return Original(path=found.path, size=found.size, file=found.file, split=split)

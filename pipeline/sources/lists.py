@@ -1,0 +1,111 @@
+"""A CSV or Parquet file that names photographs, and, where it says so, their splits."""
+
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from pipeline import storage
+from pipeline.config import UserError
+from pipeline.sources.original import SPLITS, Original
+from pipeline.sources.stores import open_store
+
+BATCH_ROWS = 1000
+LISTS = (".csv", ".parquet")
+
+
+def is_list(path: str) -> bool:
+    """Tell by its name whether a file is a list of photographs."""
+    return path.lower().endswith(LISTS)
+
+
+@dataclass(frozen=True)
+class ListSource:
+    """The photographs of a list with a column ``path`` and, optionally, ``split``.
+
+    Paths are absolute, s3://, or relative to the list's own folder. Their order is the list's.
+    """
+
+    location: str
+
+    def originals(self) -> Iterator[Original]:
+        """Yield the list's photographs.
+
+        Raises:
+            UserError: if the list is missing, has no column ``path``, an unknown split, or names
+                a photograph that is not there.
+        """
+        for rows in self._rows():
+            places = [self._place(row["path"]) for row in rows]
+            sizes = _sizes(places)
+            for row, place in zip(rows, places, strict=True):
+                size = sizes[place]
+                if size is None:
+                    raise UserError(f"{self.location} names {row['path']}, which is not there")
+                if row["split"] not in (None, *SPLITS):
+                    raise UserError(
+                        f"{self.location} puts {row['path']} into split {row['split']!r}; "
+                        "train, val and test are the splits"
+                    )
+                yield Original(
+                    path=row["path"],
+                    size=size,
+                    file=place.encode(),
+                    split=row["split"],
+                )
+
+    def read(self, original: Original) -> bytes:
+        """Return a photograph's bytes."""
+        folder, _, name = original.file.decode().rpartition("/")
+        return open_store(folder or "/").read(name.encode())
+
+    def _place(self, path: str) -> str:
+        if storage.is_remote(path) or path.startswith("/"):
+            return path
+        return posixpath.join(self.location.rpartition("/")[0], path)
+
+    def _rows(self) -> Iterator[list[dict[str, Any]]]:
+        try:
+            table = _table(self.location)
+        except FileNotFoundError as error:
+            raise UserError(f"there is no list {self.location}") from error
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{self.location} cannot be read as a table: {error}") from error
+        if "path" not in table.column_names:
+            found = ", ".join(table.column_names)
+            raise UserError(f"{self.location} has no column path, only {found}")
+        if "split" not in table.column_names:
+            table = table.append_column("split", pa.nulls(table.num_rows, pa.string()))
+        for batch in table.select(["path", "split"]).to_batches(BATCH_ROWS):
+            yield batch.to_pylist()
+
+
+def _table(location: str) -> pa.Table:
+    system, path = storage.filesystem(location)
+    with system.open_input_file(path) as stream:
+        if location.lower().endswith(".parquet"):
+            return pq.ParquetFile(stream, pre_buffer=False).read(use_threads=False)
+        options = pa.csv.ReadOptions(use_threads=False)
+        kinds = pa.csv.ConvertOptions(
+            column_types={"path": pa.string(), "split": pa.string()}, strings_can_be_null=True
+        )
+        return pa.csv.read_csv(stream, read_options=options, convert_options=kinds)
+
+
+def _sizes(places: list[str]) -> dict[str, int | None]:
+    """Return each file's size, or None where there is no file."""
+    found: dict[str, int | None] = {}
+    for remote in (False, True):
+        chosen = [place for place in places if storage.is_remote(place) == remote]
+        if not chosen:
+            continue
+        system = storage.filesystem(chosen[0])[0]
+        infos = system.get_file_info([place.removeprefix("s3://") for place in chosen])
+        for place, info in zip(chosen, infos, strict=True):
+            found[place] = info.size if info.type == fs.FileType.File else None
+    return found

@@ -1,0 +1,233 @@
+"""Public sets by name: where each keeps its photographs, how many, and which are for test.
+
+A set is taken as its authors distribute it, unpacked or as archives, and refused unless every part
+holds as many photographs as published: half a download would train without a word.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from pipeline.config import UserError
+from pipeline.sources.archives import is_archive, members, read_member
+from pipeline.sources.folder import whole_file
+from pipeline.sources.original import Original, is_picture_name
+from pipeline.sources.stores import Store, StoredFile
+
+Rule = Callable[[Store], Callable[[str], str | None]]
+"""Returns, for a store, which split a path is in; None leaves a photograph out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A folder or archive of a public set."""
+
+    places: tuple[str, ...]
+    """Under which names it is found, the first that is there; "" is the set's own folder."""
+    counts: tuple[int, ...]
+    """How many photographs it has; several where distributions differ."""
+    split: str | None = None
+    """Of all its photographs; None where ``rule`` decides."""
+    suffixes: tuple[str, ...] = ("",)
+    """Of its photographs; other pictures (label maps, say) are passed over."""
+    take: int | None = None
+    """Only as many, the first by path."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedSet:
+    """A public set."""
+
+    title: str
+    parts: tuple[Part, ...]
+    rule: Rule | None = None
+    """For the parts that have no split of their own."""
+
+
+def _by_list(file: str, names: dict[str, str]) -> Rule:
+    """Read splits from a text file of lines ``name number``, as CelebA has it."""
+
+    def rule(store: Store) -> Callable[[str], str | None]:
+        lines = _lines(store, file)
+        splits = {name: names[number] for name, number in (line.split() for line in lines)}
+        return lambda path: splits.get(path.rpartition("/")[2])
+
+    return rule
+
+
+def _by_lists(files: dict[str, str]) -> Rule:
+    """Read splits from one text file of paths for each, as DTD has them."""
+
+    def rule(store: Store) -> Callable[[str], str | None]:
+        splits = {name: split for split, file in files.items() for name in _lines(store, file)}
+        return lambda path: splits.get("/".join(path.split("/")[-2:]))
+
+    return rule
+
+
+def _by_number(first_of_test: int) -> Rule:
+    """Take photographs from a number on for test, the others for train."""
+
+    def split(path: str) -> str:
+        numbers = re.findall(r"\d+", path.rpartition("/")[2])
+        return "test" if numbers and int(numbers[0]) >= first_of_test else "train"
+
+    return lambda store: split
+
+
+def _lines(store: Store, file: str) -> list[str]:
+    try:
+        return store.read(file.encode()).decode().split("\n")[:-1]
+    except FileNotFoundError as error:
+        raise UserError(f"the split list {file} is missing; it comes with the set") from error
+
+
+def _places2(size: str, take: int | None) -> NamedSet:
+    train, val = (
+        (("data_256", "train_256_places365standard.tar"), ("val_256", "val_256.tar"))
+        if size == "standard"
+        else (("data_large", "train_large_places365standard.tar"), ("val_large", "val_large.tar"))
+    )
+    return NamedSet(
+        title=f"Places2 (Places365-Standard, {size})",
+        parts=(
+            Part(places=train, counts=(1_803_460,), split="train"),
+            Part(places=val, counts=(36_500,), split="test", take=take),
+        ),
+    )
+
+
+def _dtd(number: int) -> NamedSet:
+    lists = {split: f"labels/{split}{number}.txt" for split in ("train", "val", "test")}
+    return NamedSet(
+        title=f"Describable Textures, split {number}",
+        parts=(Part(places=("images",), counts=(5640,)),),
+        rule=_by_lists(lists),
+    )
+
+
+NAMED = {
+    "places2": _places2("standard", None),
+    "places2-12k": _places2("standard", 12_000),  # as MADF and SPN test
+    "places2-large": _places2("large", None),
+    "places2-large-12k": _places2("large", 12_000),
+    "celeba": NamedSet(
+        title="CelebA (aligned and cropped)",
+        parts=(Part(places=("img_align_celeba", "img_align_celeba.zip"), counts=(202_599,)),),
+        rule=_by_list("list_eval_partition.txt", {"0": "train", "1": "val", "2": "test"}),
+    ),
+    # The papers publish no list: PEN-Net keeps 2,000 for test, and so do we, the last by number.
+    "celeba-hq": NamedSet(
+        title="CelebA-HQ",
+        parts=(Part(places=("CelebA-HQ-img", "celeba_hq_256", "images"), counts=(30_000,)),),
+        rule=_by_number(28_000),
+    ),
+    "paris": NamedSet(
+        title="Paris StreetView",
+        parts=(
+            Part(places=("paris_train_original",), counts=(14_900,), split="train"),
+            Part(places=("paris_eval_gt",), counts=(100,), split="test"),
+        ),
+    ),
+    **{f"dtd-{number}": _dtd(number) for number in range(1, 11)},
+    # PEN-Net has 506 for train and 100 for test and names none: ours are the last of the base.
+    "facade": NamedSet(
+        title="CMP Facade",
+        parts=(
+            Part(places=("base",), counts=(378,), suffixes=(".jpg",)),
+            Part(places=("extended",), counts=(228,), suffixes=(".jpg",), split="train"),
+        ),
+        rule=_by_number(279),
+    ),
+    "imagenet": NamedSet(
+        title="ImageNet (ILSVRC2012)",
+        parts=(
+            Part(
+                places=("train", "ILSVRC2012_img_train", "ILSVRC2012_img_train.tar"),
+                counts=(1_281_167,),
+                split="train",
+            ),
+            Part(
+                places=("val", "ILSVRC2012_img_val", "ILSVRC2012_img_val.tar"),
+                counts=(50_000,),
+                split="test",
+            ),
+        ),
+    ),
+    "ffhq": NamedSet(
+        title="FFHQ",
+        parts=(Part(places=("images1024x1024", "thumbnails128x128"), counts=(70_000,)),),
+        rule=_by_number(60_000),  # the authors' own: the last 10,000 are for validation
+    ),
+    "oxford": NamedSet(
+        title="Oxford Buildings",
+        parts=(Part(places=("oxbuild_images", "images", ""), counts=(5062, 5063), split="test"),),
+    ),
+    "ade20k": NamedSet(
+        title="ADE20K (scene parsing challenge)",
+        parts=(
+            Part(places=("images/training",), counts=(20_210,), split="train"),
+            Part(places=("images/validation",), counts=(2000,), split="test"),
+        ),
+    ),
+}
+"""Public sets by the name under which ``open_source`` knows them."""
+
+
+@dataclass(frozen=True)
+class NamedSource:
+    """A public set in a store."""
+
+    named: NamedSet
+    store: Store
+
+    def originals(self) -> Iterator[Original]:
+        """Yield the set's photographs, part by part.
+
+        Raises:
+            UserError: if a part is missing or does not hold as many as published.
+        """
+        rule = self.named.rule(self.store) if self.named.rule else None
+        for part in self.named.parts:
+            found = 0
+            for original in self._members(part):
+                if not original.path.lower().endswith(part.suffixes):
+                    continue
+                found += 1
+                split = part.split or (rule(original.path) if rule else None)
+                if split is not None and (part.take is None or found <= part.take):
+                    yield replace(original, split=split)
+            self._require_count(part, found)
+
+    def _members(self, part: Part) -> Iterator[Original]:
+        place = self._place(part)
+        if is_archive(place):
+            archive = StoredFile(path=place, file=place.encode())
+            yield from members(self.store, archive, place.rpartition(".")[0] + "/")
+            return
+        for found in self.store.files(place):
+            if is_picture_name(found.path):
+                yield whole_file(found, None)
+
+    def _place(self, part: Part) -> str:
+        for place in part.places:
+            if self.store.has(place):
+                return place
+        raise UserError(
+            f"{self.named.title} has no {' or '.join(part.places)} in the source folder; "
+            "give the folder that holds it, as the authors distribute it, with --source"
+        )
+
+    def _require_count(self, part: Part, found: int) -> None:
+        if found not in part.counts:
+            expected = " or ".join(f"{count:,}" for count in part.counts)
+            raise UserError(
+                f"{self.named.title}: {self._place(part) or 'the source folder'} holds {found:,} "
+                f"photographs, expected {expected}; fetch what is missing"
+            )
+
+    def read(self, original: Original) -> bytes:
+        """Return a photograph's bytes."""
+        if original.offset is not None:
+            return read_member(self.store, original)
+        return self.store.read(original.file)

@@ -1,0 +1,190 @@
+"""Files on a disk or objects in S3, behind one small interface: list in order, read a range."""
+
+import io
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, cast
+
+from pyarrow import fs
+
+from pipeline import storage
+from pipeline.config import UserError
+from pipeline.sources.original import is_visible
+
+READ_ATTEMPTS = 5
+FIRST_PAUSE_S = 0.2
+BUFFER_BYTES = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3Config:
+    """Where s3:// leads; credentials come by AWS's usual chain."""
+
+    endpoint: str | None = None
+    """Address of the service, such as http://minio:9000; AWS_ENDPOINT_URL, or AWS, if None."""
+
+    def use(self) -> None:
+        """Lead every s3:// address of this process there, in boto3 and in Arrow alike."""
+        if self.endpoint is not None:
+            os.environ["AWS_ENDPOINT_URL"] = self.endpoint
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredFile:
+    """A file of a store."""
+
+    path: str
+    """For people, relative to the store; what is not UTF-8 is written as ``\\xe9``."""
+    file: bytes
+    """For reading it again."""
+    size: int = 0
+    """In bytes; 0 where nobody asked for it."""
+
+
+class Store(Protocol):
+    """A tree of files."""
+
+    def files(self, under: str = "") -> Iterator[StoredFile]:
+        """Yield all visible files below a folder of the store, ordered by path.
+
+        Raises:
+            UserError: if the place cannot be listed.
+        """
+        ...
+
+    def read(self, file: bytes, offset: int | None = None, size: int | None = None) -> bytes:
+        """Return a file's bytes, or ``size`` of them (fewer at its end) from ``offset``."""
+        ...
+
+    def open(self, file: bytes) -> BinaryIO:
+        """Open a file for reading here and there."""
+        ...
+
+    def has(self, path: str) -> bool:
+        """Tell whether there is such a file, or a folder with something in it."""
+        ...
+
+
+def open_store(location: str) -> Store:
+    """Return the store at a path or s3:// prefix.
+
+    Raises:
+        UserError: if the location is an address of another kind.
+    """
+    if location.startswith("s3://"):
+        return S3Store(location)
+    if storage.is_remote(location):
+        raise UserError(f"cannot read photographs from {location}; give a path or s3://bucket/...")
+    return LocalStore(Path(storage.absolute(location)))
+
+
+@dataclass(frozen=True)
+class LocalStore:
+    """A folder on a disk that every worker sees."""
+
+    root: Path
+
+    def files(self, under: str = "") -> Iterator[StoredFile]:
+        """Yield files by path; linked folders are followed, but not in circles."""
+        top = self.root / under
+        if not top.is_dir():
+            what = "is a file" if top.exists() else "does not exist"
+            raise UserError(f"the source folder {top} {what}; give a folder of photographs")
+        try:
+            yield from self._walk(f"{under}/" if under else "", (os.path.realpath(top),))
+        except PermissionError as error:
+            raise UserError(f"the folder {error.filename} must not be read; allow it") from error
+
+    def _walk(self, folder: str, above: tuple[str, ...]) -> Iterator[StoredFile]:
+        """Yield files under a folder, sorted as whole paths are: "a-b" before "a/b"."""
+        with os.scandir(self.root / folder) as found:
+            entries = sorted((e.name + "/" * e.is_dir(), e) for e in found)
+        for name, entry in entries:
+            path = folder + name
+            if name.endswith("/"):
+                real = os.path.realpath(entry.path)
+                if not name.startswith((".", "_")) and real not in above:
+                    yield from self._walk(path, (*above, real))
+            elif is_visible(name) and entry.is_file():
+                file = os.fsencode(path)
+                shown = file.decode("utf-8", "backslashreplace")
+                yield StoredFile(path=shown, file=file, size=entry.stat().st_size)
+
+    def read(self, file: bytes, offset: int | None = None, size: int | None = None) -> bytes:
+        """Return a file's bytes or some of them."""
+        with self.open(file) as stream:
+            if offset is not None:
+                stream.seek(offset)
+            return stream.read(-1 if size is None else size)
+
+    def open(self, file: bytes) -> BinaryIO:
+        """Open a file."""
+        return open(self.root / os.fsdecode(file), "rb")
+
+    def has(self, path: str) -> bool:
+        """Tell whether a file or folder is there."""
+        return (self.root / path).exists()
+
+
+class S3Store:
+    """The objects under an s3:// prefix; what fails is asked again with longer pauses."""
+
+    def __init__(self, location: str) -> None:
+        self.location = location.rstrip("/")
+        bucket, _, prefix = self.location.removeprefix("s3://").partition("/")
+        self.bucket, self.prefix = bucket, f"{prefix}/" if prefix else ""
+        self.filesystem, self.root = storage.filesystem(self.location)
+
+    def files(self, under: str = "") -> Iterator[StoredFile]:
+        """Yield objects by path: S3 lists in that order, a page at a time."""
+        import boto3
+        import botocore.exceptions
+
+        prefix = self.prefix + (f"{under}/" if under else "")
+        try:
+            pages = boto3.client("s3").get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self.bucket, Prefix=prefix):
+                for item in page.get("Contents", []):
+                    path = item["Key"][len(self.prefix) :]
+                    if is_visible(path) and not path.endswith("/"):
+                        yield StoredFile(path=path, file=path.encode(), size=item["Size"])
+        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+            raise UserError(
+                f"cannot list {self.location}: {error}; check the bucket, the credentials and "
+                "AWS_ENDPOINT_URL"
+            ) from error
+
+    def read(self, file: bytes, offset: int | None = None, size: int | None = None) -> bytes:
+        """Return an object's bytes or some of them."""
+        for attempt in range(READ_ATTEMPTS):
+            try:
+                return self._read(file, offset, size)
+            except (FileNotFoundError, PermissionError):
+                raise
+            except OSError:
+                if attempt + 1 == READ_ATTEMPTS:
+                    raise
+                time.sleep(FIRST_PAUSE_S * 2**attempt)
+        raise AssertionError("every attempt returns or raises")
+
+    def _read(self, file: bytes, offset: int | None, size: int | None) -> bytes:
+        path = f"{self.root}/{file.decode()}"
+        if offset is None:
+            with self.filesystem.open_input_stream(path) as stream:
+                return bytes(stream.read())
+        with self.filesystem.open_input_file(path) as found:
+            length = found.size() - offset
+            return bytes(found.read_at(length if size is None else min(size, length), offset))
+
+    def open(self, file: bytes) -> BinaryIO:
+        """Open an object; small reads are served from pieces of a megabyte."""
+        found: Any = self.filesystem.open_input_file(f"{self.root}/{file.decode()}")
+        return cast(BinaryIO, io.BufferedReader(found, BUFFER_BYTES))
+
+    def has(self, path: str) -> bool:
+        """Tell whether there is an object, or one below it."""
+        info = self.filesystem.get_file_info(f"{self.root}/{path}")
+        return bool(info.type != fs.FileType.NotFound)

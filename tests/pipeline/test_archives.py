@@ -1,0 +1,133 @@
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import UserError
+from pipeline.sources import Original, open_source
+
+CONTENT = {
+    "b/1.jpg": b"one" * 400,
+    "a/2.PNG": b"",
+    "a/3.jpg": b"three",
+    "train/4.webp": b"4" * 5000,
+}
+OTHERS = {"notes.txt": b"no picture", ".hidden.jpg": b"x", "__MACOSX/5.jpg": b"x"}
+
+
+def zipped(file: Path, content: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    return file
+
+
+def tarred(file: Path, content: dict[str, bytes], mode: str = "w", **options: int) -> Path:
+    with tarfile.open(file, mode, **options) as archive:  # type: ignore[call-overload]
+        for name, data in content.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return file
+
+
+def read_all(kind: str, location: Path | str) -> dict[str, bytes]:
+    source = open_source(kind, str(location))
+    return {original.path: source.read(original) for original in source.originals()}
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_pictures_in_a_zip_are_read_in_place(method: int, tmp_path: Path) -> None:
+    file = zipped(tmp_path / "photos.zip", CONTENT | OTHERS, method)
+    found = read_all("folder", file)
+    assert list(found.items()) == list(CONTENT.items())
+    assert [path.name for path in tmp_path.iterdir()] == ["photos.zip"]
+
+
+@pytest.mark.parametrize("layout", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_pictures_in_a_tar_are_read_in_place(layout: int, tmp_path: Path) -> None:
+    long = {("long/" * 30) + "name.jpg": b"long"} if layout != tarfile.USTAR_FORMAT else {}
+    file = tarred(tmp_path / "photos.tar", CONTENT | OTHERS | long, format=layout)
+    assert list(read_all("folder", file).items()) == list((CONTENT | long).items())
+
+
+def test_zip_whose_names_carry_much_besides_is_read(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        info = zipfile.ZipInfo("a.jpg")
+        info.extra = b"\x99\x99" + (4000).to_bytes(2, "little") + bytes(4000)
+        archive.writestr(info, b"content" * 300)
+    assert read_all("folder", tmp_path / "photos.zip") == {"a.jpg": b"content" * 300}
+
+
+def test_folder_of_archives_is_read_as_if_each_were_a_folder(tmp_path: Path) -> None:
+    zipped(tmp_path / "test.zip", {"1.jpg": b"1"})
+    (tmp_path / "more").mkdir()
+    tarred(tmp_path / "more" / "b.tar", {"./2.jpg": b"2", "2.json": b"{}"})
+    (tmp_path / "3.jpg").write_bytes(b"3")
+    assert read_all("archives", tmp_path) == {"more/b/2.jpg": b"2", "test/1.jpg": b"1"}
+    splits = [o.split for o in open_source("archives", str(tmp_path)).originals()]
+    assert splits == [None, "test"]
+
+
+def test_tar_within_a_tar_is_looked_into(tmp_path: Path) -> None:
+    inner = {
+        f"n0{n}.tar": tarred(tmp_path / "inner", {f"{n}_1.JPEG": b"%d" % n * 700}).read_bytes()
+        for n in range(3)
+    }
+    outer = tarred(tmp_path / "outer.tar", inner | {"z.jpg": b"last"})
+    assert read_all("folder", outer) == {
+        **{f"n0{n}/{n}_1.JPEG": b"%d" % n * 700 for n in range(3)},
+        "z.jpg": b"last",
+    }
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize("suffix", ["zip", "tar"])
+def test_archive_that_is_half_there_is_refused(suffix: str, kept: float, tmp_path: Path) -> None:
+    make = zipped if suffix == "zip" else tarred
+    file = make(tmp_path / f"photos.{suffix}", {f"{n}.jpg": bytes(3000) for n in range(9)})
+    end = file.stat().st_size if suffix == "zip" else 9 * (512 + 3072)
+    file.write_bytes(file.read_bytes()[: int(kept * end)])
+    with pytest.raises(UserError, match="is damaged or only half there"):
+        read_all("folder", file)
+
+
+def test_archives_that_cannot_be_read_in_place_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="decompress it to a plain .tar"):
+        read_all("folder", tarred(tmp_path / "photos.tar.gz", CONTENT, "w:gz"))
+    with pytest.raises(UserError, match="pack it with deflate"):
+        read_all("folder", zipped(tmp_path / "photos.zip", CONTENT, zipfile.ZIP_LZMA))
+    with pytest.raises(UserError, match="there is no archive"):
+        read_all("folder", tmp_path / "missing.zip")
+
+
+def test_encrypted_zip_is_refused(tmp_path: Path) -> None:
+    file = zipped(tmp_path / "photos.zip", {"a.jpg": b"x"})
+    data = bytearray(file.read_bytes())
+    central = data.index(b"PK\x01\x02")
+    data[central + 8] |= 1  # general purpose flag, bit 0
+    file.write_bytes(data)
+    with pytest.raises(UserError, match="is encrypted"):
+        read_all("folder", file)
+
+
+def test_archives_in_an_object_store_are_read_by_ranges(
+    tmp_path: Path, s3_server: dict[str, str]
+) -> None:
+    import boto3
+
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="archives")
+    for file in (zipped(tmp_path / "a.zip", CONTENT), tarred(tmp_path / "b.tar", CONTENT)):
+        client.upload_file(str(file), "archives", f"in/{file.name}")
+        assert read_all("folder", f"s3://archives/in/{file.name}") == CONTENT
+    both = read_all("archives", "s3://archives/in")
+    assert both == {f"{name}/{path}": data for name in "ab" for path, data in CONTENT.items()}
+
+
+def test_original_of_an_archive_carries_its_size_and_place(tmp_path: Path) -> None:
+    file = tarred(tmp_path / "photos.tar", {"a.jpg": b"12345"})
+    (original,) = open_source("folder", str(file)).originals()
+    assert original == Original(path="a.jpg", size=5, file=b"photos.tar", offset=512)

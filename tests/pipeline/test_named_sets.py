@@ -1,0 +1,166 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import UserError
+from pipeline.sources import KINDS, open_source, require_kind
+from pipeline.sources.named import NAMED, NamedSet, NamedSource
+from pipeline.sources.stores import LocalStore
+
+
+def put(root: Path, *paths: str) -> None:
+    for path in paths:
+        file = root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(path.encode())
+
+
+def with_counts(name: str, *counts: int) -> NamedSet:
+    """Return a public set as if it had been published with a handful of photographs."""
+    found = NAMED[name]
+    parts = zip(found.parts, counts, strict=True)
+    return replace(found, parts=tuple(replace(part, counts=(n,)) for part, n in parts))
+
+
+def splits(named: NamedSet, root: Path) -> dict[str, str | None]:
+    return {o.path: o.split for o in NamedSource(named, LocalStore(root)).originals()}
+
+
+def test_published_counts_are_those_of_the_papers() -> None:
+    counts = {name: [part.counts[0] for part in found.parts] for name, found in NAMED.items()}
+    assert counts["places2"] == counts["places2-large"] == [1_803_460, 36_500]
+    assert sum(counts["facade"]) == 606
+    assert counts["dtd-10"] == [5640]
+    assert counts["celeba-hq"] == [30_000]
+    assert counts["paris"] == [14_900, 100]
+    assert [part.take for part in NAMED["places2-12k"].parts] == [None, 12_000]
+
+
+def test_places2_takes_validation_images_for_test_in_their_order(tmp_path: Path) -> None:
+    put(tmp_path, "data_256/a/airfield/00000001.jpg", "data_256/b/bar/00000001.jpg")
+    put(tmp_path, *(f"val_256/Places365_val_0000000{n}.jpg" for n in range(1, 4)))
+    named = with_counts("places2-12k", 2, 3)
+    train, test = named.parts
+    assert splits(replace(named, parts=(train, replace(test, take=2))), tmp_path) == {
+        "data_256/a/airfield/00000001.jpg": "train",
+        "data_256/b/bar/00000001.jpg": "train",
+        "val_256/Places365_val_00000001.jpg": "test",
+        "val_256/Places365_val_00000002.jpg": "test",
+    }
+
+
+def test_celeba_follows_its_list(tmp_path: Path) -> None:
+    put(tmp_path, *(f"img_align_celeba/00000{n}.jpg" for n in range(1, 4)))
+    lines = "000001.jpg 0\n000002.jpg 2\n000003.jpg 1\n"
+    (tmp_path / "list_eval_partition.txt").write_text(lines)
+    found = splits(with_counts("celeba", 3), tmp_path)
+    assert list(found.values()) == ["train", "test", "val"]
+    (tmp_path / "list_eval_partition.txt").unlink()
+    with pytest.raises(UserError, match="list_eval_partition.txt is missing"):
+        splits(with_counts("celeba", 3), tmp_path)
+
+
+def test_dtd_follows_the_lists_of_its_number(tmp_path: Path) -> None:
+    put(tmp_path, "images/banded/banded_0001.jpg", "images/dotted/dotted_0001.jpg")
+    (tmp_path / "labels").mkdir()
+    for number, (train, test) in {3: ("banded", "dotted"), 4: ("dotted", "banded")}.items():
+        (tmp_path / f"labels/train{number}.txt").write_text(f"{train}/{train}_0001.jpg\n")
+        (tmp_path / f"labels/test{number}.txt").write_text(f"{test}/{test}_0001.jpg\n")
+        (tmp_path / f"labels/val{number}.txt").write_text("")
+    assert list(splits(with_counts("dtd-3", 2), tmp_path).values()) == ["train", "test"]
+    assert list(splits(with_counts("dtd-4", 2), tmp_path).values()) == ["test", "train"]
+
+
+def test_facade_leaves_label_maps_out(tmp_path: Path) -> None:
+    put(tmp_path, "base/cmp_b0001.jpg", "base/cmp_b0001.png", "base/cmp_b0378.jpg")
+    put(tmp_path, "extended/cmp_x0228.jpg", "extended/cmp_x0228.png")
+    assert splits(with_counts("facade", 2, 1), tmp_path) == {
+        "base/cmp_b0001.jpg": "train",
+        "base/cmp_b0378.jpg": "test",
+        "extended/cmp_x0228.jpg": "train",
+    }
+
+
+def test_ffhq_tests_on_the_last_ten_thousand(tmp_path: Path) -> None:
+    put(tmp_path, "images1024x1024/59000/59999.png", "images1024x1024/60000/60000.png")
+    assert list(splits(with_counts("ffhq", 2), tmp_path).values()) == ["train", "test"]
+
+
+def test_imagenet_is_read_from_its_tar_of_tars(tmp_path: Path) -> None:
+    import io
+    import tarfile
+
+    def tar(content: dict[str, bytes]) -> bytes:
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w") as archive:
+            for name, data in content.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+        return stream.getvalue()
+
+    train = tar({f"n0{n}.tar": tar({f"n0{n}_1.JPEG": b"train%d" % n}) for n in range(2)})
+    (tmp_path / "ILSVRC2012_img_train.tar").write_bytes(train)
+    (tmp_path / "ILSVRC2012_img_val.tar").write_bytes(tar({"ILSVRC2012_val_1.JPEG": b"val"}))
+    source = NamedSource(with_counts("imagenet", 2, 1), LocalStore(tmp_path))
+    assert {(o.path, o.split, source.read(o)) for o in source.originals()} == {
+        ("ILSVRC2012_img_train/n00/n00_1.JPEG", "train", b"train0"),
+        ("ILSVRC2012_img_train/n01/n01_1.JPEG", "train", b"train1"),
+        ("ILSVRC2012_img_val/ILSVRC2012_val_1.JPEG", "test", b"val"),
+    }
+
+
+def test_half_downloaded_set_is_refused_with_what_was_expected(tmp_path: Path) -> None:
+    put(tmp_path, "paris_train_original/1.JPG", "paris_train_original/2.JPG")
+    with pytest.raises(UserError, match="holds 2 photographs, expected 14,900; fetch what is"):
+        list(open_source("paris", str(tmp_path)).originals())
+    (tmp_path / "paris_train_original").rename(tmp_path / "other")
+    with pytest.raises(UserError, match="Paris StreetView has no paris_train_original in the"):
+        list(open_source("paris", str(tmp_path)).originals())
+
+
+def test_every_name_opens_and_a_wrong_one_gets_a_hint(tmp_path: Path) -> None:
+    for kind in KINDS:
+        open_source(kind, str(tmp_path))
+    with pytest.raises(UserError, match="did you mean 'places2-large'"):
+        require_kind("places2_large")
+
+
+def test_list_names_photographs_and_their_splits(tmp_path: Path) -> None:
+    put(tmp_path, "in/a.jpg", "elsewhere/b c.jpg")
+    lines = f"path,split,note\nin/a.jpg,test,x\n{tmp_path}/elsewhere/b c.jpg,train,\n"
+    (tmp_path / "list.csv").write_text(lines)
+    source = open_source("folder", str(tmp_path / "list.csv"))
+    found = list(source.originals())
+    assert [(o.path, o.split, o.size) for o in found] == [
+        ("in/a.jpg", "test", 8),
+        (f"{tmp_path}/elsewhere/b c.jpg", "train", 17),
+    ]
+    assert [source.read(o) for o in found] == [b"in/a.jpg", b"elsewhere/b c.jpg"]
+
+
+def test_parquet_list_without_splits_leaves_them_open(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    put(tmp_path, "a.jpg")
+    pq.write_table(pa.table({"path": ["a.jpg"]}), tmp_path / "list.parquet")
+    (original,) = open_source("folder", str(tmp_path / "list.parquet")).originals()
+    assert (original.path, original.split) == ("a.jpg", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("path\nmissing.jpg\n", "names missing.jpg, which is not there"),
+        ("file\na.jpg\n", "has no column path, only file"),
+        ("path,split\na.jpg,dev\n", "into split 'dev'; train, val and test"),
+        ("path,split\na.jpg\n", "cannot be read as a table"),
+    ],
+)
+def test_list_that_does_not_hold_is_refused(text: str, sentence: str, tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg")
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        list(open_source("folder", str(tmp_path / "list.csv")).originals())
