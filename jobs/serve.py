@@ -40,6 +40,8 @@ def main() -> None:
                 f"curl -F image=@photo.jpg -F mask=@hole.png {url}/v1/inpaint -o filled.png",
                 flush=True,
             )
+            if not config.keys and config.host not in ("127.0.0.1", "::1", "localhost"):
+                print(f"anyone who reaches {config.host} may use it: give --keys to ask for a key")
             watch(config)
         finally:
             stop()

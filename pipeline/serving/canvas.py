@@ -1,18 +1,12 @@
-"""How an image of any size meets the network, at a cost known in advance.
-
-The network draws on a canvas whose sides come from a short list, so that requests of different
-sizes share a batch. What lies on the canvas is
-
-* the whole image, if it fits on the largest canvas;
-* else a crop around the hole, grown to show its surroundings, if that fits;
-* else the smallest such crop, made smaller; the prediction is enlarged again.
+"""Canvases: parts of an image in the few sizes a network is asked for, and back again.
 
 The composite is made at the image's own resolution, so only the hole is ever resampled. All of
-this is arithmetic on arrays and knows nothing of requests.
+this is arithmetic on arrays and knows nothing of requests; ``plan.py`` chooses among it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import cv2
 import numpy as np
@@ -20,8 +14,10 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 Hole = NDArray[np.bool_]
-Mode = Literal["auto", "crop", "resize"]
-Kind = Literal["whole", "crop", "resize"]
+_BLANK = 127  # the middle grey, near 0 for a network
+
+Mode = Literal["auto", "crop", "resize", "tile", "subsample"]
+Kind = Literal["whole", "crop", "resize", "tile", "subsample"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +30,12 @@ class CanvasConfig:
     """A crop's side as a multiple of the hole's."""
     least_crop_px: int = 256
     """A crop is no smaller than this, where the image allows."""
+    overlap: float = 0.125
+    """By how much neighbouring tiles overlap, at least, as a share of the largest canvas."""
+    max_crops: int = 8
+    """Most separate crops that ``auto`` makes."""
+    max_canvases: int = 64
+    """Most canvases of one image; tiles and subsampling of a large one may need more."""
 
     def __post_init__(self) -> None:
         if not self.sides_px or list(self.sides_px) != sorted(set(self.sides_px)):
@@ -42,6 +44,8 @@ class CanvasConfig:
             raise ValueError(f"sides_px must be positive, got {self.sides_px}")
         if self.context < 1:
             raise ValueError(f"context must be at least 1, not {self.context}")
+        if not 0 <= self.overlap <= 0.5:
+            raise ValueError(f"overlap must be 0 to 0.5, not {self.overlap}")
 
     @property
     def largest_px(self) -> int:
@@ -74,87 +78,156 @@ class Frame:
         )
 
 
-def plan(hole: Hole, config: CanvasConfig, mode: Mode = "auto") -> Frame:
-    """Choose what lies on the canvas.
+class Layout(Protocol):
+    """How one image lies on one or more canvases."""
 
-    Args:
-        hole: bool [H, W] with at least one True.
-        config: the canvases there are.
-        mode: ``auto`` as above; ``crop`` crops around the hole even if the whole image would fit;
-            ``resize`` shows the whole image always, smaller if it has to be.
-    """
-    height, width = hole.shape
-    fits = max(height, width) <= config.largest_px
-    if mode == "resize" or (mode == "auto" and fits):
-        return _frame("whole", (0, height), (0, width), config)
-    rows, columns = _extent(hole, axis=1), _extent(hole, axis=0)
-    return _frame("crop", _grow(rows, height, config), _grow(columns, width, config), config)
+    @property
+    def kind(self) -> Kind:
+        """What was chosen."""
+        ...
 
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of each canvas."""
+        ...
 
-def _extent(hole: Hole, axis: int) -> tuple[int, int]:
-    """Return the first row (axis 1) or column (axis 0) of the hole, and one past its last."""
-    at = np.flatnonzero(hole.any(axis=axis))
-    return int(at[0]), int(at[-1]) + 1
+    def lay(self, image: Pixels, hole: Hole) -> list[tuple[Pixels, Pixels]]:
+        """Put an image on its canvases.
 
+        A canvas pixel that any hidden pixel went into is hole, and hidden pixels are blanked
+        first: nothing of what the hole covers reaches the network.
 
-def _grow(extent: tuple[int, int], limit: int, config: CanvasConfig) -> tuple[int, int]:
-    """Grow an extent around its centre to the length a crop has, inside ``limit`` pixels."""
-    start, stop = extent
-    wanted = max(round((stop - start) * config.context), config.least_crop_px)
-    length = min(_side(wanted, config) if wanted <= config.largest_px else wanted, limit)
-    first = min(max((start + stop - length) // 2, 0), limit - length)
-    return first, first + length
+        Args:
+            image: uint8 [H, W, 3].
+            hole: bool [H, W].
 
+        Returns:
+            For each canvas, uint8 [h, w, 3] and uint8 [h, w] with 1 in the hole.
+        """
+        ...
 
-def _side(length: int, config: CanvasConfig) -> int:
-    """Return the smallest canvas side that holds ``length`` pixels."""
-    return next(side for side in config.sides_px if side >= length)
+    def lift(self, predictions: Sequence[Pixels], hole: Hole) -> Pixels:
+        """Take predictions off their canvases, to where they belong in the image.
 
+        Args:
+            predictions: for each canvas, uint8 [h, w, 3].
+            hole: bool [H, W]; gives the image's size.
 
-def _frame(
-    kind: Kind, rows: tuple[int, int], columns: tuple[int, int], config: CanvasConfig
-) -> Frame:
-    height, width = rows[1] - rows[0], columns[1] - columns[0]
-    scale = min(1.0, config.largest_px / max(height, width))
-    drawn_height, drawn_width = (max(round(length * scale), 1) for length in (height, width))
-    return Frame(
-        kind=kind if scale == 1.0 else "resize",
-        top=rows[0],
-        left=columns[0],
-        height=height,
-        width=width,
-        drawn_height=drawn_height,
-        drawn_width=drawn_width,
-        canvas_height=_side(drawn_height, config),
-        canvas_width=_side(drawn_width, config),
-    )
+        Returns:
+            uint8 [H, W, 3], of which only the pixels in the hole are meant.
+        """
+        ...
 
 
-def lay(image: Pixels, hole: Hole, frame: Frame) -> tuple[Pixels, Pixels]:
-    """Put the framed part of an image on its canvas.
+@dataclass(frozen=True)
+class Frames:
+    """One or more parts of an image, each on a canvas of its own, blended where they overlap."""
 
-    A canvas pixel that any hidden pixel went into is hole, and hidden pixels are blanked first:
-    nothing of what the hole covers reaches the network. Padding mirrors both, at right and bottom.
+    frames: tuple[Frame, ...]
 
-    Args:
-        image: uint8 [H, W, 3].
-        hole: bool [H, W].
-        frame: as planned for ``hole``.
+    @property
+    def kind(self) -> Kind:
+        """That of every frame."""
+        return self.frames[0].kind
 
-    Returns:
-        uint8 [canvas_height, canvas_width, 3] and uint8 [canvas_height, canvas_width] with 1 in
-        the hole.
-    """
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of each canvas."""
+        return [(frame.canvas_height, frame.canvas_width) for frame in self.frames]
+
+    def lay(self, image: Pixels, hole: Hole) -> list[tuple[Pixels, Pixels]]:
+        """Put each part on its canvas; see :meth:`Layout.lay`."""
+        return [_lay(image, hole, frame) for frame in self.frames]
+
+    def lift(self, predictions: Sequence[Pixels], hole: Hole) -> Pixels:
+        """Take the parts off their canvases; see :meth:`Layout.lift`."""
+        whole = np.zeros((*hole.shape, 3), np.uint8)
+        drawn = [_lift(p, frame) for p, frame in zip(predictions, self.frames, strict=True)]
+        if len(drawn) == 1:
+            whole[self.frames[0].window] = drawn[0]
+            return whole
+        shares = np.zeros((*hole.shape, 1), np.float32)
+        colours = np.zeros(whole.shape, np.float32)
+        for part, frame in zip(drawn, self.frames, strict=True):
+            weight = _tent(frame)
+            colours[frame.window] += weight * part
+            shares[frame.window] += weight
+        np.divide(colours, shares, out=colours, where=shares > 0)
+        return np.rint(colours).astype(np.uint8)
+
+
+def _tent(frame: Frame) -> NDArray[np.float32]:
+    """Weigh a frame's pixels by their distance from its edges, [height, width, 1]."""
+    height, width = frame.height, frame.width
+    rows = np.minimum(np.arange(1, height + 1), np.arange(height, 0, -1)).astype(np.float32)
+    columns = np.minimum(np.arange(1, width + 1), np.arange(width, 0, -1)).astype(np.float32)
+    weight: NDArray[np.float32] = np.minimum(rows[:, None], columns[None])[..., None]
+    return weight
+
+
+def _lay(image: Pixels, hole: Hole, frame: Frame) -> tuple[Pixels, Pixels]:
     part, missing = image[frame.window].copy(), hole[frame.window].astype(np.uint8)
-    part[missing.astype(bool)] = 127
+    part[missing.astype(bool)] = _BLANK
     if frame.kind == "resize":
         size = (frame.drawn_width, frame.drawn_height)
         part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
         share = cv2.resize(missing.astype(np.float32), size, interpolation=cv2.INTER_AREA)
         missing = (share > 0).astype(np.uint8)
-    bottom = frame.canvas_height - frame.drawn_height
-    right = frame.canvas_width - frame.drawn_width
-    rows, columns = _mirror(frame.drawn_height, bottom), _mirror(frame.drawn_width, right)
+    return _pad(part, missing, (frame.canvas_height, frame.canvas_width))
+
+
+def _lift(prediction: Pixels, frame: Frame) -> Pixels:
+    drawn = prediction[: frame.drawn_height, : frame.drawn_width]
+    if frame.kind == "resize":
+        drawn = cv2.resize(drawn, (frame.width, frame.height), interpolation=cv2.INTER_CUBIC)
+    return drawn
+
+
+@dataclass(frozen=True)
+class Strides:
+    """Every ``step``-th pixel each way as a picture of its own: ``step``² canvases of one size."""
+
+    step: int
+    canvas: tuple[int, int]
+    kind: Kind = "subsample"
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of each canvas."""
+        return [self.canvas] * self.step**2
+
+    def lay(self, image: Pixels, hole: Hole) -> list[tuple[Pixels, Pixels]]:
+        """Put each sub-image on its canvas, row phases first; see :meth:`Layout.lay`."""
+        blanked = np.where(hole[..., None], np.uint8(_BLANK), image)
+        missing = hole.astype(np.uint8)
+        return [
+            _pad(
+                blanked[v :: self.step, u :: self.step],
+                missing[v :: self.step, u :: self.step],
+                self.canvas,
+            )
+            for v, u in self._phases(hole)
+        ]
+
+    def lift(self, predictions: Sequence[Pixels], hole: Hole) -> Pixels:
+        """Interleave the sub-images again; see :meth:`Layout.lift`."""
+        whole = np.zeros((*hole.shape, 3), np.uint8)
+        for (v, u), prediction in zip(self._phases(hole), predictions, strict=True):
+            place = whole[v :: self.step, u :: self.step]
+            place[:] = prediction[: place.shape[0], : place.shape[1]]
+        return whole
+
+    def _phases(self, hole: Hole) -> list[tuple[int, int]]:
+        """Return the offsets of the sub-images; one that the image is too narrow for repeats."""
+        height, width = hole.shape
+        steps = range(self.step)
+        return [(min(v, height - 1), min(u, width - 1)) for v in steps for u in steps]
+
+
+def _pad(part: Pixels, missing: Pixels, size: tuple[int, int]) -> tuple[Pixels, Pixels]:
+    """Grow both to a canvas, at bottom and right, by mirroring."""
+    height, width = missing.shape
+    rows, columns = _mirror(height, size[0] - height), _mirror(width, size[1] - width)
     return part[rows][:, columns], missing[rows][:, columns]
 
 
@@ -163,22 +236,3 @@ def _mirror(length: int, more: int) -> NDArray[np.int64]:
     period = max(2 * (length - 1), 1)
     walk = np.arange(length + more) % period
     return np.where(walk < length, walk, period - walk)
-
-
-def lift(prediction: Pixels, hole: Hole, frame: Frame) -> Pixels:
-    """Take a prediction off its canvas, to where it belongs in the image.
-
-    Args:
-        prediction: uint8 [canvas_height, canvas_width, 3].
-        hole: bool [H, W]; gives the image's size.
-        frame: that the canvas was laid with.
-
-    Returns:
-        uint8 [H, W, 3]; zero outside the frame, which never reaches the composite.
-    """
-    drawn = prediction[: frame.drawn_height, : frame.drawn_width]
-    if frame.kind == "resize":
-        drawn = cv2.resize(drawn, (frame.width, frame.height), interpolation=cv2.INTER_CUBIC)
-    whole = np.zeros((*hole.shape, 3), np.uint8)
-    whole[frame.window] = drawn
-    return whole

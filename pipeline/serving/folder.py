@@ -56,7 +56,7 @@ class FolderConfig:
     """Of drawn masks."""
     mask_polarity: Literal["white", "black"] = "white"
     """What marks the hole in mask files."""
-    mode: Literal["auto", "crop", "resize"] = "auto"
+    mode: Literal["auto", "crop", "resize", "tile", "subsample"] = "auto"
     """How large pictures meet the network."""
     output_format: Literal["png", "jpeg", "webp", "same"] = "png"
     """Of the composites; only png and webp keep known pixels exactly."""

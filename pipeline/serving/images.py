@@ -64,8 +64,6 @@ def decode(data: bytes, max_pixels: int, what: str = "image") -> Picture:
         Refusal: 400 if it is empty or damaged, 413 if it has too many pixels, 415 if it is no
             PNG, JPEG or WebP, is animated, or has more than 8 bits per channel.
     """
-    if not data:
-        raise Refusal(400, "bad_request", f"the {what} is empty")
     kind = _kind(data, what)
     _claimed_size(data, kind, max_pixels, what)
     try:
@@ -163,6 +161,8 @@ def encode(picture: Picture, form: Format) -> bytes:
 
 
 def _kind(data: bytes, what: str) -> Format:
+    if not data:
+        raise Refusal(400, "bad_request", f"the {what} is empty")
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
     if data.startswith(b"\xff\xd8\xff"):

@@ -9,13 +9,16 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from models.architecture import fill
+from models.architecture import Prediction, fill
+from models.holes import crop_to, pad_to_multiple
 from pipeline.batches import to_model, to_pixels
 from pipeline.checkpoints import LoadedGenerator, load_generator
 from pipeline.serving.batching import Batcher
@@ -61,9 +64,11 @@ class ReplicaConfig:
     batch_wait_s: float = 0.002
     """How long a request waits for company when the network is idle."""
 
-    def batch_size(self, height: int, width: int) -> int:
-        """Return how many canvases of a size pass at once."""
-        return max(min(self.max_batch_size, self.max_batch_px // (height * width)), 1)
+    def batch_size(self, height: int, width: int, samples: int = 1) -> int:
+        """Return how many canvases of a size, each drawn ``samples`` times, pass at once."""
+        samples = max(samples, 1)
+        room = self.max_batch_px // (height * width * samples)
+        return max(min(self.max_batch_size // samples, room), 1)
 
     def __post_init__(self) -> None:
         for name in ("threads", "max_batch_size", "max_batch_px"):
@@ -75,8 +80,8 @@ class ReplicaConfig:
 class Filled:
     """What a replica answers."""
 
-    prediction: Pixels
-    """uint8 [H, W, 3], the size of the canvas."""
+    predictions: Pixels
+    """uint8 [samples, H, W, 3], the size of the canvas."""
     model: ServedModel
     batch_size: int
     """How many canvases shared the pass."""
@@ -96,7 +101,30 @@ class _Shown:
 class _Canvas:
     image: Pixels
     mask: Pixels
+    seed: int | None
     arrived: float
+
+
+class _Key(NamedTuple):
+    """What canvases of one pass have in common."""
+
+    model: str
+    height: int
+    width: int
+    samples: int
+    """0 for the one picture that is drawn without randomness."""
+
+
+class Imaginative(Protocol):
+    """A generator that can fill one hole in several ways, such as SPN's probabilistic one."""
+
+    def draw(self, image: Tensor, draws: int, seed: int) -> Tensor:
+        """Return noise for some draws of each image: [draws, B, ...]."""
+        ...
+
+    def __call__(self, image: Tensor, mask: Tensor, noise: Tensor) -> Prediction:
+        """Predict all images of the first draw, then all of the second: [draws * B, 3, H, W]."""
+        ...
 
 
 class Replica:
@@ -106,8 +134,10 @@ class Replica:
         self._config = config
         self._shown: tuple[_Shown, ...] = ()
         self._swap = threading.Lock()
-        self._batcher: Batcher[tuple[str, int, int], _Canvas, Filled] = Batcher(
-            self._compute, lambda key: config.batch_size(*key[1:]), config.batch_wait_s
+        self._batcher: Batcher[_Key, _Canvas, Filled] = Batcher(
+            self._compute,
+            lambda key: config.batch_size(key.height, key.width, key.samples),
+            config.batch_wait_s,
         )
         torch.set_num_threads(config.threads)
 
@@ -147,21 +177,31 @@ class Replica:
         """Return the versions served now; the first answers when a request names none."""
         return [shown.model for shown in self._shown]
 
-    async def fill(self, wanted: str, image: Pixels, mask: Pixels) -> Filled:
+    async def fill(
+        self, wanted: str, image: Pixels, mask: Pixels, samples: int = 1, seed: int | None = None
+    ) -> Filled:
         """Fill one canvas, in a batch with others of its size.
 
         Args:
             wanted: a model's name, reference or version; the first that is served if empty.
             image: uint8 [H, W, 3].
             mask: uint8 [H, W], 1 in the hole.
+            samples: how many pictures to draw.
+            seed: of random draws; with None and one sample nothing is random.
 
         Raises:
-            Refusal: 404 if no such model is served.
+            Refusal: 404 if no such model is served, 400 if it cannot draw several pictures.
         """
-        model = self._choose(wanted).model
+        shown = self._choose(wanted)
+        model, several = shown.model, hasattr(shown.loaded.generator, "draw")
+        if samples > 1 and not several:
+            raise Refusal(400, "bad_request", f"{model.name} draws one picture: ask for one sample")
+        random = several and (samples > 1 or seed is not None)
         pinned = wanted == f"{model.name}@{model.version}"
-        key = (wanted if pinned else model.reference, *mask.shape)
-        return await self._batcher.submit(key, _Canvas(image, mask, time.perf_counter()))
+        reference = wanted if pinned else model.reference
+        height, width = mask.shape
+        key = _Key(reference, height, width, samples if random else 0)
+        return await self._batcher.submit(key, _Canvas(image, mask, seed, time.perf_counter()))
 
     def _choose(self, wanted: str) -> _Shown:
         for shown in self._shown:
@@ -170,24 +210,24 @@ class Replica:
         there = ", ".join(f"{s.model.name}@{s.model.version}" for s in self._shown)
         raise Refusal(404, "unknown_model", f"no model {wanted!r} is served; there is {there}")
 
-    async def _compute(
-        self, key: tuple[str, int, int], canvases: Sequence[_Canvas]
-    ) -> list[Filled]:
-        shown = self._choose(key[0])  # as of now: a swap since the request came takes effect
+    async def _compute(self, key: _Key, canvases: Sequence[_Canvas]) -> list[Filled]:
+        shown = self._choose(key.model)  # as of now: a swap since the request came takes effect
         started = time.perf_counter()
         images = np.stack([canvas.image for canvas in canvases])
         masks = np.stack([canvas.mask for canvas in canvases])
-        predictions = await asyncio.to_thread(draw, shown.loaded, self._config, images, masks)
+        seeds = [canvas.seed or 0 for canvas in canvases]
+        work = partial(draw_several, draws=key.samples, seeds=seeds) if key.samples else draw_once
+        drawn = await asyncio.to_thread(work, shown.loaded, self._config, images, masks)
         compute_s = time.perf_counter() - started
         return [
             Filled(
-                prediction=prediction,
+                predictions=predictions,
                 model=shown.model,
                 batch_size=len(canvases),
                 queue_s=started - canvas.arrived,
                 compute_s=compute_s,
             )
-            for canvas, prediction in zip(canvases, predictions, strict=True)
+            for canvas, predictions in zip(canvases, drawn, strict=True)
         ]
 
 
@@ -203,12 +243,50 @@ def draw(loaded: LoadedGenerator, config: ReplicaConfig, images: Pixels, masks: 
     Returns:
         The predictions, uint8 [B, H, W, 3].
     """
-    torch.set_num_threads(config.threads)  # counts for the calling thread only
-    image = to_model(images).to(config.device)
-    mask = torch.from_numpy(masks)[:, None].float().to(config.device)
+    image, mask = _tensors(config, images, masks)
     with torch.inference_mode():
         prediction = fill(loaded.generator, image, mask, loaded.config.size_multiple)
     return to_pixels(prediction)
+
+
+def draw_once(
+    loaded: LoadedGenerator, config: ReplicaConfig, images: Pixels, masks: Pixels
+) -> Pixels:
+    """Pass canvases through a network: as :func:`draw`, but uint8 [B, 1, H, W, 3]."""
+    return draw(loaded, config, images, masks)[:, None]
+
+
+def draw_several(
+    loaded: LoadedGenerator,
+    config: ReplicaConfig,
+    images: Pixels,
+    masks: Pixels,
+    draws: int,
+    seeds: Sequence[int],
+) -> Pixels:
+    """Fill each canvas in several ways, each by its own seed.
+
+    Returns:
+        The predictions, uint8 [B, draws, H, W, 3]. A canvas's pictures depend on its seed and not
+        on what else is in the batch.
+    """
+    generator = cast(Imaginative, loaded.generator)
+    height, width = masks.shape[1:]
+    image, mask = pad_to_multiple(*_tensors(config, images, masks), loaded.config.size_multiple)
+    with torch.inference_mode():
+        noise = [
+            generator.draw(one[None], draws, seed) for one, seed in zip(image, seeds, strict=True)
+        ]
+        prediction = generator(image, mask, torch.cat(noise, dim=1)).final
+    pixels = to_pixels(crop_to(prediction, height, width))
+    several = pixels.reshape(draws, len(images), height, width, 3)
+    return np.ascontiguousarray(several.swapaxes(0, 1))
+
+
+def _tensors(config: ReplicaConfig, images: Pixels, masks: Pixels) -> tuple[Tensor, Tensor]:
+    torch.set_num_threads(config.threads)  # counts for the calling thread only
+    mask = torch.from_numpy(masks)[:, None].float()
+    return to_model(images).to(config.device), mask.to(config.device)
 
 
 def served(model: ServedModel) -> dict[str, str]:

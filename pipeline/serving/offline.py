@@ -18,12 +18,12 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.checkpoints import load_generator
-from pipeline.serving import canvas, images
-from pipeline.serving.app import AppConfig, Wish, compose, read_pair
 from pipeline.serving.errors import Refusal
 from pipeline.serving.folder import Done, FolderConfig, failure_of, read_files
+from pipeline.serving.images import Pixels
 from pipeline.serving.model import ReplicaConfig, ServedModel, draw
 from pipeline.serving.pairs import Pair
+from pipeline.serving.work import AppConfig, Wish, compose, read_pair
 
 Rows = dict[str, Any]
 _ROWS_PER_BLOCK = 16
@@ -89,8 +89,8 @@ def lay_out(rows: Rows, config: FolderConfig) -> Rows:
     """Read, decode and lay pictures on canvases. In a task.
 
     Returns:
-        Columns ``name``, ``output``, ``failure``, ``image`` and ``mask`` (files), ``canvas`` and
-        ``missing`` (raw pixels), ``height`` and ``width`` of the canvas.
+        Columns ``name``, ``output``, ``failure``, ``image`` and ``mask`` (files); ``canvases`` and
+        ``missing`` (raw pixels, one after the other) and ``sizes`` (their heights and widths).
     """
     laid = [_lay_out(Pair(**_row(rows, at)), config) for at in range(len(rows["name"]))]
     return _columns(laid)
@@ -99,17 +99,23 @@ def lay_out(rows: Rows, config: FolderConfig) -> Rows:
 def _lay_out(pair: Pair, config: FolderConfig) -> Rows:
     row: Rows = {
         **{"name": pair.name, "output": pair.output, "failure": ""},
-        **{"image": b"", "mask": b"", "canvas": b"", "missing": b"", "height": 0, "width": 0},
+        **{"image": b"", "mask": b"", "canvases": b"", "missing": b"", "sizes": b""},
     }
     try:
         image, mask = read_files(config, pair)
-        picture, hole, frame = read_pair(_app_config(config), _wish(config, pair.name), image, mask)
+        wish = _wish(config, pair.name)
+        picture, hole, layout = read_pair(_app_config(config), wish, image, mask)
     except (Refusal, OSError) as error:
         return {**row, "failure": failure_of(error)}
-    laid, missing = canvas.lay(picture.rgb, hole, frame)
-    height, width = missing.shape
-    pixels = {"canvas": laid.tobytes(), "missing": missing.tobytes()}
-    return {**row, "image": image, "mask": mask, **pixels, "height": height, "width": width}
+    laid = layout.lay(picture.rgb, hole)
+    return {
+        **row,
+        "image": image,
+        "mask": mask,
+        "canvases": b"".join(pixels.tobytes() for pixels, _ in laid),
+        "missing": b"".join(missing.tobytes() for _, missing in laid),
+        "sizes": np.asarray(layout.sizes, np.int32).tobytes(),
+    }
 
 
 class Filler:
@@ -120,27 +126,34 @@ class Filler:
         self._loaded = load_generator(location, config.device)
 
     def __call__(self, rows: Rows) -> Rows:
-        """Replace each canvas by its prediction, size by size."""
-        predictions = list(rows["canvas"])
-        by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for at, failure in enumerate(rows["failure"]):
-            if not failure:
-                by_size[int(rows["height"][at]), int(rows["width"][at])].append(at)
+        """Replace every canvas by its prediction, size by size."""
+        count = len(rows["name"])
+        canvases = [_cut(rows["canvases"][at], rows["sizes"][at], 3) for at in range(count)]
+        missing = [_cut(rows["missing"][at], rows["sizes"][at], 1) for at in range(count)]
+        by_size: dict[tuple[int, ...], list[tuple[int, int]]] = defaultdict(list)
+        for at, holes in enumerate(missing):
+            for number, hole in enumerate(holes):
+                by_size[hole.shape[:2]].append((at, number))
         for (height, width), places in by_size.items():
             limit = self._config.batch_size(height, width)
             for start in range(0, len(places), limit):
-                self._fill(rows, places[start : start + limit], (height, width), predictions)
+                self._fill(canvases, missing, places[start : start + limit])
         kept = {name: values for name, values in rows.items() if name != "missing"}
-        return {**kept, "canvas": _objects(predictions)}
+        drawn = [b"".join(one.tobytes() for one in several) for several in canvases]
+        return {**kept, "canvases": _objects(drawn)}
 
     def _fill(
-        self, rows: Rows, places: Sequence[int], size: tuple[int, int], predictions: list[bytes]
+        self,
+        canvases: list[list[Pixels]],
+        missing: list[list[Pixels]],
+        places: Sequence[tuple[int, int]],
     ) -> None:
-        laid = np.stack([_pixels(rows["canvas"][at], (*size, 3)) for at in places])
-        missing = np.stack([_pixels(rows["missing"][at], size) for at in places])
-        drawn = draw(self._loaded, self._config, laid, missing)
-        for at, prediction in zip(places, drawn, strict=True):
-            predictions[at] = prediction.tobytes()
+        """Fill some canvases of one size in one pass, in their places."""
+        laid = np.stack([canvases[at][number] for at, number in places])
+        holes = np.stack([missing[at][number][..., 0] for at, number in places])
+        drawn = draw(self._loaded, self._config, laid, holes)
+        for (at, number), prediction in zip(places, drawn, strict=True):
+            canvases[at][number] = prediction
 
 
 def finish(rows: Rows, config: FolderConfig) -> Rows:
@@ -153,10 +166,10 @@ def _finish(row: Rows, config: FolderConfig) -> Rows:
     if row["failure"]:
         return {"name": row["name"], "failure": row["failure"]}
     wish = _wish(config, row["name"])
-    picture, hole, frame = read_pair(_app_config(config), wish, row["image"], row["mask"])
-    prediction = _pixels(row["canvas"], (int(row["height"]), int(row["width"]), 3))
+    picture, hole, layout = read_pair(_app_config(config), wish, row["image"], row["mask"])
+    predictions = _cut(row["canvases"], row["sizes"], 3)
     try:
-        data = compose(picture, hole, frame, prediction, wish)
+        data = compose(picture, hole, layout, predictions, wish)
     except Refusal as error:
         return {"name": row["name"], "failure": failure_of(error)}
     storage.write(storage.join(config.out, row["output"]), data)
@@ -190,5 +203,12 @@ def _objects(values: Sequence[Any]) -> Any:
     return column
 
 
-def _pixels(data: bytes, shape: tuple[int, ...]) -> images.Pixels:
-    return np.frombuffer(data, np.uint8).reshape(shape)
+def _cut(data: bytes, sizes: bytes, channels: int) -> list[Pixels]:
+    """Take apart raw pixels that lie one after the other: uint8 [height, width, channels] each."""
+    found, start = [], 0
+    for height, width in np.frombuffer(sizes, np.int32).reshape(-1, 2).tolist():
+        length = height * width * channels
+        part = np.frombuffer(data, np.uint8, length, start)
+        found.append(part.reshape(height, width, channels))
+        start += length
+    return found

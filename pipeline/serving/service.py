@@ -15,12 +15,15 @@ from typing import Any
 
 from pipeline.config import UserError, from_dict, to_dict
 from pipeline.registry import RegistryConfig, resolve
-from pipeline.serving.app import AppConfig, create_app
+from pipeline.serving.app import create_app
 from pipeline.serving.canvas import CanvasConfig
 from pipeline.serving.errors import Refusal
 from pipeline.serving.images import Pixels
+from pipeline.serving.keys import read_keys
 from pipeline.serving.limits import LimitsConfig
+from pipeline.serving.logs import log_as_json
 from pipeline.serving.model import Filled, Replica, ReplicaConfig, ServedModel, served
+from pipeline.serving.work import AppConfig
 
 APPLICATION = "infill"
 _IMPORT_PATH = "pipeline.serving.service:application"
@@ -51,6 +54,8 @@ class ServeConfig:
     """Canvases in one pass through the network, at most."""
     batch_wait_s: float = 0.002
     """How long a request waits for company when the network is idle."""
+    keys: str = ""
+    """File of API keys, made by ``jobs/make_key.py``; anyone may ask if empty."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     """What a request may cost."""
     canvas: CanvasConfig = field(default_factory=CanvasConfig)
@@ -132,6 +137,7 @@ def start(config: ServeConfig, timeout_s: float = 300) -> str:
         UserError: if a model is unknown, the port is taken, or the replicas do not start.
     """
     models = resolve_models(config)
+    read_keys(config.keys)
     port = choose_port(config.host, config.port)
     from ray import serve
 
@@ -140,7 +146,8 @@ def start(config: ServeConfig, timeout_s: float = 300) -> str:
         http_options={
             "host": config.host,
             "port": port,
-            "request_timeout_s": config.limits.request_timeout_s + _BODY_GRACE_S,
+            "request_timeout_s": _BODY_GRACE_S
+            + max(config.limits.request_timeout_s, config.limits.batch_timeout_s),
         },
         logging_config={"encoding": "JSON", "enable_access_log": False},
     )
@@ -232,7 +239,7 @@ def deployment_schema(config: ServeConfig, models: list[ServedModel]) -> dict[st
 
 
 def _app_config(config: ServeConfig) -> AppConfig:
-    return AppConfig(limits=config.limits, canvas=config.canvas)
+    return AppConfig(limits=config.limits, canvas=config.canvas, keys=read_keys(config.keys))
 
 
 def _deploy(config: ServeConfig, models: list[ServedModel]) -> None:
@@ -279,6 +286,7 @@ class Ingress:
     """Speaks HTTP; many run beside each other. In a replica of ``ingress``."""
 
     def __init__(self, replicas: Any, config: AppConfig) -> None:
+        log_as_json()
         self._backend = _Replicas(replicas, config.limits.retry_after_s)
         self._config = config
 
@@ -294,9 +302,11 @@ class _Replicas:
         self._handle = handle
         self._retry_after_s = retry_after_s
 
-    async def fill(self, wanted: str, image: Pixels, mask: Pixels) -> Filled:
+    async def fill(
+        self, wanted: str, image: Pixels, mask: Pixels, samples: int, seed: int | None
+    ) -> Filled:
         with _unwrapped(self._retry_after_s):
-            filled: Filled = await self._handle.fill.remote(wanted, image, mask)
+            filled: Filled = await self._handle.fill.remote(wanted, image, mask, samples, seed)
             return filled
 
     async def describe(self) -> list[ServedModel]:

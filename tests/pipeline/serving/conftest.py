@@ -12,13 +12,11 @@ from pipeline.config import to_dict
 from pipeline.serving.model import Replica, ReplicaConfig, ServedModel
 
 
-def export_spn(folder, seed: int) -> ServedModel:
+def export_spn(folder, seed: int, **settings) -> ServedModel:
     """Write a tiny SPN with random weights and return how it is served."""
     torch.manual_seed(seed)
     architecture = load("spn")
-    model = architecture.config(
-        channels=4, num_blocks=1, num_dense_blocks=1, num_dense_layers=1, num_prior_blocks=1
-    )
+    model = replace(architecture.config.tiny(), **settings)
     config = {"model": to_dict(model), "data": {"image_size_px": 64}}
     location = str(folder / f"step-{seed:09d}")
     digest = checkpoints.export(location, architecture.generator(model), config, {"step": seed})
@@ -40,8 +38,16 @@ def newer_spn(tmp_path_factory) -> ServedModel:
 @pytest.fixture
 def replica(spn) -> Replica:
     """The real replica, in this process."""
-    made = Replica(replace(ReplicaConfig(), threads=1))
+    made = Replica(ReplicaConfig())
     made.reconfigure({"models": [vars(spn)]})
+    return made
+
+
+@pytest.fixture
+def imaginative(tmp_path) -> Replica:
+    """A replica whose model can fill one hole in several ways."""
+    made = Replica(ReplicaConfig())
+    made.reconfigure({"models": [vars(export_spn(tmp_path, 3, variant="probabilistic"))]})
     return made
 
 

@@ -1,14 +1,18 @@
 import asyncio
 import base64
+import json
 
 import httpx
 import numpy as np
 import pytest
 
-from pipeline.serving.app import AppConfig, create_app
+from pipeline.serving.app import create_app
 from pipeline.serving.canvas import CanvasConfig
 from pipeline.serving.errors import CODES
+from pipeline.serving.keys import new_key
 from pipeline.serving.limits import LimitsConfig
+from pipeline.serving.logs import JsonLines
+from pipeline.serving.work import AppConfig
 
 CONFIG = AppConfig(
     limits=LimitsConfig(max_body_bytes=2_000_000, max_pixels=400_000, max_waiting=4),
@@ -52,13 +56,17 @@ def assert_refused(response: httpx.Response, status: int, code: str, text: str =
         (128, 1, (slice(3, 9), slice(0, 1)), "whole"),
         (500, 601, (slice(250, 270), slice(590, 601)), "crop"),
         (333, 777, (slice(11, 222), slice(33, 444)), "resize"),
+        (333, 777, (slice(11, 222), slice(33, 444)), "tile"),
+        (333, 777, (slice(11, 222), slice(33, 444)), "subsample"),
     ],
 )
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_known_pixels_come_back_as_sent_for_any_size(
     replica, make, height, width, hole, kind, channels
 ):
-    [response] = exchange(replica, pair(make, height, width, *hole, channels=channels))
+    mode = kind if kind in ("tile", "subsample") else "auto"
+    request = pair(make, height, width, *hole, channels=channels)
+    [response] = exchange(replica, {**request, "data": {"mode": mode}})
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "image/png"
     assert response.headers["x-infill-canvas"] == kind
@@ -79,7 +87,7 @@ def test_json_answer_carries_picture_model_ratio_and_timings(replica, spn, make)
     assert body["model"]["version"] == spn.version
     assert body["model"]["digest"] == spn.digest
     assert "location" not in body["model"]
-    assert body["canvas"] == {"kind": "whole", "height_px": 64, "width_px": 64}
+    assert body["canvas"] == {"kind": "whole", "count": 1, "height_px": 64, "width_px": 64}
     assert body["timings"]["batch_size"] == 2
     assert body["timings"]["total_ms"] >= body["timings"]["compute_ms"] > 0
     assert body["request_id"] == answer.headers["x-request-id"] == "mine-1"
@@ -112,9 +120,30 @@ def cases(make) -> list[tuple[dict, int, str, str]]:
     image, mask = make.file(make.photograph(40, 50)), make.file(np.eye(40, 50) > 0)
     large = make.file(make.photograph(700, 600))
     return [
-        ({"files": {"image": image}}, 400, "bad_request", "'mask'"),
-        ({}, 400, "bad_request", "'image'"),
+        ({"files": {"image": image}}, 400, "bad_request", "no mask"),
+        ({"files": {"mask": mask}}, 400, "bad_request", "'image'"),
+        ({}, 415, "unsupported_body", "multipart/form-data"),
         ({"json": {"image": "x"}}, 400, "bad_request", "'image'"),
+        ({"json": {"image": "http://127.0.0.1/x.png"}}, 400, "bad_request", "'image'"),
+        ({"json": [1]}, 400, "bad_request", "not an object"),
+        (
+            {"content": b"[" * 100_000, "headers": {"content-type": "application/json"}},
+            400,
+            "bad_request",
+            "not JSON",
+        ),
+        (
+            {"files": {"image": image, "mask": mask}, "data": {"colour": "red"}},
+            400,
+            "bad_request",
+            "'colour'",
+        ),
+        (
+            {"files": {"image": image, "mask": mask}, "data": {"samples": "2"}},
+            400,
+            "bad_request",
+            "one picture",
+        ),
         ({"files": {"image": b"", "mask": mask}}, 400, "bad_request", "empty"),
         ({"files": {"image": b"text", "mask": mask}}, 415, "unsupported_image", "image"),
         ({"files": {"image": image, "mask": b"text"}}, 415, "unsupported_image", "mask"),
@@ -162,8 +191,9 @@ def cases(make) -> list[tuple[dict, int, str, str]]:
     ]
 
 
-@pytest.mark.parametrize("index", range(17))
+@pytest.mark.parametrize("index", range(23))
 def test_every_refusal_has_its_code_and_one_shape(replica, make, index):
+    assert len(cases(make)) == 23
     request, status, code, text = cases(make)[index]
     [response] = exchange(replica, request)
     assert_refused(response, status, code, text)
@@ -206,7 +236,7 @@ class Slow:
 
 def test_more_requests_than_may_wait_are_told_when_to_come_back(replica, make):
     request = pair(make, 40, 50, slice(0, 20), slice(0, 25))
-    answers = exchange(Slow(replica, 0.3), *[request] * 7)
+    answers = exchange(Slow(replica, 1), *[request] * 7)
     assert sorted(answer.status_code for answer in answers) == [200] * 4 + [503] * 3
     for answer in answers:
         if answer.status_code == 503:
@@ -216,9 +246,9 @@ def test_more_requests_than_may_wait_are_told_when_to_come_back(replica, make):
 
 def test_request_past_its_deadline_is_ended_and_its_work_cancelled(replica, make):
     slow = Slow(replica, 30)
-    config = AppConfig(limits=LimitsConfig(request_timeout_s=0.3))
+    config = AppConfig(limits=LimitsConfig(request_timeout_s=3))
     [response] = exchange(slow, pair(make, 40, 50, slice(0, 20), slice(0, 25)), config=config)
-    assert_refused(response, 503, "busy", "0.3 s")
+    assert_refused(response, 503, "busy", "3 s")
     assert slow.cancelled == 1
 
 
@@ -260,6 +290,154 @@ def test_state_routes_tell_what_is_served(replica, spn):
     assert ready.json() == {"status": "ready", "models": [spn.label]}
     [not_ready] = exchange(Slow(replica, 0), {"method": "GET", "url": "/readyz"})
     assert_refused(not_ready, 503, "not_ready")
+
+
+def test_transparency_marks_the_hole_when_there_is_no_mask(replica, make):
+    sent = make.photograph(40, 50, 4)
+    sent[..., 3] = 255
+    sent[5:15, 5:15, 3] = 0
+    sent[15, 5:15, 3] = 254  # a soft edge
+    [response] = exchange(replica, {"files": {"image": make.file(sent)}})
+    got = make.pixels(response.content)
+    assert (got[..., 3] == 255).all()
+    hole = make.hole(40, 50, slice(5, 16), slice(5, 15))
+    np.testing.assert_array_equal(got[~hole], sent[~hole])
+    assert float(response.headers["x-infill-hole-ratio"]) == pytest.approx(hole.mean(), abs=1e-6)
+    opaque = {
+        "files": {"image": make.file(np.dstack([sent[..., :3], np.full((40, 50), 255, np.uint8)]))}
+    }
+    assert_refused(exchange(replica, opaque)[0], 400, "empty_mask", "opaque")
+
+
+def test_json_body_with_base64_or_data_urls_equals_the_form(replica, make):
+    form = pair(make, 40, 50, slice(0, 20), slice(0, 25))
+    encoded = {name: base64.b64encode(data).decode() for name, data in form["files"].items()}
+    url = {**encoded, "mask": f"data:image/png;base64,{encoded['mask']}", "mode": "crop"}
+    answers = exchange(replica, form, {"json": encoded}, {"json": url})
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert answers[0].content == answers[1].content == answers[2].content
+
+
+def test_keys_are_asked_for_where_pictures_are(replica, make):
+    secret, key = new_key("alice", 2)
+    config = AppConfig(canvas=CONFIG.canvas, keys=(key,))
+    request = pair(make, 40, 50, slice(0, 20), slice(0, 25))
+    known = {**request, "headers": {"authorization": f"Bearer {secret}"}}
+    get = [{"method": "GET", "url": url} for url in ("/v1/models", "/readyz", "/metrics")]
+    answers = exchange(replica, request, known, known, known, *get, config=config)
+    assert_refused(answers[0], 401, "unauthorized", "Bearer")
+    statuses = sorted(answer.status_code for answer in answers[1:4])
+    assert statuses == [200, 200, 429]
+    limited = next(answer for answer in answers if answer.status_code == 429)
+    assert_refused(limited, 429, "rate_limited")
+    assert int(limited.headers["retry-after"]) in (29, 30)
+    assert [answer.status_code for answer in answers[4:]] == [401, 200, 200]
+
+
+def test_several_samples_are_drawn_by_seed(imaginative, make):
+    request = pair(make, 40, 50, slice(0, 20), slice(0, 25))
+    accept = {"accept": "application/json"}
+    asked = [
+        {**request, "headers": accept, "data": {"samples": "3", "seed": "5"}},
+        {**request, "headers": accept, "data": {"samples": "3", "seed": "6"}},
+        {**request, "headers": accept},
+        {**request, "headers": accept, "data": {"samples": "3", "seed": "5"}},
+        {**request, "data": {"samples": "2"}},
+        {**request, "data": {"samples": "99"}},
+    ]
+    first, other, mean = exchange(imaginative, *asked[:3])
+    again, bare, many = exchange(imaginative, *asked[3:])
+    pictures = [make.pixels(base64.b64decode(one)) for one in first.json()["images"]]
+    assert len({picture.tobytes() for picture in pictures}) == 3
+    same = [make.pixels(base64.b64decode(one)) for one in again.json()["images"]]
+    assert max(np.abs(a.astype(int) - b).max() for a, b in zip(pictures, same, strict=True)) <= 1
+    assert first.json()["images"] != other.json()["images"]
+    assert "image" in mean.json()
+    hole, sent = make.hole(40, 50, slice(0, 20), slice(0, 25)), make.photograph(40, 50)
+    for picture in pictures:
+        np.testing.assert_array_equal(picture[~hole], sent[~hole])
+    assert_refused(bare, 400, "bad_request", "Accept: application/json")
+    assert_refused(many, 400, "bad_request", "'samples'")
+
+
+def test_iopaint_s_clients_get_the_bare_picture(replica, make):
+    form = pair(make, 40, 50, slice(0, 20), slice(0, 25))
+    encoded = {
+        name: f"data:image/png;base64,{base64.b64encode(data).decode()}"
+        for name, data in form["files"].items()
+    }
+    body = {**encoded, "ldm_steps": 20, "hd_strategy": "Crop", "prompt": "", "sd_seed": 42}
+    ours, theirs = exchange(replica, form, {"url": "/api/v1/inpaint", "json": body})
+    assert theirs.status_code == 200
+    assert theirs.headers["x-seed"] == "42"
+    assert theirs.content == ours.content
+    [refused] = exchange(replica, {"url": "/api/v1/inpaint", "json": {"image": "x"}})
+    assert_refused(refused, 400, "bad_request", "'image'")
+
+
+def test_openai_s_clients_get_a_list_of_pictures(replica, make):
+    form = pair(make, 40, 50, slice(0, 20), slice(0, 25))
+    hole = make.hole(40, 50, slice(0, 20), slice(0, 25))
+    opaque = np.where(hole, 0, 255).astype(np.uint8)
+    mask = make.file(np.dstack([make.photograph(40, 50), opaque]))
+    edit = {
+        "url": "/v1/images/edits",
+        "files": {"image": form["files"]["image"], "mask": mask},
+        "data": {"prompt": "anything", "model": "spn", "n": "1", "size": "auto"},
+    }
+    ours, theirs = exchange(replica, form, edit)
+    assert theirs.status_code == 200, theirs.text
+    [picture] = theirs.json()["data"]
+    assert base64.b64decode(picture["b64_json"]) == ours.content
+    assert isinstance(theirs.json()["created"], int)
+    bad = [
+        {**edit, "files": [("image[]", form["files"]["image"])] * 2},
+        {**edit, "data": {"response_format": "url"}},
+        {**edit, "files": form["files"]},
+    ]
+    several, url, no_alpha = exchange(replica, *bad)
+    assert_refused(several, 400, "bad_request", "one image, not 2")
+    assert_refused(url, 400, "bad_request", "b64_json")
+    assert_refused(no_alpha, 400, "bad_request", "transparency")
+
+
+def test_metrics_count_what_happened_under_few_labels(replica, make):
+    request = pair(make, 40, 50, slice(0, 20), slice(0, 25))
+
+    async def main():
+        transport = httpx.ASGITransport(create_app(replica, CONFIG))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            for _ in range(2):
+                await client.post("/v1/inpaint", **request)
+            await client.post("/v1/inpaint")
+            for number in range(5):
+                await client.get(f"/guess/{number}")
+            return await client.get("/metrics")
+
+    response = asyncio.run(main())
+    assert response.headers["content-type"].startswith("text/plain")
+    lines = response.text.splitlines()
+    assert 'infill_requests_total{route="/v1/inpaint",status="200"} 2.0' in lines
+    assert 'infill_requests_total{route="/v1/inpaint",status="415"} 1.0' in lines
+    assert 'infill_requests_total{route="other",status="404"} 5.0' in lines
+    assert 'infill_refusals_total{code="unsupported_body"} 1.0' in lines
+    assert 'infill_pictures_total{canvas="whole",model="spn@1"} 2.0' in lines
+    assert "infill_requests_inside 0.0" in lines
+    assert 'infill_stage_seconds_count{stage="compute"} 2.0' in lines
+
+
+def test_log_has_one_line_per_request_and_nothing_of_the_picture(replica, make, caplog):
+    request = pair(make, 40, 50, slice(0, 20), slice(0, 25))
+    with caplog.at_level("INFO", logger="infill.serving"):
+        exchange(replica, {**request, "headers": {"x-request-id": "mine-2"}}, {"url": "/nothing"})
+    records = [record for record in caplog.records if record.message == "request"]
+    facts = {(r.request_id if r.status == 200 else "", r.status, r.route) for r in records}
+    assert facts == {("mine-2", 200, "/v1/inpaint"), ("", 404, "other")}
+    line = json.loads(JsonLines().format(records[0]))
+    assert set(line) <= {
+        *("time", "level", "logger", "message"),
+        *("request_id", "method", "route", "status", "code", "duration_ms"),
+    }
 
 
 def test_openapi_documents_errors_and_the_form(replica):

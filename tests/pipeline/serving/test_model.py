@@ -24,7 +24,7 @@ def test_prediction_is_that_of_the_checkpoint_s_generator(replica, spn, make):
     with torch.no_grad():
         expected = fill(generator.double(), values, torch.from_numpy(mask)[None, None].double(), 4)
     levels = ((expected[0].permute(1, 2, 0).double() + 1) * 127.5).clamp(0, 255).numpy()
-    assert np.abs(filled.prediction - levels).max() < 0.51
+    assert np.abs(filled.predictions[0] - levels).max() < 0.51
     assert filled.model == spn
 
 
@@ -38,9 +38,9 @@ def test_canvases_of_one_size_share_a_pass_and_get_their_own_pictures(replica, m
     filled = asyncio.run(together())
     assert [one.batch_size for one in filled] == [3, 3, 1, 3]
     for one, answer in zip(canvases, filled, strict=True):
-        alone = asyncio.run(replica.fill("spn", *one)).prediction
-        assert np.abs(answer.prediction.astype(int) - alone).max() <= 1
-        assert answer.prediction.shape == one[0].shape
+        alone = asyncio.run(replica.fill("spn", *one)).predictions[0]
+        assert np.abs(answer.predictions[0].astype(int) - alone).max() <= 1
+        assert answer.predictions[0].shape == one[0].shape
 
 
 def test_batches_are_bounded_in_pixels_and_in_number(spn, make):
@@ -72,7 +72,7 @@ def test_swap_changes_the_answer_and_waiting_requests_get_the_new_version(
     before, waiting, after = asyncio.run(main())
     assert (before.model, after.model) == (spn, newer_spn)
     assert all(one.model in (spn, newer_spn) for one in waiting)
-    assert (before.prediction != after.prediction).any()
+    assert (before.predictions != after.predictions).any()
 
 
 def test_version_that_cannot_be_loaded_leaves_the_old_one_in_service(replica, spn, newer_spn, make):

@@ -1,0 +1,39 @@
+"""Make an API key for the endpoint, show it once, and keep its hash.
+
+python jobs/make_key.py alice --keys keys.jsonl
+python jobs/serve.py --keys keys.jsonl --host 0.0.0.0
+
+To take a key back, delete its line and start the service anew.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from pipeline.config import parse_one, run
+from pipeline.serving.keys import add_key, new_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyConfig:
+    """Whose key, and how much it may ask."""
+
+    name: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="NAME")]]
+    """Who it is for; logs show it."""
+    keys: str = "keys.jsonl"
+    """The file of keys, made if new."""
+    per_minute: float = 600.0
+    """Requests it may make in a minute."""
+
+
+def main() -> None:
+    """Make the key and print it, this once."""
+    config = parse_one(KeyConfig, __doc__ or "")
+    secret, key = new_key(config.name, config.per_minute)
+    add_key(config.keys, key)
+    print(secret)
+
+
+if __name__ == "__main__":
+    run(main)

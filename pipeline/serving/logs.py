@@ -1,0 +1,39 @@
+"""Logs as lines of JSON, one per event, for machines that collect them."""
+
+import json
+import logging
+import sys
+import time
+
+LOGGER = "infill.serving"
+_ORDINARY = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class JsonLines(logging.Formatter):
+    """Formats a record as one line of JSON: time, level, message, and whatever else it carries."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, with the traceback of a defect in it."""
+        moment = time.gmtime(record.created)
+        values = {
+            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', moment)}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **{name: value for name, value in vars(record).items() if name not in _ORDINARY},
+        }
+        if record.exc_info:
+            values["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(values, default=str)
+
+
+def log_as_json() -> None:
+    """Write this room's log to standard output; called once, by a process that only serves."""
+    logger = logging.getLogger(LOGGER)
+    if any(isinstance(handler.formatter, JsonLines) for handler in logger.handlers):
+        return
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonLines())
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

@@ -1,0 +1,72 @@
+"""What the service counts, for Prometheus at ``/metrics``. Each ingress process counts for itself.
+
+Labels take few values each: routes by template, codes and stages by name.
+"""
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+MEDIA_TYPE = CONTENT_TYPE_LATEST
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_BATCHES = (1, 2, 4, 8, 16, 32)
+STAGES = ("decode", "queue", "compute", "encode")
+
+
+class Metrics:
+    """The counters of one application."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+
+        self._requests = Counter(
+            "infill_requests", "Requests answered.", ["route", "status"], registry=self._registry
+        )
+        self._seconds = Histogram(
+            "infill_request_seconds",
+            "From the first byte of a request to the last of its answer.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._refusals = Counter(
+            "infill_refusals", "Requests refused, by code.", ["code"], registry=self._registry
+        )
+        self.inside = Gauge(
+            "infill_requests_inside", "Costly requests under way.", registry=self._registry
+        )
+        self._pictures = Counter(
+            "infill_pictures", "Composites made.", ["model", "canvas"], registry=self._registry
+        )
+        self._stage_seconds = Histogram(
+            "infill_stage_seconds",
+            "What a picture spent where.",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._batch_size = Histogram(
+            "infill_batch_size",
+            "Canvases that shared a picture's pass through the network.",
+            buckets=_BATCHES,
+            registry=self._registry,
+        )
+
+    def note(self, route: str, status: int, code: str, seconds: float) -> None:
+        """Count one request; status 0 is one whose caller left."""
+        self._requests.labels(route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+        if code:
+            self._refusals.labels(code).inc()
+
+    def note_picture(self, model: str, canvas: str, timings: Mapping[str, float]) -> None:
+        """Count one composite and where its time went."""
+        self._pictures.labels(model, canvas).inc()
+        self._batch_size.observe(timings["batch_size"])
+        for stage in STAGES:
+            self._stage_seconds.labels(stage).observe(timings[f"{stage}_ms"] / 1000)
+
+    def text(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self._registry)
