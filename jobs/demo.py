@@ -178,7 +178,7 @@ def write_request(config: DemoConfig) -> list[str]:
         if original.split != "test":
             continue
         name = Path(original.path).stem
-        image = cv2.imdecode(np.frombuffer(source.read(original.file), np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(source.read(original), np.uint8), cv2.IMREAD_COLOR)
         assert image is not None, original.path
         hole = draw_mask(HOLES, name, 0, 0, *image.shape[:2]).hole
         for suffix, pixels in (("", image), ("_mask", hole * 255)):

@@ -5,7 +5,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +94,32 @@ class Objective(ABC):
         Returns:
             Each loss term by name, already weighted: detached scalars.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One row of a paper's tables, as a configuration."""
+
+    name: str
+    """Short and unique within the architecture: "full", "k0", "concat"."""
+    config: ModelConfig
+    """What the row's text says, everything else as published."""
+    published: str = ""
+    """Parameters as printed, with the digits printed: "42.930M" or "38,898,995"; "" if nowhere."""
+    counts: Literal["generator", "everything"] = "generator"
+    """Whether the figure printed is the generator's or includes the discriminators."""
+    source: str = ""
+    """Where it is printed: "Table 1, row 7", "released code"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Released:
+    """A checkpoint of the authors, as our networks take it."""
+
+    config: ModelConfig
+    """The configuration under which our networks compute the same function."""
+    states: dict[str, dict[str, Tensor]]
+    """State dicts by the roles of :attr:`Objective.networks`; "generator" at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
