@@ -30,7 +30,9 @@ from models.pennet.diagonals import matched, pasted
 REFINEMENT_DILATIONS = (1, 2, 4, 8)
 """Of the four parallel convolutions after an attention (Fig. 2 c)."""
 PAIRS_PER_BLOCK = 2**21
-"""Affinities computed at once per sample: 8 MB, which a processor's cache holds."""
+"""Affinities computed at once: 8 MB in float32, which a processor's cache holds."""
+FEWEST_ROWS = 4
+"""Of queries in a block, even so: it computes the pixels of two more rows for their patches."""
 SMALLEST_SQUARED_NORM = 1e-8
 """Of a patch, under the root: an empty patch has a finite gradient."""
 OUT_OF_REACH = -1e30
@@ -128,10 +130,10 @@ def diagonal_scores(pixels: Tensor, block: tuple[int, int, int], kernel_size: in
     return scores
 
 
-def rows_per_block(height: int, width: int) -> int:
-    """Return how many rows of queries to match at once: a block overlaps the next by k - 1."""
-    pairs_per_row = (width + 2) ** 2 * height
-    return min(height, max(4, PAIRS_PER_BLOCK // pairs_per_row))
+def rows_per_block(batch: int, height: int, width: int) -> int:
+    """Return how many rows of queries of a map [B, C, h, w] to match at once."""
+    pairs_per_row = batch * height * (width + 2) ** 2
+    return min(height, max(FEWEST_ROWS, PAIRS_PER_BLOCK // pairs_per_row))
 
 
 class AttentionTransfer(nn.Module):
@@ -176,7 +178,7 @@ class AttentionTransfer(nn.Module):
         """Fill the shallower map without refining it (Eq. 2 to 4); shapes as in ``forward``."""
         keys, (height, width) = self.match(shallow, deeper, mask)
         cells = as_cells(shallow, width + 2)
-        rows_at_once = rows_per_block(height, width)
+        rows_at_once = rows_per_block(len(cells), height, width)
         filled = torch.zeros_like(cells)
         for top in range(0, height, rows_at_once):
             rows = min(rows_at_once, height - top)
@@ -299,7 +301,7 @@ class PatchSwap(nn.Module):
 
     def nearest(self, keys: Keys, height: int, width: int) -> Tensor:
         """Return each patch's most similar known patch (cosine): [B, h, w], flat with the pitch."""
-        pitch, rows_at_once = width + 2, rows_per_block(height, width)
+        pitch, rows_at_once = width + 2, rows_per_block(len(keys.pixels), height, width)
         blocks = []
         for top in range(0, height, rows_at_once):
             block = (top, min(rows_at_once, height - top), pitch)

@@ -78,7 +78,7 @@ class Generator(nn.Module):
         white = image.masked_fill(mask.bool(), 1.0)
         features, maps = torch.cat([white, mask.to(image.dtype)], dim=1), []
         for conv in self.encoder[:-1]:
-            features = functional.leaky_relu(conv(features), 0.2)
+            features = functional.leaky_relu(conv(features), 0.2, inplace=True)
             maps.append(features)
         return functional.relu(self.encoder[-1](features)), maps[::-1]
 
@@ -158,7 +158,7 @@ class Discriminator(nn.Module):
         """Judge patches of [B, 3, H, W] in [-1, 1]: logits [B, 1, h, w], 27 x 27 for 256 x 256."""
         features = image
         for conv in self.convs:
-            features = functional.leaky_relu(conv(features), 0.2)
+            features = functional.leaky_relu(conv(features), 0.2, inplace=True)
         logits: Tensor = self.out(features)
         return logits
 

@@ -66,7 +66,7 @@ def test_attention_and_gradients_equal_unfolded_patches_one_sample_at_a_time(
 def test_blocks_of_queries_make_no_difference(monkeypatch, reference) -> None:
     shallow, deeper, mask = random_maps(11, 3, requires_grad=True)
     monkeypatch.setattr(attention_module, "PAIRS_PER_BLOCK", 1)
-    assert rows_per_block(11, 3) == 4
+    assert rows_per_block(4, 11, 3) == 4
     filled = transfer_of().transfer(shallow, deeper, mask)
     expected = reference.transfer(shallow, deeper, mask, 3)
     torch.testing.assert_close(filled, expected, rtol=0, atol=1e-12)
