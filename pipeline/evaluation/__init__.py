@@ -1,9 +1,11 @@
 """A checkpoint and test shards -> scores by hole ratio.
 
-``config`` says what to evaluate, ``protocols`` how the papers did, ``published`` what they found,
-``measures`` what is measured, ``pairs`` which images meet which masks, ``scorer`` fills and
-measures them in an actor, ``scores`` averages the rows, ``result`` is what is kept of it, ``page``
-shows it to a person, and ``launch`` spreads the work over the cluster.
+``config`` says what to evaluate, ``protocols`` how the papers did and ``published`` what they
+found; ``pairs`` decides which images meet which masks; ``measures`` and ``networks`` (with
+``inception``, ``lpips`` and ``sets``) are what is measured. ``scorer`` fills and measures pairs in
+an actor, ``scores`` averages the rows, ``result`` is what is kept, ``page`` shows it to a person,
+``launch`` spreads the work over the cluster. ``comparison`` holds finished evaluations against
+each other.
 
 Every method, network or baseline, goes one way: it predicts the whole frame, the prediction is
 rounded to 8 bits, the known pixels are put back exactly, and that composite is measured against

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from pipeline.baselines import load_baseline
 from pipeline.config import UserError
 from pipeline.evaluation.measures import Metric, chosen_metrics
-from pipeline.evaluation.networks import OF_NETWORKS
+from pipeline.evaluation.networks import OF_NETWORKS, OF_SETS, NetworkConfig
 from pipeline.evaluation.protocols import (
     Crop,
     Group,
@@ -50,6 +50,8 @@ class EvaluationConfig:
     """What the network is compared with, on the same pairs."""
     metrics: tuple[str, ...] = ()
     """Further metrics by name, such as "grey_l1" or "ms_ssim", beside those always measured."""
+    networks: NetworkConfig = field(default_factory=NetworkConfig)
+    """Weights of the networks behind FID, KID, IS and LPIPS, which need them."""
     samples: int = 1
     """Pictures drawn per pair, for networks that draw at random: the one of highest PSNR counts."""
     examples: int = 6
@@ -116,7 +118,8 @@ class EvaluationConfig:
     @property
     def measured(self) -> tuple[Metric, ...]:
         """What is measured on every composite."""
-        return chosen_metrics([n for n in self.setting.metrics if n not in OF_NETWORKS])
+        names = [name for name in self.setting.metrics if name not in OF_NETWORKS]
+        return chosen_metrics([*names, *(n for n in self.networks.given if n not in OF_SETS)])
 
     def _published_setting(self, protocol: Protocol) -> Protocol:
         if not self.masks.folder:

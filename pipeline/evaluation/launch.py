@@ -9,19 +9,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from numpy.typing import NDArray
 
 from models.architecture import ModelConfig, load
 from pipeline import checkpoints, storage
 from pipeline.config import UserError, from_dict, to_dict
 from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.networks import load_judges
 from pipeline.evaluation.page import write_pages
 from pipeline.evaluation.pairs import Pairs, lay_pairs
 from pipeline.evaluation.result import FORMAT, SCORES, Evaluation, finished, save_evaluation
 from pipeline.evaluation.scorer import (
+    FEATURES,
     GRID,
+    ORIGINAL,
     STAGES,
     DrawsAtRandom,
     Scorer,
@@ -29,7 +34,8 @@ from pipeline.evaluation.scorer import (
     read_table,
     write_table,
 )
-from pipeline.evaluation.scores import average
+from pipeline.evaluation.scores import ALL, SetScores, average
+from pipeline.evaluation.sets import judge_set
 from pipeline.manifest import read_manifest
 from pipeline.tracking import duration
 
@@ -76,6 +82,7 @@ def prepare(config: EvaluationConfig) -> Plan:
     }
     _require_samples(config, values["model"])
     pairs = lay_pairs(config, manifest, int(values["data"]["image_size_px"]))
+    config.networks.require_files()
     _require_measurable(config, pairs.image_size_px)
     identity = {
         "format": FORMAT,
@@ -267,11 +274,46 @@ def _assemble(plan: Plan, cost: dict[str, float]) -> Evaluation:
             tables["rows"], plan.pairs.groups, methods, plan.config.seed, plan.config.measured
         ),
         cost=cost,
+        set_scores=_judge_sets(plan, tables["pairs"], methods),
     )
     write_pages(evaluation)
     save_evaluation(evaluation)
     storage.remove(plan.parts)
     return evaluation
+
+
+def _judge_sets(plan: Plan, pairs: pa.Table, methods: Sequence[str]) -> SetScores:
+    """Hold the composites of each method and group against their images, by Inception's eyes."""
+    config = plan.config
+    judge = load_judges(config.networks, "cpu").inception
+    if judge is None:
+        return {}
+    groups = pairs["group"].to_pylist()
+    columns = {group.name: [group.name] for group in plan.pairs.groups}
+    columns[ALL] = [group.name for group in plan.pairs.groups if group.in_all]
+    images = _read_features(plan, ORIGINAL, "row")
+    scores: SetScores = {}
+    for method in methods:
+        composites = _read_features(plan, method, "pair")
+        scores[method] = {}
+        for column, names in columns.items():
+            chosen = [index for index, group in enumerate(groups) if group in names]
+            rows = sorted({plan.pairs[index].row for index in chosen})
+            ours = np.stack([composites[index] for index in chosen]).astype(np.float64)
+            theirs = np.stack([images[row] for row in rows]).astype(np.float64)
+            scores[method][column] = judge_set(ours, theirs, judge.probabilities, config.seed)
+    return scores
+
+
+def _read_features(plan: Plan, method: str, key: str) -> dict[int, NDArray[np.float32]]:
+    found: dict[int, NDArray[np.float32]] = {}
+    for number in range(plan.pairs.num_parts):
+        table = read_table(part_location(plan.parts, FEATURES, number))
+        table = table.filter(pc.equal(table["method"], method)).combine_chunks()
+        flat = table["features"].combine_chunks().flatten().to_numpy()
+        features = flat.reshape(table.num_rows, -1)
+        found.update(zip(table[key].to_pylist(), features, strict=True))
+    return found
 
 
 def _data(plan: Plan, pairs: pa.Table) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline import metrics
 from pipeline.config import UserError
+from pipeline.evaluation.lpips import LEAST_SIDE_PX
 
 Measurement = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``measure(composites, images, masks)``: uint8 [B, H, W, 3] twice and [B, 1, H, W]; gives [B]."""
@@ -107,6 +108,12 @@ FURTHER: dict[str, tuple[Metric, Measurement]] = {
 """Further metrics of papers, measured where a protocol or ``--metrics`` asks for them."""
 
 
+PERCEIVED = Metric(
+    name="lpips", title="LPIPS", unit="", better="lower", decimals=3, least_side_px=LEAST_SIDE_PX
+)
+"""Measured where its network is given; see ``networks``."""
+
+
 def multiscale_ssim(picture: Tensor, image: Tensor) -> Tensor:
     """Return MS-SSIM (Wang et al. 2003), [B]: five scales, published weights, 11 x 11 Gaussian.
 
@@ -139,10 +146,10 @@ def chosen_metrics(names: Sequence[str]) -> tuple[Metric, ...]:
     """
     own = [metric.name for metric in METRICS]
     for name in names:
-        if name not in FURTHER and name not in own:
+        if name not in (*own, *FURTHER, PERCEIVED.name):
             raise UserError(f"unknown metric {name!r}; there are: {', '.join([*own, *FURTHER])}")
     further = [FURTHER[name][0] for name in dict.fromkeys(names) if name in FURTHER]
-    return (*METRICS, *further)
+    return (*METRICS, *further, *((PERCEIVED,) if PERCEIVED.name in names else ()))
 
 
 def measure(
@@ -154,10 +161,10 @@ def measure(
         composites: uint8 [B, H, W, 3].
         images: uint8 [B, H, W, 3].
         masks: float32 [B, 1, H, W], 1 in the hole.
-        chosen: as :func:`chosen_metrics` gives.
+        chosen: as :func:`chosen_metrics` gives; LPIPS is left to its network.
     """
     found = metrics.scores(composites, images, masks)
     for metric in chosen:
-        if metric.name not in found:
+        if metric.name in FURTHER:
             found[metric.name] = FURTHER[metric.name][1](composites, images, masks)
-    return {metric.name: found[metric.name].double() for metric in chosen}
+    return {m.name: found[m.name].double() for m in chosen if m.name in found}

@@ -9,11 +9,11 @@ from pipeline import storage
 from pipeline.config import flatten, from_dict
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.measures import FURTHER, METRICS, Metric, chosen_metrics
-from pipeline.evaluation.networks import NOT_GIVEN, OF_NETWORKS
+from pipeline.evaluation.networks import NOT_GIVEN, OF_NETWORKS, OF_SETS
 from pipeline.evaluation.protocols import load_protocol
 from pipeline.evaluation.published import PUBLISHED, Published
 from pipeline.evaluation.result import Evaluation
-from pipeline.evaluation.scores import ALL, Score
+from pipeline.evaluation.scores import ALL, Score, SetScore
 from pipeline.report import (
     Section,
     Series,
@@ -47,6 +47,13 @@ IN_WORDS = (
 )
 
 
+OF_FEW = (
+    "FID is far too large for a few hundred pictures, and the more so the fewer they are: compare "
+    "it only at equal N, and read it with KID, which has no such bias. After KID and inception "
+    "score stands their standard deviation over subsets."
+)
+
+
 def write_pages(evaluation: Evaluation) -> None:
     """Write an evaluation's tables (CSV and Markdown) and its report, from scores and grid."""
     files = evaluation.files
@@ -57,6 +64,7 @@ def write_pages(evaluation: Evaluation) -> None:
         Section(title="Scores", body=_overall_section(evaluation)),
         Section(title="Pictures", body=picture(grid, "Examples: each row is one pair.")),
         Section(title="By hole ratio", body=_ratio_section(evaluation)),
+        Section(title="As networks see them", body=_judged_section(evaluation)),
         *_published_sections(evaluation),
         Section(title="How it was measured", body=paragraphs(*IN_WORDS)),
         Section(title="Lineage", body=facts(_lineage(evaluation))),
@@ -147,6 +155,36 @@ def _ratio_section(evaluation: Evaluation) -> Markup:
     return stack(curves, *tables) if len(_ranges(evaluation)) > 1 else stack(*tables)
 
 
+def _judged_section(evaluation: Evaluation) -> Markup:
+    """Return FID beside KID with N, or that their weights were not given."""
+    networks = from_dict(EvaluationConfig, evaluation.settings).networks
+    missing = [OF_NETWORKS[n].title for n in (*OF_SETS, "lpips") if n not in networks.given]
+    parts = [paragraphs(f"{', '.join(missing)}: {NOT_GIVEN}.")] if missing else []
+    if evaluation.set_scores:
+        parts.append(paragraphs(OF_FEW))
+        for name in OF_SETS:
+            rows = [
+                [method, *(_set_figure(name, found[group]) for group in evaluation.groups)]
+                for method, found in evaluation.set_scores.items()
+            ]
+            found = evaluation.set_scores[evaluation.network]
+            counts = [str(found[group][name].n) if found[group] else None for group in found]
+            headers = [OF_NETWORKS[name].title, *evaluation.groups]
+            caption = f"{OF_NETWORKS[name].title}: {OF_NETWORKS[name].better} is better"
+            parts.append(table(headers, [*rows, ["composites", *counts]], caption))
+    return stack(*parts)
+
+
+def _set_figure(name: str, found: dict[str, SetScore]) -> str | None:
+    if name not in found:
+        return None
+    metric, score = OF_NETWORKS[name], found[name]
+    text = f"{score.value * metric.scale:.{metric.decimals}f}"
+    if score.spread:
+        text += f" ± {score.spread * metric.scale:.{metric.decimals}f}"
+    return text
+
+
 def _published_sections(evaluation: Evaluation) -> list[Section]:
     """Return the protocol's table with the paper's figures below ours, or nothing without one."""
     name = str(evaluation.settings.get("protocol", ""))
@@ -185,9 +223,12 @@ def _measured_rows(evaluation: Evaluation, name: str) -> list[list[Cell]]:
     rows: list[list[Cell]] = []
     for method, found in evaluation.scores.items():
         cells: list[Cell] = [NOT_GIVEN, *[None] * (len(evaluation.groups) - 1)]
-        if name not in OF_NETWORKS:
-            metric = next(metric for metric in evaluation.metrics if metric.name == name)
+        metric = next((metric for metric in evaluation.metrics if metric.name == name), None)
+        if metric:
             cells = [_figure(metric, found[group][name]) for group in evaluation.groups]
+        elif evaluation.set_scores and name in OF_SETS:
+            sets = evaluation.set_scores[method]
+            cells = [_set_figure(name, sets[group]) for group in evaluation.groups]
         rows.append([method, "measured here", *cells])
     return rows
 
@@ -258,6 +299,9 @@ def _spreadsheet(evaluation: Evaluation) -> str:
 
 def _markdown(evaluation: Evaluation) -> str:
     parts = [verdict(evaluation), format_table(*overall(evaluation))]
+    for name in (*OF_SETS, "lpips"):
+        if name not in from_dict(EvaluationConfig, evaluation.settings).networks.given:
+            parts.append(f"{OF_NETWORKS[name].title}: {NOT_GIVEN}.")
     for metric in evaluation.metrics:
         parts.append(f"## {metric.heading}: {metric.better} is better")
         parts.append(format_table(*by_group(evaluation, metric)))

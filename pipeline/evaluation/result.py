@@ -1,13 +1,13 @@
 """What an evaluation found, as ``scores.json`` keeps it."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline import storage
 from pipeline.config import UserError
 from pipeline.evaluation.measures import Metric, chosen_metrics
-from pipeline.evaluation.scores import ALL, Score, Scores
+from pipeline.evaluation.scores import ALL, Score, Scores, SetScore, SetScores
 
 SCORES = "scores.json"
 FORMAT = 1
@@ -32,6 +32,8 @@ class Evaluation:
     """By method (the network first), group ("all" last) and metric."""
     cost: dict[str, float]
     """Seconds the actors spent on each stage, summed over them; of the last session only."""
+    set_scores: SetScores = field(default_factory=dict)
+    """FID, KID and inception score by method, group and metric; empty without Inception."""
 
     @property
     def methods(self) -> list[str]:
@@ -88,13 +90,8 @@ def save_evaluation(evaluation: Evaluation) -> None:
         "settings": evaluation.settings,
         "metrics": {metric.name: asdict(metric) for metric in evaluation.metrics},
         "cost": evaluation.cost,
-        "scores": {
-            method: {
-                group: {name: asdict(score) for name, score in found.items()}
-                for group, found in groups.items()
-            }
-            for method, groups in evaluation.scores.items()
-        },
+        "scores": _plain(evaluation.scores),
+        "set_scores": _plain(evaluation.set_scores),
     }
     text = json.dumps(values, indent=2, allow_nan=False) + "\n"
     storage.write(evaluation.location(SCORES), text.encode())
@@ -121,15 +118,33 @@ def load_evaluation(out: str) -> Evaluation:
             f"{storage.join(out, SCORES)} is not of format {FORMAT}, which this program reads; "
             "evaluate the checkpoint again"
         )
-    scores = {
+    kept = ("digest", "settings", "checkpoint", "data", "cost")
+    return Evaluation(
+        out=out,
+        scores=_rebuilt(Score, values["scores"]),
+        set_scores=_rebuilt(SetScore, values.get("set_scores", {})),
+        **{name: values[name] for name in kept},
+    )
+
+
+def _plain(scores: Scores | SetScores) -> dict[str, Any]:
+    return {
         method: {
-            group: {name: Score(**score) for name, score in found.items()}
+            group: {name: asdict(score) for name, score in found.items()}
             for group, found in groups.items()
         }
-        for method, groups in values["scores"].items()
+        for method, groups in scores.items()
     }
-    kept = ("digest", "settings", "checkpoint", "data", "cost")
-    return Evaluation(out=out, scores=scores, **{name: values[name] for name in kept})
+
+
+def _rebuilt(kind: type[Score] | type[SetScore], values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        method: {
+            group: {name: kind(**score) for name, score in found.items()}
+            for group, found in groups.items()
+        }
+        for method, groups in values.items()
+    }
 
 
 def finished(out: str, digest: str) -> Evaluation | None:

@@ -23,14 +23,19 @@ from pipeline.checkpoints import load_generator
 from pipeline.config import UserError
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.measures import measure
+from pipeline.evaluation.networks import load_judges
 from pipeline.evaluation.pairs import Pair, Pairs, lay_pairs
 from pipeline.manifest import read_manifest
 from pipeline.masks import Mask, number_for
 from pipeline.pictures import Pixels, composite, grid, masked_view
 
+FEATURES = "features"
+"""The parts that hold Inception's features, as long as the evaluation lasts."""
+ORIGINAL = ""
+"""Stands for a method in those parts: the images themselves."""
 GRID = -1
 """The number that asks for the grid of examples instead of a part."""
-STAGES = ("reading_s", "network_s", "baselines_s", "metrics_s")
+STAGES = ("reading_s", "network_s", "baselines_s", "metrics_s", "judges_s")
 """What an actor's time is spent on."""
 
 
@@ -78,6 +83,7 @@ class Scorer:
         self.config, self.parts = config, parts
         self.device = "cuda" if config.gpus_per_actor else "cpu"
         self.loaded = load_generator(config.checkpoint, self.device)
+        self.judges = load_judges(config.networks, self.device)
         self.pairs: Pairs = lay_pairs(config, read_manifest(config.shards), image_size_px)
         self.seconds = dict.fromkeys(STAGES, 0.0)
 
@@ -106,10 +112,14 @@ class Scorer:
         indices = self.pairs.part(number)
         rows: list[dict[str, Any]] = []
         pairs: list[dict[str, Any]] = []
+        features: list[pa.Table] = []
         for start in range(0, len(indices), self.config.batch_size):
             filled = self.fill(indices[start : start + self.config.batch_size])
             rows += self._rows(filled)
+            features += self._features(filled)
             pairs += [self._frozen(*each) for each in zip(filled.pairs, filled.masks, strict=True)]
+        if features:
+            write_table(part_location(self.parts, FEATURES, number), pa.concat_tables(features))
         # The rows are written last: where they are, the part is whole.
         write_table(part_location(self.parts, "pairs", number), pa.Table.from_pylist(pairs))
         write_table(part_location(self.parts, "rows", number), pa.Table.from_pylist(rows))
@@ -146,21 +156,55 @@ class Scorer:
 
     def measure(self, filled: Filled) -> dict[str, dict[str, NDArray[np.float64]]]:
         """Return every metric of every method's composites, each [B]."""
-        with self._timed("metrics_s"):
-            images = torch.from_numpy(filled.images)
-            masks = torch.from_numpy(filled.holes)[:, None].float()
-            return {
-                method: {
-                    name: values.numpy()
-                    for name, values in measure(
-                        torch.from_numpy(composite(drawn, filled.images, filled.holes)),
-                        images,
-                        masks,
-                        self.config.measured,
-                    ).items()
-                }
-                for method, drawn in filled.predictions.items()
+        images = torch.from_numpy(filled.images)
+        masks = torch.from_numpy(filled.holes)[:, None].float()
+        chosen, found = self.config.measured, {}
+        for method, pasted in self._composites(filled).items():
+            with self._timed("metrics_s"):
+                measured = measure(torch.from_numpy(pasted), images, masks, chosen)
+                found[method] = {name: values.numpy() for name, values in measured.items()}
+            if self.judges.lpips is not None:
+                found[method]["lpips"] = self._judge(pasted, filled.images)
+        return found
+
+    def _composites(self, filled: Filled) -> dict[str, Pixels]:
+        return {
+            method: composite(drawn, filled.images, filled.holes)
+            for method, drawn in filled.predictions.items()
+        }
+
+    def _judge(self, composites: Pixels, images: Pixels) -> NDArray[np.float64]:
+        """Return the LPIPS of composites, [B]."""
+        assert self.judges.lpips is not None
+        with self._timed("judges_s"), torch.inference_mode():
+            ours, theirs = (torch.from_numpy(p).to(self.device) for p in (composites, images))
+            distances: Tensor = self.judges.lpips(ours, theirs)
+            return distances.double().cpu().numpy()
+
+    def _features(self, filled: Filled) -> list[pa.Table]:
+        """Return Inception's features of every composite, and of each image once."""
+        if self.judges.inception is None:
+            return []
+        rows = [pair.row for pair in filled.pairs]
+        _, firsts = np.unique(rows, return_index=True)
+        found = [self._look(ORIGINAL, [filled.pairs[i] for i in firsts], filled.images[firsts])]
+        for method, pasted in self._composites(filled).items():
+            found.append(self._look(method, filled.pairs, pasted))
+        return found
+
+    def _look(self, method: str, pairs: Sequence[Pair], pictures: Pixels) -> pa.Table:
+        assert self.judges.inception is not None
+        with self._timed("judges_s"), torch.inference_mode():
+            seen = self.judges.inception(torch.from_numpy(pictures).to(self.device)).cpu().numpy()
+        flat = pa.array(seen.ravel(), pa.float32())
+        return pa.table(
+            {
+                "method": [method] * len(pairs),
+                "pair": [pair.index for pair in pairs],
+                "row": [pair.row for pair in pairs],
+                "features": pa.FixedSizeListArray.from_arrays(flat, seen.shape[1]),
             }
+        )
 
     def _rows(self, filled: Filled) -> list[dict[str, Any]]:
         measured = self.measure(filled)

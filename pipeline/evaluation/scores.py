@@ -33,6 +33,20 @@ class Score:
     """Originals they come from: the independent observations."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SetScore:
+    """A figure of a whole set of composites."""
+
+    value: float
+    spread: float | None
+    """Standard deviation over subsets or splits; None where the metric has no such."""
+    n: int
+    """Composites."""
+
+
+SetScores = dict[str, dict[str, dict[str, SetScore]]]
+"""By method, group and metric."""
+
 Scores = dict[str, dict[str, dict[str, Score]]]
 """By method, group and metric."""
 
