@@ -5,8 +5,8 @@ python jobs/make_shards.py places2 --source DIR --out s3://bucket/places2
 python jobs/make_shards.py bundled --out runs/demo/shards
 
 Running the same command again goes on where it was interrupted, and does nothing if nothing is
-missing. DIR may be s3://bucket/prefix, and so may --out; for ``folder`` it may be one zip or tar, or a CSV or
-Parquet list, and for a public set it is what its authors distribute.
+missing. DIR may be s3://bucket/prefix, and so may --out. For "folder" it may also be one zip or
+tar, or a CSV or Parquet list; for a public set it is what the authors distribute.
 """
 
 from pipeline.config import parse, run

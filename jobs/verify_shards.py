@@ -1,7 +1,7 @@
 """Read shard sets again and hold them against their manifests; mend what is damaged.
 
 python jobs/verify_shards.py --shards runs/shards
-python jobs/verify_shards.py --shards runs/shards --repair True
+python jobs/verify_shards.py --shards runs/shards --repair
 
 Ends with status 1 if something is, and stays, damaged. Test photographs that look like a train
 photograph are named: scores on them say little.
@@ -52,7 +52,7 @@ def main() -> None:
         report_near_duplicates(read_sets(config.shards), config.near_duplicate_bits)
     if damages:
         raise UserError(
-            f"{len(damages)} shards of {config.shards} are damaged; mend them with --repair True"
+            f"{len(damages)} shards of {config.shards} are damaged; mend them with --repair"
         )
 
 

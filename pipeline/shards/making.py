@@ -123,7 +123,7 @@ def _require_same_settings(config: ShardConfig) -> None:
             name = different[0]
             raise UserError(
                 f"{location} was made with {name} {found.get(name)!r}, now {wanted[name]!r} is "
-                "asked for; choose another --out, or give --overwrite True to replace it"
+                "asked for; choose another --out, or give --overwrite to replace it"
             )
 
 

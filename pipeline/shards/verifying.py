@@ -149,7 +149,7 @@ def repair(
                 raise UserError(
                     f"{damage.split}/{shard.name} comes out otherwise than it was: the originals "
                     "or the decoding libraries have changed; make the set anew with "
-                    "`python jobs/make_shards.py` and --overwrite True"
+                    "`python jobs/make_shards.py` and --overwrite"
                 )
             report(f"{damage.split}/{shard.name} is whole again")
 

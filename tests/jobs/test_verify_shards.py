@@ -1,0 +1,57 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.shards import ShardConfig, make_shards
+
+JOB = Path(__file__).parents[2] / "jobs" / "verify_shards.py"
+
+
+def run(*words: str | Path, address: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | ({"RAY_ADDRESS": address} if address else {})
+    return subprocess.run(
+        [sys.executable, str(JOB), *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=environment,
+        check=False,
+    )
+
+
+def test_place_without_sets_ends_in_a_sentence(tmp_path: Path) -> None:
+    done = run("--shards", tmp_path)
+    assert done.returncode == 1
+    assert "holds no finished shard sets" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_damage_is_reported_then_mended_and_leaks_are_named(
+    photographs: str, tmp_path: Path, ray_local: None
+) -> None:
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    source = tmp_path / "source"
+    for split in ("train", "test"):  # the same photograph in both: a leak
+        (source / split).mkdir(parents=True)
+        for name in ("picture0.jpg", "picture1.jpg")[: 2 if split == "train" else 1]:
+            (source / split / name).write_bytes((Path(photographs) / name).read_bytes())
+    make_shards(ShardConfig(source=str(source), out=str(tmp_path / "out")), lambda line: None)
+    tar = tmp_path / "out" / "train" / "shard-000000.tar"
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[:9000] + b"?" + whole[9001:])
+    damaged = run("--shards", tmp_path / "out", address=address)
+    assert damaged.returncode == 1
+    assert "train: shard 0 has 1 damaged samples" in damaged.stdout
+    assert "mend them with --repair" in damaged.stderr
+    assert "test: 1 of 1 samples look like one of train" in damaged.stdout
+    assert "test/picture0 looks like train/picture0: 0 of 64 bits differ" in damaged.stdout
+    mended = run("--shards", tmp_path / "out", "--repair", address=address)
+    assert mended.returncode == 0, mended.stderr
+    assert "train/shard-000000.tar is whole again" in mended.stdout
+    assert tar.read_bytes() == whole
