@@ -1,36 +1,43 @@
 import contextlib
 import os
-import queue
 import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import httpx
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from models.architecture import load
 from pipeline import checkpoints
 from pipeline.config import to_dict
+from pipeline.serving.keys import Doorkeeper, read_keys
 
-JOB = str(Path(__file__).parent.parent.parent / "jobs" / "serve.py")
+ROOT = Path(__file__).parent.parent.parent
+JOB = str(ROOT / "jobs" / "serve.py")
+
+
+def export(folder: Path, seed: int) -> str:
+    torch.manual_seed(seed)
+    architecture = load("spn")
+    model = architecture.config.tiny()
+    config = {"model": to_dict(model), "data": {"image_size_px": 32}}
+    location = str(folder / f"step-{seed:09d}")
+    checkpoints.export(location, architecture.generator(model), config, {"step": seed})
+    return location
 
 
 @pytest.fixture
 def checkpoint(tmp_path) -> str:
-    torch.manual_seed(0)
-    architecture = load("spn")
-    model = architecture.config.tiny()
-    config = {"model": to_dict(model), "data": {"image_size_px": 32}}
-    location = str(tmp_path / "step-000000001")
-    checkpoints.export(location, architecture.generator(model), config, {"step": 1})
-    return location
+    return export(tmp_path, 1)
 
 
 def refused(tmp_path: Path, *words: str) -> str:
@@ -55,42 +62,85 @@ def test_mistakes_end_in_a_sentence_before_ray_starts(tmp_path, checkpoint):
         assert f"port {port}" in refused(tmp_path, "--model", checkpoint, "--port", port)
 
 
-@pytest.mark.slow
-def test_service_answers_until_interrupted(tmp_path, checkpoint):
+def promote(folder: Path, seed: int) -> None:
+    subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / "promote.py"), "--checkpoint", export(folder, seed)],
+        cwd=folder,
+        check=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def service(tmp_path) -> Iterator[subprocess.Popen[str]]:
+    promote(tmp_path, 1)
+    words = ["--model", "spn@champion", "--port", "0", "--refresh-s", "0.5"]
     process = subprocess.Popen(
-        [sys.executable, JOB, "--model", checkpoint, "--port", "0"],
+        [sys.executable, JOB, *words],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
-    lines: queue.Queue[str] = queue.Queue()
-    reader = threading.Thread(target=lambda: [lines.put(line) for line in process.stdout])
-    reader.start()
+    yield process
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    process.stderr.close()
+
+
+@pytest.mark.slow
+def test_service_follows_the_champion_and_ends_when_interrupted(service, tmp_path):
+    """One command promotes; the answers change and no request fails."""
+    first = service.stdout.readline()
+    assert first.startswith("serving spn@1 ("), first or service.stderr.read()
+    url = re.search(r"http://\S+", first).group()
+    photo, hole = np.full((50, 40, 3), 90, np.uint8), np.zeros((50, 40), np.uint8)
+    hole[10:20, 10:20] = 255
+    files = {"image": png_file(photo), "mask": png_file(hole)}
+    answers, done = [], threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(timeout=60) as client:
+            while not done.is_set():
+                answer = client.post(f"{url}/v1/inpaint", files=files)
+                answers.append((answer.status_code, answer.headers.get("x-infill-model", "")[:5]))
+
+    caller = threading.Thread(target=ask)
+    caller.start()
     try:
-        first = lines.get(timeout=120)
-        url = re.search(r"http://\S+", first).group()
-        assert first.startswith("serving spn@step-000000001 (")
-        Image.fromarray(np.full((50, 40, 3), 90, np.uint8)).save(tmp_path / "photo.png")
-        mask = np.zeros((50, 40), np.uint8)
-        mask[10:20, 10:20] = 255
-        Image.fromarray(mask).save(tmp_path / "hole.png")
-        files = {
-            "image": (tmp_path / "photo.png").read_bytes(),
-            "mask": (tmp_path / "hole.png").read_bytes(),
-        }
-        assert httpx.post(f"{url}/v1/inpaint", files=files, timeout=60).status_code == 200
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
-        assert "Traceback" not in process.stderr.read()
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(f"{url}/healthz")
+        promote(tmp_path, 2)
+        deadline = time.monotonic() + 60
+        while answers[-1][1] != "spn@2" and time.monotonic() < deadline:
+            time.sleep(0.05)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        reader.join()
-        process.stdout.close()
-        process.stderr.close()
+        done.set()
+        caller.join()
+    assert answers[0] == (200, "spn@1")
+    assert answers[-1] == (200, "spn@2")
+    assert {status for status, _ in answers} == {200}
+    service.send_signal(signal.SIGINT)
+    assert service.wait(timeout=60) == 130
+    assert "now serving spn@2 (" in service.stdout.read()
+    assert "Traceback" not in service.stderr.read()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/healthz")
+
+
+def png_file(pixels: np.ndarray) -> bytes:
+    done, data = cv2.imencode(".png", pixels)
+    assert done
+    return data.tobytes()
+
+
+def test_made_key_is_shown_once_and_lets_its_holder_in(tmp_path):
+    words = [sys.executable, str(ROOT / "jobs" / "make_key.py"), "alice", "--keys", "k.jsonl"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    keys = read_keys(str(tmp_path / "k.jsonl"))
+    assert Doorkeeper(keys).admit({b"x-api-key": done.stdout.strip().encode()}) == "alice"
+    again = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr.startswith("error: k.jsonl has a key for 'alice' already")

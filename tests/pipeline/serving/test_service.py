@@ -1,10 +1,14 @@
 import asyncio
+import base64
 import contextlib
+import http.client
+import json
 import os
 import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -99,6 +103,82 @@ def test_state_and_errors_have_their_shape_over_http(url, make):
     assert (different.status_code, different.json()["error"]["code"]) == (400, "different_sizes")
 
 
+def test_lines_are_answered_over_http_while_others_are_still_sent(url, make):
+    def line(seed: int) -> bytes:
+        files = request_of(make, seed=seed)["files"]
+        values = {name: base64.b64encode(data).decode() for name, data in files.items()}
+        return json.dumps({"id": seed, **values}).encode() + b"\n"
+
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+    connection.putrequest("POST", "/v1/inpaint/batch")
+    connection.putheader("Content-Type", "application/x-ndjson")
+    connection.putheader("Transfer-Encoding", "chunked")
+    connection.endheaders()
+
+    def send(body: bytes) -> None:
+        connection.send(b"%x\r\n%s\r\n" % (len(body), body))
+
+    send(line(0))
+    answer = connection.getresponse()
+    first = json.loads(answer.readline())
+    send(line(1))
+    send(b"")
+    rest = [json.loads(text) for text in answer.read().splitlines()]
+    connection.close()
+    assert [one["id"] for one in (first, *rest)] == [0, 1]
+    assert all("image" in one for one in (first, *rest))
+
+
+def metric(url: str, name: str) -> float:
+    for line in httpx.get(f"{url}/metrics").text.splitlines():
+        if line.startswith(f"{name} "):
+            return float(line.rpartition(" ")[2])
+    return 0.0
+
+
+def test_flood_is_refused_in_part_and_leaves_nothing_behind(url, make):
+    async def flood():
+        limits = httpx.Limits(max_connections=160)
+        async with httpx.AsyncClient(timeout=120, limits=limits) as client:
+            requests = [
+                client.post(f"{url}/v1/inpaint", **request_of(make, 600, 600, seed))
+                for seed in range(160)
+            ]
+            return await asyncio.gather(*requests)
+
+    answers = asyncio.run(flood())
+    assert {answer.status_code for answer in answers} == {200, 503}
+    for answer in answers:
+        if answer.status_code == 503:
+            assert answer.json()["error"]["code"] == "busy"
+            assert int(answer.headers["retry-after"]) >= 1
+    assert httpx.post(f"{url}/v1/inpaint", timeout=60, **request_of(make)).status_code == 200
+    assert metric(url, "infill_requests_inside") == 0
+
+
+def test_caller_who_leaves_gives_the_room_back(url):
+    host, port = url.removeprefix("http://").split(":")
+    callers = []
+    for _ in range(3):
+        caller = socket.create_connection((host, int(port)))
+        caller.sendall(
+            b"POST /v1/inpaint HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+        )
+        callers.append(caller)
+    wait_until(lambda: metric(url, "infill_requests_inside") == 3)
+    for caller in callers:
+        caller.close()
+    wait_until(lambda: metric(url, "infill_requests_inside") == 0)
+
+
+def wait_until(true: Callable[[], bool], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline, "never happened"
+        time.sleep(0.05)
+
+
 def test_replica_that_is_killed_is_replaced(url, make):
     victims = replica_processes()
     assert victims
@@ -147,10 +227,10 @@ def test_new_champion_and_rollback_are_served_without_a_failed_request(
         register(config.registry, newer_spn.location, "spn", Lineage(configuration={}))
         current = refresh(config, current)
         assert current[0].version == "2"
-        wait_for(answers, "spn@2")
+        wait_until(lambda: answers and answers[-1][1] == "spn@2")
         rollback(config.registry, "spn")
         assert refresh(config, current)[0].version == "1"
-        wait_for(answers, "spn@1")
+        wait_until(lambda: answers[-1][1] == "spn@1")
     finally:
         done.set()
         client.join()
@@ -159,13 +239,6 @@ def test_new_champion_and_rollback_are_served_without_a_failed_request(
         label for at, (_, label) in enumerate(answers) if at == 0 or answers[at - 1][1] != label
     ]
     assert order == ["spn@1", "spn@2", "spn@1"]
-
-
-def wait_for(answers: list, label: str, timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not answers or answers[-1][1] != label:
-        assert time.monotonic() < deadline, f"never answered by {label}: {answers[-3:]}"
-        time.sleep(0.05)
 
 
 def test_port_in_use_is_one_sentence():
