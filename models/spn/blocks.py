@@ -143,8 +143,7 @@ class LearnedRegionNorm(nn.Module):
 class Spade(nn.Module):
     """Gain and shift per pixel, computed from a prior (Eq. 8, with the released 1 + gain).
 
-    The caller normalises the features and computes the hidden maps of all the SPADEs of a block
-    at once, with :func:`hidden_maps`.
+    The caller normalises the features, as two SPADEs may read the same ones.
     """
 
     def __init__(self, channels: int, prior_channels: int, hidden_channels: int) -> None:
@@ -153,16 +152,14 @@ class Spade(nn.Module):
         self.gain = nn.Conv2d(hidden_channels, channels, 3, padding=1)
         self.shift = nn.Conv2d(hidden_channels, channels, 3, padding=1)
 
-    def forward(self, normalised: Tensor, hidden: Tensor) -> Tensor:
-        """Modulate normalised features [B, C, H, W] by hidden maps [B, C_hidden, H, W]."""
-        gain, shift = fused([self.gain, self.shift], hidden)
-        return torch.addcmul(shift, normalised.to(shift.dtype), 1.0 + gain)
-
-
-def hidden_maps(spades: Sequence[Spade], prior: Tensor) -> list[Tensor]:
-    """Return the hidden maps of SPADEs that read the same prior, in one convolution."""
-    maps = fused([spade.hidden for spade in spades], prior)
-    return [functional.relu(hidden) for hidden in maps]
+    def forward(self, normalised: Tensor, prior: Tensor) -> Tensor:
+        """Modulate normalised features [B, C, H, W] by a prior [B, C_prior, H, W]."""
+        hidden = functional.relu(self.hidden(prior), inplace=True)
+        # The 1 goes into the bias, which costs nothing.
+        bias = 1.0 + _bias(self.gain)
+        gain = functional.conv2d(hidden, self.gain.weight, bias, padding=self.gain.padding)
+        shift: Tensor = self.shift(hidden)
+        return torch.addcmul(shift, normalised.to(shift.dtype), gain)
 
 
 class SpadeResidualBlock(nn.Module):
@@ -177,10 +174,10 @@ class SpadeResidualBlock(nn.Module):
 
     def forward(self, features: Tensor, prior: Tensor) -> Tensor:
         """Refine features [B, C, H, W] by a prior [B, C_prior, H, W]."""
-        hidden1, hidden2 = hidden_maps([self.spade1, self.spade2], prior)
-        main = functional.relu(self.spade1(normalise_each(features), hidden1))
-        main = self.conv1(main)
-        main = functional.relu(self.spade2(normalise_each(main), hidden2))
+        main = self.spade1(normalise_each(features), prior)
+        main = self.conv1(functional.relu(main, inplace=True))
+        main = self.spade2(normalise_each(main), prior)
+        main = functional.relu(main, inplace=True)
         refined: Tensor = features + self.conv2(main)
         return refined
 
@@ -204,12 +201,13 @@ class SpadeRisingBlock(nn.Module):
         """Turn features [B, C_in, H/2, W/2] into [B, C_out, H, W] by a prior of that size."""
         # Repetition keeps mean and variance, so the quarter of the pixels is normalised.
         normalised = doubled(normalise_each(features))
-        spades = [self.spade1, self.spade2, self.shortcut_spade]
-        hidden1, hidden2, hidden_shortcut = hidden_maps(spades, prior)
-        main = self.conv1(functional.leaky_relu(self.spade1(normalised, hidden1), 0.2))
-        main = functional.leaky_relu(self.spade2(normalise_each(main), hidden2), 0.2)
-        shortcut = self.shortcut_conv(self.shortcut_spade(normalised, hidden_shortcut))
-        risen: Tensor = shortcut + self.conv2(main)
+        # In place, a leaky ReLU keeps its result alone for the backward pass.
+        main = self.spade1(normalised, prior)
+        main = self.conv1(functional.leaky_relu(main, 0.2, inplace=True))
+        main = self.spade2(normalise_each(main), prior)
+        main = self.conv2(functional.leaky_relu(main, 0.2, inplace=True))
+        shortcut = self.shortcut_spade(normalised, prior)
+        risen: Tensor = main.add_(self.shortcut_conv(shortcut))
         return risen
 
 

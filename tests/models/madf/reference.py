@@ -86,8 +86,10 @@ class DoubledFirst(nn.Module):
 
 
 def naive(generator: Generator) -> Generator:
-    """Return a copy of a generator that computes everything in the plain form."""
-    slow = copy.deepcopy(generator)
+    """Return a generator that shares the parameters and computes everything in the plain form."""
+    slow = copy.deepcopy(
+        generator, {id(parameter): parameter for parameter in generator.parameters()}
+    )
     filters = slow.encoder.filters
     slow.encoder.filters = nn.ModuleList(StoredKernels(dynamic) for dynamic in filters)
     for decoder in slow.refinements:

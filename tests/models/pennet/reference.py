@@ -3,6 +3,8 @@
 The tests compare the model with this in float64; the benchmarks call it the naive form.
 """
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -89,6 +91,15 @@ class NaiveTransfer(nn.Module):
         patches = functional.unfold(shallow, 4, stride=2, padding=1)[0].T
         kernels = patches.reshape(-1, shallow.shape[1], 4, 4)
         return functional.conv_transpose2d(weights, kernels, stride=2, padding=1) / 4.0
+
+
+def naive(generator: nn.Module) -> nn.Module:
+    """Return a generator that shares the parameters and attends as the release does."""
+    slow = copy.deepcopy(
+        generator, {id(parameter): parameter for parameter in generator.parameters()}
+    )
+    slow.fillers = nn.ModuleList(NaiveTransfer(filler) for filler in slow.fillers)
+    return slow
 
 
 def patch_swap(features: Tensor, mask: Tensor) -> Tensor:
