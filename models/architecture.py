@@ -155,18 +155,20 @@ def load(name: str) -> Architecture:
 def fill(generator: nn.Module, image: Tensor, mask: Tensor, size_multiple: int) -> Tensor:
     """Predict the whole frame for an image of any size.
 
-    The frame is padded by reflection to a multiple of ``size_multiple`` and cropped back.
+    The frame is padded by reflection to a multiple of ``size_multiple`` and cropped back, and both
+    tensors are brought to the type of the generator's weights.
 
     Args:
         generator: as built by :attr:`Architecture.generator`.
-        image: [B, 3, H, W] in [-1, 1]; pixels inside the hole are ignored.
-        mask: [B, 1, H, W], 1 in the hole.
+        image: [B, 3, H, W] in [-1, 1], of any floating type; pixels inside the hole are ignored.
+        mask: [B, 1, H, W], 1 in the hole, of any type.
         size_multiple: the configuration's :attr:`ModelConfig.size_multiple`.
 
     Returns:
         The prediction, [B, 3, H, W] float32 in [-1, 1].
     """
     height, width = image.shape[-2:]
-    padded_image, padded_mask = pad_to_multiple(image, mask, size_multiple)
+    dtype = next(generator.parameters()).dtype
+    padded_image, padded_mask = pad_to_multiple(image.to(dtype), mask.to(dtype), size_multiple)
     prediction: Prediction = generator(padded_image, padded_mask)
     return crop_to(prediction.final, height, width).float()

@@ -3,6 +3,9 @@
 from torch import Tensor
 from torch.nn import functional
 
+SMALLEST_SIDE_PX = 16
+"""Frames are padded to this at least: a network that halves and mirrors needs something to do."""
+
 
 def hide(image: Tensor, mask: Tensor) -> Tensor:
     """Return the masked image: the image with its hole set to 0.
@@ -39,13 +42,16 @@ def pad_to_multiple(image: Tensor, mask: Tensor, multiple: int) -> tuple[Tensor,
     Args:
         image: [B, 3, H, W].
         mask: [B, 1, H, W], 1 in the hole.
-        multiple: of both sides of what is returned.
+        multiple: of both sides of what is returned, which are 16 px at least.
 
     Returns:
         Image and mask, at least as large as before; the same tensors if nothing was to be added.
     """
     height, width = image.shape[-2:]
-    bottom, right = -height % multiple, -width % multiple
+    bottom, right = (
+        -max(side, SMALLEST_SIDE_PX) % multiple + max(0, SMALLEST_SIDE_PX - side)
+        for side in (height, width)
+    )
     if not bottom and not right:
         return image, mask
     mode = "reflect" if bottom < height and right < width else "replicate"

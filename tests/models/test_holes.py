@@ -49,16 +49,16 @@ def test_hole_ratio_is_each_image_s_own() -> None:
 
 
 def test_padding_reflects_image_and_mask_alike() -> None:
-    image, mask = image_and_mask(5, 6)
+    image, mask = image_and_mask(17, 18)
     padded_image, padded_mask = pad_to_multiple(image, mask, 4)
-    assert padded_image.shape == (2, 3, 8, 8)
-    for added, source in ((5, 3), (6, 2), (7, 1)):
-        assert torch.equal(padded_image[:, :, added, :6], image[:, :, source])
-        assert torch.equal(padded_mask[:, :, added, :6], mask[:, :, source])
+    assert padded_image.shape == (2, 3, 20, 20)
+    for added, source in ((17, 15), (18, 14), (19, 13)):
+        assert torch.equal(padded_image[:, :, added, :18], image[:, :, source])
+        assert torch.equal(padded_mask[:, :, added, :18], mask[:, :, source])
 
 
 def test_a_fitting_frame_is_not_copied() -> None:
-    image, mask = image_and_mask(8, 12)
+    image, mask = image_and_mask(16, 20)
     padded = pad_to_multiple(image, mask, 4)
     assert padded[0] is image
     assert padded[1] is mask
@@ -76,8 +76,9 @@ def test_any_frame_is_padded_to_the_next_multiple_and_cropped_back(
     padded_height, padded_width = padded_image.shape[-2:]
     assert padded_height % multiple == 0
     assert padded_width % multiple == 0
-    assert padded_height - height < multiple
-    assert padded_width - width < multiple
+    for padded, side in ((padded_height, height), (padded_width, width)):
+        assert padded >= 16
+        assert padded - max(side, 16) < multiple
     assert padded_mask.shape == (2, 1, padded_height, padded_width)
     assert set(padded_mask.unique().tolist()) <= {0.0, 1.0}
     assert torch.equal(crop_to(padded_image, height, width), image)
