@@ -16,8 +16,9 @@ check: $(VENV)/installed-check
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed-check  ## fill docs/benchmarks.md
-	$(BIN)/python -m pytest tests/benchmarks -s --override-ini=python_files='bench_*.py'
+bench: $(VENV)/installed-check  ## fill docs/benchmarks.md; ONLY=models for one table of it
+	$(BIN)/python -m pytest tests/benchmarks/bench_$(or $(ONLY),*).py -s --timeout=0 \
+	  --override-ini=python_files='bench_*.py' --override-ini=pythonpath=tests/benchmarks
 
 $(VENV)/installed-%: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'

@@ -133,6 +133,8 @@ class Architecture:
     """Builds the generator; ``forward(image, mask)`` returns a :class:`Prediction`."""
     objective: Callable[[Any, Prepare], Objective]
     """Builds networks, optimisers and losses; ``prepare`` wraps each trained network."""
+    variants: Callable[[], tuple[Variant, ...]]
+    """Returns the rows of the paper's tables that the configuration expresses, "full" first."""
 
 
 def names() -> list[str]:

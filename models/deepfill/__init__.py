@@ -35,6 +35,7 @@ from models.architecture import Architecture
 from models.deepfill.config import DeepFillConfig
 from models.deepfill.networks import Generator
 from models.deepfill.objective import DeepFillObjective
+from models.deepfill.variants import variants
 
 ARCHITECTURE = Architecture(
     name="deepfill",
@@ -42,4 +43,5 @@ ARCHITECTURE = Architecture(
     config=DeepFillConfig,
     generator=Generator,
     objective=DeepFillObjective,
+    variants=variants,
 )

@@ -21,6 +21,7 @@ from models.architecture import Architecture
 from models.deepfill2.config import DeepFill2Config
 from models.deepfill2.networks import Generator
 from models.deepfill2.objective import DeepFill2Objective
+from models.deepfill2.variants import variants
 
 ARCHITECTURE = Architecture(
     name="deepfill2",
@@ -28,4 +29,5 @@ ARCHITECTURE = Architecture(
     config=DeepFill2Config,
     generator=Generator,
     objective=DeepFill2Objective,
+    variants=variants,
 )

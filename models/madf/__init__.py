@@ -35,6 +35,7 @@ batch norm in the point-wise norms' place, GConv and PConv.
 from models.architecture import Architecture
 from models.madf.config import MADFConfig
 from models.madf.objective import MADFObjective, build_generator
+from models.madf.variants import variants
 
 ARCHITECTURE = Architecture(
     name="madf",
@@ -42,4 +43,5 @@ ARCHITECTURE = Architecture(
     config=MADFConfig,
     generator=build_generator,
     objective=MADFObjective,
+    variants=variants,
 )

@@ -34,6 +34,7 @@ from models.architecture import Architecture
 from models.pennet.config import PENNetConfig
 from models.pennet.networks import build_generator
 from models.pennet.objective import PENNetObjective
+from models.pennet.variants import variants
 
 ARCHITECTURE = Architecture(
     name="pennet",
@@ -41,4 +42,5 @@ ARCHITECTURE = Architecture(
     config=PENNetConfig,
     generator=build_generator,
     objective=PENNetObjective,
+    variants=variants,
 )

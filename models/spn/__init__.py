@@ -36,6 +36,7 @@ from models.spn.networks import Generator, deterministic_generator
 from models.spn.objective import SPNObjective
 from models.spn.probabilistic import ProbabilisticGenerator
 from models.spn.probabilistic_objective import ProbabilisticObjective
+from models.spn.variants import variants
 
 
 def build_generator(config: SPNConfig) -> Generator:
@@ -58,4 +59,5 @@ ARCHITECTURE = Architecture(
     config=SPNConfig,
     generator=build_generator,
     objective=build_objective,
+    variants=variants,
 )

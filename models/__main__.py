@@ -1,0 +1,93 @@
+"""Print every network of every paper: its size, its arithmetic, the published figure.
+
+python -m models
+python -m models spn madf
+python -m models --json
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+
+from models import architecture
+from models.counting import difference, size_of
+
+COLUMNS = (
+    "network",
+    "variant",
+    "generator",
+    "discriminators",
+    "GMAC at 256 px",
+    "published",
+    "difference",
+    "source",
+)
+Row = dict[str, str | int | None]
+
+
+def rows_of(name: str) -> list[Row]:
+    """Return one architecture's variants, counted."""
+    rows: list[Row] = []
+    for variant in architecture.load(name).variants():
+        size = size_of(variant.config)
+        rows.append(
+            {
+                "network": name,
+                "variant": variant.name,
+                **asdict(size),
+                "published": variant.published or None,
+                "difference": difference(variant, size),
+                "source": variant.source,
+            }
+        )
+    return rows
+
+
+def line_of(row: Row) -> list[str]:
+    """Return a row as it is printed."""
+    macs = row["macs"]
+    assert isinstance(macs, int)
+    return [
+        str(row["network"]),
+        str(row["variant"]),
+        f"{row['generator']:,}",
+        f"{row['discriminators']:,}" if row["discriminators"] else "",
+        f"{macs / 1e9:.2f}",
+        str(row["published"] or ""),
+        "" if row["difference"] is None else f"{row['difference']:+d}".replace("+0", "0"),
+        str(row["source"]),
+    ]
+
+
+def print_table(rows: list[Row]) -> None:
+    """Print rows under their columns' names, as wide as needed."""
+    lines = [list(COLUMNS), *map(line_of, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = [
+            text.rjust(width) if 2 <= index < 7 else text.ljust(width)
+            for index, (text, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table; return 1 if a count differs from a published one."""
+    parser = argparse.ArgumentParser(prog="python -m models", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NETWORK", help="all if none is named")
+    parser.add_argument("--json", action="store_true", help="the same for programs")
+    asked = parser.parse_args(arguments)
+    try:
+        rows = [row for name in asked.names or architecture.names() for row in rows_of(name)]
+    except ValueError as error:
+        parser.error(str(error))
+    if asked.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        print_table(rows)
+    return 1 if any(row["difference"] for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""How large a network is and how much it computes, without giving it memory."""
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from models import architecture
+from models.architecture import ModelConfig, Variant
+
+SIDE_PX = 256
+"""Of the picture for which multiply-accumulates are counted: what the papers train on."""
+UNTRAINED = {"teacher": ("asl", "random"), "perceptual_weights": (None, "random")}
+"""Frozen networks by field: a value that asks for a file, and one that does not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """What a configuration amounts to."""
+
+    generator: int
+    """Trained parameters of the generator, its heads for training included."""
+    discriminators: int
+    """Trained parameters of all that judge; 0 without any."""
+    macs: int
+    """Multiply-accumulates of one picture of 256 x 256 px: convolutions and matrix products.
+    Fourier transforms, norms and activations are not counted."""
+
+
+def size_of(config: ModelConfig) -> Size:
+    """Count a configuration's parameters and its arithmetic, on tensors without data."""
+    paper = architecture.load(config.architecture)
+    with torch.device("meta"):
+        objective = paper.objective(without_files(config), lambda network: network)
+    counts = {
+        role: sum(p.numel() for p in network.parameters() if role == "generator" or p.requires_grad)
+        for role, network in objective.networks.items()
+    }
+    with FakeTensorMode(), torch.no_grad():
+        generator = paper.generator(config).eval()
+        image, mask = torch.zeros(1, 3, SIDE_PX, SIDE_PX), torch.zeros(1, 1, SIDE_PX, SIDE_PX)
+        with FlopCounterMode(display=False) as counter:
+            generator(image, mask)
+    return Size(
+        generator=counts.pop("generator"),
+        discriminators=sum(counts.values()),
+        macs=counter.get_total_flops() // 2,
+    )
+
+
+def without_files(config: ModelConfig) -> ModelConfig:
+    """Return a configuration whose frozen networks need no file; none of them is counted."""
+    names = {field.name for field in fields(config)}
+    changes = {
+        name: untrained
+        for name, (trained, untrained) in UNTRAINED.items()
+        if name in names and getattr(config, name) == trained
+    }
+    return replace(config, **changes)
+
+
+def difference(variant: Variant, size: Size) -> int | None:
+    """Return our parameters minus the published ones, in units of the last digit printed.
+
+    Returns:
+        0 where both agree as far as the figure goes; None where nothing is published.
+    """
+    if not variant.published:
+        return None
+    printed = variant.published.replace(",", "")
+    ours = size.generator + (size.discriminators if variant.counts == "everything" else 0)
+    if not printed.endswith("M"):
+        return ours - int(printed)
+    digits = len(printed.removesuffix("M").partition(".")[2])
+    unit = int(10 ** (6 - digits))
+    figure: int = round(float(printed.removesuffix("M")) * 10**digits)
+    return (ours + unit // 2) // unit - figure

@@ -1,0 +1,55 @@
+"""The rows of MADF's Table II: encoders, refinement decoders, their norm."""
+
+from models.architecture import Variant
+from models.madf.config import MADFConfig
+
+
+def variants() -> tuple[Variant, ...]:
+    """Return every row of the table; the paper prints no counts, the release has K up to 2.
+
+    The released numbers include 1,248 parameters of norms that are declared and never run.
+    """
+    return (
+        Variant(
+            name="full",
+            config=MADFConfig(dead_norms=True),
+            published="85,141,214",
+            source="released; Table II, K = 2 with PN",
+        ),
+        Variant(
+            name="k0",
+            config=MADFConfig(num_refinements=0, dead_norms=True),
+            published="40,743,065",
+            source="released; Table II, K = 0",
+        ),
+        Variant(
+            name="k1",
+            config=MADFConfig(num_refinements=1, dead_norms=True),
+            published="62,942,135",
+            source="released; Table II, K = 1 with PN",
+        ),
+        Variant(name="k3", config=MADFConfig(num_refinements=3), source="Table II, K = 3 with PN"),
+        Variant(
+            name="k1-batch-norm",
+            config=MADFConfig(num_refinements=1, refinement_norm="batch"),
+            source="Table II, K = 1 without PN",
+        ),
+        Variant(
+            name="k2-batch-norm",
+            config=MADFConfig(refinement_norm="batch"),
+            source="Table II, K = 2 without PN",
+        ),
+        Variant(
+            name="gated-k0",
+            config=MADFConfig(encoder="gated", num_refinements=0),
+            source="Table II, GConv + K0",
+        ),
+        Variant(
+            name="partial-k0",
+            config=MADFConfig(encoder="partial", num_refinements=0),
+            source="Table II, PConv + K0",
+        ),
+        Variant(
+            name="live", config=MADFConfig(), source="K = 2 as built by default: no dead norms"
+        ),
+    )

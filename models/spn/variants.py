@@ -1,0 +1,52 @@
+"""The rows of SPN's tables and of its ablations (Tables 3 to 5, Fig. 7)."""
+
+from models.architecture import Variant
+from models.spn.config import SPNConfig
+
+
+def variants() -> tuple[Variant, ...]:
+    """Return every row that a switch expresses; the heads of training are counted, as printed.
+
+    The released networks have these numbers to the digit; the papers print whole millions. Rows
+    without a figure are defined by no release.
+    """
+    return (
+        Variant(
+            name="full",
+            config=SPNConfig(),
+            published="50,702,643",
+            source="released; 50M in Table 4",
+        ),
+        Variant(
+            name="blocks-4",
+            config=SPNConfig(num_blocks=4),
+            published="38,898,995",
+            source="released code; 38M in Table 4",
+        ),
+        Variant(
+            name="blocks-12",
+            config=SPNConfig(num_blocks=12),
+            published="62,506,291",
+            source="released code; 62M in Table 4",
+        ),
+        Variant(
+            name="probabilistic",
+            config=SPNConfig(variant="probabilistic"),
+            published="68,512,883",
+            source="released; 68M in Sec. 4",
+        ),
+        Variant(
+            name="spl",
+            config=SPNConfig.spl(),
+            published="45,597,223",
+            source="released; 45M in Table 1",
+        ),
+        Variant(name="levels-1", config=SPNConfig(prior_levels=1), source="Table 3, 64"),
+        Variant(name="levels-2", config=SPNConfig(prior_levels=2), source="Table 3, 64 + 128"),
+        Variant(name="concat", config=SPNConfig(fusion="concat"), source="Fig. 7, without SPADE"),
+        Variant(
+            name="untaught",
+            config=SPNConfig(prior_weight=0.0),
+            source="Fig. 7, without semantic supervision",
+        ),
+    )

@@ -1,0 +1,40 @@
+"""Write figures into ``docs/benchmarks.md``, each benchmark between its own two marks."""
+
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+
+
+def machine() -> str:
+    """Return in a line on what, with what and when something was measured."""
+    processor = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            processor = line.partition(":")[2].strip()
+            break
+    return (
+        f"{processor}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads, "
+        f"PyTorch {torch.__version__}, {datetime.now(UTC):%Y-%m-%d}"
+    )
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table, numbers to the right."""
+    alignment = ["---"] + ["---:"] * (len(header) - 1)
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, alignment, *rows])
+
+
+def write_section(name: str, text: str) -> None:
+    """Put ``text`` between the marks of ``name``; the rest of the page stays."""
+    page = PAGE.read_text(encoding="utf-8")
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, _, rest = page.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise ValueError(f"{PAGE.name} lacks the marks {begin} and {end}")
+    PAGE.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}", encoding="utf-8")

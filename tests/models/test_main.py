@@ -1,0 +1,113 @@
+"""The table of all networks: what it counts, what it compares with, what programs read."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from models import architecture
+from models.__main__ import main
+from models.architecture import Variant
+from models.counting import Size, difference, size_of, without_files
+from models.spn.config import SPNConfig
+
+every_architecture = pytest.mark.parametrize("name", architecture.names())
+
+PUBLISHED_GMACS = {
+    ("spn", "full"): 363.453,
+    ("spn", "spl"): 210.788,
+    ("madf", "k0"): 10.4328,
+    ("madf", "full"): 28.2606,
+}
+"""Counted in the released networks, whose forms compute as much as ours within a percent."""
+
+
+@every_architecture
+def test_no_count_differs_from_what_is_published(name: str) -> None:
+    variants = architecture.load(name).variants()
+    assert variants[0].name == "full"
+    assert len({variant.name for variant in variants}) == len(variants)
+    assert any(variant.published for variant in variants)
+    for variant in variants:
+        assert variant.config.architecture == name
+        assert variant.source
+        assert difference(variant, size_of(variant.config)) in (0, None), variant.name
+
+
+@every_architecture
+def test_counts_on_paper_are_those_of_networks_built(name: str) -> None:
+    paper = architecture.load(name)
+    config = paper.config.tiny()
+    objective = paper.objective(config, lambda network: network)
+    size = size_of(config)
+    assert size.generator == sum(p.numel() for p in objective.generator.parameters())
+    others = [network for role, network in objective.networks.items() if role != "generator"]
+    trained = sum(p.numel() for n in others for p in n.parameters() if p.requires_grad)
+    assert size.discriminators == trained
+
+
+@pytest.mark.parametrize(("name", "row"), PUBLISHED_GMACS)
+def test_multiply_accumulates_are_those_of_the_released_network(name: str, row: str) -> None:
+    configs = {variant.name: variant.config for variant in architecture.load(name).variants()}
+    gmacs = size_of(configs[row]).macs / 1e9
+    assert gmacs == pytest.approx(PUBLISHED_GMACS[name, row], rel=0.01)
+
+
+def test_attention_by_algebra_takes_fewer_multiplications_than_by_patches() -> None:
+    assert size_of(architecture.load("pennet").variants()[0].config).macs < 25.66e9 / 2
+    assert size_of(architecture.load("deepfill").variants()[0].config).macs < 23.2e9
+
+
+@pytest.mark.parametrize(
+    ("published", "ours", "expected"),
+    [
+        ("", 5, None),
+        ("8.168M", 8_168_499, 0),
+        ("8.168M", 8_168_500, 1),
+        ("8.168M", 8_166_900, -1),
+        ("50M", 50_400_000, 0),
+        ("12,345", 12_340, -5),
+    ],
+)
+def test_difference_is_in_the_last_digit_printed(
+    published: str, ours: int, expected: int | None
+) -> None:
+    variant = Variant(name="full", config=SPNConfig(), published=published)
+    assert difference(variant, Size(generator=ours, discriminators=7, macs=0)) == expected
+    everything = replace(variant, counts="everything")
+    apart = Size(generator=ours - 7, discriminators=7, macs=0)
+    assert difference(everything, apart) == expected
+
+
+def test_frozen_networks_need_no_file_to_be_counted_beside() -> None:
+    assert without_files(SPNConfig()).teacher == "random"
+    assert without_files(SPNConfig(teacher="edge")).teacher == "edge"
+
+
+def test_table_and_json_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["deepfill2"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert main(["deepfill2", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(table) == len(rows) + 1
+    for line, row in zip(table[1:], rows, strict=True):
+        assert line.split()[:3] == [row["network"], row["variant"], f"{row['generator']:,}"]
+    assert rows[0]["published"] == "4,052,478"
+    assert rows[1]["difference"] is None
+
+
+def test_difference_ends_with_status_1(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    paper = architecture.load("pennet")
+    wrong = (replace(paper.variants()[0], published="10.3M"),)
+    monkeypatch.setattr(architecture, "load", lambda name: replace(paper, variants=lambda: wrong))
+    assert main(["pennet"]) == 1
+    assert " -1 " in capsys.readouterr().out
+
+
+def test_unknown_network_is_refused_with_those_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["nonesuch"])
+    assert ended.value.code == 2
+    assert "spn" in capsys.readouterr().err
