@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -135,6 +135,9 @@ class Architecture:
     """Builds networks, optimisers and losses; ``prepare`` wraps each trained network."""
     variants: Callable[[], tuple[Variant, ...]]
     """Returns the rows of the paper's tables that the configuration expresses, "full" first."""
+    read_release: Callable[[Mapping[str, Any]], Released]
+    """Translates what a released file holds, strictly: ValueError names a tensor that is missing,
+    misshapen or left over."""
 
 
 def names() -> list[str]:

@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,14 +87,30 @@ def save(
 
 
 def export(
-    location: str, generator: nn.Module, config: dict[str, Any], state: dict[str, Any]
+    location: str,
+    networks: Mapping[str, Mapping[str, Tensor]],
+    config: dict[str, Any],
+    state: dict[str, Any],
 ) -> str:
-    """Write a checkpoint with a generator only, such as one from an imported file of weights."""
+    """Write a checkpoint of weights alone, such as one from an imported file.
+
+    It can be evaluated, served and fine-tuned from, but no run can go on from it.
+
+    Args:
+        location: of the directory; what was there before is replaced.
+        networks: state dicts by role, "generator" at least.
+        config: with ``model`` and ``data.image_size_px``, as JSON values.
+        state: ``step`` and where the weights come from, as JSON values.
+
+    Returns:
+        The checkpoint's digest.
+    """
     files = {
-        "generator.safetensors": save_tensors(_contiguous(generator.state_dict())),
-        "config.json": _json_bytes(config),
-        "state.json": _json_bytes(state),
+        f"{role}.safetensors": save_tensors(_contiguous(dict(tensors)))
+        for role, tensors in networks.items()
     }
+    files["config.json"] = _json_bytes(config)
+    files["state.json"] = _json_bytes(state)
     return _write_files(location, files)
 
 

@@ -9,8 +9,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PIPELINE_ORDER = (
     *("config", "cluster", "storage", "manifest", "sources", "shards", "masks", "batches"),
-    *("metrics", "pictures", "baselines", "checkpoints", "tracking", "training", "tuning"),
-    *("report", "evaluation", "registry", "serving"),
+    *("metrics", "pictures", "baselines", "checkpoints", "importing", "tracking", "training"),
+    *("tuning", "report", "evaluation", "registry", "serving"),
 )
 CLOSED_TO_RAY = ("models", "pipeline/masks", "pipeline/metrics")
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc"}

@@ -36,6 +36,7 @@ from models.deepfill.config import DeepFillConfig
 from models.deepfill.networks import Generator
 from models.deepfill.objective import DeepFillObjective
 from models.deepfill.variants import variants
+from models.deepfill.weights import read_release
 
 ARCHITECTURE = Architecture(
     name="deepfill",
@@ -44,4 +45,5 @@ ARCHITECTURE = Architecture(
     generator=Generator,
     objective=DeepFillObjective,
     variants=variants,
+    read_release=read_release,
 )

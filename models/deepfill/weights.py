@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.architecture import Released
 from models.deepfill.config import DeepFillConfig
 from models.deepfill.networks import Critics, Generator
 
@@ -57,6 +58,15 @@ def from_released(released: Mapping[str, Tensor | np.ndarray]) -> States:
     networks = networks_of(config, with_critics=any("discriminator/" in name for name in tensors))
     entries = {role: entries_of(role, form, config) for role in networks}
     return translated(tensors, networks, entries, READ[form], WRITE[form])
+
+
+def read_release(released: Mapping[str, Tensor | np.ndarray]) -> Released:
+    """Return a released file as our networks and their configuration take it.
+
+    Raises:
+        ValueError: as :func:`from_released`.
+    """
+    return Released(config=configuration_of(released), states=from_released(released))
 
 
 def to_released(states: Mapping[str, State], form: Form = "tensorflow") -> State:

@@ -22,6 +22,7 @@ from models.deepfill2.config import DeepFill2Config
 from models.deepfill2.networks import Generator
 from models.deepfill2.objective import DeepFill2Objective
 from models.deepfill2.variants import variants
+from models.deepfill2.weights import read_release
 
 ARCHITECTURE = Architecture(
     name="deepfill2",
@@ -30,4 +31,5 @@ ARCHITECTURE = Architecture(
     generator=Generator,
     objective=DeepFill2Objective,
     variants=variants,
+    read_release=read_release,
 )

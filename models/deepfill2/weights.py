@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.architecture import Released
 from models.deepfill.weights import (
     Entry,
     State,
@@ -52,6 +53,15 @@ def from_released(released: Mapping[str, Tensor | np.ndarray]) -> States:
     if "discriminator" in states:
         _complete(states["discriminator"])
     return states
+
+
+def read_release(released: Mapping[str, Tensor | np.ndarray]) -> Released:
+    """Return the released variables as our networks and their configuration take them.
+
+    Raises:
+        ValueError: as :func:`from_released`.
+    """
+    return Released(config=configuration_of(released), states=from_released(released))
 
 
 def to_released(states: Mapping[str, State]) -> State:

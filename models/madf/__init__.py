@@ -36,6 +36,7 @@ from models.architecture import Architecture
 from models.madf.config import MADFConfig
 from models.madf.objective import MADFObjective, build_generator
 from models.madf.variants import variants
+from models.madf.weights import read_release
 
 ARCHITECTURE = Architecture(
     name="madf",
@@ -44,4 +45,5 @@ ARCHITECTURE = Architecture(
     generator=build_generator,
     objective=MADFObjective,
     variants=variants,
+    read_release=read_release,
 )

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.architecture import Released
 from models.madf.config import MADFConfig
 from models.madf.networks import Generator
 
@@ -51,6 +52,18 @@ def from_released(released: Mapping[str, Any]) -> dict[str, State]:
         role = DEAD if ours.startswith(DEAD_PREFIX) else "generator"
         states[role][ours.removeprefix(DEAD_PREFIX)] = theirs[name]
     return states
+
+
+def read_release(released: Mapping[str, Any]) -> Released:
+    """Return a released checkpoint as our generator and its configuration take it.
+
+    The batch norms that are never run are checked and left behind.
+
+    Raises:
+        ValueError: as :func:`from_released`.
+    """
+    states = from_released(released)
+    return Released(config=configuration_of(released), states={"generator": states["generator"]})
 
 
 def to_released(states: Mapping[str, Mapping[str, Tensor]]) -> State:

@@ -35,6 +35,7 @@ from models.pennet.config import PENNetConfig
 from models.pennet.networks import build_generator
 from models.pennet.objective import PENNetObjective
 from models.pennet.variants import variants
+from models.pennet.weights import read_release
 
 ARCHITECTURE = Architecture(
     name="pennet",
@@ -43,4 +44,5 @@ ARCHITECTURE = Architecture(
     generator=build_generator,
     objective=PENNetObjective,
     variants=variants,
+    read_release=read_release,
 )

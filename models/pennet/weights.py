@@ -5,11 +5,13 @@ They keep the generator in one file, ``{"netG": ...}``, and the discriminator in
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from models.architecture import Released
 from models.pennet.config import LEVELS, PENNetConfig
 from models.pennet.networks import Discriminator, Generator
 
@@ -17,6 +19,8 @@ State = dict[str, Tensor]
 
 RELEASED_NAMES = {"generator": "netG", "discriminator": "netD"}
 """What the authors call each role."""
+RELEASED_FLOOR = 1e-8
+"""Smallest weight of a key in the released code; we leave it out of networks trained here."""
 
 
 def from_released(released: Mapping[str, Mapping[str, Tensor] | Tensor]) -> dict[str, State]:
@@ -39,6 +43,22 @@ def from_released(released: Mapping[str, Mapping[str, Tensor] | Tensor]) -> dict
         for role, theirs in RELEASED_NAMES.items()
         if theirs in parts
     }
+
+
+def read_release(released: Mapping[str, Mapping[str, Tensor] | Tensor]) -> Released:
+    """Return a released checkpoint as our networks and their configuration take it.
+
+    Raises:
+        ValueError: as :func:`from_released`.
+    """
+    states = from_released(released)
+    config = PENNetConfig(attention_floor=RELEASED_FLOOR)
+    if "generator" in states:
+        config = replace(config, channels=len(states["generator"]["encoder.0.weight"]))
+    if "discriminator" in states:
+        first = states["discriminator"]["convs.0.weight"]
+        config = replace(config, discriminator_channels=len(first))
+    return Released(config=config, states=states)
 
 
 def to_released(states: Mapping[str, Mapping[str, Tensor]]) -> dict[str, State]:

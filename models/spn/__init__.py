@@ -37,6 +37,7 @@ from models.spn.objective import SPNObjective
 from models.spn.probabilistic import ProbabilisticGenerator
 from models.spn.probabilistic_objective import ProbabilisticObjective
 from models.spn.variants import variants
+from models.spn.weights import read_release
 
 
 def build_generator(config: SPNConfig) -> Generator:
@@ -60,4 +61,5 @@ ARCHITECTURE = Architecture(
     generator=build_generator,
     objective=build_objective,
     variants=variants,
+    read_release=read_release,
 )

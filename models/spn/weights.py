@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from models.architecture import Released
 from models.spn.config import SPNConfig
 from models.spn.networks import Discriminator, Generator, deterministic_generator
 from models.spn.probabilistic import MatchingDiscriminator, ProbabilisticGenerator
@@ -117,6 +118,19 @@ def from_released(released: Mapping[str, Tensor]) -> tuple[State, State]:
             _shapes(discriminator_of(config)),
             "discriminator",
         ),
+    )
+
+
+def read_release(released: Mapping[str, Tensor]) -> Released:
+    """Return a released checkpoint as our networks and their configuration take it.
+
+    Raises:
+        ValueError: as :func:`from_released`.
+    """
+    generator, discriminator = from_released(released)
+    return Released(
+        config=configuration_of(released),
+        states={"generator": generator, "discriminator": discriminator},
     )
 
 

@@ -35,7 +35,8 @@ def checkpoint(tmp_path_factory) -> str:
     model = architecture.config.tiny()
     config = {"model": to_dict(model), "data": {"image_size_px": 32}}
     location = str(tmp_path_factory.mktemp("run") / "step-000000001")
-    checkpoints.export(location, architecture.generator(model), config, {"step": 1})
+    networks = {"generator": architecture.generator(model).state_dict()}
+    checkpoints.export(location, networks, config, {"step": 1})
     return location
 
 

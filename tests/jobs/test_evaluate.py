@@ -24,7 +24,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     architecture = load("spn")
     config = architecture.config.tiny()
     values = {"model": to_dict(config), "data": to_dict(BatchConfig(image_size_px=32))}
-    checkpoints.export(location, architecture.generator(config), values, {"step": 2})
+    networks = {"generator": architecture.generator(config).state_dict()}
+    checkpoints.export(location, networks, values, {"step": 2})
     return location
 
 

@@ -56,7 +56,8 @@ def trained(shards: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str,
     model = architecture.config.tiny()
     location = str(tmp_path_factory.mktemp("run") / "step-000000009")
     config = {"model": to_dict(model), "data": json.loads(json.dumps(to_dict(data)))}
-    checkpoints.export(location, architecture.generator(model), config, {"step": 9})
+    networks = {"generator": architecture.generator(model).state_dict()}
+    checkpoints.export(location, networks, config, {"step": 9})
     return location, data
 
 

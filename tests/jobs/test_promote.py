@@ -33,7 +33,8 @@ def checkpoint(folder: Path, seed: int) -> str:
     }
     state = {"step": seed, "data_digest": "d" * 64}
     location = str(folder / f"step-{seed:09d}")
-    checkpoints.export(location, architecture.generator(model), config, state)
+    networks = {"generator": architecture.generator(model).state_dict()}
+    checkpoints.export(location, networks, config, state)
     return location
 
 

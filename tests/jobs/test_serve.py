@@ -31,7 +31,8 @@ def export(folder: Path, seed: int) -> str:
     model = architecture.config.tiny()
     config = {"model": to_dict(model), "data": {"image_size_px": 32}}
     location = str(folder / f"step-{seed:09d}")
-    checkpoints.export(location, architecture.generator(model), config, {"step": seed})
+    networks = {"generator": architecture.generator(model).state_dict()}
+    checkpoints.export(location, networks, config, {"step": seed})
     return location
 
 

@@ -20,7 +20,8 @@ def write_checkpoint(location: str, seed: int) -> str:
     architecture = load("spn")
     config = architecture.config.tiny()
     values = {"model": to_dict(config), "data": to_dict(BatchConfig(image_size_px=SIDE))}
-    checkpoints.export(location, architecture.generator(config), values, {"step": 7})
+    networks = {"generator": architecture.generator(config).state_dict()}
+    checkpoints.export(location, networks, values, {"step": 7})
     return location
 
 

@@ -132,7 +132,8 @@ def test_a_network_that_draws_at_random_is_given_several_chances(test_set, tmp_p
     architecture = load("spn")
     model = replace(architecture.config.tiny(), variant="probabilistic", perceptual_weight=0.0)
     values = {"model": to_dict(model), "data": to_dict(BatchConfig(image_size_px=32))}
-    checkpoints.export(location, architecture.generator(model), values, {"step": 1})
+    networks = {"generator": architecture.generator(model).state_dict()}
+    checkpoints.export(location, networks, values, {"step": 1})
     config = EvaluationConfig(
         checkpoint=location, shards=test_set, buckets=((0.3, 0.4),), baselines=(), samples=1
     )

@@ -19,7 +19,8 @@ def export_spn(folder, seed: int, **settings) -> ServedModel:
     model = replace(architecture.config.tiny(), **settings)
     config = {"model": to_dict(model), "data": {"image_size_px": 64}}
     location = str(folder / f"step-{seed:09d}")
-    digest = checkpoints.export(location, architecture.generator(model), config, {"step": seed})
+    networks = {"generator": architecture.generator(model).state_dict()}
+    digest = checkpoints.export(location, networks, config, {"step": seed})
     return ServedModel(
         name="spn", reference="spn@champion", version=str(seed), digest=digest, location=location
     )

@@ -1,0 +1,26 @@
+"""Turn weights that their authors released into a checkpoint: to evaluate, serve or fine-tune.
+
+python jobs/import_weights.py pennet --from gen_00001.pth dis_00001.pth
+python jobs/import_weights.py deepfill --from deepfill_places2.npz --out s3://models/deepfill
+
+Every tensor is used exactly once, and one too many, too few or of another shape is named. The
+TensorFlow variables of DeepFill are given as an .npz of arrays by variable name. Start a training
+from the checkpoint with ``--init-from``, which takes its weights alone; a run that is interrupted
+goes on from its own checkpoints by itself, optimizers, step and schedules included.
+"""
+
+from models import architecture
+from pipeline.config import parse, run
+from pipeline.importing import ImportConfig, import_weights
+
+PRESETS = {name: ImportConfig(architecture=name) for name in architecture.names()}
+
+
+def main() -> None:
+    """Import one architecture's files."""
+    location = import_weights(parse(PRESETS, __doc__))
+    print(f"a checkpoint at {location}")
+
+
+if __name__ == "__main__":
+    run(main)

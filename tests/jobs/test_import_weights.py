@@ -1,0 +1,228 @@
+"""Released files, in their authors' names, become checkpoints that everything else accepts."""
+
+import hashlib
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from models.architecture import Batch, ModelConfig, load
+from models.deepfill import weights as deepfill_weights
+from models.deepfill2 import weights as deepfill2_weights
+from models.madf import weights as madf_weights
+from models.pennet import weights as pennet_weights
+from models.spn import weights as spn_weights
+from pipeline import checkpoints
+from pipeline.config import UserError
+from pipeline.importing import ImportConfig, import_weights, read_tensors
+
+ROOT = Path(__file__).parent.parent.parent
+States = dict[str, dict[str, Tensor]]
+
+
+def small(name: str) -> ModelConfig:
+    """Return a configuration as narrow as the tests' and as deep as what was released."""
+    config = load(name).config.tiny()
+    if name == "spn":
+        return replace(config, teacher="random")
+    return replace(config, num_dilated=4) if name.startswith("deepfill") else config
+
+
+def spn_file(states: States) -> dict[str, Any]:
+    return spn_weights.to_released(small("spn"), states["generator"], states["discriminator"])
+
+
+WRITERS: dict[str, Callable[[States], dict[str, Any]]] = {
+    "spn": spn_file,
+    "pennet": pennet_weights.to_released,
+    "madf": lambda states: {"model": madf_weights.to_released(states)},
+    "deepfill": deepfill_weights.to_released,
+    "deepfill2": deepfill2_weights.to_released,
+}
+every_writer = pytest.mark.parametrize("name", WRITERS)
+
+
+def tiny_states(name: str) -> tuple[States, dict[str, nn.Module]]:
+    """Return the state dicts of untrained tiny networks, and the networks."""
+    torch.manual_seed(3)
+    networks = load(name).objective(small(name), lambda network: network).networks
+    return {role: network.state_dict() for role, network in networks.items()}, networks
+
+
+def released_file(name: str, folder: Path) -> tuple[Path, dict[str, nn.Module]]:
+    """Write a file as the authors would have, of tiny networks; return these too."""
+    states, networks = tiny_states(name)
+    released = WRITERS[name](states)
+    if name.startswith("deepfill"):
+        path = folder / f"{name}.npz"
+        np.savez(path, **{key: tensor.numpy() for key, tensor in released.items()})
+    else:
+        path = folder / f"{name}.pth"
+        torch.save(released, path)
+    return path, networks
+
+
+def run_job(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "jobs" / "import_weights.py"), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@every_writer
+@torch.no_grad()
+def test_imported_generator_draws_what_the_file_s_network_draws(name: str, tmp_path: Path) -> None:
+    path, networks = released_file(name, tmp_path)
+    out = str(tmp_path / "imported")
+    config = ImportConfig(architecture=name, weights=(str(path),), out=out, image_size_px=64)
+    loaded = checkpoints.load_generator(import_weights(config))
+    image = torch.rand(1, 3, 64, 64) * 2 - 1
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 20:40, 8:30] = 1
+    drawn = loaded.generator(image, mask).final
+    # The same weights under the switches of the release.
+    own = load(name).generator(loaded.config).eval()
+    own.load_state_dict(networks["generator"].state_dict())
+    torch.testing.assert_close(drawn, own(image, mask).final, rtol=0, atol=1e-6)
+    assert drawn.std() > 0
+    assert loaded.image_size_px == 64
+    assert checkpoints.read_state(out)["imported_from"] == [str(path)]
+
+
+@every_writer
+def test_fine_tuning_starts_from_every_imported_network(name: str, tmp_path: Path) -> None:
+    path, networks = released_file(name, tmp_path)
+    config = ImportConfig(architecture=name, weights=(str(path),), out=str(tmp_path / "imported"))
+    location = import_weights(config)
+    torch.manual_seed(99)
+    objective = load(name).objective(small(name), lambda network: network)
+    checkpoints.initialize(location, objective)
+    for role, network in objective.networks.items():
+        for key, tensor in network.state_dict().items():
+            if name == "deepfill2" and key.endswith(".v"):
+                continue  # the file has one of a power iteration's two vectors
+            torch.testing.assert_close(tensor, networks[role].state_dict()[key], msg=key)
+    side = 64
+    image, mask = torch.zeros(6, 3, side, side), torch.zeros(6, 1, side, side)
+    mask[..., 16:48, 16:48] = 1
+    names = tuple(map(str, range(6)))
+    losses = objective.step(Batch(image=image, mask=mask, keys=names, mask_ids=names))
+    assert all(value.isfinite() for value in losses.values())
+
+
+def test_nothing_goes_on_from_imported_weights_as_if_they_were_a_run(tmp_path: Path) -> None:
+    path, _ = released_file("pennet", tmp_path)
+    location = import_weights(
+        ImportConfig(architecture="pennet", weights=(str(path),), out=str(tmp_path / "imported"))
+    )
+    paper = load("pennet")
+    objective = paper.objective(paper.config.tiny(), lambda network: network)
+    with pytest.raises(UserError, match=r"optimizers\.safetensors"):
+        checkpoints.restore(location, objective, None)
+
+
+def test_job_takes_several_files_and_says_where_the_checkpoint_is(tmp_path: Path) -> None:
+    released = pennet_weights.to_released(tiny_states("pennet")[0])
+    files = [str(tmp_path / name) for name in ("gen_00001.pth", "dis_00001.pth")]
+    for file, network in zip(files, ("netG", "netD"), strict=True):
+        torch.save({network: released[network]}, file)
+    out = tmp_path / "imported"
+    done = run_job("pennet", "--from", *files, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert str(out) in done.stdout
+    assert (out / "generator.safetensors").exists()
+    assert (out / "discriminator.safetensors").exists()
+    checkpoints.verify(str(out))
+
+
+def test_job_ends_in_one_sentence_that_names_the_tensor(tmp_path: Path) -> None:
+    released = pennet_weights.to_released(tiny_states("pennet")[0])
+    released["netG"]["extra.weight"] = torch.zeros(1)
+    torch.save(released, tmp_path / "gen.pth")
+    done = run_job("pennet", "--from", str(tmp_path / "gen.pth"), "--out", str(tmp_path / "out"))
+    assert done.returncode == 1
+    assert "extra.weight" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+class Intruder:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("intruder-was-here"),))
+
+
+def test_a_file_that_wants_code_to_run_is_refused_and_nothing_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"netG": Intruder()}, "gen.pth")
+    Path("bare.pth").write_bytes(pickle.dumps(Intruder(), protocol=2))
+    np.savez("objects.npz", weights=np.array([Intruder()], dtype=object))
+    for name in ("gen.pth", "bare.pth", "objects.npz"):
+        with pytest.raises(UserError, match=name):
+            read_tensors(Path(name))
+    assert not Path("intruder-was-here").exists()
+
+
+@pytest.mark.parametrize("suffix", ["pth", "npz", "safetensors"])
+def test_damaged_and_foreign_files_are_named(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"weights.{suffix}"
+    for content in (b"", b"not weights at all", b"PK\x03\x04" + bytes(40)):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"weights\."):
+            read_tensors(path)
+
+
+def test_safetensors_are_read_and_lists_refused(tmp_path: Path) -> None:
+    save_file({"one": torch.ones(2)}, tmp_path / "one.safetensors")
+    assert torch.equal(read_tensors(tmp_path / "one.safetensors")["one"], torch.ones(2))
+    torch.save([torch.ones(2)], tmp_path / "list.pth")
+    with pytest.raises(UserError, match="holds a list"):
+        read_tensors(tmp_path / "list.pth")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"weights": ()}, "--from"),
+        ({"weights": ("nothing.pth",)}, r"no file .*nothing\.pth"),
+        ({"weights": ("https://example.org/gen.pth",)}, "SHA-256"),
+        ({"sha256": ("0" * 64, "1" * 64)}, "2 checksums for 1 files"),
+        ({"sha256": ("0" * 64,)}, "expected 0000"),
+    ],
+)
+def test_what_cannot_be_imported_is_refused(
+    changes: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    path, _ = released_file("pennet", tmp_path)
+    settings = {"architecture": "pennet", "weights": (str(path),), "out": str(tmp_path / "o")}
+    with pytest.raises(UserError, match=sentence):
+        import_weights(ImportConfig(**(settings | changes)))
+    assert not (tmp_path / "o").exists()
+
+
+def test_one_tensor_in_two_files_and_a_missing_generator_are_refused(tmp_path: Path) -> None:
+    path, _ = released_file("pennet", tmp_path)
+    settings = {"architecture": "pennet", "out": str(tmp_path / "o")}
+    with pytest.raises(UserError, match="'netD', which an earlier file holds"):
+        import_weights(ImportConfig(weights=(str(path), str(path)), **settings))
+    judge = tmp_path / "dis.pth"
+    torch.save({"netD": read_tensors(path)["netD"]}, judge)
+    with pytest.raises(UserError, match="no generator"):
+        import_weights(ImportConfig(weights=(str(judge),), **settings))
+
+
+def test_checksum_of_the_file_is_compared(tmp_path: Path) -> None:
+    path, _ = released_file("madf", tmp_path)
+    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+    config = ImportConfig(
+        architecture="madf", weights=(str(path),), sha256=(checksum,), out=str(tmp_path / "o")
+    )
+    assert checkpoints.load_generator(import_weights(config)).architecture == "madf"
