@@ -1,10 +1,11 @@
 """How large a network is and how much it computes, without giving it memory."""
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from models import architecture
 from models.architecture import ModelConfig, Variant
@@ -13,6 +14,17 @@ SIDE_PX = 256
 """Of the picture for which multiply-accumulates are counted: what the papers train on."""
 UNTRAINED = {"teacher": ("asl", "random"), "perceptual_weights": (None, "random")}
 """Frozen networks by field: a value that asks for a file, and one that does not."""
+
+
+def _attention_flops(
+    query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...], *_: Any, **__: Any
+) -> int:
+    flops: int = sdpa_flop_count(query, key, value)  # type: ignore[no-untyped-call]
+    return flops
+
+
+FUSED_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+"""PyTorch's counter knows the fused kernels of GPUs alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +52,7 @@ def size_of(config: ModelConfig) -> Size:
     with FakeTensorMode(), torch.no_grad():
         generator = paper.generator(config).eval()
         image, mask = torch.zeros(1, 3, SIDE_PX, SIDE_PX), torch.zeros(1, 1, SIDE_PX, SIDE_PX)
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=FUSED_ATTENTION) as counter:
             generator(image, mask)
     return Size(
         generator=counts.pop("generator"),

@@ -31,12 +31,14 @@ class VGGFeatures(nn.Module):
         """Build the layers with PyTorch's initialisation; see :func:`load_features`."""
         super().__init__()
         plan = _plan(depth)
-        if missing := [layer for layer in layers if layer not in plan]:
+        activated = [layer.replace("conv", "relu") for layer in layers]
+        if missing := [layer for layer in activated if layer not in plan]:
             raise ValueError(
-                f"VGG-{depth} has no layer {missing[0]!r}; its layers are: {', '.join(plan)}"
+                f"VGG-{depth} has no layer {missing[0]!r}; its layers are: {', '.join(plan)}, "
+                "and conv in place of relu for what comes before the activation"
             )
         self.layers = tuple(layers)
-        self.plan = plan[: 1 + max(plan.index(layer) for layer in layers)]
+        self.plan = plan[: 1 + max(plan.index(layer) for layer in activated)]
         self.features = nn.ModuleDict()
         """By torchvision's index, so that a state dict's keys are its own."""
         in_channels, index = 3, 0
@@ -69,7 +71,11 @@ class VGGFeatures(nn.Module):
         seen = {}
         for layer in self.plan:
             if layer.startswith("relu"):
-                features = functional.relu(next(convolutions)(features), inplace=True)
+                features = next(convolutions)(features)
+                before = layer.replace("relu", "conv")
+                if before in self.layers:
+                    seen[before] = features
+                features = functional.relu(features, inplace=before not in self.layers)
             else:
                 features = functional.max_pool2d(features, 2)
             if layer in self.layers:
@@ -96,7 +102,7 @@ def load_features(
 
     Args:
         depth: 16 or 19.
-        layers: names such as "relu3_1" or "pool2".
+        layers: names such as "relu3_1", "pool2" or "conv5_1", which is before its ReLU.
         weights: local path of torchvision's state dict (vgg16 or vgg19, without batch norm), or
             "random" for features nobody trained.
         sha256: the file's expected digest in hexadecimal; not compared if None.

@@ -1,0 +1,43 @@
+"""DeepGIN: deep generative inpainting network for extreme image inpainting.
+
+Li, Siu, Liu, Wang and Lun, ECCV Workshops 2020. A coarse network with pyramids of dilated
+convolutions, a second one that also looks around at three sizes, and back projection: a small
+picture says how the large one has to be corrected. No normalisation anywhere in the generator.
+
+We follow the authors' released code wherever it differs from the paper's text: replicated borders,
+back projection from the composite, squared style and variation losses, the layers and size at
+which VGG-19 looks. Fields of the configuration choose the printed form.
+
+Where we differ from the code, and why:
+
+- Images are in [-1, 1] outside; networks and losses work in [0, 1] inside. ``final`` is cut to
+  its range, losses see what was drawn.
+- A pyramid's border is replicated once, for the widest dilation, and activated once, with the
+  border of what follows; padding keeps nothing for the backward pass (blocks.py).
+- Attention never holds all pairs: a fused kernel, on contiguous rows (blocks.py).
+- VGG-19 looks at the original once and at both pictures together, three passes instead of four.
+- Originals and completed images pass the discriminators together, so that their spectral norms
+  take one power iteration there instead of two; their vectors are kept.
+- No clipping of gradients, which came to the code after publication.
+- A warm-up of L1 losses is a stage of the same run, after which the optimizers begin anew.
+
+A batch is as it comes. The authors draw three masks for each photograph of a batch of four; with
+twelve photographs and one mask each the losses have the same mean over kinds of holes.
+"""
+
+from models.architecture import Architecture
+from models.deepgin.config import DeepGINConfig
+from models.deepgin.networks import Generator
+from models.deepgin.objective import DeepGINObjective
+from models.deepgin.variants import variants
+from models.deepgin.weights import read_release
+
+ARCHITECTURE = Architecture(
+    name="deepgin",
+    paper="DeepGIN: Deep Generative Inpainting Network for Extreme Image Inpainting, 2020",
+    config=DeepGINConfig,
+    generator=Generator,
+    objective=DeepGINObjective,
+    variants=variants,
+    read_release=read_release,
+)

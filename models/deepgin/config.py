@@ -1,0 +1,159 @@
+"""The numbers of DeepGIN: its blocks, its attention, its losses, its two stages."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from models.architecture import ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepGINConfig(ModelConfig):
+    """DeepGIN as its authors released it, the last row of Table 1 (SPDResBlk-MSSA-BP).
+
+    Tables and sections are the paper's; "released" is the authors' PyTorch code.
+    """
+
+    architecture: ClassVar[str] = "deepgin"
+
+    channels: int = 32
+    """Feature maps at full size; doubled at each halving, up to 16 times as many."""
+    refine: bool = True
+    """Whether the second network is built; without it the coarse picture is the last (Table 1)."""
+    block: Literal["spd", "dilated", "standard"] = "spd"
+    """Residual blocks (Table 1): spatial pyramids of dilations, dilation 2, or none."""
+    coarse_rates: tuple[int, ...] = (2, 3, 4, 5, 6, 8, 10, 1)
+    """Dilations side by side in the first network's pyramids, in the released order."""
+    refine_rates: tuple[int, ...] = (2, 3, 4, 5)
+    """Dilations side by side in the second network's pyramids."""
+    num_coarse_blocks: int = 6
+    """Residual blocks of the first network, 1,180,160 parameters each."""
+    num_refine_blocks: int = 6
+    """Residual blocks of the second network, 4,719,616 parameters each."""
+    attention: Literal["multi_scale", "single", "none"] = "multi_scale"
+    """Self-attention (Table 1): between the second network's blocks and on two skip connections,
+    between the blocks alone (then there are no skip connections), or nowhere."""
+    back_projection: bool = True
+    """Whether a small picture corrects the large one (BP in Table 1)."""
+
+    initial_gain: float = 0.1
+    """Factor of Kaiming's initialisation. Released 0.1, with which learning starts slowly."""
+    attention_starts_as_identity: bool = False
+    """Start attention's last convolution at zero, as non-local networks do; released code
+    overwrites it."""
+
+    hole_weight: float = 5.0
+    """Weight of an L1 error inside the hole, as a multiple of one outside."""
+    adversarial_weight: float = 0.001
+    """Weight of the generator's hinge loss."""
+    perceptual_weight: float = 0.05
+    """Weight of the distance of VGG-19's features."""
+    style_weight: float = 80.0
+    """Weight of the distance of their Gram matrices."""
+    variation_weight: float = 0.1
+    """Weight of the composite's total variation."""
+    discriminator_weight: float = 0.5
+    """Factor of the discriminators' hinge loss: 0.5 as released, 1 as printed."""
+    perceptual_layer_weights: tuple[float, ...] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+    """Of the five layers, as released; the paper's are all alike."""
+    perceptual_taps: Literal["released", "before_relu"] = "released"
+    """conv1_1 to conv5_1: the first four after their ReLU and the last before, which is what the
+    released in-place ReLUs amount to; or all before, as the paper says."""
+    perceptual_size_px: int = 224
+    """Side to which pictures are resized for VGG-19, as released; 0 leaves them as they are."""
+    style_form: Literal["squared", "absolute"] = "squared"
+    """Distance of Gram matrices: squared as released, absolute as printed."""
+    variation_form: Literal["squared", "absolute"] = "squared"
+    """Total variation: twice the squared differences as released, absolute ones as printed."""
+    perceptual_weights: str | None = None
+    """Path of torchvision's vgg19 state dict, or "random"; training needs it."""
+    perceptual_sha256: str | None = None
+    """Expected digest of that file; not compared if None."""
+
+    learning_rate: float = 1e-4
+    """Of the generator's Adam optimizer."""
+    discriminator_learning_rate: float = 4e-4
+    """Of the discriminators'."""
+    beta1: float = 0.5
+    """Adam's decay of the mean gradient."""
+    beta2: float = 0.999
+    """Adam's decay of the mean squared gradient."""
+    epoch_steps: int = 1
+    """Steps in an epoch, which the next three count."""
+    warm_up_epochs: int = 0
+    """Epochs of the first stage: L1 losses alone, no discriminators. The paper's are 10."""
+    constant_epochs: int = 11
+    """Epochs of the second stage before the learning rates fall; 11 as released."""
+    decay_epochs: int = 0
+    """Epochs after which they would reach zero, linearly; 0 keeps them. The paper's are 90."""
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "num_coarse_blocks", "num_refine_blocks", "epoch_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, width in (("coarse_rates", 8), ("refine_rates", 16)):
+            rates = getattr(self, name)
+            if not rates or min(rates) < 1 or width * self.channels % len(rates):
+                raise ValueError(
+                    f"{name} must be dilations of at least 1 whose number divides "
+                    f"{width * self.channels} feature maps, not {rates}"
+                )
+        for name in _NOT_NEGATIVE:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
+        for name in ("learning_rate", "discriminator_learning_rate", "initial_gain"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
+        if len(self.perceptual_layer_weights) != 5:
+            raise ValueError(
+                "perceptual_layer_weights must be 5 numbers, one for each layer, not "
+                f"{len(self.perceptual_layer_weights)}"
+            )
+        if self.back_projection and not self.refine:
+            raise ValueError("back_projection corrects the second network's picture: refine it")
+
+    @property
+    def size_multiple(self) -> int:
+        """Multiples of 16: the second network halves the image four times."""
+        return 16
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Feature maps at full, half, quarter, eighth and sixteenth size."""
+        return tuple(factor * self.channels for factor in (1, 2, 4, 8, 16))
+
+    @property
+    def pyramid_rates(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Dilations side by side in the blocks of the first network, and of the second."""
+        if self.block == "spd":
+            return self.coarse_rates, self.refine_rates
+        return ((2,), (2,)) if self.block == "dilated" else ((1,), (1,))
+
+    @classmethod
+    def tiny(cls) -> "DeepGINConfig":
+        """Return networks of a few thousand parameters for tests, and a VGG nobody trained."""
+        return cls(
+            channels=4,
+            num_coarse_blocks=2,
+            num_refine_blocks=2,
+            initial_gain=1.0,
+            perceptual_size_px=0,
+            perceptual_weights="random",
+            adversarial_weight=0.1,
+        )
+
+
+_NOT_NEGATIVE = (
+    "hole_weight",
+    "adversarial_weight",
+    "perceptual_weight",
+    "style_weight",
+    "variation_weight",
+    "discriminator_weight",
+    "perceptual_size_px",
+    "warm_up_epochs",
+    "constant_epochs",
+    "decay_epochs",
+)

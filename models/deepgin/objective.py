@@ -1,0 +1,223 @@
+"""What DeepGIN is taught: pictures at two sizes, to pass for real, textures; in two stages."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.architecture import Batch, Objective, Prepare
+from models.deepgin.config import DeepGINConfig
+from models.deepgin.networks import Discriminators, Generator, Prediction, shrunk, whitened
+from models.holes import paste
+from models.layers import at_least_float32
+from models.losses import (
+    detached,
+    frozen,
+    hinge_generator,
+    set_learning_rate,
+    update,
+    weighted_l1,
+)
+from models.vgg import VGGFeatures, load_features
+
+Form = Literal["squared", "absolute"]
+TAPS = {
+    "released": ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "conv5_1"),
+    "before_relu": ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"),
+}
+
+
+def alone(network: nn.Module) -> nn.Module:
+    """Prepare a network for one device: return it as it is."""
+    return network
+
+
+class DeepGINObjective(Objective):
+    """A generator step, then a discriminator step on the same pictures, judged as they were."""
+
+    def __init__(self, config: DeepGINConfig, prepare: Prepare = alone) -> None:
+        """Build all networks, their optimizers and VGG-19.
+
+        Args:
+            config: the paper's numbers; VGG's file is read now.
+            prepare: wraps each trained network and places it on its device.
+
+        Raises:
+            ValueError: if VGG's weights are missing or not what they should be.
+        """
+        self.config = config
+        self.perceptual = build_perceptual(config)
+        self.networks = {"generator": Generator(config), "discriminator": Discriminators(config)}
+        self.prepared = {role: prepare(network) for role, network in self.networks.items()}
+        rates = {
+            "generator": config.learning_rate,
+            "discriminator": config.discriminator_learning_rate,
+        }
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            role: torch.optim.Adam(
+                network.parameters(), lr=rates[role], betas=(config.beta1, config.beta2)
+            )
+            for role, network in self.networks.items()
+        }
+        if self.perceptual is not None:
+            self.perceptual.to(next(self.generator.parameters()).device)
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """Update the generator and, after the first stage, the discriminators.
+
+        The discriminators judge the pictures drawn before the generator's update, by the weights
+        they had then, as the released code takes both gradients at once.
+
+        Args:
+            batch: this worker's share of the global batch.
+
+        Returns:
+            "coarse", "drawn" and "small"; in the second stage also "adversarial", "perceptual",
+            "style", "variation" and "discriminator"; all weighted.
+        """
+        config = self.config
+        start = config.warm_up_epochs * config.epoch_steps
+        for role, optimizer in self.optimizers.items():
+            set_learning_rate(optimizer, learning_rate(config, role, batch.step))
+            if batch.step == start:
+                optimizer.state.clear()  # the second stage begins with fresh optimizers
+        prediction: Prediction = self.prepared["generator"](batch.image, batch.mask)
+        image = (batch.image + 1.0) / 2.0
+        losses = self.picture_losses(prediction, image, batch.mask)
+        if batch.step < start:
+            update(self.optimizers["generator"], losses)
+            return detached(losses)
+        masked_image = whitened(batch.image, batch.mask)
+        completed = paste(prediction.drawn, image, batch.mask)
+        losses |= self.appearance_losses(prediction.drawn, completed, image, masked_image)
+        update(self.optimizers["generator"], losses)
+        judged = self.discriminator_losses(image, completed.detach(), masked_image)
+        update(self.optimizers["discriminator"], judged)
+        return detached(losses | judged)
+
+    def picture_losses(
+        self, prediction: Prediction, image: Tensor, mask: Tensor
+    ) -> dict[str, Tensor]:
+        """Match the original at both sizes: L1, the hole's errors counting more (Eq. 5)."""
+        hole = self.config.hole_weight
+        losses = {"coarse": hole_l1(prediction.coarse, image, mask, hole)}
+        if self.config.refine:
+            losses["drawn"] = hole_l1(prediction.drawn, image, mask, hole)
+        if prediction.small is not None:
+            losses["small"] = hole_l1(prediction.small, shrunk(image), shrunk(mask), hole)
+        return losses
+
+    def appearance_losses(
+        self, drawn: Tensor, completed: Tensor, image: Tensor, masked_image: Tensor
+    ) -> dict[str, Tensor]:
+        """Pass for real, and look alike in features, textures and smoothness (Eq. 6 to 9)."""
+        config = self.config
+        with frozen(self.networks["discriminator"]) as discriminators:
+            whole, half = discriminators(masked_image, completed)
+        adversarial = hinge_generator(whole) + hinge_generator(half)
+        losses = {
+            "adversarial": config.adversarial_weight * adversarial,
+            "variation": config.variation_weight
+            * total_variation(completed, config.variation_form),
+        }
+        if self.perceptual is not None:
+            features, textures = self.compared(drawn, completed, image)
+            losses["perceptual"] = config.perceptual_weight * features
+            losses["style"] = config.style_weight * textures
+        return losses
+
+    def compared(self, drawn: Tensor, completed: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the distances of features and of Gram matrices from the original's.
+
+        Both are summed over the two pictures and, weighted, over the layers. The original is
+        looked at once, without a graph.
+        """
+        config = self.config
+        assert self.perceptual is not None
+        with torch.no_grad():
+            wanted = self.perceptual(self.resized(image))
+        seen = self.perceptual(self.resized(torch.cat([drawn, completed])))
+        features, textures = [], []
+        for maps, target, weight in zip(seen, wanted, config.perceptual_layer_weights, strict=True):
+            pairs = at_least_float32(maps).chunk(2)
+            target = at_least_float32(target)
+            gram = gram_matrix(target)
+            for one in pairs:
+                features.append(weight * (one - target).abs().mean())
+                difference = gram_matrix(one) - gram
+                textures.append(weight * distance(difference, config.style_form))
+        return torch.stack(features).sum(), torch.stack(textures).sum()
+
+    def resized(self, picture: Tensor) -> Tensor:
+        """Bring a picture [B, 3, H, W] in [0, 1] to the size at which VGG looks at it."""
+        side = self.config.perceptual_size_px
+        if not side:
+            return picture
+        return functional.interpolate(picture, (side, side), mode="bilinear", align_corners=True)
+
+    def discriminator_losses(
+        self, image: Tensor, completed: Tensor, masked_image: Tensor
+    ) -> dict[str, Tensor]:
+        """Tell originals from completed images by the hinge loss, judged in one pass (Eq. 4)."""
+        both = torch.cat([image, completed])
+        scores = self.prepared["discriminator"](torch.cat([masked_image, masked_image]), both)
+        terms = [hinge(*logits.chunk(2)) for logits in scores]
+        return {"discriminator": self.config.discriminator_weight * torch.stack(terms).sum()}
+
+
+def build_perceptual(config: DeepGINConfig) -> VGGFeatures | None:
+    """Return VGG-19, or None if no loss looks through it.
+
+    Raises:
+        ValueError: if its weights are missing or not what they should be.
+    """
+    if not config.perceptual_weight and not config.style_weight:
+        return None
+    taps = TAPS[config.perceptual_taps]
+    return load_features(19, taps, config.perceptual_weights, config.perceptual_sha256)
+
+
+def learning_rate(config: DeepGINConfig, role: str, step: int) -> float:
+    """Return a role's learning rate at a step: constant, then linear towards zero (Sec. 4.1)."""
+    rate = config.discriminator_learning_rate
+    if role == "generator":
+        rate = config.learning_rate
+    if not config.decay_epochs:
+        return rate
+    epoch = step // config.epoch_steps - config.warm_up_epochs + 1
+    fallen = max(0, epoch - config.constant_epochs) / config.decay_epochs
+    return rate * max(0.0, 1.0 - fallen)
+
+
+def hole_l1(picture: Tensor, image: Tensor, mask: Tensor, hole_weight: float) -> Tensor:
+    """Return hole_weight * mean(|p - g| m) + mean(|p - g| (1 - m)): both over every element."""
+    hole = weighted_l1(picture, image, mask)
+    return hole_weight * hole + weighted_l1(picture, image, 1.0 - mask)
+
+
+def hinge(real: Tensor, fake: Tensor) -> Tensor:
+    """Return mean(relu(1 - real)) + mean(relu(1 + fake)), for logits."""
+    real, fake = at_least_float32(real), at_least_float32(fake)
+    return functional.relu(1.0 - real).mean() + functional.relu(1.0 + fake).mean()
+
+
+def gram_matrix(features: Tensor) -> Tensor:
+    """Return each image's F F^T / (C H W): [B, C, C] for [B, C, H, W]."""
+    flat = features.flatten(2)
+    with torch.autocast(features.device.type, enabled=False):
+        return flat @ flat.mT / flat[0].numel()
+
+
+def distance(difference: Tensor, form: Form) -> Tensor:
+    """Return the mean of squares or of absolute values."""
+    return difference.square().mean() if form == "squared" else difference.abs().mean()
+
+
+def total_variation(picture: Tensor, form: Form) -> Tensor:
+    """Return how unlike neighbours are: twice the mean squares, or the mean absolute values."""
+    picture = at_least_float32(picture)
+    rows = picture[:, :, 1:] - picture[:, :, :-1]
+    columns = picture[..., 1:] - picture[..., :-1]
+    factor = 2.0 if form == "squared" else 1.0
+    return factor * (distance(rows, form) + distance(columns, form))

@@ -1,0 +1,178 @@
+"""The authors' released checkpoints, tensor by tensor, to ours and back.
+
+They keep generator and discriminators in two files of bare tensors, ``latest_net_G.pth`` and
+``latest_net_D.pth``; only the full network was released.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.architecture import Released
+from models.deepgin.config import DeepGINConfig
+from models.deepgin.networks import Discriminators, Generator
+
+State = dict[str, Tensor]
+
+COARSE = "lr_coarse_tinker"
+COARSE_ENCODER = (1, 4, 7, 10)
+COARSE_RISES = (20, 24, 28)
+COARSE_OUT = 31
+FIRST_COARSE_BLOCK = 12
+REFINE_BLOCKS = (1, 2, 5, 3, 4, 6)
+"""The released numbers of the refining network's blocks, in the order they are run."""
+REFINE = {
+    "rises.0": "r_de_conv1",
+    "rises.1": "r_de_conv2",
+    "rises.2": "r_de_conv3",
+    "rises.3": "r_de_conv4",
+    "out": "r_de_conv5",
+    "reduce.0": "r_en_skp_conv4",
+    "reduce.1": "r_en_skp_conv3",
+    "mix.0": "r_de_mix_conv1",
+    "mix.1": "r_de_mix_conv2",
+    "small.0": "r_de_conv2_lr",
+    "small.1": "r_de_conv3_lr",
+    "share": "r_de_conv5_lr_alpha",
+}
+ATTENTIONS = {"attention": "r_md_satn1", "attend.0": "r_de_satn2", "attend.1": "r_de_satn3"}
+DISCRIMINATORS = {"whole": "layer1", "halved": "layer0"}
+
+
+def read_release(released: Mapping[str, Any]) -> Released:
+    """Return released tensors as our networks and their configuration take them.
+
+    Args:
+        released: the tensors of one file or of both; or ``{"netG": ..., "netD": ...}``.
+
+    Raises:
+        ValueError: if a tensor is missing, misshapen or left over; it is named.
+    """
+    parts = _parts(released)
+    config = configuration_of(parts)
+    states = {
+        role: _translated(parts[role], names(role), _shapes(role, config), role, back=False)
+        for role in parts
+    }
+    return Released(config=config, states=states)
+
+
+def to_released(released: Released) -> dict[str, State]:
+    """Turn our state dicts into the tensors of the authors' files, by our roles.
+
+    Raises:
+        ValueError: if a tensor is missing, misshapen or left over; it is named.
+    """
+    config = released.config
+    assert isinstance(config, DeepGINConfig)
+    return {
+        role: _translated(state, names(role), _shapes(role, config), role, back=True)
+        for role, state in released.states.items()
+    }
+
+
+def configuration_of(parts: Mapping[str, Mapping[str, Tensor]]) -> DeepGINConfig:
+    """Return the released configuration with the width of the tensors given."""
+    channels = DeepGINConfig.channels
+    for role, first, factor in (
+        ("generator", f"{COARSE}.1.weight", 1),
+        ("discriminator", "layer1.0.module.weight_bar", 2),
+    ):
+        if role in parts:
+            if first not in parts[role]:
+                raise ValueError(f"the {role} lacks {first}, its first convolution")
+            channels = len(parts[role][first]) // factor
+            break
+    return DeepGINConfig(channels=channels)
+
+
+def names(role: str) -> dict[str, str]:
+    """Return the released name of each of our tensors of a role."""
+    return _generator_names() if role == "generator" else _discriminator_names()
+
+
+def _generator_names() -> dict[str, str]:
+    modules = {
+        **{f"coarse.encoder.{i}": f"{COARSE}.{n}" for i, n in enumerate(COARSE_ENCODER)},
+        **{f"coarse.rises.{i}": f"{COARSE}.{n}" for i, n in enumerate(COARSE_RISES)},
+        "coarse.out": f"{COARSE}.{COARSE_OUT}",
+        **{f"refine.encoder.{i}": f"r_en_conv{i + 1}" for i in range(5)},
+        **{f"refine.{ours}": theirs for ours, theirs in REFINE.items()},
+    }
+    for index in range(6):
+        block = f"{COARSE}.{FIRST_COARSE_BLOCK + index}"
+        modules |= _block_names(f"coarse.blocks.{index}", block, 8)
+        modules |= _block_names(f"refine.blocks.{index}", f"r_md_mres{REFINE_BLOCKS[index]}", 4)
+    for ours, theirs in ATTENTIONS.items():
+        for part, other in (("theta", "theta"), ("phi", "phi"), ("g", "g"), ("out", "W")):
+            modules[f"refine.{ours}.{part}"] = f"{theirs}.{other}"
+    return {
+        f"{ours}.{kind}": f"{theirs}.{kind}"
+        for ours, theirs in modules.items()
+        for kind in ("weight", "bias")
+    }
+
+
+def _block_names(ours: str, theirs: str, branches: int) -> dict[str, str]:
+    table = {
+        f"{ours}.branches.{index}": f"{theirs}.branch{index + 1}.conv" for index in range(branches)
+    }
+    return table | {f"{ours}.fuse": f"{theirs}.fusion{branches + 1}.conv"}
+
+
+def _discriminator_names() -> dict[str, str]:
+    kinds = {"weight": "weight_bar", "bias": "bias", "u": "weight_u", "v": "weight_v"}
+    return {
+        f"{ours}.convs.{index}.{kind}": f"{theirs}.{2 * index}.module.{other}"
+        for ours, theirs in DISCRIMINATORS.items()
+        for index in range(4)
+        for kind, other in kinds.items()
+    }
+
+
+def _parts(released: Mapping[str, Any]) -> dict[str, State]:
+    """Split tensors by the network they belong to."""
+    flat: dict[str, Any] = {}
+    for key, value in released.items():
+        flat.update(value if key in ("netG", "netD") else {key: value})
+    parts: dict[str, State] = {}
+    for key, tensor in flat.items():
+        role = "discriminator" if re.match(r"layer[01]\.", key) else "generator"
+        parts.setdefault(role, {})[key] = tensor
+    if not parts:
+        raise ValueError("this file of DeepGIN is empty")
+    return parts
+
+
+def _shapes(role: str, config: DeepGINConfig) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        network: nn.Module = Generator(config) if role == "generator" else Discriminators(config)
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+def _translated(
+    state: Mapping[str, Tensor],
+    table: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, ...]],
+    role: str,
+    back: bool,
+) -> State:
+    """Return ``state`` under the other names; ``back`` from ours to theirs."""
+    if set(table) != set(shapes):
+        raise ValueError(f"this {role} was never released: only the full network of Table 1 was")
+    source = {ours: ours if back else table[ours] for ours in shapes}
+    if missing := [name for name in source.values() if name not in state]:
+        raise ValueError(f"the {role} lacks {len(missing)} tensors, first {missing[0]}")
+    wanted = set(source.values())
+    if left := [name for name in state if name not in wanted]:
+        raise ValueError(f"the {role} has {len(left)} tensors too many, first {left[0]}")
+    for ours, name in source.items():
+        if tuple(state[name].shape) != shapes[ours]:
+            raise ValueError(
+                f"the {role}: {name} should have the shape {shapes[ours]}, "
+                f"not {tuple(state[name].shape)}"
+            )
+    return {table[ours] if back else ours: state[name] for ours, name in source.items()}
