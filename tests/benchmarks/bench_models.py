@@ -20,7 +20,7 @@ ONE_STEP = Path(__file__).with_name("one_step.py")
 ROUNDS = 2
 CASES = [("forward", 1), ("forward", 4), ("step", 1)]
 MORE = {"deepfill": [("step", 4)]}
-ARCHITECTURES = ["pennet", "madf", "spn", "deepfill"]
+ARCHITECTURES = ["pennet", "madf", "deepgin", "spn", "deepfill"]
 HEADER = [
     "Network",
     "Work",
