@@ -138,6 +138,10 @@ class Architecture:
     read_release: Callable[[Mapping[str, Any]], Released]
     """Translates what a released file holds, strictly: ValueError names a tensor that is missing,
     misshapen or left over."""
+    pictures: Callable[[Any, Tensor, Tensor], dict[str, Tensor]]
+    """Shows what a network thinks, as its paper does: ``pictures(generator, image, mask)`` for one
+    image [1, 3, H, W] in [-1, 1] of a size the generator accepts returns pictures by name, each
+    [1, 3, h, w] float32 in [-1, 1], in the order to show them; the last is "final"."""
 
 
 def names() -> list[str]:

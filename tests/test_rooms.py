@@ -9,7 +9,16 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PIPELINE_ORDER = (
     *("config", "cluster", "storage", "manifest", "sources", "shards", "masks", "batches"),
-    *("metrics", "pictures", "baselines", "checkpoints", "importing", "tracking", "training"),
+    *(
+        "metrics",
+        "pictures",
+        "baselines",
+        "checkpoints",
+        "importing",
+        "explaining",
+        "tracking",
+        "training",
+    ),
     *("tuning", "report", "evaluation", "registry", "serving"),
 )
 CLOSED_TO_RAY = ("models", "pipeline/masks", "pipeline/metrics")

@@ -35,6 +35,7 @@ from models.architecture import Architecture
 from models.deepfill.config import DeepFillConfig
 from models.deepfill.networks import Generator
 from models.deepfill.objective import DeepFillObjective
+from models.deepfill.pictures import pictures
 from models.deepfill.variants import variants
 from models.deepfill.weights import read_release
 
@@ -46,4 +47,5 @@ ARCHITECTURE = Architecture(
     objective=DeepFillObjective,
     variants=variants,
     read_release=read_release,
+    pictures=pictures,
 )

@@ -18,6 +18,7 @@ Where we differ from the code, and why:
 """
 
 from models.architecture import Architecture
+from models.deepfill.pictures import pictures
 from models.deepfill2.config import DeepFill2Config
 from models.deepfill2.networks import Generator
 from models.deepfill2.objective import DeepFill2Objective
@@ -32,4 +33,5 @@ ARCHITECTURE = Architecture(
     objective=DeepFill2Objective,
     variants=variants,
     read_release=read_release,
+    pictures=pictures,
 )

@@ -29,6 +29,7 @@ from models.architecture import Architecture
 from models.deepgin.config import DeepGINConfig
 from models.deepgin.networks import Generator
 from models.deepgin.objective import DeepGINObjective
+from models.deepgin.pictures import pictures
 from models.deepgin.variants import variants
 from models.deepgin.weights import read_release
 
@@ -40,4 +41,5 @@ ARCHITECTURE = Architecture(
     objective=DeepGINObjective,
     variants=variants,
     read_release=read_release,
+    pictures=pictures,
 )

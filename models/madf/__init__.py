@@ -35,6 +35,7 @@ batch norm in the point-wise norms' place, GConv and PConv.
 from models.architecture import Architecture
 from models.madf.config import MADFConfig
 from models.madf.objective import MADFObjective, build_generator
+from models.madf.pictures import pictures
 from models.madf.variants import variants
 from models.madf.weights import read_release
 
@@ -46,4 +47,5 @@ ARCHITECTURE = Architecture(
     objective=MADFObjective,
     variants=variants,
     read_release=read_release,
+    pictures=pictures,
 )

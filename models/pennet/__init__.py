@@ -34,6 +34,7 @@ from models.architecture import Architecture
 from models.pennet.config import PENNetConfig
 from models.pennet.networks import build_generator
 from models.pennet.objective import PENNetObjective
+from models.pennet.pictures import pictures
 from models.pennet.variants import variants
 from models.pennet.weights import read_release
 
@@ -45,4 +46,5 @@ ARCHITECTURE = Architecture(
     objective=PENNetObjective,
     variants=variants,
     read_release=read_release,
+    pictures=pictures,
 )

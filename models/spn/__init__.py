@@ -34,6 +34,7 @@ from models.architecture import Architecture, Prepare
 from models.spn.config import SPNConfig
 from models.spn.networks import Generator, deterministic_generator
 from models.spn.objective import SPNObjective
+from models.spn.pictures import pictures
 from models.spn.probabilistic import ProbabilisticGenerator
 from models.spn.probabilistic_objective import ProbabilisticObjective
 from models.spn.variants import variants
@@ -62,4 +63,5 @@ ARCHITECTURE = Architecture(
     objective=build_objective,
     variants=variants,
     read_release=read_release,
+    pictures=pictures,
 )

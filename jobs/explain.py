@@ -1,0 +1,22 @@
+"""Show what a checkpoint thinks while it fills a hole, in its paper's own pictures.
+
+python jobs/explain.py --checkpoint runs/pennet --image photo.jpg --mask hole.png
+python jobs/explain.py --checkpoint runs/spn --image photo.jpg --masks.recipe strokes
+
+PEN-Net shows its pyramid and where the hole's middle looks, DeepFill the flow of its attention,
+MADF the kernels that a mask gets, SPN its priors in eight groups and several draws, DeepGIN its
+coarse and small pictures. White is the hole; without a mask one is drawn.
+"""
+
+from pipeline.config import parse_one, run
+from pipeline.explaining import ExplainConfig, explain
+
+
+def main() -> None:
+    """Write every picture and a sheet of them."""
+    for name, place in explain(parse_one(ExplainConfig, __doc__)).items():
+        print(f"{name}: {place}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,110 @@
+"""How numbers inside a network become pictures: heat, labels, tiles."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+LABEL_COLOURS = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+    (60, 60, 60),
+)
+"""Okabe and Ito's, which people of any colour vision tell apart."""
+ROUNDS = 20
+"""Of Lloyd's algorithm at most, as in the released code of SPN."""
+
+
+def heat(values: Tensor) -> Tensor:
+    """Colour [h, w] from black over red and yellow to white, its greatest value white.
+
+    Returns:
+        [1, 3, h, w] float32 in [-1, 1]; all black if nothing is above 0.
+    """
+    share = values.float().clamp_min(0)
+    share = share / share.max().clamp_min(torch.finfo(torch.float32).tiny)
+    channels = torch.stack([(share * 3 - index).clamp(0, 1) for index in range(3)])
+    return (channels * 2 - 1)[None]
+
+
+def labelled(labels: Tensor) -> Tensor:
+    """Colour [h, w] of whole numbers 0 to 7: [1, 3, h, w] float32 in [-1, 1]."""
+    table = torch.tensor(LABEL_COLOURS, device=labels.device) / 127.5 - 1.0
+    return table[labels].permute(2, 0, 1)[None]
+
+
+def clustered(features: Tensor, count: int = 8) -> Tensor:
+    """Group the places of a map by their features (k-means, Lloyd).
+
+    The first centre is the mean's nearest place, each further one the place farthest from all
+    centres so far, so that the same map always gives the same groups.
+
+    Args:
+        features: [C, h, w].
+        count: of groups at most.
+
+    Returns:
+        The group of each place, [h, w], 0 to count - 1; the largest group is 0.
+    """
+    places = features.flatten(1).T.double()
+    centres = farthest_places(places, count)
+    labels = torch.cdist(places, centres).argmin(1)
+    for _ in range(ROUNDS):
+        sums = torch.zeros_like(centres).index_add_(0, labels, places)
+        sizes = torch.bincount(labels, minlength=len(centres))[:, None]
+        centres = torch.where(sizes > 0, sums / sizes.clamp_min(1), centres)
+        moved = torch.cdist(places, centres).argmin(1)
+        if torch.equal(moved, labels):
+            break
+        labels = moved
+    order = torch.bincount(labels, minlength=len(centres)).argsort(descending=True, stable=True)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device)
+    return rank[labels].view(features.shape[1:])
+
+
+def farthest_places(places: Tensor, count: int) -> Tensor:
+    """Return up to ``count`` of [N, C] rows, each far from those before it."""
+    first = torch.cdist(places, places.mean(0, keepdim=True)).argmin()
+    chosen = [int(first)]
+    distances = torch.cdist(places, places[chosen])[:, 0]
+    while len(chosen) < count and distances.max() > 0:
+        chosen.append(int(distances.argmax()))
+        distances = torch.minimum(distances, torch.cdist(places, places[chosen[-1:]])[:, 0])
+    return places[chosen]
+
+
+def tiles(pictures: Sequence[Tensor], columns: int, cell_px: int) -> Tensor:
+    """Lay equally large pictures [3, h, w] out row by row, enlarged, a pixel of black between.
+
+    Returns:
+        [1, 3, H, W] in the range of the pictures.
+    """
+    enlarged = [p.repeat_interleave(cell_px, 1).repeat_interleave(cell_px, 2) for p in pictures]
+    height, width = (side + 1 for side in enlarged[0].shape[1:])
+    rows = -(-len(enlarged) // columns)
+    sheet = enlarged[0].new_full((1, 3, rows * height - 1, columns * width - 1), -1.0)
+    for index, one in enumerate(enlarged):
+        top, left = index // columns * height, index % columns * width
+        sheet[0, :, top : top + height - 1, left : left + width - 1] = one
+    return sheet
+
+
+def middle_of(mask: Tensor) -> tuple[float, float]:
+    """Return the hole pixel nearest to the hole's centre, as shares of height and width.
+
+    Args:
+        mask: [1, 1, H, W], 1 in the hole; the frame's own middle is returned if it is empty.
+    """
+    height, width = mask.shape[-2:]
+    places = mask[0, 0].nonzero()
+    if not len(places):
+        return 0.5, 0.5
+    centre = places.double().mean(0)
+    row, column = places[(places - centre).square().sum(1).argmin()].tolist()
+    return (row + 0.5) / height, (column + 0.5) / width

@@ -1,0 +1,32 @@
+"""SPN's pictures: its priors in eight groups (Fig. 11), and draws of the latent (Fig. 10)."""
+
+import torch
+from torch import Tensor
+
+from models.pictures import clustered, labelled
+from models.spn.networks import Generator
+from models.spn.probabilistic import ProbabilisticGenerator
+
+DRAWS = 4
+"""Pictures of the probabilistic variant, beside that of the latent's mean."""
+
+
+@torch.no_grad()
+def pictures(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Return the groups of every level's prior, coarsest first, the draws and the picture.
+
+    Places of one colour have priors alike, by k-means with K = 8; colours mean nothing else.
+
+    Args:
+        generator: in evaluation mode.
+        image: [1, 3, H, W] in [-1, 1].
+        mask: [1, 1, H, W], 1 in the hole.
+    """
+    shown = {}
+    for prior in generator.prior_pyramid(image, mask):
+        shown[f"prior, {prior.shape[-2]} px"] = labelled(clustered(prior[0]))
+    if isinstance(generator, ProbabilisticGenerator):
+        noise = generator.draw(image, DRAWS, seed=0)
+        drawn = generator(image, mask, noise).final.float()
+        shown |= {f"draw {index + 1}": drawn[index : index + 1] for index in range(DRAWS)}
+    return shown | {"final": generator(image, mask).final.float()}

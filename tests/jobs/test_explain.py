@@ -1,0 +1,106 @@
+"""One command per checkpoint and photograph: every picture as a file, and a sheet of them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from models.architecture import load
+from pipeline import checkpoints
+from pipeline.config import UserError, to_dict
+from pipeline.explaining import ExplainConfig, explain
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def checkpoint(folder: Path, name: str = "pennet") -> str:
+    torch.manual_seed(1)
+    paper = load(name)
+    model = paper.config.tiny()
+    config = {"model": to_dict(model), "data": {"image_size_px": 64}}
+    location = str(folder / name)
+    states = {"generator": paper.generator(model).state_dict()}
+    checkpoints.export(location, states, config, {"step": 1})
+    return location
+
+
+@pytest.fixture
+def photograph(tmp_path: Path) -> str:
+    pixels = np.random.default_rng(2).integers(0, 256, (90, 131, 3), dtype=np.uint8)
+    path = tmp_path / "photo.png"
+    cv2.imwrite(str(path), cv2.GaussianBlur(pixels, (9, 9), 3))
+    return str(path)
+
+
+def test_job_writes_every_picture_and_a_sheet(tmp_path: Path, photograph: str) -> None:
+    mask = np.zeros((90, 131), np.uint8)
+    mask[30:60, 40:80] = 255
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    words = ["--checkpoint", checkpoint(tmp_path), "--image", photograph]
+    words += ["--mask", str(tmp_path / "mask.png"), "--out", str(tmp_path / "out")]
+    command = [sys.executable, str(ROOT / "jobs" / "explain.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    places = dict(line.split(": ") for line in done.stdout.splitlines())
+    assert list(places)[0] == "masked image"
+    assert list(places)[-2:] == ["final", "sheet"]
+    assert {f"attention, level {level}" for level in range(1, 6)} < set(places)
+    for place in places.values():
+        assert cv2.imread(place) is not None
+    final = cv2.imread(places["final"])
+    assert final.shape == (64, 93, 3)  # the short side as trained, cropped back from its padding
+
+
+def test_mask_drawn_for_want_of_one_is_the_recipe_s(tmp_path: Path, photograph: str) -> None:
+    location = checkpoint(tmp_path, "deepgin")
+    places = explain(
+        ExplainConfig(checkpoint=location, image=photograph, out=str(tmp_path / "out"))
+    )
+    masked = cv2.imread(places["masked image"])
+    painted = (masked == (224, 160, 250)).all(axis=2)
+    assert 0.2 < painted.mean() < 0.3
+    assert painted[32, 46]
+
+
+def test_size_asked_for_is_the_size_drawn(tmp_path: Path, photograph: str) -> None:
+    config = ExplainConfig(
+        checkpoint=checkpoint(tmp_path, "spn"),
+        image=photograph,
+        short_side_px=40,
+        out=str(tmp_path / "out"),
+    )
+    assert cv2.imread(explain(config)["final"]).shape[:2] == (40, 58)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"checkpoint": ""}, "--checkpoint is missing"),
+        ({"image": ""}, "--image is missing"),
+        ({"image": "nothing.png"}, "no file nothing"),
+        ({"mask": "nothing.png"}, "--mask: there is no file"),
+        ({"checkpoint": "nothing"}, "no checkpoint"),
+    ],
+)
+def test_what_cannot_be_explained_is_refused(
+    changes: dict[str, str], sentence: str, tmp_path: Path, photograph: str
+) -> None:
+    settings = {"checkpoint": checkpoint(tmp_path), "image": photograph, "out": str(tmp_path)}
+    with pytest.raises(UserError, match=sentence):
+        explain(ExplainConfig(**(settings | changes)))
+
+
+def test_mask_of_another_size_and_files_that_are_no_pictures_are_refused(
+    tmp_path: Path, photograph: str
+) -> None:
+    cv2.imwrite(str(tmp_path / "small.png"), np.zeros((10, 10), np.uint8))
+    (tmp_path / "text.png").write_text("no picture")
+    settings = {"checkpoint": checkpoint(tmp_path), "out": str(tmp_path / "out")}
+    with pytest.raises(UserError, match=r"10 x 10 px.*131 x 90"):
+        explain(ExplainConfig(image=photograph, mask=str(tmp_path / "small.png"), **settings))
+    with pytest.raises(UserError, match=r"text\.png"):
+        explain(ExplainConfig(image=str(tmp_path / "text.png"), **settings))

@@ -1,0 +1,150 @@
+"""What networks think, as pictures: that each shows what it says."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models import architecture
+from models.deepfill.flow import attention_flow
+from models.pictures import LABEL_COLOURS, clustered, heat, labelled, middle_of, tiles
+
+every_architecture = pytest.mark.parametrize("name", architecture.names())
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_a_seed() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+def example() -> tuple[Tensor, Tensor]:
+    image = torch.rand(1, 3, 64, 64) * 2 - 1
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 20:44, 12:40] = 1
+    return image, mask
+
+
+@every_architecture
+def test_pictures_are_in_range_and_end_with_the_final_one(name: str) -> None:
+    paper = architecture.load(name)
+    generator = paper.generator(paper.config.tiny()).eval()
+    image, mask = example()
+    shown = paper.pictures(generator, image, mask)
+    assert len(shown) >= 3
+    assert list(shown)[-1] == "final"
+    for title, picture in shown.items():
+        assert picture.shape[:2] == (1, 3), title
+        assert picture.dtype == torch.float32, title
+        assert picture.abs().max() <= 1, title
+        assert not picture.requires_grad, title
+    with torch.no_grad():
+        assert torch.equal(shown["final"], generator(image, mask).final)
+
+
+@every_architecture
+def test_pictures_never_show_what_the_hole_hides(name: str) -> None:
+    paper = architecture.load(name)
+    generator = paper.generator(paper.config.tiny()).eval()
+    image, mask = example()
+    shown = paper.pictures(generator, image, mask)
+    other = paper.pictures(generator, torch.where(mask.bool(), -image, image), mask)
+    assert all(torch.equal(shown[title], other[title]) for title in shown)
+
+
+def test_pen_net_looks_where_the_same_patch_is() -> None:
+    paper = architecture.load("pennet")
+    generator = paper.generator(paper.config.tiny()).eval()
+    weights = torch.zeros(1, 4, 4, 4, 4)
+    weights[0, 2, 1, 0, 3] = 1  # the hole's middle looks at the upper right corner
+    generator.attention = lambda image, mask: {4: weights}
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 36:44, 20:28] = 1
+    shown = paper.pictures(generator, torch.zeros(1, 3, 64, 64), mask)["attention, level 4"]
+    bright = (shown[0] == 1).all(0)
+    assert bright.nonzero().tolist() == [[0, 3]]
+    assert (shown[0][:, ~bright] == -1).all()
+
+
+def test_deepfill_s_flow_is_that_of_its_attention() -> None:
+    paper = architecture.load("deepfill")
+    config = paper.config.tiny()
+    generator = paper.generator(config).eval()
+    image, mask = example()
+    shown = paper.pictures(generator, image, mask)
+    expected = attention_flow(generator.most_attended(image, mask))
+    assert torch.equal(shown["attention flow"], expected)
+    without = replace(config, attention=replace(config.attention, kind="none"))
+    assert list(paper.pictures(paper.generator(without).eval(), image, mask)) == ["coarse", "final"]
+
+
+def test_madf_s_kernels_are_those_of_the_place() -> None:
+    paper = architecture.load("madf")
+    generator = paper.generator(paper.config.tiny()).eval()
+    image, mask = example()
+    shown = paper.pictures(generator, image, mask)
+    assert {"kernels, known", "kernels, rim", "kernels, hole"} <= set(shown)
+    kernels = generator.kernels(mask, 1, 16, 13)[0]
+    first = (kernels[0, :3] / kernels[:, :3].abs().max()).detach()
+    assert torch.equal(shown["kernels, hole"][0, :, 0, 0], first[:, 0, 0])
+    assert not torch.equal(shown["kernels, hole"], shown["kernels, known"])
+    whole = paper.pictures(generator, image, torch.zeros_like(mask))
+    assert "kernels, hole" not in whole
+
+
+def test_spn_draws_differ_and_repeat() -> None:
+    paper = architecture.load("spn")
+    config = replace(paper.config.tiny(), variant="probabilistic")
+    generator = paper.generator(config).eval()
+    for parameter in generator.prior_learner.latent_encoder.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    image, mask = example()
+    shown, again = (paper.pictures(generator, image, mask) for _ in range(2))
+    draws = [shown[f"draw {index}"] for index in (1, 2, 3, 4)]
+    assert all(not torch.equal(draws[0], other) for other in draws[1:])
+    assert all(torch.equal(shown[title], again[title]) for title in shown)
+
+
+def test_groups_are_those_the_features_were_made_of() -> None:
+    groups = torch.randint(0, 8, (12, 9))
+    groups[0, :8] = torch.arange(8)
+    centres = torch.eye(8) * 10
+    features = centres[groups].permute(2, 0, 1) + 0.1 * torch.randn(8, 12, 9)
+    found = clustered(features)
+    for group in range(8):
+        assert len(found[groups == group].unique()) == 1
+    sizes = torch.bincount(found.flatten())
+    assert sizes.tolist() == sorted(sizes.tolist(), reverse=True)
+    assert torch.equal(found, clustered(features))
+
+
+def test_one_colour_is_one_group() -> None:
+    assert clustered(torch.ones(3, 4, 4)).unique().tolist() == [0]
+
+
+def test_labels_and_heat_are_coloured_as_told() -> None:
+    picture = labelled(torch.tensor([[0, 7]]))
+    for place, label in enumerate((0, 7)):
+        levels = ((picture[0, :, 0, place] + 1) * 127.5).round().int().tolist()
+        assert tuple(levels) == LABEL_COLOURS[label]
+    warm = heat(torch.tensor([[0.0, 1.0, 2.0, 3.0]]))[0, :, 0].T
+    assert warm.tolist() == [[-1, -1, -1], [1, -1, -1], [1, 1, -1], [1, 1, 1]]
+    assert (heat(torch.zeros(2, 2)) == -1).all()
+
+
+def test_tiles_are_laid_out_row_by_row() -> None:
+    pictures = [torch.full((3, 1, 1), value) for value in (0.1, 0.2, 0.3)]
+    sheet = tiles(pictures, columns=2, cell_px=2)
+    assert sheet.shape == (1, 3, 5, 5)
+    assert sheet[0, 0, 0].tolist() == pytest.approx([0.1, 0.1, -1, 0.2, 0.2])
+    assert sheet[0, 0, 3].tolist() == pytest.approx([0.3, 0.3, -1, -1, -1])
+
+
+def test_middle_of_a_ring_is_a_place_of_the_ring() -> None:
+    mask = torch.zeros(1, 1, 20, 20)
+    mask[..., 5:15, 5:15] = 1
+    mask[..., 7:13, 7:13] = 0
+    row, column = (int(share * 20) for share in middle_of(mask))
+    assert mask[0, 0, row, column] == 1
+    assert middle_of(torch.zeros(1, 1, 4, 4)) == (0.5, 0.5)
