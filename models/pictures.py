@@ -18,6 +18,8 @@ LABEL_COLOURS = (
 """Okabe and Ito's, which people of any colour vision tell apart."""
 ROUNDS = 20
 """Of Lloyd's algorithm at most, as in the released code of SPN."""
+STARTS = 10
+"""As in the released code of SPN."""
 
 
 def heat(values: Tensor) -> Tensor:
@@ -39,10 +41,9 @@ def labelled(labels: Tensor) -> Tensor:
 
 
 def clustered(features: Tensor, count: int = 8) -> Tensor:
-    """Group the places of a map by their features (k-means, Lloyd).
+    """Group the places of a map by their features: k-means by Lloyd, the best of several starts.
 
-    The first centre is the mean's nearest place, each further one the place farthest from all
-    centres so far, so that the same map always gives the same groups.
+    Starts are drawn from their own seeds (k-means++), so the same map always gives the same groups.
 
     Args:
         features: [C, h, w].
@@ -52,7 +53,20 @@ def clustered(features: Tensor, count: int = 8) -> Tensor:
         The group of each place, [h, w], 0 to count - 1; the largest group is 0.
     """
     places = features.flatten(1).T.double()
-    centres = farthest_places(places, count)
+    runs = [lloyd(places, spread_places(places, count, seed)) for seed in range(STARTS)]
+    labels, _ = min(runs, key=lambda run: run[1])
+    order = torch.bincount(labels, minlength=count).argsort(descending=True, stable=True)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device)
+    return rank[labels].view(features.shape[1:])
+
+
+def lloyd(places: Tensor, centres: Tensor) -> tuple[Tensor, float]:
+    """Move centres [K, C] to the means of the nearest of [N, C] rows until nothing changes.
+
+    Returns:
+        The nearest centre of each row, [N], and the mean squared distance to it.
+    """
     labels = torch.cdist(places, centres).argmin(1)
     for _ in range(ROUNDS):
         sums = torch.zeros_like(centres).index_add_(0, labels, places)
@@ -62,20 +76,19 @@ def clustered(features: Tensor, count: int = 8) -> Tensor:
         if torch.equal(moved, labels):
             break
         labels = moved
-    order = torch.bincount(labels, minlength=len(centres)).argsort(descending=True, stable=True)
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order), device=order.device)
-    return rank[labels].view(features.shape[1:])
+    return labels, float((places - centres[labels]).square().sum(1).mean())
 
 
-def farthest_places(places: Tensor, count: int) -> Tensor:
-    """Return up to ``count`` of [N, C] rows, each far from those before it."""
-    first = torch.cdist(places, places.mean(0, keepdim=True)).argmin()
-    chosen = [int(first)]
-    distances = torch.cdist(places, places[chosen])[:, 0]
-    while len(chosen) < count and distances.max() > 0:
-        chosen.append(int(distances.argmax()))
-        distances = torch.minimum(distances, torch.cdist(places, places[chosen[-1:]])[:, 0])
+def spread_places(places: Tensor, count: int, seed: int) -> Tensor:
+    """Draw up to ``count`` of [N, C] rows, each the likelier the farther from those before it."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = [int(torch.randint(len(places), (1,), generator=generator))]
+    squares = torch.cdist(places, places[chosen])[:, 0].square()
+    while len(chosen) < count and squares.max() > 0:
+        mark = torch.rand(1, generator=generator, dtype=torch.float64).to(squares) * squares.sum()
+        chosen.append(int((squares.cumsum(0) < mark).sum().clamp_max(len(places) - 1)))
+        nearest = torch.cdist(places, places[chosen[-1:]])[:, 0].square()
+        squares = torch.minimum(squares, nearest)
     return places[chosen]
 
 
