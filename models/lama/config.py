@@ -1,0 +1,86 @@
+"""The numbers of LaMa: its widths, its Fourier blocks, its losses."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from models.architecture import ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaMaConfig(ModelConfig):
+    """Big LaMa as its authors released it; :func:`models.lama.variants` has the paper's smaller.
+
+    Sections are the paper's; "released" is the authors' PyTorch code.
+    """
+
+    architecture: ClassVar[str] = "lama"
+
+    channels: int = 64
+    """Feature maps at full size; doubled at each of three halvings."""
+    num_blocks: int = 18
+    """Residual blocks of two Fourier convolutions each: 18 in Big LaMa, 9 in the paper's."""
+    global_share: float = 0.75
+    """Share of the blocks' feature maps that see the whole frame (Sec. 2.1)."""
+    discriminator_channels: int = 64
+    """Feature maps after the discriminator's first convolution; at most 8 times as many."""
+
+    known_weight: float = 10.0
+    """Weight of the L1 loss outside the hole; inside there is none (Sec. 2.2)."""
+    adversarial_weight: float = 10.0
+    """Weight of the generator's non-saturating loss."""
+    penalty_weight: float = 0.001
+    """Weight of the discriminator's gradient at originals, squared (R1)."""
+    matching_weight: float = 100.0
+    """Weight of the distance of the discriminator's features."""
+    perceptual_weight: float = 30.0
+    """Weight of the high receptive field perceptual loss."""
+    perceptual_weights: str | None = None
+    """Path of the encoder's state dict, a dilated ResNet-50 trained to segment ADE20K, or
+    "random"; training needs it unless ``perceptual_weight`` is 0."""
+    perceptual_sha256: str | None = None
+    """Expected digest of that file; not compared if None."""
+
+    learning_rate: float = 1e-3
+    """Of the generator's Adam optimizer."""
+    discriminator_learning_rate: float = 1e-4
+    """Of the discriminator's."""
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "num_blocks", "discriminator_channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 < self.global_share < 1 or self.global_channels % 2 or not self.global_channels:
+            raise ValueError(
+                f"global_share must leave an even number of {8 * self.channels} feature maps "
+                f"global and some local, not {self.global_share}"
+            )
+        for name in _NOT_NEGATIVE:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
+        for name in ("learning_rate", "discriminator_learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+
+    @property
+    def size_multiple(self) -> int:
+        """Multiples of 8: the generator halves the image three times."""
+        return 8
+
+    @property
+    def global_channels(self) -> int:
+        """Feature maps of the blocks that see the whole frame."""
+        return int(8 * self.channels * self.global_share)
+
+    @classmethod
+    def tiny(cls) -> "LaMaConfig":
+        """Return networks of a few thousand parameters for tests, without the perceptual loss."""
+        return cls(channels=4, num_blocks=2, discriminator_channels=4, perceptual_weight=0.0)
+
+
+_NOT_NEGATIVE = (
+    "known_weight",
+    "adversarial_weight",
+    "penalty_weight",
+    "matching_weight",
+    "perceptual_weight",
+)

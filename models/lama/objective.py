@@ -1,0 +1,111 @@
+"""What LaMa is taught: known pixels, to pass for real in the hole, and what segmenters see."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.architecture import Batch, Objective, Prepare
+from models.lama.config import LaMaConfig
+from models.lama.networks import Discriminator, Generator
+from models.lama.perceptual import DilatedResNet, load_encoder
+from models.layers import at_least_float32
+from models.losses import detached, frozen, update, weighted_l1
+
+
+def alone(network: nn.Module) -> nn.Module:
+    """Prepare a network for one device: return it as it is."""
+    return network
+
+
+class LaMaObjective(Objective):
+    """A generator step, then a discriminator step on the same pictures."""
+
+    def __init__(self, config: LaMaConfig, prepare: Prepare = alone) -> None:
+        """Build both networks, their optimizers and the perceptual encoder.
+
+        Args:
+            config: the paper's numbers; the encoder's file is read now.
+            prepare: wraps each trained network and places it on its device.
+
+        Raises:
+            ValueError: if the encoder's weights are missing or not what they should be.
+        """
+        self.config = config
+        self.perceptual: DilatedResNet | None = None
+        if config.perceptual_weight:
+            self.perceptual = load_encoder(config.perceptual_weights, config.perceptual_sha256)
+        self.networks = {
+            "generator": Generator(config),
+            "discriminator": Discriminator(config.discriminator_channels),
+        }
+        self.prepared = {role: prepare(network) for role, network in self.networks.items()}
+        rates = {
+            "generator": config.learning_rate,
+            "discriminator": config.discriminator_learning_rate,
+        }
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            role: torch.optim.Adam(network.parameters(), lr=rates[role])
+            for role, network in self.networks.items()
+        }
+        if self.perceptual is not None:
+            self.perceptual.to(next(self.generator.parameters()).device)
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """Update the generator, then the discriminator (Sec. 2.2).
+
+        Args:
+            batch: this worker's share of the global batch.
+
+        Returns:
+            "known", "adversarial", "matching", "perceptual" unless switched off, "discriminator"
+            and "penalty", weighted.
+        """
+        prediction = self.prepared["generator"](batch.image, batch.mask)
+        drawn, image = ((one + 1.0) / 2.0 for one in (prediction.final, batch.image))
+        generator_losses = self.generator_losses(drawn, image, batch.mask)
+        update(self.optimizers["generator"], generator_losses)
+        judged = self.discriminator_losses(drawn.detach(), image, batch.mask)
+        update(self.optimizers["discriminator"], judged)
+        return detached(generator_losses | judged)
+
+    def generator_losses(self, drawn: Tensor, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Keep known pixels, and look real to the discriminator and to the encoder."""
+        config = self.config
+        with frozen(self.networks["discriminator"]) as discriminator:
+            with torch.no_grad():
+                _, wanted = discriminator(image)
+            logits, seen = discriminator(drawn)
+        losses = {
+            "known": config.known_weight * weighted_l1(drawn, image, 1.0 - mask),
+            "adversarial": config.adversarial_weight * functional.softplus(-logits).mean(),
+            "matching": config.matching_weight * torch.stack(distances(seen, wanted)).mean(),
+        }
+        if self.perceptual is not None:
+            with torch.no_grad():
+                target = self.perceptual(image)
+            apart = torch.stack(distances(self.perceptual(drawn), target)).sum()
+            losses["perceptual"] = config.perceptual_weight * apart
+        return losses
+
+    def discriminator_losses(self, drawn: Tensor, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Tell originals from pictures, which outside the hole count as original (Eq. 4 to 6)."""
+        image = image.detach().requires_grad_()
+        with torch.enable_grad():
+            real, _ = self.prepared["discriminator"](image)
+            fake, _ = self.prepared["discriminator"](drawn)
+            (slope,) = torch.autograd.grad(real.sum(), image, create_graph=True)
+        penalty = slope.flatten(1).square().sum(1).mean()
+        hole = functional.interpolate(mask.to(fake.dtype), fake.shape[2:], mode="nearest")
+        told = functional.softplus(fake) * hole + functional.softplus(-fake) * (1.0 - hole)
+        return {
+            "discriminator": functional.softplus(-real).mean() + told.mean(),
+            "penalty": self.config.penalty_weight * penalty,
+        }
+
+
+def distances(maps: tuple[Tensor, ...], targets: tuple[Tensor, ...]) -> list[Tensor]:
+    """Return the mean squared difference of each pair of maps."""
+    return [
+        (at_least_float32(one) - at_least_float32(target)).square().mean()
+        for one, target in zip(maps, targets, strict=True)
+    ]

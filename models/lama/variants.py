@@ -1,0 +1,17 @@
+"""LaMa's sizes: Big LaMa, the paper's Fourier network, fewer global maps (Table 2)."""
+
+from models.architecture import Variant
+from models.lama.config import LaMaConfig
+
+
+def variants() -> tuple[Variant, ...]:
+    """Return both published sizes; the paper prints whole millions."""
+    return (
+        Variant(name="full", config=LaMaConfig(), published="51M", source="Big LaMa, Sec. 3.4"),
+        Variant(
+            name="fourier",
+            config=LaMaConfig(num_blocks=9),
+            published="27M",
+            source="LaMa-Fourier, Table 1",
+        ),
+    )

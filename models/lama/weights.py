@@ -1,0 +1,163 @@
+"""The public Big LaMa checkpoint, tensor by tensor, to ours and back.
+
+Its training module's state dict, perhaps under "state_dict": the generator under "generator.model."
+by the number of each layer, the discriminator under "discriminator.model"; frozen networks of
+losses and evaluation beside them, which are set aside.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.architecture import Released
+from models.lama.config import LaMaConfig
+from models.lama.networks import Discriminator, Generator
+
+State = dict[str, Tensor]
+
+GENERATOR = "generator.model."
+DISCRIMINATOR = "discriminator."
+ASIDE = ("loss_", "val_evaluator.", "test_evaluator", "visualizer.")
+"""Frozen networks that the released file carries along."""
+FIRST_BLOCK = 5
+"""The number of the first residual block, after padding, entry and three halvings."""
+
+
+def read_release(released: Mapping[str, Any]) -> Released:
+    """Return released tensors as our networks and their configuration take them.
+
+    Raises:
+        ValueError: if a tensor is missing, misshapen or left over; it is named.
+    """
+    tensors = {
+        name: tensor
+        for name, tensor in released.get("state_dict", released).items()
+        if not name.startswith(ASIDE)
+    }
+    config = configuration_of(tensors)
+    states, rest = {}, dict(tensors)
+    for role, network in networks_of(config).items():
+        prefix = GENERATOR if role == "generator" else DISCRIMINATOR
+        if role == "discriminator" and not any(name.startswith(prefix) for name in tensors):
+            continue
+        states[role] = {
+            ours: _taken(rest, names(role, config)[ours], tuple(like.shape), role)
+            for ours, like in network.state_dict().items()
+        }
+    if rest:
+        raise ValueError(f"{len(rest)} tensors are left over, first {next(iter(rest))}")
+    return Released(config=config, states=states)
+
+
+def to_released(released: Released) -> State:
+    """Turn our state dicts into the names of the public checkpoint.
+
+    Raises:
+        ValueError: if a tensor is missing, misshapen or left over; it is named.
+    """
+    config = released.config
+    assert isinstance(config, LaMaConfig)
+    networks, out = networks_of(config), {}
+    for role, state in released.states.items():
+        rest = dict(state)
+        for ours, like in networks[role].state_dict().items():
+            theirs = names(role, config)[ours]
+            out[theirs] = _taken(rest, ours, tuple(like.shape), role)
+        if rest:
+            raise ValueError(f"the {role} has {len(rest)} tensors too many: {next(iter(rest))}")
+    return out
+
+
+def configuration_of(tensors: Mapping[str, Tensor]) -> LaMaConfig:
+    """Read widths, blocks and the global share off the shapes.
+
+    Raises:
+        ValueError: if it is no generator of LaMa.
+    """
+    first, split = f"{GENERATOR}1.ffc.convl2l.weight", f"{GENERATOR}4.ffc.convl2g.weight"
+    for name in (first, split):
+        if name not in tensors:
+            raise ValueError(f"this is no released checkpoint of LaMa: it has no tensor {name}")
+    channels, count = len(tensors[first]), 0
+    while f"{GENERATOR}{FIRST_BLOCK + count}.conv1.ffc.convl2l.weight" in tensors:
+        count += 1
+    share = len(tensors[split]) / (8 * channels)
+    config = LaMaConfig(channels=channels, num_blocks=max(1, count), global_share=share)
+    judge = tensors.get(f"{DISCRIMINATOR}model0.0.weight")
+    return config if judge is None else replace(config, discriminator_channels=len(judge))
+
+
+def networks_of(config: LaMaConfig) -> dict[str, nn.Module]:
+    """Build the networks by role, without memory for their weights."""
+    with torch.device("meta"):
+        return {
+            "generator": Generator(config),
+            "discriminator": Discriminator(config.discriminator_channels),
+        }
+
+
+def names(role: str, config: LaMaConfig) -> dict[str, str]:
+    """Return the released name of each of our tensors of a role."""
+    modules = _generator_modules(config) if role == "generator" else _discriminator_modules()
+    table = {}
+    for ours in networks_of(config)[role].state_dict():
+        module, _, leaf = ours.rpartition(".")
+        table[ours] = f"{modules[module]}.{leaf}"
+    return table
+
+
+def _generator_modules(config: LaMaConfig) -> dict[str, str]:
+    table = {
+        "entry.conv": f"{GENERATOR}1.ffc.convl2l",
+        "entry.norm": f"{GENERATOR}1.bn_l",
+        "split.local.conv": f"{GENERATOR}4.ffc.convl2l",
+        "split.local.norm": f"{GENERATOR}4.bn_l",
+        "split.wide.conv": f"{GENERATOR}4.ffc.convl2g",
+        "split.wide.norm": f"{GENERATOR}4.bn_g",
+    }
+    for index in (0, 1):
+        table[f"halvings.{index}.conv"] = f"{GENERATOR}{index + 2}.ffc.convl2l"
+        table[f"halvings.{index}.norm"] = f"{GENERATOR}{index + 2}.bn_l"
+    for index in range(config.num_blocks):
+        for ours, theirs in (("first", "conv1"), ("second", "conv2")):
+            block = f"{GENERATOR}{FIRST_BLOCK + index}.{theirs}"
+            table |= _convolution_modules(f"blocks.{index}.{ours}", block)
+    after = FIRST_BLOCK + config.num_blocks + 1
+    for index in range(3):
+        table[f"doublings.{index}.conv"] = f"{GENERATOR}{after + 3 * index}"
+        table[f"doublings.{index}.norm"] = f"{GENERATOR}{after + 3 * index + 1}"
+    table["out"] = f"{GENERATOR}{after + 10}"
+    return table
+
+
+def _convolution_modules(ours: str, theirs: str) -> dict[str, str]:
+    inner = f"{theirs}.ffc.convg2g"
+    return {
+        f"{ours}.local_to_local": f"{theirs}.ffc.convl2l",
+        f"{ours}.local_to_global": f"{theirs}.ffc.convl2g",
+        f"{ours}.global_to_local": f"{theirs}.ffc.convg2l",
+        f"{ours}.global_to_global.enter": f"{inner}.conv1.0",
+        f"{ours}.global_to_global.norm": f"{inner}.conv1.1",
+        f"{ours}.global_to_global.unit.mix": f"{inner}.fu.conv_layer",
+        f"{ours}.global_to_global.unit.norm": f"{inner}.fu.bn",
+        f"{ours}.global_to_global.leave": f"{inner}.conv2",
+        f"{ours}.local_norm": f"{theirs}.bn_l",
+        f"{ours}.global_norm": f"{theirs}.bn_g",
+    }
+
+
+def _discriminator_modules() -> dict[str, str]:
+    table = {f"convs.{index}": f"{DISCRIMINATOR}model{index}.0" for index in range(6)}
+    return table | {f"norms.{index}": f"{DISCRIMINATOR}model{index + 1}.1" for index in range(4)}
+
+
+def _taken(rest: State, name: str, shape: tuple[int, ...], role: str) -> Tensor:
+    """Take a tensor out of what has not been used yet."""
+    if name not in rest:
+        raise ValueError(f"the {role} lacks the tensor {name}")
+    if tuple(rest[name].shape) != shape:
+        raise ValueError(f"{name} should have the shape {shape}, not {tuple(rest[name].shape)}")
+    return rest.pop(name)
