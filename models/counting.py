@@ -32,7 +32,7 @@ class Size:
     """What a configuration amounts to."""
 
     generator: int
-    """Trained parameters of the generator, its heads for training included."""
+    """Parameters of the generator, its heads for training included."""
     discriminators: int
     """Trained parameters of all that judge; 0 without any."""
     macs: int

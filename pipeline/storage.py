@@ -17,6 +17,9 @@ from pyarrow import fs
 
 from pipeline.config import UserError
 
+MAX_DOWNLOAD_BYTES = 4 * 2**30
+"""Of one file over https://: no published file of weights is as large."""
+
 
 def is_remote(location: str) -> bool:
     """Tell whether a location is an address rather than a local path."""
@@ -154,6 +157,7 @@ def fetch(location: str, checksum: str | None, cache: Path | None = None) -> Pat
         return path
     if not checksum:
         raise UserError(f"{location} is a download: give its SHA-256 as well")
+    checksum = checksum.lower()
     folder = cache or Path.home() / ".cache" / "infill"
     kept = folder / checksum / location.rstrip("/").rsplit("/", 1)[-1]
     if not kept.is_file():
@@ -173,9 +177,12 @@ def _download(location: str) -> bytes:
         raise UserError(f"cannot fetch {location}: give a path, s3:// or https://")
     try:
         with urllib.request.urlopen(location, timeout=60) as answer:
-            data: bytes = answer.read()
+            data: bytes = answer.read(MAX_DOWNLOAD_BYTES + 1)
     except OSError as error:
         raise UserError(f"cannot download {location}: {error}") from error
+    if len(data) > MAX_DOWNLOAD_BYTES:
+        limit = f"{MAX_DOWNLOAD_BYTES / 2**30:g} GiB"
+        raise UserError(f"{location} is larger than {limit}: get it by hand and give its path")
     return data
 
 

@@ -20,13 +20,11 @@ def variants() -> tuple[Variant, ...]:
         Variant(
             name="paper-widths",
             config=replace(full, refinement="paper"),
-            published="3,767,558",
             source="appendix A, layer by layer",
         ),
         Variant(
             name="no-attention",
             config=replace(full, attention=AttentionConfig(kind="none")),
-            published="2,758,118",
             source="released code without its attention branch",
         ),
         Variant(name="hinge", config=replace(full, gan="hinge"), source="Sec. 3.3, other losses"),

@@ -26,7 +26,6 @@ def variants() -> tuple[Variant, ...]:
         Variant(
             name="as-printed",
             config=PENNetConfig.as_printed(),
-            published="10,231,538",
-            source="Eq. 2 to 4; the same layers",
+            source="Eq. 2 to 4; the same layers as full",
         ),
     )

@@ -124,7 +124,7 @@ _DEEPFILL_PLACES2 = Protocol(
 )
 
 _THREE_TYPES = MaskConfig(
-    recipe="mixed", mixture=(("box", 1.0), ("automaton", 1.0), ("strokes", 1.0))
+    recipe="mixed", mixture=(("box", 1.0), ("automaton", 1.0), ("long_strokes", 1.0))
 )
 
 

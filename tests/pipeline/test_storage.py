@@ -1,6 +1,15 @@
+import datetime
+import functools
 import hashlib
+import http.server
+import ssl
+import threading
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from pipeline import storage
 from pipeline.config import UserError
@@ -77,3 +86,71 @@ def test_fetch_refuses_a_wrong_or_missing_checksum(bucket, tmp_path):
 def test_an_unknown_kind_of_address_is_refused():
     with pytest.raises(UserError, match="give a path or s3://"):
         storage.exists("gopher://old/place")
+
+
+@pytest.fixture
+def https(tmp_path, monkeypatch):
+    """Serve a folder over https:// with a certificate of its own; return folder and address."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    both = tmp_path / "localhost.pem"
+    both.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(both)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("SSL_CERT_FILE", str(both))
+    yield folder, f"https://localhost:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_https_download_is_checked_kept_and_limited(https, tmp_path, monkeypatch):
+    folder, address = https
+    (folder / "weights.pth").write_bytes(b"weights")
+    location, checksum = f"{address}/weights.pth", hashlib.sha256(b"weights").hexdigest()
+    with pytest.raises(UserError, match="expected 0000"):
+        storage.fetch(location, "0" * 64, cache=tmp_path / "cache")
+    monkeypatch.setattr(storage, "MAX_DOWNLOAD_BYTES", 6)
+    with pytest.raises(UserError, match="is larger than"):
+        storage.fetch(location, checksum, cache=tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.undo()
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "localhost.pem"))
+    kept = storage.fetch(location, checksum.upper(), cache=tmp_path / "cache")
+    assert kept.read_bytes() == b"weights"
+    (folder / "weights.pth").unlink()
+    assert storage.fetch(location, checksum, cache=tmp_path / "cache") == kept
+    with pytest.raises(UserError, match="cannot download"):
+        storage.fetch(f"{address}/nothing.pth", "1" * 64, cache=tmp_path / "cache")
+
+
+def test_https_without_a_trusted_certificate_is_refused(https, tmp_path, monkeypatch):
+    folder, address = https
+    (folder / "weights.pth").write_bytes(b"weights")
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with pytest.raises(UserError, match="certificate"):
+        storage.fetch(f"{address}/weights.pth", "1" * 64, cache=tmp_path / "cache")
