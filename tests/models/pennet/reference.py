@@ -121,3 +121,48 @@ def patch_swap(features: Tensor, mask: Tensor) -> Tensor:
         average = functional.fold(picked, size, 3, padding=1)[0] / counts
         swapped.append(small_hole * average + (1 - small_hole) * low)
     return torch.stack(swapped)
+
+
+def released_forward(
+    released: dict[str, Tensor], image: Tensor, mask: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """Run a released generator, name by name, sample by sample in its attention.
+
+    Args:
+        released: the tensors of "netG".
+        image: [B, 3, H, W] in [-1, 1].
+        mask: [B, 1, H, W], 1 in the hole.
+
+    Returns:
+        The picture, and the pyramid from deep to shallow; all in [-1, 1].
+    """
+
+    def conv(name: str, features: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
+        weight, bias = released[f"{name}.weight"], released[f"{name}.bias"]
+        reach = dilation * (weight.shape[2] // 2)
+        return functional.conv2d(features, weight, bias, stride, reach, dilation)
+
+    def larger(features: Tensor) -> Tensor:
+        return functional.interpolate(features, scale_factor=2, mode="bilinear", align_corners=True)
+
+    features = torch.cat([image * (1 - mask) + mask, mask], dim=1)
+    maps = []
+    for level in range(1, 7):
+        features = conv(f"dw_conv{level:02}.0", features, stride=2)
+        features = functional.leaky_relu(features, 0.2) if level < 6 else torch.relu(features)
+        maps.append(features)
+    filled, drawn, pyramid = maps[5], maps[5], []
+    for level in range(5, 0, -1):
+        k = 1 if level == 5 else 3
+        filled = transfer(maps[level - 1], filled, mask, k, floor=1e-8)
+        if level < 5:
+            branches = [
+                torch.relu(conv(f"at_conv{level:02}.conv{index:02}.0", filled, dilation=2**index))
+                for index in range(4)
+            ]
+            filled = torch.cat(branches, dim=1)
+        drawn = torch.relu(conv(f"up_conv{level:02}.0", larger(drawn)))
+        drawn = torch.cat([drawn, filled], dim=1)
+        pyramid.append(torch.tanh(conv(f"torgb{level}.0", drawn)))
+    last = torch.relu(conv("decoder.0", larger(drawn)))
+    return torch.tanh(conv("decoder.2", last)), pyramid

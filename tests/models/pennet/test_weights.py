@@ -1,13 +1,14 @@
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.pennet.config import PENNetConfig
 from models.pennet.networks import Discriminator, Generator
-from models.pennet.weights import from_released, names, to_released
+from models.pennet.weights import from_released, names, read_release, to_released
 
 RELEASE = Path(__file__).parents[2] / "data" / "state_dicts" / "pennet.json"
 
@@ -64,6 +65,30 @@ def test_our_networks_come_back_unchanged_and_draw_with_what_was_read() -> None:
         network.load_state_dict(back[role])
         assert list(back[role]) == list(states[role])
         assert all(torch.equal(back[role][name], states[role][name]) for name in states[role])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 128)])
+def test_imported_weights_draw_what_the_released_network_draws(
+    reference: ModuleType, height: int, width: int
+) -> None:
+    own = Generator(PENNetConfig(channels=8)).double()
+    for parameter in own.parameters():
+        nn.init.normal_(parameter, std=0.15)
+    released = to_released({"generator": own.state_dict()})
+    read = read_release(released)
+    generator = Generator(read.config).double().eval()
+    generator.load_state_dict(read.states["generator"])
+    image = torch.rand(2, 3, height, width, dtype=torch.float64) * 2 - 1
+    mask = torch.zeros(2, 1, height, width, dtype=torch.float64)
+    mask[0, :, 16:48, 16:48] = 1
+    mask[1, :, 3:20, 30:61] = 1
+    drawn = generator(image, mask)
+    expected, pyramid = reference.released_forward(released["netG"], image, mask)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(drawn.final, expected, rtol=0, atol=1e-7)
+    for ours, theirs in zip(drawn.pyramid, pyramid, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize(("network", "role"), [("netG", "generator"), ("netD", "discriminator")])
