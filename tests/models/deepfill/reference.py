@@ -46,7 +46,7 @@ class KernelAttention(nn.Module):
 
     def __init__(self, config: AttentionConfig) -> None:
         super().__init__()
-        assert (config.normalize, config.norm_floor) == ("background", "maximum")
+        assert config.normalize == "background"
         assert (config.masked, config.overlap, config.fuse, config.wrap) == (
             "zero",
             "fixed",
@@ -65,7 +65,11 @@ class KernelAttention(nn.Module):
         height, width = places.shape[2:]
         valid = free_of_hole(mask, features.shape[2:], self.config).view(1, -1, 1, 1)
         patches = functional.unfold(places, 3, padding=1)[0].T.reshape(-1, channels, 3, 3)
-        lengths = patches.square().sum(dim=(1, 2, 3), keepdim=True).clamp_min(NORM_FLOOR**2).sqrt()
+        if self.config.norm_floor == "added":
+            lengths = (patches.square() + NORM_FLOOR).sum(dim=(1, 2, 3), keepdim=True).sqrt()
+        else:
+            squares = patches.square().sum(dim=(1, 2, 3), keepdim=True)
+            lengths = squares.clamp_min(NORM_FLOOR**2).sqrt()
         scores = functional.conv2d(places, patches / lengths, padding=1)
         scores = supported(scores, height, width)
         weights = torch.softmax(self.config.scale * scores * valid, dim=1) * valid
@@ -102,3 +106,84 @@ def replace_in(module: nn.Module) -> None:
             setattr(module, name, KernelAttention(child.config))
         else:
             replace_in(child)
+
+
+DILATIONS = {7: 2, 8: 4, 9: 8, 10: 16}
+
+
+def released_forward(
+    released: dict[str, Tensor], form: str, image: Tensor, mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Run a released generator, name by name: the final picture and the coarse one.
+
+    Args:
+        released: TensorFlow's variables, or the state dict of the PyTorch port.
+        form: "tensorflow", which sees blue-green-red and pads as TensorFlow does, or "port".
+        image: [B, 3, H, W] red-green-blue in [-1, 1].
+        mask: [B, 1, H, W], 1 in the hole.
+    """
+    tensorflow = form == "tensorflow"
+    stems = {
+        "coarse": "inpaint_net/conv" if tensorflow else "coarse_generator.conv",
+        "imagine": "inpaint_net/xconv" if tensorflow else "fine_generator.conv",
+        "match": "inpaint_net/pmconv" if tensorflow else "fine_generator.pmconv",
+        "merge": "inpaint_net/allconv" if tensorflow else "fine_generator.allconv",
+    }
+
+    def tensors(part: str, number: int) -> tuple[Tensor, Tensor]:
+        start = f"{stems[part]}{number}"
+        ends = ("kernel:0", "bias:0") if tensorflow else ("weight", "bias")
+        for middle in (
+            "",
+            "_downsample",
+            "_atrous",
+            f"_upsample/{start.split('/')[-1]}_upsample_conv",
+        ):
+            joint = "/" if tensorflow else ".conv."
+            names = [f"{start}{middle}{joint}{end}" for end in ends]
+            if names[0] in released:
+                weight, bias = (released[name] for name in names)
+                return (weight.permute(3, 2, 0, 1) if tensorflow else weight), bias
+        raise KeyError(f"{start}...")
+
+    def conv(part: str, number: int, features: Tensor, activation: str = "elu") -> Tensor:
+        weight, bias = tensors(part, number)
+        stride, rate = 2 if number in (2, 4) else 1, DILATIONS.get(number, 1)
+        rate = 1 if part == "match" else rate
+        if number in (13, 15):
+            features = functional.interpolate(features, scale_factor=2, mode="nearest")
+        reach = rate * (weight.shape[2] - 1)
+        if tensorflow and stride == 2:
+            before, after = (reach - 1) // 2, reach // 2
+        else:
+            before = after = reach // 2
+        features = functional.pad(features, (before, after, before, after))
+        drawn = functional.conv2d(features, weight, bias, stride, dilation=rate)
+        if activation == "elu":
+            return functional.elu(drawn)
+        return functional.relu(drawn) if activation == "relu" else drawn
+
+    def decoded(part: str, features: Tensor) -> Tensor:
+        for number in range(11, 17):
+            features = conv(part, number, features)
+        return conv(part, 17, features, "none").clamp(-1, 1)
+
+    colours = image.flip(1) if tensorflow else image
+    hidden = colours * (1 - mask)
+    features = torch.cat([hidden, torch.ones_like(mask), mask], dim=1)
+    for number in range(1, 11):
+        features = conv("coarse", number, features)
+    coarse = decoded("coarse", features)
+    composite = coarse * mask + hidden * (1 - mask)
+    entry = torch.cat([composite, torch.ones_like(mask), mask], dim=1)
+    imagined = matched = entry
+    for number in range(1, 11):
+        imagined = conv("imagine", number, imagined)
+    for number in range(1, 7):
+        matched = conv("match", number, matched, "relu" if number == 6 else "elu")
+    settings = {"downsample": "align_corners"} if tensorflow else {"norm_floor": "added"}
+    copied = KernelAttention(AttentionConfig(**settings))(matched, mask)
+    for number in (9, 10):
+        copied = conv("match", number, copied)
+    final = decoded("merge", torch.cat([imagined, copied], dim=1))
+    return (final.flip(1), coarse.flip(1)) if tensorflow else (final, coarse)

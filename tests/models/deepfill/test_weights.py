@@ -1,5 +1,6 @@
 """Released weights, by the published lists of names and shapes, to ours and back."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -11,7 +12,12 @@ from torch.nn import functional
 
 from models.deepfill.config import DeepFillConfig
 from models.deepfill.networks import Critics, Generator
-from models.deepfill.weights import configuration_of, from_released, to_released
+from models.deepfill.weights import (
+    configuration_of,
+    from_released,
+    read_release,
+    to_released,
+)
 
 LISTS = Path(__file__).parents[2] / "data" / "state_dicts"
 
@@ -100,6 +106,39 @@ def test_critics_last_layers_read_maps_in_our_order() -> None:
     theirs = maps.permute(0, 2, 3, 1).flatten(1) @ there["discriminator/dout_local_fc/kernel:0"]
     mine = maps.flatten(1) @ ours["window.head.weight"].T
     torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("form", ["tensorflow", "port"])
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (72, 128)])
+def test_imported_weights_draw_what_the_released_network_draws(
+    form: str, height: int, width: int
+) -> None:
+    spec = importlib.util.spec_from_file_location("ref", Path(__file__).with_name("reference.py"))
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    torch.manual_seed(5)
+    shapes = json.loads((LISTS / f"deepfill_{form}.json").read_text())
+    there = {}
+    for name, shape in shapes.items():
+        inputs = shape[:-1] if form == "tensorflow" else shape[1:]
+        deviation = 0.1 if len(shape) == 1 else float(np.prod(inputs)) ** -0.5
+        if "discriminator" not in name:
+            there[name] = torch.randn(shape, dtype=torch.float64) * deviation
+    read = read_release(there)
+    generator = Generator(read.config).double().eval()
+    generator.load_state_dict(read.states["generator"])
+    image = torch.rand(2, 3, height, width, dtype=torch.float64) * 2 - 1
+    mask = torch.zeros(2, 1, height, width, dtype=torch.float64)
+    mask[0, :, 16:40, 16:48] = 1
+    mask[1, :, 5:21, 30:61] = 1
+    drawn = generator(image, mask)
+    final, coarse = reference.released_forward(there, form, image, mask)
+    for picture in (final, coarse):
+        assert picture.std() > 0.01
+        assert (picture.abs() < 1).double().mean() > 0.2
+    torch.testing.assert_close(drawn.coarse, coarse, rtol=0, atol=1e-9)
+    torch.testing.assert_close(drawn.final, final, rtol=0, atol=1e-7)
 
 
 def test_missing_misshapen_and_left_over_tensors_are_named() -> None:
