@@ -5,7 +5,8 @@ python jobs/explain.py --checkpoint runs/spn --image photo.jpg --masks.recipe st
 
 PEN-Net shows its pyramid and where the hole's middle looks, DeepFill the flow of its attention,
 MADF the kernels that a mask gets, SPN its priors in eight groups and several draws, DeepGIN its
-coarse and small pictures. White is the hole; without a mask one is drawn.
+coarse and small pictures, LaMa what local and global maps hold. White is the hole; without a mask
+one is drawn.
 """
 
 from pipeline.config import parse_one, run

@@ -1,5 +1,6 @@
 """What a checkpoint thinks while it fills a hole: its paper's pictures, for one photograph."""
 
+import math
 from dataclasses import dataclass, field
 
 import cv2
@@ -63,12 +64,21 @@ def explain(config: ExplainConfig) -> dict[str, str]:
     padded = pad_to_multiple(image, mask, loaded.config.size_multiple)
     shown = load(loaded.architecture).pictures(loaded.generator, *padded)
     height, width = hole.shape
+    kept = height / padded[0].shape[2], width / padded[0].shape[3]
     pictures = {"masked image": masked_view(pixels, hole)}
     for name, picture in shown.items():
-        if picture.shape[-2:] == padded[0].shape[-2:]:
-            picture = crop_to(picture, height, width)
+        if _is_of_the_frame(picture, padded[0]):
+            rows, columns = picture.shape[-2:]
+            picture = crop_to(picture, math.ceil(rows * kept[0]), math.ceil(columns * kept[1]))
         pictures[name] = to_pixels(picture)[0]
     return _write(config.out, pictures)
+
+
+def _is_of_the_frame(picture: Tensor, frame: Tensor) -> bool:
+    """Tell pictures of the frame at some size from others, such as kernels."""
+    height, width = frame.shape[-2:]
+    rows, columns = picture.shape[-2:]
+    return bool(rows * width == columns * height and height % rows == 0)
 
 
 def _photograph(config: ExplainConfig, short_side_px: int) -> tuple[Pixels, Pixels]:
@@ -110,18 +120,22 @@ def _write(folder: str, pictures: dict[str, Pixels]) -> dict[str, str]:
 
 
 def _sheet(pictures: dict[str, Pixels]) -> bytes:
-    """Lay all pictures out, brought to one size, their names under each line."""
+    """Lay all pictures out, brought to one size, each under its name."""
     height, width = next(iter(pictures.values())).shape[:2]
     factor = SHEET_CELL_PX / max(height, width)
     cell = round(height * factor), round(width * factor)
-    cells = [_fitted(picture, *cell) for picture in pictures.values()]
-    names, rows, captions = list(pictures), [], []
-    for start in range(0, len(cells), PICTURES_PER_LINE):
-        row = cells[start : start + PICTURES_PER_LINE]
-        blank = np.full_like(cells[0], 255)
-        rows.append(row + [blank] * (PICTURES_PER_LINE - len(row)))
-        captions.append("  |  ".join(names[start : start + PICTURES_PER_LINE]))
-    return grid(rows, captions=captions)
+    lines, names = [], list(pictures)
+    for start in range(0, len(names), PICTURES_PER_LINE):
+        titles = names[start : start + PICTURES_PER_LINE]
+        row = [_fitted(pictures[name], *cell) for name in titles]
+        missing = PICTURES_PER_LINE - len(row)
+        row += [np.full_like(row[0], 255)] * missing
+        line = cv2.imdecode(
+            np.frombuffer(grid([row], titles + [""] * missing), np.uint8), cv2.IMREAD_COLOR
+        )
+        assert line is not None
+        lines.append(line[..., ::-1])
+    return encode_png(np.ascontiguousarray(np.concatenate(lines)))
 
 
 def _fitted(picture: Pixels, height: int, width: int) -> Pixels:

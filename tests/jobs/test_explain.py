@@ -53,6 +53,9 @@ def test_job_writes_every_picture_and_a_sheet(tmp_path: Path, photograph: str) -
         assert cv2.imread(place) is not None
     final = cv2.imread(places["final"])
     assert final.shape == (64, 93, 3)  # the short side as trained, cropped back from its padding
+    assert cv2.imread(places["pyramid, 32 px"]).shape == (32, 47, 3)
+    sheet = cv2.imread(places["sheet"])
+    assert sheet.shape[1] > 4 * 256
 
 
 def test_mask_drawn_for_want_of_one_is_the_recipe_s(tmp_path: Path, photograph: str) -> None:

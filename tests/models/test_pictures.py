@@ -53,18 +53,20 @@ def test_pictures_never_show_what_the_hole_hides(name: str) -> None:
     assert all(torch.equal(shown[title], other[title]) for title in shown)
 
 
-def test_pen_net_looks_where_the_same_patch_is() -> None:
+def test_pen_net_s_heat_is_the_attention_of_the_hole_s_middle() -> None:
     paper = architecture.load("pennet")
     generator = paper.generator(paper.config.tiny()).eval()
-    weights = torch.zeros(1, 4, 4, 4, 4)
-    weights[0, 2, 1, 0, 3] = 1  # the hole's middle looks at the upper right corner
-    generator.attention = lambda image, mask: {4: weights}
-    mask = torch.zeros(1, 1, 64, 64)
-    mask[..., 36:44, 20:28] = 1
-    shown = paper.pictures(generator, torch.zeros(1, 3, 64, 64), mask)["attention, level 4"]
-    bright = (shown[0] == 1).all(0)
-    assert bright.nonzero().tolist() == [[0, 3]]
-    assert (shown[0][:, ~bright] == -1).all()
+    image, mask = example()
+    shown = paper.pictures(generator, image, mask)
+    down, right = middle_of(mask)
+    for level, weights in generator.attention(image, mask).items():
+        height, width = weights.shape[1:3]
+        looked = weights[0, int(down * height), int(right * width)]
+        assert torch.equal(shown[f"attention, level {level}"], heat(looked))
+        # Keys that touch the hole are black.
+        hidden = looked == 0
+        assert (shown[f"attention, level {level}"][0][:, hidden] == -1).all()
+    assert (generator.attention(image, mask)[1] == 0).any()
 
 
 def test_deepfill_s_flow_is_that_of_its_attention() -> None:
