@@ -128,7 +128,7 @@ def read_manifest(location: str) -> Manifest:
             "make one with `python jobs/make_shards.py`"
         ) from error
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        table = storage.table_of(data)
         about = json.loads(table.schema.metadata[b"infill"])
     except (pa.ArrowInvalid, KeyError, TypeError, json.JSONDecodeError) as error:
         raise UserError(f"{storage.join(location, FILE_NAME)} is damaged: {error}") from error

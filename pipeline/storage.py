@@ -13,6 +13,8 @@ import urllib.request
 import uuid
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pyarrow import fs
 
 from pipeline.config import UserError
@@ -96,6 +98,17 @@ def write(location: str, data: bytes) -> None:
         os.replace(aside, final)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def table_of(data: bytes) -> pa.Table:
+    """Return the table that a Parquet file's bytes hold, read on this thread alone.
+
+    Arrow's own threads may outlive the reading, and the interpreter.
+
+    Raises:
+        pyarrow.ArrowInvalid: if it is none, or damaged.
+    """
+    return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
 
 
 def upload(source: Path, location: str) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.batches import load_sample
@@ -253,7 +252,7 @@ class FrozenPairs(Pairs):
 def _read_pairs(location: str) -> tuple[pa.Table, str]:
     try:
         data = storage.read(location)
-        table = pq.read_table(pa.BufferReader(data))
+        table = storage.table_of(data)
     except FileNotFoundError as error:
         raise UserError(
             f"there is no file of pairs {location}; an evaluation writes one as pairs.parquet"

@@ -292,7 +292,7 @@ def write_table(location: str, table: pa.Table) -> None:
 
 def read_table(location: str) -> pa.Table:
     """Read a Parquet file."""
-    return pq.read_table(pa.BufferReader(storage.read(location)))
+    return storage.table_of(storage.read(location))
 
 
 def _identity(pair: Pair, mask: Mask) -> dict[str, Any]:

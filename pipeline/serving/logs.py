@@ -20,7 +20,12 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **{name: value for name, value in vars(record).items() if name not in _ORDINARY},
+            # Ray adds fields of its own to every record, their names beginning with a stroke.
+            **{
+                name: value
+                for name, value in vars(record).items()
+                if name not in _ORDINARY and not name.startswith("_")
+            },
         }
         if record.exc_info:
             values["traceback"] = self.formatException(record.exc_info)

@@ -123,7 +123,7 @@ def test_service_follows_the_champion_and_ends_when_interrupted(service, tmp_pat
     assert answers[-1] == (200, "spn@2")
     assert {status for status, _ in answers} == {200}
     service.send_signal(signal.SIGINT)
-    assert service.wait(timeout=60) == 130
+    assert service.wait(timeout=180) == 130
     assert "now serving spn@2 (" in service.stdout.read()
     assert "Traceback" not in service.stderr.read()
     with pytest.raises(httpx.ConnectError):

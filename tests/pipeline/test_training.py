@@ -216,8 +216,19 @@ def test_two_workers_take_the_same_updates_as_one(config, ray_local, tmp_path):
     together = override(alone, {"storage": str(tmp_path / "together"), "num_workers": 2})
     train(together, quietly)
     ours, theirs = weights(alone.storage, 3), weights(together.storage, 3)
-    # Adam's first steps divide by the gradient's own size, so rounding shows up to a step length.
-    assert largest_difference({**ours, "optimizers": {}}, {**theirs, "optimizers": {}}) < 2e-4
+    # Gradients agree. Weights agree where there is one: a bias before a norm has none but rounding,
+    # which Adam divides by its own size, and makes no difference to what is drawn.
+    for name, moment in ours["optimizers"].items():
+        if name.endswith("/exp_avg"):
+            other = theirs["optimizers"][name]
+            assert torch.allclose(moment, other, rtol=1e-3, atol=1e-6), name
+    image, mask = torch.rand(2, 3, 32, 32) * 2 - 1, torch.zeros(2, 1, 32, 32)
+    mask[..., 8:20, 6:22] = 1
+    drawn, others = (
+        checkpoints.load_generator(run.storage).generator(image, mask).final
+        for run in (alone, together)
+    )
+    torch.testing.assert_close(drawn, others, rtol=0, atol=1e-4)
 
 
 def parent(pid):
