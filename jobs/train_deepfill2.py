@@ -1,0 +1,67 @@
+"""Train DeepFill v2, free-form inpainting with gated convolution (ICCV 2019), on photographs.
+
+python jobs/train_deepfill2.py places2 --data.shards s3://photos/places2 --storage s3://runs/deepfill2
+python jobs/train_deepfill2.py smoke
+
+The baseline of two of the other papers. A step takes two batches of 16, one for the discriminator
+and one for the generator. `smoke` makes its own shards and ends within a minute.
+Interrupted, the same command goes on from the newest checkpoint.
+"""
+
+from jobs import make_shards
+from models.deepfill2.config import DeepFill2Config
+from pipeline.batches import BatchConfig
+from pipeline.cluster import connect
+from pipeline.config import override, parse, run
+from pipeline.masks import MaskConfig
+from pipeline.shards import make_shards as write_shards
+from pipeline.training import TrainConfig, summary, train
+
+FREE_FORM = MaskConfig(recipe="mixed", mixture=(("strokes", 1.0), ("square", 1.0)))
+"""Strokes or a square, equally often, where the release takes both at once."""
+WINDOWS = BatchConfig(
+    batch_size=32,
+    image_size_px=256,
+    enlarge_small_images=True,
+    horizontal_flip=False,
+    masks=FREE_FORM,
+)
+"""Windows at the photographs' own scale, neither mirrored nor recoloured."""
+
+PRESETS = {
+    "places2": TrainConfig(
+        model=DeepFill2Config(),
+        data=WINDOWS,
+        storage="runs/deepfill2-places2",
+        steps=1_000_000,
+        use_gpu=True,
+        save_every_steps=10_000,
+        sample_every_steps=10_000,
+        report_every_steps=50,
+    ),
+    "smoke": TrainConfig(
+        model=DeepFill2Config.tiny(),
+        data=BatchConfig(batch_size=4, image_size_px=64, masks=FREE_FORM),
+        storage="runs/smoke/deepfill2",
+        steps=6,
+        save_every_steps=3,
+        sample_every_steps=6,
+        report_every_steps=2,
+        validation_samples=8,
+    ),
+}
+
+
+def main() -> None:
+    """Train one preset, or go on with it."""
+    config = parse(PRESETS, __doc__)
+    with connect():
+        if config.storage == PRESETS["smoke"].storage and not config.data.shards:
+            shards = make_shards.PRESETS["smoke"]
+            write_shards(shards)
+            config = override(config, {"data.shards": shards.out})
+        print(summary(train(config)))
+
+
+if __name__ == "__main__":
+    run(main)
