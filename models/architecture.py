@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -120,6 +120,8 @@ class Released:
     """The configuration under which our networks compute the same function."""
     states: dict[str, dict[str, Tensor]]
     """State dicts by the roles of :attr:`Objective.networks`; "generator" at least."""
+    aside: dict[str, Tensor] = field(default_factory=dict)
+    """What else the file holds and no network here runs, by its released names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +140,8 @@ class Architecture:
     read_release: Callable[[Mapping[str, Any]], Released]
     """Translates what a released file holds, strictly: ValueError names a tensor that is missing,
     misshapen or left over."""
+    write_release: Callable[[Released], dict[str, Any]]
+    """Undoes ``read_release``: what the authors' code reads."""
     pictures: Callable[[Any, Tensor, Tensor], dict[str, Tensor]]
     """Shows what a network thinks, as its paper does: ``pictures(generator, image, mask)`` for one
     image [1, 3, H, W] in [-1, 1] of a size the generator accepts returns pictures by name, each

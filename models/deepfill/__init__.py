@@ -37,7 +37,7 @@ from models.deepfill.networks import Generator
 from models.deepfill.objective import DeepFillObjective
 from models.deepfill.pictures import pictures
 from models.deepfill.variants import variants
-from models.deepfill.weights import read_release
+from models.deepfill.weights import read_release, write_release
 
 ARCHITECTURE = Architecture(
     name="deepfill",
@@ -47,5 +47,6 @@ ARCHITECTURE = Architecture(
     objective=DeepFillObjective,
     variants=variants,
     read_release=read_release,
+    write_release=write_release,
     pictures=pictures,
 )

@@ -69,18 +69,22 @@ def read_release(released: Mapping[str, Tensor | np.ndarray]) -> Released:
     return Released(config=configuration_of(released), states=from_released(released))
 
 
-def to_released(states: Mapping[str, State], form: Form = "tensorflow") -> State:
-    """Turn our state dicts by role into a released file; the inverse of :func:`from_released`.
+def write_release(released: Released) -> State:
+    """Turn our state dicts by role into a released file; the inverse of :func:`read_release`.
+
+    Weights of a network that pads as the port does become the port's, others TensorFlow's.
 
     Raises:
         ValueError: if a tensor is missing or left over, or the port's form is asked for critics.
     """
+    states, config = released.states, released.config
+    assert isinstance(config, DeepFillConfig)
+    form: Form = "port" if config.padding == "centred" else "tensorflow"
     if form == "port" and "discriminator" in states:
         raise ValueError("the port's file has no place for a discriminator; leave it out")
-    config = configuration_of_ours(states)
     entries = {role: entries_of(role, form, config) for role in states}
-    released = released_of(states, entries, WRITE[form])
-    return with_output_numbers(released) if form == "tensorflow" else released
+    file = released_of(states, entries, WRITE[form])
+    return with_output_numbers(file) if form == "tensorflow" else file
 
 
 def form_of(released: Iterable[str]) -> Form:
@@ -125,20 +129,6 @@ def configuration_of(released: Mapping[str, Tensor | np.ndarray]) -> DeepFillCon
     if heads[0] is None or heads[1] is None:
         return config
     return _with_sizes(config, heads[0][0], heads[1][0])
-
-
-def configuration_of_ours(states: Mapping[str, State]) -> DeepFillConfig:
-    """Return the configuration with the widths and critics' sizes of our state dicts."""
-    config = DeepFillConfig()
-    if "generator" in states:
-        channels = states["generator"]["coarse.conv1.bias"].shape[0]
-        config = replace(config, channels=channels)
-    if "discriminator" not in states:
-        return config
-    critics = states["discriminator"]
-    config = replace(config, channels=critics["whole.convs.0.bias"].shape[0] // 2)
-    heads = [critics[f"{view}.head.weight"].shape[1] for view in ("whole", "window")]
-    return _with_sizes(config, heads[0], heads[1])
 
 
 def _with_sizes(config: DeepFillConfig, whole: int, window: int) -> DeepFillConfig:

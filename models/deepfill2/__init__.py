@@ -23,7 +23,7 @@ from models.deepfill2.config import DeepFill2Config
 from models.deepfill2.networks import Generator
 from models.deepfill2.objective import DeepFill2Objective
 from models.deepfill2.variants import variants
-from models.deepfill2.weights import read_release
+from models.deepfill2.weights import read_release, write_release
 
 ARCHITECTURE = Architecture(
     name="deepfill2",
@@ -33,5 +33,6 @@ ARCHITECTURE = Architecture(
     objective=DeepFill2Objective,
     variants=variants,
     read_release=read_release,
+    write_release=write_release,
     pictures=pictures,
 )

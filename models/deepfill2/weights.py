@@ -64,8 +64,8 @@ def read_release(released: Mapping[str, Tensor | np.ndarray]) -> Released:
     return Released(config=configuration_of(released), states=from_released(released))
 
 
-def to_released(states: Mapping[str, State]) -> State:
-    """Turn our state dicts by role into released variables; the inverse of from_released.
+def write_release(released: Released) -> State:
+    """Turn our state dicts by role into released variables; :func:`read_release` backwards.
 
     Raises:
         ValueError: if a tensor is missing or left over; it is named.
@@ -76,7 +76,7 @@ def to_released(states: Mapping[str, State]) -> State:
             for name, tensor in state.items()
             if role == "generator" or not name.endswith(".v")
         }
-        for role, state in states.items()
+        for role, state in released.states.items()
     }
     return with_output_numbers(released_of(kept, _entries(), write))
 

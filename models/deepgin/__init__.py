@@ -31,7 +31,7 @@ from models.deepgin.networks import Generator
 from models.deepgin.objective import DeepGINObjective
 from models.deepgin.pictures import pictures
 from models.deepgin.variants import variants
-from models.deepgin.weights import read_release
+from models.deepgin.weights import read_release, write_release
 
 ARCHITECTURE = Architecture(
     name="deepgin",
@@ -41,5 +41,6 @@ ARCHITECTURE = Architecture(
     objective=DeepGINObjective,
     variants=variants,
     read_release=read_release,
+    write_release=write_release,
     pictures=pictures,
 )

@@ -60,18 +60,18 @@ def read_release(released: Mapping[str, Any]) -> Released:
     return Released(config=config, states=states)
 
 
-def to_released(released: Released) -> dict[str, State]:
-    """Turn our state dicts into the tensors of the authors' files, by our roles.
+def write_release(released: Released) -> State:
+    """Turn our state dicts into the tensors of the authors' two files together.
 
     Raises:
         ValueError: if a tensor is missing, misshapen or left over; it is named.
     """
     config = released.config
     assert isinstance(config, DeepGINConfig)
-    return {
-        role: _translated(state, names(role), _shapes(role, config), role, back=True)
-        for role, state in released.states.items()
-    }
+    out: State = {}
+    for role, state in released.states.items():
+        out |= _translated(state, names(role), _shapes(role, config), role, back=True)
+    return out
 
 
 def configuration_of(parts: Mapping[str, Mapping[str, Tensor]]) -> DeepGINConfig:

@@ -26,7 +26,7 @@ from models.lama.networks import Generator
 from models.lama.objective import LaMaObjective
 from models.lama.pictures import pictures
 from models.lama.variants import variants
-from models.lama.weights import read_release
+from models.lama.weights import read_release, write_release
 
 ARCHITECTURE = Architecture(
     name="lama",
@@ -36,5 +36,6 @@ ARCHITECTURE = Architecture(
     objective=LaMaObjective,
     variants=variants,
     read_release=read_release,
+    write_release=write_release,
     pictures=pictures,
 )

@@ -32,11 +32,9 @@ def read_release(released: Mapping[str, Any]) -> Released:
     Raises:
         ValueError: if a tensor is missing, misshapen or left over; it is named.
     """
-    tensors = {
-        name: tensor
-        for name, tensor in released.get("state_dict", released).items()
-        if not name.startswith(ASIDE)
-    }
+    given = released.get("state_dict", released)
+    aside = {name: tensor for name, tensor in given.items() if name.startswith(ASIDE)}
+    tensors = {name: tensor for name, tensor in given.items() if name not in aside}
     config = configuration_of(tensors)
     states, rest = {}, dict(tensors)
     for role, network in networks_of(config).items():
@@ -49,10 +47,10 @@ def read_release(released: Mapping[str, Any]) -> Released:
         }
     if rest:
         raise ValueError(f"{len(rest)} tensors are left over, first {next(iter(rest))}")
-    return Released(config=config, states=states)
+    return Released(config=config, states=states, aside=aside)
 
 
-def to_released(released: Released) -> State:
+def write_release(released: Released) -> State:
     """Turn our state dicts into the names of the public checkpoint.
 
     Raises:
@@ -60,7 +58,7 @@ def to_released(released: Released) -> State:
     """
     config = released.config
     assert isinstance(config, LaMaConfig)
-    networks, out = networks_of(config), {}
+    networks, out = networks_of(config), dict(released.aside)
     for role, state in released.states.items():
         rest = dict(state)
         for ours, like in networks[role].state_dict().items():

@@ -37,7 +37,7 @@ from models.madf.config import MADFConfig
 from models.madf.objective import MADFObjective, build_generator
 from models.madf.pictures import pictures
 from models.madf.variants import variants
-from models.madf.weights import read_release
+from models.madf.weights import read_release, write_release
 
 ARCHITECTURE = Architecture(
     name="madf",
@@ -47,5 +47,6 @@ ARCHITECTURE = Architecture(
     objective=MADFObjective,
     variants=variants,
     read_release=read_release,
+    write_release=write_release,
     pictures=pictures,
 )

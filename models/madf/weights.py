@@ -57,36 +57,38 @@ def from_released(released: Mapping[str, Any]) -> dict[str, State]:
 def read_release(released: Mapping[str, Any]) -> Released:
     """Return a released checkpoint as our generator and its configuration take it.
 
-    The batch norms that are never run are checked and left behind.
+    The batch norms that are never run are set aside, as is the frozen VGG.
 
     Raises:
         ValueError: as :func:`from_released`.
     """
-    states = from_released(released)
-    return Released(config=configuration_of(released), states={"generator": states["generator"]})
+    states, config = from_released(released), configuration_of(released)
+    names = released_names(config)
+    aside = {names[DEAD_PREFIX + name]: tensor for name, tensor in states[DEAD].items()}
+    return Released(config=config, states={"generator": states["generator"]}, aside=aside)
 
 
-def to_released(states: Mapping[str, Mapping[str, Tensor]]) -> State:
-    """Turn our state dicts into a checkpoint that the authors' code reads, without prefixes.
+def write_release(released: Released) -> State:
+    """Turn our generator into a checkpoint that the authors' code reads, without prefixes.
 
-    Args:
-        states: "generator", with its dead norms or without. Without, "dead_norms" gives them; if
-            that is missing too they are written as they are initialised, which is what they stay.
+    Dead norms that neither the generator carries nor were set aside are written as they are
+    initialised, which is what they stay.
 
     Raises:
         ValueError: if a tensor is missing, misshapen or left over; it is named.
     """
-    if set(states) - {DEAD} != {"generator"}:
-        raise ValueError(f"expected the roles generator and {DEAD}, not {', '.join(states)}")
-    ours = dict(states["generator"])
-    ours.update({DEAD_PREFIX + name: tensor for name, tensor in states.get(DEAD, {}).items()})
-    levels = _count(ours, r"encoder\.masks\.\d+\.weight")
-    table = released_modules(levels, _count(ours, r"refinements\.\d+\.head\.weight"))
-    config = configuration_of({_renamed(name, table): tensor for name, tensor in ours.items()})
+    config = released.config
+    assert isinstance(config, MADFConfig)
+    if set(released.states) != {"generator"}:
+        raise ValueError(f"MADF released a generator alone, not {', '.join(released.states)}")
+    names = released_names(config)
+    ours = dict(released.states["generator"])
     if not any(name.startswith(DEAD_PREFIX) for name in ours):
+        aside = {ours: theirs for ours, theirs in names.items() if theirs in released.aside}
         ours.update(_untouched_norms(config))
+        ours.update({name: released.aside[theirs] for name, theirs in aside.items()})
     _refuse_other_than(shapes_of(config), ours)
-    return {theirs: ours[name] for name, theirs in released_names(config).items()}
+    return {theirs: ours[name] for name, theirs in names.items()}
 
 
 def configuration_of(released: Mapping[str, Any]) -> MADFConfig:

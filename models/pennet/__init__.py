@@ -36,7 +36,7 @@ from models.pennet.networks import build_generator
 from models.pennet.objective import PENNetObjective
 from models.pennet.pictures import pictures
 from models.pennet.variants import variants
-from models.pennet.weights import read_release
+from models.pennet.weights import read_release, write_release
 
 ARCHITECTURE = Architecture(
     name="pennet",
@@ -46,5 +46,6 @@ ARCHITECTURE = Architecture(
     objective=PENNetObjective,
     variants=variants,
     read_release=read_release,
+    write_release=write_release,
     pictures=pictures,
 )

@@ -61,22 +61,19 @@ def read_release(released: Mapping[str, Mapping[str, Tensor] | Tensor]) -> Relea
     return Released(config=config, states=states)
 
 
-def to_released(states: Mapping[str, Mapping[str, Tensor]]) -> dict[str, State]:
-    """Turn our state dicts into what the authors' code reads; :func:`from_released` backwards.
-
-    Args:
-        states: by role, "generator", "discriminator" or both.
+def write_release(released: Released) -> dict[str, State]:
+    """Turn our state dicts into what the authors' code reads: "netG", "netD" or both.
 
     Raises:
         ValueError: if a role is unknown, or a tensor is missing, misshapen or left over.
     """
-    if unknown := sorted(set(states) - set(RELEASED_NAMES)):
+    if unknown := sorted(set(released.states) - set(RELEASED_NAMES)):
         raise ValueError(f"PEN-Net has a generator and a discriminator, no {unknown[0]!r}")
-    released = {}
-    for role, state in states.items():
+    file = {}
+    for role, state in released.states.items():
         theirs = {names(role)[name]: shape for name, shape in _shapes(role, state).items()}
-        released[RELEASED_NAMES[role]] = _translated(state, names(role), theirs, role)
-    return released
+        file[RELEASED_NAMES[role]] = _translated(state, names(role), theirs, role)
+    return file
 
 
 def names(role: str) -> dict[str, str]:

@@ -38,7 +38,7 @@ from models.spn.pictures import pictures
 from models.spn.probabilistic import ProbabilisticGenerator
 from models.spn.probabilistic_objective import ProbabilisticObjective
 from models.spn.variants import variants
-from models.spn.weights import read_release
+from models.spn.weights import read_release, write_release
 
 
 def build_generator(config: SPNConfig) -> Generator:
@@ -63,5 +63,6 @@ ARCHITECTURE = Architecture(
     objective=build_objective,
     variants=variants,
     read_release=read_release,
+    write_release=write_release,
     pictures=pictures,
 )

@@ -131,34 +131,31 @@ def read_release(released: Mapping[str, Tensor]) -> Released:
     return Released(
         config=configuration_of(released),
         states={"generator": generator, "discriminator": discriminator},
+        aside={k: v for k, v in released.items() if k.startswith(TEACHER_PREFIX)},
     )
 
 
-def to_released(
-    config: SPNConfig, generator: Mapping[str, Tensor], discriminator: Mapping[str, Tensor]
-) -> State:
-    """Turn our state dicts into a checkpoint that the authors' code reads, without a teacher.
+def write_release(released: Released) -> State:
+    """Turn our state dicts into a checkpoint that the authors' code reads.
 
     Raises:
         ValueError: if the configuration was never released, or a tensor is missing, misshapen
             or left over; it is named.
     """
+    config = released.config
+    assert isinstance(config, SPNConfig)
     parts = (
-        (GENERATOR_PREFIX, generator, generator_names(config), generator_of(config)),
-        (
-            DISCRIMINATOR_PREFIX,
-            discriminator,
-            discriminator_names(config),
-            discriminator_of(config),
-        ),
+        (GENERATOR_PREFIX, generator_names(config), generator_of(config)),
+        (DISCRIMINATOR_PREFIX, discriminator_names(config), discriminator_of(config)),
     )
-    released = {}
-    for prefix, state, names, network in parts:
+    file = dict(released.aside)
+    for prefix, names, network in parts:
         role = prefix.partition(".")[0]
+        state = released.states.get(role, {})
         own = _translated(state, {name: (name,) for name in names}, _shapes(network), role)
         for name, theirs in names.items():
-            released.update({prefix + key: own[name] for key in theirs})
-    return released
+            file.update({prefix + key: own[name] for key in theirs})
+    return file
 
 
 def configuration_of(released: Mapping[str, Tensor]) -> SPNConfig:

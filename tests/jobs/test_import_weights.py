@@ -4,7 +4,6 @@ import hashlib
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.architecture import Batch, ModelConfig, load
-from models.deepfill import weights as deepfill_weights
-from models.deepfill2 import weights as deepfill2_weights
-from models.madf import weights as madf_weights
-from models.pennet import weights as pennet_weights
-from models.spn import weights as spn_weights
+from models.architecture import Batch, ModelConfig, Released, load, names
 from pipeline import checkpoints
 from pipeline.config import UserError
 from pipeline.importing import ImportConfig, import_weights, read_tensors
@@ -34,21 +28,12 @@ def small(name: str) -> ModelConfig:
     config = load(name).config.tiny()
     if name == "spn":
         return replace(config, teacher="random")
+    if name == "deepgin":
+        return replace(load(name).config(), channels=4, perceptual_weights="random")
     return replace(config, num_dilated=4) if name.startswith("deepfill") else config
 
 
-def spn_file(states: States) -> dict[str, Any]:
-    return spn_weights.to_released(small("spn"), states["generator"], states["discriminator"])
-
-
-WRITERS: dict[str, Callable[[States], dict[str, Any]]] = {
-    "spn": spn_file,
-    "pennet": pennet_weights.to_released,
-    "madf": lambda states: {"model": madf_weights.to_released(states)},
-    "deepfill": deepfill_weights.to_released,
-    "deepfill2": deepfill2_weights.to_released,
-}
-every_writer = pytest.mark.parametrize("name", WRITERS)
+every_writer = pytest.mark.parametrize("name", names())
 
 
 def tiny_states(name: str) -> tuple[States, dict[str, nn.Module]]:
@@ -61,7 +46,7 @@ def tiny_states(name: str) -> tuple[States, dict[str, nn.Module]]:
 def released_file(name: str, folder: Path) -> tuple[Path, dict[str, nn.Module]]:
     """Write a file as the authors would have, of tiny networks; return these too."""
     states, networks = tiny_states(name)
-    released = WRITERS[name](states)
+    released = load(name).write_release(Released(config=small(name), states=states))
     if name.startswith("deepfill"):
         path = folder / f"{name}.npz"
         np.savez(path, **{key: tensor.numpy() for key, tensor in released.items()})
@@ -69,6 +54,11 @@ def released_file(name: str, folder: Path) -> tuple[Path, dict[str, nn.Module]]:
         path = folder / f"{name}.pth"
         torch.save(released, path)
     return path, networks
+
+
+def pennet_file() -> dict[str, Any]:
+    states, _ = tiny_states("pennet")
+    return load("pennet").write_release(Released(config=small("pennet"), states=states))
 
 
 def run_job(*words: str) -> subprocess.CompletedProcess[str]:
@@ -112,8 +102,8 @@ def test_fine_tuning_starts_from_every_imported_network(name: str, tmp_path: Pat
     side = 64
     image, mask = torch.zeros(6, 3, side, side), torch.zeros(6, 1, side, side)
     mask[..., 16:48, 16:48] = 1
-    names = tuple(map(str, range(6)))
-    losses = objective.step(Batch(image=image, mask=mask, keys=names, mask_ids=names))
+    keys = tuple(map(str, range(6)))
+    losses = objective.step(Batch(image=image, mask=mask, keys=keys, mask_ids=keys))
     assert all(value.isfinite() for value in losses.values())
 
 
@@ -129,7 +119,7 @@ def test_nothing_goes_on_from_imported_weights_as_if_they_were_a_run(tmp_path: P
 
 
 def test_job_takes_several_files_and_says_where_the_checkpoint_is(tmp_path: Path) -> None:
-    released = pennet_weights.to_released(tiny_states("pennet")[0])
+    released = pennet_file()
     files = [str(tmp_path / name) for name in ("gen_00001.pth", "dis_00001.pth")]
     for file, network in zip(files, ("netG", "netD"), strict=True):
         torch.save({network: released[network]}, file)
@@ -143,7 +133,7 @@ def test_job_takes_several_files_and_says_where_the_checkpoint_is(tmp_path: Path
 
 
 def test_job_ends_in_one_sentence_that_names_the_tensor(tmp_path: Path) -> None:
-    released = pennet_weights.to_released(tiny_states("pennet")[0])
+    released = pennet_file()
     released["netG"]["extra.weight"] = torch.zeros(1)
     torch.save(released, tmp_path / "gen.pth")
     done = run_job("pennet", "--from", str(tmp_path / "gen.pth"), "--out", str(tmp_path / "out"))

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from models.architecture import Released
 from models.deepfill.config import DeepFillConfig
 from models.deepfill.networks import Critics, Generator
 from models.deepfill.weights import (
     configuration_of,
     from_released,
     read_release,
-    to_released,
+    write_release,
 )
 
 LISTS = Path(__file__).parents[2] / "data" / "state_dicts"
@@ -31,9 +33,9 @@ def released(form: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize("form", ["tensorflow", "port"])
 def test_every_released_tensor_goes_to_ours_and_back_unchanged(form: str) -> None:
     there = released(form)
-    states = from_released(there)
-    Generator(DeepFillConfig()).load_state_dict(states["generator"])
-    back = to_released(states, form)
+    read = read_release(there)
+    Generator(DeepFillConfig()).load_state_dict(read.states["generator"])
+    back = write_release(read)
     assert set(back) == set(there)
     assert all(torch.equal(back[name], tensor) for name, tensor in there.items())
 
@@ -45,7 +47,7 @@ def test_ours_goes_to_tensorflow_and_back_unchanged() -> None:
         "generator": Generator(config).state_dict(),
         "discriminator": Critics(config).state_dict(),
     }
-    there = to_released(ours, "tensorflow")
+    there = write_release(Released(config=config, states=ours))
     back = from_released(there)
     for role, state in ours.items():
         assert set(back[role]) == set(state)
@@ -156,9 +158,9 @@ def test_missing_misshapen_and_left_over_tensors_are_named() -> None:
 
 
 def test_states_that_are_not_the_released_networks_are_refused() -> None:
-    states = from_released(released("tensorflow"))
+    read = read_release(released("tensorflow"))
     with pytest.raises(ValueError, match="discriminator"):
-        to_released(states, "port")
-    del states["generator"]["coarse.conv3.bias"]
+        write_release(replace(read, config=DeepFillConfig.port()))
+    del read.states["generator"]["coarse.conv3.bias"]
     with pytest.raises(ValueError, match=r"coarse\.conv3\.bias"):
-        to_released(states, "tensorflow")
+        write_release(read)

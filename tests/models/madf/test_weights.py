@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.architecture import Released
 from models.madf import weights
 from models.madf.config import MADFConfig
 from models.madf.networks import Generator
@@ -41,6 +42,11 @@ def numbered(generator: Generator) -> Generator:
     return generator
 
 
+def written(config: MADFConfig, generator: Generator) -> dict[str, Tensor]:
+    states = {"generator": generator.state_dict()}
+    return weights.write_release(Released(config=config, states=states))
+
+
 @every_release
 def test_released_names_and_shapes_are_exactly_ours(num_refinements: int) -> None:
     config = MADFConfig(num_refinements=num_refinements)
@@ -54,12 +60,12 @@ def test_released_names_and_shapes_are_exactly_ours(num_refinements: int) -> Non
 @pytest.mark.parametrize("prefix", ["", "module.", "module.model."])
 def test_released_checkpoint_comes_back_unchanged(num_refinements: int, prefix: str) -> None:
     checkpoint = released_checkpoint(num_refinements, prefix)
-    states = weights.from_released(checkpoint)
+    read = weights.read_release(checkpoint)
     with torch.device("meta"):
         generator = Generator(MADFConfig(num_refinements=num_refinements))
-    assert states["generator"].keys() == generator.state_dict().keys()
-    assert len(states["dead_norms"]) == 35
-    back = weights.to_released(states)
+    assert read.states["generator"].keys() == generator.state_dict().keys()
+    assert len(read.aside) == 35
+    back = weights.write_release(read)
     expected = released_checkpoint(num_refinements)
     assert back.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -75,8 +81,8 @@ def test_configuration_is_read_off_the_checkpoint(num_refinements: int) -> None:
 def test_whole_training_file_is_read_and_its_vgg_set_aside() -> None:
     checkpoint = released_checkpoint(1, "module.model.")
     checkpoint["module.extractor.enc_1.0.weight"] = torch.zeros(64, 3, 3, 3)
-    states = weights.from_released({"model": checkpoint})
-    assert weights.to_released(states).keys() == released_checkpoint(1).keys()
+    read = weights.read_release({"model": checkpoint})
+    assert weights.write_release(read).keys() == released_checkpoint(1).keys()
 
 
 @pytest.mark.parametrize("num_refinements", [0, 1, 2, 3])
@@ -85,7 +91,7 @@ def test_imported_checkpoint_draws_what_the_released_network_draws(
 ) -> None:
     config = replace(MADFConfig.tiny(), num_refinements=num_refinements)
     own = numbered(Generator(config).double())
-    released = weights.to_released({"generator": own.state_dict()})
+    released = written(config, own)
     assert len(released) == len(weights.released_names(config))
     generator = Generator(config).double().eval()
     generator.load_state_dict(weights.from_released(released)["generator"])
@@ -102,24 +108,18 @@ def test_imported_checkpoint_draws_what_the_released_network_draws(
 def test_dead_norms_are_carried_where_they_are_asked_for() -> None:
     config = replace(MADFConfig.tiny(), dead_norms=True)
     generator = numbered(Generator(config))
-    released = weights.to_released({"generator": generator.state_dict()})
+    released = written(config, generator)
     assert torch.equal(
         released["enc_conv_2.bn.running_var"], generator.encoder.dead_norms[1].running_var
     )
-    states = weights.from_released(released)
-    other = Generator(config)
-    other.encoder.dead_norms.load_state_dict(states["dead_norms"])
-    for own, imported in zip(
-        generator.encoder.dead_norms.buffers(), other.encoder.dead_norms.buffers(), strict=True
-    ):
-        assert torch.equal(own, imported)
-    back = weights.to_released(states)
+    read = weights.read_release(released)
+    assert "encoder.dead_norms.1.running_var" not in read.states["generator"]
+    back = weights.write_release(read)
     assert all(torch.equal(back[name], tensor) for name, tensor in released.items())
 
 
 def test_dead_norms_nobody_kept_are_written_as_they_were_born() -> None:
-    generator = Generator(MADFConfig.tiny())
-    released = weights.to_released({"generator": generator.state_dict()})
+    released = written(MADFConfig.tiny(), Generator(MADFConfig.tiny()))
     assert torch.equal(released["enc_conv_5.bn.weight"], torch.ones(16))
     assert torch.equal(released["enc_conv_5.bn.bias"], torch.zeros(16))
 
@@ -138,20 +138,16 @@ def test_missing_left_over_and_misshapen_tensors_are_named() -> None:
 
 
 def test_our_own_missing_and_left_over_tensors_are_named() -> None:
-    states = weights.from_released(released_checkpoint(1))
-    lacking = dict(states["generator"])
-    del lacking["recovery.2.merge.weight"]
+    read = weights.read_release(released_checkpoint(1))
+    ours = read.states["generator"]
+    lacking = {name: ours[name] for name in ours if name != "recovery.2.merge.weight"}
     with pytest.raises(ValueError, match=r"lacks 1 .*recovery\.2\.merge\.weight"):
-        weights.to_released({**states, "generator": lacking})
+        weights.write_release(replace(read, states={"generator": lacking}))
+    more = ours | {"recovery.9.merge.weight": torch.ones(1)}
     with pytest.raises(ValueError, match=r"too many: recovery\.9\.merge\.weight"):
-        weights.to_released(
-            {
-                **states,
-                "generator": states["generator"] | {"recovery.9.merge.weight": torch.ones(1)},
-            }
-        )
-    with pytest.raises(ValueError, match="generator and dead_norms"):
-        weights.to_released({**states, "discriminator": {}})
+        weights.write_release(replace(read, states={"generator": more}))
+    with pytest.raises(ValueError, match="a generator alone, not generator, discriminator"):
+        weights.write_release(replace(read, states={**read.states, "discriminator": {}}))
 
 
 def test_another_paper_s_checkpoint_is_refused() -> None:

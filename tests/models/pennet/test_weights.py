@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.architecture import Released
 from models.pennet.config import PENNetConfig
 from models.pennet.networks import Discriminator, Generator
-from models.pennet.weights import from_released, names, read_release, to_released
+from models.pennet.weights import from_released, names, read_release, write_release
 
 RELEASE = Path(__file__).parents[2] / "data" / "state_dicts" / "pennet.json"
 
@@ -44,7 +45,7 @@ def test_released_checkpoint_comes_back_unchanged() -> None:
     checkpoint = released_checkpoint()
     ours = from_released(checkpoint)
     assert set(ours) == {"generator", "discriminator"}
-    back = to_released(ours)
+    back = write_release(Released(config=PENNetConfig(), states=ours))
     assert back.keys() == checkpoint.keys()
     for network, state in checkpoint.items():
         assert back[network].keys() == state.keys()
@@ -57,7 +58,7 @@ def test_our_networks_come_back_unchanged_and_draw_with_what_was_read() -> None:
         "generator": Generator(config).state_dict(),
         "discriminator": Discriminator(config).state_dict(),
     }
-    back = from_released(to_released(states))
+    back = from_released(write_release(Released(config=config, states=states)))
     for role, network in (
         ("generator", Generator(config)),
         ("discriminator", Discriminator(config)),
@@ -75,7 +76,9 @@ def test_imported_weights_draw_what_the_released_network_draws(
     own = Generator(PENNetConfig(channels=8)).double()
     for parameter in own.parameters():
         nn.init.normal_(parameter, std=0.15)
-    released = to_released({"generator": own.state_dict()})
+    released = write_release(
+        Released(config=PENNetConfig(), states={"generator": own.state_dict()})
+    )
     read = read_release(released)
     generator = Generator(read.config).double().eval()
     generator.load_state_dict(read.states["generator"])
@@ -143,6 +146,6 @@ def test_what_is_no_checkpoint_of_pen_net_is_refused_as_such() -> None:
 def test_ablations_and_unknown_roles_have_no_released_form() -> None:
     plain = Generator(PENNetConfig(channels=4, attention="none"))
     with pytest.raises(ValueError, match=r"generator lacks 32 tensors, first fillers"):
-        to_released({"generator": plain.state_dict()})
+        write_release(Released(config=PENNetConfig(), states={"generator": plain.state_dict()}))
     with pytest.raises(ValueError, match="no 'critic'"):
-        to_released({"critic": {}})
+        write_release(Released(config=PENNetConfig(), states={"critic": {}}))

@@ -1,12 +1,16 @@
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
-from models.spn import weights
+from models.architecture import Released
+from models.spn import ARCHITECTURE, weights
 from models.spn.config import SPNConfig
+from models.spn.probabilistic import Judgement
 
 RELEASES = {
     "spn_det": SPNConfig(),
@@ -57,10 +61,13 @@ def test_released_names_and_shapes_are_exactly_ours(release: str) -> None:
 @pytest.mark.parametrize("data_parallel", [True, False])
 def test_released_checkpoint_comes_back_unchanged(release: str, data_parallel: bool) -> None:
     checkpoint = small_checkpoint(release, data_parallel)
-    generator, discriminator = weights.from_released(checkpoint)
-    assert weights.generator_of(RELEASES[release]).state_dict().keys() == generator.keys()
-    back = weights.to_released(RELEASES[release], generator, discriminator)
+    checkpoint["tresnet_xL_hold.body.conv1.0.weight"] = torch.ones(3)
+    read = weights.read_release(checkpoint)
+    generator = weights.generator_of(RELEASES[release])
+    assert generator.state_dict().keys() == read.states["generator"].keys()
+    back = weights.write_release(read)
     expected = small_checkpoint(release)
+    expected["tresnet_xL_hold.body.conv1.0.weight"] = torch.ones(3)
     assert back.keys() == expected.keys()
     for key, tensor in expected.items():
         assert torch.equal(back[key], tensor), key
@@ -69,6 +76,53 @@ def test_released_checkpoint_comes_back_unchanged(release: str, data_parallel: b
 @every_release
 def test_configuration_is_read_off_the_checkpoint(release: str) -> None:
     assert weights.configuration_of(small_checkpoint(release)) == RELEASES[release]
+
+
+@every_release
+@torch.no_grad()
+def test_imported_networks_compute_what_the_released_names_say(
+    release: str, reference: ModuleType
+) -> None:
+    config = replace(
+        RELEASES[release],
+        channels=4,
+        num_blocks=2,
+        num_dense_blocks=3,
+        num_dense_layers=3,
+        num_prior_blocks=2,
+    )
+    file = {}
+    for role, names, network in (
+        ("generator", weights.generator_names(config), weights.generator_of(config)),
+        ("discriminator", weights.discriminator_names(config), weights.discriminator_of(config)),
+    ):
+        for name, tensor in network.state_dict().items():
+            fan_in = tensor[0].numel() if tensor.dim() > 1 else 4
+            drawn = torch.randn(tensor.shape, dtype=torch.float64) / fan_in**0.5
+            file.update({f"{role}.module.{theirs}": drawn for theirs in names[name]})
+    read = weights.read_release(file)
+    assert read.config == config
+    colours, hole = torch.rand(2, 3, 64, 96).double(), torch.zeros(2, 1, 64, 96).double()
+    hole[0, :, 10:40, 20:60] = 1
+    hole[1, :, :, 70:] = 1
+
+    generator = ARCHITECTURE.generator(config).double()
+    generator.load_state_dict(read.states["generator"])
+    found = generator(2 * colours - 1, hole)
+    by_name = {k.removeprefix("generator.module."): v for k, v in file.items()}
+    expected = reference.released_forward(by_name, colours, hole)
+    torch.testing.assert_close((found.final + 1) / 2, expected.final, rtol=1e-7, atol=1e-7)
+    for head, theirs in zip(found.prior, expected.heads, strict=True):
+        torch.testing.assert_close(head, theirs, rtol=1e-7, atol=1e-7)
+
+    discriminator = weights.discriminator_of(config).to_empty(device="cpu").double().eval()
+    discriminator.load_state_dict(read.states["discriminator"])
+    judged = discriminator(2 * colours - 1)
+    logits = judged.logits if isinstance(judged, Judgement) else judged
+    by_name = {k.removeprefix("discriminator.module."): v for k, v in file.items()}
+    torch.testing.assert_close(
+        logits, reference.released_judgement(by_name, colours), rtol=1e-7, atol=1e-7
+    )
 
 
 def test_each_part_lands_where_the_released_network_uses_it() -> None:
@@ -132,4 +186,4 @@ def test_another_file_is_refused_as_such() -> None:
 
 def test_an_ablation_that_was_never_released_is_refused() -> None:
     with pytest.raises(ValueError, match="'concat'"):
-        weights.to_released(SPNConfig(fusion="concat"), {}, {})
+        weights.write_release(Released(config=SPNConfig(fusion="concat"), states={}))
