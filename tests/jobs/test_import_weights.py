@@ -1,19 +1,25 @@
 """Released files, in their authors' names, become checkpoints that everything else accepts."""
 
 import hashlib
+import os
 import pickle
+import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import httpx
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from jobs import make_shards
 from models.architecture import Batch, ModelConfig, Released, load, names
 from pipeline import checkpoints
 from pipeline.config import UserError
@@ -216,3 +222,56 @@ def test_checksum_of_the_file_is_compared(tmp_path: Path) -> None:
         architecture="madf", weights=(str(path),), sha256=(checksum,), out=str(tmp_path / "o")
     )
     assert checkpoints.load_generator(import_weights(config)).architecture == "madf"
+
+
+@pytest.mark.slow
+def test_imported_checkpoint_is_evaluated_served_and_fine_tuned(tmp_path: Path) -> None:
+    """The four commands a person types, one after the other, from a released file."""
+
+    def job(name: str, *words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=250,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout + done.stderr
+
+    path, _ = released_file("pennet", tmp_path)
+    job("import_weights", "pennet", "--from", path.name, "--image-size-px", "64")
+    imported = "runs/imported/pennet"
+    said = job("train_pennet", "smoke", "--init-from", imported, "--steps", "3")
+    assert f"starting from the weights of {tmp_path / imported}" in said
+    checkpoints.verify(str(tmp_path / "runs/smoke/pennet/checkpoints/step-000000003"))
+    shards = str(make_shards.PRESETS["smoke"].out)
+    words = ("--shards", f"{shards}/test", "--num-images", "3", "--buckets", "0.1", "0.3")
+    table = job("evaluate", "--checkpoint", imported, *words)
+    assert re.search(r"\| all pairs +\| +pennet \|", table)
+    service = subprocess.Popen(
+        [sys.executable, str(ROOT / "jobs" / "serve.py"), "--model", imported, "--port", "0"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        first = service.stdout.readline()
+        url = re.search(r"http://\S+", first).group()
+        photo, hole = np.full((64, 64, 3), 90, np.uint8), np.zeros((64, 64), np.uint8)
+        hole[10:30, 10:30] = 255
+        files = {
+            name: cv2.imencode(".png", pixels)[1].tobytes()
+            for name, pixels in (("image", photo), ("mask", hole))
+        }
+        answer = httpx.post(f"{url}/v1/inpaint", files=files, timeout=60)
+        assert answer.status_code == 200
+        drawn = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)
+        assert (drawn[hole == 0] == 90).all()
+        assert (drawn[hole > 0] != 90).any()
+    finally:
+        os.killpg(service.pid, signal.SIGINT)
+        service.wait(timeout=180)
+        service.stdout.close()
