@@ -16,6 +16,10 @@ every_architecture = pytest.mark.parametrize("name", architecture.names())
 PUBLISHED_GMACS = {
     ("spn", "full"): 363.453,
     ("spn", "spl"): 210.788,
+    ("spn", "probabilistic"): 345.887,
+    ("deepgin", "full"): 32.180,
+    ("deepgin", "standard-mssa"): 32.007,
+    ("deepgin", "coarse"): 13.202,
     ("madf", "k0"): 10.4328,
     ("madf", "full"): 28.2606,
 }

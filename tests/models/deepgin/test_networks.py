@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.counting import size_of
 from models.deepgin.blocks import ResidualBlock, SelfAttention, bordered
 from models.deepgin.config import DeepGINConfig
 from models.deepgin.networks import Discriminators, Generator, grown, shrunk
 from models.deepgin.pieces import interleaved, subsampled
+from models.deepgin.variants import variants
 
 SMALL = DeepGINConfig.tiny()
 
@@ -44,6 +46,63 @@ def test_released_network_has_these_tensors_and_shapes() -> None:
     }.items():
         assert shapes.count(shape) == count, shape
     assert sum(p.numel() for p in generator.coarse.parameters()) == 8_167_843
+
+
+@pytest.mark.parametrize(
+    ("variant", "count", "tensors", "gmacs"),
+    [
+        ("coarse", 8_167_843, 40, 13.202),
+        ("standard", 40_849_990, 84, 28.148),
+        ("standard-sa", 41_375_558, 92, 28.316),
+        ("standard-mssa", 42_892_134, 116, 32.007),
+        ("dilated-mssa", 42_892_134, 116, 32.007),
+        ("spd-mssa", 42_892_134, 236, 32.007),
+        ("full", 42_930_186, 242, 32.180),
+    ],
+)
+def test_rows_of_the_ablation_table(variant: str, count: int, tensors: int, gmacs: float) -> None:
+    config = next(row.config for row in variants() if row.name == variant)
+    parameters = list(meta(config).parameters())
+    assert len(parameters) == tensors
+    assert sum(parameter.numel() for parameter in parameters) == count
+    size = size_of(config)
+    assert size.macs / 1e9 == pytest.approx(gmacs, abs=0.01)
+    assert size.discriminators == 3_421_568
+
+
+@pytest.mark.parametrize("variant", [row.name for row in variants()])
+def test_every_parameter_learns_in_every_row(variant: str) -> None:
+    config = next(row.config for row in variants() if row.name == variant)
+    blocks = {"num_coarse_blocks": 1, "num_refine_blocks": 2}
+    generator = Generator(replace(config, channels=8, initial_gain=1.0, **blocks))
+    image, mask = torch.rand(2, 3, 64, 64), torch.zeros(2, 1, 64, 64)
+    mask[..., 16:48, 16:48] = 1
+    drawn = generator(image, mask)
+    pictures = [
+        picture for picture in (drawn.drawn, drawn.coarse, drawn.small) if picture is not None
+    ]
+    sum((picture - 0.3).abs().mean() for picture in pictures).backward()
+    for name, parameter in generator.named_parameters():
+        # A bias before a softmax over all places moves every logit of a row alike.
+        if not name.endswith("phi.bias"):
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("variant", ["coarse", "standard-sa", "dilated-mssa", "spd-mssa"])
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@torch.no_grad()
+def test_ablations_compile_and_export_too(variant: str) -> None:
+    config = next(row.config for row in variants() if row.name == variant)
+    blocks = {"num_coarse_blocks": 1, "num_refine_blocks": 2}
+    generator = Generator(replace(config, channels=8, **blocks)).eval()
+    image, mask = torch.rand(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
+    mask[..., 16:48, 16:48] = 1
+    expected = generator(image, mask).final
+    compiled = torch.compile(generator, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(image, mask).final, expected)
+    exported = torch.export.export(generator, (image, mask)).module()
+    torch.testing.assert_close(exported(image, mask).final, expected)
 
 
 @pytest.mark.parametrize(("coarse", "refine"), [(1, 1), (4, 9), (6, 2)])

@@ -168,3 +168,19 @@ def test_training_without_vgg_says_what_is_missing() -> None:
         DeepGINObjective(replace(TINY, perceptual_weights=None))
     without = replace(TINY, perceptual_weights=None, perceptual_weight=0.0, style_weight=0.0)
     assert "style" not in DeepGINObjective(without).step(batch_at(0))
+
+
+def test_one_step_changes_every_trained_tensor_and_nothing_frozen() -> None:
+    objective = DeepGINObjective(replace(TINY, initial_gain=1.0))
+    before = {
+        role: {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        for role, network in objective.networks.items()
+    }
+    frozen = {name: tensor.clone() for name, tensor in objective.perceptual.state_dict().items()}
+    objective.step(batch_at(0))
+    for role, network in objective.networks.items():
+        for name, parameter in network.named_parameters():
+            if not name.endswith("phi.bias"):
+                assert not torch.equal(parameter, before[role][name]), f"{role}.{name}"
+    for name, tensor in objective.perceptual.state_dict().items():
+        assert torch.equal(tensor, frozen[name]), name
