@@ -11,7 +11,6 @@ from models.counting import size_of
 from models.deepgin.blocks import ResidualBlock, SelfAttention, bordered
 from models.deepgin.config import DeepGINConfig
 from models.deepgin.networks import Discriminators, Generator, grown, shrunk
-from models.deepgin.pieces import interleaved, subsampled
 from models.deepgin.variants import variants
 
 SMALL = DeepGINConfig.tiny()
@@ -272,24 +271,6 @@ def test_correction_is_the_share_of_the_small_picture_s_error() -> None:
     share = torch.sigmoid(torch.zeros(1, 1, 16, 16))
     drawn = network.projected(base, small, share, base, torch.ones(1, 1, 16, 16))
     torch.testing.assert_close(drawn, torch.full_like(base, 0.4))
-
-
-@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 3), (4, 4)])
-def test_pieces_are_every_so_manieth_pixel_and_come_together_again(rows: int, columns: int) -> None:
-    picture = torch.arange(2 * 3 * 24 * 36).reshape(2, 3, 24, 36)
-    pieces = subsampled(picture, rows, columns)
-    assert pieces.shape == (2 * rows * columns, 3, 24 // rows, 36 // columns)
-    place = 0
-    for u in range(columns):
-        for v in range(rows):
-            assert torch.equal(pieces[place : place + 2], picture[..., v::rows, u::columns])
-            place += 2
-    assert torch.equal(interleaved(pieces, rows, columns), picture)
-
-
-def test_pieces_of_an_uneven_picture_are_refused() -> None:
-    with pytest.raises(ValueError, match="25 x 36"):
-        subsampled(torch.zeros(1, 3, 25, 36), 2, 2)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -154,6 +156,15 @@ def test_subsampling_takes_every_nth_pixel():
         known = ~hole[v::2, u::2]
         np.testing.assert_array_equal(laid[:, :75][known], image[v::2, u::2][known])
         np.testing.assert_array_equal(mask[:, :75], hole[v::2, u::2])
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (512, 768), (1024, 1024), (37, 211)])
+def test_sub_images_interleave_to_the_image_they_came_from(height, width):
+    image = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
+    hole = hole_of(height, width, (0, 0, 1, 1))
+    layout = plan(hole, replace(CONFIG, sides_px=(64, 256)), "subsample")
+    whole = layout.lift([laid for laid, _ in layout.lay(image, hole)], hole)
+    np.testing.assert_array_equal(whole[~hole], image[~hole])
 
 
 @pytest.mark.parametrize("mode", ["tile", "subsample"])
