@@ -70,6 +70,7 @@ def _translated(config: ImportConfig) -> Released:
         found = read_tensors(storage.fetch(location, checksum))
         if twice := sorted(set(found) & set(contents)):
             raise UserError(f"{location} holds {twice[0]!r}, which an earlier file holds already")
+        _refuse_other_than_tensors(found, location)
         contents.update(found)
     try:
         released = load(config.architecture).read_release(contents)
@@ -78,6 +79,18 @@ def _translated(config: ImportConfig) -> Released:
     if "generator" not in released.states:
         raise UserError(f"{', '.join(config.weights)}: no generator in it; name its file as well")
     return released
+
+
+def _refuse_other_than_tensors(found: Mapping[str, Any], location: str) -> None:
+    """Refuse a state dict in which something else lies among the tensors."""
+    tensors = (torch.Tensor, np.ndarray)
+    nested = [value for value in found.values() if isinstance(value, Mapping)]
+    others = [name for name in found if not isinstance(found[name], (*tensors, Mapping))]
+    if others and any(isinstance(value, tensors) for value in found.values()):
+        kind = type(found[others[0]]).__name__
+        raise UserError(f"{location}: {others[0]} is no tensor but of type {kind}; leave it out")
+    for value in nested:
+        _refuse_other_than_tensors(value, location)
 
 
 def read_tensors(path: Path) -> dict[str, Any]:

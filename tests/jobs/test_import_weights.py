@@ -176,6 +176,18 @@ def test_damaged_and_foreign_files_are_named(suffix: str, tmp_path: Path) -> Non
             read_tensors(path)
 
 
+def test_what_lies_among_the_tensors_and_is_none_is_named(tmp_path: Path) -> None:
+    released = pennet_file()
+    for holder in (released["netG"], flat := dict(released["netG"])):
+        holder["iteration"] = 5
+        torch.save(released if holder is not flat else flat, tmp_path / "gen.pth")
+        config = ImportConfig(
+            architecture="pennet", weights=(str(tmp_path / "gen.pth"),), out=str(tmp_path / "o")
+        )
+        with pytest.raises(UserError, match=r"gen\.pth: iteration is no tensor but of type int"):
+            import_weights(config)
+
+
 def test_safetensors_are_read_and_lists_refused(tmp_path: Path) -> None:
     save_file({"one": torch.ones(2)}, tmp_path / "one.safetensors")
     assert torch.equal(read_tensors(tmp_path / "one.safetensors")["one"], torch.ones(2))

@@ -1,9 +1,11 @@
+import hashlib
 import json
 import math
 import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +13,19 @@ import torch
 from safetensors.torch import load_file
 
 from models.spn.config import SPNConfig
-from pipeline import checkpoints
+from pipeline import checkpoints, storage
 from pipeline.batches import BatchConfig
 from pipeline.config import UserError, override
 from pipeline.masks import MaskConfig
 from pipeline.tracking import TrackingConfig
-from pipeline.training import Average, NonFiniteLossError, TrainConfig, launch, train
+from pipeline.training import (
+    Average,
+    NonFiniteLossError,
+    TrainConfig,
+    launch,
+    train,
+    with_local_weights,
+)
 
 WEIGHTS = ("generator", "discriminator", "ema", "optimizers")
 
@@ -141,6 +150,25 @@ def test_a_run_on_s3_is_saved_and_resumed_there(config, bucket):
 def test_missing_teacher_weights_are_told_in_a_sentence(config, changes, told):
     with pytest.raises(UserError, match=told):
         train(override(config, changes), quietly)
+
+
+def test_files_of_weights_are_fetched_to_this_machine_and_checked(bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data = b"weights of a teacher"
+    storage.write(f"{bucket}/asl.pth", data)
+    checksum = hashlib.sha256(data).hexdigest()
+    model = SPNConfig(teacher_weights=f"{bucket}/asl.pth", teacher_sha256=checksum)
+    local = with_local_weights(model)
+    assert Path(local.teacher_weights).read_bytes() == data
+    assert local == replace(model, teacher_weights=local.teacher_weights)
+    storage.write(f"{bucket}/asl.pth", b"something else")
+    assert with_local_weights(model) == local  # kept under its checksum, not fetched again
+    with pytest.raises(UserError, match="give its SHA-256"):
+        with_local_weights(replace(model, teacher_sha256=None))
+    with pytest.raises(UserError, match=f"expected {'0' * 64}"):
+        with_local_weights(replace(model, teacher_sha256="0" * 64))
+    at_hand = SPNConfig(teacher_weights="asl.pth")
+    assert with_local_weights(at_hand) == at_hand
 
 
 def test_another_model_in_the_same_folder_is_refused_by_field(config):
