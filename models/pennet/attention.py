@@ -31,6 +31,8 @@ REFINEMENT_DILATIONS = (1, 2, 4, 8)
 """Of the four parallel convolutions after an attention (Fig. 2 c)."""
 PAIRS_PER_BLOCK = 2**21
 """Affinities computed at once: 8 MB in float32, which a processor's cache holds."""
+PAIRS_PER_BLOCK_ELSEWHERE = 2**27
+"""On other devices, which need much work at a time: 512 MB."""
 FEWEST_ROWS = 4
 """Of queries in a block, even so: it computes the pixels of two more rows for their patches."""
 SMALLEST_SQUARED_NORM = 1e-8
@@ -57,6 +59,10 @@ class Keys(NamedTuple):
     bias: Tensor
     """[B, 1, h * pitch]: 0 for a known key, out of reach for others; the very last position, no
     patch, has the share in the softmax of all hidden keys: e^bias is their number."""
+
+    def of(self, samples: slice) -> "Keys":
+        """Return the keys of some samples."""
+        return Keys(*(part[samples] for part in self))
 
 
 def shrink(mask: Tensor, size: Sequence[int], resize: str) -> Tensor:
@@ -130,10 +136,32 @@ def diagonal_scores(pixels: Tensor, block: tuple[int, int, int], kernel_size: in
     return scores
 
 
-def rows_per_block(batch: int, height: int, width: int) -> int:
-    """Return how many rows of queries of a map [B, C, h, w] to match at once."""
-    pairs_per_row = batch * height * (width + 2) ** 2
-    return min(height, max(FEWEST_ROWS, PAIRS_PER_BLOCK // pairs_per_row))
+def blocks_of(batch: int, height: int, width: int, pairs: int) -> list[tuple[slice, int, int]]:
+    """Cut the queries of maps [B, C, h, w] into what is matched at once.
+
+    Args:
+        batch: B.
+        height: h.
+        width: w.
+        pairs: affinities in a block, at most as far as possible.
+
+    Returns:
+        The samples, the first row and the number of rows of each: some rows of one sample, or
+        several samples whole.
+    """
+    pairs_per_row = height * (width + 2) ** 2
+    rows = min(height, max(FEWEST_ROWS, pairs // pairs_per_row))
+    samples = max(1, pairs // (pairs_per_row * rows)) if rows == height else 1
+    return [
+        (slice(first, first + samples), top, min(rows, height - top))
+        for first in range(0, batch, samples)
+        for top in range(0, height, rows)
+    ]
+
+
+def pairs_at_once(device: torch.device) -> int:
+    """Return how many affinities to compute at once."""
+    return PAIRS_PER_BLOCK if device.type == "cpu" else PAIRS_PER_BLOCK_ELSEWHERE
 
 
 class AttentionTransfer(nn.Module):
@@ -178,12 +206,12 @@ class AttentionTransfer(nn.Module):
         """Fill the shallower map without refining it (Eq. 2 to 4); shapes as in ``forward``."""
         keys, (height, width) = self.match(shallow, deeper, mask)
         cells = as_cells(shallow, width + 2)
-        rows_at_once = rows_per_block(len(cells), height, width)
         filled = torch.zeros_like(cells)
-        for top in range(0, height, rows_at_once):
-            rows = min(rows_at_once, height - top)
-            block = slice(top * (width + 2), (top + rows + 1) * (width + 2) + 1)
-            filled[:, block] += leanly(self._paste, keys, cells, (top, rows, width + 2))
+        pairs = pairs_at_once(cells.device)
+        for samples, top, rows in blocks_of(len(cells), height, width, pairs):
+            place = slice(top * (width + 2), (top + rows + 1) * (width + 2) + 1)
+            block = (top, rows, width + 2)
+            filled[samples, place] += leanly(self._paste, keys.of(samples), cells[samples], block)
         return self._finish(from_cells(filled, height, width), shallow, mask)
 
     def weights(self, shallow: Tensor, deeper: Tensor, mask: Tensor) -> Tensor:
@@ -301,13 +329,15 @@ class PatchSwap(nn.Module):
 
     def nearest(self, keys: Keys, height: int, width: int) -> Tensor:
         """Return each patch's most similar known patch (cosine): [B, h, w], flat with the pitch."""
-        pitch, rows_at_once = width + 2, rows_per_block(len(keys.pixels), height, width)
-        blocks = []
-        for top in range(0, height, rows_at_once):
-            block = (top, min(rows_at_once, height - top), pitch)
-            scores = torch.addcmul(keys.bias, diagonal_scores(keys.pixels, block, 3), keys.scale)
-            blocks.append(scores[:, :, :-2].argmax(dim=2))  # the last two are no patches
-        return torch.cat(blocks, dim=1).view(-1, height, pitch)[:, :, :width]
+        pitch, batch, pairs = width + 2, len(keys.pixels), pairs_at_once(keys.pixels.device)
+        nearest = keys.pixels.new_zeros((batch, height, pitch), dtype=torch.long)
+        for samples, top, rows in blocks_of(batch, height, width, pairs):
+            some = keys.of(samples)
+            scores = diagonal_scores(some.pixels, (top, rows, pitch), 3)
+            scores = torch.addcmul(some.bias, scores, some.scale)
+            best = scores[:, :, :-2].argmax(dim=2)  # the last two are no patches
+            nearest[samples, top : top + rows] = best.view(-1, rows, pitch)
+        return nearest[:, :, :width]
 
 
 def swap_patches(features: Tensor, nearest: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.pennet import attention as attention_module
-from models.pennet.attention import AttentionTransfer, PatchSwap, rows_per_block, shrink
+from models.pennet.attention import AttentionTransfer, PatchSwap, blocks_of, shrink
 from models.pennet.config import PENNetConfig
 
 FORMS = {
@@ -66,13 +66,23 @@ def test_attention_and_gradients_equal_unfolded_patches_one_sample_at_a_time(
 def test_blocks_of_queries_make_no_difference(monkeypatch, reference) -> None:
     shallow, deeper, mask = random_maps(11, 3, requires_grad=True)
     monkeypatch.setattr(attention_module, "PAIRS_PER_BLOCK", 1)
-    assert rows_per_block(4, 11, 3) == 4
     filled = transfer_of().transfer(shallow, deeper, mask)
     expected = reference.transfer(shallow, deeper, mask, 3)
     torch.testing.assert_close(filled, expected, rtol=0, atol=1e-12)
     found = torch.autograd.grad(filled.square().sum(), (shallow, deeper))
     wanted = torch.autograd.grad(expected.square().sum(), (shallow, deeper))
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("pairs", [1, 11 * 25 * 5, 11 * 25 * 11, 11 * 25 * 23, 10**9])
+def test_blocks_cover_every_row_of_every_sample_once_and_keep_to_their_size(pairs: int) -> None:
+    seen = torch.zeros(5, 11)
+    for samples, top, rows in blocks_of(5, 11, 3, pairs):
+        part = seen[samples, top : top + rows]
+        assert part.shape[1] == rows
+        assert rows <= 4 or len(part) * rows * 11 * 25 <= pairs
+        part += 1
+    assert (seen == 1).all()
 
 
 @pytest.mark.parametrize("form", [{}, {"normalise_queries": True}])
