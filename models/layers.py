@@ -1,10 +1,29 @@
 """Blocks that at least two papers use: full precision where it counts, spectral normalisation."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def frozen(network: Network) -> Network:
+    """Return the network as one that only looks, or only draws: nothing in it is trained.
+
+    Its convolutions keep channels innermost.
+    """
+    return channels_innermost(network).eval().requires_grad_(False)
+
+
+def channels_innermost(network: Network) -> Network:
+    """Lay out a network's kernels so that its maps have their channels innermost, and return it.
+
+    Up to a third faster on CPUs, and what tensor cores read.
+    """
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def at_least_float32(features: Tensor) -> Tensor:

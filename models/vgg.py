@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.layers import frozen
+
 STAGES: dict[int, tuple[int, ...]] = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 """Convolutions before each of the five poolings, by depth."""
 STAGE_CHANNELS = (64, 128, 256, 512, 512)
@@ -52,7 +54,7 @@ class VGGFeatures(nn.Module):
         colours = (COLOUR_MEAN, COLOUR_DEVIATION) if normalise_colours else ((0.0,) * 3, (1.0,) * 3)
         self.register_buffer("mean", torch.tensor(colours[0])[:, None, None], persistent=False)
         self.register_buffer("deviation", torch.tensor(colours[1])[:, None, None], persistent=False)
-        self.requires_grad_(False).eval()
+        frozen(self)
 
     mean: Tensor
     deviation: Tensor

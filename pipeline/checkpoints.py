@@ -28,6 +28,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from models.architecture import ModelConfig, Objective, load
+from models.layers import frozen
 from pipeline import storage
 from pipeline.config import UserError, from_dict
 
@@ -318,7 +319,7 @@ def load_generator(location: str, device: str | torch.device = "cpu") -> LoadedG
     return LoadedGenerator(
         architecture=config.architecture,
         config=config,
-        generator=generator.to(device).eval().requires_grad_(False),
+        generator=frozen(generator.to(device)),
         image_size_px=int(values["data"]["image_size_px"]),
         step=int(state["step"]),
         digest=found_digest,
@@ -356,3 +357,7 @@ def _restore_optimizers(
             if owner == role:
                 state.setdefault(int(index), {})[entry] = value
         optimizer.load_state_dict({"state": state, "param_groups": settings[role]})
+        for parameter, entries in optimizer.state.items():
+            for name, value in entries.items():
+                if value.shape == parameter.shape:  # laid out as the weights are, and as fast
+                    entries[name] = torch.empty_like(parameter).copy_(value)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from models.architecture import ModelConfig, Objective, fill, load
 from models.holes import paste
+from models.layers import channels_innermost
 from pipeline import checkpoints, storage
 from pipeline.batches import BatchConfig, BatchStream, SampleMaker, to_model, to_pixels
 from pipeline.config import UserError, flatten, override, to_dict, to_json
@@ -50,6 +51,9 @@ class TrainConfig:
     """Logical CPUs a worker reserves; it computes with as many threads, at least one."""
     use_gpu: bool = False
     """One GPU for each worker (NCCL) instead of CPUs only (gloo)."""
+    channels_last: bool = True
+    """Whether weights and maps are laid out with channels innermost: a tenth to a fifth faster on
+    CPUs, and what tensor cores read. Results agree to the order of sums."""
     seed: int = 0
     """Of the initial weights and of whatever the networks draw; the data has its own."""
     ema_decay: float = 0.0
@@ -118,10 +122,13 @@ class Place:
     rank: int = 0
     world_size: int = 1
     device: torch.device = torch.device("cpu")
+    channels_last: bool = True
 
     def prepare(self, network: nn.Module) -> nn.Module:
         """Return the network on this worker's device, gradients averaged over all workers."""
         network.to(self.device)
+        if self.channels_last:
+            channels_innermost(network)
         if self.world_size == 1:
             return network
         ids = [self.device] if self.device.type == "cuda" else None
@@ -277,7 +284,7 @@ def best(run: str) -> tuple[str, dict[str, float]]:
 def launch(config: TrainConfig, report: Report) -> None:
     """Run the loop in this process, or on ``num_workers`` processes of the cluster."""
     if config.num_workers == 0:
-        work(config, Place(device=_own_device(config)), report)
+        work(config, Place(device=_own_device(config), channels_last=config.channels_last), report)
         return
     _launch_on_cluster(config, report)
 
@@ -324,7 +331,10 @@ def _work_on_cluster(settings: dict[str, Any]) -> None:
     config, box = settings["config"], settings["mailbox"]
     context = ray.train.get_context()
     place = Place(
-        rank=context.get_world_rank(), world_size=context.get_world_size(), device=get_device()
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        device=get_device(),
+        channels_last=config.channels_last,
     )
     torch.set_num_threads(max(1, int(config.cpus_per_worker)))
     work(config, place, lambda record: box.put.remote(record))

@@ -5,8 +5,6 @@ they run as one: their weights are concatenated on the way, which is exact and c
 reading the tensor twice.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,26 +14,6 @@ from models.layers import at_least_float32, normalise_each
 
 EPSILON = 1e-5
 """Added to every variance, as in PyTorch's instance normalisation."""
-
-
-def fused(convolutions: Sequence[nn.Conv2d], features: Tensor) -> list[Tensor]:
-    """Apply convolutions of one geometry to one tensor, as a single convolution.
-
-    Args:
-        convolutions: alike in kernel, stride and padding; each with a bias.
-        features: [B, C_in, H, W], already padded if their padding mode is not zeros.
-
-    Returns:
-        Each convolution's output, in order.
-    """
-    first = convolutions[0]
-    out = functional.conv2d(
-        features,
-        torch.cat([convolution.weight for convolution in convolutions]),
-        torch.cat([_bias(convolution) for convolution in convolutions]),
-        padding=first.padding if first.padding_mode == "zeros" else 0,
-    )
-    return list(torch.split(out, [convolution.out_channels for convolution in convolutions], 1))
 
 
 def _bias(convolution: nn.Conv2d) -> Tensor:
@@ -153,13 +131,25 @@ class Spade(nn.Module):
         self.shift = nn.Conv2d(hidden_channels, channels, 3, padding=1)
 
     def forward(self, normalised: Tensor, prior: Tensor) -> Tensor:
-        """Modulate normalised features [B, C, H, W] by a prior [B, C_prior, H, W]."""
+        """Modulate normalised features by a prior [B, C_prior, H, W].
+
+        Args:
+            normalised: [B, C, H, W], or [B, C, H/2, W/2], of which every pixel is repeated.
+            prior: the prior.
+
+        Returns:
+            [B, C, H, W].
+        """
         hidden = functional.relu(self.hidden(prior), inplace=True)
         # The 1 goes into the bias, which costs nothing.
         bias = 1.0 + _bias(self.gain)
         gain = functional.conv2d(hidden, self.gain.weight, bias, padding=self.gain.padding)
-        shift: Tensor = self.shift(hidden)
-        return torch.addcmul(shift, normalised.to(shift.dtype), gain)
+        modulated: Tensor = self.shift(hidden)
+        del hidden
+        if normalised.shape != gain.shape:
+            normalised = doubled(normalised)
+        # In place, since no backward pass asks what a convolution gave.
+        return modulated.addcmul_(normalised.to(gain.dtype), gain)
 
 
 class SpadeResidualBlock(nn.Module):
@@ -200,7 +190,7 @@ class SpadeRisingBlock(nn.Module):
     def forward(self, features: Tensor, prior: Tensor) -> Tensor:
         """Turn features [B, C_in, H/2, W/2] into [B, C_out, H, W] by a prior of that size."""
         # Repetition keeps mean and variance, so the quarter of the pixels is normalised.
-        normalised = doubled(normalise_each(features))
+        normalised = normalise_each(features)
         # In place, a leaky ReLU keeps its result alone for the backward pass.
         main = self.spade1(normalised, prior)
         main = self.conv1(functional.leaky_relu(main, 0.2, inplace=True))
@@ -235,11 +225,23 @@ class MergingBlock(nn.Module):
         self.conv2 = reflected(out_channels, out_channels, 3)
         self.shortcut = reflected(in_channels, out_channels, 3)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Turn [B, C_in, H, W] into [B, C_out, H, W]."""
-        padded = functional.pad(features, (1, 1, 1, 1), mode="reflect")
-        main, shortcut = fused([self.conv1, self.shortcut], padded)
-        merged: Tensor = shortcut + self.conv2(functional.relu(main))
+    def forward(self, *parts: Tensor) -> Tensor:
+        """Turn maps [B, C, H, W], whose C are C_in together, into [B, C_out, H, W].
+
+        They are convolved one by one and summed: no tensor of them all.
+        """
+        both = [self.conv1, self.shortcut]
+        weight = torch.cat([convolution.weight for convolution in both])
+        bias: Tensor | None = torch.cat([_bias(convolution) for convolution in both])
+        sums: Tensor | None = None
+        widths = [part.shape[1] for part in parts]
+        for part, reading in zip(parts, torch.split(weight, widths, dim=1), strict=True):
+            padded = functional.pad(part, (1, 1, 1, 1), mode="reflect")
+            read = functional.conv2d(padded, reading, bias)
+            sums, bias = read if sums is None else sums.add_(read), None
+        assert sums is not None
+        main, shortcut = torch.chunk(sums, 2, dim=1)
+        merged: Tensor = self.conv2(functional.relu(main)).add_(shortcut)
         return merged
 
 

@@ -78,8 +78,8 @@ class Rise(nn.Module):
 
     def forward(self, prior: Tensor, skip: Tensor) -> Tensor:
         """Turn a prior [B, C_in, H/2, W/2] into one of [B, C_out, H, W]."""
-        lifted = functional.relu(functional.pixel_shuffle(self.lift(prior), 2))
-        merged: Tensor = self.merge(torch.cat([skip, lifted], dim=1))
+        lifted = functional.relu(functional.pixel_shuffle(self.lift(prior), 2), inplace=True)
+        merged: Tensor = self.merge(skip, lifted)
         return merged
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.layers import frozen
 from models.spn.config import SPNConfig
 from models.spn.tresnet import TResNet, folded, load_network, random_network
 
@@ -134,4 +135,4 @@ def build_teacher(config: SPNConfig) -> nn.Module | None:
         teacher = TResNetTeacher(random_network())
     else:
         teacher = FilterBank() if config.teacher == "filterbank" else Edges()
-    return teacher.requires_grad_(False).eval()
+    return frozen(teacher)

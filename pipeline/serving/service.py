@@ -9,6 +9,7 @@ replica that starts later gets the same. That takes a deployment by configuratio
 
 import contextlib
 import socket
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,10 @@ from pipeline.serving.work import AppConfig
 APPLICATION = "infill"
 _IMPORT_PATH = "pipeline.serving.service:application"
 _BODY_GRACE_S = 5.0  # beyond the app's own deadline, which answers in our shape
+
+
+LONGEST_STOP_S = 60.0
+"""How long a service is given to end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,10 +179,16 @@ def refresh(config: ServeConfig, current: list[ServedModel]) -> list[ServedModel
 
 
 def stop() -> None:
-    """End the service; Ray goes on."""
+    """End the service; Ray goes on.
+
+    Waits :data:`LONGEST_STOP_S` at most: interrupted in the middle of a new version's start, Serve
+    may have nothing left that would answer.
+    """
     from ray import serve
 
-    serve.shutdown()
+    ending = threading.Thread(target=serve.shutdown, daemon=True)
+    ending.start()
+    ending.join(LONGEST_STOP_S)
 
 
 def watch(config: ServeConfig, say: Any = print) -> None:

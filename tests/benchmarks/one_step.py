@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from models import architecture
 from models.architecture import Batch
 from models.counting import without_files
+from models.layers import channels_innermost, frozen
 
 SIDE_PX = 256
 REPEATS = 3
@@ -58,13 +59,15 @@ def work_of(
     torch.manual_seed(0)
     if kind == "forward":
         generator = paper.generator(config).eval()
-        drawing = reference_of(name).naive(generator) if form == "naive" else generator
+        drawing = reference_of(name).naive(generator) if form == "naive" else frozen(generator)
         batch = batch_of(count)
         return lambda: drawing(batch.image, batch.mask), [generator]
     batch = batch_of(count * SLICES.get(name, 1))
 
     def prepare(network: nn.Module) -> nn.Module:
         draws = isinstance(network, type(paper.generator(config)))
+        if form == "ours":
+            channels_innermost(network)
         return reference_of(name).naive(network) if form == "naive" and draws else network
 
     objective = paper.objective(config, prepare)

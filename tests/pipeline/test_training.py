@@ -21,7 +21,9 @@ from pipeline.tracking import TrackingConfig
 from pipeline.training import (
     Average,
     NonFiniteLossError,
+    Place,
     TrainConfig,
+    build_objective,
     launch,
     train,
     with_local_weights,
@@ -81,6 +83,21 @@ def test_a_run_leaves_checkpoints_scores_grids_and_its_configuration(config):
     for word in ("prior", "image", "adversarial", "discriminator", "samples_per_s", "left"):
         assert word in text
     assert "data_wait_share" in text
+
+
+def test_channels_lie_innermost_unless_told_otherwise(config, tmp_path):
+    made = {}
+    for channels_last in (True, False):
+        place = Place(channels_last=channels_last)
+        objective = build_objective(config, place)
+        kernels = [p for p in objective.generator.parameters() if p.dim() == 4 and p.shape[1] > 1]
+        kernels = [kernel for kernel in kernels if kernel[0, 0].numel() > 1]
+        assert all(k.is_contiguous(memory_format=torch.channels_last) for k in kernels) == (
+            channels_last
+        )
+        settings = {"channels_last": channels_last, "storage": str(tmp_path / str(channels_last))}
+        made[channels_last] = weights(train(override(config, settings), quietly).run, 6)
+    assert largest_difference(made[True], made[False]) < 1e-3
 
 
 def test_resumed_run_equals_uninterrupted_run(config, tmp_path):

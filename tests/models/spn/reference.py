@@ -79,7 +79,8 @@ class PlainMerge(nn.Module):
         super().__init__()
         self.fast = fast
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, *parts: Tensor) -> Tensor:
+        features = torch.cat(parts, dim=1)
         main = self.fast.conv2(functional.relu(self.fast.conv1(features)))
         return self.fast.shortcut(features) + main
 

@@ -177,8 +177,9 @@ def test_rising_block_is_the_plain_one_on_the_repeated_map() -> None:
 def test_merging_block_is_two_branches() -> None:
     block = MergingBlock(7, 4).double()
     features = noise(2, 7, 6, 5).requires_grad_()
-    plain = block.shortcut(features) + block.conv2(functional.relu(block.conv1(features)))
-    assert_same(block, block(features), plain, features)
+    for parts in ([features], [features[:, :2], features[:, 2:]]):
+        plain = block.shortcut(features) + block.conv2(functional.relu(block.conv1(features)))
+        assert_same(block, block(*parts), plain, features)
 
 
 def test_dense_block_is_the_one_with_growing_concatenations() -> None:
