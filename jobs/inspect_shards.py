@@ -105,7 +105,8 @@ def look(config: InspectConfig, data: BatchConfig, manifest: Manifest) -> list[S
         positions = [order.position(config.epoch, row_of(manifest, config.sample))]
     sightings = []
     for position in positions:
-        (epoch, row), (step, place) = order.at(position), divmod(position, data.batch_size)
+        epoch, row = order.at(position)
+        step, place = divmod(position * data.masks_per_image, data.batch_size)
         sample = maker.make(row, epoch, step)
         sightings.append(Sighting(row=row, epoch=epoch, step=step, place=place, sample=sample))
     return sightings

@@ -20,12 +20,19 @@ from pipeline.shards import make_shards as write_shards
 from pipeline.training import TrainConfig, summary, train
 
 THREE_KINDS = MaskConfig(
-    recipe="mixed", mixture=(("box", 1.0), ("long_strokes", 1.0), ("automaton", 1.0))
+    recipe="mixed",
+    mixture=(("box", 1.0), ("long_strokes", 1.0), ("automaton", 1.0)),
+    in_turn=True,
 )
-"""Rectangles of 30 to 70 % of the sides, strokes and cellular automata, equally often. The authors
-draw one of each for every photograph of a batch of four; here twelve photographs have one each."""
+"""Rectangles of 30 to 70 % of the sides, strokes and cellular automata: each photograph of a batch
+is there three times, once under each."""
 PHOTOGRAPHS = BatchConfig(
-    batch_size=12, image_size_px=256, crop="subsample", quarter_turns=True, masks=THREE_KINDS
+    batch_size=12,
+    image_size_px=256,
+    crop="subsample",
+    quarter_turns=True,
+    masks=THREE_KINDS,
+    masks_per_image=3,
 )
 """Squashed to 512 px, of which every second pixel is kept; turned by quarters and mirrored."""
 
@@ -54,7 +61,7 @@ PRESETS = {
     ),
     "smoke": TrainConfig(
         model=DeepGINConfig.tiny(),
-        data=BatchConfig(batch_size=4, image_size_px=32, masks=THREE_KINDS),
+        data=BatchConfig(batch_size=6, image_size_px=32, masks=THREE_KINDS, masks_per_image=3),
         storage="runs/smoke/deepgin",
         steps=6,
         save_every_steps=3,

@@ -81,8 +81,8 @@ def make_slice(columns: Columns, place: Place, first_step: int) -> Columns:
     holes = np.zeros((place.slice_size, size, size), np.uint8)
     try:
         maker, order = _recipe(place.config)
-        rows = order.batch(step, place.config.batch_size, place.rank, place.world_size)
-        samples = [maker.make(row, epoch, step) for epoch, row in rows]
+        visits = place.visits(order, step)
+        samples = [maker.make(row, epoch, step, turn) for row, epoch, turn in visits]
     except UserError as error:
         told: dict[str, object] = {"error": str(error)}
     else:

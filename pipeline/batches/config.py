@@ -21,6 +21,9 @@ class BatchConfig:
     """Height and width of what the network sees."""
     masks: MaskConfig = field(default_factory=MaskConfig)
     """The holes."""
+    masks_per_image: int = 1
+    """Samples in a row that show the same window of one image, each with a mask of its own
+    (DeepGIN: 3); batch_size counts samples, so it is a multiple."""
     crop: Crop = "random"
     """Which part of the image: a "random" or the "centre" window of image_size_px; all of it,
     "squash"-ed to a square; the largest "centre_square", resized; or all of it squashed to twice
@@ -57,6 +60,7 @@ class BatchConfig:
         """Refuse impossible numbers."""
         for name, least in (
             ("batch_size", 1),
+            ("masks_per_image", 1),
             ("image_size_px", 8),
             ("resize_short_side_px", 0),
             ("window_shards", 1),
@@ -66,6 +70,11 @@ class BatchConfig:
         ):
             if getattr(self, name) < least:
                 raise UserError(f"{name} must be at least {least}, found {getattr(self, name)}")
+        if self.batch_size % self.masks_per_image:
+            raise UserError(
+                f"batch_size ({self.batch_size}) must be a multiple of masks_per_image "
+                f"({self.masks_per_image})"
+            )
         if not 0 <= self.colour_jitter <= 0.5:
             raise UserError(f"colour_jitter must lie in [0, 0.5], found {self.colour_jitter}")
         if 0 < self.resize_short_side_px < self.image_size_px:

@@ -43,16 +43,23 @@ class SampleOrder:
         self._shards = self._starts = self._rows = np.empty(0, np.int64)
 
     def batch(
-        self, step: int, batch_size: int, rank: int = 0, world_size: int = 1
+        self,
+        step: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        visits: int = 1,
     ) -> list[tuple[int, int]]:
         """Return one rank's slice of a global step: (epoch, row of the manifest) per sample.
 
         Step s holds the positions [s G, (s + 1) G) of an endless sequence of epochs, G being the
         global batch size; rank r of R takes every R-th of them from the r-th on. A last partial
-        batch goes on into the next epoch, so all ranks have equal steps.
+        batch goes on into the next epoch, so all ranks have equal steps. With several visits
+        every sample holds as many positions in a row.
         """
         first = step * batch_size
-        return [self.at(p) for p in range(first + rank, first + batch_size, world_size)]
+        places = range(first + rank, first + batch_size, world_size)
+        return [self.at(place // visits) for place in places]
 
     def at(self, position: int) -> tuple[int, int]:
         """Return the epoch and the row of the sample at a position of the endless sequence."""

@@ -53,25 +53,36 @@ class SampleMaker:
     def __init__(self, config: BatchConfig, manifest: Manifest) -> None:
         if config.keeps_scale:
             require_large_enough(manifest, config.image_size_px)
-        self.config = config
+        self.config, self._last = config, threading.local()
         self.reader = ShardReader(manifest, _cache_for(manifest, config), config.verify_checksums)
 
-    def make(self, row: int, epoch: int, step: int = 0) -> Sample:
+    def make(self, row: int, epoch: int, step: int = 0, turn: int = 0) -> Sample:
         """Return the sample of a manifest row as it is seen in an epoch.
 
         Args:
             row: of the manifest.
             epoch: how often the set has been gone through before.
             step: the global step; read by a mask curriculum only.
+            turn: which of the sample's masks of this epoch.
 
         Raises:
             UserError: if the sample is damaged.
         """
         config, key = self.config, self.reader.key(row)
-        pixels = self.view(decode(self.reader, row), key, epoch)
-        size = config.image_size_px
-        mask = draw_mask(config.masks, key, epoch, config.seed, size, size, step)
+        pixels = self._seen(row, key, epoch)
+        size, masked = config.image_size_px, epoch * config.masks_per_image + turn
+        mask = draw_mask(config.masks, key, masked, config.seed, size, size, step)
         return Sample(key=key, pixels=pixels, hole=mask.hole, mask_id=mask.id)
+
+    def _seen(self, row: int, key: str, epoch: int) -> Pixels:
+        """Return what is shown of a sample; each thread remembers its last one."""
+        if self.config.masks_per_image == 1:
+            return self.view(decode(self.reader, row), key, epoch)
+        last: tuple[tuple[int, int], Pixels] | None = getattr(self._last, "seen", None)
+        if last is None or last[0] != (row, epoch):
+            last = (row, epoch), self.view(decode(self.reader, row), key, epoch)
+            self._last.seen = last
+        return last[1]
 
     def view(self, image: Pixels, key: str, epoch: int) -> Pixels:
         """Return the part of a decoded image (BGR) that is shown in an epoch, as RGB."""

@@ -42,6 +42,16 @@ class Place:
         """Samples per step of this worker."""
         return self.config.batch_size // self.world_size
 
+    def visits(self, order: SampleOrder, step: int) -> list[tuple[int, int, int]]:
+        """Return this worker's samples of a step: row, epoch, and which of its masks it is."""
+        size, each = self.config.batch_size, self.config.masks_per_image
+        rows = order.batch(step, size, self.rank, self.world_size, each)
+        first = step * size + self.rank
+        return [
+            (row, epoch, (first + slot * self.world_size) % each)
+            for slot, (epoch, row) in enumerate(rows)
+        ]
+
     def seed(self, step: int) -> int:
         """Return the seed a batch carries, below 2^63."""
         return number_for("batch", self.config.seed, step, self.rank) % 2**63
@@ -163,17 +173,17 @@ class ThreadLoader:
             keys=[""] * count,
             mask_ids=[""] * count,
         )
-        rows = self.order.batch(step, config.batch_size, self.place.rank, self.place.world_size)
+        visits = self.place.visits(self.order, step)
         share = math.ceil(count / config.decode_threads)  # one task per thread: few handovers
         for first in range(0, count, share):
             slots = range(first, min(first + share, count))
-            pending.tasks.append(self.pool.submit(self._fill, pending, rows, slots))
+            pending.tasks.append(self.pool.submit(self._fill, pending, visits, slots))
         return pending
 
-    def _fill(self, pending: Pending, rows: list[tuple[int, int]], slots: range) -> None:
+    def _fill(self, pending: Pending, visits: list[tuple[int, int, int]], slots: range) -> None:
         for slot in slots:
-            epoch, row = rows[slot]
-            sample = self.maker.make(row, epoch, pending.step)
+            row, epoch, turn = visits[slot]
+            sample = self.maker.make(row, epoch, pending.step, turn)
             write_values(sample.pixels, pending.image[slot].numpy())
             pending.mask[slot, 0].numpy()[:] = sample.hole
             pending.keys[slot], pending.mask_ids[slot] = sample.key, sample.mask_id

@@ -63,7 +63,7 @@ def draw_mask(
         config: the recipe and the range (min, max] that the hole ratio is to lie in; it does,
             always.
         key: the sample's key.
-        epoch: how often the sample has been seen before.
+        epoch: how many masks the sample has had before.
         seed: of the run.
         height: of the frame, in pixels.
         width: of the frame, in pixels.
@@ -75,7 +75,7 @@ def draw_mask(
     step = min(step, config.curriculum_steps)  # past its end, a curriculum changes nothing
     settings = settings_digest(config)
     random = random_for("mask", settings, key, epoch, seed)
-    recipe = _choose_recipe(config, random)
+    recipe = _choose_recipe(config, random, epoch)
     low, high = _pixel_range(config, random, step, height, width)
     hole = _draw_in_range(config, recipe, random, (height, width), low, high)
     name = f"{recipe}:{settings}:{height}x{width}:{seed}:{epoch}:{step}:{key}"
@@ -126,9 +126,11 @@ def settings_digest(config: MaskConfig) -> str:
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
-def _choose_recipe(config: MaskConfig, random: np.random.Generator) -> Recipe:
+def _choose_recipe(config: MaskConfig, random: np.random.Generator, epoch: int) -> Recipe:
     if config.recipe != "mixed":
         return config.recipe
+    if config.in_turn:
+        return config.mixture[epoch % len(config.mixture)][0]
     point = random.random() * sum(weight for _, weight in config.mixture)
     for recipe, weight in config.mixture:
         point -= weight

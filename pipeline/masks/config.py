@@ -44,6 +44,9 @@ class MaskConfig:
     """What is drawn; "mixed" chooses among ``mixture`` for every sample."""
     mixture: tuple[tuple[Recipe, float], ...] = (("strokes", 2.0), ("box", 1.0))
     """Recipes and their weights, for "mixed"."""
+    in_turn: bool = False
+    """Whether the masks of a sample take the mixture's recipes one after the other, in place of
+    chance; with as many masks per image every image has one of each (DeepGIN)."""
     min_hole_ratio: float = 0.0
     """Every hole covers more than this share of the frame."""
     max_hole_ratio: float = 1.0

@@ -29,8 +29,6 @@ from pipeline.serving.work import AppConfig
 APPLICATION = "infill"
 _IMPORT_PATH = "pipeline.serving.service:application"
 _BODY_GRACE_S = 5.0  # beyond the app's own deadline, which answers in our shape
-
-
 LONGEST_STOP_S = 60.0
 """How long a service is given to end."""
 

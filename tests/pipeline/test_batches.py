@@ -301,6 +301,39 @@ def test_values_outside_the_range_are_clamped() -> None:
 # What a person has to put right
 
 
+def test_every_image_of_a_batch_has_one_mask_of_each_kind(shards: str) -> None:
+    """DeepGIN's batches: the same for any number of workers and wherever a run went on."""
+    kinds = (("box", 1.0), ("strokes", 1.0), ("automaton", 1.0))
+    config = BatchConfig(
+        shards=shards,
+        batch_size=12,
+        image_size_px=32,
+        masks=MaskConfig(recipe="mixed", mixture=kinds, in_turn=True),
+        masks_per_image=3,
+    )
+    with BatchStream(config) as stream:
+        batches = [next(stream) for _ in range(3)]
+    for batch in batches:
+        for first in range(0, 12, 3):
+            three = slice(first, first + 3)
+            assert len(set(batch.keys[three])) == 1
+            assert torch.equal(batch.image[first], batch.image[first + 1])
+            assert torch.equal(batch.image[first], batch.image[first + 2])
+            found = [name.split(":")[0] for name in batch.mask_ids[three]]
+            assert found == ["box", "strokes", "automaton"]
+    seen = [name for batch in batches for name in batch.mask_ids]
+    assert len(set(seen)) == len(seen)
+    shares = []
+    for rank in range(4):
+        with BatchStream(config, rank=rank, world_size=4, first_step=2) as stream:
+            shares.append(next(stream))
+    assert torch.equal(
+        torch.stack([share.mask for share in shares], dim=1).flatten(0, 1), batches[2].mask
+    )
+    with pytest.raises(UserError, match="multiple of masks_per_image"):
+        BatchConfig(batch_size=8, masks_per_image=3)
+
+
 def test_images_smaller_than_the_crop_are_refused_before_anything_is_read(shards: str) -> None:
     config = BatchConfig(shards=shards, image_size_px=100)
     with pytest.raises(UserError, match=r"'p000'.*128x96 px.*crop of 100 px, and so are 7 others"):
