@@ -80,6 +80,8 @@ class TrainConfig:
     """The newest ones that are kept, beside the best."""
     validation_samples: int = 64
     """How many samples of the val set are scored at each checkpoint."""
+    dry_run: bool = False
+    """Only say what would be done, and what it needs."""
     max_failures: int = 3
     """How often the group of workers is rebuilt after one of them died."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -242,7 +244,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
             "no shards given: add --data.shards DIR, made by `python jobs/make_shards.py`"
         )
     training_set, _ = find_sets(config.data.shards)
-    read_manifest(training_set)
+    SampleMaker(replace(config.data, shards=training_set), read_manifest(training_set))
     changes = {"data.shards": storage.absolute(config.data.shards)}
     changes["storage"] = storage.absolute(config.storage)
     if config.init_from:
