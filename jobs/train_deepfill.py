@@ -11,14 +11,12 @@ Interrupted, the same command goes on from the newest checkpoint.
 
 from dataclasses import replace
 
-from jobs import make_shards
 from models.deepfill.config import DeepFillConfig
 from pipeline.batches import BatchConfig
-from pipeline.cluster import connect
-from pipeline.config import override, parse, run
+from pipeline.config import run
+from pipeline.launching import launch
 from pipeline.masks import MaskConfig
-from pipeline.shards import make_shards as write_shards
-from pipeline.training import TrainConfig, summary, train
+from pipeline.training import TrainConfig
 
 SQUARES = MaskConfig(recipe="square")
 """A square of half the side, anywhere, each side of it up to a sixteenth of the frame's shorter."""
@@ -53,7 +51,13 @@ PRESETS = {
     "celeba": published(replace(WINDOWS, resize_short_side_px=256), "runs/deepfill-celeba"),
     "smoke": TrainConfig(
         model=DeepFillConfig.tiny(),
-        data=BatchConfig(batch_size=12, image_size_px=64, masks=SQUARES),
+        data=BatchConfig(
+            source="bundled",
+            shards="runs/smoke/shards",
+            batch_size=12,
+            image_size_px=64,
+            masks=SQUARES,
+        ),
         storage="runs/smoke/deepfill",
         steps=6,
         save_every_steps=3,
@@ -66,13 +70,7 @@ PRESETS = {
 
 def main() -> None:
     """Train one preset, or go on with it."""
-    config = parse(PRESETS, __doc__)
-    with connect():
-        if config.storage == PRESETS["smoke"].storage and not config.data.shards:
-            shards = make_shards.PRESETS["smoke"]
-            write_shards(shards)
-            config = override(config, {"data.shards": shards.out})
-        print(summary(train(config)))
+    launch(PRESETS, __doc__ or "")
 
 
 if __name__ == "__main__":

@@ -8,14 +8,12 @@ and one for the generator. `smoke` makes its own shards and ends within a minute
 Interrupted, the same command goes on from the newest checkpoint.
 """
 
-from jobs import make_shards
 from models.deepfill2.config import DeepFill2Config
 from pipeline.batches import BatchConfig
-from pipeline.cluster import connect
-from pipeline.config import override, parse, run
+from pipeline.config import run
+from pipeline.launching import launch
 from pipeline.masks import MaskConfig
-from pipeline.shards import make_shards as write_shards
-from pipeline.training import TrainConfig, summary, train
+from pipeline.training import TrainConfig
 
 FREE_FORM = MaskConfig(recipe="mixed", mixture=(("strokes", 1.0), ("square", 1.0)))
 """Strokes or a square, equally often, where the release takes both at once."""
@@ -41,7 +39,13 @@ PRESETS = {
     ),
     "smoke": TrainConfig(
         model=DeepFill2Config.tiny(),
-        data=BatchConfig(batch_size=4, image_size_px=64, masks=FREE_FORM),
+        data=BatchConfig(
+            source="bundled",
+            shards="runs/smoke/shards",
+            batch_size=4,
+            image_size_px=64,
+            masks=FREE_FORM,
+        ),
         storage="runs/smoke/deepfill2",
         steps=6,
         save_every_steps=3,
@@ -54,13 +58,7 @@ PRESETS = {
 
 def main() -> None:
     """Train one preset, or go on with it."""
-    config = parse(PRESETS, __doc__)
-    with connect():
-        if config.storage == PRESETS["smoke"].storage and not config.data.shards:
-            shards = make_shards.PRESETS["smoke"]
-            write_shards(shards)
-            config = override(config, {"data.shards": shards.out})
-        print(summary(train(config)))
+    launch(PRESETS, __doc__ or "")
 
 
 if __name__ == "__main__":

@@ -10,14 +10,12 @@ on ADE20K two and a half days. `smoke` makes its own shards and ends within a mi
 Interrupted, the same command goes on from the newest checkpoint.
 """
 
-from jobs import make_shards
 from models.deepgin.config import DeepGINConfig
 from pipeline.batches import BatchConfig
-from pipeline.cluster import connect
-from pipeline.config import override, parse, run
+from pipeline.config import run
+from pipeline.launching import launch
 from pipeline.masks import MaskConfig
-from pipeline.shards import make_shards as write_shards
-from pipeline.training import TrainConfig, summary, train
+from pipeline.training import TrainConfig
 
 THREE_KINDS = MaskConfig(
     recipe="mixed",
@@ -61,7 +59,14 @@ PRESETS = {
     ),
     "smoke": TrainConfig(
         model=DeepGINConfig.tiny(),
-        data=BatchConfig(batch_size=6, image_size_px=32, masks=THREE_KINDS, masks_per_image=3),
+        data=BatchConfig(
+            source="bundled",
+            shards="runs/smoke/shards",
+            batch_size=6,
+            image_size_px=32,
+            masks=THREE_KINDS,
+            masks_per_image=3,
+        ),
         storage="runs/smoke/deepgin",
         steps=6,
         save_every_steps=3,
@@ -74,13 +79,7 @@ PRESETS = {
 
 def main() -> None:
     """Train one preset, or go on with it."""
-    config = parse(PRESETS, __doc__)
-    with connect():
-        if config.storage == PRESETS["smoke"].storage and not config.data.shards:
-            shards = make_shards.PRESETS["smoke"]
-            write_shards(shards)
-            config = override(config, {"data.shards": shards.out})
-        print(summary(train(config)))
+    launch(PRESETS, __doc__ or "")
 
 
 if __name__ == "__main__":

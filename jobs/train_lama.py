@@ -10,14 +10,12 @@ ends within a minute.
 Interrupted, the same command goes on from the newest checkpoint.
 """
 
-from jobs import make_shards
 from models.lama.config import LaMaConfig
 from pipeline.batches import BatchConfig
-from pipeline.cluster import connect
-from pipeline.config import override, parse, run
+from pipeline.config import run
+from pipeline.launching import launch
 from pipeline.masks import MaskConfig
-from pipeline.shards import make_shards as write_shards
-from pipeline.training import TrainConfig, summary, train
+from pipeline.training import TrainConfig
 
 WIDE = MaskConfig(recipe="mixed", mixture=(("long_strokes", 1.0), ("box", 1.0)))
 """Thick strokes or rectangles, equally often: nearest to the paper's wide masks, whose numbers of
@@ -48,7 +46,9 @@ PRESETS = {
     ),
     "smoke": TrainConfig(
         model=LaMaConfig.tiny(),
-        data=BatchConfig(batch_size=4, image_size_px=32, masks=WIDE),
+        data=BatchConfig(
+            source="bundled", shards="runs/smoke/shards", batch_size=4, image_size_px=32, masks=WIDE
+        ),
         storage="runs/smoke/lama",
         steps=6,
         save_every_steps=3,
@@ -61,13 +61,7 @@ PRESETS = {
 
 def main() -> None:
     """Train one preset, or go on with it."""
-    config = parse(PRESETS, __doc__)
-    with connect():
-        if config.storage == PRESETS["smoke"].storage and not config.data.shards:
-            shards = make_shards.PRESETS["smoke"]
-            write_shards(shards)
-            config = override(config, {"data.shards": shards.out})
-        print(summary(train(config)))
+    launch(PRESETS, __doc__ or "")
 
 
 if __name__ == "__main__":

@@ -10,14 +10,12 @@ a minute.
 Interrupted, the same command goes on from the newest checkpoint.
 """
 
-from jobs import make_shards
 from models.madf.config import MADFConfig
 from pipeline.batches import BatchConfig
-from pipeline.cluster import connect
-from pipeline.config import override, parse, run
+from pipeline.config import run
+from pipeline.launching import launch
 from pipeline.masks import MaskConfig
-from pipeline.shards import make_shards as write_shards
-from pipeline.training import TrainConfig, summary, train
+from pipeline.training import TrainConfig
 
 IRREGULAR = MaskConfig(
     recipe="irregular", min_hole_ratio=0.01, max_hole_ratio=0.6, hole_ratios="uniform"
@@ -50,7 +48,13 @@ PRESETS = {
     "paris": published("paris", 5000),
     "smoke": TrainConfig(
         model=MADFConfig.tiny(),
-        data=BatchConfig(batch_size=4, image_size_px=32, masks=IRREGULAR),
+        data=BatchConfig(
+            source="bundled",
+            shards="runs/smoke/shards",
+            batch_size=4,
+            image_size_px=32,
+            masks=IRREGULAR,
+        ),
         storage="runs/smoke/madf",
         steps=6,
         save_every_steps=3,
@@ -63,13 +67,7 @@ PRESETS = {
 
 def main() -> None:
     """Train one preset, or go on with it."""
-    config = parse(PRESETS, __doc__)
-    with connect():
-        if config.storage == PRESETS["smoke"].storage and not config.data.shards:
-            shards = make_shards.PRESETS["smoke"]
-            write_shards(shards)
-            config = override(config, {"data.shards": shards.out})
-        print(summary(train(config)))
+    launch(PRESETS, __doc__ or "")
 
 
 if __name__ == "__main__":

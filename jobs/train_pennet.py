@@ -9,14 +9,12 @@ the side (Table 3), by a program that was never released; no training time is pr
 Interrupted, the same command goes on from the newest checkpoint.
 """
 
-from jobs import make_shards
 from models.pennet.config import PENNetConfig
 from pipeline.batches import BatchConfig
-from pipeline.cluster import connect
-from pipeline.config import override, parse, run
+from pipeline.config import run
+from pipeline.launching import launch
 from pipeline.masks import MaskConfig
-from pipeline.shards import make_shards as write_shards
-from pipeline.training import TrainConfig, summary, train
+from pipeline.training import TrainConfig
 
 SQUARES = MaskConfig(recipe="square", max_shrink=0.0)
 """Half the side, anywhere, as the paper tests. The released code also turns and dilates them."""
@@ -70,7 +68,13 @@ PRESETS = {
     ),
     "smoke": TrainConfig(
         model=PENNetConfig.tiny(),
-        data=BatchConfig(batch_size=4, image_size_px=64, masks=SQUARES),
+        data=BatchConfig(
+            source="bundled",
+            shards="runs/smoke/shards",
+            batch_size=4,
+            image_size_px=64,
+            masks=SQUARES,
+        ),
         storage="runs/smoke/pennet",
         steps=6,
         save_every_steps=3,
@@ -83,13 +87,7 @@ PRESETS = {
 
 def main() -> None:
     """Train one preset, or go on with it."""
-    config = parse(PRESETS, __doc__)
-    with connect():
-        if config.storage == PRESETS["smoke"].storage and not config.data.shards:
-            shards = make_shards.PRESETS["smoke"]
-            write_shards(shards)
-            config = override(config, {"data.shards": shards.out})
-        print(summary(train(config)))
+    launch(PRESETS, __doc__ or "")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -45,6 +45,26 @@ class Batch:
             seed=self.seed,
         )
 
+    def cut(self, parts: int) -> "list[Batch]":
+        """Return equal parts, in order.
+
+        Raises:
+            ValueError: if there are not as many samples in each.
+        """
+        count, rest = divmod(len(self.image), parts)
+        if rest:
+            raise ValueError(f"{len(self.image)} samples cannot be cut into {parts} equal parts")
+        return [
+            replace(
+                self,
+                image=self.image[first : first + count],
+                mask=self.mask[first : first + count],
+                keys=self.keys[first : first + count],
+                mask_ids=self.mask_ids[first : first + count],
+            )
+            for first in range(0, len(self.image), count)
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -68,6 +88,18 @@ class Prediction(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Updating:
+    """How losses become an update; the same for every network of a training."""
+
+    parts: int = 1
+    """Parts a batch is cut into, whose gradients are summed before the update: less memory. They
+    are all taken at the weights before the step; where a discriminator learns before the
+    generator, only the last part meets it updated."""
+    max_gradient_norm: float = 0.0
+    """A network's gradients are scaled down to this L2 norm; 0 leaves them as they are."""
+
+
 class Objective(ABC):
     """The networks in training, their optimisers and losses, and one step of the algorithm.
 
@@ -78,6 +110,17 @@ class Objective(ABC):
 
     networks: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
+    updates_once: ClassVar[bool] = True
+    """Whether a step updates each network at most once, so that its batch can come in parts."""
+    updating: Updating = Updating()
+    _part: int = 0
+
+    @property
+    def gradient_norms(self) -> dict[str, Tensor]:
+        """The L2 norm of each network's gradients before its last update, by role."""
+        if not hasattr(self, "_norms"):
+            self._norms: dict[str, Tensor] = {}
+        return self._norms
 
     @property
     def generator(self) -> nn.Module:
@@ -94,6 +137,47 @@ class Objective(ABC):
         Returns:
             Each loss term by name, already weighted: detached scalars.
         """
+
+    def take(self, batch: Batch) -> dict[str, Tensor]:
+        """Take one :meth:`step`, in as many parts as :attr:`updating` says.
+
+        Returns:
+            The loss terms' means over the parts.
+
+        Raises:
+            ValueError: if the batch cannot be cut into equal parts.
+        """
+        if self.updating.parts == 1:
+            return self.step(batch)
+        taken = []
+        for index, part in enumerate(batch.cut(self.updating.parts)):
+            self._part = index
+            taken.append(self.step(replace(part, seed=(part.seed + index) % 2**63)))
+        self._part = 0
+        return {name: torch.stack([terms[name] for terms in taken]).mean() for name in taken[0]}
+
+    def update(self, role: str, losses: Mapping[str, Tensor]) -> None:
+        """Step down the sum of named, already weighted losses; for :meth:`step` to call.
+
+        Args:
+            role: of the network that is updated.
+            losses: scalars with graphs.
+        """
+        optimizer, last = self.optimizers[role], self._part == self.updating.parts - 1
+        if self._part == 0:
+            optimizer.zero_grad(set_to_none=True)
+        total = torch.stack(list(losses.values())).sum() / self.updating.parts
+        with torch.autocast(total.device.type, enabled=False):
+            total.backward()  # type: ignore[no-untyped-call]
+        if not last:
+            return
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        self.gradient_norms[role] = norm.detach()
+        if self.updating.max_gradient_norm:
+            nn.utils.clip_grads_with_norm_(parameters, self.updating.max_gradient_norm, norm)
+        optimizer.step()
 
 
 @dataclass(frozen=True, kw_only=True)

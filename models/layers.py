@@ -9,7 +9,7 @@ from torch.nn import functional
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def frozen(network: Network) -> Network:
+def at_rest(network: Network) -> Network:
     """Return the network as one that only looks, or only draws: nothing in it is trained.
 
     Its convolutions keep channels innermost.

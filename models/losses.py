@@ -1,4 +1,4 @@
-"""Loss terms and the update that at least two papers use. All means are over every element."""
+"""Loss terms and what else at least two papers' steps use. All means are over every element."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -63,14 +63,6 @@ def frozen(network: nn.Module) -> Iterator[nn.Module]:
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-
-
-def update(optimizer: torch.optim.Optimizer, losses: Mapping[str, Tensor]) -> None:
-    """Take one step down the sum of named, already weighted losses."""
-    optimizer.zero_grad(set_to_none=True)
-    total = torch.stack(list(losses.values())).sum()
-    total.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

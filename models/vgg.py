@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers import frozen
+from models.layers import at_rest
 
 STAGES: dict[int, tuple[int, ...]] = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 """Convolutions before each of the five poolings, by depth."""
@@ -54,7 +54,7 @@ class VGGFeatures(nn.Module):
         colours = (COLOUR_MEAN, COLOUR_DEVIATION) if normalise_colours else ((0.0,) * 3, (1.0,) * 3)
         self.register_buffer("mean", torch.tensor(colours[0])[:, None, None], persistent=False)
         self.register_buffer("deviation", torch.tensor(colours[1])[:, None, None], persistent=False)
-        frozen(self)
+        at_rest(self)
 
     mean: Tensor
     deviation: Tensor

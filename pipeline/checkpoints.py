@@ -28,7 +28,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from models.architecture import ModelConfig, Objective, load
-from models.layers import frozen
+from models.layers import at_rest
 from pipeline import storage
 from pipeline.config import UserError, from_dict
 
@@ -319,7 +319,7 @@ def load_generator(location: str, device: str | torch.device = "cpu") -> LoadedG
     return LoadedGenerator(
         architecture=config.architecture,
         config=config,
-        generator=frozen(generator.to(device)),
+        generator=at_rest(generator.to(device)),
         image_size_px=int(values["data"]["image_size_px"]),
         step=int(state["step"]),
         digest=found_digest,

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import errno
 import json
+import os
 import sys
 import types
 import typing
@@ -84,6 +85,10 @@ def run(main: Callable[[], Any]) -> typing.NoReturn:
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         raise SystemExit(130) from None
+    except BrokenPipeError:
+        # Whoever read what we print has read enough, as `| head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
     except Exception as error:
         sentence = explain(error)
         if sentence is None:

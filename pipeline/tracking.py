@@ -37,7 +37,7 @@ class Record:
     step: int
     """The global step it is about."""
     values: dict[str, float] = field(default_factory=dict)
-    """Loss terms, scores or rates by name."""
+    """Loss terms, scores or rates by name; the terminal leaves out names with a slash."""
     text: str = ""
     """For people: a sentence, or where a picture lies."""
 
@@ -63,7 +63,8 @@ class Track:
     def _line(self, record: Record) -> str:
         if record.kind in ("note", "picture"):
             return record.text
-        numbers = "  ".join(f"{name} {_short(value)}" for name, value in record.values.items())
+        shown = {name: value for name, value in record.values.items() if "/" not in name}
+        numbers = "  ".join(f"{name} {_short(value)}" for name, value in shown.items())
         if record.kind == "scores":
             return f"step {record.step}/{self.steps}  validation: {numbers}"
         return f"step {record.step}/{self.steps}  {numbers}{self._time_left(record.step)}"

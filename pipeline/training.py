@@ -12,13 +12,13 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.architecture import ModelConfig, Objective, fill, load
+from models.architecture import ModelConfig, Objective, Updating, fill, load
 from models.holes import paste
 from models.layers import channels_innermost
 from pipeline import checkpoints, storage
@@ -60,6 +60,16 @@ class TrainConfig:
     """Per step, of the averaged generator that is validated and served; 0 keeps none."""
     init_from: str = ""
     """Checkpoint or run whose weights to start from (fine-tuning); "" starts at random."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What convolutions and matrix products compute in during training; "bfloat16" by autocast:
+    scores, statistics, losses, critics and the weights themselves stay in float32."""
+    compile: bool = False
+    """Whether the generator is compiled: minutes at the start, which long runs on GPUs earn back.
+    """
+    accumulate: int = 1
+    """Parts a worker's share of a batch is cut into, to hold one at a time in memory."""
+    max_gradient_norm: float = 0.0
+    """A network's gradients are scaled down to this L2 norm; 0 leaves them (as published)."""
     report_every_steps: int = 10
     """Steps between two progress lines."""
     save_every_steps: int = 100
@@ -70,6 +80,8 @@ class TrainConfig:
     """The newest ones that are kept, beside the best."""
     validation_samples: int = 64
     """How many samples of the val set are scored at each checkpoint."""
+    dry_run: bool = False
+    """Only say what would be done, and what it needs."""
     max_failures: int = 3
     """How often the group of workers is rebuilt after one of them died."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -87,6 +99,14 @@ class TrainConfig:
                 f"data.batch_size {self.data.batch_size} is the global batch and must be "
                 f"a multiple of num_workers {self.num_workers}"
             )
+        share = self.data.batch_size // max(self.num_workers, 1)
+        if self.accumulate < 1 or share % self.accumulate:
+            raise ValueError(
+                f"accumulate must divide each worker's {share} samples equally, "
+                f"which {self.accumulate} does not"
+            )
+        if self.max_gradient_norm < 0:
+            raise ValueError(f"max_gradient_norm must not be negative: {self.max_gradient_norm}")
         if self.data.image_size_px % self.model.size_multiple:
             raise ValueError(
                 f"data.image_size_px {self.data.image_size_px} must be a multiple of "
@@ -224,7 +244,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
             "no shards given: add --data.shards DIR, made by `python jobs/make_shards.py`"
         )
     training_set, _ = find_sets(config.data.shards)
-    read_manifest(training_set)
+    SampleMaker(replace(config.data, shards=training_set), read_manifest(training_set))
     changes = {"data.shards": storage.absolute(config.data.shards)}
     changes["storage"] = storage.absolute(config.storage)
     if config.init_from:
@@ -348,11 +368,12 @@ def work(config: TrainConfig, place: Place, report: Report) -> None:
     judge = Judge(config, place, read_manifest(validation_set) if validation_set else None)
     data = replace(config.data, shards=training_set)
     meter = Meter(config, place, report, objective, manifest.digest)
-    steps = range(first_step, config.steps)
+    steps, low = range(first_step, config.steps), config.precision == "bfloat16"
     with BatchStream(data, place.rank, place.world_size, first_step) as stream:
         meter.start(stream, first_step)
         for step, batch in zip(steps, stream, strict=False):
-            losses = objective.step(batch.to(place.device))
+            with torch.autocast(place.device.type, torch.bfloat16, enabled=low):
+                losses = objective.take(batch.to(place.device))
             stop_if_not_finite(losses, step)
             if average is not None:
                 average.update(objective.generator, step)
@@ -403,9 +424,20 @@ def build_objective(config: TrainConfig, place: Place) -> Objective:
     with torch.random.fork_rng(), torch.device(place.device):
         torch.manual_seed(config.seed)
         try:
-            return load(model.architecture).objective(model, place.prepare)
+            objective = load(model.architecture).objective(model, place.prepare)
         except ValueError as error:
             raise UserError(str(error)) from error
+    if config.accumulate > 1 and not objective.updates_once:
+        raise UserError(
+            f"{model.architecture} cuts its batches itself, one part for each update within a "
+            "step; leave accumulate at 1 and choose a smaller data.batch_size"
+        )
+    objective.updating = Updating(
+        parts=config.accumulate, max_gradient_norm=config.max_gradient_norm
+    )
+    if config.compile:
+        objective.generator.compile(fullgraph=True)
+    return objective
 
 
 def with_local_weights(model: ModelConfig) -> ModelConfig:
@@ -434,8 +466,9 @@ def with_local_weights(model: ModelConfig) -> ModelConfig:
 
 def stop_if_not_finite(losses: dict[str, Tensor], step: int) -> None:
     """Raise :class:`NonFiniteLossError` for the first term that is infinite or not a number."""
-    for term, value in losses.items():
-        if not torch.isfinite(value):
+    finite = torch.stack([value.detach().float() for value in losses.values()]).isfinite()
+    for term, good in zip(losses, finite.tolist(), strict=True):  # one wait for the device
+        if not good:
             raise NonFiniteLossError(term, step)
 
 
@@ -461,6 +494,10 @@ class Meter:
         now, waited_s = time.monotonic(), self.stream.wait_s
         elapsed_s = now - self.moment
         samples = (step - self.step) * self.config.data.batch_size
+        for role, norm in self.objective.gradient_norms.items():
+            values[f"gradient_norm/{role}"] = norm.item()
+        for role, optimizer in self.objective.optimizers.items():
+            values[f"learning_rate/{role}"] = optimizer.param_groups[0]["lr"]
         values["samples_per_s"] = samples / elapsed_s
         values["data_wait_share"] = (waited_s - self.waited_s) / elapsed_s
         self.step, self.moment, self.waited_s = step, now, waited_s

@@ -18,6 +18,7 @@ PIPELINE_ORDER = (
         "explaining",
         "tracking",
         "training",
+        "launching",
     ),
     *("tuning", "report", "evaluation", "registry", "serving"),
 )

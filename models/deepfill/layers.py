@@ -87,6 +87,8 @@ def parity_kernels(weight: Tensor) -> Tensor:
 
 def interleaved(parities: Tensor) -> Tensor:
     """Lay out [B, 4C, h + 1, w + 1], one map per parity, as one map [B, C, 2h, 2w]."""
+    if not torch.is_grad_enabled():
+        return _placed(parities)
     last = parities.is_contiguous(memory_format=torch.channels_last)
     if last:
         parities = parities.permute(0, 2, 3, 1)
@@ -105,6 +107,20 @@ def interleaved(parities: Tensor) -> Tensor:
     if last:
         return doubled.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
     return doubled.flatten(4, 5).flatten(2, 3)
+
+
+def _placed(parities: Tensor) -> Tensor:
+    """Do the same with one copy; stacks cost two, but their gradient none."""
+    batch, channels, height, width = parities.shape
+    size = (batch, channels // 4, 2 * (height - 1), 2 * (width - 1))
+    last = parities.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    doubled = torch.empty(size, dtype=parities.dtype, device=parities.device, memory_format=layout)
+    for index, part in enumerate(parities.chunk(4, 1)):
+        down, right = divmod(index, 2)
+        windows = part[:, :, down : down + height - 1, right : right + width - 1]
+        doubled[:, :, down::2, right::2] = windows
+    return doubled
 
 
 def mirrored(features: Tensor, reach: int) -> Tensor:

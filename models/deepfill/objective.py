@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from models.deepfill.terms import (
     windows,
 )
 from models.holes import paste
-from models.losses import detached, frozen, update, weighted_l1
+from models.losses import detached, frozen, weighted_l1
 
 
 def alone(network: nn.Module) -> nn.Module:
@@ -32,6 +32,8 @@ def alone(network: nn.Module) -> nn.Module:
 
 class DeepFillObjective(Objective):
     """Train DeepFill v1: several updates of both critics, then one of the generator."""
+
+    updates_once: ClassVar[bool] = False
 
     def __init__(self, config: DeepFillConfig, prepare: Prepare = alone) -> None:
         """Build the generator, the critics and their optimizers.
@@ -80,7 +82,7 @@ class DeepFillObjective(Objective):
 
         prediction: Prediction = self.prepared_generator(own.image, own.mask)
         generator_losses = self.generator_losses(own, prediction)
-        update(self.optimizers["generator"], generator_losses)
+        self.update("generator", generator_losses)
         return detached({**critic_losses, **generator_losses})
 
     def divide(self, batch: Batch) -> list[Batch]:
@@ -95,7 +97,7 @@ class DeepFillObjective(Objective):
         rounds = []
         for turn, (part, composite) in enumerate(self.composites(parts)):
             losses = self.critic_losses(part, composite, turn)
-            update(self.optimizers["discriminator"], losses)
+            self.update("discriminator", losses)
             rounds.append(detached(losses))
         return {name: torch.stack([r[name] for r in rounds]).mean() for name in rounds[0]}
 
@@ -218,23 +220,13 @@ def divided(batch: Batch, count: int) -> list[Batch]:
     Raises:
         ValueError: if the samples cannot be dealt out equally.
     """
-    samples = batch.image.shape[0]
-    if samples % count:
+    try:
+        return batch.cut(count)
+    except ValueError as error:
         raise ValueError(
             f"each worker's batch is cut into {count} equal slices, one per update, "
-            f"which {samples} samples do not allow: choose a multiple of {count}"
-        )
-    size = samples // count
-    return [
-        replace(
-            batch,
-            image=batch.image[start : start + size],
-            mask=batch.mask[start : start + size],
-            keys=batch.keys[start : start + size],
-            mask_ids=batch.mask_ids[start : start + size],
-        )
-        for start in range(0, samples, size)
-    ]
+            f"which {len(batch.image)} samples do not allow: choose a multiple of {count}"
+        ) from error
 
 
 def fractions(batch: Batch, purpose: str) -> Tensor:

@@ -10,7 +10,7 @@ from models.deepfill2.config import DeepFill2Config
 from models.deepfill2.networks import Discriminator, Generator
 from models.holes import paste
 from models.layers import at_least_float32
-from models.losses import detached, frozen, hinge_discriminator, hinge_generator, update
+from models.losses import detached, frozen, hinge_discriminator, hinge_generator
 
 
 class DeepFill2Objective(Objective):
@@ -56,11 +56,11 @@ class DeepFill2Objective(Objective):
             final = self.generator(other.image, other.mask).final
         composite = paste(final, other.image, other.mask)
         discriminator_losses = self.discriminator_losses(other, composite)
-        update(self.optimizers["discriminator"], discriminator_losses)
+        self.update("discriminator", discriminator_losses)
 
         prediction: Prediction = self.prepared_generator(own.image, own.mask)
         generator_losses = self.generator_losses(own, prediction)
-        update(self.optimizers["generator"], generator_losses)
+        self.update("generator", generator_losses)
         return detached({**discriminator_losses, **generator_losses})
 
     def discriminator_losses(self, batch: Batch, composite: Tensor) -> dict[str, Tensor]:

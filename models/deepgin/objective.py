@@ -16,7 +16,6 @@ from models.losses import (
     frozen,
     hinge_generator,
     set_learning_rate,
-    update,
     weighted_l1,
 )
 from models.vgg import VGGFeatures, load_features
@@ -86,14 +85,14 @@ class DeepGINObjective(Objective):
         image = (batch.image + 1.0) / 2.0
         losses = self.picture_losses(prediction, image, batch.mask)
         if batch.step < start:
-            update(self.optimizers["generator"], losses)
+            self.update("generator", losses)
             return detached(losses)
         masked_image = whitened(batch.image, batch.mask)
         completed = paste(prediction.drawn, image, batch.mask)
         losses |= self.appearance_losses(prediction.drawn, completed, image, masked_image)
-        update(self.optimizers["generator"], losses)
+        self.update("generator", losses)
         judged = self.discriminator_losses(image, completed.detach(), masked_image)
-        update(self.optimizers["discriminator"], judged)
+        self.update("discriminator", judged)
         return detached(losses | judged)
 
     def picture_losses(

@@ -9,7 +9,7 @@ from models.lama.config import LaMaConfig
 from models.lama.networks import Discriminator, Generator
 from models.lama.perceptual import DilatedResNet, load_encoder
 from models.layers import at_least_float32
-from models.losses import detached, frozen, update, weighted_l1
+from models.losses import detached, frozen, weighted_l1
 
 
 def alone(network: nn.Module) -> nn.Module:
@@ -63,9 +63,9 @@ class LaMaObjective(Objective):
         prediction = self.prepared["generator"](batch.image, batch.mask)
         drawn, image = ((one + 1.0) / 2.0 for one in (prediction.final, batch.image))
         generator_losses = self.generator_losses(drawn, image, batch.mask)
-        update(self.optimizers["generator"], generator_losses)
+        self.update("generator", generator_losses)
         judged = self.discriminator_losses(drawn.detach(), image, batch.mask)
-        update(self.optimizers["discriminator"], judged)
+        self.update("discriminator", judged)
         return detached(generator_losses | judged)
 
     def generator_losses(self, drawn: Tensor, image: Tensor, mask: Tensor) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers import frozen
+from models.layers import at_rest
 from models.vgg import COLOUR_DEVIATION, COLOUR_MEAN, RANDOM, digest
 
 STAGES = ((3, 64, 1, 1), (4, 128, 2, 1), (6, 256, 1, 2), (3, 512, 1, 4))
@@ -69,7 +69,7 @@ class DilatedResNet(nn.Module):
         self.register_buffer(
             "deviation", torch.tensor(COLOUR_DEVIATION)[:, None, None], persistent=False
         )
-        frozen(self)
+        at_rest(self)
 
     mean: Tensor
     deviation: Tensor

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models.architecture import Batch, Objective, Prepare
 from models.holes import paste
 from models.layers import at_least_float32
-from models.losses import detached, update, weighted_l1
+from models.losses import detached, weighted_l1
 from models.madf.config import MADFConfig
 from models.madf.networks import Generator, NormalisedColours, Prediction
 from models.madf.partial import PartialUNet
@@ -116,7 +116,7 @@ class MADFObjective(Objective):
         """
         prediction: Prediction = self.prepared_generator(batch.image, batch.mask)
         losses = self.losses(self.graded(batch, prediction.outputs))
-        update(self.optimizers["generator"], losses)
+        self.update("generator", losses)
         return detached(losses)
 
     def graded(self, batch: Batch, outputs: tuple[Tensor, ...]) -> Graded:

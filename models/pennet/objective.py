@@ -15,7 +15,6 @@ from models.losses import (
     non_saturating_discriminator,
     non_saturating_generator,
     set_learning_rate,
-    update,
 )
 from models.pennet.config import PENNetConfig
 from models.pennet.networks import Discriminator, Generator, Prediction
@@ -66,10 +65,10 @@ class PENNetObjective(Objective):
         composite = paste(prediction.final, batch.image, batch.mask)
 
         discriminator_losses = self.discriminator_losses(batch.image, composite.detach())
-        update(self.optimizers["discriminator"], discriminator_losses)
+        self.update("discriminator", discriminator_losses)
 
         generator_losses = self.generator_losses(batch, prediction, composite)
-        update(self.optimizers["generator"], generator_losses)
+        self.update("generator", generator_losses)
         return detached({**discriminator_losses, **generator_losses})
 
     def discriminator_losses(self, image: Tensor, composite: Tensor) -> dict[str, Tensor]:

@@ -11,7 +11,6 @@ from models.losses import (
     non_saturating_discriminator,
     non_saturating_generator,
     set_learning_rate,
-    update,
     weighted_l1,
 )
 from models.spn.config import SPNConfig
@@ -69,10 +68,10 @@ class SPNObjective(Objective):
         prediction: Prediction = self.prepared_generator(batch.image, batch.mask)
 
         discriminator_losses = self.discriminator_losses(batch.image, prediction.final.detach())
-        update(self.optimizers["discriminator"], discriminator_losses)
+        self.update("discriminator", discriminator_losses)
 
         generator_losses = self.generator_losses(batch, prediction)
-        update(self.optimizers["generator"], generator_losses)
+        self.update("generator", generator_losses)
         return detached({**discriminator_losses, **generator_losses})
 
     def set_learning_rates(self, step: int) -> None:

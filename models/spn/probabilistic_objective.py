@@ -10,7 +10,6 @@ from models.losses import (
     frozen,
     hinge_discriminator,
     hinge_generator,
-    update,
     weighted_l1,
 )
 from models.spn.config import SPNConfig
@@ -76,7 +75,7 @@ class ProbabilisticObjective(SPNObjective):
         discriminator_losses = {"discriminator": hinge_discriminator(real, fake)}
         # Taken before the update, as released: what the discriminator saw in the originals.
         real_features = [seen[:count].detach() for seen in judgement.features]
-        update(self.optimizers["discriminator"], discriminator_losses)
+        self.update("discriminator", discriminator_losses)
 
         generator_losses = {
             **self.prior_losses(batch, prediction.prior),
@@ -85,7 +84,7 @@ class ProbabilisticObjective(SPNObjective):
             **self.perceptual_losses(batch, prediction.final),
             **self.latent_losses(*prediction.latent),
         }
-        update(self.optimizers["generator"], generator_losses)
+        self.update("generator", generator_losses)
         return detached({**discriminator_losses, **generator_losses})
 
     def adversarial_losses(self, drawn: Tensor, real_features: list[Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers import frozen
+from models.layers import at_rest
 from models.spn.config import SPNConfig
 from models.spn.tresnet import TResNet, folded, load_network, random_network
 
@@ -135,4 +135,4 @@ def build_teacher(config: SPNConfig) -> nn.Module | None:
         teacher = TResNetTeacher(random_network())
     else:
         teacher = FilterBank() if config.teacher == "filterbank" else Edges()
-    return frozen(teacher)
+    return at_rest(teacher)

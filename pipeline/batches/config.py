@@ -15,6 +15,9 @@ class BatchConfig:
 
     shards: str = ""
     """Folder or s3:// prefix of a finished shard set."""
+    source: str = ""
+    """Photographs that a training shards first, unless ``shards`` is finished: a folder, archive or
+    list, as --source of jobs/make_shards.py; "bundled" for those that installed packages carry."""
     batch_size: int = 8
     """Samples per step over all workers; a multiple of their number."""
     image_size_px: int = 256

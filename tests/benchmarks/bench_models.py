@@ -1,6 +1,7 @@
 """Time and memory of each architecture, against its authors' way of computing the same.
 
 make bench ONLY=models
+NETWORKS=spn,deepfill make bench ONLY=models  # the others' rows stay as they were
 
 The naive form has the same parameters and draws the same picture: tests/models/test_naive_forms.py
 holds both against each other. Only the generator is naive; losses, discriminators and optimizers
@@ -14,7 +15,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
-from pages import machine, table, write_section
+from pages import machine, rows_of_section, table, write_section
 
 ONE_STEP = Path(__file__).with_name("one_step.py")
 ROUNDS = 2
@@ -82,10 +83,12 @@ def row(name: str, kind: str, count: int, gmac_per_s: float) -> list[str]:
 
 def test_models() -> None:
     gmac_per_s = ask("rate")["gmac_per_s"]
-    rows = []
-    for name in ARCHITECTURES:
+    chosen = os.environ.get("NETWORKS", ",".join(ARCHITECTURES)).split(",")
+    rows = [row for row in rows_of_section("models") if row[0] not in chosen]
+    for name in chosen:
         for kind, count in CASES + MORE.get(name, []):
             rows.append(row(name, kind, count, gmac_per_s))
             print(*rows[-1], sep="  ", flush=True)
+    rows.sort(key=lambda row: ARCHITECTURES.index(row[0]))
     text = f"{table(HEADER, rows)}\n\nA plain convolution: {gmac_per_s:.0f} GMAC/s. {machine()}."
     write_section("models", text)

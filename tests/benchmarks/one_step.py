@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from models import architecture
 from models.architecture import Batch
 from models.counting import without_files
-from models.layers import channels_innermost, frozen
+from models.layers import at_rest, channels_innermost
 
 SIDE_PX = 256
 REPEATS = 3
@@ -59,7 +59,7 @@ def work_of(
     torch.manual_seed(0)
     if kind == "forward":
         generator = paper.generator(config).eval()
-        drawing = reference_of(name).naive(generator) if form == "naive" else frozen(generator)
+        drawing = reference_of(name).naive(generator) if form == "naive" else at_rest(generator)
         batch = batch_of(count)
         return lambda: drawing(batch.image, batch.mask), [generator]
     batch = batch_of(count * SLICES.get(name, 1))

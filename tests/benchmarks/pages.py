@@ -29,6 +29,14 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, alignment, *rows])
 
 
+def rows_of_section(name: str) -> list[list[str]]:
+    """Return the rows of the table between the marks of ``name``, without its head."""
+    page = PAGE.read_text(encoding="utf-8")
+    text = page.partition(f"<!-- {name}: begin -->")[2].partition(f"<!-- {name}: end -->")[0]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
 def write_section(name: str, text: str) -> None:
     """Put ``text`` between the marks of ``name``; the rest of the page stays."""
     page = PAGE.read_text(encoding="utf-8")

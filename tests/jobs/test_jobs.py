@@ -31,6 +31,13 @@ def test_help_gives_the_command(name):
     assert f"python jobs/{name}.py" in result.stdout
 
 
+def test_a_reader_who_leaves_early_is_no_error():
+    command = f"{sys.executable} {ROOT / 'jobs' / 'train_spn.py'} smoke --help | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("usage:")
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize(
     ("preset", "field"),
     [("make_shards folder", "--source"), ("train_spn smoke", "--model."), ("tune spn", "--search")],

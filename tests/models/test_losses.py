@@ -12,7 +12,6 @@ from models.losses import (
     non_saturating_discriminator,
     non_saturating_generator,
     set_learning_rate,
-    update,
     weighted_l1,
 )
 
@@ -56,14 +55,6 @@ def test_frozen_parameters_get_no_gradient_and_are_thawed_even_after_an_error() 
         raise RuntimeError("on purpose")
     assert network.weight.requires_grad
     assert not network.bias.requires_grad
-
-
-def test_update_steps_down_the_sum_and_forgets_old_gradients() -> None:
-    parameter = nn.Parameter(torch.tensor(1.0))
-    optimizer = torch.optim.SGD([parameter], lr=0.5)
-    parameter.grad = torch.tensor(99.0)
-    update(optimizer, {"one": 2 * parameter, "other": parameter})
-    assert parameter.item() == 1 - 0.5 * 3
 
 
 def test_learning_rate_reaches_every_group() -> None:

@@ -100,6 +100,29 @@ def test_channels_lie_innermost_unless_told_otherwise(config, tmp_path):
     assert largest_difference(made[True], made[False]) < 1e-3
 
 
+def test_precision_parts_and_compilation_do_what_they_say(config, tmp_path):
+    """Each changes the arithmetic a little and what is learned hardly."""
+    plain = weights(train(config, quietly).run, 6)
+    for change in ({"precision": "bfloat16"}, {"accumulate": 2}, {"compile": True}):
+        torch._dynamo.utils.counters.clear()
+        storage_of_its_own = {"storage": str(tmp_path / next(iter(change)))}
+        result = train(override(config, {**change, **storage_of_its_own}), quietly)
+        difference = largest_difference(plain, weights(result.run, 6))
+        assert 0 < difference < 0.02, change
+        assert bool(torch._dynamo.utils.counters["stats"]) == ("compile" in change)
+
+
+def test_gradient_norms_and_learning_rates_are_written_down(config):
+    train(override(config, {"max_gradient_norm": 0.5}), quietly)
+    [file] = Path(config.storage).glob("progress-*.jsonl")
+    lines = file.read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    values = next(record["values"] for record in records if record["kind"] == "losses")
+    for role in ("generator", "discriminator"):
+        assert values[f"gradient_norm/{role}"] > 0
+        assert values[f"learning_rate/{role}"] == config.model.learning_rate
+
+
 def test_resumed_run_equals_uninterrupted_run(config, tmp_path):
     train(config, quietly)
     interrupted = override(config, {"storage": str(tmp_path / "other"), "steps": 3})

@@ -1,0 +1,141 @@
+"""A training job from its words to its last step: shards where there are none, a plan, training.
+
+Every ``jobs/train_*.py`` is its presets and this.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+
+from models.architecture import load
+from models.counting import size_of, without_files
+from pipeline import storage
+from pipeline.cluster import connect
+from pipeline.config import UserError, override, parse
+from pipeline.manifest import read_manifest
+from pipeline.shards import ShardConfig, make_shards
+from pipeline.training import TrainConfig, find_sets, resolve, summary, train
+
+BYTES_PER_PARAMETER = 16
+"""In float32: the weight, its gradient and Adam's two means."""
+STEP_FORWARDS = 3
+"""A forward pass and its backward pass, in forward passes."""
+ASSUMED_TFLOPS = 20.0
+"""Sustained by one GPU in float32 or TF32; the plan says so."""
+GIB = 2**30
+
+
+def launch(presets: Mapping[str, TrainConfig], description: str) -> None:
+    """Train what the command line asks for, or say what that would be (``--dry-run``)."""
+    config = parse(presets, description)
+    with connect():
+        config = with_shards(config)
+        if config.dry_run:
+            print("\n".join(plan(config)))
+        else:
+            print(summary(train(config)))
+
+
+def with_shards(config: TrainConfig) -> TrainConfig:
+    """Shard ``data.source`` where ``data.shards`` is not yet a finished set. On the driver.
+
+    Raises:
+        UserError: if there are no photographs, or they cannot be sharded.
+    """
+    data = config.data
+    if not data.source:
+        return config
+    shards = data.shards or storage.join(config.storage, "shards")
+    if not _finished(shards):
+        made = make_shards(_recipe(data.source, shards, data.image_size_px))
+        for split, manifest in made.items():
+            print(f"{split}: {len(manifest)} samples in {manifest.location}", flush=True)
+    return override(config, {"data.shards": shards})
+
+
+def _finished(shards: str) -> bool:
+    try:
+        find_sets(shards)
+    except UserError:
+        return False
+    return True
+
+
+def _recipe(source: str, out: str, size_px: int) -> ShardConfig:
+    if source != "bundled":
+        return ShardConfig(source=source, out=out)
+    side = max(64, size_px)
+    return ShardConfig(
+        kind="bundled",
+        out=out,
+        photographs_per_shard=4,
+        format="jpg",
+        resize_short_side_px=side * 3 // 2,
+        crop_size_px=side,
+        crop_stride_px=side,
+    )
+
+
+def plan(config: TrainConfig) -> list[str]:
+    """Return what a training would do and need, a line each; nothing is trained.
+
+    Raises:
+        UserError: if the data is missing or does not fit.
+    """
+    config = resolve(config)
+    training_set, validation_set = find_sets(config.data.shards)
+    manifest = read_manifest(training_set)
+    size = size_of(config.model)
+    workers = max(1, config.num_workers)
+    share = config.data.batch_size // workers
+    images = config.data.batch_size // config.data.masks_per_image
+    parameters = size.generator + size.discriminators
+    held = activations(config) * share // config.accumulate
+    memory = parameters * BYTES_PER_PARAMETER + held
+    scale = (config.data.image_size_px / 256) ** 2
+    flops = 2 * size.macs * scale * STEP_FORWARDS * config.data.batch_size * config.steps
+    hours = flops / (ASSUMED_TFLOPS * 1e12) / 3600
+    validation = "no val set"
+    if validation_set:
+        count = min(len(read_manifest(validation_set)), config.validation_samples)
+        validation = f"{count} samples scored at each checkpoint"
+    return [
+        f"{load(config.model.architecture).name}: {size.generator:,} parameters drawn with, "
+        f"{size.discriminators:,} that judge",
+        f"{len(manifest):,} samples in {len(manifest.shards)} shards, "
+        f"{-(-len(manifest.shards) // workers)} at most for each of {workers} workers at a time; "
+        f"{validation}",
+        f"{config.steps:,} steps of {config.data.batch_size} samples ({share} a worker), "
+        f"{len(manifest) / images:,.1f} steps an epoch, "
+        f"{config.steps * images / len(manifest):,.1f} epochs",
+        f"about {memory / GIB:.1f} GiB a worker for weights, gradients, optimizer and the "
+        f"generator's maps; discriminators' and frozen networks' maps come on top",
+        f"{hours:,.1f} GPU-hours for the generator's arithmetic alone, if a GPU sustains "
+        f"{ASSUMED_TFLOPS:.0f} TFLOP/s",
+        f"checkpoints every {config.save_every_steps:,} steps in {config.storage}",
+    ]
+
+
+def activations(config: TrainConfig) -> int:
+    """Return the bytes that one sample's forward pass keeps for the backward pass."""
+    paper, model = load(config.model.architecture), without_files(config.model)
+    side, kept = config.data.image_size_px, 0
+    seen: set[int] = set()
+
+    def keep(tensor: Tensor) -> Tensor:
+        nonlocal kept
+        stored = tensor.untyped_storage()
+        if id(stored) not in seen and not isinstance(tensor, torch.nn.Parameter):
+            seen.add(id(stored))
+            held.append(stored)
+            kept += stored.nbytes()
+        return tensor
+
+    held: list[object] = []
+    with FakeTensorMode(), saved_tensors_hooks(keep, lambda tensor: tensor):
+        generator = paper.generator(model)
+        generator(torch.zeros(1, 3, side, side), torch.zeros(1, 1, side, side))
+    return kept if config.precision == "float32" else kept // 2
