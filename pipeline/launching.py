@@ -58,7 +58,7 @@ def with_shards(config: TrainConfig) -> TrainConfig:
 
 def _finished(shards: str) -> bool:
     try:
-        find_sets(shards)
+        read_manifest(find_sets(shards)[0])
     except UserError:
         return False
     return True

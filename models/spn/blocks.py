@@ -226,23 +226,26 @@ class MergingBlock(nn.Module):
         self.shortcut = reflected(in_channels, out_channels, 3)
 
     def forward(self, *parts: Tensor) -> Tensor:
-        """Turn maps [B, C, H, W], whose C are C_in together, into [B, C_out, H, W].
+        """Turn maps [B, C, H, W], whose C are C_in together, into [B, C_out, H, W]."""
+        main, shortcut = torch.chunk(self._both(parts), 2, dim=1)
+        merged: Tensor = self.conv2(functional.relu(main)).add_(shortcut)
+        return merged
 
-        They are convolved one by one and summed: no tensor of them all.
+    def _both(self, parts: tuple[Tensor, ...]) -> Tensor:
+        """Return what both branches first make of the parts, [B, 2 C_out, H, W].
+
+        The parts are convolved one by one and summed: no tensor of them all.
         """
-        both = [self.conv1, self.shortcut]
-        weight = torch.cat([convolution.weight for convolution in both])
-        bias: Tensor | None = torch.cat([_bias(convolution) for convolution in both])
+        branches = [self.conv1, self.shortcut]
+        weight = torch.cat([branch.weight for branch in branches])
+        bias: Tensor | None = torch.cat([_bias(branch) for branch in branches])
         sums: Tensor | None = None
         widths = [part.shape[1] for part in parts]
         for part, reading in zip(parts, torch.split(weight, widths, dim=1), strict=True):
-            padded = functional.pad(part, (1, 1, 1, 1), mode="reflect")
-            read = functional.conv2d(padded, reading, bias)
+            read = functional.conv2d(functional.pad(part, (1,) * 4, mode="reflect"), reading, bias)
             sums, bias = read if sums is None else sums.add_(read), None
         assert sums is not None
-        main, shortcut = torch.chunk(sums, 2, dim=1)
-        merged: Tensor = self.conv2(functional.relu(main)).add_(shortcut)
-        return merged
+        return sums
 
 
 class DenseBlock(nn.Module):

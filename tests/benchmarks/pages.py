@@ -18,7 +18,7 @@ def machine() -> str:
             processor = line.partition(":")[2].strip()
             break
     return (
-        f"{processor}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads, "
+        f"{processor}, {len(os.sched_getaffinity(0))} cores, "
         f"PyTorch {torch.__version__}, {datetime.now(UTC):%Y-%m-%d}"
     )
 
