@@ -1,7 +1,7 @@
 """Time and memory of each architecture, against its authors' way of computing the same.
 
 make bench ONLY=models
-NETWORKS=spn,deepfill make bench ONLY=models  # the others' rows stay as they were
+NETWORKS=spn,deepfill WORK=forward make bench ONLY=models  # all other rows stay as they were
 
 The naive form has the same parameters and draws the same picture: tests/models/test_naive_forms.py
 holds both against each other. Only the generator is naive; losses, discriminators and optimizers
@@ -84,11 +84,18 @@ def row(name: str, kind: str, count: int, gmac_per_s: float) -> list[str]:
 def test_models() -> None:
     gmac_per_s = ask("rate")["gmac_per_s"]
     chosen = os.environ.get("NETWORKS", ",".join(ARCHITECTURES)).split(",")
-    rows = [row for row in rows_of_section("models") if row[0] not in chosen]
-    for name in chosen:
-        for kind, count in CASES + MORE.get(name, []):
-            rows.append(row(name, kind, count, gmac_per_s))
-            print(*rows[-1], sep="  ", flush=True)
-    rows.sort(key=lambda row: ARCHITECTURES.index(row[0]))
-    text = f"{table(HEADER, rows)}\n\nA plain convolution: {gmac_per_s:.0f} GMAC/s. {machine()}."
-    write_section("models", text)
+    kinds = os.environ.get("WORK", "forward,step").split(",")
+    rows = {tuple(row[:3]): row for row in rows_of_section("models")}
+    cases = [
+        (name, kind, str(count))
+        for name in ARCHITECTURES
+        for kind, count in CASES + MORE.get(name, [])
+    ]
+    for name, kind, count in cases:
+        if name not in chosen or kind not in kinds:
+            continue
+        rows[name, kind, count] = row(name, kind, int(count), gmac_per_s)
+        print(*rows[name, kind, count], sep="  ", flush=True)
+        measured = [rows[case] for case in cases if case in rows]
+        text = f"{table(HEADER, measured)}\n\nA plain convolution: {gmac_per_s:.0f} GMAC/s."
+        write_section("models", f"{text} {machine()}.")
