@@ -1,6 +1,7 @@
 """Batches for one worker, from any step on, forever."""
 
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -9,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import cv2
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.architecture import Batch
@@ -133,6 +136,33 @@ class Pending:
     tasks: list[Future[None]] = field(default_factory=list)
 
 
+class Buffers:
+    """Memory for tensors, used again once nobody holds the last ones.
+
+    New pages cost a tenth of the decoding of what goes into them, more on virtual machines.
+
+    Args:
+        most: arrays to remember; whoever holds more batches at once gets fresh ones.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.arrays: list[NDArray[np.float32]] = []
+
+    def tensor(self, *shape: int) -> Tensor:
+        """Return a tensor of that shape, whatever is in it."""
+        if torch.cuda.is_available():
+            return torch.empty(shape, pin_memory=True)  # PyTorch keeps these for use again
+        for array in self.arrays:
+            # A tensor's memory holds its array: the list, this loop and the call are all the rest.
+            if array.shape == shape and sys.getrefcount(array) == 3:
+                return torch.from_numpy(array)
+        array = np.empty(shape, np.float32)
+        if len(self.arrays) < self.most:
+            self.arrays.append(array)
+        return torch.from_numpy(array)
+
+
 class ThreadLoader:
     """Reads, decodes and masks in this process's threads; OpenCV lets go of Python's lock."""
 
@@ -145,6 +175,8 @@ class ThreadLoader:
         self.maker = SampleMaker(config, manifest)
         self.order = SampleOrder(manifest.counts, config.seed, config.window_shards)
         self.pending: deque[Pending] = deque()
+        # Those under way, the one in use and the one before it; image and mask each.
+        self.buffers = Buffers(2 * (config.prefetch_batches + 3))
         self.pool = ThreadPoolExecutor(config.decode_threads, thread_name_prefix="decode")
 
     def __next__(self) -> Batch:
@@ -165,11 +197,11 @@ class ThreadLoader:
 
     def _begin(self, step: int) -> Pending:
         config, count = self.place.config, self.place.slice_size
-        size, pinned = config.image_size_px, torch.cuda.is_available()
+        size = config.image_size_px
         pending = Pending(
             step=step,
-            image=torch.empty(count, 3, size, size, pin_memory=pinned),
-            mask=torch.empty(count, 1, size, size, pin_memory=pinned),
+            image=self.buffers.tensor(count, 3, size, size),
+            mask=self.buffers.tensor(count, 1, size, size),
             keys=[""] * count,
             mask_ids=[""] * count,
         )

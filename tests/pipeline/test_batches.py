@@ -301,6 +301,23 @@ def test_values_outside_the_range_are_clamped() -> None:
 # What a person has to put right
 
 
+def test_memory_is_used_again_but_never_under_whoever_still_holds_it(shards: str) -> None:
+    config = BatchConfig(shards=shards, batch_size=4, image_size_px=32, prefetch_batches=1)
+    with BatchStream(config) as stream:
+        kept = [next(stream) for _ in range(20)]
+    with BatchStream(config) as stream:
+        held, places = [], set()
+        for _ in range(20):
+            batch = next(stream)
+            places.add(batch.image.data_ptr())
+            held = [*held, batch.image.flatten(1)[:, ::7], batch.mask[1:]][-2:]  # views count too
+            again = torch.equal(held[0], kept[batch.step].image.flatten(1)[:, ::7])
+            assert again
+            assert torch.equal(held[1], kept[batch.step].mask[1:])
+    assert len(places) < 8
+    assert len({batch.image.data_ptr() for batch in kept}) == 20
+
+
 def test_every_image_of_a_batch_has_one_mask_of_each_kind(shards: str) -> None:
     """DeepGIN's batches: the same for any number of workers and wherever a run went on."""
     kinds = (("box", 1.0), ("strokes", 1.0), ("automaton", 1.0))
