@@ -112,7 +112,7 @@ DILATIONS = {7: 2, 8: 4, 9: 8, 10: 16}
 
 
 def released_forward(
-    released: dict[str, Tensor], form: str, image: Tensor, mask: Tensor
+    released: dict[str, Tensor], form: str, image: Tensor, mask: Tensor, gated: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Run a released generator, name by name: the final picture and the coarse one.
 
@@ -121,6 +121,8 @@ def released_forward(
         form: "tensorflow", which sees blue-green-red and pads as TensorFlow does, or "port".
         image: [B, 3, H, W] red-green-blue in [-1, 1].
         mask: [B, 1, H, W], 1 in the hole.
+        gated: whether these are version 2's: half of a layer's maps are gates, tanh instead of
+            clipping, and the second stage sees colours alone.
     """
     tensorflow = form == "tensorflow"
     stems = {
@@ -159,14 +161,19 @@ def released_forward(
             before = after = reach // 2
         features = functional.pad(features, (before, after, before, after))
         drawn = functional.conv2d(features, weight, bias, stride, dilation=rate)
-        if activation == "elu":
-            return functional.elu(drawn)
-        return functional.relu(drawn) if activation == "relu" else drawn
+        if activation == "none":
+            return drawn
+        gate: Tensor | float = 1.0
+        if gated:
+            drawn, gate = drawn.chunk(2, dim=1)
+            gate = gate.sigmoid()
+        return gate * (functional.elu(drawn) if activation == "elu" else functional.relu(drawn))
 
     def decoded(part: str, features: Tensor) -> Tensor:
         for number in range(11, 17):
             features = conv(part, number, features)
-        return conv(part, 17, features, "none").clamp(-1, 1)
+        drawn = conv(part, 17, features, "none")
+        return drawn.tanh() if gated else drawn.clamp(-1, 1)
 
     colours = image.flip(1) if tensorflow else image
     hidden = colours * (1 - mask)
@@ -176,6 +183,8 @@ def released_forward(
     coarse = decoded("coarse", features)
     composite = coarse * mask + hidden * (1 - mask)
     entry = torch.cat([composite, torch.ones_like(mask), mask], dim=1)
+    if gated:
+        entry = composite
     imagined = matched = entry
     for number in range(1, 11):
         imagined = conv("imagine", number, imagined)

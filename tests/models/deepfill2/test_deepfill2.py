@@ -1,5 +1,6 @@
 """DeepFill v2: published counts, known outputs, gates, losses and released weights."""
 
+import importlib.util
 import json
 import math
 from dataclasses import replace
@@ -242,6 +243,33 @@ def test_every_released_tensor_goes_to_ours_and_back_unchanged() -> None:
     assert set(back) == set(there)
     assert all(torch.equal(back[name], tensor) for name, tensor in there.items())
     assert configuration_of(there) == DeepFill2Config.released()
+
+
+@torch.no_grad()
+def test_imported_weights_draw_what_the_released_network_draws() -> None:
+    path = Path(__file__).parents[1] / "deepfill" / "reference.py"
+    spec = importlib.util.spec_from_file_location("reference", path)
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    torch.manual_seed(5)
+    shapes = json.loads((LISTS / "deepfill2_tensorflow.json").read_text())
+    there = {}
+    for name, shape in shapes.items():
+        deviation = 0.1 if len(shape) == 1 else 2 * torch.Size(shape[:-1]).numel() ** -0.5
+        if "discriminator" not in name:
+            there[name] = torch.randn(shape, dtype=torch.float64) * deviation
+    read = read_release(there)
+    generator = Generator(read.config).double().eval()
+    generator.load_state_dict(read.states["generator"])
+    image = torch.rand(2, 3, 72, 96, dtype=torch.float64) * 2 - 1
+    mask = torch.zeros(2, 1, 72, 96, dtype=torch.float64)
+    mask[0, :, 16:40, 16:48] = 1
+    mask[1, :, 5:21, 30:61] = 1
+    drawn = generator(image, mask)
+    final, coarse = reference.released_forward(there, "tensorflow", image, mask, gated=True)
+    assert min(final.std(), coarse.std()) > 0.01
+    torch.testing.assert_close(drawn.coarse, coarse, rtol=0, atol=1e-9)
+    torch.testing.assert_close(drawn.final, final, rtol=0, atol=1e-7)
 
 
 def test_imported_power_iterations_normalise_at_once() -> None:
