@@ -86,7 +86,7 @@ def test_imported_generator_draws_what_the_file_s_network_draws(name: str, tmp_p
     # The same weights under the switches of the release.
     own = load(name).generator(loaded.config).eval()
     own.load_state_dict(networks["generator"].state_dict())
-    torch.testing.assert_close(drawn, own(image, mask).final, rtol=0, atol=1e-6)
+    torch.testing.assert_close(drawn, own(image, mask).final, rtol=0, atol=1e-5)
     assert drawn.std() > 0
     assert loaded.image_size_px == 64
     assert checkpoints.read_state(out)["imported_from"] == [str(path)]
