@@ -237,6 +237,7 @@ def test_checksum_of_the_file_is_compared(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_imported_checkpoint_is_evaluated_served_and_fine_tuned(tmp_path: Path) -> None:
     """The four commands a person types, one after the other, from a released file."""
 
