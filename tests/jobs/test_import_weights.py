@@ -269,6 +269,8 @@ def test_imported_checkpoint_is_evaluated_served_and_fine_tuned(tmp_path: Path) 
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A test run in a shell's background ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         first = service.stdout.readline()
