@@ -198,7 +198,7 @@ def test_command_that_was_killed_goes_on_where_it_stopped(url, photographs, tmp_
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith(f"{60 - there} filled by spn@")
     assert f"{there} kept, 0 failed" in done.stdout
-    results = sorted(out.glob("*.png"))
+    results = sorted(out.glob("copy*.png"))
     assert len(results) == 60
     assert all(pixels(path).shape == (96, 128, 3) for path in results)
 
