@@ -100,16 +100,22 @@ def test_channels_lie_innermost_unless_told_otherwise(config, tmp_path):
     assert largest_difference(made[True], made[False]) < 1e-3
 
 
-def test_precision_parts_and_compilation_do_what_they_say(config, tmp_path):
+def test_precision_and_parts_do_what_they_say(config, tmp_path):
     """Each changes the arithmetic a little and what is learned hardly."""
     plain = weights(train(config, quietly).run, 6)
-    for change in ({"precision": "bfloat16"}, {"accumulate": 2}, {"compile": True}):
-        torch._dynamo.utils.counters.clear()
+    for change in ({"precision": "bfloat16"}, {"accumulate": 2}):
         storage_of_its_own = {"storage": str(tmp_path / next(iter(change)))}
         result = train(override(config, {**change, **storage_of_its_own}), quietly)
-        difference = largest_difference(plain, weights(result.run, 6))
-        assert 0 < difference < 0.02, change
-        assert bool(torch._dynamo.utils.counters["stats"]) == ("compile" in change)
+        learned = weights(result.run, 6)["generator"]
+        difference = max((learned[k] - v).abs().max() for k, v in plain["generator"].items())
+        assert 0 < difference < 0.01, (change, difference)
+
+
+def test_the_generator_is_compiled_when_asked_for(config):
+    """That it compiles whole is tested with every architecture; here only that it is asked to."""
+    for wanted in (False, True):
+        objective = build_objective(override(config, {"compile": wanted}), Place())
+        assert (objective.generator._compiled_call_impl is not None) == wanted
 
 
 def test_gradient_norms_and_learning_rates_are_written_down(config):
