@@ -14,9 +14,8 @@ from dataclasses import replace
 from models.deepfill.config import DeepFillConfig
 from pipeline.batches import BatchConfig
 from pipeline.config import run
-from pipeline.launching import launch
+from pipeline.launching import launch, published, smoke
 from pipeline.masks import MaskConfig
-from pipeline.training import TrainConfig
 
 SQUARES = MaskConfig(recipe="square")
 """A square of half the side, anywhere, each side of it up to a sixteenth of the frame's shorter."""
@@ -29,41 +28,17 @@ WINDOWS = BatchConfig(
 )
 """Windows at the photographs' own scale, neither mirrored nor recoloured."""
 
-
-def published(data: BatchConfig, storage: str) -> TrainConfig:
-    """Return the paper's recipe for photographs so prepared."""
-    return TrainConfig(
-        model=DeepFillConfig(),
-        data=data,
-        storage=storage,
-        steps=170_000,
-        use_gpu=True,
-        save_every_steps=10_000,
-        sample_every_steps=10_000,
-        report_every_steps=50,
-    )
-
-
 PRESETS = {
-    "places2": published(WINDOWS, "runs/deepfill-places2"),
-    "imagenet": published(WINDOWS, "runs/deepfill-imagenet"),
-    "celebahq": published(replace(WINDOWS, crop="squash"), "runs/deepfill-celebahq"),
-    "celeba": published(replace(WINDOWS, resize_short_side_px=256), "runs/deepfill-celeba"),
-    "smoke": TrainConfig(
-        model=DeepFillConfig.tiny(),
-        data=BatchConfig(
-            source="bundled",
-            shards="runs/smoke/shards",
-            batch_size=12,
-            image_size_px=64,
-            masks=SQUARES,
-        ),
-        storage="runs/smoke/deepfill",
-        steps=6,
-        save_every_steps=3,
-        sample_every_steps=6,
-        report_every_steps=2,
-        validation_samples=8,
+    "places2": published("places2", DeepFillConfig(), WINDOWS, steps=170_000),
+    "imagenet": published("imagenet", DeepFillConfig(), WINDOWS, steps=170_000),
+    "celebahq": published(
+        "celebahq", DeepFillConfig(), replace(WINDOWS, crop="squash"), steps=170_000
+    ),
+    "celeba": published(
+        "celeba", DeepFillConfig(), replace(WINDOWS, resize_short_side_px=256), steps=170_000
+    ),
+    "smoke": smoke(
+        DeepFillConfig.tiny(), BatchConfig(batch_size=12, image_size_px=64, masks=SQUARES)
     ),
 }
 

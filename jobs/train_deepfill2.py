@@ -11,9 +11,8 @@ Interrupted, the same command goes on from the newest checkpoint.
 from models.deepfill2.config import DeepFill2Config
 from pipeline.batches import BatchConfig
 from pipeline.config import run
-from pipeline.launching import launch
+from pipeline.launching import launch, published, smoke
 from pipeline.masks import MaskConfig
-from pipeline.training import TrainConfig
 
 FREE_FORM = MaskConfig(recipe="mixed", mixture=(("strokes", 1.0), ("square", 1.0)))
 """Strokes or a square, equally often, where the release takes both at once."""
@@ -27,31 +26,14 @@ WINDOWS = BatchConfig(
 """Windows at the photographs' own scale, neither mirrored nor recoloured."""
 
 PRESETS = {
-    "places2": TrainConfig(
-        model=DeepFill2Config(),
-        data=WINDOWS,
-        storage="runs/deepfill2-places2",
+    "places2": published(
+        "places2",
+        DeepFill2Config(),
+        WINDOWS,
         steps=1_000_000,
-        use_gpu=True,
-        save_every_steps=10_000,
-        sample_every_steps=10_000,
-        report_every_steps=50,
     ),
-    "smoke": TrainConfig(
-        model=DeepFill2Config.tiny(),
-        data=BatchConfig(
-            source="bundled",
-            shards="runs/smoke/shards",
-            batch_size=4,
-            image_size_px=64,
-            masks=FREE_FORM,
-        ),
-        storage="runs/smoke/deepfill2",
-        steps=6,
-        save_every_steps=3,
-        sample_every_steps=6,
-        report_every_steps=2,
-        validation_samples=8,
+    "smoke": smoke(
+        DeepFill2Config.tiny(), BatchConfig(batch_size=4, image_size_px=64, masks=FREE_FORM)
     ),
 }
 

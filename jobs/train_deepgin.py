@@ -13,9 +13,8 @@ Interrupted, the same command goes on from the newest checkpoint.
 from models.deepgin.config import DeepGINConfig
 from pipeline.batches import BatchConfig
 from pipeline.config import run
-from pipeline.launching import launch
+from pipeline.launching import launch, published, smoke
 from pipeline.masks import MaskConfig
-from pipeline.training import TrainConfig
 
 THREE_KINDS = MaskConfig(
     recipe="mixed",
@@ -35,44 +34,25 @@ PHOTOGRAPHS = BatchConfig(
 """Squashed to 512 px, of which every second pixel is kept; turned by quarters and mirrored."""
 
 PRESETS = {
-    "ade20k": TrainConfig(
+    "ade20k": published(
         # 10,330 photographs in batches of 4 are 2,582 steps an epoch; 10 + 100 epochs.
-        model=DeepGINConfig(epoch_steps=2582, warm_up_epochs=10, decay_epochs=90),
-        data=PHOTOGRAPHS,
-        storage="runs/deepgin-ade20k",
+        "ade20k",
+        DeepGINConfig(epoch_steps=2582, warm_up_epochs=10, decay_epochs=90),
+        PHOTOGRAPHS,
         steps=284_020,
-        use_gpu=True,
         save_every_steps=2582,
-        sample_every_steps=2582,
-        report_every_steps=50,
     ),
-    "celebahq": TrainConfig(
+    "celebahq": published(
         # 27,000 photographs in batches of 4 are 6,750 steps an epoch; 10 + 100 epochs.
-        model=DeepGINConfig(epoch_steps=6750, warm_up_epochs=10, decay_epochs=90),
-        data=PHOTOGRAPHS,
-        storage="runs/deepgin-celebahq",
+        "celebahq",
+        DeepGINConfig(epoch_steps=6750, warm_up_epochs=10, decay_epochs=90),
+        PHOTOGRAPHS,
         steps=742_500,
-        use_gpu=True,
         save_every_steps=6750,
-        sample_every_steps=6750,
-        report_every_steps=50,
     ),
-    "smoke": TrainConfig(
-        model=DeepGINConfig.tiny(),
-        data=BatchConfig(
-            source="bundled",
-            shards="runs/smoke/shards",
-            batch_size=6,
-            image_size_px=32,
-            masks=THREE_KINDS,
-            masks_per_image=3,
-        ),
-        storage="runs/smoke/deepgin",
-        steps=6,
-        save_every_steps=3,
-        sample_every_steps=6,
-        report_every_steps=2,
-        validation_samples=8,
+    "smoke": smoke(
+        DeepGINConfig.tiny(),
+        BatchConfig(batch_size=6, image_size_px=32, masks=THREE_KINDS, masks_per_image=3),
     ),
 }
 

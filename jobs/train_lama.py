@@ -13,9 +13,8 @@ Interrupted, the same command goes on from the newest checkpoint.
 from models.lama.config import LaMaConfig
 from pipeline.batches import BatchConfig
 from pipeline.config import run
-from pipeline.launching import launch
+from pipeline.launching import launch, published, smoke
 from pipeline.masks import MaskConfig
-from pipeline.training import TrainConfig
 
 WIDE = MaskConfig(recipe="mixed", mixture=(("long_strokes", 1.0), ("box", 1.0)))
 """Thick strokes or rectangles, equally often: nearest to the paper's wide masks, whose numbers of
@@ -24,38 +23,19 @@ PHOTOGRAPHS = BatchConfig(batch_size=30, image_size_px=256, enlarge_small_images
 """Windows of 256 px, mirrored."""
 
 PRESETS = {
-    "places2": TrainConfig(
-        model=LaMaConfig(num_blocks=9),
-        data=PHOTOGRAPHS,
-        storage="runs/lama-places2",
+    "places2": published(
+        "places2",
+        LaMaConfig(num_blocks=9),
+        PHOTOGRAPHS,
         steps=1_000_000,
-        use_gpu=True,
-        save_every_steps=10_000,
-        sample_every_steps=10_000,
-        report_every_steps=50,
     ),
-    "big": TrainConfig(
-        model=LaMaConfig(),
-        data=PHOTOGRAPHS,
-        storage="runs/lama-big",
+    "big": published(
+        "big",
+        LaMaConfig(),
+        PHOTOGRAPHS,
         steps=1_000_000,
-        use_gpu=True,
-        save_every_steps=10_000,
-        sample_every_steps=10_000,
-        report_every_steps=50,
     ),
-    "smoke": TrainConfig(
-        model=LaMaConfig.tiny(),
-        data=BatchConfig(
-            source="bundled", shards="runs/smoke/shards", batch_size=4, image_size_px=32, masks=WIDE
-        ),
-        storage="runs/smoke/lama",
-        steps=6,
-        save_every_steps=3,
-        sample_every_steps=6,
-        report_every_steps=2,
-        validation_samples=8,
-    ),
+    "smoke": smoke(LaMaConfig.tiny(), BatchConfig(batch_size=4, image_size_px=32, masks=WIDE)),
 }
 
 

@@ -13,9 +13,8 @@ Interrupted, the same command goes on from the newest checkpoint.
 from models.madf.config import MADFConfig
 from pipeline.batches import BatchConfig
 from pipeline.config import run
-from pipeline.launching import launch
+from pipeline.launching import launch, published, smoke
 from pipeline.masks import MaskConfig
-from pipeline.training import TrainConfig
 
 IRREGULAR = MaskConfig(
     recipe="irregular", min_hole_ratio=0.01, max_hole_ratio=0.6, hole_ratios="uniform"
@@ -27,41 +26,15 @@ PHOTOGRAPHS = BatchConfig(
 """Windows of photographs resized to a short side of 286 px, mirrored. The released 572 px belong to
 windows of 512 px."""
 
-
-def published(data: str, save_every_steps: int) -> TrainConfig:
-    """Return the paper's recipe, which is one for all sets."""
-    return TrainConfig(
-        model=MADFConfig(),
-        data=PHOTOGRAPHS,
-        storage=f"runs/madf-{data}",
-        steps=300_000,
-        use_gpu=True,
-        save_every_steps=save_every_steps,
-        sample_every_steps=save_every_steps,
-        report_every_steps=50,
-    )
-
-
 PRESETS = {
-    "places2": published("places2", 20_000),
-    "celeba": published("celeba", 20_000),
-    "paris": published("paris", 5000),
-    "smoke": TrainConfig(
-        model=MADFConfig.tiny(),
-        data=BatchConfig(
-            source="bundled",
-            shards="runs/smoke/shards",
-            batch_size=4,
-            image_size_px=32,
-            masks=IRREGULAR,
-        ),
-        storage="runs/smoke/madf",
-        steps=6,
-        save_every_steps=3,
-        sample_every_steps=6,
-        report_every_steps=2,
-        validation_samples=8,
+    "places2": published(
+        "places2", MADFConfig(), PHOTOGRAPHS, steps=300_000, save_every_steps=20_000
     ),
+    "celeba": published(
+        "celeba", MADFConfig(), PHOTOGRAPHS, steps=300_000, save_every_steps=20_000
+    ),
+    "paris": published("paris", MADFConfig(), PHOTOGRAPHS, steps=300_000, save_every_steps=5000),
+    "smoke": smoke(MADFConfig.tiny(), BatchConfig(batch_size=4, image_size_px=32, masks=IRREGULAR)),
 }
 
 

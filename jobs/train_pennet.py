@@ -12,9 +12,8 @@ Interrupted, the same command goes on from the newest checkpoint.
 from models.pennet.config import PENNetConfig
 from pipeline.batches import BatchConfig
 from pipeline.config import run
-from pipeline.launching import launch
+from pipeline.launching import launch, published, smoke
 from pipeline.masks import MaskConfig
-from pipeline.training import TrainConfig
 
 SQUARES = MaskConfig(recipe="square", max_shrink=0.0)
 """Half the side, anywhere, as the paper tests. The released code also turns and dilates them."""
@@ -24,64 +23,31 @@ PHOTOGRAPHS = BatchConfig(
 """As the authors preprocess all four sets: squashed to a square, mirrored, slightly recoloured."""
 
 PRESETS = {
-    "celeba": TrainConfig(
-        model=PENNetConfig(),
-        data=PHOTOGRAPHS,
-        storage="runs/pennet-celeba",
+    "celeba": published(
+        "celeba",
+        PENNetConfig(),
+        PHOTOGRAPHS,
         steps=330_000,
-        use_gpu=True,
-        save_every_steps=10_000,
-        sample_every_steps=10_000,
-        report_every_steps=50,
     ),
-    "places2": TrainConfig(
-        model=PENNetConfig(learning_rate_drop_steps=(100_000,)),
-        data=PHOTOGRAPHS,
-        storage="runs/pennet-places2",
+    "places2": published(
+        "places2",
+        PENNetConfig(learning_rate_drop_steps=(100_000,)),
+        PHOTOGRAPHS,
         steps=1_000_000,
-        use_gpu=True,
-        save_every_steps=10_000,
-        sample_every_steps=10_000,
-        report_every_steps=50,
     ),
-    "dtd": TrainConfig(
-        model=PENNetConfig(
-            adversarial="nsgan", learning_rate_drop_steps=(100_000, 200_000, 300_000)
-        ),
-        data=PHOTOGRAPHS,
-        storage="runs/pennet-dtd",
+    "dtd": published(
+        "dtd",
+        PENNetConfig(adversarial="nsgan", learning_rate_drop_steps=(100_000, 200_000, 300_000)),
+        PHOTOGRAPHS,
         steps=330_000,
-        use_gpu=True,
-        save_every_steps=10_000,
-        sample_every_steps=10_000,
-        report_every_steps=50,
     ),
-    "facade": TrainConfig(
-        model=PENNetConfig(adversarial="nsgan"),
-        data=PHOTOGRAPHS,
-        storage="runs/pennet-facade",
+    "facade": published(
+        "facade",
+        PENNetConfig(adversarial="nsgan"),
+        PHOTOGRAPHS,
         steps=200_000,
-        use_gpu=True,
-        save_every_steps=10_000,
-        sample_every_steps=10_000,
-        report_every_steps=50,
     ),
-    "smoke": TrainConfig(
-        model=PENNetConfig.tiny(),
-        data=BatchConfig(
-            source="bundled",
-            shards="runs/smoke/shards",
-            batch_size=4,
-            image_size_px=64,
-            masks=SQUARES,
-        ),
-        storage="runs/smoke/pennet",
-        steps=6,
-        save_every_steps=3,
-        sample_every_steps=6,
-        report_every_steps=2,
-        validation_samples=8,
-    ),
+    "smoke": smoke(PENNetConfig.tiny(), BatchConfig(batch_size=4, image_size_px=64, masks=SQUARES)),
 }
 
 

@@ -11,7 +11,7 @@ Interrupted, the same command goes on from the newest checkpoint.
 from models.spn.config import SPNConfig
 from pipeline.batches import BatchConfig
 from pipeline.config import run
-from pipeline.launching import launch
+from pipeline.launching import launch, published, smoke
 from pipeline.masks import MaskConfig
 from pipeline.training import TrainConfig
 
@@ -32,39 +32,29 @@ SMALL = SPNConfig(
 """For two CPU cores: a fifth of the paper's width, and less depth."""
 
 PRESETS = {
-    "paris": TrainConfig(
+    "paris": published(
         # 14,900 photographs in batches of 8 are 1,862 steps an epoch: 75 epochs, the learning
         # rate drops after 50, the prior loss stops after 60.
-        model=SPNConfig(learning_rate_drop_step=93_100, prior_stop_step=111_720),
-        data=BatchConfig(batch_size=8, image_size_px=256, crop="squash", masks=IRREGULAR),
-        storage="runs/spn-paris",
+        "paris",
+        SPNConfig(learning_rate_drop_step=93_100, prior_stop_step=111_720),
+        BatchConfig(batch_size=8, image_size_px=256, crop="squash", masks=IRREGULAR),
         steps=139_650,
-        use_gpu=True,
         save_every_steps=1862,
-        sample_every_steps=1862,
-        report_every_steps=50,
     ),
-    "celeba": TrainConfig(
+    "celeba": published(
         # 162,000 photographs are 20,250 steps an epoch: 30 epochs and 10 at the low rate.
-        model=SPNConfig(learning_rate_drop_step=607_500),
-        data=BatchConfig(batch_size=8, image_size_px=256, crop="centre_square", masks=IRREGULAR),
-        storage="runs/spn-celeba",
+        "celeba",
+        SPNConfig(learning_rate_drop_step=607_500),
+        BatchConfig(batch_size=8, image_size_px=256, crop="centre_square", masks=IRREGULAR),
         steps=810_000,
-        use_gpu=True,
         save_every_steps=5000,
-        sample_every_steps=5000,
-        report_every_steps=50,
     ),
-    "places2": TrainConfig(
+    "places2": published(
         # 1,803,460 photographs are 225,433 steps an epoch: 30 epochs and 10 at the low rate.
-        model=SPNConfig(learning_rate_drop_step=6_762_990),
-        data=BatchConfig(batch_size=8, image_size_px=256, crop="squash", masks=IRREGULAR),
-        storage="runs/spn-places2",
+        "places2",
+        SPNConfig(learning_rate_drop_step=6_762_990),
+        BatchConfig(batch_size=8, image_size_px=256, crop="squash", masks=IRREGULAR),
         steps=9_017_320,
-        use_gpu=True,
-        save_every_steps=10_000,
-        sample_every_steps=10_000,
-        report_every_steps=50,
     ),
     "demo": TrainConfig(
         model=SMALL,
@@ -76,22 +66,7 @@ PRESETS = {
         sample_every_steps=100,
         report_every_steps=20,
     ),
-    "smoke": TrainConfig(
-        model=SPNConfig.tiny(),
-        data=BatchConfig(
-            source="bundled",
-            shards="runs/smoke/shards",
-            batch_size=4,
-            image_size_px=32,
-            masks=IRREGULAR,
-        ),
-        storage="runs/smoke/spn",
-        steps=6,
-        save_every_steps=3,
-        sample_every_steps=6,
-        report_every_steps=2,
-        validation_samples=8,
-    ),
+    "smoke": smoke(SPNConfig.tiny(), BatchConfig(batch_size=4, image_size_px=32, masks=IRREGULAR)),
 }
 
 

@@ -4,21 +4,25 @@ Every ``jobs/train_*.py`` is its presets and this.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
-from models.architecture import load
+from models.architecture import ModelConfig, load
 from models.counting import size_of, without_files
 from pipeline import storage
+from pipeline.batches import BatchConfig
 from pipeline.cluster import connect
 from pipeline.config import UserError, override, parse
 from pipeline.manifest import read_manifest
 from pipeline.shards import ShardConfig, make_shards
 from pipeline.training import TrainConfig, find_sets, resolve, summary, train
 
+BUNDLED = "bundled"
+"""The source that needs no location: photographs that installed packages carry."""
 BYTES_PER_PARAMETER = 16
 """In float32: the weight, its gradient and Adam's two means."""
 STEP_FORWARDS = 3
@@ -26,6 +30,48 @@ STEP_FORWARDS = 3
 ASSUMED_TFLOPS = 20.0
 """Sustained by one GPU in float32 or TF32; the plan says so."""
 GIB = 2**30
+
+
+def published(
+    name: str,
+    model: ModelConfig,
+    data: BatchConfig,
+    steps: int,
+    save_every_steps: int = 10_000,
+) -> TrainConfig:
+    """Return a paper's training of one set, on GPUs.
+
+    Args:
+        name: of the set; the run goes to ``runs/ARCHITECTURE-NAME``.
+        model: the paper's numbers.
+        data: batches as the paper has them, without shards.
+        steps: in all.
+        save_every_steps: between two checkpoints, each with a sample grid.
+    """
+    return TrainConfig(
+        model=model,
+        data=replace(data, loader="processes"),
+        storage=f"runs/{model.architecture}-{name}",
+        steps=steps,
+        use_gpu=True,
+        save_every_steps=save_every_steps,
+        sample_every_steps=save_every_steps,
+        report_every_steps=50,
+    )
+
+
+def smoke(model: ModelConfig, data: BatchConfig) -> TrainConfig:
+    """Return a training of seconds on the photographs that installed packages carry."""
+    return TrainConfig(
+        model=model,
+        data=replace(data, source=BUNDLED),
+        storage=f"runs/smoke/{model.architecture}",
+        steps=6,
+        save_every_steps=3,
+        sample_every_steps=6,
+        report_every_steps=2,
+        validation_samples=8,
+    )
 
 
 def launch(presets: Mapping[str, TrainConfig], description: str) -> None:
@@ -42,11 +88,14 @@ def launch(presets: Mapping[str, TrainConfig], description: str) -> None:
 def with_shards(config: TrainConfig) -> TrainConfig:
     """Shard ``data.source`` where ``data.shards`` is not yet a finished set. On the driver.
 
+    Bundled photographs stand in only where no shards were named: a name misspelt is no place to
+    put them.
+
     Raises:
         UserError: if there are no photographs, or they cannot be sharded.
     """
     data = config.data
-    if not data.source:
+    if not data.source or (data.source == BUNDLED and data.shards):
         return config
     shards = data.shards or storage.join(config.storage, "shards")
     if not _finished(shards):
@@ -65,11 +114,11 @@ def _finished(shards: str) -> bool:
 
 
 def _recipe(source: str, out: str, size_px: int) -> ShardConfig:
-    if source != "bundled":
+    if source != BUNDLED:
         return ShardConfig(source=source, out=out)
     side = max(64, size_px)
     return ShardConfig(
-        kind="bundled",
+        kind=BUNDLED,
         out=out,
         photographs_per_shard=4,
         format="jpg",

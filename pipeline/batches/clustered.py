@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from models.architecture import Batch
 from pipeline.batches.config import BatchConfig
 from pipeline.batches.order import SampleOrder
+from pipeline.batches.place import Place
 from pipeline.batches.samples import SampleMaker, to_model
-from pipeline.batches.stream import Place
 from pipeline.config import UserError
 from pipeline.manifest import read_manifest
 

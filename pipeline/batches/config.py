@@ -45,11 +45,12 @@ class BatchConfig:
     """Of order, crops, flips, colours and masks."""
     window_shards: int = 8
     """Shards whose samples are shuffled among each other: better mixing for more open shards."""
-    loader: Literal["threads", "ray"] = "threads"
-    """Who decodes: the worker's own threads, or Ray Data on any CPU of the cluster, which needs
-    CPUs that no worker has reserved. The batches are the same to the bit."""
-    decode_threads: int = 2
-    """Threads per worker that read, decode and draw masks; for the "threads" loader."""
+    loader: Literal["threads", "processes", "ray"] = "threads"
+    """Who decodes: the worker's own threads, which start at once; processes beside it, which no
+    lock of Python's slows down; or Ray Data on any CPU of the cluster, which needs CPUs that no
+    worker has reserved. The batches are the same to the bit."""
+    decoders: int = 2
+    """Threads or processes per worker that read, decode and draw masks."""
     prefetch_batches: int = 2
     """Batches made ahead of the one in use."""
     verify_checksums: bool = False
@@ -67,7 +68,7 @@ class BatchConfig:
             ("image_size_px", 8),
             ("resize_short_side_px", 0),
             ("window_shards", 1),
-            ("decode_threads", 1),
+            ("decoders", 1),
             ("prefetch_batches", 0),
             ("cache_size_gb", 0),
         ):

@@ -58,8 +58,17 @@ class SampleOrder:
         every sample holds as many positions in a row.
         """
         first = step * batch_size
-        places = range(first + rank, first + batch_size, world_size)
-        return [self.at(place // visits) for place in places]
+        positions = np.arange(first + rank, first + batch_size, world_size) // visits
+        return self._all_at(positions)
+
+    def _all_at(self, positions: Rows) -> list[tuple[int, int]]:
+        """Return what :meth:`at` does for each of ascending positions; at once where it can."""
+        epoch, _ = self.at(int(positions[0]))
+        window = self._window
+        if self.at(int(positions[-1]))[0] != epoch or self._window != window:
+            return [self.at(int(position)) for position in positions]
+        offsets = positions - epoch * self.total - self._starts[window[1]]
+        return [(epoch, row) for row in self._rows[offsets].tolist()]
 
     def at(self, position: int) -> tuple[int, int]:
         """Return the epoch and the row of the sample at a position of the endless sequence."""

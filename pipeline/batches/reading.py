@@ -14,6 +14,8 @@ from pipeline.config import UserError
 from pipeline.manifest import Manifest, ShardRecord
 
 CHUNK = 8 * 2**20
+MOST_OPEN = 64
+"""Shards that a reader keeps open; should exceed a window of them."""
 
 
 class ShardReader:
@@ -27,6 +29,7 @@ class ShardReader:
 
     def __init__(self, manifest: Manifest, cache: "ShardCache | None", verify: bool) -> None:
         self.manifest, self.cache, self.verify = manifest, cache, verify
+        self.opened: dict[int, OpenFile] = {}
         table = manifest.samples
         self.shards = table.column("shard").to_numpy()
         self.offsets = table.column("offset").to_numpy()
@@ -64,20 +67,36 @@ class ShardReader:
         )
 
     def _read_at(self, shard: int, offset: int, size: int) -> bytes:
+        file = self.opened.get(shard)
+        if file is None:
+            file = self._open(shard)
+            while len(self.opened) >= MOST_OPEN:
+                self.opened.pop(next(iter(self.opened)), None)  # closed with its last reader
+            self.opened[shard] = file
+        return os.pread(file.number, size, offset)
+
+    def _open(self, shard: int) -> "OpenFile":
         location, record = self.manifest.shard_location(shard), self.manifest.shards[shard]
         for _ in range(3):  # another process may delete the copy between finding and opening it
-            path = self.cache.path(location, record) if self.cache else Path(location)
             try:
-                file = os.open(path, os.O_RDONLY)
+                return OpenFile(self.cache.path(location, record) if self.cache else Path(location))
             except FileNotFoundError:
                 continue
-            try:
-                return os.pread(file, size, offset)
-            finally:
-                os.close(file)
         raise UserError(
             f"shard {location} is missing, though its manifest lists it; make the set again"
         )
+
+
+class OpenFile:
+    """A file that is closed once nobody holds it: whoever reads may be another thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.number = -1
+        self.number = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if self.number >= 0:
+            os.close(self.number)
 
 
 class ShardCache:

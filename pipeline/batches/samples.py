@@ -23,12 +23,14 @@ from pipeline.batches.config import BatchConfig, Crop
 from pipeline.batches.reading import ShardCache, ShardReader
 from pipeline.config import UserError
 from pipeline.manifest import Manifest
-from pipeline.masks import draw_mask, number_for, random_for
+from pipeline.masks import Mask, draw_mask, number_for
 
 Pixels = NDArray[np.uint8]
+Values = NDArray[np.float32]
 
 MODEL_VALUES = (np.arange(256, dtype=np.float32) * 2 - 255) / 255
 """The value in [-1, 1] of each of the 256 levels."""
+SHIFTS = (0, 32, 64, 96)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +70,37 @@ class SampleMaker:
         Raises:
             UserError: if the sample is damaged.
         """
-        config, key = self.config, self.reader.key(row)
-        pixels = self._seen(row, key, epoch)
-        size, masked = config.image_size_px, epoch * config.masks_per_image + turn
-        mask = draw_mask(config.masks, key, masked, config.seed, size, size, step)
+        key = self.reader.key(row)
+        pixels = np.ascontiguousarray(self._seen(row, key, epoch))
+        mask = self._mask(key, epoch, step, turn)
         return Sample(key=key, pixels=pixels, hole=mask.hole, mask_id=mask.id)
+
+    def write(
+        self, row: int, epoch: int, turn: int, step: int, image: Values, hole: Values
+    ) -> tuple[str, str]:
+        """Write a sample as :meth:`make` makes it into a batch; return its key and mask id.
+
+        Args:
+            row: of the manifest.
+            epoch: as in :meth:`make`.
+            turn: as in :meth:`make`.
+            step: as in :meth:`make`.
+            image: [3, S, S] float32, filled with values in [-1, 1].
+            hole: [S, S] float32, filled with 1 in the hole and 0 elsewhere.
+
+        Raises:
+            UserError: if the sample is damaged.
+        """
+        key = self.reader.key(row)
+        write_values(self._seen(row, key, epoch), image)
+        mask = self._mask(key, epoch, step, turn)
+        hole[:] = mask.hole
+        return key, mask.id
+
+    def _mask(self, key: str, epoch: int, step: int, turn: int) -> Mask:
+        config, size = self.config, self.config.image_size_px
+        masked = epoch * config.masks_per_image + turn
+        return draw_mask(config.masks, key, masked, config.seed, size, size, step)
 
     def _seen(self, row: int, key: str, epoch: int) -> Pixels:
         """Return what is shown of a sample; each thread remembers its last one."""
@@ -85,23 +113,26 @@ class SampleMaker:
         return last[1]
 
     def view(self, image: Pixels, key: str, epoch: int) -> Pixels:
-        """Return the part of a decoded image (BGR) that is shown in an epoch, as RGB."""
+        """Return the part of a decoded image that is shown in an epoch; both RGB."""
         config = self.config
         # All are drawn whether used or not: switching one off leaves the others as they were.
-        down, across, flip, turn = random_for("view", key, epoch, config.seed).random(4).tolist()
-        image = rescale(image, config)
-        pixels = cv2.cvtColor(
-            cut(image, config.image_size_px, config.crop, down, across), cv2.COLOR_BGR2RGB
-        )
+        down, across, flip, turn = chances(number_for("view", key, epoch, config.seed))
+        pixels = cut(rescale(image, config), config.image_size_px, config.crop, down, across)
         if config.quarter_turns:
-            pixels = np.rot90(pixels, int(4 * turn))
+            pixels = np.ascontiguousarray(np.rot90(pixels, int(4 * turn)))
         if config.horizontal_flip and flip < 0.5:
-            pixels = cv2.flip(np.ascontiguousarray(pixels), 1)  # NumPy takes 40 times as long
+            pixels = cv2.flip(pixels, 1)  # NumPy takes 40 times as long
         if config.colour_jitter:
             pixels = jitter(
                 np.ascontiguousarray(pixels), config.colour_jitter, key, epoch, config.seed
             )
-        return np.ascontiguousarray(pixels)
+        return pixels
+
+
+def chances(number: int) -> tuple[float, float, float, float]:
+    """Return four numbers, uniform in [0, 1), from the digits of one of 128 bits."""
+    first, second, third, fourth = ((number >> shift & 0xFFFFFFFF) / 2**32 for shift in SHIFTS)
+    return first, second, third, fourth
 
 
 def require_large_enough(manifest: Manifest, size_px: int) -> None:
@@ -125,12 +156,12 @@ def require_large_enough(manifest: Manifest, size_px: int) -> None:
 
 
 def decode(reader: ShardReader, row: int) -> Pixels:
-    """Return a sample's whole image, BGR [H, W, 3] uint8, upright as its EXIF tag says.
+    """Return a sample's whole image, RGB [H, W, 3] uint8, upright as its EXIF tag says.
 
     Raises:
         UserError: if the bytes are no picture, or one of another size than the manifest's.
     """
-    image = cv2.imdecode(np.frombuffer(reader.read(row), np.uint8), cv2.IMREAD_COLOR)
+    image = cv2.imdecode(np.frombuffer(reader.read(row), np.uint8), cv2.IMREAD_COLOR_RGB)
     if image is None:
         raise reader.damaged(row, "its bytes are not a picture")
     height, width = reader.heights[row], reader.widths[row]
@@ -230,7 +261,7 @@ def load_sample(manifest: Manifest, row: int, image_size_px: int, crop: Crop = "
         require_large_enough(alone, image_size_px)
     reader = ShardReader(alone, _cache_for(manifest, config), verify=True)
     window = cut(decode(reader, 0), image_size_px, chosen, 0.5, 0.5)
-    return np.ascontiguousarray(cv2.cvtColor(window, cv2.COLOR_BGR2RGB))
+    return np.ascontiguousarray(window)
 
 
 def _cache_for(manifest: Manifest, config: BatchConfig) -> ShardCache | None:
@@ -245,13 +276,13 @@ def to_model(pixels: Pixels) -> Tensor:
     count, height, width, _ = pixels.shape
     image = np.empty((count, 3, height, width), np.float32)
     for one, values in zip(pixels, image, strict=True):
-        write_values(one, values)
+        write_values(np.ascontiguousarray(one), values)
     return torch.from_numpy(image)
 
 
-def write_values(pixels: Pixels, values: NDArray[np.float32]) -> None:
+def write_values(pixels: Pixels, values: Values) -> None:
     """Write [H, W, 3] 8-bit pixels into [3, H, W] values in [-1, 1]."""
-    for channel, out in zip(cv2.split(np.ascontiguousarray(pixels)), values, strict=True):
+    for channel, out in zip(cv2.split(pixels), values, strict=True):
         cv2.LUT(channel, MODEL_VALUES, out)
 
 

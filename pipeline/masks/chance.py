@@ -2,8 +2,23 @@
 
 import hashlib
 import json
+from typing import Any
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
+from numpy.typing import NDArray
+
+
+class Key(ISeedSequence):
+    """A generator's 128-bit key as NumPy asks for it, without entropy of the system's."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint64) -> NDArray[np.uint64]:
+        """Return the key's two words."""
+        assert (n_words, dtype) == (2, np.uint64), "Philox asks for two words of 64 bits"
+        return np.array((self.number & 2**64 - 1, self.number >> 64), np.uint64)
 
 
 def number_for(purpose: str, *parts: str | int | float) -> int:
@@ -19,4 +34,5 @@ def random_for(purpose: str, *parts: str | int | float) -> np.random.Generator:
         purpose: what is decided ("mask", "crop"), so that decisions do not depend on each other.
         parts: what it is decided for: settings, sample key, epoch, seed.
     """
-    return np.random.Generator(np.random.Philox(key=number_for(purpose, *parts)))
+    key = Key(number_for(purpose, *parts))
+    return np.random.Generator(np.random.Philox(key))  # type: ignore[arg-type]  # NumPy's stubs

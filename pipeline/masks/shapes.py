@@ -195,16 +195,16 @@ def draw_irregular(
     del config
     hole = empty(height, width)
     unit = min(height, width) / 256
-    for _ in range(whole(random, 1, 8)):
-        x, y, to_x, to_y = (int(v) for v in random.random(4) * (width, height, width, height))
-        kind, size, turn = random.random(3)
+    for x, y, to_x, to_y, kind, size, turn in random.random((whole(random, 1, 8), 7)).tolist():
+        start = int(width * x), int(height * y)
         if kind < 0.5:
-            cv2.line(hole, (x, y), (to_x, to_y), 1, max(1, round(unit * (3 + 21 * size))))
+            end = int(width * to_x), int(height * to_y)
+            cv2.line(hole, start, end, 1, max(1, round(unit * (3 + 21 * size))))
         elif kind < 0.75:
-            cv2.circle(hole, (x, y), round(unit * (4 + 24 * size)), 1, -1)
+            cv2.circle(hole, start, round(unit * (4 + 24 * size)), 1, -1)
         else:
             axes = round(unit * (6 + 34 * size)), round(unit * (4 + 20 * turn))
-            cv2.ellipse(hole, (x, y), axes, 180 * turn, 0, 360, 1, max(1, round(6 * unit)))
+            cv2.ellipse(hole, start, axes, 180 * turn, 0, 360, 1, max(1, round(6 * unit)))
     return hole
 
 

@@ -21,7 +21,7 @@ import torch
 
 from pipeline.batches import BatchConfig, BatchStream
 from pipeline.batches.reading import ShardReader
-from pipeline.batches.samples import MODEL_VALUES
+from pipeline.batches.samples import write_values
 from pipeline.manifest import read_manifest
 from pipeline.masks import MaskConfig
 
@@ -38,11 +38,9 @@ def floor(shards: str, cores: int) -> Iterator[int]:
     planes = np.empty((3, SIDE_PX, SIDE_PX), np.float32)
     while True:
         for row in range(len(manifest)):
-            image = cv2.imdecode(np.frombuffer(reader.read(row), np.uint8), cv2.IMREAD_COLOR)
+            image = cv2.imdecode(np.frombuffer(reader.read(row), np.uint8), cv2.IMREAD_COLOR_RGB)
             top, left = (image.shape[0] - SIDE_PX) // 2, (image.shape[1] - SIDE_PX) // 2
-            window = np.ascontiguousarray(image[top : top + SIDE_PX, left : left + SIDE_PX])
-            for channel, plane in zip(reversed(cv2.split(window)), planes, strict=True):
-                cv2.LUT(channel, MODEL_VALUES, plane)
+            write_values(image[top : top + SIDE_PX, left : left + SIDE_PX], planes)
             yield 1
 
 
@@ -68,7 +66,8 @@ def ours(shards: str, cores: int) -> Iterator[int]:
         batch_size=BATCH,
         image_size_px=SIDE_PX,
         masks=MaskConfig(recipe="irregular"),
-        decode_threads=cores,
+        loader="processes",
+        decoders=cores,
     )
     with BatchStream(config) as stream:
         for batch in stream:

@@ -19,7 +19,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from jobs import make_shards
 from models.architecture import Batch, ModelConfig, Released, load, names
 from models.layers import at_rest
 from pipeline import checkpoints
@@ -260,8 +259,15 @@ def test_imported_checkpoint_is_evaluated_served_and_fine_tuned(tmp_path: Path) 
     said = job("train_pennet", "smoke", "--init-from", imported, "--steps", "3")
     assert f"starting from the weights of {tmp_path / imported}" in said
     checkpoints.verify(str(tmp_path / "runs/smoke/pennet/checkpoints/step-000000003"))
-    shards = str(make_shards.PRESETS["smoke"].out)
-    words = ("--shards", f"{shards}/test", "--num-images", "3", "--buckets", "0.1", "0.3")
+    words = (
+        "--shards",
+        "runs/smoke/pennet/shards/test",
+        "--num-images",
+        "3",
+        "--buckets",
+        "0.1",
+        "0.3",
+    )
     table = job("evaluate", "--checkpoint", imported, *words)
     assert re.search(r"\| all pairs +\| +pennet \|", table)
     service = subprocess.Popen(

@@ -104,7 +104,7 @@ def test_the_smoke_presets_go_from_photographs_to_a_search(tmp_path):
     again = job("train_spn", "smoke", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "was complete already" in again.stdout
-    searched = job("tune", "smoke", "--train.data.shards", "runs/smoke/shards", cwd=tmp_path)
+    searched = job("tune", "smoke", "--train.data.shards", "runs/smoke/spn/shards", cwd=tmp_path)
     assert searched.returncode == 0, searched.stderr
     assert "trial 4/4" in searched.stdout
     assert (tmp_path / "runs/smoke/sweep/trials.png").is_file()

@@ -12,11 +12,11 @@ from models.architecture import load, names
 from models.spn.config import SPNConfig
 from pipeline import checkpoints
 from pipeline.batches import BatchConfig
-from pipeline.config import UserError
-from pipeline.launching import activations, launch, plan, with_shards
+from pipeline.config import UserError, override
+from pipeline.launching import activations, launch, plan, smoke, with_shards
 from pipeline.masks import MaskConfig
 from pipeline.tracking import TrackingConfig
-from pipeline.training import TrainConfig
+from pipeline.training import TrainConfig, train
 
 
 @pytest.fixture
@@ -53,6 +53,16 @@ def test_finished_shards_are_taken_as_they_are(config, shards):
     assert with_shards(replace(config, data=data)).data.shards == shards
     with pytest.raises(UserError, match="no-such-folder"):
         with_shards(replace(config, data=replace(data, shards="")))
+
+
+def test_bundled_photographs_do_not_stand_in_for_shards_whose_name_is_wrong(tmp_path):
+    preset = smoke(SPNConfig.tiny(), BatchConfig(batch_size=4, image_size_px=32))
+    misspelt = tmp_path / "shrads"
+    named = override(preset, {"data.shards": str(misspelt), "num_workers": 0})
+    assert with_shards(named) == named
+    with pytest.raises(UserError, match="shrads"):
+        train(named)
+    assert not misspelt.exists()
 
 
 def test_photographs_too_small_are_told_before_anything_is_trained(config, ray_local, tmp_path):

@@ -1,0 +1,136 @@
+"""A training as its driver sees it: checked, launched over the cluster, told in one line."""
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from pipeline import checkpoints, storage
+from pipeline.batches import SampleMaker
+from pipeline.config import UserError, flatten, override, to_json
+from pipeline.manifest import read_manifest
+from pipeline.tracking import Report, Track, duration, log_run, mailbox
+from pipeline.training.building import build_objective
+from pipeline.training.config import TrainConfig, TrainResult
+from pipeline.training.loop import work
+from pipeline.training.place import Place
+from pipeline.training.runs import best, find_sets, require_same_run
+
+
+def train(config: TrainConfig, log: Callable[[str], None] = print) -> TrainResult:
+    """Train to the last step, going on from where the run stands. On the driver.
+
+    Ray must be connected when ``config.num_workers`` is not 0.
+
+    Raises:
+        UserError: if the data does not fit the configuration, or the run's folder holds a run
+            with another one.
+    """
+    start = time.monotonic()
+    config = resolve(config)
+    track = Track(config.model.architecture, config.steps, log)
+    newest = checkpoints.latest(config.storage, log)
+    if newest is not None:
+        require_same_run(config, newest)
+    done = checkpoints.read_state(newest)["step"] if newest else 0
+    if done < config.steps:
+        if config.num_workers:
+            build_objective(config, Place())  # what is missing is told before the cluster is asked
+        storage.write(storage.join(config.storage, "config.json"), to_json(config).encode())
+        launch(config, track)
+        track.save(storage.join(config.storage, f"progress-{done:09d}.jsonl"))
+        tags = {"storage": config.storage}
+        log_run(config.tracking, config.model.architecture, flatten(config), track.records, tags)
+    checkpoint, scores = best(config.storage)
+    return TrainResult(
+        run=config.storage,
+        checkpoint=checkpoint,
+        scores=scores,
+        step=max(done, config.steps),
+        seconds=time.monotonic() - start,
+        reused=done >= config.steps,
+    )
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """Return the configuration with absolute locations and its data proven to be there."""
+    if not config.data.shards:
+        raise UserError(
+            "no shards given: add --data.shards DIR, made by `python jobs/make_shards.py`"
+        )
+    training_set, _ = find_sets(config.data.shards)
+    SampleMaker(replace(config.data, shards=training_set), read_manifest(training_set))
+    changes = {"data.shards": storage.absolute(config.data.shards)}
+    changes["storage"] = storage.absolute(config.storage)
+    if config.init_from:
+        changes["init_from"] = checkpoints.find(storage.absolute(config.init_from))
+    return override(config, changes)
+
+
+def launch(config: TrainConfig, report: Report) -> None:
+    """Run the loop in this process, or on ``num_workers`` processes of the cluster."""
+    if config.num_workers == 0:
+        work(config, Place(device=_own_device(config), channels_last=config.channels_last), report)
+        return
+    _launch_on_cluster(config, report)
+
+
+def _own_device(config: TrainConfig) -> torch.device:
+    return torch.device("cuda" if config.use_gpu else "cpu")
+
+
+def _launch_on_cluster(config: TrainConfig, report: Report) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    resources = {"CPU": config.cpus_per_worker} | ({"GPU": 1} if config.use_gpu else {})
+    books = storage.join(config.storage, "ray")
+    with mailbox(report) as box:
+        try:
+            TorchTrainer(
+                _work_on_cluster,
+                train_loop_config={"config": config, "mailbox": box},
+                torch_config=TorchConfig(timeout_s=600),
+                scaling_config=ScalingConfig(
+                    num_workers=config.num_workers,
+                    use_gpu=config.use_gpu,
+                    resources_per_worker=resources,
+                ),
+                run_config=RunConfig(
+                    # Ray's own books: our checkpoints prove themselves and need none of them.
+                    name=uuid.uuid4().hex,
+                    storage_path=books,
+                    failure_config=FailureConfig(
+                        max_failures=config.max_failures, controller_failure_limit=3
+                    ),
+                ),
+            ).fit()
+        finally:
+            storage.remove(books)
+
+
+def _work_on_cluster(settings: dict[str, Any]) -> None:
+    """On every worker: find out where it stands, then run the loop."""
+    import ray.train
+    from ray.train.torch import get_device
+
+    config, box = settings["config"], settings["mailbox"]
+    context = ray.train.get_context()
+    place = Place(
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        device=get_device(),
+        channels_last=config.channels_last,
+    )
+    torch.set_num_threads(max(1, int(config.cpus_per_worker)))
+    work(config, place, lambda record: box.put.remote(record))
+
+
+def summary(result: TrainResult) -> str:
+    """Return one line for people: what came out of a training and where."""
+    scores = "  ".join(f"{name} {value:.3f}" for name, value in result.scores.items())
+    how = "was complete already" if result.reused else f"trained in {duration(result.seconds)}"
+    return f"{how}: {result.checkpoint}  {scores}"

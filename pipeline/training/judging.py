@@ -1,0 +1,83 @@
+"""How a generator stands while it is trained: scores and grids of fixed validation samples."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.architecture import fill
+from models.holes import paste
+from pipeline import storage
+from pipeline.batches import BatchConfig, SampleMaker, to_model, to_pixels
+from pipeline.manifest import Manifest
+from pipeline.metrics import hole_l1, hole_psnr, psnr
+from pipeline.pictures import sample_grid
+from pipeline.tracking import Record, Report
+from pipeline.training.config import TrainConfig
+from pipeline.training.place import Place
+
+
+class Judge:
+    """Scores and draws the same samples, spread over the val set, with the same masks each time."""
+
+    def __init__(self, config: TrainConfig, place: Place, manifest: Manifest | None) -> None:
+        self.config, self.place = config, place
+        self.pairs: list[tuple[Tensor, Tensor]] = []
+        if manifest is None:
+            return
+        maker = SampleMaker(as_seen_in_validation(config.data), manifest)
+        count = min(config.validation_samples, len(manifest))
+        rows = np.linspace(0, len(manifest) - 1, count).round().astype(int)
+        for row in rows[place.rank :: place.world_size].tolist():
+            sample = maker.make(row, epoch=0)
+            hole = torch.from_numpy(np.ascontiguousarray(sample.hole)).float()[None, None]
+            self.pairs.append((to_model(sample.pixels), hole))
+
+    @torch.no_grad()
+    def _predict(self, generator: nn.Module, image: Tensor, mask: Tensor) -> Tensor:
+        was_training = generator.training
+        generator.eval()
+        image, mask = image.to(self.place.device), mask.to(self.place.device)
+        prediction = fill(generator, image, mask, self.config.model.size_multiple)
+        generator.train(was_training)
+        return prediction.cpu()
+
+    def scores(self, generator: nn.Module) -> dict[str, float]:
+        """Return mean PSNR and L1 of the 8-bit composites over all workers' samples."""
+        sums = torch.zeros(4, dtype=torch.float64)
+        for image, mask in self.pairs:
+            composite = paste(self._predict(generator, image, mask), image, mask)
+            ours, theirs = (torch.from_numpy(to_pixels(x)) for x in (composite, image))
+            found = [hole_psnr(ours, theirs, mask), psnr(ours, theirs), hole_l1(ours, theirs, mask)]
+            sums += torch.tensor([*(score.item() for score in found), 1.0], dtype=torch.float64)
+        sums = self.place.total(sums.to(self.place.device, torch.float32)).cpu()
+        if not sums[3]:
+            return {}
+        means = (sums[:3] / sums[3]).tolist()
+        return dict(zip(("hole_psnr", "psnr", "hole_l1"), means, strict=True))
+
+    def draw(self, generator: nn.Module, step: int, report: Report) -> None:
+        """Write a grid of the first validation samples into the run. On the first worker."""
+        if self.place.rank != 0 or not self.pairs:
+            return
+        shown = self.pairs[:: max(1, len(self.pairs) // 6)][:6]
+        images = np.concatenate([to_pixels(image) for image, _ in shown])
+        holes = np.concatenate([mask[:, 0].numpy().astype(np.uint8) for _, mask in shown])
+        predictions = [to_pixels(self._predict(generator, *pair)) for pair in shown]
+        location = storage.join(self.config.storage, "samples", f"step-{step:09d}.png")
+        storage.write(location, sample_grid(images, holes, np.concatenate(predictions)))
+        report(Record(kind="picture", step=step, text=f"sample grid {location}"))
+
+
+def as_seen_in_validation(data: BatchConfig) -> BatchConfig:
+    """Return the training's view of a sample without chance: centred, upright, always the same."""
+    return replace(
+        data,
+        crop="centre" if data.crop == "random" else data.crop,
+        horizontal_flip=False,
+        quarter_turns=False,
+        colour_jitter=0.0,
+        masks=replace(data.masks, curriculum_steps=0),
+        seed=0,
+    )

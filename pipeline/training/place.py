@@ -1,0 +1,46 @@
+"""Where a worker stands among the others."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.layers import channels_innermost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a worker stands among the others, and what it does with them."""
+
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device = torch.device("cpu")
+    channels_last: bool = True
+
+    def prepare(self, network: nn.Module) -> nn.Module:
+        """Return the network on this worker's device, gradients averaged over all workers."""
+        network.to(self.device)
+        if self.channels_last:
+            channels_innermost(network)
+        if self.world_size == 1:
+            return network
+        ids = [self.device] if self.device.type == "cuda" else None
+        # Buffers (power iterations) follow the same path on every worker: no need to send them.
+        return nn.parallel.DistributedDataParallel(
+            network, device_ids=ids, forward_sync_buffers=False, gradient_as_bucket_view=True
+        )
+
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sum of ``values`` over all workers."""
+        if self.world_size > 1:
+            torch.distributed.all_reduce(values)
+        return values
+
+    def agree(self, value: Any) -> Any:
+        """Return the first worker's value on every worker."""
+        if self.world_size == 1:
+            return value
+        box = [value]
+        torch.distributed.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
