@@ -9,9 +9,13 @@ and renamed; an S3 object appears whole or not at all.
 import hashlib
 import os
 import shutil
+import time
 import urllib.request
 import uuid
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +25,15 @@ from pipeline.config import UserError
 
 MAX_DOWNLOAD_BYTES = 4 * 2**30
 """Of one file over https://: no published file of weights is as large."""
+
+S3_ATTEMPTS = 8
+"""Of a request that fails or is refused for the moment, with pauses that double: half a minute."""
+READ_ATTEMPTS = 5
+"""Of reading what arrived cut short."""
+FIRST_PAUSE_S = 0.2
+BLOCK_BYTES = 8 * 2**20
+
+T = TypeVar("T")
 
 
 def is_remote(location: str) -> bool:
@@ -47,12 +60,34 @@ def filesystem(location: str) -> tuple[fs.FileSystem, str]:
     if not is_remote(location):
         return fs.LocalFileSystem(), absolute(location)
     try:
+        if location.startswith("s3://"):
+            path = location.removeprefix("s3://").strip("/")
+            settings = tuple(sorted(item for item in os.environ.items() if item[0][:4] == "AWS_"))
+            return _object_store(path.partition("/")[0], settings), path
         found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(location)
     except (ValueError, OSError) as error:
         raise UserError(
             f"cannot use {location}: {error}; give a path or s3://bucket/prefix"
         ) from error
     return found
+
+
+@lru_cache(maxsize=16)
+def _object_store(bucket: str, settings: tuple[tuple[str, str], ...]) -> fs.FileSystem:
+    """Return the store of a bucket; asked once per bucket, as finding its region is a request.
+
+    Args:
+        bucket: its name.
+        settings: of the environment; the store reads most of them by itself.
+    """
+    found, _ = fs.FileSystem.from_uri(f"s3://{bucket}")
+    endpoint = dict(settings).get("AWS_ENDPOINT_URL_S3") or dict(settings).get("AWS_ENDPOINT_URL")
+    return fs.S3FileSystem(
+        region=found.region,
+        endpoint_override=endpoint,
+        scheme="http" if endpoint and endpoint.startswith("http://") else "https",
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS),
+    )
 
 
 def exists(location: str) -> bool:
@@ -68,15 +103,57 @@ def names(location: str) -> list[str]:
     return sorted(info.base_name for info in found)
 
 
-def read(location: str) -> bytes:
-    """Return a file's bytes.
+def read(location: str, offset: int = 0, size: int | None = None) -> bytes:
+    """Return a file's bytes, or ``size`` of them (fewer at its end) from ``offset``.
 
     Raises:
         FileNotFoundError: if there is none.
+        OSError: if an object store goes on failing.
     """
+    if not is_remote(location):
+        with open(absolute(location), "rb") as file:
+            file.seek(offset)
+            return file.read(-1 if size is None else size)
+    return patiently(lambda: _read_object(location, offset, size))
+
+
+def blocks(location: str) -> Iterator[bytes]:
+    """Yield a file's bytes in order, so that no more than :data:`BLOCK_BYTES` are held.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        OSError: if an object store goes on failing.
+    """
+    offset = 0
+    while block := read(location, offset, BLOCK_BYTES):
+        yield block
+        offset += len(block)
+
+
+def patiently(ask: Callable[[], T]) -> T:
+    """Ask again, with pauses that double, where an object store fails.
+
+    Its client asks again by itself where the store refuses; a connection cut within an answer
+    looks like a short answer, or the end of the file.
+    """
+    for attempt in range(READ_ATTEMPTS - 1):
+        try:
+            return ask()
+        except (FileNotFoundError, PermissionError):
+            raise
+        except (OSError, pa.ArrowInvalid):
+            time.sleep(FIRST_PAUSE_S * 2**attempt)
+    return ask()
+
+
+def _read_object(location: str, offset: int, size: int | None) -> bytes:
     system, path = filesystem(location)
-    with system.open_input_stream(path) as stream:
-        data: bytes = stream.read()
+    with system.open_input_file(path) as stream:
+        there = max(0, stream.size() - offset)
+        wanted = there if size is None else min(size, there)
+        data: bytes = stream.read_at(wanted, offset)
+    if len(data) != wanted:
+        raise OSError(f"{location} ended after {len(data)} of {wanted} bytes")
     return data
 
 

@@ -13,7 +13,6 @@ from pipeline import storage
 from pipeline.config import UserError
 from pipeline.manifest import Manifest, ShardRecord
 
-CHUNK = 8 * 2**20
 MOST_OPEN = 64
 """Shards that a reader keeps open; should exceed a window of them."""
 
@@ -167,18 +166,15 @@ def _use(path: Path) -> bool:
 
 def _copy(location: str, copy: BinaryIO) -> str:
     """Copy a shard into an open file and return the SHA-256 of what was copied."""
-    system, path = storage.filesystem(location)
     digest = hashlib.sha256()
     try:
-        source = system.open_input_stream(path)
+        for block in storage.blocks(location):
+            digest.update(block)
+            copy.write(block)
     except FileNotFoundError as error:
         raise UserError(
             f"shard {location} is missing, though its manifest lists it; make the set again"
         ) from error
-    with source:
-        while chunk := source.read(CHUNK):
-            digest.update(chunk)
-            copy.write(chunk)
     return digest.hexdigest()
 
 

@@ -266,10 +266,15 @@ def read_range(location: str, shard: int) -> list[dict[str, Any]]:
         shard: its number.
     """
     system, path = storage.filesystem(storage.join(location, FILE_NAME))
-    with system.open_input_file(path) as stream:
-        table = _stored(stream).read_row_group(shard, use_threads=False)
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
+
+    def read() -> list[dict[str, Any]]:
+        with system.open_input_file(path) as stream:
+            rows: list[dict[str, Any]] = (
+                _stored(stream).read_row_group(shard, use_threads=False).to_pylist()
+            )
+        return rows
+
+    return storage.patiently(read)
 
 
 def read_digest(location: str) -> str | None:

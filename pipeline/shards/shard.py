@@ -111,9 +111,8 @@ def _is_true(folder: str, shard: ShardRecord) -> bool:
     if system.get_file_info(path).size != shard.size:
         return False
     checksum = hashlib.sha256()
-    with system.open_input_stream(path) as stream:
-        while block := stream.read(2**20):
-            checksum.update(block)
+    for block in storage.blocks(storage.join(folder, shard.name)):
+        checksum.update(block)
     return checksum.hexdigest() == shard.sha256
 
 

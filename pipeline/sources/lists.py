@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet as pq
 from pyarrow import fs
 
 from pipeline import storage
@@ -86,15 +85,14 @@ class ListSource:
 
 
 def _table(location: str) -> pa.Table:
-    system, path = storage.filesystem(location)
-    with system.open_input_file(path) as stream:
-        if location.lower().endswith(".parquet"):
-            return pq.ParquetFile(stream, pre_buffer=False).read(use_threads=False)
-        options = pa.csv.ReadOptions(use_threads=False)
-        kinds = pa.csv.ConvertOptions(
-            column_types={"path": pa.string(), "split": pa.string()}, strings_can_be_null=True
-        )
-        return pa.csv.read_csv(stream, read_options=options, convert_options=kinds)
+    data = storage.read(location)  # whole, or an error: a list cut short is a list as well
+    if location.lower().endswith(".parquet"):
+        return storage.table_of(data)
+    options = pa.csv.ReadOptions(use_threads=False)
+    kinds = pa.csv.ConvertOptions(
+        column_types={"path": pa.string(), "split": pa.string()}, strings_can_be_null=True
+    )
+    return pa.csv.read_csv(pa.BufferReader(data), read_options=options, convert_options=kinds)
 
 
 def _sizes(places: list[str]) -> dict[str, int | None]:

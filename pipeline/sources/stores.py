@@ -2,7 +2,6 @@
 
 import io
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,6 @@ from pipeline import storage
 from pipeline.config import UserError
 from pipeline.sources.original import is_visible
 
-READ_ATTEMPTS = 5
-FIRST_PAUSE_S = 0.2
 BUFFER_BYTES = 2**20
 
 
@@ -159,25 +156,7 @@ class S3Store:
 
     def read(self, file: bytes, offset: int | None = None, size: int | None = None) -> bytes:
         """Return an object's bytes or some of them."""
-        for attempt in range(READ_ATTEMPTS):
-            try:
-                return self._read(file, offset, size)
-            except (FileNotFoundError, PermissionError):
-                raise
-            except OSError:
-                if attempt + 1 == READ_ATTEMPTS:
-                    raise
-                time.sleep(FIRST_PAUSE_S * 2**attempt)
-        raise AssertionError("every attempt returns or raises")
-
-    def _read(self, file: bytes, offset: int | None, size: int | None) -> bytes:
-        path = f"{self.root}/{file.decode()}"
-        if offset is None:
-            with self.filesystem.open_input_stream(path) as stream:
-                return bytes(stream.read())
-        with self.filesystem.open_input_file(path) as found:
-            length = found.size() - offset
-            return bytes(found.read_at(length if size is None else min(size, length), offset))
+        return storage.read(f"s3://{self.root}/{file.decode()}", offset or 0, size)
 
     def open(self, file: bytes) -> BinaryIO:
         """Open an object; small reads are served from pieces of a megabyte."""
