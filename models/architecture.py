@@ -1,7 +1,6 @@
 """What every paper promises: the same batch in, named losses out, one picture called ``final``."""
 
 import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,9 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-import models
+from models.config import ModelConfig as ModelConfig
+from models.config import names as names
+from models.config import require_known
 from models.holes import crop_to, pad_to_multiple
 
 Prepare = Callable[[nn.Module], nn.Module]
@@ -64,19 +65,6 @@ class Batch:
             )
             for first in range(0, len(self.image), count)
         ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """The numbers of one paper. Subclasses refuse impossible values in ``__post_init__``."""
-
-    architecture: ClassVar[str]
-    """The folder under ``models/`` that reads this configuration."""
-
-    @property
-    def size_multiple(self) -> int:
-        """Height and width the generator accepts are multiples of this."""
-        return 1
 
 
 class Prediction(Protocol):
@@ -232,19 +220,13 @@ class Architecture:
     [1, 3, h, w] float32 in [-1, 1], in the order to show them; the last is "final"."""
 
 
-def names() -> list[str]:
-    """Return every architecture: the folders under ``models/`` that have a ``networks`` module."""
-    return sorted(m.name for m in pkgutil.iter_modules(models.__path__) if m.ispkg)
-
-
 def load(name: str) -> Architecture:
     """Import ``models/NAME`` and return its ``ARCHITECTURE``.
 
     Raises:
         ValueError: if there is no such folder; the message lists those there are.
     """
-    if name not in names():
-        raise ValueError(f"unknown architecture {name!r}; there are: {', '.join(names())}")
+    require_known(name)
     architecture: Architecture = importlib.import_module(f"models.{name}").ARCHITECTURE
     return architecture
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from models.architecture import ModelConfig, load
+from models.config import ModelConfig, config_class
 
 Config = TypeVar("Config")
 
@@ -268,7 +268,7 @@ def _cycle(arguments: tuple[Any, ...], values: Sequence[Any]) -> Sequence[Any]:
 
 def _decode_dataclass(kind: Any, values: dict[str, Any], name: str) -> Any:
     if issubclass(kind, ModelConfig):
-        kind = load(values.pop("architecture")).config
+        kind = config_class(values.pop("architecture"))
     hints = typing.get_type_hints(kind)
     known = {f.name for f in dataclasses.fields(kind)}
     if unknown := sorted(set(values) - known):

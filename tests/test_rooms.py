@@ -1,6 +1,7 @@
 """The house: imports point one way, and papers know nothing of the cluster."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -88,3 +89,13 @@ def test_every_file_says_what_it_is_for_and_none_is_a_drawer(path):
 def test_nothing_is_pickled_by_us(path):
     names = {name.split(".")[0] for name in imported(path)}
     assert not names & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+
+
+def test_rooms_that_train_nothing_do_not_load_pytorch():
+    rooms = ("config", "cluster", "storage", "manifest", "sources", "shards", "masks")
+    program = f"import sys, {', '.join(f'pipeline.{room}' for room in rooms)}\n"
+    program += "print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "False"

@@ -23,6 +23,7 @@ import pyarrow as pa
 from pipeline.batches.config import BatchConfig
 from pipeline.batches.loading import Frames, Names, Task
 from pipeline.batches.samples import SampleMaker
+from pipeline.cluster import KEEP_MEMORY
 from pipeline.manifest import Manifest
 
 MOST_RESTARTS = 3
@@ -33,9 +34,6 @@ sys.path[:] = json.loads(sys.argv[1])
 from pipeline.batches.decoding import main
 main(*map(int, sys.argv[2:]))"""
 """Finds modules where its worker does: a cluster's job lies in a folder of its own."""
-KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**28), "MALLOC_MMAP_THRESHOLD_": str(2**28)}
-"""Has the GNU C library keep what a decoded image took for the next one: fetching it anew from the
-system costs three hundredths of the decoding."""
 
 
 @dataclass(frozen=True, kw_only=True)

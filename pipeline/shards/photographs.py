@@ -302,7 +302,14 @@ def perceptual_hash(picture: Picture) -> int:
 
     Encoding again, scaling and a change of brightness flip few of them.
     """
-    small = cv2.resize(picture, (9, 8), interpolation=cv2.INTER_AREA)
+    # Whole blocks first, which OpenCV averages many times as fast; fewer pixels than a block of
+    # the right and lower edge go unseen.
+    height, width = picture.shape[:2]
+    block = max(1, min(height, width) // 64)
+    rows, columns = height // block, width // block
+    whole = picture[: rows * block, : columns * block]
+    blocks = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(blocks, (9, 8), interpolation=cv2.INTER_AREA)
     grey = small.astype(np.int64) @ np.array([114, 587, 299])  # BT.601, in thousandths
     return int.from_bytes(np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes(), "big")
 

@@ -165,8 +165,17 @@ def _write(
         photographs=len(rows),
         bytes_read=sum(row["size"] for row in rows),
     )
-    storage.write(storage.join(folder, record_name(number)), json.dumps(asdict(record)).encode())
+    storage.write(storage.join(folder, record_name(number)), _as_json(record))
     return record
+
+
+def _as_json(record: Record) -> bytes:
+    values = {
+        **vars(record),  # asdict() would copy every value of every row
+        "shard": asdict(record.shard),
+        "quarantined": [asdict(item) for item in record.quarantined],
+    }
+    return json.dumps(values).encode()
 
 
 def _read_all(

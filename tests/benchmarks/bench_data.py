@@ -9,12 +9,10 @@ dependencies of its own.
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -111,13 +109,49 @@ def draw_small_photographs(folder: Path, count: int) -> None:
         cv2.imwrite(str(place / f"{index:06d}.jpg"), window)
 
 
-def peak_of(work: Callable[[], object]) -> tuple[float, float]:
-    """Return seconds, and MiB the largest child process held."""
+def seconds_of(command: list[str]) -> float:
+    """Run a command and return how long it took, its start included."""
     start = time.perf_counter()
-    work()
-    return time.perf_counter() - start, resource.getrusage(
-        resource.RUSAGE_CHILDREN
-    ).ru_maxrss / 1024
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return time.perf_counter() - start
+
+
+def peaks_of(command: list[str]) -> tuple[float, float, float]:
+    """Run a job; return seconds, and MiB that the driver and the largest of its workers held."""
+    start = time.perf_counter()
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT)
+    most = {"driver": 0.0, "worker": 0.0}
+    while driver.poll() is None:
+        for process in Path("/proc").glob("[0-9]*"):
+            words = read_or_nothing(process / "cmdline")
+            role = "driver" if process.name == str(driver.pid) else "worker"
+            if role == "driver" or words.startswith("ray::"):
+                most[role] = max(most[role], peak_mib(process))
+        time.sleep(0.1)
+    assert driver.returncode == 0
+    return time.perf_counter() - start, most["driver"], most["worker"]
+
+
+def read_or_nothing(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def peak_mib(process: Path) -> float:
+    """Return the most memory a process has held so far."""
+    for line in read_or_nothing(process / "status").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def sharding(source: Path, out: Path, *words: str) -> list[str]:
+    job = [sys.executable, str(ROOT / "jobs" / "make_shards.py"), "folder"]
+    shares = ["--splits", "shares", "--val-share", "0", "--test-share", "0"]
+    return [*job, "--source", str(source), "--out", str(out), *shares, *words]
 
 
 def test_growth(tmp_path: Path) -> None:
@@ -125,44 +159,45 @@ def test_growth(tmp_path: Path) -> None:
     for count in (1_000, 10_000, 100_000):
         folder = tmp_path / f"{count}"
         draw_small_photographs(folder / "photographs", count)
-        words = ["folder", "--source", str(folder / "photographs"), "--out", str(folder / "set")]
-        words += ["--splits", "shares", "--val-share", "0", "--test-share", "0"]
-        seconds, mib = peak_of(lambda words=words: job("make_shards", *words))
-        rows.append([f"{count:,}", f"{seconds:.0f}", f"{count / seconds:.0f}", f"{mib:.0f}"])
+        seconds, driver, worker = peaks_of(sharding(folder / "photographs", folder / "set"))
+        rate = f"{count / seconds:.0f}"
+        rows.append([f"{count:,}", f"{seconds:.0f}", rate, f"{driver:.0f}", f"{worker:.0f}"])
         print(*rows[-1], flush=True)
+        shutil.rmtree(folder)
     header = ["Photographs of 64 px", "Seconds, start of Ray included", "Per second"]
-    header += ["Largest process, MiB"]
+    header += ["Driver, MiB", "Largest worker, MiB"]
     write_section("growth", f"{table(header, rows)}\n\n{machine()}.")
 
 
 def test_sharding(tmp_path: Path) -> None:
-    photographs = copies(tmp_path / "photographs", 2_000)
-    count = sum(1 for _ in photographs.rglob("*.jpg"))
-    out = tmp_path / "ours"
-    words = ["folder", "--source", str(photographs), "--out", str(out), "--splits", "shares"]
-    words += ["--val-share", "0", "--test-share", "0", "--format", "jpg"]
-    words += ["--resize-short-side-px", "256"]
-    ours, _ = peak_of(lambda: job("make_shards", *words))
-    rows = [["ours", f"{ours:.1f}", f"{count / ours:.0f}", ""]]
-    if IMG2DATASET:
-        listed = tmp_path / "list.txt"
-        listed.write_text(
-            "".join(f"file://{path}\n" for path in sorted(photographs.rglob("*.jpg")))
+    rows = []
+    for count in (2_000, 20_000):
+        photographs = copies(tmp_path / f"{count}", count)
+        words = ["--format", "jpg", "--resize-short-side-px", "256"]
+        ours = seconds_of(sharding(photographs, tmp_path / "ours", *words))
+        theirs = seconds_of(img2dataset(photographs, tmp_path)) if IMG2DATASET else None
+        rows.append([f"{count:,}", f"{ours:.1f}", f"{count / ours:.0f}"])
+        rows[-1] += (
+            [f"{theirs:.1f}", f"{count / theirs:.0f}", f"{theirs / ours:.2f}x"]
+            if theirs
+            else ["not measured", "", ""]
         )
-        command = [IMG2DATASET, f"--url_list={listed}", f"--output_folder={tmp_path / 'theirs'}"]
-        command += ["--image_size=256", "--resize_mode=keep_ratio", "--output_format=webdataset"]
-        command += [f"--processes_count={len(os.sched_getaffinity(0))}", "--thread_count=8"]
-        command += ["--number_sample_per_shard=1000", "--encode_quality=95"]
-        theirs, _ = peak_of(lambda: subprocess.run(command, check=True, capture_output=True))
-        made = len(list((tmp_path / "theirs").glob("*.tar")))
-        assert made > 0
-        ratio = f"{theirs / ours:.2f}x"
-        rows.append(["img2dataset", f"{theirs:.1f}", f"{count / theirs:.0f}", ratio])
-    else:
-        rows.append(["img2dataset", "not measured", "", ""])
-    header = ["Sharding", "Seconds, start included", "Photographs/s", "Ours is faster by"]
-    text = f"{table(header, rows)}\n\n{count:,} JPEGs to a short side of 256 px. {machine()}."
+        print(*rows[-1], flush=True)
+        for name in ("ours", "theirs", f"{count}"):
+            shutil.rmtree(tmp_path / name, ignore_errors=True)
+    header = ["JPEGs", "Ours, s", "Per second", "img2dataset, s", "Per second", "Ours is faster by"]
+    text = f"{table(header, rows)}\n\nTo a short side of 256 px, starts included. {machine()}."
     write_section("sharding", text)
+
+
+def img2dataset(photographs: Path, folder: Path) -> list[str]:
+    """Return the command that does the same with as many processes as there are cores."""
+    listed = folder / "list.txt"
+    listed.write_text("".join(f"file://{path}\n" for path in sorted(photographs.rglob("*.jpg"))))
+    command = [IMG2DATASET, f"--url_list={listed}", f"--output_folder={folder / 'theirs'}"]
+    command += ["--image_size=256", "--resize_mode=keep_ratio", "--output_format=webdataset"]
+    command += [f"--processes_count={len(os.sched_getaffinity(0))}", "--thread_count=8"]
+    return [*command, "--number_sample_per_shard=1000", "--encode_quality=95"]
 
 
 def copies(folder: Path, count: int) -> Path:
