@@ -3,6 +3,7 @@
 So it outlives no worker, however that one died.
 """
 
+import gc
 import mmap
 import signal
 import traceback
@@ -46,5 +47,6 @@ def main(pipe: int, memory: int, samples: int) -> None:
     """Serve on these open files, inherited from the worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to answer
     cv2.setNumThreads(1)
+    gc.freeze()  # what has been imported is here to stay: the collector need not look at it again
     with suppress(EOFError, ConnectionError):
         serve(Connection(pipe), memory, samples)

@@ -92,13 +92,20 @@ class Frames:
         return slots * count * 4 * size_px**2
 
     def fill(self, maker: SampleMaker, task: Task) -> Names:
-        """Make a task's samples in their places."""
-        places = range(task.first, task.first + len(task.visits))
+        """Make a task's samples in their places.
+
+        All images first, then all masks: what draws masks stays in the processor's caches, which
+        saves a third of their time.
+        """
+        part = slice(task.first, task.first + len(task.visits))
+        images, masks = self.images[task.slot][part], self.masks[task.slot][part, 0]
+        keys = [
+            maker.write_image(row, epoch, image)
+            for (row, epoch, _), image in zip(task.visits, images, strict=True)
+        ]
         return [
-            maker.write(
-                *visit, task.step, self.images[task.slot][place], self.masks[task.slot][place, 0]
-            )
-            for place, visit in zip(places, task.visits, strict=True)
+            (key, maker.write_mask(key, epoch, task.step, turn, mask))
+            for key, (_, epoch, turn), mask in zip(keys, task.visits, masks, strict=True)
         ]
 
     def unused(self, slot: int) -> bool:

@@ -75,27 +75,34 @@ class SampleMaker:
         mask = self._mask(key, epoch, step, turn)
         return Sample(key=key, pixels=pixels, hole=mask.hole, mask_id=mask.id)
 
-    def write(
-        self, row: int, epoch: int, turn: int, step: int, image: Values, hole: Values
-    ) -> tuple[str, str]:
-        """Write a sample as :meth:`make` makes it into a batch; return its key and mask id.
+    def write_image(self, row: int, epoch: int, values: Values) -> str:
+        """Write what is shown of a sample as :meth:`make` makes it; return its key.
 
         Args:
             row: of the manifest.
             epoch: as in :meth:`make`.
-            turn: as in :meth:`make`.
-            step: as in :meth:`make`.
-            image: [3, S, S] float32, filled with values in [-1, 1].
-            hole: [S, S] float32, filled with 1 in the hole and 0 elsewhere.
+            values: [3, S, S] float32, filled with values in [-1, 1].
 
         Raises:
             UserError: if the sample is damaged.
         """
         key = self.reader.key(row)
-        write_values(self._seen(row, key, epoch), image)
+        write_values(self._seen(row, key, epoch), values)
+        return key
+
+    def write_mask(self, key: str, epoch: int, step: int, turn: int, values: Values) -> str:
+        """Write a sample's mask as :meth:`make` makes it; return its id.
+
+        Args:
+            key: of the sample.
+            epoch: as in :meth:`make`.
+            step: as in :meth:`make`.
+            turn: as in :meth:`make`.
+            values: [S, S] float32, filled with 1 in the hole and 0 elsewhere.
+        """
         mask = self._mask(key, epoch, step, turn)
-        hole[:] = mask.hole
-        return key, mask.id
+        values[:] = mask.hole
+        return mask.id
 
     def _mask(self, key: str, epoch: int, step: int, turn: int) -> Mask:
         config, size = self.config, self.config.image_size_px
