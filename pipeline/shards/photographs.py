@@ -6,9 +6,8 @@ Decoded pictures are uint8 [H, W, 3], blue first, as OpenCV has them.
 
 import io
 import struct
+import threading
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +81,7 @@ def read_header(data: bytes, max_pixels: int) -> Header:
     if not data:
         raise RefusedError("empty file")
     try:
-        with _no_limit_of_pillow(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with NO_LIMIT_OF_PILLOW, Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return _header(data, image, max_pixels)
     except RefusedError:
         raise
@@ -183,7 +182,7 @@ def _decode_by_opencv(data: bytes, flags: int) -> Picture:
 
 def _decode_by_pillow(data: bytes) -> np.ndarray[Any, Any]:
     """Return [H, W], or [H, W, 3 or 4] blue first, in 8 or 16 bits."""
-    with _no_limit_of_pillow(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with NO_LIMIT_OF_PILLOW, Image.open(io.BytesIO(data), formats=FORMATS) as image:
         image.load()
         if image.mode.startswith("I"):
             return np.asarray(image)
@@ -243,14 +242,27 @@ def _jpeg_is_whole(data: bytes) -> bool:
     return False
 
 
-@contextmanager
-def _no_limit_of_pillow() -> Iterator[None]:
-    """Let ``max_pixels`` be the limit: Pillow's own is a global that only warns."""
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
+class _NoLimitOfPillow:
+    """Lets ``max_pixels`` be the limit: Pillow's own is a global, for all threads that decode."""
+
+    def __init__(self) -> None:
+        self.lock, self.users = threading.Lock(), 0
+        self.before: int | None = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.users == 0:
+                self.before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self.users += 1
+
+    def __exit__(self, *reason: object) -> None:
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                Image.MAX_IMAGE_PIXELS = self.before
+
+
+NO_LIMIT_OF_PILLOW = _NoLimitOfPillow()
 
 
 def _brief(error: BaseException) -> str:

@@ -5,6 +5,7 @@ Runs inside a task, on any machine that sees the source and the destination.
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -27,6 +28,8 @@ from pipeline.sources import Source, open_source
 SCHEMA = SAMPLE_SCHEMA.append(pa.field("perceptual_hash", pa.uint64()))
 REMOTE_READS = 16
 """Requests in flight to an object store, whose answers take longer to come than to decode."""
+THREADS = 2
+"""In each task: the other one works while this one reads, or waits for the next task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,14 +125,10 @@ def _still_refused(
     """Tell whether what could not be taken still cannot: it may have been mended meanwhile."""
     reasons = {item.source: item.reason for item in before}
     bad = [row for row in rows if row["path"] in reasons]
-    for row, data in zip(bad, _read_all(source, bad, config), strict=True):
-        try:
-            list(samples_of(row["key"], _checked(row, data), config))
-            return False
-        except RefusedError as error:
-            if str(error) != reasons[row["path"]]:
-                return False
-    return True
+    return all(
+        isinstance(prepared, RefusedError) and str(prepared) == reasons[row["path"]]
+        for row, prepared in zip(bad, _prepared(source, bad, config), strict=True)
+    )
 
 
 def _write(
@@ -144,13 +143,11 @@ def _write(
     quarantined: list[Quarantined] = []
     with written_whole(storage.join(folder, tar_name(number))) as stream:
         writer = TarWriter(stream)
-        for row, data in zip(rows, _read_all(source, rows, config), strict=True):
-            try:
-                prepared = list(samples_of(row["key"], _checked(row, data), config))
-            except RefusedError as error:
-                quarantined.append(Quarantined(source=row["path"], reason=str(error)))
-                continue
-            samples += [_add(writer, sample, row["path"], number) for sample in prepared]
+        for row, prepared in zip(rows, _prepared(source, rows, config), strict=True):
+            if isinstance(prepared, RefusedError):
+                quarantined.append(Quarantined(source=row["path"], reason=str(prepared)))
+            else:
+                samples += [_add(writer, sample, row["path"], number) for sample in prepared]
         writer.close()
     record = Record(
         digest=digest,
@@ -178,22 +175,36 @@ def _as_json(record: Record) -> bytes:
     return json.dumps(values).encode()
 
 
-def _read_all(
+def _prepared(
     source: Source, rows: list[dict[str, Any]], config: ShardConfig
-) -> Iterator[bytes | Exception]:
-    """Yield each original's bytes, in order, or the error that kept it from being read.
+) -> Iterator[list[Sample] | RefusedError]:
+    """Yield each original's samples, in order, or why it cannot be taken.
 
-    From an object store some are asked for ahead; no more than a few are ever held.
+    Some are prepared ahead; no more than a few are ever held.
     """
-    if not storage.is_remote(config.source):
-        yield from (_read(source, row) for row in rows)
-        return
+    threads = REMOTE_READS if storage.is_remote(config.source) else THREADS
     waiting = iter(rows)
-    with ThreadPoolExecutor(REMOTE_READS) as pool:
-        asked = [pool.submit(_read, source, row) for row in islice(waiting, REMOTE_READS)]
-        while asked:
-            yield asked.pop(0).result()
-            asked += [pool.submit(_read, source, row) for row in islice(waiting, 1)]
+    with ThreadPoolExecutor(threads) as pool:
+        ahead = deque(
+            pool.submit(_prepare, source, row, config) for row in islice(waiting, 2 * threads)
+        )
+        try:
+            while ahead:
+                yield ahead.popleft().result()
+                ahead.extend(
+                    pool.submit(_prepare, source, row, config) for row in islice(waiting, 1)
+                )
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _prepare(
+    source: Source, row: dict[str, Any], config: ShardConfig
+) -> list[Sample] | RefusedError:
+    try:
+        return list(samples_of(row["key"], _checked(row, _read(source, row)), config))
+    except RefusedError as error:
+        return error
 
 
 def _read(source: Source, row: dict[str, Any]) -> bytes | Exception:
