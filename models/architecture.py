@@ -111,6 +111,26 @@ class Objective(ABC):
         return self._norms
 
     @property
+    def accuracies(self) -> dict[str, Tensor]:
+        """The share of right verdicts in each discriminator's last update, by role."""
+        if not hasattr(self, "_right"):
+            self._right: dict[str, Tensor] = {}
+        return self._right
+
+    def judged(self, role: str, real: Tensor, fake: Tensor, between: Tensor | float = 0.0) -> None:
+        """Remember how often a discriminator is right; for :meth:`step` to call.
+
+        Args:
+            role: under which the share is reported.
+            real: its scores of originals, of any shape.
+            fake: its scores of what was drawn.
+            between: what tells one from the other: 0 for logits; a critic's scores have no zero.
+        """
+        with torch.no_grad():
+            right = (real > between).float().mean() + (fake < between).float().mean()
+        self.accuracies[role] = right / 2
+
+    @property
     def generator(self) -> nn.Module:
         """The unwrapped generator."""
         return self.networks["generator"]

@@ -6,6 +6,7 @@ Nothing here leaves a half-written file under its final name: local files are wr
 and renamed; an S3 object appears whole or not at all.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -31,6 +32,7 @@ S3_ATTEMPTS = 8
 READ_ATTEMPTS = 5
 """Of reading what arrived cut short."""
 FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 15.0
 BLOCK_BYTES = 8 * 2**20
 
 T = TypeVar("T")
@@ -130,19 +132,33 @@ def blocks(location: str) -> Iterator[bytes]:
         offset += len(block)
 
 
-def patiently(ask: Callable[[], T]) -> T:
-    """Ask again, with pauses that double, where an object store fails.
+def patiently(
+    ask: Callable[[], T],
+    attempts: int = READ_ATTEMPTS,
+    told: Callable[[Exception], None] | None = None,
+) -> T:
+    """Ask again, with pauses that double up to :data:`LONGEST_PAUSE_S`, where a store fails.
 
     Its client asks again by itself where the store refuses; a connection cut within an answer
-    looks like a short answer, or the end of the file.
+    looks like a short answer, or the end of the file. A full disk or a missing permission is
+    nothing that passes.
+
+    Args:
+        ask: may be done several times.
+        attempts: in all.
+        told: of each failure before the last.
     """
-    for attempt in range(READ_ATTEMPTS - 1):
+    for attempt in range(attempts - 1):
         try:
             return ask()
-        except (FileNotFoundError, PermissionError):
-            raise
-        except (OSError, pa.ArrowInvalid):
-            time.sleep(FIRST_PAUSE_S * 2**attempt)
+        except (OSError, pa.ArrowInvalid) as error:
+            if isinstance(error, FileNotFoundError | PermissionError) or (
+                isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            ):
+                raise
+            if told is not None:
+                told(error)
+            time.sleep(min(FIRST_PAUSE_S * 2**attempt, LONGEST_PAUSE_S))
     return ask()
 
 

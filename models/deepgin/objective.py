@@ -161,7 +161,10 @@ class DeepGINObjective(Objective):
         """Tell originals from completed images by the hinge loss, judged in one pass (Eq. 4)."""
         both = torch.cat([image, completed])
         scores = self.prepared["discriminator"](torch.cat([masked_image, masked_image]), both)
-        terms = [hinge(*logits.chunk(2)) for logits in scores]
+        pairs = [logits.chunk(2) for logits in scores]
+        real, fake = (torch.cat([s.flatten() for s in side]) for side in zip(*pairs, strict=True))
+        self.judged("discriminator", real, fake)
+        terms = [hinge(*pair) for pair in pairs]
         return {"discriminator": self.config.discriminator_weight * torch.stack(terms).sum()}
 
 

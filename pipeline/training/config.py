@@ -22,6 +22,9 @@ class TrainConfig:
     """Global steps; every worker takes its share of each."""
     num_workers: int = 2
     """Training processes on the cluster; 0 trains in this process, without Ray."""
+    min_workers: int = 0
+    """Fewer processes that will do while the cluster has no room for all; 0 waits for all. The
+    batches stay the same; data.batch_size must suit every number in between."""
     cpus_per_worker: float = 1.0
     """Logical CPUs a worker reserves; it computes with as many threads, at least one."""
     use_gpu: bool = False
@@ -59,6 +62,8 @@ class TrainConfig:
     """Only say what would be done, and what it needs."""
     max_failures: int = 3
     """How often the group of workers is rebuilt after one of them died."""
+    collective_timeout_s: float = 600.0
+    """How long workers wait for one of them before the group is rebuilt."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Where the run's numbers are written down."""
 
@@ -67,13 +72,19 @@ class TrainConfig:
             raise ValueError(f"steps must be at least 1, not {self.steps}")
         if self.num_workers < 0:
             raise ValueError(f"num_workers must be 0 or more, not {self.num_workers}")
+        if self.min_workers and not 1 <= self.min_workers <= self.num_workers:
+            raise ValueError(
+                f"min_workers must be 0, or at least 1 and at most num_workers {self.num_workers}: "
+                f"{self.min_workers}"
+            )
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be in [0, 1), not {self.ema_decay}")
-        if self.data.batch_size % max(self.num_workers, 1):
-            raise ValueError(
-                f"data.batch_size {self.data.batch_size} is the global batch and must be "
-                f"a multiple of num_workers {self.num_workers}"
-            )
+        for workers in range(self.min_workers or self.num_workers, self.num_workers + 1):
+            if self.data.batch_size % max(workers, 1):
+                raise ValueError(
+                    f"data.batch_size {self.data.batch_size} is the global batch and must be "
+                    f"a multiple of num_workers {workers}"
+                )
         share = self.data.batch_size // max(self.num_workers, 1)
         if self.accumulate < 1 or share % self.accumulate:
             raise ValueError(

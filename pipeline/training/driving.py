@@ -15,9 +15,10 @@ from pipeline.manifest import read_manifest
 from pipeline.tracking import Report, Track, duration, log_run, mailbox
 from pipeline.training.building import build_objective
 from pipeline.training.config import TrainConfig, TrainResult
-from pipeline.training.loop import work
+from pipeline.training.loop import NonFiniteLossError, work
 from pipeline.training.place import Place
 from pipeline.training.runs import best, find_sets, require_same_run
+from pipeline.training.watching import beating, watched
 
 
 def train(config: TrainConfig, log: Callable[[str], None] = print) -> TrainResult:
@@ -83,41 +84,58 @@ def _own_device(config: TrainConfig) -> torch.device:
 
 
 def _launch_on_cluster(config: TrainConfig, report: Report) -> None:
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     resources = {"CPU": config.cpus_per_worker} | ({"GPU": 1} if config.use_gpu else {})
     books = storage.join(config.storage, "ray")
-    with mailbox(report) as box:
+    workers = (config.min_workers, config.num_workers) if config.min_workers else config.num_workers
+    with mailbox(report) as box, watched(report) as watch:
+        trainer = TorchTrainer(
+            _work_on_cluster,
+            train_loop_config={"config": config, "mailbox": box, "watch": watch},
+            torch_config=TorchConfig(timeout_s=config.collective_timeout_s),
+            scaling_config=ScalingConfig(
+                num_workers=workers,
+                use_gpu=config.use_gpu,
+                resources_per_worker=resources,
+            ),
+            run_config=RunConfig(
+                # Ray's own books: our checkpoints prove themselves and need none of them.
+                name=uuid.uuid4().hex,
+                storage_path=books,
+                failure_config=FailureConfig(
+                    max_failures=config.max_failures, controller_failure_limit=3
+                ),
+            ),
+        )
         try:
-            TorchTrainer(
-                _work_on_cluster,
-                train_loop_config={"config": config, "mailbox": box},
-                torch_config=TorchConfig(timeout_s=600),
-                scaling_config=ScalingConfig(
-                    num_workers=config.num_workers,
-                    use_gpu=config.use_gpu,
-                    resources_per_worker=resources,
-                ),
-                run_config=RunConfig(
-                    # Ray's own books: our checkpoints prove themselves and need none of them.
-                    name=uuid.uuid4().hex,
-                    storage_path=books,
-                    failure_config=FailureConfig(
-                        max_failures=config.max_failures, controller_failure_limit=3
-                    ),
-                ),
-            ).fit()
+            trainer.fit()
+        except TrainingFailedError as error:
+            _raise_what_was_given_up_for(watch, error)
+            raise
         finally:
             storage.remove(books)
+        _raise_what_was_given_up_for(watch, None)
+
+
+def _raise_what_was_given_up_for(watch: Any, cause: Exception | None) -> None:
+    import ray
+
+    reason: Exception | None = ray.get(watch.given_up.remote())
+    if reason is not None:
+        raise reason from cause
 
 
 def _work_on_cluster(settings: dict[str, Any]) -> None:
     """On every worker: find out where it stands, then run the loop."""
+    import ray
     import ray.train
     from ray.train.torch import get_device
 
-    config, box = settings["config"], settings["mailbox"]
+    config, box, watch = settings["config"], settings["mailbox"], settings["watch"]
+    if ray.get(watch.given_up.remote()) is not None:
+        return  # another group would fail as the last one did
     context = ray.train.get_context()
     place = Place(
         rank=context.get_world_rank(),
@@ -126,11 +144,18 @@ def _work_on_cluster(settings: dict[str, Any]) -> None:
         channels_last=config.channels_last,
     )
     torch.set_num_threads(max(1, int(config.cpus_per_worker)))
-    work(config, place, lambda record: box.put.remote(record))
+    watch.begin.remote()
+    try:
+        with beating(watch, place.rank, place.pulse):
+            work(config, place, lambda record: box.put.remote(record))
+    except NonFiniteLossError as error:
+        ray.get(watch.give_up.remote(error))
+        raise
 
 
 def summary(result: TrainResult) -> str:
     """Return one line for people: what came out of a training and where."""
-    scores = "  ".join(f"{name} {value:.3f}" for name, value in result.scores.items())
+    plain = {name: value for name, value in result.scores.items() if "/" not in name}
+    scores = "  ".join(f"{name} {value:.3f}" for name, value in plain.items())
     how = "was complete already" if result.reused else f"trained in {duration(result.seconds)}"
     return f"{how}: {result.checkpoint}  {scores}"

@@ -11,6 +11,7 @@ from models.holes import paste
 from pipeline import storage
 from pipeline.batches import BatchConfig, SampleMaker, to_model, to_pixels
 from pipeline.manifest import Manifest
+from pipeline.masks import HOLE_RATIO_BUCKETS, bucket_of
 from pipeline.metrics import hole_l1, hole_psnr, psnr
 from pipeline.pictures import sample_grid
 from pipeline.tracking import Record, Report
@@ -44,18 +45,28 @@ class Judge:
         return prediction.cpu()
 
     def scores(self, generator: nn.Module) -> dict[str, float]:
-        """Return mean PSNR and L1 of the 8-bit composites over all workers' samples."""
-        sums = torch.zeros(4, dtype=torch.float64)
+        """Return mean PSNR and L1 of the 8-bit composites over all workers' samples.
+
+        ``hole_psnr/0.1-0.2`` and so on are the means over holes of those published ranges.
+        """
+        sums = torch.zeros(len(HOLE_RATIO_BUCKETS) + 1, 4, dtype=torch.float64)
         for image, mask in self.pairs:
             composite = paste(self._predict(generator, image, mask), image, mask)
             ours, theirs = (torch.from_numpy(to_pixels(x)) for x in (composite, image))
             found = [hole_psnr(ours, theirs, mask), psnr(ours, theirs), hole_l1(ours, theirs, mask)]
-            sums += torch.tensor([*(score.item() for score in found), 1.0], dtype=torch.float64)
+            scored = torch.tensor([*(score.item() for score in found), 1.0], dtype=torch.float64)
+            sums[-1] += scored
+            if bucket := bucket_of(mask.mean().item()):
+                sums[HOLE_RATIO_BUCKETS.index(bucket)] += scored
         sums = self.place.total(sums.to(self.place.device, torch.float32)).cpu()
-        if not sums[3]:
+        if not sums[-1, 3]:
             return {}
-        means = (sums[:3] / sums[3]).tolist()
-        return dict(zip(("hole_psnr", "psnr", "hole_l1"), means, strict=True))
+        means = (sums[-1, :3] / sums[-1, 3]).tolist()
+        return dict(zip(("hole_psnr", "psnr", "hole_l1"), means, strict=True)) | {
+            f"hole_psnr/{low:g}-{high:g}": (row[0] / row[3]).item()
+            for (low, high), row in zip(HOLE_RATIO_BUCKETS, sums[:-1], strict=True)
+            if row[3]
+        }
 
     def draw(self, generator: nn.Module, step: int, report: Report) -> None:
         """Write a grid of the first validation samples into the run. On the first worker."""

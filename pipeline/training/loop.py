@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from models.architecture import Objective
-from pipeline import checkpoints
+from pipeline import checkpoints, storage
 from pipeline.batches import BatchStream
 from pipeline.config import to_dict
 from pipeline.manifest import read_manifest
@@ -21,6 +21,9 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.judging import Judge
 from pipeline.training.place import Place
 from pipeline.training.runs import best, find_sets
+
+SAVE_ATTEMPTS = 20
+"""Of writing a checkpoint: about three minutes, for a store that is away meanwhile."""
 
 
 def work(config: TrainConfig, place: Place, report: Report) -> None:
@@ -35,6 +38,7 @@ def work(config: TrainConfig, place: Place, report: Report) -> None:
     with BatchStream(data, place.rank, place.world_size, first_step) as stream:
         meter.start(stream, first_step)
         for step, batch in zip(steps, stream, strict=False):
+            place.pulse.step, place.pulse.doing = step, "taking a step"
             with torch.autocast(place.device.type, torch.bfloat16, enabled=low):
                 losses = objective.take(batch.to(place.device))
             stop_if_not_finite(losses, step)
@@ -47,7 +51,9 @@ def work(config: TrainConfig, place: Place, report: Report) -> None:
             if due(done, config.sample_every_steps, config.steps):
                 judge.draw(drawn, done, report)
             if due(done, config.save_every_steps, config.steps):
+                place.pulse.doing = "scoring and saving"
                 meter.save(average, judge.scores(drawn), done)
+            place.pulse.doing = "waiting for a batch"
 
 
 def due(done: int, every: int, last: int) -> bool:
@@ -111,10 +117,11 @@ class Meter:
         self.moment, self.waited_s = time.monotonic(), stream.wait_s
 
     def report_losses(self, losses: dict[str, Tensor], step: int) -> None:
-        """Report the global means of the loss terms, samples per second and data wait share."""
-        names = list(losses)
-        sums = self.place.total(torch.stack([losses[name].detach().float() for name in names]))
-        values = dict(zip(names, (sums / self.place.world_size).tolist(), strict=True))
+        """Report global means of loss terms and verdicts, samples per second, data wait share."""
+        right = {f"accuracy/{role}": share for role, share in self.objective.accuracies.items()}
+        meant = losses | right
+        sums = self.place.total(torch.stack([mean.detach().float() for mean in meant.values()]))
+        values = dict(zip(meant, (sums / self.place.world_size).tolist(), strict=True))
         now, waited_s = time.monotonic(), self.stream.wait_s
         elapsed_s = now - self.moment
         samples = (step - self.step) * self.config.data.batch_size
@@ -136,12 +143,20 @@ class Meter:
             self.report(Record(kind="scores", step=step, values=scores))
         state = {"step": step, "data_digest": self.data_digest, "scores": scores}
         run = self.config.storage
-        checkpoints.save(
-            checkpoints.step_location(run, step),
-            self.objective,
-            average.network if average is not None else None,
-            to_dict(self.config),
-            state,
-        )
-        keep = checkpoints.read_state(best(run)[0])["step"]
-        checkpoints.prune(run, self.config.keep_checkpoints, protected={keep})
+
+        def save() -> None:
+            checkpoints.save(
+                checkpoints.step_location(run, step),
+                self.objective,
+                average.network if average is not None else None,
+                to_dict(self.config),
+                state,
+            )
+            keep = checkpoints.read_state(best(run)[0])["step"]
+            checkpoints.prune(run, self.config.keep_checkpoints, protected={keep})
+
+        def told(error: Exception) -> None:
+            text = f"cannot save at step {step} for the moment, trying again: {error}"
+            self.report(Record(kind="note", step=step, text=text))
+
+        storage.patiently(save, SAVE_ATTEMPTS, told)

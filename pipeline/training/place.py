@@ -1,12 +1,20 @@
 """Where a worker stands among the others."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from models.layers import channels_innermost
+
+
+@dataclass(kw_only=True)
+class Pulse:
+    """What a worker does at the moment."""
+
+    step: int = 0
+    doing: str = "starting"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +25,7 @@ class Place:
     world_size: int = 1
     device: torch.device = torch.device("cpu")
     channels_last: bool = True
+    pulse: Pulse = field(default_factory=Pulse)
 
     def prepare(self, network: nn.Module) -> nn.Module:
         """Return the network on this worker's device, gradients averaged over all workers."""

@@ -192,6 +192,8 @@ def test_one_step_changes_every_network_and_names_finite_losses(name: str) -> No
     for role, network in objective.networks.items():
         state = network.state_dict()
         assert any(not torch.equal(state[key], before[role][key]) for key in state), role
+    assert bool(objective.accuracies) == (len(objective.networks) > 1)
+    assert all(0 <= share <= 1 for share in objective.accuracies.values())
 
 
 @every_architecture

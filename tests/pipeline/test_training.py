@@ -2,7 +2,11 @@ import hashlib
 import json
 import math
 import os
+import re
+import select
 import signal
+import socket
+import socketserver
 import threading
 import time
 from dataclasses import replace
@@ -16,7 +20,7 @@ from models.spn.config import SPNConfig
 from pipeline import checkpoints, storage
 from pipeline.batches import BatchConfig
 from pipeline.config import UserError, override
-from pipeline.masks import MaskConfig
+from pipeline.masks import HOLE_RATIO_BUCKETS, MaskConfig
 from pipeline.tracking import TrackingConfig
 from pipeline.training import (
     Average,
@@ -26,8 +30,10 @@ from pipeline.training import (
     build_objective,
     launch,
     train,
+    watching,
     with_local_weights,
 )
+from pipeline.training.watching import Beat, diagnose
 
 WEIGHTS = ("generator", "discriminator", "ema", "optimizers")
 
@@ -75,7 +81,11 @@ def test_a_run_leaves_checkpoints_scores_grids_and_its_configuration(config):
     result = train(config, lines.append)
     run = Path(config.storage)
     assert result.checkpoint.startswith(str(run / "checkpoints"))
-    assert set(result.scores) == {"hole_psnr", "psnr", "hole_l1"}
+    overall = {"hole_psnr", "psnr", "hole_l1"}
+    ranges = {f"hole_psnr/{low:g}-{high:g}" for low, high in HOLE_RATIO_BUCKETS}
+    assert overall < set(result.scores) <= overall | ranges
+    of_ranges = [result.scores[name] for name in set(result.scores) & ranges]
+    assert min(of_ranges) <= result.scores["hole_psnr"] <= max(of_ranges)
     assert checkpoints.steps(config.storage) == [2, 4, 6]
     assert (run / "samples" / "step-000000006.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((run / "config.json").read_text())["model"]["architecture"] == "spn"
@@ -127,6 +137,7 @@ def test_gradient_norms_and_learning_rates_are_written_down(config):
     for role in ("generator", "discriminator"):
         assert values[f"gradient_norm/{role}"] > 0
         assert values[f"learning_rate/{role}"] == config.model.learning_rate
+    assert 0 < values["accuracy/discriminator"] < 1
 
 
 def test_resumed_run_equals_uninterrupted_run(config, tmp_path):
@@ -343,3 +354,118 @@ def test_a_killed_worker_costs_no_update(config, ray_local, tmp_path):
     assert killed
     assert any("going on from step" in line for line in lines), lines
     assert largest_difference(weights(calm.storage, 60), weights(stormy.storage, 60)) == 0
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_ends_a_run_on_the_cluster_at_once(config, ray_local):
+    """Starting again from the same checkpoint would end in the same way."""
+    spoilt = override(config, {"num_workers": 2, "model.learning_rate": 1e10, "steps": 40})
+    lines = []
+    with pytest.raises(NonFiniteLossError, match=r"the loss '\w+' is not finite at step \d"):
+        train(spoilt, lines.append)
+    assert sum("going on from step" in line for line in lines) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_stuck_worker_is_named_and_the_run_ends_right(config, ray_local, tmp_path, monkeypatch):
+    monkeypatch.setattr(watching, "SILENT_S", 5.0)
+    calm = override(config, {"num_workers": 2, "steps": 60, "save_every_steps": 5})
+    train(calm, quietly)
+    changes = {"storage": str(tmp_path / "stuck"), "collective_timeout_s": 15.0}
+    stuck, lines = override(calm, changes), []
+    stopped = []
+
+    def stop_once():
+        while not checkpoints.steps(stuck.storage):
+            time.sleep(0.002)
+        stopped.extend(training_workers()[:1])
+        os.kill(stopped[0], signal.SIGSTOP)
+
+    stopper = threading.Thread(target=stop_once, daemon=True)
+    stopper.start()
+    train(stuck, lines.append)
+    stopper.join(timeout=5)
+    assert stopped
+    assert any(re.search(r"worker [01] has been silent for \d+ s", line) for line in lines), lines
+    assert any("going on from step" in line for line in lines), lines
+    assert largest_difference(weights(calm.storage, 60), weights(stuck.storage, 60)) == 0
+
+
+def test_a_worker_is_named_by_what_it_did_last():
+    beats = {
+        0: Beat(step=7, doing="taking a step", heard_s=99.0, since_s=90.0),
+        1: Beat(step=7, doing="waiting for a batch", heard_s=70.0, since_s=60.0),
+    }
+    [(name, sentence)] = diagnose(beats, now=100.0)
+    assert name == "silent 1"
+    assert (
+        "worker 1 has been silent for 30 s, since it was waiting for a batch at step 7" in sentence
+    )
+    everybody = {rank: replace(beat, heard_s=299.0) for rank, beat in beats.items()}
+    [(name, sentence)] = diagnose(everybody, now=300.0)
+    assert name == "stalled"
+    assert "worker 0 taking a step at step 7, worker 1 waiting for a batch at step 7" in sentence
+    assert list(diagnose({0: replace(beats[0], since_s=99.0)}, now=100.0)) == []
+
+
+class Gate(socketserver.BaseRequestHandler):
+    """Passes connections on to the real store, or hangs up while it is shut."""
+
+    upstream, shut = 0, threading.Event()
+
+    def handle(self):
+        with socket.create_connection(("127.0.0.1", self.upstream)) as server:
+            pairs = {self.request: server, server: self.request}
+            while not self.shut.is_set():
+                for ready in select.select(list(pairs), [], [], 0.1)[0]:
+                    data = ready.recv(65536)
+                    if not data:
+                        return
+                    pairs[ready].sendall(data)
+
+
+class Gatekeeper(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """Say nothing of connections that were cut."""
+
+
+@pytest.fixture
+def gate(s3_server, monkeypatch):
+    """Put a gate before the store, and yield the event that shuts it."""
+    Gate.upstream = int(s3_server["AWS_ENDPOINT_URL"].rpartition(":")[2])
+    Gate.shut.clear()
+    with Gatekeeper(("127.0.0.1", 0), Gate) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
+        yield Gate.shut
+        server.shutdown()
+
+
+@pytest.mark.slow
+def test_a_store_that_is_away_for_a_while_is_waited_for(config, bucket, gate):
+    remote = override(config, {"storage": f"{bucket}/run", "save_every_steps": 1})
+    lines = []
+
+    def shut_once():
+        while not any("validation" in line for line in lines):
+            time.sleep(0.01)
+        gate.set()
+        time.sleep(12)
+        gate.clear()
+
+    shutter = threading.Thread(target=shut_once, daemon=True)
+    shutter.start()
+    started = time.monotonic()
+    result = train(remote, lines.append)
+    assert time.monotonic() - started > 12
+    assert result.step == 6
+    assert checkpoints.steps(remote.storage) == [4, 5, 6]
+    checkpoints.verify(checkpoints.step_location(remote.storage, 6))
+    plain = train(config, quietly)
+    ours, theirs = (checkpoints.step_location(run, 6) for run in (remote.storage, plain.run))
+    drawn = [checkpoints.load_generator(location).generator for location in (ours, theirs)]
+    image, mask = torch.rand(1, 3, 32, 32) * 2 - 1, torch.ones(1, 1, 32, 32)
+    assert torch.equal(*(generator(image, mask).final for generator in drawn))
