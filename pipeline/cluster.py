@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from pipeline.config import UserError
 
@@ -24,6 +25,18 @@ next one, in place of fetching it anew from the system; a tenth of the time of s
 
 OBJECT_STORE_BYTES = 2**30
 """The store holds small records and a few blocks of decoded pictures, never a data set."""
+
+
+def beside_driver(kind: type) -> Any:
+    """Start an actor without CPUs on the driver's own node, so that no other node takes it along.
+
+    Runs on the driver.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(kind).remote()
 
 
 @contextmanager

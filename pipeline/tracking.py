@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pipeline import storage
+from pipeline.cluster import beside_driver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,7 @@ def mailbox(report: Report, every_s: float = 0.5) -> Iterator[Any]:
     """
     import ray
 
-    actor = ray.remote(num_cpus=0)(Mailbox).remote()
+    actor = beside_driver(Mailbox)
     done = threading.Event()
 
     def listen() -> None:

@@ -20,6 +20,9 @@ from pipeline.training.place import Place
 from pipeline.training.runs import best, find_sets, require_same_run
 from pipeline.training.watching import beating, watched
 
+RESIZE_EVERY_S = 60.0
+"""How often a run of fewer workers than asked for looks whether there is room for more."""
+
 
 def train(config: TrainConfig, log: Callable[[str], None] = print) -> TrainResult:
     """Train to the last step, going on from where the run stands. On the driver.
@@ -99,6 +102,7 @@ def _launch_on_cluster(config: TrainConfig, report: Report) -> None:
                 num_workers=workers,
                 use_gpu=config.use_gpu,
                 resources_per_worker=resources,
+                elastic_resize_monitor_interval_s=RESIZE_EVERY_S,
             ),
             run_config=RunConfig(
                 # Ray's own books: our checkpoints prove themselves and need none of them.

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.cluster import beside_driver
 from pipeline.tracking import Record, Report
 from pipeline.training.place import Pulse
 
@@ -94,7 +95,7 @@ def watched(report: Report) -> Iterator[Any]:
     """Yield a watch for workers; on the driver, name whoever is silent or stuck."""
     import ray
 
-    watch = ray.remote(num_cpus=0)(Watch).remote()
+    watch = beside_driver(Watch)
     over = threading.Event()
 
     def look() -> None:
