@@ -341,12 +341,12 @@ def test_a_killed_worker_costs_no_update(config, ray_local, tmp_path):
     calm = override(config, {"num_workers": 2, "steps": 60, "save_every_steps": 5})
     train(calm, quietly)
     stormy = override(calm, {"storage": str(tmp_path / "stormy")})
-    killed, lines = [], []
+    killed, lines, earlier = [], [], set(training_workers())
 
     def kill_once():
         while not checkpoints.steps(stormy.storage):
             time.sleep(0.002)
-        killed.extend(training_workers()[:1])
+        killed.extend(set(training_workers()) - earlier)
         os.kill(killed[0], signal.SIGKILL)
 
     killer = threading.Thread(target=kill_once, daemon=True)
@@ -376,12 +376,12 @@ def test_a_stuck_worker_is_named_and_the_run_ends_right(config, ray_local, tmp_p
     train(calm, quietly)
     changes = {"storage": str(tmp_path / "stuck"), "collective_timeout_s": 15.0}
     stuck, lines = override(calm, changes), []
-    stopped = []
+    stopped, earlier = [], set(training_workers())
 
     def stop_once():
         while not checkpoints.steps(stuck.storage):
             time.sleep(0.002)
-        stopped.extend(training_workers()[:1])
+        stopped.extend(set(training_workers()) - earlier)
         os.kill(stopped[0], signal.SIGSTOP)
 
     stopper = threading.Thread(target=stop_once, daemon=True)
