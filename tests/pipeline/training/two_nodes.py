@@ -1,6 +1,6 @@
 """Train on a cluster of two nodes, of which one is lost and another one comes.
 
-python tests/pipeline/two_nodes.py CONFIG.json
+python tests/pipeline/training/two_nodes.py CONFIG.json
 
 Prints the run's lines, and "lost" and "come" between them.
 """

@@ -1,0 +1,73 @@
+"""A training of six tiny steps, and how to compare what two of them learned."""
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from models.spn.config import SPNConfig
+from pipeline import checkpoints
+from pipeline.batches import BatchConfig
+from pipeline.masks import MaskConfig
+from pipeline.tracking import TrackingConfig
+from pipeline.training import (
+    TrainConfig,
+)
+
+WEIGHTS = ("generator", "discriminator", "ema", "optimizers")
+
+
+@pytest.fixture
+def config(shards, tmp_path):
+    """Return a training of six tiny steps in this process."""
+    return TrainConfig(
+        model=SPNConfig.tiny(),
+        data=BatchConfig(
+            shards=shards, batch_size=4, image_size_px=32, masks=MaskConfig(max_hole_ratio=0.5)
+        ),
+        storage=str(tmp_path / "run"),
+        steps=6,
+        num_workers=0,
+        ema_decay=0.9,
+        report_every_steps=2,
+        save_every_steps=2,
+        sample_every_steps=6,
+        keep_checkpoints=3,
+        validation_samples=4,
+        tracking=TrackingConfig(tracking_uri=""),
+    )
+
+
+@pytest.fixture
+def quietly():
+    """Return the function."""
+    return _quietly
+
+
+def _quietly(line):
+    """Say nothing."""
+
+
+@pytest.fixture
+def weights():
+    """Return the function."""
+    return _weights
+
+
+def _weights(run, step):
+    location = Path(checkpoints.step_location(run, step))
+    return {name: load_file(location / f"{name}.safetensors") for name in WEIGHTS}
+
+
+@pytest.fixture
+def largest_difference():
+    """Return the function."""
+    return _largest_difference
+
+
+def _largest_difference(ours, theirs):
+    return max(
+        (ours[part][name].double() - theirs[part][name].double()).abs().max().item()
+        for part in WEIGHTS
+        for name in ours[part]
+    )

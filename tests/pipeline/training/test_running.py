@@ -1,0 +1,163 @@
+"""A run from its first step to its last, stopped and gone on with."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline import checkpoints
+from pipeline.config import UserError, override
+from pipeline.masks import HOLE_RATIO_BUCKETS
+from pipeline.training import (
+    NonFiniteLossError,
+    launch,
+    train,
+)
+
+
+def test_a_run_leaves_checkpoints_scores_grids_and_its_configuration(config):
+    lines = []
+    result = train(config, lines.append)
+    run = Path(config.storage)
+    assert result.checkpoint.startswith(str(run / "checkpoints"))
+    overall = {"hole_psnr", "psnr", "hole_l1"}
+    ranges = {f"hole_psnr/{low:g}-{high:g}" for low, high in HOLE_RATIO_BUCKETS}
+    assert overall < set(result.scores) <= overall | ranges
+    of_ranges = [result.scores[name] for name in set(result.scores) & ranges]
+    assert min(of_ranges) <= result.scores["hole_psnr"] <= max(of_ranges)
+    assert checkpoints.steps(config.storage) == [2, 4, 6]
+    assert (run / "samples" / "step-000000006.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((run / "config.json").read_text())["model"]["architecture"] == "spn"
+    text = "\n".join(lines)
+    for word in ("prior", "image", "adversarial", "discriminator", "samples_per_s", "left"):
+        assert word in text
+    assert "data_wait_share" in text
+
+
+def test_gradient_norms_and_learning_rates_are_written_down(config, quietly):
+    train(override(config, {"max_gradient_norm": 0.5}), quietly)
+    [file] = Path(config.storage).glob("progress-*.jsonl")
+    lines = file.read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    values = next(record["values"] for record in records if record["kind"] == "losses")
+    for role in ("generator", "discriminator"):
+        assert values[f"gradient_norm/{role}"] > 0
+        assert values[f"learning_rate/{role}"] == config.model.learning_rate
+    assert 0 < values["accuracy/discriminator"] < 1
+
+
+def test_resumed_run_equals_uninterrupted_run(
+    config, tmp_path, quietly, weights, largest_difference
+):
+    train(config, quietly)
+    interrupted = override(config, {"storage": str(tmp_path / "other"), "steps": 3})
+    train(interrupted, quietly)
+    lines = []
+    train(override(interrupted, {"steps": 6}), lines.append)
+    assert any("going on from step 3" in line for line in lines)
+    ours, theirs = weights(config.storage, 6), weights(interrupted.storage, 6)
+    assert largest_difference(ours, theirs) == 0
+
+
+def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(
+    config, tmp_path, quietly, weights, largest_difference
+):
+    train(config, quietly)
+    broken = override(config, {"storage": str(tmp_path / "broken"), "steps": 4})
+    train(broken, quietly)
+    newest = Path(checkpoints.step_location(broken.storage, 4)) / "generator.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-9])
+    lines = []
+    train(override(broken, {"steps": 6}), lines.append)
+    assert any("damaged" in line for line in lines)
+    assert any("going on from step 2" in line for line in lines)
+    assert largest_difference(weights(config.storage, 6), weights(broken.storage, 6)) == 0
+
+
+def test_workers_that_find_the_last_step_taken_take_no_more(
+    config, quietly, weights, largest_difference
+):
+    train(config, quietly)
+    before = weights(config.storage, 6)
+    launch(config, lambda record: None)
+    assert largest_difference(before, weights(config.storage, 6)) == 0
+
+
+def test_a_finished_run_is_reused_and_says_so(config, quietly):
+    first = train(config, quietly)
+    again = train(config, quietly)
+    assert again.reused
+    assert not first.reused
+    assert again.checkpoint == first.checkpoint
+
+
+def test_a_run_on_s3_is_saved_and_resumed_there(config, bucket, quietly):
+    remote = override(config, {"storage": bucket, "steps": 3})
+    train(remote, quietly)
+    lines = []
+    result = train(override(remote, {"steps": 6}), lines.append)
+    assert any("going on from step 3" in line for line in lines)
+    assert result.checkpoint.startswith("s3://")
+    loaded = checkpoints.load_generator(result.checkpoint)
+    train(config, quietly)
+    ours = checkpoints.load_generator(checkpoints.step_location(config.storage, loaded.step))
+    expected = ours.generator.state_dict()
+    assert all(torch.equal(v, expected[k]) for k, v in loaded.generator.state_dict().items())
+
+
+def test_another_model_in_the_same_folder_is_refused_by_field(config, quietly):
+    train(override(config, {"steps": 1}), quietly)
+    changed = override(config, {"model.image_weight": 1.0})
+    with pytest.raises(UserError, match=r"another model.image_weight; give a new --storage"):
+        train(changed, quietly)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkpoint(
+    config, quietly
+):
+    train(override(config, {"steps": 2}), quietly)
+    generator = Path(checkpoints.step_location(config.storage, 2))
+    good = checkpoints.verify(str(generator))
+    spoilt = override(config, {"storage": config.storage + "-spoilt", "model.learning_rate": 1e10})
+    with pytest.raises(NonFiniteLossError, match=r"the loss '\w+' is not finite at step \d"):
+        train(override(spoilt, {"save_every_steps": 1}), quietly)
+    last = checkpoints.latest(spoilt.storage, quietly)
+    assert last is not None
+    assert checkpoints.verify(str(generator)) == good
+
+
+def test_fine_tuning_starts_from_weights_alone(config, tmp_path, quietly, weights):
+    first = train(config, quietly)
+    tuned = override(
+        config, {"storage": str(tmp_path / "tuned"), "init_from": first.run, "steps": 1}
+    )
+    tuned = override(tuned, {"model.learning_rate": 1e-12, "model.image_weight": 1.0})
+    train(tuned, quietly)
+    start = weights(config.storage, 6)["ema"]
+    moved = weights(tuned.storage, 1)["generator"]
+    assert all(torch.allclose(start[name], moved[name], atol=1e-6) for name in start)
+    state = checkpoints.read_state(checkpoints.step_location(tuned.storage, 1))
+    assert state["step"] == 1
+
+
+@pytest.mark.slow
+def test_two_workers_take_the_same_updates_as_one(config, ray_local, tmp_path, quietly, weights):
+    alone = override(config, {"steps": 3})
+    train(alone, quietly)
+    together = override(alone, {"storage": str(tmp_path / "together"), "num_workers": 2})
+    train(together, quietly)
+    ours, theirs = weights(alone.storage, 3), weights(together.storage, 3)
+    # Gradients agree. Weights agree where there is one: a bias before a norm has none but rounding,
+    # which Adam divides by its own size, and makes no difference to what is drawn.
+    for name, moment in ours["optimizers"].items():
+        if name.endswith("/exp_avg"):
+            other = theirs["optimizers"][name]
+            assert torch.allclose(moment, other, rtol=1e-3, atol=1e-6), name
+    image, mask = torch.rand(2, 3, 32, 32) * 2 - 1, torch.zeros(2, 1, 32, 32)
+    mask[..., 8:20, 6:22] = 1
+    drawn, others = (
+        checkpoints.load_generator(run.storage).generator(image, mask).final
+        for run in (alone, together)
+    )
+    torch.testing.assert_close(drawn, others, rtol=0, atol=1e-4)
