@@ -33,6 +33,8 @@ READ_ATTEMPTS = 5
 """Of reading what arrived cut short."""
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 15.0
+LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
+"""What does not pass by waiting."""
 BLOCK_BYTES = 8 * 2**20
 
 T = TypeVar("T")
@@ -140,8 +142,7 @@ def patiently(
     """Ask again, with pauses that double up to :data:`LONGEST_PAUSE_S`, where a store fails.
 
     Its client asks again by itself where the store refuses; a connection cut within an answer
-    looks like a short answer, or the end of the file. A full disk or a missing permission is
-    nothing that passes.
+    looks like a short answer, or the end of the file.
 
     Args:
         ask: may be done several times.
@@ -152,9 +153,8 @@ def patiently(
         try:
             return ask()
         except (OSError, pa.ArrowInvalid) as error:
-            if isinstance(error, FileNotFoundError | PermissionError) or (
-                isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-            ):
+            lasting = isinstance(error, FileNotFoundError | PermissionError)
+            if lasting or getattr(error, "errno", None) in LASTING:
                 raise
             if told is not None:
                 told(error)

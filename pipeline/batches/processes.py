@@ -69,7 +69,7 @@ class ProcessCrew:
         ours, theirs = Pipe()
         numbers = [theirs.fileno(), *self.files]
         words = [sys.executable, "-c", PROGRAM, json.dumps(sys.path), *map(str, numbers)]
-        process = subprocess.Popen(words, pass_fds=numbers, env={**os.environ, **KEEP_MEMORY})
+        process = subprocess.Popen(words, pass_fds=numbers, env={**KEEP_MEMORY, **os.environ})
         theirs.close()
         ours.send(setup)
         return process, ours

@@ -1,4 +1,5 @@
 import datetime
+import errno
 import functools
 import hashlib
 import http.server
@@ -154,3 +155,18 @@ def test_https_without_a_trusted_certificate_is_refused(https, tmp_path, monkeyp
     monkeypatch.delenv("SSL_CERT_FILE")
     with pytest.raises(UserError, match="certificate"):
         storage.fetch(f"{address}/weights.pth", "1" * 64, cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize(("number", "asked"), [(errno.ENOSPC, 1), (errno.EROFS, 1), (errno.EIO, 3)])
+def test_only_what_may_pass_is_waited_for(number, asked, monkeypatch):
+    monkeypatch.setattr(storage, "FIRST_PAUSE_S", 0.0)
+    calls, told = [], []
+
+    def ask():
+        calls.append(1)
+        raise OSError(number, "as the system says")
+
+    with pytest.raises(OSError, match="as the system says"):
+        storage.patiently(ask, 3, told.append)
+    assert len(calls) == asked
+    assert len(told) == asked - 1
