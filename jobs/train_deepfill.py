@@ -14,7 +14,7 @@ from dataclasses import replace
 from models.deepfill.config import DeepFillConfig
 from pipeline.batches import BatchConfig
 from pipeline.config import run
-from pipeline.launching import launch, published, smoke
+from pipeline.launching import fine_tuning, launch, on_two_cores, published, smoke
 from pipeline.masks import MaskConfig
 
 SQUARES = MaskConfig(recipe="square")
@@ -36,6 +36,27 @@ PRESETS = {
     ),
     "celeba": published(
         "celeba", DeepFillConfig(), replace(WINDOWS, resize_short_side_px=256), steps=170_000
+    ),
+    "finetune": fine_tuning(
+        replace(DeepFillConfig.released(), learning_rate=1e-5), WINDOWS, steps=30_000
+    ),
+    "cpu": on_two_cores(
+        DeepFillConfig(
+            channels=16,
+            num_dilated=2,
+            image_size_px=64,
+            local_size_px=32,
+            gan="hinge",
+            critic_updates=1,
+            critic_batches="shared",
+            discount="distance",
+            discount_rate=0.99,
+            hole_weight=6.0,
+            known_weight=1.0,
+            learning_rate=1e-3,
+            beta2=0.999,
+        ),
+        steps=5000,
     ),
     "smoke": smoke(
         DeepFillConfig.tiny(), BatchConfig(batch_size=12, image_size_px=64, masks=SQUARES)

@@ -8,10 +8,12 @@ and one for the generator. `smoke` makes its own shards and ends within a minute
 Interrupted, the same command goes on from the newest checkpoint.
 """
 
+from dataclasses import replace
+
 from models.deepfill2.config import DeepFill2Config
 from pipeline.batches import BatchConfig
 from pipeline.config import run
-from pipeline.launching import launch, published, smoke
+from pipeline.launching import fine_tuning, launch, on_two_cores, published, smoke
 from pipeline.masks import MaskConfig
 
 FREE_FORM = MaskConfig(recipe="mixed", mixture=(("strokes", 1.0), ("square", 1.0)))
@@ -31,6 +33,20 @@ PRESETS = {
         DeepFill2Config(),
         WINDOWS,
         steps=1_000_000,
+    ),
+    "finetune": fine_tuning(
+        replace(DeepFill2Config.released(), learning_rate=1e-5), WINDOWS, steps=30_000
+    ),
+    "cpu": on_two_cores(
+        DeepFill2Config(
+            channels=24,
+            num_dilated=2,
+            discriminator_channels=8,
+            discriminator_batches="shared",
+            adversarial_weight=0.001,
+            learning_rate=5e-4,
+        ),
+        steps=4000,
     ),
     "smoke": smoke(
         DeepFill2Config.tiny(), BatchConfig(batch_size=4, image_size_px=64, masks=FREE_FORM)

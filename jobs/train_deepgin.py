@@ -13,7 +13,7 @@ Interrupted, the same command goes on from the newest checkpoint.
 from models.deepgin.config import DeepGINConfig
 from pipeline.batches import BatchConfig
 from pipeline.config import run
-from pipeline.launching import launch, published, smoke
+from pipeline.launching import fine_tuning, launch, on_two_cores, published, smoke
 from pipeline.masks import MaskConfig
 
 THREE_KINDS = MaskConfig(
@@ -49,6 +49,30 @@ PRESETS = {
         PHOTOGRAPHS,
         steps=742_500,
         save_every_steps=6750,
+    ),
+    "finetune": fine_tuning(
+        DeepGINConfig(learning_rate=1e-5, discriminator_learning_rate=4e-5),
+        PHOTOGRAPHS,
+        steps=30_000,
+    ),
+    "cpu": on_two_cores(
+        # The first stage, L1 alone, is two thirds; then the discriminators join.
+        DeepGINConfig(
+            channels=8,
+            coarse_rates=(1, 2, 4, 8),
+            refine_rates=(1, 2),
+            num_coarse_blocks=3,
+            num_refine_blocks=3,
+            initial_gain=1.0,
+            perceptual_weight=0.0,
+            style_weight=0.0,
+            learning_rate=1e-3,
+            epoch_steps=500,
+            warm_up_epochs=16,
+            constant_epochs=2,
+            decay_epochs=6,
+        ),
+        steps=12_000,
     ),
     "smoke": smoke(
         DeepGINConfig.tiny(),

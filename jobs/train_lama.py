@@ -13,7 +13,7 @@ Interrupted, the same command goes on from the newest checkpoint.
 from models.lama.config import LaMaConfig
 from pipeline.batches import BatchConfig
 from pipeline.config import run
-from pipeline.launching import launch, published, smoke
+from pipeline.launching import fine_tuning, launch, on_two_cores, published, smoke
 from pipeline.masks import MaskConfig
 
 WIDE = MaskConfig(recipe="mixed", mixture=(("long_strokes", 1.0), ("box", 1.0)))
@@ -34,6 +34,21 @@ PRESETS = {
         LaMaConfig(),
         PHOTOGRAPHS,
         steps=1_000_000,
+    ),
+    "finetune": fine_tuning(
+        LaMaConfig(learning_rate=1e-4, discriminator_learning_rate=1e-5), PHOTOGRAPHS, steps=50_000
+    ),
+    "cpu": on_two_cores(
+        LaMaConfig(
+            channels=16,
+            num_blocks=6,
+            discriminator_channels=8,
+            hole_weight=60.0,
+            adversarial_weight=0.01,
+            matching_weight=0.1,
+            perceptual_weight=0.0,
+        ),
+        steps=10_000,
     ),
     "smoke": smoke(LaMaConfig.tiny(), BatchConfig(batch_size=4, image_size_px=32, masks=WIDE)),
 }

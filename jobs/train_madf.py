@@ -13,7 +13,7 @@ Interrupted, the same command goes on from the newest checkpoint.
 from models.madf.config import MADFConfig
 from pipeline.batches import BatchConfig
 from pipeline.config import run
-from pipeline.launching import launch, published, smoke
+from pipeline.launching import fine_tuning, launch, on_two_cores, published, smoke
 from pipeline.masks import MaskConfig
 
 IRREGULAR = MaskConfig(
@@ -34,6 +34,21 @@ PRESETS = {
         "celeba", MADFConfig(), PHOTOGRAPHS, steps=300_000, save_every_steps=20_000
     ),
     "paris": published("paris", MADFConfig(), PHOTOGRAPHS, steps=300_000, save_every_steps=5000),
+    "finetune": fine_tuning(MADFConfig(learning_rate=2e-5), PHOTOGRAPHS, steps=30_000),
+    "cpu": on_two_cores(
+        MADFConfig(
+            levels=5,
+            channels=16,
+            mask_channels=8,
+            decoder_channels=24,
+            norm_channels=24,
+            perceptual_weight=0.0,
+            style_weight=0.0,
+            variation_weight=0.0,
+            learning_rate=1e-3,
+        ),
+        steps=10_000,
+    ),
     "smoke": smoke(MADFConfig.tiny(), BatchConfig(batch_size=4, image_size_px=32, masks=IRREGULAR)),
 }
 

@@ -12,7 +12,7 @@ Interrupted, the same command goes on from the newest checkpoint.
 from models.pennet.config import PENNetConfig
 from pipeline.batches import BatchConfig
 from pipeline.config import run
-from pipeline.launching import launch, published, smoke
+from pipeline.launching import fine_tuning, launch, on_two_cores, published, smoke
 from pipeline.masks import MaskConfig
 
 SQUARES = MaskConfig(recipe="square", max_shrink=0.0)
@@ -46,6 +46,17 @@ PRESETS = {
         PENNetConfig(adversarial="nsgan"),
         PHOTOGRAPHS,
         steps=200_000,
+    ),
+    "finetune": fine_tuning(PENNetConfig(learning_rate=1e-5), PHOTOGRAPHS, steps=30_000),
+    "cpu": on_two_cores(
+        PENNetConfig(
+            channels=16,
+            discriminator_channels=8,
+            adversarial_weight=0.001,
+            learning_rate=5e-4,
+            learning_rate_drop_steps=(8000,),
+        ),
+        steps=10_000,
     ),
     "smoke": smoke(PENNetConfig.tiny(), BatchConfig(batch_size=4, image_size_px=64, masks=SQUARES)),
 }

@@ -8,10 +8,12 @@ PSNR of 29.7 dB over all masks (Table 1); `smoke` makes its own shards and ends 
 Interrupted, the same command goes on from the newest checkpoint.
 """
 
+from dataclasses import replace
+
 from models.spn.config import SPNConfig
 from pipeline.batches import BatchConfig
 from pipeline.config import run
-from pipeline.launching import launch, published, smoke
+from pipeline.launching import fine_tuning, launch, on_two_cores, published, smoke
 from pipeline.masks import MaskConfig
 from pipeline.training import TrainConfig
 
@@ -30,6 +32,8 @@ SMALL = SPNConfig(
     adversarial_weight=0.01,
 )
 """For two CPU cores: a fifth of the paper's width, and less depth."""
+SQUASHED = BatchConfig(batch_size=8, image_size_px=256, crop="squash", masks=IRREGULAR)
+"""The whole photograph, squashed to a square."""
 
 PRESETS = {
     "paris": published(
@@ -37,7 +41,7 @@ PRESETS = {
         # rate drops after 50, the prior loss stops after 60.
         "paris",
         SPNConfig(learning_rate_drop_step=93_100, prior_stop_step=111_720),
-        BatchConfig(batch_size=8, image_size_px=256, crop="squash", masks=IRREGULAR),
+        SQUASHED,
         steps=139_650,
         save_every_steps=1862,
     ),
@@ -53,7 +57,7 @@ PRESETS = {
         # 1,803,460 photographs are 225,433 steps an epoch: 30 epochs and 10 at the low rate.
         "places2",
         SPNConfig(learning_rate_drop_step=6_762_990),
-        BatchConfig(batch_size=8, image_size_px=256, crop="squash", masks=IRREGULAR),
+        SQUASHED,
         steps=9_017_320,
     ),
     "demo": TrainConfig(
@@ -66,6 +70,8 @@ PRESETS = {
         sample_every_steps=100,
         report_every_steps=20,
     ),
+    "finetune": fine_tuning(SPNConfig(learning_rate=1e-5), SQUASHED, steps=30_000),
+    "cpu": on_two_cores(replace(SMALL, hole_emphasis=5.0, adversarial_weight=0.001), steps=5000),
     "smoke": smoke(SPNConfig.tiny(), BatchConfig(batch_size=4, image_size_px=32, masks=IRREGULAR)),
 }
 

@@ -234,6 +234,12 @@ class Architecture:
     misshapen or left over."""
     write_release: Callable[[Released], dict[str, Any]]
     """Undoes ``read_release``: what the authors' code reads."""
+    blocks: tuple[type[nn.Module], ...]
+    """Kinds of blocks within the generator that hold most of its maps: what a training that is
+    short of memory computes again (``models/recomputing.py``)."""
+    symbols: Mapping[str, str]
+    """The paper's symbol of each loss term that :meth:`Objective.step` returns, weight left out;
+    "released" in a name marks what the paper does not print. In ASCII, as TeX would write it."""
     pictures: Callable[[Any, Tensor, Tensor], dict[str, Tensor]]
     """Shows what a network thinks, as its paper does: ``pictures(generator, image, mask)`` for one
     image [1, 3, H, W] in [-1, 1] of a size the generator accepts returns pictures by name, each

@@ -5,7 +5,7 @@
         ema.safetensors        the averaged generator, if the run keeps one; served in its place
         optimizers.safetensors the optimisers' tensors
         config.json            the whole configuration of the run
-        state.json             step, data identity, optimiser settings, last validation scores
+        state.json             step, data identity, optimiser settings, validation scores, the code
         checksums.json         SHA-256 of each file above, written last
 
 A directory is a checkpoint when its checksums are there and true; anything else is debris of a
@@ -13,6 +13,7 @@ killed process and is never taken for one. Nothing is pickled. There is no rando
 every random decision is a function of seed, step and sample (see ``masks``).
 """
 
+import copy
 import json
 import os
 import shutil
@@ -55,35 +56,49 @@ def step_location(run: str, step: int) -> str:
     return storage.join(run, "checkpoints", f"{STEP_PREFIX}{step:09d}")
 
 
-def save(
-    location: str,
-    objective: Objective,
-    ema: nn.Module | None,
-    config: dict[str, Any],
-    state: dict[str, Any],
-) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A copy of everything that a step changes, in this machine's memory."""
+
+    tensors: dict[str, dict[str, Tensor]]
+    """By file, then by name."""
+    optimizers: dict[str, Any]
+    """The optimisers' settings, as JSON values."""
+
+
+def snapshot(objective: Objective, ema: nn.Module | None) -> Snapshot:
+    """Copy networks and optimisers, so that training can go on while they are written.
+
+    Args:
+        objective: whose networks and optimisers are kept.
+        ema: the averaged generator, if there is one.
+    """
+    moments, settings = _optimizer_tensors(objective)
+    tensors = {
+        f"{role}.safetensors": _contiguous(network.state_dict())
+        for role, network in objective.networks.items()
+    }
+    if ema is not None:
+        tensors["ema.safetensors"] = _contiguous(ema.state_dict())
+    tensors["optimizers.safetensors"] = moments
+    return Snapshot(tensors=tensors, optimizers=copy.deepcopy(settings))
+
+
+def write(location: str, whole: Snapshot, config: dict[str, Any], state: dict[str, Any]) -> str:
     """Write a checkpoint, whole or not at all.
 
     Args:
         location: of the directory; what was there before is replaced.
-        objective: whose networks and optimisers are kept.
-        ema: the averaged generator, if there is one.
+        whole: what :func:`snapshot` has copied.
         config: the run's configuration as JSON values.
         state: ``step`` and whatever else the loop needs to go on, as JSON values.
 
     Returns:
         The checkpoint's digest.
     """
-    tensors, groups = _optimizer_tensors(objective)
-    files = {
-        f"{role}.safetensors": save_tensors(_contiguous(network.state_dict()))
-        for role, network in objective.networks.items()
-    }
-    if ema is not None:
-        files["ema.safetensors"] = save_tensors(_contiguous(ema.state_dict()))
-    files["optimizers.safetensors"] = save_tensors(tensors)
+    files = {name: save_tensors(tensors) for name, tensors in whole.tensors.items()}
     files["config.json"] = _json_bytes(config)
-    files["state.json"] = _json_bytes({**state, "optimizers": groups})
+    files["state.json"] = _json_bytes({**state, "optimizers": whole.optimizers})
     return _write_files(location, files)
 
 
@@ -252,7 +267,7 @@ def prune(run: str, keep: int, protected: set[int]) -> None:
 
 
 def restore(location: str, objective: Objective, ema: nn.Module | None) -> dict[str, Any]:
-    """Put a checkpoint's weights and optimiser state back; the counterpart of :func:`save`.
+    """Put a checkpoint's weights and optimiser state back; undoes :func:`snapshot`.
 
     Returns:
         The ``state`` that was saved.
@@ -327,8 +342,10 @@ def load_generator(location: str, device: str | torch.device = "cpu") -> LoadedG
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Detach, and undo shared or strided storage, which the file format refuses."""
-    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    """Copy, and undo shared or strided storage, which the file format refuses."""
+    return {
+        name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()
+    }
 
 
 def _json_bytes(values: dict[str, Any]) -> bytes:

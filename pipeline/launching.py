@@ -5,6 +5,7 @@ Every ``jobs/train_*.py`` is its presets and this.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,11 +14,13 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from models.architecture import ModelConfig, load
 from models.counting import size_of, without_files
+from models.recomputing import recompute
 from pipeline import storage
 from pipeline.batches import BatchConfig
 from pipeline.cluster import connect
 from pipeline.config import UserError, override, parse
 from pipeline.manifest import read_manifest
+from pipeline.masks import MaskConfig
 from pipeline.shards import ShardConfig, make_shards
 from pipeline.training import TrainConfig, find_sets, resolve, summary, train
 
@@ -30,6 +33,10 @@ STEP_FORWARDS = 3
 ASSUMED_TFLOPS = 20.0
 """Sustained by one GPU in float32 or TF32; the plan says so."""
 GIB = 2**30
+FREE_FORM = MaskConfig(
+    recipe="strokes", min_hole_ratio=0.1, max_hole_ratio=0.4, hole_ratios="uniform"
+)
+"""Of trainings on two CPU cores."""
 
 
 def published(
@@ -57,6 +64,45 @@ def published(
         save_every_steps=save_every_steps,
         sample_every_steps=save_every_steps,
         report_every_steps=50,
+    )
+
+
+def on_two_cores(model: ModelConfig, steps: int, **changes: Any) -> TrainConfig:
+    """Return a training of at most 45 minutes on two CPU cores, which learns something real.
+
+    Photographs of 64 px under free-form holes over 10 to 40 % of them.
+
+    Args:
+        model: the paper's, narrower and without networks that have to be downloaded.
+        steps: in all.
+        changes: of fields of the data.
+    """
+    data = BatchConfig(batch_size=16, image_size_px=64, resize_short_side_px=72, masks=FREE_FORM)
+    return TrainConfig(
+        model=model,
+        data=replace(data, **changes),
+        storage=f"runs/{model.architecture}-cpu",
+        steps=steps,
+        ema_decay=0.999,
+        save_every_steps=500,
+        sample_every_steps=500,
+        report_every_steps=50,
+    )
+
+
+def fine_tuning(model: ModelConfig, data: BatchConfig, steps: int) -> TrainConfig:
+    """Return a training on GPUs that starts from what ``jobs/import_weights.py`` has written.
+
+    Args:
+        model: as its authors released it, with a tenth of the published learning rates.
+        data: batches as the paper has them, without shards.
+        steps: in all; an average of the weights is kept, scored and served.
+    """
+    name = model.architecture
+    return replace(
+        published("finetuned", model, data, steps, save_every_steps=1000),
+        init_from=f"runs/imported/{name}",
+        ema_decay=0.999,
     )
 
 
@@ -186,5 +232,7 @@ def activations(config: TrainConfig) -> int:
     held: list[object] = []
     with FakeTensorMode(), saved_tensors_hooks(keep, lambda tensor: tensor):
         generator = paper.generator(model)
+        if config.recompute:
+            recompute(generator, paper.blocks)
         generator(torch.zeros(1, 3, side, side), torch.zeros(1, 1, side, side))
     return kept if config.precision == "float32" else kept // 2

@@ -9,7 +9,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PIPELINE_ORDER = (
-    *("config", "cluster", "storage", "manifest", "sources", "shards", "masks", "batches"),
+    *(
+        "config",
+        "provenance",
+        "cluster",
+        "storage",
+        "manifest",
+        "sources",
+        "shards",
+        "masks",
+        "batches",
+    ),
     *(
         "metrics",
         "pictures",

@@ -33,6 +33,7 @@ Where we differ from the code, and why:
 
 from models.architecture import Architecture
 from models.deepfill.config import DeepFillConfig
+from models.deepfill.layers import Chain
 from models.deepfill.networks import Generator
 from models.deepfill.objective import DeepFillObjective
 from models.deepfill.pictures import pictures
@@ -48,5 +49,17 @@ ARCHITECTURE = Architecture(
     variants=variants,
     read_release=read_release,
     write_release=write_release,
+    blocks=(Chain,),
+    symbols={
+        "hole_coarse": "L_1_discounted_coarse",
+        "hole": "L_1_discounted",
+        "known_coarse": "L_1_valid_coarse_released",
+        "known": "L_1_valid_released",
+        "adversarial": "L_G",
+        "critic_whole": "L_D_global",
+        "critic_window": "L_D_local",
+        "penalty_whole": "L_GP_global",
+        "penalty_window": "L_GP_local",
+    },
     pictures=pictures,
 )

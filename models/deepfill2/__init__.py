@@ -18,6 +18,7 @@ Where we differ from the code, and why:
 """
 
 from models.architecture import Architecture
+from models.deepfill.layers import Chain
 from models.deepfill.pictures import pictures
 from models.deepfill2.config import DeepFill2Config
 from models.deepfill2.networks import Generator
@@ -34,5 +35,12 @@ ARCHITECTURE = Architecture(
     variants=variants,
     read_release=read_release,
     write_release=write_release,
+    blocks=(Chain,),
+    symbols={
+        "coarse": "L_1_coarse",
+        "image": "L_1",
+        "adversarial": "L_G",
+        "discriminator": "L_D_sn",
+    },
     pictures=pictures,
 )

@@ -26,8 +26,9 @@ twelve photographs and one mask each the losses have the same mean over kinds of
 """
 
 from models.architecture import Architecture
+from models.deepgin.blocks import ResidualBlock, SelfAttention
 from models.deepgin.config import DeepGINConfig
-from models.deepgin.networks import Generator
+from models.deepgin.networks import CoarseNetwork, Generator
 from models.deepgin.objective import DeepGINObjective
 from models.deepgin.pictures import pictures
 from models.deepgin.variants import variants
@@ -42,5 +43,16 @@ ARCHITECTURE = Architecture(
     variants=variants,
     read_release=read_release,
     write_release=write_release,
+    blocks=(CoarseNetwork, ResidualBlock, SelfAttention),
+    symbols={
+        "coarse": "L_L1_coarse",
+        "drawn": "L_L1_out",
+        "small": "L_L1_lr",
+        "adversarial": "L_adv_G",
+        "discriminator": "L_adv_D",
+        "perceptual": "L_perceptual",
+        "style": "L_style",
+        "variation": "L_tv",
+    },
     pictures=pictures,
 )

@@ -22,7 +22,7 @@ Where we differ from the code, and why:
 
 from models.architecture import Architecture
 from models.lama.config import LaMaConfig
-from models.lama.networks import Generator
+from models.lama.networks import Doubling, Generator, Halving, ResidualBlock
 from models.lama.objective import LaMaObjective
 from models.lama.pictures import pictures
 from models.lama.variants import variants
@@ -37,5 +37,15 @@ ARCHITECTURE = Architecture(
     variants=variants,
     read_release=read_release,
     write_release=write_release,
+    blocks=(ResidualBlock, Halving, Doubling),
+    symbols={
+        "known": "L_1_known_released",
+        "hole": "L_1_hole_released",
+        "adversarial": "L_Adv_generator",
+        "matching": "L_DiscPL",
+        "perceptual": "L_HRFPL",
+        "discriminator": "L_Adv_discriminator",
+        "penalty": "R_1",
+    },
     pictures=pictures,
 )

@@ -25,7 +25,10 @@ class LaMaConfig(ModelConfig):
     """Feature maps after the discriminator's first convolution; at most 8 times as many."""
 
     known_weight: float = 10.0
-    """Weight of the L1 loss outside the hole; inside there is none (Sec. 2.2)."""
+    """Weight of the L1 loss outside the hole (Sec. 2.2)."""
+    hole_weight: float = 0.0
+    """Weight of the L1 loss inside the hole, where the paper wants none; released as a switch that
+    is off."""
     adversarial_weight: float = 10.0
     """Weight of the generator's non-saturating loss."""
     penalty_weight: float = 0.001
@@ -79,6 +82,7 @@ class LaMaConfig(ModelConfig):
 
 _NOT_NEGATIVE = (
     "known_weight",
+    "hole_weight",
     "adversarial_weight",
     "penalty_weight",
     "matching_weight",

@@ -57,8 +57,8 @@ class LaMaObjective(Objective):
             batch: this worker's share of the global batch.
 
         Returns:
-            "known", "adversarial", "matching", "perceptual" unless switched off, "discriminator"
-            and "penalty", weighted.
+            "known", "adversarial", "matching", "hole" and "perceptual" unless switched off,
+            "discriminator" and "penalty", weighted.
         """
         prediction = self.prepared["generator"](batch.image, batch.mask)
         drawn, image = ((one + 1.0) / 2.0 for one in (prediction.final, batch.image))
@@ -80,6 +80,8 @@ class LaMaObjective(Objective):
             "adversarial": config.adversarial_weight * functional.softplus(-logits).mean(),
             "matching": config.matching_weight * torch.stack(distances(seen, wanted)).mean(),
         }
+        if config.hole_weight:
+            losses["hole"] = config.hole_weight * weighted_l1(drawn, image, mask)
         if self.perceptual is not None:
             with torch.no_grad():
                 target = self.perceptual(image)

@@ -34,7 +34,10 @@ batch norm in the point-wise norms' place, GConv and PConv.
 
 from models.architecture import Architecture
 from models.madf.config import MADFConfig
+from models.madf.filtering import DynamicConv2d
+from models.madf.networks import RecoveryBlock, RefinementBlock
 from models.madf.objective import MADFObjective, build_generator
+from models.madf.partial import PartialBlock
 from models.madf.pictures import pictures
 from models.madf.variants import variants
 from models.madf.weights import read_release, write_release
@@ -48,5 +51,13 @@ ARCHITECTURE = Architecture(
     variants=variants,
     read_release=read_release,
     write_release=write_release,
+    blocks=(RecoveryBlock, RefinementBlock, PartialBlock, DynamicConv2d),
+    symbols={
+        "known": "L_valid",
+        "hole": "L_hole",
+        "perceptual": "L_perc",
+        "style": "L_style",
+        "variation": "L_tv",
+    },
     pictures=pictures,
 )

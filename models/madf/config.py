@@ -61,7 +61,8 @@ class MADFConfig(ModelConfig):
     variation_weight: float = 0.1
     """Weight of the composite's total variation."""
     perceptual_weights: str | None = None
-    """Path of torchvision's vgg16 state dict, or "random"; training needs it."""
+    """Path of torchvision's vgg16 state dict, or "random"; training needs it unless both
+    ``perceptual_weight`` and ``style_weight`` are 0."""
     perceptual_sha256: str | None = None
     """Expected digest of that file; not compared if None."""
 

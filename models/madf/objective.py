@@ -77,7 +77,7 @@ class MADFObjective(Objective):
         """Build the generator, its optimizer and the perceptual network.
 
         Args:
-            config: the paper's numbers; VGG-16's file is read now.
+            config: the paper's numbers; VGG-16's file is read now, if a weight asks for it.
             prepare: wraps the generator and places it on its device.
 
         Raises:
@@ -85,13 +85,15 @@ class MADFObjective(Objective):
         """
         self.config = config
         self.supervision = supervision(config)
-        self.perceptual: nn.Module = load_features(
-            16,
-            LAYERS,
-            config.perceptual_weights,
-            config.perceptual_sha256,
-            normalise_colours=False,
-        )
+        self.perceptual: nn.Module | None = None
+        if config.perceptual_weight or config.style_weight:
+            self.perceptual = load_features(
+                16,
+                LAYERS,
+                config.perceptual_weights,
+                config.perceptual_sha256,
+                normalise_colours=False,
+            )
         generator = build_generator(config)
         self.networks = {"generator": generator}
         self.prepared_generator = prepare(generator)
@@ -102,7 +104,8 @@ class MADFObjective(Objective):
             )
         }
         device = next(generator.parameters()).device
-        self.perceptual.to(device)
+        if self.perceptual is not None:
+            self.perceptual.to(device)
         self.colours = NormalisedColours().to(device)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
@@ -112,7 +115,8 @@ class MADFObjective(Objective):
             batch: this worker's share of the global batch.
 
         Returns:
-            "known", "hole", "perceptual", "style" and "variation", weighted.
+            "known", "hole", "variation" and, unless both are switched off, "perceptual" and
+            "style", weighted.
         """
         prediction: Prediction = self.prepared_generator(batch.image, batch.mask)
         losses = self.losses(self.graded(batch, prediction.outputs))
@@ -127,11 +131,10 @@ class MADFObjective(Objective):
 
     def losses(self, graded: Graded) -> dict[str, Tensor]:
         """Return all losses of a step, weighted."""
-        return {
-            **self.pixel_losses(graded),
-            **self.feature_losses(graded),
-            **self.variation_losses(graded),
-        }
+        of_features = {}
+        if self.perceptual is not None:
+            of_features = self.feature_losses(graded, self.perceptual)
+        return {**self.pixel_losses(graded), **of_features, **self.variation_losses(graded)}
 
     def pixel_losses(self, graded: Graded) -> dict[str, Tensor]:
         """Match the original, the hole above all; means over all pixels, hole or not."""
@@ -144,7 +147,7 @@ class MADFObjective(Objective):
             "hole": config.hole_weight * torch.stack(inside).sum(),
         }
 
-    def feature_losses(self, graded: Graded) -> dict[str, Tensor]:
+    def feature_losses(self, graded: Graded, perceptual: nn.Module) -> dict[str, Tensor]:
         """Look like the original to VGG-16, where things are and in style.
 
         The pictures pass in one batch, each followed by its composite; the original once.
@@ -156,19 +159,19 @@ class MADFObjective(Objective):
         ]
         count = graded.image.shape[0]
         with torch.no_grad():
-            real = self.perceptual(graded.image)
+            real = perceptual(graded.image)
         seen = [
             features.unflatten(0, (len(pairs), 2, count))
-            for features in self.perceptual(torch.cat(pairs).flatten(0, 1))
+            for features in perceptual(torch.cat(pairs).flatten(0, 1))
         ]
         styled = [plan.perceptual.index(index) for index in plan.style]
-        perceptual = [distance_of_pairs(drawn, of) for drawn, of in zip(seen, real, strict=True)]
+        content = [distance_of_pairs(drawn, of) for drawn, of in zip(seen, real, strict=True)]
         style = [
             distance_of_pairs(gram(drawn[styled]), gram(of))
             for drawn, of in zip(seen, real, strict=True)
         ]
         return {
-            "perceptual": config.perceptual_weight * torch.stack(perceptual).sum(),
+            "perceptual": config.perceptual_weight * torch.stack(content).sum(),
             "style": config.style_weight * torch.stack(style).sum(),
         }
 

@@ -31,6 +31,7 @@ patch leaves the map as it is.
 """
 
 from models.architecture import Architecture
+from models.pennet.attention import AttentionTransfer, PatchSwap
 from models.pennet.config import PENNetConfig
 from models.pennet.networks import build_generator
 from models.pennet.objective import PENNetObjective
@@ -47,5 +48,13 @@ ARCHITECTURE = Architecture(
     variants=variants,
     read_release=read_release,
     write_release=write_release,
+    blocks=(AttentionTransfer, PatchSwap),
+    symbols={
+        "pyramid": "L_pd",
+        "adversarial": "L_G",
+        "discriminator": "L_D",
+        "hole": "L_hole_released",
+        "known": "L_valid_released",
+    },
     pictures=pictures,
 )

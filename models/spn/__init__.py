@@ -31,10 +31,12 @@ Where we differ from the code, and why:
 """
 
 from models.architecture import Architecture, Prepare
+from models.spn.blocks import DenseBlock, ResidualBlock, SpadeResidualBlock, SpadeRisingBlock
 from models.spn.config import SPNConfig
-from models.spn.networks import Generator, deterministic_generator
+from models.spn.networks import Generator, PlainRise, deterministic_generator
 from models.spn.objective import SPNObjective
 from models.spn.pictures import pictures
+from models.spn.prior import Rise
 from models.spn.probabilistic import ProbabilisticGenerator
 from models.spn.probabilistic_objective import ProbabilisticObjective
 from models.spn.variants import variants
@@ -64,5 +66,16 @@ ARCHITECTURE = Architecture(
     variants=variants,
     read_release=read_release,
     write_release=write_release,
+    blocks=(DenseBlock, ResidualBlock, SpadeResidualBlock, SpadeRisingBlock, Rise, PlainRise),
+    symbols={
+        "prior": "L_prior",
+        "image": "L_img",
+        "adversarial": "L_adv",
+        "feature_matching": "L_FM",
+        "perceptual": "L_vgg",
+        "diversity": "L_div",
+        "latent": "L_KL",
+        "discriminator": "L_D",
+    },
     pictures=pictures,
 )

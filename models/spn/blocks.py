@@ -8,7 +8,6 @@ reading the tensor twice.
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from models.layers import at_least_float32, normalise_each
 
@@ -289,17 +288,6 @@ class DenseBlock(nn.Module):
             return torch.cat([weight[:, : self.channels] for weight in weights])
         start = self.channels + self.growth * index
         return torch.cat([weight[:, start : start + self.growth] for weight in weights])
-
-
-def run(block: nn.Module, recompute: bool, *inputs: Tensor) -> Tensor:
-    """Apply a block; with ``recompute`` keep only its inputs for the backward pass."""
-    out: Tensor
-    if recompute and torch.is_grad_enabled():
-        # Nothing inside is random, so no state of a generator has to be put back.
-        out = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
-    else:
-        out = block(*inputs)
-    return out
 
 
 def doubled(features: Tensor) -> Tensor:

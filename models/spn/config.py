@@ -33,9 +33,6 @@ class SPNConfig(ModelConfig):
     """How the prior enters the generator; "concat" is the ablation without SPADE (Fig. 7)."""
     semantic_slope: float = 0.0
     """Negative slope in the prior learner's encoder: 0 for SPN, 0.1 for its predecessor SPL."""
-    recompute: bool = False
-    """Whether the largest blocks are computed again in the backward pass: half the memory for a
-    seventh more arithmetic in a step."""
 
     teacher: Literal["asl", "filterbank", "random", "edge"] = "asl"
     """What the prior imitates: the paper's TResNet-L, a fixed bank of oriented filters, a

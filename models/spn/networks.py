@@ -17,7 +17,6 @@ from models.spn.blocks import (
     SpadeRisingBlock,
     doubled,
     reflected,
-    run,
 )
 from models.spn.config import SPNConfig
 from models.spn.prior import PriorLearner
@@ -76,7 +75,6 @@ class SpadeDecoder(nn.Module):
     def __init__(self, config: SPNConfig) -> None:
         super().__init__()
         channels, hidden = config.channels, config.spade_hidden_channels
-        self.recompute = config.recompute
         self.blocks = nn.ModuleList(
             SpadeResidualBlock(4 * channels, 4 * channels, hidden(4 * channels))
             for _ in range(config.num_blocks)
@@ -94,7 +92,7 @@ class SpadeDecoder(nn.Module):
         for block in self.blocks:
             features = block(features, pyramid[0])
         for rise, prior in zip(self.rises, pyramid[1:], strict=True):
-            features = run(rise, self.recompute, features, prior)
+            features = rise(features, prior)
         for plain_rise in self.plain_rises:
             features = plain_rise(features)
         return features

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.spn.blocks import DenseBlock, MergingBlock, ResidualBlock, doubled, reflected, run
+from models.spn.blocks import DenseBlock, MergingBlock, ResidualBlock, doubled, reflected
 from models.spn.config import SPNConfig
 
 
@@ -89,7 +89,6 @@ class PriorLearner(nn.Module):
     def __init__(self, config: SPNConfig) -> None:
         super().__init__()
         channels = config.channels
-        self.recompute = config.recompute
         self.encoder = SemanticEncoder(config)
         self.trunk = DenseTrunk(config)
         self.blocks = nn.ModuleList(
@@ -121,5 +120,5 @@ class PriorLearner(nn.Module):
         """Continue from the coarsest prior to the finest."""
         pyramid = [prior]
         for rise, skip in zip(self.rises, skips, strict=False):
-            pyramid.append(run(rise, self.recompute, pyramid[-1], skip))
+            pyramid.append(rise(pyramid[-1], skip))
         return tuple(pyramid)

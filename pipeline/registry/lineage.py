@@ -1,18 +1,12 @@
 """Where a version comes from, as it is written beside it."""
 
-import contextlib
 import json
-import subprocess
 from dataclasses import dataclass, field
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from pipeline import checkpoints
 from pipeline.config import to_dict
-
-PACKAGES = ("infill", "torch", "numpy", "ray", "opencv-python-headless", "albumentations")
-"""Packages whose change may change a picture."""
+from pipeline.provenance import made_with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +22,14 @@ class Lineage:
     mask_recipe: dict[str, Any] = field(default_factory=dict)
     """The masks it was trained with."""
     git_commit: str = ""
-    """Of the code, with ``+changes`` if the tree was not clean; empty outside a repository."""
+    """Of the code that trained, with ``+changes`` if the tree was not clean; of the code at hand
+    where the checkpoint does not say; empty outside a repository."""
     packages: dict[str, str] = field(default_factory=dict)
     """Versions of the packages whose change may change a picture."""
 
 
 def trace_lineage(checkpoint: str, scores: dict[str, Any] | None = None) -> Lineage:
-    """Gather the lineage of a checkpoint, as far as it and this process know it.
+    """Gather the lineage of a checkpoint, as far as it or else this process knows it.
 
     Args:
         checkpoint: the checkpoint's directory.
@@ -43,36 +38,16 @@ def trace_lineage(checkpoint: str, scores: dict[str, Any] | None = None) -> Line
     Raises:
         UserError: if there is no checkpoint, or it is damaged.
     """
-    configuration = checkpoints.read_config(checkpoint)
+    configuration, state = checkpoints.read_config(checkpoint), checkpoints.read_state(checkpoint)
+    origin = state.get("made_with") or made_with()
     return Lineage(
         configuration=configuration,
         scores=scores or {},
-        manifest_digest=str(checkpoints.read_state(checkpoint).get("data_digest", "")),
+        manifest_digest=str(state.get("data_digest", "")),
         mask_recipe=configuration.get("data", {}).get("masks", {}),
-        git_commit=git_commit(),
-        packages=_packages(),
+        git_commit=origin["git_commit"],
+        packages=origin["packages"],
     )
-
-
-def git_commit() -> str:
-    """Return the commit of this code, ``+changes`` if files differ from it, "" if unknown."""
-    here = Path(__file__).parent
-    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
-    try:
-        described = subprocess.run(
-            command, cwd=here, capture_output=True, text=True, check=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError):  # no git here, or no repository
-        return ""
-    return described.stdout.strip()
-
-
-def _packages() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
 
 
 def lineage_tags(lineage: Lineage) -> dict[str, str]:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from models.architecture import ModelConfig, Objective, Updating, load
+from models.recomputing import recompute
 from pipeline import storage
 from pipeline.config import UserError, flatten, override
 from pipeline.training.config import TrainConfig
@@ -33,6 +34,8 @@ def build_objective(config: TrainConfig, place: Place) -> Objective:
     objective.updating = Updating(
         parts=config.accumulate, max_gradient_norm=config.max_gradient_norm
     )
+    if config.recompute:
+        recompute(objective.generator, load(model.architecture).blocks)
     if config.compile:
         objective.generator.compile(fullgraph=True)
     return objective

@@ -44,6 +44,9 @@ class TrainConfig:
     compile: bool = False
     """Whether the generator is compiled: minutes at the start, which long runs on GPUs earn back.
     """
+    recompute: bool = False
+    """Whether the generator's blocks compute their maps again in the backward pass (activation
+    checkpointing): less memory for about a fourth more arithmetic."""
     accumulate: int = 1
     """Parts a worker's share of a batch is cut into, to hold one at a time in memory."""
     max_gradient_norm: float = 0.0
@@ -91,6 +94,8 @@ class TrainConfig:
                 f"accumulate must divide each worker's {share} samples equally, "
                 f"which {self.accumulate} does not"
             )
+        if self.compile and self.recompute:
+            raise ValueError("recompute does not go with compile, which decides by itself")
         if self.max_gradient_norm < 0:
             raise ValueError(f"max_gradient_norm must not be negative: {self.max_gradient_norm}")
         if self.data.image_size_px % self.model.size_multiple:

@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
+from models.architecture import load
 from pipeline import checkpoints, storage
 from pipeline.batches import SampleMaker
 from pipeline.config import UserError, flatten, override, to_json
 from pipeline.manifest import read_manifest
-from pipeline.tracking import Report, Track, duration, log_run, mailbox
+from pipeline.provenance import made_with
+from pipeline.tracking import Record, Report, Track, duration, entered, mailbox
 from pipeline.training.building import build_objective
 from pipeline.training.config import TrainConfig, TrainResult
 from pipeline.training.loop import NonFiniteLossError, work
@@ -35,7 +37,6 @@ def train(config: TrainConfig, log: Callable[[str], None] = print) -> TrainResul
     """
     start = time.monotonic()
     config = resolve(config)
-    track = Track(config.model.architecture, config.steps, log)
     newest = checkpoints.latest(config.storage, log)
     if newest is not None:
         require_same_run(config, newest)
@@ -44,10 +45,7 @@ def train(config: TrainConfig, log: Callable[[str], None] = print) -> TrainResul
         if config.num_workers:
             build_objective(config, Place())  # what is missing is told before the cluster is asked
         storage.write(storage.join(config.storage, "config.json"), to_json(config).encode())
-        launch(config, track)
-        track.save(storage.join(config.storage, f"progress-{done:09d}.jsonl"))
-        tags = {"storage": config.storage}
-        log_run(config.tracking, config.model.architecture, flatten(config), track.records, tags)
+        _launch_written_down(config, done, log)
     checkpoint, scores = best(config.storage)
     return TrainResult(
         run=config.storage,
@@ -57,6 +55,29 @@ def train(config: TrainConfig, log: Callable[[str], None] = print) -> TrainResul
         seconds=time.monotonic() - start,
         reused=done >= config.steps,
     )
+
+
+def _launch_written_down(config: TrainConfig, done: int, log: Callable[[str], None]) -> None:
+    """Launch a run from ``done`` steps on, and write what it says to file and MLflow meanwhile."""
+    paper = load(config.model.architecture)
+    progress = storage.join(config.storage, f"progress-{done:09d}.jsonl")
+    track = Track(config.model.architecture, config.steps, log, progress)
+    code = made_with()
+    facts = {"storage": config.storage, "mlflow.source.git.commit": code["git_commit"]}
+    facts |= {f"package.{name}": version for name, version in code["packages"].items()}
+    name, settings = config.model.architecture, flatten(config)
+    with entered(
+        config.tracking, config.storage, name, settings, facts, paper.symbols, track.note
+    ) as entry:
+
+        def report(record: Record) -> None:
+            track(record)
+            entry(record)
+
+        try:
+            launch(config, report)
+        finally:
+            track.save()
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -146,6 +167,7 @@ def _work_on_cluster(settings: dict[str, Any]) -> None:
         world_size=context.get_world_size(),
         device=get_device(),
         channels_last=config.channels_last,
+        notice=lambda: ray.train.get_preemption_info() is not None,
     )
     torch.set_num_threads(max(1, int(config.cpus_per_worker)))
     watch.begin.remote()

@@ -16,36 +16,29 @@ from pipeline.metrics import hole_l1, hole_psnr, psnr
 from pipeline.pictures import sample_grid
 from pipeline.tracking import Record, Report
 from pipeline.training.config import TrainConfig
-from pipeline.training.place import Place
 
 
 class Judge:
     """Scores and draws the same samples, spread over the val set, with the same masks each time."""
 
-    def __init__(self, config: TrainConfig, place: Place, manifest: Manifest | None) -> None:
-        self.config, self.place = config, place
+    def __init__(self, config: TrainConfig, device: torch.device, manifest: Manifest) -> None:
+        self.config, self.device = config, device
         self.pairs: list[tuple[Tensor, Tensor]] = []
-        if manifest is None:
-            return
         maker = SampleMaker(as_seen_in_validation(config.data), manifest)
         count = min(config.validation_samples, len(manifest))
         rows = np.linspace(0, len(manifest) - 1, count).round().astype(int)
-        for row in rows[place.rank :: place.world_size].tolist():
+        for row in rows.tolist():
             sample = maker.make(row, epoch=0)
             hole = torch.from_numpy(np.ascontiguousarray(sample.hole)).float()[None, None]
             self.pairs.append((to_model(sample.pixels), hole))
 
     @torch.no_grad()
     def _predict(self, generator: nn.Module, image: Tensor, mask: Tensor) -> Tensor:
-        was_training = generator.training
-        generator.eval()
-        image, mask = image.to(self.place.device), mask.to(self.place.device)
-        prediction = fill(generator, image, mask, self.config.model.size_multiple)
-        generator.train(was_training)
-        return prediction.cpu()
+        image, mask = image.to(self.device), mask.to(self.device)
+        return fill(generator.eval(), image, mask, self.config.model.size_multiple).cpu()
 
     def scores(self, generator: nn.Module) -> dict[str, float]:
-        """Return mean PSNR and L1 of the 8-bit composites over all workers' samples.
+        """Return mean PSNR and L1 of the 8-bit composites; the generator is left judging.
 
         ``hole_psnr/0.1-0.2`` and so on are the means over holes of those published ranges.
         """
@@ -58,9 +51,6 @@ class Judge:
             sums[-1] += scored
             if bucket := bucket_of(mask.mean().item()):
                 sums[HOLE_RATIO_BUCKETS.index(bucket)] += scored
-        sums = self.place.total(sums.to(self.place.device, torch.float32)).cpu()
-        if not sums[-1, 3]:
-            return {}
         means = (sums[-1, :3] / sums[-1, 3]).tolist()
         return dict(zip(("hole_psnr", "psnr", "hole_l1"), means, strict=True)) | {
             f"hole_psnr/{low:g}-{high:g}": (row[0] / row[3]).item()
@@ -69,16 +59,15 @@ class Judge:
         }
 
     def draw(self, generator: nn.Module, step: int, report: Report) -> None:
-        """Write a grid of the first validation samples into the run. On the first worker."""
-        if self.place.rank != 0 or not self.pairs:
-            return
+        """Write a grid of a few samples into the run; the generator is left judging."""
         shown = self.pairs[:: max(1, len(self.pairs) // 6)][:6]
         images = np.concatenate([to_pixels(image) for image, _ in shown])
         holes = np.concatenate([mask[:, 0].numpy().astype(np.uint8) for _, mask in shown])
         predictions = [to_pixels(self._predict(generator, *pair)) for pair in shown]
         location = storage.join(self.config.storage, "samples", f"step-{step:09d}.png")
         storage.write(location, sample_grid(images, holes, np.concatenate(predictions)))
-        report(Record(kind="picture", step=step, text=f"sample grid {location}"))
+        text = f"sample grid {location}"
+        report(Record(kind="picture", step=step, text=text, picture=location))
 
 
 def as_seen_in_validation(data: BatchConfig) -> BatchConfig:

@@ -1,41 +1,44 @@
 """The loop every worker runs.
 
 The loop belongs to every paper: it feeds batches to the paper's own ``step``, and at fixed steps
-reports, draws a grid, validates and saves.
+reports, and hands a copy over to be drawn, validated and saved.
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from models.architecture import Objective
-from pipeline import checkpoints, storage
+from pipeline import checkpoints
 from pipeline.batches import BatchStream
-from pipeline.config import to_dict
 from pipeline.manifest import read_manifest
 from pipeline.tracking import Record, Report
 from pipeline.training.building import Average, build_objective
 from pipeline.training.config import TrainConfig
 from pipeline.training.judging import Judge
+from pipeline.training.keeping import Keeper
 from pipeline.training.place import Place
-from pipeline.training.runs import best, find_sets
+from pipeline.training.runs import find_sets
 
-SAVE_ATTEMPTS = 20
-"""Of writing a checkpoint: about three minutes, for a store that is away meanwhile."""
+NOTICE_EVERY_STEPS = 10
+"""How often workers ask together whether one of their nodes will be taken away."""
 
 
 def work(config: TrainConfig, place: Place, report: Report) -> None:
     """Take this worker's share of every step. On every worker."""
-    training_set, validation_set = find_sets(config.data.shards)
+    data = replace(config.data, shards=find_sets(config.data.shards)[0])
     objective, average, first_step = _begin(config, place, report)
-    manifest = read_manifest(training_set)
-    judge = Judge(config, place, read_manifest(validation_set) if validation_set else None)
-    data = replace(config.data, shards=training_set)
-    meter = Meter(config, place, report, objective, manifest.digest)
+    meter = Meter(config, place, report, objective)
     steps, low = range(first_step, config.steps), config.precision == "bfloat16"
-    with BatchStream(data, place.rank, place.world_size, first_step) as stream:
+    warned = False
+    with (
+        _keeper(config, place, report) as keeper,
+        BatchStream(data, place.rank, place.world_size, first_step) as stream,
+    ):
         meter.start(stream, first_step)
         for step, batch in zip(steps, stream, strict=False):
             place.pulse.step, place.pulse.doing = step, "taking a step"
@@ -44,21 +47,36 @@ def work(config: TrainConfig, place: Place, report: Report) -> None:
             stop_if_not_finite(losses, step)
             if average is not None:
                 average.update(objective.generator, step)
-            drawn = average.network if average is not None else objective.generator
             done = step + 1
             if due(done, config.report_every_steps, config.steps):
                 meter.report_losses(losses, done)
-            if due(done, config.sample_every_steps, config.steps):
-                judge.draw(drawn, done, report)
-            if due(done, config.save_every_steps, config.steps):
-                place.pulse.doing = "scoring and saving"
-                meter.save(average, judge.scores(drawn), done)
+            draw = due(done, config.sample_every_steps, config.steps)
+            save = due(done, config.save_every_steps, config.steps)
+            if not warned and due(done, NOTICE_EVERY_STEPS, config.steps) and place.notice():
+                place.tell(report, done, "a node will be taken away: saving now")
+                warned = save = True
+            if keeper is not None and (draw or save):
+                place.pulse.doing = "waiting for the checkpoint before this one"
+                keeper.keep(objective, average, done, draw=draw, save=save)
             place.pulse.doing = "waiting for a batch"
 
 
 def due(done: int, every: int, last: int) -> bool:
     """Tell whether something that happens ``every`` so many steps, and at the last, is due."""
     return done % every == 0 or done == last
+
+
+@contextmanager
+def _keeper(config: TrainConfig, place: Place, report: Report) -> Iterator[Keeper | None]:
+    """Yield the first worker's keeper, None on others; at the end everything is written."""
+    if place.rank != 0:
+        yield None
+        return
+    training_set, validation_set = find_sets(config.data.shards)
+    judge = Judge(config, place.device, read_manifest(validation_set)) if validation_set else None
+    with Keeper(config, judge, report, read_manifest(training_set).digest) as keeper:
+        yield keeper
+        place.pulse.doing = "waiting for the last checkpoint to be written"
 
 
 def _begin(
@@ -68,8 +86,7 @@ def _begin(
     objective = build_objective(config, place)
 
     def note(text: str) -> None:
-        if place.rank == 0:
-            report(Record(kind="note", step=0, text=text))
+        place.tell(report, 0, text)
 
     newest = place.agree(checkpoints.latest(config.storage, note) if place.rank == 0 else None)
     if newest is None and config.init_from:
@@ -103,13 +120,13 @@ def stop_if_not_finite(losses: dict[str, Tensor], step: int) -> None:
 
 
 class Meter:
-    """A worker's clock and pen: rates between two reports, and the checkpoints."""
+    """A worker's clock and pen: what has changed between two reports."""
 
     def __init__(
-        self, config: TrainConfig, place: Place, report: Report, objective: Objective, data: str
+        self, config: TrainConfig, place: Place, report: Report, objective: Objective
     ) -> None:
         self.config, self.place, self.report = config, place, report
-        self.objective, self.data_digest = objective, data
+        self.objective = objective
 
     def start(self, stream: BatchStream, step: int) -> None:
         """Begin to count time and waiting."""
@@ -131,32 +148,8 @@ class Meter:
             values[f"learning_rate/{role}"] = optimizer.param_groups[0]["lr"]
         values["samples_per_s"] = samples / elapsed_s
         values["data_wait_share"] = (waited_s - self.waited_s) / elapsed_s
+        if self.place.device.type == "cuda":
+            values["gpu_memory_gib"] = torch.cuda.max_memory_allocated(self.place.device) / 2**30
         self.step, self.moment, self.waited_s = step, now, waited_s
         if self.place.rank == 0:
             self.report(Record(kind="losses", step=step, values=values))
-
-    def save(self, average: Average | None, scores: dict[str, float], step: int) -> None:
-        """Report the scores; the first worker writes the checkpoint and clears older ones."""
-        if self.place.rank != 0:
-            return
-        if scores:
-            self.report(Record(kind="scores", step=step, values=scores))
-        state = {"step": step, "data_digest": self.data_digest, "scores": scores}
-        run = self.config.storage
-
-        def save() -> None:
-            checkpoints.save(
-                checkpoints.step_location(run, step),
-                self.objective,
-                average.network if average is not None else None,
-                to_dict(self.config),
-                state,
-            )
-            keep = checkpoints.read_state(best(run)[0])["step"]
-            checkpoints.prune(run, self.config.keep_checkpoints, protected={keep})
-
-        def told(error: Exception) -> None:
-            text = f"cannot save at step {step} for the moment, trying again: {error}"
-            self.report(Record(kind="note", step=step, text=text))
-
-        storage.patiently(save, SAVE_ATTEMPTS, told)

@@ -1,5 +1,6 @@
 """Where a worker stands among the others."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.layers import channels_innermost
+from pipeline.tracking import Record, Report
 
 
 @dataclass(kw_only=True)
@@ -26,6 +28,14 @@ class Place:
     device: torch.device = torch.device("cpu")
     channels_last: bool = True
     pulse: Pulse = field(default_factory=Pulse)
+    notice: Callable[[], bool] = lambda: False
+    """Tells whether the cluster is about to take away a node with workers; every worker asks at
+    the same steps and gets the same answer."""
+
+    def tell(self, report: Report, step: int, text: str) -> None:
+        """Say a sentence, on behalf of all workers."""
+        if self.rank == 0:
+            report(Record(kind="note", step=step, text=text))
 
     def prepare(self, network: nn.Module) -> nn.Module:
         """Return the network on this worker's device, gradients averaged over all workers."""

@@ -1,6 +1,7 @@
 """The promises of models/architecture.py, for each folder found under models/."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from models import architecture
 from models.architecture import Architecture, Batch, ModelConfig, Objective, fill
 from models.holes import paste
+from models.recomputing import recompute
 
 every_architecture = pytest.mark.parametrize("name", architecture.names())
 
@@ -194,6 +196,58 @@ def test_one_step_changes_every_network_and_names_finite_losses(name: str) -> No
         assert any(not torch.equal(state[key], before[role][key]) for key in state), role
     assert bool(objective.accuracies) == (len(objective.networks) > 1)
     assert all(0 <= share <= 1 for share in objective.accuracies.values())
+
+
+def kept_bytes(generator: nn.Module, batch: Batch) -> tuple[int, list[Tensor | None]]:
+    """Return what a forward pass keeps for the backward pass, and the gradients."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in generator.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        final = generator(batch.image, batch.mask).final
+    size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    final.square().mean().backward()
+    return size, [parameter.grad for parameter in generator.parameters()]
+
+
+@every_architecture
+def test_recomputed_blocks_keep_less_and_change_nothing(name: str) -> None:
+    paper, config = tiny(name)
+    batch = batch_of(config)
+    plain = paper.generator(config)
+    lean = copy.deepcopy(plain)
+    recompute(lean, paper.blocks)
+    # A copy computes with its own weights, not with those of what it was copied from.
+    lean = copy.deepcopy(lean)
+    (much, wanted), (little, found) = kept_bytes(plain, batch), kept_bytes(lean, batch)
+    # PEN-Net always computes its attention again, which leaves little.
+    assert little < (0.9 if name == "pennet" else 0.7) * much
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert (ours is None) == (theirs is None)
+        assert ours is None or theirs is None or torch.equal(ours, theirs)
+    for (key, ours), theirs in zip(
+        lean.state_dict().items(), plain.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, theirs), key
+
+
+@every_architecture
+def test_every_loss_has_the_symbol_of_its_paper_and_no_symbol_is_left_over(name: str) -> None:
+    paper, config = tiny(name)
+    named = set(objective_of(paper, config).step(batch_of(config, count=4)))
+    assert named <= set(paper.symbols)
+    assert len(set(paper.symbols.values())) == len(paper.symbols)
+    text = "".join(
+        path.read_text()
+        for path in (Path(architecture.__file__).parent / name).glob("*objective.py")
+    )
+    assert all(f'"{term}"' in text for term in paper.symbols)
 
 
 @every_architecture

@@ -15,6 +15,12 @@ from pipeline.config import UserError, to_dict
 CONFIG = {"model": to_dict(SPNConfig.tiny()), "data": {"image_size_px": 32}}
 
 
+def write(location, objective, average, config, state):
+    """Write a checkpoint of a training as it stands."""
+    whole = checkpoints.snapshot(objective, average)
+    return checkpoints.write(location, whole, config, state)
+
+
 @pytest.fixture(scope="module")
 def objective():
     """Return networks and optimisers that have taken one step."""
@@ -32,7 +38,7 @@ def run(objective, tmp_path):
     """Return a run with checkpoints at steps 1 and 2."""
     for step in (1, 2):
         location = checkpoints.step_location(str(tmp_path), step)
-        checkpoints.save(location, objective, None, CONFIG, {"step": step, "scores": {}})
+        write(location, objective, None, CONFIG, {"step": step, "scores": {}})
     return str(tmp_path)
 
 
@@ -97,7 +103,7 @@ def test_a_save_that_fails_leaves_the_old_checkpoint_and_no_debris(run, objectiv
 
     monkeypatch.setattr(checkpoints.os, "fsync", refuse)
     with pytest.raises(OSError, match="No space"):
-        checkpoints.save(location, objective, None, CONFIG, {"step": 2, "scores": {}})
+        write(location, objective, None, CONFIG, {"step": 2, "scores": {}})
     assert checkpoints.verify(location) == before
     assert len(storage.names(storage.join(run, "checkpoints"))) == 2
 
@@ -111,7 +117,7 @@ def test_weights_of_another_network_are_refused_by_name(run):
 def test_the_average_is_served_in_place_of_the_last_weights(objective, tmp_path):
     average = load("spn").generator(SPNConfig.tiny())
     location = str(tmp_path / "averaged")
-    checkpoints.save(location, objective, average, CONFIG, {"step": 1, "scores": {}})
+    write(location, objective, average, CONFIG, {"step": 1, "scores": {}})
     loaded = checkpoints.load_generator(location).generator.state_dict()
     assert all(torch.equal(loaded[k], v) for k, v in average.state_dict().items())
 

@@ -153,7 +153,7 @@ def test_feature_losses_in_one_batch_equal_those_of_each_picture_alone() -> None
                 perceptual = perceptual + (drawn - of).abs().mean()
                 if index == 1:
                     style = style + (slow_gram(drawn) - slow_gram(of)).abs().mean()
-    losses = objective.feature_losses(graded)
+    losses = objective.feature_losses(graded, eyes)
     torch.testing.assert_close(losses["perceptual"], 0.05 * perceptual)
     torch.testing.assert_close(losses["style"], 120 * style)
     total = losses["perceptual"] + losses["style"]
@@ -235,6 +235,17 @@ def test_training_without_vgg_s_weights_is_refused_with_the_field_to_give() -> N
         MADFObjective(replace(TINY, perceptual_weights=None))
 
 
+def test_vgg_s_weights_are_not_asked_for_where_no_loss_looks_at_features() -> None:
+    blind = replace(TINY, perceptual_weights=None, perceptual_weight=0.0, style_weight=0.0)
+    losses = MADFObjective(blind).step(
+        Batch(image=torch.zeros(1, 3, 32, 32), mask=torch.ones(1, 1, 32, 32))
+    )
+    assert set(losses) == {"known", "hole", "variation"}
+    for weight in ("perceptual_weight", "style_weight"):
+        with pytest.raises(ValueError, match="perceptual_weights"):
+            MADFObjective(replace(blind, **{weight: 1.0}))
+
+
 def test_only_the_generator_is_trained_by_adam_at_a_constant_rate() -> None:
     objective = MADFObjective(replace(TINY, dead_norms=True))
     assert list(objective.networks) == list(objective.optimizers) == ["generator"]
@@ -242,6 +253,7 @@ def test_only_the_generator_is_trained_by_adam_at_a_constant_rate() -> None:
     assert (group["lr"], group["betas"], group["eps"]) == (2e-4, (0.9, 0.999), 1e-8)
     assert group["weight_decay"] == 0
     assert all(parameter.requires_grad for parameter in group["params"])
+    assert objective.perceptual is not None
     frozen = list(objective.perceptual.parameters())
     assert frozen
     assert not any(parameter.requires_grad for parameter in frozen)

@@ -185,9 +185,9 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(config, bucket, gate, qu
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_lost_node_and_a_new_one_change_nothing(config, tmp_path, quietly):
-    """Two workers, then one, then two again: the batches and so the updates are the same."""
-    changes = {"num_workers": 2, "min_workers": 1, "steps": 400, "save_every_steps": 20}
+def test_nodes_that_go_and_come_change_nothing(config, tmp_path, quietly):
+    """Two workers, one, two, one: the batches and so the updates are the same."""
+    changes = {"num_workers": 2, "min_workers": 1, "steps": 400, "save_every_steps": 19}
     storm = override(config, {**changes, "storage": str(tmp_path / "storm")})
     (tmp_path / "config.json").write_text(to_json(storm))
     done = subprocess.run(
@@ -196,12 +196,22 @@ def test_a_lost_node_and_a_new_one_change_nothing(config, tmp_path, quietly):
         text=True,
         timeout=350,
         check=False,
-        env={**os.environ, "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15"},
+        env={
+            **os.environ,
+            "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",
+            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1",
+            "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5",
+        },
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    said = done.stdout
-    assert said.index("lost") < said.index("come")
-    assert said.count("going on from step") >= 2, said
+    said = done.stdout.splitlines()
+    events = ("noticed", "taken", "come", "lost")
+    assert [line for line in said if line in events] == list(events)
+    warned = [line for line in said[: said.index("taken")] if "will be taken away" in line]
+    assert warned, done.stdout
+    assert sum("going on from step" in line for line in said) == 3, done.stdout
+    saved = [int(line.split()[2].split("/")[0]) for line in said if "validation" in line]
+    assert any(step % 10 == 0 and step % 19 for step in saved), "none because of the notice"
     changes = {"storage": str(tmp_path / "alone"), "min_workers": 0, "num_workers": 0}
     alone = override(storm, changes)
     other = override(alone, {"storage": str(tmp_path / "other"), "data.seed": 1})

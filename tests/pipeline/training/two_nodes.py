@@ -1,14 +1,17 @@
-"""Train on a cluster of two nodes, of which one is lost and another one comes.
+"""Train on a cluster of two nodes: one is taken away after a notice, another comes and is lost.
 
 python tests/pipeline/training/two_nodes.py CONFIG.json
 
-Prints the run's lines, and "lost" and "come" between them.
+Prints the run's lines, and "noticed", "taken", "come" and "lost" between them.
 """
 
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster
@@ -24,29 +27,63 @@ def steps_taken(run: str) -> int:
     return max(checkpoints.steps(run), default=0)
 
 
+def announce_the_end_of(node: Any, cluster: Cluster) -> None:
+    """Tell Ray what a cloud tells when it wants a node back, an hour ahead."""
+    command = [
+        str(Path(sys.executable).with_name("ray")),
+        "drain-node",
+        "--address",
+        cluster.address,
+        "--node-id",
+        node.node_id,
+    ]
+    command += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "wanted back"]
+    command += ["--deadline-remaining-seconds", "3600"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
 def main(config: TrainConfig) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     other = cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     failed: list[BaseException] = []
 
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        print(line, flush=True)
+
+    def wait_until(holds: Callable[[], bool]) -> None:
+        while training.is_alive() and not holds():
+            time.sleep(0.05)
+
+    def started_again() -> int:
+        return sum("going on from step" in line for line in said)
+
     def run() -> None:
         try:
-            train(config, lambda line: print(line, flush=True))
+            train(config, say)
         except BaseException as error:
             failed.append(error)
 
     training = threading.Thread(target=run)
     training.start()
-    while not steps_taken(config.storage) and training.is_alive():
-        time.sleep(0.05)
+    wait_until(lambda: steps_taken(config.storage) > 0)
+    announce_the_end_of(other, cluster)
+    say("noticed")
+    wait_until(lambda: any("will be taken away" in line for line in said))
+    wait_until(lambda: steps_taken(config.storage) % config.save_every_steps > 0)
     cluster.remove_node(other, allow_graceful=False)
-    print("lost", flush=True)
+    say("taken")
+    wait_until(lambda: started_again() == 1)
+    third = cluster.add_node(num_cpus=1)
+    say("come")
+    wait_until(lambda: started_again() == 2)
     after = steps_taken(config.storage)
-    while steps_taken(config.storage) <= after and training.is_alive():
-        time.sleep(0.05)
-    cluster.add_node(num_cpus=1)
-    print("come", flush=True)
+    wait_until(lambda: steps_taken(config.storage) > after)
+    cluster.remove_node(third, allow_graceful=False)
+    say("lost")
     training.join()
     ray.shutdown()
     cluster.shutdown()

@@ -1,0 +1,21 @@
+"""What a run says while it runs: a line on the driver's terminal, a file, and MLflow.
+
+Workers send :class:`Record` values; only the driver writes. So one stream of records feeds the
+progress line, ``progress-*.jsonl`` and MLflow, and MLflow's database needs to be reachable from
+the driver alone.
+"""
+
+from pipeline.tracking.experiments import TrackingConfig, absolute_uri, entered
+from pipeline.tracking.mailbox import mailbox
+from pipeline.tracking.records import Record, Report, Track, duration
+
+__all__ = [
+    "Record",
+    "Report",
+    "Track",
+    "TrackingConfig",
+    "absolute_uri",
+    "duration",
+    "entered",
+    "mailbox",
+]

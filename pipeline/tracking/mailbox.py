@@ -1,0 +1,54 @@
+"""Records on their way from the workers to the driver."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pipeline.cluster import beside_driver
+from pipeline.tracking.records import Record, Report
+
+
+class Mailbox:
+    """Records on their way from the workers to the driver. A Ray actor; see :func:`mailbox`."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def put(self, record: Record) -> None:
+        """Leave a record; called by workers."""
+        self.records.append(record)
+
+    def take(self) -> list[Record]:
+        """Return and forget the records left since the last call; called by the driver."""
+        records, self.records = self.records, []
+        return records
+
+
+@contextmanager
+def mailbox(report: Report, every_s: float = 0.5) -> Iterator[Any]:
+    """Pass what workers put into a Ray actor to ``report``, on the driver, until the block ends.
+
+    Yields:
+        The actor's handle; workers call ``handle.put.remote(record)``.
+    """
+    import ray
+
+    actor = beside_driver(Mailbox)
+    done = threading.Event()
+
+    def listen() -> None:
+        finished = False
+        while not finished:
+            finished = done.wait(every_s)
+            for record in ray.get(actor.take.remote()):
+                report(record)
+
+    listener = threading.Thread(target=listen, name="mailbox", daemon=True)
+    listener.start()
+    try:
+        yield actor
+    finally:
+        done.set()
+        listener.join()
+        ray.kill(actor)

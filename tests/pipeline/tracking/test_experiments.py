@@ -1,0 +1,175 @@
+"""A run's entry in MLflow, as someone sees it who looks while the run goes on."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from pipeline.config import UserError
+from pipeline.tracking import Record, TrackingConfig, absolute_uri, entered
+
+SETTINGS = {"model.channels": 4, "data.seed": 7}
+FACTS = {"git": "abc"}
+SYMBOLS = {"hole": "L_hole"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return a folder for one database, which takes seconds to make."""
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture
+def tracking(folder, tmp_path, request):
+    """Return an experiment of the test's own."""
+    return TrackingConfig(
+        tracking_uri=f"sqlite:///{folder}/mlflow.db",
+        artifacts=str(tmp_path / "artifacts"),
+        experiment=request.node.name,
+    )
+
+
+def client_of(tracking):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=absolute_uri(tracking.tracking_uri))
+
+
+def runs(tracking):
+    """Return all runs there are."""
+    client = client_of(tracking)
+    [experiment] = [e for e in client.search_experiments() if e.name == tracking.experiment]
+    return client.search_runs([experiment.experiment_id])
+
+
+def losses(step, **values):
+    return Record(kind="losses", step=step, values=values)
+
+
+def numbers(tracking, run, name):
+    return {m.step: m.value for m in client_of(tracking).get_metric_history(run.info.run_id, name)}
+
+
+def until(look, seconds=30):
+    """Return what ``look`` finds once it finds something."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return found
+
+
+def enter(tracking, tmp_path, told=print):
+    return entered(tracking, str(tmp_path / "run"), "spn", SETTINGS, FACTS, SYMBOLS, told)
+
+
+def test_numbers_and_pictures_are_there_while_the_run_goes_on(tracking, tmp_path):
+    picture = tmp_path / "step-1.png"
+    picture.write_bytes(b"PNG")
+    with enter(tracking, tmp_path) as report:
+        report(losses(1, hole=0.5, samples_per_s=9.0))
+        report(Record(kind="picture", step=1, picture=str(picture)))
+        [run] = runs(tracking)
+        assert run.info.status == "RUNNING"
+        assert until(lambda: numbers(tracking, run, "L_hole")) == {1: 0.5}
+        assert numbers(tracking, run, "samples_per_s") == {1: 9.0}
+        until(lambda: list((tmp_path / "artifacts").rglob("samples/step-1.png")))
+    [run] = runs(tracking)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"model.channels": "4", "data.seed": "7"}
+    assert run.data.tags["git"] == "abc"
+
+
+def test_a_run_that_goes_on_keeps_its_entry(tracking, tmp_path):
+    with suppress(RuntimeError), enter(tracking, tmp_path) as report:
+        report(losses(1, hole=0.5))
+        raise RuntimeError("power cut")
+    assert [run.info.status for run in runs(tracking)] == ["FAILED"]
+    with enter(tracking, tmp_path) as report:
+        assert [run.info.status for run in runs(tracking)] == ["RUNNING"]
+        report(losses(2, hole=0.25))
+    [run] = runs(tracking)
+    assert run.info.status == "FINISHED"
+    assert numbers(tracking, run, "L_hole") == {1: 0.5, 2: 0.25}
+
+
+def test_an_entry_that_was_deleted_is_made_anew(tracking, tmp_path):
+    with enter(tracking, tmp_path):
+        pass
+    [run] = runs(tracking)
+    client_of(tracking).delete_run(run.info.run_id)
+    with enter(tracking, tmp_path) as report:
+        report(losses(1, hole=0.5))
+    [again] = runs(tracking)
+    assert again.info.run_id != run.info.run_id
+
+
+@contextmanager
+def serving(folder, port):
+    """Run MLflow's own server on a port of this machine."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--workers", "1"]
+    server = subprocess.Popen(
+        command,
+        cwd=folder,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def answers():
+        try:
+            return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).status
+        except OSError:
+            return None
+
+    try:
+        until(answers, 90)
+        yield
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+@pytest.mark.slow
+def test_a_server_that_is_away_for_a_while_costs_no_number(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    tracking = TrackingConfig(tracking_uri=f"http://127.0.0.1:{port}")
+    said = []
+    with serving(tmp_path, port):
+        entry = enter(tracking, tmp_path, said.append)
+        report = entry.__enter__()
+        report(losses(1, hole=0.5))
+        [run] = runs(tracking)
+        until(lambda: numbers(tracking, run, "L_hole"))
+    report(losses(2, hole=0.25))
+    until(lambda: said)
+    assert "does not answer" in said[0]
+    with serving(tmp_path, port):
+        entry.__exit__(None, None, None)
+        [run] = runs(tracking)
+        assert run.info.status == "FINISHED"
+        assert numbers(tracking, run, "L_hole") == {1: 0.5, 2: 0.25}
+    assert len(said) == 1
+
+
+def test_a_server_that_is_not_there_is_told_before_the_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    nowhere = TrackingConfig(tracking_uri="http://127.0.0.1:9")
+    with pytest.raises(UserError, match=r"tracking\.tracking_uri"), enter(nowhere, tmp_path):
+        pass
+
+
+def test_nothing_is_written_where_no_record_is_wanted(tmp_path):
+    with enter(TrackingConfig(tracking_uri=""), tmp_path) as report:
+        report(losses(1, hole=0.5))
+    assert not (tmp_path / "run").exists()
