@@ -1,0 +1,209 @@
+"""The presets are the papers' recipes, number by number: batches, length, optimisers, schedules."""
+
+import importlib
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from models.architecture import Batch, Objective, load
+from pipeline.training import TrainConfig
+
+NARROW: dict[str, dict[str, Any]] = {
+    "spn": {
+        "channels": 2,
+        "num_blocks": 1,
+        "num_dense_blocks": 1,
+        "num_dense_layers": 1,
+        "num_prior_blocks": 1,
+        "teacher": "edge",
+    },
+    "pennet": {"channels": 4, "discriminator_channels": 2},
+    "madf": {
+        "levels": 5,
+        "channels": 2,
+        "mask_channels": 2,
+        "decoder_channels": 2,
+        "norm_channels": 2,
+        "perceptual_weights": "random",
+    },
+    "deepgin": {
+        "channels": 4,
+        "num_coarse_blocks": 1,
+        "num_refine_blocks": 1,
+        "perceptual_weights": "random",
+    },
+    "deepfill": {"channels": 2, "image_size_px": 64, "local_size_px": 32},
+}
+"""Widths that a test can afford: no recipe depends on them."""
+
+RECIPES = {
+    # batch, image side, steps, {role: (learning rate, betas)}
+    ("spn", "paris"): (8, 256, 139_650, {"generator": 1e-4, "discriminator": 1e-4}, (0, 0.9)),
+    ("spn", "celeba"): (8, 256, 810_000, {"generator": 1e-4, "discriminator": 1e-4}, (0, 0.9)),
+    ("spn", "places2"): (8, 256, 9_017_320, {"generator": 1e-4, "discriminator": 1e-4}, (0, 0.9)),
+    ("pennet", "celeba"): (
+        16,
+        256,
+        330_000,
+        {"generator": 1e-4, "discriminator": 1e-4},
+        (0.5, 0.999),
+    ),
+    ("pennet", "dtd"): (16, 256, 330_000, {"generator": 1e-4, "discriminator": 1e-4}, (0.5, 0.999)),
+    ("pennet", "facade"): (
+        16,
+        256,
+        200_000,
+        {"generator": 1e-4, "discriminator": 1e-4},
+        (0.5, 0.999),
+    ),
+    ("pennet", "places2"): (
+        16,
+        256,
+        1_000_000,
+        {"generator": 1e-4, "discriminator": 1e-4},
+        (0.5, 0.999),
+    ),
+    ("madf", "places2"): (24, 256, 300_000, {"generator": 2e-4}, (0.9, 0.999)),
+    ("madf", "celeba"): (24, 256, 300_000, {"generator": 2e-4}, (0.9, 0.999)),
+    ("madf", "paris"): (24, 256, 300_000, {"generator": 2e-4}, (0.9, 0.999)),
+    ("deepgin", "ade20k"): (
+        12,
+        256,
+        110 * 2582,
+        {"generator": 1e-4, "discriminator": 4e-4},
+        (0.5, 0.999),
+    ),
+    ("deepgin", "celebahq"): (
+        12,
+        256,
+        110 * 6750,
+        {"generator": 1e-4, "discriminator": 4e-4},
+        (0.5, 0.999),
+    ),
+    ("deepfill", "places2"): (
+        6 * 16,
+        256,
+        170_000,
+        {"generator": 1e-4, "discriminator": 1e-4},
+        (0.5, 0.9),
+    ),
+    ("deepfill", "celebahq"): (
+        6 * 16,
+        256,
+        170_000,
+        {"generator": 1e-4, "discriminator": 1e-4},
+        (0.5, 0.9),
+    ),
+}
+"""As the fact sheets have them. DeepFill's batch is that of five critic updates and one of the
+generator; DeepGIN's is four photographs under three masks each; its epochs are 10 + 100."""
+
+PUBLISHED = pytest.mark.parametrize(("name", "preset"), RECIPES, ids=" ".join)
+
+
+def preset_of(name: str, preset: str) -> TrainConfig:
+    config: TrainConfig = importlib.import_module(f"jobs.train_{name}").PRESETS[preset]
+    return config
+
+
+def objective_of(name: str, preset: str) -> Objective:
+    model = replace(preset_of(name, preset).model, **NARROW[name])
+    return load(name).objective(model, lambda network: network)
+
+
+@PUBLISHED
+def test_batches_length_and_optimisers_are_those_of_the_sheet(name: str, preset: str) -> None:
+    config = preset_of(name, preset)
+    batch, side, steps, rates, betas = RECIPES[name, preset]
+    assert (config.data.batch_size, config.data.image_size_px, config.steps) == (batch, side, steps)
+    assert config.max_gradient_norm == config.ema_decay == 0
+    assert config.precision == "float32"
+    optimizers = objective_of(name, preset).optimizers
+    assert set(optimizers) == set(rates)
+    for role, optimizer in optimizers.items():
+        assert isinstance(optimizer, torch.optim.Adam)
+        [group] = optimizer.param_groups
+        assert (group["lr"], group["betas"]) == (rates[role], betas)
+        assert (group["eps"], group["weight_decay"]) == (1e-8, 0)
+
+
+SCHEDULES: dict[tuple[str, str], dict[int, float]] = {
+    # The generator's learning rate by step. Epochs of 1,862 and 20,250 steps.
+    ("spn", "paris"): {0: 1e-4, 50 * 1862 - 1: 1e-4, 50 * 1862: 1e-5, 139_649: 1e-5},
+    ("spn", "celeba"): {0: 1e-4, 30 * 20_250 - 1: 1e-4, 30 * 20_250: 1e-5},
+    ("pennet", "celeba"): {1: 1e-4, 100_000: 1e-4, 300_000: 1e-4},
+    ("pennet", "facade"): {1: 1e-4, 100_000: 1e-4, 199_999: 1e-4},
+    ("pennet", "places2"): {1: 1e-4, 99_999: 1e-4, 100_000: 1e-5, 200_000: 1e-5, 300_000: 1e-5},
+    ("pennet", "dtd"): {1: 1e-4, 99_999: 1e-4, 100_000: 1e-5, 200_000: 1e-6, 300_000: 1e-7},
+    ("madf", "places2"): {0: 2e-4, 299_999: 2e-4},
+    ("deepgin", "ade20k"): {
+        # Ten epochs of the first stage, then epochs 1, 11, 12, 56 and 100 of the second.
+        9 * 2582: 1e-4,
+        10 * 2582: 1e-4,
+        20 * 2582: 1e-4,
+        21 * 2582: 9.8889e-5,
+        65 * 2582: 5e-5,
+        109 * 2582: 1.1111e-6,
+    },
+    ("deepfill", "places2"): {0: 1e-4, 169_999: 1e-4},
+}
+
+
+@pytest.mark.parametrize(("name", "preset"), SCHEDULES, ids=" ".join)
+def test_learning_rates_follow_the_sheet_s_schedule(name: str, preset: str) -> None:
+    objective = objective_of(name, preset)
+    image = torch.rand(6, 3, 64, 64) * 2 - 1
+    mask = torch.zeros(6, 1, 64, 64)
+    mask[..., 16:48, 16:48] = 1
+    for step, rate in SCHEDULES[name, preset].items():
+        objective.step(Batch(image=image, mask=mask, step=step))
+        [group] = objective.optimizers["generator"].param_groups
+        assert group["lr"] == pytest.approx(rate, rel=1e-4), step
+
+
+def test_spn_s_prior_is_no_longer_taught_from_epoch_61_on() -> None:
+    assert preset_of("spn", "paris").model.prior_stop_step == 60 * 1862  # type: ignore[attr-defined]
+
+
+def test_photographs_are_prepared_as_the_sheets_say() -> None:
+    views = {key: preset_of(*key).data for key in RECIPES}
+    for (name, _), view in views.items():
+        assert view.horizontal_flip == (name != "deepfill")
+        assert view.colour_jitter == (0.05 if name == "pennet" else 0)
+        assert view.quarter_turns == (name == "deepgin")
+        assert view.masks_per_image == (3 if name == "deepgin" else 1)
+    crops = {key: view.crop for key, view in views.items()}
+    assert {crops["pennet", preset] for preset in ("celeba", "dtd", "places2")} == {"squash"}
+    assert crops["deepfill", "places2"] == "random"
+    assert crops["deepfill", "celebahq"] == crops["spn", "paris"] == "squash"
+    assert crops["deepgin", "ade20k"] == "subsample"
+    assert views["deepgin", "ade20k"].masks.recipes == ("box", "long_strokes", "automaton")
+
+
+JOBS = ("spn", "pennet", "madf", "deepgin", "deepfill", "deepfill2", "lama")
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_fine_tuning_is_of_the_released_network_at_a_tenth_of_its_learning_rate(name: str) -> None:
+    paper = load(name)
+    tuned = preset_of(name, "finetune")
+    assert tuned.init_from == f"runs/imported/{name}"
+    released = getattr(paper.config, "released", paper.config)()
+    for field in ("learning_rate", "discriminator_learning_rate"):
+        if hasattr(released, field):
+            assert getattr(tuned.model, field) == pytest.approx(getattr(released, field) / 10)
+            released = replace(released, **{field: getattr(tuned.model, field)})
+    assert tuned.model == released
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_the_cpu_preset_builds_without_any_file_of_weights(name: str) -> None:
+    config = preset_of(name, "cpu")
+    objective = load(name).objective(config.model, lambda network: network)
+    side = config.data.image_size_px
+    image, mask = torch.rand(2, 3, side, side) * 2 - 1, torch.zeros(2, 1, side, side)
+    mask[..., 16:48, 16:48] = 1
+    losses = objective.step(Batch(image=image, mask=mask, keys=("a", "b"), mask_ids=("c", "d")))
+    assert all(loss.isfinite() for loss in losses.values())
