@@ -48,7 +48,7 @@ PRESETS = {
             matching_weight=0.1,
             perceptual_weight=0.0,
         ),
-        steps=10_000,
+        steps=6000,
     ),
     "smoke": smoke(LaMaConfig.tiny(), BatchConfig(batch_size=4, image_size_px=32, masks=WIDE)),
 }

@@ -47,7 +47,7 @@ PRESETS = {
             variation_weight=0.0,
             learning_rate=1e-3,
         ),
-        steps=10_000,
+        steps=5000,
     ),
     "smoke": smoke(MADFConfig.tiny(), BatchConfig(batch_size=4, image_size_px=32, masks=IRREGULAR)),
 }

@@ -1,6 +1,7 @@
 """Workers killed, stopped and lost; nodes that go and come; a store that is away."""
 
 import os
+import random
 import re
 import select
 import signal
@@ -228,3 +229,35 @@ def test_nodes_that_go_and_come_change_nothing(config, tmp_path, quietly):
     # make another network.
     difference = (drawn(storm) - drawn(alone)).abs().mean()
     assert difference < (drawn(other) - drawn(alone)).abs().mean() / 5, difference
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_driver_killed_at_any_moment_costs_nothing(config, tmp_path, quietly, weights):
+    """The same command again goes on from the newest whole checkpoint, to the same weights."""
+    lost = override(config, {"storage": str(tmp_path / "lost"), "steps": 60, "num_workers": 1})
+    file = tmp_path / "config.json"
+    file.write_text(to_json(lost))
+    program = (
+        "import sys; from pathlib import Path; from pipeline.cluster import connect\n"
+        "from pipeline.config import from_json; from pipeline.training import TrainConfig, train\n"
+        "with connect(num_cpus=2):\n"
+        "    train(from_json(TrainConfig, Path(sys.argv[1]).read_text()))\n"
+    )
+    command = [sys.executable, "-c", program, str(file)]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    moment = random.randrange(4, 40)
+    while max(checkpoints.steps(lost.storage), default=0) < moment:
+        assert driver.poll() is None
+        time.sleep(0.003)
+    driver.kill()
+    driver.wait()
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert "going on from step" in done.stdout
+    torch.set_num_threads(1)
+    calm = override(lost, {"storage": str(tmp_path / "calm"), "num_workers": 0})
+    train(calm, quietly)
+    ours, theirs = weights(lost.storage, 60), weights(calm.storage, 60)
+    for part, tensors in ours.items():
+        for name, tensor in tensors.items():
+            assert torch.equal(tensor, theirs[part][name]), f"{part} {name}"
