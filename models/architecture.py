@@ -205,6 +205,32 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of an ablation: what it changes, and the figures its authors measured."""
+
+    label: str
+    """As the paper prints it."""
+    changes: Mapping[str, Any]
+    """Fields of the configuration, in an order in which each step is possible."""
+    published: Mapping[str, str] = field(default_factory=dict)
+    """Figures by metric, as printed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """An ablation as a paper prints it: every row is a training with the same recipe."""
+
+    title: str
+    """The table and what it compares."""
+    preset: str
+    """The training job's preset that has the paper's recipe for it."""
+    measured_on: str
+    """The images and masks behind the printed figures."""
+    rows: tuple[Row, ...]
+    """In the paper's order."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Released:
     """A checkpoint of the authors, as our networks take it."""
 
@@ -237,6 +263,10 @@ class Architecture:
     blocks: tuple[type[nn.Module], ...]
     """Kinds of blocks within the generator that hold most of its maps: what a training that is
     short of memory computes again (``models/recomputing.py``)."""
+    spaces: Mapping[str, Mapping[str, tuple[Any, ...]]]
+    """What to search: by name, the values to try of each field of the configuration."""
+    tables: Mapping[str, Table]
+    """The paper's ablations, by the name of the table."""
     symbols: Mapping[str, str]
     """The paper's symbol of each loss term that :meth:`Objective.step` returns, weight left out;
     "released" in a name marks what the paper does not print. In ASCII, as TeX would write it."""

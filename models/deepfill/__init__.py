@@ -37,6 +37,7 @@ from models.deepfill.layers import Chain
 from models.deepfill.networks import Generator
 from models.deepfill.objective import DeepFillObjective
 from models.deepfill.pictures import pictures
+from models.deepfill.spaces import SPACES, TABLES
 from models.deepfill.variants import variants
 from models.deepfill.weights import read_release, write_release
 
@@ -50,6 +51,8 @@ ARCHITECTURE = Architecture(
     read_release=read_release,
     write_release=write_release,
     blocks=(Chain,),
+    spaces=SPACES,
+    tables=TABLES,
     symbols={
         "hole_coarse": "L_1_discounted_coarse",
         "hole": "L_1_discounted",

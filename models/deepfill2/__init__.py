@@ -23,6 +23,7 @@ from models.deepfill.pictures import pictures
 from models.deepfill2.config import DeepFill2Config
 from models.deepfill2.networks import Generator
 from models.deepfill2.objective import DeepFill2Objective
+from models.deepfill2.spaces import SPACES, TABLES
 from models.deepfill2.variants import variants
 from models.deepfill2.weights import read_release, write_release
 
@@ -36,6 +37,8 @@ ARCHITECTURE = Architecture(
     read_release=read_release,
     write_release=write_release,
     blocks=(Chain,),
+    spaces=SPACES,
+    tables=TABLES,
     symbols={
         "coarse": "L_1_coarse",
         "image": "L_1",

@@ -31,6 +31,7 @@ from models.deepgin.config import DeepGINConfig
 from models.deepgin.networks import CoarseNetwork, Generator
 from models.deepgin.objective import DeepGINObjective
 from models.deepgin.pictures import pictures
+from models.deepgin.spaces import SPACES, TABLES
 from models.deepgin.variants import variants
 from models.deepgin.weights import read_release, write_release
 
@@ -44,6 +45,8 @@ ARCHITECTURE = Architecture(
     read_release=read_release,
     write_release=write_release,
     blocks=(CoarseNetwork, ResidualBlock, SelfAttention),
+    spaces=SPACES,
+    tables=TABLES,
     symbols={
         "coarse": "L_L1_coarse",
         "drawn": "L_L1_out",

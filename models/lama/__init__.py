@@ -25,6 +25,7 @@ from models.lama.config import LaMaConfig
 from models.lama.networks import Doubling, Generator, Halving, ResidualBlock
 from models.lama.objective import LaMaObjective
 from models.lama.pictures import pictures
+from models.lama.spaces import SPACES, TABLES
 from models.lama.variants import variants
 from models.lama.weights import read_release, write_release
 
@@ -38,6 +39,8 @@ ARCHITECTURE = Architecture(
     read_release=read_release,
     write_release=write_release,
     blocks=(ResidualBlock, Halving, Doubling),
+    spaces=SPACES,
+    tables=TABLES,
     symbols={
         "known": "L_1_known_released",
         "hole": "L_1_hole_released",

@@ -39,6 +39,7 @@ from models.madf.networks import RecoveryBlock, RefinementBlock
 from models.madf.objective import MADFObjective, build_generator
 from models.madf.partial import PartialBlock
 from models.madf.pictures import pictures
+from models.madf.spaces import SPACES, TABLES
 from models.madf.variants import variants
 from models.madf.weights import read_release, write_release
 
@@ -52,6 +53,8 @@ ARCHITECTURE = Architecture(
     read_release=read_release,
     write_release=write_release,
     blocks=(RecoveryBlock, RefinementBlock, PartialBlock, DynamicConv2d),
+    spaces=SPACES,
+    tables=TABLES,
     symbols={
         "known": "L_valid",
         "hole": "L_hole",

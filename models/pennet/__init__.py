@@ -36,6 +36,7 @@ from models.pennet.config import PENNetConfig
 from models.pennet.networks import build_generator
 from models.pennet.objective import PENNetObjective
 from models.pennet.pictures import pictures
+from models.pennet.spaces import SPACES, TABLES
 from models.pennet.variants import variants
 from models.pennet.weights import read_release, write_release
 
@@ -49,6 +50,8 @@ ARCHITECTURE = Architecture(
     read_release=read_release,
     write_release=write_release,
     blocks=(AttentionTransfer, PatchSwap),
+    spaces=SPACES,
+    tables=TABLES,
     symbols={
         "pyramid": "L_pd",
         "adversarial": "L_G",

@@ -39,6 +39,7 @@ from models.spn.pictures import pictures
 from models.spn.prior import Rise
 from models.spn.probabilistic import ProbabilisticGenerator
 from models.spn.probabilistic_objective import ProbabilisticObjective
+from models.spn.spaces import SPACES, TABLES
 from models.spn.variants import variants
 from models.spn.weights import read_release, write_release
 
@@ -67,6 +68,8 @@ ARCHITECTURE = Architecture(
     read_release=read_release,
     write_release=write_release,
     blocks=(DenseBlock, ResidualBlock, SpadeResidualBlock, SpadeRisingBlock, Rise, PlainRise),
+    spaces=SPACES,
+    tables=TABLES,
     symbols={
         "prior": "L_prior",
         "image": "L_img",

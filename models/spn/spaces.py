@@ -1,0 +1,63 @@
+"""What SPN's authors searched, and their ablations (Sec. 4.1, Tables 3 and 4, Fig. 7)."""
+
+from typing import Any
+
+from models.architecture import Row, Table
+
+DECADES = (0.1, 1.0, 10.0)
+ON = "Paris StreetView, irregular masks of all ratios; MAE in tenths of a per cent of 255"
+
+SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
+    "lambdas": {"image_weight": DECADES, "adversarial_weight": DECADES},
+    "lambdas-probabilistic": {
+        "feature_matching_weight": DECADES,
+        "diversity_weight": DECADES,
+        "latent_weight": (0.01, 0.05, 0.1),
+    },
+    "emphasis": {"prior_hole_emphasis": (1.0, 3.0, 5.0), "hole_emphasis": (1.0, 2.0, 4.0)},
+    "blocks": {"num_blocks": (4, 8, 12)},
+}
+"""lambda_1 and lambda_2; lambda_3 to lambda_5 (lambda_3 of the features of VGG stays); alpha and
+delta; the residual blocks of Table 4."""
+
+
+def _row(label: str, changes: dict[str, Any], figures: str = "") -> Row:
+    names = ("ssim", "psnr", "l1", "fid")
+    return Row(
+        label=label, changes=changes, published=dict(zip(names, figures.split(), strict=False))
+    )
+
+
+TABLES = {
+    "table3": Table(
+        title="Table 3: levels of the prior pyramid",
+        preset="paris",
+        measured_on=ON,
+        rows=(
+            _row("64", {"prior_levels": 1, "semantic_slope": 0.1}, "0.882 29.38 0.161 46.13"),
+            _row("64 + 128", {"prior_levels": 2}, "0.884 29.45 0.158 41.04"),
+            _row("64 + 128 + 256", {}, "0.886 29.69 0.154 36.82"),
+        ),
+    ),
+    "table4": Table(
+        title="Table 4: SPADE residual blocks",
+        preset="paris",
+        measured_on=ON,
+        rows=(
+            _row("N = 4", {"num_blocks": 4}, "0.881 29.40 0.162 41.00"),
+            _row("N = 8", {"num_blocks": 8}, "0.886 29.69 0.154 36.82"),
+            _row("N = 12", {"num_blocks": 12}, "0.886 29.61 0.155 42.50"),
+        ),
+    ),
+    "figure7": Table(
+        title="Figure 7: what the prior is worth (bars without figures)",
+        preset="paris",
+        measured_on=ON,
+        rows=(
+            _row("without semantic supervision", {"prior_weight": 0.0}),
+            _row("without prior pyramid", {"prior_levels": 1}),
+            _row("with concatenation", {"fusion": "concat"}),
+            _row("full", {}, "0.886 29.69 0.154 36.82"),
+        ),
+    ),
+}
