@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from jobs import make_shards, train_spn, tune
+from jobs import make_shards, train_spn
 from jobs.batch_inpaint import batch_inpaint
 from jobs.promote import PromoteConfig, line, promote
 from pipeline import storage
@@ -34,12 +34,14 @@ from pipeline.shards import make_shards as write_shards
 from pipeline.sources import open_source
 from pipeline.tracking import TrackingConfig, duration
 from pipeline.training import SCORE, TrainResult, summary, train
-from pipeline.tuning import TuneConfig, read_space
+from pipeline.tuning import TuneConfig
 from pipeline.tuning import tune as search
 
 STAGES = 7
 TRIAL_LEARNING_RATE = 5e-4
 """Half of the main training's: the trials only refine its weights."""
+SPACE = {"model.image_weight": [1.0, 10.0], "model.adversarial_weight": [0.01, 0.1]}
+"""lambda_1 and lambda_2."""
 HOLES = MaskConfig(recipe="irregular", min_hole_ratio=0.1, max_hole_ratio=0.2)
 """Of the photographs sent to the endpoint."""
 
@@ -134,7 +136,7 @@ def sweep(config: DemoConfig, shards: str, base: TrainResult) -> str:
             },
         )
         settings = TuneConfig(train=training, storage=config.place("sweep"))
-        result = search(settings, read_space(settings.search, tune.SPACES), say)
+        result = search(settings, SPACE, say)
         for text in write_search(result, settings.storage, "Search around the demo").splitlines():
             say(text)
         best = result.best

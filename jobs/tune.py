@@ -1,51 +1,85 @@
 """Search around a training preset: one trial per combination, all through the training's code.
 
-python jobs/tune.py spn --search lambdas --train.data.shards runs/demo/shards
-python jobs/tune.py spn --search blocks --train.steps 2000
-python jobs/tune.py spn --search my_space.json
+python jobs/tune.py spn --space lambdas --train.data.shards runs/demo/shards
+python jobs/tune.py madf --space madf-table2 --scale smoke
+python jobs/tune.py spn --space my_space.yaml --algorithm tpe --num-trials 40
 
-A space maps dotted names to the values to try; a JSON file such as
-{"model.image_weight": [1, 10], "model.num_blocks": [2, 4]} is one. Started again, a search keeps
-the trials it has finished.
+A space is a paper's own ("lambdas", "blocks", ...), one of its tables, whose rows come back in the
+paper's order with the printed figures beside, or a file that maps dotted names to the values to
+try, such as {"model.image_weight": [1, 10], "model.num_blocks": [2, 4]}. --scale says around which
+training: "cpu" (for two cores, the default), "paper" or "smoke". Started again, a search keeps the
+trials it has finished.
 """
 
-from jobs import train_spn
-from pipeline.cluster import connect
-from pipeline.config import override, parse, run
-from pipeline.report.search import write_search
-from pipeline.training import resolve
-from pipeline.tuning import Space, TuneConfig, plan, read_space, tune
+import importlib
+import sys
+from dataclasses import replace
+from typing import get_args
 
-SPACES: dict[str, Space] = {
-    # SPN, Sec. 4.1: each weight is searched over three decades around its final value.
-    "lambdas": {"model.image_weight": [1.0, 10.0], "model.adversarial_weight": [0.01, 0.1]},
-    "lambdas-paper": {
-        "model.image_weight": [0.1, 1.0, 10.0],
-        "model.adversarial_weight": [0.1, 1.0, 10.0],
-    },
-    "blocks": {"model.num_blocks": [1, 2, 4]},
-    "blocks-paper": {"model.num_blocks": [4, 8, 12]},  # Table 4
-    "smoke": {"model.image_weight": [1.0, 10.0], "model.num_blocks": [1, 2]},
+from models import architecture
+from models.architecture import Table
+from pipeline.cluster import connect
+from pipeline.config import UserError, parse, run
+from pipeline.launching import with_shards
+from pipeline.report.search import write_search
+from pipeline.training import TrainConfig, resolve
+from pipeline.tuning import TuneConfig, plan, read_space, read_table, tune
+from pipeline.tuning.config import Scale
+
+PAPER = {
+    "deepfill": "places2",
+    "deepfill2": "places2",
+    "deepgin": "celebahq",
+    "lama": "places2",
+    "madf": "places2",
+    "pennet": "places2",
+    "spn": "paris",
 }
-PRESETS = {
-    "spn": TuneConfig(train=train_spn.PRESETS["demo"], storage="runs/sweep-spn"),
-    "smoke": TuneConfig(
-        train=override(train_spn.PRESETS["smoke"], {"steps": 2}),
-        search="smoke",
-        storage="runs/smoke/sweep",
-    ),
-}
+"""The set on which each paper compares its variants, as its training job's presets name it."""
+
+
+def training_of(name: str, scale: Scale) -> TrainConfig:
+    """Return an architecture's training preset of a scale."""
+    presets = importlib.import_module(f"jobs.train_{name}").PRESETS
+    preset: TrainConfig = presets[PAPER[name] if scale == "paper" else scale]
+    return preset
+
+
+def presets_of(scale: Scale) -> dict[str, TuneConfig]:
+    """Return a search for each architecture around its training of a scale."""
+    return {
+        name: TuneConfig(train=training_of(name, scale), storage=f"runs/sweep-{name}-{scale}")
+        for name in architecture.names()
+    }
+
+
+def scale_of(words: list[str]) -> tuple[Scale, list[str]]:
+    """Take ``--scale`` out of the command line, as it decides what all other fields start from."""
+    rest = [word.replace("--scale=", "--scale\0") for word in words]
+    rest = [part for word in rest for part in word.split("\0")]
+    if "--scale" not in rest:
+        return "cpu", rest
+    place = rest.index("--scale")
+    scale = rest[place + 1] if place + 1 < len(rest) else ""
+    for known in get_args(Scale):
+        if scale == known:
+            return known, rest[:place] + rest[place + 2 :]
+    raise UserError(f"--scale is one of {', '.join(get_args(Scale))}, not {scale!r}")
 
 
 def main() -> None:
-    """Run the trials of one space and write them down, best first."""
-    config = parse(PRESETS, __doc__)
-    space = read_space(config.search, SPACES)
+    """Run the trials of one space and write them down, best first or in the paper's order."""
+    scale, words = scale_of(sys.argv[1:])
+    config = parse(presets_of(scale), __doc__, words)
+    name = config.train.model.architecture
+    space = read_table(config.space, name) or read_space(config.space, name)
     plan(config, space)
-    config = override(config, {"train": resolve(config.train)})
     with connect():
+        # Trials need no shards of their own: what is missing is made once, for all of them.
+        config = replace(config, train=resolve(with_shards(config.train)))
         result = tune(config, space)
-    print(write_search(result, config.storage, f"Search {config.search!r}"))
+    table = space if isinstance(space, Table) else None
+    print(write_search(result, config.storage, f"{name}: {config.space}", table))
     print(f"best: {result.best.checkpoint}\ntable, plot and page: {config.storage}")
 
 

@@ -4,7 +4,9 @@ import io
 import json
 from dataclasses import asdict
 
+from models.architecture import Table
 from pipeline import storage
+from pipeline.metrics import mean_interval
 from pipeline.report.page import (
     Section,
     facts,
@@ -23,13 +25,21 @@ SCORE_LABEL = "hole PSNR on the val set (dB)"
 
 def trial_rows(result: TuneResult) -> tuple[list[str], list[list[str]]]:
     """Return header and one row per trial, best first; a failed trial says why."""
-    names = list(result.trials[0].changes)
-    header = [*(name.removeprefix("model.") for name in names), SCORE, "psnr", "hole_l1", "time"]
-    return header, [_row(trial, names) for trial in result.trials]
+    names = searched(result)
+    seeds = len({trial.seed for trial in result.trials}) > 1
+    header = [name.removeprefix("model.") for name in names] + (["seed"] if seeds else [])
+    header += [SCORE, "psnr", "hole_l1", "time"]
+    return header, [_row(trial, names, seeds) for trial in result.trials]
 
 
-def _row(trial: Trial, names: list[str]) -> list[str]:
-    values = [str(trial.changes[name]) for name in names]
+def searched(result: TuneResult) -> list[str]:
+    """Return the fields that any trial changes; rows of a paper's table change different ones."""
+    return list(dict.fromkeys(name for trial in result.trials for name in trial.changes))
+
+
+def _row(trial: Trial, names: list[str], seeds: bool) -> list[str]:
+    values = [str(trial.changes.get(name, "-")) for name in names]
+    values += [str(trial.seed)] if seeds else []
     if trial.error:
         return [*values, "failed", trial.error[:80], "", ""]
     numbers = [f"{trial.scores[name]:.3f}" for name in (SCORE, "psnr")]
@@ -46,12 +56,12 @@ def draw_trials(result: TuneResult) -> bytes:
     from matplotlib.figure import Figure
 
     trials = [trial for trial in result.trials if not trial.error]
-    names = list(result.trials[0].changes)
+    names = searched(result) or ["as it is"]
     figure = Figure(figsize=(3.4 * len(names), 3.2), layout="constrained", dpi=120)
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for panel, name in zip(panels, names, strict=True):
-        values = sorted({trial.changes[name] for trial in trials}, key=_sortable)
-        places = [values.index(trial.changes[name]) for trial in trials]
+        values = sorted({trial.changes.get(name, "-") for trial in trials}, key=_sortable)
+        places = [values.index(trial.changes.get(name, "-")) for trial in trials]
         scores = [trial.scores[SCORE] for trial in trials]
         panel.plot(places, scores, "o", color="#4a6fa5", alpha=0.8)
         if trials:
@@ -73,13 +83,45 @@ def _sortable(value: object) -> tuple[bool, float, str]:
     return (True, 0.0, str(value))
 
 
-def write_search(result: TuneResult, location: str, title: str) -> str:
+def paper_rows(result: TuneResult, printed: Table) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of a paper's table in its own order: what was measured, then printed.
+
+    With several seeds a figure is their mean, with its 95 % interval.
+    """
+    figures = list(dict.fromkeys(name for row in printed.rows for name in row.published))
+    header = ["row", f"{SCORE}, ours", "psnr, ours", *(f"{name}, printed" for name in figures)]
+    rows = []
+    for row in printed.rows:
+        trials = [trial for trial in result.trials if trial.label == row.label and trial.scores]
+        ours = [_mean([trial.scores[name] for trial in trials]) for name in (SCORE, "psnr")]
+        rows.append([row.label, *ours, *(row.published.get(name, "-") for name in figures)])
+    return header, rows
+
+
+def _mean(values: list[float]) -> str:
+    if not values:
+        return "failed"
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    found = mean_interval(values)
+    return f"{found.mean:.3f} ({found.low:.3f} to {found.high:.3f}, {found.n} seeds)"
+
+
+def write_search(
+    result: TuneResult, location: str, title: str, printed: Table | None = None
+) -> str:
     """Write a search's table (``trials.md``, ``.csv``, ``.json``), plot and page into a folder.
+
+    Args:
+        result: what was searched.
+        location: of the folder.
+        title: of the page.
+        printed: the paper's table, if that was searched; it decides rows and order.
 
     Returns:
         The table as text, for the terminal.
     """
-    header, rows = trial_rows(result)
+    header, rows = paper_rows(result, printed) if printed else trial_rows(result)
     text, plot = format_table(header, rows), draw_trials(result)
     trials = [asdict(trial) for trial in result.trials]
     files = {
@@ -104,7 +146,7 @@ def write_search(result: TuneResult, location: str, title: str) -> str:
         [
             Section(
                 title="Trials",
-                body=table(header, rows, strong=[(0, len(result.best.changes))]),
+                body=table(header, rows, strong=[(0, header.index(SCORE))] if not printed else []),
             ),
             Section(
                 title="Plot",

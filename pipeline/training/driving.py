@@ -26,10 +26,17 @@ RESIZE_EVERY_S = 60.0
 """How often a run of fewer workers than asked for looks whether there is room for more."""
 
 
-def train(config: TrainConfig, log: Callable[[str], None] = print) -> TrainResult:
+def train(
+    config: TrainConfig, log: Callable[[str], None] = print, also: Report | None = None
+) -> TrainResult:
     """Train to the last step, going on from where the run stands. On the driver.
 
     Ray must be connected when ``config.num_workers`` is not 0.
+
+    Args:
+        config: of the run.
+        log: takes a line at a time for a person who watches.
+        also: takes every record as well, as it comes.
 
     Raises:
         UserError: if the data does not fit the configuration, or the run's folder holds a run
@@ -45,7 +52,7 @@ def train(config: TrainConfig, log: Callable[[str], None] = print) -> TrainResul
         if config.num_workers:
             build_objective(config, Place())  # what is missing is told before the cluster is asked
         storage.write(storage.join(config.storage, "config.json"), to_json(config).encode())
-        _launch_written_down(config, done, log)
+        _launch_written_down(config, done, log, also)
     checkpoint, scores = best(config.storage)
     return TrainResult(
         run=config.storage,
@@ -57,7 +64,9 @@ def train(config: TrainConfig, log: Callable[[str], None] = print) -> TrainResul
     )
 
 
-def _launch_written_down(config: TrainConfig, done: int, log: Callable[[str], None]) -> None:
+def _launch_written_down(
+    config: TrainConfig, done: int, log: Callable[[str], None], also: Report | None
+) -> None:
     """Launch a run from ``done`` steps on, and write what it says to file and MLflow meanwhile."""
     paper = load(config.model.architecture)
     progress = storage.join(config.storage, f"progress-{done:09d}.jsonl")
@@ -73,6 +82,8 @@ def _launch_written_down(config: TrainConfig, done: int, log: Callable[[str], No
         def report(record: Record) -> None:
             track(record)
             entry(record)
+            if also is not None:
+                also(record)
 
         try:
             launch(config, report)

@@ -40,7 +40,7 @@ def test_a_reader_who_leaves_early_is_no_error():
 
 @pytest.mark.parametrize(
     ("preset", "field"),
-    [("make_shards folder", "--source"), ("train_spn smoke", "--model."), ("tune spn", "--search")],
+    [("make_shards folder", "--source"), ("train_spn smoke", "--model."), ("tune spn", "--space")],
 )
 def test_a_presets_help_explains_its_fields(preset, field):
     result = job(*preset.split(), "--help")
@@ -78,7 +78,7 @@ def test_a_wrong_field_or_value_is_refused_without_a_traceback(name, words, told
     [
         ("train_spn", ["demo"], "no shards given: add --data.shards"),
         ("train_spn", ["demo", "--data.shards", "nowhere"], "nowhere is no finished shard set"),
-        ("tune", ["spn", "--search", "nothing"], "unknown search 'nothing'"),
+        ("tune", ["spn", "--space", "nothing"], "unknown space 'nothing'"),
         ("make_shards", ["folder"], "give the folder of photographs with --source"),
         ("make_shards", ["folder", "--source", "nowhere"], "nowhere"),
         ("evaluate", ["--checkpoint", "nowhere", "--shards", "nowhere"], "nowhere"),

@@ -1,0 +1,22 @@
+"""Many trials around one preset: each trains through the same code as a run of its own.
+
+A search is a folder, as a run is: started again it keeps what it has finished and goes on with what
+was interrupted.
+"""
+
+from pipeline.tuning.config import Trial, TuneConfig, TuneResult
+from pipeline.tuning.running import tune
+from pipeline.tuning.spaces import Range, Space, read_space, read_table
+from pipeline.tuning.trials import plan
+
+__all__ = [
+    "Range",
+    "Space",
+    "Trial",
+    "TuneConfig",
+    "TuneResult",
+    "plan",
+    "read_space",
+    "read_table",
+    "tune",
+]

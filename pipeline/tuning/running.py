@@ -1,0 +1,260 @@
+"""A search's trials on the cluster: each trains through the same code as a run of its own."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from models.architecture import Table
+from pipeline import storage
+from pipeline.tracking import Record, duration
+from pipeline.training import SCORE, best, train
+from pipeline.tuning.config import Trial, TuneConfig, TuneResult
+from pipeline.tuning.spaces import Range, Space
+from pipeline.tuning.trials import Planned, plan, plan_one, write_down, written_down
+
+Log = Callable[[str], None]
+ROUNDS = 8
+"""The steps of ASHA's first round are this part of all; they double from round to round."""
+
+
+def tune(config: TuneConfig, space: Space | Table, log: Log = print) -> TuneResult:
+    """Run every trial of a space and return them best first. On the driver; Ray is connected.
+
+    Raises:
+        UserError: if a name or value of the space is impossible; nothing has started then.
+    """
+    start = time.monotonic()
+    planned = plan(config, space)
+    earlier = written_down(config)
+    if config.algorithm == "tpe":
+        assert not isinstance(space, Table)
+        trials = _suggested(config, space, earlier, log)
+    else:
+        todo = [one for one in planned if not _is_over(earlier.get(one[0].name))]
+        log(f"{len(planned)} trials, {config.concurrent_trials} at a time")
+        if len(todo) < len(planned):
+            log(f"{len(planned) - len(todo)} of them were finished before")
+        found = _run(config, todo, log) if todo else {}
+        trials = [
+            found[trial.name]
+            if trial.name in found
+            else replace(earlier[trial.name], label=trial.label)
+            for trial, _ in planned
+        ]
+    order = sorted(trials, key=lambda trial: trial.scores.get(SCORE, -math.inf), reverse=True)
+    return TuneResult(trials=tuple(order), seconds=time.monotonic() - start)
+
+
+def _is_over(trial: Trial | None) -> bool:
+    return trial is not None and bool(trial.scores)
+
+
+def _run(config: TuneConfig, todo: list[Planned], log: Log) -> dict[str, Trial]:
+    """Train what is known beforehand."""
+    from ray import tune as ray_tune
+
+    scheduler = None
+    if config.algorithm == "asha":
+        steps = config.train.steps
+        scheduler = ray_tune.schedulers.ASHAScheduler(
+            time_attr="step", max_t=steps, grace_period=max(1, steps // ROUNDS), reduction_factor=2
+        )
+    space = {"trial": ray_tune.grid_search([_with_space(config, one) for one in todo])}
+    return _fit(config, space, len(todo), log, scheduler=scheduler)
+
+
+def _with_space(config: TuneConfig, one: Planned) -> dict[str, Any]:
+    return {"search": config, "trial": one[0], "training": one[1]}
+
+
+def _suggested(
+    config: TuneConfig, space: Space, earlier: dict[str, Trial], log: Log
+) -> list[Trial]:
+    """Train what Optuna's TPE proposes, given what is known from earlier searches here."""
+    from ray.tune.search.optuna import OptunaSearch
+
+    alike = {name: trial for name, trial in earlier.items() if set(trial.changes) == set(space)}
+    over = {name: trial for name, trial in alike.items() if _is_over(trial)}
+    begun = [_worded(space, trial.changes) for name, trial in alike.items() if name not in over]
+    searcher = OptunaSearch(
+        space=_distributions(space),
+        metric=SCORE,
+        mode="max",
+        seed=config.seed + len(over),
+        points_to_evaluate=begun or None,
+    )
+    for trial in over.values():
+        searcher.add_evaluated_point(_worded(space, trial.changes), trial.scores[SCORE])
+    count = config.num_trials - len(over)
+    log(f"{config.num_trials} trials, {len(over)} of them were finished before")
+    if count <= 0:
+        return list(over.values())
+    found = _fit(config, {"search": config, "space": dict(space)}, count, log, searcher=searcher)
+    return [*over.values(), *found.values()]
+
+
+def _distributions(space: Space) -> dict[str, Any]:
+    from optuna import distributions
+
+    found: dict[str, Any] = {}
+    for name, values in space.items():
+        if not isinstance(values, Range):
+            found[name] = distributions.CategoricalDistribution([json.dumps(v) for v in values])
+        elif values.whole:
+            low, high = int(values.low), int(values.high)
+            found[name] = distributions.IntDistribution(low, high, log=values.log)
+        else:
+            found[name] = distributions.FloatDistribution(values.low, values.high, log=values.log)
+    return found
+
+
+def _worded(space: Space, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as Optuna knows them: those of a list by their text."""
+    return {
+        name: changes[name] if isinstance(values, Range) else json.dumps(changes[name])
+        for name, values in space.items()
+    }
+
+
+def _fit(
+    config: TuneConfig,
+    space: dict[str, Any],
+    count: int,
+    log: Log,
+    searcher: Any = None,
+    scheduler: Any = None,
+) -> dict[str, Trial]:
+    """Run trials on the cluster and write each down as it ends."""
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Ray's tables: we print a line per trial
+    from ray import tune as ray_tune
+
+    training, books = config.train, storage.join(storage.absolute(config.storage), "ray")
+    resources = {"CPU": training.cpus_per_worker}
+    if config.gpus_per_trial:
+        resources["GPU"] = config.gpus_per_trial
+    watcher = _watcher(config, count, log)
+    results = ray_tune.Tuner(
+        ray_tune.with_resources(_run_trial, resources),
+        param_space=space,
+        tune_config=ray_tune.TuneConfig(
+            metric=SCORE,
+            mode="max",
+            num_samples=count if searcher is not None else 1,
+            search_alg=searcher,
+            scheduler=scheduler,
+            max_concurrent_trials=config.concurrent_trials,
+            time_budget_s=_budget_s(config),
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=ray_tune.RunConfig(
+            name="tune",
+            storage_path=books,
+            verbose=0,
+            failure_config=ray_tune.FailureConfig(max_failures=config.max_failures),
+            callbacks=[watcher],
+        ),
+    ).fit()
+    trials = {}
+    for result in results:
+        trial = _outcome(result.config, result.metrics or {}, result.error)
+        trials[trial.name] = trial
+        write_down(config, trial)
+    storage.remove(books)
+    return trials
+
+
+def _budget_s(config: TuneConfig) -> float | None:
+    """Return the seconds after which all trials end, such that neither limit is passed."""
+    limits = [config.max_hours] if config.max_hours else []
+    if config.max_gpu_hours:
+        at_once = max(1.0, config.concurrent_trials * config.gpus_per_trial)
+        limits.append(config.max_gpu_hours / at_once)
+    return 3600 * min(limits) if limits else None
+
+
+def planned_of(settings: Mapping[str, Any]) -> Planned:
+    """Return the trial that Ray's settings mean: one that was planned, or one proposed."""
+    if "trial" in settings:
+        one = settings["trial"]
+        return one["trial"], one["training"]
+    space: Space = settings["space"]
+    changes = {
+        name: settings[name] if isinstance(values, Range) else json.loads(settings[name])
+        for name, values in space.items()
+    }
+    search: TuneConfig = settings["search"]
+    return plan_one(search, changes, search.train.seed)
+
+
+def _run_trial(settings: dict[str, Any]) -> None:
+    """In a trial's own process: train, and report every validation."""
+    import torch
+    from ray import tune as ray_tune
+
+    trial, training = planned_of(settings)
+    search: TuneConfig = settings["trial"]["search"] if "trial" in settings else settings["search"]
+    write_down(search, trial)
+    torch.set_num_threads(max(1, int(training.cpus_per_worker)))
+
+    def report(record: Record) -> None:
+        if record.kind == "scores" and record.step < training.steps:
+            ray_tune.report({**record.values, "step": record.step, "trained_s": 0.0})
+
+    result = train(training, lambda line: None, report if search.algorithm == "asha" else None)
+    ray_tune.report(
+        {
+            **result.scores,
+            SCORE: result.scores.get(SCORE, float("nan")),
+            "step": result.step,
+            "trained_s": result.seconds,
+        }
+    )
+
+
+def _watcher(config: TuneConfig, total: int, log: Log) -> Any:
+    """Return a Tune callback that tells of each trial that ends, and writes it down."""
+    from ray.tune import Callback
+
+    class Watcher(Callback):
+        def __init__(self) -> None:
+            self.start, self.done = time.monotonic(), 0
+
+        def _tell(self, trial: Any, outcome: str) -> None:
+            self.done += 1
+            spent = time.monotonic() - self.start
+            left = spent / self.done * max(0, total - self.done)
+            run = planned_of(trial.config)[0]
+            name = run.label or run.name
+            log(f"trial {self.done}/{total}  {name}  {outcome}  {duration(left)} left")
+
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            ended = _outcome(trial.config, trial.last_result, None)
+            write_down(config, ended)
+            steps = config.train.steps
+            early = f"  stopped after {ended.steps} steps" if ended.steps < steps else ""
+            self._tell(trial, f"{SCORE} {ended.scores.get(SCORE, math.nan):.3f}{early}")
+
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            self._tell(trial, "failed")
+
+    return Watcher()
+
+
+def _outcome(settings: Mapping[str, Any], metrics: Mapping[str, Any], error: Any) -> Trial:
+    trial, training = planned_of(settings)
+    if error is not None:
+        return replace(trial, error=str(error).strip().splitlines()[-1])
+    if SCORE not in metrics:
+        return replace(trial, error="not finished: the search's time was up")
+    checkpoint, scores = best(training.storage)
+    return replace(
+        trial,
+        scores=scores,
+        checkpoint=checkpoint,
+        seconds=metrics["trained_s"],
+        steps=int(metrics["step"]),
+    )

@@ -1,0 +1,137 @@
+"""Which trials a search has, each with its complete training, and what earlier ones have found.
+
+A trial's folder is named after what it changes, so a search that is started again finds the
+trials it has finished and goes on with the one it was interrupted in; nothing runs twice.
+"""
+
+import hashlib
+import itertools
+import json
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from models.architecture import Table
+from pipeline import storage
+from pipeline.config import UserError, flatten, override
+from pipeline.training import TrainConfig
+from pipeline.tuning.config import Trial, TuneConfig
+from pipeline.tuning.spaces import Range, Space
+
+BOOK = "trial.json"
+"""In a trial's run: what it is and what came of it."""
+Planned = tuple[Trial, TrainConfig]
+
+
+def plan(config: TuneConfig, space: Space | Table) -> list[Planned]:
+    """Return every trial with its complete training configuration, checked.
+
+    Combinations that "tpe" would choose are not known before; one of them stands for all, so that
+    names and values are checked.
+
+    Raises:
+        UserError: if a name is unknown or the space is empty.
+        ValueError: if a combination is impossible.
+    """
+    seeds = range(config.train.seed, config.train.seed + config.seeds)
+    if isinstance(space, Table):
+        rows = [
+            ({f"model.{k}": v for k, v in row.changes.items()}, row.label) for row in space.rows
+        ]
+    else:
+        if not space or not all(isinstance(v, Range) or len(v) for v in space.values()):
+            raise UserError(f"the space {config.space!r} has a name without values")
+        rows = [(changes, "") for changes in _combinations(config, space)]
+    return [
+        plan_one(config, changes, seed=seed, label=label)
+        for changes, label in rows
+        for seed in seeds
+    ]
+
+
+def _combinations(config: TuneConfig, space: Space) -> list[dict[str, Any]]:
+    if config.algorithm == "grid":
+        lists = {name: v for name, v in space.items() if not isinstance(v, Range)}
+        if ranges := [name for name in space if name not in lists]:
+            raise UserError(
+                f"a grid has no ranges, but {ranges[0]} is one: list its values, or choose another "
+                "algorithm"
+            )
+        found = [
+            dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())
+        ]
+        if 0 < config.num_trials < len(found):
+            chosen = np.linspace(0, len(found) - 1, config.num_trials).round().astype(int)
+            found = [found[index] for index in chosen]
+        return found
+    count = 1 if config.algorithm == "tpe" else config.num_trials
+    return [drawn(space, random.Random(f"{config.seed}/{index}")) for index in range(count)]
+
+
+def drawn(space: Space, chance: random.Random) -> dict[str, Any]:
+    """Return a combination by chance."""
+    return {name: _drawn_one(values, chance) for name, values in space.items()}
+
+
+def _drawn_one(values: Any, chance: random.Random) -> Any:
+    if not isinstance(values, Range):
+        return values[chance.randrange(len(values))]
+    low, high = (math.log(v) if values.log else v for v in (values.low, values.high))
+    number = chance.uniform(low, high)
+    number = math.exp(number) if values.log else number
+    return round(number) if values.whole else number
+
+
+def plan_one(config: TuneConfig, changes: Mapping[str, Any], seed: int, label: str = "") -> Planned:
+    """Return one combination's trial and its training.
+
+    Raises:
+        UserError: if a name is unknown.
+        ValueError: if the combination is impossible.
+    """
+    values = flatten(override(config.train, changes))
+    changes = {name: values[name] for name in changes}
+    identity = json.dumps([changes, seed] if seed else changes, sort_keys=True, default=str)
+    words = [f"{name.rsplit('.', 1)[-1]}={value}" for name, value in changes.items()] or ["as-is"]
+    words += [f"seed={seed}"] if config.seeds > 1 else []
+    name = "_".join(words)[:80] + "-" + hashlib.sha256(identity.encode()).hexdigest()[:6]
+    name = "".join(c if c.isalnum() or c in "=_.-" else "-" for c in name)
+    # In one process: a nested group of workers would cost more to start than a small trial takes.
+    settings = {
+        **changes,
+        "storage": storage.join(folder(config), name),
+        "num_workers": 0,
+        "seed": seed,
+        "use_gpu": config.gpus_per_trial > 0,
+    }
+    trial = Trial(name=name, changes=dict(changes), seed=seed, label=label)
+    return trial, override(config.train, settings)
+
+
+def folder(config: TuneConfig) -> str:
+    """Return where the trials' runs lie."""
+    return storage.join(storage.absolute(config.storage), "trials")
+
+
+def write_down(config: TuneConfig, trial: Trial) -> None:
+    """Keep a trial, so that it is not run twice."""
+    text = json.dumps(_plain(trial), indent=2) + "\n"
+    storage.write(storage.join(folder(config), trial.name, BOOK), text.encode())
+
+
+def written_down(config: TuneConfig) -> dict[str, Trial]:
+    """Return the trials that earlier searches in this folder have begun, by name."""
+    found = {}
+    for name in storage.names(folder(config)):
+        book = storage.join(folder(config), name, BOOK)
+        if storage.exists(book):
+            found[name] = replace(Trial(**json.loads(storage.read(book))), reused=True)
+    return found
+
+
+def _plain(trial: Trial) -> dict[str, Any]:
+    return {name: value for name, value in vars(trial).items() if name != "reused"}
