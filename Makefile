@@ -8,8 +8,10 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(
 demo: $(VENV)/installed-demo  ## the whole main job, small but nothing faked
 	$(BIN)/python jobs/demo.py
 
-test: check  ## the whole test suite, after the linter and the type checker
-	$(BIN)/python -m pytest
+test: check  ## the whole test suite, after the linter and the type checker; networks run beside
+	@$(BIN)/python -m pytest tests/models > $(VENV)/networks.log 2>&1 & networks=$$!; \
+	  $(BIN)/python -m pytest --ignore=tests/models; rooms=$$?; \
+	  wait $$networks; found=$$?; cat $(VENV)/networks.log; exit $$((rooms | found))
 
 check: $(VENV)/installed-check
 	$(BIN)/ruff format --check .

@@ -256,12 +256,15 @@ def test_imported_checkpoint_is_evaluated_served_and_fine_tuned(tmp_path: Path) 
     path, _ = released_file("pennet", tmp_path)
     job("import_weights", "pennet", "--from", path.name, "--image-size-px", "64")
     imported = "runs/imported/pennet"
-    said = job("train_pennet", "smoke", "--init-from", imported, "--steps", "3")
+    small = "--num-workers 0 --no-use-gpu --steps 3 --data.batch-size 2 --data.image-size-px 64"
+    small += " --data.source bundled --data.loader threads --model.channels 4"
+    small += " --model.discriminator-channels 4"
+    said = job("train_pennet", "finetune", *small.split())
     assert f"starting from the weights of {tmp_path / imported}" in said
-    checkpoints.verify(str(tmp_path / "runs/smoke/pennet/checkpoints/step-000000003"))
+    checkpoints.verify(str(tmp_path / "runs/pennet-finetuned/checkpoints/step-000000003"))
     words = (
         "--shards",
-        "runs/smoke/pennet/shards/test",
+        "runs/pennet-finetuned/shards/test",
         "--num-images",
         "3",
         "--buckets",

@@ -97,7 +97,7 @@ def test_optuna_proposes_what_is_tried_and_knows_it_when_the_search_goes_on(
         "model.learning_rate": Range(low=1e-5, high=1e-3, log=True),
         "model.num_blocks": [1, 2],
     }
-    changes = {"storage": str(tmp_path / "tpe"), "algorithm": "tpe", "num_trials": 3}
+    changes = {"storage": str(tmp_path / "tpe"), "num_trials": 3, "algorithm": "tpe"}
     search = override(config, changes)
     first = tune(search, space, quietly)
     assert len({trial.name for trial in first.trials}) == 3
@@ -116,8 +116,8 @@ def test_optuna_proposes_what_is_tried_and_knows_it_when_the_search_goes_on(
 def test_the_worse_trials_are_stopped_early(config, ray_local, tmp_path):
     changes = {
         "storage": str(tmp_path / "asha"),
-        "algorithm": "asha",
         "num_trials": 6,
+        "algorithm": "asha",
         "train.steps": 16,
         "train.save_every_steps": 2,
     }
