@@ -5,7 +5,7 @@ progress line, ``progress-*.jsonl`` and MLflow, and MLflow's database needs to b
 the driver alone.
 """
 
-from pipeline.tracking.experiments import TrackingConfig, absolute_uri, entered
+from pipeline.tracking.experiments import TrackingConfig, absolute_uri, entered, entry_of
 from pipeline.tracking.mailbox import mailbox
 from pipeline.tracking.records import Record, Report, Track, duration
 
@@ -17,5 +17,6 @@ __all__ = [
     "absolute_uri",
     "duration",
     "entered",
+    "entry_of",
     "mailbox",
 ]

@@ -21,6 +21,8 @@ FLUSH_EVERY_S = 5.0
 MOST_METRICS, MOST_SETTINGS = 1000, 100
 """That MLflow takes in one call."""
 LONGEST_SETTING = 500
+BOOK = "mlflow.json"
+"""In a run's folder: its entry's id, and where that is."""
 LAST_ATTEMPTS = 5
 """Of writing down what is left when a run has ended."""
 
@@ -35,6 +37,8 @@ class TrackingConfig:
     """Where MLflow keeps files, for a database that is not behind a server."""
     experiment: str = "infill"
     """The MLflow experiment that collects the runs."""
+    parent: str = ""
+    """The MLflow run that this one is part of, as a trial is of a search."""
 
 
 @contextmanager
@@ -138,7 +142,10 @@ class Entry:
                 self.id = self.client.create_run(experiment, run_name=self.name).info.run_id
             for start in range(0, len(params), MOST_SETTINGS):
                 self.client.log_batch(self.id, params=params[start : start + MOST_SETTINGS])
-            self.client.log_batch(self.id, tags=[RunTag(key, str(facts[key])) for key in facts])
+            tags = [RunTag(key, str(facts[key])) for key in facts]
+            if self.config.parent:
+                tags.append(RunTag("mlflow.parentRunId", self.config.parent))
+            self.client.log_batch(self.id, tags=tags)
         except MlflowException as error:
             raise UserError(
                 f"MLflow at {self.config.tracking_uri} cannot be written to: {error}; correct "
@@ -148,7 +155,7 @@ class Entry:
 
     @property
     def _book(self) -> str:
-        return storage.join(self.run, "mlflow.json")
+        return storage.join(self.run, BOOK)
 
     @property
     def _where(self) -> dict[str, str]:
@@ -218,6 +225,14 @@ class Entry:
     def _write_all(self) -> None:
         if error := self.flush():
             raise OSError(str(error)) from error
+
+
+def entry_of(run: str) -> str:
+    """Return the id of a run's entry in MLflow, "" if it has none."""
+    book = storage.join(run, BOOK)
+    if not storage.exists(book):
+        return ""
+    return str(json.loads(storage.read(book))["run_id"])
 
 
 def connect_mlflow(config: TrackingConfig) -> tuple[Any, str]:

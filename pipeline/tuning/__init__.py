@@ -7,7 +7,7 @@ was interrupted.
 from pipeline.tuning.config import Trial, TuneConfig, TuneResult
 from pipeline.tuning.running import tune
 from pipeline.tuning.spaces import Range, Space, read_space, read_table
-from pipeline.tuning.trials import plan
+from pipeline.tuning.trials import plan, written_down
 
 __all__ = [
     "Range",
@@ -19,4 +19,5 @@ __all__ = [
     "read_space",
     "read_table",
     "tune",
+    "written_down",
 ]

@@ -10,7 +10,8 @@ from typing import Any
 
 from models.architecture import Table
 from pipeline import storage
-from pipeline.tracking import Record, duration
+from pipeline.config import override
+from pipeline.tracking import Record, duration, entered, entry_of
 from pipeline.training import SCORE, best, train
 from pipeline.tuning.config import Trial, TuneConfig, TuneResult
 from pipeline.tuning.spaces import Range, Space
@@ -28,25 +29,41 @@ def tune(config: TuneConfig, space: Space | Table, log: Log = print) -> TuneResu
         UserError: if a name or value of the space is impossible; nothing has started then.
     """
     start = time.monotonic()
+    plan(config, space)
+    run, tracking = storage.absolute(config.storage), config.train.tracking
+    about = {"space": config.space, "algorithm": config.algorithm, "seeds": config.seeds}
+    about |= {"num_trials": config.num_trials, "steps": config.train.steps}
+    name, facts = f"search {config.space}", {"storage": run}
+    with entered(tracking, run, name, about, facts, {}, log) as report:
+        part = override(config, {"train.tracking.parent": entry_of(run)})
+        trials = sorted(_trials(part, space, log), key=_rank)
+        if trials and trials[0].scores:
+            report(Record(kind="scores", step=trials[0].steps, values=trials[0].scores))
+    return TuneResult(trials=tuple(trials), seconds=time.monotonic() - start)
+
+
+def _rank(trial: Trial) -> float:
+    return -trial.scores.get(SCORE, -math.inf)
+
+
+def _trials(config: TuneConfig, space: Space | Table, log: Log) -> list[Trial]:
+    """Return every trial, those of an earlier search as they were."""
     planned = plan(config, space)
-    earlier = written_down(config)
+    earlier = written_down(config.storage)
     if config.algorithm == "tpe":
         assert not isinstance(space, Table)
-        trials = _suggested(config, space, earlier, log)
-    else:
-        todo = [one for one in planned if not _is_over(earlier.get(one[0].name))]
-        log(f"{len(planned)} trials, {config.concurrent_trials} at a time")
-        if len(todo) < len(planned):
-            log(f"{len(planned) - len(todo)} of them were finished before")
-        found = _run(config, todo, log) if todo else {}
-        trials = [
-            found[trial.name]
-            if trial.name in found
-            else replace(earlier[trial.name], label=trial.label)
-            for trial, _ in planned
-        ]
-    order = sorted(trials, key=lambda trial: trial.scores.get(SCORE, -math.inf), reverse=True)
-    return TuneResult(trials=tuple(order), seconds=time.monotonic() - start)
+        return _suggested(config, space, earlier, log)
+    todo = [one for one in planned if not _is_over(earlier.get(one[0].name))]
+    log(f"{len(planned)} trials, {config.concurrent_trials} at a time")
+    if len(todo) < len(planned):
+        log(f"{len(planned) - len(todo)} of them were finished before")
+    found = _run(config, todo, log) if todo else {}
+    return [
+        found[trial.name]
+        if trial.name in found
+        else replace(earlier[trial.name], label=trial.label)
+        for trial, _ in planned
+    ]
 
 
 def _is_over(trial: Trial | None) -> bool:

@@ -24,6 +24,7 @@ from pipeline.tuning.spaces import Range, Space
 
 BOOK = "trial.json"
 """In a trial's run: what it is and what came of it."""
+TRIALS = "trials"
 Planned = tuple[Trial, TrainConfig]
 
 
@@ -114,7 +115,7 @@ def plan_one(config: TuneConfig, changes: Mapping[str, Any], seed: int, label: s
 
 def folder(config: TuneConfig) -> str:
     """Return where the trials' runs lie."""
-    return storage.join(storage.absolute(config.storage), "trials")
+    return storage.join(storage.absolute(config.storage), TRIALS)
 
 
 def write_down(config: TuneConfig, trial: Trial) -> None:
@@ -123,11 +124,11 @@ def write_down(config: TuneConfig, trial: Trial) -> None:
     storage.write(storage.join(folder(config), trial.name, BOOK), text.encode())
 
 
-def written_down(config: TuneConfig) -> dict[str, Trial]:
+def written_down(search: str) -> dict[str, Trial]:
     """Return the trials that earlier searches in this folder have begun, by name."""
-    found = {}
-    for name in storage.names(folder(config)):
-        book = storage.join(folder(config), name, BOOK)
+    trials, found = storage.join(storage.absolute(search), TRIALS), {}
+    for name in storage.names(trials):
+        book = storage.join(trials, name, BOOK)
         if storage.exists(book):
             found[name] = replace(Trial(**json.loads(storage.read(book))), reused=True)
     return found

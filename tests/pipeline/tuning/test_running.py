@@ -15,6 +15,7 @@ from models.architecture import Row, Table
 from pipeline import checkpoints
 from pipeline.config import UserError, override, to_json
 from pipeline.report.search import paper_rows, trial_rows, write_search
+from pipeline.tracking import TrackingConfig
 from pipeline.tuning import Range, Trial, TuneResult, plan, tune
 
 SPACE = {"model.image_weight": [1.0, 10.0], "model.num_blocks": [1, 2]}
@@ -207,6 +208,27 @@ def test_a_search_whose_driver_is_killed_loses_nothing_and_runs_nothing_twice(co
     assert len(finished()) == 4
     for storage, stat in made.items():
         assert os.stat(checkpoints.step_location(storage, 6)).st_ino == stat.st_ino
+
+
+@pytest.mark.slow
+def test_mlflow_has_the_trials_under_their_search(config, ray_local, tmp_path):
+    from mlflow import MlflowClient
+
+    tracking = TrackingConfig(
+        tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", artifacts=str(tmp_path / "artifacts")
+    )
+    changes = {"storage": str(tmp_path / "search"), "train.tracking": tracking}
+    result = tune(override(config, changes), {"model.num_blocks": [1, 2]}, quietly)
+    client = MlflowClient(tracking_uri=tracking.tracking_uri)
+    experiment = client.get_experiment_by_name("infill").experiment_id
+    runs = client.search_runs([experiment])
+    [parent] = [run for run in runs if run.info.run_name == "search lambdas"]
+    children = [run for run in runs if run is not parent]
+    assert len(children) == 2
+    assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in children)
+    assert {run.data.params["model.num_blocks"] for run in children} == {"1", "2"}
+    assert parent.data.metrics["hole_psnr"] == pytest.approx(result.best.scores["hole_psnr"])
+    assert {run.info.status for run in runs} == {"FINISHED"}
 
 
 def test_a_failed_trial_is_reported_and_never_best():

@@ -1,0 +1,50 @@
+"""Choose among a finished search's trials, on test photographs; promote the choice if asked.
+
+python jobs/choose.py --search runs/sweep-spn-cpu --shards runs/shards/test
+python jobs/choose.py --search runs/sweep-spn-cpu --shards runs/shards/test \
+    --champion spn --guards ssim=0.005 --max-latency-ms 40 --promote spn
+
+Every trial fills the same holes. The best by --metric wins among those that are no worse than the
+champion by more than the guards allow, and within the bounds of size and time; the page shows all
+of them. With --promote the winner becomes that model's champion, and a running `jobs/serve.py`
+takes it up by itself.
+"""
+
+from dataclasses import dataclass
+
+from jobs.promote import PromoteConfig, line, promote
+from pipeline import storage
+from pipeline.choosing import ChoiceConfig, choose, write_choice
+from pipeline.cluster import connect
+from pipeline.config import parse_one, run
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChooseConfig(ChoiceConfig):
+    """A choice, and what becomes of the winner."""
+
+    promote: str = ""
+    """The model's name under which the winner becomes champion; "" leaves the registry alone."""
+
+
+def main() -> None:
+    """Judge, write the page, and promote if asked."""
+    config = parse_one(ChooseConfig, __doc__ or "")
+    with connect():
+        choice = choose(config)
+    out = config.out or storage.join(storage.absolute(config.search), "choice")
+    print(write_choice(choice, out, f"Choice among the trials of {config.search}"))
+    winner = choice.winner
+    print(f"chosen: {winner.trial.checkpoint}\ntable, pictures and page: {out}")
+    if config.promote:
+        wanted = PromoteConfig(
+            checkpoint=winner.trial.checkpoint,
+            name=config.promote,
+            scores=winner.evaluation.out,
+            registry=config.registry,
+        )
+        print(line(promote(wanted), wanted.alias))
+
+
+if __name__ == "__main__":
+    run(main)
