@@ -10,6 +10,7 @@ of them. With --promote the winner becomes that model's champion, and a running 
 takes it up by itself.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from jobs.promote import PromoteConfig, line, promote
@@ -30,7 +31,7 @@ class ChooseConfig(ChoiceConfig):
 def main() -> None:
     """Judge, write the page, and promote if asked."""
     config = parse_one(ChooseConfig, __doc__ or "")
-    with connect():
+    with connect() if config.num_actors else nullcontext():
         choice = choose(config)
     out = config.out or storage.join(storage.absolute(config.search), "choice")
     print(write_choice(choice, out, f"Choice among the trials of {config.search}"))

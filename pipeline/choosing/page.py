@@ -125,7 +125,8 @@ def draw_parallel(choice: Choice) -> bytes:
     for x, (_, ticks) in enumerate(axes):
         panel.axvline(x, color="#444", lw=0.8)
         for height, text in ticks:
-            panel.text(x + 0.03, height, text, fontsize=8, va="center")
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            panel.text(x + 0.03, height, text, fontsize=8, va="center", bbox=box)
     labels = [name.removeprefix("model.") for name in names] + [choice.metric]
     panel.set_xticks(range(len(axes)), labels)
     panel.set_yticks([])
