@@ -266,8 +266,16 @@ def prune(run: str, keep: int, protected: set[int]) -> None:
             storage.remove(step_location(run, step))
 
 
-def restore(location: str, objective: Objective, ema: nn.Module | None) -> dict[str, Any]:
+def restore(
+    location: str, objective: Objective, ema: nn.Module | None, settings: bool = True
+) -> dict[str, Any]:
     """Put a checkpoint's weights and optimiser state back; undoes :func:`snapshot`.
+
+    Args:
+        location: of the checkpoint.
+        objective: takes its networks' weights and its optimisers' state.
+        ema: takes the averaged generator's weights.
+        settings: whether learning rates and the like are the checkpoint's, too, or stay.
 
     Returns:
         The ``state`` that was saved.
@@ -282,7 +290,12 @@ def restore(location: str, objective: Objective, ema: nn.Module | None) -> dict[
         _load_network(ema, location, "ema.safetensors", checksums)
     state: dict[str, Any] = json.loads(_read_checked(location, "state.json", checksums))
     tensors = load_tensors(_read_checked(location, "optimizers.safetensors", checksums))
-    _restore_optimizers(objective, tensors, state.pop("optimizers"))
+    saved = state.pop("optimizers")
+    if not settings:
+        saved = {
+            role: one.state_dict()["param_groups"] for role, one in objective.optimizers.items()
+        }
+    _restore_optimizers(objective, tensors, saved)
     return state
 
 

@@ -22,6 +22,8 @@ class Record:
     """For people: a sentence."""
     picture: str = ""
     """Where a picture lies."""
+    checkpoint: str = ""
+    """Where the checkpoint lies that scores are of."""
 
 
 Report = Callable[[Record], None]

@@ -38,6 +38,10 @@ class TrainConfig:
     """Per step, of the averaged generator that is validated and served; 0 keeps none."""
     init_from: str = ""
     """Checkpoint or run whose weights to start from (fine-tuning); "" starts at random."""
+    continue_from: str = ""
+    """Checkpoint to go on from with optimisers, step and all, where this run has none of its own;
+    unlike in a run that goes on, the model's weights of losses and learning rates may be others
+    (population based training)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """What convolutions and matrix products compute in during training; "bfloat16" by autocast:
     scores, statistics, losses, critics and the weights themselves stay in float32."""

@@ -101,8 +101,9 @@ def resolve(config: TrainConfig) -> TrainConfig:
     SampleMaker(replace(config.data, shards=training_set), read_manifest(training_set))
     changes = {"data.shards": storage.absolute(config.data.shards)}
     changes["storage"] = storage.absolute(config.storage)
-    if config.init_from:
-        changes["init_from"] = checkpoints.find(storage.absolute(config.init_from))
+    for name in ("init_from", "continue_from"):
+        if location := getattr(config, name):
+            changes[name] = checkpoints.find(storage.absolute(location))
     return override(config, changes)
 
 

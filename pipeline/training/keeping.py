@@ -96,9 +96,10 @@ class Keeper:
         """Write a checkpoint, clear older ones, report the scores."""
         state: dict[str, Any] = {"step": step, "scores": scores, **self.lasting}
         run, configuration = self.config.storage, to_dict(self.config)
+        location = checkpoints.step_location(run, step)
 
         def write() -> None:
-            checkpoints.write(checkpoints.step_location(run, step), whole, configuration, state)
+            checkpoints.write(location, whole, configuration, state)
             keep = checkpoints.read_state(best(run)[0])["step"]
             checkpoints.prune(run, self.config.keep_checkpoints, protected={keep})
 
@@ -108,7 +109,7 @@ class Keeper:
 
         storage.patiently(write, SAVE_ATTEMPTS, told)
         if scores:
-            self.report(Record(kind="scores", step=step, values=scores))
+            self.report(Record(kind="scores", step=step, values=scores, checkpoint=location))
 
     def __enter__(self) -> "Keeper":
         return self

@@ -93,9 +93,14 @@ def _begin(
         checkpoints.initialize(config.init_from, objective)
         note(f"starting from the weights of {config.init_from}")
     average = Average(objective.generator, config.ema_decay) if config.ema_decay else None
-    if newest is None:
+    if newest is None and not config.continue_from:
         return objective, average, 0
-    state = checkpoints.restore(newest, objective, average.network if average else None)
+    state = checkpoints.restore(
+        newest or config.continue_from,
+        objective,
+        average.network if average else None,
+        settings=newest is not None,
+    )
     note(f"going on from step {state['step']}")
     return objective, average, int(state["step"])
 

@@ -18,9 +18,11 @@ class TuneConfig:
     """The training that every trial varies; ``train.storage`` is not used."""
     space: str = "lambdas"
     """A paper's space or table ("spn-table3"), or a .json, .yaml or .py file of dotted names."""
-    algorithm: Literal["grid", "random", "tpe", "asha"] = "grid"
-    """Every combination; some by chance; some by what earlier ones have scored (Optuna's TPE); or
-    some by chance, of which the worse half is stopped at each doubling of their steps (ASHA)."""
+    algorithm: Literal["grid", "random", "tpe", "asha", "pbt"] = "grid"
+    """Every combination; some by chance; some by what earlier ones have scored (Optuna's TPE); some
+    by chance, of which the worse half is stopped at each doubling of their steps (ASHA); or a
+    population that trains on, the worst going over to the networks and optimisers of the best at
+    each validation, with their values changed a little (PBT; all checkpoints are kept)."""
     num_trials: int = 0
     """Combinations to try, evenly spread over a "grid"; 0 tries all, which only "grid" can."""
     seeds: int = 1
@@ -54,7 +56,7 @@ class TuneConfig:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.algorithm != "grid" and not self.num_trials:
             raise ValueError(f"algorithm {self.algorithm!r} needs num_trials: how many to try")
-        if self.algorithm in ("tpe", "asha") and self.seeds > 1:
+        if self.algorithm in ("tpe", "asha", "pbt") and self.seeds > 1:
             raise ValueError(f"several seeds go with 'grid' and 'random', not {self.algorithm!r}")
 
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,6 +13,8 @@ from pipeline.config import override
 from pipeline.tracking import Record, duration, entered, entry_of
 from pipeline.training import SCORE, best, train
 from pipeline.tuning.config import Trial, TuneConfig, TuneResult
+from pipeline.tuning.evolving import evolve, told, values_of
+from pipeline.tuning.fitting import fitted
 from pipeline.tuning.spaces import Range, Space
 from pipeline.tuning.trials import Planned, plan, plan_one, write_down, written_down
 
@@ -53,6 +54,9 @@ def _trials(config: TuneConfig, space: Space | Table, log: Log) -> list[Trial]:
     if config.algorithm == "tpe":
         assert not isinstance(space, Table)
         return _suggested(config, space, earlier, log)
+    if config.algorithm == "pbt":
+        assert not isinstance(space, Table)
+        return evolve(config, space, planned, earlier, log)
     todo = [one for one in planned if not _is_over(earlier.get(one[0].name))]
     log(f"{len(planned)} trials, {config.concurrent_trials} at a time")
     if len(todo) < len(planned):
@@ -96,7 +100,7 @@ def _suggested(
 
     alike = {name: trial for name, trial in earlier.items() if set(trial.changes) == set(space)}
     over = {name: trial for name, trial in alike.items() if _is_over(trial)}
-    begun = [_worded(space, trial.changes) for name, trial in alike.items() if name not in over]
+    begun = [told(space, trial.changes) for name, trial in alike.items() if name not in over]
     searcher = OptunaSearch(
         space=_distributions(space),
         metric=SCORE,
@@ -105,7 +109,7 @@ def _suggested(
         points_to_evaluate=begun or None,
     )
     for trial in over.values():
-        searcher.add_evaluated_point(_worded(space, trial.changes), trial.scores[SCORE])
+        searcher.add_evaluated_point(told(space, trial.changes), trial.scores[SCORE])
     count = config.num_trials - len(over)
     log(f"{config.num_trials} trials, {len(over)} of them were finished before")
     if count <= 0:
@@ -129,14 +133,6 @@ def _distributions(space: Space) -> dict[str, Any]:
     return found
 
 
-def _worded(space: Space, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values as Optuna knows them: those of a list by their text."""
-    return {
-        name: changes[name] if isinstance(values, Range) else json.dumps(changes[name])
-        for name, values in space.items()
-    }
-
-
 def _fit(
     config: TuneConfig,
     space: dict[str, Any],
@@ -146,51 +142,17 @@ def _fit(
     scheduler: Any = None,
 ) -> dict[str, Trial]:
     """Run trials on the cluster and write each down as it ends."""
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Ray's tables: we print a line per trial
-    from ray import tune as ray_tune
-
-    training, books = config.train, storage.join(storage.absolute(config.storage), "ray")
-    resources = {"CPU": training.cpus_per_worker}
-    if config.gpus_per_trial:
-        resources["GPU"] = config.gpus_per_trial
     watcher = _watcher(config, count, log)
-    results = ray_tune.Tuner(
-        ray_tune.with_resources(_run_trial, resources),
-        param_space=space,
-        tune_config=ray_tune.TuneConfig(
-            metric=SCORE,
-            mode="max",
-            num_samples=count if searcher is not None else 1,
-            search_alg=searcher,
-            scheduler=scheduler,
-            max_concurrent_trials=config.concurrent_trials,
-            time_budget_s=_budget_s(config),
-            trial_dirname_creator=lambda trial: trial.trial_id,
-        ),
-        run_config=ray_tune.RunConfig(
-            name="tune",
-            storage_path=books,
-            verbose=0,
-            failure_config=ray_tune.FailureConfig(max_failures=config.max_failures),
-            callbacks=[watcher],
-        ),
-    ).fit()
+    chosen = {"num_samples": count} if searcher is not None else {}
+    results = fitted(
+        config, _run_trial, space, watcher, search_alg=searcher, scheduler=scheduler, **chosen
+    )
     trials = {}
     for result in results:
         trial = _outcome(result.config, result.metrics or {}, result.error)
         trials[trial.name] = trial
         write_down(config, trial)
-    storage.remove(books)
     return trials
-
-
-def _budget_s(config: TuneConfig) -> float | None:
-    """Return the seconds after which all trials end, such that neither limit is passed."""
-    limits = [config.max_hours] if config.max_hours else []
-    if config.max_gpu_hours:
-        at_once = max(1.0, config.concurrent_trials * config.gpus_per_trial)
-        limits.append(config.max_gpu_hours / at_once)
-    return 3600 * min(limits) if limits else None
 
 
 def planned_of(settings: Mapping[str, Any]) -> Planned:
@@ -199,12 +161,8 @@ def planned_of(settings: Mapping[str, Any]) -> Planned:
         one = settings["trial"]
         return one["trial"], one["training"]
     space: Space = settings["space"]
-    changes = {
-        name: settings[name] if isinstance(values, Range) else json.loads(settings[name])
-        for name, values in space.items()
-    }
     search: TuneConfig = settings["search"]
-    return plan_one(search, changes, search.train.seed)
+    return plan_one(search, values_of(space, settings), search.train.seed)
 
 
 def _run_trial(settings: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from models.architecture import Row, Table
 from pipeline import checkpoints
@@ -132,6 +133,46 @@ def test_the_worse_trials_are_stopped_early(config, ray_local, tmp_path):
     assert all(trial.scores and trial.checkpoint for trial in stopped)
     again = tune(search, {"model.learning_rate": Range(low=1e-9, high=1e-2, log=True)}, quietly)
     assert {trial.name: trial.steps for trial in again.trials} == steps
+
+
+@pytest.mark.slow
+def test_a_population_goes_over_to_its_best_with_networks_and_optimisers(
+    config, ray_local, tmp_path
+):
+    space = {"model.learning_rate": Range(low=1e-9, high=1e-2, log=True)}
+    changes = {
+        "storage": str(tmp_path / "pbt"),
+        "num_trials": 3,
+        "algorithm": "pbt",
+        "train.steps": 12,
+        "train.save_every_steps": 4,
+    }
+    search = override(config, changes)
+    lines = []
+    result = tune(search, space, lines.append)
+    assert [trial.steps for trial in result.trials] == [12] * 3
+    assert all(trial.scores for trial in result.trials)
+    over = []
+    for file in (tmp_path / "pbt").glob("trials/member-*/*/config.json"):
+        run = json.loads(file.read_text())
+        begin, member = run["continue_from"], file.parent.parent.name
+        if begin and member not in begin and checkpoints.steps(str(file.parent)):
+            over.append((run, begin, str(file.parent)))
+    assert over, lines
+    for run, begin, storage in over:
+        first = checkpoints.steps(storage)[0]
+        step = checkpoints.read_state(begin)["step"]
+        assert 0 < first - step <= 4
+        location = checkpoints.step_location(storage, first)
+        [group] = checkpoints.read_state(location)["optimizers"]["generator"]
+        assert group["lr"] == run["model"]["learning_rate"]
+        assert group["lr"] != checkpoints.read_config(begin)["model"]["learning_rate"]
+        # Adam has counted the steps of the one it went over to, and its own since then.
+        moments = load_file(Path(location, "optimizers.safetensors"))
+        assert moments["generator/0/step"].item() == first
+    again = tune(search, space, lines.append)
+    assert "3 members were finished before" in lines
+    assert {t.checkpoint for t in again.trials} == {t.checkpoint for t in result.trials}
 
 
 @pytest.mark.slow
