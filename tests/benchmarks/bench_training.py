@@ -25,8 +25,8 @@ from pipeline.tracking import TrackingConfig
 from pipeline.training import TrainConfig, train
 
 BARE = Path(__file__).with_name("one_training.py")
-NAMES = ("madf", "lama", "pennet", "deepgin")
-WARM, STEPS = 20, 60
+NAMES = ("madf", "lama")
+WARM, STEPS = 20, 40
 ROUNDS = 3
 BATCH = 16
 
