@@ -57,7 +57,7 @@ def _trials(config: TuneConfig, space: Space | Table, log: Log) -> list[Trial]:
     if config.algorithm == "pbt":
         assert not isinstance(space, Table)
         return evolve(config, space, planned, earlier, log)
-    todo = [one for one in planned if not _is_over(earlier.get(one[0].name))]
+    todo = [one for one in planned if not _is_over(config, earlier.get(one[0].name))]
     log(f"{len(planned)} trials, {config.concurrent_trials} at a time")
     if len(todo) < len(planned):
         log(f"{len(planned) - len(todo)} of them were finished before")
@@ -70,8 +70,11 @@ def _trials(config: TuneConfig, space: Space | Table, log: Log) -> list[Trial]:
     ]
 
 
-def _is_over(trial: Trial | None) -> bool:
-    return trial is not None and bool(trial.scores)
+def _is_over(config: TuneConfig, trial: Trial | None) -> bool:
+    """Tell whether a trial need not go on: it took all steps, or ASHA stopped it."""
+    if trial is None or not trial.scores:
+        return False
+    return trial.steps >= config.train.steps or config.algorithm == "asha"
 
 
 def _run(config: TuneConfig, todo: list[Planned], log: Log) -> dict[str, Trial]:
@@ -99,7 +102,7 @@ def _suggested(
     from ray.tune.search.optuna import OptunaSearch
 
     alike = {name: trial for name, trial in earlier.items() if set(trial.changes) == set(space)}
-    over = {name: trial for name, trial in alike.items() if _is_over(trial)}
+    over = {name: trial for name, trial in alike.items() if _is_over(config, trial)}
     begun = [told(space, trial.changes) for name, trial in alike.items() if name not in over]
     searcher = OptunaSearch(
         space=_distributions(space),

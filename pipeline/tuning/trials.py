@@ -40,6 +40,8 @@ def plan(config: TuneConfig, space: Space | Table) -> list[Planned]:
     """
     seeds = range(config.train.seed, config.train.seed + config.seeds)
     if isinstance(space, Table):
+        if config.algorithm != "grid":
+            raise UserError(f"a paper's table is a grid: leave out algorithm {config.algorithm!r}")
         rows = [
             ({f"model.{k}": v for k, v in row.changes.items()}, row.label) for row in space.rows
         ]

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,19 @@ def test_precision_and_parts_do_what_they_say(config, tmp_path, quietly, weights
         learned = weights(result.run, 6)["generator"]
         difference = max((learned[k] - v).abs().max() for k, v in plain["generator"].items())
         assert 0 < difference < 0.01, (change, difference)
+
+
+def test_recomputed_blocks_learn_the_very_same(
+    config, tmp_path, quietly, weights, largest_difference
+):
+    """That they keep less is tested with every architecture."""
+    made = []
+    for wanted in (False, True):
+        changed = override(config, {"recompute": wanted, "storage": str(tmp_path / str(wanted))})
+        forward = build_objective(changed, Place()).generator.decoder.blocks[0].forward
+        assert isinstance(forward, partial) == wanted
+        made.append(weights(train(changed, quietly).run, 6))
+    assert largest_difference(*made) == 0
 
 
 def test_the_generator_is_compiled_when_asked_for(config):

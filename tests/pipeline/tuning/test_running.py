@@ -55,6 +55,17 @@ def test_a_search_started_again_runs_nothing_twice(config, result):
 
 
 @pytest.mark.slow
+def test_a_search_of_more_steps_goes_on_with_its_trials(config, ray_local, tmp_path):
+    search = override(config, {"storage": str(tmp_path / "longer")})
+    space = {"model.num_blocks": [1]}
+    [short] = tune(search, space, quietly).trials
+    [long] = tune(override(search, {"train.steps": 5}), space, quietly).trials
+    assert (short.steps, long.steps) == (2, 5)
+    assert long.name == short.name
+    assert checkpoints.steps(plan(search, space)[0][1].storage)[-1] == 5
+
+
+@pytest.mark.slow
 def test_the_search_is_written_as_table_plot_and_page(result, tmp_path):
     text = write_search(result, str(tmp_path), "A search")
     assert "image_weight" in text

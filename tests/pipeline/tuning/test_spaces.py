@@ -71,6 +71,12 @@ def test_ranges_that_cannot_be_are_refused(text):
         Range(**text)
 
 
+def test_a_paper_s_table_is_tried_whole(config):
+    random = override(config, {"num_trials": 3, "algorithm": "random"})
+    with pytest.raises(UserError, match="is a grid: leave out algorithm 'random'"):
+        plan(random, load("spn").tables["table4"])
+
+
 def test_a_grid_of_a_range_and_a_count_for_chance_are_asked_for(config):
     with pytest.raises(UserError, match=r"a grid has no ranges, but model.image_weight"):
         plan(config, {"model.image_weight": Range(low=1, high=2)})
