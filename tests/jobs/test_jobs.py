@@ -104,7 +104,12 @@ def test_the_smoke_presets_go_from_photographs_to_a_search(tmp_path):
     again = job("train_spn", "smoke", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "was complete already" in again.stdout
-    searched = job("tune", "smoke", "--train.data.shards", "runs/smoke/spn/shards", cwd=tmp_path)
+    words = ["spn", "--scale", "smoke", "--space", "spn-table4"]
+    shards = ["--train.data.shards", "runs/smoke/spn/shards"]
+    searched = job("tune", *words, *shards, cwd=tmp_path)
     assert searched.returncode == 0, searched.stderr
-    assert "trial 4/4" in searched.stdout
-    assert (tmp_path / "runs/smoke/sweep/trials.png").is_file()
+    assert "trial 3/3" in searched.stdout
+    rows = [line for line in searched.stdout.splitlines() if line.startswith("| N = ")]
+    assert [row.split("|")[1].strip() for row in rows] == ["N = 4", "N = 8", "N = 12"]
+    assert [row.split("|")[5].strip() for row in rows] == ["29.40", "29.69", "29.61"]
+    assert (tmp_path / "runs/sweep-spn-smoke/trials.png").is_file()
