@@ -6,7 +6,7 @@ the driver alone.
 """
 
 from pipeline.tracking.experiments import TrackingConfig, absolute_uri, entered, entry_of
-from pipeline.tracking.mailbox import mailbox
+from pipeline.tracking.post import mailbox
 from pipeline.tracking.records import Record, Report, Track, duration
 
 __all__ = [

@@ -22,6 +22,10 @@ from pipeline.training.place import Place
 from pipeline.training.runs import best, find_sets, require_same_run
 from pipeline.training.watching import beating, watched
 
+ROOM_ATTEMPTS = 3
+ELASTIC_ROOM_ATTEMPTS = 60
+"""How often a group of workers is asked for where the cluster has no room, a minute each time. A run
+that may shrink asks longer: each node that is lost costs it an attempt, or several."""
 RESIZE_EVERY_S = 60.0
 """How often a run of fewer workers than asked for looks whether there is room for more."""
 
@@ -142,7 +146,10 @@ def _launch_on_cluster(config: TrainConfig, report: Report) -> None:
                 name=uuid.uuid4().hex,
                 storage_path=books,
                 failure_config=FailureConfig(
-                    max_failures=config.max_failures, controller_failure_limit=3
+                    max_failures=config.max_failures,
+                    controller_failure_limit=(
+                        ELASTIC_ROOM_ATTEMPTS if config.min_workers else ROOM_ATTEMPTS
+                    ),
                 ),
             ),
         )

@@ -27,6 +27,7 @@ def fitted(
         chosen: further arguments of Tune's own configuration: algorithm, scheduler, number.
     """
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Ray's tables: we print a line per trial
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # our trials keep books
     from ray import tune as ray_tune
 
     books = storage.join(storage.absolute(config.storage), "ray")

@@ -2,9 +2,11 @@
 
 python tests/pipeline/training/two_nodes.py CONFIG.json
 
-Prints the run's lines, and "noticed", "taken", "come" and "lost" between them.
+Prints the run's lines, and "noticed", "taken", "come", "lost" and "enough" between them; then it
+leaves the training where it is.
 """
 
+import os
 import subprocess
 import sys
 import threading
@@ -84,11 +86,15 @@ def main(config: TrainConfig) -> None:
     wait_until(lambda: steps_taken(config.storage) > after)
     cluster.remove_node(third, allow_graceful=False)
     say("lost")
-    training.join()
-    ray.shutdown()
-    cluster.shutdown()
+    wait_until(lambda: started_again() == 3)
+    after = steps_taken(config.storage)
+    wait_until(lambda: steps_taken(config.storage) > after)
     if failed:
         raise failed[0]
+    say("enough")
+    ray.shutdown()
+    cluster.shutdown()
+    os._exit(0)  # whatever the training says of being cut off
 
 
 if __name__ == "__main__":
