@@ -24,7 +24,7 @@ from pipeline.training.watching import beating, watched
 
 ROOM_ATTEMPTS = 3
 ELASTIC_ROOM_ATTEMPTS = 60
-"""How often a group of workers is asked for where the cluster has no room, a minute each time. A run
+"""How often a group of workers is asked for where the cluster has no room, a minute each. A run
 that may shrink asks longer: each node that is lost costs it an attempt, or several."""
 RESIZE_EVERY_S = 60.0
 """How often a run of fewer workers than asked for looks whether there is room for more."""
