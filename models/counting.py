@@ -4,7 +4,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from models import architecture
@@ -88,3 +90,29 @@ def difference(variant: Variant, size: Size) -> int | None:
     unit = int(10 ** (6 - digits))
     figure: int = round(float(printed.removesuffix("M")) * 10**digits)
     return (ours + unit // 2) // unit - figure
+
+
+def kept_for_backward(generator: nn.Module, image: Tensor, mask: Tensor) -> tuple[Any, int]:
+    """Run a generator forward with gradients, and count the maps that it keeps for them.
+
+    Args:
+        generator: weights and whatever shares their memory are not counted.
+        image: [B, 3, H, W] in [-1, 1].
+        mask: [B, 1, H, W], 1 in the hole.
+
+    Returns:
+        The prediction, with its graph, and the bytes.
+    """
+    # Held, as another storage could else take the place and the identity of one that is gone.
+    own = [parameter.untyped_storage() for parameter in generator.parameters()]
+    known, kept = {id(storage) for storage in own}, dict[int, torch.UntypedStorage]()
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if id(storage) not in known:
+            kept[id(storage)] = storage
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        prediction = generator(image, mask)
+    return prediction, sum(storage.nbytes() for storage in kept.values())

@@ -8,12 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.autograd.graph import saved_tensors_hooks
 
 from models.architecture import ModelConfig, load
-from models.counting import size_of, without_files
+from models.counting import kept_for_backward, size_of, without_files
 from models.recomputing import recompute
 from pipeline import storage
 from pipeline.batches import BatchConfig
@@ -217,22 +215,11 @@ def plan(config: TrainConfig) -> list[str]:
 def activations(config: TrainConfig) -> int:
     """Return the bytes that one sample's forward pass keeps for the backward pass."""
     paper, model = load(config.model.architecture), without_files(config.model)
-    side, kept = config.data.image_size_px, 0
-    seen: set[int] = set()
-
-    def keep(tensor: Tensor) -> Tensor:
-        nonlocal kept
-        stored = tensor.untyped_storage()
-        if id(stored) not in seen and not isinstance(tensor, torch.nn.Parameter):
-            seen.add(id(stored))
-            held.append(stored)
-            kept += stored.nbytes()
-        return tensor
-
-    held: list[object] = []
-    with FakeTensorMode(), saved_tensors_hooks(keep, lambda tensor: tensor):
+    side = config.data.image_size_px
+    with FakeTensorMode():
         generator = paper.generator(model)
         if config.recompute:
             recompute(generator, paper.blocks)
-        generator(torch.zeros(1, 3, side, side), torch.zeros(1, 1, side, side))
+        image, mask = torch.zeros(1, 3, side, side), torch.zeros(1, 1, side, side)
+        _, kept = kept_for_backward(generator, image, mask)
     return kept if config.precision == "float32" else kept // 2

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from models import architecture
 from models.architecture import Architecture, Batch, ModelConfig, Objective, fill
+from models.counting import kept_for_backward
 from models.holes import paste
 from models.recomputing import recompute
 
@@ -200,19 +201,8 @@ def test_one_step_changes_every_network_and_names_finite_losses(name: str) -> No
 
 def kept_bytes(generator: nn.Module, batch: Batch) -> tuple[int, list[Tensor | None]]:
     """Return what a forward pass keeps for the backward pass, and the gradients."""
-    own = {parameter.untyped_storage().data_ptr() for parameter in generator.parameters()}
-    kept: dict[int, Tensor] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        final = generator(batch.image, batch.mask).final
-    size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    final.square().mean().backward()
+    prediction, size = kept_for_backward(generator, batch.image, batch.mask)
+    prediction.final.square().mean().backward()
     return size, [parameter.grad for parameter in generator.parameters()]
 
 

@@ -3,11 +3,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.architecture import fill
+from models.counting import kept_for_backward
 from models.spn import ARCHITECTURE
 from models.spn.config import SPNConfig
 from models.spn.networks import Discriminator
@@ -260,20 +261,10 @@ def test_impossible_numbers_are_refused_on_construction(changes: dict, message: 
 
 def saved_bytes(config: SPNConfig, side: int) -> int:
     """Return the size of all that a forward pass keeps for its backward pass."""
-    generator = ARCHITECTURE.generator(config)
-    own = {parameter.untyped_storage().data_ptr() for parameter in generator.parameters()}
-    kept: dict[int, Tensor] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        prediction = generator(torch.zeros(1, 3, side, side), torch.zeros(1, 1, side, side))
+    image, mask = torch.zeros(1, 3, side, side), torch.zeros(1, 1, side, side)
+    prediction, kept = kept_for_backward(ARCHITECTURE.generator(config), image, mask)
     assert prediction.final.requires_grad
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return kept
 
 
 @pytest.mark.parametrize(
