@@ -34,6 +34,8 @@ class Moment:
     """What a checkpoint holds, if one is wanted."""
     draw: bool
     """Whether a sample grid is wanted."""
+    judge: bool
+    """Whether there is time for scores before the checkpoint is written."""
 
 
 class Keeper:
@@ -55,7 +57,14 @@ class Keeper:
         )
 
     def keep(
-        self, objective: Objective, average: Average | None, step: int, *, draw: bool, save: bool
+        self,
+        objective: Objective,
+        average: Average | None,
+        step: int,
+        *,
+        draw: bool,
+        save: bool,
+        hurry: bool = False,
     ) -> None:
         """Take a copy of the training as it stands, once the copy before is dealt with.
 
@@ -65,6 +74,7 @@ class Keeper:
             step: the steps taken so far.
             draw: a sample grid.
             save: a checkpoint, with scores.
+            hurry: a checkpoint at once, without scores; it is never the best one.
 
         Raises:
             OSError: if the checkpoint before could not be written.
@@ -74,8 +84,9 @@ class Keeper:
         moment = Moment(
             step=step,
             generator=copy.deepcopy(averaged or objective.generator),
-            whole=checkpoints.snapshot(objective, averaged) if save else None,
-            draw=draw,
+            whole=checkpoints.snapshot(objective, averaged) if save or hurry else None,
+            draw=draw and not hurry,
+            judge=not hurry,
         )
         self.under_way = self.thread.submit(self._deal_with, moment)
 
@@ -89,8 +100,12 @@ class Keeper:
         if moment.draw and self.judge is not None:
             self.judge.draw(moment.generator, moment.step, self.report)
         if moment.whole is not None:
-            scores = self.judge.scores(moment.generator) if self.judge is not None else {}
+            judge = self.judge if moment.judge else None
+            scores = judge.scores(moment.generator) if judge is not None else {}
             self._save(moment.whole, scores, moment.step)
+            if not moment.judge:
+                text = f"saved at step {moment.step}"
+                self.report(Record(kind="note", step=moment.step, text=text))
 
     def _save(self, whole: checkpoints.Snapshot, scores: dict[str, float], step: int) -> None:
         """Write a checkpoint, clear older ones, report the scores."""

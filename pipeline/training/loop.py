@@ -52,12 +52,14 @@ def work(config: TrainConfig, place: Place, report: Report) -> None:
                 meter.report_losses(losses, done)
             draw = due(done, config.sample_every_steps, config.steps)
             save = due(done, config.save_every_steps, config.steps)
+            hurry = False
             if not warned and due(done, NOTICE_EVERY_STEPS, config.steps) and place.notice():
                 place.tell(report, done, "a node will be taken away: saving now")
-                warned = save = True
-            if keeper is not None and (draw or save):
+                # Without scores: they can take longer than the node is still there.
+                warned, hurry = True, done < config.steps
+            if keeper is not None and (draw or save or hurry):
                 place.pulse.doing = "waiting for the checkpoint before this one"
-                keeper.keep(objective, average, done, draw=draw, save=save)
+                keeper.keep(objective, average, done, draw=draw, save=save, hurry=hurry)
             place.pulse.doing = "waiting for a batch"
 
 

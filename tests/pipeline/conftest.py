@@ -6,6 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from models.spn.config import SPNConfig
+from pipeline.batches import BatchConfig
+from pipeline.masks import MaskConfig
+from pipeline.tracking import TrackingConfig
+from pipeline.training import TrainConfig
+
 
 @pytest.fixture(scope="module")
 def s3_server() -> Iterator[dict[str, str]]:
@@ -37,3 +43,18 @@ def bucket(s3_server: dict[str, str]) -> str:
     name = f"photos-{uuid.uuid4().hex}"
     boto3.client("s3").create_bucket(Bucket=name)
     return f"s3://{name}/set"
+
+
+@pytest.fixture(scope="module")
+def two_steps(shards: str) -> TrainConfig:
+    """Return a training of two tiny steps, which searches vary."""
+    return TrainConfig(
+        model=SPNConfig.tiny(),
+        data=BatchConfig(
+            shards=shards, batch_size=2, image_size_px=32, masks=MaskConfig(max_hole_ratio=0.5)
+        ),
+        steps=2,
+        num_workers=0,
+        validation_samples=4,
+        tracking=TrackingConfig(tracking_uri=""),
+    )

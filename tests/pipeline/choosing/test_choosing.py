@@ -4,15 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from models.spn.config import SPNConfig
-from pipeline.batches import BatchConfig
 from pipeline.choosing import Candidate, Choice, ChoiceConfig, candidate_rows, choose, write_choice
 from pipeline.choosing.candidates import sign_of
 from pipeline.choosing.page import importance
 from pipeline.config import UserError, override
 from pipeline.masks import MaskConfig
-from pipeline.tracking import TrackingConfig
-from pipeline.training import TrainConfig
 from pipeline.tuning import Trial, TuneConfig, tune
 
 pytestmark = pytest.mark.slow
@@ -23,21 +19,9 @@ def quietly(line):
 
 
 @pytest.fixture(scope="module")
-def search(shards, ray_local, tmp_path_factory):
+def search(two_steps, ray_local, tmp_path_factory):
     """Return the folder of a search of four tiny trials."""
-    config = TuneConfig(
-        train=TrainConfig(
-            model=SPNConfig.tiny(),
-            data=BatchConfig(
-                shards=shards, batch_size=2, image_size_px=32, masks=MaskConfig(max_hole_ratio=0.5)
-            ),
-            steps=2,
-            num_workers=0,
-            validation_samples=4,
-            tracking=TrackingConfig(tracking_uri=""),
-        ),
-        storage=str(tmp_path_factory.mktemp("search")),
-    )
+    config = TuneConfig(train=two_steps, storage=str(tmp_path_factory.mktemp("search")))
     tune(config, {"model.num_blocks": [1, 3], "model.learning_rate": [1e-4, 1e-2]}, quietly)
     return config.storage
 

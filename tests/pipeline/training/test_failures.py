@@ -211,8 +211,10 @@ def test_nodes_that_go_and_come_change_nothing(config, tmp_path, quietly):
     warned = [line for line in said[: said.index("taken")] if "will be taken away" in line]
     assert warned, done.stdout
     assert sum("going on from step" in line for line in said) == 3, done.stdout
-    saved = [int(line.split()[2].split("/")[0]) for line in said if "validation" in line]
-    assert any(step % 10 == 0 and step % 19 for step in saved), "none because of the notice"
+    [saved] = [line for line in said if "saved at step" in line]
+    assert warned[0] in said[: said.index(saved)]
+    assert said.index(saved) < said.index("taken")
+    assert int(saved.rsplit(" ", 1)[1]) % 10 == 0
     newest = checkpoints.latest(storm.storage)
     steps = checkpoints.read_state(newest)["step"]
     changes = {"storage": str(tmp_path / "alone"), "min_workers": 0, "num_workers": 0}

@@ -1,6 +1,8 @@
 """A run from its first step to its last, stopped and gone on with."""
 
+import errno
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from pipeline.training import (
     launch,
     train,
 )
+from pipeline.training.judging import Judge
 
 
 def test_a_run_leaves_checkpoints_scores_grids_and_its_configuration(config):
@@ -33,6 +36,37 @@ def test_a_run_leaves_checkpoints_scores_grids_and_its_configuration(config):
     for word in ("prior", "image", "adversarial", "discriminator", "samples_per_s", "left"):
         assert word in text
     assert "data_wait_share" in text
+
+
+def test_training_goes_on_while_a_checkpoint_is_scored(config, monkeypatch):
+    """Scores of step 2 are held back until step 3 has been reported: nobody waits for them."""
+    later, held = threading.Event(), []
+
+    def scores(judge, generator):
+        if not held:
+            held.append(later.wait(60))
+        return {"hole_psnr": 1.0}
+
+    def log(line):
+        if " step 3/" in line:
+            later.set()
+
+    monkeypatch.setattr(Judge, "scores", scores)
+    train(override(config, {"report_every_steps": 1}), log)
+    assert held == [True]
+    assert checkpoints.read_state(checkpoints.step_location(config.storage, 2))["step"] == 2
+
+
+def test_what_goes_wrong_while_a_checkpoint_is_written_ends_the_run(config, monkeypatch, quietly):
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def write(*everything):
+        raise full
+
+    monkeypatch.setattr(checkpoints, "write", write)
+    with pytest.raises(OSError, match="No space left"):
+        train(config, quietly)
+    assert checkpoints.steps(config.storage) == []
 
 
 def test_gradient_norms_and_learning_rates_are_written_down(config, quietly):
