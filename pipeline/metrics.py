@@ -23,6 +23,7 @@ RING_WIDTH_PX = 8
 SSIM_SIGMA = 1.5  # Wang et al. 2004, with an 11 x 11 window
 SSIM_LUMINANCE, SSIM_CONTRAST = 0.01**2, 0.03**2  # C1 and C2 for a data range of 1
 RESAMPLES = 2000
+_AT_ONCE_PX = 2**15
 
 
 class Interval(NamedTuple):
@@ -47,7 +48,7 @@ def unit(pictures: Tensor) -> Tensor:
             f"{pictures.dtype} {list(pictures.shape)}"
         )
     if pictures.dtype == torch.uint8:
-        return pictures.permute(0, 3, 1, 2).float() / 255
+        return pictures.permute(0, 3, 1, 2).contiguous().float() / 255
     return pictures.float()
 
 
@@ -63,9 +64,21 @@ def ring(mask: Tensor, width_px: int = RING_WIDTH_PX) -> Tensor:
 
     Distance counts diagonal steps as one. The edge of the frame is no known pixel.
     """
-    side, known = 2 * width_px + 1, 1 - mask.float()
-    near = functional.max_pool2d(known, (side, 1), 1, (width_px, 0))
-    return functional.max_pool2d(near, (1, side), 1, (0, width_px)) * mask
+    near = functional.pad(1 - mask.float(), (width_px,) * 4)
+    for axis in (2, 3):
+        near = _largest(near, 2 * width_px + 1, axis)
+    return near * mask
+
+
+def _largest(values: Tensor, window: int, axis: int) -> Tensor:
+    """Return the maximum in every window of a length inside the frame, by doubling its length."""
+    covered = 1
+    while covered < window:
+        step = min(covered, window - covered)
+        length = values.shape[axis] - step
+        values = values.narrow(axis, 0, length).maximum(values.narrow(axis, step, length))
+        covered += step
+    return values
 
 
 def _decibels(mean_square: Tensor) -> Tensor:
@@ -177,10 +190,10 @@ def _similarity(a: Tensor, b: Tensor, weights: Tensor, unbias: float) -> Tensor:
     """Return the SSIM index of every window inside the frame; ``weights`` are of one axis."""
     # Around 1/2 the squares are small, so that float32 keeps the variance of flat windows.
     a, b = a - 0.5, b - 0.5
-    moments = _blur(torch.cat([a, b, a * a, b * b, a * b]), weights).chunk(5)
-    mean_a, mean_b = moments[0], moments[1]
-    variances = unbias * (moments[2] + moments[3] - mean_a.square() - mean_b.square())
-    covariance = unbias * (moments[4] - mean_a * mean_b)
+    moments = _blur(torch.cat([a, b, a * a + b * b, a * b], dim=1), weights).chunk(4, dim=1)
+    mean_a, mean_b, squares, product = moments
+    variances = unbias * (squares - mean_a.square() - mean_b.square())
+    covariance = unbias * (product - mean_a * mean_b)
     mean_a, mean_b = mean_a + 0.5, mean_b + 0.5
     luminance = (2 * mean_a * mean_b + SSIM_LUMINANCE) / (
         mean_a.square() + mean_b.square() + SSIM_LUMINANCE
@@ -189,20 +202,25 @@ def _similarity(a: Tensor, b: Tensor, weights: Tensor, unbias: float) -> Tensor:
 
 
 def _blur(values: Tensor, weights: Tensor) -> Tensor:
-    """Convolve every channel with the same weights down and across, inside the frame.
+    """Convolve [B, C, H, W] values with the same weights down and across, inside the frame."""
+    batch, channels, height, width = values.shape
+    down = _blur_down(values.reshape(batch * channels, height, width), weights)
+    across = _blur_down(down.mT.contiguous(), weights).mT
+    return across.reshape(batch, channels, *across.shape[1:])
 
-    As sums of shifted frames: twice as fast as torchmetrics' convolution on a CPU, where PyTorch
-    has no quick path for one channel.
+
+def _blur_down(planes: Tensor, weights: Tensor) -> Tensor:
+    """Convolve every column of [N, H, W] planes.
+
+    The columns go as channels, innermost: the quickest way that PyTorch has on a CPU, where one
+    channel has none.
     """
-    return _slide(_slide(values, weights, 2), weights, 3)
-
-
-def _slide(values: Tensor, weights: Tensor, axis: int) -> Tensor:
-    length = values.shape[axis] - len(weights) + 1
-    total = torch.zeros_like(values.narrow(axis, 0, length))
-    for offset, weight in enumerate(weights.tolist()):
-        total.add_(values.narrow(axis, offset, length), alpha=weight)
-    return total
+    width = planes.shape[2]
+    kernel = weights.to(planes).repeat(width, 1, 1)[..., None]
+    # A GPU's shortened products (TF32) would cost three digits of every variance.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        blurred = functional.conv2d(planes[:, :, None].permute(0, 3, 1, 2), kernel, groups=width)
+    return blurred[..., 0].mT
 
 
 def scores(picture: Tensor, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
@@ -210,19 +228,33 @@ def scores(picture: Tensor, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
 
     Each is what the function of that name gives; what they share is computed once.
     """
-    a, b, rim = unit(picture), unit(image), ring(mask)
-    error, similarity = (a - b).abs(), ssim_map(a, b)
-    square = error.square()
-    everywhere = (1, 2, 3)
+    a, b = unit(picture), unit(image)
+    # On a CPU a few at a time: what stays in its cache is measured three times as fast.
+    at_once = max(1, _AT_ONCE_PX // a[0, 0].numel()) if a.device.type == "cpu" else len(a)
+    found = [
+        _scores(*(frames[start : start + at_once] for frames in (a, b, mask)))
+        for start in range(0, len(a), at_once)
+    ]
+    return {name: torch.cat([few[name] for few in found]) for name in found[0]}
+
+
+def _scores(a: Tensor, b: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    error, dissimilarity = (a - b).abs_(), 1 - ssim_map(a, b)
+    each = (error, error.square(), dissimilarity)
+    maps = torch.stack([values.mean(dim=1).contiguous() for values in each], dim=1)
+    regions = torch.cat([torch.ones_like(mask), mask, ring(mask)], dim=1).flatten(2)
+    sums = regions @ maps.flatten(2).mT
+    means = sums / regions.sum(dim=2, keepdim=True).clamp(min=1)
+    whole, hole, rim = means.unbind(dim=1)
     return {
-        "psnr": _decibels(square.mean(dim=everywhere)),
-        "ssim": similarity.mean(dim=everywhere),
-        "l1": error.mean(dim=everywhere),
-        "hole_psnr": _decibels(region_mean(square, mask)),
-        "hole_ssim": 1 - region_mean(1 - similarity, mask),
-        "hole_l1": region_mean(error, mask),
-        "ring_psnr": _decibels(region_mean(square, rim)),
-        "ring_l1": region_mean(error, rim),
+        "psnr": _decibels(whole[:, 1]),
+        "ssim": 1 - whole[:, 2],
+        "l1": whole[:, 0],
+        "hole_psnr": _decibels(hole[:, 1]),
+        "hole_ssim": 1 - hole[:, 2],
+        "hole_l1": hole[:, 0],
+        "ring_psnr": _decibels(rim[:, 1]),
+        "ring_l1": rim[:, 0],
     }
 
 

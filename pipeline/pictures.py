@@ -112,6 +112,24 @@ def grid(
     return _png(sheet)
 
 
+def fit(picture: Pixels, side: int) -> Pixels:
+    """Return a picture of any shape on a white square, made smaller or larger to fill it."""
+    image = Image.fromarray(picture)
+    scale = side / max(image.size)
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    square = Image.new("RGB", (side, side), _PAPER)
+    place = ((side - width) // 2, (side - height) // 2)
+    square.paste(image.resize((width, height), Image.Resampling.LANCZOS), place)
+    return np.asarray(square)
+
+
+def shrink(picture: Pixels, longest_px: int) -> Pixels:
+    """Return a picture made smaller, if a side is longer than that."""
+    image = Image.fromarray(picture)
+    image.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
 def encode_png(picture: Pixels) -> bytes:
     """Return a uint8 [H, W, 3] picture as a PNG file."""
     return _png(Image.fromarray(picture))

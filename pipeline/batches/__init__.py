@@ -2,7 +2,14 @@
 
 from pipeline.batches.config import BatchConfig, Crop
 from pipeline.batches.order import SampleOrder
-from pipeline.batches.samples import Sample, SampleMaker, load_sample, to_model, to_pixels
+from pipeline.batches.samples import (
+    Sample,
+    SampleMaker,
+    load_sample,
+    load_whole,
+    to_model,
+    to_pixels,
+)
 from pipeline.batches.stream import BatchStream
 
 __all__ = [
@@ -13,6 +20,7 @@ __all__ = [
     "SampleMaker",
     "SampleOrder",
     "load_sample",
+    "load_whole",
     "to_model",
     "to_pixels",
 ]

@@ -271,6 +271,16 @@ def load_sample(manifest: Manifest, row: int, image_size_px: int, crop: Crop = "
     return np.ascontiguousarray(window)
 
 
+def load_whole(manifest: Manifest, row: int) -> Pixels:
+    """Return one image as it is stored: RGB, [H, W, 3] uint8.
+
+    Raises:
+        UserError: if the sample is damaged.
+    """
+    alone = replace(manifest, samples=manifest.samples.slice(row, 1))
+    return decode(ShardReader(alone, _cache_for(manifest, BatchConfig()), verify=True), 0)
+
+
 def _cache_for(manifest: Manifest, config: BatchConfig) -> ShardCache | None:
     if not storage.is_remote(manifest.location):
         return None

@@ -5,7 +5,7 @@ image hard is hard for everyone, and cancels.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -89,6 +89,19 @@ class Case:
     image: Pixels
     hole: Pixels
     composites: dict[str, Pixels]
+    """By contender, each [H, W, 3]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pasted:
+    """One pair as every method of an evaluation fills it."""
+
+    image: Pixels
+    """[H, W, 3]."""
+    hole: Pixels
+    """[H, W], 1 where missing."""
+    composites: dict[str, Pixels]
+    """By method, each [H, W, 3]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,14 +242,14 @@ def draw_cases(comparison: Comparison, indices: Sequence[int]) -> list[Case]:
     Raises:
         UserError: if a checkpoint has been changed or removed since its evaluation.
     """
-    images: dict[str, tuple[Pixels, Pixels, dict[str, Pixels]]] = {}
+    images: dict[str, list[Pasted]] = {}
     for contender in comparison.contenders:
         out = contender.evaluation.out
         if out not in images:
-            images[out] = _filled(contender.evaluation, indices)
+            images[out] = list(fill_again(contender.evaluation, indices))
     cases = []
     for place, index in enumerate(indices):
-        drawn_images, holes, _ = images[comparison.first.evaluation.out]
+        drawn = images[comparison.first.evaluation.out][place]
         row = comparison.first.rows.slice(index, 1).to_pylist()[0]
         cases.append(
             Case(
@@ -244,10 +257,10 @@ def draw_cases(comparison: Comparison, indices: Sequence[int]) -> list[Case]:
                 key=row["key"],
                 hole_ratio=row["hole_ratio"],
                 scores={c.name: c.rows[DECIDING][index].as_py() for c in comparison.contenders},
-                image=drawn_images[place],
-                hole=holes[place],
+                image=drawn.image,
+                hole=drawn.hole,
                 composites={
-                    c.name: images[c.evaluation.out][2][c.method][place]
+                    c.name: images[c.evaluation.out][place].composites[c.method]
                     for c in comparison.contenders
                 },
             )
@@ -255,9 +268,12 @@ def draw_cases(comparison: Comparison, indices: Sequence[int]) -> list[Case]:
     return cases
 
 
-def _filled(
-    evaluation: Evaluation, indices: Sequence[int]
-) -> tuple[Pixels, Pixels, dict[str, Pixels]]:
+def fill_again(evaluation: Evaluation, indices: Sequence[int]) -> Iterator[Pasted]:
+    """Fill some pairs of an evaluation as they were filled when it was made, on CPUs.
+
+    Raises:
+        UserError: if the checkpoint has been changed or removed since.
+    """
     location = str(evaluation.checkpoint["location"])
     if checkpoints.digest(location) != evaluation.checkpoint["digest"]:
         raise UserError(
@@ -267,12 +283,14 @@ def _filled(
     # A few pictures: not worth a GPU, which the driver may not have.
     config = replace(from_dict(EvaluationConfig, evaluation.settings), gpus_per_actor=0.0)
     scorer = Scorer(config, evaluation.data["image_size_px"], evaluation.out)
-    filled = scorer.fill(indices)
-    composites = {
-        method: composite(drawn, filled.images, filled.holes)
-        for method, drawn in filled.predictions.items()
-    }
-    return filled.images, filled.holes, composites
+    for few in scorer.pairs.batches(indices):
+        filled = scorer.fill(few)
+        for place, (image, hole) in enumerate(zip(filled.images, filled.holes, strict=True)):
+            pasted = {
+                method: composite(drawn[place], image, hole)
+                for method, drawn in filled.predictions.items()
+            }
+            yield Pasted(image=image, hole=hole, composites=pasted)
 
 
 def comparison_json(comparison: Comparison) -> str:

@@ -7,8 +7,9 @@ from markupsafe import Markup
 from pipeline import storage
 from pipeline.evaluation.comparison import DECIDING, Case, Comparison, Gain, draw_cases
 from pipeline.evaluation.measures import Metric
+from pipeline.evaluation.scorer import SHOWN_PX
 from pipeline.evaluation.scores import ALL
-from pipeline.pictures import encode_png, grid, masked_view
+from pipeline.pictures import Pixels, encode_png, fit, grid, masked_view, shrink
 from pipeline.report import (
     Section,
     beside,
@@ -119,8 +120,8 @@ def _cases(comparison: Comparison, name: str, cases: Sequence[Case]) -> Markup:
     first = comparison.first.name
     sliders = [
         slider(
-            encode_png(case.composites[first]),
-            encode_png(case.composites[name]),
+            encode_png(_shown(case.composites[first])),
+            encode_png(_shown(case.composites[name])),
             first,
             name,
             _caption(case),
@@ -131,9 +132,16 @@ def _cases(comparison: Comparison, name: str, cases: Sequence[Case]) -> Markup:
         [case.image, masked_view(case.image, case.hole), *case.composites.values()]
         for case in cases
     ]
+    if len({picture.shape for row in rows for picture in row}) > 1:
+        rows = [[fit(picture, SHOWN_PX) for picture in row] for row in rows]
     titles = ["image", "masked input", *(one.name for one in comparison.contenders)]
     sheet = grid(rows, titles, [_caption(case) for case in cases])
     return stack(beside(*sliders), picture(sheet, "The same pairs with their originals."))
+
+
+def _shown(picture: Pixels) -> Pixels:
+    """Return a picture no larger than a page has room for."""
+    return shrink(picture, 2 * SHOWN_PX)
 
 
 def _caption(case: Case) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, fields, replace
 
+from models.subsampling import Subsampling
 from pipeline.baselines import load_baseline
 from pipeline.config import UserError
 from pipeline.evaluation.measures import Metric, chosen_metrics
@@ -45,7 +46,11 @@ class EvaluationConfig:
     """Side of the square every image becomes; the checkpoint's training size if None."""
     crop: Crop = "centre"
     """How it becomes square: a window of that size from the middle, the largest square in the
-    middle resized, or all of it resized without regard to its shape."""
+    middle resized, or all of it resized without regard to its shape. "original": it stays as it
+    is, of any size and shape, and masks are drawn at that size."""
+    subsampling: Subsampling = field(default_factory=Subsampling)
+    """How the network sees frames larger than it was made for; a protocol has its own way unless
+    ``side_px`` is given."""
     baselines: tuple[str, ...] = ("mean-fill", "telea", "navier-stokes")
     """What the network is compared with, on the same pairs."""
     metrics: tuple[str, ...] = ()
@@ -85,10 +90,18 @@ class EvaluationConfig:
             load_baseline(name)
         if self.masks.curriculum_steps:
             raise UserError("evaluation: masks.curriculum_steps must be 0; nothing is trained here")
+        _require(
+            self.crop != "original" or self.image_size_px is None,
+            "images stay of their original size; leave out image_size_px or crop",
+        )
         if self.protocol:
             self._leave_to(f"the protocol {self.protocol}", _DECIDED_BY_PROTOCOL)
         if self.pairs:
             self._leave_to(f"the file of pairs {self.pairs}", _DECIDED_BY_PAIRS)
+        _require(
+            self.setting.samples == 1 or not self.setting.subsampling.side_px,
+            "several samples are drawn of whole frames; leave out subsampling.side_px or samples",
+        )
         assert self.setting.groups
         assert self.measured
 
@@ -108,6 +121,7 @@ class EvaluationConfig:
             image_size_px=self.image_size_px,
             crop=self.crop,
             samples=self.samples,
+            subsampling=self.subsampling,
         )
 
     @property
@@ -122,6 +136,8 @@ class EvaluationConfig:
         return chosen_metrics([*names, *(n for n in self.networks.given if n not in OF_SETS)])
 
     def _published_setting(self, protocol: Protocol) -> Protocol:
+        if self.subsampling.side_px:
+            protocol = replace(protocol, subsampling=self.subsampling)
         if not self.masks.folder:
             return protocol
         folder, white_is_hole = self.masks.folder, self.masks.white_is_hole

@@ -83,7 +83,7 @@ def prepare(config: EvaluationConfig) -> Plan:
     _require_samples(config, values["model"])
     pairs = lay_pairs(config, manifest, int(values["data"]["image_size_px"]))
     config.networks.require_files()
-    _require_measurable(config, pairs.image_size_px)
+    _require_measurable(config, pairs.least_side_px)
     identity = {
         "format": FORMAT,
         "settings": {k: v for k, v in to_dict(config).items() if k not in NO_MATTER},
@@ -160,7 +160,7 @@ def _require_measurable(config: EvaluationConfig, side: int) -> None:
         if side < metric.least_side_px:
             raise UserError(
                 f"{metric.title} ({metric.name}) is not defined below {metric.least_side_px} px, "
-                f"the images are {side} px; leave it out or give a larger --image-size-px"
+                f"there are images of {side} px; leave it out or give a larger --image-size-px"
             )
 
 

@@ -6,6 +6,7 @@ and any worker can take any stretch of pairs.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import storage
-from pipeline.batches import load_sample
+from pipeline.batches import load_sample, load_whole
 from pipeline.config import UserError
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.protocols import Crop, Group
@@ -73,8 +74,28 @@ class Pairs(ABC):
 
     def image(self, pair: Pair) -> Pixels:
         """Read a pair's image: uint8 [H, W, 3]."""
+        if self.crop == "original":
+            return load_whole(self.manifest, pair.row)
         image: Pixels = load_sample(self.manifest, pair.row, self.image_size_px, crop=self.crop)
         return image
+
+    def size(self, row: int) -> tuple[int, int]:
+        """Return height and width of an image, by its row in the manifest."""
+        if self.crop != "original":
+            return self.image_size_px, self.image_size_px
+        samples = self.manifest.samples
+        return samples["height_px"][row].as_py(), samples["width_px"][row].as_py()
+
+    @property
+    def least_side_px(self) -> int:
+        """The shortest side of any image that is used."""
+        return min(min(self.size(row)) for row in self.rows())
+
+    def batches(self, indices: Sequence[int]) -> Iterator[Sequence[int]]:
+        """Cut pairs into those that are filled together: images of many sizes go one by one."""
+        at_once = 1 if self.crop == "original" else self.batch_size
+        for start in range(0, len(indices), at_once):
+            yield indices[start : start + at_once]
 
     @property
     def pairs_per_part(self) -> int:
@@ -171,8 +192,8 @@ class DrawnPairs(Pairs):
 
     def mask(self, pair: Pair) -> Mask:
         """Draw a pair's mask."""
-        side = self.image_size_px
-        return draw_mask(pair.group.masks, pair.key, pair.repeat, self.seed, side, side)
+        height, width = self.size(pair.row)
+        return draw_mask(pair.group.masks, pair.key, pair.repeat, self.seed, height, width)
 
 
 class FrozenPairs(Pairs):
@@ -190,6 +211,7 @@ class FrozenPairs(Pairs):
         self.crop = config.setting.crop
         self.batch_size = config.batch_size
         self.image_size_px = self.table["height_px"][0].as_py()
+        self._require_squares()
         # The holes are in the file: the recipe stands there for its range alone.
         self.groups = tuple(
             Group(name=name, masks=MaskConfig(), in_all=in_all)
@@ -198,6 +220,7 @@ class FrozenPairs(Pairs):
             )
         )
         self._rows = self._find_rows()
+        self._require_whole_images()
         self.require_large_enough()
 
     @property
@@ -221,10 +244,19 @@ class FrozenPairs(Pairs):
 
     def mask(self, pair: Pair) -> Mask:
         """Unpack a pair's mask."""
-        side = self.image_size_px
+        height, width = self.size(pair.row)
         bits = np.frombuffer(self.table["hole"][pair.index].as_py(), np.uint8)
-        hole = np.unpackbits(bits, count=side * side).reshape(side, side)
+        hole = np.unpackbits(bits, count=height * width).reshape(height, width)
         return Mask(hole=hole, id=self.table["mask_id"][pair.index].as_py())
+
+    def _require_squares(self) -> None:
+        sides = {*self.table["height_px"].to_pylist(), *self.table["width_px"].to_pylist()}
+        if self.crop != "original" and len(sides) != 1:
+            raise UserError(
+                f"the pairs of {self.location} are not squares of one size but of sides from "
+                f"{min(sides)} to {max(sides)} px: they were laid over whole images; give "
+                "--crop original"
+            )
 
     def _find_rows(self) -> list[int]:
         samples = self.manifest.samples
@@ -248,6 +280,17 @@ class FrozenPairs(Pairs):
             rows.append(places[key])
         return rows
 
+    def _require_whole_images(self) -> None:
+        for index, row in enumerate(self._rows):
+            pair = (self.table["height_px"][index].as_py(), self.table["width_px"][index].as_py())
+            if pair != self.size(row):
+                height, width = self.size(row)
+                raise UserError(
+                    f"{self.location} holds a hole of {pair[1]}x{pair[0]} px for the image "
+                    f"{self.table['key'][index].as_py()!r}, which is {width}x{height} px; leave "
+                    "out --crop original"
+                )
+
 
 def _read_pairs(location: str) -> tuple[pa.Table, str]:
     try:
@@ -262,9 +305,6 @@ def _read_pairs(location: str) -> tuple[pa.Table, str]:
     needed = {"key", "image_sha256", "group", "in_all", "mask_id", "height_px", "width_px", "hole"}
     if missing := sorted(needed - set(table.column_names)):
         raise UserError(f"{location} is no file of pairs: it lacks {', '.join(missing)}")
-    sides = set(table["height_px"].to_pylist()) | set(table["width_px"].to_pylist())
-    if len(sides) != 1:
-        raise UserError(f"the pairs of {location} must be squares of one size, found {sides}")
     return table, storage.sha256(data)
 
 

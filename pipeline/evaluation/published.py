@@ -257,8 +257,8 @@ _DEEPFILL = _table(
 )
 
 
-def _deepgin(text: str) -> tuple[Published, ...]:
-    return _table("DeepGIN, Table 2 (256 x 256)", "rectangles | three types", text)
+def _deepgin(text: str, size: str = "256 x 256") -> tuple[Published, ...]:
+    return _table(f"DeepGIN, Table 2 ({size})", "rectangles | three types", text)
 
 
 _DEEPGIN_FFHQ = _deepgin(
@@ -299,6 +299,48 @@ _DEEPGIN_OXFORD = _deepgin(
     DeepFill v2 | lpips | 0.174 0.266
     DeepGIN | lpips | 0.185 0.265
     """
+)
+
+_DEEPGIN_FFHQ_ORIGINAL = _deepgin(
+    """
+    DeepFill v1 | psnr | 20.22 25.12
+    DeepFill v2 | psnr | 20.95 29.70
+    DeepGIN | psnr | 26.05 32.36
+    DeepFill v1 | ssim | 0.872 0.839
+    DeepFill v2 | ssim | 0.903 0.912
+    DeepGIN | ssim | 0.923 0.929
+    DeepFill v1 | hole_l1 | 16.523 11.363
+    DeepFill v2 | hole_l1 | 14.607 7.994
+    DeepGIN | hole_l1 | 7.183 4.071
+    DeepFill v1 | fid | 97.630 64.534
+    DeepFill v2 | fid | 92.070 36.940
+    DeepGIN | fid | 20.849 14.327
+    DeepFill v1 | lpips | 0.173 0.232
+    DeepFill v2 | lpips | 0.170 0.188
+    DeepGIN | lpips | 0.137 0.156
+    """,
+    "original size",
+)
+
+_DEEPGIN_OXFORD_ORIGINAL = _deepgin(
+    """
+    DeepFill v1 | psnr | 19.20 21.48
+    DeepFill v2 | psnr | 18.58 24.68
+    DeepGIN | psnr | 21.92 27.57
+    DeepFill v1 | ssim | 0.767 0.741
+    DeepFill v2 | ssim | 0.766 0.802
+    DeepGIN | ssim | 0.861 0.871
+    DeepFill v1 | hole_l1 | 20.322 23.460
+    DeepFill v2 | hole_l1 | 21.204 19.195
+    DeepGIN | hole_l1 | 12.067 7.268
+    DeepFill v1 | fid | 67.193 61.958
+    DeepFill v2 | fid | 77.636 38.315
+    DeepGIN | fid | 63.744 38.016
+    DeepFill v1 | lpips | 0.187 0.237
+    DeepFill v2 | lpips | 0.192 0.179
+    DeepGIN | lpips | 0.170 0.191
+    """,
+    "original size",
 )
 
 _DEEPGIN_CELEBAHQ = _table(
@@ -352,5 +394,7 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
     "deepgin-ffhq": _DEEPGIN_FFHQ,
     "deepgin-oxford": _DEEPGIN_OXFORD,
     "deepgin-celebahq": _DEEPGIN_CELEBAHQ,
+    "deepgin-ffhq-original": _DEEPGIN_FFHQ_ORIGINAL,
+    "deepgin-oxford-original": _DEEPGIN_OXFORD_ORIGINAL,
 }
 """By protocol."""

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import cv2
@@ -12,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.architecture import Prediction, fill
 from models.holes import crop_to, pad_to_multiple
+from models.subsampling import fill_in_pieces
 from pipeline import storage
 from pipeline.baselines import load_baseline
 from pipeline.batches import to_model, to_pixels
@@ -27,7 +29,7 @@ from pipeline.evaluation.networks import load_judges
 from pipeline.evaluation.pairs import Pair, Pairs, lay_pairs
 from pipeline.manifest import read_manifest
 from pipeline.masks import Mask, number_for
-from pipeline.pictures import Pixels, composite, grid, masked_view
+from pipeline.pictures import Pixels, composite, fit, grid, masked_view
 
 FEATURES = "features"
 """The parts that hold Inception's features, as long as the evaluation lasts."""
@@ -35,6 +37,8 @@ ORIGINAL = ""
 """Stands for a method in those parts: the images themselves."""
 GRID = -1
 """The number that asks for the grid of examples instead of a part."""
+SHOWN_PX = 256
+"""Side at which pictures of many sizes are shown."""
 STAGES = ("reading_s", "network_s", "baselines_s", "metrics_s", "judges_s")
 """What an actor's time is spent on."""
 
@@ -113,8 +117,8 @@ class Scorer:
         rows: list[dict[str, Any]] = []
         pairs: list[dict[str, Any]] = []
         features: list[pa.Table] = []
-        for start in range(0, len(indices), self.config.batch_size):
-            filled = self.fill(indices[start : start + self.config.batch_size])
+        for few in self.pairs.batches(indices):
+            filled = self.fill(few)
             rows += self._rows(filled)
             features += self._features(filled)
             pairs += [self._frozen(*each) for each in zip(filled.pairs, filled.masks, strict=True)]
@@ -126,7 +130,7 @@ class Scorer:
         return {"pairs": len(indices), **self.seconds}
 
     def fill(self, indices: Iterable[int]) -> Filled:
-        """Read pairs and let every method predict the whole frame."""
+        """Read pairs of one size and let every method predict the whole frame."""
         pairs = [self.pairs[index] for index in indices]
         with self._timed("reading_s"):
             images = np.stack([self.pairs.image(pair) for pair in pairs])
@@ -147,6 +151,15 @@ class Scorer:
         mask = torch.from_numpy(holes).float()[:, None].to(self.device)
         generator, multiple = self.loaded.generator, self.loaded.config.size_multiple
         samples = self.config.setting.samples
+        subsampling = self.config.setting.subsampling
+        if subsampling.side_px and max(image.shape[-2:]) > subsampling.side_px:
+            each = partial(_fill, generator, multiple)
+            at_once = self.config.batch_size
+            found = [
+                fill_in_pieces(each, image[i : i + 1], mask[i : i + 1], subsampling, at_once)
+                for i in range(len(image))
+            ]
+            return to_pixels(torch.cat(found))
         if samples == 1:
             return to_pixels(fill(generator, image, mask, multiple))
         assert isinstance(generator, DrawsAtRandom)
@@ -156,13 +169,14 @@ class Scorer:
 
     def measure(self, filled: Filled) -> dict[str, dict[str, NDArray[np.float64]]]:
         """Return every metric of every method's composites, each [B]."""
-        images = torch.from_numpy(filled.images)
-        masks = torch.from_numpy(filled.holes)[:, None].float()
+        images = torch.from_numpy(filled.images).to(self.device)
+        masks = torch.from_numpy(filled.holes)[:, None].float().to(self.device)
         chosen, found = self.config.measured, {}
         for method, pasted in self._composites(filled).items():
             with self._timed("metrics_s"):
-                measured = measure(torch.from_numpy(pasted), images, masks, chosen)
-                found[method] = {name: values.numpy() for name, values in measured.items()}
+                composites = torch.from_numpy(pasted).to(self.device)
+                measured = measure(composites, images, masks, chosen)
+                found[method] = {name: values.cpu().numpy() for name, values in measured.items()}
             if self.judges.lpips is not None:
                 found[method]["lpips"] = self._judge(pasted, filled.images)
         return found
@@ -231,24 +245,35 @@ class Scorer:
         }
 
     def _grid(self, indices: Sequence[int]) -> bytes:
-        filled = self.fill(indices)
+        shown = [self._grid_rows(self.fill(few)) for few in self.pairs.batches(indices)]
+        rows = [row for found, _ in shown for row in found]
+        captions = [caption for _, found in shown for caption in found]
+        titles = ["image", "masked input", f"{self.loaded.architecture}, prediction"]
+        return grid(rows, [*titles, self.loaded.architecture, *self.config.baselines], captions)
+
+    def _grid_rows(self, filled: Filled) -> tuple[list[list[Pixels]], list[str]]:
         measured = self.measure(filled)
         rows, captions = [], []
         for place, (image, hole) in enumerate(zip(filled.images, filled.holes, strict=True)):
             drawn = {method: found[place] for method, found in filled.predictions.items()}
             pasted = [composite(prediction, image, hole) for prediction in drawn.values()]
             first = drawn[self.loaded.architecture]
-            rows.append([image, masked_view(image, hole), first, *pasted])
+            row = [image, masked_view(image, hole), first, *pasted]
+            whole = self.pairs.crop == "original"
+            rows.append([fit(picture, SHOWN_PX) for picture in row] if whole else row)
             values = {name: found["hole_psnr"][place] for name, found in measured.items()}
             captions.append(_caption(filled.pairs[place], filled.masks[place], values))
-        titles = ["image", "masked input", f"{self.loaded.architecture}, prediction"]
-        return grid(rows, [*titles, *filled.predictions], captions)
+        return rows, captions
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
         self.seconds[stage] += time.perf_counter() - start
+
+
+def _fill(generator: nn.Module, multiple: int, image: Tensor, mask: Tensor) -> Tensor:
+    return fill(generator, image, mask, multiple)
 
 
 def draw_samples(

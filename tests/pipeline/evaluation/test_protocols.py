@@ -28,7 +28,7 @@ def test_every_protocol_has_published_figures_in_columns_and_metrics_it_knows(na
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_masks_of_every_protocol_can_be_drawn_at_its_size(name):
     protocol = PROTOCOLS[name]
-    side = protocol.image_size_px
+    side = protocol.image_size_px or 320
     for group in protocol.groups:
         ratio = draw_mask(group.masks, "a", 0, 0, side, side).hole_ratio
         assert group.masks.min_hole_ratio < ratio <= group.masks.max_hole_ratio
@@ -39,7 +39,7 @@ def test_masks_of_every_protocol_can_be_drawn_at_its_size(name):
 def test_a_protocol_decides_everything_it_is_about(name):
     config = EvaluationConfig(checkpoint="c", shards="s", protocol=name)
     assert config.groups == PROTOCOLS[name].groups
-    assert config.setting.image_size_px == 256
+    assert config.setting.image_size_px == (None if name.endswith("-original") else 256)
     assert {m.name for m in config.measured} >= set(PROTOCOLS[name].metrics) - set(OF_NETWORKS)
 
 
@@ -56,6 +56,8 @@ def test_published_figures_are_those_of_the_tables():
     assert figure("spn-prob", "PIC, Paris", "fid", "0-0.2") == "40.42"
     assert figure("pennet-places2", "PEN-Net", "ms_ssim", "random") == "0.7809"
     assert figure("deepgin-ffhq", "DeepGIN", "lpips", "three types") == "0.274"
+    assert figure("deepgin-ffhq-original", "DeepGIN", "psnr", "rectangles") == "26.05"
+    assert figure("deepgin-oxford-original", "DeepFill v2", "fid", "three types") == "38.315"
     assert len(PUBLISHED["madf-places2"]) == 9
     assert len(PUBLISHED["spn-places2"]) == 8
 
