@@ -31,7 +31,7 @@ PIPELINE_ORDER = (
         "training",
         "launching",
     ),
-    *("tuning", "report", "evaluation", "registry", "choosing", "serving"),
+    *("tuning", "report", "evaluation", "study", "registry", "choosing", "serving"),
 )
 CLOSED_TO_RAY = ("models", "pipeline/masks", "pipeline/metrics")
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc"}

@@ -130,7 +130,7 @@ def compare(config: CompareConfig) -> Comparison:
     Raises:
         UserError: if an evaluation is missing, or their pairs are not the same.
     """
-    contenders = load_contenders(config)
+    contenders = load_contenders(config.evaluations, config.baselines)
     shared = [set(m.name for m in one.evaluation.metrics) for one in contenders]
     first = contenders[0].evaluation
     metrics = tuple(m for m in first.metrics if all(m.name in names for names in shared))
@@ -158,9 +158,17 @@ def compare(config: CompareConfig) -> Comparison:
     )
 
 
-def load_contenders(config: CompareConfig) -> list[Contender]:
-    """Read the evaluations and prove that they are over the same pairs."""
-    evaluations = [load_evaluation(location) for location in config.evaluations]
+def load_contenders(locations: Sequence[str], baselines: Sequence[str] = ()) -> list[Contender]:
+    """Read evaluations and prove that they are over the same pairs.
+
+    Args:
+        locations: folders of evaluations.
+        baselines: of the first of them, by name, to stand beside the networks.
+
+    Raises:
+        UserError: if one is missing, or their pairs are not the same.
+    """
+    evaluations = [load_evaluation(location) for location in locations]
     holes = [read_table(evaluation.files["pairs"]) for evaluation in evaluations]
     for evaluation, found in zip(evaluations[1:], holes[1:], strict=True):
         if not found.equals(holes[0]):
@@ -172,7 +180,7 @@ def load_contenders(config: CompareConfig) -> list[Contender]:
         _contender(_name(evaluation, evaluations), evaluation, evaluation.network)
         for evaluation in evaluations
     ]
-    for name in config.baselines:
+    for name in baselines:
         if name not in evaluations[0].methods:
             raise UserError(
                 f"{evaluations[0].out} has no scores of {name!r}; it has: "

@@ -1,14 +1,20 @@
-"""Fixtures of the rooms that read and write object stores."""
+"""What tests of several rooms share: an object store, a test set, networks evaluated on it."""
 
 import logging
 import uuid
 from collections.abc import Iterator
 
 import pytest
+import torch
 
+from models.architecture import load
 from models.spn.config import SPNConfig
+from pipeline import checkpoints
 from pipeline.batches import BatchConfig
+from pipeline.config import to_dict
+from pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
 from pipeline.masks import MaskConfig
+from pipeline.shards import ShardConfig, make_shards
 from pipeline.tracking import TrackingConfig
 from pipeline.training import TrainConfig
 
@@ -58,3 +64,59 @@ def two_steps(shards: str) -> TrainConfig:
         validation_samples=4,
         tracking=TrackingConfig(tracking_uri=""),
     )
+
+
+def write_checkpoint(location: str, seed: int) -> str:
+    torch.manual_seed(seed)
+    architecture = load("spn")
+    config = architecture.config.tiny()
+    values = {"model": to_dict(config), "data": to_dict(BatchConfig(image_size_px=48))}
+    networks = {"generator": architecture.generator(config).state_dict()}
+    checkpoints.export(location, networks, values, {"step": 7})
+    return location
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_checkpoint(str(tmp_path_factory.mktemp("checkpoint") / "seven"), seed=7)
+
+
+@pytest.fixture(scope="session")
+def other_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_checkpoint(str(tmp_path_factory.mktemp("checkpoint") / "eight"), seed=8)
+
+
+@pytest.fixture(scope="session")
+def test_set(photographs: str, ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Eight crops of four photographs."""
+    out = tmp_path_factory.mktemp("shards")
+    config = ShardConfig(
+        source=photographs,
+        out=str(out),
+        photographs_per_shard=2,
+        format="png",
+        crop_size_px=64,
+        test_share=0.5,
+        val_share=0.2,
+    )
+    make_shards(config, report=lambda line: None)
+    return str(out / "test")
+
+
+@pytest.fixture(scope="session")
+def evaluations(checkpoint, other_checkpoint, test_set, tmp_path_factory) -> list[Evaluation]:
+    folder = tmp_path_factory.mktemp("evaluations")
+    return [
+        evaluate(
+            EvaluationConfig(
+                checkpoint=location,
+                shards=test_set,
+                out=str(folder / name),
+                buckets=((0.1, 0.2), (0.3, 0.4)),
+                baselines=("mean-fill", "telea"),
+                num_actors=0,
+            ),
+            report=str,
+        )
+        for name, location in (("seven", checkpoint), ("eight", other_checkpoint))
+    ]

@@ -1,55 +1,10 @@
-"""A test set of eight small images and an untrained network, for the evaluation's tests."""
+"""A listed test set that is nowhere to be read, for the evaluation's tests."""
 
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 
-from models.architecture import load
-from pipeline import checkpoints
-from pipeline.batches import BatchConfig
-from pipeline.config import to_dict
 from pipeline.manifest import SAMPLE_SCHEMA, Manifest, ShardRecord
-from pipeline.shards import ShardConfig, make_shards
-
-SIDE = 48
-
-
-def write_checkpoint(location: str, seed: int) -> str:
-    torch.manual_seed(seed)
-    architecture = load("spn")
-    config = architecture.config.tiny()
-    values = {"model": to_dict(config), "data": to_dict(BatchConfig(image_size_px=SIDE))}
-    networks = {"generator": architecture.generator(config).state_dict()}
-    checkpoints.export(location, networks, values, {"step": 7})
-    return location
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_checkpoint(str(tmp_path_factory.mktemp("checkpoint") / "seven"), seed=7)
-
-
-@pytest.fixture(scope="session")
-def other_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_checkpoint(str(tmp_path_factory.mktemp("checkpoint") / "eight"), seed=8)
-
-
-@pytest.fixture(scope="session")
-def test_set(photographs: str, ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Eight crops of four photographs."""
-    out = tmp_path_factory.mktemp("shards")
-    config = ShardConfig(
-        source=photographs,
-        out=str(out),
-        photographs_per_shard=2,
-        format="png",
-        crop_size_px=64,
-        test_share=0.5,
-        val_share=0.2,
-    )
-    make_shards(config, report=lambda line: None)
-    return str(out / "test")
 
 
 @pytest.fixture

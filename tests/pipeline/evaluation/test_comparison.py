@@ -13,25 +13,6 @@ from pipeline.evaluation.comparison_page import terminal_table, verdicts, write_
 
 
 @pytest.fixture(scope="module")
-def evaluations(checkpoint, other_checkpoint, test_set, tmp_path_factory) -> list[Evaluation]:
-    folder = tmp_path_factory.mktemp("evaluations")
-    return [
-        evaluate(
-            EvaluationConfig(
-                checkpoint=location,
-                shards=test_set,
-                out=str(folder / name),
-                buckets=((0.1, 0.2), (0.3, 0.4)),
-                baselines=("mean-fill", "telea"),
-                num_actors=0,
-            ),
-            report=str,
-        )
-        for name, location in (("seven", checkpoint), ("eight", other_checkpoint))
-    ]
-
-
-@pytest.fixture(scope="module")
 def config(evaluations) -> CompareConfig:
     return CompareConfig(
         evaluations=tuple(one.out for one in evaluations), baselines=("telea",), cases=2

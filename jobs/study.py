@@ -1,0 +1,41 @@
+"""Ask people which pictures they believe: a blind page to vote on, and the papers' tables of it.
+
+python jobs/study.py --evaluations runs/evaluation-a runs/evaluation-b --out runs/study
+python jobs/study.py --evaluations runs/evaluation-a --kind single --out runs/study-single
+python jobs/study.py --evaluations runs/evaluation-a runs/evaluation-b --out runs/study --summarise
+
+Paired, two methods' pictures of one pair stand side by side, and the more natural is chosen;
+single, one picture is taken for a photograph or not. The page runs until it is interrupted, goes
+on with the same votes when started again, and the count is printed at its end.
+"""
+
+import uvicorn
+
+from pipeline.config import parse_one, run
+from pipeline.study import (
+    StudyConfig,
+    count,
+    make_app,
+    prepare,
+    read_votes,
+    terminal_tables,
+    write_summary,
+)
+
+
+def main() -> None:
+    """Lay the study out, take votes until interrupted, and say what they come to."""
+    config = parse_one(StudyConfig, __doc__ or "")
+    study = prepare(config)
+    if not config.summarise:
+        print(f"{len(study.questions)} questions in {study.out}")
+        print(f"vote at http://{config.host}:{config.port}/ (Ctrl-C ends it)", flush=True)
+        app = make_app(study, config.questions_per_voter)
+        uvicorn.run(app, host=config.host, port=config.port, log_level="warning")
+    counted = count(study, read_votes(study), config.least_ms, config.seed)
+    print(terminal_tables(study, counted))
+    print(f"page         {write_summary(study, counted)}")
+
+
+if __name__ == "__main__":
+    run(main)
