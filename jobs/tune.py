@@ -4,20 +4,21 @@ python jobs/tune.py spn --space lambdas --train.data.shards runs/demo/shards
 python jobs/tune.py madf --space madf-table2 --scale smoke
 python jobs/tune.py spn --space my_space.yaml --algorithm tpe --num-trials 40
 
-A space is a paper's own ("lambdas", "blocks", ...), one of its tables, whose rows come back in the
-paper's order with the printed figures beside, or a file that maps dotted names to the values to
-try, such as {"model.image_weight": [1, 10], "model.num_blocks": [2, 4]}. --scale says around which
-training: "cpu" (for two cores, the default), "paper" or "smoke". Started again, a search keeps the
-trials it has finished.
+A space is a paper's own ("lambdas", "blocks", ...), one of its tables, whose rows are measured on
+test photographs and come back in the paper's order with the printed figures beside, or a file
+that maps dotted names to the values to try, such as {"model.image_weight": [1, 10],
+"model.num_blocks": [2, 4]}. --scale says around which training: "cpu" (for two cores, the
+default), "paper" or "smoke". Started again, a search keeps the trials it has finished.
 """
 
 import importlib
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from models import architecture
 from models.architecture import Table
+from pipeline.choosing import TableConfig, find_test_set, judge_table, paper_rows
 from pipeline.cluster import connect
 from pipeline.config import UserError, parse, run
 from pipeline.launching import with_shards
@@ -38,6 +39,14 @@ PAPER = {
 """The set on which each paper compares its variants, as its training job's presets name it."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig(TuneConfig):
+    """A search, and how its rows are measured where it is a paper's table."""
+
+    table: TableConfig = field(default_factory=TableConfig)
+    """Of a paper's table only."""
+
+
 def training_of(name: str, scale: Scale) -> TrainConfig:
     """Return an architecture's training preset of a scale."""
     presets = importlib.import_module(f"jobs.train_{name}").PRESETS
@@ -45,10 +54,10 @@ def training_of(name: str, scale: Scale) -> TrainConfig:
     return preset
 
 
-def presets_of(scale: Scale) -> dict[str, TuneConfig]:
+def presets_of(scale: Scale) -> dict[str, SearchConfig]:
     """Return a search for each architecture around its training of a scale."""
     return {
-        name: TuneConfig(train=training_of(name, scale), storage=f"runs/sweep-{name}-{scale}")
+        name: SearchConfig(train=training_of(name, scale), storage=f"runs/sweep-{name}-{scale}")
         for name in architecture.names()
     }
 
@@ -77,9 +86,14 @@ def main() -> None:
     with connect():
         # Trials need no shards of their own: what is missing is made once, for all of them.
         config = replace(config, train=resolve(with_shards(config.train)))
+        rows = None
+        if isinstance(space, Table):
+            find_test_set(config, config.table)  # A night of training later would be too late.
         result = tune(config, space)
-    table = space if isinstance(space, Table) else None
-    print(write_search(result, config.storage, f"{name}: {config.space}", table))
+        if isinstance(space, Table):
+            judged = judge_table(config, space, result, config.table, scale == "paper")
+            rows = paper_rows(space, judged)
+    print(write_search(result, config.storage, f"{name}: {config.space}", rows))
     print(f"best: {result.best.checkpoint}\ntable, plot and page: {config.storage}")
 
 

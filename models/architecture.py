@@ -213,7 +213,14 @@ class Row:
     changes: Mapping[str, Any]
     """Fields of the configuration, in an order in which each step is possible."""
     published: Mapping[str, str] = field(default_factory=dict)
-    """Figures by metric, as printed."""
+    """Figures as printed, by the evaluation's name of the metric."""
+
+
+def printed_row(names: str, label: str, changes: Mapping[str, Any], figures: str = "") -> Row:
+    """Return a row of a table whose columns are ``names``; "-" is a figure that is not printed."""
+    pairs = zip(names.split(), figures.split(), strict=bool(figures))
+    published = {name: figure for name, figure in pairs if figure != "-"}
+    return Row(label=label, changes=changes, published=published)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +233,8 @@ class Table:
     """The training job's preset that has the paper's recipe for it."""
     measured_on: str
     """The images and masks behind the printed figures."""
+    protocol: str
+    """How they were measured, by the name that ``jobs/evaluate.py`` has for it."""
     rows: tuple[Row, ...]
     """In the paper's order."""
 

@@ -187,26 +187,37 @@ def _require_window(picture: Tensor, window_px: int) -> None:
 
 
 def _similarity(a: Tensor, b: Tensor, weights: Tensor, unbias: float) -> Tensor:
-    """Return the SSIM index of every window inside the frame; ``weights`` are of one axis."""
+    """Return the SSIM index of every window inside the frame; ``weights`` are of one axis.
+
+    Memory is taken once and written in place: on a CPU, taking it is what costs.
+    """
+    moments = a.new_empty(4, *a.shape)
     # Around 1/2 the squares are small, so that float32 keeps the variance of flat windows.
-    a, b = a - 0.5, b - 0.5
-    moments = _blur(torch.cat([a, b, a * a + b * b, a * b], dim=1), weights).chunk(4, dim=1)
-    mean_a, mean_b, squares, product = moments
-    variances = unbias * (squares - mean_a.square() - mean_b.square())
-    covariance = unbias * (product - mean_a * mean_b)
-    mean_a, mean_b = mean_a + 0.5, mean_b + 0.5
-    luminance = (2 * mean_a * mean_b + SSIM_LUMINANCE) / (
-        mean_a.square() + mean_b.square() + SSIM_LUMINANCE
-    )
-    return luminance * (2 * covariance + SSIM_CONTRAST) / (variances + SSIM_CONTRAST)
+    torch.sub(a, 0.5, out=moments[0])
+    torch.sub(b, 0.5, out=moments[1])
+    torch.mul(moments[0], moments[0], out=moments[2]).addcmul_(moments[1], moments[1])
+    torch.mul(moments[0], moments[1], out=moments[3])
+    mean_a, mean_b, squares, product = _blur(moments, weights)
+    covariance: Tensor = product.addcmul_(mean_a, mean_b, value=-1).mul_(2 * unbias)
+    variances = squares.addcmul_(mean_a, mean_a, value=-1).addcmul_(mean_b, mean_b, value=-1)
+    variances.mul_(unbias)
+    mean_a.add_(0.5)
+    mean_b.add_(0.5)
+    both: Tensor = (mean_a * mean_b).mul_(2).add_(SSIM_LUMINANCE)
+    each = mean_a.square_().addcmul_(mean_b, mean_b).add_(SSIM_LUMINANCE)
+    similarity = both.mul_(covariance.add_(SSIM_CONTRAST))
+    return similarity.div_(each.mul_(variances.add_(SSIM_CONTRAST))).mT
 
 
 def _blur(values: Tensor, weights: Tensor) -> Tensor:
-    """Convolve [B, C, H, W] values with the same weights down and across, inside the frame."""
-    batch, channels, height, width = values.shape
-    down = _blur_down(values.reshape(batch * channels, height, width), weights)
-    across = _blur_down(down.mT.contiguous(), weights).mT
-    return across.reshape(batch, channels, *across.shape[1:])
+    """Convolve [..., H, W] values with the same weights both ways, inside the frame.
+
+    Returns:
+        [..., W, H], so that memory lies as it is read.
+    """
+    down = _blur_down(values.flatten(0, -3), weights)
+    turned = _blur_down(down.mT.contiguous(), weights)
+    return turned.reshape(*values.shape[:-2], *turned.shape[1:])
 
 
 def _blur_down(planes: Tensor, weights: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """What DeepFill v1 is searched over, and the systems of its Table 1."""
 
+from functools import partial
 from typing import Any
 
-from models.architecture import Row, Table
+from models.architecture import Table, printed_row
 
 SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
     "lambdas": {"hole_weight": (0.6, 1.2, 2.4), "adversarial_weight": (0.0001, 0.001, 0.01)},
@@ -12,22 +13,22 @@ SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
 }
 """Weights; gamma of the spatially discounted loss; the attention branch; the adversarial loss."""
 
+
+_row = partial(printed_row, "relative_l1 l2 psnr total_variation")
+
 TABLES = {
     "table1": Table(
         title="Table 1: two coarse networks in a row, and the second with attention",
         preset="places2",
         measured_on="Places2 validation, squares; L1 and L2 in per cent",
+        protocol="deepfill-places2",
         rows=(
-            Row(
-                label="baseline",
-                changes={"refinement": "paper", "attention.kind": "none"},
-                published={"l1": "9.4", "l2": "2.4", "psnr": "18.15", "tv": "25.7"},
+            _row(
+                "baseline",
+                {"refinement": "paper", "attention.kind": "none"},
+                "9.4 2.4 18.15 25.7",
             ),
-            Row(
-                label="full",
-                changes={},
-                published={"l1": "8.6", "l2": "2.1", "psnr": "18.91", "tv": "25.3"},
-            ),
+            _row("full", {}, "8.6 2.1 18.91 25.3"),
         ),
     ),
 }

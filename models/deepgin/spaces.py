@@ -1,8 +1,9 @@
 """What DeepGIN is searched over, and its ablation (Table 1)."""
 
+from functools import partial
 from typing import Any
 
-from models.architecture import Row, Table
+from models.architecture import Table, printed_row
 
 SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
     "lambdas": {
@@ -20,15 +21,7 @@ SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
 """Weights around the paper's; residual blocks of both networks; dilations side by side."""
 
 
-def _row(label: str, changes: dict[str, Any], figures: str) -> Row:
-    names = ("psnr", "ssim", "l1", "fid", "lpips")
-    printed = dict(zip(names, figures.split(), strict=True))
-    return Row(
-        label=label,
-        changes=changes,
-        published={name: figure for name, figure in printed.items() if figure != "-"},
-    )
-
+_row = partial(printed_row, "psnr ssim hole_l1 fid lpips")
 
 _PLAIN = {"back_projection": False}
 
@@ -37,6 +30,7 @@ TABLES = {
         title="Table 1: residual blocks, attention, back projection",
         preset="celebahq",
         measured_on="CelebA-HQ, 3,000 test images under three kinds of masks; L1 in per cent",
+        protocol="deepgin-celebahq",
         rows=(
             _row(
                 "StdResBlk (coarse only)",

@@ -1,8 +1,9 @@
 """What MADF is searched over, and its ablations (Tables II and III)."""
 
+from functools import partial
 from typing import Any
 
-from models.architecture import Row, Table
+from models.architecture import Table, printed_row
 
 ON = "Places2, irregular masks of all ratios"
 
@@ -18,19 +19,14 @@ SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
 """K; the weights that the paper takes from partial convolutions, around their values."""
 
 
-def _row(label: str, changes: dict[str, Any], figures: str) -> Row:
-    return Row(
-        label=label,
-        changes=changes,
-        published=dict(zip(("psnr", "ssim", "fid"), figures.split(), strict=True)),
-    )
-
+_row = partial(printed_row, "psnr ssim fid")
 
 TABLES = {
     "table2": Table(
         title="Table II: encoder, refinements and their norm",
         preset="places2",
         measured_on=ON,
+        protocol="madf-places2",
         rows=(
             _row("PConv+K0", {"num_refinements": 0, "encoder": "partial"}, "25.49 0.860 5.82"),
             _row("GConv+K0", {"num_refinements": 0, "encoder": "gated"}, "25.61 0.863 5.53"),
@@ -54,6 +50,7 @@ TABLES = {
         title="Table III: which losses grade which picture",
         preset="places2",
         measured_on=ON,
+        protocol="madf-places2",
         rows=(
             _row("last only", {"supervision": "none"}, "25.97 0.868 4.99"),
             _row("same", {"supervision": "same"}, "26.02 0.869 4.84"),

@@ -1,8 +1,9 @@
 """What SPN's authors searched, and their ablations (Sec. 4.1, Tables 3 and 4, Fig. 7)."""
 
+from functools import partial
 from typing import Any
 
-from models.architecture import Row, Table
+from models.architecture import Table, printed_row
 
 DECADES = (0.1, 1.0, 10.0)
 ON = "Paris StreetView, irregular masks of all ratios; MAE in tenths of a per cent of 255"
@@ -21,18 +22,14 @@ SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
 delta; the residual blocks of Table 4."""
 
 
-def _row(label: str, changes: dict[str, Any], figures: str = "") -> Row:
-    names = ("ssim", "psnr", "l1", "fid")
-    return Row(
-        label=label, changes=changes, published=dict(zip(names, figures.split(), strict=False))
-    )
-
+_row = partial(printed_row, "uniform_ssim_11 psnr grey_l1 fid")
 
 TABLES = {
     "table3": Table(
         title="Table 3: levels of the prior pyramid",
         preset="paris",
         measured_on=ON,
+        protocol="spn-paris",
         rows=(
             _row("64", {"prior_levels": 1, "semantic_slope": 0.1}, "0.882 29.38 0.161 46.13"),
             _row("64 + 128", {"prior_levels": 2}, "0.884 29.45 0.158 41.04"),
@@ -43,6 +40,7 @@ TABLES = {
         title="Table 4: SPADE residual blocks",
         preset="paris",
         measured_on=ON,
+        protocol="spn-paris",
         rows=(
             _row("N = 4", {"num_blocks": 4}, "0.881 29.40 0.162 41.00"),
             _row("N = 8", {"num_blocks": 8}, "0.886 29.69 0.154 36.82"),
@@ -53,6 +51,7 @@ TABLES = {
         title="Figure 7: what the prior is worth (bars without figures)",
         preset="paris",
         measured_on=ON,
+        protocol="spn-paris",
         rows=(
             _row("without semantic supervision", {"prior_weight": 0.0}),
             _row("without prior pyramid", {"prior_levels": 1}),

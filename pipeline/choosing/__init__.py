@@ -1,11 +1,24 @@
 """From a finished search to the one checkpoint that is worth promoting.
 
 Every trial fills the same holes of the same test photographs; what is too large, too slow or worse
-than the champion where it must not be is left out, and says why.
+than the champion where it must not be is left out, and says why. ``tables`` measures a paper's
+ablation instead, row by row beside the printed figures.
 """
 
 from pipeline.choosing.candidates import Candidate, Choice, choose
 from pipeline.choosing.config import ChoiceConfig
 from pipeline.choosing.page import candidate_rows, write_choice
+from pipeline.choosing.tables import TableConfig, find_test_set, judge_table, paper_rows
 
-__all__ = ["Candidate", "Choice", "ChoiceConfig", "candidate_rows", "choose", "write_choice"]
+__all__ = [
+    "Candidate",
+    "Choice",
+    "ChoiceConfig",
+    "TableConfig",
+    "candidate_rows",
+    "choose",
+    "find_test_set",
+    "judge_table",
+    "paper_rows",
+    "write_choice",
+]

@@ -4,9 +4,7 @@ import io
 import json
 from dataclasses import asdict
 
-from models.architecture import Table
 from pipeline import storage
-from pipeline.metrics import mean_interval
 from pipeline.report.page import (
     Section,
     facts,
@@ -83,32 +81,11 @@ def _sortable(value: object) -> tuple[bool, float, str]:
     return (True, 0.0, str(value))
 
 
-def paper_rows(result: TuneResult, printed: Table) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of a paper's table in its own order: what was measured, then printed.
-
-    With several seeds a figure is their mean, with its 95 % interval.
-    """
-    figures = list(dict.fromkeys(name for row in printed.rows for name in row.published))
-    header = ["row", f"{SCORE}, ours", "psnr, ours", *(f"{name}, printed" for name in figures)]
-    rows = []
-    for row in printed.rows:
-        trials = [trial for trial in result.trials if trial.label == row.label and trial.scores]
-        ours = [_mean([trial.scores[name] for trial in trials]) for name in (SCORE, "psnr")]
-        rows.append([row.label, *ours, *(row.published.get(name, "-") for name in figures)])
-    return header, rows
-
-
-def _mean(values: list[float]) -> str:
-    if not values:
-        return "failed"
-    if len(values) == 1:
-        return f"{values[0]:.3f}"
-    found = mean_interval(values)
-    return f"{found.mean:.3f} ({found.low:.3f} to {found.high:.3f}, {found.n} seeds)"
-
-
 def write_search(
-    result: TuneResult, location: str, title: str, printed: Table | None = None
+    result: TuneResult,
+    location: str,
+    title: str,
+    rows_of_paper: tuple[list[str], list[list[str]]] | None = None,
 ) -> str:
     """Write a search's table (``trials.md``, ``.csv``, ``.json``), plot and page into a folder.
 
@@ -116,12 +93,12 @@ def write_search(
         result: what was searched.
         location: of the folder.
         title: of the page.
-        printed: the paper's table, if that was searched; it decides rows and order.
+        rows_of_paper: header and rows of the paper's table, if that was searched.
 
     Returns:
         The table as text, for the terminal.
     """
-    header, rows = paper_rows(result, printed) if printed else trial_rows(result)
+    header, rows = rows_of_paper or trial_rows(result)
     text, plot = format_table(header, rows), draw_trials(result)
     trials = [asdict(trial) for trial in result.trials]
     files = {
@@ -132,6 +109,7 @@ def write_search(
     }
     for name, data in files.items():
         storage.write(storage.join(location, name), data)
+    strong = [] if rows_of_paper else [(0, header.index(SCORE))]
     training_s = sum(trial.seconds for trial in result.trials)
     about = {
         "best checkpoint": result.best.checkpoint,
@@ -144,10 +122,7 @@ def write_search(
         storage.join(location, "report.html"),
         title,
         [
-            Section(
-                title="Trials",
-                body=table(header, rows, strong=[(0, header.index(SCORE))] if not printed else []),
-            ),
+            Section(title="Trials", body=table(header, rows, strong=strong)),
             Section(
                 title="Plot",
                 body=picture(plot, "score of every trial over each searched field"),

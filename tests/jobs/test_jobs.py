@@ -111,5 +111,7 @@ def test_the_smoke_presets_go_from_photographs_to_a_search(tmp_path):
     assert "trial 3/3" in searched.stdout
     rows = [line for line in searched.stdout.splitlines() if line.startswith("| N = ")]
     assert [row.split("|")[1].strip() for row in rows] == ["N = 4", "N = 8", "N = 12"]
+    # Row, SSIM, printed, PSNR, printed, ...
     assert [row.split("|")[5].strip() for row in rows] == ["29.40", "29.69", "29.61"]
+    assert all(float(row.split("|")[4].split("±")[0]) > 3 for row in rows)
     assert (tmp_path / "runs/sweep-spn-smoke/trials.png").is_file()

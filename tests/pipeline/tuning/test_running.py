@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from models.architecture import Row, Table
 from pipeline import checkpoints
 from pipeline.config import UserError, override, to_json
-from pipeline.report.search import paper_rows, trial_rows, write_search
+from pipeline.report.search import trial_rows, write_search
 from pipeline.tracking import TrackingConfig
 from pipeline.tuning import Range, Trial, TuneResult, plan, tune
 
@@ -74,34 +73,6 @@ def test_the_search_is_written_as_table_plot_and_page(result, tmp_path):
     assert len(json.loads((tmp_path / "trials.json").read_text())) == 4
 
 
-TABLE = Table(
-    title="Table 4",
-    preset="paris",
-    measured_on="Paris",
-    rows=(
-        Row(label="N = 2", changes={"num_blocks": 2}, published={"psnr": "29.40"}),
-        Row(label="N = 1", changes={"num_blocks": 1}, published={"psnr": "29.69", "fid": "36.82"}),
-    ),
-)
-
-
-@pytest.mark.slow
-def test_a_paper_s_table_comes_back_in_its_order_with_the_printed_figures(
-    config, ray_local, tmp_path
-):
-    search = override(config, {"storage": str(tmp_path / "table"), "seeds": 2, "space": "t"})
-    result = tune(search, TABLE, quietly)
-    assert len(result.trials) == 4
-    header, rows = paper_rows(result, TABLE)
-    assert header == ["row", "hole_psnr, ours", "psnr, ours", "psnr, printed", "fid, printed"]
-    assert [row[0] for row in rows] == ["N = 2", "N = 1"]
-    assert [row[3:] for row in rows] == [["29.40", "-"], ["29.69", "36.82"]]
-    two = [t.scores["hole_psnr"] for t in result.trials if t.label == "N = 2"]
-    assert rows[0][1].startswith(f"{sum(two) / 2:.3f} (")
-    assert rows[0][1].endswith("2 seeds)")
-    assert "29.69" in write_search(result, str(tmp_path / "page"), "Table 4", TABLE)
-
-
 @pytest.mark.slow
 def test_optuna_proposes_what_is_tried_and_knows_it_when_the_search_goes_on(
     config, ray_local, tmp_path
@@ -155,13 +126,13 @@ def test_a_population_goes_over_to_its_best_with_networks_and_optimisers(
         "storage": str(tmp_path / "pbt"),
         "num_trials": 3,
         "algorithm": "pbt",
-        "train.steps": 12,
+        "train.steps": 40,  # Long enough to overlap, however late a process starts.
         "train.save_every_steps": 4,
     }
     search = override(config, changes)
     lines = []
     result = tune(search, space, lines.append)
-    assert [trial.steps for trial in result.trials] == [12] * 3
+    assert [trial.steps for trial in result.trials] == [40] * 3
     assert all(trial.scores for trial in result.trials)
     over = []
     for file in (tmp_path / "pbt").glob("trials/member-*/*/config.json"):
