@@ -18,6 +18,7 @@ from pipeline import storage
 from pipeline.choosing import ChoiceConfig, choose, write_choice
 from pipeline.cluster import connect
 from pipeline.config import parse_one, run
+from pipeline.tracking import attach
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,8 @@ def main() -> None:
         choice = choose(config)
     out = config.out or storage.join(storage.absolute(config.search), "choice")
     print(write_choice(choice, out, f"Choice among the trials of {config.search}"))
+    pages = [storage.join(out, file) for file in ("report.html", "choice.csv")]
+    attach(storage.absolute(config.search), pages, print)
     winner = choice.winner
     print(f"chosen: {winner.trial.checkpoint}\ntable, pictures and page: {out}")
     if config.promote:

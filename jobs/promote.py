@@ -4,13 +4,15 @@ python jobs/promote.py --checkpoint runs/train --scores runs/evaluation --minimu
 python jobs/promote.py --checkpoint spn@challenger
 python jobs/promote.py --name spn --rollback
 
-A checkpoint whose scores fail a gate is not promoted. The version keeps its configuration, the
-digest of its data, its mask recipe, the git commit, package versions and scores as tags in the
-MLflow model registry. A running `jobs/serve.py` picks a new champion up by itself.
+A checkpoint whose scores fail a gate is not promoted. As tags in the MLflow model registry the
+version keeps its configuration, the digest of its data, its mask recipe, the file of pairs it was
+scored on, its scores, the git commit, package versions and the time it takes for a picture. A
+running `jobs/serve.py` picks a new champion up by itself.
 """
 
 from dataclasses import dataclass, field, replace
 
+from pipeline import storage
 from pipeline.config import UserError, parse_one, run
 from pipeline.evaluation.result import SCORES, Evaluation, load_evaluation
 from pipeline.registry import (
@@ -18,6 +20,7 @@ from pipeline.registry import (
     RegistryConfig,
     Version,
     champion,
+    measure_cost,
     register,
     resolve,
     rollback,
@@ -76,7 +79,8 @@ def promote(config: PromoteConfig) -> Version:
         require(gates, evaluation)
     if config.alias == CHAMPION and before and before.digest == found.digest:
         return before
-    lineage = trace_lineage(found.location, _kept_scores(evaluation))
+    cost = measure_cost(found.location)
+    lineage = trace_lineage(found.location, _kept_scores(evaluation), cost)
     return register(
         config.registry,
         found.location,
@@ -103,7 +107,14 @@ def _kept_scores(evaluation: Evaluation | None) -> dict[str, object]:
         group: {name: score.mean for name, score in found.items()}
         for group, found in evaluation.scores[evaluation.network].items()
     }
-    return {"scores": by_group, "data": evaluation.data, "digest": evaluation.digest}
+    if not storage.exists(evaluation.files["pairs"]):
+        raise UserError(
+            f"{evaluation.out} has lost its pairs.parquet, so nobody could tell what it scored; "
+            "evaluate again"
+        )
+    pairs = storage.sha256(storage.read(evaluation.files["pairs"]))
+    kept = {"scores": by_group, "data": evaluation.data, "digest": evaluation.digest}
+    return {**kept, "pairs_sha256": pairs}
 
 
 def line(version: Version, alias: str) -> str:

@@ -18,11 +18,13 @@ from typing import get_args
 
 from models import architecture
 from models.architecture import Table
+from pipeline import storage
 from pipeline.choosing import TableConfig, find_test_set, judge_table, paper_rows
 from pipeline.cluster import connect
 from pipeline.config import UserError, parse, run
 from pipeline.launching import with_shards
 from pipeline.report.search import write_search
+from pipeline.tracking import attach
 from pipeline.training import TrainConfig, resolve
 from pipeline.tuning import TuneConfig, plan, read_space, read_table, tune
 from pipeline.tuning.config import Scale
@@ -94,6 +96,8 @@ def main() -> None:
             judged = judge_table(config, space, result, config.table, scale == "paper")
             rows = paper_rows(space, judged)
     print(write_search(result, config.storage, f"{name}: {config.space}", rows))
+    pages = [storage.join(config.storage, file) for file in ("report.html", "trials.csv")]
+    attach(storage.absolute(config.storage), pages, print)
     print(f"best: {result.best.checkpoint}\ntable, plot and page: {config.storage}")
 
 

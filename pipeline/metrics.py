@@ -250,22 +250,27 @@ def scores(picture: Tensor, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
 
 
 def _scores(a: Tensor, b: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    error, dissimilarity = (a - b).abs_(), 1 - ssim_map(a, b)
-    each = (error, error.square(), dissimilarity)
-    maps = torch.stack([values.mean(dim=1).contiguous() for values in each], dim=1)
-    regions = torch.cat([torch.ones_like(mask), mask, ring(mask)], dim=1).flatten(2)
-    sums = regions @ maps.flatten(2).mT
-    means = sums / regions.sum(dim=2, keepdim=True).clamp(min=1)
-    whole, hole, rim = means.unbind(dim=1)
+    error, unlike = (a - b).abs_(), (1 - ssim_map(a, b)).mean(dim=1, keepdim=True)
+    regions = torch.cat([torch.ones_like(mask), mask, ring(mask)], dim=1).flatten(2).mT
+    pixels = regions.sum(dim=1).clamp(min=1)
+
+    def means(values: Tensor) -> list[Tensor]:
+        """Return the means over the whole, the hole and the rim, each [B]."""
+        sums = (values.flatten(2) @ regions).sum(dim=1) / values.shape[1]
+        return list((sums / pixels).unbind(dim=1))
+
+    l1, hole_l1, ring_l1 = means(error)
+    square, hole_square, ring_square = means(error.square_())
+    whole, hole, _ = means(unlike)
     return {
-        "psnr": _decibels(whole[:, 1]),
-        "ssim": 1 - whole[:, 2],
-        "l1": whole[:, 0],
-        "hole_psnr": _decibels(hole[:, 1]),
-        "hole_ssim": 1 - hole[:, 2],
-        "hole_l1": hole[:, 0],
-        "ring_psnr": _decibels(rim[:, 1]),
-        "ring_l1": rim[:, 0],
+        "psnr": _decibels(square),
+        "ssim": 1 - whole,
+        "l1": l1,
+        "hole_psnr": _decibels(hole_square),
+        "hole_ssim": 1 - hole,
+        "hole_l1": hole_l1,
+        "ring_psnr": _decibels(ring_square),
+        "ring_l1": ring_l1,
     }
 
 

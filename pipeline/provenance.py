@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -40,3 +41,12 @@ def packages() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
+
+
+def processor() -> str:
+    """Return the name of this machine's processor, or its kind where the name is not told."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

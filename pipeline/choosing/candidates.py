@@ -1,42 +1,52 @@
 """Every trial judged on the same pairs, admitted or not, and the best of those admitted."""
 
-import statistics
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-import torch
-
-from models.architecture import fill
-from pipeline import checkpoints, storage
+from pipeline import storage
 from pipeline.choosing.config import ChoiceConfig, guard
 from pipeline.config import UserError
 from pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
 from pipeline.evaluation.measures import METRICS
 from pipeline.evaluation.scores import ALL, Score
-from pipeline.registry import resolve
+from pipeline.metrics import mean_interval
+from pipeline.registry import measure_cost, resolve
+from pipeline.training import SCORE
 from pipeline.tuning import Trial, written_down
 
-REPEATS = 5
 Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A trial and everything that speaks for or against it."""
+    """A combination and everything that speaks for or against it."""
 
     trial: Trial
+    """Of several seeds, the one that was best in validation: its checkpoint may be promoted."""
     evaluation: Evaluation
+    """Of that trial."""
     parameters: int
     """Of the generator."""
     latency_ms: float
     """To fill one picture of the training's size, one thread: the median of five."""
+    others: tuple[Evaluation, ...] = ()
+    """Of the same combination under other seeds."""
     against: str = ""
     """Why it cannot be chosen; "" if it can."""
 
     def score(self, metric: str) -> Score:
-        """Return its mean of a metric over all pairs, with its interval."""
-        return self.evaluation.scores[self.evaluation.network][ALL][metric]
+        """Return its mean of a metric over all pairs, with its 95 % interval.
+
+        Under one seed the interval is over photographs; under several it is over seeds, whose
+        means differ by more.
+        """
+        everyone = [self.evaluation, *self.others]
+        scores = [one.scores[one.network][ALL][metric] for one in everyone]
+        if len(scores) == 1:
+            return scores[0]
+        over = mean_interval([score.mean for score in scores])
+        return replace(scores[0], mean=over.mean, low=over.low, high=over.high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,18 +111,34 @@ def choose(config: ChoiceConfig, log: Log = print) -> Choice:
         place = resolve(config.registry, config.champion).location
         champion = _judged(config, place, storage.join(out, "champion"), pairs, log)
         pairs = champion.files["pairs"]
-    for trial in trials:
-        log(f"judging {trial.label or trial.name}")
-        evaluation = _judged(config, trial.checkpoint, storage.join(out, trial.name), pairs, log)
-        pairs = pairs or evaluation.files["pairs"]
-        parameters, latency_ms = measured(trial.checkpoint)
+    for seeds in _by_combination(trials):
+        evaluations = []
+        for trial in seeds:
+            log(f"judging {trial.label or trial.name}")
+            place = storage.join(out, trial.name)
+            evaluations.append(_judged(config, trial.checkpoint, place, pairs, log))
+            pairs = pairs or evaluations[0].files["pairs"]
+        cost = measure_cost(seeds[0].checkpoint)
         candidate = Candidate(
-            trial=trial, evaluation=evaluation, parameters=parameters, latency_ms=latency_ms
+            trial=seeds[0],
+            evaluation=evaluations[0],
+            others=tuple(evaluations[1:]),
+            parameters=cost.parameters,
+            latency_ms=cost.latency_ms,
         )
         found.append(admitted(candidate, config, champion))
     choice = Choice(metric=config.metric, candidates=tuple(found), champion=champion)
     order = sorted(found, key=choice.goodness, reverse=True)
     return Choice(metric=config.metric, candidates=tuple(order), champion=champion)
+
+
+def _by_combination(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """Return the trials that differ in nothing but the seed together, best validated first."""
+    found: dict[str, list[Trial]] = {}
+    for trial in trials:
+        identity = json.dumps([trial.label, trial.changes], sort_keys=True, default=str)
+        found.setdefault(identity, []).append(trial)
+    return [sorted(seeds, key=lambda trial: -trial.scores[SCORE]) for seeds in found.values()]
 
 
 def _judged(config: ChoiceConfig, place: str, out: str, pairs: str, log: Log) -> Evaluation:
@@ -121,36 +147,14 @@ def _judged(config: ChoiceConfig, place: str, out: str, pairs: str, log: Log) ->
         shards=config.shards,
         out=out,
         baselines=(),
-        num_images=config.num_images,
         num_actors=config.num_actors,
     )
     if pairs:
-        return evaluate(_with(common, pairs=pairs), lambda line: None)
-    return evaluate(_with(common, masks=config.masks, buckets=config.buckets), lambda line: None)
-
-
-def _with(config: EvaluationConfig, **changes: object) -> EvaluationConfig:
-    return EvaluationConfig(**{**vars(config), **changes})
-
-
-def measured(place: str) -> tuple[int, float]:
-    """Return a generator's parameters, and the milliseconds it takes for one picture."""
-    loaded = checkpoints.load_generator(place)
-    side = loaded.image_size_px
-    image, mask = torch.zeros(1, 3, side, side), torch.zeros(1, 1, side, side)
-    mask[..., side // 4 : side // 2, side // 4 : side // 2] = 1
-    threads, times = torch.get_num_threads(), []
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            for _ in range(REPEATS + 1):
-                start = time.perf_counter()
-                fill(loaded.generator, image, mask, loaded.config.size_multiple)
-                times.append(time.perf_counter() - start)
-    finally:
-        torch.set_num_threads(threads)
-    parameters = sum(weight.numel() for weight in loaded.generator.parameters())
-    return parameters, 1000 * statistics.median(times[1:])
+        return evaluate(replace(common, pairs=pairs), lambda line: None)
+    drawn = replace(
+        common, masks=config.masks, buckets=config.buckets, num_images=config.num_images
+    )
+    return evaluate(drawn, lambda line: None)
 
 
 def admitted(candidate: Candidate, config: ChoiceConfig, champion: Evaluation | None) -> Candidate:

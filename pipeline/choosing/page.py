@@ -27,7 +27,8 @@ CHOSEN = "#c1403d"
 
 def candidate_rows(choice: Choice) -> tuple[list[str], list[list[str]]]:
     """Return header and one row per candidate, best first, with what speaks against it."""
-    header = ["trial", choice.metric, "95 % interval", "parameters", "ms a picture", "against it"]
+    header = ["trial", "seeds", choice.metric, "95 % interval"]
+    header += ["parameters", "ms a picture", "against it"]
     rows = []
     for one in choice.candidates:
         score = one.score(choice.metric)
@@ -36,6 +37,7 @@ def candidate_rows(choice: Choice) -> tuple[list[str], list[list[str]]]:
         rows.append(
             [
                 name,
+                str(1 + len(one.others)),
                 f"{score.mean:.4g}",
                 f"{low} to {high}",
                 f"{one.parameters:,}",

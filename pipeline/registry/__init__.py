@@ -1,10 +1,12 @@
 """Which checkpoint is which version, where it comes from, and what it had to show.
 
 ``versions`` registers, promotes, rolls back and resolves; ``lineage`` is what is written beside a
-version; ``store`` is the MLflow server or database. ``gates``, the scores asked of a checkpoint,
-is imported by its own name, as only promotion needs to know about evaluation.
+version, ``cost`` what a picture of it costs; ``store`` is the MLflow server or database.
+``gates``, the scores asked of a checkpoint, is imported by its own name, as only promotion needs
+to know about evaluation.
 """
 
+from pipeline.registry.cost import Cost, measure_cost
 from pipeline.registry.lineage import Lineage, trace_lineage
 from pipeline.registry.store import RegistryConfig
 from pipeline.registry.versions import (
@@ -22,11 +24,13 @@ from pipeline.registry.versions import (
 __all__ = [
     "CHALLENGER",
     "CHAMPION",
+    "Cost",
     "Lineage",
     "RegistryConfig",
     "Resolved",
     "Version",
     "champion",
+    "measure_cost",
     "register",
     "resolve",
     "rollback",

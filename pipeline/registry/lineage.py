@@ -7,6 +7,7 @@ from typing import Any
 from pipeline import checkpoints
 from pipeline.config import to_dict
 from pipeline.provenance import made_with
+from pipeline.registry.cost import Cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,14 +27,19 @@ class Lineage:
     where the checkpoint does not say; empty outside a repository."""
     packages: dict[str, str] = field(default_factory=dict)
     """Versions of the packages whose change may change a picture."""
+    cost: dict[str, Any] = field(default_factory=dict)
+    """Parameters of the generator, and its time for one picture where it was registered."""
 
 
-def trace_lineage(checkpoint: str, scores: dict[str, Any] | None = None) -> Lineage:
+def trace_lineage(
+    checkpoint: str, scores: dict[str, Any] | None = None, cost: Cost | None = None
+) -> Lineage:
     """Gather the lineage of a checkpoint, as far as it or else this process knows it.
 
     Args:
         checkpoint: the checkpoint's directory.
         scores: what evaluation wrote about it.
+        cost: what a picture costs, as measured.
 
     Raises:
         UserError: if there is no checkpoint, or it is damaged.
@@ -47,6 +53,7 @@ def trace_lineage(checkpoint: str, scores: dict[str, Any] | None = None) -> Line
         mask_recipe=configuration.get("data", {}).get("masks", {}),
         git_commit=origin["git_commit"],
         packages=origin["packages"],
+        cost=to_dict(cost) if cost else {},
     )
 
 
@@ -73,4 +80,5 @@ def lineage_from(tags: dict[str, str]) -> Lineage:
         mask_recipe=of("mask_recipe"),
         git_commit=tags.get("infill.git_commit", ""),
         packages=of("packages"),
+        cost=of("cost"),
     )

@@ -5,7 +5,13 @@ progress line, ``progress-*.jsonl`` and MLflow, and MLflow's database needs to b
 the driver alone.
 """
 
-from pipeline.tracking.experiments import TrackingConfig, absolute_uri, entered, entry_of
+from pipeline.tracking.experiments import (
+    TrackingConfig,
+    absolute_uri,
+    attach,
+    entered,
+    entry_of,
+)
 from pipeline.tracking.post import mailbox
 from pipeline.tracking.records import Record, Report, Track, duration
 
@@ -15,6 +21,7 @@ __all__ = [
     "Track",
     "TrackingConfig",
     "absolute_uri",
+    "attach",
     "duration",
     "entered",
     "entry_of",

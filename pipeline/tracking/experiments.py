@@ -6,7 +6,7 @@ import queue
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,17 +197,11 @@ class Entry:
                 self.client.log_batch(self.id, metrics=self.metrics[:MOST_METRICS])
                 del self.metrics[:MOST_METRICS]
             while self.pictures:
-                self._send(self.pictures[0])
+                _send(self.client, self.id, self.pictures[0], "samples")
                 del self.pictures[0]
         except (MlflowException, OSError) as error:
             return error
         return None
-
-    def _send(self, picture: str) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder, picture.rsplit("/", 1)[-1])
-            copy.write_bytes(storage.read(picture))
-            self.client.log_artifact(self.id, str(copy), "samples")
 
     def close(self, status: str, tell: Callable[[str], None]) -> None:
         """Write what is left and how the run ended, or say that it could not be done."""
@@ -225,6 +219,35 @@ class Entry:
     def _write_all(self) -> None:
         if error := self.flush():
             raise OSError(str(error)) from error
+
+
+def attach(run: str, locations: Sequence[str], tell: Callable[[str], None]) -> None:
+    """Add files to a run's entry in MLflow, as its ``report``. On the driver, after the run.
+
+    Args:
+        run: its folder; one without an entry is left alone.
+        locations: of the files; their base names are kept.
+        tell: takes a sentence when MLflow does not answer: the files themselves are not lost.
+    """
+    if not entry_of(run):
+        return
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    book: dict[str, str] = json.loads(storage.read(storage.join(run, BOOK)))
+    try:
+        client = MlflowClient(tracking_uri=book["tracking_uri"])
+        for location in locations:
+            _send(client, book["run_id"], location, "report")
+    except (MlflowException, OSError) as error:
+        tell(f"MLflow does not answer, its entry lacks {', '.join(locations)}: {error}")
+
+
+def _send(client: Any, entry: str, location: str, folder: str) -> None:
+    with tempfile.TemporaryDirectory() as own:
+        copy = Path(own, location.rsplit("/", 1)[-1])
+        copy.write_bytes(storage.read(location))
+        client.log_artifact(entry, str(copy), folder)
 
 
 def entry_of(run: str) -> str:

@@ -18,15 +18,14 @@ from pages import machine, table, write_section
 
 from models.architecture import load
 from pipeline import checkpoints
+from pipeline.cluster import connect
 from pipeline.config import to_dict
-from pipeline.evaluation import EvaluationConfig
-from pipeline.evaluation.launch import prepare
-from pipeline.evaluation.scorer import STAGES, Scorer
+from pipeline.evaluation import EvaluationConfig, evaluate
 from pipeline.launching import FREE_FORM
 
 NAMES = os.environ.get("NETWORKS", "pennet,madf,deepgin,spn,deepfill,deepfill2,lama").split(",")
 SIDES = [int(side) for side in os.environ.get("SIDES", "64,256").split(",")]
-BATCH, WARM, ROUNDS = 8, 2, 5
+PAIRS = {64: 600, 256: 96}
 HEADER = ["Network", "Side, px", "Network, ms", "Metrics, ms", "Reading, ms", "Metrics / network"]
 
 
@@ -43,16 +42,9 @@ def untrained(name: str, folder: Path) -> str:
 
 
 def milliseconds(config: EvaluationConfig) -> dict[str, float]:
-    """Return the least time of each stage over several batches, in milliseconds a pair."""
-    plan = prepare(config)
-    scorer = Scorer(plan.config, plan.pairs.image_size_px, plan.parts)
-    seen: dict[str, list[float]] = {stage: [] for stage in STAGES}
-    for turn in range(WARM + ROUNDS):
-        scorer.seconds = dict.fromkeys(STAGES, 0.0)
-        scorer.measure(scorer.fill(range(turn * BATCH, (turn + 1) * BATCH)))
-        for stage, took in scorer.seconds.items():
-            seen[stage].append(took)
-    return {stage: 1e3 * min(took[WARM:]) / BATCH for stage, took in seen.items()}
+    """Evaluate in an actor, and return what each stage took of its time, in milliseconds a pair."""
+    evaluation = evaluate(config, report=lambda line: None)
+    return {stage: 1e3 * took / evaluation.data["pairs"] for stage, took in evaluation.cost.items()}
 
 
 def test_evaluation(tmp_path: Path) -> None:
@@ -62,19 +54,19 @@ def test_evaluation(tmp_path: Path) -> None:
         job("make_shards", "bundled", "--out", out, "--crop-size-px", str(side))
         shards[side] = f"{out}/train"
     rows = []
-    for name in NAMES:
-        checkpoint = untrained(name, tmp_path)
-        for side in SIDES:
+    cases = [(name, untrained(name, tmp_path), side) for name in NAMES for side in SIDES]
+    with connect():
+        for name, checkpoint, side in cases:
             config = EvaluationConfig(
                 checkpoint=checkpoint,
                 shards=shards[side],
-                out=str(tmp_path / "out"),
+                out=str(tmp_path / f"{name}-{side}"),
                 masks=replace(FREE_FORM, curriculum_steps=0),
                 buckets=((0.1, 0.2), (0.2, 0.3), (0.3, 0.4)),
                 image_size_px=side,
                 baselines=(),
-                batch_size=BATCH,
-                num_actors=0,
+                num_images=PAIRS[side] // 3,
+                num_actors=1,
             )
             spent = milliseconds(config)
             network, metrics = spent["network_s"], spent["metrics_s"]

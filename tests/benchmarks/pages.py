@@ -1,24 +1,20 @@
 """Write figures into ``docs/benchmarks.md``, each benchmark between its own two marks."""
 
 import os
-import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+
+from pipeline.provenance import processor
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 
 def machine() -> str:
     """Return in a line on what, with what and when something was measured."""
-    processor = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            processor = line.partition(":")[2].strip()
-            break
     return (
-        f"{processor}, {len(os.sched_getaffinity(0))} cores, "
+        f"{processor()}, {len(os.sched_getaffinity(0))} cores, "
         f"PyTorch {torch.__version__}, {datetime.now(UTC):%Y-%m-%d}"
     )
 

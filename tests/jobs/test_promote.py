@@ -1,3 +1,4 @@
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,7 @@ def evaluation(folder: Path, location: str, psnr: float) -> str:
             cost={},
         )
     )
+    (folder / "evaluation" / "pairs.parquet").write_bytes(b"pairs")
     return out
 
 
@@ -81,6 +83,20 @@ def test_promoted_version_keeps_its_lineage(registry, tmp_path):
     assert kept.lineage.scores["scores"]["all"]["hole_psnr"] == 21.0
     assert kept.lineage.scores["data"]["digest"] == "t" * 64
     assert "torch" in kept.lineage.packages
+    assert kept.lineage.scores["pairs_sha256"] == hashlib.sha256(b"pairs").hexdigest()
+    generator = load("spn").generator(load("spn").config.tiny())
+    assert kept.lineage.cost["parameters"] == sum(w.numel() for w in generator.parameters())
+    assert kept.lineage.cost["side_px"] == 32
+    assert 0 < kept.lineage.cost["latency_ms"] < 10_000
+    assert kept.lineage.cost["processor"]
+
+
+def test_scores_of_unknown_pairs_are_refused(registry, tmp_path):
+    location = checkpoint(tmp_path, 1)
+    scores = evaluation(tmp_path, location, 21.0)
+    (tmp_path / "evaluation" / "pairs.parquet").unlink()
+    with pytest.raises(UserError, match=r"lost its pairs\.parquet"):
+        promote(PromoteConfig(checkpoint=location, scores=scores, registry=registry))
 
 
 def test_failing_gate_is_named_and_nothing_is_registered(registry, tmp_path):

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from pipeline.config import UserError
-from pipeline.tracking import Record, TrackingConfig, absolute_uri, entered
+from pipeline.tracking import Record, TrackingConfig, absolute_uri, attach, entered
 
 SETTINGS = {"model.channels": 4, "data.seed": 7}
 FACTS = {"git": "abc"}
@@ -173,3 +173,23 @@ def test_nothing_is_written_where_no_record_is_wanted(tmp_path):
     with enter(TrackingConfig(tracking_uri=""), tmp_path) as report:
         report(losses(1, hole=0.5))
     assert not (tmp_path / "run").exists()
+
+
+def test_pages_written_after_a_run_are_added_to_its_entry(tracking, tmp_path):
+    run = str(tmp_path / "run")
+    with entered(tracking, run, "search", SETTINGS, FACTS, {}, print):
+        pass
+    page = tmp_path / "report.html"
+    page.write_text("a page")
+    lines = []
+    attach(run, [str(page)], lines.append)
+    [entry] = runs(tracking)
+    client = client_of(tracking)
+    assert [f.path for f in client.list_artifacts(entry.info.run_id, "report")] == [
+        "report/report.html"
+    ]
+    attach(run, [str(tmp_path / "nowhere.html")], lines.append)
+    assert len(lines) == 1
+    assert "its entry lacks" in lines[0]
+    attach(str(tmp_path / "another"), [str(page)], lines.append)
+    assert len(lines) == 1

@@ -1,0 +1,54 @@
+"""What one picture costs: a network's size, and its time on this machine."""
+
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+
+from models.architecture import fill
+from pipeline import checkpoints
+from pipeline.provenance import processor
+
+REPEATS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a checkpoint's generator costs."""
+
+    parameters: int
+    latency_ms: float
+    """To fill one picture, by one thread: the median of five."""
+    side_px: int
+    """Of that picture: the training's size."""
+    processor: str
+    """That took so long."""
+
+
+def measure_cost(checkpoint: str) -> Cost:
+    """Load a checkpoint and fill one picture of its training's size a few times, on the CPU.
+
+    Raises:
+        UserError: if there is no checkpoint, or it is damaged.
+    """
+    loaded = checkpoints.load_generator(checkpoint)
+    side = loaded.image_size_px
+    image, mask = torch.zeros(1, 3, side, side), torch.zeros(1, 1, side, side)
+    mask[..., side // 4 : side // 2, side // 4 : side // 2] = 1
+    threads, times = torch.get_num_threads(), []
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            for _ in range(REPEATS + 1):
+                start = time.perf_counter()
+                fill(loaded.generator, image, mask, loaded.config.size_multiple)
+                times.append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return Cost(
+        parameters=sum(weight.numel() for weight in loaded.generator.parameters()),
+        latency_ms=1000 * statistics.median(times[1:]),
+        side_px=side,
+        processor=processor(),
+    )
