@@ -41,6 +41,9 @@ def fitted(
             metric=SCORE,
             mode="max",
             max_concurrent_trials=config.concurrent_trials,
+            # A process costs two seconds more than a trial in one that has PyTorch already; but
+            # where a scheduler stops trials, what it has stopped may still be at work there.
+            reuse_actors="scheduler" not in chosen or chosen["scheduler"] is None,
             time_budget_s=budget_s(config),
             trial_dirname_creator=lambda trial: trial.trial_id,
             **chosen,
