@@ -132,7 +132,7 @@ def draw_parallel(choice: Choice) -> bytes:
     labels = [name.removeprefix("model.") for name in names] + [choice.metric]
     panel.set_xticks(range(len(axes)), labels)
     panel.set_yticks([])
-    panel.margins(x=0.12)
+    panel.set_xlim(-0.3, len(axes) - 0.5)  # Room for what stands to the right of the last axis.
     return _png(figure)
 
 
