@@ -8,7 +8,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(
 demo: $(VENV)/installed-demo  ## the whole main job, small but nothing faked
 	$(BIN)/python jobs/demo.py
 
-test: check  ## the whole test suite, after the linter and the type checker; networks run beside
+test: check $(VENV)/browser  ## the whole test suite, after linter and type checker; networks run beside
 	@$(BIN)/python -m pytest tests/models > $(VENV)/networks.log 2>&1 & networks=$$!; \
 	  $(BIN)/python -m pytest --ignore=tests/models; rooms=$$?; \
 	  wait $$networks; found=$$?; cat $(VENV)/networks.log; exit $$((rooms | found))
@@ -21,6 +21,12 @@ check: $(VENV)/installed-check
 bench: $(VENV)/installed-check  ## fill docs/benchmarks.md; ONLY=models for one table of it
 	$(BIN)/python -m pytest tests/benchmarks/bench_$(or $(ONLY),*).py -s --timeout=0 \
 	  --override-ini=python_files='bench_*.py' --override-ini=pythonpath=tests/benchmarks
+
+$(VENV)/browser: $(VENV)/installed-check  ## for the pages' tests: one that is there, Playwright's, or the system's
+	@command -v chromium > $@ || command -v google-chrome > $@ || command -v chromium-browser > $@ || \
+	  { $(BIN)/playwright install chromium 2> $@.log && echo playwright > $@; } || \
+	  { apt-get update -qq && apt-get install -y -qq chromium > $@.log && command -v chromium > $@; } || \
+	  { rm -f $@; cat $@.log; echo "error: the pages' tests need Chromium: install it and try again"; exit 1; }
 
 $(VENV)/installed-%: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'

@@ -1,7 +1,11 @@
 """Fixtures that several rooms' tests share."""
 
 import os
+import shutil
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 os.environ.update(
     RAY_AUTH_MODE="disabled",
@@ -40,6 +44,23 @@ def ray_local() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Start a Chromium without a window, the one that ``make test`` has found or installed.
+
+    For one module: while it runs, so does an event loop, which others could not start.
+    """
+    from playwright.sync_api import sync_playwright
+
+    found = Path(sys.prefix, "browser")
+    place = found.read_text().strip() if found.exists() else shutil.which("chromium")
+    own = None if place in (None, "playwright") else place
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=own, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

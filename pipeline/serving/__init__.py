@@ -3,6 +3,7 @@
 A request passes from top to bottom, and its answer back:
 
     gate.py       keys, admission, body size, deadline; every answer has one shape
+    page.html     what a browser shows: a brush, and what the network fills in
     app.py        the routes; batch.py those with many pairs, foreign.py those of other programs
     asking.py     what callers send; answers.py what they get; documents.py what OpenAPI says of it
     work.py       from two files to one: decode, plan, fill, composite, encode

@@ -1,9 +1,11 @@
 """The HTTP interface, over any backend that can fill a canvas."""
 
 import asyncio
+from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
 from pipeline.serving.answers import LineStream, public, respond
@@ -24,6 +26,14 @@ from pipeline.serving.limits import PixelBudget
 from pipeline.serving.metrics import MEDIA_TYPE, Metrics
 from pipeline.serving.work import AppConfig, Backend, Workshop
 
+PAGE_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": "default-src 'none'; connect-src 'self'; img-src 'self' blob: "
+    "data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+"""The page needs nothing from elsewhere, and gets nothing."""
 _READY_WITHIN_S = 5
 _BASE64_GROWTH = 1.4  # four thirds, and room for names
 
@@ -47,6 +57,7 @@ def create_app(backend: Backend, config: AppConfig) -> FastAPI:
     _add_inpaint(app, workshop)
     add_foreign(app, workshop, ERROR_ANSWERS)
     _add_state(app, workshop)
+    _add_page(app)
     return app
 
 
@@ -104,6 +115,14 @@ def _add_state(app: FastAPI, workshop: Workshop) -> None:
     @app.get("/metrics", summary="Counters for Prometheus.", response_class=Response)
     async def counters() -> Response:
         return Response(workshop.metrics.text(), media_type=MEDIA_TYPE)
+
+
+def _add_page(app: FastAPI) -> None:
+    page = files("pipeline.serving").joinpath("page.html").read_text()
+
+    @app.get("/", include_in_schema=False)
+    async def show_page() -> Response:
+        return HTMLResponse(page, headers=PAGE_HEADERS)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

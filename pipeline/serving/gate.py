@@ -20,8 +20,8 @@ from pipeline.serving.limits import LimitsConfig
 from pipeline.serving.metrics import Metrics
 
 BATCH_PATH = "/v1/inpaint/batch"
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"})
-"""Asked by machines that hold no key; they tell nothing about pictures."""
+OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"})
+"""Asked by those that hold no key, or not yet; they tell nothing about pictures."""
 
 log = logging.getLogger("infill.serving")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")

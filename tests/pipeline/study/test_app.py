@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
+from playwright.sync_api import expect
 
 from pipeline.study import StudyConfig, make_app, prepare
 from pipeline.study import app as voting
@@ -146,3 +147,34 @@ def test_made_up_voters_fill_no_disk(client, monkeypatch):
         for number in (1, 2, 3, 1)
     ]
     assert statuses == [201, 201, 503, 201]
+
+
+def test_a_person_clicks_and_presses_through_the_page(client, browser):
+    with browser.new_context() as context:
+        page = context.new_page()
+        complaints = []
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(str(client.base_url))
+        for turn in range(4):
+            expect(page.locator("#progress")).to_have_js_property("value", turn)
+            expect(page.locator("#pictures img")).to_have_count(2)
+            names = [
+                image.get_attribute("src").rsplit("/", 1)[-1]
+                for image in page.locator("#pictures img").all()
+            ]
+            page.wait_for_timeout(50)
+            if turn % 2:
+                page.keyboard.press("ArrowRight")
+            else:
+                page.click("#pictures button >> nth=0")
+            expect(page.locator("#progress")).to_have_js_property("value", turn + 1)
+            votes = {vote.choice for vote in read_votes(client.study)}
+            assert names[turn % 2] in votes
+        assert page.text_content("#asked") == "Thank you"
+        assert not complaints
+        page.reload()
+        expect(page.locator("#asked")).to_have_text("Thank you")
+    votes = read_votes(client.study)
+    assert len(votes) == 4
+    assert len({vote.voter for vote in votes}) == 1
+    assert all(vote.took_ms >= 0 for vote in votes)
