@@ -4,8 +4,12 @@ python jobs/batch_inpaint.py photos filled --endpoint http://127.0.0.1:8000
 python jobs/batch_inpaint.py photos filled --model spn@champion --masks holes
 python jobs/batch_inpaint.py photos filled --model runs/train --draw --recipe.recipe strokes
 
-With --endpoint a running service fills them, else the model runs here on Ray Data. Interrupted,
-the same command goes on; pictures that could not be filled are listed in OUT/failures.jsonl.
+python jobs/batch_inpaint.py runs/shards/test filled-shards --model spn@champion --draw
+
+A shard set becomes a shard set of composites with their masks, each sample once, whatever is
+interrupted. With --endpoint a running service fills the pictures of a folder, else the model runs
+here on Ray Data. Interrupted, the same command goes on; pictures that could not be filled are
+listed in OUT/failures.jsonl.
 """
 
 from functools import partial
@@ -16,14 +20,22 @@ from pipeline.serving.endpoint import endpoint_model, run_on_endpoint
 from pipeline.serving.folder import FAILURES, FolderConfig, Summary, fill_folder
 from pipeline.serving.offline import run_offline
 from pipeline.serving.service import resolve_model
+from pipeline.serving.sharded import fill_shards, is_shard_set
 
 
 def batch_inpaint(config: FolderConfig) -> Summary:
     """Fill a folder through the endpoint, or offline on the Ray at hand or one of its own."""
+    shards = is_shard_set(config.folder)
     if config.endpoint:
+        if shards:
+            raise UserError(
+                "a shard set is filled here, on Ray: give --model in place of --endpoint"
+            )
         return fill_folder(config, run_on_endpoint, endpoint_model(config))
     model = resolve_model(config.registry, config.model)
     with connect():
+        if shards:
+            return fill_shards(model, config)
         return fill_folder(config, partial(run_offline, model), model.label)
 
 

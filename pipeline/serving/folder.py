@@ -34,9 +34,9 @@ class FolderConfig:
     """Which pictures to fill, with which masks, by whom."""
 
     folder: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="FOLDER")]]
-    """Pictures: a folder, with folders inside, or an s3:// prefix."""
+    """Pictures: a folder, with folders inside, or an s3:// prefix; or a shard set."""
     out: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OUT")]]
-    """Where the composites go, under the same names."""
+    """Where the composites go, under the same names; a shard set of them, for a shard set."""
     endpoint: str = ""
     """Base URL of a running service; without it the model runs here, on Ray."""
     model: str = ""
@@ -72,6 +72,8 @@ class FolderConfig:
     """Processes that hold the model, without an endpoint."""
     cpus_per_actor: float = 1.0
     """CPUs of each of them; it computes with as many threads, at least one."""
+    price_per_hour: float = 0.0
+    """Of all machines together, in any currency, for the cost that is told at the end."""
     use_gpu: bool = False
     """One GPU for each of them."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
@@ -120,10 +122,14 @@ class Summary:
     models: tuple[str, ...]
     """The versions that drew; more than one if the champion changed meanwhile."""
     out: str
+    price_per_hour: float = 0.0
 
     def __str__(self) -> str:
         """Return the line a job ends with."""
         rate = f", {self.filled / self.seconds:.1f}/s" if self.filled else ""
+        if self.filled and self.price_per_hour:
+            cost = self.price_per_hour * self.seconds / 3600 / self.filled * 1000
+            rate += f", {cost:.3g} per 1,000"
         by = f" by {' and '.join(self.models)}" if self.models else ""
         return (
             f"{self.filled} filled{by} in {duration(self.seconds)}{rate}, {self.kept} kept, "
@@ -152,18 +158,18 @@ def fill_folder(
         UserError: if there is no picture, or ``out`` holds results of other settings.
     """
     pairs = list_pairs(config.folder, config.masks, _SUFFIXES[config.output_format])
-    _claim(config, model)
+    claim(config, model)
     there = set(list_pictures(config.out))
     missing = [pair for pair in pairs if pair.output not in there]
     failures, models, started = [], set(), time.monotonic()
-    progress = _Progress(len(missing), say)
+    progress = Progress(len(missing), say)
     for done in run(config, missing):
         progress(done)
         if done.failure:
             failures.append({"image": done.name, "reason": done.failure})
         else:
             models.add(done.model)
-    _write_failures(config.out, failures)
+    write_failures(config.out, failures)
     return Summary(
         filled=len(missing) - len(failures),
         kept=len(pairs) - len(missing),
@@ -171,10 +177,11 @@ def fill_folder(
         seconds=time.monotonic() - started,
         models=tuple(sorted(models)),
         out=config.out,
+        price_per_hour=config.price_per_hour,
     )
 
 
-class _Progress:
+class Progress:
     """A line every few seconds, and one at the end."""
 
     def __init__(self, total: int, say: Callable[[str], None], every_s: float = 2.0) -> None:
@@ -183,6 +190,7 @@ class _Progress:
         self._started = self._last = time.monotonic()
 
     def __call__(self, done: Done) -> None:
+        """Count one picture."""
         self._count += 1
         self._failed += bool(done.failure)
         now = time.monotonic()
@@ -195,10 +203,20 @@ class _Progress:
         self._say(f"{self._count}/{self._total} pictures  {rate:.1f}/s  {left} left{failed}")
 
 
-def _claim(config: FolderConfig, model: str) -> None:
-    """Write down whose results these are; refuse to mix them with others."""
+def claim(config: FolderConfig, model: str, data: str = "") -> None:
+    """Write down whose results these are; refuse to mix them with others.
+
+    Args:
+        config: of the run.
+        model: the label of who draws.
+        data: the identity of what is filled, where it has one.
+
+    Raises:
+        UserError: if ``out`` holds results of other settings.
+    """
     identity: dict[str, Any] = {
         "folder": storage.absolute(config.folder),
+        **({"data": data} if data else {}),
         "model": model,
         "masks": "" if config.draw else config.masks,
         "drawn": {"recipe": to_dict(config.recipe), "seed": config.seed} if config.draw else None,
@@ -220,7 +238,8 @@ def _claim(config: FolderConfig, model: str) -> None:
             )
 
 
-def _write_failures(out: str, failures: list[dict[str, str]]) -> None:
+def write_failures(out: str, failures: list[dict[str, str]]) -> None:
+    """Write ``failures.jsonl``, or remove it where nothing failed."""
     place = storage.join(out, FAILURES)
     if not failures:
         storage.remove(place)

@@ -41,32 +41,40 @@ def run_offline(model: ServedModel, config: FolderConfig, pairs: list[Pair]) -> 
         return
     import ray
 
-    cpus = ray.cluster_resources().get("CPU", 1.0)
-    # Half a CPU stays for the tasks around the actors, which would wait forever otherwise.
-    actor_cpus = min(config.cpus_per_actor, max((cpus - 0.5) / config.num_actors, 0.1))
     blocks = -(-len(pairs) // _ROWS_PER_BLOCK)
     rows = (
         ray.data.from_items([asdict(pair) for pair in pairs], override_num_blocks=blocks)
         .map_batches(partial(lay_out, config=config), batch_size=_ROWS_PER_BLOCK, num_cpus=0.5)
         .map_batches(
             Filler,
-            fn_constructor_args=(model.location, _replica_config(config)),
+            fn_constructor_args=(model.location, replica_config(config)),
             batch_size=2 * config.batch_size,
             compute=ray.data.ActorPoolStrategy(size=config.num_actors),
-            num_cpus=actor_cpus,
+            num_cpus=actor_cpus(config),
             num_gpus=int(config.use_gpu),
         )
         .map_batches(partial(finish, config=config), batch_size=_ROWS_PER_BLOCK, num_cpus=0.5)
     )
     rows.context.enable_progress_bars = False  # one line of progress is enough, and is ours
-    with _quiet():
+    with quiet():
         for row in rows.iter_rows():
             label = "" if row["failure"] else model.label
             yield Done(name=row["name"], failure=row["failure"], model=label)
 
 
+def actor_cpus(config: FolderConfig) -> float:
+    """Return the CPUs that an actor reserves: as asked, if the cluster has them.
+
+    Half a CPU stays for the tasks around the actors, which would wait forever otherwise.
+    """
+    import ray
+
+    cpus = float(ray.cluster_resources().get("CPU", 1.0))
+    return min(config.cpus_per_actor, max((cpus - 0.5) / config.num_actors, 0.1))
+
+
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep Ray Data from printing plans, and tracebacks of errors that we raise."""
     logger = logging.getLogger("ray.data")
     level = logger.level
@@ -77,7 +85,8 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _replica_config(config: FolderConfig) -> ReplicaConfig:
+def replica_config(config: FolderConfig) -> ReplicaConfig:
+    """Return how an actor of the pool computes."""
     return ReplicaConfig(
         device="cuda" if config.use_gpu else "cpu",
         threads=max(int(config.cpus_per_actor), 1),
@@ -92,8 +101,8 @@ def lay_out(rows: Rows, config: FolderConfig) -> Rows:
         Columns ``name``, ``output``, ``failure``, ``image`` and ``mask`` (files); ``canvases`` and
         ``missing`` (raw pixels, one after the other) and ``sizes`` (their heights and widths).
     """
-    laid = [_lay_out(Pair(**_row(rows, at)), config) for at in range(len(rows["name"]))]
-    return _columns(laid)
+    laid = [_lay_out(Pair(**row_of(rows, at)), config) for at in range(len(rows["name"]))]
+    return columns_of(laid)
 
 
 def _lay_out(pair: Pair, config: FolderConfig) -> Rows:
@@ -103,13 +112,21 @@ def _lay_out(pair: Pair, config: FolderConfig) -> Rows:
     }
     try:
         image, mask = read_files(config, pair)
-        wish = _wish(config, pair.name)
-        picture, hole, layout = read_pair(_app_config(config), wish, image, mask)
+        return {**row, **laid_on_canvases(config, pair.name, image, mask)}
     except (Refusal, OSError) as error:
         return {**row, "failure": failure_of(error)}
+
+
+def laid_on_canvases(config: FolderConfig, name: str, image: bytes, mask: bytes) -> Rows:
+    """Return a pair's files with its canvases, as :func:`lay_out` describes them.
+
+    Raises:
+        Refusal: if one of them cannot be accepted.
+    """
+    wish = wish_of(config, name)
+    picture, hole, layout = read_pair(app_config(config), wish, image, mask)
     laid = layout.lay(picture.rgb, hole)
     return {
-        **row,
         "image": image,
         "mask": mask,
         "canvases": b"".join(pixels.tobytes() for pixels, _ in laid),
@@ -158,29 +175,40 @@ class Filler:
 
 def finish(rows: Rows, config: FolderConfig) -> Rows:
     """Paste predictions into their pictures and write the composites. In a task."""
-    done = [_finish(_row(rows, at), config) for at in range(len(rows["name"]))]
-    return _columns(done)
+    done = [_finish(row_of(rows, at), config) for at in range(len(rows["name"]))]
+    return columns_of(done)
 
 
 def _finish(row: Rows, config: FolderConfig) -> Rows:
     if row["failure"]:
         return {"name": row["name"], "failure": row["failure"]}
-    wish = _wish(config, row["name"])
-    picture, hole, layout = read_pair(_app_config(config), wish, row["image"], row["mask"])
-    predictions = _cut(row["canvases"], row["sizes"], 3)
     try:
-        data = compose(picture, hole, layout, predictions, wish)
+        data, _ = composed(config, row)
     except Refusal as error:
         return {"name": row["name"], "failure": failure_of(error)}
     storage.write(storage.join(config.out, row["output"]), data)
     return {"name": row["name"], "failure": ""}
 
 
-def _app_config(config: FolderConfig) -> AppConfig:
+def composed(config: FolderConfig, row: Rows) -> tuple[bytes, float]:
+    """Return the composite of a row whose canvases were filled, as a file, and its hole ratio.
+
+    Raises:
+        Refusal: if it cannot be written in the format asked for.
+    """
+    wish = wish_of(config, row["name"])
+    picture, hole, layout = read_pair(app_config(config), wish, row["image"], row["mask"])
+    predictions = _cut(row["canvases"], row["sizes"], 3)
+    return compose(picture, hole, layout, predictions, wish), float(hole.mean())
+
+
+def app_config(config: FolderConfig) -> AppConfig:
+    """Return how pictures are read and laid out."""
     return AppConfig(limits=config.limits, canvas=config.canvas)
 
 
-def _wish(config: FolderConfig, name: str) -> Wish:
+def wish_of(config: FolderConfig, name: str) -> Wish:
+    """Return what is asked for one picture."""
     return Wish(
         mode=config.mode,
         white_is_hole=config.draw or config.mask_polarity == "white",
@@ -188,11 +216,13 @@ def _wish(config: FolderConfig, name: str) -> Wish:
     )
 
 
-def _row(rows: Rows, at: int) -> Rows:
+def row_of(rows: Rows, at: int) -> Rows:
+    """Return one row of a batch."""
     return {name: values[at] for name, values in rows.items()}
 
 
-def _columns(rows: Sequence[Rows]) -> Rows:
+def columns_of(rows: Sequence[Rows]) -> Rows:
+    """Return rows as a batch."""
     return {name: _objects([row[name] for row in rows]) for name in rows[0]}
 
 

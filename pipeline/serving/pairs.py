@@ -51,7 +51,7 @@ def list_pairs(folder: str, masks: str, output_suffix: str) -> list[Pair]:
     pictures = [name for name in found if not _is_mask(name, stems)]
     if not pictures:
         raise UserError(f"{folder} holds no picture ({', '.join(SUFFIXES[:6])} ...); name another")
-    find = _MaskFinder(folder, found, masks)
+    find = MaskFinder(folder, found, masks)
     pairs = [
         Pair(
             name=name,
@@ -90,7 +90,7 @@ def _is_mask(name: str, stems: Iterable[str]) -> bool:
     return stem.endswith(MASK_SUFFIX) and stem.removesuffix(MASK_SUFFIX) in stems
 
 
-class _MaskFinder:
+class MaskFinder:
     """Finds a picture's mask by its name."""
 
     def __init__(self, folder: str, beside: list[str], masks: str) -> None:

@@ -1,0 +1,215 @@
+"""A shard set filled on a real Ray: every sample once, whatever is interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.config import UserError, to_json
+from pipeline.manifest import read_manifest
+from pipeline.masks import MaskConfig, draw_mask
+from pipeline.serving import sharded
+from pipeline.serving.canvas import CanvasConfig
+from pipeline.serving.folder import FolderConfig
+from pipeline.serving.sharded import fill_shards, is_shard_set
+from pipeline.shards import ShardConfig, make_shards
+
+pytestmark = pytest.mark.slow
+CANVAS = CanvasConfig(sides_px=(64, 128), least_crop_px=64)
+RECIPE = MaskConfig(recipe="box")
+
+
+@pytest.fixture(scope="module")
+def photo_shards(photographs, ray_local, tmp_path_factory) -> str:
+    """Eight photographs in four shards."""
+    out = str(tmp_path_factory.mktemp("photo-shards"))
+    config = ShardConfig(
+        source=photographs, out=out, photographs_per_shard=2, test_share=0.0, val_share=0.0
+    )
+    make_shards(config, report=lambda line: None)
+    return f"{out}/train"
+
+
+@pytest.fixture
+def config(photo_shards, spn, tmp_path) -> FolderConfig:
+    return FolderConfig(
+        folder=photo_shards,
+        out=str(tmp_path / "filled"),
+        model=spn.location,
+        draw=True,
+        recipe=RECIPE,
+        canvas=CANVAS,
+    )
+
+
+def quietly(line):
+    """Say nothing."""
+
+
+def decoded(data: bytes, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+
+
+def members(location: str) -> dict[str, bytes]:
+    found = {}
+    for tar in sorted(Path(location).glob("shard-*.tar")):
+        with tarfile.open(tar) as opened:
+            for member in opened:
+                assert member.name not in found
+                found[member.name] = opened.extractfile(member).read()
+    return found
+
+
+def test_every_sample_is_filled_once_with_its_mask_and_known_pixels(config, spn, photo_shards):
+    summary = fill_shards(spn, config, quietly)
+    assert (summary.filled, summary.kept, summary.failed) == (8, 0, 0)
+    source, result = read_manifest(photo_shards), read_manifest(config.out)
+    assert result.samples["key"].equals(source.samples["key"])
+    sent, got = members(photo_shards), members(config.out)
+    assert len(got) == 3 * len(source)
+    for row in result.samples.to_pylist():
+        key = row["key"]
+        image, filled = decoded(sent[f"{key}.jpg"]), decoded(got[f"{key}.png"])
+        mask = decoded(got[f"{key}.mask.png"], cv2.IMREAD_GRAYSCALE)
+        height, width = mask.shape
+        expected = draw_mask(RECIPE, key, 0, 0, height, width).hole
+        np.testing.assert_array_equal(mask > 127, expected != 0)
+        np.testing.assert_array_equal(filled[mask < 128], image[mask < 128])
+        assert (filled[mask > 127] != image[mask > 127]).any()
+        about = json.loads(got[f"{key}.json"])
+        assert about["model"] == spn.label
+        assert about["hole_ratio"] == pytest.approx(expected.mean(), abs=1e-6)
+        with open(Path(config.out, f"shard-{row['shard']:06d}.tar"), "rb") as tar:
+            tar.seek(row["offset"])
+            assert tar.read(row["size"]) == got[f"{key}.png"]
+    assert not Path(config.out, "_parts").exists()
+    again = fill_shards(spn, config, quietly)
+    assert (again.filled, again.kept) == (0, 8)
+
+
+def test_interrupted_anywhere_the_result_is_the_same(config, spn, tmp_path, monkeypatch):
+    monkeypatch.setattr(sharded, "ROWS_PER_PART", 1)
+    fill_shards(spn, config, quietly)
+    whole = read_manifest(config.out)
+    lost = replace(config, out=str(tmp_path / "lost"))
+    run = sharded._run
+
+    def stopping(*args):
+        """Stop in the middle of a shard, while others may be done already."""
+        for number, done in enumerate(run(*args)):
+            if number == 1:
+                raise KeyboardInterrupt
+            yield done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sharded, "_run", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            fill_shards(spn, lost, quietly)
+    assert not is_shard_set(lost.out)
+    assert fill_shards(spn, lost, quietly).kept > 0
+    assert read_manifest(lost.out).digest == whole.digest
+    assert read_manifest(lost.out).samples.equals(whole.samples)
+
+
+@pytest.mark.timeout(200)
+def test_a_killed_driver_costs_the_stretches_under_way(config, spn, tmp_path, monkeypatch):
+    # Pictures that share a pass may differ in a last bit from those that do not.
+    monkeypatch.setattr(sharded, "ROWS_PER_PART", 1)
+    fill_shards(spn, config, quietly)
+    lost = replace(config, out=str(tmp_path / "lost"))
+    (tmp_path / "config.json").write_text(to_json(lost))
+    program = (
+        "import sys; from pathlib import Path; from pipeline.cluster import connect\n"
+        "from pipeline.config import from_json; from pipeline.serving import sharded\n"
+        "from pipeline.serving.folder import FolderConfig\n"
+        "from pipeline.serving.model import ServedModel\n"
+        "sharded.ROWS_PER_PART = 1\n"
+        f"model = ServedModel(**{vars(spn)!r})\n"
+        "with connect(num_cpus=2):\n"
+        "    config = from_json(FolderConfig, Path(sys.argv[1]).read_text())\n"
+        "    print(sharded.fill_shards(model, config))\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "config.json")]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(Path(lost.out).glob("_parts/*.parquet")):
+        assert driver.poll() is None
+        time.sleep(0.01)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    assert not is_shard_set(lost.out)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert " kept, 0 failed" in done.stdout
+    assert " 0 kept" not in done.stdout
+    assert read_manifest(lost.out).digest == read_manifest(config.out).digest
+
+
+def test_bad_rows_are_set_aside_with_the_reason(config, spn, photo_shards, tmp_path):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in Path(photo_shards).iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    victim = read_manifest(str(broken)).row(3)
+    tar = broken / f"shard-{victim['shard']:06d}.tar"
+    data = bytearray(tar.read_bytes())
+    data[victim["offset"] + 40] ^= 255
+    tar.write_bytes(bytes(data))
+    summary = fill_shards(spn, replace(config, folder=str(broken)), quietly)
+    assert (summary.filled, summary.failed) == (7, 1)
+    result = read_manifest(config.out)
+    [bad] = result.quarantined
+    assert victim["key"] in bad.source
+    assert "SHA-256 is not the manifest's" in bad.reason
+    assert victim["key"] not in result.samples["key"].to_pylist()
+    [line] = Path(config.out, "failures.jsonl").read_text().splitlines()
+    assert victim["key"] in json.loads(line)["image"]
+
+
+def test_masks_come_from_files_and_missing_ones_are_told(config, spn, photo_shards, tmp_path, make):
+    masks = tmp_path / "masks"
+    keys = read_manifest(photo_shards).samples["key"].to_pylist()
+    for key in keys[1:]:
+        place = masks / f"{key}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(make.file(make.hole(96, 128, slice(20, 40), slice(30, 60))))
+    summary = fill_shards(spn, replace(config, draw=False, masks=str(masks)), quietly)
+    assert (summary.filled, summary.failed) == (7, 1)
+    assert "has no mask" in read_manifest(config.out).quarantined[0].reason
+    mask = decoded(members(config.out)[f"{keys[1]}.mask.png"], cv2.IMREAD_GRAYSCALE)
+    assert (mask > 127).sum() == 20 * 30
+
+
+def test_results_of_other_settings_are_not_mixed(config, spn, newer_spn):
+    fill_shards(spn, config, quietly)
+    with pytest.raises(UserError, match="another model"):
+        fill_shards(newer_spn, config, quietly)
+    with pytest.raises(UserError, match="another drawn"):
+        fill_shards(spn, replace(config, seed=1), quietly)
+
+
+def test_the_summary_tells_what_a_thousand_cost(config, spn):
+    summary = fill_shards(spn, replace(config, price_per_hour=36.0), quietly)
+    assert f", {36 / 3600 * summary.seconds / 8 * 1000:.3g} per 1,000, " in str(summary)
+
+
+def test_filled_shards_are_read_by_webdataset(config, spn):
+    from webdataset.tariterators import group_by_keys, tar_file_expander
+
+    fill_shards(spn, config, quietly)
+    samples = []
+    for tar in sorted(Path(config.out).glob("shard-*.tar")):
+        with open(tar, "rb") as stream:
+            samples += group_by_keys(tar_file_expander([{"url": str(tar), "stream": stream}]))
+    assert len(samples) == 8
+    for sample in samples:
+        assert decoded(sample["png"]).shape == (96, 128, 3)
+        assert decoded(sample["mask.png"]).shape[:2] == (96, 128)
+        assert json.loads(sample["json"])["model"] == spn.label
