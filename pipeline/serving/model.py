@@ -5,10 +5,12 @@ Nothing here knows of Ray: :class:`Replica` is made a deployment in ``service.py
 
 import asyncio
 import logging
+import random
 import threading
 import time
+import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -89,6 +91,17 @@ class Filled:
     compute_s: float
 
 
+@dataclass
+class CanaryCount:
+    """How new versions have done on callers' pictures in one replica."""
+
+    answers: int = 0
+    failures: int = 0
+    """Requests that the old version had to answer after all, and versions not loaded."""
+    replica: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Tells replicas' counts apart."""
+
+
 @dataclass(frozen=True)
 class _Shown:
     """A served version and its generator."""
@@ -133,6 +146,9 @@ class Replica:
     def __init__(self, config: ReplicaConfig) -> None:
         self._config = config
         self._shown: tuple[_Shown, ...] = ()
+        self._canaries: tuple[_Shown, ...] = ()
+        self._canary_share = 0.0
+        self._canary_count = CanaryCount()
         self._swap = threading.Lock()
         self._batcher: Batcher[_Key, _Canvas, Filled] = Batcher(
             self._compute,
@@ -148,18 +164,35 @@ class Replica:
         then all are swapped in one assignment. A version that stays is not loaded again.
 
         Args:
-            user_config: ``{"models": [...]}`` with the fields of :class:`ServedModel`.
+            user_config: ``{"models": [...]}`` with the fields of :class:`ServedModel`; and, where
+                new versions are tried out on callers first, ``"canaries"`` likewise and
+                ``"canary_share"``, the share of the requests for their reference that they answer.
+                A canary that cannot be loaded counts as failed, and nothing else happens.
 
         Raises:
             UserError: if a checkpoint is missing or damaged; what was served before stays.
         """
         wanted = [ServedModel(**values) for values in user_config["models"]]
+        canaries = [ServedModel(**values) for values in user_config.get("canaries", ())]
         with self._swap:
-            kept = {shown.model.digest: shown.loaded for shown in self._shown}
+            there = (*self._shown, *self._canaries)
+            kept = {shown.model.digest: shown.loaded for shown in there}
             self._shown = tuple(
                 _Shown(model, kept.get(model.digest) or self._load(model)) for model in wanted
             )
-        log.info("serving %s", ", ".join(model.label for model in wanted))
+            self._canary_count = CanaryCount()
+            self._canary_share = float(user_config.get("canary_share", 0.0))
+            found = [self._try_to_load(model, kept) for model in canaries]
+            self._canaries = tuple(shown for shown in found if shown)
+        log.info("serving %s", ", ".join(model.label for model in (*wanted, *canaries)))
+
+    def _try_to_load(self, model: ServedModel, kept: dict[str, LoadedGenerator]) -> _Shown | None:
+        try:
+            return _Shown(model, kept.get(model.digest) or self._load(model))
+        except Exception:
+            log.exception("canary %s cannot be loaded", model.label)
+            self._canary_count.failures += 1
+            return None
 
     def _load(self, model: ServedModel) -> LoadedGenerator:
         loaded = load_generator(model.location, self._config.device)
@@ -175,7 +208,11 @@ class Replica:
 
     async def describe(self) -> list[ServedModel]:
         """Return the versions served now; the first answers when a request names none."""
-        return [shown.model for shown in self._shown]
+        return [shown.model for shown in (*self._shown, *self._canaries)]
+
+    async def canary_count(self) -> CanaryCount:
+        """Return how canaries have done here since they were configured."""
+        return self._canary_count
 
     async def fill(
         self, wanted: str, image: Pixels, mask: Pixels, samples: int = 1, seed: int | None = None
@@ -196,15 +233,34 @@ class Replica:
         model, several = shown.model, hasattr(shown.loaded.generator, "draw")
         if samples > 1 and not several:
             raise Refusal(400, "bad_request", f"{model.name} draws one picture: ask for one sample")
-        random = several and (samples > 1 or seed is not None)
+        drawn = several and (samples > 1 or seed is not None)
         pinned = wanted == f"{model.name}@{model.version}"
         reference = wanted if pinned else model.reference
         height, width = mask.shape
-        key = _Key(reference, height, width, samples if random else 0)
-        return await self._batcher.submit(key, _Canvas(image, mask, seed, time.perf_counter()))
+        key = _Key(reference, height, width, samples if drawn else 0)
+        canvas = _Canvas(image, mask, seed, time.perf_counter())
+        canary = None if pinned else self._canary_for(model)
+        if canary is not None:
+            tried = key._replace(model=f"{canary.model.name}@{canary.model.version}")
+            try:
+                filled = await self._batcher.submit(tried, canvas)
+            except Exception:
+                self._canary_count.failures += 1
+                log.exception("canary %s failed; the old version answers", canary.model.label)
+            else:
+                self._canary_count.answers += 1
+                return filled
+        return await self._batcher.submit(key, canvas)
+
+    def _canary_for(self, model: ServedModel) -> _Shown | None:
+        """Return the canary that answers this request in place of a version, or None."""
+        if random.random() >= self._canary_share:
+            return None
+        alike = (one for one in self._canaries if one.model.reference == model.reference)
+        return next(alike, None)
 
     def _choose(self, wanted: str) -> _Shown:
-        for shown in self._shown:
+        for shown in (*self._shown, *self._canaries):
             if not wanted or shown.model.answers_to(wanted):
                 return shown
         there = ", ".join(f"{s.model.name}@{s.model.version}" for s in self._shown)

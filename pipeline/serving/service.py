@@ -11,6 +11,7 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,12 +24,14 @@ from pipeline.serving.images import Pixels
 from pipeline.serving.keys import read_keys
 from pipeline.serving.limits import LimitsConfig
 from pipeline.serving.logs import log_as_json
-from pipeline.serving.model import Filled, Replica, ReplicaConfig, ServedModel, served
+from pipeline.serving.model import CanaryCount, Filled, Replica, ReplicaConfig, ServedModel, served
 from pipeline.serving.work import AppConfig
 
 APPLICATION = "infill"
 _IMPORT_PATH = "pipeline.serving.service:application"
 _BODY_GRACE_S = 5.0  # beyond the app's own deadline, which answers in our shape
+LONGEST_START_S = 300.0
+"""How long replicas may take to load and try their models."""
 LONGEST_STOP_S = 60.0
 """How long a service is given to end."""
 
@@ -46,13 +49,23 @@ class ServeConfig:
     port: int = 8000
     """TCP port; 0 takes a free one."""
     num_replicas: int = 1
-    """Processes that hold the models."""
+    """Processes that hold the models; the least of them, with ``max_replicas``."""
+    max_replicas: int = 0
+    """So many at most, as many as the load asks for; 0 keeps ``num_replicas``."""
+    scale_after_s: float = 10.0
+    """How long there must be more load than replicas before one is added; taking one away waits
+    ten times as long."""
     cpus_per_replica: float = 1.0
     """CPUs each of them reserves; it computes with as many threads, at least one."""
     use_gpu: bool = False
     """One GPU for each replica instead of the CPU."""
     refresh_s: float = 10.0
     """How often aliases such as ``@champion`` are looked up again; 0 is never."""
+    canary_share: float = 0.0
+    """Share of the requests that a new version answers at first, such as 0.1; should it fail, the
+    old one answers them and stays. 0: a new version answers all at once."""
+    canary_s: float = 60.0
+    """How long it does."""
     max_batch_size: int = 8
     """Canvases in one pass through the network, at most."""
     batch_wait_s: float = 0.002
@@ -69,6 +82,12 @@ class ServeConfig:
     def __post_init__(self) -> None:
         if self.num_replicas < 1:
             raise ValueError(f"num_replicas must be at least 1, not {self.num_replicas}")
+        if self.max_replicas and self.max_replicas < self.num_replicas:
+            raise ValueError(
+                f"max_replicas must be 0 or at least num_replicas, not {self.max_replicas}"
+            )
+        if not 0 <= self.canary_share <= 1:
+            raise ValueError(f"canary_share must be 0 to 1, not {self.canary_share}")
         if not 0 <= self.port < 65536:
             raise ValueError(f"port must be 0 to 65535, not {self.port}")
 
@@ -126,7 +145,7 @@ def choose_port(host: str, port: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def start(config: ServeConfig, timeout_s: float = 300) -> str:
+def start(config: ServeConfig, timeout_s: float = LONGEST_START_S) -> str:
     """Serve on the Ray at hand, and return when requests are answered. Runs on the driver.
 
     Args:
@@ -158,6 +177,35 @@ def start(config: ServeConfig, timeout_s: float = 300) -> str:
     _wait_until_running(timeout_s)
     reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.host, config.host)
     return f"http://{reachable}:{port}"
+
+
+def try_out(config: ServeConfig, current: list[ServedModel], renewed: list[ServedModel]) -> str:
+    """Let new versions answer a share of the requests for a while, while the old ones stay.
+
+    Returns:
+        What went wrong with them, "" if nothing did.
+    """
+    new = [model for model in renewed if model not in current]
+    _deploy(config, current, new)
+    _wait_until_running(config.canary_s + LONGEST_START_S)
+    time.sleep(config.canary_s)
+    counts = _canary_counts(config)
+    failures = sum(count.failures for count in counts)
+    answers = sum(count.answers for count in counts)
+    if not failures:
+        return ""
+    return f"{_labels(new)} failed {failures} of {failures + answers} times"
+
+
+def _canary_counts(config: ServeConfig) -> list[CanaryCount]:
+    """Ask replicas until each has most likely answered: which one does is chance."""
+    from ray import serve
+
+    handle = serve.get_deployment_handle("replica", APPLICATION)
+    asked = 8 * max(config.num_replicas, config.max_replicas)
+    answers = [handle.canary_count.remote() for _ in range(asked)]
+    counts: list[CanaryCount] = [answer.result() for answer in answers]
+    return list({count.replica: count for count in counts}.values())
 
 
 def refresh(config: ServeConfig, current: list[ServedModel]) -> list[ServedModel]:
@@ -194,13 +242,22 @@ def watch(config: ServeConfig, say: Any = print) -> None:
 
     A registry that cannot be read for a while changes nothing: what is served stays.
     """
-    current = resolve_models(config)
+    current, refused = resolve_models(config), list[ServedModel]()
     trouble = ""
     while True:
         time.sleep(config.refresh_s or 3600)
         if not config.refresh_s:
             continue
         try:
+            renewed = resolve_models(config)
+            if config.canary_share and renewed not in (current, refused):
+                say(f"trying {_labels(renewed)} on {config.canary_share:.0%} of the requests")
+                if wrong := try_out(config, current, renewed):
+                    say(f"still serving {_labels(current)}: {wrong}")
+                    _deploy(config, current)
+                    refused = renewed
+            if renewed == refused:
+                continue
             renewed = refresh(config, current)
         except UserError as error:
             if str(error) != trouble:
@@ -216,7 +273,9 @@ def _labels(models: list[ServedModel]) -> str:
     return ", ".join(model.label for model in models)
 
 
-def deployment_schema(config: ServeConfig, models: list[ServedModel]) -> dict[str, Any]:
+def deployment_schema(
+    config: ServeConfig, models: list[ServedModel], canaries: Sequence[ServedModel] = ()
+) -> dict[str, Any]:
     """Return the application as Serve's configuration: what ``serve deploy`` would be given."""
     settings = {"app": _app_config(config), "replica": config.replica}
     return {
@@ -232,7 +291,7 @@ def deployment_schema(config: ServeConfig, models: list[ServedModel]) -> dict[st
             },
             {
                 "name": "replica",
-                "num_replicas": config.num_replicas,
+                **_number_of_replicas(config),
                 "max_ongoing_requests": config.limits.max_waiting,
                 "max_queued_requests": config.limits.max_waiting,
                 "ray_actor_options": {
@@ -241,9 +300,28 @@ def deployment_schema(config: ServeConfig, models: list[ServedModel]) -> dict[st
                 },
                 "health_check_period_s": 2,
                 "graceful_shutdown_timeout_s": 10,
-                "user_config": {"models": [served(model) for model in models]},
+                "user_config": {
+                    "models": [served(model) for model in models],
+                    "canaries": [served(model) for model in canaries],
+                    "canary_share": config.canary_share if canaries else 0.0,
+                },
             },
         ],
+    }
+
+
+def _number_of_replicas(config: ServeConfig) -> dict[str, Any]:
+    if not config.max_replicas:
+        return {"num_replicas": config.num_replicas}
+    return {
+        "num_replicas": "auto",
+        "autoscaling_config": {
+            "min_replicas": config.num_replicas,
+            "max_replicas": config.max_replicas,
+            "target_ongoing_requests": config.max_batch_size,
+            "upscale_delay_s": config.scale_after_s,
+            "downscale_delay_s": 10 * config.scale_after_s,
+        },
     }
 
 
@@ -251,7 +329,9 @@ def _app_config(config: ServeConfig) -> AppConfig:
     return AppConfig(limits=config.limits, canvas=config.canvas, keys=read_keys(config.keys))
 
 
-def _deploy(config: ServeConfig, models: list[ServedModel]) -> None:
+def _deploy(
+    config: ServeConfig, models: list[ServedModel], canaries: Sequence[ServedModel] = ()
+) -> None:
     """Hand the configuration to Serve's controller, as the dashboard's REST interface does.
 
     That interface needs a dashboard, which a laptop does not run; there is no public call.
@@ -259,7 +339,7 @@ def _deploy(config: ServeConfig, models: list[ServedModel]) -> None:
     from ray.serve.context import _get_global_client
     from ray.serve.schema import ServeDeploySchema
 
-    schema = ServeDeploySchema(applications=[deployment_schema(config, models)])
+    schema = ServeDeploySchema(applications=[deployment_schema(config, models, canaries)])
     _get_global_client().deploy_apps(schema)
 
 

@@ -97,3 +97,39 @@ def test_several_models_are_told_apart_by_name_and_version(spn, newer_spn, make)
 def test_replica_without_a_model_is_not_healthy():
     with pytest.raises(RuntimeError, match="no model"):
         Replica(ReplicaConfig()).check_health()
+
+
+def answered_by(replica, make, wanted: str = "", count: int = 1) -> set[str]:
+    return {asyncio.run(replica.fill(wanted, *canvas(make, 0))).model.version for _ in range(count)}
+
+
+def test_canary_answers_its_share_of_what_names_no_version(replica, spn, newer_spn, make):
+    models, canaries = [vars(spn)], [vars(newer_spn)]
+    replica.reconfigure({"models": models, "canaries": canaries, "canary_share": 1.0})
+    for wanted in ("", "spn", "spn@champion", "spn@2"):
+        assert answered_by(replica, make, wanted) == {"2"}
+    assert answered_by(replica, make, "spn@1") == {"1"}
+    count = asyncio.run(replica.canary_count())
+    assert (count.answers, count.failures) == (3, 0)
+    replica.reconfigure({"models": models, "canaries": canaries, "canary_share": 0.3})
+    versions = [answered_by(replica, make).pop() for _ in range(100)]
+    assert 10 <= versions.count("2") <= 60
+    replica.reconfigure({"models": models})
+    assert answered_by(replica, make, count=9) == {"1"}
+
+
+def test_failing_canary_costs_no_caller_anything(replica, spn, newer_spn, make, monkeypatch):
+    canaries = {"canaries": [vars(newer_spn)], "canary_share": 1.0}
+    replica.reconfigure({"models": [vars(spn)], **canaries})
+    [shown] = replica._canaries
+    monkeypatch.setattr(shown.loaded.generator, "forward", lambda *_: 1 / 0)
+    assert answered_by(replica, make, count=4) == {"1"}
+    count = asyncio.run(replica.canary_count())
+    assert (count.answers, count.failures) == (0, 4)
+
+
+def test_canary_that_cannot_be_loaded_counts_as_failed(replica, spn, newer_spn, make):
+    missing = {**vars(newer_spn), "location": newer_spn.location + "-gone"}
+    replica.reconfigure({"models": [vars(spn)], "canaries": [missing], "canary_share": 1.0})
+    assert answered_by(replica, make, count=3) == {"1"}
+    assert asyncio.run(replica.canary_count()).failures == 1

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,7 @@ import pytest
 
 from pipeline.config import UserError
 from pipeline.registry import Lineage, RegistryConfig, register, rollback
+from pipeline.serving import service
 from pipeline.serving.canvas import CanvasConfig
 from pipeline.serving.limits import LimitsConfig
 from pipeline.serving.service import (
@@ -26,6 +28,7 @@ from pipeline.serving.service import (
     resolve_models,
     start,
     stop,
+    try_out,
 )
 
 
@@ -212,17 +215,7 @@ def replica_processes() -> list[int]:
 def test_new_champion_and_rollback_are_served_without_a_failed_request(
     url, config, newer_spn, make
 ):
-    answers, done = [], threading.Event()
-
-    def load():
-        with httpx.Client(timeout=60) as client:
-            while not done.is_set():
-                answer = client.post(f"{url}/v1/inpaint", **request_of(make))
-                answers.append((answer.status_code, answer.headers.get("x-infill-model", "")[:5]))
-
-    client = threading.Thread(target=load)
-    client.start()
-    try:
+    with under_load(url, make) as answers:
         current = resolve_models(config)
         register(config.registry, newer_spn.location, "spn", Lineage(configuration={}))
         current = refresh(config, current)
@@ -231,14 +224,77 @@ def test_new_champion_and_rollback_are_served_without_a_failed_request(
         rollback(config.registry, "spn")
         assert refresh(config, current)[0].version == "1"
         wait_until(lambda: answers[-1][1] == "spn@1")
-    finally:
-        done.set()
-        client.join()
     assert {status for status, _ in answers} == {200}
     order = [
         label for at, (_, label) in enumerate(answers) if at == 0 or answers[at - 1][1] != label
     ]
     assert order == ["spn@1", "spn@2", "spn@1"]
+
+
+@contextlib.contextmanager
+def under_load(url, make, callers: int = 1):
+    """Ask for pictures all the while; give the answers' status and version so far."""
+    answers, done = [], threading.Event()
+
+    def load():
+        with httpx.Client(timeout=60) as client:
+            while not done.is_set():
+                answer = client.post(f"{url}/v1/inpaint", **request_of(make))
+                answers.append((answer.status_code, answer.headers.get("x-infill-model", "")[:5]))
+
+    threads = [threading.Thread(target=load) for _ in range(callers)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answers
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_canary_answers_some_callers_then_all_or_none(url, config, spn, newer_spn, make):
+    careful = replace(config, canary_share=0.5, canary_s=3.0)
+    current = resolve_models(config)
+    number = register(config.registry, newer_spn.location, "spn", Lineage(configuration={})).number
+    renewed = resolve_models(config)
+    with under_load(url, make) as answers:
+        wait_until(lambda: answers)
+        assert try_out(careful, current, renewed) == ""
+        tried = list(answers)
+        assert refresh(careful, current) == renewed
+        wait_until(lambda: answers[-1][1] == f"spn@{number}" and len(answers) > len(tried) + 20)
+        assert {label for _, label in answers[-5:]} == {f"spn@{number}"}
+        gone = [replace(spn, version="9", location=spn.location + "-gone", digest="0" * 64)]
+        wrong = try_out(careful, renewed, gone)
+        after = len(answers)
+        wait_until(lambda: len(answers) > after)
+    assert {status for status, _ in answers} == {200}
+    assert {label for _, label in tried} == {"spn@1", f"spn@{number}"}
+    assert "failed 1 of 1 times" in wrong
+    assert answers[-1][1] == f"spn@{number}"
+    rollback(config.registry, "spn")
+    assert refresh(config, renewed)[0].version == "1"
+    wait_until(lambda: httpx.get(f"{url}/v1/models").json()["models"][0]["version"] == "1")
+
+
+def test_replicas_come_with_the_load(url, config, make):
+    from ray import serve
+
+    growing = replace(config, max_replicas=2, scale_after_s=1.0, max_batch_size=1)
+
+    def replicas() -> int:
+        found = serve.status().applications["infill"].deployments.get("replica")
+        return found.replica_states.get("RUNNING", 0) if found else 0
+
+    assert replicas() == 1
+    models = resolve_models(config)
+    service._deploy(growing, models)
+    with under_load(url, make, callers=8) as answers:
+        wait_until(lambda: replicas() == 2)
+    assert {status for status, _ in answers} <= {200, 503}
+    service._deploy(config, models)
+    wait_until(lambda: replicas() == 1)
 
 
 def test_port_in_use_is_one_sentence():
