@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
 
 from pipeline.serving.answers import LINES, json_of
 from pipeline.serving.asking import Asked, asked, content_type, from_base64, json_object
@@ -37,9 +38,15 @@ async def read_many(request: Request, max_line_bytes: int) -> AsyncIterator[Numb
     kind = content_type(request)
     if kind == "multipart/form-data":
         files, fields = 2 * MAX_FORM_PAIRS, MAX_FORM_PAIRS + 16
-        async with request.form(max_files=files, max_fields=fields) as form:
-            for numbered in await _form_pairs(form):
-                yield numbered
+        try:
+            async with request.form(max_files=files, max_fields=fields) as form:
+                pairs = await _form_pairs(form)
+        except HTTPException as error:  # The framework's own, of a form that is none.
+            if isinstance(error, Refusal):
+                raise
+            raise Refusal(error.status_code, "bad_request", str(error.detail)) from error
+        for numbered in pairs:
+            yield numbered
     elif kind == LINES:
         number = 0
         async for line in _lines(request, max_line_bytes):

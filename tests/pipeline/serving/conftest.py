@@ -1,15 +1,23 @@
 import io
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import uvicorn
 from PIL import Image
 
 from models.architecture import load
 from pipeline import checkpoints
 from pipeline.config import to_dict
+from pipeline.serving.app import create_app
 from pipeline.serving.model import Replica, ReplicaConfig, ServedModel
+from pipeline.serving.work import AppConfig
 
 
 def export_spn(folder, seed: int, **settings) -> ServedModel:
@@ -85,3 +93,30 @@ class Make:
 @pytest.fixture(scope="session")
 def make() -> type[Make]:
     return Make
+
+
+@contextmanager
+def serve(backend, config: AppConfig) -> Iterator[str]:
+    """Serve an application over HTTP from this process and give its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = uvicorn.Config(
+        create_app(backend, config), host="127.0.0.1", port=port, log_level="critical"
+    )
+    server = uvicorn.Server(settings)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def serving():
+    """Return what serves an application while a block runs: a backend and a configuration."""
+    return serve

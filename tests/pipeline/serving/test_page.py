@@ -1,47 +1,22 @@
 """The page, as a person uses it: a real Chromium, over real HTTP."""
 
 import io
-import socket
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 from playwright.sync_api import expect
 
-from pipeline.serving.app import create_app
 from pipeline.serving.keys import new_key
 from pipeline.serving.work import AppConfig
 
 WAIT_MS = 20_000
 
 
-@contextmanager
-def serving(backend, config: AppConfig) -> Iterator[str]:
-    """Serve an application over HTTP and give its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = uvicorn.Config(
-        create_app(backend, config), host="127.0.0.1", port=port, log_level="error"
-    )
-    server = uvicorn.Server(settings)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
-
-
 @pytest.fixture
-def address(replica) -> Iterator[str]:
+def address(serving, replica) -> Iterator[str]:
     with serving(replica, AppConfig()) as url:
         yield url
 
@@ -230,7 +205,7 @@ def test_a_file_that_is_no_picture_is_told(page):
     assert page.is_visible("#drop")
 
 
-def test_several_samples_are_shown_to_choose_from(browser, imaginative, make):
+def test_several_samples_are_shown_to_choose_from(browser, serving, imaginative, make):
     with serving(imaginative, AppConfig()) as url, browser.new_context() as context:
         page = context.new_page()
         page.goto(url)
@@ -244,7 +219,7 @@ def test_several_samples_are_shown_to_choose_from(browser, imaginative, make):
         assert (downloaded(page) != first).any()
 
 
-def test_a_key_is_asked_for_where_the_service_wants_one(browser, replica, make):
+def test_a_key_is_asked_for_where_the_service_wants_one(browser, serving, replica, make):
     secret, key = new_key("anna", 1000)
     config = AppConfig(keys=(key,))
     with serving(replica, config) as url, browser.new_context() as context:
