@@ -73,6 +73,7 @@ def table(
     caption: str = "",
     strong: Sequence[tuple[int, int]] = (),
     quoted: Sequence[int] = (),
+    words: bool = False,
 ) -> Markup:
     """Return a table; it scrolls sideways by itself where the screen is narrower.
 
@@ -82,6 +83,7 @@ def table(
         caption: what the table shows.
         strong: (row, column) of the cells to stress, both from 0.
         quoted: rows that come from elsewhere, set apart from what was measured; from 0.
+        words: whether the cells are words, which are set left and broken, and not numbers.
     """
     _require_equal_lengths(headers, rows)
     shown = [[_shown(cell) for cell in row] for row in rows]
@@ -92,6 +94,7 @@ def table(
         caption=caption,
         strong=frozenset(strong),
         quoted=frozenset(quoted),
+        words=words,
     )
 
 

@@ -5,7 +5,8 @@ A request passes from top to bottom, and its answer back:
     gate.py       keys, admission, body size, deadline; every answer has one shape
     page.html     what a browser shows: a brush, and what the network fills in
     app.py        the routes; batch.py those with many pairs, foreign.py those of other programs
-    asking.py     what callers send; answers.py what they get; documents.py what OpenAPI says of it
+    asking.py     what callers send; answers.py what they get; documents.py what OpenAPI says
+                  of it, and reference.py shows
     work.py       from two files to one: decode, plan, fill, composite, encode
     images.py     bytes to pixels and back, strictly and within bounds
     plan.py       which part of an image lies on which canvas; canvas.py lays it there and lifts it

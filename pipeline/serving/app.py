@@ -24,6 +24,7 @@ from pipeline.serving.gate import BATCH_PATH, Gate, error_response
 from pipeline.serving.keys import Doorkeeper
 from pipeline.serving.limits import PixelBudget
 from pipeline.serving.metrics import MEDIA_TYPE, Metrics
+from pipeline.serving.reference import reference_page
 from pipeline.serving.work import AppConfig, Backend, Workshop
 
 PAGE_HEADERS = {
@@ -46,7 +47,11 @@ def create_app(backend: Backend, config: AppConfig) -> FastAPI:
         config: limits, canvases and keys.
     """
     app = FastAPI(
-        title="Infill", version="1", summary="Image and mask in, composite out.", redoc_url=None
+        title="Infill",
+        version="1",
+        summary="Image and mask in, composite out.",
+        docs_url=None,  # Swagger's page is fetched from elsewhere; ours is not.
+        redoc_url=None,
     )
     metrics = Metrics()
     app.add_middleware(
@@ -123,6 +128,10 @@ def _add_page(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     async def show_page() -> Response:
         return HTMLResponse(page, headers=PAGE_HEADERS)
+
+    @app.get("/docs", include_in_schema=False)
+    async def show_reference() -> Response:
+        return HTMLResponse(reference_page(app.openapi()), headers=PAGE_HEADERS)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -47,9 +47,9 @@ ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 """Every refusal, in its one shape."""
 
-_TINY = (  # 2 × 2 grey pixels; the mask has a white one
-    "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGNoaGBoaAAABQgBgbnq4PEAAAAASUVORK5C"
-    "YII="
+_TINY = (  # 2 × 2 grey pixels, one of them white
+    "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR42mPUMGLI+w8AA3cByblJzjMAAAAASUVO"
+    "RK5CYII="
 )
 _PICTURE = {media: {"schema": {"type": "string"}} for media in MEDIA_TYPES.values()}
 _JSON_ANSWER = {

@@ -446,3 +446,33 @@ def test_openapi_documents_errors_and_the_form(replica):
     assert {"200", "400", "413", "415", "503"} <= set(operation["responses"])
     assert "422" not in operation["responses"]
     assert "multipart/form-data" in operation["requestBody"]["content"]
+
+
+def test_every_example_of_the_description_is_answered(replica):
+    async def main():
+        transport = httpx.ASGITransport(create_app(replica, CONFIG))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            document = (await client.get("/openapi.json")).json()
+            found = []
+            for path, methods in document["paths"].items():
+                for about in methods.values():
+                    for media, content in about.get("requestBody", {}).get("content", {}).items():
+                        if "example" in content:
+                            example = content["example"]
+                            body = example if isinstance(example, str) else json.dumps(example)
+                            answer = await client.post(
+                                path, content=body, headers={"content-type": media}
+                            )
+                            found.append((path, answer))
+            return found, await client.get("/docs")
+
+    found, page = asyncio.run(main())
+    assert {path for path, _ in found} == {"/v1/inpaint", "/v1/inpaint/batch"}
+    for _, answer in found:
+        assert answer.status_code == 200, answer.text
+        assert "error" not in answer.text[:200]
+    assert page.status_code == 200
+    for expected in ("POST /v1/inpaint/batch", "mask_polarity", "file in base64", "GET /readyz"):
+        assert expected in page.text
+    assert "https://" not in page.text
+    assert "//cdn" not in page.text
