@@ -113,7 +113,9 @@ def batch_body() -> dict[str, Any]:
 
 def _with_files(kind: dict[str, Any]) -> dict[str, Any]:
     schema = Fields.model_json_schema()
-    schema["properties"] = {"image": kind, "mask": kind, **schema["properties"]}
+    image = {**kind, "description": "PNG, JPEG or WebP."}
+    mask = {**kind, "description": "Of the image's size; the image's transparency if absent."}
+    schema["properties"] = {"image": image, "mask": mask, **schema["properties"]}
     schema["required"] = ["image"]
     return schema
 
