@@ -11,7 +11,7 @@ A request passes from top to bottom, and its answer back:
     images.py     bytes to pixels and back, strictly and within bounds
     plan.py       which part of an image lies on which canvas; canvas.py lays it there and lifts it
     batching.py   canvases of one size share one pass through the network
-    model.py      the models of one replica, swapped without a pause
+    model.py      the models of one replica, swapped without a pause; shelf.py holds them
     service.py    all of it on Ray Serve: start, refresh, stop
 
 errors.py, limits.py, keys.py, metrics.py and logs.py are what their names say. On the other side

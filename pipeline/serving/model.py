@@ -25,6 +25,7 @@ from pipeline.batches import to_model, to_pixels
 from pipeline.checkpoints import LoadedGenerator, load_generator
 from pipeline.serving.batching import Batcher
 from pipeline.serving.errors import Refusal
+from pipeline.serving.shelf import Shelf
 
 Pixels = NDArray[np.uint8]
 log = logging.getLogger("infill.serving")
@@ -65,6 +66,9 @@ class ReplicaConfig:
     """Canvas pixels in one pass, at most; a single canvas always passes."""
     batch_wait_s: float = 0.002
     """How long a request waits for company when the network is idle."""
+    memory_gb: float = 0.0
+    """For the weights of all models together: what was not asked for the longest is let go, and
+    loaded again when it is asked for. 0 holds all of them."""
 
     def batch_size(self, height: int, width: int, samples: int = 1) -> int:
         """Return how many canvases of a size, each drawn ``samples`` times, pass at once."""
@@ -76,6 +80,8 @@ class ReplicaConfig:
         for name in ("threads", "max_batch_size", "max_batch_px"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.memory_gb < 0:
+            raise ValueError(f"memory_gb must not be negative: {self.memory_gb}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +110,11 @@ class CanaryCount:
 
 @dataclass(frozen=True)
 class _Shown:
-    """A served version and its generator."""
+    """A served version, which was loaded once at least."""
 
     model: ServedModel
-    loaded: LoadedGenerator
+    several: bool
+    """Whether it can fill a hole in several ways."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +152,7 @@ class Replica:
 
     def __init__(self, config: ReplicaConfig) -> None:
         self._config = config
+        self._shelf: Shelf[LoadedGenerator] = Shelf(_bytes_of, int(config.memory_gb * 1e9))
         self._shown: tuple[_Shown, ...] = ()
         self._canaries: tuple[_Shown, ...] = ()
         self._canary_share = 0.0
@@ -175,20 +183,40 @@ class Replica:
         wanted = [ServedModel(**values) for values in user_config["models"]]
         canaries = [ServedModel(**values) for values in user_config.get("canaries", ())]
         with self._swap:
-            there = (*self._shown, *self._canaries)
-            kept = {shown.model.digest: shown.loaded for shown in there}
-            self._shown = tuple(
-                _Shown(model, kept.get(model.digest) or self._load(model)) for model in wanted
-            )
+            shown = tuple(self._show(model) for model in wanted)
+            self._take(wanted[0])  # It is asked for most: the last that would be let go.
+            self._shown = shown
             self._canary_count = CanaryCount()
             self._canary_share = float(user_config.get("canary_share", 0.0))
-            found = [self._try_to_load(model, kept) for model in canaries]
-            self._canaries = tuple(shown for shown in found if shown)
+            found = [self._try_to_show(model) for model in canaries]
+            self._canaries = tuple(canary for canary in found if canary)
+            self._shelf.keep({model.digest for model in (*wanted, *canaries)})
         log.info("serving %s", ", ".join(model.label for model in (*wanted, *canaries)))
 
-    def _try_to_load(self, model: ServedModel, kept: dict[str, LoadedGenerator]) -> _Shown | None:
+    def _show(self, model: ServedModel) -> _Shown:
+        return _Shown(model, hasattr(self._take(model).generator, "draw"))
+
+    def _take(self, model: ServedModel) -> LoadedGenerator:
+        """Return a version's generator, from the shelf or from its checkpoint."""
+        return self._shelf.take(model.digest, lambda: self._load(model))
+
+    def _take_again(self, model: ServedModel) -> LoadedGenerator:
+        """Return a generator that may have been let go.
+
+        Raises:
+            Refusal: 503 if its checkpoint cannot be read now; it could be when it was configured.
+        """
         try:
-            return _Shown(model, kept.get(model.digest) or self._load(model))
+            return self._take(model)
+        except Exception as error:
+            log.exception("%s cannot be loaded again", model.label)
+            raise Refusal(
+                503, "not_ready", f"{model.name} cannot be loaded just now; try again", 5
+            ) from error
+
+    def _try_to_show(self, model: ServedModel) -> _Shown | None:
+        try:
+            return self._show(model)
         except Exception:
             log.exception("canary %s cannot be loaded", model.label)
             self._canary_count.failures += 1
@@ -230,7 +258,7 @@ class Replica:
             Refusal: 404 if no such model is served, 400 if it cannot draw several pictures.
         """
         shown = self._choose(wanted)
-        model, several = shown.model, hasattr(shown.loaded.generator, "draw")
+        model, several = shown.model, shown.several
         if samples > 1 and not several:
             raise Refusal(400, "bad_request", f"{model.name} draws one picture: ask for one sample")
         drawn = several and (samples > 1 or seed is not None)
@@ -268,12 +296,13 @@ class Replica:
 
     async def _compute(self, key: _Key, canvases: Sequence[_Canvas]) -> list[Filled]:
         shown = self._choose(key.model)  # as of now: a swap since the request came takes effect
+        loaded = await asyncio.to_thread(self._take_again, shown.model)
         started = time.perf_counter()
         images = np.stack([canvas.image for canvas in canvases])
         masks = np.stack([canvas.mask for canvas in canvases])
         seeds = [canvas.seed or 0 for canvas in canvases]
         work = partial(draw_several, draws=key.samples, seeds=seeds) if key.samples else draw_once
-        drawn = await asyncio.to_thread(work, shown.loaded, self._config, images, masks)
+        drawn = await asyncio.to_thread(work, loaded, self._config, images, masks)
         compute_s = time.perf_counter() - started
         return [
             Filled(
@@ -285,6 +314,11 @@ class Replica:
             )
             for canvas, predictions in zip(canvases, drawn, strict=True)
         ]
+
+
+def _bytes_of(loaded: LoadedGenerator) -> int:
+    tensors = [*loaded.generator.parameters(), *loaded.generator.buffers()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def draw(loaded: LoadedGenerator, config: ReplicaConfig, images: Pixels, masks: Pixels) -> Pixels:

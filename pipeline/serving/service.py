@@ -68,6 +68,9 @@ class ServeConfig:
     """How long it does."""
     max_batch_size: int = 8
     """Canvases in one pass through the network, at most."""
+    memory_gb: float = 0.0
+    """In each replica, for the weights of all models together: those not asked for the longest are
+    let go, and loaded again when they are. 0 holds all of them."""
     batch_wait_s: float = 0.002
     """How long a request waits for company when the network is idle."""
     keys: str = ""
@@ -99,6 +102,7 @@ class ServeConfig:
             threads=max(int(self.cpus_per_replica), 1),
             max_batch_size=self.max_batch_size,
             batch_wait_s=self.batch_wait_s,
+            memory_gb=self.memory_gb,
         )
 
 

@@ -1,4 +1,5 @@
 import asyncio
+import threading
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from pipeline.checkpoints import load_generator
 from pipeline.config import UserError
 from pipeline.serving.errors import Refusal
 from pipeline.serving.model import Replica, ReplicaConfig
+from pipeline.serving.shelf import Shelf
 
 
 def canvas(make, seed: int, side: int = 64) -> tuple[np.ndarray, np.ndarray]:
@@ -121,8 +123,7 @@ def test_canary_answers_its_share_of_what_names_no_version(replica, spn, newer_s
 def test_failing_canary_costs_no_caller_anything(replica, spn, newer_spn, make, monkeypatch):
     canaries = {"canaries": [vars(newer_spn)], "canary_share": 1.0}
     replica.reconfigure({"models": [vars(spn)], **canaries})
-    [shown] = replica._canaries
-    monkeypatch.setattr(shown.loaded.generator, "forward", lambda *_: 1 / 0)
+    monkeypatch.setattr(replica._take(newer_spn).generator, "forward", lambda *_: 1 / 0)
     assert answered_by(replica, make, count=4) == {"1"}
     count = asyncio.run(replica.canary_count())
     assert (count.answers, count.failures) == (0, 4)
@@ -133,3 +134,44 @@ def test_canary_that_cannot_be_loaded_counts_as_failed(replica, spn, newer_spn, 
     replica.reconfigure({"models": [vars(spn)], "canaries": [missing], "canary_share": 1.0})
     assert answered_by(replica, make, count=3) == {"1"}
     assert asyncio.run(replica.canary_count()).failures == 1
+
+
+def test_models_beyond_the_memory_are_let_go_and_loaded_again(spn, newer_spn, make, monkeypatch):
+    newer = {**vars(newer_spn), "name": "madf", "reference": "madf@champion"}
+    replica = Replica(ReplicaConfig(memory_gb=1e-9))  # One at a time.
+    replica.reconfigure({"models": [vars(spn), newer]})
+    assert replica._shelf.names == [spn.digest]
+    free = Replica(ReplicaConfig())
+    free.reconfigure({"models": [vars(spn), newer]})
+    assert len(free._shelf.names) == 2
+    for wanted, held in (("madf", newer_spn), ("spn", spn), ("madf", newer_spn)):
+        one, other = (asyncio.run(r.fill(wanted, *canvas(make, 0))) for r in (replica, free))
+        np.testing.assert_array_equal(one.predictions, other.predictions)
+        assert replica._shelf.names == [held.digest]
+    monkeypatch.setattr("pipeline.serving.model.load_generator", lambda *_: 1 / 0)
+    with pytest.raises(Refusal, match="cannot be loaded just now") as refused:
+        asyncio.run(replica.fill("spn", *canvas(make, 0)))
+    assert refused.value.status_code == 503
+    assert asyncio.run(replica.fill("madf", *canvas(make, 0))).model.name == "madf"
+
+
+def test_what_is_held_is_given_out_while_something_is_loaded():
+    shelf = Shelf(len, 0)
+    shelf.take("a", lambda: "first")
+    loading, go_on = threading.Event(), threading.Event()
+
+    def slow() -> str:
+        loading.set()
+        go_on.wait(10)
+        return "second"
+
+    waiting = threading.Thread(target=shelf.take, args=("b", slow))
+    waiting.start()
+    loading.wait(10)
+    assert shelf.take("a", lambda: 1 / 0) == "first"
+    go_on.set()
+    waiting.join()
+    assert shelf.names == ["a", "b"]
+    shelf.keep({"b"})
+    assert shelf.names == ["b"]
+    assert shelf.size == len("second")
