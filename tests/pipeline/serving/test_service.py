@@ -20,6 +20,7 @@ from pipeline.config import UserError
 from pipeline.registry import Lineage, RegistryConfig, register, rollback
 from pipeline.serving import service
 from pipeline.serving.canvas import CanvasConfig
+from pipeline.serving.client import AsyncInpainter, ClientConfig
 from pipeline.serving.limits import LimitsConfig
 from pipeline.serving.service import (
     ServeConfig,
@@ -195,6 +196,34 @@ def test_replica_that_is_killed_is_replaced(url, make):
     assert statuses[-1] == 200
     assert set(statuses) <= {200, 503}
     assert set(replica_processes()).isdisjoint(victims)
+
+
+def test_replica_killed_under_load_costs_the_shipped_client_nothing(url, make):
+    async def main():
+        answered, killed = [], []
+        async with AsyncInpainter(ClientConfig(url=url, patience_s=60), 4) as client:
+
+            async def caller(number: int) -> None:
+                for turn in range(15):
+                    files = request_of(make, seed=number)["files"]
+                    answer = await client.inpaint(files["image"], files["mask"])
+                    answered.append((files, answer))
+                    if turn == 4 and not killed:
+                        killed.extend(replica_processes())
+                        for process in killed:
+                            os.kill(process, signal.SIGKILL)
+
+            await asyncio.gather(*(caller(number) for number in range(4)))
+        return answered, killed
+
+    answered, killed = asyncio.run(main())
+    assert killed
+    assert set(replica_processes()).isdisjoint(killed)
+    assert len(answered) == 60
+    for files, answer in answered:
+        known = make.pixels(files["mask"]) == 0
+        sent, got = make.pixels(files["image"]), make.pixels(answer.data)
+        np.testing.assert_array_equal(got[known], sent[known])
 
 
 def replica_processes() -> list[int]:
