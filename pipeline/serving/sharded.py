@@ -90,7 +90,9 @@ def fill_shards(
         UserError: if ``out`` holds results of other settings.
     """
     manifest = read_manifest(config.folder)
-    config = replace(config, folder=manifest.location, out=storage.absolute(config.out))
+    masks = storage.absolute(config.masks) if config.masks else ""
+    out = storage.absolute(config.out)
+    config = replace(config, folder=manifest.location, masks=masks, out=out)
     claim(config, model.label, manifest.digest)
     started = time.monotonic()
     parts = _parts(manifest)
@@ -102,18 +104,19 @@ def fill_shards(
     progress = Progress(total, say)
     for shard in sorted({part.shard for part in parts} - finished - set(left)):
         _assemble(config, manifest, parts, shard)
+    refused = 0
     for part, failures in _run(model, config, manifest, missing):
+        refused += len(failures)
         for row in range(part.first, part.last):
             progress(Done(name="", failure=failures.get(row, "")))
         left[part.shard] -= 1
         if not left[part.shard]:
             _assemble(config, manifest, parts, part.shard)
     whole = _finish(config, manifest, model)
-    failed = len(whole.quarantined)
     return Summary(
-        filled=max(0, total - failed),
+        filled=total - refused,
         kept=len(manifest) - total,
-        failed=failed,
+        failed=len(whole.quarantined),
         seconds=time.monotonic() - started,
         models=(model.label,) if total else (),
         out=config.out,
@@ -230,7 +233,7 @@ def finish_part(rows: Rows, config: FolderConfig, model: str) -> Rows:
         about = {"source": row["source"], "model": model, "hole_ratio": round(ratio, 6)}
         kept.append(
             {
-                **{name: row[name] for name in ("key", "source", "height_px", "width_px")},
+                **{name: row[name] for name in ("key", "name", "source", "height_px", "width_px")},
                 **{"data": data, "mask": row["mask"], "about": json.dumps(about), "failure": why},
             }
         )
@@ -271,7 +274,8 @@ def _assemble(config: FolderConfig, manifest: Manifest, parts: list[Part], shard
 
 def _add(writer: TarWriter, sample: dict[str, Any], config: FolderConfig, shard: int) -> Rows:
     key = sample["key"]
-    suffix = {"jpeg": "jpg"}.get(config.format_of(key), config.format_of(key))
+    form = config.format_of(sample["name"])
+    suffix = "jpg" if form == "jpeg" else form
     offset = writer.add(f"{key}.{suffix}", sample["data"])
     writer.add(f"{key}.mask.png", sample["mask"])
     writer.add(f"{key}.json", sample["about"].encode())
@@ -286,12 +290,14 @@ def _add(writer: TarWriter, sample: dict[str, Any], config: FolderConfig, shard:
 
 
 def _record(out: str, shard: int) -> dict[str, Any] | None:
-    """Return a finished shard's record, or None; its tar was written before it."""
+    """Return a finished shard's record, or None if it, or the tar it tells of, is not there."""
     place = storage.join(out, record_name(shard))
     if not storage.exists(place):
         return None
     values: dict[str, Any] = json.loads(storage.read(place))
-    return values
+    system, tar = storage.filesystem(storage.join(out, tar_name(shard)))
+    whole = system.get_file_info(tar).size == values["shard"]["size"]
+    return values if whole else None
 
 
 def _finish(config: FolderConfig, manifest: Manifest, model: ServedModel) -> Manifest:

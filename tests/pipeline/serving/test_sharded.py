@@ -169,6 +169,8 @@ def test_bad_rows_are_set_aside_with_the_reason(config, spn, photo_shards, tmp_p
     assert victim["key"] in bad.source
     assert "SHA-256 is not the manifest's" in bad.reason
     assert victim["key"] not in result.samples["key"].to_pylist()
+    again = fill_shards(spn, replace(config, folder=str(broken)), quietly)
+    assert (again.filled, again.kept, again.failed) == (0, 8, 1)
     [line] = Path(config.out, "failures.jsonl").read_text().splitlines()
     assert victim["key"] in json.loads(line)["image"]
 
@@ -213,3 +215,24 @@ def test_filled_shards_are_read_by_webdataset(config, spn):
         assert decoded(sample["png"]).shape == (96, 128, 3)
         assert decoded(sample["mask.png"]).shape[:2] == (96, 128)
         assert json.loads(sample["json"])["model"] == spn.label
+
+
+def test_format_same_keeps_each_sample_s_own(config, spn):
+    fill_shards(spn, replace(config, output_format="same"), quietly)
+    result = read_manifest(config.out)
+    assert set(result.samples["suffix"].to_pylist()) == {"jpg"}
+    for name, data in members(config.out).items():
+        if name.endswith(".jpg"):
+            assert data.startswith(b"\xff\xd8\xff")
+
+
+def test_a_tar_that_is_lost_or_cut_short_is_made_again(config, spn):
+    fill_shards(spn, config, quietly)
+    whole = read_manifest(config.out)
+    Path(config.out, whole.shards[0].name).unlink()
+    cut = Path(config.out, whole.shards[1].name)
+    cut.write_bytes(cut.read_bytes()[:1000])
+    lost = whole.shards[0].samples + whole.shards[1].samples
+    again = fill_shards(spn, config, quietly)
+    assert (again.filled, again.kept, again.failed) == (lost, len(whole) - lost, 0)
+    assert read_manifest(config.out).digest == whole.digest
