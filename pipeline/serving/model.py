@@ -296,13 +296,16 @@ class Replica:
 
     async def _compute(self, key: _Key, canvases: Sequence[_Canvas]) -> list[Filled]:
         shown = self._choose(key.model)  # as of now: a swap since the request came takes effect
-        loaded = await asyncio.to_thread(self._take_again, shown.model)
         started = time.perf_counter()
         images = np.stack([canvas.image for canvas in canvases])
         masks = np.stack([canvas.mask for canvas in canvases])
         seeds = [canvas.seed or 0 for canvas in canvases]
         work = partial(draw_several, draws=key.samples, seeds=seeds) if key.samples else draw_once
-        drawn = await asyncio.to_thread(work, loaded, self._config, images, masks)
+
+        def draw_here() -> Pixels:
+            return work(self._take_again(shown.model), self._config, images, masks)
+
+        drawn = await asyncio.to_thread(draw_here)
         compute_s = time.perf_counter() - started
         return [
             Filled(
