@@ -10,6 +10,7 @@ interface is described at /docs of the running service.
 """
 
 import logging
+from dataclasses import replace
 
 from pipeline.cluster import connect
 from pipeline.config import parse_one, run
@@ -20,6 +21,7 @@ from pipeline.serving.service import (
     resolve_models,
     start,
     stop,
+    straight,
     watch,
 )
 
@@ -30,10 +32,10 @@ def main() -> None:
     """Refuse what cannot be served, start Ray and the service, and keep it up to date."""
     config = parse_one(ServeConfig, __doc__ or "")
     models = resolve_models(config)
-    choose_port(config.host, config.port)
+    port = choose_port(config.host, config.port)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    with connect():
-        url = start(config)
+    with connect(environment=straight(port)):
+        url = start(replace(config, port=port))
         try:
             print(f"serving {', '.join(model.label for model in models)} at {url}", flush=True)
             print(

@@ -5,7 +5,7 @@ Ray is imported when it is needed, so that ``--help`` and refused settings cost 
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,7 +40,12 @@ def beside_driver(kind: type) -> Any:
 
 
 @contextmanager
-def connect(*, dashboard: bool = False, num_cpus: int | None = None) -> Iterator[None]:
+def connect(
+    *,
+    dashboard: bool = False,
+    num_cpus: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[None]:
     """Run the block on a Ray: the one at hand, that of ``RAY_ADDRESS``, or one of its own.
 
     Runs on the driver. Inside ``ray job submit`` the address is set and the cluster is joined; set
@@ -50,6 +55,7 @@ def connect(*, dashboard: bool = False, num_cpus: int | None = None) -> Iterator
     Args:
         dashboard: of a Ray started here; Ray Tune needs it to clean up after stopped trials.
         num_cpus: of a Ray started here; all that this machine has if None.
+        environment: of a Ray started here, and from then on of this process.
 
     Raises:
         UserError: if nothing answers at ``RAY_ADDRESS``.
@@ -64,6 +70,7 @@ def connect(*, dashboard: bool = False, num_cpus: int | None = None) -> Iterator
     if os.environ.get("RAY_ADDRESS"):
         _join(os.environ["RAY_ADDRESS"])
     else:
+        os.environ.update(environment or {})
         _start(dashboard, num_cpus)
     try:
         yield

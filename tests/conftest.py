@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,10 +29,19 @@ os.environ.update(
 import numpy as np
 import pytest
 
+from pipeline.serving.service import straight
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
 
 @pytest.fixture(scope="session")
 def ray_local() -> Iterator[None]:
-    """Run a Ray of the tests' own, without dashboard."""
+    """Run a Ray of the tests' own, without dashboard; it serves as jobs/serve.py's own does."""
+    os.environ.update(straight(free_port()))
     import ray
 
     ray.init(

@@ -28,9 +28,10 @@ class Batcher(Generic[Key, Item, Result]):
     """Collects single items into batches of one key; runs on one event loop.
 
     Args:
-        compute: gives one result per item; called for one batch at a time.
+        compute: gives one result per item; called for ``at_once`` batches at a time.
         max_size: how many items of a key make a full batch.
         wait_s: how long the first item waits for company when nothing is being computed.
+        at_once: how many batches are computed beside each other.
     """
 
     def __init__(
@@ -38,30 +39,39 @@ class Batcher(Generic[Key, Item, Result]):
         compute: Callable[[Key, Sequence[Item]], Awaitable[Sequence[Result]]],
         max_size: Callable[[Key], int],
         wait_s: float,
+        at_once: int = 1,
     ) -> None:
         self._compute = compute
         self._max_size = max_size
         self._wait_s = wait_s
         self._waiting: dict[Key, deque[_Waiting[Item, Result]]] = {}
         self._count = 0
-        self._worker: asyncio.Task[None] | None = None
+        self._at_once = at_once
+        self._working = 0
+        self._workers: set[asyncio.Task[None]] = set()  # Held, as the loop does not.
 
     async def submit(self, key: Key, item: Item) -> Result:
         """Return the item's result, computed together with others of the same key."""
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._count += 1
         self._waiting.setdefault(key, deque()).append(_Waiting(self._count, item, answer))
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work())
+        if self._working < self._at_once:
+            self._working += 1
+            worker = asyncio.create_task(self._work())
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
         return await answer
 
     async def _work(self) -> None:
         """Compute batch after batch until nothing waits."""
-        await asyncio.sleep(self._wait_s)
-        while self._waiting:
-            key = min(self._waiting, key=lambda k: self._waiting[k][0].number)
-            if batch := self._take(key):
-                await self._answer(key, batch)
+        try:
+            await asyncio.sleep(self._wait_s)
+            while self._waiting:
+                key = min(self._waiting, key=lambda k: self._waiting[k][0].number)
+                if batch := self._take(key):
+                    await self._answer(key, batch)
+        finally:
+            self._working -= 1
 
     def _take(self, key: Key) -> list[_Waiting[Item, Result]]:
         queue = self._waiting[key]

@@ -280,6 +280,31 @@ class Replica:
                 return filled
         return await self._batcher.submit(key, canvas)
 
+    async def fill_many(
+        self,
+        wanted: str,
+        canvases: Sequence[tuple[Pixels, Pixels, int | None]],
+        samples: int = 1,
+    ) -> list[Filled | Refusal]:
+        """Fill canvases that came in one call, as :meth:`fill` each.
+
+        Args:
+            wanted: of all of them.
+            canvases: image, mask and seed of each.
+            samples: of each.
+
+        Returns:
+            For each canvas what fills it or why it is refused.
+        """
+
+        async def fill_one(image: Pixels, mask: Pixels, seed: int | None) -> Filled | Refusal:
+            try:
+                return await self.fill(wanted, image, mask, samples, seed)
+            except Refusal as refusal:
+                return refusal
+
+        return await asyncio.gather(*(fill_one(*canvas) for canvas in canvases))
+
     def _canary_for(self, model: ServedModel) -> _Shown | None:
         """Return the canary that answers this request in place of a version, or None."""
         if random.random() >= self._canary_share:

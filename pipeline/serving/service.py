@@ -5,19 +5,24 @@ models. Which versions are served is the replica's ``user_config``, and it alone
 champion does: Serve hands it to running replicas (``reconfigure``), none is restarted, and a
 replica that starts later gets the same. That takes a deployment by configuration, as by
 ``serve deploy``; ``serve.run`` would replace every replica each time.
+
+On a cluster, requests come through Serve's proxies, one on each node. A Ray that is started for the
+service alone needs none: there the ingress listens itself (:func:`straight`).
 """
 
 import contextlib
+import os
 import socket
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.config import UserError, from_dict, to_dict
 from pipeline.registry import RegistryConfig, resolve
 from pipeline.serving.app import create_app
+from pipeline.serving.batching import Batcher
 from pipeline.serving.canvas import CanvasConfig
 from pipeline.serving.errors import Refusal
 from pipeline.serving.images import Pixels
@@ -29,7 +34,10 @@ from pipeline.serving.work import AppConfig
 
 APPLICATION = "infill"
 _IMPORT_PATH = "pipeline.serving.service:application"
+_STRAIGHT = "RAY_SERVE_THROUGHPUT_OPTIMIZED"
+_STRAIGHT_PORT = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"
 _BODY_GRACE_S = 5.0  # beyond the app's own deadline, which answers in our shape
+_CALLS_PER_REPLICA = 2  # One that is computed, and one that waits at hand.
 LONGEST_START_S = 300.0
 """How long replicas may take to load and try their models."""
 LONGEST_STOP_S = 60.0
@@ -149,11 +157,34 @@ def choose_port(host: str, port: int) -> int:
         return int(probe.getsockname()[1])
 
 
+def straight(port: int) -> dict[str, str]:
+    """Return the environment of a Ray whose Serve answers at a port without a proxy in between.
+
+    Ray's own settings for throughput: the ingress listens itself, replicas are called by gRPC and
+    do not hand requests from thread to thread. They count from the start of a Ray, and one
+    port is one process, so they suit a Ray that is started for the service on one machine.
+    """
+    return {
+        _STRAIGHT: "1",
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",  # The driver asks without a loop.
+        _STRAIGHT_PORT: str(port),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(port + 1),  # The first beyond.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",  # There is no balancer to tell.
+        "RAY_SERVE_PORT_QUARANTINE_S": "0",  # An ingress that died is replaced at once.
+    }
+
+
+def _straight_port() -> int:
+    """Return the port that this process's environment gives the ingress, 0 if none."""
+    return int(os.environ.get(_STRAIGHT_PORT, 0)) if os.environ.get(_STRAIGHT) == "1" else 0
+
+
 def start(config: ServeConfig, timeout_s: float = LONGEST_START_S) -> str:
     """Serve on the Ray at hand, and return when requests are answered. Runs on the driver.
 
     Args:
-        config: what to serve; its models are looked up first.
+        config: what to serve; its models are looked up first. Where the environment is that of
+            :func:`straight`, its port counts, not this one's.
         timeout_s: how long the replicas may take to load and try their models.
 
     Returns:
@@ -164,14 +195,16 @@ def start(config: ServeConfig, timeout_s: float = LONGEST_START_S) -> str:
     """
     models = resolve_models(config)
     read_keys(config.keys)
-    port = choose_port(config.host, config.port)
+    port = _straight_port()
+    proxy_port = choose_port(config.host, 0 if port else config.port)
+    port = port or proxy_port
     from ray import serve
 
     serve.start(
         proxy_location="HeadOnly",
         http_options={
             "host": config.host,
-            "port": port,
+            "port": proxy_port,
             "request_timeout_s": _BODY_GRACE_S
             + max(config.limits.request_timeout_s, config.limits.batch_timeout_s),
         },
@@ -286,7 +319,10 @@ def deployment_schema(
         "name": APPLICATION,
         "route_prefix": "/",
         "import_path": _IMPORT_PATH,
-        "args": {name: to_dict(value) for name, value in settings.items()},
+        "args": {
+            **{name: to_dict(value) for name, value in settings.items()},
+            "replicas": max(config.num_replicas, config.max_replicas),
+        },
         "deployments": [
             {
                 "name": "ingress",
@@ -322,7 +358,7 @@ def _number_of_replicas(config: ServeConfig) -> dict[str, Any]:
         "autoscaling_config": {
             "min_replicas": config.num_replicas,
             "max_replicas": config.max_replicas,
-            "target_ongoing_requests": config.max_batch_size,
+            "target_ongoing_requests": _CALLS_PER_REPLICA,
             "upscale_delay_s": config.scale_after_s,
             "downscale_delay_s": 10 * config.scale_after_s,
         },
@@ -370,17 +406,20 @@ def application(args: dict[str, Any]) -> Any:
 
     replica = serve.deployment(name="replica")(Replica)
     ingress = serve.deployment(name="ingress")(serve.ingress()(Ingress))
+    computing = from_dict(ReplicaConfig, args["replica"])
     return ingress.bind(
-        replica.bind(from_dict(ReplicaConfig, args["replica"])), from_dict(AppConfig, args["app"])
+        replica.bind(computing), from_dict(AppConfig, args["app"]), computing, args["replicas"]
     )
 
 
 class Ingress:
     """Speaks HTTP; many run beside each other. In a replica of ``ingress``."""
 
-    def __init__(self, replicas: Any, config: AppConfig) -> None:
+    def __init__(
+        self, replicas: Any, config: AppConfig, computing: ReplicaConfig, most_replicas: int
+    ) -> None:
         log_as_json()
-        self._backend = _Replicas(replicas, config.limits.retry_after_s)
+        self._backend = _Replicas(replicas, config.limits.retry_after_s, computing, most_replicas)
         self._config = config
 
     def __serve_build_asgi_app__(self) -> Any:  # noqa: N807, Serve's own name
@@ -388,18 +427,53 @@ class Ingress:
         return create_app(self._backend, self._config)
 
 
-class _Replicas:
-    """The backend behind a Serve handle."""
+_Canvas = tuple[Pixels, Pixels, int | None]
+"""Image, mask and seed."""
 
-    def __init__(self, handle: Any, retry_after_s: int) -> None:
+
+class _Kind(NamedTuple):
+    """What canvases of one call have in common."""
+
+    wanted: str
+    height: int
+    width: int
+    samples: int
+
+
+class _Replicas:
+    """The backend behind a Serve handle.
+
+    A call costs about a millisecond of Python at either end, in which the replica's network has to
+    wait: canvases that come while all replicas have their hands full travel together.
+    """
+
+    def __init__(
+        self, handle: Any, retry_after_s: int, computing: ReplicaConfig, most_replicas: int
+    ) -> None:
         self._handle = handle
         self._retry_after_s = retry_after_s
+        self._calls: Batcher[_Kind, _Canvas, Filled | Refusal] = Batcher(
+            self._call,
+            lambda kind: computing.batch_size(kind.height, kind.width, kind.samples),
+            wait_s=0,
+            at_once=_CALLS_PER_REPLICA * most_replicas,
+        )
 
     async def fill(
         self, wanted: str, image: Pixels, mask: Pixels, samples: int, seed: int | None
     ) -> Filled:
+        height, width = mask.shape
+        kind = _Kind(wanted, height, width, samples)
+        filled = await self._calls.submit(kind, (image, mask, seed))
+        if isinstance(filled, Refusal):
+            raise filled
+        return filled
+
+    async def _call(self, kind: "_Kind", canvases: Sequence[_Canvas]) -> list[Filled | Refusal]:
         with _unwrapped(self._retry_after_s):
-            filled: Filled = await self._handle.fill.remote(wanted, image, mask, samples, seed)
+            filled: list[Filled | Refusal] = await self._handle.fill_many.remote(
+                kind.wanted, canvases, kind.samples
+            )
             return filled
 
     async def describe(self) -> list[ServedModel]:

@@ -99,9 +99,8 @@ class Workshop:
     async def _inpaint(
         self, wish: Wish, image: bytes, mask: bytes | None, started: float
     ) -> Answer:
-        read = partial(read_pair, self.config, wish, image, mask)
-        picture, hole, layout = await asyncio.to_thread(read)
-        canvases = await asyncio.to_thread(layout.lay, picture.rgb, hole)
+        read = partial(_read_and_lay, self.config, wish, image, mask)
+        picture, hole, layout, canvases = await asyncio.to_thread(read)
         decoded = time.perf_counter()
         filled = await self._fill(wish, canvases)
         drawn = time.perf_counter()
@@ -178,6 +177,13 @@ def read_pair(
         return picture, hole, plan.plan(hole, config.canvas, wish.mode)
     except ValueError as error:
         raise Refusal(400, "bad_request", str(error)) from error
+
+
+def _read_and_lay(
+    config: AppConfig, wish: Wish, image: bytes, mask: bytes | None
+) -> tuple[Picture, Hole, canvas.Layout, list[tuple[Pixels, Pixels]]]:
+    picture, hole, layout = read_pair(config, wish, image, mask)
+    return picture, hole, layout, layout.lay(picture.rgb, hole)
 
 
 def _own_hole(picture: Picture) -> Hole:

@@ -92,3 +92,23 @@ def test_failure_belongs_to_its_batch_alone():
         assert await submit("bad", 2) == "bad2"
 
     asyncio.run(main())
+
+
+def test_so_many_batches_are_computed_beside_each_other_and_the_rest_waits():
+    async def main():
+        network = Network(holds=True)
+        network.batcher = Batcher(network.compute, lambda key: 4, wait_s=0, at_once=2)
+        tasks = []
+        for item in range(7):
+            tasks.append(asyncio.create_task(network.batcher.submit("k", item)))
+            await asyncio.sleep(0.01)
+        busy = list(network.batches)
+        network.released.set()
+        answers = await asyncio.gather(*tasks)
+        later = await network.batcher.submit("k", 7)
+        return busy, network.batches, [*answers, later]
+
+    busy, batches, answers = asyncio.run(main())
+    assert busy == [("k", [0]), ("k", [1])]
+    assert batches == [*busy, ("k", [2, 3, 4, 5]), ("k", [6]), ("k", [7])]
+    assert answers == [f"k{item}" for item in range(8)]

@@ -226,8 +226,26 @@ def test_replica_killed_under_load_costs_the_shipped_client_nothing(url, make):
         np.testing.assert_array_equal(got[known], sent[known])
 
 
-def replica_processes() -> list[int]:
-    """Return the process ids of the model's replicas in the Ray that this process started."""
+def test_ingress_that_is_killed_is_replaced_where_it_listened(url, make):
+    victims = replica_processes("ingress")
+    assert victims
+    for process in victims:
+        os.kill(process, signal.SIGKILL)
+
+    def answered() -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            answer = httpx.post(f"{url}/v1/inpaint", timeout=60, **request_of(make))
+            assert answer.status_code in (200, 503)
+            return answer.status_code == 200
+        return False
+
+    wait_until(answered)
+    assert set(replica_processes("ingress")).isdisjoint(victims)
+
+
+def replica_processes(deployment: str = "replica") -> list[int]:
+    """Return the process ids of a deployment's replicas in the Ray that this process started."""
+    wanted = f"ServeReplica:infill:{deployment}".encode()
     names, parents = {}, {}
     for entry in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
@@ -238,7 +256,7 @@ def replica_processes() -> list[int]:
     def ours(process: int) -> bool:
         return process == os.getpid() or (process in parents and ours(parents[process]))
 
-    return [p for p, name in names.items() if b"ServeReplica:infill:replica" in name and ours(p)]
+    return [p for p, name in names.items() if wanted in name and ours(p)]
 
 
 def test_new_champion_and_rollback_are_served_without_a_failed_request(
@@ -318,12 +336,20 @@ def test_replicas_come_with_the_load(url, config, make):
 
     assert replicas() == 1
     models = resolve_models(config)
-    service._deploy(growing, models)
+    redeploy(growing, models)
     with under_load(url, make, callers=8) as answers:
         wait_until(lambda: replicas() == 2)
     assert {status for status, _ in answers} <= {200, 503}
-    service._deploy(config, models)
+    redeploy(config, models)
     wait_until(lambda: replicas() == 1)
+
+
+def redeploy(config, models) -> None:
+    """Deploy what changes the ingress too, and wait until the new one answers."""
+    before = replica_processes("ingress")
+    service._deploy(config, models)
+    wait_until(lambda: before != replica_processes("ingress") != [])
+    service._wait_until_running(60)
 
 
 def test_port_in_use_is_one_sentence():
