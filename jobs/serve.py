@@ -6,7 +6,8 @@ curl -F image=@photo.jpg -F mask=@hole.png http://127.0.0.1:8000/v1/inpaint -o f
 
 White marks the hole (brighter than 127), in a mask of the image's size. Known pixels come back
 as they were sent. A new champion is picked up without a pause; Ctrl-C ends the service. The
-interface is described at /docs of the running service.
+interface is described at /docs of the running service. For a service that a cluster keeps up by
+itself, `--print-config` gives what `serve deploy` or a RayService takes.
 """
 
 import logging
@@ -17,6 +18,7 @@ from pipeline.config import parse_one, run
 from pipeline.serving.service import (
     ServeConfig,
     choose_port,
+    deploy_yaml,
     refresh,
     resolve_models,
     start,
@@ -32,6 +34,9 @@ def main() -> None:
     """Refuse what cannot be served, start Ray and the service, and keep it up to date."""
     config = parse_one(ServeConfig, __doc__ or "")
     models = resolve_models(config)
+    if config.print_config:
+        print(deploy_yaml(config, models), end="")
+        return
     port = choose_port(config.host, config.port)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     with connect(environment=straight(port)):

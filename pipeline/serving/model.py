@@ -66,6 +66,9 @@ class ReplicaConfig:
     """Canvas pixels in one pass, at most; a single canvas always passes."""
     batch_wait_s: float = 0.002
     """How long a request waits for company when the network is idle."""
+    warm_sides_px: tuple[int, ...] = ()
+    """Of square canvases that a version draws before it answers, beside the side it was trained
+    at: the first pass of a shape is slow, on a GPU above all."""
     memory_gb: float = 0.0
     """For the weights of all models together: what was not asked for the longest is let go, and
     loaded again when it is asked for. 0 holds all of them."""
@@ -224,9 +227,9 @@ class Replica:
 
     def _load(self, model: ServedModel) -> LoadedGenerator:
         loaded = load_generator(model.location, self._config.device)
-        side = loaded.image_size_px
-        grey, hole = np.full((1, side, side, 3), 127, np.uint8), np.ones((1, side, side), np.uint8)
-        draw(loaded, self._config, grey, hole)  # the first pass is slow: not a caller's
+        for side in sorted({loaded.image_size_px, *self._config.warm_sides_px}):
+            grey = np.full((1, side, side, 3), 127, np.uint8)
+            draw(loaded, self._config, grey, np.ones((1, side, side), np.uint8))
         return loaded
 
     def check_health(self) -> None:

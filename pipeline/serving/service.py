@@ -37,6 +37,7 @@ _IMPORT_PATH = "pipeline.serving.service:application"
 _STRAIGHT = "RAY_SERVE_THROUGHPUT_OPTIMIZED"
 _STRAIGHT_PORT = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"
 _BODY_GRACE_S = 5.0  # beyond the app's own deadline, which answers in our shape
+_LOGGING = {"encoding": "JSON", "enable_access_log": False}
 _CALLS_PER_REPLICA = 2  # One that is computed, and one that waits at hand.
 LONGEST_START_S = 300.0
 """How long replicas may take to load and try their models."""
@@ -89,6 +90,8 @@ class ServeConfig:
     """How images of any size meet the network."""
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     """Where versions are kept."""
+    print_config: bool = False
+    """Print Serve's own configuration, for ``serve deploy`` or a RayService, and end."""
 
     def __post_init__(self) -> None:
         if self.num_replicas < 1:
@@ -110,6 +113,7 @@ class ServeConfig:
             threads=max(int(self.cpus_per_replica), 1),
             max_batch_size=self.max_batch_size,
             batch_wait_s=self.batch_wait_s,
+            warm_sides_px=self.canvas.sides_px if self.use_gpu else (),
             memory_gb=self.memory_gb,
         )
 
@@ -202,13 +206,8 @@ def start(config: ServeConfig, timeout_s: float = LONGEST_START_S) -> str:
 
     serve.start(
         proxy_location="HeadOnly",
-        http_options={
-            "host": config.host,
-            "port": proxy_port,
-            "request_timeout_s": _BODY_GRACE_S
-            + max(config.limits.request_timeout_s, config.limits.batch_timeout_s),
-        },
-        logging_config={"encoding": "JSON", "enable_access_log": False},
+        http_options=_http_options(config, proxy_port),
+        logging_config=_LOGGING,
     )
     _deploy(config, models)
     _wait_until_running(timeout_s)
@@ -347,6 +346,32 @@ def deployment_schema(
                 },
             },
         ],
+    }
+
+
+def deploy_yaml(config: ServeConfig, models: list[ServedModel]) -> str:
+    """Return the service as a file for ``serve deploy`` or a RayService's ``serveConfigV2``.
+
+    It names versions, not aliases: a new champion is a new file, of which Serve takes over
+    ``user_config`` in running replicas.
+    """
+    import yaml
+
+    schema = {
+        "http_options": _http_options(config, config.port),
+        "logging_config": _LOGGING,
+        "applications": [deployment_schema(config, models)],
+    }
+    return str(yaml.safe_dump(schema, sort_keys=False))
+
+
+def _http_options(config: ServeConfig, port: int) -> dict[str, Any]:
+    limits = config.limits
+    longest_s = max(limits.request_timeout_s, limits.batch_timeout_s)
+    return {
+        "host": config.host,
+        "port": port,
+        "request_timeout_s": _BODY_GRACE_S + longest_s,
     }
 
 

@@ -4,12 +4,16 @@ import threading
 import numpy as np
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from models.architecture import fill
+from models.spn.networks import Generator
 from pipeline.checkpoints import load_generator
 from pipeline.config import UserError
+from pipeline.serving.canvas import CanvasConfig
 from pipeline.serving.errors import Refusal
 from pipeline.serving.model import Replica, ReplicaConfig
+from pipeline.serving.service import ServeConfig
 from pipeline.serving.shelf import Shelf
 
 
@@ -175,3 +179,22 @@ def test_what_is_held_is_given_out_while_something_is_loaded():
     shelf.keep({"b"})
     assert shelf.names == ["b"]
     assert shelf.size == len("second")
+
+
+def test_version_has_drawn_every_shape_it_is_told_to_before_it_answers(spn):
+    sides = set()
+
+    def note(module, arguments):
+        if isinstance(module, Generator):
+            sides.add(tuple(arguments[0].shape[-2:]))
+
+    replica = Replica(ReplicaConfig(warm_sides_px=(32, 96)))
+    with register_module_forward_pre_hook(note):
+        replica.reconfigure({"models": [vars(spn)]})
+    assert sides == {(32, 32), (64, 64), (96, 96)}
+
+
+def test_service_on_gpus_warms_every_canvas():
+    canvas = CanvasConfig(sides_px=(64, 128), least_crop_px=64)
+    assert ServeConfig(canvas=canvas, use_gpu=True).replica.warm_sides_px == (64, 128)
+    assert ServeConfig(canvas=canvas).replica.warm_sides_px == ()

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import yaml
 
 from pipeline.config import UserError
 from pipeline.registry import Lineage, RegistryConfig, register, rollback
@@ -45,7 +46,7 @@ def config(tmp_path_factory, spn) -> ServeConfig:
         port=0,
         registry=registry,
         cpus_per_replica=0.5,
-        limits=LimitsConfig(max_pixels=1_000_000, max_waiting=16),
+        limits=LimitsConfig(max_pixels=1_000_000, max_waiting=16, request_timeout_s=8),
         canvas=CanvasConfig(sides_px=(64, 128), least_crop_px=64),
     )
 
@@ -140,17 +141,33 @@ def metric(url: str, name: str) -> float:
     return 0.0
 
 
-def test_flood_is_refused_in_part_and_leaves_nothing_behind(url, make):
+def test_flood_at_ten_times_the_capacity_is_refused_in_part_in_bounded_memory(url, make):
+    sent = [request_of(make, 600, 600, seed) for seed in range(8)]
+    used, done = [], threading.Event()
+
     async def flood():
         limits = httpx.Limits(max_connections=160)
         async with httpx.AsyncClient(timeout=120, limits=limits) as client:
             requests = [
-                client.post(f"{url}/v1/inpaint", **request_of(make, 600, 600, seed))
-                for seed in range(160)
+                client.post(f"{url}/v1/inpaint", **sent[number % 8]) for number in range(160)
             ]
             return await asyncio.gather(*requests)
 
-    answers = asyncio.run(flood())
+    def watch():
+        while not done.is_set():
+            used.append(memory_bytes())
+            time.sleep(0.1)
+
+    asyncio.run(flood())  # What a first flood leaves behind is kept for the next.
+    before = memory_bytes()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    answers = asyncio.run(flood()) + asyncio.run(flood())
+    done.set()
+    watcher.join()
+    pixels = 600 * 600
+    room = 16 * pixels * (2 * 3 + 12)  # Places inside, each with its body and what is decoded.
+    assert max(used) - before < room
     assert {answer.status_code for answer in answers} == {200, 503}
     for answer in answers:
         if answer.status_code == 503:
@@ -158,6 +175,72 @@ def test_flood_is_refused_in_part_and_leaves_nothing_behind(url, make):
             assert int(answer.headers["retry-after"]) >= 1
     assert httpx.post(f"{url}/v1/inpaint", timeout=60, **request_of(make)).status_code == 200
     assert metric(url, "infill_requests_inside") == 0
+
+
+def memory_bytes() -> int:
+    """Return what ingress and replica hold together."""
+    pages = 0
+    for process in (*replica_processes("ingress"), *replica_processes()):
+        pages += int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def raw_request(url, make, height: int, width: int) -> bytes:
+    request = httpx.Request("POST", f"{url}/v1/inpaint", **request_of(make, height, width))
+    head = [f"POST /v1/inpaint HTTP/1.1\r\nHost: {request.url.netloc.decode()}"]
+    head += [f"{name}: {request.headers[name]}" for name in ("content-type", "content-length")]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + request.read()
+
+
+def test_those_who_send_slowly_are_told_so_and_keep_nobody_out(url, make):
+    request = raw_request(url, make, 60, 60)
+    host, port = url.removeprefix("http://").split(":")
+    slow = [socket.create_connection((host, int(port)), timeout=60) for _ in range(12)]
+    started = time.monotonic()
+    for caller in slow:
+        caller.sendall(request[:1000])
+    at, statuses = 1000, []
+    while metric(url, "infill_requests_inside") > 0:
+        assert time.monotonic() < started + 60
+        for caller in slow:
+            with contextlib.suppress(OSError):  # Those that were answered are closed.
+                caller.sendall(request[at : at + 1])
+        at += 1
+        answer = httpx.post(f"{url}/v1/inpaint", timeout=60, **request_of(make))
+        statuses.append(answer.status_code)
+        time.sleep(0.1)
+    assert time.monotonic() - started >= 7
+    assert set(statuses) == {200}
+    assert len(statuses) > 10
+    for caller in slow:
+        answer = caller.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"slow_request" in answer
+        caller.close()
+
+
+def test_those_who_do_not_read_their_answer_keep_nobody_out(url, make):
+    request = raw_request(url, make, 950, 1000)
+    host, port = url.removeprefix("http://").split(":")
+    slow = []
+    for _ in range(3):
+        caller = socket.socket()
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        caller.settimeout(60)
+        caller.connect((host, int(port)))
+        caller.sendall(request)
+        slow.append(caller)
+    wait_until(lambda: metric(url, "infill_requests_inside") == 3)
+    wait_until(lambda: metric(url, "infill_requests_inside") == 0)
+    for _ in range(5):
+        answer = httpx.post(f"{url}/v1/inpaint", timeout=60, **request_of(make))
+        assert answer.status_code == 200
+    for caller in slow:  # Their answers have waited for them.
+        answer = http.client.HTTPResponse(caller)
+        answer.begin()
+        assert answer.status == 200
+        assert make.pixels(answer.read()).shape == (950, 1000, 3)
+        caller.close()
 
 
 def test_caller_who_leaves_gives_the_room_back(url):
@@ -196,6 +279,34 @@ def test_replica_that_is_killed_is_replaced(url, make):
     assert statuses[-1] == 200
     assert set(statuses) <= {200, 503}
     assert set(replica_processes()).isdisjoint(victims)
+
+
+def test_store_that_is_away_is_told_and_its_return_found_without_help(url, config, make):
+    def ask() -> int:
+        return httpx.post(f"{url}/v1/inpaint", timeout=60, **request_of(make)).status_code
+
+    def ready() -> httpx.Response:
+        return httpx.get(f"{url}/readyz", timeout=30)
+
+    place = Path(resolve_models(config)[0].location)
+    away = place.with_name("away")
+    place.rename(away)
+    try:
+        with pytest.raises(UserError):
+            refresh(config, [])
+        assert ask() == 200  # What is loaded goes on.
+        for process in replica_processes():
+            os.kill(process, signal.SIGKILL)
+        wait_until(lambda: ready().status_code == 503)
+        for _ in range(2):
+            assert ask() == 503
+            not_ready = ready()
+            assert (not_ready.status_code, not_ready.json()["error"]["code"]) == (503, "not_ready")
+            assert httpx.get(f"{url}/healthz").status_code == 200
+    finally:
+        away.rename(place)
+    wait_until(lambda: ready().status_code == 200, timeout_s=120)
+    assert ask() == 200
 
 
 def test_replica_killed_under_load_costs_the_shipped_client_nothing(url, make):
@@ -363,3 +474,16 @@ def test_port_in_use_is_one_sentence():
 def test_unknown_model_is_said_before_anything_starts(config):
     with pytest.raises(UserError, match="no model 'madf'.*spn"):
         resolve_models(ServeConfig(model="madf", registry=config.registry))
+
+
+def test_printed_configuration_is_what_serve_deploys(config):
+    from ray.serve.schema import ServeDeploySchema
+
+    models = resolve_models(config)
+    schema = ServeDeploySchema.model_validate(yaml.safe_load(service.deploy_yaml(config, models)))
+    [found] = schema.applications
+    assert (schema.http_options.host, found.name) == ("127.0.0.1", "infill")
+    replica = next(one for one in found.deployments if one.name == "replica")
+    assert replica.user_config["models"] == [vars(models[0])]
+    graph = service.application(found.args)
+    assert graph._bound_deployment.name == "ingress"
