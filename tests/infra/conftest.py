@@ -1,0 +1,88 @@
+"""What lies under infra/, read."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+INFRA = Path(__file__).parents[2] / "infra"
+KUBERNETES = INFRA / "kubernetes"
+OVERLAYS = sorted(place.parent.name for place in KUBERNETES.glob("overlays/*/kustomization.yaml"))
+
+
+@pytest.fixture(scope="session")
+def infra() -> Path:
+    return INFRA
+
+
+@pytest.fixture(params=OVERLAYS)
+def overlay(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def objects(overlay) -> list[dict[str, Any]]:
+    """Everything that `kubectl apply -k` would create for one overlay."""
+    return render(KUBERNETES / "overlays" / overlay)
+
+
+def render(folder: Path) -> list[dict[str, Any]]:
+    """Do what kustomize does with the few of its features that we use, and refuse any other."""
+    asked = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    known = {"apiVersion", "kind", "namespace", "resources", "images", "patches"}
+    assert set(asked) <= known, f"{folder}: teach this function {set(asked) - known}"
+    found: list[dict[str, Any]] = []
+    for name in asked["resources"]:
+        place = (folder / name).resolve()
+        found += render(place) if place.is_dir() else read(place)
+    for each in found:
+        if "namespace" in asked and each["kind"] not in ("Namespace", "PriorityClass"):
+            each["metadata"]["namespace"] = asked["namespace"]
+    for patch in asked.get("patches", ()):
+        text = patch.get("patch") or (folder / patch["path"]).read_text()
+        hit = [one for one in found if is_target(one, patch["target"])]
+        assert len(hit) == 1, f"{folder}: {patch['target']} is {len(hit)} objects"
+        for operation in yaml.safe_load(text):
+            change(hit[0], operation)
+    for image in asked.get("images", ()):
+        for container in containers(found):
+            if container["image"].partition(":")[0] == image["name"]:
+                container["image"] = f"{image['newName']}:{image['newTag']}"
+    return found
+
+
+def read(place: Path) -> list[dict[str, Any]]:
+    return [copy.deepcopy(one) for one in yaml.safe_load_all(place.read_text()) if one]
+
+
+def is_target(one: dict[str, Any], target: dict[str, str]) -> bool:
+    return (one["kind"], one["metadata"]["name"]) == (target["kind"], target["name"])
+
+
+def change(whole: Any, operation: dict[str, Any]) -> None:
+    """Apply one operation of JSON Patch (RFC 6902)."""
+    *path, last = [
+        key.replace("~1", "/").replace("~0", "~") for key in operation["path"].split("/")[1:]
+    ]
+    for key in path:
+        whole = whole[int(key)] if isinstance(whole, list) else whole[key]
+    if isinstance(whole, list):
+        assert (operation["op"], last) == ("add", "-")
+        whole.append(operation["value"])
+        return
+    assert operation["op"] in ("add", "replace")
+    assert operation["op"] == "add" or last in whole, f"nothing to replace at {operation['path']}"
+    whole[last] = operation["value"]
+
+
+def containers(value: Any) -> list[dict[str, Any]]:
+    """Return every container, however deep it lies."""
+    if isinstance(value, list):
+        return [found for one in value for found in containers(one)]
+    if not isinstance(value, dict):
+        return []
+    own = value.get("containers", [])
+    rest = (one for key, one in value.items() if key != "containers")
+    return [*own, *(found for one in rest for found in containers(one))]

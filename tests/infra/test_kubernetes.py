@@ -1,0 +1,189 @@
+"""The manifests: valid for Kubernetes and KubeRay, safe, and of one mind with each other."""
+
+import importlib.util
+import re
+import shlex
+import sys
+import tomllib
+from pathlib import Path
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from jobs import train_spn, tune
+from pipeline.config import parse
+from pipeline.serving.model import ServedModel
+from pipeline.serving.service import ServeConfig, deploy_yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+def load_beside(name: str):
+    """Import a file of this folder; tests are no package."""
+    place = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"infra_{name}", place)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+KUBERAY = load_beside("kuberay").KINDS
+render = load_beside("conftest").render
+containers = load_beside("conftest").containers
+
+
+@pytest.fixture(scope="module")
+def jobs() -> list[dict]:
+    return render(ROOT / "infra" / "kubernetes" / "jobs")
+
+
+def clusters(objects: list[dict]) -> list[dict]:
+    found = [one["spec"] for one in objects if one["kind"] == "RayCluster"]
+    return found + [o["spec"]["rayClusterConfig"] for o in objects if o["kind"] == "RayService"]
+
+
+def pods(objects: list[dict]) -> list[dict]:
+    """Return every pod template, Ray's and Kubernetes'."""
+    groups = [
+        group
+        for cluster in clusters(objects)
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
+    ]
+    own = [one["spec"]["template"] for one in objects if one["kind"] == "StatefulSet"]
+    return [group["template"] for group in groups] + own
+
+
+def named(objects: list[dict], kind: str) -> dict[str, dict]:
+    return {one["metadata"]["name"]: one for one in objects if one["kind"] == kind}
+
+
+def test_every_object_is_valid(objects, jobs):
+    for one in (*objects, *jobs):
+        if one["kind"] in KUBERAY:
+            jsonschema.validate(one, KUBERAY[one["kind"]])
+        else:
+            kubernetes_validate.validate(one, "1.33", strict=True)
+    for number, pod in enumerate(pods(objects)):
+        metadata = {**pod["metadata"], "name": f"pod-{number}"}
+        whole = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod["spec"]}
+        kubernetes_validate.validate(whole, "1.33", strict=True)
+
+
+def test_misspelt_field_is_not_valid(objects):
+    service = named(objects, "RayService")["infill-endpoint"]
+    service["spec"]["rayClusterConfig"]["enableInTreeAutoscalling"] = True
+    with pytest.raises(jsonschema.ValidationError, match="Autoscalling"):
+        jsonschema.validate(service, KUBERAY["RayService"])
+
+
+def test_every_pod_is_bounded_probed_and_without_rights(objects):
+    for pod in pods(objects):
+        spec = pod["spec"]
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] > 0
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in spec["containers"]:
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert set(container["resources"]["requests"]) >= {"cpu", "memory"}
+            assert "memory" in container["resources"]["limits"]
+            assert {"readinessProbe", "livenessProbe"} <= set(container)
+            assert not re.search(r":(latest)?$", container["image"])
+
+
+def test_names_agree_everywhere(objects, overlay, jobs):
+    variant = "cpu" if overlay == "kind" else "cuda"
+    images = {c["image"] for c in containers(objects) if c["name"].startswith("ray-")}
+    assert images == {f"infill:0.1.0-{variant}"}
+    built = re.findall(r"-t (infill:\S+)", (ROOT / "infra" / "Dockerfile").read_text())
+    assert images <= set(built)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert all(image.startswith(f"infill:{project['version']}-") for image in built)
+
+    priorities = named(objects, "PriorityClass")
+    accounts = named(objects, "ServiceAccount")
+    for pod in pods(objects):
+        assert pod["spec"]["priorityClassName"] in priorities
+        assert pod["spec"].get("serviceAccountName", "infill") in accounts
+    secret = yaml.safe_load((ROOT / "infra/kubernetes/secrets.example.yaml").read_text())
+    redis = named(objects, "Service")["infill-redis"]
+    for cluster in clusters(objects):
+        fault = cluster["gcsFaultToleranceOptions"]
+        port = redis["spec"]["ports"][0]["port"]
+        assert fault["redisAddress"] == f"{redis['metadata']['name']}:{port}"
+        wanted = fault["redisPassword"]["valueFrom"]["secretKeyRef"]
+        assert wanted["name"] == secret["metadata"]["name"]
+        assert wanted["key"] in secret["stringData"]
+        assert cluster["authOptions"] == {"mode": "token"}
+        assert f"ray[default,data,train,tune,serve]>={cluster['rayVersion'][:4]}" in " ".join(
+            project["dependencies"]
+        )
+    for job in jobs:
+        assert job["spec"]["clusterSelector"]["ray.io/cluster"] in named(objects, "RayCluster")
+    namespaces = {
+        one["metadata"].get("namespace")
+        for one in (*objects, *jobs)
+        if one["kind"] not in ("Namespace", "PriorityClass")
+    }
+    assert namespaces == set(named(objects, "Namespace")) == {"infill"}
+
+
+def test_rules_for_pods_select_pods_that_are_there(objects):
+    """Operator and Kubernetes add the labels ray.io/* and created-by by themselves."""
+
+    def selects(labels: dict[str, str]) -> bool:
+        ours = {key: value for key, value in labels.items() if not key.startswith("ray.io/")}
+        return any(ours.items() <= pod["metadata"]["labels"].items() for pod in pods(objects))
+
+    rules = [one for one in objects if one["kind"] in ("NetworkPolicy", "PodDisruptionBudget")]
+    assert len(rules) == 6
+    for rule in rules:
+        chosen = rule["spec"].get("podSelector", rule["spec"].get("selector"))
+        assert selects(chosen.get("matchLabels", {})), rule["metadata"]["name"]
+    policies = named(objects, "NetworkPolicy")
+    assert policies["infill-deny"]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
+
+
+def test_endpoint_is_what_the_job_prints(objects):
+    from ray.serve.schema import ServeDeploySchema
+
+    text = named(objects, "RayService")["infill-endpoint"]["spec"]["serveConfigV2"]
+    ServeDeploySchema.model_validate(yaml.safe_load(text))
+    model = ServedModel(
+        name="spn",
+        reference="spn@champion",
+        version="1",
+        digest="0" * 64,
+        location="s3://infill-example/registry/spn/1",
+    )
+    config = ServeConfig(host="0.0.0.0", num_replicas=2, max_replicas=8, cpus_per_replica=2)
+    assert yaml.safe_load(text) == yaml.safe_load(deploy_yaml(config, [model]))
+
+
+def test_commands_of_jobs_are_understood_by_the_jobs(jobs):
+    words = {job["metadata"]["name"]: shlex.split(job["spec"]["entrypoint"]) for job in jobs}
+    scripts = {name: command[:2] for name, command in words.items()}
+    assert scripts == {
+        "infill-train": ["python", "/home/ray/infill/jobs/train_spn.py"],
+        "infill-search": ["python", "/home/ray/infill/jobs/tune.py"],
+    }
+    train = parse(train_spn.PRESETS, "", words["infill-train"][2:])
+    assert (train.num_workers, train.use_gpu) == (8, True)
+    assert train.storage == "s3://infill-example/runs/spn-places2"
+    scale, rest = tune.scale_of(words["infill-search"][2:])
+    search = parse(tune.presets_of(scale), "", rest)
+    space = tune.read_space(search.space, "spn")
+    assert len(tune.plan(search, space)) == search.num_trials == 9
+    assert scale == "paper"
+
+
+def test_each_file_says_at_its_top_how_it_is_applied(infra):
+    for place in infra.rglob("*"):
+        if place.suffix in (".yaml", ".tf") or place.name == "Dockerfile":
+            top = "".join(place.read_text().partition("\n\n")[0].splitlines(keepends=True)[:14])
+            comments = "\n".join(line for line in top.splitlines() if line.startswith("#"))
+            commands = r"kubectl|terraform|ray up|docker build|helm|promtool|prometheus"
+            assert re.search(commands, comments), place
