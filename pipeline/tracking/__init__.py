@@ -1,8 +1,8 @@
-"""What a run says while it runs: a line on the driver's terminal, a file, and MLflow.
+"""What a run says while it runs: a line on the driver's terminal, a file, MLflow, gauges.
 
 Workers send :class:`Record` values; only the driver writes. So one stream of records feeds the
-progress line, ``progress-*.jsonl`` and MLflow, and MLflow's database needs to be reachable from
-the driver alone.
+progress line, ``progress-*.jsonl``, MLflow and Prometheus, and MLflow's database needs to be
+reachable from the driver alone.
 """
 
 from pipeline.tracking.experiments import (
@@ -12,10 +12,12 @@ from pipeline.tracking.experiments import (
     entered,
     entry_of,
 )
+from pipeline.tracking.gauges import Gauges
 from pipeline.tracking.post import mailbox
 from pipeline.tracking.records import Record, Report, Track, duration
 
 __all__ = [
+    "Gauges",
     "Record",
     "Report",
     "Track",

@@ -14,7 +14,7 @@ from pipeline.batches import SampleMaker
 from pipeline.config import UserError, flatten, override, to_json
 from pipeline.manifest import read_manifest
 from pipeline.provenance import made_with
-from pipeline.tracking import Record, Report, Track, duration, entered, mailbox
+from pipeline.tracking import Gauges, Record, Report, Track, duration, entered, mailbox
 from pipeline.training.building import build_objective
 from pipeline.training.config import TrainConfig, TrainResult
 from pipeline.training.loop import NonFiniteLossError, work
@@ -79,6 +79,7 @@ def _launch_written_down(
     facts = {"storage": config.storage, "mlflow.source.git.commit": code["git_commit"]}
     facts |= {f"package.{name}": version for name, version in code["packages"].items()}
     name, settings = config.model.architecture, flatten(config)
+    gauges = Gauges(config.storage, name)
     with entered(
         config.tracking, config.storage, name, settings, facts, paper.symbols, track.note
     ) as entry:
@@ -86,6 +87,7 @@ def _launch_written_down(
         def report(record: Record) -> None:
             track(record)
             entry(record)
+            gauges(record)
             if also is not None:
                 also(record)
 

@@ -185,5 +185,5 @@ def test_each_file_says_at_its_top_how_it_is_applied(infra):
         if place.suffix in (".yaml", ".tf") or place.name == "Dockerfile":
             top = "".join(place.read_text().partition("\n\n")[0].splitlines(keepends=True)[:14])
             comments = "\n".join(line for line in top.splitlines() if line.startswith("#"))
-            commands = r"kubectl|terraform|ray up|docker build|helm|promtool|prometheus"
+            commands = r"kubectl|terraform|ray up|docker build|promtool|prometheus"
             assert re.search(commands, comments), place

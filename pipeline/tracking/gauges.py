@@ -1,0 +1,45 @@
+"""A run's newest figures for Prometheus, on the metrics port of the driver's node beside Ray's.
+
+Ray puts ``ray_`` before every name; ``infra/monitoring`` has the dashboards.
+"""
+
+from typing import Any
+
+from pipeline.tracking.records import Record
+
+_PLAIN = {
+    "samples_per_s": "Photographs per second, all workers together.",
+    "data_wait_share": "Share of the time in which the network waited for a batch, 0 to 1.",
+    "gpu_memory_gib": "The most that was allocated on the first worker's GPU.",
+}
+
+
+class Gauges:
+    """Takes records as they come. Without a Ray it does nothing."""
+
+    def __init__(self, run: str, architecture: str) -> None:
+        self._tags = {"run": run.rstrip("/").rpartition("/")[2], "architecture": architecture}
+        self._made: dict[str, Any] = {}
+
+    def __call__(self, record: Record) -> None:
+        """Show the record's figures from now on."""
+        import ray
+
+        if not record.values or not ray.is_initialized():
+            return
+        self._show("step", "Steps taken.", record.step)
+        for name, value in record.values.items():
+            if name in _PLAIN:
+                self._show(name, _PLAIN[name], value)
+            elif record.kind == "scores":
+                self._show("score", "Validation scores.", value, name=name)
+            elif "/" not in name:
+                self._show("loss", "Terms of the loss, weighted.", value, name=name)
+
+    def _show(self, gauge: str, meaning: str, value: float, **tags: str) -> None:
+        from ray.util.metrics import Gauge
+
+        if gauge not in self._made:
+            keys = (*self._tags, *tags)
+            self._made[gauge] = Gauge(f"infill_train_{gauge}", meaning, tag_keys=keys)
+        self._made[gauge].set(value, tags={**self._tags, **tags})
