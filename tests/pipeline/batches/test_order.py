@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.batches import SampleOrder
+from pipeline.batches import BatchConfig, SampleOrder
+from pipeline.batches.place import Place
 from pipeline.masks import random_for
 
 GOLDEN_ORDER = [6, 3, 5, 8, 9, 7, 10, 0, 1, 2, 4, 19]
@@ -96,3 +97,30 @@ def test_order_of_a_billion_samples_costs_no_more_than_a_window() -> None:
     assert epoch == 1
     assert 0 <= row < 10**9
     assert order._rows.size == 20_000
+
+
+def test_thousand_nodes_that_die_and_return_take_every_sample_of_an_epoch_once() -> None:
+    """A fifth of Places2; every crash goes back to the last checkpoint."""
+    chance = np.random.default_rng(0)
+    order = SampleOrder([1000] * 360 + [460], seed=5, window_shards=64)
+    config = BatchConfig(batch_size=8000)
+    steps, save_every = order.total // config.batch_size, 5
+    taken = np.full((steps, config.batch_size), -1, np.int64)
+    step, nodes, crashes, most, least = 0, 1000, 0, 0, config.batch_size
+    while step < steps:
+        places = [Place(config=config, rank=rank, world_size=nodes) for rank in range(nodes)]
+        slices = [place.visits(order, step) for place in places]
+        sizes = {len(visits) for visits in slices}
+        assert sizes == {config.batch_size // nodes}
+        least, most = min(least, *sizes), max(most, *sizes)
+        taken[step] = [row for visits in slices for row, epoch, _ in visits if epoch == 0]
+        step += 1
+        if chance.random() < 0.2:  # Some nodes are gone, or back: fewer or more of them go on.
+            step -= step % save_every
+            nodes = int(chance.choice([1000, 800, 500, 250]))
+            crashes += 1
+    assert crashes > 5
+    assert (least, most) == (8, 32)
+    counts = np.bincount(taken.ravel(), minlength=order.total)
+    assert counts.max() == 1
+    assert counts.sum() == steps * config.batch_size > order.total - config.batch_size
