@@ -56,6 +56,7 @@ def test_every_dependency_is_pinned_within_what_the_project_asks_for():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_install_commands_build_an_environment_in_which_jobs_run(tmp_path):
     """The build stage as it stands, with folders of the test's in place of the image's."""
     home, environment = tmp_path / "home", tmp_path / "opt"
