@@ -96,8 +96,8 @@ class Filled:
     model: ServedModel
     batch_size: int
     """How many canvases shared the pass."""
-    queue_s: float
     compute_s: float
+    """Of that pass."""
 
 
 @dataclass
@@ -125,7 +125,6 @@ class _Canvas:
     image: Pixels
     mask: Pixels
     seed: int | None
-    arrived: float
 
 
 class _Key(NamedTuple):
@@ -269,7 +268,7 @@ class Replica:
         reference = wanted if pinned else model.reference
         height, width = mask.shape
         key = _Key(reference, height, width, samples if drawn else 0)
-        canvas = _Canvas(image, mask, seed, time.perf_counter())
+        canvas = _Canvas(image, mask, seed)
         canary = None if pinned else self._canary_for(model)
         if canary is not None:
             tried = key._replace(model=f"{canary.model.name}@{canary.model.version}")
@@ -340,10 +339,9 @@ class Replica:
                 predictions=predictions,
                 model=shown.model,
                 batch_size=len(canvases),
-                queue_s=started - canvas.arrived,
                 compute_s=compute_s,
             )
-            for canvas, predictions in zip(canvases, drawn, strict=True)
+            for predictions in drawn
         ]
 
 

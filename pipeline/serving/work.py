@@ -68,7 +68,8 @@ class Answer:
     hole_ratio: float
     layout: canvas.Layout
     timings: dict[str, float]
-    """Milliseconds by stage, and ``batch_size``."""
+    """Milliseconds by stage, and ``batch_size``. Queueing is the wait for a free network, and the
+    way there and back."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,11 @@ class Workshop:
             write = partial(compose, picture, hole, layout, predictions, wish)
             files.append(await asyncio.to_thread(write))
         done = time.perf_counter()
+        compute_s = max(one.compute_s for one in filled)
         timings = {
             "decode_ms": decoded - started,
-            "queue_ms": max(one.queue_s for one in filled),
-            "compute_ms": max(one.compute_s for one in filled),
+            "queue_ms": drawn - decoded - compute_s,
+            "compute_ms": compute_s,
             "fill_ms": drawn - decoded,
             "encode_ms": done - drawn,
             "total_ms": done - started,
