@@ -1,13 +1,17 @@
 """What the pages under docs/ show is what happens."""
 
+import importlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from pipeline import config, launching
 
 ROOT = Path(__file__).parent.parent
 
@@ -68,3 +72,47 @@ def test_links_between_pages_lead_somewhere():
         for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
             if not target.startswith(("http:", "https:", "#")):
                 assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
+
+
+def command_lines() -> list[tuple[str, str]]:
+    """Return every call of a job that README, pages and jobs show, with where it stands."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    found = []
+    for page in (*pages, *sorted((ROOT / "jobs").glob("*.py"))):
+        for line in page.read_text().replace("\\\n", " ").splitlines():
+            if match := re.match(r"(?:ray job submit .* -- )?(python jobs/\w+\.py\b.*)", line):
+                found.append((page.name, match.group(1).partition("  #")[0]))
+    return found
+
+
+def test_every_command_that_is_shown_is_understood_by_its_job(monkeypatch):
+    class Understood(BaseException):
+        pass
+
+    def then_stop(parse):
+        def parse_and_stop(*words, **named):
+            parse(*words, **named)
+            raise Understood
+
+        return parse_and_stop
+
+    shown = command_lines()
+    assert len(shown) > 40
+    for page, command in shown:
+        script, *words = shlex.split(command)[1:]
+        if script == "jobs/train_plain.py":
+            continue  # Run from end to end above.
+        module = importlib.import_module(f"jobs.{Path(script).stem}")
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", [script, *words])
+            for holder in (module, launching):
+                for name in ("parse", "parse_one"):
+                    if hasattr(holder, name):
+                        patch.setattr(holder, name, then_stop(getattr(config, name)))
+            try:
+                module.main()
+            except Understood:
+                continue
+            except SystemExit as end:
+                pytest.fail(f"{page}: {command}: status {end.code}")
+        pytest.fail(f"{page}: {command}: nothing was read")
