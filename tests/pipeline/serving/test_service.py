@@ -19,7 +19,7 @@ import yaml
 
 from pipeline.config import UserError
 from pipeline.registry import Lineage, RegistryConfig, register, rollback
-from pipeline.serving import service
+from pipeline.serving import ingress, service
 from pipeline.serving.canvas import CanvasConfig
 from pipeline.serving.client import AsyncInpainter, ClientConfig
 from pipeline.serving.limits import LimitsConfig
@@ -485,5 +485,5 @@ def test_printed_configuration_is_what_serve_deploys(config):
     assert (schema.http_options.host, found.name) == ("127.0.0.1", "infill")
     replica = next(one for one in found.deployments if one.name == "replica")
     assert replica.user_config["models"] == [vars(models[0])]
-    graph = service.application(found.args)
+    graph = ingress.application(found.args)
     assert graph._bound_deployment.name == "ingress"
