@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench cluster cluster-down clean
 
 demo: $(VENV)/installed-demo  ## the whole main job, small but nothing faked
 	$(BIN)/python jobs/demo.py
@@ -21,6 +21,12 @@ check: $(VENV)/installed-check
 bench: $(VENV)/installed-check  ## fill docs/benchmarks.md; ONLY=models for one table of it
 	$(BIN)/python -m pytest tests/benchmarks/bench_$(or $(ONLY),*).py -s --timeout=0 \
 	  --override-ini=python_files='bench_*.py' --override-ini=pythonpath=tests/benchmarks
+
+cluster: $(VENV)/installed-cluster  ## three Ray nodes, an object store and MLflow; docs/cluster.md
+	$(BIN)/python infra/local/cluster.py up
+
+cluster-down: $(VENV)/installed-cluster  ## leaves nothing of them
+	$(BIN)/python infra/local/cluster.py down
 
 $(VENV)/browser: $(VENV)/installed-check  ## for the pages' tests: one that is there, Playwright's, or the system's
 	@command -v chromium > $@ || command -v google-chrome > $@ || command -v chromium-browser > $@ || \

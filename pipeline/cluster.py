@@ -3,8 +3,12 @@
 Ray is imported when it is needed, so that ``--help`` and refused settings cost nothing.
 """
 
+import ipaddress
 import os
+import signal
 import socket
+import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -48,7 +52,8 @@ def connect(
 ) -> Iterator[None]:
     """Run the block on a Ray: the one at hand, that of ``RAY_ADDRESS``, or one of its own.
 
-    Runs on the driver. Inside ``ray job submit`` the address is set and the cluster is joined; set
+    Runs on the driver. What ``ray job stop``, Kubernetes and ``kill`` send (SIGTERM) ends the block
+    as Ctrl-C does. Inside ``ray job submit`` the address is set and the cluster is joined; set
     ``RAY_ADDRESS=auto`` to join one started by ``ray start`` on this machine. Whatever was
     started or joined here is left at the end of the block; a Ray that was at hand stays.
 
@@ -72,10 +77,28 @@ def connect(
     else:
         os.environ.update(environment or {})
         _start(dashboard, num_cpus)
+    before = _interrupt_when_terminated()
     try:
         yield
     finally:
         ray.shutdown()
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt_when_terminated() -> Any:
+    """Answer SIGTERM with a KeyboardInterrupt; what Ray sets for it would end the process at once.
+
+    Returns:
+        What answered before, None where nothing was changed: outside the main thread.
+    """
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.signal(signal.SIGTERM, interrupt) or signal.SIG_DFL
 
 
 def _join(address: str) -> None:
@@ -90,6 +113,21 @@ def _join(address: str) -> None:
             f"no Ray answers at RAY_ADDRESS={address}; start it, correct the address, "
             "or unset RAY_ADDRESS to run on this machine alone"
         ) from error
+    if os.environ.get("RAY_AUTH_MODE") != "token" and not is_this_machine(address):
+        print(
+            f"warning: the Ray at {address} runs code for whoever reaches it; start it with "
+            "RAY_AUTH_MODE=token, as docs/security.md says",
+            file=sys.stderr,
+        )
+
+
+def is_this_machine(address: str) -> bool:
+    """Tell whether an address such as ``10.0.0.5:6379`` can be reached from this machine alone."""
+    host = address.removeprefix("ray://").rpartition(":")[0].strip("[]")
+    try:
+        return host in ("", "localhost") or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # A name, which may be anyone's.
 
 
 def _knock(address: str) -> None:

@@ -11,7 +11,7 @@ from pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
 from pipeline.evaluation.measures import METRICS
 from pipeline.evaluation.scores import ALL, Score
 from pipeline.metrics import mean_interval
-from pipeline.registry import measure_cost, resolve
+from pipeline.registry import everywhere, measure_cost, resolve
 from pipeline.training import SCORE
 from pipeline.tuning import Trial, written_down
 
@@ -108,7 +108,8 @@ def choose(config: ChoiceConfig, log: Log = print) -> Choice:
     out = config.out or storage.join(storage.absolute(config.search), "choice")
     pairs, champion, found = "", None, []
     if config.champion:
-        place = resolve(config.registry, config.champion).location
+        known = resolve(config.registry, config.champion)
+        place = everywhere(known.address, known.digest, storage.join(out, "champion-checkpoint"))
         champion = _judged(config, place, storage.join(out, "champion"), pairs, log)
         pairs = champion.files["pairs"]
     for seeds in _by_combination(trials):

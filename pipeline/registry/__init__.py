@@ -8,7 +8,7 @@ to know about evaluation.
 
 from pipeline.registry.cost import Cost, measure_cost
 from pipeline.registry.lineage import Lineage, trace_lineage
-from pipeline.registry.store import RegistryConfig
+from pipeline.registry.store import RegistryConfig, everywhere, readable
 from pipeline.registry.versions import (
     CHALLENGER,
     CHAMPION,
@@ -30,7 +30,9 @@ __all__ = [
     "Resolved",
     "Version",
     "champion",
+    "everywhere",
     "measure_cost",
+    "readable",
     "register",
     "resolve",
     "rollback",

@@ -16,6 +16,8 @@ from pipeline.tracking import absolute_uri
 EXPERIMENT = "infill-registry"
 FOLDER = "checkpoint"
 """Of the run's artifacts."""
+_SERVED = "/mlflow-artifacts:/"
+"""Between a server's URI and the path of a file that it alone can reach."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,7 @@ def _import_mlflow() -> tuple[Any, type[Exception]]:
     import logging
 
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -79,7 +82,7 @@ def keep(
         with _local(source) as folder:
             client.log_artifacts(run.info.run_id, folder, FOLDER)
         copy = f"{run.info.artifact_uri.rstrip('/')}/{FOLDER}"
-        if checkpoints.verify(readable(location_of(copy), digest)) != digest:
+        if checkpoints.verify(readable(address_of(config, copy), digest)) != digest:
             raise UserError(f"{source} changed while it was being copied; promote it again")
     except BaseException:
         client.set_terminated(run.info.run_id, "FAILED")
@@ -118,24 +121,63 @@ def _local(location: str) -> Iterator[str]:
         yield folder
 
 
-def location_of(uri: str) -> str:
-    """Turn an artifact's URI into a location, if it is a local file."""
+def address_of(config: RegistryConfig, uri: str) -> str:
+    """Turn an artifact's URI into an address that means the same on every node."""
     if uri.startswith("file:"):
         return urllib.parse.unquote(urllib.parse.urlparse(uri).path)
+    if uri.startswith(_SERVED[1:]):
+        return f"{config.tracking_uri.rstrip('/')}/{uri}"
     return uri
 
 
-def readable(location: str, digest: str) -> str:
-    """Return where we can read a version's files: a server's own are downloaded, once."""
-    if not storage.is_remote(location) or location.startswith("s3://"):
-        return location
+def readable(address: str, digest: str) -> str:
+    """Return where this node can read a version's files. Runs anywhere.
+
+    Files that only an MLflow server can reach are downloaded, once per node.
+
+    Args:
+        address: as :func:`address_of` gives it.
+        digest: of the checkpoint.
+
+    Raises:
+        UserError: if the server does not hand them out.
+    """
+    if not storage.is_remote(address) or address.startswith("s3://"):
+        return address
     kept = Path.home() / ".cache" / "infill" / "versions" / digest
     if not kept.is_dir():
-        from mlflow.artifacts import download_artifacts
-
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-            aside = download_artifacts(artifact_uri=location, dst_path=folder)
+            aside = _download(address, folder)
             with contextlib.suppress(OSError):  # another process was faster
                 os.replace(aside, kept)
     return str(kept)
+
+
+def _download(address: str, folder: str) -> str:
+    _, mlflow_error = _import_mlflow()
+    from mlflow.artifacts import download_artifacts
+
+    server, served, path = address.partition(_SERVED)
+    uri, tracking_uri = (_SERVED[1:] + path, server) if served else (address, None)
+    try:
+        return str(download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=tracking_uri))
+    except (mlflow_error, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"cannot fetch the files of a version from {address}: {first}") from error
+
+
+def everywhere(address: str, digest: str, folder: str) -> str:
+    """Return where every node can read a version's files.
+
+    Args:
+        address: as :func:`address_of` gives it.
+        digest: of the checkpoint.
+        folder: a location that every node sees; what only a server can reach is copied to it.
+    """
+    source = readable(address, digest)
+    if source == address:
+        return source
+    for name in storage.names(source):
+        storage.write(storage.join(folder, name), storage.read(storage.join(source, name)))
+    return folder

@@ -23,9 +23,9 @@ from pipeline.config import UserError
 from pipeline.registry.lineage import Lineage, lineage_from, lineage_tags
 from pipeline.registry.store import (
     RegistryConfig,
+    address_of,
     ensure_model,
     keep,
-    location_of,
     open_registry,
     readable,
 )
@@ -47,7 +47,7 @@ class Version:
     digest: str
     """Of the checkpoint, see :func:`pipeline.checkpoints.digest`."""
     location: str
-    """Where its checkpoint directory lies; an MLflow server's own files are an address of it."""
+    """The address of its checkpoint directory: a path, s3://, or a file of an MLflow server."""
     claim: str
     """The alias it was registered for; empty if none."""
     withdrawn: str
@@ -63,6 +63,9 @@ class Resolved:
     version: str
     """The version's number, or the checkpoint's directory name for a path."""
     location: str
+    """Where this node can read its checkpoint directory."""
+    address: str
+    """How any node finds it, by :func:`pipeline.registry.store.readable`."""
     digest: str
 
 
@@ -97,30 +100,30 @@ def register(
     digest = checkpoints.verify(source)
     with open_registry(config) as client:
         ensure_model(client, name)
-        before = _champion(client, name) if successor_to is None else successor_to
+        before = _champion(config, client, name) if successor_to is None else successor_to
         run_id, copy = keep(client, config, source, name, digest)
         tags = {_CLAIM: alias, _DIGEST: digest, **lineage_tags(lineage)}
         created = client.create_model_version(name, copy, run_id=run_id, tags=tags)
         number = int(created.version)
         if alias == CHAMPION:
-            _require_first(client, name, number, before)
-            _settle(client, name)
+            _require_first(config, client, name, number, before)
+            _settle(config, client, name)
         else:
             client.set_registered_model_alias(name, alias, str(number))
-        return _version(created)
+        return _version(config, created)
 
 
 def champion(config: RegistryConfig, name: str) -> Version | None:
     """Return the present champion of ``name``, or None if there is none."""
     with open_registry(config) as client:
-        number = _champion(client, name)
-        return next((v for v in _versions(client, name) if v.number == number), None)
+        number = _champion(config, client, name)
+        return next((v for v in _versions(config, client, name) if v.number == number), None)
 
 
 def versions(config: RegistryConfig, name: str) -> list[Version]:
     """Return every version of ``name``, oldest first; empty if the name is unknown."""
     with open_registry(config) as client:
-        return _versions(client, name)
+        return _versions(config, client, name)
 
 
 def rollback(config: RegistryConfig, name: str) -> Version:
@@ -133,7 +136,7 @@ def rollback(config: RegistryConfig, name: str) -> Version:
         UserError: if there is no champion or it has no predecessor.
     """
     with open_registry(config) as client:
-        standing = [v for v in _versions(client, name) if _stands(v)]
+        standing = [v for v in _versions(config, client, name) if _stands(v)]
         if not standing:
             raise UserError(f"{name} has no champion to roll back from; {_known(client)}")
         if len(standing) == 1:
@@ -144,7 +147,7 @@ def rollback(config: RegistryConfig, name: str) -> Version:
         withdrawn, restored = standing[-1], standing[-2]
         reason = f"rolled back at {_now()}"
         client.set_model_version_tag(name, str(withdrawn.number), _WITHDRAWN, reason)
-        _settle(client, name)
+        _settle(config, client, name)
         return restored
 
 
@@ -166,14 +169,21 @@ def resolve(config: RegistryConfig, reference: str) -> Resolved:
             name=architecture,
             version=location.rstrip("/").rsplit("/", 1)[-1],
             location=location,
+            address=location,
             digest=checkpoints.verify(location),
         )
     name, _, wanted = reference.partition("@")
     with open_registry(config, must_exist=f"{reference!r} is not a checkpoint either") as client:
-        found = _find(client, name, wanted or CHAMPION)
+        found = _find(config, client, name, wanted or CHAMPION)
         location = readable(found.location, found.digest)
     _require_files(found, location)
-    return Resolved(name=name, version=str(found.number), location=location, digest=found.digest)
+    return Resolved(
+        name=name,
+        version=str(found.number),
+        location=location,
+        address=found.location,
+        digest=found.digest,
+    )
 
 
 def _is_path(reference: str) -> bool:
@@ -204,7 +214,7 @@ def _require_files(version: Version, location: str) -> None:
 # Versions and who of them is champion.
 
 
-def _versions(client: Any, name: str) -> list[Version]:
+def _versions(config: RegistryConfig, client: Any, name: str) -> list[Version]:
     found: list[Any] = []
     token = None
     while True:
@@ -212,16 +222,16 @@ def _versions(client: Any, name: str) -> list[Version]:
         found += page
         token = page.token
         if not token:
-            return sorted((_version(v) for v in found), key=lambda v: v.number)
+            return sorted((_version(config, v) for v in found), key=lambda v: v.number)
 
 
-def _version(raw: Any) -> Version:
+def _version(config: RegistryConfig, raw: Any) -> Version:
     tags = raw.tags
     return Version(
         name=raw.name,
         number=int(raw.version),
         digest=tags.get(_DIGEST, ""),
-        location=location_of(raw.source),
+        location=address_of(config, raw.source),
         claim=tags.get(_CLAIM, ""),
         withdrawn=tags.get(_WITHDRAWN, ""),
         lineage=lineage_from(tags),
@@ -232,42 +242,46 @@ def _stands(version: Version) -> bool:
     return version.claim == CHAMPION and not version.withdrawn
 
 
-def _champion(client: Any, name: str) -> int:
+def _champion(config: RegistryConfig, client: Any, name: str) -> int:
     """Return the champion's number, or 0."""
-    return max((v.number for v in _versions(client, name) if _stands(v)), default=0)
+    return max((v.number for v in _versions(config, client, name) if _stands(v)), default=0)
 
 
-def _require_first(client: Any, name: str, number: int, before: int) -> None:
+def _require_first(
+    config: RegistryConfig, client: Any, name: str, number: int, before: int
+) -> None:
     """Withdraw ``number`` and raise if another claim came between it and the champion before."""
-    rivals = [v for v in _versions(client, name) if _stands(v) and before < v.number < number]
+    rivals = [
+        v for v in _versions(config, client, name) if _stands(v) and before < v.number < number
+    ]
     if not rivals:
         return
     first = rivals[0].number
     reason = f"{name}@{first} was promoted at the same time"
     client.set_model_version_tag(name, str(number), _WITHDRAWN, reason)
-    _settle(client, name)
+    _settle(config, client, name)
     raise UserError(
         f"{name}@{first} became champion while this promotion was under way; {name}@{number} is "
         "registered but not promoted: compare it with the new champion and promote again"
     )
 
 
-def _settle(client: Any, name: str) -> None:
+def _settle(config: RegistryConfig, client: Any, name: str) -> None:
     """Make the alias name the champion; look again after writing, as others write too."""
     written = None
-    while (number := _champion(client, name)) and number != written:
+    while (number := _champion(config, client, name)) and number != written:
         client.set_registered_model_alias(name, CHAMPION, str(number))
         written = number
 
 
-def _find(client: Any, name: str, wanted: str) -> Version:
-    known = _versions(client, name)
+def _find(config: RegistryConfig, client: Any, name: str, wanted: str) -> Version:
+    known = _versions(config, client, name)
     if not known:
         raise UserError(f"there is no model {name!r} in the registry; {_known(client)}")
     if wanted.isdigit():
         number = int(wanted)
     elif wanted == CHAMPION:
-        number = _champion(client, name)
+        number = _champion(config, client, name)
     else:
         number = int(client.get_registered_model(name).aliases.get(wanted, 0))
     for version in known:

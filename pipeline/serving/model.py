@@ -23,6 +23,7 @@ from models.architecture import Prediction, fill
 from models.holes import crop_to, pad_to_multiple
 from pipeline.batches import to_model, to_pixels
 from pipeline.checkpoints import LoadedGenerator, load_generator
+from pipeline.registry import readable
 from pipeline.serving.batching import Batcher
 from pipeline.serving.errors import Refusal
 from pipeline.serving.shelf import Shelf
@@ -41,6 +42,8 @@ class ServedModel:
     version: str
     digest: str
     location: str
+    """Of the checkpoint's directory; the same for every node, see
+    :func:`pipeline.registry.readable`."""
 
     @property
     def label(self) -> str:
@@ -225,7 +228,7 @@ class Replica:
             return None
 
     def _load(self, model: ServedModel) -> LoadedGenerator:
-        loaded = load_generator(model.location, self._config.device)
+        loaded = load_generator(readable(model.location, model.digest), self._config.device)
         for side in sorted({loaded.image_size_px, *self._config.warm_sides_px}):
             grey = np.full((1, side, side, 3), 127, np.uint8)
             draw(loaded, self._config, grey, np.ones((1, side, side), np.uint8))

@@ -18,6 +18,7 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.checkpoints import load_generator
+from pipeline.registry import readable
 from pipeline.serving.errors import Refusal
 from pipeline.serving.folder import Done, FolderConfig, failure_of, read_files
 from pipeline.serving.images import Pixels
@@ -47,7 +48,7 @@ def run_offline(model: ServedModel, config: FolderConfig, pairs: list[Pair]) -> 
         .map_batches(partial(lay_out, config=config), batch_size=_ROWS_PER_BLOCK, num_cpus=0.5)
         .map_batches(
             Filler,
-            fn_constructor_args=(model.location, replica_config(config)),
+            fn_constructor_args=(model, replica_config(config)),
             batch_size=2 * config.batch_size,
             compute=ray.data.ActorPoolStrategy(size=config.num_actors),
             num_cpus=actor_cpus(config),
@@ -138,9 +139,9 @@ def laid_on_canvases(config: FolderConfig, name: str, image: bytes, mask: bytes)
 class Filler:
     """Holds the model and fills canvases. In an actor of the pool."""
 
-    def __init__(self, location: str, config: ReplicaConfig) -> None:
+    def __init__(self, model: ServedModel, config: ReplicaConfig) -> None:
         self._config = config
-        self._loaded = load_generator(location, config.device)
+        self._loaded = load_generator(readable(model.location, model.digest), config.device)
 
     def __call__(self, rows: Rows) -> Rows:
         """Replace every canvas by its prediction, size by size."""

@@ -133,7 +133,7 @@ def resolve_model(registry: RegistryConfig, reference: str) -> ServedModel:
         reference=reference,
         version=found.version,
         digest=found.digest,
-        location=found.location,
+        location=found.address,
     )
 
 

@@ -146,7 +146,7 @@ def _run(model: ServedModel, config: FolderConfig, manifest: Manifest, parts: li
         .map_batches(partial(lay_out_part, config=config), batch_size=None, num_cpus=0.5)
         .map_batches(
             Filler,
-            fn_constructor_args=(model.location, replica_config(config)),
+            fn_constructor_args=(model, replica_config(config)),
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(size=config.num_actors),
             num_cpus=actor_cpus(config),

@@ -29,6 +29,8 @@ class TrainConfig:
     """Logical CPUs a worker reserves; it computes with as many threads, at least one."""
     use_gpu: bool = False
     """One GPU for each worker (NCCL) instead of CPUs only (gloo)."""
+    worker_labels: tuple[str, ...] = ()
+    """Labels that the nodes of workers must have, such as ``ray.io/accelerator-type=H100``."""
     channels_last: bool = True
     """Whether weights and maps are laid out with channels innermost: a tenth to a fifth faster on
     CPUs, and what tensor cores read. Results agree to the order of sums."""
@@ -84,6 +86,9 @@ class TrainConfig:
                 f"min_workers must be 0, or at least 1 and at most num_workers {self.num_workers}: "
                 f"{self.min_workers}"
             )
+        for label in self.worker_labels:
+            if not all(label.partition("=")[::2]):
+                raise ValueError(f"worker_labels are written name=value, not {label!r}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be in [0, 1), not {self.ema_decay}")
         for workers in range(self.min_workers or self.num_workers, self.num_workers + 1):

@@ -141,6 +141,7 @@ def _launch_on_cluster(config: TrainConfig, report: Report) -> None:
                 num_workers=workers,
                 use_gpu=config.use_gpu,
                 resources_per_worker=resources,
+                label_selector=dict(label.split("=", 1) for label in config.worker_labels) or None,
                 elastic_resize_monitor_interval_s=RESIZE_EVERY_S,
             ),
             run_config=RunConfig(

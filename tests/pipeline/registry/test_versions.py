@@ -1,4 +1,12 @@
 import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +19,8 @@ from pipeline.registry import (
     Lineage,
     RegistryConfig,
     champion,
+    everywhere,
+    readable,
     register,
     resolve,
     rollback,
@@ -192,3 +202,60 @@ def test_relative_database_lies_in_the_working_directory(tmp_path, monkeypatch):
 def test_names_that_references_could_not_spell_are_refused(registry, tmp_path, name):
     with pytest.raises(UserError, match="cannot name a model"):
         register(registry, checkpoint(tmp_path, 1), name, lineage())
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[RegistryConfig]:
+    """Run an MLflow server that keeps files which nobody else can reach."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mlflow = str(Path(sys.executable).with_name("mlflow"))
+    database = f"sqlite:///{folder}/mlflow.db"
+    kept = ["--backend-store-uri", database, "--artifacts-destination", f"{folder}/artifacts"]
+    process = subprocess.Popen(
+        [mlflow, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *kept],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            urllib.request.urlopen(f"{url}/health", timeout=5).close()
+            break
+        except OSError:
+            assert time.monotonic() < deadline, "MLflow's server did not start"
+            time.sleep(0.3)
+    yield RegistryConfig(tracking_uri=url, artifacts="")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_files_that_only_a_server_reaches_are_fetched_by_whoever_needs_them(
+    server, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path / "one-node"))
+    location = checkpoint(tmp_path, 1)
+    register(server, location, "far", lineage())
+    found = resolve(server, "far@champion")
+    assert found.address.startswith(f"{server.tracking_uri}/mlflow-artifacts:/")
+    assert found.location.startswith(str(tmp_path / "one-node"))
+    # Another node knows the address alone.
+    monkeypatch.setenv("HOME", str(tmp_path / "another-node"))
+    place = readable(found.address, found.digest)
+    assert place.startswith(str(tmp_path / "another-node"))
+    assert checkpoints.verify(place) == checkpoints.digest(location)
+    copied = everywhere(found.address, found.digest, str(tmp_path / "copy"))
+    assert copied == str(tmp_path / "copy")
+    assert checkpoints.verify(copied) == found.digest
+
+
+def test_files_that_a_server_has_lost_are_told_of(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    address = f"{server.tracking_uri}/mlflow-artifacts:/9/nothing/artifacts/checkpoint"
+    with pytest.raises(UserError, match="cannot fetch the files of a version from .*9/nothing"):
+        readable(address, "d" * 64)
+    assert not (tmp_path / "home/.cache/infill/versions" / ("d" * 64)).exists()

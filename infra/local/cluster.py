@@ -1,0 +1,411 @@
+"""A cluster on one machine that behaves like one: `make cluster`, `make cluster-down`.
+
+python infra/local/cluster.py up
+source runs/cluster/environment
+ray job submit --working-dir . -- python jobs/train_spn.py smoke
+python infra/local/cluster.py down
+
+A head without CPUs and two workers are three Ray nodes, each with ports and a home of its own,
+which the others cannot see where the system has mount namespaces (``unshare``); the workers carry
+the resources "cpu" and "gpu-like". What they share is an object store that speaks S3 and an MLflow
+server, both of which forget everything when they end. Everything listens at 127.0.0.1, and Ray
+asks for a token. ``runs/cluster`` holds what is remembered; ``down`` removes it.
+"""
+
+import argparse
+import json
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HOST = "127.0.0.1"
+BUCKET = "infill"
+HEAD, WORKERS = "head", ("cpu", "gpu-like")
+MARK = "INFILL_CLUSTER"
+"""In the environment of every process of a cluster: the folder that it lives in."""
+LONGEST_START_S = 120.0
+LONGEST_STOP_S = 20.0
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",
+    "RAY_JOB_STOP_WAIT_TIME_S": "30",  # An endpoint takes a moment to end.
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+class ClusterError(RuntimeError):
+    """What a person has to put right, in one sentence."""
+
+
+@dataclass
+class LocalCluster:
+    """The processes of one cluster, and the folder that remembers them."""
+
+    folder: Path
+    """For logs, homes and the token; removed by :meth:`down`."""
+    cpus_per_worker: int = 2
+    object_store_bytes: int = 200_000_000
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Of the environment of every process."""
+
+    def __post_init__(self) -> None:
+        self.folder = self.folder.absolute()
+
+    # What is there.
+
+    @property
+    def book(self) -> Path:
+        """Who runs: ports, and process ids by name."""
+        return self.folder / "cluster.json"
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """What the book says."""
+        if not self.book.exists():
+            return {"ports": {}, "processes": {}}
+        found: dict[str, Any] = json.loads(self.book.read_text())
+        return found
+
+    def running(self) -> list[int]:
+        """Return the processes that carry this cluster's mark."""
+        return [pid for pid, folder in _marked() if folder == str(self.folder)]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a shell needs to use the cluster, and every node to be part of it."""
+        ports = self.known["ports"]
+        return {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
+            "RAY_API_SERVER_ADDRESS": f"http://{HOST}:{ports['dashboard']}",
+            "AWS_ENDPOINT_URL": f"http://{HOST}:{ports['store']}",
+            "AWS_ACCESS_KEY_ID": "infill",
+            "AWS_SECRET_ACCESS_KEY": (self.folder / "store-key").read_text(),
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "MLFLOW_TRACKING_URI": f"http://{HOST}:{ports['mlflow']}",
+        }
+
+    # Up and down.
+
+    def up(self, tell: Callable[[str], None] = print) -> None:
+        """Start everything, and return when jobs are accepted.
+
+        Raises:
+            ClusterError: if it runs already, or a part of it does not start.
+        """
+        if self.running():
+            raise ClusterError(f"{self.folder} runs already; end it with: make cluster-down")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        names = ("gcs", "dashboard", "store", "mlflow")
+        homes = Path(tempfile.mkdtemp(prefix="infill-"))  # Ray's sockets need a short path.
+        for name in (HEAD, *WORKERS):
+            (homes / name).mkdir()
+        ports = dict(zip(names, free_ports(len(names)), strict=True))
+        self._remember(homes=str(homes), ports=ports)
+        for name in ("token", "store-key", "environment"):  # For their owner alone.
+            (self.folder / name).touch(mode=0o600)
+        for name in ("token", "store-key"):
+            (self.folder / name).write_text(secrets.token_hex(32))
+        try:
+            self._start_stores()
+            tell(f"object store  s3://{BUCKET} at {self.environment['AWS_ENDPOINT_URL']}")
+            tell(f"MLflow        {self.environment['MLFLOW_TRACKING_URI']}")
+            self.start_node(HEAD)
+            for name in WORKERS:
+                self.start_node(name)
+            self.wait_for_nodes(1 + len(WORKERS))
+        except BaseException:
+            self.stop()
+            raise
+        lines = [f"export {name}={value}" for name, value in self.environment.items()]
+        (self.folder / "environment").write_text("\n".join(lines) + "\n")
+        tell(f"Ray           {self.environment['RAY_API_SERVER_ADDRESS']}, 3 nodes")
+
+    def down(self) -> None:
+        """End every process and remove the folder."""
+        self.stop()
+        for folder in (self.known.get("homes"), self.folder):
+            if folder:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def stop(self) -> None:
+        """End every process; the logs stay."""
+        for name in reversed(list(self.known["processes"])):
+            self._signal(name, signal.SIGTERM)
+        deadline = time.monotonic() + LONGEST_STOP_S
+        while self.running() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        for pid in self.running():
+            _kill(pid)
+        while self.running():
+            time.sleep(0.1)
+
+    # Its parts.
+
+    def start_node(self, name: str, **extra: str) -> None:
+        """Start the head or a worker; :meth:`wait_for_nodes` tells when it has joined."""
+        ports = self.known["ports"]
+        options = {
+            "--num-cpus": str(0 if name == HEAD else self.cpus_per_worker),
+            "--object-store-memory": str(self.object_store_bytes),
+            "--resources": json.dumps({} if name == HEAD else {name: 1}),
+            "--labels": f"infill={name}",
+            "--min-worker-port": "0",  # Any that is free: the nodes share an address.
+            "--max-worker-port": "0",
+            **extra,
+        }
+        named = ("--metrics-export-port", "--dashboard-agent-listen-port")
+        options |= dict(zip(named, map(str, free_ports(2)), strict=True))
+        where = {"--address": f"{HOST}:{ports['gcs']}"}
+        if name == HEAD:
+            where = {
+                "--port": str(ports["gcs"]),
+                "--dashboard-port": str(ports["dashboard"]),
+                "--dashboard-host": HOST,
+                "--ray-client-server-port": str(free_ports(1)[0]),
+            }
+            self._remember(ports=ports | {"agent": int(options["--dashboard-agent-listen-port"])})
+        words = [f"{key}={value}" for key, value in {**options, **where}.items()]
+        role = ["--head"] if name == HEAD else []
+        home = self.home(name)
+        others = [self.home(other) for other in (HEAD, *WORKERS) if other != name]
+        command = [_beside("ray"), "start", "--block", f"--node-ip-address={HOST}", *role, *words]
+        own = dict.fromkeys(("HOME", "TMPDIR", "RAY_TMPDIR"), str(home))
+        self._start(name, [*hiding(others), *command, f"--temp-dir={home}"], own, home)
+
+    def home(self, name: str) -> Path:
+        """Return a node's own folder."""
+        return Path(self.known["homes"], name)
+
+    def wait_for_nodes(self, count: int) -> None:
+        """Return when so many nodes are alive and the head takes jobs.
+
+        Raises:
+            ClusterError: if they are not in time, with the last lines of the logs.
+        """
+        deadline = time.monotonic() + LONGEST_START_S
+        while not (len(self.alive()) == count and self._takes_jobs()):
+            if time.monotonic() > deadline:
+                raise ClusterError(f"the nodes did not start in time:\n{self._last_words()}")
+            time.sleep(0.3)
+
+    def alive(self) -> list[str]:
+        """Return the nodes that the head takes for alive, by name."""
+        summary = self._ask("/nodes?view=summary")
+        nodes = summary["data"]["summary"] if summary else []
+        rays = [node["raylet"] for node in nodes]
+        return sorted(
+            ray.get("labels", {}).get("infill", "?") for ray in rays if ray["state"] == "ALIVE"
+        )
+
+    def kill(self, name: str) -> None:
+        """End a part as a power cut does: all of its processes at once."""
+        for pid in [self.known["processes"][name], *self._children(name)]:
+            _kill(pid)
+
+    def _start_stores(self) -> None:
+        environment, ports = self.environment, self.known["ports"]
+        at = ["--host", HOST, "--port"]
+        self._start("store", [_beside("moto_server"), "-H", HOST, "-p", str(ports["store"])])
+        _wait_for(f"{environment['AWS_ENDPOINT_URL']}/moto-api/", self._last_words)
+        store = {name: environment[name] for name in environment if name.startswith("AWS_")}
+        _make_bucket(store)
+        database = f"sqlite:///{self.folder / 'mlflow.db'}"
+        command = [_beside("mlflow"), "server", *at, str(ports["mlflow"]), "--workers", "1"]
+        kept = ["--backend-store-uri", database, "--artifacts-destination", f"s3://{BUCKET}/mlflow"]
+        self._start("mlflow", [*command, *kept])
+        _wait_for(f"{environment['MLFLOW_TRACKING_URI']}/health", self._last_words)
+
+    def _start(
+        self,
+        name: str,
+        command: Sequence[str],
+        changes: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        logs = self.folder / "logs"
+        logs.mkdir(exist_ok=True)
+        with (logs / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=folder or self.folder,
+                env={
+                    **{key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"},
+                    **QUIET,
+                    **self.environment,
+                    **self.settings,
+                    **(changes or {}),
+                    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                    MARK: str(self.folder),
+                    f"{MARK}_PART": name,
+                },
+            )
+        self._remember(processes=self.known["processes"] | {name: process.pid})
+
+    def _remember(self, **facts: Any) -> None:
+        aside = self.book.with_suffix(".part")
+        aside.write_text(json.dumps({**self.known, **facts}, indent=2))
+        aside.replace(self.book)
+
+    def _children(self, name: str) -> list[int]:
+        return [pid for pid in self.running() if _environment(pid).get(f"{MARK}_PART") == name]
+
+    def _signal(self, name: str, number: int) -> None:
+        pid = self.known["processes"][name]
+        if pid in self.running():  # Its number may be another process's by now.
+            os.kill(pid, number)
+
+    def _takes_jobs(self) -> bool:
+        try:
+            url = f"http://{HOST}:{self.known['ports']['agent']}/api/local_raylet_healthz"
+            urllib.request.urlopen(self._request(url), timeout=5).close()
+        except OSError:
+            return False
+        return True
+
+    def _ask(self, path: str) -> Any:
+        """Return what the head's dashboard answers, None if it does not."""
+        url = self.environment["RAY_API_SERVER_ADDRESS"] + path
+        try:
+            with urllib.request.urlopen(self._request(url), timeout=10) as answer:
+                return json.load(answer)
+        except OSError:
+            return None
+
+    def _request(self, url: str) -> urllib.request.Request:
+        token = (self.folder / "token").read_text()
+        return urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+
+    def _last_words(self) -> str:
+        parts = sorted((self.folder / "logs").glob("*.log"))
+        return "\n".join(f"{part.name}: {part.read_text()[-600:]}" for part in parts)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nothing listens at."""
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind((HOST, 0))
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def hiding(folders: Sequence[Path]) -> list[str]:
+    """Return the words before a command that hide folders from it; none where not allowed."""
+    if shutil.which("unshare") is None:
+        return []
+    for words in (["unshare", "--mount"], ["unshare", "--user", "--map-root-user", "--mount"]):
+        probe = [*words, "mount", "-t", "tmpfs", "none", str(folders[0])]
+        if subprocess.run(probe, capture_output=True, check=False).returncode == 0:
+            mount = "mount -t tmpfs -o ro none"
+            hide = [f"{mount} {shlex.quote(str(folder))}" for folder in folders]
+            return [*words, "sh", "-c", " && ".join([*hide, 'exec "$@"']), "node"]
+    return []
+
+
+def _marked() -> Iterator[tuple[int, str]]:
+    """Yield every process that is part of a cluster, and that cluster's folder."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        folder = _environment(int(entry.name)).get(MARK)
+        if folder:
+            yield int(entry.name), folder
+
+
+def _environment(pid: int) -> dict[str, str]:
+    """Return what a process was started with; nothing once it has ended."""
+    try:
+        raw = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return {}
+    pairs = (item.partition("=") for item in raw.decode(errors="replace").split("\0"))
+    return {name: value for name, _, value in pairs}
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _beside(name: str) -> str:
+    """Return a command of this environment.
+
+    Raises:
+        ClusterError: if it is not installed.
+    """
+    found = Path(sys.executable).with_name(name)
+    if not found.exists():
+        raise ClusterError(f"{name} is not installed: pip install -e '.[cluster]'")
+    return str(found)
+
+
+def _make_bucket(environment: Mapping[str, str]) -> None:
+    import boto3
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+        region_name=environment["AWS_DEFAULT_REGION"],
+    )
+    client.create_bucket(Bucket=BUCKET)
+
+
+def _wait_for(url: str, last_words: Callable[[], str]) -> None:
+    deadline = time.monotonic() + LONGEST_START_S
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise ClusterError(f"nothing answers at {url}:\n{last_words()}") from error
+            time.sleep(0.2)
+
+
+def main() -> int:
+    """Start or end the cluster of this folder."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("what", choices=["up", "down"])
+    parser.add_argument("--folder", type=Path, default=Path("runs/cluster"))
+    words = parser.parse_args()
+    cluster = LocalCluster(words.folder)
+    try:
+        if words.what == "down":
+            cluster.down()
+            print(f"nothing of {words.folder} is left")
+            return 0
+        cluster.up()
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"\nsource {words.folder}/environment   # then: ray job submit ..., docs/cluster.md")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

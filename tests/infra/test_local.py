@@ -1,0 +1,163 @@
+"""The cluster on one machine, by the page that shows it."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "infra" / "local" / "cluster.py"
+PAGE = ROOT / "docs" / "cluster.md"
+SECTION = "## A cluster on this machine"
+
+
+def shown() -> list[str]:
+    """Return the commands of the page's first section, line by line."""
+    section = PAGE.read_text().partition(SECTION)[2].partition("\n## ")[0]
+    blocks = re.findall(r"^```\n(.*?)^```$", section, flags=re.DOTALL | re.MULTILINE)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+def load_script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("local_cluster", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["local_cluster"] = module  # Where its dataclasses look for their types.
+    spec.loader.exec_module(module)
+    return module
+
+
+def free_port() -> int:
+    return load_script().free_ports(1)[0]
+
+
+def in_one_shell(commands: list[str]) -> str:
+    """Run commands one after the other as a person types them; the first that fails ends it."""
+    done = subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", "\n".join(commands)],
+        cwd=ROOT,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=800,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    return done.stdout
+
+
+def parts(folder: Path) -> list[str]:
+    """Return the processes that belong to the cluster of a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            marked = f"INFILL_CLUSTER={folder}".encode() in (process / "environ").read_bytes()
+            if marked:
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture
+def cluster(tmp_path) -> Iterator[Path]:
+    """Give a folder for a cluster, and end what is left of it."""
+    yield tmp_path / "cluster"
+    subprocess.run(
+        [sys.executable, str(SCRIPT), "down", "--folder", str(tmp_path / "cluster")],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+
+
+def section(said: str, name: str) -> list[dict[str, Any]]:
+    """Return the JSON that was printed under a heading."""
+    found: list[dict[str, Any]] = json.loads(said.partition(f"{name}\n")[2].partition("\nEND")[0])
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.timeout(900)
+def test_page_leads_from_photographs_to_an_answer_with_no_path_between_the_nodes(cluster, tmp_path):
+    page, port = shown(), free_port()
+    replaced = {
+        "make cluster": f"{sys.executable} {SCRIPT} up --folder {cluster}",
+        "make cluster-down": f"{sys.executable} {SCRIPT} down --folder {cluster}",
+        "source .venv/bin/activate": "true",
+        "source runs/cluster/environment": f"source {cluster}/environment",
+    }
+    assert set(replaced) <= set(page)
+    commands = [replaced.get(line, line).replace(":8000/", f":{port}/") for line in page]
+    commands = [line.replace("serve.py", f"serve.py --port {port}") for line in commands]
+
+    def insert_after(word: str, *lines: str) -> None:
+        place = next(n for n, line in enumerate(commands) if word in line)
+        commands[place + 1 : place + 1] = lines
+
+    for name in ("photo", "hole"):
+        picture = np.full((48, 64, 3), 99, np.uint8) if name == "photo" else np.eye(48, 64) * 255
+        assert cv2.imwrite(str(tmp_path / f"{name}.png"), picture)
+    listing = ["ray list nodes --format json --detail --limit 50"]
+    listing += ["ray list actors --format json --detail --limit 500 -f class_name=RayTrainWorker"]
+    insert_after(
+        "jobs/train_spn.py",
+        *("echo NODES", listing[0], "echo END", "echo WORKERS", listing[1], "echo END"),
+    )
+    insert_after(
+        "/readyz",
+        f"curl -sf -F image=@{tmp_path}/photo.png -F mask=@{tmp_path}/hole.png "
+        f"http://127.0.0.1:{port}/v1/inpaint -o {tmp_path}/filled.png",
+        "echo TOKENLESS $(curl -s -o /dev/null -w '%{http_code}' "
+        "$RAY_API_SERVER_ADDRESS/api/jobs/)",
+    )
+    insert_after(
+        "job stop endpoint", f"echo SERVES $(curl -s http://127.0.0.1:{port}/readyz | wc -c)"
+    )
+
+    said = in_one_shell(commands)
+
+    assert len(re.findall(r"Job '\w+' succeeded", said)) == 6
+    labels = {node["node_id"]: node["labels"].get("infill") for node in section(said, "NODES")}
+    assert sorted(labels.values()) == ["cpu", "gpu-like", "head"]
+    workers = section(said, "WORKERS")
+    assert [labels[worker["node_id"]] for worker in workers] == ["gpu-like"] * 2
+    assert (tmp_path / "filled.png").read_bytes()[:4] == b"\x89PNG"
+    assert "TOKENLESS 401" in said
+    assert "SERVES 0" in said  # `ray job stop` ended the endpoint as Ctrl-C does.
+    assert parts(cluster) == []
+    assert not cluster.exists()
+
+
+def test_nodes_do_not_see_each_other_s_homes(tmp_path):
+    (tmp_path / "secret").write_text("of another node")
+    hiding = load_script().hiding([tmp_path])
+    if not hiding:
+        pytest.skip("this system has no mount namespaces, so that nothing can be hidden")
+    done = subprocess.run([*hiding, "ls", str(tmp_path)], capture_output=True, check=True)
+    assert done.stdout == b""
+    assert (tmp_path / "secret").exists()
+
+
+def test_second_cluster_of_a_folder_is_refused_and_a_missing_one_ends_quietly(tmp_path):
+    local = load_script().LocalCluster(tmp_path / "cluster")
+    sleeping = subprocess.Popen(["sleep", "60"], env={"INFILL_CLUSTER": str(local.folder)})
+    try:
+        with pytest.raises(RuntimeError, match="runs already; end it with: make cluster-down"):
+            local.up()
+        local.down()
+        assert sleeping.wait(timeout=10) != 0
+    finally:
+        sleeping.kill()
+    local.down()

@@ -1,0 +1,60 @@
+"""How a job comes to its Ray; the joining itself is tested where jobs are submitted."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.cluster import is_this_machine
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:6379", "ray://127.0.0.2:10001", "[::1]:6379"])
+def test_loopback_is_this_machine_alone(address):
+    assert is_this_machine(address)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.5:6379", "ray://head.example:10001", "[fd00::1]:1"])
+def test_what_others_reach_is_not(address):
+    assert not is_this_machine(address)
+
+
+@pytest.mark.slow
+def test_termination_ends_a_job_as_ctrl_c_does(tmp_path):
+    """What the block has begun is ended by itself, which is how an endpoint is taken down."""
+    job = tmp_path / "job.py"
+    job.write_text(
+        "import sys, time\n"
+        "from pipeline.cluster import connect\n"
+        "from pipeline.config import run\n"
+        "def main():\n"
+        "    with connect(num_cpus=1):\n"
+        "        try:\n"
+        "            print('up', flush=True)\n"
+        "            time.sleep(100)\n"
+        "        finally:\n"
+        "            print('ended', flush=True)\n"
+        "run(main)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(job)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "up\n"
+    process.send_signal(signal.SIGTERM)
+    said, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130, complaint
+    assert said == "ended\n"
+    assert complaint == "interrupted; run the same command again to go on\n"
+
+
+def test_nobody_at_the_address_ends_in_a_sentence():
+    done = subprocess.run(
+        [sys.executable, "-c", "from pipeline.cluster import connect\nwith connect(): pass"],
+        env={**os.environ, "RAY_ADDRESS": "127.0.0.1:1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "no Ray answers at RAY_ADDRESS=127.0.0.1:1; start it" in done.stderr
