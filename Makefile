@@ -8,10 +8,14 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(
 demo: $(VENV)/installed-demo  ## the whole main job, small but nothing faked
 	$(BIN)/python jobs/demo.py
 
-test: check $(VENV)/browser  ## the whole test suite, after linter and type checker; networks run beside
-	@$(BIN)/python -m pytest tests/models > $(VENV)/networks.log 2>&1 & networks=$$!; \
-	  $(BIN)/python -m pytest --ignore=tests/models; rooms=$$?; \
-	  wait $$networks; found=$$?; cat $(VENV)/networks.log; exit $$((rooms | found))
+test: check $(VENV)/browser  ## the whole test suite, after linter and type checker: three parts at once
+	@rays=$$(mktemp -d); \
+	part() { mkdir $$rays/$$1; name=$$1; shift; RAY_TMPDIR=$$rays/$$name $(BIN)/python -m pytest "$$@"; }; \
+	part models tests/models > $(VENV)/models.log 2>&1 & models=$$!; \
+	part jobs tests/jobs tests/infra tests/drills > $(VENV)/jobs.log 2>&1 & jobs=$$!; \
+	part rooms --ignore=tests/models --ignore=tests/jobs --ignore=tests/infra --ignore=tests/drills; failed=$$?; \
+	wait $$jobs || failed=1; wait $$models || failed=1; \
+	cat $(VENV)/jobs.log $(VENV)/models.log; rm -rf $$rays; exit $$failed
 
 check: $(VENV)/installed-check
 	$(BIN)/ruff format --check .

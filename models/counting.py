@@ -63,6 +63,36 @@ def size_of(config: ModelConfig) -> Size:
     )
 
 
+def step_flops(config: ModelConfig, side_px: int, samples: int = 2, step: int = 0) -> float:
+    """Return the floating-point operations of a training step, per sample.
+
+    A step is taken for real, on the CPU and on random weights, and counted: generator,
+    discriminators and frozen networks, forward and backward. Convolutions and matrix products
+    count, two operations for each multiply-accumulate.
+
+    Args:
+        config: of the model; frozen networks need no file.
+        side_px: height and width of the pictures.
+        samples: in the step.
+        step: its number, as schedules may leave parts of it out.
+
+    Raises:
+        ValueError: if the objective does not take so many samples.
+    """
+    paper = architecture.load(config.architecture)
+    objective = paper.objective(without_files(config), lambda network: network)
+    columns = torch.arange(side_px)
+    mask = ((columns >= side_px // 4) & (columns < side_px // 2)).float()
+    batch = architecture.Batch(
+        image=torch.rand(samples, 3, side_px, side_px) * 2 - 1,
+        mask=(mask[:, None] * mask)[None, None].expand(samples, 1, -1, -1).contiguous(),
+        step=step,
+    )
+    with FlopCounterMode(display=False, custom_mapping=FUSED_ATTENTION) as counter:
+        objective.step(batch)
+    return float(counter.get_total_flops()) / samples
+
+
 def without_files(config: ModelConfig) -> ModelConfig:
     """Return a configuration whose frozen networks need no file; none of them is counted."""
     names = {field.name for field in fields(config)}

@@ -112,6 +112,12 @@ def explain(error: BaseException) -> str | None:
                 f"the disk is full{where}; free some space and run the same command again: "
                 "whatever was finished is kept"
             )
+        if isinstance(cause, OSError) and "AWS Error" in str(cause):
+            return (
+                f"the object store does not do what is asked: {str(cause).splitlines()[0]}; see to "
+                "its address (AWS_ENDPOINT_URL), the credentials and the network, and run the same "
+                "command again: whatever was finished is kept"
+            )
         if isinstance(cause, PermissionError):
             return f"no permission to write or read {cause.filename}; choose another place"
     return None

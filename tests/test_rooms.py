@@ -30,6 +30,7 @@ PIPELINE_ORDER = (
         "tracking",
         "training",
         "launching",
+        "planning",
     ),
     *("tuning", "report", "evaluation", "study", "registry", "choosing", "serving"),
 )

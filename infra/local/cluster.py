@@ -8,8 +8,9 @@ python infra/local/cluster.py down
 A head without CPUs and two workers are three Ray nodes, each with ports and a home of its own,
 which the others cannot see where the system has mount namespaces (``unshare``); the workers carry
 the resources "cpu" and "gpu-like". What they share is an object store that speaks S3 and an MLflow
-server, both of which forget everything when they end. Everything listens at 127.0.0.1, and Ray
-asks for a token. ``runs/cluster`` holds what is remembered; ``down`` removes it.
+server, both of which forget everything when they end. Those two and Ray's dashboard listen at
+127.0.0.1; Ray's own ports listen where Ray has them listen, and ask for a token. ``runs/cluster``
+holds what is remembered; ``down`` removes it.
 """
 
 import argparse
@@ -60,8 +61,16 @@ class LocalCluster:
     """For logs, homes and the token; removed by :meth:`down`."""
     cpus_per_worker: int = 2
     object_store_bytes: int = 200_000_000
-    settings: Mapping[str, str] = field(default_factory=dict)
-    """Of the environment of every process."""
+    host: str = HOST
+    """The address of everything that has no other."""
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    """Of nodes that are hosts of their own, by name."""
+    before: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Words before a node's command, which lead to its host, by name."""
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """For the environment of one part, by name; "" is every part's."""
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list, init=False)
+    """By this object, and so its children."""
 
     def __post_init__(self) -> None:
         self.folder = self.folder.absolute()
@@ -88,16 +97,16 @@ class LocalCluster:
     @property
     def environment(self) -> dict[str, str]:
         """What a shell needs to use the cluster, and every node to be part of it."""
-        ports = self.known["ports"]
+        at = {name: f"http://{self.host}:{port}" for name, port in self.known["ports"].items()}
         return {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
-            "RAY_API_SERVER_ADDRESS": f"http://{HOST}:{ports['dashboard']}",
-            "AWS_ENDPOINT_URL": f"http://{HOST}:{ports['store']}",
+            "RAY_API_SERVER_ADDRESS": at["dashboard"],
+            "AWS_ENDPOINT_URL": at["store"],
             "AWS_ACCESS_KEY_ID": "infill",
             "AWS_SECRET_ACCESS_KEY": (self.folder / "store-key").read_text(),
             "AWS_DEFAULT_REGION": "us-east-1",
-            "MLFLOW_TRACKING_URI": f"http://{HOST}:{ports['mlflow']}",
+            "MLFLOW_TRACKING_URI": at["mlflow"],
         }
 
     # Up and down.
@@ -123,7 +132,8 @@ class LocalCluster:
         for name in ("token", "store-key"):
             (self.folder / name).write_text(secrets.token_hex(32))
         try:
-            self._start_stores()
+            self.start_store()
+            self.start_mlflow()
             tell(f"object store  s3://{BUCKET} at {self.environment['AWS_ENDPOINT_URL']}")
             tell(f"MLflow        {self.environment['MLFLOW_TRACKING_URI']}")
             self.start_node(HEAD)
@@ -155,10 +165,12 @@ class LocalCluster:
             _kill(pid)
         while self.running():
             time.sleep(0.1)
+        for process in self.started:
+            process.wait()
 
     # Its parts.
 
-    def start_node(self, name: str, **extra: str) -> None:
+    def start_node(self, name: str) -> None:
         """Start the head or a worker; :meth:`wait_for_nodes` tells when it has joined."""
         ports = self.known["ports"]
         options = {
@@ -168,16 +180,15 @@ class LocalCluster:
             "--labels": f"infill={name}",
             "--min-worker-port": "0",  # Any that is free: the nodes share an address.
             "--max-worker-port": "0",
-            **extra,
         }
         named = ("--metrics-export-port", "--dashboard-agent-listen-port")
         options |= dict(zip(named, map(str, free_ports(2)), strict=True))
-        where = {"--address": f"{HOST}:{ports['gcs']}"}
+        where = {"--address": f"{self.address(HEAD)}:{ports['gcs']}"}
         if name == HEAD:
             where = {
                 "--port": str(ports["gcs"]),
                 "--dashboard-port": str(ports["dashboard"]),
-                "--dashboard-host": HOST,
+                "--dashboard-host": self.host,
                 "--ray-client-server-port": str(free_ports(1)[0]),
             }
             self._remember(ports=ports | {"agent": int(options["--dashboard-agent-listen-port"])})
@@ -185,9 +196,20 @@ class LocalCluster:
         role = ["--head"] if name == HEAD else []
         home = self.home(name)
         others = [self.home(other) for other in (HEAD, *WORKERS) if other != name]
-        command = [_beside("ray"), "start", "--block", f"--node-ip-address={HOST}", *role, *words]
+        address = f"--node-ip-address={self.address(name)}"
+        command = [_beside("ray"), "start", "--block", address, *role, *words]
+        before = [*self.before.get(name, ()), *hiding(others)]
         own = dict.fromkeys(("HOME", "TMPDIR", "RAY_TMPDIR"), str(home))
-        self._start(name, [*hiding(others), *command, f"--temp-dir={home}"], own, home)
+        self._start(name, [*before, *command, f"--temp-dir={home}"], own, home)
+
+    def address(self, name: str) -> str:
+        """Return a node's own address.
+
+        On Linux every node has one that only this machine reaches; Ray would replace 127.0.0.1,
+        which it takes for a mistake, by an address that others reach too.
+        """
+        own = [HEAD, *WORKERS].index(name) + 1
+        return self.addresses.get(name, f"127.0.1.{own}" if sys.platform == "linux" else self.host)
 
     def home(self, name: str) -> Path:
         """Return a node's own folder."""
@@ -207,7 +229,7 @@ class LocalCluster:
 
     def alive(self) -> list[str]:
         """Return the nodes that the head takes for alive, by name."""
-        summary = self._ask("/nodes?view=summary")
+        summary = self.ask("/nodes?view=summary")
         nodes = summary["data"]["summary"] if summary else []
         rays = [node["raylet"] for node in nodes]
         return sorted(
@@ -216,21 +238,32 @@ class LocalCluster:
 
     def kill(self, name: str) -> None:
         """End a part as a power cut does: all of its processes at once."""
-        for pid in [self.known["processes"][name], *self._children(name)]:
-            _kill(pid)
+        while parts := self.processes(name):
+            for pid in parts:
+                _kill(pid)
+        for process in self.started:
+            process.poll()  # So that those that have ended leave the table of processes.
 
-    def _start_stores(self) -> None:
-        environment, ports = self.environment, self.known["ports"]
-        at = ["--host", HOST, "--port"]
-        self._start("store", [_beside("moto_server"), "-H", HOST, "-p", str(ports["store"])])
+    def processes(self, name: str) -> list[int]:
+        """Return the processes of one part: a node, "store" or "mlflow"."""
+        return [pid for pid in self.running() if _environment(pid).get(f"{MARK}_PART") == name]
+
+    def start_store(self) -> None:
+        """Start the object store with an empty bucket, and return when it answers."""
+        environment = self.environment
+        port = str(self.known["ports"]["store"])
+        self._start("store", [_beside("moto_server"), "-H", self.host, "-p", port])
         _wait_for(f"{environment['AWS_ENDPOINT_URL']}/moto-api/", self._last_words)
-        store = {name: environment[name] for name in environment if name.startswith("AWS_")}
-        _make_bucket(store)
+        _make_bucket(environment)
+
+    def start_mlflow(self) -> None:
+        """Start MLflow's server on its database, and return when it answers."""
+        port = str(self.known["ports"]["mlflow"])
         database = f"sqlite:///{self.folder / 'mlflow.db'}"
-        command = [_beside("mlflow"), "server", *at, str(ports["mlflow"]), "--workers", "1"]
+        where = ["--host", self.host, "--port", port, "--workers", "1"]
         kept = ["--backend-store-uri", database, "--artifacts-destination", f"s3://{BUCKET}/mlflow"]
-        self._start("mlflow", [*command, *kept])
-        _wait_for(f"{environment['MLFLOW_TRACKING_URI']}/health", self._last_words)
+        self._start("mlflow", [_beside("mlflow"), "server", *where, *kept])
+        _wait_for(f"{self.environment['MLFLOW_TRACKING_URI']}/health", self._last_words)
 
     def _start(
         self,
@@ -253,22 +286,21 @@ class LocalCluster:
                     **{key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"},
                     **QUIET,
                     **self.environment,
-                    **self.settings,
                     **(changes or {}),
+                    **self.settings.get("", {}),
+                    **self.settings.get(name, {}),
                     "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
                     MARK: str(self.folder),
                     f"{MARK}_PART": name,
                 },
             )
+        self.started.append(process)
         self._remember(processes=self.known["processes"] | {name: process.pid})
 
     def _remember(self, **facts: Any) -> None:
         aside = self.book.with_suffix(".part")
         aside.write_text(json.dumps({**self.known, **facts}, indent=2))
         aside.replace(self.book)
-
-    def _children(self, name: str) -> list[int]:
-        return [pid for pid in self.running() if _environment(pid).get(f"{MARK}_PART") == name]
 
     def _signal(self, name: str, number: int) -> None:
         pid = self.known["processes"][name]
@@ -277,19 +309,27 @@ class LocalCluster:
 
     def _takes_jobs(self) -> bool:
         try:
-            url = f"http://{HOST}:{self.known['ports']['agent']}/api/local_raylet_healthz"
+            url = f"http://{self.host}:{self.known['ports']['agent']}/api/local_raylet_healthz"
             urllib.request.urlopen(self._request(url), timeout=5).close()
         except OSError:
             return False
         return True
 
-    def _ask(self, path: str) -> Any:
-        """Return what the head's dashboard answers, None if it does not."""
-        url = self.environment["RAY_API_SERVER_ADDRESS"] + path
+    def ask(self, path: str, body: Any = None) -> Any:
+        """Return what the head's dashboard answers, None if it does not.
+
+        Args:
+            path: of its API, such as ``/api/jobs/``.
+            body: sent as JSON, by POST; nothing is, by GET, if None.
+        """
+        request = self._request(self.environment["RAY_API_SERVER_ADDRESS"] + path)
+        if body is not None:
+            request.data = json.dumps(body).encode()
+            request.add_header("Content-Type", "application/json")
         try:
-            with urllib.request.urlopen(self._request(url), timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=10) as answer:
                 return json.load(answer)
-        except OSError:
+        except (OSError, ValueError):
             return None
 
     def _request(self, url: str) -> urllib.request.Request:

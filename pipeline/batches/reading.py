@@ -13,6 +13,7 @@ from pipeline import storage
 from pipeline.config import UserError
 from pipeline.manifest import Manifest, ShardRecord
 
+MEND = "mend the set with `python jobs/verify_shards.py --repair`"
 MOST_OPEN = 64
 """Shards that a reader keeps open; should exceed a window of them."""
 
@@ -61,8 +62,7 @@ class ShardReader:
         """Return the error for a sample that cannot be used."""
         location = self.manifest.shard_location(int(self.shards[row]))
         return UserError(
-            f"sample {self.key(row)!r} in shard {location} is damaged: {reason}; "
-            "make the shard set again"
+            f"sample {self.key(row)!r} in shard {location} is damaged: {reason}; {MEND}"
         )
 
     def _read_at(self, shard: int, offset: int, size: int) -> bytes:
@@ -81,9 +81,7 @@ class ShardReader:
                 return OpenFile(self.cache.path(location, record) if self.cache else Path(location))
             except FileNotFoundError:
                 continue
-        raise UserError(
-            f"shard {location} is missing, though its manifest lists it; make the set again"
-        )
+        raise UserError(f"shard {location} is missing, though its manifest lists it; {MEND}")
 
 
 class OpenFile:
@@ -132,7 +130,7 @@ class ShardCache:
             if found != record.sha256:
                 raise UserError(
                     f"shard {location} has SHA-256 {found}, its manifest says {record.sha256}; "
-                    "make the set again"
+                    f"{MEND}"
                 )
             os.replace(aside, kept)
         finally:
@@ -173,7 +171,7 @@ def _copy(location: str, copy: BinaryIO) -> str:
             copy.write(block)
     except FileNotFoundError as error:
         raise UserError(
-            f"shard {location} is missing, though its manifest lists it; make the set again"
+            f"shard {location} is missing, though its manifest lists it; {MEND}"
         ) from error
     return digest.hexdigest()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline import checkpoints, storage
 from pipeline.config import UserError
-from pipeline.tracking import absolute_uri
+from pipeline.tracking import absolute_uri, quieten_mlflow
 
 EXPERIMENT = "infill-registry"
 FOLDER = "checkpoint"
@@ -53,8 +53,7 @@ def _import_mlflow() -> tuple[Any, type[Exception]]:
     """Import MLflow late, as it costs over a second, and keep it from talking or phoning home."""
     import logging
 
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    quieten_mlflow()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 

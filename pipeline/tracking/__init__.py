@@ -11,6 +11,7 @@ from pipeline.tracking.experiments import (
     attach,
     entered,
     entry_of,
+    quieten_mlflow,
 )
 from pipeline.tracking.gauges import Gauges
 from pipeline.tracking.post import mailbox
@@ -28,4 +29,5 @@ __all__ = [
     "entered",
     "entry_of",
     "mailbox",
+    "quieten_mlflow",
 ]

@@ -262,8 +262,7 @@ def connect_mlflow(config: TrackingConfig) -> tuple[Any, str]:
     """Return an MLflow client and the experiment's id, creating database and experiment if new."""
     import logging
 
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    quieten_mlflow()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -277,6 +276,17 @@ def connect_mlflow(config: TrackingConfig) -> tuple[Any, str]:
         return client, str(client.create_experiment(config.experiment, artifact_location=place))
     except MlflowException:  # another process made it a moment ago
         return client, str(client.get_experiment_by_name(config.experiment).experiment_id)
+
+
+def quieten_mlflow() -> None:
+    """Keep MLflow from phoning home, drawing bars, and asking a server that is away for minutes."""
+    for name, value in (
+        ("MLFLOW_DISABLE_TELEMETRY", "true"),
+        ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"),
+        ("MLFLOW_LOGGING_LEVEL", "WARNING"),
+        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3"),  # With pauses that double: about ten seconds.
+    ):
+        os.environ.setdefault(name, value)
 
 
 def absolute_uri(tracking_uri: str) -> str:

@@ -2,8 +2,9 @@
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,10 +23,9 @@ from pipeline.training.place import Place
 from pipeline.training.runs import best, find_sets, require_same_run
 from pipeline.training.watching import beating, watched
 
-ROOM_ATTEMPTS = 3
-ELASTIC_ROOM_ATTEMPTS = 60
-"""How often a group of workers is asked for where the cluster has no room, a minute each. A run
-that may shrink asks longer: each node that is lost costs it an attempt, or several."""
+ROOM_ATTEMPTS = 60
+"""How often a group of workers is asked for where the cluster has no room, a minute each: a node
+that is bought or mended takes its time. Each that is lost costs an attempt, or several."""
 RESIZE_EVERY_S = 60.0
 """How often a run of fewer workers than asked for looks whether there is room for more."""
 
@@ -132,7 +132,9 @@ def _launch_on_cluster(config: TrainConfig, report: Report) -> None:
     resources = {"CPU": config.cpus_per_worker} | ({"GPU": 1} if config.use_gpu else {})
     books = storage.join(config.storage, "ray")
     workers = (config.min_workers, config.num_workers) if config.min_workers else config.num_workers
-    with mailbox(report) as box, watched(report) as watch:
+    sizes = range(config.min_workers or config.num_workers, config.num_workers + 1)
+    wanted = partial(room_wanted, sizes, resources)
+    with mailbox(report) as box, watched(report, wanted) as watch:
         trainer = TorchTrainer(
             _work_on_cluster,
             train_loop_config={"config": config, "mailbox": box, "watch": watch},
@@ -150,9 +152,7 @@ def _launch_on_cluster(config: TrainConfig, report: Report) -> None:
                 storage_path=books,
                 failure_config=FailureConfig(
                     max_failures=config.max_failures,
-                    controller_failure_limit=(
-                        ELASTIC_ROOM_ATTEMPTS if config.min_workers else ROOM_ATTEMPTS
-                    ),
+                    controller_failure_limit=ROOM_ATTEMPTS,
                 ),
             ),
         )
@@ -164,6 +164,35 @@ def _launch_on_cluster(config: TrainConfig, report: Report) -> None:
         finally:
             storage.remove(books)
         _raise_what_was_given_up_for(watch, None)
+
+
+def room_wanted(workers: range, resources: Mapping[str, float]) -> str:
+    """Return what a group of workers waits for, "" if none waits. On the driver.
+
+    Args:
+        workers: how many there may be.
+        resources: that each of them reserves.
+    """
+    import ray
+    from ray.util import placement_group_table
+
+    def waits(group: Mapping[str, Any]) -> bool:
+        waiting = group["state"] in ("PENDING", "RESCHEDULING")
+        bundles = group["bundles"].values()
+        return waiting and all(
+            bundle.get(n) == a for bundle in bundles for n, a in resources.items()
+        )
+
+    for group in placement_group_table().values():
+        if len(group["bundles"]) in workers and waits(group):
+            free = ray.available_resources()
+            each = " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
+            left = " and ".join(f"{free.get(name, 0):g} {name}" for name in resources)
+            return (
+                f"waiting for room: {len(group['bundles'])} workers want {each} each, and the "
+                f"cluster has {left} free; add nodes, end other jobs, or ask for fewer workers"
+            )
+    return ""
 
 
 def _raise_what_was_given_up_for(watch: Any, cause: Exception | None) -> None:
@@ -196,7 +225,7 @@ def _work_on_cluster(settings: dict[str, Any]) -> None:
     try:
         with beating(watch, place.rank, place.pulse):
             work(config, place, lambda record: box.put.remote(record))
-    except NonFiniteLossError as error:
+    except (NonFiniteLossError, UserError) as error:
         ray.get(watch.give_up.remote(error))
         raise
 

@@ -7,7 +7,7 @@ one step, is told with the worker's name long before the collective's own timeou
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,8 @@ from pipeline.training.place import Pulse
 BEAT_EVERY_S = 2.0
 SILENT_S = 20.0
 """Without a beat, after which a worker is named."""
+ROOMLESS_S = 10.0
+"""Without a place for the workers, after which that is told."""
 STALLED_S = 120.0
 """Without a step anywhere, after which everybody's place is told."""
 
@@ -91,8 +93,13 @@ def beating(watch: Any, rank: int, pulse: Pulse) -> Iterator[None]:
 
 
 @contextmanager
-def watched(report: Report) -> Iterator[Any]:
-    """Yield a watch for workers; on the driver, name whoever is silent or stuck."""
+def watched(report: Report, room_wanted: Callable[[], str]) -> Iterator[Any]:
+    """Yield a watch for workers; on the driver, name whoever is silent or stuck.
+
+    Args:
+        report: takes what there is to say.
+        room_wanted: says what the workers wait for, "" once they have their place.
+    """
     import ray
 
     watch = beside_driver(Watch)
@@ -100,9 +107,14 @@ def watched(report: Report) -> Iterator[Any]:
 
     def look() -> None:
         told: set[str] = set()
+        roomless_since = float("inf")
         while not over.wait(BEAT_EVERY_S):
             beats, now = ray.get(watch.heard.remote())
             sentences = dict(diagnose(beats, now))
+            wanted = room_wanted()
+            roomless_since = min(roomless_since, now) if wanted else float("inf")
+            if now - roomless_since > ROOMLESS_S:
+                sentences["room"] = wanted
             for who, sentence in sentences.items():
                 if who not in told:
                     report(Record(kind="note", step=0, text=sentence))

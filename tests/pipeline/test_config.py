@@ -139,6 +139,14 @@ def test_a_full_disk_is_explained():
     assert "disk is full at shard-000001.tar" in sentence
 
 
+def test_a_store_that_does_not_answer_is_explained():
+    said = "When reading 'b/k': AWS Error NETWORK_CONNECTION during GetObject: refused\nand more"
+    sentence = explain(OSError(said))
+    assert sentence is not None
+    assert "AWS Error NETWORK_CONNECTION during GetObject: refused; see to its address" in sentence
+    assert "and more" not in sentence
+
+
 def test_the_sentence_is_found_behind_what_ray_wraps_around_it(ray_local):
     import ray
 

@@ -25,6 +25,7 @@ from pipeline.training import (
     train,
     watching,
 )
+from pipeline.training.driving import room_wanted
 from pipeline.training.watching import Beat, diagnose
 
 
@@ -265,3 +266,21 @@ def test_a_driver_killed_at_any_moment_costs_nothing(config, tmp_path, quietly, 
     for part, tensors in ours.items():
         for name, tensor in tensors.items():
             assert torch.equal(tensor, theirs[part][name]), f"{part} {name}"
+
+
+def test_workers_that_find_no_room_are_told_of(ray_local):
+    """With what they want and what there is; others' waiting is none of theirs."""
+    import ray
+    from ray.util import placement_group, remove_placement_group
+
+    resources = {"CPU": 3.0}
+    assert room_wanted(range(2, 4), resources) == ""
+    group = placement_group([{"CPU": 3.0}] * 3)
+    try:
+        sentence = room_wanted(range(2, 4), resources)
+        assert sentence.startswith("waiting for room: 3 workers want 3 CPU each")
+        assert f"{ray.available_resources()['CPU']:g} CPU free; add nodes" in sentence
+        assert room_wanted(range(2, 3), resources) == ""
+        assert room_wanted(range(2, 4), {"CPU": 2.0}) == ""
+    finally:
+        remove_placement_group(group)

@@ -1,0 +1,34 @@
+"""Say what a training will take before it is paid for: hours, cost, storage, cores, bottleneck.
+
+python jobs/plan.py spn-places2 --images 1803460 --train.num-workers 8 --gpu v100
+python jobs/plan.py spn-cpu --train.data.shards runs/shards --run runs/spn-cpu
+python jobs/plan.py madf-places2 --train.num-workers 8 --price-per-worker-hour 2.5
+
+Every preset of every training job can be planned for, by architecture and name. A short run of the
+same training on the machine in question, given as --run, turns the span into a figure.
+"""
+
+import importlib
+
+from models import architecture
+from pipeline.config import parse, run
+from pipeline.planning import PlanConfig, lines, plan
+
+
+def presets() -> dict[str, PlanConfig]:
+    """Return a plan for each preset of each training job."""
+    return {
+        f"{name}-{preset}": PlanConfig(train=train)
+        for name in architecture.names()
+        for preset, train in importlib.import_module(f"jobs.train_{name}").PRESETS.items()
+    }
+
+
+def main() -> None:
+    """Plan, and print."""
+    config = parse(presets(), __doc__)
+    print("\n".join(lines(plan(config), config)))
+
+
+if __name__ == "__main__":
+    run(main)

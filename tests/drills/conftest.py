@@ -1,0 +1,278 @@
+"""Failure drills: what breaks, what is seen, how long until work goes on.
+
+Each runs on the cluster of ``infra/local`` and states its scenario in its docstring; the recovery
+times are printed at the end of the run. docs/operations.md tells the same to whoever is on duty.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STEPS = 100
+SAVE_EVERY = 10
+TRAINING = (
+    "python {root}/jobs/train_spn.py smoke --data.shards s3://infill/shards --storage {storage} "
+    "--num-workers 2 --cpus-per-worker 2 --steps {steps} --save-every-steps 10 "
+    "--report-every-steps 5 --sample-every-steps 1000 --validation-samples 2 "
+    "--collective-timeout-s 20 --max-failures 10 {more}"
+)
+"""One worker on each of the two nodes; a second or two for ten steps."""
+recovered: list[tuple[str, str]] = []
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if recovered:
+        terminalreporter.write_sep("-", "failure drills")
+        width = max(len(name) for name, _ in recovered)
+        for name, outcome in recovered:
+            terminalreporter.write_line(f"{name:<{width}}  {outcome}")
+
+
+def load_local() -> ModuleType:
+    """Import the cluster of one machine, which belongs to no package."""
+    place = ROOT / "infra" / "local" / "cluster.py"
+    spec = importlib.util.spec_from_file_location("local_cluster", place)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["local_cluster"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class Weather:
+    """A road to the object store that can be closed, slowed down or spoilt."""
+
+    def __init__(self, host: str) -> None:
+        self.mode = "fair"
+        """"fair", "slow" (each answer waits half a second), "failing" (503) or "gone"."""
+        self.target = (host, 0)
+        self.listener = socket.create_server((host, 0))
+        self.port = int(self.listener.getsockname()[1])
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    @contextmanager
+    def of(self, mode: str) -> Iterator[None]:
+        self.mode = mode
+        try:
+            yield
+        finally:
+            self.mode = "fair"
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._carry, args=(near,), daemon=True).start()
+
+    def _carry(self, near: socket.socket) -> None:
+        with suppress(OSError), near, socket.create_connection(self.target) as far:
+            threading.Thread(target=self._bring_back, args=(far, near), daemon=True).start()
+            while data := near.recv(2**16):
+                if self.mode == "gone":
+                    return
+                if self.mode == "failing":
+                    near.sendall(
+                        b"HTTP/1.1 503 Slow Down\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+                    )
+                    return
+                if self.mode == "slow":
+                    time.sleep(0.5)
+                far.sendall(data)
+
+    @staticmethod
+    def _bring_back(far: socket.socket, near: socket.socket) -> None:
+        with suppress(OSError):
+            while data := far.recv(2**16):
+                near.sendall(data)
+            near.shutdown(socket.SHUT_RDWR)
+
+
+class Job:
+    """A job of the cluster, as `ray job` shows it."""
+
+    def __init__(self, room: "Room", name: str) -> None:
+        self.room, self.name = room, name
+
+    @property
+    def said(self) -> str:
+        found = self.room.cluster.ask(f"/api/jobs/{self.name}/logs")
+        return found["logs"] if found else ""
+
+    @property
+    def status(self) -> str:
+        found = self.room.cluster.ask(f"/api/jobs/{self.name}")
+        return found["status"] if found else "?"
+
+    def wait_for(self, text: str, timeout_s: float = 120, after: str = "") -> None:
+        """Return once a text is said, after another one if that is given."""
+        deadline = time.monotonic() + timeout_s
+        while text not in (said := self.said.partition(after)[2] if after else self.said):
+            assert self.status in ("PENDING", "RUNNING", "?"), f"{self.status}: {self.said[-3000:]}"
+            assert time.monotonic() < deadline, f"never said {text!r}: {said[-3000:]}"
+            time.sleep(0.1)
+
+    def ends(self, timeout_s: float = 240) -> str:
+        deadline = time.monotonic() + timeout_s
+        while (status := self.status) in ("PENDING", "RUNNING", "?"):
+            assert time.monotonic() < deadline, f"did not end: {self.said[-3000:]}"
+            time.sleep(0.2)
+        return status
+
+    def succeeds(self, timeout_s: float = 240) -> None:
+        status = self.ends(timeout_s)
+        assert status == "SUCCEEDED", self.said[-4000:]
+
+
+class Room:
+    """A cluster to break."""
+
+    def __init__(self, cluster: Any, weather: Weather) -> None:
+        self.cluster, self.weather = cluster, weather
+        self.number = 0
+
+    def submit(self, command: str) -> Job:
+        """Submit a command; the head's agent, which takes it, may need a moment."""
+        self.number += 1
+        name = f"drill-{self.number}-{os.urandom(2).hex()}"
+        body = {"entrypoint": command.replace("python ", f"{sys.executable} ", 1)}
+        deadline = time.monotonic() + 60
+        while self.cluster.ask("/api/jobs/", {**body, "submission_id": name}) is None:
+            assert time.monotonic() < deadline, "no job is taken"
+            time.sleep(0.5)
+        return Job(self, name)
+
+    def train(self, run: str, more: str = "--tracking.tracking-uri ''", steps: int = STEPS) -> Job:
+        return self.submit(
+            TRAINING.format(root=ROOT, storage=self.place(run), steps=steps, more=more)
+        )
+
+    @staticmethod
+    def place(run: str) -> str:
+        return f"s3://infill/runs/{run}"
+
+    @property
+    def store(self) -> Any:
+        """The object store, by the road that no weather spoils."""
+        import boto3
+
+        environment = self.cluster.environment
+        return boto3.client(
+            "s3",
+            endpoint_url=environment["AWS_ENDPOINT_URL"],
+            aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+            region_name=environment["AWS_DEFAULT_REGION"],
+        )
+
+    def read(self, key: str) -> bytes:
+        data: bytes = self.store.get_object(Bucket="infill", Key=key)["Body"].read()
+        return data
+
+    def write(self, key: str, data: bytes) -> None:
+        self.store.put_object(Bucket="infill", Key=key, Body=data)
+
+    def names(self, prefix: str) -> list[str]:
+        pages = self.store.get_paginator("list_objects_v2").paginate(Bucket="infill", Prefix=prefix)
+        return [item["Key"] for page in pages for item in page.get("Contents", ())]
+
+    def weights(self, run: str, step: int = STEPS) -> str:
+        """Return the digest of all that a run's checkpoint holds of its networks."""
+        folder = f"runs/{run}/checkpoints/step-{step:09d}/"
+        kept = json.loads(self.read(f"{folder}checksums.json"))
+        assert {name.removeprefix(folder) for name in self.names(folder)} == {*files(kept)} | {
+            "checksums.json"
+        }
+        for name, checksum in files(kept).items():
+            assert hashlib.sha256(self.read(folder + name)).hexdigest() == checksum
+        tensors = {n: c for n, c in files(kept).items() if n.endswith(".safetensors")}
+        assert len(tensors) >= 3
+        return hashlib.sha256(json.dumps(tensors, sort_keys=True).encode()).hexdigest()
+
+
+def files(checksums: Mapping[str, Any]) -> dict[str, str]:
+    """Return the checksums of a checkpoint by file."""
+    found: dict[str, str] = checksums.get("files", checksums)
+    return found
+
+
+@pytest.fixture
+def passed() -> Callable[[str, float, str], None]:
+    """Give what notes that a drill went well: its name, the seconds it cost, who has to act."""
+
+    def note(name: str, seconds: float, outcome: str) -> None:
+        recovered.append((name, f"{seconds:5.1f} s until work went on; {outcome}"))
+
+    return note
+
+
+@contextmanager
+def running(folder: Path, **options: Any) -> Iterator[Room]:
+    """Run a cluster whose nodes reach the store by a road with weather, with shards in it."""
+    host = options.get("host", "127.0.0.1")
+    weather = Weather(host)
+    settings = dict(options.pop("settings", {}))
+    road = {"AWS_ENDPOINT_URL": f"http://{host}:{weather.port}"}
+    for node in ("head", "cpu", "gpu-like"):
+        settings[node] = {**road, **settings.get(node, {})}
+    settings[""] = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60", **settings.get("", {})}
+    cluster = load_local().LocalCluster(folder, settings=settings, **options)
+    try:
+        cluster.up(tell=lambda line: None)
+        weather.target = (host, cluster.known["ports"]["store"])
+        room = Room(cluster, weather)
+        made = room.submit(f"python {ROOT}/jobs/make_shards.py smoke --out s3://infill/shards")
+        made.succeeds()
+        yield room
+    except BaseException:
+        if folder.exists():
+            shutil.copytree(folder / "logs", folder.parent / "logs", dirs_exist_ok=True)
+        raise
+    finally:
+        cluster.down()
+        weather.listener.close()
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
+    with running(tmp_path_factory.mktemp("drills") / "cluster") as room:
+        yield room
+
+
+@pytest.fixture
+def whole(room: Room) -> None:
+    """Have the whole cluster before a drill."""
+    room.cluster.wait_for_nodes(3)
+
+
+@pytest.fixture(scope="module")
+def calm(room: Room) -> str:
+    """Train without any disturbance; return the digest of what comes out."""
+    room.train("calm").succeeds()
+    return room.weights("calm")
+
+
+@pytest.fixture(scope="session", name="running")
+def running_fixture() -> Callable[..., Any]:
+    """Give :func:`running` to drills that need a cluster of their own."""
+    return running
+
+
+@pytest.fixture(scope="session")
+def free_ports() -> Callable[[int], list[int]]:
+    found: Callable[[int], list[int]] = load_local().free_ports
+    return found

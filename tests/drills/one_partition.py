@@ -1,0 +1,72 @@
+"""Two hosts and the cable between them, in namespaces of this process's own: for the drill.
+
+Run inside a network namespace that nothing else uses. The head, the object store and one worker
+are at one host, the other worker at the other; the cable is cut while they train.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import conftest
+
+HERE, THERE = "192.0.2.1", "192.0.2.2"  # Reserved for documentation: nobody's.
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True)
+
+
+def main(folder: Path) -> None:
+    other = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+    time.sleep(0.5)
+    there = ["nsenter", "--target", str(other.pid), "--net"]
+    ip("link", "set", "lo", "up")
+    ip("link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", str(other.pid))
+    ip("addr", "add", f"{HERE}/30", "dev", "cable")
+    ip("link", "set", "cable", "up")
+    for words in (
+        ["addr", "add", f"{THERE}/30", "dev", "cable"],
+        ["link", "set", "cable", "up"],
+        ["link", "set", "lo", "up"],
+    ):
+        subprocess.run([*there, "ip", *words], check=True)
+    try:
+        with conftest.running(
+            folder,
+            host=HERE,
+            addresses={"head": HERE, "cpu": HERE, "gpu-like": THERE},
+            before={"gpu-like": there},
+            # Both have one name, by which gloo would look their addresses up.
+            settings={"": {"GLOO_SOCKET_IFNAME": "cable"}},
+        ) as room:
+            partition(room)
+    finally:
+        other.kill()
+        other.wait()
+
+
+def partition(room: conftest.Room) -> None:
+    room.train("calm").succeeds()
+    job = room.train("parted")
+    job.wait_for("step 40/")
+    ip("link", "set", "cable", "down")
+    job.wait_for("waiting for room", timeout_s=180)
+    mended = time.monotonic()
+    ip("link", "set", "cable", "up")
+    if room.cluster.processes("gpu-like"):
+        time.sleep(5)
+    room.cluster.kill("gpu-like")
+    room.cluster.start_node("gpu-like")
+    job.wait_for("step 45/", after="waiting for room")
+    print(f"RECOVERED {time.monotonic() - mended:.1f}", flush=True)
+    job.succeeds()
+    assert room.weights("parted") == room.weights("calm")
+    print("SAME WEIGHTS", flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

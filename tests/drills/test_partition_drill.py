@@ -1,0 +1,29 @@
+"""The network between two hosts is cut."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(500)]
+
+
+def test_network_partition(tmp_path, passed):
+    """The cable between two hosts is cut under a training, and plugged in again."""
+    words = ["unshare", "--user", "--map-root-user", "--net"]
+    if subprocess.run([*words, "ip", "link"], capture_output=True, check=False).returncode:
+        pytest.skip("this system lets nobody make hosts of their own (network namespaces)")
+    script = Path(__file__).with_name("one_partition.py")
+    done = subprocess.run(
+        [*words, sys.executable, str(script), str(tmp_path / "cluster")],
+        capture_output=True,
+        text=True,
+        timeout=480,
+        check=False,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    assert "SAME WEIGHTS" in done.stdout
+    seconds = float(re.findall(r"RECOVERED ([\d.]+)", done.stdout)[0])
+    passed("network parted", seconds, "the node that was cut off is restarted (KubeRay does)")
