@@ -171,7 +171,10 @@ class LocalCluster:
     # Its parts.
 
     def start_node(self, name: str) -> None:
-        """Start the head or a worker; :meth:`wait_for_nodes` tells when it has joined."""
+        """Start the head or a worker, with an empty disk as a new machine has.
+
+        :meth:`wait_for_nodes` tells when it has joined.
+        """
         ports = self.known["ports"]
         options = {
             "--num-cpus": str(0 if name == HEAD else self.cpus_per_worker),
@@ -195,6 +198,7 @@ class LocalCluster:
         words = [f"{key}={value}" for key, value in {**options, **where}.items()]
         role = ["--head"] if name == HEAD else []
         home = self.home(name)
+        _empty(home)
         others = [self.home(other) for other in (HEAD, *WORKERS) if other != name]
         address = f"--node-ip-address={self.address(name)}"
         command = [_beside("ray"), "start", "--block", address, *role, *words]
@@ -381,6 +385,14 @@ def _environment(pid: int) -> dict[str, str]:
         return {}
     pairs = (item.partition("=") for item in raw.decode(errors="replace").split("\0"))
     return {name: value for name, _, value in pairs}
+
+
+def _empty(folder: Path) -> None:
+    for each in folder.iterdir():
+        if each.is_dir() and not each.is_symlink():
+            shutil.rmtree(each, ignore_errors=True)
+        else:
+            each.unlink()
 
 
 def _kill(pid: int) -> None:
