@@ -38,7 +38,7 @@ BUCKET = "infill"
 HEAD, WORKERS = "head", ("cpu", "gpu-like")
 MARK = "INFILL_CLUSTER"
 """In the environment of every process of a cluster: the folder that it lives in."""
-LONGEST_START_S = 120.0
+LONGEST_START_S = 240.0
 LONGEST_STOP_S = 20.0
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",

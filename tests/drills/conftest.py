@@ -118,7 +118,7 @@ class Job:
         found = self.room.cluster.ask(f"/api/jobs/{self.name}")
         return found["status"] if found else "?"
 
-    def wait_for(self, text: str, timeout_s: float = 120, after: str = "") -> None:
+    def wait_for(self, text: str, timeout_s: float = 240, after: str = "") -> None:
         """Return once a text is said, after another one if that is given."""
         deadline = time.monotonic() + timeout_s
         while text not in (said := self.said.partition(after)[2] if after else self.said):
@@ -126,14 +126,14 @@ class Job:
             assert time.monotonic() < deadline, f"never said {text!r}: {said[-3000:]}"
             time.sleep(0.1)
 
-    def ends(self, timeout_s: float = 240) -> str:
+    def ends(self, timeout_s: float = 480) -> str:
         deadline = time.monotonic() + timeout_s
         while (status := self.status) in ("PENDING", "RUNNING", "?"):
             assert time.monotonic() < deadline, f"did not end: {self.said[-3000:]}"
             time.sleep(0.2)
         return status
 
-    def succeeds(self, timeout_s: float = 240) -> None:
+    def succeeds(self, timeout_s: float = 480) -> None:
         status = self.ends(timeout_s)
         assert status == "SUCCEEDED", self.said[-4000:]
 

@@ -54,7 +54,7 @@ def partition(room: conftest.Room) -> None:
     job = room.train("parted")
     job.wait_for("step 40/")
     ip("link", "set", "cable", "down")
-    job.wait_for("waiting for room", timeout_s=180)
+    job.wait_for("waiting for room", timeout_s=400)
     mended = time.monotonic()
     ip("link", "set", "cable", "up")
     if room.cluster.processes("gpu-like"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 
 def test_network_partition(tmp_path, passed):
@@ -20,7 +20,7 @@ def test_network_partition(tmp_path, passed):
         [*words, sys.executable, str(script), str(tmp_path / "cluster")],
         capture_output=True,
         text=True,
-        timeout=480,
+        timeout=1100,
         check=False,
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]

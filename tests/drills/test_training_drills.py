@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STEPS = 100
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 def workers_of(room, node):

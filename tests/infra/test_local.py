@@ -49,7 +49,7 @@ def in_one_shell(commands: list[str]) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=800,
+        timeout=1400,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-6000:]
@@ -89,7 +89,7 @@ def section(said: str, name: str) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.cluster
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_page_leads_from_photographs_to_an_answer_with_no_path_between_the_nodes(cluster, tmp_path):
     page, port = shown(), free_port()
     replaced = {
