@@ -119,6 +119,7 @@ class LocalCluster:
         """
         if self.running():
             raise ClusterError(f"{self.folder} runs already; end it with: make cluster-down")
+        self._require_own()
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         names = ("gcs", "dashboard", "store", "mlflow")
@@ -148,7 +149,12 @@ class LocalCluster:
         tell(f"Ray           {self.environment['RAY_API_SERVER_ADDRESS']}, 3 nodes")
 
     def down(self) -> None:
-        """End every process and remove the folder."""
+        """End every process and remove the folder.
+
+        Raises:
+            ClusterError: if the folder holds something else.
+        """
+        self._require_own()
         self.stop()
         for folder in (self.known.get("homes"), self.folder):
             if folder:
@@ -167,6 +173,13 @@ class LocalCluster:
             time.sleep(0.1)
         for process in self.started:
             process.wait()
+
+    def _require_own(self) -> None:
+        """Refuse a folder that would be removed though it is no cluster's."""
+        if self.folder.exists() and not self.book.exists() and any(self.folder.iterdir()):
+            raise ClusterError(
+                f"{self.folder} is no cluster's folder and would be removed: choose another"
+            )
 
     # Its parts.
 

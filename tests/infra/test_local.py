@@ -150,6 +150,16 @@ def test_nodes_do_not_see_each_other_s_homes(tmp_path):
     assert (tmp_path / "secret").exists()
 
 
+@pytest.mark.parametrize("what", ["up", "down"])
+def test_folder_of_something_else_is_left_alone(tmp_path, what):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    words = [sys.executable, str(SCRIPT), what, "--folder", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "is no cluster's folder and would be removed" in done.stderr
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
 def test_second_cluster_of_a_folder_is_refused_and_a_missing_one_ends_quietly(tmp_path):
     local = load_script().LocalCluster(tmp_path / "cluster")
     sleeping = subprocess.Popen(["sleep", "60"], env={"INFILL_CLUSTER": str(local.folder)})
