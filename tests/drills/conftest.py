@@ -58,6 +58,8 @@ class Weather:
     def __init__(self, host: str) -> None:
         self.mode = "fair"
         """"fair", "slow" (each answer waits half a second), "failing" (503) or "gone"."""
+        self.met = 0
+        """Requests that came while it was not fair."""
         self.target = (host, 0)
         self.listener = socket.create_server((host, 0))
         self.port = int(self.listener.getsockname()[1])
@@ -65,7 +67,7 @@ class Weather:
 
     @contextmanager
     def of(self, mode: str) -> Iterator[None]:
-        self.mode = mode
+        self.mode, self.met = mode, 0
         try:
             yield
         finally:
@@ -83,6 +85,7 @@ class Weather:
         with suppress(OSError), near, socket.create_connection(self.target) as far:
             threading.Thread(target=self._bring_back, args=(far, near), daemon=True).start()
             while data := near.recv(2**16):
+                self.met += self.mode != "fair"
                 if self.mode == "gone":
                     return
                 if self.mode == "failing":

@@ -69,6 +69,9 @@ def test_object_store_out_of_order_for_a_while(room, calm, whole, passed, mode):
     job = room.train(f"store-{mode}")
     job.wait_for("step 40/")
     with room.weather.of(mode):
+        while not room.weather.met:  # At the next checkpoint, at the latest.
+            assert job.status == "RUNNING", job.said[-3000:]
+            time.sleep(0.1)
         time.sleep(8)
         held_up = time.monotonic()
         before = job.said
