@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
 
-.PHONY: demo test check bench cluster cluster-down clean
+.PHONY: demo test check bench audit docs cluster cluster-down clean
 
 demo: $(VENV)/installed-demo  ## the whole main job, small but nothing faked
 	$(BIN)/python jobs/demo.py
@@ -11,9 +11,9 @@ demo: $(VENV)/installed-demo  ## the whole main job, small but nothing faked
 test: check $(VENV)/browser  ## the whole test suite: three parts at once, then whole clusters alone
 	@rays=$$(mktemp -d); \
 	part() { mkdir $$rays/$$1; name=$$1; shift; RAY_TMPDIR=$$rays/$$name $(BIN)/python -m pytest "$$@"; }; \
-	part models tests/models > $(VENV)/models.log 2>&1 & models=$$!; \
+	part models tests/models tests/test_docs.py > $(VENV)/models.log 2>&1 & models=$$!; \
 	part jobs tests/jobs tests/infra --ignore=tests/infra/test_local.py > $(VENV)/jobs.log 2>&1 & jobs=$$!; \
-	part rooms --ignore=tests/models --ignore=tests/jobs --ignore=tests/infra --ignore=tests/drills; failed=$$?; \
+	part rooms --ignore=tests/models --ignore=tests/test_docs.py --ignore=tests/jobs --ignore=tests/infra --ignore=tests/drills; failed=$$?; \
 	wait $$jobs || failed=1; wait $$models || failed=1; cat $(VENV)/jobs.log $(VENV)/models.log; \
 	part clusters tests/infra/test_local.py tests/drills || failed=1; rm -rf $$rays; exit $$failed
 
@@ -25,6 +25,14 @@ check: $(VENV)/installed-check
 bench: $(VENV)/installed-check  ## fill docs/benchmarks.md; ONLY=models for one table of it
 	$(BIN)/python -m pytest tests/benchmarks/bench_$(or $(ONLY),*).py -s --timeout=0 \
 	  --override-ini=python_files='bench_*.py' --override-ini=pythonpath=tests/benchmarks
+
+audit: $(VENV)/installed-audit  ## the image's packages: a bill of materials in runs/, and their known holes
+	mkdir -p runs
+	$(BIN)/cyclonedx-py requirements infra/constraints.txt --output-file runs/infill.cdx.json
+	$(BIN)/pip-audit --strict --requirement infra/constraints.txt --no-deps --disable-pip --progress-spinner off
+
+docs: $(VENV)/installed-docs  ## the pages as a site, in runs/site; a link that leads nowhere ends it
+	$(BIN)/python -m mkdocs build
 
 cluster: $(VENV)/installed-cluster  ## three Ray nodes, an object store and MLflow; docs/cluster.md
 	$(BIN)/python infra/local/cluster.py up

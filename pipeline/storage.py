@@ -36,6 +36,11 @@ LONGEST_PAUSE_S = 15.0
 LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
 """What does not pass by waiting."""
 BLOCK_BYTES = 8 * 2**20
+PASSWORDS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    **dict.fromkeys(("http", "https"), "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+}
+"""Where a password belongs, by kind of address; databases' clients have variables of their own."""
 
 T = TypeVar("T")
 
@@ -55,12 +60,31 @@ def absolute(location: str) -> str:
     return location if is_remote(location) else os.path.abspath(os.path.expanduser(location))
 
 
+def refuse_password(address: str) -> None:
+    """Refuse a store's, server's or database's address that has a password in it.
+
+    Addresses are written down with every run.
+
+    Raises:
+        UserError: if there is one; it is not repeated.
+    """
+    kind, found, rest = address.partition("://")
+    user, at, place = rest.partition("/")[0].rpartition("@")
+    if found and at and ":" in user:
+        raise UserError(
+            f"the address {kind}://...@{place} has a password in it, which would be written down "
+            "with everything that is made; leave it out and set "
+            f"{PASSWORDS.get(kind, 'its password')} in the environment"
+        )
+
+
 def filesystem(location: str) -> tuple[fs.FileSystem, str]:
     """Return the filesystem of a location and the path inside it.
 
     Raises:
-        UserError: if the address is of a kind that is not supported.
+        UserError: if the address is of a kind that is not supported, or has a password in it.
     """
+    refuse_password(location)
     if not is_remote(location):
         return fs.LocalFileSystem(), absolute(location)
     try:

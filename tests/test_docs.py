@@ -9,18 +9,30 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
+from models import architecture
 from pipeline import config, launching
 
 ROOT = Path(__file__).parent.parent
+PAGES = sorted(place.name for place in (ROOT / "docs").glob("*.md"))
+IN_A_SHELL = ("index.md", "photographs.md", "sweeps.md", "serving.md", "fidelity.md", "faq.md")
+"""Run below from their first command to their last, in this order; the others elsewhere."""
+MARK = re.compile(r'sh title="(needs|takes) [^"]+"')
+"""Over commands that no test can run: what they need, for the reader to see."""
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """Return the blocks of code of a page: what stands behind the first fence, and the text."""
+    text = (ROOT / page).read_text()
+    return re.findall(r"^```([^\n]*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def fences(page: str, language: str) -> list[str]:
     """Return the blocks of code of one language; "" is that of commands."""
-    text = (ROOT / "docs" / page).read_text()
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
-    return [block for kind, block in found if kind == language]
+    return [block for kind, block in blocks(f"docs/{page}") if kind == language]
 
 
 def files_of(page: str) -> dict[str, str]:
@@ -67,11 +79,145 @@ def test_architecture_of_the_page_trains_keeps_every_promise_and_is_evaluated(tm
     assert all(place.read_bytes() == text for place, text in before.items())
 
 
-def test_links_between_pages_lead_somewhere():
-    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
-        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
-            if not target.startswith(("http:", "https:", "#")):
-                assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
+@pytest.mark.parametrize("page", PAGES)
+def test_command_that_no_test_runs_says_what_it_needs(page):
+    elsewhere = {
+        "cluster.md": ROOT / "tests/infra/test_local.py",
+        "new-architecture.md": Path(__file__),
+    }
+    for kind, block in blocks(f"docs/{page}"):
+        assert kind in ("", "python") or MARK.fullmatch(kind), f"{page}: {kind!r} over {block}"
+        if kind == "":
+            assert page in IN_A_SHELL or f'"{page}"' in elsewhere[page].read_text(), block
+
+
+def test_readme_shows_what_the_pages_show():
+    shown = "\n".join((ROOT / "docs" / page).read_text() for page in PAGES)
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    for _, block in blocks("README.md"):
+        if block.startswith("pipeline/ "):
+            continue  # The map.
+        for line in block.splitlines():
+            command = line.partition("  #")[0].strip()
+            target = re.fullmatch(r"make (\w+)", command)
+            assert (target and target.group(1) in targets) or command in shown, line
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory) -> Path:
+    """Give a checkout of its own, and what a reader has: photographs, some with a hole to fill."""
+    desk = tmp_path_factory.mktemp("reader") / "infill"
+    for name in ("jobs", "models", "pipeline", "infra", "docs"):
+        shutil.copytree(ROOT / name, desk / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "mkdocs.yml"):
+        shutil.copy(ROOT / name, desk / name)
+    random = np.random.default_rng(3)
+    for folder in ("home/photos", "pictures", "holes"):
+        (desk / folder).mkdir(parents=True)
+    hole = np.zeros((96, 128), np.uint8)
+    hole[30:60, 40:80] = 255
+    for number in range(24):
+        coarse = random.integers(0, 256, (6, 8, 3), np.uint8)
+        picture = cv2.resize(coarse, (128, 96), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(desk / f"home/photos/{number}.jpg"), picture)
+        if number < 2:
+            cv2.imwrite(str(desk / f"pictures/{number}.png"), picture)
+            cv2.imwrite(str(desk / f"holes/{number}.png"), hole)
+    cv2.imwrite(str(desk / "photo.jpg"), picture)
+    cv2.imwrite(str(desk / "hole.png"), hole)
+    return desk
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("page", IN_A_SHELL)
+def test_page_runs_from_its_first_command_to_its_last(desk, page):
+    """In the environment that the first page makes, and nothing else of ours."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name == "RAY_TMPDIR" or not name.startswith(("RAY_", "VIRTUAL_ENV", "PYTHON"))
+    }
+    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    words = fences(page, "")
+    if page != IN_A_SHELL[0]:
+        words = ["source .venv/bin/activate\n", *words]
+        environment["HOME"] = str(desk / "home")
+    done = subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", "".join(words)],
+        cwd=desk,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=1400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    assert "Traceback" not in done.stdout
+
+
+def test_pages_leave_what_they_promise(desk):
+    """After the pages above: pictures whose known pixels are as they were sent."""
+    if not (desk / "filled.png").exists():
+        pytest.fail("the pages have not run")
+    known = cv2.imread(str(desk / "hole.png"), cv2.IMREAD_GRAYSCALE) < 128
+    photo = cv2.imread(str(desk / "photo.jpg"))
+    for name in ("filled.png", "filled-by-client.png"):
+        filled = cv2.imread(str(desk / name))
+        assert np.array_equal(filled[known], photo[known]), name
+        assert not np.array_equal(filled, photo), name
+    for name in ("filled", "filled-by-endpoint", "filled-offline"):
+        assert len(list((desk / name).glob("*.png"))) >= 2, name
+    for name in ("runs/evaluation", "runs/mine-scores", "runs/sweep-lambdas/choice"):
+        assert "<table" in (desk / name / "report.html").read_text(), name
+
+
+def test_site_is_built_without_a_warning_and_fetches_nothing(tmp_path):
+    """A link or an anchor that leads nowhere is a warning, and a warning ends it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for page in PAGES:
+        built = tmp_path / ("" if page == "index.md" else page.removesuffix(".md")) / "index.html"
+        fetched = re.findall(
+            r"<(?:script|link|img)[^>]+(?:src|href)=\"?([^\" >]+)", built.read_text()
+        )
+        assert fetched
+        assert not [address for address in fetched if address.startswith(("http", "//"))], page
+
+
+def test_readme_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)\s]+)\)", (ROOT / "README.md").read_text()):
+        if not target.startswith(("http:", "https:", "#")):
+            assert (ROOT / target.partition("#")[0]).exists(), target
+
+
+def test_counts_of_the_fidelity_page_are_those_of_the_code():
+    from models.__main__ import rows_of
+
+    shown = re.findall(
+        r"^\| (\w+) \| ([\w-]+) \| ([\d,]+) \| ([^|]*) \| ([^|]*) \|$",
+        (ROOT / "docs" / "fidelity.md").read_text(),
+        flags=re.MULTILINE,
+    )
+    counted = [
+        (
+            str(row["network"]),
+            str(row["variant"]),
+            f"{row['generator']:,}",
+            str(row["published"] or ""),
+            str(row["source"]),
+        )
+        for name in architecture.names()
+        for row in rows_of(name)
+    ]
+    assert [tuple(cell.strip() for cell in row) for row in shown] == counted
 
 
 def command_lines() -> list[tuple[str, str]]:
@@ -114,5 +260,7 @@ def test_every_command_that_is_shown_is_understood_by_its_job(monkeypatch):
             except Understood:
                 continue
             except SystemExit as end:
+                if "--help" in words and not end.code:
+                    continue
                 pytest.fail(f"{page}: {command}: status {end.code}")
         pytest.fail(f"{page}: {command}: nothing was read")

@@ -15,9 +15,12 @@ import pytest
 import torch
 import yaml
 
+from pipeline import storage
 from pipeline.checkpoints import load_generator
 from pipeline.config import UserError
 from pipeline.importing import read_tensors
+from pipeline.registry import RegistryConfig
+from pipeline.tracking import TrackingConfig
 from pipeline.tuning.spaces import read_space
 
 ROOT = Path(__file__).parent.parent
@@ -64,6 +67,31 @@ def test_source_has_no_reader_that_executes():
             if name == "np.load":
                 assert given(call, "allow_pickle") is False, path
             assert given(call, "shell") is not True, path
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "s3://key:geheim@bucket/runs",
+        "http://anna:geheim@mlflow:5000",
+        "postgresql://anna:geheim@host/mlflow",
+    ],
+)
+def test_address_with_a_password_is_refused_and_not_repeated(address):
+    """Whatever takes one: it would be in logs, checkpoints and MLflow."""
+    for take in (
+        storage.filesystem,
+        lambda uri: TrackingConfig(tracking_uri=uri),
+        lambda uri: RegistryConfig(tracking_uri=uri),
+    ):
+        with pytest.raises(UserError, match=r"has a password in it.* in the environment") as told:
+            take(address)
+        assert "geheim" not in str(told.value)
+
+
+def test_addresses_without_a_password_are_not_refused():
+    for address in ("http://anna@mlflow:5000/a:b@c", "sqlite:///a:b@c.db", "", "C:/a@b"):
+        assert TrackingConfig(tracking_uri=address).tracking_uri == address
 
 
 def test_file_of_weights_that_holds_code_is_refused_and_does_not_run(tmp_path):

@@ -44,6 +44,7 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",
     "RAY_JOB_STOP_WAIT_TIME_S": "30",  # An endpoint takes a moment to end.
+    "RAY_agent_register_timeout_ms": "60000",  # A busy machine starts a node's agent slowly.
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "OMP_NUM_THREADS": "1",
 }
@@ -86,7 +87,7 @@ class LocalCluster:
     def known(self) -> dict[str, Any]:
         """What the book says."""
         if not self.book.exists():
-            return {"ports": {}, "processes": {}}
+            return {"ports": {}, "processes": {}, "starts": {}}
         found: dict[str, Any] = json.loads(self.book.read_text())
         return found
 
@@ -127,7 +128,7 @@ class LocalCluster:
         for name in (HEAD, *WORKERS):
             (homes / name).mkdir()
         ports = dict(zip(names, free_ports(len(names)), strict=True))
-        self._remember(homes=str(homes), ports=ports)
+        self._remember(homes=str(homes), ports=ports, processes={}, starts={})
         for name in ("token", "store-key", "environment"):  # For their owner alone.
             (self.folder / name).touch(mode=0o600)
         for name in ("token", "store-key"):
@@ -189,11 +190,13 @@ class LocalCluster:
         :meth:`wait_for_nodes` tells when it has joined.
         """
         ports = self.known["ports"]
+        start = self.known["starts"].get(name, 0) + 1
+        self._remember(starts=self.known["starts"] | {name: start})
         options = {
             "--num-cpus": str(0 if name == HEAD else self.cpus_per_worker),
             "--object-store-memory": str(self.object_store_bytes),
             "--resources": json.dumps({} if name == HEAD else {name: 1}),
-            "--labels": f"infill={name}",
+            "--labels": f"infill={name},infill-start={start}",
             "--min-worker-port": "0",  # Any that is free: the nodes share an address.
             "--max-worker-port": "0",
         }
@@ -235,26 +238,46 @@ class LocalCluster:
     def wait_for_nodes(self, count: int) -> None:
         """Return when so many nodes are alive and the head takes jobs.
 
+        A node whose Ray ends while it starts, as it does on a machine that is too busy to start its
+        agent within half a minute, is started again, as Kubernetes does with a container.
+
         Raises:
             ClusterError: if they are not in time, with the last lines of the logs.
         """
         deadline = time.monotonic() + LONGEST_START_S
         while not (len(self.alive()) == count and self._takes_jobs()):
+            for name in self._ended():
+                self.kill(name)
+                self.start_node(name)
             if time.monotonic() > deadline:
                 raise ClusterError(f"the nodes did not start in time:\n{self._last_words()}")
             time.sleep(0.3)
 
     def alive(self) -> list[str]:
-        """Return the nodes that the head takes for alive, by name."""
+        """Return the nodes that the head takes for alive, by name.
+
+        One that was started anew counts once it has joined again: the head takes what was there
+        before for alive until it has missed it for half a minute.
+        """
         summary = self.ask("/nodes?view=summary")
         nodes = summary["data"]["summary"] if summary else []
-        rays = [node["raylet"] for node in nodes]
+        labels = [n["raylet"].get("labels", {}) for n in nodes if n["raylet"]["state"] == "ALIVE"]
+        starts = {name: str(start) for name, start in self.known["starts"].items()}
         return sorted(
-            ray.get("labels", {}).get("infill", "?") for ray in rays if ray["state"] == "ALIVE"
+            each["infill"]
+            for each in labels
+            if "infill" in each and each.get("infill-start") == starts[each["infill"]]
         )
+
+    def _ended(self) -> list[str]:
+        """Return the nodes whose Ray has ended though nobody has killed it."""
+        known, running = self.known["processes"], self.running()
+        return [name for name in (HEAD, *WORKERS) if name in known and known[name] not in running]
 
     def kill(self, name: str) -> None:
         """End a part as a power cut does: all of its processes at once."""
+        others = {key: pid for key, pid in self.known["processes"].items() if key != name}
+        self._remember(processes=others)
         while parts := self.processes(name):
             for pid in parts:
                 _kill(pid)

@@ -29,6 +29,9 @@ class RegistryConfig:
     artifacts: str = "runs/mlartifacts"
     """Folder or s3:// prefix for the checkpoints; an MLflow server decides this for itself."""
 
+    def __post_init__(self) -> None:
+        storage.refuse_password(self.tracking_uri)
+
 
 @contextlib.contextmanager
 def open_registry(config: RegistryConfig, must_exist: str = "") -> Iterator[Any]:

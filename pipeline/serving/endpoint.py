@@ -94,4 +94,8 @@ async def _send(client: AsyncInpainter, config: FolderConfig, pair: Pair) -> Don
 
 
 def _client(config: FolderConfig) -> ClientConfig:
-    return ClientConfig(url=config.endpoint, api_key=config.api_key, patience_s=config.patience_s)
+    try:
+        key = storage.read(config.api_key_file).decode().strip() if config.api_key_file else ""
+    except FileNotFoundError as error:
+        raise UserError(f"api_key_file: there is no file {config.api_key_file}") from error
+    return ClientConfig(url=config.endpoint, api_key=key, patience_s=config.patience_s)

@@ -62,8 +62,9 @@ class FolderConfig:
     """Of the composites; only png and webp keep known pixels exactly."""
     concurrency: int = 8
     """Requests under way at once, with an endpoint."""
-    api_key: str = ""
-    """For the endpoint, if it asks for one."""
+    api_key_file: str = ""
+    """Holds the key for the endpoint, if it asks for one; what stands on a command line is seen by
+    others."""
     patience_s: float = 300.0
     """How long to try again when the endpoint is busy or away."""
     batch_size: int = 8

@@ -40,6 +40,9 @@ class TrackingConfig:
     parent: str = ""
     """The MLflow run that this one is part of, as a trial is of a search."""
 
+    def __post_init__(self) -> None:
+        storage.refuse_password(self.tracking_uri)
+
 
 @contextmanager
 def entered(

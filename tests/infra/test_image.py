@@ -1,9 +1,12 @@
 """The image: linted, pinned, and its install commands executed in a clean environment."""
 
+import http.server
+import json
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -53,6 +56,73 @@ def test_every_dependency_is_pinned_within_what_the_project_asks_for():
     [torch] = re.findall(r"ARG TORCH=(\S+)\+cpu", DOCKERFILE.read_text())
     asked = next(Requirement(t) for t in project["dependencies"] if t.startswith("torch>"))
     assert asked.specifier.contains(torch)
+
+
+def audit(tmp_path, holes):
+    """Do what `make audit` does, with an answerer of the test's in place of the advisories."""
+
+    class Advisories(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):  # noqa: N802
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            found = holes.get(asked["package"]["name"])
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"vulns": [found]} if found else {}).encode())
+
+        def log_message(self, *words):
+            pass
+
+    told = subprocess.run(["make", "-n", "audit"], cwd=ROOT, capture_output=True, text=True)
+    steps = [
+        line
+        for line in told.stdout.splitlines()
+        if re.match(r"\S+/(cyclonedx-py|pip-audit) ", line)
+    ]
+    assert len(steps) == 2
+    (tmp_path / "runs").mkdir()
+    shutil.copytree(ROOT / "infra", tmp_path / "infra")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Advisories) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/v1/query"
+        for step in steps:
+            name, words = Path(step.split()[0]).name, step.split()[1:]
+            more = (
+                ["--vulnerability-service", "osv", "--osv-url", address] if "audit" in name else []
+            )
+            done = subprocess.run(
+                [Path(sys.executable).with_name(name), *words, *more],
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        server.shutdown()
+    return done
+
+
+def test_audit_lists_what_is_inside_and_finds_no_hole_where_none_is_known(tmp_path):
+    done = audit(tmp_path, {})
+    assert done.returncode == 0, done.stderr
+    listed = json.loads((tmp_path / "runs" / "infill.cdx.json").read_text())["components"]
+    assert {f"{each['name']}=={each['version']}" for each in listed} == {
+        line
+        for line in (ROOT / "infra" / "constraints.txt").read_text().splitlines()
+        if not line.startswith("#")
+    }
+    assert all(each["purl"].startswith("pkg:pypi/") for each in listed)
+
+
+def test_audit_fails_at_a_package_with_a_known_hole(tmp_path):
+    package = {"ecosystem": "PyPI", "name": "jinja2"}
+    hole = {
+        "id": "PYSEC-2026-1",
+        "summary": "for the test",
+        "modified": "2026-01-01T00:00:00Z",
+        "affected": [{"package": package, "ranges": [{"type": "ECOSYSTEM", "events": []}]}],
+    }
+    done = audit(tmp_path, {"jinja2": hole})
+    assert done.returncode == 1
+    assert "PYSEC-2026-1" in done.stdout
 
 
 @pytest.mark.slow
