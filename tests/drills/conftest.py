@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-STEPS = 100
+STEPS = 60
 SAVE_EVERY = 10
 TRAINING = (
     "python {root}/jobs/train_spn.py smoke --data.shards s3://infill/shards --storage {storage} "

@@ -52,7 +52,7 @@ def main(folder: Path) -> None:
 def partition(room: conftest.Room) -> None:
     room.train("calm").succeeds()
     job = room.train("parted")
-    job.wait_for("step 40/")
+    job.wait_for("step 20/")
     ip("link", "set", "cable", "down")
     job.wait_for("waiting for room", timeout_s=400)
     mended = time.monotonic()
@@ -61,7 +61,7 @@ def partition(room: conftest.Room) -> None:
         time.sleep(5)
     room.cluster.kill("gpu-like")
     room.cluster.start_node("gpu-like")
-    job.wait_for("step 45/", after="waiting for room")
+    job.wait_for("samples_per_s", after="waiting for room")
     print(f"RECOVERED {time.monotonic() - mended:.1f}", flush=True)
     job.succeeds()
     assert room.weights("parted") == room.weights("calm")

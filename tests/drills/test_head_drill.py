@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
-STEPS = 100
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(420)]
 
 
@@ -38,7 +37,7 @@ def redis(tmp_path_factory, free_ports) -> Iterator[str]:
 def room(tmp_path_factory, redis, running):
     memory = {"RAY_REDIS_ADDRESS": redis, "RAY_external_storage_namespace": "drill"}
     folder = tmp_path_factory.mktemp("head") / "cluster"
-    with running(folder, settings={"head": memory}) as room:
+    with running(folder, settings={"head": memory}, cpus_per_worker=3) as room:
         yield room
 
 
@@ -64,8 +63,8 @@ def test_head_restarted_with_its_memory_in_redis(room, calm, whole, passed, free
     hole = cv2.imencode(".png", np.eye(40, dtype=np.uint8) * 255)[1].tobytes()
     files = {"image": photo, "mask": hole}
     assert ask(url, files) == 200
-    job = room.train("head-killed", more="--cpus-per-worker 1 --tracking.tracking-uri ''")
-    job.wait_for("step 40/")
+    job = room.train("head-killed")
+    job.wait_for("step 20/")
 
     room.cluster.kill("head")
     assert ask(url, files) == 0
@@ -78,8 +77,9 @@ def test_head_restarted_with_its_memory_in_redis(room, calm, whole, passed, free
     passed("head: endpoint", time.monotonic() - restarted, "the head is restarted (KubeRay does)")
 
     begin = time.monotonic()
-    again = room.train("head-killed", more="--cpus-per-worker 1 --tracking.tracking-uri ''")
+    again = room.train("head-killed")
     again.wait_for("samples_per_s")
     passed("head: training", time.monotonic() - begin, "the command is given again")
     again.succeeds()
     assert "step 5/" not in again.said
+    assert room.weights("head-killed") == calm

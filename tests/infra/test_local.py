@@ -111,9 +111,11 @@ def test_page_leads_from_photographs_to_an_answer_with_no_path_between_the_nodes
         assert cv2.imwrite(str(tmp_path / f"{name}.png"), picture)
     listing = ["ray list nodes --format json --detail --limit 50"]
     listing += ["ray list actors --format json --detail --limit 500 -f class_name=RayTrainWorker"]
+    decoding = "ray list tasks --format json --detail --limit 9999 -f name='MapBatches(make_slice)'"
     insert_after(
         "jobs/train_spn.py",
         *("echo NODES", listing[0], "echo END", "echo WORKERS", listing[1], "echo END"),
+        *("echo DECODING", decoding, "echo END"),
     )
     insert_after(
         "/readyz",
@@ -133,6 +135,8 @@ def test_page_leads_from_photographs_to_an_answer_with_no_path_between_the_nodes
     assert sorted(labels.values()) == ["cpu", "gpu-like", "head"]
     workers = section(said, "WORKERS")
     assert [labels[worker["node_id"]] for worker in workers] == ["gpu-like"] * 2
+    decoding_nodes = {labels[task["node_id"]] for task in section(said, "DECODING")}
+    assert decoding_nodes == {"cpu"}  # The workers have taken all of the others' CPUs.
     assert (tmp_path / "filled.png").read_bytes()[:4] == b"\x89PNG"
     assert "TOKENLESS 401" in said
     assert "SERVES 0" in said  # `ray job stop` ended the endpoint as Ctrl-C does.
