@@ -3,8 +3,9 @@
 import os
 import shutil
 import socket
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,30 @@ def browser() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=own, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def in_one_shell() -> Callable[[Sequence[str], Path, Mapping[str, str]], str]:
+    """Give what runs commands one after the other in a folder, as a person types them.
+
+    The first that fails ends it, and the test. Returns what they have said.
+    """
+
+    def run(commands: Sequence[str], folder: Path, environment: Mapping[str, str]) -> str:
+        done = subprocess.run(
+            ["bash", "-e", "-o", "pipefail", "-c", "\n".join(commands)],
+            cwd=folder,
+            env={**environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=1400,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-6000:]
+        return done.stdout
+
+    return run
 
 
 @pytest.fixture(scope="session")

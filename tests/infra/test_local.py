@@ -25,7 +25,8 @@ def shown() -> list[str]:
     """Return the commands of the page's first section, line by line."""
     section = PAGE.read_text().partition(SECTION)[2].partition("\n## ")[0]
     blocks = re.findall(r"^```\n(.*?)^```$", section, flags=re.DOTALL | re.MULTILINE)
-    return [line for block in blocks for line in block.splitlines()]
+    joined = (re.sub(r" \\\n +", " ", block) for block in blocks)
+    return [line for block in joined for line in block.splitlines()]
 
 
 def load_script() -> ModuleType:
@@ -38,22 +39,6 @@ def load_script() -> ModuleType:
 
 def free_port() -> int:
     return load_script().free_ports(1)[0]
-
-
-def in_one_shell(commands: list[str]) -> str:
-    """Run commands one after the other as a person types them; the first that fails ends it."""
-    done = subprocess.run(
-        ["bash", "-e", "-o", "pipefail", "-c", "\n".join(commands)],
-        cwd=ROOT,
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=1400,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-6000:]
-    return done.stdout
 
 
 def parts(folder: Path) -> list[str]:
@@ -90,7 +75,9 @@ def section(said: str, name: str) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.timeout(1500)
-def test_page_leads_from_photographs_to_an_answer_with_no_path_between_the_nodes(cluster, tmp_path):
+def test_page_leads_from_photographs_to_an_answer_with_no_path_between_the_nodes(
+    cluster, tmp_path, in_one_shell
+):
     page, port = shown(), free_port()
     replaced = {
         "make cluster": f"{sys.executable} {SCRIPT} up --folder {cluster}",
@@ -128,7 +115,7 @@ def test_page_leads_from_photographs_to_an_answer_with_no_path_between_the_nodes
         "job stop endpoint", f"echo SERVES $(curl -s http://127.0.0.1:{port}/readyz | wc -c)"
     )
 
-    said = in_one_shell(commands)
+    said = in_one_shell(commands, ROOT, os.environ)
 
     assert len(re.findall(r"Job '\w+' succeeded", said)) == 6
     labels = {node["node_id"]: node["labels"].get("infill") for node in section(said, "NODES")}
