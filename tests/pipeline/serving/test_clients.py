@@ -8,6 +8,9 @@ import numpy as np
 import openai
 import pytest
 
+from jobs.batch_inpaint import batch_inpaint
+from pipeline.config import UserError
+from pipeline.serving.folder import FolderConfig
 from pipeline.serving.keys import new_key
 from pipeline.serving.work import AppConfig
 
@@ -50,3 +53,30 @@ def test_openai_s_own_client_edits_a_picture(serving, replica, make, pair):
     np.testing.assert_array_equal(got[~hole], image[~hole])
     np.testing.assert_array_equal(got, make.pixels(ours.content))
     assert "send a known key" in str(refused.value)
+
+
+def test_folder_goes_to_an_endpoint_that_asks_for_a_key(serving, replica, make, tmp_path):
+    """The key comes from a file, since a command line is seen by others."""
+    secret, key = new_key("anna", 1000)
+    (tmp_path / "key").write_text(f"{secret}\n")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(make.file(make.photograph(40, 50)))
+    with serving(replica, AppConfig(keys=(key,))) as url:
+
+        def filled(out, key_file):
+            where = {"folder": str(tmp_path / "photos"), "out": str(tmp_path / out)}
+            return batch_inpaint(
+                FolderConfig(
+                    **where, endpoint=url, draw=True, api_key_file=str(tmp_path / key_file)
+                )
+            )
+
+        assert filled("out", "key").filled == 1
+        (tmp_path / "wrong").write_text("wrong")
+        with pytest.raises(UserError):
+            filled("refused", "wrong")
+        with pytest.raises(UserError, match="api_key_file: there is no file .*/missing"):
+            filled("nowhere", "missing")
+    written = [place.read_bytes() for place in (tmp_path / "out").rglob("*") if place.is_file()]
+    assert len(written) >= 1
+    assert not any(secret.encode() in data for data in written)
