@@ -26,10 +26,10 @@ bench: $(VENV)/installed-check  ## fill docs/benchmarks.md; ONLY=models for one 
 	$(BIN)/python -m pytest tests/benchmarks/bench_$(or $(ONLY),*).py -s --timeout=0 \
 	  --override-ini=python_files='bench_*.py' --override-ini=pythonpath=tests/benchmarks
 
-audit: $(VENV)/installed-audit  ## the image's packages: a bill of materials in runs/, and their known holes
+audit: $(VENV)/audit/installed  ## the image's packages: a bill of materials in runs/, and their known holes
 	mkdir -p runs
-	$(BIN)/cyclonedx-py requirements infra/constraints.txt --output-file runs/infill.cdx.json
-	$(BIN)/pip-audit --strict --requirement infra/constraints.txt --no-deps --disable-pip --progress-spinner off
+	$(VENV)/audit/bin/cyclonedx-py requirements infra/constraints.txt --output-file runs/infill.cdx.json
+	$(VENV)/audit/bin/pip-audit --strict --requirement infra/constraints.txt --no-deps --disable-pip --progress-spinner off
 
 docs: $(VENV)/installed-docs  ## the pages as a site, in runs/site; a link that leads nowhere ends it
 	$(BIN)/python -m mkdocs build
@@ -45,6 +45,11 @@ $(VENV)/browser: $(VENV)/installed-check  ## for the pages' tests: one that is t
 	  { $(BIN)/playwright install chromium 2> $@.log && echo playwright > $@; } || \
 	  { apt-get update -qq && apt-get install -y -qq chromium > $@.log && command -v chromium > $@; } || \
 	  { rm -f $@; cat $@.log; echo "error: the pages' tests need Chromium: install it and try again"; exit 1; }
+
+$(VENV)/audit/installed: infra/audit.txt | $(VENV)/bin/python
+	$(BIN)/python -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement infra/audit.txt
+	touch $@
 
 $(VENV)/installed-%: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'

@@ -58,7 +58,15 @@ def test_every_dependency_is_pinned_within_what_the_project_asks_for():
     assert asked.specifier.contains(torch)
 
 
-def audit(tmp_path, holes):
+@pytest.fixture(scope="module")
+def tools():
+    """Install what `make audit` runs, where it does, and return the folder of its commands."""
+    made = Path(sys.prefix, "audit", "installed")
+    subprocess.run(["make", f"VENV={sys.prefix}", made], cwd=ROOT, check=True, capture_output=True)
+    return made.parent / "bin"
+
+
+def audit(tools, tmp_path, holes):
     """Do what `make audit` does, with an answerer of the test's in place of the advisories."""
 
     class Advisories(http.server.BaseHTTPRequestHandler):
@@ -90,7 +98,7 @@ def audit(tmp_path, holes):
                 ["--vulnerability-service", "osv", "--osv-url", address] if "audit" in name else []
             )
             done = subprocess.run(
-                [Path(sys.executable).with_name(name), *words, *more],
+                [tools / name, *words, *more],
                 cwd=tmp_path,
                 capture_output=True,
                 text=True,
@@ -100,8 +108,8 @@ def audit(tmp_path, holes):
     return done
 
 
-def test_audit_lists_what_is_inside_and_finds_no_hole_where_none_is_known(tmp_path):
-    done = audit(tmp_path, {})
+def test_audit_lists_what_is_inside_and_finds_no_hole_where_none_is_known(tools, tmp_path):
+    done = audit(tools, tmp_path, {})
     assert done.returncode == 0, done.stderr
     listed = json.loads((tmp_path / "runs" / "infill.cdx.json").read_text())["components"]
     assert {f"{each['name']}=={each['version']}" for each in listed} == {
@@ -112,7 +120,7 @@ def test_audit_lists_what_is_inside_and_finds_no_hole_where_none_is_known(tmp_pa
     assert all(each["purl"].startswith("pkg:pypi/") for each in listed)
 
 
-def test_audit_fails_at_a_package_with_a_known_hole(tmp_path):
+def test_audit_fails_at_a_package_with_a_known_hole(tools, tmp_path):
     package = {"ecosystem": "PyPI", "name": "jinja2"}
     hole = {
         "id": "PYSEC-2026-1",
@@ -120,7 +128,7 @@ def test_audit_fails_at_a_package_with_a_known_hole(tmp_path):
         "modified": "2026-01-01T00:00:00Z",
         "affected": [{"package": package, "ranges": [{"type": "ECOSYSTEM", "events": []}]}],
     }
-    done = audit(tmp_path, {"jinja2": hole})
+    done = audit(tools, tmp_path, {"jinja2": hole})
     assert done.returncode == 1
     assert "PYSEC-2026-1" in done.stdout
 
