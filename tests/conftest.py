@@ -23,6 +23,7 @@ os.environ.update(
     RAY_SCHEDULER_EVENTS="0",
     NO_ALBUMENTATIONS_UPDATE="1",
     MLFLOW_DISABLE_TELEMETRY="true",
+    MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
     OMP_NUM_THREADS="1",
 )
 # Before the first import of the libraries that read them.

@@ -147,7 +147,9 @@ def test_page_runs_from_its_first_command_to_its_last(desk, page, in_one_shell):
     if page != IN_A_SHELL[0]:
         words = ["source .venv/bin/activate", *words]
         environment["HOME"] = str(desk / "home")
-    assert "Traceback" not in in_one_shell(words, desk, environment)
+    said = in_one_shell(words, desk, environment)
+    assert "Traceback" not in said
+    (desk / f"{page}.said").write_text(said)
 
 
 def test_pages_leave_what_they_promise(desk):
@@ -164,6 +166,14 @@ def test_pages_leave_what_they_promise(desk):
         assert len(list((desk / name).glob("*.png"))) >= 2, name
     for name in ("runs/evaluation", "runs/mine-scores", "runs/sweep-lambdas/choice"):
         assert "<table" in (desk / name / "report.html").read_text(), name
+    assert (desk / "index.md.said").read_text().count("was complete already") == 1
+    searched = (desk / "sweeps.md.said").read_text()
+    assert "trial 3/3" in searched
+    rows = [line.split("|") for line in searched.splitlines() if line.startswith("| N = ")]
+    assert [row[1].strip() for row in rows] == ["N = 4", "N = 8", "N = 12"]
+    # Row, SSIM, printed, PSNR, printed, ...
+    assert [row[5].strip() for row in rows] == ["29.40", "29.69", "29.61"]
+    assert all(float(row[4].split("±")[0]) > 3 for row in rows)
 
 
 def test_site_is_built_without_a_warning_and_fetches_nothing(tmp_path):

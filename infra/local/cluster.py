@@ -46,6 +46,7 @@ QUIET = {
     "RAY_JOB_STOP_WAIT_TIME_S": "30",  # An endpoint takes a moment to end.
     "RAY_agent_register_timeout_ms": "60000",  # A busy machine starts a node's agent slowly.
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # Of generative AI's evaluations.
     "OMP_NUM_THREADS": "1",
 }
 

@@ -93,25 +93,3 @@ def test_a_persons_mistake_ends_in_one_sentence(name, words, told, tmp_path):
     assert told in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert "Traceback" not in result.stdout
-
-
-@pytest.mark.slow
-def test_the_smoke_presets_go_from_photographs_to_a_search(tmp_path):
-    trained = job("train_spn", "smoke", cwd=tmp_path)
-    assert trained.returncode == 0, trained.stderr
-    assert "hole_psnr" in trained.stdout
-    assert (tmp_path / "runs/smoke/spn/checkpoints/step-000000006/checksums.json").is_file()
-    again = job("train_spn", "smoke", cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert "was complete already" in again.stdout
-    words = ["spn", "--scale", "smoke", "--space", "spn-table4"]
-    shards = ["--train.data.shards", "runs/smoke/spn/shards"]
-    searched = job("tune", *words, *shards, cwd=tmp_path)
-    assert searched.returncode == 0, searched.stderr
-    assert "trial 3/3" in searched.stdout
-    rows = [line for line in searched.stdout.splitlines() if line.startswith("| N = ")]
-    assert [row.split("|")[1].strip() for row in rows] == ["N = 4", "N = 8", "N = 12"]
-    # Row, SSIM, printed, PSNR, printed, ...
-    assert [row.split("|")[5].strip() for row in rows] == ["29.40", "29.69", "29.61"]
-    assert all(float(row.split("|")[4].split("±")[0]) > 3 for row in rows)
-    assert (tmp_path / "runs/sweep-spn-smoke/trials.png").is_file()

@@ -33,6 +33,7 @@ NARROW: dict[str, dict[str, Any]] = {
         "num_coarse_blocks": 1,
         "num_refine_blocks": 1,
         "perceptual_weights": "random",
+        "perceptual_size_px": 32,
     },
     "deepfill": {"channels": 2, "image_size_px": 64, "local_size_px": 32},
 }

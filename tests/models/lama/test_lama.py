@@ -78,8 +78,9 @@ def test_every_tensor_comes_back_and_the_configuration_is_read_off() -> None:
 
 def test_big_lama_has_the_public_checkpoint_s_layers() -> None:
     config = LaMaConfig()
+    tables = {role: names(role, config) for role in ("generator", "discriminator")}
     shapes = {
-        names(role, config)[name]: tuple(tensor.shape)
+        tables[role][name]: tuple(tensor.shape)
         for role, network in networks_of(config).items()
         for name, tensor in network.state_dict().items()
     }

@@ -17,28 +17,38 @@ from pipeline.training import (
 WEIGHTS = ("generator", "discriminator", "ema", "optimizers")
 
 
-@pytest.fixture
-def config(shards, tmp_path):
-    """Return a training of six tiny steps in this process."""
-    return TrainConfig(
-        model=SPNConfig.tiny(),
-        data=BatchConfig(
-            shards=shards, batch_size=4, image_size_px=32, masks=MaskConfig(max_hole_ratio=0.5)
-        ),
-        storage=str(tmp_path / "run"),
-        steps=6,
-        num_workers=0,
-        ema_decay=0.9,
-        report_every_steps=2,
-        save_every_steps=2,
-        sample_every_steps=6,
-        keep_checkpoints=3,
-        validation_samples=4,
-        tracking=TrackingConfig(tracking_uri=""),
-    )
+@pytest.fixture(scope="session")
+def training(shards):
+    """Give trainings of six tiny steps in this process, by the folder of the run."""
+
+    def of(storage):
+        return TrainConfig(
+            model=SPNConfig.tiny(),
+            data=BatchConfig(
+                shards=shards, batch_size=4, image_size_px=32, masks=MaskConfig(max_hole_ratio=0.5)
+            ),
+            storage=str(storage),
+            steps=6,
+            num_workers=0,
+            ema_decay=0.9,
+            report_every_steps=2,
+            save_every_steps=2,
+            sample_every_steps=6,
+            keep_checkpoints=3,
+            validation_samples=4,
+            tracking=TrackingConfig(tracking_uri=""),
+        )
+
+    return of
 
 
 @pytest.fixture
+def config(training, tmp_path):
+    """Return a training in a folder of the test's own."""
+    return training(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
 def quietly():
     """Return the function."""
     return _quietly
@@ -48,7 +58,7 @@ def _quietly(line):
     """Say nothing."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def weights():
     """Return the function."""
     return _weights

@@ -65,12 +65,17 @@ def signalled_once(run, number):
     assert sent
 
 
+@pytest.fixture(scope="module")
+def calm(training, ray_local, tmp_path_factory, quietly):
+    """Train on two workers, undisturbed."""
+    config = training(tmp_path_factory.mktemp("calm"))
+    config = override(config, {"num_workers": 2, "steps": 60, "save_every_steps": 5})
+    train(config, quietly)
+    return config
+
+
 @pytest.mark.slow
-def test_a_killed_worker_costs_no_update(
-    config, ray_local, tmp_path, quietly, weights, largest_difference
-):
-    calm = override(config, {"num_workers": 2, "steps": 60, "save_every_steps": 5})
-    train(calm, quietly)
+def test_a_killed_worker_costs_no_update(calm, tmp_path, weights, largest_difference):
     stormy = override(calm, {"storage": str(tmp_path / "stormy")})
     lines = []
     with signalled_once(stormy.storage, signal.SIGKILL):
@@ -92,11 +97,9 @@ def test_a_loss_that_is_not_finite_ends_a_run_on_the_cluster_at_once(config, ray
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_stuck_worker_is_named_and_the_run_ends_right(
-    config, ray_local, tmp_path, monkeypatch, quietly, weights, largest_difference
+    calm, tmp_path, monkeypatch, weights, largest_difference
 ):
     monkeypatch.setattr(watching, "SILENT_S", 5.0)
-    calm = override(config, {"num_workers": 2, "steps": 60, "save_every_steps": 5})
-    train(calm, quietly)
     changes = {"storage": str(tmp_path / "stuck"), "collective_timeout_s": 15.0}
     stuck, lines = override(calm, changes), []
     with signalled_once(stuck.storage, signal.SIGSTOP):

@@ -1,4 +1,4 @@
-"""Search on a cluster of two nodes, one of which is lost while both work.
+"""Search on a cluster of two nodes, one of which is lost while its trial trains.
 
 python tests/pipeline/tuning/losing_a_node.py CONFIG.json
 
@@ -17,26 +17,31 @@ from ray.cluster_utils import Cluster
 
 from pipeline import checkpoints
 from pipeline.config import from_json
-from pipeline.tuning import TuneConfig, plan, tune
+from pipeline.tuning import TuneConfig, TuneResult, plan, tune
 
-SPACE = {"model.image_weight": [1.0, 10.0, 100.0]}
+SPACE = {"model.image_weight": [1.0, 10.0]}
 
 
 def main(config: TuneConfig) -> None:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    other = cluster.add_node(num_cpus=1)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    first = cluster.add_node(num_cpus=1)  # After this process has taken the head for its own.
     runs = [training.storage for _, training in plan(config, SPACE)]
 
-    def lose() -> None:
-        while sum(bool(checkpoints.steps(run)) for run in runs) < 2:
-            time.sleep(0.05)
-        cluster.remove_node(other, allow_graceful=False)
-        print("lost", flush=True)
+    results: list[TuneResult] = []
 
-    threading.Thread(target=lose, daemon=True).start()
-    result = tune(config, SPACE, lambda line: print(line, flush=True))
-    print(json.dumps([asdict(trial) for trial in result.trials]), flush=True)
+    def search() -> None:
+        results.append(tune(config, SPACE, lambda line: print(line, flush=True)))
+
+    searching = threading.Thread(target=search)
+    searching.start()
+    while not any(checkpoints.steps(run) for run in runs):
+        time.sleep(0.01)
+    cluster.remove_node(first, allow_graceful=False)
+    print("lost", flush=True)
+    cluster.add_node(num_cpus=1)  # In the main thread, as Ray's own hooks need it.
+    searching.join()
+    print(json.dumps([asdict(trial) for trial in results[0].trials]), flush=True)
     ray.shutdown()
     cluster.shutdown()
 

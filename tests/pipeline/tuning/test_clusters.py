@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.timeout(300)
 def test_a_lost_node_does_not_end_the_search(config, tmp_path):
-    changes = {"storage": str(tmp_path / "sweep"), "train.steps": 60, "train.save_every_steps": 5}
+    changes = {"storage": str(tmp_path / "sweep"), "train.steps": 120, "train.save_every_steps": 5}
     search = override(config, {**changes, "train.cpus_per_worker": 1.0})
     (tmp_path / "config.json").write_text(to_json(search))
     script = Path(__file__).with_name("losing_a_node.py")
@@ -29,13 +29,13 @@ def test_a_lost_node_does_not_end_the_search(config, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     *said, last = done.stdout.splitlines()
     assert "lost" in said
-    assert not any("trial 2/3" in line for line in said[: said.index("lost")])
+    assert not any(line.startswith("trial ") for line in said[: said.index("lost")])
     trials = json.loads(last)
-    assert len(trials) == 3
+    assert len(trials) == 2
     for trial in trials:
         assert not trial["error"]
-        assert trial["steps"] == 60
-        assert checkpoints.read_state(trial["checkpoint"])["step"] <= 60
+        assert trial["steps"] == 120
+        assert checkpoints.read_state(trial["checkpoint"])["step"] <= 120
     # The trial that was there went on where it was: no step was taken twice.
     runs = [Path(trial["checkpoint"]).parent.parent for trial in trials]
     logs = [sorted(run.glob("progress-*.jsonl")) for run in runs]
