@@ -158,7 +158,8 @@ def test_flood_at_ten_times_the_capacity_is_refused_in_part_in_bounded_memory(ur
             used.append(memory_bytes())
             time.sleep(0.1)
 
-    asyncio.run(flood())  # What a first flood leaves behind is kept for the next.
+    for _ in range(2):  # What the first floods leave behind is kept for the next.
+        asyncio.run(flood())
     before = memory_bytes()
     watcher = threading.Thread(target=watch)
     watcher.start()

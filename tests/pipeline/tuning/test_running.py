@@ -126,13 +126,13 @@ def test_a_population_goes_over_to_its_best_with_networks_and_optimisers(
         "storage": str(tmp_path / "pbt"),
         "num_trials": 3,
         "algorithm": "pbt",
-        "train.steps": 40,  # Long enough to overlap, however late a process starts.
+        "train.steps": 24,  # Long enough to overlap, however late a process starts.
         "train.save_every_steps": 4,
     }
     search = override(config, changes)
     lines = []
     result = tune(search, space, lines.append)
-    assert [trial.steps for trial in result.trials] == [40] * 3
+    assert [trial.steps for trial in result.trials] == [24] * 3
     assert all(trial.scores for trial in result.trials)
     over = []
     for file in (tmp_path / "pbt").glob("trials/member-*/*/config.json"):
