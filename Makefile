@@ -8,14 +8,13 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(
 demo: $(VENV)/installed-demo  ## the whole main job, small but nothing faked
 	$(BIN)/python jobs/demo.py
 
-test: check $(VENV)/browser  ## the whole test suite, in two halves at once
-	@rays=$$(mktemp -d); \
-	part() { mkdir $$rays/$$1; name=$$1; shift; RAY_TMPDIR=$$rays/$$name $(BIN)/python -m pytest "$$@"; }; \
-	{ part jobs tests/jobs tests/infra --ignore=tests/infra/test_local.py; failed=$$?; \
-	  part clusters tests/test_docs.py tests/infra/test_local.py tests/drills && exit $$failed; \
-	} > $(VENV)/other-half.log 2>&1 & other=$$!; \
-	part rooms --ignore=tests/jobs --ignore=tests/infra --ignore=tests/test_docs.py --ignore=tests/drills; failed=$$?; \
-	wait $$other || failed=1; cat $(VENV)/other-half.log; rm -rf $$rays; exit $$failed
+test: check $(VENV)/browser  ## the whole test suite, in two halves at once: clusters and pages, and the rest
+	@rays=$$(mktemp -d); mkdir $$rays/one $$rays/other; \
+	RAY_TMPDIR=$$rays/other $(BIN)/python -m pytest tests/test_docs.py tests/drills tests/infra \
+	  > $(VENV)/clusters.log 2>&1 & other=$$!; \
+	RAY_TMPDIR=$$rays/one $(BIN)/python -m pytest --ignore=tests/test_docs.py --ignore=tests/drills \
+	  --ignore=tests/infra; failed=$$?; \
+	wait $$other || failed=1; cat $(VENV)/clusters.log; rm -rf $$rays; exit $$failed
 
 check: $(VENV)/installed-check
 	$(BIN)/ruff format --check .
