@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -44,6 +45,21 @@ def run(source: Path | str, out: Path | str, **environment: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@contextmanager
+def at_work(source: Path, out: Path, address: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a driver on the Ray at an address, and yield it once it has listed the photographs."""
+    with subprocess.Popen(
+        command(source, out),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "RAY_ADDRESS": address},
+    ) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline().startswith("listed 67 photographs")
+        yield driver
 
 
 def checksums(out: Path) -> dict[str, str]:
@@ -109,28 +125,13 @@ def test_driver_killed_at_any_moment_goes_on_to_the_same_result(
     many: Path, expected: dict[str, str], address: str, tmp_path: Path
 ) -> None:
     moments = random.Random(0)
-    with subprocess.Popen(
-        command(many, tmp_path / "timed"),
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "RAY_ADDRESS": address},
-    ) as driver:
-        assert driver.stdout is not None
-        assert driver.stdout.readline().startswith("listed 67 photographs")
+    with at_work(many, tmp_path / "timed", address) as driver:
         begin = time.monotonic()
         assert driver.wait(LONGEST_S) == 0
         longest_s = time.monotonic() - begin
     out, interrupted, finished = tmp_path / "out", 0, 0
     while interrupted < KILLS:
-        with subprocess.Popen(
-            command(many, out),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, "RAY_ADDRESS": address},
-        ) as driver:
-            assert driver.stdout is not None
-            assert driver.stdout.readline().startswith("listed 67 photographs")
+        with at_work(many, out, address) as driver:
             # What it has finished is kept, so that the next one meets the later half.
             time.sleep(moments.uniform(0, longest_s / 2))
             ended = driver.poll() is not None
