@@ -65,7 +65,7 @@ def main(config: TrainConfig) -> None:
 
     def say(line: str) -> None:
         said.append(line)
-        print(line, flush=True)
+        print(f"{line}\n", end="", flush=True)  # In one piece: two threads say something.
 
     def wait_until(holds: Callable[[], bool]) -> None:
         while training.is_alive() and not holds():

@@ -30,18 +30,21 @@ def main(config: TuneConfig) -> None:
 
     results: list[TuneResult] = []
 
+    def say(line: str) -> None:
+        print(f"{line}\n", end="", flush=True)  # In one piece: two threads say something.
+
     def search() -> None:
-        results.append(tune(config, SPACE, lambda line: print(line, flush=True)))
+        results.append(tune(config, SPACE, say))
 
     searching = threading.Thread(target=search)
     searching.start()
     while not any(checkpoints.steps(run) for run in runs):
         time.sleep(0.01)
     cluster.remove_node(first, allow_graceful=False)
-    print("lost", flush=True)
+    say("lost")
     cluster.add_node(num_cpus=1)  # In the main thread, as Ray's own hooks need it.
     searching.join()
-    print(json.dumps([asdict(trial) for trial in results[0].trials]), flush=True)
+    say(json.dumps([asdict(trial) for trial in results[0].trials]))
     ray.shutdown()
     cluster.shutdown()
 
