@@ -4,6 +4,7 @@ Ray is imported when it is needed, so that ``--help`` and refused settings cost 
 """
 
 import ipaddress
+import logging
 import os
 import signal
 import socket
@@ -41,6 +42,21 @@ def beside_driver(kind: type) -> Any:
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(num_cpus=0, scheduling_strategy=here)(kind).remote()
+
+
+@contextmanager
+def quiet_data() -> Iterator[None]:
+    """Keep Ray Data's plans and tracebacks off the terminal; errors still come as exceptions.
+
+    Runs on the driver.
+    """
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

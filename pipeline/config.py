@@ -123,6 +123,20 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
+def sentence_of(error: Exception) -> str:
+    """Return the sentence behind an exception, for a task that hands it on with its results.
+
+    Ray Data would bring the exception itself to the driver without its cause and its sentence.
+
+    Raises:
+        Exception: the same one, if it is our own defect.
+    """
+    sentence = explain(error)
+    if sentence is None:
+        raise error
+    return sentence
+
+
 def _causes(error: BaseException) -> typing.Iterator[BaseException]:
     waiting, seen = [error], set()
     while waiting:

@@ -81,7 +81,12 @@ class ShardReader:
                 return OpenFile(self.cache.path(location, record) if self.cache else Path(location))
             except FileNotFoundError:
                 continue
-        raise UserError(f"shard {location} is missing, though its manifest lists it; {MEND}")
+        raise missing_shard(location)
+
+
+def missing_shard(location: str) -> UserError:
+    """Return the error for a shard that its manifest lists and that is not there."""
+    return UserError(f"shard {location} is missing, though its manifest lists it; {MEND}")
 
 
 class OpenFile:
@@ -170,9 +175,7 @@ def _copy(location: str, copy: BinaryIO) -> str:
             digest.update(block)
             copy.write(block)
     except FileNotFoundError as error:
-        raise UserError(
-            f"shard {location} is missing, though its manifest lists it; {MEND}"
-        ) from error
+        raise missing_shard(location) from error
     return digest.hexdigest()
 
 

@@ -1,11 +1,9 @@
 """Spread an evaluation over the cluster, keep what comes back, and say how far it is."""
 
 import json
-import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 
 from models.architecture import ModelConfig, load
 from pipeline import checkpoints, storage
+from pipeline.cluster import quiet_data
 from pipeline.config import UserError, from_dict, to_dict
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.networks import load_judges
@@ -204,7 +203,7 @@ def _results(plan: Plan, missing: Sequence[int]) -> Iterator[dict[str, float]]:
     import ray.data
 
     blocks = [pa.table({"part": [number]}) for number in missing]
-    with _quiet_ray_data():
+    with quiet_data():
         # Blocks made here need no reading tasks, so the actors may take every CPU there is.
         data = ray.data.from_arrow(blocks)
         data.context.enable_progress_bars = False
@@ -239,18 +238,6 @@ def _num_actors(config: EvaluationConfig) -> int:
             "with --cpus-per-actor or --gpus-per-actor"
         )
     return min(config.num_actors, room)
-
-
-@contextmanager
-def _quiet_ray_data() -> Iterator[None]:
-    """Keep Ray Data's plans and tracebacks off the terminal; errors still come as exceptions."""
-    logger = logging.getLogger("ray.data")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _assemble(plan: Plan, cost: dict[str, float]) -> Evaluation:

@@ -22,7 +22,7 @@ from pipeline import storage
 from pipeline.baselines import load_baseline
 from pipeline.batches import to_model, to_pixels
 from pipeline.checkpoints import load_generator
-from pipeline.config import UserError
+from pipeline.config import sentence_of
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.measures import measure
 from pipeline.evaluation.networks import load_judges
@@ -103,8 +103,8 @@ class Scorer:
     def _try(self, number: int) -> dict[str, Any]:
         try:
             return {**self.work(number), "error": ""}
-        except UserError as error:
-            return {"pairs": 0, **dict.fromkeys(STAGES, 0.0), "error": str(error)}
+        except Exception as error:
+            return {"pairs": 0, **dict.fromkeys(STAGES, 0.0), "error": sentence_of(error)}
 
     def work(self, number: int) -> dict[str, float]:
         """Score and write one part; return its pairs and the seconds of each stage."""

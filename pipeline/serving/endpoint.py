@@ -86,7 +86,7 @@ async def _send(client: AsyncInpainter, config: FolderConfig, pair: Pair) -> Don
                 "kept: run the same command again when it does"
             ) from error
         return Done(name=pair.name, failure=str(error))
-    except (Refusal, OSError) as error:
+    except (Refusal, FileNotFoundError) as error:
         return Done(name=pair.name, failure=failure_of(error))
     place = storage.join(config.out, pair.output)
     await asyncio.to_thread(storage.write, place, answer.data)

@@ -267,14 +267,8 @@ def read_files(config: FolderConfig, pair: Pair) -> tuple[bytes, bytes]:
     return image, storage.read(pair.mask)
 
 
-def failure_of(error: Refusal | OSError) -> str:
-    """Return the reason as ``failures.jsonl`` has it; what concerns every picture is raised.
-
-    Raises:
-        OSError: unless it is that one file that is not there.
-    """
+def failure_of(error: Refusal | FileNotFoundError) -> str:
+    """Return why one picture could not be filled, as ``failures.jsonl`` has it."""
     if isinstance(error, Refusal):
         return f"{error.detail} ({error.code})"
-    if not isinstance(error, FileNotFoundError):
-        raise error
     return f"there is no {error.filename or 'such file'}"

@@ -3,21 +3,22 @@
     read and lay out (tasks) -> fill (actors that hold the model) -> composite and write (tasks)
 
 Between the stages travel the encoded files and the canvas, not decoded photographs, so a block
-of rows stays small whatever the pictures' size. Nothing but names comes back to the driver.
+of rows stays small whatever the pictures' size. Nothing but names comes back to the driver, with
+why one picture failed (``failure``) or why nothing can go on (``refusal``).
 """
 
-import contextlib
-import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from pipeline import storage
-from pipeline.checkpoints import load_generator
+from pipeline.checkpoints import LoadedGenerator, load_generator
+from pipeline.cluster import quiet_data
+from pipeline.config import UserError, sentence_of
 from pipeline.registry import readable
 from pipeline.serving.errors import Refusal
 from pipeline.serving.folder import Done, FolderConfig, failure_of, read_files
@@ -28,6 +29,11 @@ from pipeline.serving.work import AppConfig, Wish, compose, read_pair
 
 Rows = dict[str, Any]
 _ROWS_PER_BLOCK = 16
+NOTHING_LAID: Rows = {
+    **{"image": b"", "mask": b"", "canvases": b"", "missing": b"", "sizes": b""},
+    **{"failure": "", "refusal": ""},
+}
+"""What a row has beside its names where there is nothing to fill."""
 
 
 def run_offline(model: ServedModel, config: FolderConfig, pairs: list[Pair]) -> Iterator[Done]:
@@ -37,6 +43,9 @@ def run_offline(model: ServedModel, config: FolderConfig, pairs: list[Pair]) -> 
         model: the version that draws.
         config: the folder and how to fill it.
         pairs: what is to be filled.
+
+    Raises:
+        UserError: if the disk is full, the store away, or the model cannot be read.
     """
     if not pairs:
         return
@@ -57,8 +66,10 @@ def run_offline(model: ServedModel, config: FolderConfig, pairs: list[Pair]) -> 
         .map_batches(partial(finish, config=config), batch_size=_ROWS_PER_BLOCK, num_cpus=0.5)
     )
     rows.context.enable_progress_bars = False  # one line of progress is enough, and is ours
-    with quiet():
+    with quiet_data():
         for row in rows.iter_rows():
+            if row["refusal"]:
+                raise UserError(row["refusal"])
             label = "" if row["failure"] else model.label
             yield Done(name=row["name"], failure=row["failure"], model=label)
 
@@ -74,18 +85,6 @@ def actor_cpus(config: FolderConfig) -> float:
     return min(config.cpus_per_actor, max((cpus - 0.5) / config.num_actors, 0.1))
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep Ray Data from printing plans, and tracebacks of errors that we raise."""
-    logger = logging.getLogger("ray.data")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def replica_config(config: FolderConfig) -> ReplicaConfig:
     """Return how an actor of the pool computes."""
     return ReplicaConfig(
@@ -99,23 +98,23 @@ def lay_out(rows: Rows, config: FolderConfig) -> Rows:
     """Read, decode and lay pictures on canvases. In a task.
 
     Returns:
-        Columns ``name``, ``output``, ``failure``, ``image`` and ``mask`` (files); ``canvases`` and
-        ``missing`` (raw pixels, one after the other) and ``sizes`` (their heights and widths).
+        Columns ``name``, ``output``, ``failure``, ``refusal``, ``image`` and ``mask`` (files);
+        ``canvases`` and ``missing`` (raw pixels, one after the other) and ``sizes`` (their heights
+        and widths).
     """
     laid = [_lay_out(Pair(**row_of(rows, at)), config) for at in range(len(rows["name"]))]
     return columns_of(laid)
 
 
 def _lay_out(pair: Pair, config: FolderConfig) -> Rows:
-    row: Rows = {
-        **{"name": pair.name, "output": pair.output, "failure": ""},
-        **{"image": b"", "mask": b"", "canvases": b"", "missing": b"", "sizes": b""},
-    }
+    row: Rows = {"name": pair.name, "output": pair.output, **NOTHING_LAID}
     try:
         image, mask = read_files(config, pair)
         return {**row, **laid_on_canvases(config, pair.name, image, mask)}
-    except (Refusal, OSError) as error:
+    except (Refusal, FileNotFoundError) as error:
         return {**row, "failure": failure_of(error)}
+    except Exception as error:
+        return {**row, "refusal": sentence_of(error)}
 
 
 def laid_on_canvases(config: FolderConfig, name: str, image: bytes, mask: bytes) -> Rows:
@@ -140,11 +139,22 @@ class Filler:
     """Holds the model and fills canvases. In an actor of the pool."""
 
     def __init__(self, model: ServedModel, config: ReplicaConfig) -> None:
-        self._config = config
-        self._loaded = load_generator(readable(model.location, model.digest), config.device)
+        self._config, self._model = config, model
+
+    @cached_property
+    def _loaded(self) -> LoadedGenerator:
+        place = readable(self._model.location, self._model.digest)
+        return load_generator(place, self._config.device)
 
     def __call__(self, rows: Rows) -> Rows:
         """Replace every canvas by its prediction, size by size."""
+        kept = {name: values for name, values in rows.items() if name != "missing"}
+        try:
+            return {**kept, "canvases": _objects(self._drawn(rows))}
+        except Exception as error:
+            return {**kept, "refusal": _objects([sentence_of(error)] * len(rows["name"]))}
+
+    def _drawn(self, rows: Rows) -> list[bytes]:
         count = len(rows["name"])
         canvases = [_cut(rows["canvases"][at], rows["sizes"][at], 3) for at in range(count)]
         missing = [_cut(rows["missing"][at], rows["sizes"][at], 1) for at in range(count)]
@@ -156,9 +166,7 @@ class Filler:
             limit = self._config.batch_size(height, width)
             for start in range(0, len(places), limit):
                 self._fill(canvases, missing, places[start : start + limit])
-        kept = {name: values for name, values in rows.items() if name != "missing"}
-        drawn = [b"".join(one.tobytes() for one in several) for several in canvases]
-        return {**kept, "canvases": _objects(drawn)}
+        return [b"".join(one.tobytes() for one in several) for several in canvases]
 
     def _fill(
         self,
@@ -181,14 +189,17 @@ def finish(rows: Rows, config: FolderConfig) -> Rows:
 
 
 def _finish(row: Rows, config: FolderConfig) -> Rows:
-    if row["failure"]:
-        return {"name": row["name"], "failure": row["failure"]}
+    told = {name: row[name] for name in ("name", "failure", "refusal")}
+    if row["failure"] or row["refusal"]:
+        return told
     try:
         data, _ = composed(config, row)
+        storage.write(storage.join(config.out, row["output"]), data)
     except Refusal as error:
-        return {"name": row["name"], "failure": failure_of(error)}
-    storage.write(storage.join(config.out, row["output"]), data)
-    return {"name": row["name"], "failure": ""}
+        return {**told, "failure": failure_of(error)}
+    except Exception as error:
+        return {**told, "refusal": sentence_of(error)}
+    return told
 
 
 def composed(config: FolderConfig, row: Rows) -> tuple[bytes, float]:

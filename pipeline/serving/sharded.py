@@ -20,6 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
+from pipeline.batches.reading import missing_shard
+from pipeline.cluster import quiet_data
+from pipeline.config import UserError, sentence_of
 from pipeline.manifest import (
     FILE_NAME,
     SAMPLE_SCHEMA,
@@ -41,13 +44,13 @@ from pipeline.serving.folder import (
 )
 from pipeline.serving.model import ServedModel
 from pipeline.serving.offline import (
+    NOTHING_LAID,
     Filler,
     Rows,
     actor_cpus,
     columns_of,
     composed,
     laid_on_canvases,
-    quiet,
     replica_config,
     row_of,
 )
@@ -87,7 +90,8 @@ def fill_shards(
     """Fill every sample of a shard set that is not filled yet. On the driver; Ray is at hand.
 
     Raises:
-        UserError: if ``out`` holds results of other settings.
+        UserError: if ``out`` holds results of other settings, the disk is full, the store away, or
+            the model cannot be read.
     """
     manifest = read_manifest(config.folder)
     masks = storage.absolute(config.masks) if config.masks else ""
@@ -157,8 +161,10 @@ def _run(model: ServedModel, config: FolderConfig, manifest: Manifest, parts: li
         )
     )
     stream.context.enable_progress_bars = False
-    with quiet():
+    with quiet_data():
         for row in stream.iter_rows():
+            if row["refusal"]:
+                raise UserError(row["refusal"])
             part = Part(shard=row["shard"], first=row["first"], last=row["last"])
             yield part, {int(at): why for at, why in json.loads(row["failures"]).items()}
 
@@ -186,21 +192,33 @@ def _block(
 
 def lay_out_part(rows: Rows, config: FolderConfig) -> Rows:
     """Read a part's images in one go and lay them on canvases. In a task."""
+    try:
+        laid = _laid_part(rows, config)
+    except Exception as error:
+        refused = {**NOTHING_LAID, "refusal": sentence_of(error)}
+        laid = [{**row_of(rows, at), **refused} for at in range(len(rows["name"]))]
+    return columns_of(laid)
+
+
+def _laid_part(rows: Rows, config: FolderConfig) -> list[Rows]:
     begin = int(rows["offset"].min())
     end = int((rows["offset"] + rows["size"]).max())
-    data = storage.read(str(rows["tar"][0]), begin, end - begin)
+    tar = str(rows["tar"][0])
+    try:
+        data = storage.read(tar, begin, end - begin)
+    except FileNotFoundError as error:
+        raise missing_shard(tar) from error
     laid = []
     for at in range(len(rows["name"])):
         row = row_of(rows, at)
         start = int(row["offset"]) - begin
         image = data[start : start + int(row["size"])]
-        empty = dict.fromkeys(("image", "mask", "canvases", "missing", "sizes"), b"")
         try:
-            found = {**empty, "failure": "", **_laid(config, row, image)}
-        except (Refusal, OSError) as error:
-            found = {**empty, "failure": failure_of(error)}
-        laid.append({**row, **found})
-    return columns_of(laid)
+            found = _laid(config, row, image)
+        except (Refusal, FileNotFoundError) as error:
+            found = {"failure": failure_of(error)}
+        laid.append({**row, **NOTHING_LAID, **found})
+    return laid
 
 
 def _laid(config: FolderConfig, row: Rows, image: bytes) -> Rows:
@@ -219,6 +237,20 @@ def _laid(config: FolderConfig, row: Rows, image: bytes) -> Rows:
 def finish_part(rows: Rows, config: FolderConfig, model: str) -> Rows:
     """Composite a part and keep it. In a task."""
     first, shard = int(rows["first"][0]), int(rows["shard"][0])
+    last, refusal, failures = first + len(rows["name"]), str(rows["refusal"][0]), {}
+    if not refusal:
+        place = storage.join(config.out, PARTS, Part(shard=shard, first=first, last=last).name)
+        try:
+            failures = _keep_part(place, rows, config, model)
+        except Exception as error:
+            refusal = sentence_of(error)
+    done = {"shard": shard, "first": first, "last": last, "failures": json.dumps(failures)}
+    return {name: [value] for name, value in {**done, "refusal": refusal}.items()}
+
+
+def _keep_part(place: str, rows: Rows, config: FolderConfig, model: str) -> dict[int, str]:
+    """Write a part's composites with their masks; return why rows of the manifest failed."""
+    first = int(rows["first"][0])
     kept, failures = [], {}
     for at in range(len(rows["name"])):
         row = row_of(rows, at)
@@ -237,12 +269,10 @@ def finish_part(rows: Rows, config: FolderConfig, model: str) -> Rows:
                 **{"data": data, "mask": row["mask"], "about": json.dumps(about), "failure": why},
             }
         )
-    part = Part(shard=shard, first=first, last=first + len(kept))
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(kept), sink, compression="none")
-    storage.write(storage.join(config.out, PARTS, part.name), sink.getvalue().to_pybytes())
-    done = {"shard": shard, "first": first, "last": part.last, "failures": json.dumps(failures)}
-    return {name: [value] for name, value in done.items()}
+    storage.write(place, sink.getvalue().to_pybytes())
+    return failures
 
 
 def _assemble(config: FolderConfig, manifest: Manifest, parts: list[Part], shard: int) -> None:

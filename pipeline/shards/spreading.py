@@ -1,11 +1,10 @@
 """Numbered tasks spread over the cluster by Ray Data, one result each, as they finish."""
 
-import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from pipeline.config import UserError, explain
+from pipeline.cluster import quiet_data
+from pipeline.config import UserError, sentence_of
 
 Result = dict[str, Any]
 REFUSAL = "refusal"
@@ -30,29 +29,13 @@ def spread(task: Callable[[int], Result], count: int) -> Iterator[Result]:
         try:
             return {REFUSAL: "", **task(int(row["id"]))}
         except Exception as error:
-            # Ray Data would bring it to the driver without its cause, and so without its sentence.
-            sentence = explain(error)
-            if sentence is None:
-                raise
-            return {REFUSAL: sentence}
+            return {REFUSAL: sentence_of(error)}
 
     if not count:
         return
     data.DataContext.get_current().enable_progress_bars = False
-    with _quiet("ray.data"):
+    with quiet_data():
         for result in data.range(count, override_num_blocks=count).map(run).iter_rows():
             if sentence := result.pop(REFUSAL):
                 raise UserError(sentence)
             yield result
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Keep Ray Data from printing, two or three times over, an error that we raise."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

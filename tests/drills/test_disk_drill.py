@@ -1,10 +1,12 @@
-"""The disk that a run writes to is full."""
+"""The disk that a job writes to is full."""
 
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -12,11 +14,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SCRIPT = """
 mount -t tmpfs -o size={size}k none {disk}
-{train} && exit 9
-echo HELD $(ls {disk}/run/checkpoints)
+{command} && exit 9
+echo HELD $(ls {disk}/{results})
 mount -o remount,size=64m {disk}
-echo AGAIN; {train} || exit 8
-cp -r {disk}/run {kept}
+echo AGAIN; {command} || exit 8
+cp -r {disk}/out {kept}
 """
 
 
@@ -36,29 +38,74 @@ def in_own_mounts(script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_full_disk(tmp_path, passed):
-    """Checkpoints fill a run's disk: the job says so, and goes on once there is room."""
-    train = (
-        f"{sys.executable} jobs/train_spn.py smoke --num-workers 0 --steps 12 "
-        f"--data.shards {tmp_path}/shards --tracking.tracking-uri '' --storage"
-    )
-    shards = [sys.executable, "jobs/make_shards.py", "smoke", "--out", f"{tmp_path}/shards"]
-    subprocess.run(shards, cwd=ROOT, check=True, capture_output=True, timeout=200)
-    calm = f"{train} {tmp_path}/calm"
-    subprocess.run(calm, shell=True, cwd=ROOT, check=True, capture_output=True, timeout=200)
-    one = Path(tmp_path, "calm/checkpoints/step-000000012")
-    size = sum(file.stat().st_size for file in one.iterdir()) // 1024
-    disk, kept = tmp_path / "disk", tmp_path / "kept"
+def on_a_small_disk(folder: Path, command: str, size_kib: int, results: str) -> tuple[Path, str]:
+    """Give a job, with its place to write to added, on a disk that fills up, then on a larger one.
+
+    Returns:
+        What it has written in the end, and what there was when the disk was full.
+    """
+    disk, kept = folder / "disk", folder / "kept"
     disk.mkdir()
-    begin = time.monotonic()
     done = in_own_mounts(
-        SCRIPT.format(size=2 * size + 200, disk=disk, train=f"{train} {disk}/run", kept=kept)
+        SCRIPT.format(
+            size=size_kib, disk=disk, command=f"{command} {disk}/out", results=results, kept=kept
+        )
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "error: the disk is full" in done.stderr
     assert "free some space and run the same command again" in done.stderr
-    assert "HELD step-" in done.stdout
+    assert "Traceback" not in done.stderr
+    [held] = [line for line in done.stdout.splitlines() if line.startswith("HELD")]
+    return kept, held
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A training that nothing has disturbed: its command, as yet without a place, and its place."""
+    folder = tmp_path_factory.mktemp("calm")
+    shards = [sys.executable, "jobs/make_shards.py", "smoke", "--out", f"{folder}/shards"]
+    subprocess.run(shards, cwd=ROOT, check=True, capture_output=True, timeout=200)
+    command = (
+        f"{sys.executable} jobs/train_spn.py smoke --num-workers 0 --steps 12 "
+        f"--data.shards {folder}/shards --tracking.tracking-uri '' --storage"
+    )
+    calm = f"{command} {folder}/calm"
+    subprocess.run(calm, shell=True, cwd=ROOT, check=True, capture_output=True, timeout=200)
+    return command, folder / "calm"
+
+
+def test_full_disk(run, tmp_path, passed):
+    """Checkpoints fill a run's disk: the job says so, and goes on once there is room."""
+    command, calm = run
+    one = calm / "checkpoints" / "step-000000012"
+    size_kib = sum(file.stat().st_size for file in one.iterdir()) // 1024
+    begin = time.monotonic()
+    kept, held = on_a_small_disk(tmp_path, command, 2 * size_kib + 200, "out/checkpoints")
     seconds = time.monotonic() - begin
     passed("disk full", seconds, "space is made, the command given again (both runs)")
+    assert "step-" in held
     weights = "checkpoints/step-000000012/generator.safetensors"
-    assert (kept / weights).read_bytes() == (tmp_path / "calm" / weights).read_bytes()
+    assert (kept / weights).read_bytes() == (calm / weights).read_bytes()
+
+
+def test_full_disk_of_composites(run, tmp_path, passed):
+    """Composites fill the disk: the job says so, keeps what is done, and fills the rest later."""
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    numbers = np.random.default_rng(0)
+    for number in range(40):
+        noise = numbers.integers(0, 256, (64, 64, 3), np.uint8)  # 12 KiB, however it is packed.
+        cv2.imwrite(f"{photographs}/{number:02}.png", noise)
+    command = (
+        f"{sys.executable} jobs/batch_inpaint.py --model {run[1]} --draw "
+        f"--canvas.sides-px 64 --canvas.least-crop-px 64 {photographs}"
+    )
+    begin = time.monotonic()
+    kept, held = on_a_small_disk(tmp_path, command, 300, "out")
+    seconds = time.monotonic() - begin
+    passed("disk full: folder", seconds, "space is made, the command given again (both runs)")
+    assert 0 < held.count(".png") < 40
+    assert {file.name for file in kept.iterdir()} == {
+        "batch.json",
+        *(file.name for file in photographs.iterdir()),
+    }

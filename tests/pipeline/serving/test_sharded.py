@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +156,22 @@ def test_bad_rows_are_set_aside_with_the_reason(config, spn, photo_shards, tmp_p
     assert (again.filled, again.kept, again.failed) == (0, 8, 1)
     [line] = Path(config.out, "failures.jsonl").read_text().splitlines()
     assert victim["key"] in json.loads(line)["image"]
+
+
+def test_what_a_person_has_to_mend_ends_in_a_sentence_and_the_rest_is_kept(
+    config, spn, photo_shards, tmp_path
+):
+    lost = tmp_path / "lost"
+    shutil.copytree(photo_shards, lost)
+    [*_, tar] = sorted(lost.glob("shard-*.tar"))
+    tar.unlink()
+    with pytest.raises(UserError, match=rf"^shard {tar} is missing, .* --repair`$"):
+        fill_shards(spn, replace(config, folder=str(lost)), quietly)
+    shutil.copy(Path(photo_shards, tar.name), tar)
+    with pytest.raises(UserError, match=r"^/nothing/here is no checkpoint"):
+        fill_shards(replace(spn, location="/nothing/here"), replace(config, folder=str(lost)))
+    summary = fill_shards(spn, replace(config, folder=str(lost)), quietly)
+    assert (summary.filled + summary.kept, summary.failed) == (8, 0)
 
 
 def test_masks_come_from_files_and_missing_ones_are_told(config, spn, photo_shards, tmp_path, make):
