@@ -170,9 +170,9 @@ def test_flood_at_ten_times_the_capacity_is_refused_in_part_in_bounded_memory(ur
 
     within, _ = most_used(16, times=4)
     flooded, answers = most_used(160, times=2)
-    refused = 160 - 16
-    inside = refused * 600 * 600 * (3 + 12)  # What they would hold: a body and its pixels, each.
-    assert flooded - within < inside / 4
+    pixels = 600 * 600
+    room = 16 * pixels * (2 * 3 + 12)  # Places inside, each with its body and what is decoded.
+    assert flooded - within < room
     assert {answer.status_code for answer in answers} == {200, 503}
     for answer in answers:
         if answer.status_code == 503:
