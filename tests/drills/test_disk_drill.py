@@ -105,7 +105,11 @@ def test_full_disk_of_composites(run, tmp_path, passed):
     seconds = time.monotonic() - begin
     passed("disk full: folder", seconds, "space is made, the command given again (both runs)")
     assert 0 < held.count(".png") < 40
+    assert "_tmp-" not in held
     assert {file.name for file in kept.iterdir()} == {
         "batch.json",
         *(file.name for file in photographs.iterdir()),
     }
+    for sent in photographs.iterdir():
+        filled = cv2.imread(str(kept / sent.name))
+        assert np.mean(filled == cv2.imread(str(sent))) > 0.5  # What is known came back.

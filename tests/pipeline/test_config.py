@@ -12,6 +12,7 @@ from pipeline.config import (
     override,
     parse,
     run,
+    sentence_of,
     to_json,
 )
 
@@ -131,6 +132,14 @@ def test_our_own_defect_keeps_its_traceback():
 
     with pytest.raises(ZeroDivisionError):
         run(fail)
+
+
+def test_a_task_hands_on_a_sentence_and_raises_a_defect():
+    assert sentence_of(OSError(errno.ENOSPC, "No space left")).startswith("the disk is full; ")
+    defect = ZeroDivisionError("ours")
+    with pytest.raises(ZeroDivisionError) as caught:
+        sentence_of(defect)
+    assert caught.value is defect
 
 
 def test_a_full_disk_is_explained():

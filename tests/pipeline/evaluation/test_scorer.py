@@ -1,3 +1,4 @@
+import errno
 from dataclasses import replace
 
 import numpy as np
@@ -36,6 +37,20 @@ def test_every_method_predicts_every_pair_in_8_bits(scorer):
         assert drawn.shape == (5, 48, 48, 3)
         assert drawn.dtype == np.uint8
     assert np.array_equal(filled.predictions["telea"][3], telea(filled.images[3], filled.holes[3]))
+
+
+def test_a_full_disk_is_told_in_the_part_s_row_and_a_defect_is_raised(scorer, monkeypatch):
+    def fail(location: str, table: object) -> None:
+        raise failure
+
+    monkeypatch.setattr("pipeline.evaluation.scorer.write_table", fail)
+    failure: Exception = OSError(errno.ENOSPC, "No space left on device")
+    told = scorer({"part": np.array([0])})
+    assert told["error"][0].startswith("the disk is full; free some space")
+    assert told["pairs"] == [0]
+    failure = ZeroDivisionError("ours")
+    with pytest.raises(ZeroDivisionError):
+        scorer({"part": np.array([0])})
 
 
 def test_pictures_do_not_depend_on_the_batch_they_are_filled_in(scorer):
