@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -211,6 +212,25 @@ def files(checksums: Mapping[str, Any]) -> dict[str, str]:
     """Return the checksums of a checkpoint by file."""
     found: dict[str, str] = checksums.get("files", checksums)
     return found
+
+
+@pytest.fixture
+def apart() -> Callable[[str, list[str]], list[str]]:
+    """Give what words in front of a command let it have mounts or a network of its own.
+
+    Skips where the system allows no such thing: macOS has none, some containers forbid them.
+    """
+
+    def words(kind: str, probe: list[str]) -> list[str]:
+        found = ["unshare", "--user", "--map-root-user", f"--{kind}"]
+        if (
+            not shutil.which("unshare")
+            or subprocess.run([*found, *probe], capture_output=True, check=False).returncode
+        ):
+            pytest.skip(f"this system lets nobody have a {kind} namespace of their own")
+        return found
+
+    return words
 
 
 @pytest.fixture

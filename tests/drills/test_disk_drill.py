@@ -22,23 +22,9 @@ cp -r {disk}/out {kept}
 """
 
 
-def in_own_mounts(script: str) -> subprocess.CompletedProcess[str]:
-    """Run a script that may mount what nobody else sees."""
-    words = ["unshare", "--user", "--map-root-user", "--mount"]
-    probe = subprocess.run([*words, "true"], capture_output=True, check=False)
-    if probe.returncode:
-        pytest.skip("this system lets nobody mount a small disk")
-    return subprocess.run(
-        [*words, "bash", "-c", script],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-
-
-def on_a_small_disk(folder: Path, command: str, size_kib: int, results: str) -> tuple[Path, str]:
+def on_a_small_disk(
+    mounts: list[str], folder: Path, command: str, size_kib: int, results: str
+) -> tuple[Path, str]:
     """Give a job, with its place to write to added, on a disk that fills up, then on a larger one.
 
     Returns:
@@ -46,10 +32,16 @@ def on_a_small_disk(folder: Path, command: str, size_kib: int, results: str) -> 
     """
     disk, kept = folder / "disk", folder / "kept"
     disk.mkdir()
-    done = in_own_mounts(
-        SCRIPT.format(
-            size=size_kib, disk=disk, command=f"{command} {disk}/out", results=results, kept=kept
-        )
+    script = SCRIPT.format(
+        size=size_kib, disk=disk, command=f"{command} {disk}/out", results=results, kept=kept
+    )
+    done = subprocess.run(
+        [*mounts, "bash", "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "error: the disk is full" in done.stderr
@@ -57,6 +49,12 @@ def on_a_small_disk(folder: Path, command: str, size_kib: int, results: str) -> 
     assert "Traceback" not in done.stderr
     [held] = [line for line in done.stdout.splitlines() if line.startswith("HELD")]
     return kept, held
+
+
+@pytest.fixture
+def mounts(apart):
+    """Words in front of a command that may mount what nobody else sees."""
+    return apart("mount", ["true"])
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +72,13 @@ def run(tmp_path_factory):
     return command, folder / "calm"
 
 
-def test_full_disk(run, tmp_path, passed):
+def test_full_disk(run, tmp_path, passed, mounts):
     """Checkpoints fill a run's disk: the job says so, and goes on once there is room."""
     command, calm = run
     one = calm / "checkpoints" / "step-000000012"
     size_kib = sum(file.stat().st_size for file in one.iterdir()) // 1024
     begin = time.monotonic()
-    kept, held = on_a_small_disk(tmp_path, command, 2 * size_kib + 200, "out/checkpoints")
+    kept, held = on_a_small_disk(mounts, tmp_path, command, 2 * size_kib + 200, "out/checkpoints")
     seconds = time.monotonic() - begin
     passed("disk full", seconds, "space is made, the command given again (both runs)")
     assert "step-" in held
@@ -88,7 +86,7 @@ def test_full_disk(run, tmp_path, passed):
     assert (kept / weights).read_bytes() == (calm / weights).read_bytes()
 
 
-def test_full_disk_of_composites(run, tmp_path, passed):
+def test_full_disk_of_composites(run, tmp_path, passed, mounts):
     """Composites fill the disk: the job says so, keeps what is done, and fills the rest later."""
     photographs = tmp_path / "photographs"
     photographs.mkdir()
@@ -101,7 +99,7 @@ def test_full_disk_of_composites(run, tmp_path, passed):
         f"--canvas.sides-px 64 --canvas.least-crop-px 64 {photographs}"
     )
     begin = time.monotonic()
-    kept, held = on_a_small_disk(tmp_path, command, 300, "out")
+    kept, held = on_a_small_disk(mounts, tmp_path, command, 300, "out")
     seconds = time.monotonic() - begin
     passed("disk full: folder", seconds, "space is made, the command given again (both runs)")
     assert 0 < held.count(".png") < 40
