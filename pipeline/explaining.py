@@ -91,7 +91,8 @@ def _photograph(config: ExplainConfig, short_side_px: int) -> tuple[Pixels, Pixe
         whole = decode(data, read_header(data, MAX_PIXELS))
     except RefusedError as error:
         raise UserError(f"--image {config.image}: {error}") from error
-    pixels = np.ascontiguousarray(resize_short_side(whole, short_side_px))
+    blue_first = resize_short_side(whole, short_side_px)
+    pixels = np.ascontiguousarray(blue_first[..., ::-1])
     height, width = pixels.shape[:2]
     if not config.mask:
         name = config.image.rsplit("/", 1)[-1]
