@@ -3,18 +3,45 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
 
-.PHONY: demo test check bench audit docs cluster cluster-down clean
+# Why hashed constraints and not a uv.lock: a uv.lock names one index per package, and torch for CPUs
+# is not on PyPI. Machines that cannot reach PyTorch's index, but have its file, could not install.
+# So all packages are locked with hashes, and torch's CPU build by its version.
+LOCK := infra/constraints.txt
+LOCKED ?= --constraint $(LOCK)
+UV_VERSION := 0.13.9
+TORCH ?= cpu
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+CPU_TORCH = $(if $(LOCKED),torch==$(shell sed -n 's/^torch==\([0-9.]*\).*/\1/p' $(LOCK))+cpu,torch>=2.11,<2.14)
+comma := ,
+empty :=
+export UV_FIND_LINKS ?= $(subst $(empty) $(empty),$(comma),$(strip $(PIP_FIND_LINKS)))
+
+# The order of the tests: the same every time, another with `make test SEED=7`.
+SEED ?= 20
+PYTEST = RAY_TMPDIR=$$rays $(BIN)/python -m pytest -p randomly --randomly-seed=$(SEED)
+
+.PHONY: demo test test-cluster latest lock check bench audit docs cluster cluster-down clean
 
 demo: $(VENV)/installed-demo  ## the whole main job, small but nothing faked
 	$(BIN)/python jobs/demo.py
 
-test: check $(VENV)/browser  ## the whole test suite, in two halves at once: clusters and pages, and the rest
-	@rays=$$(mktemp -d); mkdir $$rays/one $$rays/other; \
-	RAY_TMPDIR=$$rays/other $(BIN)/python -m pytest tests/test_docs.py tests/drills tests/infra \
-	  > $(VENV)/clusters.log 2>&1 & other=$$!; \
-	RAY_TMPDIR=$$rays/one $(BIN)/python -m pytest --ignore=tests/test_docs.py --ignore=tests/drills \
-	  --ignore=tests/infra; failed=$$?; \
-	wait $$other || failed=1; cat $(VENV)/clusters.log; rm -rf $$rays; exit $$failed
+test: check $(VENV)/browser  ## what everyone runs: linter, type checker, and tests in three processes
+	@rays=$$(mktemp -d); trap 'rm -rf $$rays' EXIT; echo "seed: $(SEED)"; \
+	$(PYTEST) -n 3 --dist loadfile -m "not cluster"
+
+test-cluster: $(VENV)/browser  ## the long tests: clusters, drills, pages of docs, the image's install
+	@rays=$$(mktemp -d); trap 'rm -rf $$rays' EXIT; echo "seed: $(SEED)"; $(PYTEST) -m cluster
+
+latest:  ## `make test` with the newest versions that pyproject.toml allows, in an environment of its own
+	rm -rf $(VENV)/latest
+	$(MAKE) VENV=$(VENV)/latest LOCKED= test
+
+lock: $(BIN)/uv  ## renew infra/constraints.txt: the newest versions for Python 3.11 to 3.13, with hashes
+	@echo "# Every package of every extra, for Python 3.11 to 3.13; \`make lock\` renews it." > $(LOCK).new
+	env -u UV_FIND_LINKS -u UV_INDEX -u UV_EXTRA_INDEX_URL $(BIN)/uv pip compile --no-config --quiet --universal \
+	  --python-version 3.11 --generate-hashes --no-header --no-annotate --all-extras \
+	  --default-index https://pypi.org/simple pyproject.toml >> $(LOCK).new
+	mv $(LOCK).new $(LOCK)
 
 check: $(VENV)/installed-check
 	$(BIN)/ruff format --check .
@@ -25,10 +52,10 @@ bench: $(VENV)/installed-check  ## fill docs/benchmarks.md; ONLY=models for one 
 	$(BIN)/python -m pytest tests/benchmarks/bench_$(or $(ONLY),*).py -s --timeout=0 \
 	  --override-ini=python_files='bench_*.py' --override-ini=pythonpath=tests/benchmarks
 
-audit: $(VENV)/audit/installed  ## the image's packages: a bill of materials in runs/, and their known holes
+audit: $(VENV)/audit/installed  ## the locked packages: a bill of materials in runs/, and their known holes
 	mkdir -p runs
-	$(VENV)/audit/bin/cyclonedx-py requirements infra/constraints.txt --output-file runs/infill.cdx.json
-	$(VENV)/audit/bin/pip-audit --strict --requirement infra/constraints.txt --no-deps --disable-pip --progress-spinner off
+	$(VENV)/audit/bin/cyclonedx-py requirements $(LOCK) --output-file runs/infill.cdx.json
+	$(VENV)/audit/bin/pip-audit --strict --requirement $(LOCK) --no-deps --disable-pip --progress-spinner off
 
 docs: $(VENV)/installed-docs  ## the pages as a site, in runs/site; a link that leads nowhere ends it
 	$(BIN)/python -m mkdocs build
@@ -39,10 +66,11 @@ cluster: $(VENV)/installed-cluster  ## three Ray nodes, an object store and MLfl
 cluster-down: $(VENV)/installed-cluster  ## leaves nothing of them
 	$(BIN)/python infra/local/cluster.py down
 
-$(VENV)/browser: $(VENV)/installed-check  ## for the pages' tests: one that is there, Playwright's, or the system's
+$(VENV)/browser: $(VENV)/installed-check  ## for the pages' tests: one that is there, the system's, or Playwright's
 	@command -v chromium > $@ || command -v google-chrome > $@ || command -v chromium-browser > $@ || \
+	  { test "$$(id -u)" = 0 && command -v apt-get > $@.log && \
+	    { apt-get update -qq && apt-get install -y -qq chromium; } > $@.log 2>&1 && command -v chromium > $@; } || \
 	  { $(BIN)/playwright install chromium 2> $@.log && echo playwright > $@; } || \
-	  { apt-get update -qq && apt-get install -y -qq chromium > $@.log && command -v chromium > $@; } || \
 	  { rm -f $@; cat $@.log; echo "error: the pages' tests need Chromium: install it and try again"; exit 1; }
 
 $(VENV)/audit/installed: infra/audit.txt | $(VENV)/bin/python
@@ -50,13 +78,29 @@ $(VENV)/audit/installed: infra/audit.txt | $(VENV)/bin/python
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement infra/audit.txt
 	touch $@
 
-$(VENV)/installed-%: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+$(VENV)/installed-%: pyproject.toml $(LOCK) | $(VENV)/torch-$(TORCH)
+	$(BIN)/uv pip install --quiet --python $(VENV) $(LOCKED) --build-constraint $(LOCK) \
+	  --editable '.[$*$(if $(filter cuda,$(TORCH)),$(comma)cuda)]'
 	touch $@
 
+# The CPU build or none: on Linux PyPI's build is the one for CUDA, gigabytes larger.
+$(VENV)/torch-cpu: $(LOCK) | $(BIN)/uv
+	@if [ "$$(uname -s)" = Linux ]; then \
+	  $(BIN)/uv pip install --quiet --python $(VENV) --no-deps --no-index '$(CPU_TORCH)' 2> $@.log || \
+	  $(BIN)/uv pip install --quiet --python $(VENV) --no-deps --default-index $(CPU_INDEX) '$(CPU_TORCH)' || \
+	  { echo "error: no torch for CPUs: name its wheel's folder in PIP_FIND_LINKS, or make TORCH=cuda"; exit 1; }; \
+	fi
+	touch $@
+
+$(VENV)/torch-cuda: $(LOCK) | $(BIN)/uv
+	touch $@
+
+$(BIN)/uv: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
 $(VENV)/bin/python:
-	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "error: Python 3.11 or newer is needed; name it with: make PYTHON=/path/to/python"; exit 1; }
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "error: Python 3.11, 3.12 or 3.13 is needed; name it with: make PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 clean:  ## forget the environment and everything the demo made

@@ -1,5 +1,6 @@
 """Where a worker stands among the others."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,9 +46,11 @@ class Place:
         if self.world_size == 1:
             return network
         ids = [self.device] if self.device.type == "cuda" else None
-        # Buffers (power iterations) follow the same path on every worker: no need to send them.
         return nn.parallel.DistributedDataParallel(
-            network, device_ids=ids, forward_sync_buffers=False, gradient_as_bucket_view=True
+            network,
+            device_ids=ids,
+            gradient_as_bucket_view=True,
+            **buffers_sent_once(network, nn.parallel.DistributedDataParallel),
         )
 
     def total(self, values: Tensor) -> Tensor:
@@ -63,3 +66,16 @@ class Place:
         box = [value]
         torch.distributed.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
+
+
+def buffers_sent_once(network: nn.Module, wrapper: type[nn.Module]) -> dict[str, bool]:
+    """Return the argument with which DDP sends buffers at the start and not at every step.
+
+    Buffers (power iterations) follow the same path on every worker once they are equal. Up to
+    torch 2.12 the argument has another name and leaves out the start too, so it is done here.
+    """
+    if "forward_sync_buffers" in inspect.signature(wrapper).parameters:
+        return {"forward_sync_buffers": False}
+    for buffer in network.buffers():
+        torch.distributed.broadcast(buffer, src=0)
+    return {"broadcast_buffers": False}

@@ -2,15 +2,18 @@
 
 import http.server
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import threading
+import tomllib
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
@@ -40,22 +43,79 @@ def test_image_is_of_two_stages_and_does_not_run_as_root():
     assert not any("pip install" in words for _, words in last)
 
 
-def test_every_dependency_is_pinned_within_what_the_project_asks_for():
-    import tomllib
+LOCK = ROOT / "infra" / "constraints.txt"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-    pins = {}
-    for line in (ROOT / "infra" / "constraints.txt").read_text().splitlines():
-        if not line.startswith("#"):
-            name, version = line.split("==")
-            pins[canonicalize_name(name)] = version
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for text in project["dependencies"] + project["optional-dependencies"]["demo"]:
-        asked = Requirement(text)
-        if asked.name != "torch":  # The image's argument.
-            assert asked.specifier.contains(pins[canonicalize_name(asked.name)]), text
-    [torch] = re.findall(r"ARG TORCH=(\S+)\+cpu", DOCKERFILE.read_text())
-    asked = next(Requirement(t) for t in project["dependencies"] if t.startswith("torch>"))
-    assert asked.specifier.contains(torch)
+
+def locked() -> list[tuple[Requirement, list[str]]]:
+    """Return every requirement of the lock with its hashes."""
+    text = re.sub(r"^#.*\n", "", LOCK.read_text(), flags=re.MULTILINE).replace("\\\n", " ")
+    lines = [line.split(" --hash=") for line in text.splitlines()]
+    return [(Requirement(words.strip()), [h.strip() for h in hashes]) for words, *hashes in lines]
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+def test_every_dependency_has_one_pin_within_its_bounds(python, system):
+    machine = {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "sys_platform": system,
+        "platform_machine": "x86_64" if system == "linux" else "arm64",
+        "extra": "",
+    }
+    pins: dict[str, list[str]] = {}
+    for pin, _ in locked():
+        if pin.marker is None or pin.marker.evaluate(machine):
+            [version] = pin.specifier
+            assert version.operator == "=="
+            pins.setdefault(canonicalize_name(pin.name), []).append(version.version)
+    assert python + ".0" in SpecifierSet(PROJECT["requires-python"])
+    extras = [text for extra in PROJECT["optional-dependencies"].values() for text in extra]
+    for text in PROJECT["dependencies"] + extras:
+        dependency = Requirement(text)
+        applies = dependency.marker is None or dependency.marker.evaluate(machine)
+        if dependency.name != "infill" and applies:
+            [version] = pins[canonicalize_name(dependency.name)]
+            assert dependency.specifier.contains(version), text
+
+
+def test_lock_has_hashes_and_names_neither_an_index_nor_a_folder():
+    assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", h) for _, hashes in locked() for h in hashes)
+    assert all(hashes for _, hashes in locked())
+    assert not any(pin.url for pin, _ in locked())
+    assert not re.search(r"://|^\s*-[^-]|^--|--(index|find-links)", LOCK.read_text(), re.MULTILINE)
+
+
+def test_image_and_make_install_the_same_torch_with_the_same_installer():
+    dockerfile, makefile = DOCKERFILE.read_text(), (ROOT / "Makefile").read_text()
+    [pin] = [next(iter(pin.specifier)).version for pin, _ in locked() if pin.name == "torch"]
+    assert re.findall(r"ARG TORCH=(\S+)\+cpu", dockerfile) == [pin]
+    [cuda] = map(Requirement, PROJECT["optional-dependencies"]["cuda"])
+    assert str(cuda.specifier) == f"==={pin}"
+    assert not cuda.specifier.contains(f"{pin}+cpu")
+    [version] = re.findall(r"UV_VERSION := (\S+)", makefile)
+    assert re.findall(r"uv==(\S+)", dockerfile) == [version]
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "check", "cluster", "docs"])
+def test_targets_install_from_the_lock_and_torch_for_cpus_first(target):
+    outer = ("MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS")  # of the make that runs this test
+    told = subprocess.run(
+        ["make", "-n", "VENV=nowhere", target],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name not in outer},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    cpu, rest = told.index("--default-index https://download.pytorch.org/whl/cpu"), -1
+    for found in re.finditer(r"uv pip install [^;|]*?--editable '\.\[\w+\]'", told):
+        rest = found.start()
+        assert "--constraint infra/constraints.txt" in found.group()
+        assert "--build-constraint infra/constraints.txt" in found.group()
+        assert cpu < rest
+    assert rest > 0
 
 
 @pytest.fixture(scope="module")
@@ -112,10 +172,8 @@ def test_audit_lists_what_is_inside_and_finds_no_hole_where_none_is_known(tools,
     done = audit(tools, tmp_path, {})
     assert done.returncode == 0, done.stderr
     listed = json.loads((tmp_path / "runs" / "infill.cdx.json").read_text())["components"]
-    assert {f"{each['name']}=={each['version']}" for each in listed} == {
-        line
-        for line in (ROOT / "infra" / "constraints.txt").read_text().splitlines()
-        if not line.startswith("#")
+    assert {(each["name"], f"=={each['version']}") for each in listed} == {
+        (pin.name, str(pin.specifier)) for pin, _ in locked()
     }
     assert all(each["purl"].startswith("pkg:pypi/") for each in listed)
 
@@ -133,12 +191,13 @@ def test_audit_fails_at_a_package_with_a_known_hole(tools, tmp_path):
     assert "PYSEC-2026-1" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.timeout(900)
 def test_install_commands_build_an_environment_in_which_jobs_run(tmp_path):
     """The build stage as it stands, with folders of the test's in place of the image's."""
     home, environment = tmp_path / "home", tmp_path / "opt"
     home.mkdir()
+    wheels = os.environ.get("UV_FIND_LINKS", os.environ.get("PIP_FIND_LINKS", ""))
     [torch] = re.findall(r"ARG TORCH=(\S+)", DOCKERFILE.read_text())
     place, stage = home, 0
     for name, words in instructions():
@@ -158,14 +217,14 @@ def test_install_commands_build_an_environment_in_which_jobs_run(tmp_path):
                     shutil.copy(found, place / target)
         elif name == "RUN":
             # This machine's index stands in for the one that is named.
-            words = words.replace('--extra-index-url "${TORCH_INDEX}"', "")
+            words = words.replace('--default-index "${TORCH_INDEX}"', "")
             words = words.replace('"torch==${TORCH}"', f"'torch=={torch}'")
             words = words.replace("python -m venv", f"{sys.executable} -m venv")
             path = f"{environment}/bin:/usr/bin:/bin"
             done = subprocess.run(
                 ["sh", "-c", words],
                 cwd=place,
-                env={**clean_environment(), "PATH": path},
+                env={**clean_environment(), "PATH": path, "UV_FIND_LINKS": wheels},
                 capture_output=True,
                 text=True,
                 timeout=900,
@@ -178,14 +237,19 @@ def test_install_commands_build_an_environment_in_which_jobs_run(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "places2" in done.stdout
-    check = [str(environment / "bin" / "pip"), "check"]
-    assert subprocess.run(check, capture_output=True, check=False).returncode == 0
+    pip = str(environment / "bin" / "pip")
+    assert subprocess.run([pip, "check"], capture_output=True, check=False).returncode == 0
+    freeze = [pip, "list", "--format=json"]
+    done = subprocess.run(freeze, capture_output=True, text=True, check=True)
+    pins = {(canonicalize_name(pin.name), str(pin.specifier)[2:]) for pin, _ in locked()}
+    held = {(canonicalize_name(p["name"]), p["version"]) for p in json.loads(done.stdout)}
+    own = {"infill", "pip", "setuptools", "uv", "torch"}  # Python's venv brings pip and setuptools.
+    assert {(name, version) for name, version in held if name not in own} <= pins
+    assert ("torch", torch) in held
 
 
 def clean_environment() -> dict[str, str]:
     """Return the environment without what would lead to this test's own packages."""
-    import os
-
     return {
         name: value
         for name, value in os.environ.items()

@@ -1,0 +1,120 @@
+"""The wheel: it holds what code reads and works without the source tree."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.architecture import load
+from models.spn.config import SPNConfig
+from pipeline import checkpoints
+from pipeline.config import to_dict
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("models", "pipeline", "jobs")
+
+FILL = """
+import asyncio, json, sys
+import numpy as np
+from PIL import Image
+import jobs.batch_inpaint, models, pipeline
+from pipeline.report.page import render
+from pipeline.serving.model import Replica, ReplicaConfig
+
+picture, out, model = sys.argv[1:]
+replica = Replica(ReplicaConfig())
+replica.reconfigure({"models": [json.loads(model)]})
+image = np.asarray(Image.open(picture))
+mask = np.zeros(image.shape[:2], np.uint8)
+mask[20:40, 16:48] = 1
+filled = asyncio.run(replica.fill("", image, mask)).predictions[0]
+Image.fromarray(np.where(mask[..., None] == 1, filled, image)).save(out)
+render("report.html.j2", title="wheel", summary={}, sections=[])
+print(json.dumps([m.__file__ for m in (jobs.batch_inpaint, models, pipeline)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """Build the wheel from a copy, so that neither build/ nor egg-info are left in the tree."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    build = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", build, out], cwd=source, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    [built] = out.glob("infill-*.whl")
+    return built
+
+
+def test_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel):
+    listed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    files = [
+        path.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+    assert listed == set(files)
+    assert any(name.endswith(".css") for name in listed)
+
+
+def test_wheel_fills_a_hole_in_an_empty_environment_without_the_source_tree(wheel, tmp_path):
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    python = environment / "bin" / "python"
+    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run([python, *install], cwd=tmp_path, check=True)
+    [packages] = environment.glob("lib/python*/site-packages")
+    # The dependencies are those of this environment; its link to the source tree is in a .pth file,
+    # and Python does not read one in a folder that is itself named by one.
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+
+    torch.manual_seed(0)
+    architecture = load("spn")
+    config = SPNConfig.tiny()
+    location = str(tmp_path / "checkpoint")
+    digest = checkpoints.export(
+        location,
+        {"generator": architecture.generator(config).state_dict()},
+        {"model": to_dict(config), "data": {"image_size_px": 64}},
+        {"step": 0},
+    )
+    model = {
+        "name": "spn",
+        "reference": "spn@champion",
+        "version": "1",
+        "digest": digest,
+        "location": location,
+    }
+    image = np.random.default_rng(3).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "photo.png")
+    elsewhere = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        [python, "-c", FILL, "photo.png", "filled.png", json.dumps(model)],
+        cwd=tmp_path,
+        env=elsewhere,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert all(Path(path).is_relative_to(packages) for path in json.loads(done.stdout))
+    filled = np.asarray(Image.open(tmp_path / "filled.png"))
+    hole = np.zeros((64, 64), bool)
+    hole[20:40, 16:48] = True
+    assert (filled[~hole] == image[~hole]).all()
+    assert (filled[hole] != image[hole]).mean() > 0.9
