@@ -5,8 +5,13 @@ import os
 import re
 import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -20,6 +25,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted(place.name for place in (ROOT / "docs").glob("*.md"))
 IN_A_SHELL = ("index.md", "photographs.md", "sweeps.md", "serving.md", "fidelity.md", "faq.md")
 """Run below from their first command to their last, in this order; the others elsewhere."""
+OWN_RAY = ("index.md", "serving.md")
+"""Their commands start Rays of their own, as they do for a reader; the other pages join one."""
 MARK = re.compile(r'sh title="(needs|takes) [^"]+"')
 """Over commands that no test can run: what they need, for the reader to see."""
 
@@ -51,7 +58,8 @@ def commands(page: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.cluster
+@pytest.mark.timeout(900)
 def test_architecture_of_the_page_trains_keeps_every_promise_and_is_evaluated(tmp_path):
     for room in ("models", "pipeline", "jobs", "tests/models"):
         ignored = shutil.ignore_patterns("__pycache__")
@@ -133,29 +141,103 @@ def desk(tmp_path_factory) -> Path:
     return desk
 
 
+class Reader:
+    """Somebody who runs the pages' commands, page after page, each page once."""
+
+    def __init__(self, desk: Path, shell: Callable[[Sequence[str], Path, Mapping[str, str]], str]):
+        self.desk, self.shell = desk, shell
+        self.head: subprocess.Popen[bytes] | None = None
+        self.address = ""
+        self.said: dict[str, str] = {}
+        self.failed = ""
+
+    def after(self, page: str) -> str:
+        """Return what the commands of a page print, after those of the pages before it."""
+        for name in IN_A_SHELL[: IN_A_SHELL.index(page) + 1]:
+            if name not in self.said:
+                assert not self.failed, f"{self.failed} has failed, on which {page} builds"
+                self.failed = name
+                self.said[name] = self.shell(*self._of(name))
+                self.failed = ""
+        return self.said[page]
+
+    def _of(self, page: str) -> tuple[list[str], Path, dict[str, str]]:
+        """Return commands, folder and environment: that of the first page, nothing else of ours."""
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name == "RAY_TMPDIR" or not name.startswith(("RAY_", "VIRTUAL_ENV", "PYTHON"))
+        }
+        words = fences(page, "")
+        if page != IN_A_SHELL[0]:
+            words = ["source .venv/bin/activate", *words]
+            environment["HOME"] = str(self.desk / "home")
+        if page not in OWN_RAY:
+            environment["RAY_ADDRESS"] = self._ray(environment)
+            environment["RAY_AUTH_MODE"] = "disabled"
+        return words, self.desk, environment
+
+    def _ray(self, environment: Mapping[str, str]) -> str:
+        """Start a Ray from the environment that the first page has made, once."""
+        if self.head is None:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
+            self.address = f"127.0.0.1:{port}"
+            words = f"start --head --block --num-cpus 4 --node-ip-address 127.0.0.1 --port {port}"
+            words += " --object-store-memory 200000000 --dashboard-port 0 --min-worker-port 0"
+            words += " --max-worker-port 0"
+            self.head = subprocess.Popen(
+                [self.desk / ".venv" / "bin" / "ray", *words.split()],
+                env={**environment, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"},
+                cwd=self.desk,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            deadline = time.monotonic() + 240
+            while self._status(environment):
+                assert self.head.poll() is None, "Ray has ended"
+                assert time.monotonic() < deadline, "Ray has not started"
+                time.sleep(0.2)
+        return self.address
+
+    def _status(self, environment: Mapping[str, str]) -> int:
+        """Return 0 once the Ray answers with a node."""
+        words = [self.desk / ".venv" / "bin" / "ray", "status", "--address", self.address]
+        settings = {**environment, "RAY_AUTH_MODE": "disabled"}
+        return subprocess.run(words, env=settings, capture_output=True, check=False).returncode
+
+    def leave(self) -> None:
+        if self.head is not None:
+            self.head.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.head.wait(timeout=30)
+            with suppress(ProcessLookupError):
+                os.killpg(self.head.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def reader(desk, in_one_shell) -> Iterator[Reader]:
+    reader = Reader(desk, in_one_shell)
+    yield reader
+    reader.leave()
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.cluster
+@pytest.mark.timeout(3000)
 @pytest.mark.parametrize("page", IN_A_SHELL)
-def test_page_runs_from_its_first_command_to_its_last(desk, page, in_one_shell):
-    """In the environment that the first page makes, and nothing else of ours."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name == "RAY_TMPDIR" or not name.startswith(("RAY_", "VIRTUAL_ENV", "PYTHON"))
-    }
-    words = fences(page, "")
-    if page != IN_A_SHELL[0]:
-        words = ["source .venv/bin/activate", *words]
-        environment["HOME"] = str(desk / "home")
-    said = in_one_shell(words, desk, environment)
-    assert "Traceback" not in said
-    (desk / f"{page}.said").write_text(said)
+def test_page_runs_from_its_first_command_to_its_last(reader, page):
+    assert "Traceback" not in reader.after(page)
 
 
-def test_pages_leave_what_they_promise(desk):
-    """After the pages above: pictures whose known pixels are as they were sent."""
-    if not (desk / "filled.png").exists():
-        pytest.fail("the pages have not run")
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.timeout(3000)
+def test_pages_leave_what_they_promise(desk, reader):
+    """After the pages: pictures whose known pixels are as they were sent."""
+    reader.after(IN_A_SHELL[-1])
     known = cv2.imread(str(desk / "hole.png"), cv2.IMREAD_GRAYSCALE) < 128
     photo = cv2.imread(str(desk / "photo.jpg"))
     for name in ("filled.png", "filled-by-client.png"):
@@ -166,8 +248,8 @@ def test_pages_leave_what_they_promise(desk):
         assert len(list((desk / name).glob("*.png"))) >= 2, name
     for name in ("runs/evaluation", "runs/mine-scores", "runs/sweep-lambdas/choice"):
         assert "<table" in (desk / name / "report.html").read_text(), name
-    assert (desk / "index.md.said").read_text().count("was complete already") == 1
-    searched = (desk / "sweeps.md.said").read_text()
+    assert reader.after("index.md").count("was complete already") == 1
+    searched = reader.after("sweeps.md")
     assert "trial 3/3" in searched
     rows = [line.split("|") for line in searched.splitlines() if line.startswith("| N = ")]
     assert [row[1].strip() for row in rows] == ["N = 4", "N = 8", "N = 12"]

