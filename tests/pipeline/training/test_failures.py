@@ -321,14 +321,16 @@ def test_workers_that_find_no_room_are_told_of(ray_local):
     import ray
     from ray.util import placement_group, remove_placement_group
 
+    def cpus():
+        return ray.available_resources().get("CPU", 0.0)
+
     resources = {"CPU": 3.0}
     assert room_wanted(range(2, 4), resources) == ""
     group = placement_group([{"CPU": 3.0}] * 3)
     try:
         free, sentence = -1.0, ""
-        while free != ray.available_resources()["CPU"]:  # Earlier trainings give theirs back late.
-            free = ray.available_resources()["CPU"]
-            sentence = room_wanted(range(2, 4), resources)
+        while free != cpus():  # Earlier trainings give theirs back late.
+            free, sentence = cpus(), room_wanted(range(2, 4), resources)
         assert sentence.startswith("waiting for room: 3 workers want 3 CPU each")
         assert f"{free:g} CPU free; add nodes" in sentence
         assert room_wanted(range(2, 3), resources) == ""
