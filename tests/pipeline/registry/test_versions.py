@@ -111,7 +111,7 @@ def test_of_promotions_at_once_exactly_one_wins(registry, tmp_path):
     ]
     for rival in rivals:
         rival.start()
-    answers = [results.get(timeout=120) for _ in rivals]
+    answers = [results.get(timeout=300) for _ in rivals]
     for rival in rivals:
         rival.join()
     won = [answer for answer in answers if isinstance(answer, int)]
