@@ -25,6 +25,9 @@ os.environ.update(
     MLFLOW_DISABLE_TELEMETRY="true",
     MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
     OMP_NUM_THREADS="1",
+    AWS_ACCESS_KEY_ID="test",  # Of the tests' own object stores, for the workers of their Ray.
+    AWS_SECRET_ACCESS_KEY="test",
+    AWS_DEFAULT_REGION="us-east-1",
 )
 # Before the first import of the libraries that read them.
 

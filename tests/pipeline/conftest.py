@@ -1,8 +1,16 @@
 """What tests of several rooms share: an object store, a test set, networks evaluated on it."""
 
 import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 import uuid
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,12 +19,13 @@ from models.architecture import load
 from models.spn.config import SPNConfig
 from pipeline import checkpoints
 from pipeline.batches import BatchConfig
-from pipeline.config import to_dict
+from pipeline.config import override, to_dict
 from pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
 from pipeline.masks import MaskConfig
 from pipeline.shards import ShardConfig, make_shards
 from pipeline.tracking import TrackingConfig
 from pipeline.training import TrainConfig
+from pipeline.tuning import TuneConfig, tune
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +60,38 @@ def bucket(s3_server: dict[str, str]) -> str:
     return f"s3://{name}/set"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Run an MLflow server that keeps files which nobody else can reach; yield its address."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--workers", "1"]
+    process = subprocess.Popen(
+        [*command, "--artifacts-destination", f"{folder}/artifacts"],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 300
+    while True:
+        try:
+            urllib.request.urlopen(f"{url}/health", timeout=5).close()
+            break
+        except OSError:
+            assert process.poll() is None, "MLflow's server has ended"
+            assert time.monotonic() < deadline, "MLflow's server did not start"
+            time.sleep(0.3)
+    yield url
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture(scope="session")
 def two_steps(shards: str) -> TrainConfig:
     """Return a training of two tiny steps, which searches vary."""
     return TrainConfig(
@@ -64,6 +104,27 @@ def two_steps(shards: str) -> TrainConfig:
         validation_samples=4,
         tracking=TrackingConfig(tracking_uri=""),
     )
+
+
+@pytest.fixture(scope="session")
+def finished_search(
+    two_steps: TrainConfig, ray_local: None, tmp_path_factory: pytest.TempPathFactory
+) -> SimpleNamespace:
+    """Search once, for all who read what is left of it: its configuration, space and result.
+
+    It is written down in MLflow, too.
+    """
+    folder = tmp_path_factory.mktemp("search")
+    changes = {
+        "num_workers": 2,  # A trial trains in one process, whatever the training says.
+        "tracking": TrackingConfig(
+            tracking_uri=f"sqlite:///{folder}/mlflow.db", artifacts=str(folder / "artifacts")
+        ),
+    }
+    config = TuneConfig(train=override(two_steps, changes), storage=str(folder / "search"))
+    space = {"model.image_weight": [1.0, 10.0], "model.num_blocks": [1, 2]}
+    result = tune(config, space, lambda line: None)
+    return SimpleNamespace(config=config, space=space, result=result)
 
 
 def write_checkpoint(location: str, seed: int) -> str:

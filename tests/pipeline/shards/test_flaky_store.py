@@ -1,15 +1,10 @@
-"""Shards to and from an object store that fails now and then, and drivers killed in between."""
+"""Shards to and from an object store that fails now and then, and a driver killed in between."""
 
-import os
 import random
 import select
-import signal
 import socket
 import socketserver
-import subprocess
-import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +14,11 @@ import boto3
 import pytest
 
 from pipeline.manifest import read_manifest
+from pipeline.shards import ShardConfig, make_shards
+from pipeline.sources import S3Config
 
-JOB = Path(__file__).parents[3] / "jobs" / "make_shards.py"
 SPLITS = ("train", "val", "test")
 FAILURES = 0.3
-KILLS = 1
 
 
 REFUSAL = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -81,41 +76,37 @@ def flaky(s3_server: dict[str, str]) -> Iterator[str]:
     thread.join()
 
 
-def words(source: str, out: str, endpoint: str) -> list[str]:
-    settings = ["--photographs-per-shard", "2", "--s3.endpoint", endpoint]
-    return [sys.executable, str(JOB), "folder", "--source", source, "--out", out, *settings]
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_store_that_fails_now_and_then_gets_the_same_shards(
-    photographs: str, s3_server: dict[str, str], flaky: str, tmp_path: Path
+    photographs: str,
+    s3_server: dict[str, str],
+    bucket: str,
+    flaky: str,
+    address: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kill_before,
 ) -> None:
-    environment = {**os.environ, **s3_server}
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="unsure")
+    client, name = boto3.client("s3"), urlsplit(bucket).netloc
     for path in Path(photographs).iterdir():
-        client.upload_file(str(path), "unsure", f"in/{path.name}")
-    command = words("s3://unsure/in", "s3://unsure/out", flaky)
-    moments = random.Random(1)
-    for _ in range(KILLS):
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
-        ) as driver:
-            time.sleep(moments.uniform(6, 14))
-            driver.send_signal(signal.SIGKILL)
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=environment, timeout=100, check=False
+        client.upload_file(str(path), name, f"in/{path.name}")
+    there, here = f"s3://{name}/out", str(tmp_path)
+    remote = ShardConfig(
+        source=f"s3://{name}/in", out=there, photographs_per_shard=2, s3=S3Config(endpoint=flaky)
     )
-    assert done.returncode == 0, done.stderr
+    kill_before(remote, "_require_few_quarantined", 2, RAY_ADDRESS=address)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", flaky)  # And taken back from it at the end.
+    make_shards(remote, lambda line: None)
     assert min(Flaky.seen[how] for how in ("refused", "cut")) > 0
-    local = words(photographs, str(tmp_path), s3_server["AWS_ENDPOINT_URL"])
-    subprocess.run(local, check=True, capture_output=True, env=environment, timeout=100)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server["AWS_ENDPOINT_URL"])
+    make_shards(
+        ShardConfig(source=photographs, out=here, photographs_per_shard=2), lambda line: None
+    )
     for split in SPLITS:
-        here = read_manifest(str(tmp_path / split))
-        there = read_manifest(f"s3://unsure/out/{split}")
-        assert there.shards == here.shards
-        assert there.samples.equals(here.samples)
-        for shard in here.shards:
-            tar = client.get_object(Bucket="unsure", Key=f"out/{split}/{shard.name}")
+        ours, theirs = read_manifest(f"{here}/{split}"), read_manifest(f"{there}/{split}")
+        assert theirs.shards == ours.shards
+        assert theirs.samples.equals(ours.samples)
+        for shard in ours.shards:
+            tar = client.get_object(Bucket=name, Key=f"out/{split}/{shard.name}")
             assert tar["Body"].read() == (tmp_path / split / shard.name).read_bytes()

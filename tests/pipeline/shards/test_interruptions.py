@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -17,41 +19,35 @@ import pytest
 
 from pipeline.manifest import read_manifest
 from pipeline.shards import ShardConfig, make_shards
+from pipeline.sources import S3Config
 
 JOB = Path(__file__).parents[3] / "jobs" / "make_shards.py"
 PER_SHARD = 2
 SPLITS = ("train", "val", "test")
-LONGEST_S = 120
+LONGEST_S = 400
+STAGES = (
+    ("_begin", 2, 0),
+    ("_require_few_quarantined", 5, 0),
+    ("_require_few_quarantined", 20, 0),
+    ("_finish", 1, 0),
+    ("write_manifest", 2, 1),
+)
+"""Of one set after the other: the call before which the driver is killed, and the sets that are
+whole then. One list of three is laid down; a few shards are made; more of them; all are made; one
+manifest of three is written."""
 KILLS = 20
 
 
-def command(source: Path | str, out: Path | str) -> list[str]:
-    words = ["folder", "--source", source, "--out", out, "--photographs-per-shard", PER_SHARD]
-    return [sys.executable, str(JOB), *map(str, words)]
-
-
-def settings(source: Path, out: Path) -> ShardConfig:
-    return ShardConfig(source=str(source), out=str(out), photographs_per_shard=PER_SHARD)
-
-
-def run(source: Path | str, out: Path | str, **environment: str) -> str:
-    done = subprocess.run(
-        command(source, out),
-        capture_output=True,
-        text=True,
-        timeout=LONGEST_S,
-        env={**os.environ, **environment},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def settings(source: Path | str, out: Path | str, **changes: Any) -> ShardConfig:
+    return ShardConfig(source=str(source), out=str(out), photographs_per_shard=PER_SHARD, **changes)
 
 
 @contextmanager
 def at_work(source: Path, out: Path, address: str) -> Iterator[subprocess.Popen[str]]:
     """Start a driver on the Ray at an address, and yield it once it has listed the photographs."""
+    words = ["folder", "--source", source, "--out", out, "--photographs-per-shard", PER_SHARD]
     with subprocess.Popen(
-        command(source, out),
+        [sys.executable, str(JOB), *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -110,17 +106,20 @@ def expected(
     return checksums(out)
 
 
-@pytest.fixture
-def address(ray_local: None, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The tests' own Ray, for drivers in other processes to join."""
-    import ray
-
-    found: str = ray.get_runtime_context().gcs_address
-    return found
+@pytest.mark.slow
+def test_driver_killed_at_every_stage_goes_on_to_the_same_result(
+    many: Path, expected: dict[str, str], address: str, tmp_path: Path, kill_before
+) -> None:
+    for function, number, whole in STAGES:
+        kill_before(settings(many, tmp_path), function, number, RAY_ADDRESS=address)
+        assert whole_sets(tmp_path) == whole
+    make_shards(settings(many, tmp_path), lambda line: None)
+    assert checksums(tmp_path) == expected
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.cluster
+@pytest.mark.timeout(1800)
 def test_driver_killed_at_any_moment_goes_on_to_the_same_result(
     many: Path, expected: dict[str, str], address: str, tmp_path: Path
 ) -> None:
@@ -132,7 +131,8 @@ def test_driver_killed_at_any_moment_goes_on_to_the_same_result(
     out, interrupted, finished = tmp_path / "out", 0, 0
     while interrupted < KILLS:
         with at_work(many, out, address) as driver:
-            # What it has finished is kept, so that the next one meets the later half.
+            # What it has finished is kept, so that the next one meets the later half. The moment
+            # is one of those that no event marks.
             time.sleep(moments.uniform(0, longest_s / 2))
             ended = driver.poll() is not None
             driver.send_signal(signal.SIGKILL)
@@ -141,31 +141,24 @@ def test_driver_killed_at_any_moment_goes_on_to_the_same_result(
             finished += 1
             assert checksums(out) == expected
             shutil.rmtree(out)
-    run(many, out, RAY_ADDRESS=address)
+    make_shards(settings(many, out), lambda line: None)
     assert checksums(out) == expected
     print(f"{interrupted} kills within {longest_s:.1f} s, {finished} times finished in between")
 
 
 @pytest.mark.slow
 def test_driver_and_ray_killed_together_keep_what_was_finished(
-    many: Path, expected: dict[str, str], tmp_path: Path
+    many: Path, expected: dict[str, str], tmp_path: Path, kill_before
 ) -> None:
-    with subprocess.Popen(
-        command(many, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as driver:
-        deadline = time.monotonic() + LONGEST_S
-        while records(tmp_path) < 5:
-            assert time.monotonic() < deadline
-            assert driver.poll() is None
-            time.sleep(0.02)
-        driver.send_signal(signal.SIGKILL)
+    kill_before(settings(many, tmp_path), "_require_few_quarantined", 5)
+    assert records(tmp_path) >= 5
     assert whole_sets(tmp_path) == 0
     finished = {
         path.with_name(path.name.replace("_record", "shard")).with_suffix(".tar")
         for path in tmp_path.rglob("_record-*.json")
     }
     times = {path: path.stat().st_mtime_ns for path in finished}
-    run(many, tmp_path)
+    make_shards(settings(many, tmp_path), lambda line: None)
     assert checksums(tmp_path) == expected
     assert {path: path.stat().st_mtime_ns for path in finished} == times
 
@@ -177,12 +170,13 @@ def test_workers_killed_on_the_way_change_nothing(
     over, killed = threading.Event(), list[int]()
 
     def kill_some() -> None:
-        while not over.wait(0.4):
-            for worker in busy_workers()[:1]:
-                os.kill(worker, signal.SIGKILL)
-                killed.append(worker)
-            if len(killed) >= 4:
-                return
+        done = -1
+        while len(killed) < 4 and not over.wait(0.02):
+            if records(tmp_path) > done:  # Something is finished between two of them.
+                for worker in [one for one in busy_workers() if one not in killed][:1]:
+                    os.kill(worker, signal.SIGKILL)
+                    killed.append(worker)
+                    done = records(tmp_path)
 
     killer = threading.Thread(target=kill_some)
     killer.start()
@@ -225,24 +219,27 @@ def command_line(process: int) -> bytes:
 
 @pytest.mark.slow
 def test_object_store_holds_the_same_shards_as_a_disk(
-    photographs: str, tmp_path: Path, s3_server: dict[str, str]
+    photographs: str, ray_local: None, tmp_path: Path, s3_server: dict[str, str], bucket: str
 ) -> None:
     import boto3
 
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="photos")
+    client, name = boto3.client("s3"), urlsplit(bucket).netloc
     for path in Path(photographs).iterdir():
-        client.upload_file(str(path), "photos", f"in/{path.name}")
-    run(photographs, tmp_path, **s3_server)
-    first = run("s3://photos/in", "s3://photos/out", **s3_server)
-    assert "8 photographs" in first
-    assert run("s3://photos/in", "s3://photos/out", **s3_server).count("reused") == 3
+        client.upload_file(str(path), name, f"in/{path.name}")
+    endpoint = S3Config(endpoint=s3_server["AWS_ENDPOINT_URL"])
+    remote = settings(f"s3://{name}/in", f"s3://{name}/out", s3=endpoint)
+    first, again = [], []
+    make_shards(remote, first.append)
+    assert any("8 photographs" in line for line in first)
+    make_shards(remote, again.append)
+    assert sum("reused" in line for line in again) == 3
+    make_shards(settings(photographs, tmp_path), lambda line: None)
     for split in SPLITS:
         here, there = (
             read_manifest(str(tmp_path / split)),
-            read_manifest(f"s3://photos/out/{split}"),
+            read_manifest(f"s3://{name}/out/{split}"),
         )
         assert there.shards == here.shards
         assert there.samples.equals(here.samples)
-        tar = client.get_object(Bucket="photos", Key=f"out/{split}/{here.shards[0].name}")
+        tar = client.get_object(Bucket=name, Key=f"out/{split}/{here.shards[0].name}")
         assert tar["Body"].read() == (tmp_path / split / here.shards[0].name).read_bytes()

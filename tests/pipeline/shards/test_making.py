@@ -46,14 +46,31 @@ def rows(manifest: Manifest) -> list[dict[str, object]]:
     return [manifest.row(index) for index in range(len(manifest))]
 
 
+@pytest.fixture(scope="module")
+def made(
+    photographs: str, ray_local: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Manifest]]:
+    """Make the sets of the eight pictures once, for those who only read them."""
+    out = tmp_path_factory.mktemp("made")
+    return out, make_shards(config(photographs, out), quiet)
+
+
+@pytest.fixture
+def whole(made: tuple[Path, dict[str, Manifest]], tmp_path: Path) -> Path:
+    """A copy of these sets that a test may spoil."""
+    return Path(shutil.copytree(made[0], tmp_path / "whole"))
+
+
 @pytest.fixture
 def source(photographs: str, tmp_path: Path) -> Path:
     """A copy of the eight pictures that a test may spoil."""
     return Path(shutil.copytree(photographs, tmp_path / "source"))
 
 
-def test_every_photograph_is_in_one_split_once(photographs: str, tmp_path: Path) -> None:
-    sets = make_shards(config(photographs, tmp_path), quiet)
+def test_every_photograph_is_in_one_split_once(
+    photographs: str, made: tuple[Path, dict[str, Manifest]]
+) -> None:
+    _, sets = made
     sources = {split: [row["source"] for row in rows(found)] for split, found in sets.items()}
     assert {split: len(found) for split, found in sources.items()} == {
         "train": 4,
@@ -64,8 +81,10 @@ def test_every_photograph_is_in_one_split_once(photographs: str, tmp_path: Path)
     assert [shard.samples for shard in sets["train"].shards] == [2, 2]
 
 
-def test_manifest_leads_to_exactly_the_original_bytes(photographs: str, tmp_path: Path) -> None:
-    manifest = make_shards(config(photographs, tmp_path), quiet)["train"]
+def test_manifest_leads_to_exactly_the_original_bytes(
+    photographs: str, made: tuple[Path, dict[str, Manifest]]
+) -> None:
+    out, manifest = made[0], made[1]["train"]
     assert manifest.samples.schema.names[: len(SAMPLE_SCHEMA)] == SAMPLE_SCHEMA.names
     for row in rows(manifest):
         tar = Path(manifest.shard_location(int(str(row["shard"])))).read_bytes()
@@ -75,7 +94,7 @@ def test_manifest_leads_to_exactly_the_original_bytes(photographs: str, tmp_path
         picture = cv2.imdecode(np.frombuffer(found, np.uint8), cv2.IMREAD_COLOR)
         assert picture.shape[:2] == (row["height_px"], row["width_px"])
     for shard in manifest.shards:
-        data = (tmp_path / "train" / shard.name).read_bytes()
+        data = (out / "train" / shard.name).read_bytes()
         assert (len(data), hashlib.sha256(data).hexdigest()) == (shard.size, shard.sha256)
 
 
@@ -89,8 +108,10 @@ def through_webdataset(tars: list[str]) -> Iterator[dict[str, Any]]:
             yield from tariterators.group_by_keys(members)
 
 
-def test_tars_read_through_tarfile_and_webdataset(photographs: str, tmp_path: Path) -> None:
-    manifest = make_shards(config(photographs, tmp_path), quiet)["train"]
+def test_tars_read_through_tarfile_and_webdataset(
+    made: tuple[Path, dict[str, Manifest]],
+) -> None:
+    manifest = made[1]["train"]
     tars = [manifest.shard_location(shard) for shard in range(len(manifest.shards))]
     through_tarfile = {}
     for tar in tars:
@@ -135,50 +156,49 @@ def test_parallelism_changes_nothing(photographs: str, tmp_path: Path) -> None:
     assert checksums(tmp_path / "serial") == checksums(tmp_path / "parallel")
 
 
-def test_finished_set_is_reused_and_says_so(photographs: str, tmp_path: Path) -> None:
-    first = make_shards(config(photographs, tmp_path), quiet)
-    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+def test_finished_set_is_reused_and_says_so(
+    photographs: str, made: tuple[Path, dict[str, Manifest]], whole: Path
+) -> None:
+    times = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     lines: list[str] = []
-    second = make_shards(config(photographs, tmp_path), lines.append)
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == times
+    second = make_shards(config(photographs, whole), lines.append)
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == times
     assert "train: 2 shards are there and whole; reused" in lines
-    for split, manifest in first.items():
+    for split, manifest in made[1].items():
         assert second[split].digest == manifest.digest
         assert second[split].samples.equals(manifest.samples)
 
 
-def test_only_what_is_missing_is_made_again(photographs: str, tmp_path: Path) -> None:
-    make_shards(config(photographs, tmp_path), quiet)
-    before = checksums(tmp_path)
-    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")}
+def test_only_what_is_missing_is_made_again(photographs: str, whole: Path) -> None:
+    before = checksums(whole)
+    times = {path: path.stat().st_mtime_ns for path in whole.rglob("*.tar")}
     lost, damaged, kept = (
-        tmp_path / "train" / "shard-000001.tar",
-        tmp_path / "val" / "shard-000000.tar",
-        tmp_path / "train" / "shard-000000.tar",
+        whole / "train" / "shard-000001.tar",
+        whole / "val" / "shard-000000.tar",
+        whole / "train" / "shard-000000.tar",
     )
     lost.unlink()
     data = bytearray(damaged.read_bytes())
     damaged.write_bytes(data[:-1])
-    make_shards(config(photographs, tmp_path), quiet)
-    assert checksums(tmp_path) == before
+    make_shards(config(photographs, whole), quiet)
+    assert checksums(whole) == before
     assert kept.stat().st_mtime_ns == times[kept]
     assert damaged.stat().st_mtime_ns > times[damaged]
 
 
 def test_unfinished_set_trusts_no_tar_that_differs_from_its_record(
-    photographs: str, tmp_path: Path
+    photographs: str, whole: Path
 ) -> None:
-    make_shards(config(photographs, tmp_path), quiet)
-    before = checksums(tmp_path)
-    (tmp_path / "train" / "manifest.parquet").unlink()
-    damaged = tmp_path / "train" / "shard-000000.tar"
+    before = checksums(whole)
+    (whole / "train" / "manifest.parquet").unlink()
+    damaged = whole / "train" / "shard-000000.tar"
     data = bytearray(damaged.read_bytes())
     data[1000] ^= 1
     damaged.write_bytes(data)
-    (tmp_path / "train" / "_record-000001.json").write_bytes(b'{"digest": "cut o')
-    (tmp_path / "train" / "_tmp-0123-shard-000000.tar").write_bytes(b"left by a killed task")
-    make_shards(config(photographs, tmp_path), quiet)
-    assert checksums(tmp_path) == before
+    (whole / "train" / "_record-000001.json").write_bytes(b'{"digest": "cut o')
+    (whole / "train" / "_tmp-0123-shard-000000.tar").write_bytes(b"left by a killed task")
+    make_shards(config(photographs, whole), quiet)
+    assert checksums(whole) == before
 
 
 def test_photograph_that_came_later_changes_the_set(source: Path, tmp_path: Path) -> None:
@@ -209,14 +229,13 @@ def test_split_that_has_no_photographs_any_more_is_no_set(source: Path, tmp_path
 
 
 def test_finished_set_is_not_replaced_by_other_settings_unasked(
-    photographs: str, tmp_path: Path
+    photographs: str, whole: Path
 ) -> None:
-    make_shards(config(photographs, tmp_path), quiet)
-    before = checksums(tmp_path)
-    other = config(photographs, tmp_path, format="png")
+    before = checksums(whole)
+    other = config(photographs, whole, format="png")
     with pytest.raises(UserError, match="made with format 'original', now 'png' is asked for"):
         make_shards(other, quiet)
-    assert checksums(tmp_path) == before
+    assert checksums(whole) == before
     replaced = make_shards(replace(other, overwrite=True), quiet)
     assert set(replaced["train"].samples["suffix"].to_pylist()) == {"png"}
 

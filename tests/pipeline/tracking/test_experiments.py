@@ -1,13 +1,12 @@
 """A run's entry in MLflow, as someone sees it who looks while the run goes on."""
 
-import os
-import signal
+import select
 import socket
-import subprocess
-import sys
+import socketserver
+import threading
 import time
-import urllib.request
 from contextlib import contextmanager, suppress
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -56,7 +55,7 @@ def numbers(tracking, run, name):
     return {m.step: m.value for m in client_of(tracking).get_metric_history(run.info.run_id, name)}
 
 
-def until(look, seconds=30):
+def until(look, seconds=120):
     """Return what ``look`` finds once it finds something."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
@@ -110,42 +109,49 @@ def test_an_entry_that_was_deleted_is_made_anew(tracking, tmp_path):
     assert again.info.run_id != run.info.run_id
 
 
+class Road(socketserver.BaseRequestHandler):
+    """Leads each connection on to the real server, until it is closed."""
+
+    def handle(self):
+        with socket.create_connection(self.server.leads_to) as server:
+            pairs = {self.request: server, server: self.request}
+            while not self.server.closed.is_set():
+                for ready in select.select(list(pairs), [], [], 0.1)[0]:
+                    data = ready.recv(65536)
+                    if not data:
+                        return
+                    pairs[ready].sendall(data)
+
+
 @contextmanager
-def serving(folder, port):
-    """Run MLflow's own server on a port of this machine."""
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--workers", "1"]
-    server = subprocess.Popen(
-        command,
-        cwd=folder,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def road(server, port=0):
+    """Lead to a server from a port of this machine where, afterwards, nobody listens."""
 
-    def answers():
+    class Roads(socketserver.ThreadingTCPServer):
+        allow_reuse_address = True
+        closed = threading.Event()
+        leads_to = urlsplit(server).hostname, urlsplit(server).port
+
+        def handle_error(self, request, client_address):
+            """Say nothing of connections that were cut."""
+
+    with Roads(("127.0.0.1", port), Road) as roads:
+        thread = threading.Thread(target=roads.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
         try:
-            return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).status
-        except OSError:
-            return None
-
-    try:
-        until(answers, 90)
-        yield
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+            yield roads.server_address[1]
+        finally:
+            roads.closed.set()
+            roads.shutdown()
+            thread.join()
 
 
 @pytest.mark.slow
-def test_a_server_that_is_away_for_a_while_costs_no_number(tmp_path, monkeypatch):
+def test_a_server_that_is_away_for_a_while_costs_no_number(tmp_path, monkeypatch, mlflow_server):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    tracking = TrackingConfig(tracking_uri=f"http://127.0.0.1:{port}")
     said = []
-    with serving(tmp_path, port):
+    with road(mlflow_server) as port:
+        tracking = TrackingConfig(tracking_uri=f"http://127.0.0.1:{port}", experiment="away")
         entry = enter(tracking, tmp_path, said.append)
         report = entry.__enter__()
         report(losses(1, hole=0.5))
@@ -154,7 +160,7 @@ def test_a_server_that_is_away_for_a_while_costs_no_number(tmp_path, monkeypatch
     report(losses(2, hole=0.25))
     until(lambda: said)
     assert "does not answer" in said[0]
-    with serving(tmp_path, port):
+    with road(mlflow_server, port):
         entry.__exit__(None, None, None)
         [run] = runs(tracking)
         assert run.info.status == "FINISHED"

@@ -1,6 +1,7 @@
 """A training of six tiny steps, and how to compare what two of them learned."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file
@@ -10,9 +11,7 @@ from pipeline import checkpoints
 from pipeline.batches import BatchConfig
 from pipeline.masks import MaskConfig
 from pipeline.tracking import TrackingConfig
-from pipeline.training import (
-    TrainConfig,
-)
+from pipeline.training import TrainConfig, train
 
 WEIGHTS = ("generator", "discriminator", "ema", "optimizers")
 
@@ -40,6 +39,16 @@ def training(shards):
         )
 
     return of
+
+
+@pytest.fixture(scope="session")
+def finished(training, tmp_path_factory):
+    """Train the six steps once, for all who compare with them or go on from them; read only.
+
+    Its configuration, result and lines.
+    """
+    config, lines = training(tmp_path_factory.mktemp("finished") / "run"), []
+    return SimpleNamespace(config=config, result=train(config, lines.append), lines=lines)
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from pipeline.training import (
 
 
 def test_channels_lie_innermost_unless_told_otherwise(
-    config, tmp_path, quietly, weights, largest_difference
+    config, finished, quietly, weights, largest_difference
 ):
-    made = {}
+    assert config.channels_last
     for channels_last in (True, False):
         place = Place(channels_last=channels_last)
         objective = build_objective(config, place)
@@ -33,14 +33,13 @@ def test_channels_lie_innermost_unless_told_otherwise(
         assert all(k.is_contiguous(memory_format=torch.channels_last) for k in kernels) == (
             channels_last
         )
-        settings = {"channels_last": channels_last, "storage": str(tmp_path / str(channels_last))}
-        made[channels_last] = weights(train(override(config, settings), quietly).run, 6)
-    assert largest_difference(made[True], made[False]) < 1e-3
+    otherwise = weights(train(override(config, {"channels_last": False}), quietly).run, 6)
+    assert largest_difference(weights(finished.config.storage, 6), otherwise) < 1e-3
 
 
-def test_precision_and_parts_do_what_they_say(config, tmp_path, quietly, weights):
+def test_precision_and_parts_do_what_they_say(config, finished, tmp_path, quietly, weights):
     """Each changes the arithmetic a little and what is learned hardly."""
-    plain = weights(train(config, quietly).run, 6)
+    plain = weights(finished.config.storage, 6)
     for change in ({"precision": "bfloat16"}, {"accumulate": 2}):
         storage_of_its_own = {"storage": str(tmp_path / next(iter(change)))}
         result = train(override(config, {**change, **storage_of_its_own}), quietly)
@@ -50,16 +49,16 @@ def test_precision_and_parts_do_what_they_say(config, tmp_path, quietly, weights
 
 
 def test_recomputed_blocks_learn_the_very_same(
-    config, tmp_path, quietly, weights, largest_difference
+    config, finished, quietly, weights, largest_difference
 ):
     """That they keep less is tested with every architecture."""
-    made = []
+    assert not config.recompute
     for wanted in (False, True):
-        changed = override(config, {"recompute": wanted, "storage": str(tmp_path / str(wanted))})
+        changed = override(config, {"recompute": wanted})
         forward = build_objective(changed, Place()).generator.decoder.blocks[0].forward
         assert isinstance(forward, partial) == wanted
-        made.append(weights(train(changed, quietly).run, 6))
-    assert largest_difference(*made) == 0
+    made = weights(train(override(config, {"recompute": True}), quietly).run, 6)
+    assert largest_difference(weights(finished.config.storage, 6), made) == 0
 
 
 def test_the_generator_is_compiled_when_asked_for(config):

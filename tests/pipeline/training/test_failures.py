@@ -1,4 +1,4 @@
-"""Workers killed, stopped and lost; nodes that go and come; a store that is away."""
+"""Workers on Ray: as good as one, killed, stopped and lost; a store that is away."""
 
 import os
 import random
@@ -28,6 +28,9 @@ from pipeline.training import (
 from pipeline.training.driving import room_wanted
 from pipeline.training.watching import Beat, diagnose
 
+TURNED_AWAY = 6
+"""Connections, after which a store that was away is back: its client pauses longer each time."""
+
 
 def parent(pid):
     """Return the parent of a process on this machine."""
@@ -48,39 +51,92 @@ def training_workers():
 
 
 @contextmanager
-def signalled_once(run, number):
-    """Signal one of the workers that start within the block, after the first checkpoint."""
-    earlier, sent = set(training_workers()), []
+def signalled(run, lines):
+    """Kill a worker of the run within the block, and stop one of those that come after it."""
+    known, sent, over = set(training_workers()), [], threading.Event()
+
+    def signal_one(number):
+        before = checkpoints.steps(run)
+        while not over.wait(0.002):
+            new = set(training_workers()) - known
+            if new and checkpoints.steps(run) != before:
+                os.kill(min(new), number)
+                known.update(new)
+                sent.append(number)
+                return
 
     def send():
-        while not checkpoints.steps(run):
-            time.sleep(0.002)
-        sent.extend(set(training_workers()) - earlier)
-        os.kill(sent[0], number)
+        signal_one(signal.SIGKILL)
+        while not any("going on from step" in line for line in lines) and not over.wait(0.01):
+            pass
+        signal_one(signal.SIGSTOP)
 
     sender = threading.Thread(target=send, daemon=True)
     sender.start()
-    yield
-    sender.join(timeout=5)
-    assert sent
+    try:
+        yield
+    finally:
+        over.set()
+        sender.join()
+    assert sent == [signal.SIGKILL, signal.SIGSTOP]
 
 
 @pytest.fixture(scope="module")
-def calm(training, ray_local, tmp_path_factory, quietly):
+def alone(training, tmp_path_factory, quietly):
+    """Train in this process, undisturbed."""
+    config = training(tmp_path_factory.mktemp("alone"))
+    changes = {"steps": 60, "save_every_steps": 3, "keep_checkpoints": 20}
+    config = override(config, {**changes, "sample_every_steps": 60})
+    train(config, quietly)
+    return config
+
+
+@pytest.fixture(scope="module")
+def calm(alone, ray_local, tmp_path_factory, quietly):
     """Train on two workers, undisturbed."""
-    config = training(tmp_path_factory.mktemp("calm"))
-    config = override(config, {"num_workers": 2, "steps": 60, "save_every_steps": 5})
+    storage = str(tmp_path_factory.mktemp("calm"))
+    config = override(alone, {"num_workers": 2, "storage": storage})
     train(config, quietly)
     return config
 
 
 @pytest.mark.slow
-def test_a_killed_worker_costs_no_update(calm, tmp_path, weights, largest_difference):
-    stormy = override(calm, {"storage": str(tmp_path / "stormy")})
+def test_two_workers_take_the_same_updates_as_one(alone, calm, weights):
+    ours, theirs = weights(alone.storage, 3), weights(calm.storage, 3)
+    # Gradients agree. Weights agree where there is one: a bias before a norm has none but rounding,
+    # which Adam divides by its own size, and makes no difference to what is drawn.
+    for name, moment in ours["optimizers"].items():
+        if name.endswith("/exp_avg"):
+            other = theirs["optimizers"][name]
+            assert torch.allclose(moment, other, rtol=1e-3, atol=1e-6), name
+    image, mask = torch.rand(2, 3, 32, 32) * 2 - 1, torch.zeros(2, 1, 32, 32)
+    mask[..., 8:20, 6:22] = 1
+    one, other = (
+        checkpoints.load_generator(checkpoints.step_location(run.storage, 3)).generator(image, mask)
+        for run in (alone, calm)
+    )
+    torch.testing.assert_close(one.final, other.final, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_killed_and_a_stuck_worker_cost_no_update_and_the_stuck_one_is_named(
+    calm, tmp_path, monkeypatch, weights, largest_difference
+):
+    monkeypatch.setattr(watching, "SILENT_S", 5.0)
+    changes = {"collective_timeout_s": 30.0, "max_failures": 10}
+    stormy = override(calm, {**changes, "storage": str(tmp_path / "stormy")})
     lines = []
-    with signalled_once(stormy.storage, signal.SIGKILL):
+    with signalled(stormy.storage, lines):
         train(stormy, lines.append)
-    assert any("going on from step" in line for line in lines), lines
+    again = [index for index, line in enumerate(lines) if "going on from step" in line]
+    assert len(again) >= 2, lines
+    silent = [
+        i
+        for i, line in enumerate(lines)
+        if re.search(r"worker [01] has been silent for \d+ s", line)
+    ]
+    assert any(again[0] < index < again[-1] for index in silent), lines
     assert largest_difference(weights(calm.storage, 60), weights(stormy.storage, 60)) == 0
 
 
@@ -92,21 +148,6 @@ def test_a_loss_that_is_not_finite_ends_a_run_on_the_cluster_at_once(config, ray
     with pytest.raises(NonFiniteLossError, match=r"the loss '\w+' is not finite at step \d"):
         train(spoilt, lines.append)
     assert sum("going on from step" in line for line in lines) == 0
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_a_stuck_worker_is_named_and_the_run_ends_right(
-    calm, tmp_path, monkeypatch, weights, largest_difference
-):
-    monkeypatch.setattr(watching, "SILENT_S", 5.0)
-    changes = {"storage": str(tmp_path / "stuck"), "collective_timeout_s": 15.0}
-    stuck, lines = override(calm, changes), []
-    with signalled_once(stuck.storage, signal.SIGSTOP):
-        train(stuck, lines.append)
-    assert any(re.search(r"worker [01] has been silent for \d+ s", line) for line in lines), lines
-    assert any("going on from step" in line for line in lines), lines
-    assert largest_difference(weights(calm.storage, 60), weights(stuck.storage, 60)) == 0
 
 
 def test_a_worker_is_named_by_what_it_did_last():
@@ -129,9 +170,14 @@ def test_a_worker_is_named_by_what_it_did_last():
 class Gate(socketserver.BaseRequestHandler):
     """Passes connections on to the real store, or hangs up while it is shut."""
 
-    upstream, shut = 0, threading.Event()
+    upstream, shut, turned_away = 0, threading.Event(), []
 
     def handle(self):
+        if self.shut.is_set():
+            self.turned_away.append(self.client_address)
+            if len(self.turned_away) == TURNED_AWAY:
+                self.shut.clear()
+            return
         with socket.create_connection(("127.0.0.1", self.upstream)) as server:
             pairs = {self.request: server, server: self.request}
             while not self.shut.is_set():
@@ -151,38 +197,33 @@ class Gatekeeper(socketserver.ThreadingTCPServer):
 
 @pytest.fixture
 def gate(s3_server, monkeypatch):
-    """Put a gate before the store, and yield the event that shuts it."""
+    """Put a gate before the store; once shut, it opens when it has turned away some."""
     Gate.upstream = int(s3_server["AWS_ENDPOINT_URL"].rpartition(":")[2])
     Gate.shut.clear()
+    Gate.turned_away.clear()
     with Gatekeeper(("127.0.0.1", 0), Gate) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
-        yield Gate.shut
+        yield Gate
         server.shutdown()
 
 
 @pytest.mark.slow
-def test_a_store_that_is_away_for_a_while_is_waited_for(config, bucket, gate, quietly):
+def test_a_store_that_is_away_for_a_while_is_waited_for(config, finished, bucket, gate):
     remote = override(config, {"storage": f"{bucket}/run", "save_every_steps": 1})
-    lines = []
 
-    def shut_once():
-        while not any("validation" in line for line in lines):
-            time.sleep(0.01)
-        gate.set()
-        time.sleep(12)
-        gate.clear()
+    def shut_once(line):
+        """With the first scores, which the thread that saves reports before it goes on."""
+        if "validation" in line and not gate.turned_away:
+            gate.shut.set()
 
-    shutter = threading.Thread(target=shut_once, daemon=True)
-    shutter.start()
-    started = time.monotonic()
-    result = train(remote, lines.append)
-    assert time.monotonic() - started > 12
+    result = train(remote, shut_once)
+    assert len(gate.turned_away) >= TURNED_AWAY
     assert result.step == 6
     assert checkpoints.steps(remote.storage) == [4, 5, 6]
     checkpoints.verify(checkpoints.step_location(remote.storage, 6))
-    plain = train(config, quietly)
-    ours, theirs = (checkpoints.step_location(run, 6) for run in (remote.storage, plain.run))
+    runs = (remote.storage, finished.config.storage)
+    ours, theirs = (checkpoints.step_location(run, 6) for run in runs)
     drawn = [checkpoints.load_generator(location).generator for location in (ours, theirs)]
     image, mask = torch.rand(1, 3, 32, 32) * 2 - 1, torch.ones(1, 1, 32, 32)
     assert torch.equal(*(generator(image, mask).final for generator in drawn))
@@ -241,9 +282,12 @@ def test_nodes_that_go_and_come_change_nothing(config, tmp_path, quietly):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_driver_killed_at_any_moment_costs_nothing(config, tmp_path, quietly, weights):
-    """The same command again goes on from the newest whole checkpoint, to the same weights."""
-    lost = override(config, {"storage": str(tmp_path / "lost"), "steps": 60, "num_workers": 1})
+def test_a_driver_killed_at_any_moment_costs_nothing(alone, ray_local, tmp_path, weights):
+    """The same command again goes on from the newest whole checkpoint, to the same weights.
+
+    The driver's Ray, which it has started, ends with it.
+    """
+    lost = override(alone, {"storage": str(tmp_path / "lost"), "num_workers": 1})
     file = tmp_path / "config.json"
     file.write_text(to_json(lost))
     program = (
@@ -252,20 +296,21 @@ def test_a_driver_killed_at_any_moment_costs_nothing(config, tmp_path, quietly, 
         "with connect(num_cpus=2):\n"
         "    train(from_json(TrainConfig, Path(sys.argv[1]).read_text()))\n"
     )
-    command = [sys.executable, "-c", program, str(file)]
-    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     moment = random.randrange(4, 40)
-    while max(checkpoints.steps(lost.storage), default=0) < moment:
-        assert driver.poll() is None
-        time.sleep(0.003)
-    driver.kill()
-    driver.wait()
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    assert "going on from step" in done.stdout
-    torch.set_num_threads(1)
-    calm = override(lost, {"storage": str(tmp_path / "calm"), "num_workers": 0})
-    train(calm, quietly)
-    ours, theirs = weights(lost.storage, 60), weights(calm.storage, 60)
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(file)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as driver:
+        while max(checkpoints.steps(lost.storage), default=0) < moment:
+            assert driver.poll() is None
+            time.sleep(0.003)
+        driver.kill()
+    lines = []
+    train(lost, lines.append)
+    [again] = [line for line in lines if "going on from step" in line]
+    assert int(again.rsplit(" ", 1)[1]) >= moment
+    ours, theirs = weights(lost.storage, 60), weights(alone.storage, 60)
     for part, tensors in ours.items():
         for name, tensor in tensors.items():
             assert torch.equal(tensor, theirs[part][name]), f"{part} {name}"
@@ -276,13 +321,18 @@ def test_workers_that_find_no_room_are_told_of(ray_local):
     import ray
     from ray.util import placement_group, remove_placement_group
 
+    def cpus():
+        return ray.available_resources().get("CPU", 0.0)
+
     resources = {"CPU": 3.0}
     assert room_wanted(range(2, 4), resources) == ""
     group = placement_group([{"CPU": 3.0}] * 3)
     try:
-        sentence = room_wanted(range(2, 4), resources)
+        free, sentence = -1.0, ""
+        while free != cpus():  # Earlier trainings give theirs back late.
+            free, sentence = cpus(), room_wanted(range(2, 4), resources)
         assert sentence.startswith("waiting for room: 3 workers want 3 CPU each")
-        assert f"{ray.available_resources()['CPU']:g} CPU free; add nodes" in sentence
+        assert f"{free:g} CPU free; add nodes" in sentence
         assert room_wanted(range(2, 3), resources) == ""
         assert room_wanted(range(2, 4), {"CPU": 2.0}) == ""
     finally:

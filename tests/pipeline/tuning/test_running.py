@@ -2,7 +2,7 @@
 
 import json
 import os
-import signal
+import shutil
 import subprocess
 import sys
 import time
@@ -15,24 +15,16 @@ from safetensors.torch import load_file
 from pipeline import checkpoints
 from pipeline.config import UserError, override, to_json
 from pipeline.report.search import trial_rows, write_search
-from pipeline.tracking import TrackingConfig
 from pipeline.tuning import Range, Trial, TuneResult, plan, tune
-
-SPACE = {"model.image_weight": [1.0, 10.0], "model.num_blocks": [1, 2]}
 
 
 def quietly(line):
     """Say nothing."""
 
 
-@pytest.fixture(scope="module")
-def result(config, ray_local):
-    """Run the search once."""
-    return tune(config, SPACE, quietly)
-
-
 @pytest.mark.slow
-def test_trials_train_and_come_back_best_first(result):
+def test_trials_train_and_come_back_best_first(finished_search):
+    result = finished_search.result
     scores = [trial.scores["hole_psnr"] for trial in result.trials]
     assert len(scores) == 4
     assert scores == sorted(scores, reverse=True)
@@ -45,28 +37,32 @@ def test_trials_train_and_come_back_best_first(result):
 
 
 @pytest.mark.slow
-def test_a_search_started_again_runs_nothing_twice(config, result):
+def test_a_search_started_again_runs_nothing_twice(finished_search):
     lines = []
-    again = tune(config, SPACE, lines.append)
+    again = tune(finished_search.config, finished_search.space, lines.append)
     assert all(trial.reused for trial in again.trials)
-    assert [t.scores for t in again.trials] == [t.scores for t in result.trials]
+    assert [t.scores for t in again.trials] == [t.scores for t in finished_search.result.trials]
     assert any("4 of them were finished before" in line for line in lines)
 
 
 @pytest.mark.slow
-def test_a_search_of_more_steps_goes_on_with_its_trials(config, ray_local, tmp_path):
-    search = override(config, {"storage": str(tmp_path / "longer")})
-    space = {"model.num_blocks": [1]}
-    [short] = tune(search, space, quietly).trials
-    [long] = tune(override(search, {"train.steps": 5}), space, quietly).trials
+def test_a_search_of_more_steps_goes_on_with_its_trials(finished_search, tmp_path):
+    shutil.copytree(finished_search.config.storage, tmp_path / "longer")
+    changes = {"storage": str(tmp_path / "longer"), "train.steps": 5}
+    search = override(finished_search.config, {**changes, "train.tracking.tracking_uri": ""})
+    space = {"model.image_weight": [1.0], "model.num_blocks": [1]}
+    [long] = tune(search, space, quietly).trials
+    [short] = [trial for trial in finished_search.result.trials if trial.name == long.name]
     assert (short.steps, long.steps) == (2, 5)
-    assert long.name == short.name
-    assert checkpoints.steps(plan(search, space)[0][1].storage)[-1] == 5
+    run = plan(search, space)[0][1].storage
+    assert checkpoints.steps(run)[-1] == 5
+    [progress] = Path(run).glob("progress-000000002.jsonl")
+    assert "going on from step 2" in progress.read_text()
 
 
 @pytest.mark.slow
-def test_the_search_is_written_as_table_plot_and_page(result, tmp_path):
-    text = write_search(result, str(tmp_path), "A search")
+def test_the_search_is_written_as_table_plot_and_page(finished_search, tmp_path):
+    text = write_search(finished_search.result, str(tmp_path), "A search")
     assert "image_weight" in text
     assert (tmp_path / "trials.png").read_bytes().startswith(b"\x89PNG")
     assert "A search" in (tmp_path / "report.html").read_text()
@@ -175,18 +171,19 @@ def test_a_trial_that_fails_is_tried_again_then_reported(config, ray_local, tmp_
 def test_what_the_time_did_not_suffice_for_is_told_and_gone_on_with(config, ray_local, tmp_path):
     changes = {
         "storage": str(tmp_path / "late"),
-        "max_hours": 8 / 3600,
         "train.steps": 100_000,
         "train.save_every_steps": 5,
     }
-    search = override(config, changes)
-    [trial] = tune(search, {"model.num_blocks": [1]}, quietly).trials
-    assert "time was up" in trial.error
-    run = plan(search, {"model.num_blocks": [1]})[0][1].storage
+    search, space, seconds = override(config, changes), {"model.num_blocks": [1]}, 8
+    run = plan(search, space)[0][1].storage
+    while not checkpoints.steps(run):  # Until a trial's process has the time to start.
+        [trial] = tune(override(search, {"max_hours": seconds / 3600}), space, quietly).trials
+        assert "time was up" in trial.error
+        seconds *= 2
     before = max(checkpoints.steps(run))
     assert before >= 5
-    shorter = override(search, {"max_hours": 0.0, "train.steps": before + 5})
-    [trial] = tune(shorter, {"model.num_blocks": [1]}, quietly).trials
+    longer = override(search, {"train.steps": before + 5})
+    [trial] = tune(longer, space, quietly).trials
     assert trial.steps == before + 5
     assert "going on" in "".join(Path(run).joinpath(f"progress-{before:09d}.jsonl").read_text())
 
@@ -197,60 +194,66 @@ from pathlib import Path
 from pipeline.cluster import connect
 from pipeline.config import from_json
 from pipeline.tuning import TuneConfig, tune
-with connect(dashboard=True, num_cpus=2):
+with connect():
     tune(from_json(TuneConfig, Path(sys.argv[1]).read_text()), {"model.num_blocks": [1, 2, 3, 4]})
 """
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_search_whose_driver_is_killed_loses_nothing_and_runs_nothing_twice(config, tmp_path):
+def test_a_search_whose_driver_is_killed_loses_nothing_and_runs_nothing_twice(
+    config, ray_local, tmp_path
+):
+    import ray
+
     changes = {"storage": str(tmp_path / "killed"), "train.steps": 6, "train.save_every_steps": 2}
-    search = override(config, changes)
+    search, space = override(config, changes), {"model.num_blocks": [1, 2, 3, 4]}
     file = tmp_path / "search.json"
     file.write_text(to_json(search))
-    command = [sys.executable, "-c", PROGRAM, str(file)]
-    trials = [run for _, run in plan(search, {"model.num_blocks": [1, 2, 3, 4]})]
+    trials = [run for _, run in plan(search, space)]
 
     def finished():
         return [run for run in trials if 6 in checkpoints.steps(run.storage)]
 
-    driver = subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    while not finished():
-        assert driver.poll() is None
-        time.sleep(0.01)
-    os.killpg(driver.pid, signal.SIGKILL)
-    driver.wait()
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(file)],
+        env={**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as driver:
+        while not finished():
+            assert driver.poll() is None
+            time.sleep(0.01)
+        driver.kill()
     kept = finished()
     assert len(kept) < 4
     made = {run.storage: os.stat(checkpoints.step_location(run.storage, 6)) for run in kept}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=200)
-    assert "4 trials" in done.stdout
+    lines = []
+    tune(search, space, lines.append)
+    assert any("4 trials" in line for line in lines)
     assert len(finished()) == 4
     for storage, stat in made.items():
         assert os.stat(checkpoints.step_location(storage, 6)).st_ino == stat.st_ino
 
 
 @pytest.mark.slow
-def test_mlflow_has_the_trials_under_their_search(config, ray_local, tmp_path):
+def test_mlflow_has_the_trials_under_their_search(finished_search):
     from mlflow import MlflowClient
 
-    tracking = TrackingConfig(
-        tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", artifacts=str(tmp_path / "artifacts")
-    )
-    changes = {"storage": str(tmp_path / "search"), "train.tracking": tracking}
-    result = tune(override(config, changes), {"model.num_blocks": [1, 2]}, quietly)
+    tracking = finished_search.config.train.tracking
     client = MlflowClient(tracking_uri=tracking.tracking_uri)
     experiment = client.get_experiment_by_name("infill").experiment_id
     runs = client.search_runs([experiment])
     [parent] = [run for run in runs if run.info.run_name == "search lambdas"]
     children = [run for run in runs if run is not parent]
-    assert len(children) == 2
+    assert len(children) == 4
     assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in children)
-    assert {run.data.params["model.num_blocks"] for run in children} == {"1", "2"}
-    assert parent.data.metrics["hole_psnr"] == pytest.approx(result.best.scores["hole_psnr"])
+    tried = {
+        (r.data.params["model.image_weight"], r.data.params["model.num_blocks"]) for r in children
+    }
+    assert tried == {("1.0", "1"), ("1.0", "2"), ("10.0", "1"), ("10.0", "2")}
+    best = finished_search.result.best
+    assert parent.data.metrics["hole_psnr"] == pytest.approx(best.scores["hole_psnr"])
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
