@@ -20,17 +20,17 @@ export UV_FIND_LINKS ?= $(subst $(empty) $(empty),$(comma),$(strip $(PIP_FIND_LI
 SEED ?= 20
 PYTEST = RAY_TMPDIR=$$rays $(BIN)/python -m pytest -p randomly --randomly-seed=$(SEED)
 
-.PHONY: demo test test-cluster latest lock check bench audit docs cluster cluster-down clean
+.PHONY: demo test test-cluster latest lock mutants check bench audit docs cluster cluster-down clean
 
 demo: $(VENV)/installed-demo  ## the whole main job, small but nothing faked
 	$(BIN)/python jobs/demo.py
 
 test: check $(VENV)/browser  ## what everyone runs: linter, type checker, and tests in three processes
 	@rays=$$(mktemp -d); trap 'rm -rf $$rays' EXIT; echo "seed: $(SEED)"; \
-	$(PYTEST) -n 3 --dist loadfile -m "not cluster"
+	$(PYTEST) -n 3 --dist loadfile -m "not cluster" --junitxml=runs/tests.xml
 
 test-cluster: $(VENV)/browser  ## the long tests: clusters, drills, pages of docs, the image's install
-	@rays=$$(mktemp -d); trap 'rm -rf $$rays' EXIT; echo "seed: $(SEED)"; $(PYTEST) -m cluster
+	@rays=$$(mktemp -d); trap 'rm -rf $$rays' EXIT; echo "seed: $(SEED)"; $(PYTEST) -m cluster --junitxml=runs/cluster-tests.xml
 
 latest:  ## `make test` with the newest versions that pyproject.toml allows, in an environment of its own
 	rm -rf $(VENV)/latest
@@ -42,6 +42,11 @@ lock: $(BIN)/uv  ## renew infra/constraints.txt: the newest versions for Python 
 	  --python-version 3.11 --generate-hashes --no-header --no-annotate --all-extras \
 	  --default-index https://pypi.org/simple pyproject.toml >> $(LOCK).new
 	mv $(LOCK).new $(LOCK)
+
+mutants: $(VENV)/installed-mutants  ## faults planted where they would be silent: do the tests see them?
+	rm -rf mutants
+	$(BIN)/mutmut run
+	$(BIN)/python tests/mutants.py
 
 check: $(VENV)/installed-check
 	$(BIN)/ruff format --check .
