@@ -42,14 +42,14 @@ every_case = pytest.mark.parametrize("case", CASES)
 State = dict[str, Tensor]
 
 
-def global_batch(step: int, count: int) -> Batch:
-    """Return noise with holes of other places, whose areas are alike on both workers."""
+def global_batch(step: int, count: int, side: int) -> Batch:
+    """Return noise with holes at different positions, whose areas are alike on both workers."""
     generator = torch.Generator().manual_seed(step)
-    image = torch.rand(count, 3, 64, 64, generator=generator) * 2 - 1
-    mask = torch.zeros(count, 1, 64, 64)
+    image = torch.rand(count, 3, side, side, generator=generator) * 2 - 1
+    mask = torch.zeros(count, 1, side, side)
     for index in range(count):
-        top, left, height = 8 + 3 * index, 9 + 11 * (index % 2), 18 + 4 * (index // 2)
-        mask[index, :, top : top + height, left : left + 24] = 1
+        top, left, height = 4 + index, 4 + 6 * (index % 2), side // 3 + 4 * (index // 2)
+        mask[index, :, top : top + height, left : left + side // 3] = 1
     keys = tuple(f"sample{index}" for index in range(count))
     return Batch(image=image, mask=mask, keys=keys, mask_ids=keys, step=step, seed=step)
 
@@ -99,7 +99,9 @@ def trained(case: str, place: Place) -> State:
         # Batch norms take their statistics over a worker's share: so does a part of a batch.
         objective.updating = Updating(parts=WORLD)
     for step in range(STEPS):
-        batch = global_batch(step, count=6 if name == "deepfill" else 4)
+        # DeepFill's critics are made for one size, and take two of three slices of a batch.
+        count, side = (6, 64) if name == "deepfill" else (4, max(32, config.size_multiple))
+        batch = global_batch(step, count, side)
         if place.world_size > 1:
             batch = share(batch, place.rank)
         elif in_parts:
