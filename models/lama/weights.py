@@ -41,8 +41,9 @@ def read_release(released: Mapping[str, Any]) -> Released:
         prefix = GENERATOR if role == "generator" else DISCRIMINATOR
         if role == "discriminator" and not any(name.startswith(prefix) for name in tensors):
             continue
+        table = names(role, config)
         states[role] = {
-            ours: _taken(rest, names(role, config)[ours], tuple(like.shape), role)
+            ours: _taken(rest, table[ours], tuple(like.shape), role)
             for ours, like in network.state_dict().items()
         }
     if rest:
@@ -60,10 +61,9 @@ def write_release(released: Released) -> State:
     assert isinstance(config, LaMaConfig)
     networks, out = networks_of(config), dict(released.aside)
     for role, state in released.states.items():
-        rest = dict(state)
+        rest, table = dict(state), names(role, config)
         for ours, like in networks[role].state_dict().items():
-            theirs = names(role, config)[ours]
-            out[theirs] = _taken(rest, ours, tuple(like.shape), role)
+            out[table[ours]] = _taken(rest, ours, tuple(like.shape), role)
         if rest:
             raise ValueError(f"the {role} has {len(rest)} tensors too many: {next(iter(rest))}")
     return out

@@ -316,15 +316,22 @@ def test_a_step_under_bfloat16_autocast_is_finite(name: str) -> None:
 # PyTorch's own tracer instantiates autograd functions, and warns of it.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @every_architecture
-@torch.no_grad()
-def test_the_generator_compiles_in_one_graph(name: str) -> None:
+def test_the_generator_compiles_in_one_graph_with_its_gradients_and_without(name: str) -> None:
     paper, config = tiny(name)
     batch = batch_of(config)
     generator = drawing(paper, config)
     torch.compiler.reset()
     compiled = torch.compile(generator, backend="eager", fullgraph=True)
-    drawn = generator(batch.image, batch.mask).final
-    torch.testing.assert_close(compiled(batch.image, batch.mask).final, drawn)
+    trained = [parameter for parameter in generator.parameters() if parameter.requires_grad]
+    finals = [network(batch.image, batch.mask).final for network in (generator, compiled)]
+    torch.testing.assert_close(finals[1], finals[0])
+    expected, gradients = (
+        torch.autograd.grad(final.square().mean(), trained, allow_unused=True) for final in finals
+    )
+    assert any(gradient is not None and gradient.any() for gradient in expected)
+    torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-6)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(batch.image, batch.mask).final, finals[0])
 
 
 @every_architecture

@@ -226,30 +226,6 @@ def test_without_attention_there_is_nothing_to_look_at() -> None:
 SMALLEST = replace(TINY, channels=2, num_dilated=1)
 
 
-# What Dynamo itself does when it traces a function with a backward pass of its own.
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-def test_generator_compiles_without_a_graph_break() -> None:
-    generator = Generator(SMALLEST)
-    image, mask = sample()
-    expected = torch.autograd.grad(
-        generator(image, mask).final.square().sum(), list(generator.parameters())
-    )
-    compiled = torch.compile(generator, fullgraph=True, backend="eager")
-    prediction = compiled(image, mask)
-    assert torch.equal(prediction.final, generator(image, mask).final)
-    gradients = torch.autograd.grad(prediction.final.square().sum(), list(generator.parameters()))
-    torch.testing.assert_close(gradients, expected)
-
-
-@torch.no_grad()
-def test_generator_exports() -> None:
-    generator = Generator(SMALLEST).eval()
-    exported = torch.export.export(generator, sample(16, 24)).module()
-    image, mask = sample(16, 24)
-    expected = generator(image, mask).final
-    torch.testing.assert_close(exported(image, mask)[0], expected, rtol=0, atol=1e-6)
-
-
 @pytest.mark.slow
 @torch.no_grad()
 def test_generator_exports_for_any_size_and_number_of_images() -> None:

@@ -282,8 +282,8 @@ def test_channels_last_draws_the_same_picture() -> None:
     torch.testing.assert_close(generator(image, mask).final, drawn, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("attention", ["cross_layer", "same_layer", "patch_swap"])
-def test_compiles_in_one_piece_with_its_gradients(attention: str) -> None:
+@pytest.mark.parametrize("attention", ["same_layer", "patch_swap"])
+def test_other_attention_compiles_in_one_piece_with_its_gradients(attention: str) -> None:
     generator = tiny(attention=attention).train()
     image, mask = frame(64, 64)
     drawn = generator(image, mask).final
@@ -300,9 +300,8 @@ def test_compiles_in_one_piece_with_its_gradients(attention: str) -> None:
         torch.testing.assert_close(compiled(image, mask).final, drawn, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("attention", ["cross_layer", "patch_swap"])
-def test_exports_as_one_program(attention: str) -> None:
-    generator = tiny(attention=attention)
+def test_other_attention_exports_as_one_program() -> None:
+    generator = tiny(attention="patch_swap")
     image, mask = frame(64, 128)
     program = torch.export.export(generator, (image, mask))
     drawn = program.module()(image, mask).final
