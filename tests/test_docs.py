@@ -59,7 +59,7 @@ def commands(page: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.cluster
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_architecture_of_the_page_trains_keeps_every_promise_and_is_evaluated(tmp_path):
     for room in ("models", "pipeline", "jobs", "tests/models"):
         ignored = shutil.ignore_patterns("__pycache__")
@@ -75,15 +75,13 @@ def test_architecture_of_the_page_trains_keeps_every_promise_and_is_evaluated(tm
     asked = commands("new-architecture.md")
     assert len(asked) == 3
     for command in asked:
-        # The shared tests of the page's command, and the one over two processes.
-        also = ["tests/models/test_data_parallel.py"] if "pytest" in command else []
         done = subprocess.run(
-            [sys.executable, *command.split()[1:], *also],
+            [sys.executable, *command.split()[1:]],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(tmp_path)},
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=600,
             check=False,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"

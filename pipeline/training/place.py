@@ -68,11 +68,12 @@ class Place:
         return box[0]
 
 
-def buffers_sent_once(network: nn.Module, wrapper: type[nn.Module]) -> dict[str, bool]:
+def buffers_sent_once(network: nn.Module, wrapper: type[nn.Module]) -> dict[str, Any]:
     """Return the argument with which DDP sends buffers at the start and not at every step.
 
-    Buffers (power iterations) follow the same path on every worker once they are equal. Up to
-    torch 2.12 the argument has another name and leaves out the start too, so it is done here.
+    Power iterations follow the same path on every worker once they are equal; the statistics of
+    batch norms are each worker's own, as in the releases. Up to torch 2.12 the argument has
+    another name and leaves out the start too, so it is done here.
     """
     if "forward_sync_buffers" in inspect.signature(wrapper).parameters:
         return {"forward_sync_buffers": False}
