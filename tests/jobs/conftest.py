@@ -21,7 +21,7 @@ from pipeline import checkpoints
 from pipeline.config import run, to_dict
 
 NOBODY = "127.0.0.1:1"
-"""An address at which no Ray answers."""
+"""An address where no Ray listens."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE)
 
 

@@ -1,14 +1,14 @@
 """Released files, in their authors' names, become checkpoints that everything else accepts."""
 
-import contextlib
 import hashlib
+import io
 import os
 import pickle
 import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from pipeline.config import UserError
 from pipeline.importing import ImportConfig, import_weights, read_tensors
 
 States = dict[str, dict[str, Tensor]]
+HOLE = np.zeros((64, 64), np.uint8)
+HOLE[10:30, 10:30] = 255
 
 
 def small(name: str) -> ModelConfig:
@@ -263,46 +265,60 @@ def test_imported_checkpoint_is_evaluated_served_and_fine_tuned(
     words = ("--shards", "runs/pennet-finetuned/shards/test", "--num-images", "3")
     table = job("evaluate", "--checkpoint", imported, *words, "--buckets", "0.1", "0.3")
     assert re.search(r"\| all pairs +\| +pennet \|", table)
-    with asking_once_then_interrupting() as answers:
+    with sending_one_request_then_interrupting() as (printed, responses):
         done = run_job("serve", "--model", imported, "--port", "0", cwd=tmp_path)
     assert done.returncode == 130
-    assert done.stdout.startswith("serving pennet@")
-    [(answer, hole)] = answers
-    assert answer.status_code == 200
-    drawn = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)
-    assert (drawn[hole == 0] == 90).all()
-    assert (drawn[hole > 0] != 90).any()
+    assert printed.getvalue().startswith("serving pennet@")
+    [response] = responses
+    assert response.status_code == 200
+    filled = cv2.imdecode(np.frombuffer(response.content, np.uint8), cv2.IMREAD_COLOR)
+    assert (filled[HOLE == 0] == 90).all()
+    assert (filled[HOLE > 0] != 90).any()
+
+
+class Printed(io.StringIO):
+    """What a job has printed, and whether that was a line with an address."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addressed = threading.Event()
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        if "http://" in text:
+            self.addressed.set()
+        return written
 
 
 @contextmanager
-def asking_once_then_interrupting() -> Iterator[list[tuple[httpx.Response, np.ndarray]]]:
-    """Ask the service that the block starts to fill one hole, then end it as Ctrl-C does."""
-    url = f"http://127.0.0.1:{os.environ['RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT']}"
-    photo, hole = np.full((64, 64, 3), 90, np.uint8), np.zeros((64, 64), np.uint8)
-    hole[10:30, 10:30] = 255
+def sending_one_request_then_interrupting() -> Iterator[tuple[Printed, list[httpx.Response]]]:
+    """Send the service that the block starts one request, then end it as Ctrl-C does."""
+    printed, responses = Printed(), list[httpx.Response]()
     files = {
         name: cv2.imencode(".png", pixels)[1].tobytes()
-        for name, pixels in (("image", photo), ("mask", hole))
+        for name, pixels in (("image", np.full((64, 64, 3), 90, np.uint8)), ("mask", HOLE))
     }
-    answers: list[tuple[httpx.Response, np.ndarray]] = []
-    over = threading.Event()
+    ended = threading.Event()
 
-    def ask() -> None:
-        while not over.wait(0.1):
-            with contextlib.suppress(httpx.TransportError):
-                answer = httpx.post(f"{url}/v1/inpaint", files=files, timeout=60)
-                if answer.status_code == 200:
-                    answers.append((answer, hole))
-                    os.kill(os.getpid(), signal.SIGINT)
-                    return
+    def send() -> None:
+        printed.addressed.wait()
+        if ended.is_set():
+            return
+        try:
+            url = re.search(r"http://\S+", printed.getvalue()).group()
+            responses.append(httpx.post(f"{url}/v1/inpaint", files=files, timeout=60))
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
 
     # A test run in a shell's background ignores Ctrl-C.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    asker = threading.Thread(target=ask)
-    asker.start()
+    sender = threading.Thread(target=send)
+    sender.start()
     try:
-        yield answers
+        with redirect_stdout(printed):
+            yield printed, responses
     finally:
-        over.set()
-        asker.join()
+        ended.set()
+        printed.addressed.set()
+        sender.join()
         signal.signal(signal.SIGINT, before)

@@ -46,7 +46,7 @@ def test_an_unknown_preset_is_told_with_those_there_are(name, run_job):
 
 
 @pytest.mark.parametrize(
-    ("name", "words", "told"),
+    ("name", "words", "sentence"),
     [
         ("train_spn", ["smoke", "--model.num-blokcs", "3"], "--model.num-bl"),
         ("train_spn", ["smoke", "--steps", "0"], "steps must be at least 1"),
@@ -54,15 +54,15 @@ def test_an_unknown_preset_is_told_with_those_there_are(name, run_job):
         ("make_shards", ["folder", "--quality", "0"], "quality is 0"),
     ],
 )
-def test_a_wrong_field_or_value_is_refused_without_a_traceback(name, words, told, run_job):
+def test_a_wrong_field_or_value_is_refused_without_a_traceback(name, words, sentence, run_job):
     result = run_job(name, *words)
     assert result.returncode == 2
-    assert told in result.stdout + result.stderr
+    assert sentence in result.stdout + result.stderr
     assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("name", "words", "told"),
+    ("name", "words", "sentence"),
     [
         ("train_spn", ["demo"], "no shards given: add --data.shards"),
         ("train_spn", ["demo", "--data.shards", "nowhere"], "nowhere is no finished shard set"),
@@ -74,10 +74,12 @@ def test_a_wrong_field_or_value_is_refused_without_a_traceback(name, words, told
         ("serve", ["--model", "./nowhere"], "nowhere is no checkpoint"),
     ],
 )
-def test_a_persons_mistake_ends_in_one_sentence(name, words, told, tmp_path, run_job, ray_local):
+def test_a_persons_mistake_ends_in_one_sentence(
+    name, words, sentence, tmp_path, run_job, ray_local
+):
     result = run_job(name, *words, cwd=tmp_path)
     assert result.returncode == 1, result.stdout + result.stderr
     assert result.stderr.startswith("error: ")
-    assert told in result.stderr
+    assert sentence in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert "Traceback" not in result.stdout

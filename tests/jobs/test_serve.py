@@ -81,7 +81,7 @@ def service(tmp_path, untrained, run_job) -> Iterator[subprocess.Popen[str]]:
 def test_a_search_s_winner_is_served_by_one_command_without_a_failed_request(
     service, shards, tmp_path, untrained, run_job
 ):
-    """The answers change, and the service, a process of its own, ends when it is interrupted."""
+    """The responses change, and the service, a process of its own, ends when interrupted."""
     write_search(tmp_path, {seed: untrained("spn", seed) for seed in (2, 3)})
     words = ["--search", "search", "--shards", f"{shards}/test", "--promote", "spn"]
     first = service.stdout.readline()
