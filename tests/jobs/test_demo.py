@@ -8,6 +8,7 @@ import pytest
 
 
 @pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.timeout(900)
 def test_the_demo_ends_with_scores_pictures_and_a_request_and_reuses_what_is_there(
     tmp_path, ray_local, run_job
