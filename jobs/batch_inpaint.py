@@ -12,6 +12,7 @@ here on Ray Data. Interrupted, the same command goes on; pictures that could not
 listed in OUT/failures.jsonl.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 from pipeline.cluster import connect
@@ -39,9 +40,9 @@ def batch_inpaint(config: FolderConfig) -> Summary:
         return fill_folder(config, partial(run_offline, model), model.label)
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Fill the folder and say what became of it."""
-    summary = batch_inpaint(parse_one(FolderConfig, __doc__ or ""))
+    summary = batch_inpaint(parse_one(FolderConfig, __doc__ or "", words))
     print(summary)
     if summary.failed:
         raise UserError(f"{summary.failed} could not be filled; see {summary.out}/{FAILURES}")

@@ -10,6 +10,7 @@ of them. With --promote the winner becomes that model's champion, and a running 
 takes it up by itself.
 """
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -29,9 +30,9 @@ class ChooseConfig(ChoiceConfig):
     """The model's name under which the winner becomes champion; "" leaves the registry alone."""
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Judge, write the page, and promote if asked."""
-    config = parse_one(ChooseConfig, __doc__ or "")
+    config = parse_one(ChooseConfig, __doc__ or "", words)
     with connect() if config.num_actors else nullcontext():
         choice = choose(config)
     out = config.out or storage.join(storage.absolute(config.search), "choice")

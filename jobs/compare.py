@@ -10,14 +10,16 @@ comparison.json, and to a page that shows where each wins most and where it lose
 to pull between the two.
 """
 
+from collections.abc import Sequence
+
 from pipeline.config import parse_one, run
 from pipeline.evaluation.comparison import CompareConfig, compare, save_figures
 from pipeline.evaluation.comparison_page import terminal_table, verdicts, write_comparison
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Compare, and say what came out and where it is."""
-    config = parse_one(CompareConfig, __doc__ or "")
+    config = parse_one(CompareConfig, __doc__ or "", words)
     comparison = compare(config)
     page = write_comparison(comparison, config.out)
     figures = save_figures(comparison, config.out)

@@ -10,7 +10,7 @@ ten minutes on two CPU cores. What an earlier demo has finished is reused, stage
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -222,10 +222,10 @@ def free_port(port: int) -> int:
         return choose_port("127.0.0.1", 0)
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Go through every stage, then say where everything is."""
     begin = time.monotonic()
-    config = parse_one(DemoConfig, __doc__ or "")
+    config = parse_one(DemoConfig, __doc__ or "", words)
     with connect(dashboard=True):
         shards = shard(config)
         base = learn(config, shards)

@@ -7,6 +7,7 @@ mean fill and of OpenCV's Telea and Navier-Stokes go to a table, a grid of pictu
 report. The same command goes on after an interruption, and answers at once when nothing changed.
 """
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 from pipeline.cluster import connect
@@ -14,9 +15,9 @@ from pipeline.config import parse_one, run
 from pipeline.evaluation import EvaluationConfig, evaluate, prepare, terminal_tables, verdict
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Refuse what cannot be evaluated, then start Ray, evaluate, and say what came out."""
-    config = parse_one(EvaluationConfig, __doc__ or "")
+    config = parse_one(EvaluationConfig, __doc__ or "", words)
     prepare(config)
     with connect() if config.num_actors else nullcontext():
         evaluation = evaluate(config)

@@ -9,13 +9,15 @@ coarse and small pictures, LaMa what local and global maps hold. White is the ho
 one is drawn.
 """
 
+from collections.abc import Sequence
+
 from pipeline.config import parse_one, run
 from pipeline.explaining import ExplainConfig, explain
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Write every picture and a sheet of them."""
-    for name, place in explain(parse_one(ExplainConfig, __doc__)).items():
+    for name, place in explain(parse_one(ExplainConfig, __doc__, words)).items():
         print(f"{name}: {place}")
 
 

@@ -9,6 +9,8 @@ from the checkpoint with ``--init-from``, which takes its weights alone; a run t
 goes on from its own checkpoints by itself, optimizers, step and schedules included.
 """
 
+from collections.abc import Sequence
+
 from models import architecture
 from pipeline.config import parse, run
 from pipeline.importing import ImportConfig, import_weights
@@ -16,9 +18,9 @@ from pipeline.importing import ImportConfig, import_weights
 PRESETS = {name: ImportConfig(architecture=name) for name in architecture.names()}
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Import one architecture's files."""
-    location = import_weights(parse(PRESETS, __doc__))
+    location = import_weights(parse(PRESETS, __doc__, words))
     print(f"a checkpoint at {location}")
 
 

@@ -70,9 +70,9 @@ class Sighting:
     sample: Sample
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Print the statistics and write the sheet."""
-    config = parse_one(InspectConfig, __doc__ or "")
+    config = parse_one(InspectConfig, __doc__ or "", words)
     data = data_settings(config)
     manifest = read_manifest(config.shards)
     seen = look(config, data, manifest)

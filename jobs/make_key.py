@@ -6,6 +6,7 @@ python jobs/serve.py --keys keys.jsonl --host 0.0.0.0
 To take a key back, delete its line and start the service anew.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -27,9 +28,9 @@ class KeyConfig:
     """Requests it may make in a minute."""
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Make the key and print it, this once."""
-    config = parse_one(KeyConfig, __doc__ or "")
+    config = parse_one(KeyConfig, __doc__ or "", words)
     secret, key = new_key(config.name, config.per_minute)
     add_key(config.keys, key)
     print(secret)

@@ -9,6 +9,8 @@ missing. DIR may be s3://bucket/prefix, and so may --out. For "folder" it may al
 tar, or a CSV or Parquet list; for a public set it is what the authors distribute.
 """
 
+from collections.abc import Sequence
+
 from pipeline.config import parse, run
 from pipeline.manifest import Manifest
 from pipeline.shards import ShardConfig, make_shards
@@ -40,9 +42,9 @@ PRESETS = {
 }
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Make the sets and print one line for each."""
-    config = parse(PRESETS, __doc__)
+    config = parse(PRESETS, __doc__, words)
     for split, manifest in make_shards(config).items():
         print(summary(split, manifest))
 

@@ -9,6 +9,7 @@ same training on the machine in question, given as --run, turns the span into a 
 """
 
 import importlib
+from collections.abc import Sequence
 
 from models import architecture
 from pipeline.config import parse, run
@@ -24,9 +25,9 @@ def presets() -> dict[str, PlanConfig]:
     }
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Plan, and print."""
-    config = parse(presets(), __doc__)
+    config = parse(presets(), __doc__, words)
     print("\n".join(lines(plan(config), config)))
 
 

@@ -10,6 +10,7 @@ scored on, its scores, the git commit, package versions and the time it takes fo
 running `jobs/serve.py` picks a new champion up by itself.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline import storage
@@ -124,9 +125,9 @@ def line(version: Version, alias: str) -> str:
     return f"{version.name}@{version.number}  {alias}  digest {version.digest[:12]}{shown}"
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Promote or roll back, and say which version it is now."""
-    config = parse_one(PromoteConfig, __doc__ or "")
+    config = parse_one(PromoteConfig, __doc__ or "", words)
     if config.rollback:
         config = replace(config, alias=CHAMPION)
         version = rollback(config.registry, config.name)

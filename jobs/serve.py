@@ -11,6 +11,7 @@ itself, `--print-config` gives what `serve deploy` or a RayService takes.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.cluster import connect
@@ -30,9 +31,9 @@ from pipeline.serving.service import (
 __all__ = ["ServeConfig", "refresh", "start", "stop"]
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Refuse what cannot be served, start Ray and the service, and keep it up to date."""
-    config = parse_one(ServeConfig, __doc__ or "")
+    config = parse_one(ServeConfig, __doc__ or "", words)
     models = resolve_models(config)
     if config.print_config:
         print(deploy_yaml(config, models), end="")

@@ -9,6 +9,8 @@ single, one picture is taken for a photograph or not. The page runs until it is 
 on with the same votes when started again, and the count is printed at its end.
 """
 
+from collections.abc import Sequence
+
 import uvicorn
 
 from pipeline.config import parse_one, run
@@ -23,9 +25,9 @@ from pipeline.study import (
 )
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Lay the study out, take votes until interrupted, and say what they come to."""
-    config = parse_one(StudyConfig, __doc__ or "")
+    config = parse_one(StudyConfig, __doc__ or "", words)
     study = prepare(config)
     if not config.summarise:
         print(f"{len(study.questions)} questions in {study.out}")

@@ -9,6 +9,7 @@ critics, one for the generator. `smoke` makes its own shards and ends within a m
 Interrupted, the same command goes on from the newest checkpoint.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from models.deepfill.config import DeepFillConfig
@@ -64,9 +65,9 @@ PRESETS = {
 }
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Train one preset, or go on with it."""
-    launch(PRESETS, __doc__ or "")
+    launch(PRESETS, __doc__ or "", words)
 
 
 if __name__ == "__main__":

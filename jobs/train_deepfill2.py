@@ -8,6 +8,7 @@ and one for the generator. `smoke` makes its own shards and ends within a minute
 Interrupted, the same command goes on from the newest checkpoint.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from models.deepfill2.config import DeepFill2Config
@@ -54,9 +55,9 @@ PRESETS = {
 }
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Train one preset, or go on with it."""
-    launch(PRESETS, __doc__ or "")
+    launch(PRESETS, __doc__ or "", words)
 
 
 if __name__ == "__main__":

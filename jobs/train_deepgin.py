@@ -10,6 +10,8 @@ on ADE20K two and a half days. `smoke` makes its own shards and ends within a mi
 Interrupted, the same command goes on from the newest checkpoint.
 """
 
+from collections.abc import Sequence
+
 from models.deepgin.config import DeepGINConfig
 from pipeline.batches import BatchConfig
 from pipeline.config import run
@@ -81,9 +83,9 @@ PRESETS = {
 }
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Train one preset, or go on with it."""
-    launch(PRESETS, __doc__ or "")
+    launch(PRESETS, __doc__ or "", words)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ ends within a minute.
 Interrupted, the same command goes on from the newest checkpoint.
 """
 
+from collections.abc import Sequence
+
 from models.lama.config import LaMaConfig
 from pipeline.batches import BatchConfig
 from pipeline.config import run
@@ -54,9 +56,9 @@ PRESETS = {
 }
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Train one preset, or go on with it."""
-    launch(PRESETS, __doc__ or "")
+    launch(PRESETS, __doc__ or "", words)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ the side (Table 3), by a program that was never released; no training time is pr
 Interrupted, the same command goes on from the newest checkpoint.
 """
 
+from collections.abc import Sequence
+
 from models.pennet.config import PENNetConfig
 from pipeline.batches import BatchConfig
 from pipeline.config import run
@@ -62,9 +64,9 @@ PRESETS = {
 }
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Train one preset, or go on with it."""
-    launch(PRESETS, __doc__ or "")
+    launch(PRESETS, __doc__ or "", words)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ PSNR of 29.7 dB over all masks (Table 1); `smoke` makes its own shards and ends 
 Interrupted, the same command goes on from the newest checkpoint.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from models.spn.config import SPNConfig
@@ -76,9 +77,9 @@ PRESETS = {
 }
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Train one preset, or go on with it."""
-    launch(PRESETS, __doc__ or "")
+    launch(PRESETS, __doc__ or "", words)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ default), "paper" or "smoke". Started again, a search keeps the trials it has fi
 
 import importlib
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
@@ -64,7 +65,7 @@ def presets_of(scale: Scale) -> dict[str, SearchConfig]:
     }
 
 
-def scale_of(words: list[str]) -> tuple[Scale, list[str]]:
+def scale_of(words: Sequence[str]) -> tuple[Scale, list[str]]:
     """Take ``--scale`` out of the command line, as it decides what all other fields start from."""
     rest = [word.replace("--scale=", "--scale\0") for word in words]
     rest = [part for word in rest for part in word.split("\0")]
@@ -78,10 +79,10 @@ def scale_of(words: list[str]) -> tuple[Scale, list[str]]:
     raise UserError(f"--scale is one of {', '.join(get_args(Scale))}, not {scale!r}")
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Run the trials of one space and write them down, best first or in the paper's order."""
-    scale, words = scale_of(sys.argv[1:])
-    config = parse(presets_of(scale), __doc__, words)
+    scale, rest = scale_of(sys.argv[1:] if words is None else words)
+    config = parse(presets_of(scale), __doc__, rest)
     name = config.train.model.architecture
     space = read_table(config.space, name) or read_space(config.space, name)
     plan(config, space)

@@ -7,6 +7,7 @@ Ends with status 1 if something is, and stays, damaged. Test photographs that lo
 photograph are named: scores on them say little.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pipeline.config import UserError, parse_one, run
@@ -39,9 +40,9 @@ class VerifyConfig:
             raise UserError(f"near_duplicate_bits is {self.near_duplicate_bits}, expected -1 to 16")
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Verify, mend if asked to, and report."""
-    config = parse_one(VerifyConfig, __doc__)
+    config = parse_one(VerifyConfig, __doc__, words)
     damages = verify(config.shards, s3=config.s3)
     for damage in damages:
         print(f"{damage.split}: shard {damage.number} {damage.what}")

@@ -74,14 +74,21 @@ def _leave(sentence: str) -> typing.NoReturn:
     raise SystemExit(2)
 
 
-def run(main: Callable[[], Any]) -> typing.NoReturn:
+def run(main: Callable[..., Any], words: Sequence[str] | None = None) -> typing.NoReturn:
     """Run a job's ``main`` and end the process: 0 when done, 1 with one sentence when not.
 
     Only what a person can put right ends in a sentence; anything else is our defect and keeps
     its traceback.
+
+    Args:
+        main: the job.
+        words: command-line words for ``main``; it reads ``sys.argv[1:]`` if None.
+
+    Raises:
+        SystemExit: always, with the status.
     """
     try:
-        main()
+        main() if words is None else main(words)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         raise SystemExit(130) from None

@@ -3,7 +3,7 @@
 Every ``jobs/train_*.py`` is its presets and this.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -118,9 +118,11 @@ def smoke(model: ModelConfig, data: BatchConfig) -> TrainConfig:
     )
 
 
-def launch(presets: Mapping[str, TrainConfig], description: str) -> None:
+def launch(
+    presets: Mapping[str, TrainConfig], description: str, words: Sequence[str] | None = None
+) -> None:
     """Train what the command line asks for, or say what that would be (``--dry-run``)."""
-    config = parse(presets, description)
+    config = parse(presets, description, words)
     with connect():
         config = with_shards(config)
         if config.dry_run:

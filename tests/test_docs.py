@@ -336,13 +336,12 @@ def test_every_command_that_is_shown_is_understood_by_its_job(monkeypatch):
             continue  # Run from end to end above.
         module = importlib.import_module(f"jobs.{Path(script).stem}")
         with monkeypatch.context() as patch:
-            patch.setattr(sys, "argv", [script, *words])
             for holder in (module, launching):
                 for name in ("parse", "parse_one"):
                     if hasattr(holder, name):
                         patch.setattr(holder, name, then_stop(getattr(config, name)))
             try:
-                module.main()
+                module.main(words)
             except Understood:
                 continue
             except SystemExit as end:

@@ -3,9 +3,9 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parent.parent
 PIPELINE_ORDER = (
@@ -44,17 +44,27 @@ FILES = sorted(
 )
 
 
-def imported(path: Path) -> set[str]:
-    """Return the dotted names a file imports, anywhere in it."""
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text())
+
+
+@cache
+def imported(path: Path) -> frozenset[str]:
+    """Return the dotted names a file imports, anywhere in it; relative ones begin with a dot."""
     found = set()
-    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            assert node.module
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            module = "." * node.level + (node.module or "")
+            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return frozenset(found)
+
+
+def packages(path: Path) -> set[str]:
+    """Return the top-level packages a file imports from."""
+    return {name.split(".")[0] for name in imported(path)}
 
 
 def room(dotted: str) -> str | None:
@@ -63,43 +73,66 @@ def room(dotted: str) -> str | None:
     return parts[1] if parts[0] == "pipeline" and len(parts) > 1 else None
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_imports_point_one_way(path):
+def wrong_imports(path: Path) -> Iterator[str]:
     names = imported(path)
-    tops = {name.split(".")[0] for name in names}
+    yield from (f"{path}: relative import {name}" for name in names if name.startswith("."))
     if path.parts[0] == "models":
-        assert not tops & {"pipeline", "jobs"}
+        yield from (f"{path} imports {top}" for top in packages(path) & {"pipeline", "jobs"})
     if path.parts[0] == "pipeline":
-        assert "jobs" not in tops
+        if "jobs" in packages(path):
+            yield f"{path} imports jobs"
         here = path.parts[1].removesuffix(".py")
         if here == "__init__":
             return
-        assert here in PIPELINE_ORDER, f"{here} has no place in the order of rooms"
+        if here not in PIPELINE_ORDER:
+            yield f"{path}: {here} is not in PIPELINE_ORDER"
+            return
         for name in names:
             other = room(name)
-            if other and other != here:
-                assert PIPELINE_ORDER.index(other) < PIPELINE_ORDER.index(here), (
-                    f"{path} imports {name}, which stands below it"
-                )
+            if not other or other == here:
+                continue
+            if other not in PIPELINE_ORDER:
+                yield f"{path} imports {name}, which is not in PIPELINE_ORDER"
+            elif PIPELINE_ORDER.index(other) >= PIPELINE_ORDER.index(here):
+                yield f"{path} imports {name}, which stands below it"
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_papers_masks_and_metrics_have_never_heard_of_ray(path):
-    if str(path).startswith(CLOSED_TO_RAY):
-        assert not {name for name in imported(path) if name.split(".")[0] == "ray"}
+def assert_none(offences: Iterable[str]) -> None:
+    """Fail with a line for each offence; a bare assertion would cut the list short."""
+    found = sorted(offences)
+    assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_every_file_says_what_it_is_for_and_none_is_a_drawer(path):
-    assert ast.get_docstring(ast.parse((ROOT / path).read_text())), f"{path} has no docstring"
-    assert path.stem not in FORBIDDEN_NAMES
-    assert path.stem == "__init__" or path.stem not in sys.stdlib_module_names - {"config"}
+def test_files_of_all_three_folders_are_found():
+    assert {path.parts[0] for path in FILES} == {"models", "pipeline", "jobs"}
+    assert {path.parts[1].removesuffix(".py") for path in FILES if path.parts[0] == "pipeline"} == {
+        "__init__",
+        *PIPELINE_ORDER,
+    }
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_nothing_is_pickled_by_us(path):
-    names = {name.split(".")[0] for name in imported(path)}
-    assert not names & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+def test_imports_point_one_way():
+    assert_none(offence for path in FILES for offence in wrong_imports(path))
+
+
+def test_papers_masks_and_metrics_have_never_heard_of_ray():
+    closed = [path for path in FILES if str(path).startswith(CLOSED_TO_RAY)]
+    assert closed
+    assert_none(f"{path} imports ray" for path in closed if "ray" in packages(path))
+
+
+def test_every_file_says_what_it_is_for_and_none_is_a_drawer():
+    undocumented = [
+        f"{path} has no docstring" for path in FILES if not ast.get_docstring(tree(path))
+    ]
+    forbidden = FORBIDDEN_NAMES | (sys.stdlib_module_names - {"config", "__init__"})
+    misnamed = [f"{path} has a forbidden name" for path in FILES if path.stem in forbidden]
+    assert_none(undocumented + misnamed)
+
+
+def test_nothing_is_pickled_by_us():
+    pickling = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+    assert_none(f"{path} imports {n}" for path in FILES for n in packages(path) & pickling)
 
 
 def test_rooms_that_train_nothing_do_not_load_pytorch():

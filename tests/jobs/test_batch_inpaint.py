@@ -12,13 +12,10 @@ import cv2
 import httpx
 import numpy as np
 import pytest
-import torch
 
 from jobs.batch_inpaint import batch_inpaint
 from jobs.serve import ServeConfig, start, stop
-from models.architecture import load
-from pipeline import checkpoints
-from pipeline.config import UserError, to_dict
+from pipeline.config import UserError
 from pipeline.masks import MaskConfig
 from pipeline.serving.canvas import CanvasConfig
 from pipeline.serving.client import AsyncInpainter, ClientConfig, Inpainter, RefusedError
@@ -29,15 +26,8 @@ CANVAS = CanvasConfig(sides_px=(64, 128), least_crop_px=64)
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> str:
-    torch.manual_seed(0)
-    architecture = load("spn")
-    model = architecture.config.tiny()
-    config = {"model": to_dict(model), "data": {"image_size_px": 32}}
-    location = str(tmp_path_factory.mktemp("run") / "step-000000001")
-    networks = {"generator": architecture.generator(model).state_dict()}
-    checkpoints.export(location, networks, config, {"step": 1})
-    return location
+def checkpoint(untrained) -> str:
+    return untrained("spn")
 
 
 @pytest.fixture(scope="module")
@@ -178,15 +168,15 @@ def test_two_pictures_of_one_name_are_refused(url, folder, tmp_path):
         batch_inpaint(config_of(folder, tmp_path / "out", endpoint=url))
 
 
-def test_command_that_was_killed_goes_on_where_it_stopped(url, photographs, tmp_path):
+def test_command_that_was_killed_goes_on_where_it_stopped(url, photographs, tmp_path, run_job):
     source, out = tmp_path / "many", tmp_path / "out"
     source.mkdir()
     for index in range(60):
         name = Path(photographs) / f"picture{index % 8}.jpg"
         (source / f"copy{index:02d}.jpg").write_bytes(name.read_bytes())
-    words = [sys.executable, JOB, str(source), str(out), "--endpoint", url, "--draw"]
-    words += ["--concurrency", "2"]
-    first = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    words = [str(source), str(out), "--endpoint", url, "--draw", "--concurrency", "2"]
+    command = [sys.executable, JOB, *words]
+    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while len(list(out.glob("copy*.png"))) < 5 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -194,7 +184,7 @@ def test_command_that_was_killed_goes_on_where_it_stopped(url, photographs, tmp_
     first.wait()
     there = len(list(out.glob("copy*.png")))
     assert 5 <= there < 60
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = run_job("batch_inpaint", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith(f"{60 - there} filled by spn@")
     assert f"{there} kept, 0 failed" in done.stdout

@@ -1,38 +1,28 @@
 """The main job from end to end, with as little training as there can be."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
-
-def demo(root):
-    """Run the demo as `make demo` does, but for a few steps, and return what it printed."""
-    words = ["--root", str(root), "--steps", "4", "--trial-steps", "2", "--port", "0"]
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "jobs" / "demo.py"), *words],
-        cwd=root.parent,
-        capture_output=True,
-        text=True,
-        timeout=800,
-        env={**os.environ},
-    )
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    return result.stdout
-
 
 @pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.timeout(900)
-def test_the_demo_ends_with_scores_pictures_and_a_request_and_reuses_what_is_there(tmp_path):
+def test_the_demo_ends_with_scores_pictures_and_a_request_and_reuses_what_is_there(
+    tmp_path, ray_local, run_job
+):
+    """As `make demo` runs it, but for a few steps and on the Ray at hand."""
     root = tmp_path / "demo"
-    output = demo(root)
+
+    def demo() -> str:
+        words = ["--root", root, "--steps", "4", "--trial-steps", "2", "--port", "0"]
+        done = run_job("demo", *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
+    output = demo()
     for number in range(1, 8):
         assert f"[{number}/7]" in output
     for method in ("spn", "mean-fill", "telea", "navier-stokes"):
@@ -51,7 +41,7 @@ def test_the_demo_ends_with_scores_pictures_and_a_request_and_reuses_what_is_the
         assert np.array_equal(image[~hole], filled[~hole])
         assert not np.array_equal(image[hole], filled[hole])
 
-    again = demo(root)
+    again = demo()
     assert again.count("was complete already") == 1
     assert "4 of them were finished before" in again
     assert "reused" in again

@@ -1,31 +1,21 @@
 """One command per checkpoint and photograph: every picture as a file, and a sheet of them."""
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import torch
 
-from models.architecture import load
-from pipeline import checkpoints
-from pipeline.config import UserError, to_dict
+from pipeline.config import UserError
 from pipeline.explaining import ExplainConfig, explain
 
-ROOT = Path(__file__).parent.parent.parent
+Checkpoint = Callable[[str], str]
 
 
-def checkpoint(folder: Path, name: str = "pennet") -> str:
-    torch.manual_seed(1)
-    paper = load(name)
-    model = paper.config.tiny()
-    config = {"model": to_dict(model), "data": {"image_size_px": 64}}
-    location = str(folder / name)
-    states = {"generator": paper.generator(model).state_dict()}
-    checkpoints.export(location, states, config, {"step": 1})
-    return location
+@pytest.fixture
+def checkpoint(untrained: Callable[..., str]) -> Checkpoint:
+    return lambda name: untrained(name, image_size_px=64)
 
 
 @pytest.fixture
@@ -36,14 +26,15 @@ def photograph(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_job_writes_every_picture_and_a_sheet(tmp_path: Path, photograph: str) -> None:
+def test_job_writes_every_picture_and_a_sheet(
+    tmp_path: Path, photograph: str, checkpoint: Checkpoint, run_job
+) -> None:
     mask = np.zeros((90, 131), np.uint8)
     mask[30:60, 40:80] = 255
     cv2.imwrite(str(tmp_path / "mask.png"), mask)
-    words = ["--checkpoint", checkpoint(tmp_path), "--image", photograph]
+    words = ["--checkpoint", checkpoint("pennet"), "--image", photograph]
     words += ["--mask", str(tmp_path / "mask.png"), "--out", str(tmp_path / "out")]
-    command = [sys.executable, str(ROOT / "jobs" / "explain.py"), *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_job("explain", *words)
     assert done.returncode == 0, done.stderr
     places = dict(line.split(": ") for line in done.stdout.splitlines())
     assert list(places)[0] == "masked image"
@@ -58,8 +49,10 @@ def test_job_writes_every_picture_and_a_sheet(tmp_path: Path, photograph: str) -
     assert sheet.shape[1] > 4 * 256
 
 
-def test_mask_drawn_for_want_of_one_is_the_recipe_s(tmp_path: Path, photograph: str) -> None:
-    location = checkpoint(tmp_path, "deepgin")
+def test_mask_drawn_for_want_of_one_is_the_recipe_s(
+    tmp_path: Path, photograph: str, checkpoint: Checkpoint
+) -> None:
+    location = checkpoint("deepgin")
     places = explain(
         ExplainConfig(checkpoint=location, image=photograph, out=str(tmp_path / "out"))
     )
@@ -69,9 +62,11 @@ def test_mask_drawn_for_want_of_one_is_the_recipe_s(tmp_path: Path, photograph: 
     assert painted[32, 46]
 
 
-def test_size_asked_for_is_the_size_drawn(tmp_path: Path, photograph: str) -> None:
+def test_size_asked_for_is_the_size_drawn(
+    tmp_path: Path, photograph: str, checkpoint: Checkpoint
+) -> None:
     config = ExplainConfig(
-        checkpoint=checkpoint(tmp_path, "spn"),
+        checkpoint=checkpoint("spn"),
         image=photograph,
         short_side_px=40,
         out=str(tmp_path / "out"),
@@ -90,19 +85,23 @@ def test_size_asked_for_is_the_size_drawn(tmp_path: Path, photograph: str) -> No
     ],
 )
 def test_what_cannot_be_explained_is_refused(
-    changes: dict[str, str], sentence: str, tmp_path: Path, photograph: str
+    changes: dict[str, str],
+    sentence: str,
+    tmp_path: Path,
+    photograph: str,
+    checkpoint: Checkpoint,
 ) -> None:
-    settings = {"checkpoint": checkpoint(tmp_path), "image": photograph, "out": str(tmp_path)}
+    settings = {"checkpoint": checkpoint("pennet"), "image": photograph, "out": str(tmp_path)}
     with pytest.raises(UserError, match=sentence):
         explain(ExplainConfig(**(settings | changes)))
 
 
 def test_mask_of_another_size_and_files_that_are_no_pictures_are_refused(
-    tmp_path: Path, photograph: str
+    tmp_path: Path, photograph: str, checkpoint: Checkpoint
 ) -> None:
     cv2.imwrite(str(tmp_path / "small.png"), np.zeros((10, 10), np.uint8))
     (tmp_path / "text.png").write_text("no picture")
-    settings = {"checkpoint": checkpoint(tmp_path), "out": str(tmp_path / "out")}
+    settings = {"checkpoint": checkpoint("pennet"), "out": str(tmp_path / "out")}
     with pytest.raises(UserError, match=r"10 x 10 px.*131 x 90"):
         explain(ExplainConfig(image=photograph, mask=str(tmp_path / "small.png"), **settings))
     with pytest.raises(UserError, match=r"text\.png"):

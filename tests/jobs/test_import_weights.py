@@ -1,12 +1,14 @@
 """Released files, in their authors' names, become checkpoints that everything else accepts."""
 
 import hashlib
+import io
 import os
 import pickle
 import re
 import signal
-import subprocess
-import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,9 @@ from pipeline import checkpoints
 from pipeline.config import UserError
 from pipeline.importing import ImportConfig, import_weights, read_tensors
 
-ROOT = Path(__file__).parent.parent.parent
 States = dict[str, dict[str, Tensor]]
+HOLE = np.zeros((64, 64), np.uint8)
+HOLE[10:30, 10:30] = 255
 
 
 def small(name: str) -> ModelConfig:
@@ -65,11 +68,6 @@ def released_file(name: str, folder: Path) -> tuple[Path, dict[str, nn.Module]]:
 def pennet_file() -> dict[str, Any]:
     states, _ = tiny_states("pennet")
     return load("pennet").write_release(Released(config=small("pennet"), states=states))
-
-
-def run_job(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "jobs" / "import_weights.py"), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @every_writer
@@ -124,13 +122,13 @@ def test_nothing_goes_on_from_imported_weights_as_if_they_were_a_run(tmp_path: P
         checkpoints.restore(location, objective, None)
 
 
-def test_job_takes_several_files_and_says_where_the_checkpoint_is(tmp_path: Path) -> None:
+def test_job_takes_several_files_and_says_where_the_checkpoint_is(tmp_path: Path, run_job) -> None:
     released = pennet_file()
     files = [str(tmp_path / name) for name in ("gen_00001.pth", "dis_00001.pth")]
     for file, network in zip(files, ("netG", "netD"), strict=True):
         torch.save({network: released[network]}, file)
     out = tmp_path / "imported"
-    done = run_job("pennet", "--from", *files, "--out", str(out))
+    done = run_job("import_weights", "pennet", "--from", *files, "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert str(out) in done.stdout
     assert (out / "generator.safetensors").exists()
@@ -138,11 +136,18 @@ def test_job_takes_several_files_and_says_where_the_checkpoint_is(tmp_path: Path
     checkpoints.verify(str(out))
 
 
-def test_job_ends_in_one_sentence_that_names_the_tensor(tmp_path: Path) -> None:
+def test_job_ends_in_one_sentence_that_names_the_tensor(tmp_path: Path, run_job) -> None:
     released = pennet_file()
     released["netG"]["extra.weight"] = torch.zeros(1)
     torch.save(released, tmp_path / "gen.pth")
-    done = run_job("pennet", "--from", str(tmp_path / "gen.pth"), "--out", str(tmp_path / "out"))
+    done = run_job(
+        "import_weights",
+        "pennet",
+        "--from",
+        str(tmp_path / "gen.pth"),
+        "--out",
+        str(tmp_path / "out"),
+    )
     assert done.returncode == 1
     assert "extra.weight" in done.stderr
     assert "Traceback" not in done.stderr
@@ -238,18 +243,13 @@ def test_checksum_of_the_file_is_compared(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_imported_checkpoint_is_evaluated_served_and_fine_tuned(tmp_path: Path) -> None:
+def test_imported_checkpoint_is_evaluated_served_and_fine_tuned(
+    tmp_path: Path, ray_local: None, run_job: Callable[..., Any]
+) -> None:
     """The four commands a person types, one after the other, from a released file."""
 
     def job(name: str, *words: str) -> str:
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *words],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=250,
-        )
+        done = run_job(name, *words, cwd=tmp_path)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout + done.stderr
 
@@ -262,41 +262,63 @@ def test_imported_checkpoint_is_evaluated_served_and_fine_tuned(tmp_path: Path) 
     said = job("train_pennet", "finetune", *small.split())
     assert f"starting from the weights of {tmp_path / imported}" in said
     checkpoints.verify(str(tmp_path / "runs/pennet-finetuned/checkpoints/step-000000003"))
-    words = (
-        "--shards",
-        "runs/pennet-finetuned/shards/test",
-        "--num-images",
-        "3",
-        "--buckets",
-        "0.1",
-        "0.3",
-    )
-    table = job("evaluate", "--checkpoint", imported, *words)
+    words = ("--shards", "runs/pennet-finetuned/shards/test", "--num-images", "3")
+    table = job("evaluate", "--checkpoint", imported, *words, "--buckets", "0.1", "0.3")
     assert re.search(r"\| all pairs +\| +pennet \|", table)
-    service = subprocess.Popen(
-        [sys.executable, str(ROOT / "jobs" / "serve.py"), "--model", imported, "--port", "0"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # A test run in a shell's background ignores Ctrl-C, and so would what it starts.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    with sending_one_request_then_interrupting() as (printed, responses):
+        done = run_job("serve", "--model", imported, "--port", "0", cwd=tmp_path)
+    assert done.returncode == 130
+    assert printed.getvalue().startswith("serving pennet@")
+    [response] = responses
+    assert response.status_code == 200
+    filled = cv2.imdecode(np.frombuffer(response.content, np.uint8), cv2.IMREAD_COLOR)
+    assert (filled[HOLE == 0] == 90).all()
+    assert (filled[HOLE > 0] != 90).any()
+
+
+class Printed(io.StringIO):
+    """What a job has printed, and whether that was a line with an address."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addressed = threading.Event()
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        if "http://" in text:
+            self.addressed.set()
+        return written
+
+
+@contextmanager
+def sending_one_request_then_interrupting() -> Iterator[tuple[Printed, list[httpx.Response]]]:
+    """Send the service that the block starts one request, then end it as Ctrl-C does."""
+    printed, responses = Printed(), list[httpx.Response]()
+    files = {
+        name: cv2.imencode(".png", pixels)[1].tobytes()
+        for name, pixels in (("image", np.full((64, 64, 3), 90, np.uint8)), ("mask", HOLE))
+    }
+    ended = threading.Event()
+
+    def send() -> None:
+        printed.addressed.wait()
+        if ended.is_set():
+            return
+        try:
+            url = re.search(r"http://\S+", printed.getvalue()).group()
+            responses.append(httpx.post(f"{url}/v1/inpaint", files=files, timeout=60))
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    # A test run in a shell's background ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    sender = threading.Thread(target=send)
+    sender.start()
     try:
-        first = service.stdout.readline()
-        url = re.search(r"http://\S+", first).group()
-        photo, hole = np.full((64, 64, 3), 90, np.uint8), np.zeros((64, 64), np.uint8)
-        hole[10:30, 10:30] = 255
-        files = {
-            name: cv2.imencode(".png", pixels)[1].tobytes()
-            for name, pixels in (("image", photo), ("mask", hole))
-        }
-        answer = httpx.post(f"{url}/v1/inpaint", files=files, timeout=60)
-        assert answer.status_code == 200
-        drawn = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)
-        assert (drawn[hole == 0] == 90).all()
-        assert (drawn[hole > 0] != 90).any()
+        with redirect_stdout(printed):
+            yield printed, responses
     finally:
-        os.killpg(service.pid, signal.SIGINT)
-        service.wait(timeout=180)
-        service.stdout.close()
+        ended.set()
+        printed.addressed.set()
+        sender.join()
+        signal.signal(signal.SIGINT, before)

@@ -1,6 +1,5 @@
 import json
 import re
-import sys
 from pathlib import Path
 
 import cv2
@@ -61,17 +60,14 @@ def trained(shards: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str,
     return location, data
 
 
-def inspect(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
-) -> str:
-    monkeypatch.setattr(sys, "argv", ["inspect_shards.py", *words])
-    job.main()
+def inspect(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    job.main(words)
     return capsys.readouterr().out
 
 
-def test_statistics_tell_what_the_set_holds(shards, tmp_path, monkeypatch, capsys):
+def test_statistics_tell_what_the_set_holds(shards, tmp_path, capsys):
     out = tmp_path / "sheet.png"
-    said = inspect(monkeypatch, capsys, "--shards", shards, "--out", str(out))
+    said = inspect(capsys, "--shards", shards, "--out", str(out))
     facts = {line[:14].strip(): line[15:] for line in said.splitlines()}
     assert facts["set"] == shards
     assert facts["samples"] == "8 of 8 originals, 8 jpg"
@@ -86,10 +82,10 @@ def test_statistics_tell_what_the_set_holds(shards, tmp_path, monkeypatch, capsy
     assert facts["sheet"] == str(out)
 
 
-def test_sheet_shows_every_sample_beside_its_masked_self(shards, tmp_path, monkeypatch, capsys):
+def test_sheet_shows_every_sample_beside_its_masked_self(shards, tmp_path, capsys):
     out = tmp_path / "sheet.png"
     words = ["--shards", shards, "--num-samples", "6", "--out", str(out)]
-    inspect(monkeypatch, capsys, *words, "--data.masks.recipe", "centre")
+    inspect(capsys, *words, "--data.masks.recipe", "centre")
     sheet = cv2.imread(str(out))[..., ::-1]
     painted = (sheet == HOLE_COLOUR).all(axis=-1)
     assert painted.sum() == 6 * 64 * 64
@@ -108,7 +104,7 @@ def test_sample_is_shown_exactly_as_training_saw_it(shards, trained, tmp_path, m
         batches = [next(stream) for _ in range(3)]  # 18 samples: epochs 0, 1 and some of 2
     key = batches[2].keys[0]
     said = inspect(
-        monkeypatch, capsys,
+        capsys,
         "--shards", shards, "--run", location, "--sample", key, "--epoch", "1",
         "--out", str(tmp_path / "one.png"),
     )  # fmt: skip
@@ -121,15 +117,15 @@ def test_sample_is_shown_exactly_as_training_saw_it(shards, trained, tmp_path, m
     np.testing.assert_array_equal(shown["s"].hole, batches[2].mask[0, 0].numpy())
 
 
-def test_what_cannot_be_shown_is_refused(shards, trained, tmp_path, monkeypatch, capsys):
+def test_what_cannot_be_shown_is_refused(shards, trained, tmp_path, capsys):
     out = ["--out", str(tmp_path / "sheet.png")]
     with pytest.raises(UserError, match="holds no sample with key 'nobody'; its keys look like"):
-        inspect(monkeypatch, capsys, "--shards", shards, "--sample", "nobody", *out)
+        inspect(capsys, "--shards", shards, "--sample", "nobody", *out)
     with pytest.raises(UserError, match="no finished shard set"):
-        inspect(monkeypatch, capsys, "--shards", str(tmp_path), *out)
+        inspect(capsys, "--shards", str(tmp_path), *out)
     words = ["--data.crop", "centre", "--data.image-size-px", "100"]
     with pytest.raises(UserError, match="smaller than the crop of 100 px"):
-        inspect(monkeypatch, capsys, "--shards", shards, *words, *out)
+        inspect(capsys, "--shards", shards, *words, *out)
     with pytest.raises(UserError, match="num_samples must be at least 1"):
         job.InspectConfig(shards=shards, num_samples=0)
     assert not list(tmp_path.iterdir())

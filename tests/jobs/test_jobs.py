@@ -1,6 +1,5 @@
-"""The jobs as a person runs them: other processes, real files, real output."""
+"""The jobs as a person runs them: their words, real files, real output."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,26 +11,15 @@ JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if path.stem !=
 WITH_PRESETS = ("make_shards", "train_spn", "tune")
 
 
-def job(name, *words, cwd=ROOT, timeout=240):
-    """Run a job as its docstring says and return what it printed and its status."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *words],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env={**os.environ, "COLUMNS": "120"},
-    )
-
-
 @pytest.mark.parametrize("name", JOBS)
-def test_help_gives_the_command(name):
-    result = job(name, "--help")
+def test_help_gives_the_command(name, run_job):
+    result = run_job(name, "--help")
     assert result.returncode == 0, result.stderr
     assert f"python jobs/{name}.py" in result.stdout
 
 
 def test_a_reader_who_leaves_early_is_no_error():
+    """As a process of its own, which is what a pipe ends."""
     command = f"{sys.executable} {ROOT / 'jobs' / 'train_spn.py'} smoke --help | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith("usage:")
@@ -42,15 +30,15 @@ def test_a_reader_who_leaves_early_is_no_error():
     ("preset", "field"),
     [("make_shards folder", "--source"), ("train_spn smoke", "--model."), ("tune spn", "--space")],
 )
-def test_a_presets_help_explains_its_fields(preset, field):
-    result = job(*preset.split(), "--help")
+def test_a_presets_help_explains_its_fields(preset, field, run_job):
+    result = run_job(*preset.split(), "--help")
     assert result.returncode == 0, result.stderr
     assert field in result.stdout
 
 
 @pytest.mark.parametrize("name", WITH_PRESETS)
-def test_an_unknown_preset_is_told_with_those_there_are(name):
-    result = job(name, "smokee")
+def test_an_unknown_preset_is_told_with_those_there_are(name, run_job):
+    result = run_job(name, "smokee")
     assert result.returncode == 2
     assert "unknown preset 'smokee'" in result.stderr
     assert "The presets are:" in result.stderr
@@ -58,7 +46,7 @@ def test_an_unknown_preset_is_told_with_those_there_are(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "words", "told"),
+    ("name", "words", "sentence"),
     [
         ("train_spn", ["smoke", "--model.num-blokcs", "3"], "--model.num-bl"),
         ("train_spn", ["smoke", "--steps", "0"], "steps must be at least 1"),
@@ -66,15 +54,15 @@ def test_an_unknown_preset_is_told_with_those_there_are(name):
         ("make_shards", ["folder", "--quality", "0"], "quality is 0"),
     ],
 )
-def test_a_wrong_field_or_value_is_refused_without_a_traceback(name, words, told):
-    result = job(name, *words)
+def test_a_wrong_field_or_value_is_refused_without_a_traceback(name, words, sentence, run_job):
+    result = run_job(name, *words)
     assert result.returncode == 2
-    assert told in result.stdout + result.stderr
+    assert sentence in result.stdout + result.stderr
     assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("name", "words", "told"),
+    ("name", "words", "sentence"),
     [
         ("train_spn", ["demo"], "no shards given: add --data.shards"),
         ("train_spn", ["demo", "--data.shards", "nowhere"], "nowhere is no finished shard set"),
@@ -86,10 +74,12 @@ def test_a_wrong_field_or_value_is_refused_without_a_traceback(name, words, told
         ("serve", ["--model", "./nowhere"], "nowhere is no checkpoint"),
     ],
 )
-def test_a_persons_mistake_ends_in_one_sentence(name, words, told, tmp_path):
-    result = job(name, *words, cwd=tmp_path)
+def test_a_persons_mistake_ends_in_one_sentence(
+    name, words, sentence, tmp_path, run_job, ray_local
+):
+    result = run_job(name, *words, cwd=tmp_path)
     assert result.returncode == 1, result.stdout + result.stderr
     assert result.stderr.startswith("error: ")
-    assert told in result.stderr
+    assert sentence in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert "Traceback" not in result.stdout

@@ -1,42 +1,32 @@
 import hashlib
+import shutil
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from jobs.promote import PromoteConfig, promote
 from models.architecture import load
 from pipeline import checkpoints
-from pipeline.config import UserError, to_dict
+from pipeline.config import UserError
 from pipeline.evaluation.result import Evaluation, save_evaluation
 from pipeline.evaluation.scores import METRICS, Score
 from pipeline.registry import RegistryConfig, champion, resolve
 
-ROOT = Path(__file__).parent.parent.parent
-
 
 @pytest.fixture
-def registry(tmp_path) -> RegistryConfig:
+def registry(tmp_path, migrated_database) -> RegistryConfig:
+    shutil.copy(migrated_database, tmp_path / "mlflow.db")
     return RegistryConfig(
         tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", artifacts=str(tmp_path / "artifacts")
     )
 
 
-def checkpoint(folder: Path, seed: int) -> str:
-    torch.manual_seed(seed)
-    architecture = load("spn")
-    model = architecture.config.tiny()
-    config = {
-        "model": to_dict(model),
-        "data": {"image_size_px": 32, "masks": {"recipe": "irregular"}},
-    }
-    state = {"step": seed, "data_digest": "d" * 64}
-    location = str(folder / f"step-{seed:09d}")
-    networks = {"generator": architecture.generator(model).state_dict()}
-    checkpoints.export(location, networks, config, state)
-    return location
+@pytest.fixture
+def checkpoint(untrained) -> Callable[[int], str]:
+    """Return a checkpoint by its seed."""
+    return lambda seed: untrained("spn", seed)
 
 
 def evaluation(folder: Path, location: str, psnr: float) -> str:
@@ -64,8 +54,8 @@ def evaluation(folder: Path, location: str, psnr: float) -> str:
     return out
 
 
-def test_promoted_version_keeps_its_lineage(registry, tmp_path):
-    location = checkpoint(tmp_path, 1)
+def test_promoted_version_keeps_its_lineage(checkpoint, registry, tmp_path):
+    location = checkpoint(1)
     scores = evaluation(tmp_path, location, 21.0)
     version = promote(
         PromoteConfig(
@@ -91,16 +81,16 @@ def test_promoted_version_keeps_its_lineage(registry, tmp_path):
     assert kept.lineage.cost["processor"]
 
 
-def test_scores_of_unknown_pairs_are_refused(registry, tmp_path):
-    location = checkpoint(tmp_path, 1)
+def test_scores_of_unknown_pairs_are_refused(checkpoint, registry, tmp_path):
+    location = checkpoint(1)
     scores = evaluation(tmp_path, location, 21.0)
     (tmp_path / "evaluation" / "pairs.parquet").unlink()
     with pytest.raises(UserError, match=r"lost its pairs\.parquet"):
         promote(PromoteConfig(checkpoint=location, scores=scores, registry=registry))
 
 
-def test_failing_gate_is_named_and_nothing_is_registered(registry, tmp_path):
-    location = checkpoint(tmp_path, 1)
+def test_failing_gate_is_named_and_nothing_is_registered(checkpoint, registry, tmp_path):
+    location = checkpoint(1)
     config = PromoteConfig(
         checkpoint=location,
         scores=evaluation(tmp_path, location, 21.0),
@@ -116,14 +106,14 @@ def test_failing_gate_is_named_and_nothing_is_registered(registry, tmp_path):
     assert champion(registry, "spn") is None
 
 
-def test_same_checkpoint_is_not_registered_twice(registry, tmp_path):
-    config = PromoteConfig(checkpoint=checkpoint(tmp_path, 1), registry=registry)
+def test_same_checkpoint_is_not_registered_twice(checkpoint, registry, tmp_path):
+    config = PromoteConfig(checkpoint=checkpoint(1), registry=registry)
     assert promote(config) == promote(config)
 
 
-def test_challenger_can_be_promoted_by_its_name(registry, tmp_path):
-    promote(PromoteConfig(checkpoint=checkpoint(tmp_path, 1), registry=registry))
-    second = checkpoint(tmp_path, 2)
+def test_challenger_can_be_promoted_by_its_name(checkpoint, registry, tmp_path):
+    promote(PromoteConfig(checkpoint=checkpoint(1), registry=registry))
+    second = checkpoint(2)
     promote(PromoteConfig(checkpoint=second, alias="challenger", registry=registry))
     assert resolve(registry, "spn").version == "1"
     promote(PromoteConfig(checkpoint="spn@challenger", registry=registry))
@@ -140,14 +130,14 @@ def test_challenger_can_be_promoted_by_its_name(registry, tmp_path):
         ({"scores": "/nothing/here"}, "no finished evaluation"),
     ],
 )
-def test_mistakes_end_in_a_sentence(registry, tmp_path, changes, sentence):
-    config = {"checkpoint": checkpoint(tmp_path, 1), "registry": registry, **changes}
+def test_mistakes_end_in_a_sentence(checkpoint, registry, tmp_path, changes, sentence):
+    config = {"checkpoint": checkpoint(1), "registry": registry, **changes}
     with pytest.raises(UserError, match=sentence):
         promote(PromoteConfig(**config))
 
 
-def test_unknown_metric_and_foreign_scores_are_refused(registry, tmp_path):
-    first, second = checkpoint(tmp_path, 1), checkpoint(tmp_path, 2)
+def test_unknown_metric_and_foreign_scores_are_refused(checkpoint, registry, tmp_path):
+    first, second = checkpoint(1), checkpoint(2)
     scores = evaluation(tmp_path, first, 21.0)
     with pytest.raises(UserError, match="'lpips' was not measured; there are hole_psnr"):
         promote(
@@ -157,17 +147,12 @@ def test_unknown_metric_and_foreign_scores_are_refused(registry, tmp_path):
         promote(PromoteConfig(checkpoint=second, scores=scores, registry=registry))
 
 
-def test_command_prints_one_line_and_rolls_back(tmp_path):
+def test_command_prints_one_line_and_rolls_back(tmp_path, checkpoint, run_job):
     def command(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, str(ROOT / "jobs" / "promote.py"), *words],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
+        return run_job("promote", *words, cwd=tmp_path)
 
     for seed in (1, 2):
-        location = checkpoint(tmp_path, seed)
+        location = checkpoint(seed)
         done = command("--checkpoint", location)
         digest = checkpoints.digest(location)[:12]
         assert (done.returncode, done.stdout) == (0, f"spn@{seed}  champion  digest {digest}\n")

@@ -47,17 +47,20 @@ def study(tmp_path) -> Study:
     return study
 
 
-def command(study: Study, *more: str) -> list[str]:
-    words = ["--evaluations", "a", "b", "--out", study.out, *more]
-    return [sys.executable, str(ROOT / "jobs" / "study.py"), *words]
+def words(study: Study) -> list[str]:
+    return ["--evaluations", "a", "b", "--out", study.out]
 
 
-def test_votes_taken_until_interrupted_are_counted(study):
+def test_votes_taken_until_interrupted_are_counted(study, run_job):
+    """By a process of its own, which is what Ctrl-C interrupts."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     serving = subprocess.Popen(
-        command(study, "--port", str(port)), cwd=ROOT, text=True, stdout=subprocess.PIPE
+        [sys.executable, "jobs/study.py", *words(study), "--port", str(port)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
     )
     base = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 60
@@ -77,21 +80,15 @@ def test_votes_taken_until_interrupted_are_counted(study):
     assert f"vote at {base}/" in printed
     assert "1 votes of 1 people" in printed
     assert json.loads(Path(study.out, "summary.json").read_text())["preferred"]["b"]["value"] == 1
-    again = subprocess.run(
-        command(study, "--summarise"), cwd=ROOT, text=True, capture_output=True, check=True
-    )
+    again = run_job("study", *words(study), "--summarise")
+    assert again.returncode == 0, again.stderr
     assert "1 votes of 1 people" in again.stdout
     assert Path(study.out, "summary.html").exists()
 
 
-def test_missing_evaluation_is_one_sentence(tmp_path):
-    words = ["--evaluations", str(tmp_path), str(tmp_path), "--out", str(tmp_path / "study")]
-    ended = subprocess.run(
-        [sys.executable, str(ROOT / "jobs" / "study.py"), *words],
-        cwd=ROOT,
-        text=True,
-        capture_output=True,
-    )
+def test_missing_evaluation_is_one_sentence(tmp_path, run_job):
+    out = tmp_path / "study"
+    ended = run_job("study", "--evaluations", tmp_path, tmp_path, "--out", out)
     assert ended.returncode == 1
     assert "holds no finished evaluation" in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1

@@ -1,28 +1,47 @@
 """Every training job's smoke preset: shards, checkpoints, pictures."""
 
 import importlib
-import sys
 from pathlib import Path
 
 import pytest
 
 from pipeline import checkpoints
+from pipeline.launching import BUNDLED
+from pipeline.training import TrainConfig
 
 ROOT = Path(__file__).parent.parent.parent
 JOBS = sorted(path.stem.removeprefix("train_") for path in (ROOT / "jobs").glob("train_*.py"))
+ON_RAY = "spn"
+"""Trained as its preset says, by two workers. That every architecture trains on several workers is
+shown in tests/models, without Ray."""
+
+
+def train(name: str, folder: Path, *words: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        importlib.import_module(f"jobs.train_{name}").main(["smoke", *words])
+
+
+@pytest.fixture(scope="module")
+def folder(ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train one preset on the Ray at hand, in a folder that the others train in as well."""
+    folder = tmp_path_factory.mktemp("smoke")
+    train(ON_RAY, folder)
+    return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", JOBS)
-def test_smoke_preset_trains_and_leaves_a_checkpoint(
-    name: str, ray_local: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On the Ray at hand; the pages' commands and the demo start processes of their own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [f"train_{name}.py", "smoke"])
-    importlib.import_module(f"jobs.train_{name}").main()
-    location = str(tmp_path / f"runs/smoke/{name}/checkpoints/step-000000006")
+def test_smoke_preset_trains_and_leaves_a_checkpoint(name: str, folder: Path) -> None:
+    run = folder / "runs" / "smoke" / name
+    preset: TrainConfig = importlib.import_module(f"jobs.train_{name}").PRESETS["smoke"]
+    assert preset.data.source == BUNDLED
+    assert preset.num_workers == 2
+    if name != ON_RAY:
+        shards = str(folder / "runs" / "smoke" / ON_RAY / "shards")
+        train(name, folder, "--data.shards", shards, "--num-workers", "0")
+    location = str(run / "checkpoints" / "step-000000006")
     checkpoints.verify(location)
     loaded = checkpoints.load_generator(location)
     assert loaded.architecture == name
-    assert list((tmp_path / f"runs/smoke/{name}").rglob("*.png"))
+    assert list(run.rglob("*.png"))

@@ -1,29 +1,12 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from pipeline.shards import ShardConfig, make_shards
 
-JOB = Path(__file__).parents[2] / "jobs" / "verify_shards.py"
 
-
-def run(*words: str | Path, address: str | None = None) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | ({"RAY_ADDRESS": address} if address else {})
-    return subprocess.run(
-        [sys.executable, str(JOB), *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env=environment,
-        check=False,
-    )
-
-
-def test_place_without_sets_ends_in_a_sentence(tmp_path: Path) -> None:
-    done = run("--shards", tmp_path)
+def test_folder_without_sets_ends_in_a_sentence(tmp_path: Path, run_job) -> None:
+    done = run_job("verify_shards", "--shards", tmp_path, ray=False)
     assert done.returncode == 1
     assert "holds no finished shard sets" in done.stderr
     assert "Traceback" not in done.stderr
@@ -31,11 +14,8 @@ def test_place_without_sets_ends_in_a_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_damage_is_reported_then_mended_and_leaks_are_named(
-    photographs: str, tmp_path: Path, ray_local: None
+    photographs: str, tmp_path: Path, ray_local: None, run_job
 ) -> None:
-    import ray
-
-    address = ray.get_runtime_context().gcs_address
     source = tmp_path / "source"
     for split in ("train", "test"):  # the same photograph in both: a leak
         (source / split).mkdir(parents=True)
@@ -45,13 +25,13 @@ def test_damage_is_reported_then_mended_and_leaks_are_named(
     tar = tmp_path / "out" / "train" / "shard-000000.tar"
     whole = tar.read_bytes()
     tar.write_bytes(whole[:9000] + b"?" + whole[9001:])
-    damaged = run("--shards", tmp_path / "out", address=address)
+    damaged = run_job("verify_shards", "--shards", tmp_path / "out")
     assert damaged.returncode == 1
     assert "train: shard 0 has 1 damaged samples" in damaged.stdout
     assert "mend them with --repair" in damaged.stderr
     assert "test: 1 of 1 samples look like one of train" in damaged.stdout
     assert "test/picture0 looks like train/picture0: 0 of 64 bits differ" in damaged.stdout
-    mended = run("--shards", tmp_path / "out", "--repair", address=address)
+    mended = run_job("verify_shards", "--shards", tmp_path / "out", "--repair")
     assert mended.returncode == 0, mended.stderr
     assert "train/shard-000000.tar is whole again" in mended.stdout
     assert tar.read_bytes() == whole

@@ -33,16 +33,15 @@ def config(tmp_path: Path) -> TrainConfig:
 
 
 def test_photographs_are_sharded_then_trained_on_by_one_command(
-    config, photographs, ray_local, monkeypatch, capsys
+    config, photographs, ray_local, capsys
 ):
-    words = ["train.py", "smoke", "--data.source", photographs]
-    monkeypatch.setattr("sys.argv", words)
-    launch({"smoke": config}, "")
+    words = ["smoke", "--data.source", photographs]
+    launch({"smoke": config}, "", words)
     said = capsys.readouterr().out
     assert re.search(r"train: \d+ samples in", said)
     assert "trained in" in said
     assert checkpoints.steps(config.storage) == [2]
-    launch({"smoke": config}, "")
+    launch({"smoke": config}, "", words)
     again = capsys.readouterr().out
     assert "samples in" not in again
     assert "was complete already" in again
@@ -76,13 +75,10 @@ def test_photographs_too_small_are_told_before_anything_is_trained(config, ray_l
         plan(with_shards(replace(config, data=data)))
 
 
-def test_dry_run_says_what_would_be_done_and_trains_nothing(
-    config, shards, ray_local, monkeypatch, capsys
-):
+def test_dry_run_says_what_would_be_done_and_trains_nothing(config, shards, ray_local, capsys):
     data = replace(config.data, shards=shards)
-    words = ["train.py", "smoke", "--dry-run", "--data.shards", shards, "--steps", "30"]
-    monkeypatch.setattr("sys.argv", words)
-    launch({"smoke": replace(config, data=data)}, "")
+    words = ["smoke", "--dry-run", "--data.shards", shards, "--steps", "30"]
+    launch({"smoke": replace(config, data=data)}, "", words)
     said = capsys.readouterr().out
     size = sum(p.numel() for p in load("spn").generator(SPNConfig.tiny()).parameters())
     assert f"{size:,} parameters drawn with" in said
