@@ -3,6 +3,7 @@
 Ray is imported when it is needed, so that ``--help`` and refused settings cost nothing.
 """
 
+import gc
 import ipaddress
 import logging
 import os
@@ -10,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -30,6 +32,10 @@ next one, in place of fetching it anew from the system; a tenth of the time of s
 
 OBJECT_STORE_BYTES = 2**30
 """The store holds small records and a few blocks of decoded pictures, never a data set."""
+
+
+STARTS = 4
+"""Attempts to start Ray, which gives up a start after a fixed half minute."""
 
 
 def beside_driver(kind: type) -> Any:
@@ -159,10 +165,8 @@ def _start(dashboard: bool, num_cpus: int | None) -> None:
     Named "local" because a bare ``ray.init()`` would join whatever Ray was last started on this
     machine, by whomever.
     """
-    import ray
-
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    ray.init(
+    start_ray(
         address="local",
         num_cpus=num_cpus,
         include_dashboard=dashboard,
@@ -170,3 +174,32 @@ def _start(dashboard: bool, num_cpus: int | None) -> None:
         log_to_driver=False,
         logging_level="ERROR",
     )
+
+
+def start_ray(**options: Any) -> None:
+    """Start Ray, again if a busy machine does not manage it in the half minute that Ray allows.
+
+    Args:
+        **options: of ``ray.init``.
+
+    Raises:
+        UserError: if Ray does not start in several attempts.
+    """
+    import ray
+
+    for _ in range(STARTS):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:  # Ray raises no narrower type for this.
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+            with warnings.catch_warnings():  # Of the processes that the failed start has left.
+                warnings.simplefilter("ignore", ResourceWarning)
+                gc.collect()
+            failure = error
+    raise UserError(
+        f"Ray did not start within {STARTS} attempts of half a minute each: the machine is too "
+        "busy or out of memory; run the same command again when it has less to do"
+    ) from failure

@@ -1,5 +1,6 @@
-"""Fixtures that several rooms' tests share."""
+"""Fixtures that several packages' tests share."""
 
+import fcntl
 import os
 import shutil
 import socket
@@ -34,6 +35,7 @@ os.environ.update(
 import numpy as np
 import pytest
 
+from pipeline.cluster import start_ray
 from pipeline.serving.service import straight
 
 
@@ -44,19 +46,22 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def ray_local() -> Iterator[None]:
+def ray_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Run a Ray of the tests' own, without dashboard; it serves as jobs/serve.py's own does."""
     os.environ.update(straight(free_port()))
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=4,
-        object_store_memory=150 * 2**20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
+    shared = tmp_path_factory.getbasetemp().parent
+    with open(shared / "ray.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # One of several test processes at a time.
+        start_ray(
+            address="local",
+            num_cpus=4,
+            object_store_memory=150 * 2**20,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
     yield
     ray.shutdown()
 

@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import pytest
+import ray
 
-from pipeline.cluster import is_this_machine
+from pipeline.cluster import STARTS, is_this_machine, start_ray
+from pipeline.config import UserError
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:6379", "ray://127.0.0.2:10001", "[::1]:6379"])
@@ -58,3 +60,29 @@ def test_nobody_at_the_address_ends_in_a_sentence():
         check=False,
     )
     assert "no Ray answers at RAY_ADDRESS=127.0.0.1:1; start it" in done.stderr
+
+
+def test_start_that_takes_ray_too_long_is_tried_again_and_ends_in_a_sentence(monkeypatch):
+    attempts = []
+
+    def slow(**options):
+        attempts.append(options)
+        if len(attempts) != 6:
+            raise Exception("The current node timed out during startup. This could happen ...")
+
+    monkeypatch.setattr(ray, "init", slow)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with pytest.raises(UserError, match="too busy or out of memory"):
+        start_ray(num_cpus=1)
+    assert attempts == [{"num_cpus": 1}] * STARTS
+    start_ray(num_cpus=2)
+    assert attempts[STARTS:] == [{"num_cpus": 2}] * (6 - STARTS)
+
+
+def test_start_that_fails_otherwise_is_not_tried_again(monkeypatch):
+    def refuse(**options):
+        raise ValueError("num_cpus")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(ValueError, match="num_cpus"):
+        start_ray(num_cpus=-1)
