@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -150,7 +151,9 @@ def metric(url: str, name: str) -> float:
 BUSY = 'infill_refusals_total{code="busy"}'
 
 
-def test_flood_at_ten_times_the_capacity_is_refused_in_part_in_bounded_memory(url, config, make):
+def test_flood_at_ten_times_the_capacity_is_refused_in_part_in_bounded_memory(
+    url, config, make, wait_until
+):
     sent = [request_of(make, 600, 600, seed) for seed in range(8)]
     admitted = config.limits.max_waiting
 
@@ -224,7 +227,7 @@ def raw_request(url, make, height: int, width: int) -> bytes:
     return "\r\n".join(head).encode() + b"\r\n\r\n" + request.read()
 
 
-def test_those_who_send_slowly_are_told_so_and_keep_nobody_out(url, config, make):
+def test_those_who_send_slowly_are_told_so_and_keep_nobody_out(url, config, make, wait_until):
     request = raw_request(url, make, 60, 60)
     host, port = url.removeprefix("http://").split(":")
     slow = [socket.create_connection((host, int(port)), timeout=LONG_S) for _ in range(12)]
@@ -252,7 +255,7 @@ def test_those_who_send_slowly_are_told_so_and_keep_nobody_out(url, config, make
         caller.close()
 
 
-def test_those_who_do_not_read_their_answer_keep_nobody_out(url, make):
+def test_those_who_do_not_read_their_answer_keep_nobody_out(url, make, wait_until):
     request = raw_request(url, make, 950, 1000)
     host, port = url.removeprefix("http://").split(":")
     slow = []
@@ -276,7 +279,7 @@ def test_those_who_do_not_read_their_answer_keep_nobody_out(url, make):
         caller.close()
 
 
-def test_caller_who_leaves_gives_the_room_back(url):
+def test_caller_who_leaves_gives_the_room_back(url, wait_until):
     host, port = url.removeprefix("http://").split(":")
     callers = []
     for _ in range(3):
@@ -290,13 +293,6 @@ def test_caller_who_leaves_gives_the_room_back(url):
     for caller in callers:
         caller.close()
     wait_until(lambda: metric(url, "infill_requests_inside") == 0)
-
-
-def wait_until(true: Callable[[], bool], timeout_s: float = LONG_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline, "never happened"
-        time.sleep(0.05)
 
 
 def test_replica_that_is_killed_is_replaced(url, make):
@@ -316,7 +312,9 @@ def test_replica_that_is_killed_is_replaced(url, make):
     assert set(replica_processes()).isdisjoint(victims)
 
 
-def test_store_that_is_away_is_told_and_its_return_found_without_help(url, config, make):
+def test_store_that_is_away_is_told_and_its_return_found_without_help(
+    url, config, make, wait_until
+):
     def ask() -> int:
         return httpx.post(f"{url}/v1/inpaint", timeout=LONG_S, **request_of(make)).status_code
 
@@ -372,7 +370,7 @@ def test_replica_killed_under_load_costs_the_shipped_client_nothing(url, make):
         np.testing.assert_array_equal(got[known], sent[known])
 
 
-def test_ingress_that_is_killed_is_replaced_where_it_listened(url, make):
+def test_ingress_that_is_killed_is_replaced_where_it_listened(url, make, wait_until):
     victims = replica_processes("ingress")
     assert victims
     for process in victims:
@@ -406,9 +404,9 @@ def replica_processes(deployment: str = "replica") -> list[int]:
 
 
 def test_new_champion_and_rollback_are_served_without_a_failed_request(
-    url, config, newer_spn, make
+    url, config, newer_spn, make, under_load, wait_until
 ):
-    with under_load(url, make) as answers:
+    with under_load(url, request_of(make)) as answers:
         current = resolve_models(config)
         wait_until(lambda: answers)
         newer = register(config.registry, newer_spn.location, "spn", Lineage(configuration={}))
@@ -425,34 +423,14 @@ def test_new_champion_and_rollback_are_served_without_a_failed_request(
     assert order == ["spn@1", f"spn@{newer.number}", "spn@1"]
 
 
-@contextlib.contextmanager
-def under_load(url, make, callers: int = 1):
-    """Ask for pictures all the while; give the answers' status and version so far."""
-    answers, done = [], threading.Event()
-
-    def load():
-        with httpx.Client(timeout=LONG_S) as client:
-            while not done.is_set():
-                answer = client.post(f"{url}/v1/inpaint", **request_of(make))
-                answers.append((answer.status_code, answer.headers.get("x-infill-model", "")[:5]))
-
-    threads = [threading.Thread(target=load) for _ in range(callers)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield answers
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
-
-
-def test_canary_answers_some_callers_then_all_or_none(url, config, spn, newer_spn, make):
+def test_canary_answers_some_callers_then_all_or_none(
+    url, config, spn, newer_spn, make, under_load, wait_until
+):
     careful = replace(config, canary_share=0.5, canary_s=3.0)
     current = resolve_models(config)
     number = register(config.registry, newer_spn.location, "spn", Lineage(configuration={})).number
     renewed = resolve_models(config)
-    with under_load(url, make) as answers:
+    with under_load(url, request_of(make)) as answers:
         wait_until(lambda: answers)
         assert try_out(careful, current, renewed) == ""
         tried = list(answers)
@@ -474,31 +452,73 @@ def test_canary_answers_some_callers_then_all_or_none(url, config, spn, newer_sp
     )
 
 
-def test_replicas_come_with_the_load(url, config, make):
-    from ray import serve
+@pytest.mark.cluster
+def test_minute_of_load_with_a_kill_and_swaps_loses_no_request_and_keeps_its_memory(
+    url, config, newer_spn, make, wait_until
+):
+    half_s = 30
+    sent = [request_of(make, seed=seed)["files"] for seed in range(4)]
+    answered, done = [0] * len(sent), threading.Event()
 
-    growing = replace(config, max_replicas=2, scale_after_s=1.0, max_batch_size=1)
+    async def load():
+        async with AsyncInpainter(ClientConfig(url=url, patience_s=LONG_S), len(sent)) as client:
 
-    def replicas() -> int:
-        found = serve.status().applications["infill"].deployments.get("replica")
-        return found.replica_states.get("RUNNING", 0) if found else 0
+            async def caller(number: int) -> None:
+                image, mask = sent[number]["image"], sent[number]["mask"]
+                known = make.pixels(mask) == 0
+                while not done.is_set():
+                    answer = await client.inpaint(image, mask)
+                    got = make.pixels(answer.data)
+                    np.testing.assert_array_equal(got[known], make.pixels(image)[known])
+                    answered[number] += 1
 
-    assert replicas() == 1
-    models = resolve_models(config)
-    redeploy(growing, models)
-    with under_load(url, make, callers=8) as answers:
-        wait_until(lambda: replicas() == 2)
-    assert {status for status, _ in answers} <= {200, 503}
-    redeploy(config, models)
-    wait_until(lambda: replicas() == 1)
+            await asyncio.gather(*(caller(number) for number in range(len(sent))))
 
+    def all_were_answered_again() -> None:
+        before = list(answered)
+        wait_until(
+            lambda: loading.done() or all(a > b for a, b in zip(answered, before, strict=True))
+        )
+        assert not loading.done()  # It ends by itself only with an error.
 
-def redeploy(config, models) -> None:
-    """Deploy what changes the ingress too, and wait until the new one answers."""
-    before = replica_processes("ingress")
-    service._deploy(config, models)
-    wait_until(lambda: before != replica_processes("ingress") != [])
-    service._wait_until_running(LONG_S)
+    def memory_of_half(swap: Callable[[], object]) -> list[int]:
+        used, ends, swapped = [], time.monotonic() + half_s, False
+        while time.monotonic() < ends:
+            used.append(memory_bytes())
+            if not swapped and time.monotonic() > ends - half_s / 2:
+                swap()
+                swapped = True
+            all_were_answered_again()
+        assert swapped
+        return used
+
+    def to_the_newer() -> None:
+        register(config.registry, newer_spn.location, "spn", Lineage(configuration={}))
+        refresh(config, [])
+
+    def back() -> None:
+        rollback(config.registry, "spn")
+        refresh(config, [])
+
+    with ThreadPoolExecutor(1) as thread:
+        loading = thread.submit(lambda: asyncio.run(load()))
+        try:
+            all_were_answered_again()
+            victims = replica_processes()
+            assert victims
+            for process in victims:
+                os.kill(process, signal.SIGKILL)
+            wait_until(lambda: set(replica_processes()) - set(victims) != set())
+            all_were_answered_again()
+            first = memory_of_half(to_the_newer)
+            second = memory_of_half(back)
+        finally:
+            done.set()
+        loading.result(LONG_S)
+    assert max(second) - max(first) <= max(first) - min(first)
+    wait_until(
+        lambda: httpx.get(f"{url}/v1/models", timeout=LONG_S).json()["models"][0]["version"] == "1"
+    )
 
 
 def test_port_in_use_is_one_sentence():
