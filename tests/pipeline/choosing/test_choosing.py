@@ -9,7 +9,7 @@ from pipeline.choosing.candidates import sign_of
 from pipeline.choosing.page import importance
 from pipeline.config import UserError, override
 from pipeline.masks import MaskConfig
-from pipeline.tuning import Trial, TuneConfig, tune, written_down
+from pipeline.tuning import Trial, TuneConfig, tune
 
 pytestmark = pytest.mark.slow
 
@@ -91,36 +91,6 @@ def test_the_choice_is_written_as_tables_pictures_and_a_page(choice, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "A choice" in page
     assert "What matters" in page
-
-
-def test_seeds_of_a_combination_stand_together(two_steps, shards, ray_local, tmp_path):
-    search = TuneConfig(train=two_steps, storage=str(tmp_path / "seeds"), seeds=2)
-    tune(search, {"model.num_blocks": [1, 2]}, quietly)
-    choice = choose(
-        ChoiceConfig(
-            search=search.storage,
-            shards=f"{shards}/test",
-            masks=MaskConfig(recipe="box"),
-            buckets=(),
-            num_images=4,
-            num_actors=0,
-        ),
-        quietly,
-    )
-    assert len(choice.candidates) == 2
-    for one in choice.candidates:
-        [other] = one.others
-        means = [e.scores["spn"]["all"]["hole_psnr"].mean for e in (one.evaluation, other)]
-        score = one.score("hole_psnr")
-        assert score.mean == pytest.approx(sum(means) / 2)
-        assert min(means) - 1e-9 <= score.low <= score.high <= max(means) + 1e-9
-        trials = [
-            t for t in written_down(search.storage).values() if t.changes == one.trial.changes
-        ]
-        assert one.trial.scores["hole_psnr"] == max(t.scores["hole_psnr"] for t in trials)
-        assert one.evaluation.checkpoint["location"] == one.trial.checkpoint
-    header, rows = candidate_rows(choice)
-    assert [row[header.index("seeds")] for row in rows] == ["2", "2"]
 
 
 class Scored:

@@ -5,11 +5,20 @@ from dataclasses import replace
 import pytest
 
 from models.architecture import Row, Table
-from pipeline.choosing import TableConfig, find_test_set, judge_table, paper_rows
+from pipeline.choosing import (
+    ChoiceConfig,
+    TableConfig,
+    candidate_rows,
+    choose,
+    find_test_set,
+    judge_table,
+    paper_rows,
+)
 from pipeline.config import UserError, override
 from pipeline.evaluation import EvaluationConfig, evaluate
+from pipeline.masks import MaskConfig
 from pipeline.report.search import write_search
-from pipeline.tuning import TuneConfig, tune
+from pipeline.tuning import TuneConfig, tune, written_down
 
 TABLE = Table(
     title="Table 4",
@@ -106,6 +115,34 @@ def test_published_scale_takes_the_papers_protocol(search, result):
     assert evaluation.data["image_size_px"] == 256
     _, [row] = paper_rows(one_row, judged)
     assert " ± " in row[1]
+
+
+def test_seeds_of_a_combination_stand_together(search, result, shards):
+    choice = choose(
+        ChoiceConfig(
+            search=search.storage,
+            shards=f"{shards}/test",
+            masks=MaskConfig(recipe="box"),
+            buckets=(),
+            num_images=4,
+            num_actors=0,
+        ),
+        quietly,
+    )
+    assert len(choice.candidates) == 2
+    for one in choice.candidates:
+        [other] = one.others
+        means = [e.scores["spn"]["all"]["hole_psnr"].mean for e in (one.evaluation, other)]
+        score = one.score("hole_psnr")
+        assert score.mean == pytest.approx(sum(means) / 2)
+        assert min(means) - 1e-9 <= score.low <= score.high <= max(means) + 1e-9
+        trials = [
+            t for t in written_down(search.storage).values() if t.changes == one.trial.changes
+        ]
+        assert one.trial.scores["hole_psnr"] == max(t.scores["hole_psnr"] for t in trials)
+        assert one.evaluation.checkpoint["location"] == one.trial.checkpoint
+    header, rows = candidate_rows(choice)
+    assert [row[header.index("seeds")] for row in rows] == ["2", "2"]
 
 
 def test_failed_row_is_told(result):

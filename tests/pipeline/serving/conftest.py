@@ -2,10 +2,11 @@ import io
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -120,3 +121,48 @@ def serve(backend, config: AppConfig) -> Iterator[str]:
 def serving():
     """Return what serves an application while a block runs: a backend and a configuration."""
     return serve
+
+
+LONG_S = 300
+"""No event is waited for longer; how long one takes says nothing."""
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[[Callable[[], bool]], None]:
+    """Return what waits until something is true."""
+
+    def wait(true: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + LONG_S
+        while not true():
+            assert time.monotonic() < deadline, "never happened"
+            time.sleep(0.05)
+
+    return wait
+
+
+@contextmanager
+def asking(url: str, request: dict, callers: int = 1) -> Iterator[list[tuple[int, str]]]:
+    """Ask for pictures all the while; give the answers' status and version so far."""
+    answers, done = [], threading.Event()
+
+    def load():
+        with httpx.Client(timeout=LONG_S) as client:
+            while not done.is_set():
+                answer = client.post(f"{url}/v1/inpaint", **request)
+                answers.append((answer.status_code, answer.headers.get("x-infill-model", "")[:5]))
+
+    threads = [threading.Thread(target=load) for _ in range(callers)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answers
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.fixture(scope="session")
+def under_load():
+    """Return what asks a service while a block runs: its address, a request, and callers."""
+    return asking

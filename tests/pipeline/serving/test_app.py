@@ -78,9 +78,22 @@ def test_known_pixels_come_back_as_sent_for_any_size(
 
 
 def test_json_answer_carries_picture_model_ratio_and_timings(replica, spn, make):
+    class Together:
+        """Hands both requests on when both are there, so that they share a pass."""
+
+        def __init__(self) -> None:
+            self.arrived, self.both = 0, asyncio.Event()
+
+        async def fill(self, *arguments):
+            self.arrived += 1
+            if self.arrived == 2:
+                self.both.set()
+            await self.both.wait()
+            return await replica.fill(*arguments)
+
     request = pair(make, 40, 50, slice(0, 20), slice(0, 25))
     json_request = {**request, "headers": {"accept": "application/json", "x-request-id": "mine-1"}}
-    bare, answer = exchange(replica, request, json_request)
+    bare, answer = exchange(Together(), request, json_request)
     body = answer.json()
     assert base64.b64decode(body["image"]) == bare.content
     assert body["hole_ratio"] == 0.25

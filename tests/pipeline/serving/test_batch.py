@@ -121,11 +121,19 @@ def test_results_are_sent_while_pairs_are_still_arriving(replica, make):
 
 def test_no_more_pairs_are_under_way_than_allowed(replica, make):
     class Counting:
-        now = most = 0
+        now = most = came = 0
+
+        def __init__(self) -> None:
+            self.full = [asyncio.Event() for _ in range(3)]
 
         async def fill(self, *arguments):
             self.now += 1
             self.most = max(self.most, self.now)
+            full = self.full[self.came // 3]
+            self.came += 1
+            if self.came % 3 == 0:
+                full.set()
+            await full.wait()  # Three are under way at some time, however slow the machine.
             await asyncio.sleep(0.02)
             self.now -= 1
             return await replica.fill(*arguments)

@@ -14,13 +14,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import ray
 
 from pipeline.config import UserError, to_json
 from pipeline.manifest import read_manifest
 from pipeline.masks import MaskConfig, draw_mask
 from pipeline.serving import sharded
 from pipeline.serving.canvas import CanvasConfig
-from pipeline.serving.folder import FolderConfig
+from pipeline.serving.folder import FolderConfig, Summary
 from pipeline.serving.sharded import fill_shards, is_shard_set
 from pipeline.shards import ShardConfig, make_shards
 
@@ -40,16 +41,45 @@ def photo_shards(photographs, ray_local, tmp_path_factory) -> str:
     return f"{out}/train"
 
 
-@pytest.fixture
-def config(photo_shards, spn, tmp_path) -> FolderConfig:
+def config_of(photo_shards, spn, out: Path) -> FolderConfig:
     return FolderConfig(
         folder=photo_shards,
-        out=str(tmp_path / "filled"),
+        out=str(out),
         model=spn.location,
         draw=True,
         recipe=RECIPE,
         canvas=CANVAS,
+        price_per_hour=36.0,
     )
+
+
+@pytest.fixture
+def config(photo_shards, spn, tmp_path) -> FolderConfig:
+    return config_of(photo_shards, spn, tmp_path / "filled")
+
+
+@pytest.fixture(scope="module")
+def once_filled(photo_shards, spn, tmp_path_factory) -> tuple[Summary, str]:
+    """Fill the set once for the module; tests read it, and change copies of it."""
+    out = tmp_path_factory.mktemp("once") / "filled"
+    return fill_shards(spn, config_of(photo_shards, spn, out), quietly), str(out)
+
+
+@pytest.fixture
+def filled(config, once_filled) -> FolderConfig:
+    """The configuration of a copy of the filled set."""
+    shutil.copytree(once_filled[1], config.out)
+    return config
+
+
+@pytest.fixture(scope="module")
+def filled_in_parts_of_one(photo_shards, spn, tmp_path_factory) -> str:
+    """Pictures that share a pass may differ in a last bit from those that do not."""
+    out = tmp_path_factory.mktemp("parts-of-one") / "filled"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharded, "ROWS_PER_PART", 1)
+        fill_shards(spn, config_of(photo_shards, spn, out), quietly)
+    return str(out)
 
 
 def quietly(line):
@@ -70,8 +100,10 @@ def members(location: str) -> dict[str, bytes]:
     return found
 
 
-def test_every_sample_is_filled_once_with_its_mask_and_known_pixels(config, spn, photo_shards):
-    summary = fill_shards(spn, config, quietly)
+def test_every_sample_is_filled_once_with_its_mask_and_known_pixels(
+    filled, once_filled, spn, photo_shards
+):
+    config, summary = filled, once_filled[0]
     assert (summary.filled, summary.kept, summary.failed) == (8, 0, 0)
     source, result = read_manifest(photo_shards), read_manifest(config.out)
     assert result.samples["key"].equals(source.samples["key"])
@@ -79,13 +111,13 @@ def test_every_sample_is_filled_once_with_its_mask_and_known_pixels(config, spn,
     assert len(got) == 3 * len(source)
     for row in result.samples.to_pylist():
         key = row["key"]
-        image, filled = decoded(sent[f"{key}.jpg"]), decoded(got[f"{key}.png"])
+        image, composite = decoded(sent[f"{key}.jpg"]), decoded(got[f"{key}.png"])
         mask = decoded(got[f"{key}.mask.png"], cv2.IMREAD_GRAYSCALE)
         height, width = mask.shape
         expected = draw_mask(RECIPE, key, 0, 0, height, width).hole
         np.testing.assert_array_equal(mask > 127, expected != 0)
-        np.testing.assert_array_equal(filled[mask < 128], image[mask < 128])
-        assert (filled[mask > 127] != image[mask > 127]).any()
+        np.testing.assert_array_equal(composite[mask < 128], image[mask < 128])
+        assert (composite[mask > 127] != image[mask > 127]).any()
         about = json.loads(got[f"{key}.json"])
         assert about["model"] == spn.label
         assert about["hole_ratio"] == pytest.approx(expected.mean(), abs=1e-6)
@@ -97,17 +129,16 @@ def test_every_sample_is_filled_once_with_its_mask_and_known_pixels(config, spn,
     assert (again.filled, again.kept) == (0, 8)
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_a_driver_that_is_ended_costs_the_stretches_under_way(
-    config, spn, tmp_path, monkeypatch, end
+    config, spn, tmp_path, monkeypatch, filled_in_parts_of_one, end
 ):
-    """In a process of its own: Ray may abort one whose dataset is interrupted."""
-    # Pictures that share a pass may differ in a last bit from those that do not.
+    """In a process of its own: Ray may abort one whose dataset is interrupted.
+
+    One is interrupted on the tests' Ray; one is killed with the Ray that it has started.
+    """
     monkeypatch.setattr(sharded, "ROWS_PER_PART", 1)
-    fill_shards(spn, config, quietly)
-    lost = replace(config, out=str(tmp_path / "lost"))
-    (tmp_path / "config.json").write_text(to_json(lost))
+    (tmp_path / "config.json").write_text(to_json(config))
     program = (
         "import sys; from pathlib import Path; from pipeline.cluster import connect\n"
         "from pipeline.config import from_json; from pipeline.serving import sharded\n"
@@ -120,17 +151,22 @@ def test_a_driver_that_is_ended_costs_the_stretches_under_way(
         "    print(sharded.fill_shards(model, config))\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "config.json")]
-    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not list(Path(lost.out).glob("_parts/*.parquet")):
-        assert driver.poll() is None
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    if end == signal.SIGINT:
+        environment["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    with open(tmp_path / "driver.log", "w") as log:
+        driver = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    while not list(Path(config.out).glob("_parts/*.parquet")):
+        assert driver.poll() is None, (tmp_path / "driver.log").read_text()
         time.sleep(0.01)
     os.kill(driver.pid, end)
-    driver.wait()
-    assert not is_shard_set(lost.out)
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-    assert " kept, 0 failed" in done.stdout
-    assert " 0 kept" not in done.stdout
-    whole, found = read_manifest(config.out), read_manifest(lost.out)
+    assert driver.wait() != 0
+    assert not is_shard_set(config.out)
+    resumed = fill_shards(spn, config, quietly)
+    assert resumed.failed == 0
+    assert resumed.kept > 0
+    assert resumed.filled + resumed.kept == 8
+    whole, found = read_manifest(filled_in_parts_of_one), read_manifest(config.out)
     assert found.digest == whole.digest
     assert found.samples.equals(whole.samples)
 
@@ -188,25 +224,24 @@ def test_masks_come_from_files_and_missing_ones_are_told(config, spn, photo_shar
     assert (mask > 127).sum() == 20 * 30
 
 
-def test_results_of_other_settings_are_not_mixed(config, spn, newer_spn):
-    fill_shards(spn, config, quietly)
+def test_results_of_other_settings_are_not_mixed(filled, spn, newer_spn):
+    config = filled
     with pytest.raises(UserError, match="another model"):
         fill_shards(newer_spn, config, quietly)
     with pytest.raises(UserError, match="another drawn"):
         fill_shards(spn, replace(config, seed=1), quietly)
 
 
-def test_the_summary_tells_what_a_thousand_cost(config, spn):
-    summary = fill_shards(spn, replace(config, price_per_hour=36.0), quietly)
+def test_the_summary_tells_what_a_thousand_cost(once_filled):
+    summary = once_filled[0]
     assert f", {36 / 3600 * summary.seconds / 8 * 1000:.3g} per 1,000, " in str(summary)
 
 
-def test_filled_shards_are_read_by_webdataset(config, spn):
+def test_filled_shards_are_read_by_webdataset(once_filled, spn):
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
-    fill_shards(spn, config, quietly)
     samples = []
-    for tar in sorted(Path(config.out).glob("shard-*.tar")):
+    for tar in sorted(Path(once_filled[1]).glob("shard-*.tar")):
         with open(tar, "rb") as stream:
             samples += group_by_keys(tar_file_expander([{"url": str(tar), "stream": stream}]))
     assert len(samples) == 8
@@ -225,8 +260,8 @@ def test_format_same_keeps_each_sample_s_own(config, spn):
             assert data.startswith(b"\xff\xd8\xff")
 
 
-def test_a_tar_that_is_lost_or_cut_short_is_made_again(config, spn):
-    fill_shards(spn, config, quietly)
+def test_a_tar_that_is_lost_or_cut_short_is_made_again(filled, spn):
+    config = filled
     whole = read_manifest(config.out)
     Path(config.out, whole.shards[0].name).unlink()
     cut = Path(config.out, whole.shards[1].name)
