@@ -74,7 +74,7 @@ class Weather:
         finally:
             self.mode = "fair"
 
-    def wait_until_met(self, job: "Job", times: int, timeout_s: float = 240) -> None:
+    def wait_until_met(self, job: "Job", times: int, timeout_s: float = 480) -> None:
         """Return once a running job has met the weather so many times."""
         deadline = time.monotonic() + timeout_s
         while self.met < times:  # At the next checkpoint, at the latest.
@@ -130,7 +130,7 @@ class Job:
         found = self.room.cluster.ask(f"/api/jobs/{self.name}")
         return found["status"] if found else "?"
 
-    def wait_for(self, text: str, timeout_s: float = 240, after: str = "") -> None:
+    def wait_for(self, text: str, timeout_s: float = 480, after: str = "") -> None:
         """Return once a text is said, after another one if that is given."""
         deadline = time.monotonic() + timeout_s
         while text not in (said := self.said.partition(after)[2] if after else self.said):
@@ -138,14 +138,14 @@ class Job:
             assert time.monotonic() < deadline, f"never said {text!r}: {said[-3000:]}"
             time.sleep(0.1)
 
-    def ends(self, timeout_s: float = 480) -> str:
+    def ends(self, timeout_s: float = 720) -> str:
         deadline = time.monotonic() + timeout_s
         while (status := self.status) in ("PENDING", "RUNNING", "?"):
             assert time.monotonic() < deadline, f"did not end: {self.said[-3000:]}"
             time.sleep(0.2)
         return status
 
-    def succeeds(self, timeout_s: float = 480) -> None:
+    def succeeds(self, timeout_s: float = 720) -> None:
         status = self.ends(timeout_s)
         assert status == "SUCCEEDED", self.said[-4000:]
 

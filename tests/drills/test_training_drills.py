@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STEPS = 60
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 
 def workers_of(room, node):
