@@ -27,7 +27,7 @@ demo: $(VENV)/installed-demo  ## the whole main job, small but nothing faked
 
 test: check $(VENV)/browser  ## what everyone runs: linter, type checker, and tests in three processes
 	@rays=$$(mktemp -d); trap 'rm -rf $$rays' EXIT; echo "seed: $(SEED)"; \
-	$(PYTEST) -n 3 --dist loadfile -m "not cluster" --junitxml=runs/tests.xml
+	$(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder -m "not cluster" --junitxml=runs/tests.xml
 
 test-cluster: $(VENV)/browser  ## the long tests: clusters, drills, pages of docs, the image's install
 	@rays=$$(mktemp -d); trap 'rm -rf $$rays' EXIT; echo "seed: $(SEED)"; $(PYTEST) -m cluster --junitxml=runs/cluster-tests.xml
