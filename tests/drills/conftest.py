@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -59,8 +60,8 @@ class Weather:
     def __init__(self, host: str) -> None:
         self.mode = "fair"
         """"fair", "slow" (each answer waits half a second), "failing" (503) or "gone"."""
-        self.met = 0
-        """Requests that came while it was not fair."""
+        self.met: Counter[bytes] = Counter()
+        """How often each request came while it was not fair, by its first line."""
         self.target = (host, 0)
         self.listener = socket.create_server((host, 0))
         self.port = int(self.listener.getsockname()[1])
@@ -68,18 +69,18 @@ class Weather:
 
     @contextmanager
     def of(self, mode: str) -> Iterator[None]:
-        self.met, self.mode = 0, mode
+        self.met, self.mode = Counter(), mode
         try:
             yield
         finally:
             self.mode = "fair"
 
     def wait_until_met(self, job: "Job", times: int, timeout_s: float = 480) -> None:
-        """Return once a running job has met the weather so many times."""
+        """Return once a running job has made one and the same request so many times."""
         deadline = time.monotonic() + timeout_s
-        while self.met < times:  # At the next checkpoint, at the latest.
+        while max(self.met.copy().values(), default=0) < times:  # At a checkpoint, at the latest.
             assert job.status == "RUNNING", job.said[-3000:]
-            assert time.monotonic() < deadline, f"met {self.mode} only {self.met} times"
+            assert time.monotonic() < deadline, f"{self.mode}: only {self.met}"
             time.sleep(0.1)
 
     def _listen(self) -> None:
@@ -94,7 +95,8 @@ class Weather:
         with suppress(OSError), near, socket.create_connection(self.target) as far:
             threading.Thread(target=self._bring_back, args=(far, near), daemon=True).start()
             while data := near.recv(2**16):
-                self.met += self.mode != "fair"
+                if self.mode != "fair":
+                    self.met[data.partition(b"\r\n")[0][:200]] += 1
                 if self.mode == "gone":
                     return
                 if self.mode == "failing":

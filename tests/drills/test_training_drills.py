@@ -15,6 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 STEPS = 60
+TRIES_OF_ONE = 5
+"""More than the S3 client makes of one request by itself: three, one of them sent twice."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -63,9 +65,9 @@ def test_object_store_out_of_order_for_a_while(room, calm, whole, passed):
     """The object store takes half a second for each answer, then answers 503, then hangs up."""
     job = room.train("store-disturbed")
     job.wait_for("step 5/")
-    for mode in ("slow", "failing", "gone"):
+    for mode, times in {"slow": 1, "failing": TRIES_OF_ONE, "gone": TRIES_OF_ONE}.items():
         with room.weather.of(mode):
-            room.weather.wait_until_met(job, 4)
+            room.weather.wait_until_met(job, times)
             held_up = time.monotonic()
             before = job.said
         job.wait_for("step", after=before)
@@ -94,17 +96,15 @@ def test_run_that_cannot_start_says_why_and_starts_once_it_can(room, calm, whole
     room.write(key, sound[: len(sound) // 2] + b"?" + sound[len(sound) // 2 + 1 :])
     for node in ("cpu", "gpu-like"):  # What they have kept is sound.
         shutil.rmtree(room.cluster.home(node) / ".cache" / "infill" / "shards", ignore_errors=True)
-    begin = time.monotonic()
     job = room.train("refused")
     assert job.ends() == "FAILED"
     said = job.said.partition("error: ")[2]
     assert f"shard s3://infill/{key} has SHA-256" in said
     assert "mend the set with `python jobs/verify_shards.py --repair`" in said
-    passed("object store away", time.monotonic() - begin, "the command is given again")
-
-    begin = time.monotonic()
+    mending = time.monotonic()
     verify = f"python {ROOT}/jobs/verify_shards.py --shards s3://infill/shards --repair"
     room.submit(verify).succeeds()
+    mended = time.monotonic() - mending
     assert room.read(key) == sound
     room.cluster.kill("mlflow")
     try:
@@ -113,11 +113,13 @@ def test_run_that_cannot_start_says_why_and_starts_once_it_can(room, calm, whole
         said = job.said.partition("error: ")[2]
         assert "cannot be written to" in said
         assert 'correct tracking.tracking_uri, or set it to ""' in said
-        without = time.monotonic()
+        begin = time.monotonic()
         job = room.train("refused")
         job.wait_for("step 5/")
-        passed("no MLflow", time.monotonic() - without, 'the command is given with ""')
-        passed("shard damaged", time.monotonic() - begin, "the set is mended, the command again")
+        again = time.monotonic() - begin
+        passed("object store away", again, "the command is given again")
+        passed("shard damaged", mended + again, "the set is mended, the command given again")
+        passed("no MLflow", again, 'the command is given with ""')
         job.succeeds()
     finally:
         room.cluster.start_mlflow()
@@ -145,9 +147,10 @@ def test_damaged_checkpoint_and_mlflow_that_goes_away(room, calm, whole, passed)
     job.wait_for("samples_per_s", after="taking the one before")
     passed("checkpoint damaged", time.monotonic() - begin, "the command is given again")
     assert f"{newest}: generator.safetensors is damaged" in job.said
-    before = job.said
     room.cluster.kill("mlflow")
-    job.wait_for("step", after=before)
+    away = job.said
+    missed = int(re.findall(r"step (\d+)/", away)[-1]) + 10  # One may have got through.
+    job.wait_for(f"step {missed}/", after=away)
     returned = time.monotonic()
     room.cluster.start_mlflow()
     job.succeeds()

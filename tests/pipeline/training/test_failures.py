@@ -230,6 +230,7 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(config, finished, bucket
 
 
 @pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.timeout(400)
 def test_nodes_that_go_and_come_change_nothing(config, tmp_path, quietly):
     """Two workers, one, two, one: the batches and so the updates are the same."""

@@ -10,7 +10,7 @@ import pytest
 from pipeline import checkpoints
 from pipeline.config import override, to_json
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 
 @pytest.mark.timeout(300)
