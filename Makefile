@@ -14,8 +14,14 @@ CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 CPU_TORCH = $(if $(LOCKED),torch==$(shell sed -n 's/^torch==\([0-9.]*\).*/\1/p' $(LOCK))+cpu,torch>=2.11,<2.14)
 comma := ,
 empty :=
+ifeq ($(TORCH),cpu)
 export UV_FIND_LINKS ?= $(subst $(empty) $(empty),$(comma),$(strip $(PIP_FIND_LINKS)))
+else
+unexport UV_FIND_LINKS  # A build for CPUs there would pass for the one that is wanted.
+endif
 
+# Processes that share the tests of `make test`.
+JOBS ?= 3
 # The order of the tests: the same every time, another with `make test SEED=7`.
 SEED ?= 20
 PYTEST = RAY_TMPDIR=$$rays $(BIN)/python -m pytest -p randomly --randomly-seed=$(SEED)
@@ -27,7 +33,7 @@ demo: $(VENV)/installed-demo  ## the whole main job, small but nothing faked
 
 test: check $(VENV)/browser  ## what everyone runs: linter, type checker, and tests in three processes
 	@rays=$$(mktemp -d); trap 'rm -rf $$rays' EXIT; echo "seed: $(SEED)"; \
-	$(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder -m "not cluster" --junitxml=runs/tests.xml
+	$(PYTEST) -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not cluster" --junitxml=runs/tests.xml
 
 test-cluster: $(VENV)/browser  ## the long tests: clusters, drills, pages of docs, the image's install
 	@rays=$$(mktemp -d); trap 'rm -rf $$rays' EXIT; echo "seed: $(SEED)"; $(PYTEST) -m cluster --junitxml=runs/cluster-tests.xml

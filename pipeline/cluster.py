@@ -23,6 +23,7 @@ QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_DEDUP_LOGS": "0",
     "RAY_SCHEDULER_EVENTS": "0",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # A busy machine starts one in more than 5 s.
 }
 """Ray reads these while it is imported; a value that the user has set is kept."""
 

@@ -88,7 +88,12 @@ def _run(config: TuneConfig, todo: list[Planned], log: Log) -> dict[str, Trial]:
             time_attr="step", max_t=steps, grace_period=max(1, steps // ROUNDS), reduction_factor=2
         )
     space = {"trial": ray_tune.grid_search([_with_space(config, one) for one in todo])}
-    return _fit(config, space, len(todo), log, scheduler=scheduler)
+    found = _fit(config, space, len(todo), log, scheduler=scheduler)
+    for trial, _ in todo:
+        if trial.name not in found:
+            found[trial.name] = replace(trial, error="not started: the search's time was up")
+            write_down(config, found[trial.name])
+    return found
 
 
 def _with_space(config: TuneConfig, one: Planned) -> dict[str, Any]:
@@ -144,7 +149,11 @@ def _fit(
     searcher: Any = None,
     scheduler: Any = None,
 ) -> dict[str, Trial]:
-    """Run trials on the cluster and write each down as it ends."""
+    """Run trials on the cluster and write each down as it ends.
+
+    Returns:
+        Those that have begun, by name: the search's time may be up before all have.
+    """
     watcher = _watcher(config, count, log)
     chosen = {"num_samples": count} if searcher is not None else {}
     results = fitted(
@@ -152,6 +161,8 @@ def _fit(
     )
     trials = {}
     for result in results:
+        if result.config is None:
+            continue
         trial = _outcome(result.config, result.metrics or {}, result.error)
         trials[trial.name] = trial
         write_down(config, trial)

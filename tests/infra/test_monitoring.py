@@ -140,7 +140,7 @@ def test_names_that_need_a_gpu_are_known_to_the_program():
 
 @pytest.mark.slow
 @pytest.mark.cluster
-@pytest.mark.timeout(560)
+@pytest.mark.timeout(1120)
 def test_every_figure_asked_for_is_shown_by_the_running_program(photographs, tmp_path):
     wanted = set().union(*(names_in(query) for query in queries())) - ON_GPUS_ONLY
     done = subprocess.run(

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,11 +139,16 @@ def test_a_driver_that_is_ended_costs_the_stretches_under_way(
     monkeypatch.setattr(sharded, "ROWS_PER_PART", 1)
     (tmp_path / "config.json").write_text(to_json(config))
     program = (
-        "import sys; from pathlib import Path; from pipeline.cluster import connect\n"
+        "import os, sys; from pathlib import Path; from pipeline.cluster import connect\n"
         "from pipeline.config import from_json; from pipeline.serving import sharded\n"
         "from pipeline.serving.folder import FolderConfig\n"
         "from pipeline.serving.model import ServedModel\n"
         "sharded.ROWS_PER_PART = 1\n"
+        "def ending_itself(*given):\n"
+        "    for done, part in enumerate(run(*given)):\n"
+        f"        done == 2 and os.kill(os.getpid(), {int(end)})\n"
+        "        yield part\n"
+        "run, sharded._run = sharded._run, ending_itself\n"
         f"model = ServedModel(**{vars(spn)!r})\n"
         "with connect(num_cpus=2):\n"
         "    config = from_json(FolderConfig, Path(sys.argv[1]).read_text())\n"
@@ -155,12 +159,9 @@ def test_a_driver_that_is_ended_costs_the_stretches_under_way(
     if end == signal.SIGINT:
         environment["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     with open(tmp_path / "driver.log", "w") as log:
-        driver = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-    while not list(Path(config.out).glob("_parts/*.parquet")):
-        assert driver.poll() is None, (tmp_path / "driver.log").read_text()
-        time.sleep(0.01)
-    os.kill(driver.pid, end)
-    assert driver.wait() != 0
+        driver = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False)
+    said = (tmp_path / "driver.log").read_text()
+    assert driver.returncode != 0, said
     assert not is_shard_set(config.out)
     resumed = fill_shards(spn, config, quietly)
     assert resumed.failed == 0

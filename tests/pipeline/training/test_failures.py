@@ -119,7 +119,7 @@ def test_two_workers_take_the_same_updates_as_one(alone, calm, weights):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_killed_and_a_stuck_worker_cost_no_update_and_the_stuck_one_is_named(
     calm, tmp_path, monkeypatch, weights, largest_difference
 ):
@@ -231,7 +231,7 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(config, finished, bucket
 
 @pytest.mark.slow
 @pytest.mark.cluster
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_nodes_that_go_and_come_change_nothing(config, tmp_path, quietly):
     """Two workers, one, two, one: the batches and so the updates are the same."""
     changes = {"num_workers": 2, "min_workers": 1, "steps": 10**6, "save_every_steps": 19}
@@ -241,7 +241,7 @@ def test_nodes_that_go_and_come_change_nothing(config, tmp_path, quietly):
         [sys.executable, str(Path(__file__).with_name("two_nodes.py")), tmp_path / "config.json"],
         capture_output=True,
         text=True,
-        timeout=350,
+        timeout=1100,
         check=False,
         env={
             **os.environ,
@@ -282,7 +282,7 @@ def test_nodes_that_go_and_come_change_nothing(config, tmp_path, quietly):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_driver_killed_at_any_moment_costs_nothing(alone, ray_local, tmp_path, weights):
     """The same command again goes on from the newest whole checkpoint, to the same weights.
 

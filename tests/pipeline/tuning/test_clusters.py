@@ -13,7 +13,7 @@ from pipeline.config import override, to_json
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_lost_node_does_not_end_the_search(config, tmp_path):
     changes = {"storage": str(tmp_path / "sweep"), "train.steps": 120, "train.save_every_steps": 5}
     search = override(config, {**changes, "train.cpus_per_worker": 1.0})
@@ -66,7 +66,7 @@ ray.shutdown()
 """
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(900)
 def test_trials_share_a_gpu_and_none_waits_for_ever(config, tmp_path):
     """On a Ray that believes it has one GPU and room for more trials on its CPUs."""
     changes = {"storage": str(tmp_path / "packed"), "gpus_per_trial": 0.5, "concurrent_trials": 4}

@@ -200,7 +200,7 @@ with connect():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_search_whose_driver_is_killed_loses_nothing_and_runs_nothing_twice(
     config, ray_local, tmp_path
 ):
