@@ -23,7 +23,7 @@ def test_a_lost_node_does_not_end_the_search(config, tmp_path):
         [sys.executable, str(script), str(tmp_path / "config.json")],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=850,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -75,7 +75,7 @@ def test_trials_share_a_gpu_and_none_waits_for_ever(config, tmp_path):
         [sys.executable, "-c", PACKED, str(tmp_path / "config.json")],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=850,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
