@@ -26,7 +26,9 @@ JOBS ?= 3
 SEED ?= 20
 PYTEST = RAY_TMPDIR=$$rays $(BIN)/python -m pytest -p randomly --randomly-seed=$(SEED)
 
-.PHONY: demo test test-cluster latest lock mutants check bench audit docs cluster cluster-down clean
+.PHONY: install demo test test-cluster latest lock mutants check bench audit docs cluster cluster-down clean
+
+install: $(VENV)/installed-demo  ## the environment in .venv, for the commands of README and pages
 
 demo: $(VENV)/installed-demo  ## the whole main job, small but nothing faked
 	$(BIN)/python jobs/demo.py

@@ -122,7 +122,7 @@ def desk(tmp_path_factory) -> Path:
     desk = tmp_path_factory.mktemp("reader") / "infill"
     for name in ("jobs", "models", "pipeline", "infra", "docs"):
         shutil.copytree(ROOT / name, desk / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE", "mkdocs.yml"):
+    for name in ("pyproject.toml", "Makefile", "README.md", "LICENSE", "mkdocs.yml"):
         shutil.copy(ROOT / name, desk / name)
     random = np.random.default_rng(3)
     for folder in ("home/photos", "pictures", "holes"):
