@@ -20,6 +20,8 @@ else
 unexport UV_FIND_LINKS  # A build for CPUs there would pass for the one that is wanted.
 endif
 
+# A part of `make test-cluster`: make test-cluster TESTS=tests/drills
+TESTS ?= tests
 # Processes that share the tests of `make test`.
 JOBS ?= 3
 # The order of the tests: the same every time, another with `make test SEED=7`.
@@ -38,7 +40,7 @@ test: check $(VENV)/browser  ## what everyone runs: linter, type checker, and te
 	$(PYTEST) -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not cluster" --junitxml=runs/tests.xml
 
 test-cluster: $(VENV)/browser  ## the long tests: clusters, drills, pages of docs, the image's install
-	@rays=$$(mktemp -d); trap 'rm -rf $$rays' EXIT; echo "seed: $(SEED)"; $(PYTEST) -m cluster --junitxml=runs/cluster-tests.xml
+	@rays=$$(mktemp -d); trap 'rm -rf $$rays' EXIT; echo "seed: $(SEED)"; $(PYTEST) $(TESTS) -m cluster --junitxml=runs/cluster-tests.xml
 
 latest:  ## `make test` with the newest versions that pyproject.toml allows, in an environment of its own
 	rm -rf $(VENV)/latest
