@@ -44,7 +44,7 @@ def test_killed_worker_then_killed_node(room, calm, whole, passed):
     Later a machine loses power; the run says that it waits, and goes on once there is another.
     """
     job = room.train("killed")
-    job.wait_for("step 10/")
+    job.wait_for("step 20/")  # Past the first checkpoint.
     broken = time.monotonic()
     os.kill(workers_of(room, "cpu")[0], signal.SIGKILL)
     job.wait_for("samples_per_s", after="going on from step")
