@@ -80,7 +80,7 @@ def test_run_that_cannot_start_says_why_and_starts_once_it_can(room, calm, whole
     """Three commands end in a sentence: no object store, no MLflow, a damaged shard.
 
     A bit of a shard flips in the object store: nothing is learnt from it. Once it is mended, the
-    same command, told to do without MLflow, trains as if nothing had been.
+    same command, without MLflow, trains as if nothing had been.
     """
     with room.weather.of("gone"):
         job = room.train("refused")
@@ -129,7 +129,7 @@ def test_run_that_cannot_start_says_why_and_starts_once_it_can(room, calm, whole
 def test_damaged_checkpoint_and_mlflow_that_goes_away(room, calm, whole, passed):
     """A run is interrupted, and its newest checkpoint is damaged when it is to go on.
 
-    Then MLflow's server dies under it and comes back before it ends; no number is missing.
+    Then MLflow's server dies under it and comes back before it ends; no metric is missing.
     """
     tracked = "--tracking.tracking-uri $MLFLOW_TRACKING_URI"
     job = room.train("damaged", tracked)

@@ -6,8 +6,9 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from pipeline import checkpoints
 from pipeline.config import UserError, override, to_json
 from pipeline.report.search import trial_rows, write_search
-from pipeline.tuning import Range, Trial, TuneResult, plan, tune
+from pipeline.tuning import Range, Trial, TuneResult, plan, running, tune
 
 
 def quietly(line):
@@ -186,6 +187,25 @@ def test_what_the_time_did_not_suffice_for_is_told_and_gone_on_with(config, ray_
     [trial] = tune(longer, space, quietly).trials
     assert trial.steps == before + 5
     assert "going on" in "".join(Path(run).joinpath(f"progress-{before:09d}.jsonl").read_text())
+
+
+def test_trials_that_have_not_begun_are_listed_and_leave_earlier_records_alone(
+    config, tmp_path, monkeypatch
+):
+    """Ray gives no configuration for what it had no time to begin."""
+    search = override(config, {"storage": str(tmp_path / "late")})
+    space = {"model.num_blocks": [1, 2]}
+    first = plan(search, space)[0][0]
+    running.write_down(search, replace(first, scores={"hole_psnr": 9.0}, steps=1))
+    kept = {
+        place: place.read_bytes() for place in (tmp_path / "late").rglob("*") if place.is_file()
+    }
+    assert kept
+    not_begun = SimpleNamespace(config=None, metrics=None, error=None)
+    monkeypatch.setattr(running, "fitted", lambda *_, **__: [not_begun, not_begun])
+    trials = running._trials(search, space, quietly)
+    assert [trial.error for trial in trials] == ["not started: the search's time was up"] * 2
+    assert all(place.read_bytes() == data for place, data in kept.items())
 
 
 PROGRAM = """
