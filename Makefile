@@ -20,6 +20,10 @@ else
 unexport UV_FIND_LINKS  # A build for CPUs there would pass for the one that is wanted.
 endif
 
+# Ray starts hundreds of processes. One that reads PyTorch, Ray and pandas as source, where an
+# environment forbids bytecode as containers do, takes 6.5 s of a core to start instead of 3.
+unexport PYTHONDONTWRITEBYTECODE
+
 # A part of `make test-cluster`: make test-cluster TESTS=tests/drills
 TESTS ?= tests
 # Processes that share the tests of `make test`.

@@ -215,6 +215,7 @@ class Reader:
                 self.head.wait(timeout=30)
             with suppress(ProcessLookupError):
                 os.killpg(self.head.pid, signal.SIGKILL)
+            self.head.wait()
 
 
 @pytest.fixture(scope="module")

@@ -209,12 +209,15 @@ def test_install_commands_build_an_environment_in_which_jobs_run(tmp_path):
     home.mkdir()
     wheels = os.environ.get("UV_FIND_LINKS", os.environ.get("PIP_FIND_LINKS", ""))
     [torch] = re.findall(r"ARG TORCH=(\S+)", DOCKERFILE.read_text())
-    place, stage = home, 0
+    place, stage, settings = home, 0, {}
     for name, words in instructions():
         stage += name == "FROM"
         words = words.replace("/opt/infill", str(environment))
         if stage != 1:
             continue
+        if name == "ENV":
+            pairs = dict(pair.split("=", 1) for pair in words.split())
+            settings |= {n: v for n, v in pairs.items() if n != "PATH" and "NO_CACHE" not in n}
         if name == "COPY":
             *sources, target = words.split()
             for source in sources:
@@ -234,13 +237,16 @@ def test_install_commands_build_an_environment_in_which_jobs_run(tmp_path):
             done = subprocess.run(
                 ["sh", "-c", words],
                 cwd=place,
-                env={**clean_environment(), "PATH": path, "UV_FIND_LINKS": wheels},
+                env={**clean_environment(), **settings, "PATH": path, "UV_FIND_LINKS": wheels},
                 capture_output=True,
                 text=True,
                 timeout=900,
                 check=False,
             )
             assert done.returncode == 0, done.stderr[-2000:]
+    packages = next(environment.glob("lib/python3*/site-packages"))
+    for package in ("torch", "ray", "pandas"):  # Before a process could write its own.
+        assert list(packages.glob(f"{package}/__pycache__/*.pyc")), package
     job = [str(environment / "bin" / "python"), str(home / "jobs" / "train_spn.py"), "--help"]
     done = subprocess.run(
         job, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False
