@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -32,6 +33,9 @@ os.environ.update(
     AWS_DEFAULT_REGION="us-east-1",
 )
 # Before the first import of the libraries that read them.
+
+# A shell's background job ignores Ctrl-C, and so would every process that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest
