@@ -15,13 +15,14 @@ listed in OUT/failures.jsonl.
 from collections.abc import Sequence
 from functools import partial
 
+from pipeline.batch_inference.config import FAILURES, FolderConfig, Summary, fill_folder
+from pipeline.batch_inference.endpoint import endpoint_model, run_on_endpoint
+from pipeline.batch_inference.ray_data import run_offline
+from pipeline.batch_inference.shards import fill_shards, is_shard_set
 from pipeline.cluster import connect
-from pipeline.config import UserError, parse_one, run
-from pipeline.serving.endpoint import endpoint_model, run_on_endpoint
-from pipeline.serving.folder import FAILURES, FolderConfig, Summary, fill_folder
-from pipeline.serving.offline import run_offline
-from pipeline.serving.service import resolve_model
-from pipeline.serving.sharded import fill_shards, is_shard_set
+from pipeline.config import parse_one, run
+from pipeline.errors import UserError
+from pipeline.serving.replica.deployment import resolve_model
 
 
 def batch_inpaint(config: FolderConfig) -> Summary:

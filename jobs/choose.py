@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 from jobs.promote import PromoteConfig, line, promote
 from pipeline import storage
-from pipeline.choosing import ChoiceConfig, choose, write_choice
 from pipeline.cluster import connect
 from pipeline.config import parse_one, run
+from pipeline.model_selection import ChoiceConfig, choose, write_choice
 from pipeline.tracking import attach
 
 

@@ -22,15 +22,16 @@ from jobs import make_shards, train_spn
 from jobs.batch_inpaint import batch_inpaint
 from jobs.promote import PromoteConfig, line, promote
 from pipeline import storage
+from pipeline.batch_inference.config import FolderConfig
 from pipeline.cluster import connect
-from pipeline.config import UserError, override, parse_one, run
+from pipeline.config import override, parse_one, run
+from pipeline.errors import UserError
 from pipeline.evaluation import Evaluation, EvaluationConfig, evaluate, terminal_tables, verdict
 from pipeline.masks import MaskConfig, draw_mask
 from pipeline.registry import RegistryConfig, Version
-from pipeline.report.search import write_search
-from pipeline.serving.folder import FolderConfig
-from pipeline.serving.service import ServeConfig, choose_port, start, stop
-from pipeline.shards import make_shards as write_shards
+from pipeline.reporting.search import write_search
+from pipeline.serving.replica.deployment import ServeConfig, choose_port, start, stop
+from pipeline.sharding import make_shards as write_shards
 from pipeline.sources import open_source
 from pipeline.tracking import TrackingConfig, duration
 from pipeline.training import SCORE, TrainResult, summary, train

@@ -12,7 +12,7 @@ one is drawn.
 from collections.abc import Sequence
 
 from pipeline.config import parse_one, run
-from pipeline.explaining import ExplainConfig, explain
+from pipeline.visualize import ExplainConfig, explain
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from models import architecture
 from pipeline.config import parse, run
-from pipeline.importing import ImportConfig, import_weights
+from pipeline.weight_import import ImportConfig, import_weights
 
 PRESETS = {name: ImportConfig(architecture=name) for name in architecture.names()}
 

@@ -16,11 +16,12 @@ import numpy as np
 import pyarrow.compute as pc
 
 from pipeline import checkpoints, storage
-from pipeline.batches import BatchConfig, Sample, SampleMaker, SampleOrder
-from pipeline.config import UserError, from_dict, parse_one, run
+from pipeline.config import from_dict, parse_one, run
+from pipeline.errors import UserError
+from pipeline.image_grid import grid, masked_view
+from pipeline.loading import BatchConfig, Sample, SampleMaker, SampleOrder
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.masks import HOLE_RATIO_BUCKETS, bucket_of, draw_mask
-from pipeline.pictures import grid, masked_view
 
 SAMPLES_PER_LINE = 4
 MEASURED_MASKS = 1000

@@ -13,7 +13,7 @@ from typing import Annotated
 import tyro
 
 from pipeline.config import parse_one, run
-from pipeline.serving.keys import add_key, new_key
+from pipeline.serving.http.auth import add_key, new_key
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from pipeline.config import parse, run
 from pipeline.manifest import Manifest
-from pipeline.shards import ShardConfig, make_shards
+from pipeline.sharding import ShardConfig, make_shards
 from pipeline.sources import KINDS
 
 PRESETS = {

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from models import architecture
 from pipeline.config import parse, run
-from pipeline.planning import PlanConfig, lines, plan
+from pipeline.cost_estimate import PlanConfig, lines, plan
 
 
 def presets() -> dict[str, PlanConfig]:

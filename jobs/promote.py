@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline import storage
-from pipeline.config import UserError, parse_one, run
+from pipeline.config import parse_one, run
+from pipeline.errors import UserError
 from pipeline.evaluation.result import SCORES, Evaluation, load_evaluation
 from pipeline.registry import (
     CHAMPION,

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from pipeline.cluster import connect
 from pipeline.config import parse_one, run
-from pipeline.serving.service import (
+from pipeline.serving.replica.deployment import (
     ServeConfig,
     choose_port,
     deploy_yaml,

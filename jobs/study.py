@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import uvicorn
 
 from pipeline.config import parse_one, run
-from pipeline.study import (
+from pipeline.user_study import (
     StudyConfig,
     count,
     make_app,

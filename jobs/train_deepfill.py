@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from models.deepfill.config import DeepFillConfig
-from pipeline.batches import BatchConfig
 from pipeline.config import run
-from pipeline.launching import fine_tuning, launch, on_two_cores, published, smoke
+from pipeline.loading import BatchConfig
 from pipeline.masks import MaskConfig
+from pipeline.train_cli import fine_tuning, launch, on_two_cores, published, smoke
 
 SQUARES = MaskConfig(recipe="square")
 """A square of half the side, anywhere, each side of it up to a sixteenth of the frame's shorter."""

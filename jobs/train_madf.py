@@ -13,10 +13,10 @@ Interrupted, the same command goes on from the newest checkpoint.
 from collections.abc import Sequence
 
 from models.madf.config import MADFConfig
-from pipeline.batches import BatchConfig
 from pipeline.config import run
-from pipeline.launching import fine_tuning, launch, on_two_cores, published, smoke
+from pipeline.loading import BatchConfig
 from pipeline.masks import MaskConfig
+from pipeline.train_cli import fine_tuning, launch, on_two_cores, published, smoke
 
 IRREGULAR = MaskConfig(
     recipe="irregular", min_hole_ratio=0.01, max_hole_ratio=0.6, hole_ratios="uniform"

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from models.spn.config import SPNConfig
-from pipeline.batches import BatchConfig
 from pipeline.config import run
-from pipeline.launching import fine_tuning, launch, on_two_cores, published, smoke
+from pipeline.loading import BatchConfig
 from pipeline.masks import MaskConfig
+from pipeline.train_cli import fine_tuning, launch, on_two_cores, published, smoke
 from pipeline.training import TrainConfig
 
 IRREGULAR = MaskConfig(

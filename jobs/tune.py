@@ -20,12 +20,13 @@ from typing import get_args
 from models import architecture
 from models.architecture import Table
 from pipeline import storage
-from pipeline.choosing import TableConfig, find_test_set, judge_table, paper_rows
 from pipeline.cluster import connect
-from pipeline.config import UserError, parse, run
-from pipeline.launching import with_shards
-from pipeline.report.search import write_search
+from pipeline.config import parse, run
+from pipeline.errors import UserError
+from pipeline.model_selection import TableConfig, find_test_set, judge_table, paper_rows
+from pipeline.reporting.search import write_search
 from pipeline.tracking import attach
+from pipeline.train_cli import with_shards
 from pipeline.training import TrainConfig, resolve
 from pipeline.tuning import TuneConfig, plan, read_space, read_table, tune
 from pipeline.tuning.config import Scale

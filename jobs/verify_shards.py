@@ -10,10 +10,11 @@ photograph are named: scores on them say little.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pipeline.config import UserError, parse_one, run
+from pipeline.config import parse_one, run
+from pipeline.errors import UserError
 from pipeline.manifest import Manifest
-from pipeline.shards.duplicates import near_duplicates
-from pipeline.shards.verifying import read_sets, repair, verify
+from pipeline.sharding.dedup import near_duplicates
+from pipeline.sharding.verify import read_sets, repair, verify
 from pipeline.sources import S3Config
 
 NAMED = 10

@@ -31,7 +31,8 @@ from torch import Tensor, nn
 from models.architecture import ModelConfig, Objective, load
 from models.layers import at_rest
 from pipeline import storage
-from pipeline.config import UserError, from_dict
+from pipeline.config import from_dict
+from pipeline.errors import UserError
 
 CHECKSUMS = "checksums.json"
 STEP_PREFIX = "step-"

@@ -20,12 +20,9 @@ from typing import Any, TypeVar
 import tyro
 
 from models.config import ModelConfig, config_class
+from pipeline.errors import UserError
 
 Config = TypeVar("Config")
-
-
-class UserError(ValueError):
-    """What a person has to put right, in one sentence: expected, found, which file or field."""
 
 
 def parse(

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.config import UserError
+from pipeline.errors import UserError
 
 FILE_NAME = "manifest.parquet"
 FORMAT = 1

@@ -34,14 +34,14 @@ os.environ.update(
 )
 # Before the first import of the libraries that read them.
 
-# A shell's background job ignores Ctrl-C, and so would every process that a test interrupts.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 import numpy as np
 import pytest
 
 from pipeline.cluster import start_ray
-from pipeline.serving.service import straight
+from pipeline.serving.replica.deployment import straight
+
+# A shell's background job ignores Ctrl-C, and so would every process that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(trylast=True)
@@ -151,7 +151,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def shards(photographs: str, ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Shard the eight pictures, cut into crops of 48 px, into train, val and test."""
-    from pipeline.shards import ShardConfig, make_shards
+    from pipeline.sharding import ShardConfig, make_shards
 
     out = str(tmp_path_factory.mktemp("shards"))
     config = ShardConfig(

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from models import architecture
-from pipeline import config, launching
+from pipeline import config, train_cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(place.name for place in (ROOT / "docs").glob("*.md"))
@@ -337,7 +337,7 @@ def test_every_command_that_is_shown_is_understood_by_its_job(monkeypatch):
             continue  # Run from end to end above.
         module = importlib.import_module(f"jobs.{Path(script).stem}")
         with monkeypatch.context() as patch:
-            for holder in (module, launching):
+            for holder in (module, train_cli):
                 for name in ("parse", "parse_one"):
                     if hasattr(holder, name):
                         patch.setattr(holder, name, then_stop(getattr(config, name)))

@@ -18,11 +18,12 @@ import yaml
 from jobs import make_shards
 from pipeline import storage
 from pipeline.checkpoints import load_generator
-from pipeline.config import UserError, run
-from pipeline.importing import read_tensors
+from pipeline.config import run
+from pipeline.errors import UserError
 from pipeline.registry import RegistryConfig
 from pipeline.tracking import TrackingConfig
 from pipeline.tuning.spaces import read_space
+from pipeline.weight_import import read_tensors
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(p for room in ("models", "pipeline", "jobs") for p in (ROOT / room).rglob("*.py"))
@@ -176,8 +177,8 @@ def test_secrets_of_the_environment_reach_no_record_of_a_run(two_steps_run):
 def checkpoint_copy(tmp_path) -> Path:
     from models.architecture import load
     from pipeline import checkpoints
-    from pipeline.batches import BatchConfig
     from pipeline.config import to_dict
+    from pipeline.loading import BatchConfig
 
     architecture = load("spn")
     config = architecture.config.tiny()

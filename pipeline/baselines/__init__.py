@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.baselines.patchmatch import patchmatch
-from pipeline.config import UserError
+from pipeline.errors import UserError
 
 Pixels = NDArray[np.uint8]
 Baseline = Callable[[Pixels, Pixels], Pixels]

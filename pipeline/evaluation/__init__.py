@@ -14,7 +14,7 @@ the 8-bit original. Nothing is measured before rounding, as people see, save and
 
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.launch import evaluate, prepare
-from pipeline.evaluation.measures import METRICS, Metric
+from pipeline.evaluation.metric_registry import METRICS, Metric
 from pipeline.evaluation.page import terminal_tables, verdict
 from pipeline.evaluation.protocols import PROTOCOLS, Group, Protocol
 from pipeline.evaluation.result import Evaluation, load_evaluation

@@ -14,13 +14,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import checkpoints, storage
-from pipeline.config import UserError, from_dict
+from pipeline.config import from_dict
+from pipeline.errors import UserError
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.measures import Metric
+from pipeline.evaluation.metric_registry import Metric
 from pipeline.evaluation.result import Evaluation, load_evaluation
 from pipeline.evaluation.scorer import Scorer, read_table
 from pipeline.evaluation.scores import ALL, intervals
-from pipeline.pictures import Pixels, composite
+from pipeline.image_grid import Pixels, composite
 
 DECIDING = "hole_psnr"
 """The metric by which the best and worst cases are chosen."""

@@ -6,11 +6,11 @@ from markupsafe import Markup
 
 from pipeline import storage
 from pipeline.evaluation.comparison import DECIDING, Case, Comparison, Gain, draw_cases
-from pipeline.evaluation.measures import Metric
+from pipeline.evaluation.metric_registry import Metric
 from pipeline.evaluation.scorer import SHOWN_PX
 from pipeline.evaluation.scores import ALL
-from pipeline.pictures import Pixels, encode_png, fit, grid, masked_view, shrink
-from pipeline.report import (
+from pipeline.image_grid import Pixels, encode_png, fit, grid, masked_view, shrink
+from pipeline.reporting import (
     Section,
     beside,
     facts,

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field, fields, replace
 
 from models.subsampling import Subsampling
 from pipeline.baselines import load_baseline
-from pipeline.config import UserError
-from pipeline.evaluation.measures import Metric, chosen_metrics
-from pipeline.evaluation.networks import OF_NETWORKS, OF_SETS, NetworkConfig
+from pipeline.errors import UserError
+from pipeline.evaluation.metric_networks import OF_NETWORKS, OF_SETS, NetworkConfig
+from pipeline.evaluation.metric_registry import Metric, chosen_metrics
 from pipeline.evaluation.protocols import (
     Crop,
     Group,

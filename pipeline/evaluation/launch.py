@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from models.architecture import ModelConfig, load
 from pipeline import checkpoints, storage
 from pipeline.cluster import quiet_data
-from pipeline.config import UserError, from_dict, to_dict
+from pipeline.config import from_dict, to_dict
+from pipeline.errors import UserError
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.networks import load_judges
+from pipeline.evaluation.distribution_metrics import judge_set
+from pipeline.evaluation.metric_networks import load_judges
 from pipeline.evaluation.page import write_pages
 from pipeline.evaluation.pairs import Pairs, lay_pairs
 from pipeline.evaluation.result import FORMAT, SCORES, Evaluation, finished, save_evaluation
@@ -34,7 +36,6 @@ from pipeline.evaluation.scorer import (
     write_table,
 )
 from pipeline.evaluation.scores import ALL, SetScores, average
-from pipeline.evaluation.sets import judge_set
 from pipeline.manifest import read_manifest
 from pipeline.tracking import duration
 

@@ -8,13 +8,13 @@ from markupsafe import Markup
 from pipeline import storage
 from pipeline.config import flatten, from_dict
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.measures import FURTHER, METRICS, Metric, chosen_metrics
-from pipeline.evaluation.networks import NOT_GIVEN, OF_NETWORKS, OF_SETS
+from pipeline.evaluation.metric_networks import NOT_GIVEN, OF_NETWORKS, OF_SETS
+from pipeline.evaluation.metric_registry import FURTHER, METRICS, Metric, chosen_metrics
 from pipeline.evaluation.protocols import load_protocol
 from pipeline.evaluation.published import PUBLISHED, Published
 from pipeline.evaluation.result import Evaluation
 from pipeline.evaluation.scores import ALL, Score, SetScore
-from pipeline.report import (
+from pipeline.reporting import (
     Section,
     Series,
     beside,
@@ -28,7 +28,7 @@ from pipeline.report import (
     table,
     write_report,
 )
-from pipeline.report.page import Cell
+from pipeline.reporting.page import Cell
 from pipeline.tracking import duration
 
 Table = tuple[list[str], list[list[str]]]

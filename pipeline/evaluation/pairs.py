@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import storage
-from pipeline.batches import load_sample, load_whole
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.protocols import Crop, Group
+from pipeline.image_grid import Pixels
+from pipeline.loading import load_sample, load_whole
 from pipeline.manifest import Manifest
 from pipeline.masks import Mask, MaskConfig, draw_mask
-from pipeline.pictures import Pixels
 
 MOST_PARTS = 200
 """Parts an evaluation is cut into: small enough to lose little, few enough to list quickly."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from models.subsampling import Subsampling
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.masks import HOLE_RATIO_BUCKETS, MaskConfig
 
 Crop = Literal["centre", "centre_square", "squash", "original"]

@@ -1,7 +1,7 @@
 """The figures of the papers' own tables, as printed, to stand beside what was measured here.
 
 They were measured by their authors, on their images, masks and machines; nothing here is ours.
-Values are in the unit that :class:`~pipeline.evaluation.measures.Metric` shows. A dash is a
+Values are in the unit that :class:`~pipeline.evaluation.metric_registry.Metric` shows. A dash is a
 figure that the paper does not give.
 """
 

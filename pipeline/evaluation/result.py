@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline import storage
-from pipeline.config import UserError
-from pipeline.evaluation.measures import Metric, chosen_metrics
+from pipeline.errors import UserError
+from pipeline.evaluation.metric_registry import Metric, chosen_metrics
 from pipeline.evaluation.scores import ALL, Score, Scores, SetScore, SetScores
 
 SCORES = "scores.json"

@@ -20,16 +20,16 @@ from models.holes import crop_to, pad_to_multiple
 from models.subsampling import fill_in_pieces
 from pipeline import storage
 from pipeline.baselines import load_baseline
-from pipeline.batches import to_model, to_pixels
 from pipeline.checkpoints import load_generator
 from pipeline.config import sentence_of
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.measures import measure
-from pipeline.evaluation.networks import load_judges
+from pipeline.evaluation.metric_networks import load_judges
+from pipeline.evaluation.metric_registry import measure
 from pipeline.evaluation.pairs import Pair, Pairs, lay_pairs
+from pipeline.image_grid import Pixels, composite, fit, grid, masked_view
+from pipeline.loading import to_model, to_pixels
 from pipeline.manifest import read_manifest
 from pipeline.masks import Mask, number_for
-from pipeline.pictures import Pixels, composite, fit, grid, masked_view
 
 FEATURES = "features"
 """The parts that hold Inception's features, as long as the evaluation lasts."""

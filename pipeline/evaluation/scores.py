@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.evaluation.measures import METRICS, Metric
+from pipeline.evaluation.metric_registry import METRICS, Metric
 from pipeline.evaluation.protocols import Group
 
 ALL = "all"

@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import UserError
-from pipeline.masks.chance import number_for, random_for
+from pipeline.errors import UserError
 from pipeline.masks.config import HOLE_RATIO_BUCKETS, MaskConfig, Recipe
-from pipeline.masks.pictures import list_pictures
-from pipeline.masks.shapes import DRAW, JOINED, draw_box_of
+from pipeline.masks.generators import DRAW, JOINED, draw_box_of
+from pipeline.masks.mask_files import list_pictures
+from pipeline.masks.rng import number_for, random_for
 
 __all__ = [
     "HOLE_RATIO_BUCKETS",

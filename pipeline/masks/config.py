@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Literal, get_args
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 
 Recipe = Literal[
     "centre",
@@ -23,7 +23,7 @@ Recipe = Literal[
     "silhouettes",
     "mixed",
 ]
-"""Every recipe; :mod:`pipeline.masks.shapes` says what each draws and from which paper."""
+"""Every recipe; :mod:`pipeline.masks.generators` says what each draws and from which paper."""
 
 HOLE_RATIO_BUCKETS: tuple[tuple[float, float], ...] = (
     (0.01, 0.1),

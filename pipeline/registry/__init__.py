@@ -6,7 +6,7 @@ version, ``cost`` what a picture of it costs; ``store`` is the MLflow server or 
 to know about evaluation.
 """
 
-from pipeline.registry.cost import Cost, measure_cost
+from pipeline.registry.latency import Cost, measure_cost
 from pipeline.registry.lineage import Lineage, trace_lineage
 from pipeline.registry.store import RegistryConfig, everywhere, readable
 from pipeline.registry.versions import (

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.evaluation.result import Evaluation
 
 

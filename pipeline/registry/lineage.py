@@ -7,7 +7,7 @@ from typing import Any
 from pipeline import checkpoints
 from pipeline.config import to_dict
 from pipeline.provenance import made_with
-from pipeline.registry.cost import Cost
+from pipeline.registry.latency import Cost
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import checkpoints, storage
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.tracking import absolute_uri, quieten_mlflow
 
 EXPERIMENT = "infill-registry"

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import checkpoints, storage
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.registry.lineage import Lineage, lineage_from, lineage_tags
 from pipeline.registry.store import (
     RegistryConfig,

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 
 _PASSING = (429, 502, 503, 504)
 

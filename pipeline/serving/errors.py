@@ -3,9 +3,13 @@
 {"error": {"code": "too_large", "message": "...", "request_id": "..."}}
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from starlette.exceptions import HTTPException
+
+from pipeline.errors import ImageCode, ImageError
 
 CODES = {
     "bad_request": "A field is missing, or has a value that cannot be.",
@@ -50,6 +54,19 @@ class Refusal(HTTPException):
     def __reduce__(self) -> tuple[type["Refusal"], tuple[Any, ...]]:
         """Survive the trip between processes with all arguments."""
         return Refusal, (self.status_code, self.code, self.detail, self.retry_after_s)
+
+
+_STATUS_OF: dict[ImageCode, int] = {"too_many_pixels": 413, "unsupported_image": 415}
+"""All others are answered 400."""
+
+
+@contextmanager
+def image_errors_refused() -> Iterator[None]:
+    """Turn an image that is not accepted into the response that says so."""
+    try:
+        yield
+    except ImageError as error:
+        raise Refusal(_STATUS_OF.get(error.code, 400), error.code, str(error)) from error
 
 
 def error_body(code: str, message: str, request_id: str) -> dict[str, dict[str, str]]:

@@ -8,7 +8,7 @@ is written. Everything lies in a ``store``, a folder or an s3:// prefix.
 import difflib
 
 from pipeline import storage
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.sources.archives import ArchiveSource, is_archive
 from pipeline.sources.bundled import BUNDLED, BundledSource
 from pipeline.sources.folder import FolderSource

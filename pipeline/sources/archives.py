@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.sources.original import Original, is_picture_name, split_of
 from pipeline.sources.stores import Store, StoredFile
 

@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.sources.original import Original
 
 BUNDLED = {

@@ -10,7 +10,7 @@ import pyarrow.csv
 from pyarrow import fs
 
 from pipeline import storage
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.sources.original import SPLITS, Original
 from pipeline.sources.stores import open_store
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.sources.archives import is_archive, members, read_member
 from pipeline.sources.folder import whole_file
 from pipeline.sources.original import Original, is_picture_name

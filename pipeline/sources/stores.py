@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Protocol, cast
 from pyarrow import fs
 
 from pipeline import storage
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.sources.original import is_visible
 
 BUFFER_BYTES = 2**20

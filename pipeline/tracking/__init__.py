@@ -5,7 +5,8 @@ progress line, ``progress-*.jsonl``, MLflow and Prometheus, and MLflow's databas
 reachable from the driver alone.
 """
 
-from pipeline.tracking.experiments import (
+from pipeline.tracking.driver_queue import mailbox
+from pipeline.tracking.mlflow_run import (
     TrackingConfig,
     absolute_uri,
     attach,
@@ -13,8 +14,7 @@ from pipeline.tracking.experiments import (
     entry_of,
     quieten_mlflow,
 )
-from pipeline.tracking.gauges import Gauges
-from pipeline.tracking.post import mailbox
+from pipeline.tracking.prometheus import Gauges
 from pipeline.tracking.records import Record, Report, Track, duration
 
 __all__ = [

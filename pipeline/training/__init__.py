@@ -7,13 +7,13 @@ and the step.
 One step, from the top: ``driving.py`` on the driver, ``loop.py`` on every worker.
 """
 
-from pipeline.training.building import Average, build_objective, with_local_weights
+from pipeline.training.build import Average, build_objective, with_local_weights
 from pipeline.training.config import TrainConfig, TrainResult
-from pipeline.training.driving import launch, resolve, summary, train
-from pipeline.training.judging import as_seen_in_validation
-from pipeline.training.loop import NonFiniteLossError
-from pipeline.training.place import Place
-from pipeline.training.runs import SCORE, best, find_sets
+from pipeline.training.distributed import Place
+from pipeline.training.launcher import launch, resolve, summary, train
+from pipeline.training.run_dir import SCORE, best, find_sets
+from pipeline.training.train_loop import NonFiniteLossError
+from pipeline.training.validation import as_seen_in_validation
 
 __all__ = [
     "SCORE",

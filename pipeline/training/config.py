@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from models.architecture import ModelConfig
-from pipeline.batches import BatchConfig
+from pipeline.loading import BatchConfig
 from pipeline.tracking import TrackingConfig
 
 

@@ -5,9 +5,9 @@ was interrupted.
 """
 
 from pipeline.tuning.config import Trial, TuneConfig, TuneResult
-from pipeline.tuning.running import tune
 from pipeline.tuning.spaces import Range, Space, read_space, read_table
 from pipeline.tuning.trials import plan, written_down
+from pipeline.tuning.tuner import tune
 
 __all__ = [
     "Range",

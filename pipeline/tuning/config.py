@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.training import TrainConfig
 
 Scale = Literal["cpu", "paper", "smoke"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from models.architecture import Table, load
 from pipeline import storage
-from pipeline.config import UserError
+from pipeline.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ import numpy as np
 
 from models.architecture import Table
 from pipeline import storage
-from pipeline.config import UserError, flatten, override
+from pipeline.config import flatten, override
+from pipeline.errors import UserError
 from pipeline.training import TrainConfig
 from pipeline.tuning.config import Trial, TuneConfig
 from pipeline.tuning.spaces import Range, Space

@@ -21,7 +21,7 @@ from pipeline import checkpoints
 from pipeline.cluster import connect
 from pipeline.config import to_dict
 from pipeline.evaluation import EvaluationConfig, evaluate
-from pipeline.launching import FREE_FORM
+from pipeline.train_cli import FREE_FORM
 
 NAMES = os.environ.get("NETWORKS", "pennet,madf,deepgin,spn,deepfill,deepfill2,lama").split(",")
 SIDES = [int(side) for side in os.environ.get("SIDES", "64,256").split(",")]

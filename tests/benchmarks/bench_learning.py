@@ -22,8 +22,8 @@ from pipeline.cluster import connect
 from pipeline.config import override
 from pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
 from pipeline.evaluation.scores import ALL
-from pipeline.launching import FREE_FORM
 from pipeline.tracking import TrackingConfig, duration
+from pipeline.train_cli import FREE_FORM
 from pipeline.training import TrainConfig, train
 
 ROOT = Path(os.environ.get("LEARNING_RUNS", "runs/learning")).absolute()

@@ -12,7 +12,7 @@ from pages import machine, table, write_section
 
 from pipeline.cluster import connect
 from pipeline.config import override
-from pipeline.planning import PEAK_TFLOPS, PlanConfig, plan
+from pipeline.cost_estimate import PEAK_TFLOPS, PlanConfig, plan
 from pipeline.tracking import TrackingConfig, duration
 from pipeline.training import train
 

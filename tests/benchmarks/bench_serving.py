@@ -23,14 +23,14 @@ from bench_evaluation import untrained
 from pages import machine, table, write_section
 
 from pipeline import checkpoints
+from pipeline.batch_inference.config import FolderConfig
+from pipeline.batch_inference.shards import fill_shards
 from pipeline.cluster import KEEP_MEMORY, connect
+from pipeline.inference.tiling import CanvasConfig
 from pipeline.masks import MaskConfig
-from pipeline.serving.canvas import CanvasConfig
-from pipeline.serving.folder import FolderConfig
 from pipeline.serving.limits import LimitsConfig
-from pipeline.serving.model import ServedModel
-from pipeline.serving.service import ServeConfig, choose_port, start, stop, straight
-from pipeline.serving.sharded import fill_shards
+from pipeline.serving.replica.deployment import ServeConfig, choose_port, start, stop, straight
+from pipeline.serving.replica.replica import ServedModel
 
 NETWORK = os.environ.get("NETWORK", "spn")
 SECONDS = float(os.environ.get("SECONDS", "12"))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pipeline.checkpoints import load_generator
-from pipeline.serving.model import ReplicaConfig, draw
+from pipeline.serving.replica.replica import ReplicaConfig, draw
 
 
 def main(checkpoint: str, batch: int, side: int, seconds: float) -> float:

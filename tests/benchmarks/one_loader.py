@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 import torch
 
-from pipeline.batches import BatchConfig, BatchStream
-from pipeline.batches.reading import ShardReader
-from pipeline.batches.samples import write_values
+from pipeline.loading import BatchConfig, BatchStream
+from pipeline.loading.dataset import write_values
+from pipeline.loading.shard_reader import ShardReader
 from pipeline.manifest import read_manifest
 from pipeline.masks import MaskConfig
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from pipeline.batches import BatchStream
 from pipeline.config import from_json
+from pipeline.loading import BatchStream
 from pipeline.training import Place, TrainConfig, build_objective, find_sets
 
 

@@ -14,8 +14,8 @@ import yaml
 
 from jobs import train_spn, tune
 from pipeline.config import parse
-from pipeline.serving.model import ServedModel
-from pipeline.serving.service import ServeConfig, deploy_yaml
+from pipeline.serving.replica.deployment import ServeConfig, deploy_yaml
+from pipeline.serving.replica.replica import ServedModel
 
 ROOT = Path(__file__).parents[2]
 

@@ -42,11 +42,11 @@ def look():  # All the while, as Prometheus does: what has ended is not shown fo
 
 threading.Thread(target=look, daemon=True).start()
 from models.spn.config import SPNConfig
-from pipeline.batches import BatchConfig
+from pipeline.loading import BatchConfig
 from pipeline.masks import MaskConfig
-from pipeline.serving.canvas import CanvasConfig
-from pipeline.serving.service import ServeConfig, start, stop
-from pipeline.shards import ShardConfig, make_shards
+from pipeline.inference.tiling import CanvasConfig
+from pipeline.serving.replica.deployment import ServeConfig, start, stop
+from pipeline.sharding import ShardConfig, make_shards
 from pipeline.tracking import TrackingConfig
 from pipeline.training import TrainConfig, train
 

@@ -27,8 +27,8 @@ import asyncio, json, sys
 import numpy as np
 from PIL import Image
 import jobs.batch_inpaint, models, pipeline
-from pipeline.report.page import render
-from pipeline.serving.model import Replica, ReplicaConfig
+from pipeline.reporting.page import render
+from pipeline.serving.replica.replica import Replica, ReplicaConfig
 
 picture, out, model = sys.argv[1:]
 replica = Replica(ReplicaConfig())

@@ -15,11 +15,11 @@ import pytest
 
 from jobs.batch_inpaint import batch_inpaint
 from jobs.serve import ServeConfig, start, stop
-from pipeline.config import UserError
+from pipeline.batch_inference.config import FolderConfig
+from pipeline.errors import UserError
+from pipeline.inference.tiling import CanvasConfig
 from pipeline.masks import MaskConfig
-from pipeline.serving.canvas import CanvasConfig
 from pipeline.serving.client import AsyncInpainter, ClientConfig, Inpainter, RefusedError
-from pipeline.serving.folder import FolderConfig
 
 JOB = str(Path(__file__).parent.parent.parent / "jobs" / "batch_inpaint.py")
 CANVAS = CanvasConfig(sides_px=(64, 128), least_crop_px=64)

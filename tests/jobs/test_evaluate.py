@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.shards import ShardConfig, make_shards
+from pipeline.sharding import ShardConfig, make_shards
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.config import UserError
-from pipeline.explaining import ExplainConfig, explain
+from pipeline.errors import UserError
+from pipeline.visualize import ExplainConfig, explain
 
 Checkpoint = Callable[[str], str]
 

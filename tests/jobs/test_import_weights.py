@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from models.architecture import Batch, ModelConfig, Released, load, names
 from models.layers import at_rest
 from pipeline import checkpoints
-from pipeline.config import UserError
-from pipeline.importing import ImportConfig, import_weights, read_tensors
+from pipeline.errors import UserError
+from pipeline.weight_import import ImportConfig, import_weights, read_tensors
 
 States = dict[str, dict[str, Tensor]]
 HOLE = np.zeros((64, 64), np.uint8)

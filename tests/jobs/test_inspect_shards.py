@@ -10,12 +10,13 @@ import torch
 from jobs import inspect_shards as job
 from models.architecture import load
 from pipeline import checkpoints
-from pipeline.batches import BatchConfig, BatchStream, to_pixels
-from pipeline.config import UserError, to_dict
+from pipeline.config import to_dict
+from pipeline.errors import UserError
+from pipeline.image_grid import HOLE_COLOUR
+from pipeline.loading import BatchConfig, BatchStream, to_pixels
 from pipeline.manifest import read_manifest
 from pipeline.masks import MaskConfig
-from pipeline.pictures import HOLE_COLOUR
-from pipeline.shards import ShardConfig, make_shards
+from pipeline.sharding import ShardConfig, make_shards
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from jobs.promote import PromoteConfig, promote
 from models.architecture import load
 from pipeline import checkpoints
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.evaluation.result import Evaluation, save_evaluation
 from pipeline.evaluation.scores import METRICS, Score
 from pipeline.registry import RegistryConfig, champion, resolve

@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from pipeline.serving.keys import Doorkeeper, read_keys
+from pipeline.serving.http.auth import Doorkeeper, read_keys
 from pipeline.tuning import Trial
 
 ROOT = Path(__file__).parent.parent.parent

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from pipeline.config import to_dict
-from pipeline.pictures import encode_png
-from pipeline.study import StudyConfig
-from pipeline.study.questions import FORMAT, NOT_ASKED, Question, Study
+from pipeline.image_grid import encode_png
+from pipeline.user_study import StudyConfig
+from pipeline.user_study.questions import FORMAT, NOT_ASKED, Question, Study
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import checkpoints
-from pipeline.launching import BUNDLED
+from pipeline.train_cli import BUNDLED
 from pipeline.training import TrainConfig
 
 ROOT = Path(__file__).parent.parent.parent

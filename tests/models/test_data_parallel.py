@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from models import architecture
 from models.architecture import Batch, Objective, Updating
-from pipeline.training.place import Place
+from pipeline.training.distributed import Place
 
 WORLD = 2
 STEPS = 2

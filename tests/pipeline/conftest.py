@@ -1,5 +1,6 @@
 """What tests of several rooms share: an object store, a test set, networks evaluated on it."""
 
+import io
 import logging
 import os
 import signal
@@ -9,20 +10,24 @@ import sys
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from models.architecture import load
 from models.spn.config import SPNConfig
 from pipeline import checkpoints
-from pipeline.batches import BatchConfig
 from pipeline.config import override, to_dict
 from pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
+from pipeline.loading import BatchConfig
 from pipeline.masks import MaskConfig
-from pipeline.shards import ShardConfig, make_shards
+from pipeline.serving.replica.replica import ServedModel
+from pipeline.sharding import ShardConfig, make_shards
 from pipeline.tracking import TrackingConfig
 from pipeline.training import TrainConfig
 from pipeline.tuning import TuneConfig, tune
@@ -181,3 +186,68 @@ def evaluations(checkpoint, other_checkpoint, test_set, tmp_path_factory) -> lis
         )
         for name, location in (("seven", checkpoint), ("eight", other_checkpoint))
     ]
+
+
+def export_spn(folder, seed: int, **settings) -> ServedModel:
+    """Write a tiny SPN with random weights and return how it is served."""
+    torch.manual_seed(seed)
+    architecture = load("spn")
+    model = replace(architecture.config.tiny(), **settings)
+    config = {"model": to_dict(model), "data": {"image_size_px": 64}}
+    location = str(folder / f"step-{seed:09d}")
+    networks = {"generator": architecture.generator(model).state_dict()}
+    digest = checkpoints.export(location, networks, config, {"step": seed})
+    return ServedModel(
+        name="spn", reference="spn@champion", version=str(seed), digest=digest, location=location
+    )
+
+
+@pytest.fixture(scope="session")
+def spn(tmp_path_factory) -> ServedModel:
+    return export_spn(tmp_path_factory.mktemp("checkpoints"), 1)
+
+
+@pytest.fixture(scope="session")
+def newer_spn(tmp_path_factory) -> ServedModel:
+    return export_spn(tmp_path_factory.mktemp("checkpoints"), 2)
+
+
+@pytest.fixture(scope="session")
+def write_spn() -> Callable[..., ServedModel]:
+    """Return what writes a tiny SPN: a folder, a seed, and settings of its configuration."""
+    return export_spn
+
+
+class Make:
+    """Pictures, holes and files of them."""
+
+    @staticmethod
+    def photograph(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+        """Draw uint8 [H, W, C] noise: no two neighbours are equal for long."""
+        return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
+
+    @staticmethod
+    def hole(height: int, width: int, rows: slice, columns: slice) -> np.ndarray:
+        """Return bool [H, W], True in one rectangle."""
+        hole = np.zeros((height, width), bool)
+        hole[rows, columns] = True
+        return hole
+
+    @staticmethod
+    def file(pixels: np.ndarray, form: str = "png", **options) -> bytes:
+        """Encode [H, W] or [H, W, C], bool or uint8."""
+        pixels = pixels.astype(np.uint8) * 255 if pixels.dtype == bool else pixels
+        sink = io.BytesIO()
+        picture = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+        Image.fromarray(picture).save(sink, form, **options)
+        return sink.getvalue()
+
+    @staticmethod
+    def pixels(data: bytes) -> np.ndarray:
+        """Decode a file."""
+        return np.asarray(Image.open(io.BytesIO(data)))
+
+
+@pytest.fixture(scope="session")
+def make() -> type[Make]:
+    return Make

@@ -10,7 +10,8 @@ from models.architecture import Batch, load
 from models.layers import at_rest
 from models.spn.config import SPNConfig
 from pipeline import checkpoints, storage
-from pipeline.config import UserError, to_dict
+from pipeline.config import to_dict
+from pipeline.errors import UserError
 
 CONFIG = {"model": to_dict(SPNConfig.tiny()), "data": {"image_size_px": 32}}
 

@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from pipeline.cluster import STARTS, is_this_machine, start_ray
-from pipeline.config import UserError
+from pipeline.errors import UserError
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:6379", "ray://127.0.0.2:10001", "[::1]:6379"])

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import UserError, from_json, to_json
+from pipeline.config import from_json, to_json
+from pipeline.errors import UserError
 from pipeline.masks import (
     HOLE_RATIO_BUCKETS,
     MaskConfig,

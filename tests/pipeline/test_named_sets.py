@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.sources import KINDS, open_source, require_kind
 from pipeline.sources.named import NAMED, NamedSet, NamedSource
 from pipeline.sources.stores import LocalStore

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.sources import BUNDLED, Original, Source, open_source
 
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from pipeline import storage
-from pipeline.config import UserError
+from pipeline.errors import UserError
 
 
 @pytest.fixture(params=["local", "s3"])

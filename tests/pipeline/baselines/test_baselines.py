@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.baselines import BASELINES, load_baseline, mean_fill
-from pipeline.config import UserError
+from pipeline.errors import UserError
 
 
 def picture(height: int = 40, width: int = 56) -> np.ndarray:

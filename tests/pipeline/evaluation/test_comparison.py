@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
 from pipeline.evaluation.comparison import CompareConfig, compare, draw_cases, save_figures
 from pipeline.evaluation.comparison_page import terminal_table, verdicts, write_comparison

@@ -1,6 +1,7 @@
 import pytest
 
-from pipeline.config import UserError, from_dict, to_dict
+from pipeline.config import from_dict, to_dict
+from pipeline.errors import UserError
 from pipeline.evaluation import EvaluationConfig
 from pipeline.masks import HOLE_RATIO_BUCKETS, MaskConfig
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.evaluation import EvaluationConfig, evaluate, prepare
 from pipeline.evaluation.launch import warn_if_inverted
 from pipeline.evaluation.pairs import DrawnPairs, FrozenPairs

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.evaluation import EvaluationConfig, evaluate, load_evaluation, prepare
 from pipeline.evaluation.launch import Progress, _num_actors
 from pipeline.evaluation.scorer import GRID, Scorer

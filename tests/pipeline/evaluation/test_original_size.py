@@ -10,16 +10,16 @@ import torch
 from models.architecture import fill, load
 from models.subsampling import Subsampling, fill_in_pieces
 from pipeline.baselines import telea
-from pipeline.batches import to_model, to_pixels
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.evaluation import EvaluationConfig, evaluate, prepare
 from pipeline.evaluation.comparison import CompareConfig, compare
 from pipeline.evaluation.comparison_page import write_comparison
 from pipeline.evaluation.scorer import Scorer
+from pipeline.image_grid import composite
+from pipeline.loading import to_model, to_pixels
 from pipeline.masks import MaskConfig
-from pipeline.metrics import scores
-from pipeline.pictures import composite
-from pipeline.shards import ShardConfig, make_shards
+from pipeline.metrics.image_metrics import scores
+from pipeline.sharding import ShardConfig, make_shards
 
 SIZES = [(70, 100), (64, 64), (90, 50)]
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.evaluation import EvaluationConfig
 from pipeline.evaluation.pairs import MOST_PARTS, DrawnPairs
 from pipeline.manifest import Manifest, ShardRecord

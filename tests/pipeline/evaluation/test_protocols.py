@@ -1,9 +1,9 @@
 import pytest
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.evaluation import PROTOCOLS, EvaluationConfig
-from pipeline.evaluation.measures import FURTHER, METRICS
-from pipeline.evaluation.networks import OF_NETWORKS
+from pipeline.evaluation.metric_networks import OF_NETWORKS
+from pipeline.evaluation.metric_registry import FURTHER, METRICS
 from pipeline.evaluation.protocols import load_protocol
 from pipeline.evaluation.published import PUBLISHED
 from pipeline.masks import MaskConfig, draw_mask

@@ -10,10 +10,10 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from models.architecture import load
 from pipeline import checkpoints
 from pipeline.baselines import telea
-from pipeline.batches import BatchConfig
 from pipeline.config import to_dict
 from pipeline.evaluation import METRICS, EvaluationConfig, prepare
 from pipeline.evaluation.scorer import GRID, Scorer, best_samples, part_location
+from pipeline.loading import BatchConfig
 from pipeline.masks import MaskConfig, mask_from_id
 
 

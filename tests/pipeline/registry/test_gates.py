@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.evaluation.result import Evaluation
 from pipeline.evaluation.scores import Score
 from pipeline.registry.gates import Gate, parse_gate, require, require_about

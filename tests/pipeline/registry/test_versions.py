@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipeline import checkpoints
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.registry import (
     CHALLENGER,
     Lineage,

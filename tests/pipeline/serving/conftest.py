@@ -1,48 +1,16 @@
-import io
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import httpx
-import numpy as np
 import pytest
-import torch
 import uvicorn
-from PIL import Image
 
-from models.architecture import load
-from pipeline import checkpoints
-from pipeline.config import to_dict
-from pipeline.serving.app import create_app
-from pipeline.serving.model import Replica, ReplicaConfig, ServedModel
-from pipeline.serving.work import AppConfig
-
-
-def export_spn(folder, seed: int, **settings) -> ServedModel:
-    """Write a tiny SPN with random weights and return how it is served."""
-    torch.manual_seed(seed)
-    architecture = load("spn")
-    model = replace(architecture.config.tiny(), **settings)
-    config = {"model": to_dict(model), "data": {"image_size_px": 64}}
-    location = str(folder / f"step-{seed:09d}")
-    networks = {"generator": architecture.generator(model).state_dict()}
-    digest = checkpoints.export(location, networks, config, {"step": seed})
-    return ServedModel(
-        name="spn", reference="spn@champion", version=str(seed), digest=digest, location=location
-    )
-
-
-@pytest.fixture(scope="session")
-def spn(tmp_path_factory) -> ServedModel:
-    return export_spn(tmp_path_factory.mktemp("checkpoints"), 1)
-
-
-@pytest.fixture(scope="session")
-def newer_spn(tmp_path_factory) -> ServedModel:
-    return export_spn(tmp_path_factory.mktemp("checkpoints"), 2)
+from pipeline.serving.http.app import create_app
+from pipeline.serving.http.inpaint_service import AppConfig
+from pipeline.serving.replica.replica import Replica, ReplicaConfig
 
 
 @pytest.fixture
@@ -54,46 +22,12 @@ def replica(spn) -> Replica:
 
 
 @pytest.fixture
-def imaginative(tmp_path) -> Replica:
+def imaginative(tmp_path, write_spn) -> Replica:
     """A replica whose model can fill one hole in several ways."""
     made = Replica(ReplicaConfig())
-    made.reconfigure({"models": [vars(export_spn(tmp_path, 3, variant="probabilistic"))]})
+    model = write_spn(tmp_path, 3, variant="probabilistic")
+    made.reconfigure({"models": [vars(model)]})
     return made
-
-
-class Make:
-    """Pictures, holes and files of them."""
-
-    @staticmethod
-    def photograph(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
-        """Draw uint8 [H, W, C] noise: no two neighbours are equal for long."""
-        return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
-
-    @staticmethod
-    def hole(height: int, width: int, rows: slice, columns: slice) -> np.ndarray:
-        """Return bool [H, W], True in one rectangle."""
-        hole = np.zeros((height, width), bool)
-        hole[rows, columns] = True
-        return hole
-
-    @staticmethod
-    def file(pixels: np.ndarray, form: str = "png", **options) -> bytes:
-        """Encode [H, W] or [H, W, C], bool or uint8."""
-        pixels = pixels.astype(np.uint8) * 255 if pixels.dtype == bool else pixels
-        sink = io.BytesIO()
-        picture = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
-        Image.fromarray(picture).save(sink, form, **options)
-        return sink.getvalue()
-
-    @staticmethod
-    def pixels(data: bytes) -> np.ndarray:
-        """Decode a file."""
-        return np.asarray(Image.open(io.BytesIO(data)))
-
-
-@pytest.fixture(scope="session")
-def make() -> type[Make]:
-    return Make
 
 
 @contextmanager

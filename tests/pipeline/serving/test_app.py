@@ -6,13 +6,13 @@ import httpx
 import numpy as np
 import pytest
 
-from pipeline.serving.app import create_app
-from pipeline.serving.canvas import CanvasConfig
+from pipeline.inference.tiling import CanvasConfig
 from pipeline.serving.errors import CODES
-from pipeline.serving.keys import new_key
+from pipeline.serving.http.app import create_app
+from pipeline.serving.http.auth import new_key
+from pipeline.serving.http.inpaint_service import AppConfig
+from pipeline.serving.http.json_logs import JsonLines
 from pipeline.serving.limits import LimitsConfig
-from pipeline.serving.logs import JsonLines
-from pipeline.serving.work import AppConfig
 
 CONFIG = AppConfig(
     limits=LimitsConfig(max_body_bytes=2_000_000, max_pixels=400_000, max_waiting=4),

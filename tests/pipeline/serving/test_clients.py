@@ -9,10 +9,10 @@ import openai
 import pytest
 
 from jobs.batch_inpaint import batch_inpaint
-from pipeline.config import UserError
-from pipeline.serving.folder import FolderConfig
-from pipeline.serving.keys import new_key
-from pipeline.serving.work import AppConfig
+from pipeline.batch_inference.config import FolderConfig
+from pipeline.errors import UserError
+from pipeline.serving.http.auth import new_key
+from pipeline.serving.http.inpaint_service import AppConfig
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 import pytest
 
+from pipeline.inference.tiling import CanvasConfig
 from pipeline.registry import RegistryConfig
-from pipeline.serving.canvas import CanvasConfig
 from pipeline.serving.limits import LimitsConfig
-from pipeline.serving.service import ServeConfig, start, stop
+from pipeline.serving.replica.deployment import ServeConfig, start, stop
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pipeline.config import UserError
+from pipeline.errors import UserError
 from pipeline.tracking import Record, TrackingConfig, absolute_uri, attach, entered
 
 SETTINGS = {"model.channels": 4, "data.seed": 7}

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from models.spn.config import SPNConfig
 from pipeline import checkpoints
-from pipeline.batches import BatchConfig
+from pipeline.loading import BatchConfig
 from pipeline.masks import MaskConfig
 from pipeline.tracking import TrackingConfig
 from pipeline.training import TrainConfig, train

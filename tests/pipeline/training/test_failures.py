@@ -20,13 +20,9 @@ import torch
 
 from pipeline import checkpoints
 from pipeline.config import override, to_json
-from pipeline.training import (
-    NonFiniteLossError,
-    train,
-    watching,
-)
-from pipeline.training.driving import room_wanted
-from pipeline.training.watching import Beat, diagnose
+from pipeline.training import NonFiniteLossError, heartbeat, train
+from pipeline.training.heartbeat import Beat, diagnose
+from pipeline.training.launcher import room_wanted
 
 TURNED_AWAY = 6
 """Connections, after which a store that was away is back: its client pauses longer each time."""
@@ -123,7 +119,7 @@ def test_two_workers_take_the_same_updates_as_one(alone, calm, weights):
 def test_a_killed_and_a_stuck_worker_cost_no_update_and_the_stuck_one_is_named(
     calm, tmp_path, monkeypatch, weights, largest_difference
 ):
-    monkeypatch.setattr(watching, "SILENT_S", 5.0)
+    monkeypatch.setattr(heartbeat, "SILENT_S", 5.0)
     changes = {"collective_timeout_s": 30.0, "max_failures": 10}
     stormy = override(calm, {**changes, "storage": str(tmp_path / "stormy")})
     lines = []

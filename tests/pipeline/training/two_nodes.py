@@ -20,9 +20,9 @@ from ray.cluster_utils import Cluster
 
 from pipeline import checkpoints
 from pipeline.config import from_json
-from pipeline.training import TrainConfig, driving, train
+from pipeline.training import TrainConfig, launcher, train
 
-driving.RESIZE_EVERY_S = 5.0
+launcher.RESIZE_EVERY_S = 5.0
 
 
 def steps_taken(run: str) -> int:

@@ -47,7 +47,7 @@ import json, sys, time
 import ray
 from pipeline.config import from_json
 from pipeline.tuning import TuneConfig
-from pipeline.tuning.fitting import fitted
+from pipeline.tuning.ray_tuner import fitted
 from pipeline.training import SCORE
 from ray.tune import Callback
 

@@ -8,7 +8,8 @@ import pytest
 from jobs.tune import PAPER, presets_of, scale_of
 from models import architecture
 from models.architecture import load
-from pipeline.config import UserError, override
+from pipeline.config import override
+from pipeline.errors import UserError
 from pipeline.tuning import Range, TuneConfig, plan, read_space, read_table
 
 SPACE = {"model.image_weight": [1.0, 10.0], "model.num_blocks": [1, 2]}

@@ -1,0 +1,100 @@
+"""Pairs of a folder through a running service, a few requests at once."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Iterator
+
+from pipeline import storage
+from pipeline.batch_inference.config import Done, FolderConfig, failure_of, read_files
+from pipeline.batch_inference.pairs import Pair
+from pipeline.errors import ImageError, UserError
+from pipeline.serving.client import AsyncInpainter, ClientConfig, Inpainter, RefusedError
+
+
+def endpoint_model(config: FolderConfig) -> str:
+    """Return the label of the version the endpoint answers with.
+
+    Raises:
+        UserError: if nothing answers there, or it does not serve the model.
+    """
+    with Inpainter(_client(config)) as client:
+        served = client.models()
+    for model in served:
+        label = f"{model['name']}@{model['version']}"
+        if config.model in ("", model["name"], model["reference"], label):
+            return f"{label} ({model['digest'][:12]})"
+    there = ", ".join(f"{model['name']}@{model['version']}" for model in served)
+    raise UserError(f"{config.endpoint} does not serve {config.model!r}; it serves {there}")
+
+
+def run_on_endpoint(config: FolderConfig, pairs: list[Pair]) -> Iterator[Done]:
+    """Send pairs to the endpoint, write what comes back, and yield each as it is done.
+
+    Raises:
+        UserError: if the endpoint is gone for longer than ``patience_s``.
+    """
+    with asyncio.Runner() as runner:
+        stream = _send_all(config, pairs)
+        try:
+            while (done := runner.run(_next(stream))) is not None:
+                yield done
+        finally:
+            runner.run(stream.aclose())
+
+
+async def _next(stream: AsyncGenerator[Done, None]) -> Done | None:
+    return await anext(stream, None)
+
+
+async def _send_all(config: FolderConfig, pairs: Iterable[Pair]) -> AsyncGenerator[Done, None]:
+    """Yield what becomes of each pair, with at most ``concurrency`` under way."""
+    waiting = iter(pairs)
+    under_way: set[asyncio.Task[Done]] = set()
+    async with AsyncInpainter(_client(config), config.concurrency) as client:
+        try:
+            while True:
+                while len(under_way) < config.concurrency and (pair := next(waiting, None)):
+                    under_way.add(asyncio.create_task(_send(client, config, pair)))
+                if not under_way:
+                    return
+                finished, under_way = await asyncio.wait(
+                    under_way, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in finished:
+                    yield task.result()
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+
+
+async def _send(client: AsyncInpainter, config: FolderConfig, pair: Pair) -> Done:
+    try:
+        image, mask = await asyncio.to_thread(read_files, config, pair)
+        answer = await client.inpaint(
+            image,
+            mask,
+            model=config.model,
+            mode=config.mode,
+            mask_polarity="white" if config.draw else config.mask_polarity,
+            output_format=config.format_of(pair.name),
+        )
+    except RefusedError as error:
+        if not error.status:
+            raise UserError(
+                f"{config.endpoint} does not answer any more ({error.message}); what is done is "
+                "kept: run the same command again when it does"
+            ) from error
+        return Done(name=pair.name, failure=str(error))
+    except (ImageError, FileNotFoundError) as error:
+        return Done(name=pair.name, failure=failure_of(error))
+    place = storage.join(config.out, pair.output)
+    await asyncio.to_thread(storage.write, place, answer.data)
+    return Done(name=pair.name, model=answer.model)
+
+
+def _client(config: FolderConfig) -> ClientConfig:
+    try:
+        key = storage.read(config.api_key_file).decode().strip() if config.api_key_file else ""
+    except FileNotFoundError as error:
+        raise UserError(f"api_key_file: there is no file {config.api_key_file}") from error
+    return ClientConfig(url=config.endpoint, api_key=key, patience_s=config.patience_s)

@@ -1,0 +1,145 @@
+"""Which picture of a folder meets which mask, and where its composite goes."""
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+from PIL import Image
+from pyarrow import fs
+
+from pipeline import storage
+from pipeline.errors import UserError
+from pipeline.images.codec import upright_size
+from pipeline.masks import MaskConfig, draw_mask
+from pipeline.sources import SUFFIXES
+
+MASK_SUFFIX = "_mask"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One picture of the folder."""
+
+    name: str
+    """Its path within the folder."""
+    image: str
+    """Where the picture lies."""
+    mask: str
+    """Where its mask lies; empty if one is drawn, or there is none."""
+    output: str
+    """Its composite's path within the output folder."""
+
+
+def list_pairs(folder: str, masks: str, output_suffix: str) -> list[Pair]:
+    """Pair every picture under a folder with its mask, sorted by name.
+
+    A mask is looked for in ``masks``: a file of the same path and stem, or ``name_mask.*``; or it
+    is that one file for every picture. Without ``masks`` it is ``name_mask.*`` beside ``name.*``.
+
+    Args:
+        folder: of pictures, with folders inside; local or s3://.
+        masks: a folder of masks, one mask file, or empty.
+        output_suffix: of the composites, such as ``.png``; empty keeps the picture's.
+
+    Raises:
+        UserError: if there is no picture, or two would have the same output.
+    """
+    found = list_pictures(folder)
+    stems = {_stem(name) for name in found}
+    pictures = [name for name in found if not _is_mask(name, stems)]
+    if not pictures:
+        raise UserError(f"{folder} holds no picture ({', '.join(SUFFIXES[:6])} ...); name another")
+    find = MaskFinder(folder, found, masks)
+    pairs = [
+        Pair(
+            name=name,
+            image=storage.join(folder, name),
+            mask=find(name),
+            output=_stem(name) + (output_suffix or PurePosixPath(name).suffix),
+        )
+        for name in pictures
+    ]
+    _refuse_collisions(pairs)
+    return pairs
+
+
+def list_pictures(location: str) -> list[str]:
+    """Return the sorted relative paths of every file under a folder that is named as a picture."""
+    system, root = storage.filesystem(location)
+    try:
+        found = system.get_file_info(fs.FileSelector(root, recursive=True))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"there is no folder {location}") from error
+    paths = [PurePosixPath(info.path).relative_to(root) for info in found if info.is_file]
+    return sorted(
+        str(path)
+        for path in paths
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith((".", "_tmp-"))
+    )
+
+
+def _stem(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+def _is_mask(name: str, stems: Iterable[str]) -> bool:
+    """Tell whether a file is the mask of another one in the same listing."""
+    stem = _stem(name)
+    return stem.endswith(MASK_SUFFIX) and stem.removesuffix(MASK_SUFFIX) in stems
+
+
+class MaskFinder:
+    """Finds a picture's mask by its name."""
+
+    def __init__(self, folder: str, beside: list[str], masks: str) -> None:
+        single = PurePosixPath(masks).suffix.lower() in SUFFIXES and bool(masks)
+        self._single = masks if single else ""
+        self._place = masks or folder
+        names = [] if single else (list_pictures(masks) if masks else beside)
+        self._by_stem = {_stem(name): name for name in names}
+        self._same_stem = bool(masks)
+        if single and not storage.exists(masks):
+            raise UserError(f"there is no mask {masks}")
+
+    def __call__(self, name: str) -> str:
+        """Return where the mask lies, or "" if there is none."""
+        stem = _stem(name)
+        for candidate in [stem] * self._same_stem + [stem + MASK_SUFFIX]:
+            if candidate in self._by_stem:
+                return storage.join(self._place, self._by_stem[candidate])
+        return self._single
+
+
+def _refuse_collisions(pairs: list[Pair]) -> None:
+    taken: dict[str, str] = {}
+    for pair in pairs:
+        other = taken.setdefault(pair.output, pair.name)
+        if other != pair.name:
+            raise UserError(
+                f"{other} and {pair.name} would both become {pair.output}; rename one of them"
+            )
+
+
+def draw_mask_file(image: bytes, key: str, recipe: MaskConfig, seed: int, max_pixels: int) -> bytes:
+    """Draw a mask of an image's size, white in the hole; the same for the same key and seed.
+
+    Args:
+        image: the picture's file; only its header is read.
+        key: the picture's name.
+        recipe: what to draw.
+        seed: of the run.
+        max_pixels: height times width that is accepted.
+
+    Returns:
+        A PNG file.
+
+    Raises:
+        ImageError: if the image is not one that is accepted.
+    """
+    height, width = upright_size(image, max_pixels)
+    hole = draw_mask(recipe, key, 0, seed, height, width).hole
+    sink = io.BytesIO()
+    Image.fromarray(hole * np.uint8(255)).save(sink, "png", compress_level=1)
+    return sink.getvalue()

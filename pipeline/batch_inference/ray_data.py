@@ -1,0 +1,252 @@
+"""Pairs of a folder through Ray Data: decoding on any CPU, the network in a pool of actors.
+
+    read and lay out (tasks) -> fill (actors that hold the model) -> composite and write (tasks)
+
+Between the stages travel the encoded files and the canvas, not decoded photographs, so a block
+of rows stays small whatever the pictures' size. Nothing but names comes back to the driver, with
+why one picture failed (``failure``) or why nothing can go on (``refusal``).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+
+from pipeline import storage
+from pipeline.batch_inference.config import Done, FolderConfig, failure_of, read_files
+from pipeline.batch_inference.pairs import Pair
+from pipeline.checkpoints import LoadedGenerator, load_generator
+from pipeline.cluster import quiet_data
+from pipeline.config import sentence_of
+from pipeline.errors import ImageError, UserError
+from pipeline.images.codec import Pixels
+from pipeline.inference.pair_files import InpaintOptions, compose, read_pair
+from pipeline.registry import readable
+from pipeline.serving.replica.replica import ReplicaConfig, ServedModel, draw
+
+Rows = dict[str, Any]
+_ROWS_PER_BLOCK = 16
+NOTHING_LAID: Rows = {
+    **{"image": b"", "mask": b"", "canvases": b"", "missing": b"", "sizes": b""},
+    **{"failure": "", "refusal": ""},
+}
+"""What a row has beside its names where there is nothing to fill."""
+
+
+def run_offline(model: ServedModel, config: FolderConfig, pairs: list[Pair]) -> Iterator[Done]:
+    """Fill pairs on the Ray at hand and yield each as it is done. Runs on the driver.
+
+    Args:
+        model: the version that draws.
+        config: the folder and how to fill it.
+        pairs: what is to be filled.
+
+    Raises:
+        UserError: if the disk is full, the store away, or the model cannot be read.
+    """
+    if not pairs:
+        return
+    import ray
+
+    blocks = -(-len(pairs) // _ROWS_PER_BLOCK)
+    rows = (
+        ray.data.from_items([asdict(pair) for pair in pairs], override_num_blocks=blocks)
+        .map_batches(partial(lay_out, config=config), batch_size=_ROWS_PER_BLOCK, num_cpus=0.5)
+        .map_batches(
+            Filler,
+            fn_constructor_args=(model, replica_config(config)),
+            batch_size=2 * config.batch_size,
+            compute=ray.data.ActorPoolStrategy(size=config.num_actors),
+            num_cpus=actor_cpus(config),
+            num_gpus=int(config.use_gpu),
+        )
+        .map_batches(partial(finish, config=config), batch_size=_ROWS_PER_BLOCK, num_cpus=0.5)
+    )
+    rows.context.enable_progress_bars = False  # one line of progress is enough, and is ours
+    with quiet_data():
+        for row in rows.iter_rows():
+            if row["refusal"]:
+                raise UserError(row["refusal"])
+            label = "" if row["failure"] else model.label
+            yield Done(name=row["name"], failure=row["failure"], model=label)
+
+
+def actor_cpus(config: FolderConfig) -> float:
+    """Return the CPUs that an actor reserves: as asked, if the cluster has them.
+
+    Half a CPU stays for the tasks around the actors, which would wait forever otherwise.
+    """
+    import ray
+
+    cpus = float(ray.cluster_resources().get("CPU", 1.0))
+    return min(config.cpus_per_actor, max((cpus - 0.5) / config.num_actors, 0.1))
+
+
+def replica_config(config: FolderConfig) -> ReplicaConfig:
+    """Return how an actor of the pool computes."""
+    return ReplicaConfig(
+        device="cuda" if config.use_gpu else "cpu",
+        threads=max(int(config.cpus_per_actor), 1),
+        max_batch_size=config.batch_size,
+    )
+
+
+def lay_out(rows: Rows, config: FolderConfig) -> Rows:
+    """Read, decode and lay pictures on canvases. In a task.
+
+    Returns:
+        Columns ``name``, ``output``, ``failure``, ``refusal``, ``image`` and ``mask`` (files);
+        ``canvases`` and ``missing`` (raw pixels, one after the other) and ``sizes`` (their heights
+        and widths).
+    """
+    laid = [_lay_out(Pair(**row_of(rows, at)), config) for at in range(len(rows["name"]))]
+    return columns_of(laid)
+
+
+def _lay_out(pair: Pair, config: FolderConfig) -> Rows:
+    row: Rows = {"name": pair.name, "output": pair.output, **NOTHING_LAID}
+    try:
+        image, mask = read_files(config, pair)
+        return {**row, **laid_on_canvases(config, pair.name, image, mask)}
+    except (ImageError, FileNotFoundError) as error:
+        return {**row, "failure": failure_of(error)}
+    except Exception as error:
+        return {**row, "refusal": sentence_of(error)}
+
+
+def laid_on_canvases(config: FolderConfig, name: str, image: bytes, mask: bytes) -> Rows:
+    """Return a pair's files with its canvases, as :func:`lay_out` describes them.
+
+    Raises:
+        ImageError: if one of them cannot be accepted.
+    """
+    options = options_of(config, name)
+    limit = config.limits.max_pixels
+    picture, hole, layout = read_pair(image, mask, options, limit, config.canvas)
+    laid = layout.lay(picture.rgb, hole)
+    return {
+        "image": image,
+        "mask": mask,
+        "canvases": b"".join(pixels.tobytes() for pixels, _ in laid),
+        "missing": b"".join(missing.tobytes() for _, missing in laid),
+        "sizes": np.asarray(layout.sizes, np.int32).tobytes(),
+    }
+
+
+class Filler:
+    """Holds the model and fills canvases. In an actor of the pool."""
+
+    def __init__(self, model: ServedModel, config: ReplicaConfig) -> None:
+        self._config, self._model = config, model
+
+    @cached_property
+    def _loaded(self) -> LoadedGenerator:
+        place = readable(self._model.location, self._model.digest)
+        return load_generator(place, self._config.device)
+
+    def __call__(self, rows: Rows) -> Rows:
+        """Replace every canvas by its prediction, size by size."""
+        kept = {name: values for name, values in rows.items() if name != "missing"}
+        try:
+            return {**kept, "canvases": _objects(self._drawn(rows))}
+        except Exception as error:
+            return {**kept, "refusal": _objects([sentence_of(error)] * len(rows["name"]))}
+
+    def _drawn(self, rows: Rows) -> list[bytes]:
+        count = len(rows["name"])
+        canvases = [_cut(rows["canvases"][at], rows["sizes"][at], 3) for at in range(count)]
+        missing = [_cut(rows["missing"][at], rows["sizes"][at], 1) for at in range(count)]
+        by_size: dict[tuple[int, ...], list[tuple[int, int]]] = defaultdict(list)
+        for at, holes in enumerate(missing):
+            for number, hole in enumerate(holes):
+                by_size[hole.shape[:2]].append((at, number))
+        for (height, width), places in by_size.items():
+            limit = self._config.batch_size(height, width)
+            for start in range(0, len(places), limit):
+                self._fill(canvases, missing, places[start : start + limit])
+        return [b"".join(one.tobytes() for one in several) for several in canvases]
+
+    def _fill(
+        self,
+        canvases: list[list[Pixels]],
+        missing: list[list[Pixels]],
+        places: Sequence[tuple[int, int]],
+    ) -> None:
+        """Fill some canvases of one size in one pass, in their places."""
+        laid = np.stack([canvases[at][number] for at, number in places])
+        holes = np.stack([missing[at][number][..., 0] for at, number in places])
+        drawn = draw(self._loaded, self._config, laid, holes)
+        for (at, number), prediction in zip(places, drawn, strict=True):
+            canvases[at][number] = prediction
+
+
+def finish(rows: Rows, config: FolderConfig) -> Rows:
+    """Paste predictions into their pictures and write the composites. In a task."""
+    done = [_finish(row_of(rows, at), config) for at in range(len(rows["name"]))]
+    return columns_of(done)
+
+
+def _finish(row: Rows, config: FolderConfig) -> Rows:
+    told = {name: row[name] for name in ("name", "failure", "refusal")}
+    if row["failure"] or row["refusal"]:
+        return told
+    try:
+        data, _ = composed(config, row)
+        storage.write(storage.join(config.out, row["output"]), data)
+    except ImageError as error:
+        return {**told, "failure": failure_of(error)}
+    except Exception as error:
+        return {**told, "refusal": sentence_of(error)}
+    return told
+
+
+def composed(config: FolderConfig, row: Rows) -> tuple[bytes, float]:
+    """Return the composite of a row whose canvases were filled, as a file, and its hole ratio.
+
+    Raises:
+        ImageError: if it cannot be written in the format asked for.
+    """
+    options, limit = options_of(config, row["name"]), config.limits.max_pixels
+    picture, hole, layout = read_pair(row["image"], row["mask"], options, limit, config.canvas)
+    predictions = _cut(row["canvases"], row["sizes"], 3)
+    return compose(picture, hole, layout, predictions, options), float(hole.mean())
+
+
+def options_of(config: FolderConfig, name: str) -> InpaintOptions:
+    """Return what is asked for one picture."""
+    return InpaintOptions(
+        mode=config.mode,
+        white_is_hole=config.draw or config.mask_polarity == "white",
+        output_format=config.format_of(name),
+    )
+
+
+def row_of(rows: Rows, at: int) -> Rows:
+    """Return one row of a batch."""
+    return {name: values[at] for name, values in rows.items()}
+
+
+def columns_of(rows: Sequence[Rows]) -> Rows:
+    """Return rows as a batch."""
+    return {name: _objects([row[name] for row in rows]) for name in rows[0]}
+
+
+def _objects(values: Sequence[Any]) -> Any:
+    """Return values as a column; NumPy alone would cut bytes off at their trailing zeros."""
+    column = np.empty(len(values), object)
+    column[:] = values
+    return column
+
+
+def _cut(data: bytes, sizes: bytes, channels: int) -> list[Pixels]:
+    """Take apart raw pixels that lie one after the other: uint8 [height, width, channels] each."""
+    found, start = [], 0
+    for height, width in np.frombuffer(sizes, np.int32).reshape(-1, 2).tolist():
+        length = height * width * channels
+        part = np.frombuffer(data, np.uint8, length, start)
+        found.append(part.reshape(height, width, channels))
+        start += length
+    return found

@@ -1,0 +1,350 @@
+"""A shard set in, a shard set of composites out, on Ray Data: each sample once, whatever happens.
+
+    read a stretch of a shard and lay it out (tasks) -> fill (actors) -> composite (tasks)
+
+A stretch of samples is kept as one file when all of it is done; the stretches of a shard become
+its tar when all of them are there, and the manifest is written last. So an interrupted run loses
+the stretches it was working on, and nothing is drawn twice. Each tar holds KEY.png, KEY.mask.png
+and KEY.json of the samples of the shard of the same number.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.batch_inference.config import (
+    Done,
+    FolderConfig,
+    Progress,
+    Summary,
+    claim,
+    failure_of,
+    write_failures,
+)
+from pipeline.batch_inference.pairs import MaskFinder, draw_mask_file
+from pipeline.batch_inference.ray_data import (
+    NOTHING_LAID,
+    Filler,
+    Rows,
+    actor_cpus,
+    columns_of,
+    composed,
+    laid_on_canvases,
+    replica_config,
+    row_of,
+)
+from pipeline.cluster import quiet_data
+from pipeline.config import sentence_of
+from pipeline.errors import ImageError, UserError
+from pipeline.loading.shard_reader import missing_shard
+from pipeline.manifest import (
+    FILE_NAME,
+    SAMPLE_SCHEMA,
+    Manifest,
+    Quarantined,
+    ShardRecord,
+    read_manifest,
+    write_manifest,
+)
+from pipeline.serving.replica.replica import ServedModel
+from pipeline.sharding.shard_writer import record_name, tar_name
+from pipeline.sharding.tar_writer import TarWriter, written_whole
+
+PARTS = "_parts"
+ROWS_PER_PART = 32
+_FIELDS = ("key", "source", "suffix", "offset", "size", "sha256", "height_px", "width_px")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A stretch of samples of one shard."""
+
+    shard: int
+    first: int
+    """Row of the manifest."""
+    last: int
+    """One past its last row."""
+
+    @property
+    def name(self) -> str:
+        """Of the file that holds its results."""
+        return f"{self.shard:06d}-{self.first:09d}.parquet"
+
+
+def is_shard_set(location: str) -> bool:
+    """Tell whether a folder is a finished shard set."""
+    return storage.exists(storage.join(location, FILE_NAME))
+
+
+def fill_shards(
+    model: ServedModel, config: FolderConfig, say: Callable[[str], None] = print
+) -> Summary:
+    """Fill every sample of a shard set that is not filled yet. On the driver; Ray is at hand.
+
+    Raises:
+        UserError: if ``out`` holds results of other settings, the disk is full, the store away, or
+            the model cannot be read.
+    """
+    manifest = read_manifest(config.folder)
+    masks = storage.absolute(config.masks) if config.masks else ""
+    out = storage.absolute(config.out)
+    config = replace(config, folder=manifest.location, masks=masks, out=out)
+    claim(config, model.label, manifest.digest)
+    started = time.monotonic()
+    parts = _parts(manifest)
+    finished = {shard for shard in range(len(manifest.shards)) if _record(config.out, shard)}
+    there = set(storage.names(storage.join(config.out, PARTS)))
+    missing = [p for p in parts if p.shard not in finished and p.name not in there]
+    total = sum(part.last - part.first for part in missing)
+    left = Counter(part.shard for part in missing)
+    progress = Progress(total, say)
+    for shard in sorted({part.shard for part in parts} - finished - set(left)):
+        _assemble(config, manifest, parts, shard)
+    refused = 0
+    for part, failures in _run(model, config, manifest, missing):
+        refused += len(failures)
+        for row in range(part.first, part.last):
+            progress(Done(name="", failure=failures.get(row, "")))
+        left[part.shard] -= 1
+        if not left[part.shard]:
+            _assemble(config, manifest, parts, part.shard)
+    whole = _finish(config, manifest, model)
+    return Summary(
+        filled=total - refused,
+        kept=len(manifest) - total,
+        failed=len(whole.quarantined),
+        seconds=time.monotonic() - started,
+        models=(model.label,) if total else (),
+        out=config.out,
+        price_per_hour=config.price_per_hour,
+    )
+
+
+def _parts(manifest: Manifest) -> list[Part]:
+    return [
+        Part(shard=shard, first=first, last=min(first + ROWS_PER_PART, start + record.samples))
+        for shard, (record, start) in enumerate(
+            zip(manifest.shards, manifest.first_rows.tolist(), strict=True)
+        )
+        for first in range(start, start + record.samples, ROWS_PER_PART)
+    ]
+
+
+def _run(model: ServedModel, config: FolderConfig, manifest: Manifest, parts: list[Part]) -> Any:
+    """Yield each part when its results are written, with why rows of it failed."""
+    if not parts:
+        return
+    import ray
+
+    find = MaskFinder("", [], config.masks) if config.masks else None
+    stream = (
+        ray.data.from_arrow([_block(manifest, part, config, find) for part in parts])
+        .map_batches(partial(lay_out_part, config=config), batch_size=None, num_cpus=0.5)
+        .map_batches(
+            Filler,
+            fn_constructor_args=(model, replica_config(config)),
+            batch_size=None,
+            compute=ray.data.ActorPoolStrategy(size=config.num_actors),
+            num_cpus=actor_cpus(config),
+            num_gpus=int(config.use_gpu),
+        )
+        .map_batches(
+            partial(finish_part, config=config, model=model.label), batch_size=None, num_cpus=0.5
+        )
+    )
+    stream.context.enable_progress_bars = False
+    with quiet_data():
+        for row in stream.iter_rows():
+            if row["refusal"]:
+                raise UserError(row["refusal"])
+            part = Part(shard=row["shard"], first=row["first"], last=row["last"])
+            yield part, {int(at): why for at, why in json.loads(row["failures"]).items()}
+
+
+def _block(
+    manifest: Manifest, part: Part, config: FolderConfig, find: MaskFinder | None
+) -> pa.Table:
+    """Return what a task needs to know of a part: its rows of the manifest, and their masks."""
+    rows = manifest.samples.slice(part.first, part.last - part.first).select(_FIELDS)
+    keys = rows["key"].to_pylist()
+    count = len(keys)
+    more = {
+        "name": [
+            f"{key}.{suffix}" for key, suffix in zip(keys, rows["suffix"].to_pylist(), strict=True)
+        ],
+        "mask_file": [find(f"{key}.png") if find else "" for key in keys],
+        "tar": [manifest.shard_location(part.shard)] * count,
+        "shard": [part.shard] * count,
+        "first": [part.first] * count,
+    }
+    for name, values in more.items():
+        rows = rows.append_column(name, pa.array(values))
+    return rows.combine_chunks()
+
+
+def lay_out_part(rows: Rows, config: FolderConfig) -> Rows:
+    """Read a part's images in one go and lay them on canvases. In a task."""
+    try:
+        laid = _laid_part(rows, config)
+    except Exception as error:
+        refused = {**NOTHING_LAID, "refusal": sentence_of(error)}
+        laid = [{**row_of(rows, at), **refused} for at in range(len(rows["name"]))]
+    return columns_of(laid)
+
+
+def _laid_part(rows: Rows, config: FolderConfig) -> list[Rows]:
+    begin = int(rows["offset"].min())
+    end = int((rows["offset"] + rows["size"]).max())
+    tar = str(rows["tar"][0])
+    try:
+        data = storage.read(tar, begin, end - begin)
+    except FileNotFoundError as error:
+        raise missing_shard(tar) from error
+    laid = []
+    for at in range(len(rows["name"])):
+        row = row_of(rows, at)
+        start = int(row["offset"]) - begin
+        image = data[start : start + int(row["size"])]
+        try:
+            found = _laid(config, row, image)
+        except (ImageError, FileNotFoundError) as error:
+            found = {"failure": failure_of(error)}
+        laid.append({**row, **NOTHING_LAID, **found})
+    return laid
+
+
+def _laid(config: FolderConfig, row: Rows, image: bytes) -> Rows:
+    if storage.sha256(image) != row["sha256"]:
+        raise ImageError("damaged_image", "its SHA-256 is not the manifest's: the shard is damaged")
+    if config.draw:
+        limit = config.limits.max_pixels
+        mask = draw_mask_file(image, str(row["key"]), config.recipe, config.seed, limit)
+    elif row["mask_file"]:
+        mask = storage.read(str(row["mask_file"]))
+    else:
+        raise ImageError("bad_request", "it has no mask: use --masks or --draw")
+    return laid_on_canvases(config, str(row["name"]), image, mask)
+
+
+def finish_part(rows: Rows, config: FolderConfig, model: str) -> Rows:
+    """Composite a part and keep it. In a task."""
+    first, shard = int(rows["first"][0]), int(rows["shard"][0])
+    last, refusal, failures = first + len(rows["name"]), str(rows["refusal"][0]), {}
+    if not refusal:
+        place = storage.join(config.out, PARTS, Part(shard=shard, first=first, last=last).name)
+        try:
+            failures = _keep_part(place, rows, config, model)
+        except Exception as error:
+            refusal = sentence_of(error)
+    done = {"shard": shard, "first": first, "last": last, "failures": json.dumps(failures)}
+    return {name: [value] for name, value in {**done, "refusal": refusal}.items()}
+
+
+def _keep_part(place: str, rows: Rows, config: FolderConfig, model: str) -> dict[int, str]:
+    """Write a part's composites with their masks; return why rows of the manifest failed."""
+    first = int(rows["first"][0])
+    kept, failures = [], {}
+    for at in range(len(rows["name"])):
+        row = row_of(rows, at)
+        why, data, ratio = str(row["failure"]), b"", 0.0
+        if not why:
+            try:
+                data, ratio = composed(config, row)
+            except ImageError as error:
+                why = failure_of(error)
+        if why:
+            failures[first + at] = why
+        about = {"source": row["source"], "model": model, "hole_ratio": round(ratio, 6)}
+        kept.append(
+            {
+                **{name: row[name] for name in ("key", "name", "source", "height_px", "width_px")},
+                **{"data": data, "mask": row["mask"], "about": json.dumps(about), "failure": why},
+            }
+        )
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(kept), sink, compression="none")
+    storage.write(place, sink.getvalue().to_pybytes())
+    return failures
+
+
+def _assemble(config: FolderConfig, manifest: Manifest, parts: list[Part], shard: int) -> None:
+    """Make a shard's tar of its parts, write its record, and let the parts go."""
+    own = [part for part in parts if part.shard == shard]
+    places = [storage.join(config.out, PARTS, part.name) for part in own]
+    rows, quarantined = [], []
+    with written_whole(storage.join(config.out, tar_name(shard))) as stream:
+        writer = TarWriter(stream)
+        for place in places:
+            for sample in storage.table_of(storage.read(place)).to_pylist():
+                if sample["failure"]:
+                    name = f"{sample['key']} ({sample['source']})"
+                    quarantined.append({"source": name, "reason": sample["failure"]})
+                else:
+                    rows.append(_add(writer, sample, config, shard))
+        writer.close()
+    record = ShardRecord(
+        name=tar_name(shard),
+        samples=len(rows),
+        size=writer.size,
+        sha256=writer.checksum.hexdigest(),
+    )
+    values = {"shard": asdict(record), "rows": rows, "quarantined": quarantined}
+    storage.write(storage.join(config.out, record_name(shard)), json.dumps(values).encode())
+    for place in places:
+        storage.remove(place)
+
+
+def _add(writer: TarWriter, sample: dict[str, Any], config: FolderConfig, shard: int) -> Rows:
+    key = sample["key"]
+    form = config.format_of(sample["name"])
+    suffix = "jpg" if form == "jpeg" else form
+    offset = writer.add(f"{key}.{suffix}", sample["data"])
+    writer.add(f"{key}.mask.png", sample["mask"])
+    writer.add(f"{key}.json", sample["about"].encode())
+    return {
+        **{name: sample[name] for name in ("key", "source", "height_px", "width_px")},
+        "suffix": suffix,
+        "shard": shard,
+        "offset": offset,
+        "size": len(sample["data"]),
+        "sha256": storage.sha256(sample["data"]),
+    }
+
+
+def _record(out: str, shard: int) -> dict[str, Any] | None:
+    """Return a finished shard's record, or None if it, or the tar it tells of, is not there."""
+    place = storage.join(out, record_name(shard))
+    if not storage.exists(place):
+        return None
+    values: dict[str, Any] = json.loads(storage.read(place))
+    system, tar = storage.filesystem(storage.join(out, tar_name(shard)))
+    whole = system.get_file_info(tar).size == values["shard"]["size"]
+    return values if whole else None
+
+
+def _finish(config: FolderConfig, manifest: Manifest, model: ServedModel) -> Manifest:
+    """Write the manifest over all records; the set is whole from then on."""
+    records = [_record(config.out, shard) for shard in range(len(manifest.shards))]
+    rows = [row for record in records if record for row in record["rows"]]
+    failures = [item for record in records if record for item in record["quarantined"]]
+    whole = Manifest(
+        location=config.out,
+        samples=pa.Table.from_pylist(rows, schema=SAMPLE_SCHEMA),
+        shards=tuple(ShardRecord(**record["shard"]) for record in records if record),
+        quarantined=tuple(Quarantined(**item) for item in failures),
+        settings={"filled": config.folder, "data": manifest.digest, "model": model.label},
+    )
+    write_manifest(whole)
+    write_failures(
+        config.out, [{"image": item["source"], "reason": item["reason"]} for item in failures]
+    )
+    storage.remove(storage.join(config.out, PARTS))
+    return whole

@@ -1,0 +1,296 @@
+"""What a training will take: hours, cost, storage, processors that decode, and what holds it up.
+
+Rates come from a run that was measured where there is one, and from arithmetic where there is none;
+each line says which. Arithmetic gives a span, not a figure: the papers' own trainings sustained
+between a twentieth and nine tenths of their GPUs' peak (``make bench ONLY=planning``).
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from statistics import median
+from typing import Literal
+
+from models.counting import size_of, step_flops
+from pipeline import storage
+from pipeline.config import from_json
+from pipeline.errors import UserError
+from pipeline.loading import BatchConfig, SampleMaker
+from pipeline.manifest import read_manifest
+from pipeline.train_cli import BYTES_PER_PARAMETER
+from pipeline.training import TrainConfig, find_sets
+
+PEAK_TFLOPS = {
+    "1080ti": 11.3,
+    "2080ti": 13.4,
+    "v100": 15.7,
+    "a100": 156.0,
+    "h100": 494.0,
+}
+"""Of the makers' data sheets, dense: float32 up to the V100, TF32 on tensor cores after it."""
+LEAST_SHARE, MOST_SHARE = 0.05, 0.9
+"""Of the peak: what the papers' own trainings sustained, from MADF's to SPN's."""
+ASSUMED_DECODES_PER_S = 150.0
+"""Photographs of 256 px that one core reads, decodes, crops and masks in a second."""
+ASSUMED_IMAGE_KB = 40.0
+"""Of a photograph of 256 px in a shard."""
+DECODE_FOR_S = 3.0
+STEPS_TO_WARM_UP = 5
+KB, GB = 1e3, 1e9
+MONTH_H = 730.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """A training, what it runs on, and what was measured of it."""
+
+    train: TrainConfig
+    """The training; every field of it counts."""
+    images: int = 0
+    """Photographs in the training set; 0 takes those of ``train.data.shards``."""
+    image_kb: float = 0.0
+    """Size of one of them in its shard; 0 takes that of the shards, or assumes one."""
+    run: str = ""
+    """A short run of the same training on the same kind of machine, whose rate is taken."""
+    gpu: Literal["1080ti", "2080ti", "v100", "a100", "h100"] = "v100"
+    """Whose peak bounds the arithmetic where no run was measured."""
+    decodes_per_s: float = 0.0
+    """Images a core makes ready in a second; 0 measures it here with the shards, or assumes it."""
+    cores_per_worker: float = 8.0
+    """CPU cores that decode for each worker."""
+    link_gbit_s: float = 10.0
+    """Between nodes: gradients cross it at every step, shards once an epoch."""
+    price_per_worker_hour: float = 0.0
+    """Of one GPU with its share of the node, in the currency you think in; 0 leaves cost out."""
+    price_per_gb_month: float = 0.0
+    """Of stored data."""
+
+    def __post_init__(self) -> None:
+        for name in ("images", "image_kb", "decodes_per_s"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must not be negative: {getattr(self, name)}")
+        for name in ("cores_per_worker", "link_gbit_s"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"{name} must be more than 0: {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """Something a second, and where the figure is from."""
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a training will take. Times are of one step unless they say otherwise."""
+
+    workers: int
+    steps: int
+    epochs: float
+    """0 if the number of photographs is unknown."""
+    compute_s: tuple[float, float]
+    """At best and at worst; the same where it was measured."""
+    decode_s: float
+    """To make a worker's share ready, on its cores."""
+    exchange_s: float
+    """To sum the gradients of all workers over the link."""
+    read_s: float
+    """To read a worker's share over the link."""
+    hours: tuple[float, float]
+    cost: tuple[float, float]
+    shard_gb: float
+    checkpoint_gb: float
+    """Of all that are kept at once."""
+    storage_cost_per_month: float
+    decode_cores_per_worker: float
+    """That keep a worker busy which computes at its best."""
+    bottleneck: str
+    """What a step at its best waits for."""
+    sources: dict[str, str] = field(default_factory=dict)
+    """Where each rate is from."""
+
+
+def plan(config: PlanConfig) -> Plan:
+    """Work out what a training will take.
+
+    A step takes the longest of computing, decoding and reading, which overlap, and then the
+    exchange of gradients, which is counted as if it did not.
+
+    Raises:
+        UserError: if the run that was measured is none, or too short.
+    """
+    train = config.train
+    workers = max(train.num_workers, 1)
+    share = train.data.batch_size / workers
+    compute, source = _compute(config, share)
+    images, kb, stored = _images(config)
+    decode = _decodes(config)
+    size = size_of(train.model)
+    parameters = size.generator + size.discriminators
+    bytes_per_s = config.link_gbit_s * GB / 8
+    decode_s = share / (decode.value * config.cores_per_worker)
+    read_s = share / train.data.masks_per_image * kb * KB / bytes_per_s
+    # A ring: each gradient leaves and enters every worker once for each half of the sum.
+    exchange_s = 2 * (workers - 1) / workers * parameters * 4 / bytes_per_s
+    waits = {"computing": compute[0], "decoding": decode_s, "reading": read_s}
+    step_s = [max(seconds, decode_s, read_s) + exchange_s for seconds in compute]
+    hours = (train.steps * step_s[0] / 3600, train.steps * step_s[1] / 3600)
+    price = workers * config.price_per_worker_hour
+    shard_gb = images * kb * KB / GB
+    averaged = size.generator * 4 if train.ema_decay else 0
+    kept = train.keep_checkpoints + 1  # And the best.
+    checkpoint_gb = kept * (parameters * (BYTES_PER_PARAMETER - 4) + averaged) / GB
+    slowest = max(waits, key=lambda name: waits[name])
+    return Plan(
+        workers=workers,
+        steps=train.steps,
+        epochs=train.steps * train.data.batch_size / train.data.masks_per_image / images
+        if images
+        else 0.0,
+        compute_s=compute,
+        decode_s=decode_s,
+        exchange_s=exchange_s,
+        read_s=read_s,
+        hours=hours,
+        cost=(hours[0] * price, hours[1] * price),
+        shard_gb=shard_gb,
+        checkpoint_gb=checkpoint_gb,
+        storage_cost_per_month=(shard_gb + checkpoint_gb) * config.price_per_gb_month,
+        decode_cores_per_worker=share / decode.value / compute[0],
+        bottleneck="exchanging gradients" if exchange_s > waits[slowest] else slowest,
+        sources={"computing": source, "decoding": decode.source, "images": stored},
+    )
+
+
+def _compute(config: PlanConfig, share: float) -> tuple[tuple[float, float], str]:
+    """Return the seconds a worker computes for a step, at best and at worst, and who says so."""
+    if config.run:
+        rate = measured(config.run)
+        return (share / rate.value, share / rate.value), rate.source
+    flops = share * _sample_flops(config.train)
+    peak = PEAK_TFLOPS[config.gpu] * 1e12
+    source = (
+        f"{flops / share / 1e9:,.0f} GFLOP a sample at {LEAST_SHARE:.0%} to {MOST_SHARE:.0%} of a "
+        f"{config.gpu}'s {PEAK_TFLOPS[config.gpu]:g} TFLOP/s; a short run, given as --run, is exact"
+    )
+    return (flops / (MOST_SHARE * peak), flops / (LEAST_SHARE * peak)), source
+
+
+def _sample_flops(train: TrainConfig) -> float:
+    """Count a step half way through the training, of as few samples as its objective takes."""
+    batch = train.data.batch_size
+    for samples in range(min(2, batch), batch + 1):
+        if batch % samples == 0:
+            try:
+                side, step = train.data.image_size_px, train.steps // 2
+                return step_flops(train.model, side, samples, step)
+            except ValueError:
+                continue  # Slices for several updates, say.
+    raise UserError(f"no step of at most {batch} samples can be taken: correct data.batch_size")
+
+
+def measured(run: str) -> Rate:
+    """Return the samples that each worker of a run computed in a second, without its waiting.
+
+    The median of what the run reported, after its first steps.
+
+    Raises:
+        UserError: if there is no such run, or it is too short to tell.
+    """
+    run = storage.absolute(run)
+    reports = list(_reports(run))
+    if len(reports) < 2:
+        raise UserError(
+            f"{run} has reported no rate after its first {STEPS_TO_WARM_UP} steps: train it for a "
+            "few more (--steps) with a smaller --report-every-steps"
+        )
+    workers = max(_config_of(run).num_workers, 1)
+    rate = median(
+        values["samples_per_s"] / (1 - min(values.get("data_wait_share", 0.0), 0.99))
+        for values in reports
+    )
+    return Rate(value=rate / workers, source=f"{rate / workers:.3g} samples/s measured by {run}")
+
+
+def _reports(run: str) -> Iterator[dict[str, float]]:
+    for name in storage.names(run):
+        if name.startswith("progress-") and name.endswith(".jsonl"):
+            for line in storage.read(storage.join(run, name)).decode().splitlines():
+                record = json.loads(line)
+                if "samples_per_s" in record["values"] and record["step"] > STEPS_TO_WARM_UP:
+                    yield record["values"]
+
+
+def _config_of(run: str) -> TrainConfig:
+    try:
+        text = storage.read(storage.join(run, "config.json")).decode()
+    except OSError as error:
+        raise UserError(f"{run} is no run: it has no config.json") from error
+    return from_json(TrainConfig, text)
+
+
+def _images(config: PlanConfig) -> tuple[int, float, str]:
+    """Return how many photographs there are, their size in kB, and who says so."""
+    images, kb, source = config.images, config.image_kb, "as given"
+    if config.train.data.shards and not (images and kb):
+        manifest = read_manifest(find_sets(config.train.data.shards)[0])
+        size = sum(shard.size for shard in manifest.shards)
+        images, kb = images or len(manifest), kb or size / len(manifest) / KB
+        source = f"{images:,} of {kb:.0f} kB, counted in {config.train.data.shards}"
+    if not images:
+        source = "unknown: give --images or --train.data.shards"
+    return images, kb or ASSUMED_IMAGE_KB, source
+
+
+def _decodes(config: PlanConfig) -> Rate:
+    """Return how many images a core makes ready in a second."""
+    if config.decodes_per_s:
+        return Rate(value=config.decodes_per_s, source="as given")
+    if not config.train.data.shards:
+        source = f"{ASSUMED_DECODES_PER_S:g} images/s a core assumed; --train.data.shards measures"
+        return Rate(value=ASSUMED_DECODES_PER_S, source=source)
+    rate = decode_rate(config.train.data)
+    return Rate(value=rate, source=f"{rate:.0f} images/s measured on a core of this machine")
+
+
+def decode_rate(data: BatchConfig, seconds: float = DECODE_FOR_S) -> float:
+    """Measure how many samples a second one thread reads, decodes, crops and masks here."""
+    training_set = find_sets(data.shards)[0]
+    manifest = read_manifest(training_set)
+    maker = SampleMaker(replace(data, shards=training_set), manifest)
+    maker.make(0, 0, 0, 0)  # Opens the first shard.
+    begin, made = time.perf_counter(), 0
+    while time.perf_counter() - begin < seconds:
+        maker.make(made % len(manifest), 0, made, 0)
+        made += 1
+    return made / (time.perf_counter() - begin)
+
+
+def lines(found: Plan, config: PlanConfig) -> list[str]:
+    """Return the plan for people, a line each."""
+    epochs = f", {found.epochs:,.1f} epochs" if found.epochs else ""
+    told = [
+        f"{found.steps:,} steps of {config.train.data.batch_size} samples on {found.workers} "
+        f"workers{epochs}",
+        f"hours       {_span(found.hours)}",
+        f"a step      {_span(found.compute_s)} s computing, {found.decode_s:.3g} s decoding on "
+        f"{config.cores_per_worker:g} cores, {found.read_s:.3g} s reading, "
+        f"{found.exchange_s:.3g} s exchanging gradients over {config.link_gbit_s:g} Gbit/s",
+        f"held up by  {found.bottleneck}",
+        f"decoding    {found.decode_cores_per_worker:.1f} cores keep a worker busy",
+        f"storage     {found.shard_gb:,.1f} GB of shards, {found.checkpoint_gb:.2f} GB of "
+        "checkpoints at once",
+    ]
+    if config.price_per_worker_hour:
+        told.append(f"cost        {_span(found.cost)} for the workers")
+    if config.price_per_gb_month:
+        told.append(f"            {found.storage_cost_per_month:,.2f} a month for storage")
+    return told + [f"  {name}: {source}" for name, source in found.sources.items()]
+
+
+def _span(values: tuple[float, float]) -> str:
+    low, high = (f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in values)
+    return low if low == high else f"{low} to {high}"

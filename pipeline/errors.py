@@ -1,0 +1,34 @@
+"""Errors that a person or a caller has to act on, each a sentence that names the file or field."""
+
+from typing import Literal
+
+ImageCode = Literal[
+    "bad_request",
+    "damaged_image",
+    "different_sizes",
+    "empty_mask",
+    "full_mask",
+    "too_many_pixels",
+    "unsupported_image",
+]
+
+
+class UserError(ValueError):
+    """An error that the user has to correct: what was expected, what was found, in which field."""
+
+
+class ImageError(UserError):
+    """An image or mask file that cannot be inpainted.
+
+    Args:
+        code: why, for programs; the endpoint answers with it.
+        message: a sentence for the person who sent the file.
+    """
+
+    def __init__(self, code: ImageCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[ImageCode, str]]:
+        """Keep both arguments when the error is sent between processes."""
+        return ImageError, (self.code, str(self))

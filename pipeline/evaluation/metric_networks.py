@@ -1,0 +1,157 @@
+"""Metrics that are the judgement of a trained network: FID, KID, inception score, LPIPS.
+
+A figure under one of these names is that of the published network or is not given at all: without
+its weights a table says "not computed: weights not given", never a number from another network.
+Weights are given by path, s3:// or https:// address; a download needs its SHA-256.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline import storage
+from pipeline.errors import UserError
+from pipeline.metrics.inception import Inception
+from pipeline.metrics.lpips import LPIPS
+
+NOT_GIVEN = "not computed: weights not given"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkMetric:
+    """How tables show the judgement of a network."""
+
+    title: str
+    better: str
+    decimals: int
+    scale: float = 1.0
+
+
+OF_NETWORKS: dict[str, NetworkMetric] = {
+    "fid": NetworkMetric(title="FID", better="lower", decimals=2),
+    "kid": NetworkMetric(title="KID x 1000", better="lower", decimals=2, scale=1000.0),
+    "inception_score": NetworkMetric(title="inception score", better="higher", decimals=2),
+    "places_score": NetworkMetric(title="IS by Places365", better="higher", decimals=2),
+    "lpips": NetworkMetric(title="LPIPS", better="lower", decimals=3),
+}
+"""By name, as protocols and published tables use it. No Places365 classifier is read so far."""
+
+OF_SETS = ("fid", "kid", "inception_score")
+"""Those that judge a whole set of pictures, by Inception."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Where the judging networks' weights lie; what is not given is not computed."""
+
+    inception: str = ""
+    """TensorFlow's Inception of 2015 for FID, KID and IS, as a PyTorch state dict:
+    pytorch-fid's pt_inception-2015-12-05-6726825d.pth."""
+    inception_sha256: str = ""
+    """Its checksum; needed for a download."""
+    lpips_backbone: str = ""
+    """torchvision's AlexNet, alexnet-owt-7be5be79.pth, for LPIPS; needs ``lpips_linear``."""
+    lpips_backbone_sha256: str = ""
+    """Its checksum; needed for a download."""
+    lpips_linear: str = ""
+    """The weights of LPIPS v0.1 for AlexNet, the authors' alex.pth; needs ``lpips_backbone``."""
+    lpips_linear_sha256: str = ""
+    """Its checksum; needed for a download."""
+
+    def __post_init__(self) -> None:
+        """Refuse half of a network, and downloads that could be anything."""
+        if bool(self.lpips_backbone) != bool(self.lpips_linear):
+            raise UserError("LPIPS needs two files: give both lpips_backbone and lpips_linear")
+        for location, checksum in self.files:
+            if storage.is_remote(location) and not checksum:
+                raise UserError(f"{location} is a download: give its SHA-256 as well")
+
+    @property
+    def files(self) -> list[tuple[str, str]]:
+        """Location and checksum of every file that is given."""
+        files = [
+            (self.inception, self.inception_sha256),
+            (self.lpips_backbone, self.lpips_backbone_sha256),
+            (self.lpips_linear, self.lpips_linear_sha256),
+        ]
+        return [(location, checksum) for location, checksum in files if location]
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The metrics whose weights are given."""
+        return (*(OF_SETS if self.inception else ()), *(("lpips",) if self.lpips_linear else ()))
+
+    def require_files(self) -> None:
+        """Prove that local files are there and are what their checksums say.
+
+        Raises:
+            UserError: if one is not.
+        """
+        for location, checksum in self.files:
+            if not storage.is_remote(location):
+                storage.fetch(location, checksum or None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judges:
+    """The networks whose weights were given, ready to look at pictures."""
+
+    inception: Inception | None
+    lpips: LPIPS | None
+
+
+def load_judges(config: NetworkConfig, device: str) -> Judges:
+    """Load the networks whose weights are given.
+
+    Raises:
+        UserError: if a file is missing, damaged, or of another network.
+    """
+    inception, lpips = None, None
+    if config.inception:
+        inception = Inception()
+        tensors = _read(config.inception, config.inception_sha256)
+        _load_inception(inception, tensors, config.inception)
+        inception.to(device)
+    if config.lpips_linear:
+        lpips = LPIPS()
+        backbone = _read(config.lpips_backbone, config.lpips_backbone_sha256)
+        linear = _read(config.lpips_linear, config.lpips_linear_sha256)
+        try:
+            lpips.load(backbone, linear)
+        except (KeyError, RuntimeError) as error:
+            raise UserError(
+                f"{config.lpips_backbone} and {config.lpips_linear} are not AlexNet and LPIPS's "
+                f"weights for it: {_first_line(error)}"
+            ) from error
+        lpips.to(device)
+    return Judges(inception=inception, lpips=lpips)
+
+
+def _read(location: str, checksum: str) -> Mapping[str, Tensor]:
+    path = storage.fetch(location, checksum or None)
+    try:
+        tensors: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load has no one type for a file that is none of its own.
+        raise UserError(
+            f"{location} is no file of PyTorch tensors: {_first_line(error)}"
+        ) from error
+    if not isinstance(tensors, Mapping):
+        raise UserError(f"{location} holds no state dict but a {type(tensors).__name__}")
+    return tensors
+
+
+def _load_inception(network: nn.Module, tensors: Mapping[str, Tensor], location: str) -> None:
+    counters = {k: v for k, v in network.state_dict().items() if k.endswith("num_batches_tracked")}
+    try:
+        # Files from before PyTorch counted batches lack the counters, which play no part here.
+        network.load_state_dict({**counters, **tensors})
+    except RuntimeError as error:
+        raise UserError(f"{location} is not the Inception of FID: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) if lines else type(error).__name__

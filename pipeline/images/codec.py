@@ -1,0 +1,265 @@
+"""Bytes to pixels and back, strictly: what a file claims is checked before it is decoded.
+
+Accepted are PNG, JPEG and WebP with 8 bits per channel and one frame. The header's size is
+compared with the limit before any pixel is decoded. Orientation (EXIF) is applied, so that image
+and mask mean the same place; the colour profile (ICC) is kept and returned with the result.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from pipeline.errors import ImageError
+
+Pixels = NDArray[np.uint8]
+Hole = NDArray[np.bool_]
+Format = Literal["png", "jpeg", "webp"]
+
+HOLE_THRESHOLD = 127
+"""Mask pixels brighter than this are hole; compressed masks are not exactly black and white."""
+MEDIA_TYPES: dict[Format, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+_GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's own "L"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A decoded image, upright."""
+
+    pixels: Pixels
+    """uint8 [H, W, C]: grey (1), grey and alpha (2), RGB (3) or RGB and alpha (4)."""
+    format: Format
+    """Of the file it came from."""
+    profile: bytes | None
+    """Its ICC colour profile."""
+
+    @property
+    def rgb(self) -> Pixels:
+        """What a network sees: uint8 [H, W, 3]."""
+        channels = self.pixels.shape[2]
+        return self.pixels[..., :3] if channels >= 3 else self.pixels[..., :1].repeat(3, axis=2)
+
+    @property
+    def alpha(self) -> Pixels | None:
+        """Opacity, uint8 [H, W]; None if the image has none."""
+        return self.pixels[..., -1] if self.pixels.shape[2] in (2, 4) else None
+
+
+def decode(data: bytes, max_pixels: int, what: str = "image") -> Picture:
+    """Decode a file that a stranger sent.
+
+    Args:
+        data: the whole file.
+        max_pixels: height times width that is accepted.
+        what: the field's name, for messages.
+
+    Raises:
+        ImageError: if it is empty or damaged, has too many pixels, is not a PNG, JPEG or WebP, is
+            animated, or has more than 8 bits per channel.
+    """
+    kind = _kind(data, what)
+    _claimed_size(data, kind, max_pixels, what)
+    try:
+        opened = _OPEN[kind](io.BytesIO(data))
+        _refuse_unsupported(opened, data, kind, what)
+        opened.load()
+        upright = ImageOps.exif_transpose(opened)
+        plain = _plain(upright)
+    except ImageError:
+        raise
+    except Exception as error:  # as in _claimed_size
+        raise _damaged(what) from error
+    pixels = np.asarray(plain)
+    profile = opened.info.get("icc_profile") if opened.mode != "CMYK" else None
+    return Picture(pixels=pixels.reshape(*pixels.shape[:2], -1), format=kind, profile=profile)
+
+
+def upright_size(data: bytes, max_pixels: int, what: str = "image") -> tuple[int, int]:
+    """Return height and width as :func:`decode` would give them, from the header alone.
+
+    Raises:
+        ImageError: if the header is damaged, claims too many pixels, or is not that of a PNG,
+            JPEG or WebP.
+    """
+    kind = _kind(data, what)
+    width, height = _claimed_size(data, kind, max_pixels, what)
+    try:
+        turned = _OPEN[kind](io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation, 1) > 4
+    except Exception as error:  # as in _claimed_size
+        raise _damaged(what) from error
+    return (width, height) if turned else (height, width)
+
+
+def decode_mask(data: bytes, max_pixels: int, white_is_hole: bool = True) -> Hole:
+    """Decode a mask: pixels brighter than :data:`HOLE_THRESHOLD` are hole.
+
+    Args:
+        data: a PNG, JPEG or WebP file.
+        max_pixels: height times width that is accepted.
+        white_is_hole: False if black marks the hole.
+
+    Returns:
+        bool [H, W], True in the hole.
+    """
+    picture = decode(data, max_pixels, "mask")
+    bright = grey(picture.rgb) > HOLE_THRESHOLD
+    return bright if white_is_hole else ~bright
+
+
+def grey(rgb: Pixels) -> Pixels:
+    """Return brightness, uint8 [H, W], of uint8 [H, W, 3]."""
+    brightness: Pixels = np.rint(rgb @ _GREY_WEIGHTS).astype(np.uint8)
+    return brightness
+
+
+def fill_in(picture: Picture, hole: Hole, prediction: Pixels) -> Picture:
+    """Return the composite: the picture's own pixels, and the prediction in the hole.
+
+    Args:
+        picture: the image as it was sent.
+        hole: bool [H, W].
+        prediction: uint8 [H, W, 3].
+
+    Returns:
+        A picture of the same kind. Known pixels are bit for bit those of ``picture``; where it
+        has alpha, the hole becomes opaque.
+    """
+    pixels = picture.pixels.copy()
+    colours = 3 if pixels.shape[2] >= 3 else 1
+    drawn = prediction[hole]
+    pixels[hole, :colours] = drawn if colours == 3 else grey(drawn)[:, None]
+    pixels[hole, colours:] = 255
+    return Picture(pixels=pixels, format=picture.format, profile=picture.profile)
+
+
+def encode(picture: Picture, form: Format) -> bytes:
+    """Encode a picture: PNG and WebP without loss, JPEG at quality 95 without subsampling.
+
+    Raises:
+        ImageError: for a JPEG of a picture with alpha, which the format cannot carry.
+    """
+    if form == "jpeg" and picture.alpha is not None:
+        raise ImageError(
+            "bad_request", "JPEG has no transparency, this image has: ask for png or webp"
+        )
+    pixels = picture.pixels[..., 0] if picture.pixels.shape[2] == 1 else picture.pixels
+    options = {
+        "png": {"compress_level": 1},  # A third of the time of the default, hardly larger.
+        "jpeg": {"quality": 95, "subsampling": 0},
+        "webp": {"lossless": True, "quality": 20, "method": 1, "exact": True},
+    }[form]
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, format=form, icc_profile=picture.profile, **options)
+    return sink.getvalue()
+
+
+def _kind(data: bytes, what: str) -> Format:
+    if not data:
+        raise ImageError("bad_request", f"the {what} is empty")
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    raise ImageError(
+        "unsupported_image", f"the {what} is not a PNG, JPEG or WebP file: send one of these"
+    )
+
+
+def _claimed_size(data: bytes, kind: Format, max_pixels: int, what: str) -> tuple[int, int]:
+    """Return width and height as the header has them; refuse more pixels than are accepted."""
+    try:
+        width, height = _CLAIMED_SIZE[kind](data)
+    except Exception as error:  # decoders meet hostile bytes with any exception there is
+        raise _damaged(what) from error
+    if width * height > max_pixels:
+        raise ImageError(
+            "too_many_pixels",
+            f"the {what} is {width} × {height}, {width * height:,} pixels; "
+            f"at most {max_pixels:,} are accepted: send it smaller",
+        )
+    return width, height
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    return JpegImageFile(io.BytesIO(data)).size  # reads markers up to the first scan only
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Read the size that comes first in each of WebP's three layouts (RFC 9649, Sec. 2.5 to 2.7).
+
+    Done by hand because the decoder reserves two whole canvases as soon as it opens a file.
+    """
+    chunk = data[12:16]
+    if chunk == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if chunk == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if chunk == b"VP8 ":
+        width, height = (int.from_bytes(data[at : at + 2], "little") for at in (26, 28))
+        return width & 0x3FFF, height & 0x3FFF
+    raise ValueError(f"no WebP chunk {chunk!r}")
+
+
+_CLAIMED_SIZE: dict[Format, Callable[[bytes], tuple[int, int]]] = {
+    "png": _png_size,
+    "jpeg": _jpeg_size,
+    "webp": _webp_size,
+}
+_OPEN: dict[Format, Callable[[io.BytesIO], Image.Image]] = {
+    "png": PngImageFile,
+    "jpeg": JpegImageFile,
+    "webp": WebPImageFile,
+}
+
+
+def _damaged(what: str) -> ImageError:
+    return ImageError("damaged_image", f"the {what} is damaged: it cannot be decoded to its end")
+
+
+def _refuse_unsupported(opened: Image.Image, data: bytes, kind: Format, what: str) -> None:
+    if getattr(opened, "n_frames", 1) > 1:
+        raise ImageError("unsupported_image", f"the {what} is animated: send a single picture")
+    if kind == "png" and data[24] > 8:
+        raise ImageError(
+            "unsupported_image", f"the {what} has 16 bits per channel: send 8 bits per channel"
+        )
+
+
+def _plain(opened: Image.Image) -> Image.Image:
+    """Return grey, grey with alpha, RGB or RGB with alpha, with the same colours."""
+    transparent = "transparency" in opened.info
+    if opened.mode in ("L", "LA", "RGB", "RGBA") and not transparent:
+        return opened
+    if opened.mode == "1":
+        return opened.convert("L")
+    if opened.mode == "CMYK":
+        return _from_cmyk(opened)
+    if opened.mode == "L":
+        return opened.convert("LA")
+    return opened.convert("RGBA" if transparent or opened.mode == "PA" else "RGB")
+
+
+def _from_cmyk(opened: Image.Image) -> Image.Image:
+    """Convert ink to light by the file's own profile, or by the plain formula without one."""
+    profile = opened.info.get("icc_profile")
+    if not profile:
+        return opened.convert("RGB")
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    converted = ImageCms.profileToProfile(
+        opened, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+    )
+    return converted if converted is not None else opened.convert("RGB")

@@ -1,0 +1,99 @@
+"""An image file and a mask file to tiles, and predictions to the composite's file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.errors import ImageError
+from pipeline.images import codec
+from pipeline.images.codec import Format, Hole, Picture, Pixels
+from pipeline.inference import tiling, tiling_plan
+from pipeline.inference.tiling import CanvasConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class InpaintOptions:
+    """How to inpaint an image."""
+
+    model: str = ""
+    mode: tiling.Mode = "auto"
+    white_is_hole: bool = True
+    output_format: Format = "png"
+    samples: int = 1
+    """Number of results; more than one only from probabilistic models."""
+    seed: int | None = None
+    """Random seed; None means the most likely result, or seed 0 for several results."""
+
+
+def read_pair(
+    image: bytes,
+    mask: bytes | None,
+    options: InpaintOptions,
+    max_pixels: int,
+    canvas: CanvasConfig,
+) -> tuple[Picture, Hole, tiling.Layout]:
+    """Decode an image and its mask, and plan the tiles.
+
+    Args:
+        image: a PNG, JPEG or WebP file.
+        mask: a file of the same size; None if the transparency of the image marks the hole.
+        options: of the request.
+        max_pixels: maximum height times width.
+        canvas: the tile sizes that the network accepts.
+
+    Returns:
+        The image, the hole as bool [H, W], and the layout of the tiles.
+
+    Raises:
+        ImageError: if a file is not accepted, the sizes differ, or the mask marks no or all pixels.
+    """
+    picture = codec.decode(image, max_pixels)
+    if mask is None:
+        hole = _own_hole(picture)
+    else:
+        hole = codec.decode_mask(mask, max_pixels, options.white_is_hole)
+    if hole.shape != picture.pixels.shape[:2]:
+        sizes = [f"{width} × {height}" for height, width in (picture.pixels.shape[:2], hole.shape)]
+        raise ImageError(
+            "different_sizes",
+            f"the image is {sizes[0]}, the mask {sizes[1]}: send a mask of the image's size",
+        )
+    _refuse_all_or_nothing(hole, options, mask is None)
+    try:
+        return picture, hole, tiling_plan.plan(hole, canvas, options.mode)
+    except ValueError as error:
+        raise ImageError("bad_request", str(error)) from error
+
+
+def _own_hole(picture: Picture) -> Hole:
+    """Take what is not opaque as hole: a soft eraser leaves a seam otherwise."""
+    if picture.alpha is None:
+        raise ImageError("bad_request", "there is no mask: send one, or an image with transparency")
+    hole: Hole = picture.alpha < 255
+    return hole
+
+
+def _refuse_all_or_nothing(hole: Hole, options: InpaintOptions, own: bool) -> None:
+    if not hole.any():
+        reason = f"no pixel is brighter than {codec.HOLE_THRESHOLD}"
+        if own:
+            reason = "every pixel of the image is opaque"
+        elif not options.white_is_hole:
+            reason = "every pixel is white"
+        raise ImageError("empty_mask", f"nothing is marked as hole: {reason}")
+    if hole.all():
+        raise ImageError(
+            "full_mask",
+            "the whole image is marked as hole; if black means hole, send mask_polarity=black",
+        )
+
+
+def compose(
+    picture: Picture,
+    hole: Hole,
+    layout: tiling.Layout,
+    predictions: Sequence[Pixels],
+    options: InpaintOptions,
+) -> bytes:
+    """Return the composite as a file: the known pixels unchanged, the prediction in the hole."""
+    lifted = layout.lift(predictions, hole)
+    return codec.encode(codec.fill_in(picture, hole, lifted), options.output_format)

@@ -1,0 +1,166 @@
+"""Which part of an image lies on which canvas, at a cost known in advance.
+
+By itself (``auto``) the network sees
+
+* the whole image, if that fits on the largest canvas;
+* else a crop around the hole, grown to show its surroundings, if that fits;
+* else such a crop around each of a few separate holes, if those fit;
+* else the crop around all of them, made smaller; the prediction is enlarged again.
+
+On request (``tile``) the hole is covered by overlapping tiles at full resolution, blended where
+they overlap; or (``subsample``) every n-th pixel each way makes a picture of its own, and the
+predictions are interleaved again: DeepGIN's protocol for large images, without its resizing.
+"""
+
+import cv2
+import numpy as np
+
+from pipeline.inference.tiling import (
+    CanvasConfig,
+    Frame,
+    Frames,
+    Hole,
+    Kind,
+    Layout,
+    Mode,
+    Strides,
+)
+
+Span = tuple[int, int]
+"""The first row or column, and one past the last."""
+
+
+def plan(hole: Hole, config: CanvasConfig, mode: Mode = "auto") -> Layout:
+    """Choose what lies on which canvas.
+
+    Args:
+        hole: bool [H, W] with at least one True.
+        config: the canvases there are.
+        mode: ``auto`` as above; ``crop`` crops around the hole even if the whole image would fit;
+            ``resize`` shows the whole image always, smaller if it has to be.
+
+    Raises:
+        ValueError: if ``tile`` or ``subsample`` would take more canvases than allowed.
+    """
+    height, width = hole.shape
+    if mode == "subsample":
+        return _plan_strides(height, width, config)
+    if mode == "tile":
+        return _plan_tiles(hole, config)
+    fits = max(height, width) <= config.largest_px
+    if mode == "resize" or (mode == "auto" and fits):
+        return Frames((_frame("whole", (0, height), (0, width), config),))
+    single = _crop(_extent(hole, axis=1), _extent(hole, axis=0), hole.shape, config)
+    if mode == "auto" and single.kind == "resize":
+        return _plan_crops(hole, config) or Frames((single,))
+    return Frames((single,))
+
+
+def _crop(rows: Span, columns: Span, shape: tuple[int, ...], config: CanvasConfig) -> Frame:
+    """Frame a box with its surroundings."""
+    height, width = shape
+    return _frame("crop", _grow(rows, height, config), _grow(columns, width, config), config)
+
+
+def _plan_crops(hole: Hole, config: CanvasConfig) -> Frames | None:
+    """Crop around each separate hole, if they are few and each crop fits."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats(hole.astype(np.uint8), connectivity=8)
+    boxes = [
+        ((top, top + height), (left, left + width))
+        for left, top, width, height, _ in stats[1:].tolist()
+    ]
+    frames: list[Frame] = []
+    while boxes:
+        frame = _crop(*boxes[0], hole.shape, config)
+        boxes = [box for box in boxes[1:] if not _shows(frame, *box)]
+        frames.append(frame)
+        if frame.kind == "resize" or len(frames) > config.max_crops:
+            return None
+    return Frames(tuple(frames))
+
+
+def _shows(frame: Frame, rows: Span, columns: Span) -> bool:
+    """Tell whether a box lies within a frame."""
+    bottom, right = frame.top + frame.height, frame.left + frame.width
+    above = frame.top <= rows[0] and rows[1] <= bottom
+    return above and frame.left <= columns[0] and columns[1] <= right
+
+
+def _plan_tiles(hole: Hole, config: CanvasConfig) -> Frames:
+    """Cover the hole with overlapping tiles of the largest canvas."""
+    height, width = hole.shape
+    rows = _cover(_extent(hole, axis=1), height, config)
+    columns = _cover(_extent(hole, axis=0), width, config)
+    frames = [
+        _frame("tile", row, column, config)
+        for row in rows
+        for column in columns
+        if hole[slice(*row), slice(*column)].any()
+    ]
+    _refuse_too_many(len(frames), "tiles", config)
+    return Frames(tuple(frames))
+
+
+def _cover(extent: Span, limit: int, config: CanvasConfig) -> list[Span]:
+    """Return spans as long as the largest canvas that cover an extent and overlap enough."""
+    start, stop = _grow(extent, limit, config)
+    length = config.largest_px
+    overlap = round(length * config.overlap)
+    if stop - start <= length:
+        return [(start, stop)]
+    count = -(-(stop - start - overlap) // (length - overlap))
+    step = (stop - start - length) / (count - 1)
+    firsts = [start + round(step * number) for number in range(count)]
+    return [(first, first + length) for first in firsts]
+
+
+def _plan_strides(height: int, width: int, config: CanvasConfig) -> Strides:
+    step = -(-max(height, width) // config.largest_px)
+    _refuse_too_many(step * step, "sub-images", config)
+    canvas = (_side(-(-height // step), config), _side(-(-width // step), config))
+    return Strides(step, canvas)
+
+
+def _refuse_too_many(count: int, what: str, config: CanvasConfig) -> None:
+    if count > config.max_canvases:
+        raise ValueError(
+            f"the image would take {count} {what}, at most {config.max_canvases} are drawn; "
+            "use mode auto, or a smaller image"
+        )
+
+
+def _extent(hole: Hole, axis: int) -> Span:
+    """Return the first row (axis 1) or column (axis 0) of the hole, and one past its last."""
+    at = np.flatnonzero(hole.any(axis=axis))
+    return int(at[0]), int(at[-1]) + 1
+
+
+def _grow(extent: Span, limit: int, config: CanvasConfig) -> Span:
+    """Grow an extent around its centre to the length a crop has, inside ``limit`` pixels."""
+    start, stop = extent
+    wanted = max(round((stop - start) * config.context), config.least_crop_px)
+    length = min(_side(wanted, config) if wanted <= config.largest_px else wanted, limit)
+    first = min(max((start + stop - length) // 2, 0), limit - length)
+    return first, first + length
+
+
+def _side(length: int, config: CanvasConfig) -> int:
+    """Return the smallest canvas side that holds ``length`` pixels."""
+    return next(side for side in config.sides_px if side >= length)
+
+
+def _frame(kind: Kind, rows: Span, columns: Span, config: CanvasConfig) -> Frame:
+    height, width = rows[1] - rows[0], columns[1] - columns[0]
+    scale = min(1.0, config.largest_px / max(height, width))
+    drawn_height, drawn_width = (max(round(length * scale), 1) for length in (height, width))
+    return Frame(
+        kind=kind if scale == 1.0 else "resize",
+        top=rows[0],
+        left=columns[0],
+        height=height,
+        width=width,
+        drawn_height=drawn_height,
+        drawn_width=drawn_width,
+        canvas_height=_side(drawn_height, config),
+        canvas_width=_side(drawn_width, config),
+    )

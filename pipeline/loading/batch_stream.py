@@ -1,0 +1,77 @@
+"""Batches for one worker, from any step on, forever."""
+
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+from models.architecture import Batch
+from pipeline.loading.config import BatchConfig
+from pipeline.loading.prefetch import AheadLoader, ThreadCrew
+from pipeline.loading.worker_context import Place
+from pipeline.loading.workers import ProcessCrew
+
+
+class Loader(Protocol):
+    """Makes the batches of one place in order."""
+
+    def __next__(self) -> Batch:
+        """Return the next step's batch."""
+        ...
+
+    def close(self) -> None:
+        """Stop and let go of threads or tasks."""
+        ...
+
+
+class BatchStream:
+    """This worker's slice of every global batch, from ``first_step`` on, forever.
+
+    What a step holds depends on the shard set, the configuration and the step alone: not on the
+    number of workers, threads or batches made ahead, nor on where an earlier run stopped.
+
+    Args:
+        config: what to read and how.
+        rank: of this worker, from 0.
+        world_size: number of workers; ``batch_size`` is a multiple of it.
+        first_step: the first global step to deliver.
+
+    Raises:
+        UserError: if the shard set is unfinished or empty, or an image is smaller than the crop.
+    """
+
+    def __init__(
+        self, config: BatchConfig, rank: int = 0, world_size: int = 1, first_step: int = 0
+    ) -> None:
+        self.wait_s = 0.0
+        """Time the consumer has waited for batches so far."""
+        place = Place(config=config, rank=rank, world_size=world_size)
+        self._loader = _loader(place, first_step)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        start = time.perf_counter()
+        batch = next(self._loader)
+        self.wait_s += time.perf_counter() - start
+        return batch
+
+    def __enter__(self) -> "BatchStream":
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the work that is under way."""
+        self._loader.close()
+
+
+def _loader(place: Place, first_step: int) -> Loader:
+    if place.config.loader == "ray":
+        from pipeline.loading.ray_loader import ClusterLoader  # imports Ray, which others need not
+
+        return ClusterLoader(place, first_step)
+    if place.config.loader == "processes":
+        return AheadLoader(place, first_step, ProcessCrew)
+    return AheadLoader(place, first_step, ThreadCrew)

@@ -1,0 +1,312 @@
+"""One sample: its image decoded, cropped and turned by chance, and its mask.
+
+Every random decision is keyed by (purpose, sample key, epoch, seed), so whoever makes a sample,
+wherever and when, makes the same one.
+"""
+
+import math
+import os
+import threading
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline import storage
+from pipeline.errors import UserError
+from pipeline.loading.config import BatchConfig, Crop
+from pipeline.loading.shard_reader import ShardCache, ShardReader
+from pipeline.manifest import Manifest
+from pipeline.masks import Mask, draw_mask, number_for
+
+Pixels = NDArray[np.uint8]
+Values = NDArray[np.float32]
+
+MODEL_VALUES = (np.arange(256, dtype=np.float32) * 2 - 255) / 255
+"""The value in [-1, 1] of each of the 256 levels."""
+SHIFTS = (0, 32, 64, 96)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What a network is shown of one image."""
+
+    key: str
+    pixels: Pixels
+    """RGB, [S, S, 3] uint8."""
+    hole: Pixels
+    """[S, S] uint8: 1 in the hole."""
+    mask_id: str
+
+
+class SampleMaker:
+    """Makes any sample of a shard set; safe to share between threads.
+
+    Raises:
+        UserError: if an image of the set is smaller than the crop; nothing has been read yet.
+    """
+
+    def __init__(self, config: BatchConfig, manifest: Manifest) -> None:
+        if config.keeps_scale:
+            require_large_enough(manifest, config.image_size_px)
+        self.config, self._last = config, threading.local()
+        self.reader = ShardReader(manifest, _cache_for(manifest, config), config.verify_checksums)
+
+    def make(self, row: int, epoch: int, step: int = 0, turn: int = 0) -> Sample:
+        """Return the sample of a manifest row as it is seen in an epoch.
+
+        Args:
+            row: of the manifest.
+            epoch: how often the set has been gone through before.
+            step: the global step; read by a mask curriculum only.
+            turn: which of the sample's masks of this epoch.
+
+        Raises:
+            UserError: if the sample is damaged.
+        """
+        key = self.reader.key(row)
+        pixels = np.ascontiguousarray(self._seen(row, key, epoch))
+        mask = self._mask(key, epoch, step, turn)
+        return Sample(key=key, pixels=pixels, hole=mask.hole, mask_id=mask.id)
+
+    def write_image(self, row: int, epoch: int, values: Values) -> str:
+        """Write what is shown of a sample as :meth:`make` makes it; return its key.
+
+        Args:
+            row: of the manifest.
+            epoch: as in :meth:`make`.
+            values: [3, S, S] float32, filled with values in [-1, 1].
+
+        Raises:
+            UserError: if the sample is damaged.
+        """
+        key = self.reader.key(row)
+        write_values(self._seen(row, key, epoch), values)
+        return key
+
+    def write_mask(self, key: str, epoch: int, step: int, turn: int, values: Values) -> str:
+        """Write a sample's mask as :meth:`make` makes it; return its id.
+
+        Args:
+            key: of the sample.
+            epoch: as in :meth:`make`.
+            step: as in :meth:`make`.
+            turn: as in :meth:`make`.
+            values: [S, S] float32, filled with 1 in the hole and 0 elsewhere.
+        """
+        mask = self._mask(key, epoch, step, turn)
+        values[:] = mask.hole
+        return mask.id
+
+    def _mask(self, key: str, epoch: int, step: int, turn: int) -> Mask:
+        config, size = self.config, self.config.image_size_px
+        masked = epoch * config.masks_per_image + turn
+        return draw_mask(config.masks, key, masked, config.seed, size, size, step)
+
+    def _seen(self, row: int, key: str, epoch: int) -> Pixels:
+        """Return what is shown of a sample; each thread remembers its last one."""
+        if self.config.masks_per_image == 1:
+            return self.view(decode(self.reader, row), key, epoch)
+        last: tuple[tuple[int, int], Pixels] | None = getattr(self._last, "seen", None)
+        if last is None or last[0] != (row, epoch):
+            last = (row, epoch), self.view(decode(self.reader, row), key, epoch)
+            self._last.seen = last
+        return last[1]
+
+    def view(self, image: Pixels, key: str, epoch: int) -> Pixels:
+        """Return the part of a decoded image that is shown in an epoch; both RGB."""
+        config = self.config
+        # All are drawn whether used or not: switching one off leaves the others as they were.
+        down, across, flip, turn = chances(number_for("view", key, epoch, config.seed))
+        pixels = cut(rescale(image, config), config.image_size_px, config.crop, down, across)
+        if config.quarter_turns:
+            pixels = np.ascontiguousarray(np.rot90(pixels, int(4 * turn)))
+        if config.horizontal_flip and flip < 0.5:
+            pixels = cv2.flip(pixels, 1)  # NumPy takes 40 times as long
+        if config.colour_jitter:
+            pixels = jitter(
+                np.ascontiguousarray(pixels), config.colour_jitter, key, epoch, config.seed
+            )
+        return pixels
+
+
+def chances(number: int) -> tuple[float, float, float, float]:
+    """Return four numbers, uniform in [0, 1), from the digits of one of 128 bits."""
+    first, second, third, fourth = ((number >> shift & 0xFFFFFFFF) / 2**32 for shift in SHIFTS)
+    return first, second, third, fourth
+
+
+def require_large_enough(manifest: Manifest, size_px: int) -> None:
+    """Refuse a set that holds an image smaller than a crop.
+
+    Raises:
+        UserError: naming the first such image, and how many there are.
+    """
+    table = manifest.samples
+    smaller = pc.or_(pc.less(table["height_px"], size_px), pc.less(table["width_px"], size_px))
+    rows = np.flatnonzero(smaller.to_numpy())
+    if not rows.size:
+        return
+    first = manifest.row(int(rows[0]))
+    others = f", and so are {rows.size - 1} others" if rows.size > 1 else ""
+    raise UserError(
+        f"sample {first['key']!r} of {manifest.location} is {first['width_px']}x"
+        f"{first['height_px']} px, smaller than the crop of {size_px} px{others}; give a smaller "
+        "--data.image_size_px, or --data.crop squash, or --data.enlarge_small_images"
+    )
+
+
+def decode(reader: ShardReader, row: int) -> Pixels:
+    """Return a sample's whole image, RGB [H, W, 3] uint8, upright as its EXIF tag says.
+
+    Raises:
+        UserError: if the bytes are no picture, or one of another size than the manifest's.
+    """
+    image = cv2.imdecode(np.frombuffer(reader.read(row), np.uint8), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise reader.damaged(row, "its bytes are not a picture")
+    height, width = reader.heights[row], reader.widths[row]
+    if image.shape[:2] != (height, width):
+        found = f"{image.shape[1]}x{image.shape[0]}"
+        raise reader.damaged(row, f"it is {found} px, the manifest says {width}x{height}")
+    decoded: Pixels = image
+    return decoded
+
+
+def rescale(image: Pixels, config: BatchConfig) -> Pixels:
+    """Resize an image, keeping its proportions, to what windows are cut from."""
+    short = min(image.shape[:2])
+    wanted = config.resize_short_side_px or short
+    if config.crop not in ("random", "centre"):
+        return image
+    if config.enlarge_small_images:
+        wanted = max(wanted, config.image_size_px)
+    if wanted == short:
+        return image
+    height, width = (max(wanted, round(side * wanted / short)) for side in image.shape[:2])
+    return resize(image, height, width)
+
+
+def cut(image: Pixels, size: int, crop: Crop, down: float, across: float) -> Pixels:
+    """Return the [size, size, 3] part of an image; ``down`` and ``across``, in [0, 1), place it."""
+    height, width = image.shape[:2]
+    if crop == "squash":
+        return resize(image, size, size)
+    if crop == "centre_square":
+        side = min(height, width)
+        return resize(cut(image, side, "centre", 0, 0), size, size)
+    if crop == "subsample":
+        return resize(image, 2 * size, 2 * size)[int(2 * down) :: 2, int(2 * across) :: 2]
+    if crop == "centre":
+        top, left = (height - size) // 2, (width - size) // 2
+    else:
+        top, left = int(down * (height - size + 1)), int(across * (width - size + 1))
+    return image[top : top + size, left : left + size]
+
+
+def resize(image: Pixels, height: int, width: int) -> Pixels:
+    """Resize: by area where it shrinks, so that nothing aliases, bicubic where it grows."""
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = height * width < image.shape[0] * image.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    resized: Pixels = cv2.resize(image, (width, height), interpolation=method)
+    return resized
+
+
+def jitter(pixels: Pixels, amount: float, key: str, epoch: int, seed: int) -> Pixels:
+    """Change brightness, contrast, saturation and hue of an RGB image by up to ``amount``."""
+    transform = _colour_jitter(amount, threading.get_ident())
+    transform.set_random_seed(number_for("colour", key, epoch, seed) % 2**32)
+    changed: Pixels = transform(image=pixels)["image"]
+    return changed
+
+
+@lru_cache(maxsize=256)
+def _colour_jitter(amount: float, thread: int) -> Any:
+    """Return a transform of this thread's own: it keeps the seed of the sample in hand."""
+    del thread
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    import albumentations  # two seconds, spent by those who jitter
+
+    spread = (1 - amount, 1 + amount)
+    return albumentations.Compose(
+        [
+            albumentations.ColorJitter(
+                brightness=spread,
+                contrast=spread,
+                saturation=spread,
+                hue=(-amount, amount),
+                p=1.0,
+            )
+        ]
+    )
+
+
+def load_sample(manifest: Manifest, row: int, image_size_px: int, crop: Crop = "centre") -> Pixels:
+    """Return one image as evaluation sees it: RGB, [S, S, 3] uint8, the same every time.
+
+    Args:
+        manifest: of the shard set.
+        row: of the manifest.
+        image_size_px: S.
+        crop: as in :class:`BatchConfig`; "random" takes the centre.
+
+    Raises:
+        UserError: if the sample is damaged, or smaller than the window.
+    """
+    chosen: Crop = "centre" if crop == "random" else crop
+    config = BatchConfig(crop=chosen, image_size_px=image_size_px)
+    alone = replace(manifest, samples=manifest.samples.slice(row, 1))  # the others cost nothing
+    if config.keeps_scale:
+        require_large_enough(alone, image_size_px)
+    reader = ShardReader(alone, _cache_for(manifest, config), verify=True)
+    window = cut(decode(reader, 0), image_size_px, chosen, 0.5, 0.5)
+    return np.ascontiguousarray(window)
+
+
+def load_whole(manifest: Manifest, row: int) -> Pixels:
+    """Return one image as it is stored: RGB, [H, W, 3] uint8.
+
+    Raises:
+        UserError: if the sample is damaged.
+    """
+    alone = replace(manifest, samples=manifest.samples.slice(row, 1))
+    return decode(ShardReader(alone, _cache_for(manifest, BatchConfig()), verify=True), 0)
+
+
+def _cache_for(manifest: Manifest, config: BatchConfig) -> ShardCache | None:
+    if not storage.is_remote(manifest.location):
+        return None
+    return ShardCache(config.cache_folder, math.ceil(config.cache_size_gb * 1e9))
+
+
+def to_model(pixels: Pixels) -> Tensor:
+    """Return 8-bit RGB pixels, [B, H, W, 3] or [H, W, 3], as float32 [B, 3, H, W] in [-1, 1]."""
+    pixels = pixels[None] if pixels.ndim == 3 else pixels
+    count, height, width, _ = pixels.shape
+    image = np.empty((count, 3, height, width), np.float32)
+    for one, values in zip(pixels, image, strict=True):
+        write_values(np.ascontiguousarray(one), values)
+    return torch.from_numpy(image)
+
+
+def write_values(pixels: Pixels, values: Values) -> None:
+    """Write [H, W, 3] 8-bit pixels into [3, H, W] values in [-1, 1]."""
+    for channel, out in zip(cv2.split(pixels), values, strict=True):
+        cv2.LUT(channel, MODEL_VALUES, out)
+
+
+def to_pixels(image: Tensor) -> Pixels:
+    """Return [B, 3, H, W] in [-1, 1] as 8-bit RGB [B, H, W, 3]: clamped, rounded to nearest.
+
+    All 256 levels survive :func:`to_model` and back.
+    """
+    levels = (image.detach().float().cpu() * 127.5 + 127.5).clamp(0, 255).round()
+    return np.ascontiguousarray(levels.to(torch.uint8).permute(0, 2, 3, 1).numpy())

@@ -1,0 +1,52 @@
+"""What a process that fills batches does. It ends when its pipe does.
+
+So it outlives no worker, however that one died.
+"""
+
+import gc
+import mmap
+import signal
+import traceback
+from contextlib import suppress
+from dataclasses import replace
+from multiprocessing.connection import Connection
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import UserError
+from pipeline.loading.dataset import SampleMaker
+from pipeline.loading.prefetch import Frames, Names, Task
+from pipeline.loading.workers import Setup
+
+
+def serve(pipe: Connection, memory: int, samples: int) -> None:
+    """Fill what the worker asks for, until it goes away."""
+    setup: Setup = pipe.recv()
+    values = np.frombuffer(mmap.mmap(memory, 0), np.float32)
+    frames = Frames(values, setup.slots, setup.count, setup.config.image_size_px)
+    listed = mmap.mmap(samples, 0, access=mmap.ACCESS_READ)
+    table = pa.ipc.open_file(pa.py_buffer(listed)).read_all()  # in place, for all processes
+    maker = SampleMaker(setup.config, replace(setup.manifest, samples=table))
+    while True:
+        pipe.send(answer(maker, frames, pipe.recv()))
+
+
+def answer(maker: SampleMaker, frames: Frames, task: Task) -> Names | Exception:
+    """Fill a task's places, or return why that could not be done."""
+    try:
+        return frames.fill(maker, task)
+    except UserError as error:
+        return error
+    except Exception:
+        return RuntimeError(f"a decoding process failed:\n{traceback.format_exc()}")
+
+
+def main(pipe: int, memory: int, samples: int) -> None:
+    """Serve on these open files, inherited from the worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to answer
+    cv2.setNumThreads(1)
+    gc.freeze()  # what has been imported is here to stay: the collector need not look at it again
+    with suppress(EOFError, ConnectionError):
+        serve(Connection(pipe), memory, samples)

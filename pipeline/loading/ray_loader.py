@@ -1,0 +1,105 @@
+"""The same batches, decoded by Ray Data on whatever CPUs the cluster has free.
+
+Each worker makes a dataset of its own steps, in order; a task makes one step's slice. Pixels
+travel as bytes, a quarter of what the tensors weigh, and become tensors on the worker.
+"""
+
+import json
+from collections.abc import Generator
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+import ray.data
+import torch
+from numpy.typing import NDArray
+
+from models.architecture import Batch
+from pipeline.errors import UserError
+from pipeline.loading.config import BatchConfig
+from pipeline.loading.dataset import SampleMaker, to_model
+from pipeline.loading.sampler import SampleOrder
+from pipeline.loading.worker_context import Place
+from pipeline.manifest import read_manifest
+
+Columns = dict[str, NDArray[Any]]
+
+STEPS_PER_DATASET = 1000  # a dataset is finite; starting the next takes a fraction of a second
+
+
+class ClusterLoader:
+    """Iterates Ray datasets of this worker's steps, one after the other."""
+
+    def __init__(self, place: Place, first_step: int) -> None:
+        # Made here too, so that what is wrong with the set is said before anything starts.
+        _recipe(place.config)
+        self.batches = self._all(place, first_step)
+
+    def __next__(self) -> Batch:
+        return next(self.batches)
+
+    def close(self) -> None:
+        """Stop the dataset under way."""
+        self.batches.close()
+
+    def _all(self, place: Place, first_step: int) -> Generator[Batch, None, None]:
+        while True:
+            yield from _batches(place, first_step)
+            first_step += STEPS_PER_DATASET
+
+
+def _batches(place: Place, first_step: int) -> Generator[Batch, None, None]:
+    """Yield the batches of one dataset of steps."""
+    steps = ray.data.range(STEPS_PER_DATASET, override_num_blocks=STEPS_PER_DATASET)
+    steps.context.execution_options.preserve_order = True
+    made = steps.map_batches(partial(make_slice, place=place, first_step=first_step), batch_size=1)
+    ahead = place.config.prefetch_batches
+    for columns in made.iter_batches(batch_size=1, prefetch_batches=ahead):
+        step = int(columns["step"][0])
+        told = json.loads(str(columns["told"][0]))
+        if "error" in told:
+            raise UserError(told["error"])
+        yield Batch(
+            image=to_model(columns["pixels"][0]),
+            mask=torch.from_numpy(columns["holes"][0].astype(np.float32))[:, None],
+            keys=tuple(told["keys"]),
+            mask_ids=tuple(told["mask_ids"]),
+            step=step,
+            seed=place.seed(step),
+        )
+
+
+def make_slice(columns: Columns, place: Place, first_step: int) -> Columns:
+    """Make one step's slice. In a task on any node.
+
+    A damaged sample is told of in the row: an exception would arrive wrapped, without its
+    sentence, after a page of tracebacks.
+    """
+    step = first_step + int(columns["id"][0])
+    size = place.config.image_size_px
+    pixels = np.zeros((place.slice_size, size, size, 3), np.uint8)
+    holes = np.zeros((place.slice_size, size, size), np.uint8)
+    try:
+        maker, order = _recipe(place.config)
+        visits = place.visits(order, step)
+        samples = [maker.make(row, epoch, step, turn) for row, epoch, turn in visits]
+    except UserError as error:
+        told: dict[str, object] = {"error": str(error)}
+    else:
+        np.stack([s.pixels for s in samples], out=pixels)
+        np.stack([s.hole for s in samples], out=holes)
+        told = {"keys": [s.key for s in samples], "mask_ids": [s.mask_id for s in samples]}
+    return {
+        "step": np.array([step]),
+        "pixels": pixels[None],
+        "holes": holes[None],
+        "told": np.array([json.dumps(told)]),
+    }
+
+
+@lru_cache(maxsize=2)
+def _recipe(config: BatchConfig) -> tuple[SampleMaker, SampleOrder]:
+    """Read the manifest once per process."""
+    manifest = read_manifest(config.shards)
+    order = SampleOrder(manifest.counts, config.seed, config.window_shards)
+    return SampleMaker(config, manifest), order

@@ -1,0 +1,187 @@
+"""The bytes of one sample, by shard, offset and size: from a local tar, or a node's copy of it."""
+
+import fcntl
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline import storage
+from pipeline.errors import UserError
+from pipeline.manifest import Manifest, ShardRecord
+
+MEND = "mend the set with `python jobs/verify_shards.py --repair`"
+MOST_OPEN = 64
+"""Shards that a reader keeps open; should exceed a window of them."""
+
+
+class ShardReader:
+    """Reads samples' image bytes from a shard set; safe to share between threads.
+
+    Args:
+        manifest: of the set.
+        cache: where copies of remote shards are kept; None for a set on local disk.
+        verify: whether to compare every image with its SHA-256.
+    """
+
+    def __init__(self, manifest: Manifest, cache: "ShardCache | None", verify: bool) -> None:
+        self.manifest, self.cache, self.verify = manifest, cache, verify
+        self.opened: dict[int, OpenFile] = {}
+        table = manifest.samples
+        self.shards = table.column("shard").to_numpy()
+        self.offsets = table.column("offset").to_numpy()
+        self.sizes = table.column("size").to_numpy()
+        self.heights = table.column("height_px").to_numpy()
+        self.widths = table.column("width_px").to_numpy()
+        self.keys = table.column("key")
+        self.checksums = table.column("sha256")
+
+    def key(self, row: int) -> str:
+        """Return a sample's key."""
+        return str(self.keys[row].as_py())
+
+    def read(self, row: int) -> bytes:
+        """Return a sample's image, as it was encoded.
+
+        Raises:
+            UserError: if its shard is missing or shorter than the manifest says, or if the bytes
+                have another checksum and checksums are verified.
+        """
+        size = int(self.sizes[row])
+        data = self._read_at(int(self.shards[row]), int(self.offsets[row]), size)
+        if len(data) != size:
+            raise self.damaged(row, f"its shard ends after {len(data)} of its {size} bytes")
+        if self.verify and storage.sha256(data) != self.checksums[row].as_py():
+            raise self.damaged(row, "its SHA-256 is not the manifest's")
+        return data
+
+    def damaged(self, row: int, reason: str) -> UserError:
+        """Return the error for a sample that cannot be used."""
+        location = self.manifest.shard_location(int(self.shards[row]))
+        return UserError(
+            f"sample {self.key(row)!r} in shard {location} is damaged: {reason}; {MEND}"
+        )
+
+    def _read_at(self, shard: int, offset: int, size: int) -> bytes:
+        file = self.opened.get(shard)
+        if file is None:
+            file = self._open(shard)
+            while len(self.opened) >= MOST_OPEN:
+                self.opened.pop(next(iter(self.opened)), None)  # closed with its last reader
+            self.opened[shard] = file
+        return os.pread(file.number, size, offset)
+
+    def _open(self, shard: int) -> "OpenFile":
+        location, record = self.manifest.shard_location(shard), self.manifest.shards[shard]
+        for _ in range(3):  # another process may delete the copy between finding and opening it
+            try:
+                return OpenFile(self.cache.path(location, record) if self.cache else Path(location))
+            except FileNotFoundError:
+                continue
+        raise missing_shard(location)
+
+
+def missing_shard(location: str) -> UserError:
+    """Return the error for a shard that its manifest lists and that is not there."""
+    return UserError(f"shard {location} is missing, though its manifest lists it; {MEND}")
+
+
+class OpenFile:
+    """A file that is closed once nobody holds it: whoever reads may be another thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.number = -1
+        self.number = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if self.number >= 0:
+            os.close(self.number)
+
+
+class ShardCache:
+    """Copies of remote shards that all processes of a node share: each is downloaded once.
+
+    A copy is named by its content's SHA-256, appears under that name only once whole and
+    verified, and the least recently used ones are deleted past ``max_bytes``.
+    """
+
+    def __init__(self, folder: str, max_bytes: int) -> None:
+        self.folder, self.max_bytes = Path(storage.absolute(folder)), max_bytes
+
+    def path(self, location: str, record: ShardRecord) -> Path:
+        """Return the local copy of a shard, downloading it if it is not there.
+
+        Raises:
+            UserError: if the shard is missing or its content is not what the manifest says.
+        """
+        kept = self.folder / f"{record.sha256}.tar"
+        if _use(kept):
+            return kept
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _locked(self.folder / f"{record.sha256}.lock"):
+            if not _use(kept):  # a neighbour may have fetched it while we waited
+                self._download(location, record, kept)
+                self._evict(kept)
+        return kept
+
+    def _download(self, location: str, record: ShardRecord, kept: Path) -> None:
+        aside = self.folder / f"_tmp-{uuid.uuid4().hex}"
+        try:
+            with open(aside, "wb") as copy:
+                found = _copy(location, copy)
+            if found != record.sha256:
+                raise UserError(
+                    f"shard {location} has SHA-256 {found}, its manifest says {record.sha256}; "
+                    f"{MEND}"
+                )
+            os.replace(aside, kept)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def _evict(self, newest: Path) -> None:
+        copies = []
+        for path in self.folder.glob("*.tar"):
+            try:
+                status = path.stat()
+            except FileNotFoundError:  # deleted by a neighbour
+                continue
+            copies.append((status.st_mtime_ns, status.st_size, path))
+        excess = sum(size for _, size, _ in copies) - self.max_bytes
+        for _, size, path in sorted(copies):
+            if excess <= 0:
+                break
+            if path != newest:
+                path.unlink(missing_ok=True)
+                excess -= size
+
+
+def _use(path: Path) -> bool:
+    """Mark a copy as just used; tell whether it is there."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _copy(location: str, copy: BinaryIO) -> str:
+    """Copy a shard into an open file and return the SHA-256 of what was copied."""
+    digest = hashlib.sha256()
+    try:
+        for block in storage.blocks(location):
+            digest.update(block)
+            copy.write(block)
+    except FileNotFoundError as error:
+        raise missing_shard(location) from error
+    return digest.hexdigest()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock between processes; it is released even if the process is killed."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

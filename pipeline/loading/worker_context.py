@@ -1,0 +1,44 @@
+"""Which samples of a step are one worker's."""
+
+from dataclasses import dataclass
+
+from pipeline.errors import UserError
+from pipeline.loading.config import BatchConfig
+from pipeline.loading.sampler import SampleOrder
+from pipeline.masks import number_for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a stream stands among the workers, and what it reads."""
+
+    config: BatchConfig
+    rank: int
+    world_size: int
+
+    def __post_init__(self) -> None:
+        """Refuse unequal slices: means over them would not be means over the batch."""
+        if self.config.batch_size % self.world_size:
+            raise UserError(
+                f"batch_size must be a multiple of the number of workers, found "
+                f"{self.config.batch_size} for {self.world_size} workers"
+            )
+
+    @property
+    def slice_size(self) -> int:
+        """Samples per step of this worker."""
+        return self.config.batch_size // self.world_size
+
+    def visits(self, order: SampleOrder, step: int) -> list[tuple[int, int, int]]:
+        """Return this worker's samples of a step: row, epoch, and which of its masks it is."""
+        size, each = self.config.batch_size, self.config.masks_per_image
+        rows = order.batch(step, size, self.rank, self.world_size, each)
+        first = step * size + self.rank
+        return [
+            (row, epoch, (first + slot * self.world_size) % each)
+            for slot, (epoch, row) in enumerate(rows)
+        ]
+
+    def seed(self, step: int) -> int:
+        """Return the seed a batch carries, below 2^63."""
+        return number_for("batch", self.config.seed, step, self.rank) % 2**63

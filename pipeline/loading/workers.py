@@ -1,0 +1,187 @@
+"""Decoding by processes beside the worker, into memory that all of them share.
+
+Python's lock lets two threads decode at nine tenths of twice one thread's rate, and leaves the
+training itself to wait for it. The processes are started afresh, not forked: a worker has threads
+of Ray's and of PyTorch's, whose locks a fork would copy as they happen to be.
+"""
+
+import json
+import mmap
+import os
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, Pipe
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.cluster import KEEP_MEMORY
+from pipeline.loading.config import BatchConfig
+from pipeline.loading.dataset import SampleMaker
+from pipeline.loading.prefetch import Frames, Names, Task
+from pipeline.manifest import Manifest
+
+MOST_RESTARTS = 3
+"""Of one process, before its end is taken for an error."""
+STOP_TIMEOUT_S = 10
+PROGRAM = """import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from pipeline.loading.decode_worker import main
+main(*map(int, sys.argv[2:]))"""
+"""Finds modules where its worker does: a cluster's job lies in a folder of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a decoding process is told first."""
+
+    config: BatchConfig
+    manifest: Manifest
+    """Without its samples, which lie in a file of their own."""
+    slots: int
+    count: int
+
+
+class ProcessCrew:
+    """Processes of ``pipeline.loading.decode_worker``, which fill shared memory."""
+
+    def __init__(self, config: BatchConfig, manifest: Manifest, slots: int, count: int) -> None:
+        SampleMaker(config, manifest)  # what is wrong with the set is told before anything starts
+        room = 4 * Frames.room(slots, count, config.image_size_px)
+        self.files = [nameless_file(room), nameless_file(0)]
+        memory = np.frombuffer(mmap.mmap(self.files[0], room), np.float32)
+        self.frames = Frames(memory, slots, count, config.image_size_px)
+        with (
+            open(self.files[1], "wb", closefd=False) as file,
+            pa.ipc.new_file(file, manifest.samples.schema) as writer,
+        ):
+            writer.write_table(manifest.samples)
+        bare = replace(manifest, samples=manifest.samples.slice(0, 0))
+        setup = Setup(config=config, manifest=bare, slots=slots, count=count)
+        self.decoders = [Decoder(lambda: self._start(setup)) for _ in range(config.decoders)]
+
+    def _start(self, setup: Setup) -> "tuple[subprocess.Popen[bytes], Connection]":
+        ours, theirs = Pipe()
+        numbers = [theirs.fileno(), *self.files]
+        words = [sys.executable, "-c", PROGRAM, json.dumps(sys.path), *map(str, numbers)]
+        process = subprocess.Popen(words, pass_fds=numbers, env={**KEEP_MEMORY, **os.environ})
+        theirs.close()
+        ours.send(setup)
+        return process, ours
+
+    def begin(self, task: Task) -> "Awaited":
+        """Send a task to the process that has least to do."""
+        for decoder in self.decoders:
+            decoder.receive_ready()
+        return min(self.decoders, key=Decoder.samples_to_come).send(task)
+
+    def close(self) -> None:
+        """Let the processes end, and give their memory back once no tensor shows it."""
+        for decoder in self.decoders:
+            decoder.close()
+        for file in self.files:
+            os.close(file)
+        self.files = []
+
+
+class Decoder:
+    """One process, started again where it dies, with the tasks it had not answered."""
+
+    def __init__(self, start: "Callable[[], tuple[subprocess.Popen[bytes], Connection]]") -> None:
+        self.start, self.restarts = start, 0
+        self.process, self.pipe = start()
+        self.unanswered: deque[Awaited] = deque()
+
+    def samples_to_come(self) -> int:
+        """Return how many samples it has still to make."""
+        return sum(len(awaited.task.visits) for awaited in self.unanswered)
+
+    def send(self, task: Task) -> "Awaited":
+        """Send a task; if nobody is there to take it, :meth:`receive` finds that out."""
+        awaited = Awaited(self, task)
+        self.unanswered.append(awaited)
+        with suppress(OSError):
+            self.pipe.send(task)
+        return awaited
+
+    def receive_ready(self) -> None:
+        """Take the answers that are there already."""
+        while self.unanswered and self.pipe.poll():
+            self.receive()
+
+    def receive(self) -> None:
+        """Wait for the answer to the oldest task: they come in their order.
+
+        Raises:
+            RuntimeError: if the process died too often.
+        """
+        while True:
+            try:
+                self.unanswered[0].answer = self.pipe.recv()
+            except (EOFError, OSError):
+                self._start_again()
+                continue
+            self.unanswered.popleft()
+            return
+
+    def _start_again(self) -> None:
+        self.pipe.close()
+        status = self.process.wait()
+        if self.restarts == MOST_RESTARTS:
+            raise RuntimeError(
+                f"a decoding process died {MOST_RESTARTS + 1} times, at last with status {status} "
+                "(-9: killed, often for want of memory); try fewer data.decoders"
+            )
+        self.restarts += 1
+        self.process, self.pipe = self.start()
+        with suppress(OSError):  # dead already: the next receive finds that out
+            for awaited in self.unanswered:
+                self.pipe.send(awaited.task)
+
+    def close(self) -> None:
+        """End the process: its pipe's end tells it."""
+        self.pipe.close()
+        try:
+            self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class Awaited:
+    """What is becoming of a task."""
+
+    def __init__(self, decoder: Decoder, task: Task) -> None:
+        self.decoder, self.task = decoder, task
+        self.answer: Names | Exception | None = None
+
+    def result(self) -> Names:
+        """Wait for the names of the samples made.
+
+        Raises:
+            UserError: if a sample is damaged.
+        """
+        while self.answer is None:
+            self.decoder.receive()
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def nameless_file(size: int) -> int:
+    """Open a file of ``size`` bytes that has no name and is gone with the last who holds it.
+
+    In memory where the system can: beyond /dev/shm, which containers make too small for batches.
+    """
+    if hasattr(os, "memfd_create"):
+        file = os.memfd_create("infill-batches")
+    else:
+        with tempfile.TemporaryFile() as named:
+            file = os.dup(named.fileno())
+    os.ftruncate(file, size)
+    return file

@@ -1,0 +1,113 @@
+"""Holes from pictures: a published set of irregular masks, or silhouettes of objects."""
+
+import math
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pyarrow import fs
+
+from pipeline import storage
+from pipeline.errors import UserError
+from pipeline.masks.config import MaskConfig
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+MAX_TURN_DEGREES = 10  # MADF's rotation of the irregular set
+MAX_DILATION_PX = 9  # at 256 px
+
+
+@lru_cache(maxsize=8)
+def list_pictures(folder: str) -> tuple[tuple[str, int], ...]:
+    """Return name and size in bytes of every mask picture directly under a folder, by name.
+
+    Raises:
+        UserError: if there are none.
+    """
+    system, path = storage.filesystem(folder)
+    found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    pictures = sorted(
+        (info.base_name, int(info.size or 0))
+        for info in found
+        if info.type == fs.FileType.File and info.base_name.lower().endswith(SUFFIXES)
+    )
+    if not pictures:
+        raise UserError(
+            f"masks: {storage.absolute(folder)} holds no mask pictures ({', '.join(SUFFIXES)}); "
+            "set `folder` to where they lie"
+        )
+    return tuple(pictures)
+
+
+@lru_cache(maxsize=1024)
+def read_picture(location: str, white_is_hole: bool) -> NDArray[np.uint8]:
+    """Return a mask picture's hole, [H, W] uint8: pixels above 127, or the others.
+
+    Raises:
+        UserError: if it is not a picture.
+    """
+    data = np.frombuffer(storage.read(location), np.uint8)
+    grey = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
+    if grey is None:
+        raise UserError(f"masks: {location} is not a picture; remove it or replace it")
+    hole: NDArray[np.uint8] = ((grey > 127) == white_is_hole).astype(np.uint8)
+    return hole
+
+
+def _choose(config: MaskConfig, random: np.random.Generator) -> NDArray[np.uint8]:
+    pictures = list_pictures(config.folder)
+    name, _ = pictures[int(random.random() * len(pictures))]
+    return read_picture(storage.join(config.folder, name), config.white_is_hole)
+
+
+def draw_file(
+    config: MaskConfig, random: np.random.Generator, height: int, width: int
+) -> NDArray[np.uint8]:
+    """Hide a mask of the folder, flipped, cropped, turned and dilated (Liu et al.; MADF).
+
+    Two flips, a crop of 80 to 100 % of each side, up to 10 degrees either way, and in every other
+    mask a dilation. Pixels that the turn brings in from outside repeat the border.
+    """
+    hole = _choose(config, random)
+    rows, columns = hole.shape
+    flip_rows, flip_columns, crop, top, left, turn, dilate, size = random.random(8)
+    crop = 0.8 + 0.2 * crop
+    degrees = math.radians((2 * turn - 1) * MAX_TURN_DEGREES)
+    cosine, sine = math.cos(degrees), math.sin(degrees)
+    step = np.array([columns * crop / width, rows * crop / height])
+    linear = np.array([[cosine, -sine], [sine, cosine]]) * step
+    linear *= (-1 if flip_columns < 0.5 else 1, -1 if flip_rows < 0.5 else 1)
+    middle = (0.5 + (1 - crop) * (np.array([left, top]) - 0.5)) * (columns, rows) - 0.5
+    frame_middle = np.array([width - 1, height - 1]) / 2
+    matrix = np.column_stack([linear, middle - linear @ frame_middle])
+    moved: NDArray[np.uint8] = cv2.warpAffine(
+        hole,
+        matrix,
+        (width, height),
+        flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    if dilate < 0.5:
+        side = 1 + round(size * MAX_DILATION_PX * min(height, width) / 256)
+        moved = cv2.dilate(moved, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
+    return moved
+
+
+def draw_silhouette(
+    config: MaskConfig, random: np.random.Generator, height: int, width: int
+) -> NDArray[np.uint8]:
+    """Hide the shape of an object of the folder, 30 to 80 % of the frame's side, anywhere."""
+    hole = _choose(config, random)
+    left, top, tight_width, tight_height = cv2.boundingRect(hole)
+    canvas = np.zeros((height, width), np.uint8)
+    if not tight_width:
+        return canvas
+    shape = hole[top : top + tight_height, left : left + tight_width]
+    flip, size, x, y = random.random(4)
+    shape = shape[:, ::-1] if flip < 0.5 else shape
+    scale = (0.3 + 0.5 * size) * min(width / tight_width, height / tight_height)
+    wide, tall = max(1, round(tight_width * scale)), max(1, round(tight_height * scale))
+    shape = cv2.resize(np.ascontiguousarray(shape), (wide, tall), interpolation=cv2.INTER_NEAREST)
+    row, column = int(y * (height - tall + 1)), int(x * (width - wide + 1))
+    canvas[row : row + tall, column : column + wide] = shape
+    return canvas

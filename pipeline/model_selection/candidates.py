@@ -1,0 +1,175 @@
+"""Every trial judged on the same pairs, admitted or not, and the best of those admitted."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from pipeline import storage
+from pipeline.errors import UserError
+from pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
+from pipeline.evaluation.metric_registry import METRICS
+from pipeline.evaluation.scores import ALL, Score
+from pipeline.metrics.image_metrics import mean_interval
+from pipeline.model_selection.config import ChoiceConfig, guard
+from pipeline.registry import everywhere, measure_cost, resolve
+from pipeline.training import SCORE
+from pipeline.tuning import Trial, written_down
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A combination and everything that speaks for or against it."""
+
+    trial: Trial
+    """Of several seeds, the one that was best in validation: its checkpoint may be promoted."""
+    evaluation: Evaluation
+    """Of that trial."""
+    parameters: int
+    """Of the generator."""
+    latency_ms: float
+    """To fill one picture of the training's size, one thread: the median of five."""
+    others: tuple[Evaluation, ...] = ()
+    """Of the same combination under other seeds."""
+    against: str = ""
+    """Why it cannot be chosen; "" if it can."""
+
+    def score(self, metric: str) -> Score:
+        """Return its mean of a metric over all pairs, with its 95 % interval.
+
+        Under one seed the interval is over photographs; under several it is over seeds, whose
+        means differ by more.
+        """
+        everyone = [self.evaluation, *self.others]
+        scores = [one.scores[one.network][ALL][metric] for one in everyone]
+        if len(scores) == 1:
+            return scores[0]
+        over = mean_interval([score.mean for score in scores])
+        return replace(scores[0], mean=over.mean, low=over.low, high=over.high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """All candidates, best first, and the champion they were compared with."""
+
+    metric: str
+    candidates: tuple[Candidate, ...]
+    champion: Evaluation | None = None
+
+    @property
+    def winner(self) -> Candidate:
+        """The best candidate that nothing speaks against.
+
+        Raises:
+            UserError: if there is none; the message has the reason against the best.
+        """
+        for candidate in self.candidates:
+            if not candidate.against:
+                return candidate
+        raise UserError(
+            f"no trial can be chosen; against the best, {self.candidates[0].trial.name}, speaks: "
+            f"{self.candidates[0].against}"
+        )
+
+    @property
+    def frontier(self) -> list[Candidate]:
+        """The candidates that none beats in score without being slower."""
+        best, found = -float("inf"), []
+        order = sorted(self.candidates, key=lambda c: (c.latency_ms, -self.goodness(c)))
+        for candidate in order:
+            if self.goodness(candidate) > best:
+                best = self.goodness(candidate)
+                found.append(candidate)
+        return found
+
+    def goodness(self, candidate: Candidate) -> float:
+        """Return the deciding score, turned round where lower is better."""
+        return sign_of(self.metric) * candidate.score(self.metric).mean
+
+
+def sign_of(metric: str) -> int:
+    """Return 1 for a metric of which more is better, -1 for others."""
+    [found] = [one for one in METRICS if one.name == metric]
+    return 1 if found.better == "higher" else -1
+
+
+def choose(config: ChoiceConfig, log: Log = print) -> Choice:
+    """Judge every finished trial of a search on the same pairs.
+
+    Ray must be up, unless ``num_actors`` is 0. Evaluations that are finished are reused.
+
+    Raises:
+        UserError: if the search has no finished trial, or the champion is unknown.
+    """
+    trials = [trial for trial in written_down(config.search).values() if trial.scores]
+    if not trials:
+        raise UserError(f"{config.search} has no finished trial: run `python jobs/tune.py` first")
+    out = config.out or storage.join(storage.absolute(config.search), "choice")
+    pairs, champion, found = "", None, []
+    if config.champion:
+        known = resolve(config.registry, config.champion)
+        place = everywhere(known.address, known.digest, storage.join(out, "champion-checkpoint"))
+        champion = _judged(config, place, storage.join(out, "champion"), pairs, log)
+        pairs = champion.files["pairs"]
+    for seeds in _by_combination(trials):
+        evaluations = []
+        for trial in seeds:
+            log(f"judging {trial.label or trial.name}")
+            place = storage.join(out, trial.name)
+            evaluations.append(_judged(config, trial.checkpoint, place, pairs, log))
+            pairs = pairs or evaluations[0].files["pairs"]
+        cost = measure_cost(seeds[0].checkpoint)
+        candidate = Candidate(
+            trial=seeds[0],
+            evaluation=evaluations[0],
+            others=tuple(evaluations[1:]),
+            parameters=cost.parameters,
+            latency_ms=cost.latency_ms,
+        )
+        found.append(admitted(candidate, config, champion))
+    choice = Choice(metric=config.metric, candidates=tuple(found), champion=champion)
+    order = sorted(found, key=choice.goodness, reverse=True)
+    return Choice(metric=config.metric, candidates=tuple(order), champion=champion)
+
+
+def _by_combination(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """Return the trials that differ in nothing but the seed together, best validated first."""
+    found: dict[str, list[Trial]] = {}
+    for trial in trials:
+        identity = json.dumps([trial.label, trial.changes], sort_keys=True, default=str)
+        found.setdefault(identity, []).append(trial)
+    return [sorted(seeds, key=lambda trial: -trial.scores[SCORE]) for seeds in found.values()]
+
+
+def _judged(config: ChoiceConfig, place: str, out: str, pairs: str, log: Log) -> Evaluation:
+    common = EvaluationConfig(
+        checkpoint=place,
+        shards=config.shards,
+        out=out,
+        baselines=(),
+        num_actors=config.num_actors,
+    )
+    if pairs:
+        return evaluate(replace(common, pairs=pairs), lambda line: None)
+    drawn = replace(
+        common, masks=config.masks, buckets=config.buckets, num_images=config.num_images
+    )
+    return evaluate(drawn, lambda line: None)
+
+
+def admitted(candidate: Candidate, config: ChoiceConfig, champion: Evaluation | None) -> Candidate:
+    """Return the candidate with what speaks against it."""
+    reasons = []
+    if config.max_parameters and candidate.parameters > config.max_parameters:
+        reasons.append(f"{candidate.parameters:,} parameters, over {config.max_parameters:,}")
+    if config.max_latency_ms and candidate.latency_ms > config.max_latency_ms:
+        reasons.append(f"{candidate.latency_ms:.1f} ms, over {config.max_latency_ms:g}")
+    for text in config.guards if champion is not None else ():
+        assert champion is not None
+        name, allowed = guard(text)
+        theirs = champion.scores[champion.network][ALL][name].mean
+        loss = sign_of(name) * (theirs - candidate.score(name).mean)
+        if loss > allowed:
+            reasons.append(f"{name} worse than the champion's by {loss:.4g}, over {allowed:g}")
+    return Candidate(**{**vars(candidate), "against": "; ".join(reasons)})

@@ -1,0 +1,158 @@
+"""A paper's ablation after its search: every row on the same test pairs, beside what is printed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from models.architecture import Table
+from pipeline import storage
+from pipeline.errors import UserError
+from pipeline.evaluation import PROTOCOLS, Evaluation, EvaluationConfig, evaluate
+from pipeline.evaluation.metric_networks import NOT_GIVEN, OF_NETWORKS, OF_SETS, NetworkConfig
+from pipeline.evaluation.metric_registry import FURTHER
+from pipeline.evaluation.page import metric_heading
+from pipeline.evaluation.scores import ALL
+from pipeline.manifest import FILE_NAME
+from pipeline.metrics.image_metrics import mean_interval
+from pipeline.tuning import TuneConfig, TuneResult
+
+Log = Callable[[str], None]
+Judged = Mapping[str, Sequence[Evaluation]]
+"""The evaluations of a row's trials, one per seed, by the row's label."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableConfig:
+    """How the rows of a paper's table are measured."""
+
+    test_shards: str = ""
+    """The test set; the ``test`` folder beside the training set if empty."""
+    networks: NetworkConfig = field(default_factory=NetworkConfig)
+    """Weights of the networks behind FID and LPIPS."""
+    num_actors: int = 1
+    """Most processes at work; with 0, this one, without Ray."""
+    gpus_per_actor: float = 0.0
+    """GPUs of each."""
+
+
+def find_test_set(search: TuneConfig, config: TableConfig) -> str:
+    """Return where the test set of a table lies.
+
+    Raises:
+        UserError: if there is none.
+    """
+    shards = search.train.data.shards
+    place = config.test_shards or storage.join(shards, "test")
+    if not storage.exists(storage.join(place, FILE_NAME)):
+        raise UserError(
+            f"a paper's table is measured on test photographs, and {place} is no shard set; name "
+            "one with --table.test-shards"
+        )
+    return storage.absolute(place)
+
+
+def judge_table(
+    search: TuneConfig,
+    table: Table,
+    result: TuneResult,
+    config: TableConfig,
+    as_published: bool,
+    log: Log = print,
+) -> Judged:
+    """Evaluate every row's trials on the same test pairs. Finished evaluations are reused.
+
+    Args:
+        search: that has been run.
+        table: its space.
+        result: what came of it.
+        config: how to measure.
+        as_published: by the paper's own protocol; otherwise at the size and under the masks of the
+            training, which is all that small networks are good for.
+        log: takes a line at a time.
+    """
+    test_set = find_test_set(search, config)
+    judged: dict[str, list[Evaluation]] = {row.label: [] for row in table.rows}
+    for trial in result.trials:
+        if not trial.scores:
+            continue
+        log(f"measuring {trial.label}")
+        common = EvaluationConfig(
+            checkpoint=trial.checkpoint,
+            shards=test_set,
+            out=storage.join(storage.absolute(search.storage), "table", trial.name),
+            networks=config.networks,
+            num_actors=config.num_actors,
+            gpus_per_actor=config.gpus_per_actor,
+            baselines=(),
+        )
+        setting = (
+            replace(common, protocol=table.protocol)
+            if as_published
+            else replace(
+                common,
+                masks=replace(search.train.data.masks, curriculum_steps=0),
+                buckets=(),
+                metrics=_measurable(table, search.train.data.image_size_px),
+            )
+        )
+        judged[trial.label].append(evaluate(setting, lambda line: None))
+    return judged
+
+
+def _figures(table: Table) -> list[str]:
+    """Return the metrics of a table: those printed, or else the protocol's."""
+    printed = list(dict.fromkeys(name for row in table.rows for name in row.published))
+    return printed or list(PROTOCOLS[table.protocol].metrics)
+
+
+def _measurable(table: Table, side: int) -> tuple[str, ...]:
+    """Return those of a table's metrics that are defined at a size and no network's judgement."""
+    metrics = (FURTHER[name][0] for name in _figures(table) if name in FURTHER)
+    return tuple(metric.name for metric in metrics if metric.least_side_px <= side)
+
+
+def paper_rows(table: Table, judged: Judged) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows in the paper's order, each metric measured here and as printed.
+
+    One seed's figure has half its 95 % interval over photographs after ±; several seeds' is their
+    mean, with its interval over them.
+    """
+    names = _figures(table)
+    header = ["row"]
+    for name in names:
+        header += [f"{metric_heading(name)}, ours", "printed"]
+    rows = []
+    for row in table.rows:
+        cells = [row.label]
+        for name in names:
+            cells += [_ours(judged.get(row.label, ()), name), row.published.get(name, "-")]
+        rows.append(cells)
+    return header, rows
+
+
+def _ours(evaluations: Sequence[Evaluation], name: str) -> str:
+    if not evaluations:
+        return "failed"
+    if name in OF_SETS:
+        found = [one.set_scores[one.network][ALL] for one in evaluations if one.set_scores]
+        values = [scores[name].value for scores in found if name in scores]
+        return _mean(values, OF_NETWORKS[name].decimals, OF_NETWORKS[name].scale) or NOT_GIVEN
+    scores = [one.scores[one.network][ALL] for one in evaluations]
+    values = [found[name].mean for found in scores if name in found]
+    if not values:
+        return NOT_GIVEN if name in OF_NETWORKS else "not defined at this size"
+    [metric] = [one for one in evaluations[0].metrics if one.name == name]
+    score = scores[0][name]
+    text = _mean(values, metric.decimals, metric.scale)
+    if len(values) == 1 and score.low is not None and score.high is not None:
+        text += f" ± {metric.shown((score.high - score.low) / 2)}"
+    return text
+
+
+def _mean(values: Sequence[float], decimals: int, scale: float) -> str:
+    if not values:
+        return ""
+    if len(values) == 1:
+        return f"{values[0] * scale:.{decimals}f}"
+    found = mean_interval([value * scale for value in values])
+    ends = f"{found.low:.{decimals}f} to {found.high:.{decimals}f}"
+    return f"{found.mean:.{decimals}f} ({ends}, {found.n} seeds)"

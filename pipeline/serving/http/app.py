@@ -1,0 +1,144 @@
+"""The HTTP interface, over any backend that can fill a canvas."""
+
+import asyncio
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse
+from starlette.exceptions import HTTPException
+
+from pipeline.serving.errors import Refusal
+from pipeline.serving.http.auth import Doorkeeper
+from pipeline.serving.http.batch_requests import answer_many, read_many
+from pipeline.serving.http.compat_api import add_foreign
+from pipeline.serving.http.docs_page import reference_page
+from pipeline.serving.http.inpaint_service import AppConfig, Backend, Workshop
+from pipeline.serving.http.middleware import BATCH_PATH, Gate, error_response
+from pipeline.serving.http.openapi import (
+    ERROR_ANSWERS,
+    LINES_ANSWER,
+    PICTURE_ANSWER,
+    batch_body,
+    pair_body,
+)
+from pipeline.serving.http.request_metrics import MEDIA_TYPE, Metrics
+from pipeline.serving.http.responses import LineStream, public, respond
+from pipeline.serving.http.schemas import read_one
+from pipeline.serving.limits import PixelBudget
+
+PAGE_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": "default-src 'none'; connect-src 'self'; img-src 'self' blob: "
+    "data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+"""The page needs nothing from elsewhere, and gets nothing."""
+_READY_WITHIN_S = 5
+_BASE64_GROWTH = 1.4  # four thirds, and room for names
+
+
+def create_app(backend: Backend, config: AppConfig) -> FastAPI:
+    """Build the application.
+
+    Args:
+        backend: what fills canvases.
+        config: limits, canvases and keys.
+    """
+    app = FastAPI(
+        title="Infill",
+        version="1",
+        summary="Image and mask in, composite out.",
+        docs_url=None,  # Swagger's page is fetched from elsewhere; ours is not.
+        redoc_url=None,
+    )
+    metrics = Metrics()
+    app.add_middleware(
+        Gate, config=config.limits, doorkeeper=Doorkeeper(config.keys), metrics=metrics
+    )
+    app.add_exception_handler(HTTPException, _refused)
+    workshop = Workshop(backend, config, PixelBudget(config.limits.max_pixels_inside), metrics)
+    _add_inpaint(app, workshop)
+    add_foreign(app, workshop, ERROR_ANSWERS)
+    _add_state(app, workshop)
+    _add_page(app)
+    return app
+
+
+def _add_inpaint(app: FastAPI, workshop: Workshop) -> None:
+    @app.post(
+        "/v1/inpaint",
+        response_class=Response,
+        responses={**PICTURE_ANSWER, **ERROR_ANSWERS},
+        openapi_extra=pair_body(),
+        summary="Fill the hole of one image.",
+    )
+    async def inpaint_one(request: Request) -> Response:
+        asked = await read_one(request)
+        accept = request.headers.get("accept", "")
+        answer = await workshop.inpaint(asked.fields.options(accept), asked.image, asked.mask)
+        return respond(answer, accept, request.state.request_id)
+
+    @app.post(
+        BATCH_PATH,
+        response_class=Response,
+        responses={**LINES_ANSWER, **ERROR_ANSWERS},
+        openapi_extra=batch_body(),
+        summary="Fill many images in one request.",
+    )
+    async def inpaint_many(request: Request) -> Response:
+        most = int(_BASE64_GROWTH * workshop.config.limits.max_body_bytes)
+        pairs = read_many(request, most)
+        accept, request_id = request.headers.get("accept", ""), request.state.request_id
+        return LineStream(answer_many(workshop, pairs, accept, request_id))
+
+
+def _add_state(app: FastAPI, workshop: Workshop) -> None:
+    backend = workshop.backend
+
+    @app.get("/v1/models", summary="The versions that are served.", responses=ERROR_ANSWERS)
+    async def models() -> dict[str, list[dict[str, str]]]:
+        return {"models": [public(model) for model in await backend.describe()]}
+
+    @app.get("/healthz", summary="The service is alive.")
+    async def alive() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/readyz", summary="A model is loaded and answers.", responses=ERROR_ANSWERS)
+    async def ready() -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(_READY_WITHIN_S):
+                served = await backend.describe()
+        except TimeoutError:
+            served = []
+        if not served:
+            wait_s = workshop.config.limits.retry_after_s
+            raise Refusal(503, "not_ready", "no model answers yet; try again", wait_s)
+        return {"status": "ready", "models": [model.label for model in served]}
+
+    @app.get("/metrics", summary="Counters for Prometheus.", response_class=Response)
+    async def counters() -> Response:
+        return Response(workshop.metrics.text(), media_type=MEDIA_TYPE)
+
+
+def _add_page(app: FastAPI) -> None:
+    page = files("pipeline.serving.http").joinpath("page.html").read_text()
+
+    @app.get("/", include_in_schema=False)
+    async def show_page() -> Response:
+        return HTMLResponse(page, headers=PAGE_HEADERS)
+
+    @app.get("/docs", include_in_schema=False)
+    async def show_reference() -> Response:
+        return HTMLResponse(reference_page(app.openapi()), headers=PAGE_HEADERS)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """Give every error the documented shape, also those that the framework raises."""
+    assert isinstance(error, HTTPException)
+    if not isinstance(error, Refusal):
+        code = "unknown_route" if error.status_code in (404, 405) else "bad_request"
+        error = Refusal(error.status_code, code, str(error.detail))
+    request.state.code = error.code
+    return error_response(error, request.state.request_id)

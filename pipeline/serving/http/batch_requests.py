@@ -1,0 +1,187 @@
+"""Many pairs in one request: lines of JSON or a form in, a line of JSON per result out.
+
+A result is sent as soon as it is there; ``id`` tells whose it is. A bad pair is that pair's error.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+
+from pipeline.serving.errors import Refusal, error_body
+from pipeline.serving.http.inpaint_service import Answer, Workshop
+from pipeline.serving.http.responses import LINES, json_of
+from pipeline.serving.http.schemas import Asked, asked, content_type, from_base64, json_object
+
+MAX_FORM_PAIRS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbered:
+    """One pair of a batch, or why it is none."""
+
+    id: str | int | None
+    asked: Asked | Refusal
+
+
+async def read_many(request: Request, max_line_bytes: int) -> AsyncIterator[Numbered]:
+    """Read pairs as they arrive, from lines of JSON or from a form.
+
+    Raises:
+        Refusal: if the body as a whole cannot be read.
+    """
+    kind = content_type(request)
+    if kind == "multipart/form-data":
+        files, fields = 2 * MAX_FORM_PAIRS, MAX_FORM_PAIRS + 16
+        try:
+            async with request.form(max_files=files, max_fields=fields) as form:
+                pairs = await _form_pairs(form)
+        except HTTPException as error:  # The framework's own, of a form that is none.
+            if isinstance(error, Refusal):
+                raise
+            raise Refusal(error.status_code, "bad_request", str(error.detail)) from error
+        for numbered in pairs:
+            yield numbered
+    elif kind == LINES:
+        number = 0
+        async for line in _lines(request, max_line_bytes):
+            yield _from_line(line, number)
+            number += 1
+    else:
+        raise Refusal(
+            415, "unsupported_body", f"the body is {kind or 'of no type'}: send {LINES} or a form"
+        )
+
+
+async def _lines(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
+    """Cut the body at its line ends, holding no more than one line."""
+    rest = b""
+    async for chunk in request.stream():
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            if line.strip():
+                yield line
+        if len(rest) > max_bytes:
+            raise Refusal(413, "too_large", f"a line has more than {max_bytes:,} bytes")
+    if rest.strip():
+        yield rest
+
+
+def _from_line(line: bytes, number: int) -> Numbered:
+    identity: str | int = number
+    try:
+        values = json_object(line)
+        given = values.pop("id", number)
+        if not isinstance(given, str | int):
+            raise Refusal(400, "bad_request", "field 'id' is neither text nor a number")
+        identity = given
+        for name in ("image", "mask"):
+            if values.get(name) is not None:
+                values[name] = from_base64(values[name], name)
+        pair = asked({name: value for name, value in values.items() if value is not None})
+    except Refusal as refusal:
+        return Numbered(id=identity, asked=refusal)
+    return Numbered(id=identity, asked=pair)
+
+
+async def _form_pairs(form: FormData) -> list[Numbered]:
+    """Pair the form's images and masks in order; its other fields are for all of them."""
+    images, masks, names = (form.getlist(name) for name in ("image", "mask", "id"))
+    if not images or len(masks) not in (0, len(images)) or len(names) not in (0, len(images)):
+        raise Refusal(
+            400,
+            "bad_request",
+            f"{len(images)} images, {len(masks)} masks and {len(names)} ids do not make pairs",
+        )
+    common = {k: v for k, v in form.multi_items() if k not in ("image", "mask", "id")}
+    pairs = []
+    for number, image in enumerate(images):
+        values: dict[str, Any] = {**common, "image": await _file(image)}
+        if masks:
+            values["mask"] = await _file(masks[number])
+        identity = str(names[number]) if names else number
+        try:
+            pairs.append(Numbered(id=identity, asked=asked(values)))
+        except Refusal as refusal:
+            pairs.append(Numbered(id=identity, asked=refusal))
+    return pairs
+
+
+async def _file(part: UploadFile | str) -> bytes | str:
+    return await part.read() if isinstance(part, UploadFile) else part
+
+
+async def answer_many(
+    workshop: Workshop, pairs: AsyncIterator[Numbered], accept: str, request_id: str
+) -> AsyncIterator[bytes]:
+    """Work on a few pairs at once and yield each one's line as it is done."""
+    limits = workshop.config.limits
+
+    async def work(numbered: Numbered) -> bytes:
+        try:
+            if isinstance(numbered.asked, Refusal):
+                raise numbered.asked
+            async with asyncio.timeout(limits.request_timeout_s):
+                answer = await _answer(workshop, numbered.asked, accept)
+        except Refusal as refusal:
+            return _line(numbered.id, error_body(refusal.code, refusal.detail, request_id))
+        except TimeoutError:
+            late = f"no answer within {limits.request_timeout_s:g} s"
+            return _line(numbered.id, error_body("busy", late, request_id))
+        return _line(numbered.id, json_of(answer, request_id))
+
+    try:
+        async for line in in_order_of_arrival(pairs, work, limits.pairs_at_once):
+            yield line
+    except Refusal as refusal:  # of the body as a whole: nothing after it can be read
+        yield _line(None, error_body(refusal.code, refusal.detail, request_id))
+
+
+async def _answer(workshop: Workshop, one: Asked, accept: str) -> Answer:
+    return await workshop.inpaint(one.fields.options(accept), one.image, one.mask)
+
+
+def _line(identity: str | int | None, values: dict[str, Any]) -> bytes:
+    return json.dumps({"id": identity, **values}).encode() + b"\n"
+
+
+async def in_order_of_arrival(
+    items: AsyncIterator[Numbered], work: Callable[[Numbered], Awaitable[bytes]], at_once: int
+) -> AsyncIterator[bytes]:
+    """Yield ``await work(item)`` in the order of completion, with few under way at once.
+
+    No item is read before there is room for it, so a fast sender is slowed down, not hoarded.
+    What the items raise is raised once everything read before is answered.
+    """
+    under_way: set[asyncio.Future[bytes]] = set()
+    reading: asyncio.Future[Numbered | None] | None = asyncio.ensure_future(_next(items))
+    try:
+        while reading or under_way:
+            waiting: set[asyncio.Future[Any]] = {*under_way, *([reading] if reading else ())}
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in [task for task in under_way if task in done]:
+                under_way.discard(task)
+                yield task.result()
+            if reading in done and reading is not None:
+                if reading.exception() or (item := reading.result()) is None:
+                    break
+                under_way.add(asyncio.ensure_future(work(item)))
+                reading = None
+            if reading is None and len(under_way) < at_once:
+                reading = asyncio.ensure_future(_next(items))
+        for finished in asyncio.as_completed(under_way):
+            yield await finished
+        if reading is not None:
+            reading.result()
+    finally:
+        for task in {*under_way, *([reading] if reading else ())}:
+            task.cancel()
+
+
+async def _next(items: AsyncIterator[Numbered]) -> Numbered | None:
+    return await anext(items, None)

@@ -1,0 +1,96 @@
+"""Two interfaces that other programs speak already, thin over our own.
+
+* ``POST /api/v1/inpaint``, as IOPaint's web page and clients call it: JSON with base64 files,
+  white is hole, the bare picture comes back. Its many sampler settings mean nothing here.
+* ``POST /v1/images/edits``, as OpenAI's clients call it: a form whose mask is transparent where
+  the picture is to be changed, a list of base64 pictures comes back. The prompt is not read.
+"""
+
+import base64
+import time
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, Request, Response
+from starlette.datastructures import UploadFile
+
+from pipeline.images import codec
+from pipeline.serving.errors import Refusal, image_errors_refused
+from pipeline.serving.http.inpaint_service import Workshop
+from pipeline.serving.http.responses import headers_of
+from pipeline.serving.http.schemas import Fields, check, from_base64, json_object
+
+_OPENAI_FIELDS = {"model": "model", "n": "samples", "output_format": "output_format"}
+
+
+def add_foreign(app: FastAPI, workshop: Workshop, answers: dict[int | str, dict[str, Any]]) -> None:
+    """Add both interfaces to the application."""
+
+    @app.post(
+        "/api/v1/inpaint",
+        response_class=Response,
+        responses=answers,
+        summary="As IOPaint's clients call it.",
+        openapi_extra=_body("application/json", ["image", "mask"]),
+    )
+    async def iopaint(request: Request) -> Response:
+        values = json_object(await request.body())
+        image, mask = (from_base64(values.get(name), name) for name in ("image", "mask"))
+        seed = values.get("sd_seed")
+        fields = check(Fields, {"seed": seed} if isinstance(seed, int) and seed >= 0 else {})
+        answer = await workshop.inpaint(fields.options("image/png"), image, mask)
+        return Response(
+            answer.files[0], headers={**headers_of(answer), "X-Seed": str(fields.seed or 0)}
+        )
+
+    @app.post(
+        "/v1/images/edits",
+        responses=answers,
+        summary="As OpenAI's clients call it.",
+        openapi_extra=_body("multipart/form-data", ["image"]),
+    )
+    async def openai(request: Request) -> dict[str, Any]:
+        async with request.form(max_files=17, max_fields=32) as form:
+            sent = form.getlist("image") + form.getlist("image[]")
+            mask = form.get("mask")
+            image = [await part.read() for part in sent if isinstance(part, UploadFile)]
+            own_mask = await mask.read() if isinstance(mask, UploadFile) else None
+            chosen = {
+                ours: form[theirs] for theirs, ours in _OPENAI_FIELDS.items() if theirs in form
+            }
+            wants_url = form.get("response_format") == "url"
+        if len(image) != 1:
+            raise Refusal(400, "bad_request", f"send one image, not {len(image)}")
+        if wants_url:
+            raise Refusal(400, "bad_request", "no URL is made: ask for response_format b64_json")
+        options = check(Fields, chosen).options("image/png")
+        if own_mask is not None:
+            own_mask = _opaque_is_known(own_mask, workshop.config.limits.max_pixels)
+        answer = await workshop.inpaint(options, image[0], own_mask)
+        data = [{"b64_json": base64.b64encode(file).decode()} for file in answer.files]
+        return {"created": int(time.time()), "data": data}
+
+
+@image_errors_refused()
+def _opaque_is_known(mask: bytes, max_pixels: int) -> bytes:
+    """Turn a mask that is transparent in the hole into one that is white there."""
+    picture = codec.decode(mask, max_pixels, "mask")
+    if picture.alpha is None:
+        raise Refusal(
+            400, "bad_request", "the mask has no transparency, which is what marks the hole here"
+        )
+    white = np.where(picture.alpha <= codec.HOLE_THRESHOLD, 255, 0).astype(np.uint8)
+    grey = codec.Picture(pixels=white[..., None], format="png", profile=None)
+    return codec.encode(grey, "png")
+
+
+def _body(media_type: str, required: list[str]) -> dict[str, Any]:
+    kind = {"type": "string"}
+    if media_type == "multipart/form-data":
+        kind = {"type": "string", "format": "binary"}
+    schema = {
+        "type": "object",
+        "required": required,
+        "properties": {name: kind for name in ("image", "mask")},
+    }
+    return {"requestBody": {"required": True, "content": {media_type: {"schema": schema}}}}

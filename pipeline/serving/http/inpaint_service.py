@@ -1,0 +1,150 @@
+"""From two files to one: decode, fill, composite, encode. What every route does."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from pipeline.images.codec import Format, Hole, Picture, Pixels, upright_size
+from pipeline.inference import tiling
+from pipeline.inference.pair_files import InpaintOptions, compose, read_pair
+from pipeline.inference.tiling import CanvasConfig
+from pipeline.serving.errors import image_errors_refused
+from pipeline.serving.http.auth import ApiKey
+from pipeline.serving.http.request_metrics import Metrics
+from pipeline.serving.limits import LimitsConfig, PixelBudget
+from pipeline.serving.replica.replica import Filled, ServedModel
+
+
+class Backend(Protocol):
+    """What fills canvases: a replica in this process, or many behind a handle."""
+
+    async def fill(
+        self, wanted: str, image: Pixels, mask: Pixels, samples: int, seed: int | None
+    ) -> Filled:
+        """Fill one canvas; see :meth:`pipeline.serving.replica.replica.Replica.fill`."""
+        ...
+
+    async def describe(self) -> list[ServedModel]:
+        """Return the versions that are served."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppConfig:
+    """What the ingress needs to know."""
+
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    """What a request may cost."""
+    canvas: CanvasConfig = field(default_factory=CanvasConfig)
+    """How images of any size meet the network."""
+    keys: tuple[ApiKey, ...] = ()
+    """Who may ask; anyone if empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Composites, encoded, and how they came about."""
+
+    files: tuple[bytes, ...]
+    """One per sample."""
+    output_format: Format
+    model: ServedModel
+    hole_ratio: float
+    layout: tiling.Layout
+    timings: dict[str, float]
+    """Milliseconds by stage, and ``batch_size``. Queueing is the wait for a free network, and the
+    way there and back."""
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What the routes of one application share."""
+
+    backend: Backend
+    config: AppConfig
+    budget: PixelBudget
+    metrics: Metrics
+
+    async def inpaint(self, options: InpaintOptions, image: bytes, mask: bytes | None) -> Answer:
+        """Decode, fill and encode one pair.
+
+        Args:
+            options: of the request.
+            image: a PNG, JPEG or WebP file.
+            mask: a file of the same size; None if the image's transparency marks the hole.
+
+        Raises:
+            Refusal: if a file cannot be accepted, or no such model is served.
+        """
+        started = time.perf_counter()
+        with image_errors_refused():
+            height, width = upright_size(image, self.config.limits.max_pixels)
+            async with self.budget.spend(height * width * options.samples):
+                return await self._inpaint(options, image, mask, started)
+
+    async def _inpaint(
+        self, options: InpaintOptions, image: bytes, mask: bytes | None, started: float
+    ) -> Answer:
+        read = partial(_read_and_lay, self.config, options, image, mask)
+        picture, hole, layout, canvases = await asyncio.to_thread(read)
+        decoded = time.perf_counter()
+        filled = await self._fill(options, canvases)
+        drawn = time.perf_counter()
+        files = []
+        for sample in range(options.samples):
+            predictions = [one.predictions[sample] for one in filled]
+            write = partial(compose, picture, hole, layout, predictions, options)
+            files.append(await asyncio.to_thread(write))
+        done = time.perf_counter()
+        compute_s = max(one.compute_s for one in filled)
+        timings = {
+            "decode_ms": decoded - started,
+            "queue_ms": drawn - decoded - compute_s,
+            "compute_ms": compute_s,
+            "fill_ms": drawn - decoded,
+            "encode_ms": done - drawn,
+            "total_ms": done - started,
+        }
+        answer = Answer(
+            files=tuple(files),
+            output_format=options.output_format,
+            model=filled[0].model,
+            hole_ratio=float(hole.mean()),
+            layout=layout,
+            timings={
+                **{name: round(1000 * seconds, 2) for name, seconds in timings.items()},
+                "batch_size": max(one.batch_size for one in filled),
+            },
+        )
+        called = f"{answer.model.name}@{answer.model.version}"
+        self.metrics.note_picture(called, layout.kind, answer.timings)
+        return answer
+
+    async def _fill(
+        self, options: InpaintOptions, canvases: Sequence[tuple[Pixels, Pixels]]
+    ) -> Sequence[Filled]:
+        """Fill every canvas of an image, by one version of the model."""
+        fills = (
+            self.backend.fill(options.model, laid, missing, options.samples, options.seed)
+            for laid, missing in canvases
+        )
+        try:
+            async with asyncio.TaskGroup() as group:  # where one fails, the others are cancelled
+                tasks = [group.create_task(fill) for fill in fills]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        filled = [task.result() for task in tasks]
+        if len({one.model.digest for one in filled}) == 1:
+            return filled
+        return await self._fill(options, canvases)  # the champion changed in between: once more
+
+
+def _read_and_lay(
+    config: AppConfig, options: InpaintOptions, image: bytes, mask: bytes | None
+) -> tuple[Picture, Hole, tiling.Layout, list[tuple[Pixels, Pixels]]]:
+    limit = config.limits.max_pixels
+    picture, hole, layout = read_pair(image, mask, options, limit, config.canvas)
+    return picture, hole, layout, layout.lay(picture.rgb, hole)

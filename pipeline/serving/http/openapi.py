@@ -1,0 +1,124 @@
+"""What ``/openapi.json`` says beyond what the framework finds out by itself."""
+
+from typing import Any
+
+from pipeline.images.codec import MEDIA_TYPES
+from pipeline.serving.errors import CODES
+from pipeline.serving.http.schemas import Fields
+
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "message", "request_id"],
+            "properties": {
+                "code": {"type": "string", "enum": sorted(CODES)},
+                "message": {"type": "string"},
+                "request_id": {"type": "string"},
+            },
+        }
+    },
+}
+_ERROR_EXAMPLE = {
+    "error": {
+        "code": "different_sizes",
+        "message": "the image is 50 × 40, the mask 40 × 50: send a mask of the image's size",
+        "request_id": "5d3c1f0e9a7b4c6d8e2f1a0b9c8d7e6f",
+    }
+}
+ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": text,
+        "content": {"application/json": {"schema": _ERROR, "example": _ERROR_EXAMPLE}},
+    }
+    for status, text in {
+        400: "A field, file or mask that cannot be used.",
+        401: "An API key is asked for.",
+        404: "No such model.",
+        405: "Not by this method.",
+        408: "The body came too slowly.",
+        413: "Too many bytes or pixels.",
+        415: "A body or file of a kind that is not accepted.",
+        429: "The API key makes too many requests; see Retry-After.",
+        503: "Too many requests are waiting, or no model is ready; see Retry-After.",
+    }.items()
+}
+"""Every refusal, in its one shape."""
+
+_TINY = (  # 2 × 2 grey pixels, one of them white
+    "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR42mPUMGLI+w8AA3cByblJzjMAAAAASUVO"
+    "RK5CYII="
+)
+_PICTURE = {media: {"schema": {"type": "string"}} for media in MEDIA_TYPES.values()}
+_JSON_ANSWER = {
+    "type": "object",
+    "required": ["output_format", "model", "hole_ratio", "canvas", "timings", "request_id"],
+    "properties": {
+        "image": {"type": "string", "contentEncoding": "base64"},
+        "images": {"type": "array", "items": {"type": "string", "contentEncoding": "base64"}},
+        "output_format": {"type": "string", "enum": list(MEDIA_TYPES)},
+        "model": {"type": "object"},
+        "hole_ratio": {"type": "number", "minimum": 0, "maximum": 1},
+        "canvas": {"type": "object"},
+        "timings": {"type": "object"},
+        "request_id": {"type": "string"},
+    },
+}
+PICTURE_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The composite; JSON with it in base64 for `Accept: application/json`.",
+        "content": {**_PICTURE, "application/json": {"schema": _JSON_ANSWER}},
+    }
+}
+LINES_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A line of JSON per pair, as each is done: the answer or its error, and id.",
+        "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+    }
+}
+
+
+def pair_body() -> dict[str, Any]:
+    """Return how ``POST /v1/inpaint`` is asked: by a form, or by JSON in base64."""
+    file = {"type": "string", "format": "binary"}
+    text = {"type": "string", "contentEncoding": "base64"}
+    return _body(
+        {
+            "multipart/form-data": {"schema": _with_files(file)},
+            "application/json": {
+                "schema": _with_files(text),
+                "example": {"image": _TINY, "mask": _TINY, "output_format": "png"},
+            },
+        }
+    )
+
+
+def batch_body() -> dict[str, Any]:
+    """Return how ``POST /v1/inpaint/batch`` is asked: by lines of JSON, or by a form."""
+    files = {"type": "array", "items": {"type": "string", "format": "binary"}}
+    form = _with_files(files)
+    form["properties"]["id"] = {"type": "array", "items": {"type": "string"}}
+    return _body(
+        {
+            "application/x-ndjson": {
+                "schema": {"type": "string"},
+                "example": f'{{"id": "a", "image": "{_TINY}", "mask": "{_TINY}"}}\n',
+            },
+            "multipart/form-data": {"schema": form},
+        }
+    )
+
+
+def _with_files(kind: dict[str, Any]) -> dict[str, Any]:
+    schema = Fields.model_json_schema()
+    image = {**kind, "description": "PNG, JPEG or WebP."}
+    mask = {**kind, "description": "Of the image's size; the image's transparency if absent."}
+    schema["properties"] = {"image": image, "mask": mask, **schema["properties"]}
+    schema["required"] = ["image"]
+    return schema
+
+
+def _body(content: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": content}}

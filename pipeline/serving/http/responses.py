@@ -1,0 +1,96 @@
+"""What callers get: the picture with headers, or JSON around it."""
+
+import base64
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from fastapi import Response
+from fastapi.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from pipeline.images.codec import MEDIA_TYPES
+from pipeline.serving.errors import Refusal
+from pipeline.serving.http.inpaint_service import Answer
+from pipeline.serving.replica.replica import ServedModel
+
+LINES = "application/x-ndjson"
+
+
+def public(model: ServedModel) -> dict[str, str]:
+    """Return what a stranger may know; where the files lie is not part of it."""
+    return {
+        "name": model.name,
+        "version": model.version,
+        "reference": model.reference,
+        "digest": model.digest,
+    }
+
+
+def headers_of(answer: Answer) -> Mapping[str, str]:
+    """Return the facts that go with a picture."""
+    return {
+        "Content-Type": MEDIA_TYPES[answer.output_format],
+        "X-Infill-Model": answer.model.label,
+        "X-Infill-Hole-Ratio": f"{answer.hole_ratio:.6f}",
+        "X-Infill-Canvas": answer.layout.kind,
+    }
+
+
+def json_of(answer: Answer, request_id: str) -> dict[str, Any]:
+    """Return an answer as JSON values: ``image`` for one sample, ``images`` for several."""
+    encoded = [base64.b64encode(file).decode() for file in answer.files]
+    return {
+        **({"image": encoded[0]} if len(encoded) == 1 else {"images": encoded}),
+        "output_format": answer.output_format,
+        "model": public(answer.model),
+        "hole_ratio": answer.hole_ratio,
+        "canvas": {
+            "kind": answer.layout.kind,
+            "count": len(answer.layout.sizes),
+            "height_px": answer.layout.sizes[0][0],
+            "width_px": answer.layout.sizes[0][1],
+        },
+        "timings": answer.timings,
+        "request_id": request_id,
+    }
+
+
+def respond(answer: Answer, accept: str, request_id: str) -> Response:
+    """Answer as the Accept header asks.
+
+    Raises:
+        Refusal: 400 if several pictures are to go into one file.
+    """
+    if "application/json" in accept:
+        return JSONResponse(
+            json_of(answer, request_id), headers={"X-Infill-Model": answer.model.label}
+        )
+    if len(answer.files) > 1:
+        raise Refusal(
+            400, "bad_request", "several samples need `Accept: application/json` to be answered"
+        )
+    return Response(answer.files[0], headers=headers_of(answer))
+
+
+class LineStream(Response):
+    """Lines that are sent as they come, while the request's body may still be arriving.
+
+    Starlette's own streaming answer listens for a disconnect meanwhile, and so would take parts
+    of the body away from the reader.
+    """
+
+    media_type = LINES
+
+    def __init__(self, lines: AsyncIterator[bytes]) -> None:
+        super().__init__()
+        del self.headers["content-length"]
+        self._lines = lines
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send each line in a message of its own."""
+        del scope, receive
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        async for line in self._lines:
+            await send({"type": "http.response.body", "body": line, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,172 @@
+"""What callers send, as form or as JSON: read within bounds, checked, never fetched."""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import UploadFile
+
+from pipeline.images.codec import MEDIA_TYPES, Format
+from pipeline.inference.pair_files import InpaintOptions
+from pipeline.serving.errors import Refusal
+
+MAX_SAMPLES = 16
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Fields(BaseModel):
+    """Everything a caller may say beside the two files."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Annotated[str, Field(description="Such as spn, spn@champion or spn@3.")] = ""
+    mode: Annotated[
+        Literal["auto", "crop", "resize", "tile", "subsample"],
+        Field(description="How a large image meets the network."),
+    ] = "auto"
+    mask_polarity: Annotated[
+        Literal["white", "black"], Field(description="What marks the hole.")
+    ] = "white"
+    output_format: Annotated[
+        Literal["png", "jpeg", "webp"] | None,
+        Field(description="By the Accept header if absent; jpeg changes known pixels."),
+    ] = None
+    samples: Annotated[
+        int,
+        Field(ge=1, le=MAX_SAMPLES, description="How many pictures, of models that draw several."),
+    ] = 1
+    seed: Annotated[int | None, Field(ge=0, lt=2**63, description="Of random draws.")] = None
+
+    def options(self, accept: str) -> InpaintOptions:
+        """Return the options of the request, given the Accept header."""
+        return InpaintOptions(
+            model=self.model,
+            mode=self.mode,
+            white_is_hole=self.mask_polarity == "white",
+            output_format=self.output_format or accepted_format(accept),
+            samples=self.samples,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One pair and what to do with it."""
+
+    image: bytes
+    mask: bytes | None
+    """None if the image's own transparency marks the hole."""
+    fields: Fields
+
+
+def accepted_format(accept: str) -> Format:
+    """Return the first picture format named in an Accept header, else PNG."""
+    named = [(accept.find(media), form) for form, media in MEDIA_TYPES.items() if media in accept]
+    return min(named)[1] if named else "png"
+
+
+async def read_one(request: Request) -> Asked:
+    """Read one pair from a form or from JSON.
+
+    Raises:
+        Refusal: 400 or 415, naming the field.
+    """
+    kind = content_type(request)
+    if kind == "application/json":
+        return from_json(await request.body())
+    if kind != "multipart/form-data":
+        raise Refusal(
+            415,
+            "unsupported_body",
+            f"the body is {kind or 'of no type'}: send multipart/form-data or application/json",
+        )
+    async with request.form(max_files=2, max_fields=16) as form:
+        values: dict[str, Any] = {
+            name: await part.read() if isinstance(part, UploadFile) else part
+            for name, part in form.multi_items()
+        }
+    return asked(values)
+
+
+def content_type(request: Request) -> str:
+    """Return the body's media type without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def from_json(text: bytes) -> Asked:
+    """Read one pair from JSON with the files in base64.
+
+    Raises:
+        Refusal: 400, naming the field.
+    """
+    values = json_object(text)
+    for name in ("image", "mask"):
+        if values.get(name) is not None:
+            values[name] = from_base64(values[name], name)
+    return asked({name: value for name, value in values.items() if value is not None})
+
+
+def json_object(text: bytes) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        Refusal: 400 if it is none.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Refusal(400, "bad_request", "the body is not JSON") from error
+    if not isinstance(values, dict):
+        raise Refusal(400, "bad_request", "the JSON is not an object")
+    return values
+
+
+def from_base64(value: Any, name: str) -> bytes:
+    """Decode base64, also as a data: URL. Other URLs are never fetched.
+
+    Raises:
+        Refusal: 400, naming the field.
+    """
+    if isinstance(value, str):
+        if value.startswith("data:"):
+            value = value.partition(",")[2]
+        try:
+            return base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError):
+            pass
+    raise Refusal(400, "bad_request", f"field {name!r} is not base64 of a file")
+
+
+def asked(values: Mapping[str, Any]) -> Asked:
+    """Check what was sent.
+
+    Raises:
+        Refusal: 400, naming the first field that is wrong.
+    """
+    files = {name: values[name] for name in ("image", "mask") if name in values}
+    for name, data in files.items():
+        if not isinstance(data, bytes):
+            raise Refusal(400, "bad_request", f"field {name!r} is not a file")
+    if "image" not in files:
+        raise Refusal(400, "bad_request", "field 'image' is missing")
+    rest = {name: value for name, value in values.items() if name not in files}
+    return Asked(image=files["image"], mask=files.get("mask"), fields=check(Fields, rest))
+
+
+def check(kind: type[Model], values: Mapping[str, Any]) -> Model:
+    """Validate fields.
+
+    Raises:
+        Refusal: 400, naming the first field that is wrong.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "body"
+        raise Refusal(400, "bad_request", f"field {where!r}: {first['msg']}") from error

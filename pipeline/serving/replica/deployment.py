@@ -1,0 +1,417 @@
+"""All of it on Ray Serve: start, refresh, stop.
+
+Two deployments make the application: ``ingress`` speaks HTTP and decodes, ``replica`` holds the
+models. Which versions are served is the replica's ``user_config``, and it alone changes when a
+champion does: Serve hands it to running replicas (``reconfigure``), none is restarted, and a
+replica that starts later gets the same. That takes a deployment by configuration, as by
+``serve deploy``; ``serve.run`` would replace every replica each time.
+
+On a cluster, requests come through Serve's proxies, one on each node. A Ray that is started for the
+service alone needs none: there the ingress listens itself (:func:`straight`).
+"""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.config import to_dict
+from pipeline.errors import UserError
+from pipeline.inference.tiling import CanvasConfig
+from pipeline.registry import RegistryConfig, resolve
+from pipeline.serving.http.auth import read_keys
+from pipeline.serving.http.inpaint_service import AppConfig
+from pipeline.serving.limits import LimitsConfig
+from pipeline.serving.replica.ingress import CALLS_PER_REPLICA
+from pipeline.serving.replica.replica import CanaryCount, ReplicaConfig, ServedModel, served
+
+APPLICATION = "infill"
+_IMPORT_PATH = "pipeline.serving.replica.ingress:application"
+_STRAIGHT = "RAY_SERVE_THROUGHPUT_OPTIMIZED"
+_STRAIGHT_PORT = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"
+_BODY_GRACE_S = 5.0  # beyond the app's own deadline, which answers in our shape
+_LOGGING = {"encoding": "JSON", "enable_access_log": False}
+LONGEST_START_S = 300.0
+"""How long replicas may take to load and try their models."""
+LONGEST_STOP_S = 60.0
+"""How long a service is given to end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """What is served, where, and at what cost."""
+
+    model: str = "spn@champion"
+    """Answers requests that name no model: ``spn@champion``, ``spn@3`` or a checkpoint's path."""
+    more_models: tuple[str, ...] = ()
+    """Further models, which requests choose by name."""
+    host: str = "127.0.0.1"
+    """Address to listen at; 0.0.0.0 opens the service to the network."""
+    port: int = 8000
+    """TCP port; 0 takes a free one."""
+    num_replicas: int = 1
+    """Processes that hold the models; the least of them, with ``max_replicas``."""
+    max_replicas: int = 0
+    """So many at most, as many as the load asks for; 0 keeps ``num_replicas``."""
+    scale_after_s: float = 10.0
+    """How long there must be more load than replicas before one is added; taking one away waits
+    ten times as long."""
+    cpus_per_replica: float = 1.0
+    """CPUs each of them reserves; it computes with as many threads, at least one."""
+    use_gpu: bool = False
+    """One GPU for each replica instead of the CPU."""
+    refresh_s: float = 10.0
+    """How often aliases such as ``@champion`` are looked up again; 0 is never."""
+    canary_share: float = 0.0
+    """Share of the requests that a new version answers at first, such as 0.1; should it fail, the
+    old one answers them and stays. 0: a new version answers all at once."""
+    canary_s: float = 60.0
+    """How long it does."""
+    max_batch_size: int = 8
+    """Canvases in one pass through the network, at most."""
+    memory_gb: float = 0.0
+    """In each replica, for the weights of all models together: those not asked for the longest are
+    let go, and loaded again when they are. 0 holds all of them."""
+    batch_wait_s: float = 0.002
+    """How long a request waits for company when the network is idle."""
+    keys: str = ""
+    """File of API keys, made by ``jobs/make_key.py``; anyone may ask if empty."""
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    """What a request may cost."""
+    canvas: CanvasConfig = field(default_factory=CanvasConfig)
+    """How images of any size meet the network."""
+    registry: RegistryConfig = field(default_factory=RegistryConfig)
+    """Where versions are kept."""
+    print_config: bool = False
+    """Print Serve's own configuration, for ``serve deploy`` or a RayService, and end."""
+
+    def __post_init__(self) -> None:
+        if self.num_replicas < 1:
+            raise ValueError(f"num_replicas must be at least 1, not {self.num_replicas}")
+        if self.max_replicas and self.max_replicas < self.num_replicas:
+            raise ValueError(
+                f"max_replicas must be 0 or at least num_replicas, not {self.max_replicas}"
+            )
+        if not 0 <= self.canary_share <= 1:
+            raise ValueError(f"canary_share must be 0 to 1, not {self.canary_share}")
+        if not 0 <= self.port < 65536:
+            raise ValueError(f"port must be 0 to 65535, not {self.port}")
+
+    @property
+    def replica(self) -> ReplicaConfig:
+        """How each replica computes."""
+        return ReplicaConfig(
+            device="cuda" if self.use_gpu else "cpu",
+            threads=max(int(self.cpus_per_replica), 1),
+            max_batch_size=self.max_batch_size,
+            batch_wait_s=self.batch_wait_s,
+            warm_sides_px=self.canvas.sides_px if self.use_gpu else (),
+            memory_gb=self.memory_gb,
+        )
+
+
+def resolve_models(config: ServeConfig) -> list[ServedModel]:
+    """Look every model up, without Ray.
+
+    Raises:
+        UserError: if one is unknown or its files are gone or damaged.
+    """
+    return [resolve_model(config.registry, name) for name in (config.model, *config.more_models)]
+
+
+def resolve_model(registry: RegistryConfig, reference: str) -> ServedModel:
+    """Look one model up.
+
+    Raises:
+        UserError: if it is unknown or its files are gone or damaged.
+    """
+    found = resolve(registry, reference)
+    return ServedModel(
+        name=found.name,
+        reference=reference,
+        version=found.version,
+        digest=found.digest,
+        location=found.address,
+    )
+
+
+def choose_port(host: str, port: int) -> int:
+    """Return the port, or a free one for 0, after trying that it can be listened at.
+
+    Raises:
+        UserError: if it is taken, may not be used, or the host is none of this machine's.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UserError(
+                f"cannot listen at {host} port {port}: {error.strerror or error}; "
+                "stop what uses it or choose another with --port (0 takes a free one)"
+            ) from error
+        return int(probe.getsockname()[1])
+
+
+def straight(port: int) -> dict[str, str]:
+    """Return the environment of a Ray whose Serve answers at a port without a proxy in between.
+
+    Ray's own settings for throughput: the ingress listens itself, replicas are called by gRPC and
+    do not hand requests from thread to thread. They count from the start of a Ray, and one
+    port is one process, so they suit a Ray that is started for the service on one machine.
+    """
+    return {
+        _STRAIGHT: "1",
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",  # The driver asks without a loop.
+        _STRAIGHT_PORT: str(port),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(port + 1),  # The first beyond.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",  # There is no balancer to tell.
+        "RAY_SERVE_PORT_QUARANTINE_S": "0",  # An ingress that died is replaced at once.
+    }
+
+
+def _straight_port() -> int:
+    """Return the port that this process's environment gives the ingress, 0 if none."""
+    return int(os.environ.get(_STRAIGHT_PORT, 0)) if os.environ.get(_STRAIGHT) == "1" else 0
+
+
+def start(config: ServeConfig, timeout_s: float = LONGEST_START_S) -> str:
+    """Serve on the Ray at hand, and return when requests are answered. Runs on the driver.
+
+    Args:
+        config: what to serve; its models are looked up first. Where the environment is that of
+            :func:`straight`, its port counts, not this one's.
+        timeout_s: how long the replicas may take to load and try their models.
+
+    Returns:
+        The base URL, such as ``http://127.0.0.1:8000``.
+
+    Raises:
+        UserError: if a model is unknown, the port is taken, or the replicas do not start.
+    """
+    models = resolve_models(config)
+    read_keys(config.keys)
+    port = _straight_port()
+    proxy_port = choose_port(config.host, 0 if port else config.port)
+    port = port or proxy_port
+    from ray import serve
+
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options=_http_options(config, proxy_port),
+        logging_config=_LOGGING,
+    )
+    _deploy(config, models)
+    _wait_until_running(timeout_s)
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.host, config.host)
+    return f"http://{reachable}:{port}"
+
+
+def try_out(config: ServeConfig, current: list[ServedModel], renewed: list[ServedModel]) -> str:
+    """Let new versions answer a share of the requests for a while, while the old ones stay.
+
+    Returns:
+        What went wrong with them, "" if nothing did.
+    """
+    new = [model for model in renewed if model not in current]
+    _deploy(config, current, new)
+    _wait_until_running(config.canary_s + LONGEST_START_S)
+    time.sleep(config.canary_s)
+    counts = _canary_counts(config)
+    failures = sum(count.failures for count in counts)
+    answers = sum(count.answers for count in counts)
+    if not failures:
+        return ""
+    return f"{_labels(new)} failed {failures} of {failures + answers} times"
+
+
+def _canary_counts(config: ServeConfig) -> list[CanaryCount]:
+    """Ask replicas until each has most likely answered: which one does is chance."""
+    from ray import serve
+
+    handle = serve.get_deployment_handle("replica", APPLICATION)
+    asked = 8 * max(config.num_replicas, config.max_replicas)
+    answers = [handle.canary_count.remote() for _ in range(asked)]
+    counts: list[CanaryCount] = [answer.result() for answer in answers]
+    return list({count.replica: count for count in counts}.values())
+
+
+def refresh(config: ServeConfig, current: list[ServedModel]) -> list[ServedModel]:
+    """Look the models up again and swap those that changed; no request fails meanwhile.
+
+    Args:
+        config: as given to :func:`start`.
+        current: what is served now.
+
+    Returns:
+        What is served from now on.
+    """
+    models = resolve_models(config)
+    if models != current:
+        _deploy(config, models)
+    return models
+
+
+def stop() -> None:
+    """End the service; Ray goes on.
+
+    Waits :data:`LONGEST_STOP_S` at most: interrupted in the middle of a new version's start, Serve
+    may have nothing left that would answer.
+    """
+    from ray import serve
+
+    ending = threading.Thread(target=serve.shutdown, daemon=True)
+    ending.start()
+    ending.join(LONGEST_STOP_S)
+
+
+def watch(config: ServeConfig, say: Any = print) -> None:
+    """Keep the service on its aliases' versions until interrupted.
+
+    A registry that cannot be read for a while changes nothing: what is served stays.
+    """
+    current, refused = resolve_models(config), list[ServedModel]()
+    trouble = ""
+    while True:
+        time.sleep(config.refresh_s or 3600)
+        if not config.refresh_s:
+            continue
+        try:
+            renewed = resolve_models(config)
+            if config.canary_share and renewed not in (current, refused):
+                say(f"trying {_labels(renewed)} on {config.canary_share:.0%} of the requests")
+                if wrong := try_out(config, current, renewed):
+                    say(f"still serving {_labels(current)}: {wrong}")
+                    _deploy(config, current)
+                    refused = renewed
+            if renewed == refused:
+                continue
+            renewed = refresh(config, current)
+        except UserError as error:
+            if str(error) != trouble:
+                say(f"still serving {_labels(current)}: {error}")
+            trouble = str(error)
+            continue
+        if renewed != current:
+            say(f"now serving {_labels(renewed)}")
+        current, trouble = renewed, ""
+
+
+def _labels(models: list[ServedModel]) -> str:
+    return ", ".join(model.label for model in models)
+
+
+def deployment_schema(
+    config: ServeConfig, models: list[ServedModel], canaries: Sequence[ServedModel] = ()
+) -> dict[str, Any]:
+    """Return the application as Serve's configuration: what ``serve deploy`` would be given."""
+    settings = {"app": _app_config(config), "replica": config.replica}
+    return {
+        "name": APPLICATION,
+        "route_prefix": "/",
+        "import_path": _IMPORT_PATH,
+        "args": {
+            **{name: to_dict(value) for name, value in settings.items()},
+            "replicas": max(config.num_replicas, config.max_replicas),
+        },
+        "deployments": [
+            {
+                "name": "ingress",
+                "max_ongoing_requests": 4 * config.limits.max_waiting,
+                "ray_actor_options": {"num_cpus": 0},
+            },
+            {
+                "name": "replica",
+                **_number_of_replicas(config),
+                "max_ongoing_requests": config.limits.max_waiting,
+                "max_queued_requests": config.limits.max_waiting,
+                "ray_actor_options": {
+                    "num_cpus": config.cpus_per_replica,
+                    "num_gpus": int(config.use_gpu),
+                },
+                "health_check_period_s": 2,
+                "graceful_shutdown_timeout_s": 10,
+                "user_config": {
+                    "models": [served(model) for model in models],
+                    "canaries": [served(model) for model in canaries],
+                    "canary_share": config.canary_share if canaries else 0.0,
+                },
+            },
+        ],
+    }
+
+
+def deploy_yaml(config: ServeConfig, models: list[ServedModel]) -> str:
+    """Return the service as a file for ``serve deploy`` or a RayService's ``serveConfigV2``.
+
+    It names versions, not aliases: a new champion is a new file, of which Serve takes over
+    ``user_config`` in running replicas.
+    """
+    import yaml
+
+    schema = {
+        "http_options": _http_options(config, config.port),
+        "logging_config": _LOGGING,
+        "applications": [deployment_schema(config, models)],
+    }
+    return str(yaml.safe_dump(schema, sort_keys=False))
+
+
+def _http_options(config: ServeConfig, port: int) -> dict[str, Any]:
+    limits = config.limits
+    longest_s = max(limits.request_timeout_s, limits.batch_timeout_s)
+    return {
+        "host": config.host,
+        "port": port,
+        "request_timeout_s": _BODY_GRACE_S + longest_s,
+    }
+
+
+def _number_of_replicas(config: ServeConfig) -> dict[str, Any]:
+    if not config.max_replicas:
+        return {"num_replicas": config.num_replicas}
+    return {
+        "num_replicas": "auto",
+        "autoscaling_config": {
+            "min_replicas": config.num_replicas,
+            "max_replicas": config.max_replicas,
+            "target_ongoing_requests": CALLS_PER_REPLICA,
+            "upscale_delay_s": config.scale_after_s,
+            "downscale_delay_s": 10 * config.scale_after_s,
+        },
+    }
+
+
+def _app_config(config: ServeConfig) -> AppConfig:
+    return AppConfig(limits=config.limits, canvas=config.canvas, keys=read_keys(config.keys))
+
+
+def _deploy(
+    config: ServeConfig, models: list[ServedModel], canaries: Sequence[ServedModel] = ()
+) -> None:
+    """Hand the configuration to Serve's controller, as the dashboard's REST interface does.
+
+    That interface needs a dashboard, which a laptop does not run; there is no public call.
+    """
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import ServeDeploySchema
+
+    schema = ServeDeploySchema(applications=[deployment_schema(config, models, canaries)])
+    _get_global_client().deploy_apps(schema)
+
+
+def _wait_until_running(timeout_s: float) -> None:
+    from ray import serve
+
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        status = serve.status().applications.get(APPLICATION)
+        if status is not None and status.status == "RUNNING":
+            return
+        if status is not None and status.status == "DEPLOY_FAILED":
+            raise UserError(f"the service did not start: {' '.join(status.message.split())[-500:]}")
+        time.sleep(0.1)
+    raise UserError(f"the service did not start within {timeout_s:g} s; see Ray's logs")

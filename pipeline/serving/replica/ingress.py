@@ -1,0 +1,119 @@
+"""In Serve's processes: the application, its ingress, and the ingress' way to the replicas."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from pipeline.config import from_dict
+from pipeline.images.codec import Pixels
+from pipeline.serving.errors import Refusal
+from pipeline.serving.http.app import create_app
+from pipeline.serving.http.inpaint_service import AppConfig
+from pipeline.serving.http.json_logs import log_as_json
+from pipeline.serving.replica.batcher import Batcher
+from pipeline.serving.replica.replica import Filled, Replica, ReplicaConfig, ServedModel
+
+CALLS_PER_REPLICA = 2
+"""Under way at once: one that is computed, and one that waits at hand."""
+
+
+def application(args: dict[str, Any]) -> Any:
+    """Build the Serve application. Runs in a task of Serve's, by its import path."""
+    from ray import serve
+
+    replica = serve.deployment(name="replica")(Replica)
+    ingress = serve.deployment(name="ingress")(serve.ingress()(Ingress))
+    computing = from_dict(ReplicaConfig, args["replica"])
+    return ingress.bind(
+        replica.bind(computing), from_dict(AppConfig, args["app"]), computing, args["replicas"]
+    )
+
+
+class Ingress:
+    """Speaks HTTP; many run beside each other. In a replica of ``ingress``."""
+
+    def __init__(
+        self, replicas: Any, config: AppConfig, computing: ReplicaConfig, most_replicas: int
+    ) -> None:
+        log_as_json()
+        self._backend = _Replicas(replicas, config.limits.retry_after_s, computing, most_replicas)
+        self._config = config
+
+    def __serve_build_asgi_app__(self) -> Any:  # noqa: N807, Serve's own name
+        """Return the application that Serve answers requests with."""
+        return create_app(self._backend, self._config)
+
+
+_Canvas = tuple[Pixels, Pixels, int | None]
+"""Image, mask and seed."""
+
+
+class _Kind(NamedTuple):
+    """What canvases of one call have in common."""
+
+    wanted: str
+    height: int
+    width: int
+    samples: int
+
+
+class _Replicas:
+    """The backend behind a Serve handle.
+
+    A call costs about a millisecond of Python at either end, in which the replica's network has to
+    wait: canvases that come while all replicas have their hands full travel together.
+    """
+
+    def __init__(
+        self, handle: Any, retry_after_s: int, computing: ReplicaConfig, most_replicas: int
+    ) -> None:
+        self._handle = handle
+        self._retry_after_s = retry_after_s
+        self._calls: Batcher[_Kind, _Canvas, Filled | Refusal] = Batcher(
+            self._call,
+            lambda kind: computing.batch_size(kind.height, kind.width, kind.samples),
+            wait_s=0,
+            at_once=CALLS_PER_REPLICA * most_replicas,
+        )
+
+    async def fill(
+        self, wanted: str, image: Pixels, mask: Pixels, samples: int, seed: int | None
+    ) -> Filled:
+        height, width = mask.shape
+        kind = _Kind(wanted, height, width, samples)
+        filled = await self._calls.submit(kind, (image, mask, seed))
+        if isinstance(filled, Refusal):
+            raise filled
+        return filled
+
+    async def _call(self, kind: "_Kind", canvases: Sequence[_Canvas]) -> list[Filled | Refusal]:
+        with _unwrapped(self._retry_after_s):
+            filled: list[Filled | Refusal] = await self._handle.fill_many.remote(
+                kind.wanted, canvases, kind.samples
+            )
+            return filled
+
+    async def describe(self) -> list[ServedModel]:
+        with _unwrapped(self._retry_after_s):
+            models: list[ServedModel] = await self._handle.describe.remote()
+            return models
+
+
+@contextlib.contextmanager
+def _unwrapped(retry_after_s: int) -> Any:
+    """Turn what Ray raises into what the caller is told."""
+    from ray.exceptions import RayActorError, RayTaskError
+    from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+
+    try:
+        yield
+    except BackPressureError as error:
+        raise Refusal(503, "busy", "too many requests are waiting", retry_after_s) from error
+    except (RayActorError, DeploymentUnavailableError) as error:
+        raise Refusal(
+            503, "not_ready", "a replica has died and is being replaced; try again", retry_after_s
+        ) from error
+    except RayTaskError as error:
+        if isinstance(error.cause, Refusal):
+            raise error.cause from None
+        raise

@@ -1,0 +1,416 @@
+"""The models of one replica: loaded aside, swapped at once, asked in batches.
+
+Nothing here knows of Ray: :class:`Replica` is made a deployment in ``service.py``.
+"""
+
+import asyncio
+import logging
+import random
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any, NamedTuple, Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.architecture import Prediction, fill
+from models.holes import crop_to, pad_to_multiple
+from pipeline.checkpoints import LoadedGenerator, load_generator
+from pipeline.loading import to_model, to_pixels
+from pipeline.registry import readable
+from pipeline.serving.errors import Refusal
+from pipeline.serving.replica.batcher import Batcher
+from pipeline.serving.replica.model_cache import Shelf
+
+Pixels = NDArray[np.uint8]
+log = logging.getLogger("infill.serving")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedModel:
+    """One version that is served, as ``GET /v1/models`` shows it."""
+
+    name: str
+    reference: str
+    """What the service was told to serve, such as ``spn@champion``."""
+    version: str
+    digest: str
+    location: str
+    """Of the checkpoint's directory; the same for every node, see
+    :func:`pipeline.registry.readable`."""
+
+    @property
+    def label(self) -> str:
+        """What the header ``X-Infill-Model`` says."""
+        return f"{self.name}@{self.version} ({self.digest[:12]})"
+
+    def answers_to(self, wanted: str) -> bool:
+        """Tell whether a caller who asks for ``wanted`` means this version."""
+        return wanted in (self.name, self.reference, f"{self.name}@{self.version}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicaConfig:
+    """How a replica computes."""
+
+    device: str = "cpu"
+    """"cpu" or "cuda"."""
+    threads: int = 1
+    """CPU threads of one pass through the network."""
+    max_batch_size: int = 8
+    """Canvases in one pass, at most."""
+    max_batch_px: int = 8 * 512 * 512
+    """Canvas pixels in one pass, at most; a single canvas always passes."""
+    batch_wait_s: float = 0.002
+    """How long a request waits for company when the network is idle."""
+    warm_sides_px: tuple[int, ...] = ()
+    """Of square canvases that a version draws before it answers, beside the side it was trained
+    at: the first pass of a shape is slow, on a GPU above all."""
+    memory_gb: float = 0.0
+    """For the weights of all models together: what was not asked for the longest is let go, and
+    loaded again when it is asked for. 0 holds all of them."""
+
+    def batch_size(self, height: int, width: int, samples: int = 1) -> int:
+        """Return how many canvases of a size, each drawn ``samples`` times, pass at once."""
+        samples = max(samples, 1)
+        room = self.max_batch_px // (height * width * samples)
+        return max(min(self.max_batch_size // samples, room), 1)
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "max_batch_size", "max_batch_px"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.memory_gb < 0:
+            raise ValueError(f"memory_gb must not be negative: {self.memory_gb}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filled:
+    """What a replica answers."""
+
+    predictions: Pixels
+    """uint8 [samples, H, W, 3], the size of the canvas."""
+    model: ServedModel
+    batch_size: int
+    """How many canvases shared the pass."""
+    compute_s: float
+    """Of that pass."""
+
+
+@dataclass
+class CanaryCount:
+    """How new versions have done on callers' pictures in one replica."""
+
+    answers: int = 0
+    failures: int = 0
+    """Requests that the old version had to answer after all, and versions not loaded."""
+    replica: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Tells replicas' counts apart."""
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A served version, which was loaded once at least."""
+
+    model: ServedModel
+    several: bool
+    """Whether it can fill a hole in several ways."""
+
+
+@dataclass(frozen=True)
+class _Canvas:
+    image: Pixels
+    mask: Pixels
+    seed: int | None
+
+
+class _Key(NamedTuple):
+    """What canvases of one pass have in common."""
+
+    model: str
+    height: int
+    width: int
+    samples: int
+    """0 for the one picture that is drawn without randomness."""
+
+
+class Imaginative(Protocol):
+    """A generator that can fill one hole in several ways, such as SPN's probabilistic one."""
+
+    def draw(self, image: Tensor, draws: int, seed: int) -> Tensor:
+        """Return noise for some draws of each image: [draws, B, ...]."""
+        ...
+
+    def __call__(self, image: Tensor, mask: Tensor, noise: Tensor) -> Prediction:
+        """Predict all images of the first draw, then all of the second: [draws * B, 3, H, W]."""
+        ...
+
+
+class Replica:
+    """Fills canvases with the versions it was last configured to serve."""
+
+    def __init__(self, config: ReplicaConfig) -> None:
+        self._config = config
+        self._shelf: Shelf[LoadedGenerator] = Shelf(_bytes_of, int(config.memory_gb * 1e9))
+        self._shown: tuple[_Shown, ...] = ()
+        self._canaries: tuple[_Shown, ...] = ()
+        self._canary_share = 0.0
+        self._canary_count = CanaryCount()
+        self._swap = threading.Lock()
+        self._batcher: Batcher[_Key, _Canvas, Filled] = Batcher(
+            self._compute,
+            lambda key: config.batch_size(key.height, key.width, key.samples),
+            config.batch_wait_s,
+        )
+        torch.set_num_threads(config.threads)
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Serve these versions from now on.
+
+        Called in a thread, while requests go on: new versions are loaded and tried out aside,
+        then all are swapped in one assignment. A version that stays is not loaded again.
+
+        Args:
+            user_config: ``{"models": [...]}`` with the fields of :class:`ServedModel`; and, where
+                new versions are tried out on callers first, ``"canaries"`` likewise and
+                ``"canary_share"``, the share of the requests for their reference that they answer.
+                A canary that cannot be loaded counts as failed, and nothing else happens.
+
+        Raises:
+            UserError: if a checkpoint is missing or damaged; what was served before stays.
+        """
+        wanted = [ServedModel(**values) for values in user_config["models"]]
+        canaries = [ServedModel(**values) for values in user_config.get("canaries", ())]
+        with self._swap:
+            shown = tuple(self._show(model) for model in wanted)
+            self._take(wanted[0])  # It is asked for most: the last that would be let go.
+            self._shown = shown
+            self._canary_count = CanaryCount()
+            self._canary_share = float(user_config.get("canary_share", 0.0))
+            found = [self._try_to_show(model) for model in canaries]
+            self._canaries = tuple(canary for canary in found if canary)
+            self._shelf.keep({model.digest for model in (*wanted, *canaries)})
+        log.info("serving %s", ", ".join(model.label for model in (*wanted, *canaries)))
+
+    def _show(self, model: ServedModel) -> _Shown:
+        return _Shown(model, hasattr(self._take(model).generator, "draw"))
+
+    def _take(self, model: ServedModel) -> LoadedGenerator:
+        """Return a version's generator, from the shelf or from its checkpoint."""
+        return self._shelf.take(model.digest, lambda: self._load(model))
+
+    def _take_again(self, model: ServedModel) -> LoadedGenerator:
+        """Return a generator that may have been let go.
+
+        Raises:
+            Refusal: 503 if its checkpoint cannot be read now; it could be when it was configured.
+        """
+        try:
+            return self._take(model)
+        except Exception as error:
+            log.exception("%s cannot be loaded again", model.label)
+            raise Refusal(
+                503, "not_ready", f"{model.name} cannot be loaded just now; try again", 5
+            ) from error
+
+    def _try_to_show(self, model: ServedModel) -> _Shown | None:
+        try:
+            return self._show(model)
+        except Exception:
+            log.exception("canary %s cannot be loaded", model.label)
+            self._canary_count.failures += 1
+            return None
+
+    def _load(self, model: ServedModel) -> LoadedGenerator:
+        loaded = load_generator(readable(model.location, model.digest), self._config.device)
+        for side in sorted({loaded.image_size_px, *self._config.warm_sides_px}):
+            grey = np.full((1, side, side, 3), 127, np.uint8)
+            draw(loaded, self._config, grey, np.ones((1, side, side), np.uint8))
+        return loaded
+
+    def check_health(self) -> None:
+        """Raise if this replica cannot answer; Serve then replaces it."""
+        if not self._shown:
+            raise RuntimeError("no model is loaded")
+
+    async def describe(self) -> list[ServedModel]:
+        """Return the versions served now; the first answers when a request names none."""
+        return [shown.model for shown in (*self._shown, *self._canaries)]
+
+    async def canary_count(self) -> CanaryCount:
+        """Return how canaries have done here since they were configured."""
+        return self._canary_count
+
+    async def fill(
+        self, wanted: str, image: Pixels, mask: Pixels, samples: int = 1, seed: int | None = None
+    ) -> Filled:
+        """Fill one canvas, in a batch with others of its size.
+
+        Args:
+            wanted: a model's name, reference or version; the first that is served if empty.
+            image: uint8 [H, W, 3].
+            mask: uint8 [H, W], 1 in the hole.
+            samples: how many pictures to draw.
+            seed: of random draws; with None and one sample nothing is random.
+
+        Raises:
+            Refusal: 404 if no such model is served, 400 if it cannot draw several pictures.
+        """
+        shown = self._choose(wanted)
+        model, several = shown.model, shown.several
+        if samples > 1 and not several:
+            raise Refusal(400, "bad_request", f"{model.name} draws one picture: ask for one sample")
+        drawn = several and (samples > 1 or seed is not None)
+        pinned = wanted == f"{model.name}@{model.version}"
+        reference = wanted if pinned else model.reference
+        height, width = mask.shape
+        key = _Key(reference, height, width, samples if drawn else 0)
+        canvas = _Canvas(image, mask, seed)
+        canary = None if pinned else self._canary_for(model)
+        if canary is not None:
+            tried = key._replace(model=f"{canary.model.name}@{canary.model.version}")
+            try:
+                filled = await self._batcher.submit(tried, canvas)
+            except Exception:
+                self._canary_count.failures += 1
+                log.exception("canary %s failed; the old version answers", canary.model.label)
+            else:
+                self._canary_count.answers += 1
+                return filled
+        return await self._batcher.submit(key, canvas)
+
+    async def fill_many(
+        self,
+        wanted: str,
+        canvases: Sequence[tuple[Pixels, Pixels, int | None]],
+        samples: int = 1,
+    ) -> list[Filled | Refusal]:
+        """Fill canvases that came in one call, as :meth:`fill` each.
+
+        Args:
+            wanted: of all of them.
+            canvases: image, mask and seed of each.
+            samples: of each.
+
+        Returns:
+            For each canvas what fills it or why it is refused.
+        """
+
+        async def fill_one(image: Pixels, mask: Pixels, seed: int | None) -> Filled | Refusal:
+            try:
+                return await self.fill(wanted, image, mask, samples, seed)
+            except Refusal as refusal:
+                return refusal
+
+        return await asyncio.gather(*(fill_one(*canvas) for canvas in canvases))
+
+    def _canary_for(self, model: ServedModel) -> _Shown | None:
+        """Return the canary that answers this request in place of a version, or None."""
+        if random.random() >= self._canary_share:
+            return None
+        alike = (one for one in self._canaries if one.model.reference == model.reference)
+        return next(alike, None)
+
+    def _choose(self, wanted: str) -> _Shown:
+        for shown in (*self._shown, *self._canaries):
+            if not wanted or shown.model.answers_to(wanted):
+                return shown
+        there = ", ".join(f"{s.model.name}@{s.model.version}" for s in self._shown)
+        raise Refusal(404, "unknown_model", f"no model {wanted!r} is served; there is {there}")
+
+    async def _compute(self, key: _Key, canvases: Sequence[_Canvas]) -> list[Filled]:
+        shown = self._choose(key.model)  # as of now: a swap since the request came takes effect
+        started = time.perf_counter()
+        images = np.stack([canvas.image for canvas in canvases])
+        masks = np.stack([canvas.mask for canvas in canvases])
+        seeds = [canvas.seed or 0 for canvas in canvases]
+        work = partial(draw_several, draws=key.samples, seeds=seeds) if key.samples else draw_once
+
+        def draw_here() -> Pixels:
+            return work(self._take_again(shown.model), self._config, images, masks)
+
+        drawn = await asyncio.to_thread(draw_here)
+        compute_s = time.perf_counter() - started
+        return [
+            Filled(
+                predictions=predictions,
+                model=shown.model,
+                batch_size=len(canvases),
+                compute_s=compute_s,
+            )
+            for predictions in drawn
+        ]
+
+
+def _bytes_of(loaded: LoadedGenerator) -> int:
+    tensors = [*loaded.generator.parameters(), *loaded.generator.buffers()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def draw(loaded: LoadedGenerator, config: ReplicaConfig, images: Pixels, masks: Pixels) -> Pixels:
+    """Pass canvases through a network.
+
+    Args:
+        loaded: the network, on ``config.device``.
+        config: where and with how many threads to compute.
+        images: uint8 [B, H, W, 3].
+        masks: uint8 [B, H, W], 1 in the hole.
+
+    Returns:
+        The predictions, uint8 [B, H, W, 3].
+    """
+    image, mask = _tensors(config, images, masks)
+    with torch.inference_mode():
+        prediction = fill(loaded.generator, image, mask, loaded.config.size_multiple)
+    return to_pixels(prediction)
+
+
+def draw_once(
+    loaded: LoadedGenerator, config: ReplicaConfig, images: Pixels, masks: Pixels
+) -> Pixels:
+    """Pass canvases through a network: as :func:`draw`, but uint8 [B, 1, H, W, 3]."""
+    return draw(loaded, config, images, masks)[:, None]
+
+
+def draw_several(
+    loaded: LoadedGenerator,
+    config: ReplicaConfig,
+    images: Pixels,
+    masks: Pixels,
+    draws: int,
+    seeds: Sequence[int],
+) -> Pixels:
+    """Fill each canvas in several ways, each by its own seed.
+
+    Returns:
+        The predictions, uint8 [B, draws, H, W, 3]. A canvas's pictures depend on its seed and not
+        on what else is in the batch.
+    """
+    generator = cast(Imaginative, loaded.generator)
+    height, width = masks.shape[1:]
+    image, mask = pad_to_multiple(*_tensors(config, images, masks), loaded.config.size_multiple)
+    with torch.inference_mode():
+        noise = [
+            generator.draw(one[None], draws, seed) for one, seed in zip(image, seeds, strict=True)
+        ]
+        prediction = generator(image, mask, torch.cat(noise, dim=1)).final
+    pixels = to_pixels(crop_to(prediction, height, width))
+    several = pixels.reshape(draws, len(images), height, width, 3)
+    return np.ascontiguousarray(several.swapaxes(0, 1))
+
+
+def _tensors(config: ReplicaConfig, images: Pixels, masks: Pixels) -> tuple[Tensor, Tensor]:
+    torch.set_num_threads(config.threads)  # counts for the calling thread only
+    mask = torch.from_numpy(masks)[:, None].float()
+    return to_model(images).to(config.device), mask.to(config.device)
+
+
+def served(model: ServedModel) -> dict[str, str]:
+    """Return a served model as JSON values."""
+    return asdict(model)

@@ -1,0 +1,42 @@
+"""Numbered tasks spread over the cluster by Ray Data, one result each, as they finish."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pipeline.cluster import quiet_data
+from pipeline.config import sentence_of
+from pipeline.errors import UserError
+
+Result = dict[str, Any]
+REFUSAL = "refusal"
+"""In a result: what a person has to put right."""
+
+
+def spread(task: Callable[[int], Result], count: int) -> Iterator[Result]:
+    """Yield ``task(number)`` for every number below ``count``, in the order they finish.
+
+    Runs on the driver, which holds no more than a few results at a time; Ray must be at hand.
+
+    Args:
+        task: runs in a worker; returns a small dictionary of plain values.
+        count: of tasks; each is a block of its own, handed out wherever a core is free.
+
+    Raises:
+        UserError: what a task raised for a person, without what Ray wraps around it.
+    """
+    from ray import data
+
+    def run(row: Result) -> Result:
+        try:
+            return {REFUSAL: "", **task(int(row["id"]))}
+        except Exception as error:
+            return {REFUSAL: sentence_of(error)}
+
+    if not count:
+        return
+    data.DataContext.get_current().enable_progress_bars = False
+    with quiet_data():
+        for result in data.range(count, override_num_blocks=count).map(run).iter_rows():
+            if sentence := result.pop(REFUSAL):
+                raise UserError(sentence)
+            yield result

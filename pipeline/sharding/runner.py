@@ -1,0 +1,297 @@
+"""Shards over the cluster: list, spread what is missing, assemble the manifests.
+
+Runs on the driver, which holds one small result per shard and, for the list, 17 bytes per
+photograph. The order of events is what makes an interruption harmless: the manifest of a set goes
+before anything in it changes, and comes back last.
+"""
+
+import errno
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import fs
+
+from pipeline import storage
+from pipeline.cluster import connect
+from pipeline.errors import UserError
+from pipeline.manifest import FILE_NAME as MANIFEST_NAME
+from pipeline.manifest import Manifest, Quarantined, read_manifest, write_manifest
+from pipeline.sharding import listing
+from pipeline.sharding.config import ShardConfig, content_settings
+from pipeline.sharding.listing import Listing, Shares, write_listings
+from pipeline.sharding.parallel_map import spread
+from pipeline.sharding.shard_writer import SCHEMA, make_shard, read_record, record_name, tar_name
+from pipeline.sharding.tar_writer import TEMPORARY
+from pipeline.sources import SPLITS, SUFFIXES, open_source
+
+REPORT_EVERY_S = 2.0
+NAMED_REASONS = 3
+
+Report = Callable[[str], None]
+
+
+def make_shards(config: ShardConfig, report: Report = print) -> dict[str, Manifest]:
+    """Write the shard sets of a source, or what is missing of them, over the cluster.
+
+    Runs on the driver. The same source and settings give the same tars to the byte, however many
+    workers there are and however often it is interrupted. A Ray is started, or joined, only where
+    something is missing and none is at hand.
+
+    Args:
+        config: which photographs, how and where to.
+        report: receives one line of progress every few seconds, and one per finished set.
+
+    Returns:
+        The manifest of each split that has photographs.
+
+    Raises:
+        UserError: if there are no photographs, too many of them cannot be taken, ``out`` cannot
+            be written or holds a set made with other settings.
+    """
+    config = replace(
+        config, out=storage.absolute(config.out), source=_absolute_source(config.source)
+    )
+    config.s3.use()
+    _require_writable(config.out)
+    _require_same_settings(config)
+    with tempfile.TemporaryDirectory(prefix="infill-") as folder:
+        listings = _list(config, Path(folder), report)
+        missing = {}
+        for split, found in listings.items():
+            if _is_whole(config, found):
+                report(f"{split}: {found.shards} shards are there and whole; reused")
+            else:
+                _begin(config, found)
+                missing[split] = found
+    _drop_sets_without_photographs(config, listings)
+    if missing:
+        with connect():
+            _make_missing(config, missing, report)
+    for found in missing.values():
+        _finish(config, found)
+    return {split: read_manifest(storage.join(config.out, split)) for split in listings}
+
+
+def _absolute_source(source: str) -> str:
+    return storage.absolute(source) if source else ""
+
+
+def _require_writable(out: str) -> None:
+    """Refuse a place on disk where nothing can be made, before a long list is made for it."""
+    if storage.is_remote(out):
+        return
+    place = next(path for path in (Path(out), *Path(out).parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        what = "must not be written to" if place.is_dir() else "is a file"
+        raise UserError(f"cannot write to {out}: {place} {what}; choose another --out")
+
+
+def _list(config: ShardConfig, folder: Path, report: Report) -> dict[str, Listing]:
+    source = open_source(config.kind, config.source)
+    shares = Shares(
+        val=config.val_share, test=config.test_share, seed=config.seed, splits=config.splits
+    )
+    listings = write_listings(source.originals(), shares, config.photographs_per_shard, folder)
+    if not listings:
+        raise UserError(
+            f"{config.source} holds no photographs; names that count end in {' '.join(SUFFIXES)}"
+        )
+    total = sum(found.photographs for found in listings.values())
+    size = sum(found.bytes for found in listings.values())
+    parts = ", ".join(f"{found.photographs} for {name}" for name, found in listings.items())
+    report(f"listed {total} photographs, {size / 1e6:.1f} MB: {parts}")
+    return listings
+
+
+def _require_same_settings(config: ShardConfig) -> None:
+    """Refuse to change a finished set by accident."""
+    if config.overwrite:
+        return
+    wanted = content_settings(config)
+    for split in SPLITS:
+        location = storage.join(config.out, split)
+        if not storage.exists(storage.join(location, MANIFEST_NAME)):
+            continue
+        found = read_manifest(location).settings
+        if different := [name for name in wanted if found.get(name) != wanted[name]]:
+            name = different[0]
+            raise UserError(
+                f"{location} was made with {name} {found.get(name)!r}, now {wanted[name]!r} is "
+                "asked for; choose another --out, or give --overwrite to replace it"
+            )
+
+
+def _is_whole(config: ShardConfig, found: Listing) -> bool:
+    """Tell whether a split's set is finished, from the same list, with every tar in its size."""
+    location = storage.join(config.out, found.split)
+    if listing.read_digest(location) != found.digest:
+        return False
+    if not storage.exists(storage.join(location, MANIFEST_NAME)):
+        return False
+    manifest = read_manifest(location)
+    sizes = _sizes(location)
+    return manifest.settings == content_settings(config) and all(
+        sizes.get(shard.name) == shard.size for shard in manifest.shards
+    )
+
+
+def _sizes(location: str) -> dict[str, int]:
+    system, path = storage.filesystem(location)
+    found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    return {info.base_name: info.size for info in found}
+
+
+def _begin(config: ShardConfig, found: Listing) -> None:
+    """Take away the manifest, then lay down the list."""
+    location = storage.join(config.out, found.split)
+    try:
+        storage.remove(storage.join(location, MANIFEST_NAME))
+        storage.upload(found.file, storage.join(location, listing.FILE_NAME))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"cannot write to {location}: {error}; choose another --out") from error
+
+
+def _drop_sets_without_photographs(config: ShardConfig, listings: dict[str, Listing]) -> None:
+    for split in SPLITS:
+        if split not in listings:
+            storage.remove(storage.join(config.out, split, MANIFEST_NAME))
+
+
+@dataclass
+class Progress:
+    """What has been done so far, as one line."""
+
+    photographs: int
+    """To be done in all."""
+    shards: int
+    started_s: float = field(default_factory=time.monotonic)
+    reported_s: float = 0.0
+    done_shards: int = 0
+    done_photographs: int = 0
+    made_photographs: int = 0
+    """Without those in shards that were there already."""
+    made_bytes: int = 0
+    quarantined: int = 0
+    reasons: list[str] = field(default_factory=list)
+
+    def add(self, result: dict[str, Any]) -> None:
+        """Count one finished shard."""
+        self.done_shards += 1
+        self.done_photographs += result["photographs"]
+        if not result["reused"]:
+            self.made_photographs += result["photographs"]
+            self.made_bytes += result["bytes_read"]
+        self.quarantined += result["quarantined"]
+        self.reasons += list(result["reasons"])[: NAMED_REASONS - len(self.reasons)]
+
+    def line(self) -> str:
+        """Return shards done, images/s, MB/s and time left."""
+        elapsed = max(time.monotonic() - self.started_s, 1e-6)
+        rate = self.made_photographs / elapsed
+        left = self.photographs - self.done_photographs
+        time_left = f"{left / rate:.0f} s left" if rate else "time left unknown"
+        return (
+            f"{self.done_shards} of {self.shards} shards, {self.done_photographs} of "
+            f"{self.photographs} photographs, {rate:.0f} images/s, "
+            f"{self.made_bytes / elapsed / 1e6:.1f} MB/s, {time_left}"
+        )
+
+
+def _make_missing(config: ShardConfig, missing: dict[str, Listing], report: Report) -> None:
+    """Make every shard of the given splits, and stop as soon as too many photographs are bad."""
+    progress = Progress(
+        photographs=sum(found.photographs for found in missing.values()),
+        shards=sum(found.shards for found in missing.values()),
+    )
+    for result in _results(config, {name: found.shards for name, found in missing.items()}):
+        progress.add(result)
+        _require_few_quarantined(config, progress)
+        now = time.monotonic()
+        if now - progress.reported_s > REPORT_EVERY_S or progress.done_shards == progress.shards:
+            report(progress.line())
+            progress.reported_s = now
+
+
+def _require_few_quarantined(config: ShardConfig, progress: Progress) -> None:
+    bad, total = progress.quarantined, progress.photographs
+    if bad > config.max_quarantined_share * total or bad == total:
+        raise UserError(
+            f"{bad} of {total} photographs cannot be taken, more than max_quarantined_share "
+            f"{config.max_quarantined_share:g} allows: {'; '.join(progress.reasons)}; mend or "
+            "remove them, or allow a larger share"
+        )
+
+
+def _results(config: ShardConfig, shards: dict[str, int]) -> Iterator[dict[str, Any]]:
+    """Yield one small result per shard, in the order in which they are finished."""
+
+    def task(number: int) -> dict[str, Any]:
+        for split, count in shards.items():
+            if number < count:
+                return _summary(config, split, number)
+            number -= count
+        raise AssertionError("more tasks than shards")
+
+    return spread(task, sum(shards.values()))
+
+
+def _summary(config: ShardConfig, split: str, number: int) -> dict[str, Any]:
+    """Make one shard; runs in a task."""
+    record, reused = make_shard(config, split, number)
+    bad = record.quarantined
+    return {
+        "photographs": record.photographs,
+        "bytes_read": record.bytes_read,
+        "quarantined": len(bad),
+        "reasons": [f"{item.source}: {item.reason}" for item in bad[:NAMED_REASONS]],
+        "reused": reused,
+    }
+
+
+def _finish(config: ShardConfig, found: Listing) -> None:
+    """Assemble a split's manifest from its records, clear away what is not part of it, write it."""
+    location = storage.join(config.out, found.split)
+    shards, tables, quarantined = [], [], list[Quarantined]()
+    for number in range(found.shards):
+        record = read_record(location, number)
+        if record is None:
+            raise UserError(
+                f"{location} lacks {record_name(number)} although it was written: every machine "
+                "of the cluster must see the same --out, a shared folder or s3://bucket/prefix"
+            )
+        shards.append(record.shard)
+        tables.append(pa.Table.from_pylist(record.rows, schema=SCHEMA))
+        quarantined += record.quarantined
+    samples = pa.concat_tables(tables)
+    if not samples.num_rows:
+        raise UserError(
+            f"not one photograph of {found.split} can be taken; the first, "
+            f"{quarantined[0].source}: {quarantined[0].reason}"
+        )
+    _clear(location, found.shards)
+    write_manifest(
+        Manifest(
+            location=location,
+            samples=samples,
+            shards=tuple(shards),
+            quarantined=tuple(quarantined),
+            settings=content_settings(config),
+        )
+    )
+
+
+def _clear(location: str, shards: int) -> None:
+    """Remove what a killed task left, and the shards of a longer list."""
+    ours = {name(number) for number in range(shards) for name in (tar_name, record_name)}
+    for name in storage.names(location):
+        old = name.startswith(("shard-", "_record-")) and name not in ours
+        if old or name.startswith(TEMPORARY):
+            storage.remove(storage.join(location, name))

@@ -1,0 +1,108 @@
+"""One original to its samples: kept as it is, or cut, resized and encoded."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline.sharding.config import ShardConfig
+from pipeline.sharding.preprocess import (
+    SUFFIX_OF,
+    Header,
+    Picture,
+    RefusedError,
+    decode,
+    encode,
+    perceptual_hash,
+    read_header,
+    resize_short_side,
+    squash,
+)
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One keyed image, ready for a tar."""
+
+    key: str
+    suffix: str
+    data: bytes
+    """The encoded image."""
+    height_px: int
+    width_px: int
+    crop: Box | None
+    """Left, top, width, height in the upright and resized photograph; None for all of it."""
+    perceptual_hash: int
+
+
+def samples_of(key: str, data: bytes, config: ShardConfig) -> Iterator[Sample]:
+    """Yield an original's samples: one, or one per square of the grid, row by row.
+
+    Args:
+        key: of the original; a square appends its row and column to it.
+        data: the original's bytes.
+        config: how to prepare it.
+
+    Raises:
+        RefusedError: if it is no picture, a damaged one, or too small or large.
+    """
+    header = read_header(data, config.max_pixels)
+    size = f"{header.width_px} x {header.height_px} px"
+    short = min(header.width_px, header.height_px)
+    if short < config.min_side_px:
+        raise RefusedError(f"smaller than min_side_px {config.min_side_px}: {size}")
+    if config.crop_size_px is not None and short < config.crop_size_px:
+        raise RefusedError(f"smaller than crop_size_px {config.crop_size_px}: {size}")
+    original = decode(data, header)
+    picture = _framed(original, config)
+    suffix = _suffix(header, config)
+    if config.crop_size_px is not None:
+        for name, box, square in _squares(picture, config):
+            yield _sample(key + name, suffix, encode(square, suffix, config.quality), square, box)
+    elif picture is original and header.plain and SUFFIX_OF[header.format] == suffix:
+        yield _sample(key, suffix, data, picture, None)
+    else:
+        yield _sample(key, suffix, encode(picture, suffix, config.quality), picture, None)
+
+
+def _framed(picture: Picture, config: ShardConfig) -> Picture:
+    """Return the part of a photograph that is wanted, at the wanted size; itself if unchanged."""
+    height, width = picture.shape[:2]
+    if config.frame == "square" and height != width:
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        picture = picture[top : top + side, left : left + side]
+    side_px = config.resize_short_side_px
+    if side_px is None:
+        return picture
+    if config.frame == "squash":
+        return squash(picture, side_px)
+    return resize_short_side(picture, side_px)
+
+
+def _suffix(header: Header, config: ShardConfig) -> str:
+    return SUFFIX_OF.get(header.format, "png") if config.format == "original" else config.format
+
+
+def _squares(picture: Picture, config: ShardConfig) -> Iterator[tuple[str, Box, Picture]]:
+    side = config.crop_size_px
+    assert side is not None
+    stride = config.crop_stride_px or side
+    height, width = picture.shape[:2]
+    for row, top in enumerate(range(0, height - side + 1, stride)):
+        for column, left in enumerate(range(0, width - side + 1, stride)):
+            square = picture[top : top + side, left : left + side]
+            yield f"_{row:03d}-{column:03d}", (left, top, side, side), square
+
+
+def _sample(key: str, suffix: str, data: bytes, picture: Picture, crop: Box | None) -> Sample:
+    height, width = picture.shape[:2]
+    return Sample(
+        key=key,
+        suffix=suffix,
+        data=data,
+        height_px=height,
+        width_px=width,
+        crop=crop,
+        perceptual_hash=perceptual_hash(picture),
+    )

@@ -1,0 +1,251 @@
+"""One shard: a pure function of its range of the list and the settings, and the record of it.
+
+Runs inside a task, on any machine that sees the source and the destination.
+"""
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+import cv2
+import pyarrow as pa
+
+from pipeline import storage
+from pipeline.errors import UserError
+from pipeline.manifest import SAMPLE_SCHEMA, Quarantined, ShardRecord
+from pipeline.sharding.config import ShardConfig, content_settings
+from pipeline.sharding.listing import digest_of, original_of, read_range
+from pipeline.sharding.preprocess import ENCODER, RefusedError
+from pipeline.sharding.samples import Sample, samples_of
+from pipeline.sharding.tar_writer import TarWriter, written_whole
+from pipeline.sources import Source, open_source
+
+SCHEMA = SAMPLE_SCHEMA.append(pa.field("perceptual_hash", pa.uint64()))
+REMOTE_READS = 16
+"""Requests in flight to an object store, whose answers take longer to come than to decode."""
+THREADS = 2
+"""In each task: the other one works while this one reads, or waits for the next task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What is known of a finished shard; its file stands beside the tar."""
+
+    digest: str
+    """Of the range and the settings the shard was made from."""
+    shard: ShardRecord
+    rows: list[dict[str, Any]]
+    """The samples, as in the manifest."""
+    quarantined: list[Quarantined]
+    photographs: int
+    bytes_read: int
+
+
+def tar_name(number: int) -> str:
+    """Return the name of a shard's tar."""
+    return f"shard-{number:06d}.tar"
+
+
+def record_name(number: int) -> str:
+    """Return the name of a shard's record."""
+    return f"_record-{number:06d}.json"
+
+
+def make_shard(config: ShardConfig, split: str, number: int) -> tuple[Record, bool]:
+    """Write one shard and its record, unless they are there and true.
+
+    Args:
+        config: with absolute locations.
+        split: of which the list lies in ``out``.
+        number: the range of the list.
+
+    Returns:
+        The record, and whether it was there before.
+
+    Raises:
+        UserError: if an original is not what the list says.
+    """
+    config.s3.use()
+    cv2.setNumThreads(1)  # one task per core; threads of its own would only get in their way
+    folder = storage.join(config.out, split)
+    rows = read_range(folder, number)
+    digest = shard_digest(config, rows)
+    found = read_record(folder, number)
+    source = open_source(config.kind, config.source)
+    if (
+        found is not None
+        and found.digest == digest
+        and _is_true(folder, found.shard)
+        and _still_refused(config, source, rows, found.quarantined)
+    ):
+        return found, True
+    return _write(config, source, folder, number, rows, digest), False
+
+
+def shard_digest(config: ShardConfig, rows: list[dict[str, Any]]) -> str:
+    """Return the identity of a shard: what goes in, how it is prepared, and by what."""
+    settings = {**content_settings(config), "source": None}  # a folder that moved is the same
+    return storage.sha256(json.dumps([settings, ENCODER, digest_of(rows)]).encode())
+
+
+def read_record(folder: str, number: int) -> Record | None:
+    """Return the record of a shard, or None if there is none that can be read."""
+    try:
+        values = json.loads(storage.read(storage.join(folder, record_name(number))))
+        return Record(
+            **{
+                **values,
+                "shard": ShardRecord(**values["shard"]),
+                "quarantined": [Quarantined(**item) for item in values["quarantined"]],
+            }
+        )
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _is_true(folder: str, shard: ShardRecord) -> bool:
+    """Tell whether the tar is there and still has the checksum it was recorded with."""
+    system, path = storage.filesystem(storage.join(folder, shard.name))
+    if system.get_file_info(path).size != shard.size:
+        return False
+    checksum = hashlib.sha256()
+    for block in storage.blocks(storage.join(folder, shard.name)):
+        checksum.update(block)
+    return checksum.hexdigest() == shard.sha256
+
+
+def _still_refused(
+    config: ShardConfig, source: Source, rows: list[dict[str, Any]], before: list[Quarantined]
+) -> bool:
+    """Tell whether what could not be taken still cannot: it may have been mended meanwhile."""
+    reasons = {item.source: item.reason for item in before}
+    bad = [row for row in rows if row["path"] in reasons]
+    return all(
+        isinstance(prepared, RefusedError) and str(prepared) == reasons[row["path"]]
+        for row, prepared in zip(bad, _prepared(source, bad, config), strict=True)
+    )
+
+
+def _write(
+    config: ShardConfig,
+    source: Source,
+    folder: str,
+    number: int,
+    rows: list[dict[str, Any]],
+    digest: str,
+) -> Record:
+    samples: list[dict[str, Any]] = []
+    quarantined: list[Quarantined] = []
+    with written_whole(storage.join(folder, tar_name(number))) as stream:
+        writer = TarWriter(stream)
+        for row, prepared in zip(rows, _prepared(source, rows, config), strict=True):
+            if isinstance(prepared, RefusedError):
+                quarantined.append(Quarantined(source=row["path"], reason=str(prepared)))
+            else:
+                samples += [_add(writer, sample, row["path"], number) for sample in prepared]
+        writer.close()
+    record = Record(
+        digest=digest,
+        shard=ShardRecord(
+            name=tar_name(number),
+            samples=len(samples),
+            size=writer.size,
+            sha256=writer.checksum.hexdigest(),
+        ),
+        rows=samples,
+        quarantined=quarantined,
+        photographs=len(rows),
+        bytes_read=sum(row["size"] for row in rows),
+    )
+    storage.write(storage.join(folder, record_name(number)), _as_json(record))
+    return record
+
+
+def _as_json(record: Record) -> bytes:
+    values = {
+        **vars(record),  # asdict() would copy every value of every row
+        "shard": asdict(record.shard),
+        "quarantined": [asdict(item) for item in record.quarantined],
+    }
+    return json.dumps(values).encode()
+
+
+def _prepared(
+    source: Source, rows: list[dict[str, Any]], config: ShardConfig
+) -> Iterator[list[Sample] | RefusedError]:
+    """Yield each original's samples, in order, or why it cannot be taken.
+
+    Some are prepared ahead; no more than a few are ever held.
+    """
+    threads = REMOTE_READS if storage.is_remote(config.source) else THREADS
+    waiting = iter(rows)
+    with ThreadPoolExecutor(threads) as pool:
+        ahead = deque(
+            pool.submit(_prepare, source, row, config) for row in islice(waiting, 2 * threads)
+        )
+        try:
+            while ahead:
+                yield ahead.popleft().result()
+                ahead.extend(
+                    pool.submit(_prepare, source, row, config) for row in islice(waiting, 1)
+                )
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _prepare(
+    source: Source, row: dict[str, Any], config: ShardConfig
+) -> list[Sample] | RefusedError:
+    try:
+        return list(samples_of(row["key"], _checked(row, _read(source, row)), config))
+    except RefusedError as error:
+        return error
+
+
+def _read(source: Source, row: dict[str, Any]) -> bytes | Exception:
+    try:
+        return source.read(original_of(row))
+    except (FileNotFoundError, PermissionError) as error:
+        return error
+
+
+def _checked(row: dict[str, Any], data: bytes | Exception) -> bytes:
+    """Return the bytes if they are those that were listed: a shard must be made from its list."""
+    if isinstance(data, PermissionError):
+        raise RefusedError("must not be read: permission denied")
+    found = "gone" if isinstance(data, Exception) else f"{len(data)} bytes"
+    if isinstance(data, Exception) or len(data) != row["size"]:
+        raise UserError(
+            f"{row['path']} had {row['size']} bytes when it was listed and now is {found}: "
+            "the source is changing; run the same command again once it is at rest"
+        )
+    return data
+
+
+def _add(writer: TarWriter, sample: Sample, path: str, number: int) -> dict[str, Any]:
+    """Append a sample's two members and return its row of the manifest."""
+    offset = writer.add(f"{sample.key}.{sample.suffix}", sample.data)
+    about = {
+        "source": path,
+        "crop": sample.crop,
+        "height_px": sample.height_px,
+        "width_px": sample.width_px,
+    }
+    writer.add(f"{sample.key}.json", json.dumps(about).encode())
+    return {
+        "key": sample.key,
+        "source": path,
+        "suffix": sample.suffix,
+        "shard": number,
+        "offset": offset,
+        "size": len(sample.data),
+        "sha256": storage.sha256(sample.data),
+        "height_px": sample.height_px,
+        "width_px": sample.width_px,
+        "perceptual_hash": sample.perceptual_hash,
+    }

@@ -1,0 +1,175 @@
+"""A finished set, proved by reading it again, and mended where it is damaged.
+
+``verify`` reads every tar and holds it against the manifest; ``repair`` makes the damaged shards
+again from their range of the list and accepts nothing but the same bytes.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from pipeline import storage
+from pipeline.cluster import connect
+from pipeline.config import from_dict
+from pipeline.errors import UserError
+from pipeline.manifest import FILE_NAME as MANIFEST_NAME
+from pipeline.manifest import Manifest, ShardRecord, read_manifest
+from pipeline.sharding import listing
+from pipeline.sharding.config import ShardConfig
+from pipeline.sharding.parallel_map import spread
+from pipeline.sharding.shard_writer import make_shard, record_name
+from pipeline.sources import SPLITS, S3Config
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damage:
+    """What is wrong with one tar of a set."""
+
+    split: str
+    number: int
+    """Of the shard."""
+    what: str
+    """For people: missing, of another size, or which samples are damaged."""
+
+
+def read_sets(location: str) -> dict[str, Manifest]:
+    """Return the finished sets under a location, by split.
+
+    Raises:
+        UserError: if there is none.
+    """
+    sets = {
+        split: read_manifest(storage.join(location, split))
+        for split in SPLITS
+        if storage.exists(storage.join(location, split, MANIFEST_NAME))
+    }
+    if not sets:
+        raise UserError(
+            f"{location} holds no finished shard sets; make some with `python jobs/make_shards.py`"
+        )
+    return sets
+
+
+def verify(location: str, report: Report = print, s3: S3Config | None = None) -> list[Damage]:
+    """Read every tar of the sets under a location again and return what is wrong.
+
+    Runs on the driver; the tars are read wherever a core is free. A set is true if each tar has
+    the recorded size and SHA-256, and each sample's bytes, found by the manifest, theirs.
+
+    Raises:
+        UserError: if there are no finished sets.
+    """
+    s3 = s3 or S3Config()
+    s3.use()
+    location = storage.absolute(location)
+    sets = read_sets(location)
+    tasks = [(split, n) for split, found in sets.items() for n in range(len(found.shards))]
+    digests = {split: found.digest for split, found in sets.items()}
+
+    def task(index: int) -> dict[str, Any]:
+        s3.use()
+        split, number = tasks[index]
+        manifest = _manifest(storage.join(location, split), digests[split])
+        return {"index": index, "what": check_shard(manifest, number)}
+
+    damages, done = [], 0
+    with connect():
+        for result in spread(task, len(tasks)):
+            done += 1
+            if result["what"]:
+                split, number = tasks[result["index"]]
+                damages.append(Damage(split=split, number=number, what=result["what"]))
+    samples = sum(len(found) for found in sets.values())
+    report(f"read {done} shards with {samples} samples again: {len(damages)} damaged")
+    return sorted(damages, key=lambda damage: (damage.split, damage.number))
+
+
+@lru_cache(maxsize=1)
+def _manifest(location: str, digest: str) -> Manifest:
+    """Read a manifest once per worker and state of the set, not once per shard."""
+    manifest = read_manifest(location)
+    assert manifest.digest == digest
+    return manifest
+
+
+def check_shard(manifest: Manifest, number: int) -> str:
+    """Return what is wrong with one tar of a set, or nothing; runs in a task."""
+    shard = manifest.shards[number]
+    try:
+        data = storage.read(manifest.shard_location(number))
+    except FileNotFoundError:
+        return "is missing"
+    if len(data) != shard.size:
+        return f"has {len(data)} bytes, the manifest says {shard.size}"
+    bad = list(_bad_keys(manifest, number, data))
+    if bad:
+        return f"has {len(bad)} damaged samples, the first {bad[0]}"
+    if hashlib.sha256(data).hexdigest() != shard.sha256:
+        return "is damaged between its samples"
+    return ""
+
+
+def _bad_keys(manifest: Manifest, number: int, data: bytes) -> Iterator[str]:
+    first = int(manifest.first_rows[number])
+    for row in manifest.samples.slice(first, manifest.shards[number].samples).to_pylist():
+        found = data[row["offset"] : row["offset"] + row["size"]]
+        if row["shard"] != number or storage.sha256(found) != row["sha256"]:
+            yield row["key"]
+
+
+def repair(
+    location: str, damages: list[Damage], report: Report = print, s3: S3Config | None = None
+) -> None:
+    """Make damaged shards again, from the same originals, to the same bytes.
+
+    Raises:
+        UserError: if a shard comes out otherwise, because the originals, or the libraries that
+            decode and encode them, have changed since.
+    """
+    s3 = s3 or S3Config()
+    s3.use()
+    location = storage.absolute(location)
+    sets = read_sets(location)
+    settings = {split: found.settings for split, found in sets.items()}
+
+    def task(index: int) -> dict[str, Any]:
+        damage = damages[index]
+        s3.use()
+        made = remake(settings[damage.split], location, damage.split, damage.number)
+        return {"index": index, "sha256": made.sha256}
+
+    with connect():
+        for result in spread(task, len(damages)):
+            damage = damages[result["index"]]
+            shard = sets[damage.split].shards[damage.number]
+            if result["sha256"] != shard.sha256:
+                raise UserError(
+                    f"{damage.split}/{shard.name} comes out otherwise than it was: the originals "
+                    "or the decoding libraries have changed; make the set anew with "
+                    "`python jobs/make_shards.py` and --overwrite"
+                )
+            report(f"{damage.split}/{shard.name} is whole again")
+
+
+def remake(settings: dict[str, Any], location: str, split: str, number: int) -> ShardRecord:
+    """Make one shard of a finished set again; runs in a task.
+
+    Args:
+        settings: the manifest's.
+        location: of all sets.
+        split: which of them.
+        number: of the shard.
+    """
+    folder = storage.join(location, split)
+    if listing.read_digest(folder) is None:
+        raise UserError(
+            f"{folder} has lost {listing.FILE_NAME}, from which shards are made; "
+            "run `python jobs/make_shards.py` as before to bring it back"
+        )
+    config = from_dict(ShardConfig, {**settings, "out": location}, f"the settings of {folder}")
+    storage.remove(storage.join(folder, record_name(number)))
+    return make_shard(config, split, number)[0].shard

@@ -1,0 +1,306 @@
+"""A run's entry in MLflow, written while it runs."""
+
+import json
+import os
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import storage
+from pipeline.errors import UserError
+from pipeline.tracking.records import Record, Report
+
+FLUSH_EVERY_S = 5.0
+"""Between two writings: about what a person who watches the page will wait."""
+MOST_METRICS, MOST_SETTINGS = 1000, 100
+"""That MLflow takes in one call."""
+LONGEST_SETTING = 500
+BOOK = "mlflow.json"
+"""In a run's folder: its entry's id, and where that is."""
+LAST_ATTEMPTS = 5
+"""Of writing down what is left when a run has ended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """Where runs, scores and versions are written down."""
+
+    tracking_uri: str = "sqlite:///runs/mlflow.db"
+    """MLflow's server or database; "" to keep no such record."""
+    artifacts: str = "runs/mlartifacts"
+    """Where MLflow keeps files, for a database that is not behind a server."""
+    experiment: str = "infill"
+    """The MLflow experiment that collects the runs."""
+    parent: str = ""
+    """The MLflow run that this one is part of, as a trial is of a search."""
+
+    def __post_init__(self) -> None:
+        storage.refuse_password(self.tracking_uri)
+
+
+@contextmanager
+def entered(
+    config: TrackingConfig,
+    run: str,
+    name: str,
+    settings: Mapping[str, Any],
+    facts: Mapping[str, str],
+    symbols: Mapping[str, str],
+    tell: Callable[[str], None],
+) -> Iterator[Report]:
+    """Write a run's records to MLflow while the block runs. On the driver.
+
+    Records wait in memory and are written by a thread, so that a slow server holds nobody up; one
+    that is away meanwhile is tried again. A run that goes on has one entry for all its parts.
+
+    Args:
+        config: where to.
+        run: its folder, where the entry's id is kept.
+        name: of the entry.
+        settings: the configuration by dotted name; they become parameters.
+        facts: whatever else is known of the run; they become tags.
+        symbols: of the loss terms, by the names that records have for them.
+        tell: takes a sentence when MLflow does not answer.
+
+    Yields:
+        What takes a record: its numbers become metrics, its picture an artifact.
+
+    Raises:
+        UserError: if MLflow cannot be reached at the start.
+    """
+    if not config.tracking_uri:
+        yield lambda record: None
+        return
+    entry = Entry(config, run, name, symbols)
+    entry.open(settings, facts)
+    waiting: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
+    writer = threading.Thread(
+        target=_write, args=(entry, waiting, tell), name="mlflow", daemon=True
+    )
+    writer.start()
+    status = "FAILED"
+    try:
+        yield waiting.put
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        waiting.put(None)
+        writer.join()
+        entry.close(status, tell)
+
+
+def _write(
+    entry: "Entry", waiting: "queue.SimpleQueue[Record | None]", tell: Callable[[str], None]
+) -> None:
+    """Take records until None comes, and write them every few seconds."""
+    silent, over = False, False
+    while not over:
+        deadline = time.monotonic() + FLUSH_EVERY_S
+        while not over and (left := deadline - time.monotonic()) > 0:
+            try:
+                record = waiting.get(timeout=left)
+            except queue.Empty:
+                break
+            if record is None:
+                over = True
+            else:
+                entry.take(record)
+        error = entry.flush()
+        if error and not silent:
+            tell(f"MLflow does not answer, the numbers wait for it: {error}")
+        silent = bool(error)
+
+
+class Entry:
+    """One run in MLflow, and what has still to be written there."""
+
+    def __init__(
+        self, config: TrackingConfig, run: str, name: str, symbols: Mapping[str, str]
+    ) -> None:
+        self.config, self.run, self.name, self.symbols = config, run, name, symbols
+        self.metrics: list[Any] = []
+        self.pictures: list[str] = []
+
+    def open(self, settings: Mapping[str, Any], facts: Mapping[str, str]) -> None:
+        """Find the run's entry, or make one."""
+        from mlflow.entities import Param, RunTag
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client, experiment = connect_mlflow(self.config)
+            self.id = self._former()
+            params = [Param(key, str(value)[:LONGEST_SETTING]) for key, value in settings.items()]
+            if self.id:  # its parameters are written and cannot be changed
+                params = []
+                self.client.update_run(self.id, status="RUNNING")
+            else:
+                self.id = self.client.create_run(experiment, run_name=self.name).info.run_id
+            for start in range(0, len(params), MOST_SETTINGS):
+                self.client.log_batch(self.id, params=params[start : start + MOST_SETTINGS])
+            tags = [RunTag(key, str(facts[key])) for key in facts]
+            if self.config.parent:
+                tags.append(RunTag("mlflow.parentRunId", self.config.parent))
+            self.client.log_batch(self.id, tags=tags)
+        except MlflowException as error:
+            raise UserError(
+                f"MLflow at {self.config.tracking_uri} cannot be written to: {error}; correct "
+                'tracking.tracking_uri, or set it to "" to keep no such record'
+            ) from error
+        storage.write(self._book, json.dumps({**self._where, "run_id": self.id}).encode())
+
+    @property
+    def _book(self) -> str:
+        return storage.join(self.run, BOOK)
+
+    @property
+    def _where(self) -> dict[str, str]:
+        return {"tracking_uri": absolute_uri(self.config.tracking_uri)}
+
+    def _former(self) -> str:
+        """Return the id of the entry that an earlier part of the run has made, "" if none."""
+        from mlflow.exceptions import MlflowException
+
+        if not storage.exists(self._book):
+            return ""
+        book: dict[str, str] = json.loads(storage.read(self._book))
+        if book["tracking_uri"] != self._where["tracking_uri"]:
+            return ""
+        try:
+            found = self.client.get_run(book["run_id"])
+        except MlflowException:  # its database was deleted
+            return ""
+        return str(found.info.run_id) if found.info.lifecycle_stage == "active" else ""
+
+    def take(self, record: Record) -> None:
+        """Keep a record's numbers and picture until the next :meth:`flush`."""
+        from mlflow.entities import Metric
+
+        moment = int(time.time() * 1000)
+        self.metrics += [
+            Metric(self.symbols.get(key, key), value, moment, record.step)
+            for key, value in record.values.items()
+        ]
+        if record.picture:
+            self.pictures.append(record.picture)
+
+    def flush(self) -> Exception | None:
+        """Write what is kept; return what was in the way, if anything, and keep the rest."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            while self.metrics:
+                self.client.log_batch(self.id, metrics=self.metrics[:MOST_METRICS])
+                del self.metrics[:MOST_METRICS]
+            while self.pictures:
+                _send(self.client, self.id, self.pictures[0], "samples")
+                del self.pictures[0]
+        except (MlflowException, OSError) as error:
+            return error
+        return None
+
+    def close(self, status: str, tell: Callable[[str], None]) -> None:
+        """Write what is left and how the run ended, or say that it could not be done."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            storage.patiently(self._write_all, LAST_ATTEMPTS, lambda error: None)
+            self.client.set_terminated(self.id, status)
+        except (MlflowException, OSError) as error:
+            tell(
+                f"MLflow does not answer: its entry lacks {len(self.metrics)} numbers, which "
+                f"progress-*.jsonl has, and how the run ended: {error}"
+            )
+
+    def _write_all(self) -> None:
+        if error := self.flush():
+            raise OSError(str(error)) from error
+
+
+def attach(run: str, locations: Sequence[str], tell: Callable[[str], None]) -> None:
+    """Add files to a run's entry in MLflow, as its ``report``. On the driver, after the run.
+
+    Args:
+        run: its folder; one without an entry is left alone.
+        locations: of the files; their base names are kept.
+        tell: takes a sentence when MLflow does not answer: the files themselves are not lost.
+    """
+    if not entry_of(run):
+        return
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    book: dict[str, str] = json.loads(storage.read(storage.join(run, BOOK)))
+    try:
+        client = MlflowClient(tracking_uri=book["tracking_uri"])
+        for location in locations:
+            _send(client, book["run_id"], location, "report")
+    except (MlflowException, OSError) as error:
+        tell(f"MLflow does not answer, its entry lacks {', '.join(locations)}: {error}")
+
+
+def _send(client: Any, entry: str, location: str, folder: str) -> None:
+    with tempfile.TemporaryDirectory() as own:
+        copy = Path(own, location.rsplit("/", 1)[-1])
+        copy.write_bytes(storage.read(location))
+        client.log_artifact(entry, str(copy), folder)
+
+
+def entry_of(run: str) -> str:
+    """Return the id of a run's entry in MLflow, "" if it has none."""
+    book = storage.join(run, BOOK)
+    if not storage.exists(book):
+        return ""
+    return str(json.loads(storage.read(book))["run_id"])
+
+
+def connect_mlflow(config: TrackingConfig) -> tuple[Any, str]:
+    """Return an MLflow client and the experiment's id, creating database and experiment if new."""
+    import logging
+
+    quieten_mlflow()
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    client = MlflowClient(tracking_uri=absolute_uri(config.tracking_uri))
+    found = client.get_experiment_by_name(config.experiment)
+    if found is not None:
+        return client, str(found.experiment_id)
+    try:
+        place = storage.absolute(config.artifacts) if _is_database(config.tracking_uri) else None
+        return client, str(client.create_experiment(config.experiment, artifact_location=place))
+    except MlflowException:  # another process made it a moment ago
+        return client, str(client.get_experiment_by_name(config.experiment).experiment_id)
+
+
+def quieten_mlflow() -> None:
+    """Keep MLflow from phoning home, drawing bars, and asking a server that is away for minutes."""
+    for name, value in (
+        ("MLFLOW_DISABLE_TELEMETRY", "true"),
+        ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"),
+        ("MLFLOW_LOGGING_LEVEL", "WARNING"),
+        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3"),  # With pauses that double: about ten seconds.
+    ):
+        os.environ.setdefault(name, value)
+
+
+def absolute_uri(tracking_uri: str) -> str:
+    """Return a SQLite address made absolute, so that it means the same in every folder."""
+    prefix = "sqlite:///"
+    if not tracking_uri.startswith(prefix) or tracking_uri.startswith(prefix + "/"):
+        return tracking_uri
+    path = storage.absolute(tracking_uri.removeprefix(prefix))
+    storage.make_folder(path.rsplit("/", 1)[0])
+    return prefix + path
+
+
+def _is_database(tracking_uri: str) -> bool:
+    return tracking_uri.split(":", 1)[0] in ("sqlite", "postgresql", "mysql")

@@ -1,0 +1,228 @@
+"""A training job from its words to its last step: shards where there are none, a plan, training.
+
+Every ``jobs/train_*.py`` is its presets and this.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from models.architecture import ModelConfig, load
+from models.counting import kept_for_backward, size_of, without_files
+from models.recomputing import recompute
+from pipeline import storage
+from pipeline.cluster import connect
+from pipeline.config import override, parse
+from pipeline.errors import UserError
+from pipeline.loading import BatchConfig
+from pipeline.manifest import read_manifest
+from pipeline.masks import MaskConfig
+from pipeline.sharding import ShardConfig, make_shards
+from pipeline.training import TrainConfig, find_sets, resolve, summary, train
+
+BUNDLED = "bundled"
+"""The source that needs no location: photographs that installed packages carry."""
+BYTES_PER_PARAMETER = 16
+"""In float32: the weight, its gradient and Adam's two means."""
+STEP_FORWARDS = 3
+"""A forward pass and its backward pass, in forward passes."""
+ASSUMED_TFLOPS = 20.0
+"""Sustained by one GPU in float32 or TF32; the plan says so."""
+GIB = 2**30
+FREE_FORM = MaskConfig(
+    recipe="strokes", min_hole_ratio=0.1, max_hole_ratio=0.4, hole_ratios="uniform"
+)
+"""Of trainings on two CPU cores."""
+
+
+def published(
+    name: str,
+    model: ModelConfig,
+    data: BatchConfig,
+    steps: int,
+    save_every_steps: int = 10_000,
+) -> TrainConfig:
+    """Return a paper's training of one set, on GPUs.
+
+    Args:
+        name: of the set; the run goes to ``runs/ARCHITECTURE-NAME``.
+        model: the paper's numbers.
+        data: batches as the paper has them, without shards.
+        steps: in all.
+        save_every_steps: between two checkpoints, each with a sample grid.
+    """
+    return TrainConfig(
+        model=model,
+        data=replace(data, loader="processes"),
+        storage=f"runs/{model.architecture}-{name}",
+        steps=steps,
+        use_gpu=True,
+        save_every_steps=save_every_steps,
+        sample_every_steps=save_every_steps,
+        report_every_steps=50,
+    )
+
+
+def on_two_cores(model: ModelConfig, steps: int, **changes: Any) -> TrainConfig:
+    """Return a training of at most 45 minutes on two CPU cores, which learns something real.
+
+    Photographs of 64 px under free-form holes over 10 to 40 % of them.
+
+    Args:
+        model: the paper's, narrower and without networks that have to be downloaded.
+        steps: in all.
+        changes: of fields of the data.
+    """
+    data = BatchConfig(batch_size=16, image_size_px=64, resize_short_side_px=72, masks=FREE_FORM)
+    return TrainConfig(
+        model=model,
+        data=replace(data, **changes),
+        storage=f"runs/{model.architecture}-cpu",
+        steps=steps,
+        ema_decay=0.999,
+        save_every_steps=500,
+        sample_every_steps=500,
+        report_every_steps=50,
+    )
+
+
+def fine_tuning(model: ModelConfig, data: BatchConfig, steps: int) -> TrainConfig:
+    """Return a training on GPUs that starts from what ``jobs/import_weights.py`` has written.
+
+    Args:
+        model: as its authors released it, with a tenth of the published learning rates.
+        data: batches as the paper has them, without shards.
+        steps: in all; an average of the weights is kept, scored and served.
+    """
+    name = model.architecture
+    return replace(
+        published("finetuned", model, data, steps, save_every_steps=1000),
+        init_from=f"runs/imported/{name}",
+        ema_decay=0.999,
+    )
+
+
+def smoke(model: ModelConfig, data: BatchConfig) -> TrainConfig:
+    """Return a training of seconds on the photographs that installed packages carry."""
+    return TrainConfig(
+        model=model,
+        data=replace(data, source=BUNDLED),
+        storage=f"runs/smoke/{model.architecture}",
+        steps=6,
+        save_every_steps=3,
+        sample_every_steps=6,
+        report_every_steps=2,
+        validation_samples=8,
+    )
+
+
+def launch(
+    presets: Mapping[str, TrainConfig], description: str, words: Sequence[str] | None = None
+) -> None:
+    """Train what the command line asks for, or say what that would be (``--dry-run``)."""
+    config = parse(presets, description, words)
+    with connect():
+        config = with_shards(config)
+        if config.dry_run:
+            print("\n".join(plan(config)))
+        else:
+            print(summary(train(config)))
+
+
+def with_shards(config: TrainConfig) -> TrainConfig:
+    """Shard ``data.source`` where ``data.shards`` is not yet a finished set. On the driver.
+
+    Bundled photographs stand in only where no shards were named: a name misspelt is no place to
+    put them.
+
+    Raises:
+        UserError: if there are no photographs, or they cannot be sharded.
+    """
+    data = config.data
+    if not data.source or (data.source == BUNDLED and data.shards):
+        return config
+    shards = data.shards or storage.join(config.storage, "shards")
+    if not _finished(shards):
+        made = make_shards(_recipe(data.source, shards, data.image_size_px))
+        for split, manifest in made.items():
+            print(f"{split}: {len(manifest)} samples in {manifest.location}", flush=True)
+    return override(config, {"data.shards": shards})
+
+
+def _finished(shards: str) -> bool:
+    try:
+        read_manifest(find_sets(shards)[0])
+    except UserError:
+        return False
+    return True
+
+
+def _recipe(source: str, out: str, size_px: int) -> ShardConfig:
+    if source != BUNDLED:
+        return ShardConfig(source=source, out=out)
+    side = max(64, size_px)
+    return ShardConfig(
+        kind=BUNDLED,
+        out=out,
+        photographs_per_shard=4,
+        format="jpg",
+        resize_short_side_px=side * 3 // 2,
+        crop_size_px=side,
+        crop_stride_px=side,
+    )
+
+
+def plan(config: TrainConfig) -> list[str]:
+    """Return what a training would do and need, a line each; nothing is trained.
+
+    Raises:
+        UserError: if the data is missing or does not fit.
+    """
+    config = resolve(config)
+    training_set, validation_set = find_sets(config.data.shards)
+    manifest = read_manifest(training_set)
+    size = size_of(config.model)
+    workers = max(1, config.num_workers)
+    share = config.data.batch_size // workers
+    images = config.data.batch_size // config.data.masks_per_image
+    parameters = size.generator + size.discriminators
+    held = activations(config) * share // config.accumulate
+    memory = parameters * BYTES_PER_PARAMETER + held
+    scale = (config.data.image_size_px / 256) ** 2
+    flops = 2 * size.macs * scale * STEP_FORWARDS * config.data.batch_size * config.steps
+    hours = flops / (ASSUMED_TFLOPS * 1e12) / 3600
+    validation = "no val set"
+    if validation_set:
+        count = min(len(read_manifest(validation_set)), config.validation_samples)
+        validation = f"{count} samples scored at each checkpoint"
+    return [
+        f"{load(config.model.architecture).name}: {size.generator:,} parameters drawn with, "
+        f"{size.discriminators:,} that judge",
+        f"{len(manifest):,} samples in {len(manifest.shards)} shards, "
+        f"{-(-len(manifest.shards) // workers)} at most for each of {workers} workers at a time; "
+        f"{validation}",
+        f"{config.steps:,} steps of {config.data.batch_size} samples ({share} a worker), "
+        f"{len(manifest) / images:,.1f} steps an epoch, "
+        f"{config.steps * images / len(manifest):,.1f} epochs",
+        f"about {memory / GIB:.1f} GiB a worker for weights, gradients, optimizer and the "
+        f"generator's maps; discriminators' and frozen networks' maps come on top",
+        f"{hours:,.1f} GPU-hours for the generator's arithmetic alone, if a GPU sustains "
+        f"{ASSUMED_TFLOPS:.0f} TFLOP/s",
+        f"checkpoints every {config.save_every_steps:,} steps in {config.storage}",
+    ]
+
+
+def activations(config: TrainConfig) -> int:
+    """Return the bytes that one sample's forward pass keeps for the backward pass."""
+    paper, model = load(config.model.architecture), without_files(config.model)
+    side = config.data.image_size_px
+    with FakeTensorMode():
+        generator = paper.generator(model)
+        if config.recompute:
+            recompute(generator, paper.blocks)
+        image, mask = torch.zeros(1, 3, side, side), torch.zeros(1, 1, side, side)
+        _, kept = kept_for_backward(generator, image, mask)
+    return kept if config.precision == "float32" else kept // 2

@@ -1,0 +1,85 @@
+"""A paper's networks, optimisers and teachers, as a training wants them."""
+
+import copy
+
+import torch
+from torch import nn
+
+from models.architecture import ModelConfig, Objective, Updating, load
+from models.recomputing import recompute
+from pipeline import storage
+from pipeline.config import flatten, override
+from pipeline.errors import UserError
+from pipeline.training.config import TrainConfig
+from pipeline.training.distributed import Place
+
+
+def build_objective(config: TrainConfig, place: Place) -> Objective:
+    """Build networks, optimisers and teachers; files of weights are fetched to this machine.
+
+    Raises:
+        UserError: if a file of weights is missing or not what it should be.
+    """
+    model = with_local_weights(config.model)
+    with torch.random.fork_rng(), torch.device(place.device):
+        torch.manual_seed(config.seed)
+        try:
+            objective = load(model.architecture).objective(model, place.prepare)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+    if config.accumulate > 1 and not objective.updates_once:
+        raise UserError(
+            f"{model.architecture} cuts its batches itself, one part for each update within a "
+            "step; leave accumulate at 1 and choose a smaller data.batch_size"
+        )
+    objective.updating = Updating(
+        parts=config.accumulate, max_gradient_norm=config.max_gradient_norm
+    )
+    if config.recompute:
+        recompute(objective.generator, load(model.architecture).blocks)
+    if config.compile:
+        objective.generator.compile(fullgraph=True)
+    return objective
+
+
+def with_local_weights(model: ModelConfig) -> ModelConfig:
+    """Return the configuration with every file of weights on this machine.
+
+    A field ``NAME_weights`` that holds an address (s3:// or https://) is fetched and compared
+    with ``NAME_sha256``.
+
+    Raises:
+        UserError: if the checksum is absent or differs, or the address does not answer.
+    """
+    values = flatten(model)
+    addresses = {
+        name: str(value)
+        for name, value in values.items()
+        if name.endswith("_weights") and isinstance(value, str) and storage.is_remote(value)
+    }
+    return override(
+        model,
+        {
+            name: str(storage.fetch(address, values[name.removesuffix("weights") + "sha256"]))
+            for name, address in addresses.items()
+        },
+    )
+
+
+class Average:
+    """The exponential moving average of a generator, the same on every worker."""
+
+    def __init__(self, generator: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.network = copy.deepcopy(generator).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, generator: nn.Module, step: int) -> None:
+        """Move towards ``generator``; early on faster, so that the random start is forgotten."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        ours, theirs = self.network.state_dict(), generator.state_dict()
+        for name, average in ours.items():
+            if average.is_floating_point():
+                average.lerp_(theirs[name], 1 - decay)
+            else:
+                average.copy_(theirs[name])

@@ -1,0 +1,239 @@
+"""A training as its driver sees it: checked, launched over the cluster, told in one line."""
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from models.architecture import load
+from pipeline import checkpoints, storage
+from pipeline.config import flatten, override, to_json
+from pipeline.errors import UserError
+from pipeline.loading import SampleMaker
+from pipeline.manifest import read_manifest
+from pipeline.provenance import made_with
+from pipeline.tracking import Gauges, Record, Report, Track, duration, entered, mailbox
+from pipeline.training.build import build_objective
+from pipeline.training.config import TrainConfig, TrainResult
+from pipeline.training.distributed import Place
+from pipeline.training.heartbeat import beating, watched
+from pipeline.training.run_dir import best, find_sets, require_same_run
+from pipeline.training.train_loop import NonFiniteLossError, work
+
+ROOM_ATTEMPTS = 60
+"""How often a group of workers is asked for where the cluster has no room, a minute each: a node
+that is bought or mended takes its time. Each that is lost costs an attempt, or several."""
+RESIZE_EVERY_S = 60.0
+"""How often a run of fewer workers than asked for looks whether there is room for more."""
+
+
+def train(
+    config: TrainConfig, log: Callable[[str], None] = print, also: Report | None = None
+) -> TrainResult:
+    """Train to the last step, going on from where the run stands. On the driver.
+
+    Ray must be connected when ``config.num_workers`` is not 0.
+
+    Args:
+        config: of the run.
+        log: takes a line at a time for a person who watches.
+        also: takes every record as well, as it comes.
+
+    Raises:
+        UserError: if the data does not fit the configuration, or the run's folder holds a run
+            with another one.
+    """
+    start = time.monotonic()
+    config = resolve(config)
+    newest = checkpoints.latest(config.storage, log)
+    if newest is not None:
+        require_same_run(config, newest)
+    done = checkpoints.read_state(newest)["step"] if newest else 0
+    if done < config.steps:
+        if config.num_workers:
+            build_objective(config, Place())  # what is missing is told before the cluster is asked
+        storage.write(storage.join(config.storage, "config.json"), to_json(config).encode())
+        _launch_written_down(config, done, log, also)
+    checkpoint, scores = best(config.storage)
+    return TrainResult(
+        run=config.storage,
+        checkpoint=checkpoint,
+        scores=scores,
+        step=max(done, config.steps),
+        seconds=time.monotonic() - start,
+        reused=done >= config.steps,
+    )
+
+
+def _launch_written_down(
+    config: TrainConfig, done: int, log: Callable[[str], None], also: Report | None
+) -> None:
+    """Launch a run from ``done`` steps on, and write what it says to file and MLflow meanwhile."""
+    paper = load(config.model.architecture)
+    progress = storage.join(config.storage, f"progress-{done:09d}.jsonl")
+    track = Track(config.model.architecture, config.steps, log, progress)
+    code = made_with()
+    facts = {"storage": config.storage, "mlflow.source.git.commit": code["git_commit"]}
+    facts |= {f"package.{name}": version for name, version in code["packages"].items()}
+    name, settings = config.model.architecture, flatten(config)
+    gauges = Gauges(config.storage, name)
+    with entered(
+        config.tracking, config.storage, name, settings, facts, paper.symbols, track.note
+    ) as entry:
+
+        def report(record: Record) -> None:
+            track(record)
+            entry(record)
+            gauges(record)
+            if also is not None:
+                also(record)
+
+        try:
+            launch(config, report)
+        finally:
+            track.save()
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """Return the configuration with absolute locations and its data proven to be there."""
+    if not config.data.shards:
+        raise UserError(
+            "no shards given: add --data.shards DIR, made by `python jobs/make_shards.py`"
+        )
+    training_set, _ = find_sets(config.data.shards)
+    SampleMaker(replace(config.data, shards=training_set), read_manifest(training_set))
+    changes = {"data.shards": storage.absolute(config.data.shards)}
+    changes["storage"] = storage.absolute(config.storage)
+    for name in ("init_from", "continue_from"):
+        if location := getattr(config, name):
+            changes[name] = checkpoints.find(storage.absolute(location))
+    return override(config, changes)
+
+
+def launch(config: TrainConfig, report: Report) -> None:
+    """Run the loop in this process, or on ``num_workers`` processes of the cluster."""
+    if config.num_workers == 0:
+        work(config, Place(device=_own_device(config), channels_last=config.channels_last), report)
+        return
+    _launch_on_cluster(config, report)
+
+
+def _own_device(config: TrainConfig) -> torch.device:
+    return torch.device("cuda" if config.use_gpu else "cpu")
+
+
+def _launch_on_cluster(config: TrainConfig, report: Report) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    resources = {"CPU": config.cpus_per_worker} | ({"GPU": 1} if config.use_gpu else {})
+    books = storage.join(config.storage, "ray")
+    workers = (config.min_workers, config.num_workers) if config.min_workers else config.num_workers
+    sizes = range(config.min_workers or config.num_workers, config.num_workers + 1)
+    wanted = partial(room_wanted, sizes, resources)
+    with mailbox(report) as box, watched(report, wanted) as watch:
+        trainer = TorchTrainer(
+            _work_on_cluster,
+            train_loop_config={"config": config, "mailbox": box, "watch": watch},
+            torch_config=TorchConfig(timeout_s=config.collective_timeout_s),
+            scaling_config=ScalingConfig(
+                num_workers=workers,
+                use_gpu=config.use_gpu,
+                resources_per_worker=resources,
+                label_selector=dict(label.split("=", 1) for label in config.worker_labels) or None,
+                elastic_resize_monitor_interval_s=RESIZE_EVERY_S,
+            ),
+            run_config=RunConfig(
+                # Ray's own books: our checkpoints prove themselves and need none of them.
+                name=uuid.uuid4().hex,
+                storage_path=books,
+                failure_config=FailureConfig(
+                    max_failures=config.max_failures,
+                    controller_failure_limit=ROOM_ATTEMPTS,
+                ),
+            ),
+        )
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            _raise_what_was_given_up_for(watch, error)
+            raise
+        finally:
+            storage.remove(books)
+        _raise_what_was_given_up_for(watch, None)
+
+
+def room_wanted(workers: range, resources: Mapping[str, float]) -> str:
+    """Return what a group of workers waits for, "" if none waits. On the driver.
+
+    Args:
+        workers: how many there may be.
+        resources: that each of them reserves.
+    """
+    import ray
+    from ray.util import placement_group_table
+
+    def waits(group: Mapping[str, Any]) -> bool:
+        waiting = group["state"] in ("PENDING", "RESCHEDULING")
+        bundles = group["bundles"].values()
+        return waiting and all(
+            bundle.get(n) == a for bundle in bundles for n, a in resources.items()
+        )
+
+    for group in placement_group_table().values():
+        if len(group["bundles"]) in workers and waits(group):
+            free = ray.available_resources()
+            each = " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
+            left = " and ".join(f"{free.get(name, 0):g} {name}" for name in resources)
+            return (
+                f"waiting for room: {len(group['bundles'])} workers want {each} each, and the "
+                f"cluster has {left} free; add nodes, end other jobs, or ask for fewer workers"
+            )
+    return ""
+
+
+def _raise_what_was_given_up_for(watch: Any, cause: Exception | None) -> None:
+    import ray
+
+    reason: Exception | None = ray.get(watch.given_up.remote())
+    if reason is not None:
+        raise reason from cause
+
+
+def _work_on_cluster(settings: dict[str, Any]) -> None:
+    """On every worker: find out where it stands, then run the loop."""
+    import ray
+    import ray.train
+    from ray.train.torch import get_device
+
+    config, box, watch = settings["config"], settings["mailbox"], settings["watch"]
+    if ray.get(watch.given_up.remote()) is not None:
+        return  # another group would fail as the last one did
+    context = ray.train.get_context()
+    place = Place(
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        device=get_device(),
+        channels_last=config.channels_last,
+        notice=lambda: ray.train.get_preemption_info() is not None,
+    )
+    torch.set_num_threads(max(1, int(config.cpus_per_worker)))
+    watch.begin.remote()
+    try:
+        with beating(watch, place.rank, place.pulse):
+            work(config, place, lambda record: box.put.remote(record))
+    except (NonFiniteLossError, UserError) as error:
+        ray.get(watch.give_up.remote(error))
+        raise
+
+
+def summary(result: TrainResult) -> str:
+    """Return one line for people: what came out of a training and where."""
+    plain = {name: value for name, value in result.scores.items() if "/" not in name}
+    scores = "  ".join(f"{name} {value:.3f}" for name, value in plain.items())
+    how = "was complete already" if result.reused else f"trained in {duration(result.seconds)}"
+    return f"{how}: {result.checkpoint}  {scores}"

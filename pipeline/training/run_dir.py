@@ -1,0 +1,60 @@
+"""A run's folder: the sets it trains on, whether it is this run, its best checkpoint."""
+
+import math
+
+from pipeline import checkpoints, storage
+from pipeline.config import to_dict
+from pipeline.errors import UserError
+from pipeline.training.config import TrainConfig
+
+SCORE = "hole_psnr"
+"""The validation score by which a run's best checkpoint is chosen; higher is better."""
+
+
+def find_sets(shards: str) -> tuple[str, str | None]:
+    """Return the training set and the validation set (or None) at a location of shards."""
+    shards = storage.absolute(shards)
+    training, validation = storage.join(shards, "train"), storage.join(shards, "val")
+    if not storage.exists(training):
+        return shards, None
+    return training, validation if storage.exists(validation) else None
+
+
+def require_same_run(config: TrainConfig, newest: str) -> None:
+    """Refuse to go on with a run whose model, data recipe or seed was another."""
+    before = checkpoints.read_config(newest)
+    now = to_dict(config)
+    free = {"shards", "decoders", "prefetch_batches", "loader"}
+    free |= {"verify_checksums", "cache_folder", "cache_size_gb"}
+    for part in ("model", "data", "seed", "ema_decay"):
+        old, new = before[part], now[part]
+        if isinstance(old, dict):
+            changed = [key for key in new if key not in free and old.get(key) != new[key]]
+        else:
+            changed = [""] if old != new else []
+        if changed:
+            name = f"{part}.{changed[0]}".rstrip(".")
+            raise UserError(
+                f"{config.storage} holds a run with another {name}; "
+                "give a new --storage, or delete that folder to start over"
+            )
+
+
+def best(run: str) -> tuple[str, dict[str, float]]:
+    """Return a run's best whole checkpoint by validation score, and its scores.
+
+    Raises:
+        UserError: if the run has no checkpoint.
+    """
+    found = []
+    for step in checkpoints.steps(run):
+        location = checkpoints.step_location(run, step)
+        try:
+            scores = checkpoints.read_state(location)["scores"]
+        except UserError:
+            continue
+        found.append((scores.get(SCORE, -math.inf), step, location, scores))
+    if not found:
+        raise UserError(f"{run} has no checkpoint; train first with `python jobs/train_spn.py`")
+    _, _, location, scores = max(found)
+    return location, scores

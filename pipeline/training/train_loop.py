@@ -1,0 +1,162 @@
+"""The loop every worker runs.
+
+The loop belongs to every paper: it feeds batches to the paper's own ``step``, and at fixed steps
+reports, and hands a copy over to be drawn, validated and saved.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from models.architecture import Objective
+from pipeline import checkpoints
+from pipeline.loading import BatchStream
+from pipeline.manifest import read_manifest
+from pipeline.tracking import Record, Report
+from pipeline.training.async_checkpoint import Keeper
+from pipeline.training.build import Average, build_objective
+from pipeline.training.config import TrainConfig
+from pipeline.training.distributed import Place
+from pipeline.training.run_dir import find_sets
+from pipeline.training.validation import Judge
+
+NOTICE_EVERY_STEPS = 10
+"""How often workers ask together whether one of their nodes will be taken away."""
+
+
+def work(config: TrainConfig, place: Place, report: Report) -> None:
+    """Take this worker's share of every step. On every worker."""
+    data = replace(config.data, shards=find_sets(config.data.shards)[0])
+    objective, average, first_step = _begin(config, place, report)
+    meter = Meter(config, place, report, objective)
+    steps, low = range(first_step, config.steps), config.precision == "bfloat16"
+    warned = False
+    with (
+        _keeper(config, place, report) as keeper,
+        BatchStream(data, place.rank, place.world_size, first_step) as stream,
+    ):
+        meter.start(stream, first_step)
+        for step, batch in zip(steps, stream, strict=False):
+            place.pulse.step, place.pulse.doing = step, "taking a step"
+            with torch.autocast(place.device.type, torch.bfloat16, enabled=low):
+                losses = objective.take(batch.to(place.device))
+            stop_if_not_finite(losses, step)
+            if average is not None:
+                average.update(objective.generator, step)
+            done = step + 1
+            if due(done, config.report_every_steps, config.steps):
+                meter.report_losses(losses, done)
+            draw = due(done, config.sample_every_steps, config.steps)
+            save = due(done, config.save_every_steps, config.steps)
+            hurry = False
+            if not warned and due(done, NOTICE_EVERY_STEPS, config.steps) and place.notice():
+                place.tell(report, done, "a node will be taken away: saving now")
+                # Without scores: they can take longer than the node is still there.
+                warned, hurry = True, done < config.steps
+            if keeper is not None and (draw or save or hurry):
+                place.pulse.doing = "waiting for the checkpoint before this one"
+                keeper.keep(objective, average, done, draw=draw, save=save, hurry=hurry)
+            place.pulse.doing = "waiting for a batch"
+
+
+def due(done: int, every: int, last: int) -> bool:
+    """Tell whether something that happens ``every`` so many steps, and at the last, is due."""
+    return done % every == 0 or done == last
+
+
+@contextmanager
+def _keeper(config: TrainConfig, place: Place, report: Report) -> Iterator[Keeper | None]:
+    """Yield the first worker's keeper, None on others; at the end everything is written."""
+    if place.rank != 0:
+        yield None
+        return
+    training_set, validation_set = find_sets(config.data.shards)
+    judge = Judge(config, place.device, read_manifest(validation_set)) if validation_set else None
+    with Keeper(config, judge, report, read_manifest(training_set).digest) as keeper:
+        yield keeper
+        place.pulse.doing = "waiting for the last checkpoint to be written"
+
+
+def _begin(
+    config: TrainConfig, place: Place, report: Report
+) -> tuple[Objective, Average | None, int]:
+    """Build the networks and bring them to where the run stands."""
+    objective = build_objective(config, place)
+
+    def note(text: str) -> None:
+        place.tell(report, 0, text)
+
+    newest = place.agree(checkpoints.latest(config.storage, note) if place.rank == 0 else None)
+    if newest is None and config.init_from:
+        checkpoints.initialize(config.init_from, objective)
+        note(f"starting from the weights of {config.init_from}")
+    average = Average(objective.generator, config.ema_decay) if config.ema_decay else None
+    if newest is None and not config.continue_from:
+        return objective, average, 0
+    state = checkpoints.restore(
+        newest or config.continue_from,
+        objective,
+        average.network if average else None,
+        settings=newest is not None,
+    )
+    note(f"going on from step {state['step']}")
+    return objective, average, int(state["step"])
+
+
+class NonFiniteLossError(ArithmeticError):
+    """A loss that is no longer a number; names the term and the step."""
+
+    def __init__(self, term: str, step: int) -> None:
+        super().__init__(term, step)
+        self.term, self.step = term, step
+
+    def __str__(self) -> str:
+        return f"the loss {self.term!r} is not finite at step {self.step}"
+
+
+def stop_if_not_finite(losses: dict[str, Tensor], step: int) -> None:
+    """Raise :class:`NonFiniteLossError` for the first term that is infinite or not a number."""
+    finite = torch.stack([value.detach().float() for value in losses.values()]).isfinite()
+    for term, good in zip(losses, finite.tolist(), strict=True):  # one wait for the device
+        if not good:
+            raise NonFiniteLossError(term, step)
+
+
+class Meter:
+    """A worker's clock and pen: what has changed between two reports."""
+
+    def __init__(
+        self, config: TrainConfig, place: Place, report: Report, objective: Objective
+    ) -> None:
+        self.config, self.place, self.report = config, place, report
+        self.objective = objective
+
+    def start(self, stream: BatchStream, step: int) -> None:
+        """Begin to count time and waiting."""
+        self.stream, self.step = stream, step
+        self.moment, self.waited_s = time.monotonic(), stream.wait_s
+
+    def report_losses(self, losses: dict[str, Tensor], step: int) -> None:
+        """Report global means of loss terms and verdicts, samples per second, data wait share."""
+        right = {f"accuracy/{role}": share for role, share in self.objective.accuracies.items()}
+        meant = losses | right
+        sums = self.place.total(torch.stack([mean.detach().float() for mean in meant.values()]))
+        values = dict(zip(meant, (sums / self.place.world_size).tolist(), strict=True))
+        now, waited_s = time.monotonic(), self.stream.wait_s
+        elapsed_s = now - self.moment
+        samples = (step - self.step) * self.config.data.batch_size
+        for role, norm in self.objective.gradient_norms.items():
+            values[f"gradient_norm/{role}"] = norm.item()
+        for role, optimizer in self.objective.optimizers.items():
+            values[f"learning_rate/{role}"] = optimizer.param_groups[0]["lr"]
+        values["samples_per_s"] = samples / elapsed_s
+        values["data_wait_share"] = (waited_s - self.waited_s) / elapsed_s
+        if self.place.device.type == "cuda":
+            values["gpu_memory_gib"] = torch.cuda.max_memory_allocated(self.place.device) / 2**30
+        self.step, self.moment, self.waited_s = step, now, waited_s
+        if self.place.rank == 0:
+            self.report(Record(kind="losses", step=step, values=values))

@@ -1,0 +1,83 @@
+"""How a generator stands while it is trained: scores and grids of fixed validation samples."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.architecture import fill
+from models.holes import paste
+from pipeline import storage
+from pipeline.image_grid import sample_grid
+from pipeline.loading import BatchConfig, SampleMaker, to_model, to_pixels
+from pipeline.manifest import Manifest
+from pipeline.masks import HOLE_RATIO_BUCKETS, bucket_of
+from pipeline.metrics.image_metrics import hole_l1, hole_psnr, psnr
+from pipeline.tracking import Record, Report
+from pipeline.training.config import TrainConfig
+
+
+class Judge:
+    """Scores and draws the same samples, spread over the val set, with the same masks each time."""
+
+    def __init__(self, config: TrainConfig, device: torch.device, manifest: Manifest) -> None:
+        self.config, self.device = config, device
+        self.pairs: list[tuple[Tensor, Tensor]] = []
+        maker = SampleMaker(as_seen_in_validation(config.data), manifest)
+        count = min(config.validation_samples, len(manifest))
+        rows = np.linspace(0, len(manifest) - 1, count).round().astype(int)
+        for row in rows.tolist():
+            sample = maker.make(row, epoch=0)
+            hole = torch.from_numpy(np.ascontiguousarray(sample.hole)).float()[None, None]
+            self.pairs.append((to_model(sample.pixels), hole))
+
+    @torch.no_grad()
+    def _predict(self, generator: nn.Module, image: Tensor, mask: Tensor) -> Tensor:
+        image, mask = image.to(self.device), mask.to(self.device)
+        return fill(generator.eval(), image, mask, self.config.model.size_multiple).cpu()
+
+    def scores(self, generator: nn.Module) -> dict[str, float]:
+        """Return mean PSNR and L1 of the 8-bit composites; the generator is left judging.
+
+        ``hole_psnr/0.1-0.2`` and so on are the means over holes of those published ranges.
+        """
+        sums = torch.zeros(len(HOLE_RATIO_BUCKETS) + 1, 4, dtype=torch.float64)
+        for image, mask in self.pairs:
+            composite = paste(self._predict(generator, image, mask), image, mask)
+            ours, theirs = (torch.from_numpy(to_pixels(x)) for x in (composite, image))
+            found = [hole_psnr(ours, theirs, mask), psnr(ours, theirs), hole_l1(ours, theirs, mask)]
+            scored = torch.tensor([*(score.item() for score in found), 1.0], dtype=torch.float64)
+            sums[-1] += scored
+            if bucket := bucket_of(mask.mean().item()):
+                sums[HOLE_RATIO_BUCKETS.index(bucket)] += scored
+        means = (sums[-1, :3] / sums[-1, 3]).tolist()
+        return dict(zip(("hole_psnr", "psnr", "hole_l1"), means, strict=True)) | {
+            f"hole_psnr/{low:g}-{high:g}": (row[0] / row[3]).item()
+            for (low, high), row in zip(HOLE_RATIO_BUCKETS, sums[:-1], strict=True)
+            if row[3]
+        }
+
+    def draw(self, generator: nn.Module, step: int, report: Report) -> None:
+        """Write a grid of a few samples into the run; the generator is left judging."""
+        shown = self.pairs[:: max(1, len(self.pairs) // 6)][:6]
+        images = np.concatenate([to_pixels(image) for image, _ in shown])
+        holes = np.concatenate([mask[:, 0].numpy().astype(np.uint8) for _, mask in shown])
+        predictions = [to_pixels(self._predict(generator, *pair)) for pair in shown]
+        location = storage.join(self.config.storage, "samples", f"step-{step:09d}.png")
+        storage.write(location, sample_grid(images, holes, np.concatenate(predictions)))
+        text = f"sample grid {location}"
+        report(Record(kind="picture", step=step, text=text, picture=location))
+
+
+def as_seen_in_validation(data: BatchConfig) -> BatchConfig:
+    """Return the training's view of a sample without chance: centred, upright, always the same."""
+    return replace(
+        data,
+        crop="centre" if data.crop == "random" else data.crop,
+        horizontal_flip=False,
+        quarter_turns=False,
+        colour_jitter=0.0,
+        masks=replace(data.masks, curriculum_steps=0),
+        seed=0,
+    )

@@ -1,0 +1,213 @@
+"""Population based training (Jaderberg et al. 2017): members learn from each other meanwhile.
+
+At each validation the worst members go over to the networks, optimisers and step of the best ones,
+and to their values, changed a little. A member is a folder; each stretch under one set of values
+is a run in it, which begins with the checkpoint of the stretch before, its own or another's.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline import checkpoints, storage
+from pipeline.config import flatten, override
+from pipeline.tracking import Record
+from pipeline.training import SCORE, TrainConfig, train
+from pipeline.tuning.config import Trial, TuneConfig
+from pipeline.tuning.ray_tuner import fitted
+from pipeline.tuning.spaces import Range, Space
+from pipeline.tuning.trials import Planned, folder, write_down
+
+REFERENCE = "reference.json"
+"""In what Ray passes from one member to another: where the real checkpoint lies."""
+KEEP_ALL = 10**9
+"""Another member may still go over to any of them."""
+Log = Callable[[str], None]
+
+
+def evolve(
+    config: TuneConfig,
+    space: Space,
+    planned: list[Planned],
+    earlier: Mapping[str, Trial],
+    log: Log,
+) -> list[Trial]:
+    """Train a population to the last step. On the driver; Ray is connected.
+
+    Args:
+        config: of the search; ``num_trials`` members.
+        space: what may change.
+        planned: each member's first values.
+        earlier: members of a search that was interrupted, which go on from where they stand.
+        log: takes a line at a time.
+    """
+    from ray import tune as ray_tune
+    from ray.tune.schedulers import PopulationBasedTraining
+    from ray.tune.search.basic_variant import BasicVariantGenerator
+
+    members = [earlier.get(name_of(index)) for index in range(config.num_trials)]
+    over = [member for member in members if member and member.steps >= config.train.steps]
+    if len(over) == config.num_trials:
+        log(f"{len(over)} members were finished before")
+        return over
+    first = [
+        told(space, member.changes if member else trial.changes)
+        for member, (trial, _) in zip(members, planned, strict=True)
+    ]
+    begin = {name_of(i): member.checkpoint for i, member in enumerate(members) if member}
+    log(f"a population of {config.num_trials}, {len(begin)} of them from an earlier search")
+    scheduler = PopulationBasedTraining(
+        time_attr="step",
+        perturbation_interval=config.train.save_every_steps,
+        hyperparam_mutations=_mutations(space),
+        custom_explore_fn=lambda values: values | within(space, values),
+        log_config=False,
+    )
+    results = fitted(
+        config,
+        _live,
+        {"search": config, "space": dict(space), "begin": begin}
+        | {name: ray_tune.choice([one[name] for one in first]) for name in space},
+        _watcher(config, space, log),
+        num_samples=config.num_trials,
+        scheduler=scheduler,
+        search_alg=BasicVariantGenerator(points_to_evaluate=first),
+    )
+    trials = []
+    for index, result in enumerate(results):
+        metrics = result.metrics or {}
+        name = name_of(int(metrics["trial_id"].rsplit("_", 1)[1]) if metrics else index)
+        trial = _member(config, name, values_of(space, result.config), metrics)
+        if result.error is not None:
+            trial = replace(trial, error=str(result.error).strip().splitlines()[-1])
+        trials.append(trial)
+        write_down(config, trial)
+    return trials
+
+
+def name_of(index: int) -> str:
+    """Return a member's name."""
+    return f"member-{index:03d}"
+
+
+def told(space: Space, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as Ray passes them: those of a list by their text."""
+    return {
+        name: changes[name] if isinstance(values, Range) else json.dumps(changes[name])
+        for name, values in space.items()
+    }
+
+
+def values_of(space: Space, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Undo :func:`told`."""
+    return {
+        name: settings[name] if isinstance(values, Range) else json.loads(settings[name])
+        for name, values in space.items()
+    }
+
+
+def within(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return changed numbers brought back into their ranges."""
+    found = {}
+    for name, range_ in space.items():
+        if isinstance(range_, Range):
+            number = min(range_.high, max(range_.low, values[name]))
+            found[name] = round(number) if range_.whole else number
+    return found
+
+
+def _mutations(space: Space) -> dict[str, Any]:
+    from ray import tune as ray_tune
+
+    found: dict[str, Any] = {}
+    for name, values in space.items():
+        if not isinstance(values, Range):
+            found[name] = [json.dumps(value) for value in values]
+        elif values.log:
+            found[name] = ray_tune.loguniform(values.low, values.high)
+        else:
+            found[name] = ray_tune.uniform(values.low, values.high)
+    return found
+
+
+def stretch(config: TuneConfig, name: str, changes: Mapping[str, Any], begin: str) -> TrainConfig:
+    """Return a member's training under one set of values, from a checkpoint or from the start."""
+    values = flatten(override(config.train, changes))
+    identity = json.dumps([{n: values[n] for n in changes}, begin], sort_keys=True, default=str)
+    place = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    settings = {
+        **changes,
+        "storage": storage.join(folder(config), name, place),
+        "continue_from": begin,
+        "num_workers": 0,
+        "use_gpu": config.gpus_per_trial > 0,
+        "keep_checkpoints": KEEP_ALL,
+    }
+    return override(config.train, settings)
+
+
+def _live(settings: dict[str, Any]) -> None:
+    """In a member's own process: train on under its values, telling each validation."""
+    import torch
+    from ray import tune as ray_tune
+
+    search, space = settings["search"], settings["space"]
+    name = name_of(int(ray_tune.get_context().get_trial_id().rsplit("_", 1)[1]))
+    begin, given = settings["begin"].get(name, ""), ray_tune.get_checkpoint()
+    if given is not None:
+        with given.as_directory() as place:
+            begin = json.loads(Path(place, REFERENCE).read_text())["checkpoint"]
+    changes = values_of(space, settings)
+    training = stretch(search, name, changes, begin)
+    torch.set_num_threads(max(1, int(training.cpus_per_worker)))
+
+    def tell(step: int, scores: Mapping[str, float], checkpoint: str, seconds: float) -> None:
+        metrics = {**scores, "step": step, "checkpoint": checkpoint, "trained_s": seconds}
+        write_down(search, _member(search, name, changes, metrics))
+        with tempfile.TemporaryDirectory() as place:
+            Path(place, REFERENCE).write_text(json.dumps({"checkpoint": checkpoint}))
+            ray_tune.report(metrics, checkpoint=ray_tune.Checkpoint.from_directory(place))
+
+    def report(record: Record) -> None:
+        if record.kind == "scores" and record.step < training.steps:
+            tell(record.step, record.values, record.checkpoint, 0.0)
+
+    if begin and (state := checkpoints.read_state(begin))["step"] >= training.steps:
+        tell(state["step"], state["scores"], begin, 0.0)  # it went over to one that had arrived
+        return
+    result = train(training, lambda line: None, report)
+    tell(result.step, result.scores, result.checkpoint, result.seconds)
+
+
+def _member(
+    config: TuneConfig, name: str, changes: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> Trial:
+    names = [key for key in metrics if key.split("/")[0] in (SCORE, "psnr", "hole_l1")]
+    return Trial(
+        name=name,
+        changes=dict(changes),
+        seed=config.train.seed,
+        scores={key: metrics[key] for key in names},
+        checkpoint=metrics.get("checkpoint", ""),
+        seconds=metrics.get("trained_s", 0.0),
+        steps=int(metrics.get("step", 0)),
+        error="" if SCORE in metrics else "not finished: the search's time was up",
+    )
+
+
+def _watcher(config: TuneConfig, space: Space, log: Log) -> Any:
+    from ray.tune import Callback
+
+    class Watcher(Callback):
+        def on_trial_result(
+            self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
+        ) -> None:
+            name = name_of(int(trial.trial_id.rsplit("_", 1)[1]))
+            step = f"step {result['step']}/{config.train.steps}"
+            log(f"{name}  {step}  {SCORE} {result.get(SCORE, float('nan')):.3f}")
+
+    return Watcher()

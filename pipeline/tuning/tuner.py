@@ -1,0 +1,248 @@
+"""A search's trials on the cluster: each trains through the same code as a run of its own."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from models.architecture import Table
+from pipeline import storage
+from pipeline.config import override
+from pipeline.tracking import Record, duration, entered, entry_of
+from pipeline.training import SCORE, best, train
+from pipeline.tuning.config import Trial, TuneConfig, TuneResult
+from pipeline.tuning.pbt import evolve, told, values_of
+from pipeline.tuning.ray_tuner import fitted
+from pipeline.tuning.spaces import Range, Space
+from pipeline.tuning.trials import Planned, plan, plan_one, write_down, written_down
+
+Log = Callable[[str], None]
+ROUNDS = 8
+"""The steps of ASHA's first round are this part of all; they double from round to round."""
+
+
+def tune(config: TuneConfig, space: Space | Table, log: Log = print) -> TuneResult:
+    """Run every trial of a space and return them best first. On the driver; Ray is connected.
+
+    Raises:
+        UserError: if a name or value of the space is impossible; nothing has started then.
+    """
+    start = time.monotonic()
+    plan(config, space)
+    run, tracking = storage.absolute(config.storage), config.train.tracking
+    about = {"space": config.space, "algorithm": config.algorithm, "seeds": config.seeds}
+    about |= {"num_trials": config.num_trials, "steps": config.train.steps}
+    name, facts = f"search {config.space}", {"storage": run}
+    with entered(tracking, run, name, about, facts, {}, log) as report:
+        part = override(config, {"train.tracking.parent": entry_of(run)})
+        trials = sorted(_trials(part, space, log), key=_rank)
+        if trials and trials[0].scores:
+            report(Record(kind="scores", step=trials[0].steps, values=trials[0].scores))
+    return TuneResult(trials=tuple(trials), seconds=time.monotonic() - start)
+
+
+def _rank(trial: Trial) -> float:
+    return -trial.scores.get(SCORE, -math.inf)
+
+
+def _trials(config: TuneConfig, space: Space | Table, log: Log) -> list[Trial]:
+    """Return every trial, those of an earlier search as they were."""
+    planned = plan(config, space)
+    earlier = written_down(config.storage)
+    if config.algorithm == "tpe":
+        assert not isinstance(space, Table)
+        return _suggested(config, space, earlier, log)
+    if config.algorithm == "pbt":
+        assert not isinstance(space, Table)
+        return evolve(config, space, planned, earlier, log)
+    todo = [one for one in planned if not _is_over(config, earlier.get(one[0].name))]
+    log(f"{len(planned)} trials, {config.concurrent_trials} at a time")
+    if len(todo) < len(planned):
+        log(f"{len(planned) - len(todo)} of them were finished before")
+    found = _run(config, todo, log) if todo else {}
+    return [
+        found[trial.name]
+        if trial.name in found
+        else replace(earlier[trial.name], label=trial.label)
+        for trial, _ in planned
+    ]
+
+
+def _is_over(config: TuneConfig, trial: Trial | None) -> bool:
+    """Tell whether a trial need not go on: it took all steps, or ASHA stopped it."""
+    if trial is None or not trial.scores:
+        return False
+    return trial.steps >= config.train.steps or config.algorithm == "asha"
+
+
+def _run(config: TuneConfig, todo: list[Planned], log: Log) -> dict[str, Trial]:
+    """Train what is known beforehand."""
+    from ray import tune as ray_tune
+
+    scheduler = None
+    if config.algorithm == "asha":
+        steps = config.train.steps
+        scheduler = ray_tune.schedulers.ASHAScheduler(
+            time_attr="step", max_t=steps, grace_period=max(1, steps // ROUNDS), reduction_factor=2
+        )
+    space = {"trial": ray_tune.grid_search([_with_space(config, one) for one in todo])}
+    found = _fit(config, space, len(todo), log, scheduler=scheduler)
+    for trial, _ in todo:
+        if trial.name not in found:  # What an earlier search has written of it stays.
+            found[trial.name] = replace(trial, error="not started: the search's time was up")
+    return found
+
+
+def _with_space(config: TuneConfig, one: Planned) -> dict[str, Any]:
+    return {"search": config, "trial": one[0], "training": one[1]}
+
+
+def _suggested(
+    config: TuneConfig, space: Space, earlier: dict[str, Trial], log: Log
+) -> list[Trial]:
+    """Train what Optuna's TPE proposes, given what is known from earlier searches here."""
+    from ray.tune.search.optuna import OptunaSearch
+
+    alike = {name: trial for name, trial in earlier.items() if set(trial.changes) == set(space)}
+    over = {name: trial for name, trial in alike.items() if _is_over(config, trial)}
+    begun = [told(space, trial.changes) for name, trial in alike.items() if name not in over]
+    searcher = OptunaSearch(
+        space=_distributions(space),
+        metric=SCORE,
+        mode="max",
+        seed=config.seed + len(over),
+        points_to_evaluate=begun or None,
+    )
+    for trial in over.values():
+        searcher.add_evaluated_point(told(space, trial.changes), trial.scores[SCORE])
+    count = config.num_trials - len(over)
+    log(f"{config.num_trials} trials, {len(over)} of them were finished before")
+    if count <= 0:
+        return list(over.values())
+    found = _fit(config, {"search": config, "space": dict(space)}, count, log, searcher=searcher)
+    return [*over.values(), *found.values()]
+
+
+def _distributions(space: Space) -> dict[str, Any]:
+    from optuna import distributions
+
+    found: dict[str, Any] = {}
+    for name, values in space.items():
+        if not isinstance(values, Range):
+            found[name] = distributions.CategoricalDistribution([json.dumps(v) for v in values])
+        elif values.whole:
+            low, high = int(values.low), int(values.high)
+            found[name] = distributions.IntDistribution(low, high, log=values.log)
+        else:
+            found[name] = distributions.FloatDistribution(values.low, values.high, log=values.log)
+    return found
+
+
+def _fit(
+    config: TuneConfig,
+    space: dict[str, Any],
+    count: int,
+    log: Log,
+    searcher: Any = None,
+    scheduler: Any = None,
+) -> dict[str, Trial]:
+    """Run trials on the cluster and write each down as it ends.
+
+    Returns:
+        Those that have begun, by name: the search's time may be up before all have.
+    """
+    watcher = _watcher(config, count, log)
+    chosen = {"num_samples": count} if searcher is not None else {}
+    results = fitted(
+        config, _run_trial, space, watcher, search_alg=searcher, scheduler=scheduler, **chosen
+    )
+    trials = {}
+    for result in results:
+        if result.config is None:
+            continue
+        trial = _outcome(result.config, result.metrics or {}, result.error)
+        trials[trial.name] = trial
+        write_down(config, trial)
+    return trials
+
+
+def planned_of(settings: Mapping[str, Any]) -> Planned:
+    """Return the trial that Ray's settings mean: one that was planned, or one proposed."""
+    if "trial" in settings:
+        one = settings["trial"]
+        return one["trial"], one["training"]
+    space: Space = settings["space"]
+    search: TuneConfig = settings["search"]
+    return plan_one(search, values_of(space, settings), search.train.seed)
+
+
+def _run_trial(settings: dict[str, Any]) -> None:
+    """In a trial's own process: train, and report every validation."""
+    import torch
+    from ray import tune as ray_tune
+
+    trial, training = planned_of(settings)
+    search: TuneConfig = settings["trial"]["search"] if "trial" in settings else settings["search"]
+    write_down(search, trial)
+    torch.set_num_threads(max(1, int(training.cpus_per_worker)))
+
+    def report(record: Record) -> None:
+        if record.kind == "scores" and record.step < training.steps:
+            ray_tune.report({**record.values, "step": record.step, "trained_s": 0.0})
+
+    result = train(training, lambda line: None, report if search.algorithm == "asha" else None)
+    ray_tune.report(
+        {
+            **result.scores,
+            SCORE: result.scores.get(SCORE, float("nan")),
+            "step": result.step,
+            "trained_s": result.seconds,
+        }
+    )
+
+
+def _watcher(config: TuneConfig, total: int, log: Log) -> Any:
+    """Return a Tune callback that tells of each trial that ends, and writes it down."""
+    from ray.tune import Callback
+
+    class Watcher(Callback):
+        def __init__(self) -> None:
+            self.start, self.done = time.monotonic(), 0
+
+        def _tell(self, trial: Any, outcome: str) -> None:
+            self.done += 1
+            spent = time.monotonic() - self.start
+            left = spent / self.done * max(0, total - self.done)
+            run = planned_of(trial.config)[0]
+            name = run.label or run.name
+            log(f"trial {self.done}/{total}  {name}  {outcome}  {duration(left)} left")
+
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            ended = _outcome(trial.config, trial.last_result, None)
+            write_down(config, ended)
+            steps = config.train.steps
+            early = f"  stopped after {ended.steps} steps" if ended.steps < steps else ""
+            self._tell(trial, f"{SCORE} {ended.scores.get(SCORE, math.nan):.3f}{early}")
+
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            self._tell(trial, "failed")
+
+    return Watcher()
+
+
+def _outcome(settings: Mapping[str, Any], metrics: Mapping[str, Any], error: Any) -> Trial:
+    trial, training = planned_of(settings)
+    if error is not None:
+        return replace(trial, error=str(error).strip().splitlines()[-1])
+    if SCORE not in metrics:
+        return replace(trial, error="not finished: the search's time was up")
+    checkpoint, scores = best(training.storage)
+    return replace(
+        trial,
+        scores=scores,
+        checkpoint=checkpoint,
+        seconds=metrics["trained_s"],
+        steps=int(metrics["step"]),
+    )

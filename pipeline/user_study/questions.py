@@ -1,0 +1,237 @@
+"""What a user study asks: which pairs, filled by whom, shown to whom in which order.
+
+Everything is a function of the evaluations and the seed. A picture's name is a keyed digest, and
+which of two stands left is drawn anew for each voter, so neither tells who made it.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any, Literal
+
+from pipeline import storage
+from pipeline.config import from_dict, to_dict
+from pipeline.errors import UserError
+from pipeline.evaluation.comparison import Contender, Pasted, fill_again, load_contenders
+from pipeline.image_grid import encode_png
+from pipeline.masks.rng import random_for
+
+FORMAT = 1
+STUDY = "study.json"
+REAL = "photograph"
+"""Stands for a method where the untouched photograph is shown."""
+
+Kind = Literal["paired", "single"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """Whose pictures are judged, how, and where people vote."""
+
+    evaluations: tuple[str, ...]
+    """Folders that ``jobs/evaluate.py`` wrote, over the same pairs."""
+    baselines: tuple[str, ...] = ()
+    """Baselines of the first evaluation to be judged as well, by name."""
+    kind: Kind = "paired"
+    """"paired": two pictures of one pair by different methods, which is more natural (MADF,
+    Figure 10; PEN-Net, Table 4). "single": one picture, filled or untouched, is it a real
+    photograph (PEN-Net, Table 5)."""
+    num_pairs: int = 100
+    """Pairs to ask about, of as many photographs as there are."""
+    questions_per_voter: int = 50
+    """How many of the questions one person is asked."""
+    least_ms: int = 300
+    """An answer given sooner was given without looking, and does not count."""
+    out: str = "runs/study"
+    """Folder or s3:// prefix of questions, pictures and votes."""
+    seed: int = 0
+    """Of the choice of pairs."""
+    host: str = "127.0.0.1"
+    """Where the page is served; 0.0.0.0 opens it to others, who can then vote."""
+    port: int = 8010
+    summarise: bool = False
+    """Only count the votes there are."""
+
+    def __post_init__(self) -> None:
+        """Refuse what leaves nothing to ask."""
+        if not self.evaluations:
+            raise UserError("a study needs at least one evaluation: give --evaluations")
+        if self.kind == "paired" and len(self.evaluations) + len(self.baselines) < 2:
+            raise UserError(
+                "a paired study needs two evaluations, or one and a baseline: give --baselines"
+            )
+        for name in ("num_pairs", "questions_per_voter"):
+            if getattr(self, name) < 1:
+                raise UserError(f"study: {name} must be at least 1: {getattr(self, name)}")
+
+
+NOT_ASKED = ("out", "host", "port", "summarise", "questions_per_voter", "least_ms")
+"""Fields that change no question."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """Two pictures of one pair, or one picture."""
+
+    id: str
+    pair: int
+    source: str
+    """The photograph: questions that share it are not independent."""
+    group: str
+    """Of the pair: its range of hole ratio."""
+    pictures: dict[str, str]
+    """Name of each picture by its method, :data:`REAL` for the photograph."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A study that people can vote in."""
+
+    out: str
+    kind: Kind
+    methods: tuple[str, ...]
+    groups: tuple[str, ...]
+    questions: tuple[Question, ...]
+    settings: dict[str, Any]
+    lineage: dict[str, str]
+    """Of each method: evaluation and digest."""
+
+    def question(self, name: str) -> Question | None:
+        """Return a question by its id."""
+        return next((one for one in self.questions if one.id == name), None)
+
+    def picture(self, name: str) -> str:
+        """Return where a picture lies."""
+        return storage.join(self.out, "pictures", f"{name}.png")
+
+    def asked(self, voter: str, most: int) -> list[Question]:
+        """Return what a voter is asked, in the voter's own order; the same every time."""
+        order = random_for("study-order", voter).permutation(len(self.questions))
+        return [self.questions[place] for place in order[:most]]
+
+    def shown(self, voter: str, question: Question) -> list[str]:
+        """Return a question's pictures from left to right, as a voter sees them."""
+        names = sorted(question.pictures.values())
+        if random_for("study-side", voter, question.id).integers(2):
+            names.reverse()
+        return names
+
+
+def prepare(config: StudyConfig) -> Study:
+    """Return the study of a configuration, laid out and drawn if it is not there yet.
+
+    Raises:
+        UserError: if an evaluation is missing, their pairs differ, a checkpoint has changed since,
+            or the folder holds a study of other settings.
+    """
+    out = storage.absolute(config.out)
+    settings = {k: v for k, v in to_dict(config).items() if k not in NOT_ASKED}
+    if storage.exists(storage.join(out, STUDY)):
+        study = load_study(out)
+        if study.settings != settings:
+            raise UserError(
+                f"{out} holds a study of other settings; give another --out, or remove it with "
+                "its votes"
+            )
+        return study
+    contenders = load_contenders(config.evaluations, config.baselines)
+    questions = lay_questions(config, contenders)
+    study = Study(
+        out=out,
+        kind=config.kind,
+        methods=tuple(one.name for one in contenders),
+        groups=tuple(dict.fromkeys(q.group for q in questions)),
+        questions=tuple(questions),
+        settings=settings,
+        lineage={
+            one.name: f"{one.method} of {one.evaluation.out}, {one.evaluation.digest[:16]}"
+            for one in contenders
+        },
+    )
+    _draw(study, contenders)
+    values = {"format": FORMAT, **asdict(study)}
+    del values["out"]
+    # Written last: where it is, every picture is.
+    storage.write(storage.join(out, STUDY), (json.dumps(values, indent=1) + "\n").encode())
+    return study
+
+
+def load_study(out: str) -> Study:
+    """Read a study.
+
+    Raises:
+        UserError: if there is none, or another version of this program wrote it.
+    """
+    out = storage.absolute(out)
+    try:
+        values = json.loads(storage.read(storage.join(out, STUDY)))
+    except FileNotFoundError as error:
+        raise UserError(f"{out} holds no study; lay one out with `python jobs/study.py`") from error
+    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+        raise UserError(f"{storage.join(out, STUDY)} is not of format {FORMAT}; lay it out again")
+    return from_dict(Study, {"out": out, **values}, STUDY)
+
+
+def lay_questions(config: StudyConfig, contenders: Sequence[Contender]) -> list[Question]:
+    """Choose pairs and ask about them.
+
+    Paired: every two methods meet on every chosen pair. Single: each chosen pair is shown once, as
+    a photograph or as filled by one of the methods, in turn.
+    """
+    rows = contenders[0].rows.select(["source", "group"]).to_pylist()
+    names = [one.name for one in contenders]
+    questions = []
+    for turn, pair in enumerate(_chosen(rows, config.num_pairs, config.seed)):
+        if config.kind == "paired":
+            asked = [list(two) for two in combinations(names, 2)]
+        else:
+            asked = [[[REAL, *names][turn % (len(names) + 1)]]]
+        for methods in asked:
+            pictures = {method: _name(config.seed, pair, method) for method in methods}
+            questions.append(
+                Question(
+                    id=_name(config.seed, pair, *methods, "question"),
+                    pair=pair,
+                    source=rows[pair]["source"],
+                    group=rows[pair]["group"],
+                    pictures=pictures,
+                )
+            )
+    return questions
+
+
+def _chosen(rows: Sequence[dict[str, Any]], most: int, seed: int) -> list[int]:
+    """Choose pairs at random, a second one of a photograph only when each has had one."""
+    order = random_for("study-pairs", seed).permutation(len(rows)).tolist()
+    turns: dict[str, int] = {}
+    ranked = []
+    for place, pair in enumerate(order):
+        source = rows[pair]["source"]
+        ranked.append((turns.setdefault(source, 0), place, pair))
+        turns[source] += 1
+    return [pair for _, _, pair in sorted(ranked)[:most]]
+
+
+def _name(*parts: object) -> str:
+    return storage.sha256(json.dumps(["study", *map(str, parts)]).encode())[:20]
+
+
+def _draw(study: Study, contenders: Sequence[Contender]) -> None:
+    pairs = sorted({question.pair for question in study.questions})
+    wanted: dict[tuple[int, str], str] = {
+        (question.pair, method): name
+        for question in study.questions
+        for method, name in question.pictures.items()
+    }
+    for out in dict.fromkeys(one.evaluation.out for one in contenders):
+        here = [one for one in contenders if one.evaluation.out == out]
+        for pair, pasted in zip(pairs, fill_again(here[0].evaluation, pairs), strict=True):
+            for name, picture in _pictures(here, pasted).items():
+                if (pair, name) in wanted:
+                    storage.write(study.picture(wanted[pair, name]), encode_png(picture))
+
+
+def _pictures(contenders: Sequence[Contender], pasted: Pasted) -> dict[str, Any]:
+    named = {one.name: pasted.composites[one.method] for one in contenders}
+    return {REAL: pasted.image, **named}

@@ -1,0 +1,156 @@
+"""What a checkpoint thinks while it fills a hole: its paper's pictures, for one photograph."""
+
+import math
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from models.architecture import load
+from models.holes import crop_to, pad_to_multiple
+from pipeline import checkpoints, storage
+from pipeline.errors import UserError
+from pipeline.image_grid import Pixels, encode_png, grid, masked_view
+from pipeline.loading.dataset import to_model, to_pixels
+from pipeline.masks import MaskConfig, draw_mask
+from pipeline.masks.mask_files import read_picture
+from pipeline.sharding.preprocess import RefusedError, decode, read_header, resize_short_side
+
+PICTURES_PER_LINE = 4
+SHEET_CELL_PX = 256
+"""Longest side of a picture on the sheet."""
+MAX_PIXELS = 2**26
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainConfig:
+    """Whose thoughts, about which photograph."""
+
+    checkpoint: str = ""
+    """A checkpoint, or a run, whose newest is taken."""
+    image: str = ""
+    """The photograph: a path or s3:// address."""
+    mask: str = ""
+    """Its mask, white in the hole, of the same size; drawn by ``masks`` if empty."""
+    masks: MaskConfig = field(default_factory=lambda: MaskConfig(recipe="centre"))
+    """The hole, if no mask is given."""
+    short_side_px: int = 0
+    """Size at which the network sees it; 0 for the side it was trained on."""
+    out: str = "runs/explained"
+    """Folder for the pictures."""
+    device: str = "cpu"
+    """Where to compute: cpu, cuda, cuda:1, ..."""
+
+
+def explain(config: ExplainConfig) -> dict[str, str]:
+    """Draw a checkpoint's pictures and a sheet of them all.
+
+    Returns:
+        The location of each PNG by the picture's name; "sheet" has all of them.
+
+    Raises:
+        UserError: if photograph, mask and checkpoint are not what they should be.
+    """
+    for name in ("checkpoint", "image"):
+        if not getattr(config, name):
+            raise UserError(f"--{name} is missing: name the {name} to look into")
+    loaded = checkpoints.load_generator(config.checkpoint, config.device)
+    pixels, hole = _photograph(config, config.short_side_px or loaded.image_size_px)
+    image = to_model(pixels[None]).to(config.device)
+    mask = torch.from_numpy(hole)[None, None].to(image)
+    padded = pad_to_multiple(image, mask, loaded.config.size_multiple)
+    shown = load(loaded.architecture).pictures(loaded.generator, *padded)
+    height, width = hole.shape
+    kept = height / padded[0].shape[2], width / padded[0].shape[3]
+    pictures = {"masked image": masked_view(pixels, hole)}
+    for name, picture in shown.items():
+        if _is_of_the_frame(picture, padded[0]):
+            rows, columns = picture.shape[-2:]
+            picture = crop_to(picture, math.ceil(rows * kept[0]), math.ceil(columns * kept[1]))
+        pictures[name] = to_pixels(picture)[0]
+    return _write(config.out, pictures)
+
+
+def _is_of_the_frame(picture: Tensor, frame: Tensor) -> bool:
+    """Tell pictures of the frame at some size from others, such as kernels."""
+    height, width = frame.shape[-2:]
+    rows, columns = picture.shape[-2:]
+    return bool(rows * width == columns * height and height % rows == 0)
+
+
+def _photograph(config: ExplainConfig, short_side_px: int) -> tuple[Pixels, Pixels]:
+    """Return the photograph, uint8 [H, W, 3], and its hole, uint8 [H, W]."""
+    try:
+        data = storage.read(config.image)
+    except FileNotFoundError as error:
+        raise UserError(f"--image: there is no file {config.image}") from error
+    try:
+        whole = decode(data, read_header(data, MAX_PIXELS))
+    except RefusedError as error:
+        raise UserError(f"--image {config.image}: {error}") from error
+    blue_first = resize_short_side(whole, short_side_px)
+    pixels = np.ascontiguousarray(blue_first[..., ::-1])
+    height, width = pixels.shape[:2]
+    if not config.mask:
+        name = config.image.rsplit("/", 1)[-1]
+        return pixels, draw_mask(config.masks, name, 0, 0, height, width).hole
+    if not storage.exists(config.mask):
+        raise UserError(f"--mask: there is no file {config.mask}")
+    hole = read_picture(config.mask, config.masks.white_is_hole)
+    if hole.shape != whole.shape[:2]:
+        raise UserError(
+            f"--mask {config.mask} is {hole.shape[1]} x {hole.shape[0]} px, the photograph "
+            f"{whole.shape[1]} x {whole.shape[0]}; they must be of one size"
+        )
+    return pixels, cv2.resize(hole, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def _write(folder: str, pictures: dict[str, Pixels]) -> dict[str, str]:
+    places = {}
+    for index, (name, picture) in enumerate(pictures.items()):
+        slug = "".join(letter if letter.isalnum() else "-" for letter in name.lower())
+        slug = "-".join(part for part in slug.split("-") if part)
+        places[name] = storage.join(storage.absolute(folder), f"{index:02d}-{slug}.png")
+        storage.write(places[name], encode_png(picture))
+    places["sheet"] = storage.join(storage.absolute(folder), "sheet.png")
+    storage.write(places["sheet"], _sheet(pictures))
+    return places
+
+
+def _sheet(pictures: dict[str, Pixels]) -> bytes:
+    """Lay all pictures out, brought to one size, each under its name."""
+    height, width = next(iter(pictures.values())).shape[:2]
+    factor = SHEET_CELL_PX / max(height, width)
+    cell = round(height * factor), round(width * factor)
+    lines, names = [], list(pictures)
+    for start in range(0, len(names), PICTURES_PER_LINE):
+        titles = names[start : start + PICTURES_PER_LINE]
+        row = [_fitted(pictures[name], *cell) for name in titles]
+        missing = PICTURES_PER_LINE - len(row)
+        row += [np.full_like(row[0], 255)] * missing
+        line = cv2.imdecode(
+            np.frombuffer(grid([row], titles + [""] * missing), np.uint8), cv2.IMREAD_COLOR
+        )
+        assert line is not None
+        lines.append(line[..., ::-1])
+    return encode_png(np.ascontiguousarray(np.concatenate(lines)))
+
+
+def _fitted(picture: Pixels, height: int, width: int) -> Pixels:
+    """Bring a picture into a cell without distortion, its pixels kept sharp if it grows."""
+    scale = min(height / picture.shape[0], width / picture.shape[1])
+    size = max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale))
+    tensor = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
+    resized: Tensor
+    if scale >= 1:
+        resized = functional.interpolate(tensor, size, mode="nearest-exact")
+    else:
+        resized = functional.interpolate(tensor, size, mode="bilinear", antialias=True)
+    cell = np.full((height, width, 3), 255, np.uint8)
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    inner = resized[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+    cell[top : top + size[0], left : left + size[1]] = inner
+    return cell

@@ -1,0 +1,118 @@
+"""Weights that others trained become a checkpoint that everything here accepts.
+
+A file may be a PyTorch state dict (.pth, .pt, .pth.tar, .ckpt), arrays by name (.npz) or
+safetensors; a path, s3:// or https:// address. Nothing in it is ever executed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from safetensors.torch import load_file
+
+from models.architecture import Released, load
+from pipeline import checkpoints, storage
+from pipeline.config import to_dict
+from pipeline.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig:
+    """Which files, of which architecture, to where."""
+
+    architecture: str
+    """The folder under ``models/`` that knows the files' names."""
+    weights: Annotated[tuple[str, ...], tyro.conf.arg(name="from")] = ()
+    """The released files: generator and discriminator may lie in one or in several."""
+    sha256: tuple[str, ...] = ()
+    """Their SHA-256, in the same order; needed for downloads."""
+    out: str = ""
+    """Where the checkpoint goes; ``runs/imported/ARCHITECTURE`` if empty."""
+    image_size_px: int = 256
+    """Side of the pictures the weights were trained on; evaluation and serving start from it."""
+
+    @property
+    def location(self) -> str:
+        """Where the checkpoint goes, absolute."""
+        return storage.absolute(self.out or f"runs/imported/{self.architecture}")
+
+
+def import_weights(config: ImportConfig) -> str:
+    """Translate released files and write a checkpoint.
+
+    Returns:
+        The checkpoint's location.
+
+    Raises:
+        UserError: if a file is missing or of another network; the tensor is named.
+    """
+    if not config.weights:
+        raise UserError("name the released files: --from FILE [FILE ...]")
+    if config.sha256 and len(config.sha256) != len(config.weights):
+        raise UserError(
+            f"--sha256 names {len(config.sha256)} checksums for {len(config.weights)} files; "
+            "give one for each, in the same order"
+        )
+    released = _translated(config)
+    roots = {"model": to_dict(released.config), "data": {"image_size_px": config.image_size_px}}
+    origin = {"step": 0, "imported_from": list(config.weights)}
+    checkpoints.export(config.location, released.states, roots, origin)
+    return config.location
+
+
+def _translated(config: ImportConfig) -> Released:
+    sums = config.sha256 or (None,) * len(config.weights)
+    contents: dict[str, Any] = {}
+    for location, checksum in zip(config.weights, sums, strict=True):
+        found = read_tensors(storage.fetch(location, checksum))
+        if twice := sorted(set(found) & set(contents)):
+            raise UserError(f"{location} holds {twice[0]!r}, which an earlier file holds already")
+        _refuse_other_than_tensors(found, location)
+        contents.update(found)
+    try:
+        released = load(config.architecture).read_release(contents)
+    except ValueError as error:
+        raise UserError(f"{', '.join(config.weights)}: {error}") from error
+    if "generator" not in released.states:
+        raise UserError(f"{', '.join(config.weights)}: no generator in it; name its file as well")
+    return released
+
+
+def _refuse_other_than_tensors(found: Mapping[str, Any], location: str) -> None:
+    """Refuse a state dict in which something else lies among the tensors."""
+    tensors = (torch.Tensor, np.ndarray)
+    nested = [value for value in found.values() if isinstance(value, Mapping)]
+    others = [name for name in found if not isinstance(found[name], (*tensors, Mapping))]
+    if others and any(isinstance(value, tensors) for value in found.values()):
+        kind = type(found[others[0]]).__name__
+        raise UserError(f"{location}: {others[0]} is no tensor but of type {kind}; leave it out")
+    for value in nested:
+        _refuse_other_than_tensors(value, location)
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """Return what a file of weights holds: tensors or arrays by name, perhaps nested.
+
+    Raises:
+        UserError: if it is of no kind we know, damaged, or wants code to be run.
+    """
+    try:
+        if path.suffix == ".npz":
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+                return dict(arrays)
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes a reader raise errors of any kind
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path} is no file of weights alone, or damaged ({first}); code in it is not run: "
+            "save the state dict alone and give that"
+        ) from error
+    if not isinstance(found, Mapping):
+        raise UserError(f"{path} holds a {type(found).__name__}, not tensors by name")
+    return dict(found)

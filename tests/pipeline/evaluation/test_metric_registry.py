@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+
+from pipeline.errors import UserError
+from pipeline.evaluation.metric_registry import (
+    FURTHER,
+    METRICS,
+    chosen_metrics,
+    measure,
+    multiscale_ssim,
+)
+
+
+def pictures(side: int = 64, count: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    random = np.random.default_rng(4)
+    rows, columns = np.mgrid[0:side, 0:side]
+    smooth = np.stack([127 + 90 * np.sin(rows / 9 + c) * np.cos(columns / 7) for c in range(3)], -1)
+    images = np.stack([smooth] * count).clip(0, 255).astype(np.uint8)
+    noise = random.integers(-40, 41, images.shape)
+    hole = np.zeros((count, 1, side, side), np.float32)
+    hole[..., 8:40, 20:50] = 1
+    drawn = np.where(hole[:, 0, ..., None] == 1, images.astype(int) + noise, images)
+    composites = drawn.clip(0, 255).astype(np.uint8)
+    return torch.from_numpy(composites), torch.from_numpy(images), torch.from_numpy(hole)
+
+
+def test_each_published_form_is_its_own_formula():
+    ours, theirs, masks = pictures()
+    found = measure(ours, theirs, masks, chosen_metrics(["grey_l1", "relative_l1", "l2"]))
+    a, b = ours.double().numpy() / 255, theirs.double().numpy() / 255
+    everywhere = (1, 2, 3)
+    expected = {
+        "l1": np.abs(a - b).mean(everywhere),
+        "grey_l1": np.abs(a.mean(-1) - b.mean(-1)).mean((1, 2)),
+        "relative_l1": np.abs(a - b).sum(everywhere) / (a + b).sum(everywhere),
+        "l2": np.square(a - b).mean(everywhere),
+    }
+    for name, values in expected.items():
+        assert np.allclose(found[name], values, rtol=1e-4), name
+    assert len({round(values[0], 6) for values in expected.values()}) == 4
+
+
+@pytest.mark.parametrize("window", [11, 51])
+def test_uniform_ssim_is_scikit_images(window):
+    ours, theirs, masks = pictures()
+    name = f"uniform_ssim_{window}"
+    found = measure(ours, theirs, masks, chosen_metrics([name]))[name]
+    expected = structural_similarity(
+        ours[0].numpy(), theirs[0].numpy(), channel_axis=-1, data_range=255, win_size=window
+    )
+    assert found[0].item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_multiscale_ssim_is_the_weighted_product_over_five_scales():
+    ours, theirs, _ = pictures(side=192, count=1)
+    a, b = (p.permute(0, 3, 1, 2).double() / 255 for p in (ours, theirs))
+    distance = torch.arange(-5, 6, dtype=torch.float64)
+    window = torch.exp(-((distance / 1.5) ** 2) / 2)
+    window = (window / window.sum())[:, None] * (window / window.sum())[None]
+    kernel = window.expand(3, 1, 11, 11)
+
+    def blur(x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.conv2d(x, kernel, groups=3)
+
+    product = torch.ones(1, dtype=torch.float64)
+    for scale, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        mean_a, mean_b = blur(a), blur(b)
+        variance_a, variance_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
+        covariance = blur(a * b) - mean_a * mean_b
+        contrast = (2 * covariance + 0.03**2) / (variance_a + variance_b + 0.03**2)
+        luminance = (2 * mean_a * mean_b + 0.01**2) / (mean_a**2 + mean_b**2 + 0.01**2)
+        value = contrast * luminance if scale == 4 else contrast
+        product = product * value.mean((1, 2, 3)).clamp(min=0) ** weight
+        a, b = (torch.nn.functional.avg_pool2d(x, 2) for x in (a, b))
+    assert multiscale_ssim(ours, theirs).item() == pytest.approx(product.item(), abs=5e-3)
+
+
+def test_multiscale_ssim_of_small_pictures_is_refused():
+    ours, theirs, _ = pictures(side=160)
+    with pytest.raises(ValueError, match="at least 161 px"):
+        multiscale_ssim(ours, theirs)
+
+
+def test_further_metrics_come_after_the_usual_ones_and_only_if_asked():
+    assert chosen_metrics([]) == METRICS
+    chosen = chosen_metrics(["ms_ssim", "psnr", "grey_l1", "ms_ssim"])
+    assert chosen[: len(METRICS)] == METRICS
+    assert [metric.name for metric in chosen[len(METRICS) :]] == ["ms_ssim", "grey_l1"]
+
+
+def test_unknown_metric_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match="unknown metric 'vmaf'; there are: hole_psnr, .*grey_l1"):
+        chosen_metrics(["vmaf"])
+
+
+@pytest.mark.parametrize("name", FURTHER)
+def test_equal_pictures_score_perfectly(name):
+    _, images, masks = pictures(side=192, count=1)
+    metric, measurement = FURTHER[name]
+    value = measurement(images, images, masks).item()
+    if name == "total_variation":
+        assert value > 0
+    else:
+        assert value == pytest.approx(1 if metric.better == "higher" else 0, abs=1e-5)

@@ -1,0 +1,165 @@
+import contextlib
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+from pipeline.errors import ImageError
+from pipeline.images.codec import decode, decode_mask, encode, fill_in
+from pipeline.serving.errors import Refusal, image_errors_refused
+
+LIMIT = 1_000_000
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("form", ["png", "webp"])
+def test_known_pixels_return_bit_for_bit_in_the_image_s_own_channels(make, form, channels):
+    pixels = make.photograph(37, 53, channels)
+    hole = make.hole(37, 53, slice(5, 20), slice(9, 30))
+    prediction = np.full((37, 53, 3), 200, np.uint8)
+    picture = decode(make.file(pixels), LIMIT)
+    returned = make.pixels(encode(fill_in(picture, hole, prediction), form)).reshape(37, 53, -1)
+    if form == "png":
+        assert returned.shape[2] == channels
+    colours = returned[..., : 1 if returned.shape[2] < 3 else 3]
+    expected = np.broadcast_to(pixels[..., : 1 if channels < 3 else 3], colours.shape)
+    np.testing.assert_array_equal(colours[~hole], expected[~hole])
+    assert (colours[hole] == 200).all()
+    if channels in (2, 4):
+        np.testing.assert_array_equal(returned[..., -1][~hole], pixels[..., -1][~hole])
+        assert (returned[..., -1][hole] == 255).all()
+
+
+def test_orientation_is_applied_and_not_repeated(make):
+    upright = make.photograph(20, 30)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held on its side
+    stored = np.ascontiguousarray(np.rot90(upright))
+    picture = decode(make.file(stored, exif=exif), LIMIT)
+    np.testing.assert_array_equal(picture.pixels, upright)
+    answer = Image.open(io.BytesIO(encode(picture, "png")))
+    assert answer.size == (30, 20)
+    assert answer.getexif().get(0x0112) is None
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
+def test_colour_profile_returns_with_the_result(make, form):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture = decode(make.file(make.photograph(8, 8), icc_profile=profile), LIMIT)
+    answer = Image.open(io.BytesIO(encode(picture, form)))
+    assert answer.info["icc_profile"] == profile
+
+
+def test_palettes_bits_and_ink_become_plain_colours(make):
+    rgb = make.photograph(16, 16) // 64 * 64
+    sink = io.BytesIO()
+    Image.fromarray(rgb).quantize(64).save(sink, "png")
+    np.testing.assert_array_equal(
+        decode(sink.getvalue(), LIMIT).pixels,
+        np.asarray(Image.open(io.BytesIO(sink.getvalue())).convert("RGB")),
+    )
+    sink = io.BytesIO()
+    Image.fromarray(rgb[..., 0] > 100).save(sink, "png")
+    assert set(np.unique(decode(sink.getvalue(), LIMIT).pixels)) == {0, 255}
+    sink = io.BytesIO()
+    Image.new("CMYK", (8, 8), (255, 0, 0, 0)).save(sink, "jpeg")
+    assert decode(sink.getvalue(), LIMIT).pixels[4, 4].tolist() == pytest.approx([0, 255, 255], 5)
+
+
+def test_mask_is_hole_where_brighter_than_127_and_polarity_turns_it(make):
+    values = np.array([[0, 127, 128, 255]], np.uint8)
+    file = make.file(values)
+    assert decode_mask(file, LIMIT).tolist() == [[False, False, True, True]]
+    assert decode_mask(file, LIMIT, white_is_hole=False).tolist() == [[True, True, False, False]]
+    coloured = np.stack([values] * 3, axis=-1)
+    assert decode_mask(make.file(coloured), LIMIT).tolist() == [[False, False, True, True]]
+
+
+def png_claiming(width: int, height: int, depth: int = 8) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 10))
+
+
+def animated(make) -> bytes:
+    sink = io.BytesIO()
+    frames = [Image.fromarray(make.photograph(8, 8, seed=seed)) for seed in range(2)]
+    frames[0].save(sink, "webp", save_all=True, append_images=frames[1:], lossless=True)
+    return sink.getvalue()
+
+
+def bitmap(make) -> bytes:
+    sink = io.BytesIO()
+    Image.fromarray(make.photograph(8, 8)).save(sink, "bmp")
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "code"),
+    [
+        (lambda make: b"", 400, "bad_request"),
+        (lambda make: b"no image at all", 415, "unsupported_image"),
+        (bitmap, 415, "unsupported_image"),
+        (animated, 415, "unsupported_image"),
+        (lambda make: png_claiming(8, 8, depth=16), 415, "unsupported_image"),
+        (lambda make: png_claiming(60_000, 60_000), 413, "too_many_pixels"),
+        (lambda make: png_claiming(0, 8), 400, "damaged_image"),
+        (lambda make: png_claiming(8, 8), 400, "damaged_image"),
+        (lambda make: make.file(make.photograph(64, 64))[:-200], 400, "damaged_image"),
+        (lambda make: make.file(make.photograph(64, 64), "jpeg")[:600], 400, "damaged_image"),
+        (lambda make: make.file(make.photograph(64, 64), "webp")[:600], 400, "damaged_image"),
+        (lambda make: b"RIFF\x00\x00\x00\x00WEBPVP8X", 400, "damaged_image"),
+        (lambda make: b"\xff\xd8\xff", 400, "damaged_image"),
+    ],
+)
+def test_files_that_cannot_be_accepted_are_refused_by_name(make, data, status, code):
+    with pytest.raises(Refusal) as caught, image_errors_refused():
+        decode(data(make), LIMIT)
+    assert (caught.value.status_code, caught.value.code) == (status, code)
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": b"Exif\0\0"}])
+def test_pixels_are_counted_before_they_are_decoded(make, form, options):
+    file = make.file(make.photograph(50, 41), form, **options)
+    assert decode(file, 50 * 41).pixels.shape == (50, 41, 3)
+    with pytest.raises(ImageError, match="41 × 50, 2,050 pixels; at most 2,049"):
+        decode(file[: len(file) // 2], 50 * 41 - 1)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(["png", "jpeg", "webp"]),
+    st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=8),
+    st.integers(0, 400),
+)
+def test_damaged_files_are_decoded_or_refused_and_nothing_else(make, form, changes, cut):
+    data = bytearray(make.file(make.photograph(24, 24), form))
+    for at, value in changes:
+        data[at % len(data)] = value
+    with contextlib.suppress(ImageError):
+        picture = decode(bytes(data[: len(data) - cut]), LIMIT)
+        assert picture.pixels.dtype == np.uint8
+        assert picture.pixels.shape[2] in (1, 2, 3, 4)
+
+
+def test_jpeg_of_a_transparent_image_is_refused(make):
+    with pytest.raises(ImageError, match="JPEG has no transparency"):
+        encode(decode(make.file(make.photograph(8, 8, 4)), LIMIT), "jpeg")
+
+
+def test_refusals_survive_the_trip_between_processes(make):
+    import pickle
+
+    refusal = pickle.loads(pickle.dumps(Refusal(503, "busy", "later", 7)))
+    assert (refusal.status_code, refusal.code, refusal.detail) == (503, "busy", "later")
+    assert refusal.headers == {"Retry-After": "7"}

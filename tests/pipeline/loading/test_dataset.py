@@ -1,0 +1,162 @@
+"""What is shown of an image, and what a network sees of it."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import UserError
+from pipeline.loading import (
+    BatchConfig,
+    BatchStream,
+    SampleMaker,
+    load_sample,
+    to_model,
+    to_pixels,
+)
+from pipeline.manifest import read_manifest
+from pipeline.masks import MaskConfig
+
+SMALL = {"image_size_px": 32, "batch_size": 6, "masks": MaskConfig(recipe="box"), "seed": 3}
+
+
+def test_epochs_show_a_sample_in_other_crops_under_other_holes(shards: str) -> None:
+    maker = SampleMaker(BatchConfig(shards=shards, **SMALL), read_manifest(shards))
+    samples = [maker.make(2, epoch) for epoch in range(8)]
+    assert len({s.pixels.tobytes() for s in samples}) > 6
+    assert len({s.mask_id for s in samples}) == 8
+
+
+def test_flip_mirrors_about_half_of_the_samples_and_moves_nothing_else(shards: str) -> None:
+    config = BatchConfig(shards=shards, **SMALL)
+    manifest = read_manifest(shards)
+    flipping = SampleMaker(config, manifest)
+    plain = SampleMaker(replace(config, horizontal_flip=False), manifest)
+    mirrored = 0
+    for epoch in range(60):
+        ours, theirs = flipping.make(0, epoch).pixels, plain.make(0, epoch).pixels
+        if not np.array_equal(ours, theirs):
+            np.testing.assert_array_equal(ours, theirs[:, ::-1])
+            mirrored += 1
+    assert 18 < mirrored < 42
+
+
+def test_random_crop_is_a_window_of_the_image(shards: str, pictures: list[bytes]) -> None:
+    config = BatchConfig(shards=shards, horizontal_flip=False, **SMALL)
+    maker = SampleMaker(config, read_manifest(shards))
+    image = cv2.cvtColor(cv2.imdecode(np.frombuffer(pictures[1], np.uint8), 1), cv2.COLOR_BGR2RGB)
+    places = set()
+    for epoch in range(12):
+        pixels = maker.make(1, epoch).pixels
+        distance = cv2.matchTemplate(image, pixels, cv2.TM_SQDIFF)
+        _, _, (left, top), _ = cv2.minMaxLoc(distance)
+        np.testing.assert_array_equal(image[top : top + 32, left : left + 32], pixels)
+        places.add((top, left))
+    assert len(places) > 9
+
+
+@pytest.mark.parametrize("crop", ["random", "centre", "squash", "centre_square", "subsample"])
+def test_every_crop_gives_the_size_asked_for(shards: str, crop: str, take) -> None:
+    config = BatchConfig(shards=shards, crop=crop, quarter_turns=True, **SMALL)
+    (batch,) = take(config, 1)
+    assert batch.image.shape == (6, 3, 32, 32)
+
+
+def test_squash_shows_the_whole_image_averaged(shards: str, pictures: list[bytes]) -> None:
+    pixels = load_sample(read_manifest(shards), 0, 32, crop="squash").astype(np.float64)
+    image = cv2.imdecode(np.frombuffer(pictures[0], np.uint8), 1)[..., ::-1].astype(np.float64)
+    means = image.reshape(32, 3, 32, 4, 3).mean(axis=(1, 3))
+    assert np.abs(pixels - means).max() <= 0.51
+
+
+def test_resized_short_side_keeps_proportions(shards: str) -> None:
+    config = BatchConfig(
+        shards=shards, crop="centre", resize_short_side_px=48, horizontal_flip=False, **SMALL
+    )
+    manifest = read_manifest(shards)
+    pixels = SampleMaker(config, manifest).make(0, 0).pixels
+    halved = cv2.resize(load_sample(manifest, 0, 96), (48, 48), interpolation=cv2.INTER_AREA)
+    assert np.abs(pixels.astype(int) - halved[8:40, 8:40]).max() <= 1
+
+
+def test_colour_jitter_changes_colours_a_little_and_the_same_again(shards: str) -> None:
+    manifest = read_manifest(shards)
+    config = BatchConfig(shards=shards, **SMALL)
+    plain = SampleMaker(config, manifest)
+    changed = SampleMaker(replace(config, colour_jitter=0.05), manifest)
+    differences = []
+    for epoch in range(6):
+        ours = changed.make(0, epoch)
+        np.testing.assert_array_equal(ours.pixels, changed.make(0, epoch).pixels)
+        assert ours.mask_id == plain.make(0, epoch).mask_id
+        difference = ours.pixels.astype(int) - plain.make(0, epoch).pixels
+        differences.append(np.abs(difference).mean())
+    assert 0.3 < np.mean(differences) < 20
+    assert len(set(differences)) == 6
+
+
+def test_all_levels_survive_the_way_to_the_model_and_back() -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    pixels = np.stack([levels, levels[::-1], levels.T], axis=-1)[None]
+    image = to_model(pixels)
+    assert image.dtype == torch.float32
+    assert (image.min().item(), image.max().item()) == (-1.0, 1.0)
+    np.testing.assert_allclose(
+        image[0, 0].numpy(), levels.astype(np.float64) / 127.5 - 1, atol=1e-7
+    )
+    np.testing.assert_array_equal(to_pixels(image), pixels)
+    np.testing.assert_array_equal(to_pixels(to_model(pixels[0])), pixels)
+
+
+def test_values_outside_the_range_are_clamped() -> None:
+    image = torch.tensor([-1.5, -0.999, 0.001, 7.0]).view(1, 1, 2, 2).expand(1, 3, 2, 2)
+    assert to_pixels(image)[0, ..., 0].ravel().tolist() == [0, 0, 128, 255]
+
+
+def test_every_image_of_a_batch_has_one_mask_of_each_kind(shards: str) -> None:
+    """DeepGIN's batches: the same for any number of workers and wherever a run went on."""
+    kinds = (("box", 1.0), ("strokes", 1.0), ("automaton", 1.0))
+    config = BatchConfig(
+        shards=shards,
+        batch_size=12,
+        image_size_px=32,
+        masks=MaskConfig(recipe="mixed", mixture=kinds, in_turn=True),
+        masks_per_image=3,
+    )
+    with BatchStream(config) as stream:
+        batches = [next(stream) for _ in range(3)]
+    for batch in batches:
+        for first in range(0, 12, 3):
+            three = slice(first, first + 3)
+            assert len(set(batch.keys[three])) == 1
+            assert torch.equal(batch.image[first], batch.image[first + 1])
+            assert torch.equal(batch.image[first], batch.image[first + 2])
+            found = [name.split(":")[0] for name in batch.mask_ids[three]]
+            assert found == ["box", "strokes", "automaton"]
+    seen = [name for batch in batches for name in batch.mask_ids]
+    assert len(set(seen)) == len(seen)
+    shares = []
+    for rank in range(4):
+        with BatchStream(config, rank=rank, world_size=4, first_step=2) as stream:
+            shares.append(next(stream))
+    assert torch.equal(
+        torch.stack([share.mask for share in shares], dim=1).flatten(0, 1), batches[2].mask
+    )
+    with pytest.raises(UserError, match="multiple of masks_per_image"):
+        BatchConfig(batch_size=8, masks_per_image=3)
+
+
+def test_images_smaller_than_the_crop_are_refused_before_anything_is_read(
+    shards: str, take
+) -> None:
+    config = BatchConfig(shards=shards, image_size_px=100)
+    with pytest.raises(UserError, match=r"'p000'.*128x96 px.*crop of 100 px, and so are 7 others"):
+        BatchStream(config)
+    (batch,) = take(replace(config, enlarge_small_images=True), 1)
+    assert batch.image.shape == (8, 3, 100, 100)
+    (batch,) = take(replace(config, crop="squash"), 1)
+    assert batch.image.shape == (8, 3, 100, 100)
+    with pytest.raises(UserError, match="'p000'.*smaller than the crop of 100 px;"):
+        load_sample(read_manifest(shards), 0, 100)

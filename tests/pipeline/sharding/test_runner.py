@@ -1,0 +1,383 @@
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline import storage
+from pipeline.config import explain
+from pipeline.errors import UserError
+from pipeline.manifest import SAMPLE_SCHEMA, Manifest, read_manifest
+from pipeline.sharding import ShardConfig, listing, make_shards
+from pipeline.sharding.runner import Progress
+from pipeline.sharding.shard_writer import make_shard
+from pipeline.sources import Original, open_source
+
+pytestmark = pytest.mark.usefixtures("ray_local")
+
+
+def quiet(line: str) -> None:
+    assert line
+
+
+def config(source: str | Path, out: Path, **settings: object) -> ShardConfig:
+    values = {"photographs_per_shard": 2, "test_share": 0.2, "val_share": 0.2, **settings}
+    return ShardConfig(source=str(source), out=str(out), **values)  # type: ignore[arg-type]
+
+
+def checksums(out: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file that readers may take, by relative path."""
+    return {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.suffix in (".tar", ".parquet")
+    }
+
+
+def rows(manifest: Manifest) -> list[dict[str, object]]:
+    return [manifest.row(index) for index in range(len(manifest))]
+
+
+@pytest.fixture(scope="module")
+def made(
+    photographs: str, ray_local: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Manifest]]:
+    """Make the sets of the eight pictures once, for those who only read them."""
+    out = tmp_path_factory.mktemp("made")
+    return out, make_shards(config(photographs, out), quiet)
+
+
+@pytest.fixture
+def whole(made: tuple[Path, dict[str, Manifest]], tmp_path: Path) -> Path:
+    """A copy of these sets that a test may spoil."""
+    return Path(shutil.copytree(made[0], tmp_path / "whole"))
+
+
+@pytest.fixture
+def source(photographs: str, tmp_path: Path) -> Path:
+    """A copy of the eight pictures that a test may spoil."""
+    return Path(shutil.copytree(photographs, tmp_path / "source"))
+
+
+def test_every_photograph_is_in_one_split_once(
+    photographs: str, made: tuple[Path, dict[str, Manifest]]
+) -> None:
+    _, sets = made
+    sources = {split: [row["source"] for row in rows(found)] for split, found in sets.items()}
+    assert {split: len(found) for split, found in sources.items()} == {
+        "train": 4,
+        "val": 2,
+        "test": 2,
+    }
+    assert sorted(sum(sources.values(), [])) == sorted(os.listdir(photographs))
+    assert [shard.samples for shard in sets["train"].shards] == [2, 2]
+
+
+def test_manifest_leads_to_exactly_the_original_bytes(
+    photographs: str, made: tuple[Path, dict[str, Manifest]]
+) -> None:
+    out, manifest = made[0], made[1]["train"]
+    assert manifest.samples.schema.names[: len(SAMPLE_SCHEMA)] == SAMPLE_SCHEMA.names
+    for row in rows(manifest):
+        tar = Path(manifest.shard_location(int(str(row["shard"])))).read_bytes()
+        found = tar[row["offset"] : row["offset"] + row["size"]]  # type: ignore[operator, misc]
+        assert found == (Path(photographs) / str(row["source"])).read_bytes()
+        assert hashlib.sha256(found).hexdigest() == row["sha256"]
+        picture = cv2.imdecode(np.frombuffer(found, np.uint8), cv2.IMREAD_COLOR)
+        assert picture.shape[:2] == (row["height_px"], row["width_px"])
+    for shard in manifest.shards:
+        data = (out / "train" / shard.name).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (shard.size, shard.sha256)
+
+
+def through_webdataset(tars: list[str]) -> Iterator[dict[str, Any]]:
+    """Read samples as webdataset does, but close the files, which webdataset leaves open."""
+    from webdataset import tariterators
+
+    for tar in tars:
+        with open(tar, "rb") as stream:
+            members = tariterators.tar_file_expander([{"url": tar, "stream": stream}])
+            yield from tariterators.group_by_keys(members)
+
+
+def test_tars_read_through_tarfile_and_webdataset(
+    made: tuple[Path, dict[str, Manifest]],
+) -> None:
+    manifest = made[1]["train"]
+    tars = [manifest.shard_location(shard) for shard in range(len(manifest.shards))]
+    through_tarfile = {}
+    for tar in tars:
+        with tarfile.open(tar) as archive:
+            for member in archive:
+                stream = archive.extractfile(member)
+                assert stream is not None
+                through_tarfile[member.name] = stream.read()
+    samples = list(through_webdataset(tars))
+    assert [sample["__key__"] for sample in samples] == manifest.samples["key"].to_pylist()
+    for sample, row in zip(samples, rows(manifest), strict=True):
+        assert sample["jpg"] == through_tarfile[f"{row['key']}.jpg"]
+        about = json.loads(sample["json"])
+        assert about == {
+            "source": row["source"],
+            "crop": None,
+            "height_px": row["height_px"],
+            "width_px": row["width_px"],
+        }
+
+
+def test_repetition_is_identical_to_the_byte(photographs: str, tmp_path: Path) -> None:
+    settings = {"crop_size_px": 48, "crop_stride_px": 24, "format": "jpg", "min_side_px": 1}
+    make_shards(config(photographs, tmp_path / "a", **settings), quiet)
+    first = checksums(tmp_path / "a")
+    make_shards(config(photographs, tmp_path / "b", **settings), quiet)
+    assert checksums(tmp_path / "b") == first
+    assert sum(name.endswith(".tar") for name in first) == 4
+
+
+def test_parallelism_changes_nothing(photographs: str, tmp_path: Path) -> None:
+    import ray
+
+    make_shards(config(photographs, tmp_path / "parallel", photographs_per_shard=1), quiet)
+    context = ray.data.DataContext.get_current()
+    before = context.execution_options.resource_limits
+    context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(cpu=1)
+    try:
+        make_shards(config(photographs, tmp_path / "serial", photographs_per_shard=1), quiet)
+    finally:
+        context.execution_options.resource_limits = before
+    assert checksums(tmp_path / "serial") == checksums(tmp_path / "parallel")
+
+
+def test_finished_set_is_reused_and_says_so(
+    photographs: str, made: tuple[Path, dict[str, Manifest]], whole: Path
+) -> None:
+    times = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+    lines: list[str] = []
+    second = make_shards(config(photographs, whole), lines.append)
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == times
+    assert "train: 2 shards are there and whole; reused" in lines
+    for split, manifest in made[1].items():
+        assert second[split].digest == manifest.digest
+        assert second[split].samples.equals(manifest.samples)
+
+
+def test_only_what_is_missing_is_made_again(photographs: str, whole: Path) -> None:
+    before = checksums(whole)
+    times = {path: path.stat().st_mtime_ns for path in whole.rglob("*.tar")}
+    lost, damaged, kept = (
+        whole / "train" / "shard-000001.tar",
+        whole / "val" / "shard-000000.tar",
+        whole / "train" / "shard-000000.tar",
+    )
+    lost.unlink()
+    data = bytearray(damaged.read_bytes())
+    damaged.write_bytes(data[:-1])
+    make_shards(config(photographs, whole), quiet)
+    assert checksums(whole) == before
+    assert kept.stat().st_mtime_ns == times[kept]
+    assert damaged.stat().st_mtime_ns > times[damaged]
+
+
+def test_unfinished_set_trusts_no_tar_that_differs_from_its_record(
+    photographs: str, whole: Path
+) -> None:
+    before = checksums(whole)
+    (whole / "train" / "manifest.parquet").unlink()
+    damaged = whole / "train" / "shard-000000.tar"
+    data = bytearray(damaged.read_bytes())
+    data[1000] ^= 1
+    damaged.write_bytes(data)
+    (whole / "train" / "_record-000001.json").write_bytes(b'{"digest": "cut o')
+    (whole / "train" / "_tmp-0123-shard-000000.tar").write_bytes(b"left by a killed task")
+    make_shards(config(photographs, whole), quiet)
+    assert checksums(whole) == before
+
+
+def test_photograph_that_came_later_changes_the_set(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    many = make_shards(config(source, out, val_share=0, photographs_per_shard=1), quiet)
+    for name in ("picture0.jpg", "picture1.jpg", "picture2.jpg"):
+        (source / name).unlink()
+    few = make_shards(config(source, out, val_share=0, photographs_per_shard=1), quiet)
+    assert sum(len(manifest) for manifest in many.values()) == 8
+    assert sum(len(manifest) for manifest in few.values()) == 5
+    for split, manifest in few.items():
+        tars = sorted(path.name for path in (out / split).glob("shard-*"))
+        assert tars == [shard.name for shard in manifest.shards]
+
+
+def test_split_that_has_no_photographs_any_more_is_no_set(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for index, split in enumerate(("train", "test")):
+        (source / split).mkdir()
+        for number in range(4):
+            name = f"picture{4 * index + number}.jpg"
+            (source / name).rename(source / split / name)
+    assert set(make_shards(config(source, out), quiet)) == {"train", "test"}
+    shutil.rmtree(source / "test")
+    assert set(make_shards(config(source, out), quiet)) == {"train"}
+    with pytest.raises(UserError, match="no finished shard set"):
+        read_manifest(str(out / "test"))
+
+
+def test_finished_set_is_not_replaced_by_other_settings_unasked(
+    photographs: str, whole: Path
+) -> None:
+    before = checksums(whole)
+    other = config(photographs, whole, format="png")
+    with pytest.raises(UserError, match="made with format 'original', now 'png' is asked for"):
+        make_shards(other, quiet)
+    assert checksums(whole) == before
+    replaced = make_shards(replace(other, overwrite=True), quiet)
+    assert set(replaced["train"].samples["suffix"].to_pylist()) == {"png"}
+
+
+def spoil(source: Path) -> dict[str, str]:
+    """Put bad files beside the eight pictures; return what is to be said of each."""
+    good = (source / "picture0.jpg").read_bytes()
+    (source / "empty.jpg").write_bytes(b"")
+    (source / "short.jpg").write_bytes(good[: len(good) // 2])
+    (source / "text.png").write_text("not a picture")
+    cv2.imwrite(str(source / "tiny.png"), np.zeros((10, 200, 3), np.uint8))
+    cv2.imwrite(str(source / "vast.png"), np.zeros((700, 700), np.uint8))
+    return {
+        "empty.jpg": "empty file",
+        "short.jpg": "truncated",
+        "text.png": "not an image",
+        "tiny.png": "smaller than min_side_px 64: 200 x 10 px",
+        "vast.png": "700 x 700 pixels are more than max_pixels 400000",
+    }
+
+
+def test_bad_photographs_are_quarantined_with_their_reasons(source: Path, tmp_path: Path) -> None:
+    reasons = spoil(source)
+    settings = config(source, tmp_path / "out", max_quarantined_share=0.5, max_pixels=400_000)
+    sets = make_shards(settings, quiet)
+    found = {item.source: item.reason for m in sets.values() for item in m.quarantined}
+    assert found.keys() == reasons.keys()
+    for name, reason in reasons.items():
+        assert found[name].startswith(reason)
+    assert sum(len(manifest) for manifest in sets.values()) == 8
+    for split, manifest in sets.items():
+        assert read_manifest(str(tmp_path / "out" / split)).quarantined == manifest.quarantined
+
+
+def test_too_many_bad_photographs_fail_and_leave_no_set(source: Path, tmp_path: Path) -> None:
+    spoil(source)
+    settings = config(source, tmp_path / "out", max_quarantined_share=0.2, max_pixels=400_000)
+    with pytest.raises(UserError, match="of 13 photographs cannot be taken.*empty.jpg|short.jpg"):
+        make_shards(settings, quiet)
+    assert not list((tmp_path / "out").rglob("manifest.parquet"))
+    allowed = make_shards(replace(settings, max_quarantined_share=0.5), quiet)
+    assert sum(len(manifest.quarantined) for manifest in allowed.values()) == 5
+
+
+def test_photograph_mended_in_place_is_taken_by_the_next_run(source: Path, tmp_path: Path) -> None:
+    good = (source / "picture0.jpg").read_bytes()
+    (source / "picture0.jpg").write_bytes(good[:-10] + b"0123456789")
+    settings = config(source, tmp_path / "out", max_quarantined_share=0.0)
+    with pytest.raises(UserError, match="picture0.jpg: truncated"):
+        make_shards(settings, quiet)
+    (source / "picture0.jpg").write_bytes(good)
+    sets = make_shards(settings, quiet)
+    assert sum(len(manifest) for manifest in sets.values()) == 8
+
+
+def test_source_without_one_good_photograph_fails(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        (tmp_path / "in" / f"{number}.jpg").write_bytes(b"nothing")
+    settings = config(tmp_path / "in", tmp_path / "out", max_quarantined_share=1.0)
+    with pytest.raises(UserError, match="3 of 3 photographs cannot be taken"):
+        make_shards(settings, quiet)
+
+
+def test_split_without_one_good_photograph_fails(source: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (source / split).mkdir()
+    for number in range(8):
+        (source / f"picture{number}.jpg").rename(source / "train" / f"picture{number}.jpg")
+    (source / "val" / "a.jpg").write_bytes(b"nothing")
+    settings = config(source, tmp_path / "out", max_quarantined_share=1.0)
+    with pytest.raises(UserError, match="not one photograph of val can be taken.*val/a.jpg"):
+        make_shards(settings, quiet)
+
+
+def test_empty_folder_is_refused_with_the_names_that_count(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.txt").write_text("no picture")
+    with pytest.raises(UserError, match="holds no photographs; names that count end in .jpg"):
+        make_shards(config(tmp_path / "in", tmp_path / "out"), quiet)
+    assert not (tmp_path / "out").exists()
+
+
+def test_place_that_cannot_be_written_is_refused(photographs: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write to .*choose another --out"):
+        make_shards(config(photographs, tmp_path / "file" / "out"), quiet)
+
+
+def test_progress_line_tells_rate_and_time_left() -> None:
+    progress = Progress(photographs=40, shards=4)
+    progress.started_s -= 2.0
+    done = {"photographs": 10, "bytes_read": 5_000_000, "quarantined": 0, "reasons": []}
+    progress.add({**done, "reused": False})
+    line = progress.line()
+    assert line.startswith("1 of 4 shards, 10 of 40 photographs, 5 images/s, 2.5 MB/s, 6 s left")
+    progress.add({**done, "reused": True})
+    assert progress.line().startswith("2 of 4 shards, 20 of 40 photographs, 5 images/s, 2.5 MB/s")
+
+
+@pytest.fixture
+def listed(source: Path, tmp_path: Path) -> ShardConfig:
+    """A source of which the list is laid down, so that a shard can be made in this process."""
+    lay_down(
+        source, tmp_path / "out" / "train", list(open_source("folder", str(source)).originals())
+    )
+    return config(source, tmp_path / "out")
+
+
+def lay_down(source: Path, folder: Path, originals: list[Original]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    shares = listing.Shares(val=0, test=0, seed=0)
+    lists = listing.write_listings(originals, shares, 8, source.parent)
+    storage.upload(lists["train"].file, str(folder / listing.FILE_NAME))
+
+
+def test_photograph_that_changed_after_it_was_listed_stops_the_run(
+    listed: ShardConfig, source: Path, tmp_path: Path
+) -> None:
+    with open(source / "picture3.jpg", "ab") as stream:
+        stream.write(b"more")
+    with pytest.raises(UserError, match=r"picture3.jpg had .* the source is changing"):
+        make_shard(listed, "train", 0)
+    (source / "picture3.jpg").unlink()
+    with pytest.raises(UserError, match=r"picture3.jpg had .* now is gone"):
+        make_shard(listed, "train", 0)
+    assert os.listdir(tmp_path / "out" / "train") == [listing.FILE_NAME]
+
+
+def test_full_disk_ends_in_a_sentence_and_leaves_nothing(
+    listed: ShardConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"descriptor {descriptor}")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="No space left") as raised:
+        make_shard(listed, "train", 0)
+    assert "the disk is full" in str(explain(raised.value))
+    assert os.listdir(tmp_path / "out" / "train") == [listing.FILE_NAME]
+    monkeypatch.undo()
+    record, reused = make_shard(listed, "train", 0)
+    assert (record.shard.samples, reused) == (8, False)
+    assert make_shard(listed, "train", 0) == (record, True)

@@ -1,0 +1,97 @@
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.manifest import read_manifest
+from pipeline.sharding import ShardConfig, make_shards
+from pipeline.sharding.verify import Damage, repair, verify
+
+pytestmark = pytest.mark.usefixtures("ray_local")
+
+
+def quiet(line: str) -> None:
+    assert line
+
+
+@pytest.fixture
+def sets(photographs: str, tmp_path: Path) -> Path:
+    source = shutil.copytree(photographs, tmp_path / "source")
+    settings = ShardConfig(
+        source=str(source),
+        out=str(tmp_path / "out"),
+        photographs_per_shard=2,
+        resize_short_side_px=64,
+        format="png",
+    )
+    make_shards(settings, quiet)
+    return tmp_path / "out"
+
+
+def checksums(out: Path) -> dict[Path, str]:
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in out.rglob("*.tar")}
+
+
+def flip(file: Path, position: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[position] ^= 1
+    file.write_bytes(data)
+
+
+def test_whole_sets_are_proved_true(sets: Path) -> None:
+    lines: list[str] = []
+    assert verify(str(sets), lines.append) == []
+    assert lines == ["read 5 shards with 8 samples again: 0 damaged"]
+
+
+def test_every_kind_of_damage_is_found_named_and_mended(sets: Path) -> None:
+    before, manifest = checksums(sets), read_manifest(str(sets / "train"))
+    row = manifest.row(1)
+    flip(sets / "train" / "shard-000000.tar", row["offset"] + row["size"] // 2)
+    flip(sets / "train" / "shard-000001.tar", 100)  # in a header
+    (sets / "train" / "shard-000002.tar").unlink()
+    whole = (sets / "val" / "shard-000000.tar").read_bytes()
+    (sets / "val" / "shard-000000.tar").write_bytes(whole[:-512])
+    damages = verify(str(sets), quiet)
+    assert damages == [
+        Damage(split="train", number=0, what=f"has 1 damaged samples, the first {row['key']}"),
+        Damage(split="train", number=1, what="is damaged between its samples"),
+        Damage(split="train", number=2, what="is missing"),
+        Damage(
+            split="val",
+            number=0,
+            what=f"has {len(whole) - 512} bytes, the manifest says {len(whole)}",
+        ),
+    ]
+    untouched = sets / "test" / "shard-000000.tar"
+    time = untouched.stat().st_mtime_ns
+    lines: list[str] = []
+    repair(str(sets), damages, lines.append)
+    assert "train/shard-000002.tar is whole again" in lines
+    assert len(lines) == 4
+    assert checksums(sets) == before
+    assert untouched.stat().st_mtime_ns == time
+    assert verify(str(sets), quiet) == []
+
+
+def test_shard_of_changed_originals_is_not_taken_for_repaired(sets: Path, tmp_path: Path) -> None:
+    damaged = sets / "train" / "shard-000000.tar"
+    source = read_manifest(str(sets / "train")).row(0)["source"]
+    damaged.unlink()
+    flip(tmp_path / "source" / source, 40)  # the same size, in a table of the JPEG
+    with pytest.raises(UserError, match="comes out otherwise"):
+        repair(str(sets), [Damage(split="train", number=0, what="is missing")], quiet)
+    assert [damage.number for damage in verify(str(sets), quiet)] == [0]
+
+
+def test_set_without_its_list_says_how_to_bring_it_back(sets: Path) -> None:
+    (sets / "train" / "_listing.parquet").unlink()
+    with pytest.raises(UserError, match="has lost _listing.parquet"):
+        repair(str(sets), [Damage(split="train", number=0, what="is missing")], quiet)
+
+
+def test_place_without_sets_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no finished shard sets"):
+        verify(str(tmp_path), quiet)

@@ -1,0 +1,154 @@
+"""What a training will take, held against arithmetic by hand and against trainings."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models.counting import step_flops
+from models.spn.config import SPNConfig
+from pipeline.config import to_json
+from pipeline.cost_estimate import (
+    LEAST_SHARE,
+    MOST_SHARE,
+    PEAK_TFLOPS,
+    PlanConfig,
+    decode_rate,
+    lines,
+    measured,
+    plan,
+)
+from pipeline.errors import UserError
+from pipeline.loading import BatchConfig
+from pipeline.training import TrainConfig
+
+
+@pytest.fixture
+def training():
+    data = BatchConfig(batch_size=8, image_size_px=32)
+    return TrainConfig(model=SPNConfig.tiny(), data=data, steps=7200, num_workers=2)
+
+
+@pytest.fixture
+def run(tmp_path, training):
+    """Write down what a short run of that training would have reported."""
+    (tmp_path / "config.json").write_text(to_json(training))
+    reports = [(2, 1.0, 0.0), (10, 40.0, 0.5), (20, 90.0, 0.1), (30, 80.0, 0.0)]
+    records = [
+        {
+            "kind": "losses",
+            "step": step,
+            "values": {"samples_per_s": rate, "data_wait_share": waited},
+        }
+        for step, rate, waited in reports
+    ]
+    records.append({"kind": "scores", "step": 30, "values": {"hole_psnr": 12.0}})
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    (tmp_path / "progress-000000000.jsonl").write_text(text)
+    return str(tmp_path)
+
+
+def test_measured_rate_is_the_median_after_the_first_steps_without_waiting(run):
+    # 40 / 0.5, 90 / 0.9 and 80 samples a second are 80, 100 and 80: the median of two workers.
+    assert measured(run).value == pytest.approx(40.0)
+
+
+def test_hours_cost_and_cores_follow_from_the_measured_rate(training, run):
+    found = plan(
+        PlanConfig(
+            train=training,
+            run=run,
+            images=28_800,
+            image_kb=50.0,
+            decodes_per_s=20.0,
+            cores_per_worker=4.0,
+            link_gbit_s=1e6,
+            price_per_worker_hour=3.0,
+            price_per_gb_month=0.1,
+        )
+    )
+    # Shares of 4 samples: 0.1 s computing at 40 a second, 0.05 s decoding on four cores.
+    assert found.compute_s == pytest.approx((0.1, 0.1))
+    assert found.decode_s == pytest.approx(0.05)
+    assert found.hours == pytest.approx((0.2, 0.2), rel=1e-3)
+    assert found.cost == pytest.approx((1.2, 1.2), rel=1e-3)
+    assert found.decode_cores_per_worker == pytest.approx(2.0)
+    assert found.epochs == pytest.approx(2.0)
+    assert found.shard_gb == pytest.approx(1.44)
+    assert found.bottleneck == "computing"
+
+
+def test_bottleneck_is_what_a_step_waits_for(training, run):
+    config = PlanConfig(train=training, run=run, images=100, decodes_per_s=20.0)
+    assert plan(config).bottleneck == "computing"
+    slow = plan(replace(config, cores_per_worker=1.0))
+    assert slow.bottleneck == "decoding"
+    assert slow.hours[0] == pytest.approx(0.2 * 7200 / 3600, rel=1e-2)
+    narrow = plan(replace(config, link_gbit_s=1e-3, image_kb=50.0))
+    assert narrow.bottleneck in ("reading", "exchanging gradients")
+    assert narrow.read_s == pytest.approx(4 * 50e3 / 125e3)
+    alone = plan(replace(config, train=replace(training, num_workers=1)))
+    assert alone.exchange_s == 0
+
+
+def test_without_a_run_hours_are_a_span_of_the_gpu_s_peak(training):
+    found = plan(PlanConfig(train=training, images=100, gpu="v100", decodes_per_s=1e6))
+    flops = 4 * step_flops(training.model, 32, 2, 3600)
+    assert found.compute_s[0] == pytest.approx(flops / (MOST_SHARE * PEAK_TFLOPS["v100"] * 1e12))
+    assert found.compute_s[1] / found.compute_s[0] == pytest.approx(MOST_SHARE / LEAST_SHARE)
+    assert found.hours[0] < found.hours[1]
+
+
+def test_arithmetic_of_a_step_is_that_of_its_convolutions(monkeypatch):
+    """A generator of one convolution and no discriminator, counted by hand."""
+    from models import architecture, counting
+
+    class One(architecture.Objective):
+        def __init__(self):
+            self.networks = {"generator": torch.nn.Conv2d(3, 5, 3, padding=1)}
+            self.optimizers = {}
+
+        def step(self, batch):
+            assert batch.step == 3
+            self.generator(batch.image).sum().backward()
+            return {}
+
+    class Paper:
+        def objective(self, config, prepare):
+            return One()
+
+    monkeypatch.setattr(counting, "without_files", lambda config: config)
+    monkeypatch.setattr(architecture, "load", lambda name: Paper())
+    forward = 2 * 16 * 16 * 5 * 3 * 9
+    # The backward pass computes the weights' gradients; the picture needs none.
+    assert step_flops(SPNConfig.tiny(), 16, 2, 3) == 2 * forward
+
+
+def test_rates_of_a_shard_set_are_counted_and_measured(training, shards):
+    data = replace(training.data, shards=shards)
+    found = plan(PlanConfig(train=replace(training, data=data)))
+    assert "counted in" in found.sources["images"]
+    assert "measured on a core" in found.sources["decoding"]
+    assert found.epochs > 0
+    assert 1 < decode_rate(data, seconds=0.2) < 1e6
+
+
+def test_what_cannot_be_planned_is_refused(training, run, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(UserError, match="has reported no rate after its first 5 steps"):
+        measured(str(empty))
+    with pytest.raises(UserError, match=r"cores_per_worker must be more than 0: 0"):
+        PlanConfig(train=training, cores_per_worker=0.0)
+    with pytest.raises(UserError, match="images must not be negative: -1"):
+        PlanConfig(train=training, images=-1)
+
+
+def test_lines_say_where_each_figure_is_from(training, run):
+    config = PlanConfig(train=training, run=run, images=100, price_per_worker_hour=2.0)
+    text = "\n".join(lines(plan(config), config))
+    assert "7,200 steps of 8 samples on 2 workers" in text
+    assert "measured by" in text
+    assert "assumed; --train.data.shards measures" in text
+    assert "cost" in text

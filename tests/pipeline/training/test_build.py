@@ -1,0 +1,131 @@
+"""What a training is built of, and what is refused before it starts."""
+
+import hashlib
+import math
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.spn.config import SPNConfig
+from pipeline import storage
+from pipeline.config import override
+from pipeline.errors import UserError
+from pipeline.training import Average, Place, build_objective, train, with_local_weights
+
+
+def test_channels_lie_innermost_unless_told_otherwise(
+    config, finished, quietly, weights, largest_difference
+):
+    assert config.channels_last
+    for channels_last in (True, False):
+        place = Place(channels_last=channels_last)
+        objective = build_objective(config, place)
+        kernels = [p for p in objective.generator.parameters() if p.dim() == 4 and p.shape[1] > 1]
+        kernels = [kernel for kernel in kernels if kernel[0, 0].numel() > 1]
+        assert all(k.is_contiguous(memory_format=torch.channels_last) for k in kernels) == (
+            channels_last
+        )
+    otherwise = weights(train(override(config, {"channels_last": False}), quietly).run, 6)
+    assert largest_difference(weights(finished.config.storage, 6), otherwise) < 1e-3
+
+
+def test_precision_and_parts_do_what_they_say(config, finished, tmp_path, quietly, weights):
+    """Each changes the arithmetic a little and what is learned hardly."""
+    plain = weights(finished.config.storage, 6)
+    for change in ({"precision": "bfloat16"}, {"accumulate": 2}):
+        storage_of_its_own = {"storage": str(tmp_path / next(iter(change)))}
+        result = train(override(config, {**change, **storage_of_its_own}), quietly)
+        learned = weights(result.run, 6)["generator"]
+        difference = max((learned[k] - v).abs().max() for k, v in plain["generator"].items())
+        assert 0 < difference < 0.01, (change, difference)
+
+
+def test_recomputed_blocks_learn_the_very_same(
+    config, finished, quietly, weights, largest_difference
+):
+    """That they keep less is tested with every architecture."""
+    assert not config.recompute
+    for wanted in (False, True):
+        changed = override(config, {"recompute": wanted})
+        forward = build_objective(changed, Place()).generator.decoder.blocks[0].forward
+        assert isinstance(forward, partial) == wanted
+    made = weights(train(override(config, {"recompute": True}), quietly).run, 6)
+    assert largest_difference(weights(finished.config.storage, 6), made) == 0
+
+
+def test_the_generator_is_compiled_when_asked_for(config):
+    """That it compiles whole is tested with every architecture; here only that it is asked to."""
+    for wanted in (False, True):
+        objective = build_objective(override(config, {"compile": wanted}), Place())
+        assert (objective.generator._compiled_call_impl is not None) == wanted
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"model.teacher": "asl"}, "teacher"),
+        ({"model.teacher": "asl", "model.teacher_weights": "nowhere.pth"}, "nowhere.pth"),
+        (
+            {"model.teacher": "asl", "model.teacher_weights": "https://example.org/asl.pth"},
+            "give its SHA-256",
+        ),
+    ],
+)
+def test_missing_teacher_weights_are_told_in_a_sentence(config, changes, told, quietly):
+    with pytest.raises(UserError, match=told):
+        train(override(config, changes), quietly)
+
+
+def test_files_of_weights_are_fetched_to_this_machine_and_checked(bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data = b"weights of a teacher"
+    storage.write(f"{bucket}/asl.pth", data)
+    checksum = hashlib.sha256(data).hexdigest()
+    model = SPNConfig(teacher_weights=f"{bucket}/asl.pth", teacher_sha256=checksum)
+    local = with_local_weights(model)
+    assert Path(local.teacher_weights).read_bytes() == data
+    assert local == replace(model, teacher_weights=local.teacher_weights)
+    storage.write(f"{bucket}/asl.pth", b"something else")
+    assert with_local_weights(model) == local  # kept under its checksum, not fetched again
+    with pytest.raises(UserError, match="give its SHA-256"):
+        with_local_weights(replace(model, teacher_sha256=None))
+    with pytest.raises(UserError, match=f"expected {'0' * 64}"):
+        with_local_weights(replace(model, teacher_sha256="0" * 64))
+    at_hand = SPNConfig(teacher_weights="asl.pth")
+    assert with_local_weights(at_hand) == at_hand
+
+
+def test_the_average_follows_the_exponential_formula():
+    network = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(network.weight, 0.0)
+    average = Average(network, decay=0.5)
+    torch.nn.init.constant_(network.weight, 1.0)
+    for step in range(100, 103):
+        average.update(network, step)
+    assert math.isclose(average.network.weight.item(), 1 - 0.5**3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"num_workers": 3}, "multiple of num_workers 3"),
+        ({"data.image_size_px": 30}, "image_size_px 30 must be a multiple of 4"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"ema_decay": 1.0}, "ema_decay must be in"),
+    ],
+)
+def test_impossible_settings_are_refused_on_construction(config, changes, told):
+    with pytest.raises(ValueError, match=told):
+        override(config, changes)
+
+
+def test_missing_shards_and_too_small_images_are_told_before_training(config, quietly):
+    with pytest.raises(UserError, match="no shards given"):
+        train(override(config, {"data.shards": ""}), quietly)
+    with pytest.raises(UserError, match="no finished shard set"):
+        train(override(config, {"data.shards": config.storage}), quietly)
+    with pytest.raises(UserError, match="64"):
+        train(override(config, {"data.image_size_px": 64}), quietly)

@@ -1,0 +1,166 @@
+"""A run from its first step to its last, stopped and gone on with."""
+
+import errno
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline import checkpoints
+from pipeline.config import override
+from pipeline.errors import UserError
+from pipeline.masks import HOLE_RATIO_BUCKETS
+from pipeline.training import NonFiniteLossError, launch, train
+from pipeline.training.validation import Judge
+
+
+def test_a_run_leaves_checkpoints_scores_grids_and_its_configuration(finished):
+    config, result = finished.config, finished.result
+    run = Path(config.storage)
+    assert result.checkpoint.startswith(str(run / "checkpoints"))
+    overall = {"hole_psnr", "psnr", "hole_l1"}
+    ranges = {f"hole_psnr/{low:g}-{high:g}" for low, high in HOLE_RATIO_BUCKETS}
+    assert overall < set(result.scores) <= overall | ranges
+    of_ranges = [result.scores[name] for name in set(result.scores) & ranges]
+    assert min(of_ranges) <= result.scores["hole_psnr"] <= max(of_ranges)
+    assert checkpoints.steps(config.storage) == [2, 4, 6]
+    assert (run / "samples" / "step-000000006.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((run / "config.json").read_text())["model"]["architecture"] == "spn"
+    text = "\n".join(finished.lines)
+    for word in ("prior", "image", "adversarial", "discriminator", "samples_per_s", "left"):
+        assert word in text
+    assert "data_wait_share" in text
+
+
+def test_training_goes_on_while_a_checkpoint_is_scored(config, monkeypatch):
+    """Scores of step 2 are held back until step 3 has been reported: nobody waits for them."""
+    later, held = threading.Event(), []
+
+    def scores(judge, generator):
+        if not held:
+            held.append(later.wait(60))
+        return {"hole_psnr": 1.0}
+
+    def log(line):
+        if " step 3/" in line:
+            later.set()
+
+    monkeypatch.setattr(Judge, "scores", scores)
+    train(override(config, {"report_every_steps": 1}), log)
+    assert held == [True]
+    assert checkpoints.read_state(checkpoints.step_location(config.storage, 2))["step"] == 2
+
+
+def test_what_goes_wrong_while_a_checkpoint_is_written_ends_the_run(config, monkeypatch, quietly):
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def write(*everything):
+        raise full
+
+    monkeypatch.setattr(checkpoints, "write", write)
+    with pytest.raises(OSError, match="No space left"):
+        train(config, quietly)
+    assert checkpoints.steps(config.storage) == []
+
+
+def test_gradient_norms_and_learning_rates_are_written_down(config, quietly):
+    train(override(config, {"max_gradient_norm": 0.5}), quietly)
+    [file] = Path(config.storage).glob("progress-*.jsonl")
+    lines = file.read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    values = next(record["values"] for record in records if record["kind"] == "losses")
+    for role in ("generator", "discriminator"):
+        assert values[f"gradient_norm/{role}"] > 0
+        assert values[f"learning_rate/{role}"] == config.model.learning_rate
+    assert 0 < values["accuracy/discriminator"] < 1
+
+
+def test_resumed_run_equals_uninterrupted_run(
+    config, finished, quietly, weights, largest_difference
+):
+    interrupted = override(config, {"steps": 3})
+    train(interrupted, quietly)
+    lines = []
+    train(override(interrupted, {"steps": 6}), lines.append)
+    assert any("going on from step 3" in line for line in lines)
+    ours, theirs = weights(finished.config.storage, 6), weights(interrupted.storage, 6)
+    assert largest_difference(ours, theirs) == 0
+
+
+def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(
+    config, finished, quietly, weights, largest_difference
+):
+    broken = override(config, {"steps": 4})
+    train(broken, quietly)
+    newest = Path(checkpoints.step_location(broken.storage, 4)) / "generator.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-9])
+    lines = []
+    train(override(broken, {"steps": 6}), lines.append)
+    assert any("damaged" in line for line in lines)
+    assert any("going on from step 2" in line for line in lines)
+    ours, theirs = weights(finished.config.storage, 6), weights(broken.storage, 6)
+    assert largest_difference(ours, theirs) == 0
+
+
+def test_workers_that_find_the_last_step_taken_take_no_more(
+    config, finished, weights, largest_difference
+):
+    shutil.copytree(finished.config.storage, config.storage)
+    before = weights(config.storage, 6)
+    launch(config, lambda record: None)
+    assert largest_difference(before, weights(config.storage, 6)) == 0
+
+
+def test_a_finished_run_is_reused_and_says_so(finished, quietly):
+    again = train(finished.config, quietly)
+    assert again.reused
+    assert not finished.result.reused
+    assert again.checkpoint == finished.result.checkpoint
+
+
+def test_a_run_on_s3_is_saved_and_resumed_there(config, finished, bucket, quietly):
+    remote = override(config, {"storage": bucket, "steps": 3})
+    train(remote, quietly)
+    lines = []
+    result = train(override(remote, {"steps": 6}), lines.append)
+    assert any("going on from step 3" in line for line in lines)
+    assert result.checkpoint.startswith("s3://")
+    loaded = checkpoints.load_generator(result.checkpoint)
+    there = checkpoints.step_location(finished.config.storage, loaded.step)
+    ours = checkpoints.load_generator(there)
+    expected = ours.generator.state_dict()
+    assert all(torch.equal(v, expected[k]) for k, v in loaded.generator.state_dict().items())
+
+
+def test_another_model_in_the_same_folder_is_refused_by_field(finished, quietly):
+    changed = override(finished.config, {"model.image_weight": 1.0, "steps": 7})
+    with pytest.raises(UserError, match=r"another model.image_weight; give a new --storage"):
+        train(changed, quietly)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkpoint(
+    config, quietly
+):
+    train(override(config, {"steps": 2}), quietly)
+    generator = Path(checkpoints.step_location(config.storage, 2))
+    good = checkpoints.verify(str(generator))
+    spoilt = override(config, {"storage": config.storage + "-spoilt", "model.learning_rate": 1e10})
+    with pytest.raises(NonFiniteLossError, match=r"the loss '\w+' is not finite at step \d"):
+        train(override(spoilt, {"save_every_steps": 1}), quietly)
+    last = checkpoints.latest(spoilt.storage, quietly)
+    assert last is not None
+    assert checkpoints.verify(str(generator)) == good
+
+
+def test_fine_tuning_starts_from_weights_alone(config, finished, quietly, weights):
+    tuned = override(config, {"init_from": finished.result.run, "steps": 1})
+    tuned = override(tuned, {"model.learning_rate": 1e-12, "model.image_weight": 1.0})
+    train(tuned, quietly)
+    start = weights(finished.config.storage, 6)["ema"]
+    moved = weights(tuned.storage, 1)["generator"]
+    assert all(torch.allclose(start[name], moved[name], atol=1e-6) for name in start)
+    state = checkpoints.read_state(checkpoints.step_location(tuned.storage, 1))
+    assert state["step"] == 1

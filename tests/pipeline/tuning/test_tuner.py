@@ -1,0 +1,292 @@
+"""Trials on a real Ray: all of them once, whatever happens."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from safetensors.torch import load_file
+
+from pipeline import checkpoints
+from pipeline.config import override, to_json
+from pipeline.errors import UserError
+from pipeline.reporting.search import trial_rows, write_search
+from pipeline.tuning import Range, Trial, TuneResult, plan, tune, tuner
+
+
+def quietly(line):
+    """Say nothing."""
+
+
+@pytest.mark.slow
+def test_trials_train_and_come_back_best_first(finished_search):
+    result = finished_search.result
+    scores = [trial.scores["hole_psnr"] for trial in result.trials]
+    assert len(scores) == 4
+    assert scores == sorted(scores, reverse=True)
+    for trial in result.trials:
+        model = checkpoints.read_config(trial.checkpoint)["model"]
+        assert model["num_blocks"] == trial.changes["model.num_blocks"]
+        assert model["image_weight"] == trial.changes["model.image_weight"]
+        assert trial.steps == 2
+    assert result.best.checkpoint == result.trials[0].checkpoint
+
+
+@pytest.mark.slow
+def test_a_search_started_again_runs_nothing_twice(finished_search):
+    lines = []
+    again = tune(finished_search.config, finished_search.space, lines.append)
+    assert all(trial.reused for trial in again.trials)
+    assert [t.scores for t in again.trials] == [t.scores for t in finished_search.result.trials]
+    assert any("4 of them were finished before" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_a_search_of_more_steps_goes_on_with_its_trials(finished_search, tmp_path):
+    shutil.copytree(finished_search.config.storage, tmp_path / "longer")
+    changes = {"storage": str(tmp_path / "longer"), "train.steps": 5}
+    search = override(finished_search.config, {**changes, "train.tracking.tracking_uri": ""})
+    space = {"model.image_weight": [1.0], "model.num_blocks": [1]}
+    [long] = tune(search, space, quietly).trials
+    [short] = [trial for trial in finished_search.result.trials if trial.name == long.name]
+    assert (short.steps, long.steps) == (2, 5)
+    run = plan(search, space)[0][1].storage
+    assert checkpoints.steps(run)[-1] == 5
+    [progress] = Path(run).glob("progress-000000002.jsonl")
+    assert "going on from step 2" in progress.read_text()
+
+
+@pytest.mark.slow
+def test_the_search_is_written_as_table_plot_and_page(finished_search, tmp_path):
+    text = write_search(finished_search.result, str(tmp_path), "A search")
+    assert "image_weight" in text
+    assert (tmp_path / "trials.png").read_bytes().startswith(b"\x89PNG")
+    assert "A search" in (tmp_path / "report.html").read_text()
+    assert len(json.loads((tmp_path / "trials.json").read_text())) == 4
+
+
+@pytest.mark.slow
+def test_optuna_proposes_what_is_tried_and_knows_it_when_the_search_goes_on(
+    config, ray_local, tmp_path
+):
+    space = {
+        "model.learning_rate": Range(low=1e-5, high=1e-3, log=True),
+        "model.num_blocks": [1, 2],
+    }
+    changes = {"storage": str(tmp_path / "tpe"), "num_trials": 3, "algorithm": "tpe"}
+    search = override(config, changes)
+    first = tune(search, space, quietly)
+    assert len({trial.name for trial in first.trials}) == 3
+    rates = [trial.changes["model.learning_rate"] for trial in first.trials]
+    assert all(1e-5 <= rate <= 1e-3 for rate in rates)
+    for trial in first.trials:
+        model = checkpoints.read_config(trial.checkpoint)["model"]
+        assert model["learning_rate"] == trial.changes["model.learning_rate"]
+    further = tune(override(search, {"num_trials": 4}), space, quietly)
+    names = {trial.name for trial in first.trials}
+    assert {trial.name for trial in further.trials if trial.reused} == names
+    assert len(further.trials) == 4
+
+
+@pytest.mark.slow
+def test_the_worse_trials_are_stopped_early(config, ray_local, tmp_path):
+    changes = {
+        "storage": str(tmp_path / "asha"),
+        "num_trials": 6,
+        "algorithm": "asha",
+        "train.steps": 16,
+        "train.save_every_steps": 2,
+    }
+    search = override(config, changes)
+    result = tune(search, {"model.learning_rate": Range(low=1e-9, high=1e-2, log=True)}, quietly)
+    steps = {trial.name: trial.steps for trial in result.trials}
+    assert len(steps) == 6
+    assert max(steps.values()) == 16
+    stopped = [trial for trial in result.trials if trial.steps < 16]
+    assert stopped
+    assert all(trial.scores and trial.checkpoint for trial in stopped)
+    again = tune(search, {"model.learning_rate": Range(low=1e-9, high=1e-2, log=True)}, quietly)
+    assert {trial.name: trial.steps for trial in again.trials} == steps
+
+
+@pytest.mark.slow
+def test_a_population_goes_over_to_its_best_with_networks_and_optimisers(
+    config, ray_local, tmp_path
+):
+    space = {"model.learning_rate": Range(low=1e-9, high=1e-2, log=True)}
+    changes = {
+        "storage": str(tmp_path / "pbt"),
+        "num_trials": 3,
+        "algorithm": "pbt",
+        "train.steps": 24,  # Long enough to overlap, however late a process starts.
+        "train.save_every_steps": 4,
+    }
+    search = override(config, changes)
+    lines = []
+    result = tune(search, space, lines.append)
+    assert [trial.steps for trial in result.trials] == [24] * 3
+    assert all(trial.scores for trial in result.trials)
+    over = []
+    for file in (tmp_path / "pbt").glob("trials/member-*/*/config.json"):
+        run = json.loads(file.read_text())
+        begin, member = run["continue_from"], file.parent.parent.name
+        if begin and member not in begin and checkpoints.steps(str(file.parent)):
+            over.append((run, begin, str(file.parent)))
+    assert over, lines
+    for run, begin, storage in over:
+        first = checkpoints.steps(storage)[0]
+        step = checkpoints.read_state(begin)["step"]
+        assert 0 < first - step <= 4
+        location = checkpoints.step_location(storage, first)
+        [group] = checkpoints.read_state(location)["optimizers"]["generator"]
+        assert group["lr"] == run["model"]["learning_rate"]
+        assert group["lr"] != checkpoints.read_config(begin)["model"]["learning_rate"]
+        # Adam has counted the steps of the one it went over to, and its own since then.
+        moments = load_file(Path(location, "optimizers.safetensors"))
+        assert moments["generator/0/step"].item() == first
+    again = tune(search, space, lines.append)
+    assert "3 members were finished before" in lines
+    assert {t.checkpoint for t in again.trials} == {t.checkpoint for t in result.trials}
+
+
+@pytest.mark.slow
+def test_a_trial_that_fails_is_tried_again_then_reported(config, ray_local, tmp_path):
+    search = override(config, {"storage": str(tmp_path / "failing")})
+    space = {"model.learning_rate": [1e-4, 1e30]}
+    lines = []
+    result = tune(search, space, lines.append)
+    assert len(result.trials) == 2
+    good, bad = result.trials
+    assert good.scores
+    assert "not finite" in bad.error
+    assert any("failed" in line for line in lines)
+    assert result.best is good
+
+
+@pytest.mark.slow
+def test_what_the_time_did_not_suffice_for_is_told_and_gone_on_with(config, ray_local, tmp_path):
+    changes = {
+        "storage": str(tmp_path / "late"),
+        "train.steps": 100_000,
+        "train.save_every_steps": 5,
+    }
+    search, space, seconds = override(config, changes), {"model.num_blocks": [1]}, 8
+    run = plan(search, space)[0][1].storage
+    while not checkpoints.steps(run):  # Until a trial's process has the time to start.
+        [trial] = tune(override(search, {"max_hours": seconds / 3600}), space, quietly).trials
+        assert "time was up" in trial.error
+        seconds *= 2
+    before = max(checkpoints.steps(run))
+    assert before >= 5
+    # The process that was at work may have saved once more before Ray ended it.
+    longer = override(search, {"train.steps": before + 100})
+    [trial] = tune(longer, space, quietly).trials
+    assert trial.steps == before + 100
+    [*_, progress] = sorted(Path(run).glob("progress-*.jsonl"))
+    begin = int(progress.stem.removeprefix("progress-"))
+    assert before <= begin < before + 100
+    assert f"going on from step {begin}" in progress.read_text()
+
+
+def test_trials_that_have_not_begun_are_listed_and_leave_earlier_records_alone(
+    config, tmp_path, monkeypatch
+):
+    """Ray gives no configuration for what it had no time to begin."""
+    search = override(config, {"storage": str(tmp_path / "late")})
+    space = {"model.num_blocks": [1, 2]}
+    first = plan(search, space)[0][0]
+    tuner.write_down(search, replace(first, scores={"hole_psnr": 9.0}, steps=1))
+    kept = {
+        place: place.read_bytes() for place in (tmp_path / "late").rglob("*") if place.is_file()
+    }
+    assert kept
+    not_begun = SimpleNamespace(config=None, metrics=None, error=None)
+    monkeypatch.setattr(tuner, "fitted", lambda *_, **__: [not_begun, not_begun])
+    trials = tuner._trials(search, space, quietly)
+    assert [trial.error for trial in trials] == ["not started: the search's time was up"] * 2
+    assert all(place.read_bytes() == data for place, data in kept.items())
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from pipeline.cluster import connect
+from pipeline.config import from_json
+from pipeline.tuning import TuneConfig, tune
+with connect():
+    tune(from_json(TuneConfig, Path(sys.argv[1]).read_text()), {"model.num_blocks": [1, 2, 3, 4]})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_search_whose_driver_is_killed_loses_nothing_and_runs_nothing_twice(
+    config, ray_local, tmp_path
+):
+    import ray
+
+    changes = {"storage": str(tmp_path / "killed"), "train.steps": 6, "train.save_every_steps": 2}
+    search, space = override(config, changes), {"model.num_blocks": [1, 2, 3, 4]}
+    file = tmp_path / "search.json"
+    file.write_text(to_json(search))
+    trials = [run for _, run in plan(search, space)]
+
+    def finished():
+        return [run for run in trials if 6 in checkpoints.steps(run.storage)]
+
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(file)],
+        env={**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as driver:
+        while not finished():
+            assert driver.poll() is None
+            time.sleep(0.01)
+        driver.kill()
+    kept = finished()
+    assert len(kept) < 4
+    made = {run.storage: os.stat(checkpoints.step_location(run.storage, 6)) for run in kept}
+    lines = []
+    tune(search, space, lines.append)
+    assert any("4 trials" in line for line in lines)
+    assert len(finished()) == 4
+    for storage, stat in made.items():
+        assert os.stat(checkpoints.step_location(storage, 6)).st_ino == stat.st_ino
+
+
+@pytest.mark.slow
+def test_mlflow_has_the_trials_under_their_search(finished_search):
+    from mlflow import MlflowClient
+
+    tracking = finished_search.config.train.tracking
+    client = MlflowClient(tracking_uri=tracking.tracking_uri)
+    experiment = client.get_experiment_by_name("infill").experiment_id
+    runs = client.search_runs([experiment])
+    [parent] = [run for run in runs if run.info.run_name == "search lambdas"]
+    children = [run for run in runs if run is not parent]
+    assert len(children) == 4
+    assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in children)
+    tried = {
+        (r.data.params["model.image_weight"], r.data.params["model.num_blocks"]) for r in children
+    }
+    assert tried == {("1.0", "1"), ("1.0", "2"), ("10.0", "1"), ("10.0", "2")}
+    best = finished_search.result.best
+    assert parent.data.metrics["hole_psnr"] == pytest.approx(best.scores["hole_psnr"])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_a_failed_trial_is_reported_and_never_best():
+    failed = Trial(name="a", changes={"model.num_blocks": 1}, error="the loss is not finite")
+    header, rows = trial_rows(TuneResult(trials=(failed,), seconds=1.0))
+    assert header[0] == "num_blocks"
+    assert "the loss is not finite" in rows[0]
+    with pytest.raises(UserError, match="the loss is not finite"):
+        _ = TuneResult(trials=(failed,), seconds=1.0).best
+    assert asdict(failed)["error"]
