@@ -1,1 +1,1 @@
-"""The papers: one folder each, the arithmetic they share, and nothing of Ray."""
+"""The papers, one package each, and the layers they share; independent of Ray."""

@@ -1,4 +1,4 @@
-"""Print every network of every paper: its size, its arithmetic, the published figure.
+"""Print the size and FLOPs of every network beside the published figures.
 
 python -m models
 python -m models spn madf
@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict
 
 from models import architecture
-from models.counting import difference, size_of
+from models.flops import difference, size_of
 
 COLUMNS = (
     "network",

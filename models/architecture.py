@@ -1,4 +1,4 @@
-"""What every paper promises: the same batch in, named losses out, one picture called ``final``."""
+"""The interface of a model: one batch type in, named losses out, the output called ``final``."""
 
 import importlib
 from abc import ABC, abstractmethod
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models.config import ModelConfig as ModelConfig
 from models.config import names as names
 from models.config import require_known
-from models.holes import crop_to, pad_to_multiple
+from models.masking import crop_to, pad_to_multiple
 
 Prepare = Callable[[nn.Module], nn.Module]
 """Spreads one trained network over devices: the identity in tests, DDP on a cluster."""
@@ -271,7 +271,7 @@ class Architecture:
     """Undoes ``read_release``: what the authors' code reads."""
     blocks: tuple[type[nn.Module], ...]
     """Kinds of blocks within the generator that hold most of its maps: what a training that is
-    short of memory computes again (``models/recomputing.py``)."""
+    short of memory computes again (``models/activation_checkpointing.py``)."""
     spaces: Mapping[str, Mapping[str, tuple[Any, ...]]]
     """What to search: by name, the values to try of each field of the configuration."""
     tables: Mapping[str, Table]

@@ -1,4 +1,4 @@
-"""The numbers of a paper, found by its name; PyTorch is loaded only with the paper itself.
+"""Model configurations by name; PyTorch is imported only with the model itself.
 
 Jobs that train nothing read and write configurations too, and start in half the time without it.
 """

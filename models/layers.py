@@ -1,4 +1,4 @@
-"""Blocks that at least two papers use: full precision where it counts, spectral normalisation."""
+"""Layers that at least two papers use: full precision where needed, spectral normalisation."""
 
 from typing import Any, TypeVar
 

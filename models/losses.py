@@ -1,4 +1,4 @@
-"""Loss terms and what else at least two papers' steps use. All means are over every element."""
+"""Loss terms that at least two papers use. All means are over every element."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

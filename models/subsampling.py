@@ -1,4 +1,4 @@
-"""Large frames through a network of one size: DeepGIN's strided pieces.
+"""Large frames through a network of one size: the strided pieces of DeepGIN.
 
 A frame of a multiple of the network's size is V x U interleaved pictures: piece (v, u) is rows
 v::V and columns u::U. Each is a small picture of the whole scene, is completed by itself, and goes
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.holes import hide
+from models.masking import hide
 
 Fill = Callable[[Tensor, Tensor], Tensor]
 """``fill(image, mask)`` predicts [B, 3, S, S] in [-1, 1] from as large an image and its mask."""

@@ -1,4 +1,4 @@
-"""VGG-16 and VGG-19 as frozen eyes: features for perceptual and style losses.
+"""VGG-16 and VGG-19, frozen, as features for perceptual and style losses.
 
 The layers and the state dict's names are torchvision's public ones; torchvision is not needed.
 """

@@ -1,1 +1,1 @@
-"""The stages between a folder of photographs and a served answer, one room each."""
+"""The stages from a folder of images to an inpainting endpoint, one package or module each."""

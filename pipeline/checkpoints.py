@@ -1,4 +1,4 @@
-"""What a checkpoint directory holds: save, prove, restore, resume.
+"""Checkpoint directories, written atomically with checksums: save, verify, restore, resume.
 
     step-000000200/
         generator.safetensors  discriminator.safetensors  ...   one per trained network

@@ -1,4 +1,4 @@
-"""The Ray a job runs on: the cluster it was submitted to, or one of its own on this machine.
+"""Connect a job to Ray: the cluster it was submitted to, or a local one that it starts.
 
 Ray is imported when it is needed, so that ``--help`` and refused settings cost nothing.
 """

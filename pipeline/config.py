@@ -1,4 +1,4 @@
-"""Configuration: presets by name, fields by dotted name, written and read as JSON.
+"""Configuration: presets, overrides by dotted name, JSON, and how a job ends with an error.
 
 Every setting of the program is a field of a frozen dataclass next to the code that reads it.
 This room knows how to choose one (``parse``), change one (``override``) and keep one

@@ -1,4 +1,4 @@
-"""What a training will take: hours, cost, storage, processors that decode, and what holds it up.
+"""Estimate the hours, cost, storage and decoding CPUs of a training, and its bottleneck.
 
 Rates come from a run that was measured where there is one, and from arithmetic where there is none;
 each line says which. Arithmetic gives a span, not a figure: the papers' own trainings sustained
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Literal
 
-from models.counting import size_of, step_flops
+from models.flops import size_of, step_flops
 from pipeline import storage
 from pipeline.config import from_json
 from pipeline.errors import UserError

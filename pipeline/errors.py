@@ -1,4 +1,4 @@
-"""Errors that a person or a caller has to act on, each a sentence that names the file or field."""
+"""Errors that the user or caller has to act on; each names the file or field."""
 
 from typing import Literal
 

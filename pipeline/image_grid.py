@@ -1,4 +1,4 @@
-"""Pictures a person looks at: a grid of samples with titles and captions, as one PNG."""
+"""Grids of sample images with titles and captions, as one PNG."""
 
 import io
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def masked_view(image: Pixels, hole: Pixels) -> Pixels:
 def composite(prediction: Pixels, image: Pixels, hole: Pixels) -> Pixels:
     """Return known pixels of the image and, in the hole, those of the prediction.
 
-    The 8-bit twin of :func:`models.holes.paste`.
+    The 8-bit twin of :func:`models.masking.paste`.
 
     Args:
         prediction: uint8 [..., H, W, 3].

@@ -1,4 +1,4 @@
-"""What a shard set holds: every sample's key, place and checksum, read from one Parquet file.
+"""The manifest of a shard set: key, position and checksum of every sample, in one Parquet file.
 
 A shard set is a folder (or s3:// prefix) of plain tars and one ``manifest.parquet``. The manifest
 is written last, so a set without one is not a set. Each sample's image bytes are found by shard,

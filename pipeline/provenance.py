@@ -1,4 +1,4 @@
-"""With what code and which packages something was made."""
+"""The commit, packages and processor that produced a result."""
 
 import contextlib
 import os

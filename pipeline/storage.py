@@ -1,4 +1,4 @@
-"""Bytes at a path or an s3:// address: read, and written aside then renamed.
+"""Files at a path or an s3:// address: read, and write atomically.
 
 A *location* is a string: a local path or ``s3://bucket/prefix``. Credentials and endpoint come by
 the usual chain (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, profiles, instance roles).

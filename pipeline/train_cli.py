@@ -1,4 +1,4 @@
-"""A training job from its words to its last step: shards where there are none, a plan, training.
+"""The command line of a training job: presets, shards if there are none, a plan, training.
 
 Every ``jobs/train_*.py`` is its presets and this.
 """
@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from models.activation_checkpointing import recompute
 from models.architecture import ModelConfig, load
-from models.counting import kept_for_backward, size_of, without_files
-from models.recomputing import recompute
+from models.flops import kept_for_backward, size_of, without_files
 from pipeline import storage
 from pipeline.cluster import connect
 from pipeline.config import override, parse

@@ -1,4 +1,4 @@
-"""What a checkpoint thinks while it fills a hole: its paper's pictures, for one photograph."""
+"""Visualize the intermediate results of a checkpoint on one photograph."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.architecture import load
-from models.holes import crop_to, pad_to_multiple
+from models.masking import crop_to, pad_to_multiple
 from pipeline import checkpoints, storage
 from pipeline.errors import UserError
 from pipeline.image_grid import Pixels, encode_png, grid, masked_view

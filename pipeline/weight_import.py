@@ -1,4 +1,4 @@
-"""Weights that others trained become a checkpoint that everything here accepts.
+"""Import the released weights of the authors as checkpoints.
 
 A file may be a PyTorch state dict (.pth, .pt, .pth.tar, .ckpt), arrays by name (.npz) or
 safetensors; a path, s3:// or https:// address. Nothing in it is ever executed.

@@ -36,9 +36,9 @@ from models.deepfill.config import DeepFillConfig
 from models.deepfill.layers import Chain
 from models.deepfill.networks import Generator
 from models.deepfill.objective import DeepFillObjective
-from models.deepfill.pictures import pictures
-from models.deepfill.spaces import SPACES, TABLES
+from models.deepfill.search_spaces import SPACES, TABLES
 from models.deepfill.variants import variants
+from models.deepfill.visualize import pictures
 from models.deepfill.weights import read_release, write_release
 
 ARCHITECTURE = Architecture(

@@ -11,8 +11,8 @@ from models.deepfill.attention import ContextualAttention
 from models.deepfill.config import AttentionConfig, DeepFillConfig
 from models.deepfill.layers import Chain, Convolution, glorot, pad_for_stride_2
 from models.deepfill.layout import Layout, Row, Rows, layout
-from models.holes import hide, paste
 from models.layers import at_least_float32
+from models.masking import hide, paste
 
 Build = Callable[[int, Rows], Chain]
 """Makes the convolutions of a table, for so many input channels."""

@@ -21,8 +21,8 @@ from models.deepfill.terms import (
     window_corners,
     windows,
 )
-from models.holes import paste
 from models.losses import detached, frozen, weighted_l1
+from models.masking import paste
 
 
 def alone(network: nn.Module) -> nn.Module:

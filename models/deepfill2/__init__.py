@@ -19,11 +19,11 @@ Where we differ from the code, and why:
 
 from models.architecture import Architecture
 from models.deepfill.layers import Chain
-from models.deepfill.pictures import pictures
+from models.deepfill.visualize import pictures
 from models.deepfill2.config import DeepFill2Config
 from models.deepfill2.networks import Generator
 from models.deepfill2.objective import DeepFill2Objective
-from models.deepfill2.spaces import SPACES, TABLES
+from models.deepfill2.search_spaces import SPACES, TABLES
 from models.deepfill2.variants import variants
 from models.deepfill2.weights import read_release, write_release
 

@@ -16,8 +16,8 @@ from models.deepfill.networks import (
     require_multiple,
 )
 from models.deepfill2.config import DeepFill2Config
-from models.holes import hide, paste
 from models.layers import SpectralConv2d, at_least_float32
+from models.masking import hide, paste
 
 
 class GatedConvolution(Convolution):

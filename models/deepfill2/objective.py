@@ -8,9 +8,9 @@ from models.deepfill.networks import Prediction
 from models.deepfill.objective import alone, divided
 from models.deepfill2.config import DeepFill2Config
 from models.deepfill2.networks import Discriminator, Generator
-from models.holes import paste
 from models.layers import at_least_float32
 from models.losses import detached, frozen, hinge_discriminator, hinge_generator
+from models.masking import paste
 
 
 class DeepFill2Objective(Objective):

@@ -30,9 +30,9 @@ from models.deepgin.blocks import ResidualBlock, SelfAttention
 from models.deepgin.config import DeepGINConfig
 from models.deepgin.networks import CoarseNetwork, Generator
 from models.deepgin.objective import DeepGINObjective
-from models.deepgin.pictures import pictures
-from models.deepgin.spaces import SPACES, TABLES
+from models.deepgin.search_spaces import SPACES, TABLES
 from models.deepgin.variants import variants
+from models.deepgin.visualize import pictures
 from models.deepgin.weights import read_release, write_release
 
 ARCHITECTURE = Architecture(

@@ -16,8 +16,8 @@ from models.deepgin.blocks import (
     leaky,
 )
 from models.deepgin.config import DeepGINConfig
-from models.holes import paste
 from models.layers import SpectralConv2d, at_least_float32
+from models.masking import paste
 
 SMALL = 4
 """How many times smaller the auxiliary picture is (Sec. 3.3)."""

@@ -9,15 +9,9 @@ from torch.nn import functional
 from models.architecture import Batch, Objective, Prepare
 from models.deepgin.config import DeepGINConfig
 from models.deepgin.networks import Discriminators, Generator, Prediction, shrunk, whitened
-from models.holes import paste
 from models.layers import at_least_float32
-from models.losses import (
-    detached,
-    frozen,
-    hinge_generator,
-    set_learning_rate,
-    weighted_l1,
-)
+from models.losses import detached, frozen, hinge_generator, set_learning_rate, weighted_l1
+from models.masking import paste
 from models.vgg import VGGFeatures, load_features
 
 Form = Literal["squared", "absolute"]

@@ -24,9 +24,9 @@ from models.architecture import Architecture
 from models.lama.config import LaMaConfig
 from models.lama.networks import Doubling, Generator, Halving, ResidualBlock
 from models.lama.objective import LaMaObjective
-from models.lama.pictures import pictures
-from models.lama.spaces import SPACES, TABLES
+from models.lama.search_spaces import SPACES, TABLES
 from models.lama.variants import variants
+from models.lama.visualize import pictures
 from models.lama.weights import read_release, write_release
 
 ARCHITECTURE = Architecture(

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.holes import hide
 from models.lama.config import LaMaConfig
 from models.layers import at_least_float32
+from models.masking import hide
 
 Halves = tuple[Tensor, Tensor]
 """Local and global feature maps of one size."""

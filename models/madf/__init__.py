@@ -38,9 +38,9 @@ from models.madf.filtering import DynamicConv2d
 from models.madf.networks import RecoveryBlock, RefinementBlock
 from models.madf.objective import MADFObjective, build_generator
 from models.madf.partial import PartialBlock
-from models.madf.pictures import pictures
-from models.madf.spaces import SPACES, TABLES
+from models.madf.search_spaces import SPACES, TABLES
 from models.madf.variants import variants
+from models.madf.visualize import pictures
 from models.madf.weights import read_release, write_release
 
 ARCHITECTURE = Architecture(

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from models.architecture import Batch, Objective, Prepare
-from models.holes import paste
 from models.layers import at_least_float32
 from models.losses import detached, weighted_l1
 from models.madf.config import MADFConfig
 from models.madf.networks import Generator, NormalisedColours, Prediction
 from models.madf.partial import PartialUNet
+from models.masking import paste
 from models.vgg import load_features
 
 LAYERS = ("pool1", "pool2", "pool3")

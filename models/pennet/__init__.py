@@ -35,9 +35,9 @@ from models.pennet.attention import AttentionTransfer, PatchSwap
 from models.pennet.config import PENNetConfig
 from models.pennet.networks import build_generator
 from models.pennet.objective import PENNetObjective
-from models.pennet.pictures import pictures
-from models.pennet.spaces import SPACES, TABLES
+from models.pennet.search_spaces import SPACES, TABLES
 from models.pennet.variants import variants
+from models.pennet.visualize import pictures
 from models.pennet.weights import read_release, write_release
 
 ARCHITECTURE = Architecture(

@@ -5,7 +5,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.architecture import Batch, Objective, Prepare
-from models.holes import paste
 from models.layers import at_least_float32
 from models.losses import (
     detached,
@@ -16,6 +15,7 @@ from models.losses import (
     non_saturating_generator,
     set_learning_rate,
 )
+from models.masking import paste
 from models.pennet.config import PENNetConfig
 from models.pennet.networks import Discriminator, Generator, Prediction
 

@@ -35,12 +35,12 @@ from models.spn.blocks import DenseBlock, ResidualBlock, SpadeResidualBlock, Spa
 from models.spn.config import SPNConfig
 from models.spn.networks import Generator, PlainRise, deterministic_generator
 from models.spn.objective import SPNObjective
-from models.spn.pictures import pictures
 from models.spn.prior import Rise
 from models.spn.probabilistic import ProbabilisticGenerator
 from models.spn.probabilistic_objective import ProbabilisticObjective
-from models.spn.spaces import SPACES, TABLES
+from models.spn.search_spaces import SPACES, TABLES
 from models.spn.variants import variants
+from models.spn.visualize import pictures
 from models.spn.weights import read_release, write_release
 
 

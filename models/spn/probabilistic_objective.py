@@ -5,13 +5,7 @@ from torch import Tensor, nn
 
 from models.architecture import Batch, Prepare
 from models.layers import at_least_float32
-from models.losses import (
-    detached,
-    frozen,
-    hinge_discriminator,
-    hinge_generator,
-    weighted_l1,
-)
+from models.losses import detached, frozen, hinge_discriminator, hinge_generator, weighted_l1
 from models.spn.config import SPNConfig
 from models.spn.networks import Prediction
 from models.spn.objective import SPNObjective, alone

@@ -1,4 +1,4 @@
-"""What a person would try before a network: a flat colour, OpenCV's two methods, and PatchMatch.
+"""Inpainting without a network: mean fill, Telea and Navier-Stokes by OpenCV, PatchMatch.
 
 Every baseline takes one image and its hole and returns a prediction, all in 8-bit RGB; pixels
 inside the hole are hidden before it starts. OpenCV speaks BGR, but here the order of the channels

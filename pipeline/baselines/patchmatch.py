@@ -1,4 +1,4 @@
-"""Fill a hole with patches of the known part: PatchMatch inside a coarse-to-fine completion.
+"""PatchMatch: fill a hole with patches of the known pixels, from coarse to fine.
 
 The search is that of Barnes et al., "PatchMatch" (SIGGRAPH 2009): a random nearest-neighbour field
 that improves by propagation and by random search. The completion around it is that of Wexler et

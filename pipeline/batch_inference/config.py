@@ -1,4 +1,4 @@
-"""A folder of pictures in, a folder of composites out: through the endpoint or without it.
+"""The configuration of batch inference, its progress and its summary.
 
 A composite that is there is kept, so an interrupted run goes on where it stopped. What could not
 be filled stands in ``failures.jsonl`` with the reason, and is tried again by the next run.

@@ -1,4 +1,4 @@
-"""Pairs of a folder through a running service, a few requests at once."""
+"""Inpaint a folder through a running endpoint, several requests at a time."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Which picture of a folder meets which mask, and where its composite goes."""
+"""Find the mask and the output path of each image in a folder."""
 
 import io
 from collections.abc import Iterable

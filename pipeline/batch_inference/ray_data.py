@@ -1,4 +1,4 @@
-"""Pairs of a folder through Ray Data: decoding on any CPU, the network in a pool of actors.
+"""Inpaint a folder on Ray Data: decoding on any CPU, the network in a pool of actors.
 
     read and lay out (tasks) -> fill (actors that hold the model) -> composite and write (tasks)
 

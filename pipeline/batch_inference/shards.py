@@ -1,4 +1,4 @@
-"""A shard set in, a shard set of composites out, on Ray Data: each sample once, whatever happens.
+"""Inpaint a shard set on Ray Data into a new shard set, each sample exactly once.
 
     read a stretch of a shard and lay it out (tasks) -> fill (actors) -> composite (tasks)
 

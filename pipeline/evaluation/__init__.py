@@ -1,4 +1,4 @@
-"""A checkpoint and test shards -> scores by hole ratio.
+"""Evaluate a checkpoint on test shards: scores by hole ratio.
 
 ``config`` says what to evaluate, ``protocols`` how the papers did and ``published`` what they
 found; ``pairs`` decides which images meet which masks; ``measures`` and ``networks`` (with

@@ -1,4 +1,4 @@
-"""Two or more networks on the same pairs: who is better, by how much, where most and where least.
+"""Compare two or more evaluated methods on the same pairs.
 
 A mean of differences over the same pairs is far sharper than a difference of means: what makes an
 image hard is hard for everyone, and cancels.

@@ -1,4 +1,4 @@
-"""A comparison as tables, and as a page with sliders."""
+"""The tables and the HTML page of a comparison."""
 
 from collections.abc import Sequence
 

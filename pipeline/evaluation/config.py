@@ -1,4 +1,4 @@
-"""What to evaluate, on which pairs, with how many hands."""
+"""The configuration of an evaluation."""
 
 from dataclasses import dataclass, field, fields, replace
 

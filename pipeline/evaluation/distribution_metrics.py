@@ -1,4 +1,4 @@
-"""How alike two sets of pictures are, from a network's features of each: FID, KID, IS.
+"""Metrics of a set of images, from features of each image: FID, KID, inception score.
 
 FID compares two Gaussians whose 2048 x 2048 covariances need tens of thousands of pictures: on a
 few hundred it is far too large, and the more so the fewer they are. KID has no such bias; its

@@ -1,4 +1,4 @@
-"""Spread an evaluation over the cluster, keep what comes back, and say how far it is."""
+"""Run an evaluation over the cluster, and report its progress."""
 
 import json
 import statistics

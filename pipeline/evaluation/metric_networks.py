@@ -1,4 +1,4 @@
-"""Metrics that are the judgement of a trained network: FID, KID, inception score, LPIPS.
+"""The metrics that need a trained network: FID, KID, inception score, LPIPS.
 
 A figure under one of these names is that of the published network or is not given at all: without
 its weights a table says "not computed: weights not given", never a number from another network.

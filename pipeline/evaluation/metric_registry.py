@@ -1,4 +1,4 @@
-"""What is measured on every composite, under names that say which of its published forms it is.
+"""The metrics of each composite, by name; a name states which published form it is.
 
 "L1" and "SSIM" mean different numbers in different papers; each form has a name of its own here,
 so no column ever mixes two. The arithmetic is that of ``metrics`` and, for MS-SSIM, torchmetrics.

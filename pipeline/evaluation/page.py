@@ -1,4 +1,4 @@
-"""An evaluation as tables, and as the page a person reads."""
+"""The tables and the HTML page of an evaluation."""
 
 import re
 from collections.abc import Sequence

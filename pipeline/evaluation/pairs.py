@@ -1,4 +1,4 @@
-"""Which image meets which mask: decided by arithmetic before anything is read.
+"""The pairs of image and mask, known before anything is read.
 
 Pair p of a test set is the same image and the same hole for every checkpoint, on every machine:
 a function of manifest, groups, repeats and seed. So two models are always scored on equal terms,

@@ -1,4 +1,4 @@
-"""How the papers measured: the masks, sizes and metrics behind each of their tables.
+"""Evaluation protocols: the masks, sizes and metrics behind each table of the papers.
 
 A protocol fixes what a comparison with a paper needs, and says in ``differs`` what we cannot or
 do not repeat, so that nobody takes two numbers for comparable that are not.

@@ -1,4 +1,4 @@
-"""The figures of the papers' own tables, as printed, to stand beside what was measured here.
+"""The printed figures of the tables of the papers.
 
 They were measured by their authors, on their images, masks and machines; nothing here is ours.
 Values are in the unit that :class:`~pipeline.evaluation.metric_registry.Metric` shows. A dash is a

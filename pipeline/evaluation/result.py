@@ -1,4 +1,4 @@
-"""What an evaluation found, as ``scores.json`` keeps it."""
+"""The result of an evaluation, as saved in ``scores.json``."""
 
 import json
 from dataclasses import asdict, dataclass, field

@@ -1,4 +1,4 @@
-"""Fill pairs by every method and measure them. In an actor of Ray Data, or in this process."""
+"""Inpaint pairs with every method and measure the composites, in an actor or in this process."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.architecture import Prediction, fill
-from models.holes import crop_to, pad_to_multiple
+from models.masking import crop_to, pad_to_multiple
 from models.subsampling import fill_in_pieces
 from pipeline import storage
 from pipeline.baselines import load_baseline

@@ -1,4 +1,4 @@
-"""Rows -> means with their intervals, by method and group."""
+"""Mean scores with confidence intervals, by method and group."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

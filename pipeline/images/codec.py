@@ -1,4 +1,4 @@
-"""Bytes to pixels and back, strictly: what a file claims is checked before it is decoded.
+"""Decode and encode image files within limits; the header is checked before pixels are decoded.
 
 Accepted are PNG, JPEG and WebP with 8 bits per channel and one frame. The header's size is
 compared with the limit before any pixel is decoded. Orientation (EXIF) is applied, so that image

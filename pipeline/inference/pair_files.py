@@ -1,4 +1,4 @@
-"""An image file and a mask file to tiles, and predictions to the composite's file."""
+"""From an image file and a mask file to tiles, and from predictions to the composite file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

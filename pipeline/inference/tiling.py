@@ -1,4 +1,4 @@
-"""Canvases: parts of an image in the few sizes a network is asked for, and back again.
+"""Tiles: split an image into sizes that the network accepts, and merge the predictions.
 
 The composite is made at the image's own resolution, so only the hole is ever resampled. All of
 this is arithmetic on arrays and knows nothing of requests; ``plan.py`` chooses among it.

@@ -1,4 +1,4 @@
-"""Which part of an image lies on which canvas, at a cost known in advance.
+"""Plan which part of an image goes to which tile, at a bounded cost.
 
 By itself (``auto``) the network sees
 

@@ -1,4 +1,4 @@
-"""Shards to shuffled, cropped, masked batches of tensors, the same ones on any cluster."""
+"""Load shards as shuffled, cropped, masked batches, the same on any cluster."""
 
 from pipeline.loading.batch_stream import BatchStream
 from pipeline.loading.config import BatchConfig, Crop

@@ -1,4 +1,4 @@
-"""Batches for one worker, from any step on, forever."""
+"""The endless stream of batches of one worker, from any step on."""
 
 import time
 from collections.abc import Iterator

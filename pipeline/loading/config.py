@@ -1,4 +1,4 @@
-"""How shards become batches: which samples together, which part of each, under which holes."""
+"""The configuration of batches: sampling, crops, augmentation, masks."""
 
 from dataclasses import dataclass, field
 from typing import Literal

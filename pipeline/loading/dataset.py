@@ -1,4 +1,4 @@
-"""One sample: its image decoded, cropped and turned by chance, and its mask.
+"""Samples: an image decoded, cropped and augmented, and its mask.
 
 Every random decision is keyed by (purpose, sample key, epoch, seed), so whoever makes a sample,
 wherever and when, makes the same one.

@@ -1,4 +1,4 @@
-"""What a process that fills batches does. It ends when its pipe does.
+"""The main loop of a decoding process; it ends when its pipe closes.
 
 So it outlives no worker, however that one died.
 """

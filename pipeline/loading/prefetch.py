@@ -1,4 +1,4 @@
-"""Batches made ahead of the one in use, by a crew that fills their parts side by side."""
+"""Prepare batches ahead of the training step, with a pool of workers."""
 
 import math
 import sys

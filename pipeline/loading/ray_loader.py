@@ -1,4 +1,4 @@
-"""The same batches, decoded by Ray Data on whatever CPUs the cluster has free.
+"""Decode batches with Ray Data on free CPUs of the cluster.
 
 Each worker makes a dataset of its own steps, in order; a task makes one step's slice. Pixels
 travel as bytes, a quarter of what the tensors weigh, and become tensors on the worker.

@@ -1,4 +1,4 @@
-"""One order of samples, whoever reads it.
+"""The sampler: a stateless order of samples, the same for any number of workers.
 
 The samples of a global step are a function of (samples per shard, seed, step) alone: not of the
 number of workers, of restarts, or of who was slow. Each epoch permutes the shards, cuts the list

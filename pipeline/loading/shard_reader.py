@@ -1,4 +1,4 @@
-"""The bytes of one sample, by shard, offset and size: from a local tar, or a node's copy of it."""
+"""Read the bytes of a sample by shard, offset and size, from a local tar or a cached copy."""
 
 import fcntl
 import hashlib

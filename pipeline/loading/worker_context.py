@@ -1,4 +1,4 @@
-"""Which samples of a step are one worker's."""
+"""The share of each step that belongs to one worker."""
 
 from dataclasses import dataclass
 

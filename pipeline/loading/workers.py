@@ -1,4 +1,4 @@
-"""Decoding by processes beside the worker, into memory that all of them share.
+"""Decoding processes that write batches into shared memory.
 
 Python's lock lets two threads decode at nine tenths of twice one thread's rate, and leaves the
 training itself to wait for it. The processes are started afresh, not forked: a worker has threads

@@ -1,4 +1,4 @@
-"""Holes, replayable forever: a mask is a function of (recipe, sample key, epoch, seed) alone.
+"""Masks as a pure function of recipe, sample key, epoch and seed.
 
 The same on every machine, at any number of workers, after any resume. Its id, shown in logs,
 grids and evaluation rows, is enough to draw it again with the configuration at hand.

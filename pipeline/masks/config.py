@@ -1,4 +1,4 @@
-"""Which holes to draw: the recipe, the share of the frame they may cover, and their sizes."""
+"""The configuration of masks: recipe, range of hole ratios, sizes."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Literal, get_args

@@ -1,4 +1,4 @@
-"""Holes by recipe: each function draws one, [H, W] uint8 with 1 in the hole.
+"""Mask generators, one function per recipe: [H, W] uint8, 1 in the hole.
 
 Sizes that papers give in pixels are theirs at 256 x 256 and scale with the shorter side.
 """

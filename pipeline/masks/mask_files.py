@@ -1,4 +1,4 @@
-"""Holes from pictures: a published set of irregular masks, or silhouettes of objects."""
+"""Masks from image files: a published set of irregular masks, or silhouettes of objects."""
 
 import math
 from functools import lru_cache

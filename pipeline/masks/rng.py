@@ -1,4 +1,4 @@
-"""Randomness by counter: every decision has its own generator, found by name, never by history."""
+"""Counter-based random numbers: a generator for each purpose and key, without state."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Scores of a picture against the original: PSNR, SSIM and L1, over the frame, the hole, its rim.
+"""Metrics of an image against the original: PSNR, SSIM, L1, over the frame, the hole and its rim.
 
 Pictures are 8-bit RGB, [B, H, W, 3] uint8 as ``batches.to_pixels`` gives, or [B, 3, H, W] float in
 [0, 1]. Reported scores are of 8-bit pictures: what a user receives, and what the papers saved to

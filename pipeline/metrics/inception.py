@@ -1,4 +1,4 @@
-"""Inception-v3 as FID has always used it: TensorFlow's network of 2015, with 1008 classes.
+"""Inception-v3 as FID uses it: the TensorFlow network of 2015 with 1008 classes.
 
 The layers' names are torchvision's, so that the public state dict of that network (the file that
 pytorch-fid publishes as ``pt_inception-2015-12-05-6726825d.pth``) loads as it is. It differs from

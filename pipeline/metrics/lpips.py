@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al., CVPR 2018), version 0.1 on AlexNet: distance as people perceive it.
+"""LPIPS (Zhang et al., CVPR 2018), version 0.1 on AlexNet.
 
 Two public files make it: torchvision's AlexNet (``alexnet-owt-7be5be79.pth``) and the authors'
 weights of its channels (``weights/v0.1/alex.pth``). Their names are kept.

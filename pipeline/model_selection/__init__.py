@@ -1,4 +1,4 @@
-"""From a finished search to the one checkpoint that is worth promoting.
+"""Select the best checkpoint of a finished search.
 
 Every trial fills the same holes of the same test photographs; what is too large, too slow or worse
 than the champion where it must not be is left out, and says why. ``tables`` measures a paper's

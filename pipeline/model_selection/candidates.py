@@ -1,4 +1,4 @@
-"""Every trial judged on the same pairs, admitted or not, and the best of those admitted."""
+"""Evaluate every trial on the same pairs, apply the limits, and select the best."""
 
 import json
 from collections.abc import Callable, Sequence

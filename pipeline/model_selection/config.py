@@ -1,4 +1,4 @@
-"""Which search, by which numbers, within which bounds."""
+"""The configuration of model selection: search, metrics, limits."""
 
 from dataclasses import dataclass, field
 

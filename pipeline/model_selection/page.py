@@ -1,4 +1,4 @@
-"""A choice as tables, pictures and one page."""
+"""The tables, figures and HTML page of a model selection."""
 
 import io
 from collections.abc import Sequence

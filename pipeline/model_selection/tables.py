@@ -1,4 +1,4 @@
-"""A paper's ablation after its search: every row on the same test pairs, beside what is printed."""
+"""The ablation table of a paper after its search, beside the printed figures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

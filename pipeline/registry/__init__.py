@@ -1,4 +1,4 @@
-"""Which checkpoint is which version, where it comes from, and what it had to show.
+"""The registry of model versions on MLflow: lineage, gates, promotion, rollback.
 
 ``versions`` registers, promotes, rolls back and resolves; ``lineage`` is what is written beside a
 version, ``cost`` what a picture of it costs; ``store`` is the MLflow server or database.

@@ -1,4 +1,4 @@
-"""What a checkpoint must have shown before it may become champion."""
+"""Conditions that a checkpoint must meet to become champion."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What one picture costs: a network's size, and its time on this machine."""
+"""The size of a network and its latency on this machine."""
 
 import statistics
 import time

@@ -1,4 +1,4 @@
-"""Where a version comes from, as it is written beside it."""
+"""The lineage of a version: data, commit, run and evaluation."""
 
 import json
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The MLflow server or database behind the registry, and the files of its versions."""
+"""The MLflow server or database of the registry, and the files of its versions."""
 
 import contextlib
 import os

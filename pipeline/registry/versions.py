@@ -1,4 +1,4 @@
-"""Which checkpoint is which version: register, promote, roll back, resolve.
+"""Register, promote, roll back and resolve model versions.
 
 The MLflow model registry keeps the versions; each is a checkpoint directory copied beside a run,
 with its lineage as tags. Nothing is pickled and nothing is loaded as an "MLflow model".

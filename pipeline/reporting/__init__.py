@@ -1,4 +1,4 @@
-"""Scores, curves and grids -> one page a person reads.
+"""Scores, curves and image grids as one HTML page.
 
 ``page`` holds the parts every report is made of, ``curves`` draws lines, ``search`` shows a
 search. A report is one HTML file that needs nothing beside it: no network, no fonts.

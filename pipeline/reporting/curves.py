@@ -1,4 +1,4 @@
-"""Lines in a frame, as SVG that takes its colours from the page around it."""
+"""Line charts as SVG in the colours of the page around them."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The parts a report is made of, and the file they are written to.
+"""The sections of a report, and the file they are written to.
 
 Whatever comes in as text is escaped; only what these functions made counts as markup.
 """

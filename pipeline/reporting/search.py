@@ -1,4 +1,4 @@
-"""A search's trials as a table, a picture and a page."""
+"""The trials of a search as a table, a figure and an HTML page."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""A client of the endpoint, for one thread or for many requests at once.
+"""The Python client of the endpoint, synchronous and asynchronous.
 
 What can pass by itself is tried again: a full queue (503, 429, waiting as long as Retry-After
 says), a replica being replaced, a connection that broke. What the service refuses for good raises

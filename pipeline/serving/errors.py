@@ -1,4 +1,4 @@
-"""What the service answers when it refuses: one shape, with a code for programs to act on.
+"""Error responses of the endpoint: one JSON shape, with a code for programs.
 
 {"error": {"code": "too_large", "message": "...", "request_id": "..."}}
 """

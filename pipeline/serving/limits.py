@@ -1,4 +1,4 @@
-"""What a request may cost, and what all of them may cost together."""
+"""Limits of a request, and of all requests together."""
 
 import asyncio
 import contextlib

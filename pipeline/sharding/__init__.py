@@ -1,4 +1,4 @@
-"""Originals to shards: numbered tars of samples, and the manifest by which a set is whole.
+"""Write original images into tar shards and a manifest.
 
 A source's originals are listed once, in order, and cut into numbered ranges before any is opened
 (``listing``). Shard k is then a pure function of its range and the settings (``shard``, from

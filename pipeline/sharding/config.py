@@ -1,4 +1,4 @@
-"""The settings of ingest."""
+"""The configuration of sharding."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""Near-duplicates between sets: pictures that show the same although their bytes differ.
+"""Find near-duplicates between splits by perceptual hashes.
 
 Two pictures count as near-duplicates when their perceptual hashes differ in few bits. With
 ``most_bits`` of difference spread over ``most_bits + 1`` bands of a hash, one band at least is

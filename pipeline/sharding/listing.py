@@ -1,4 +1,4 @@
-"""The list of originals, cut into splits and numbered ranges before any picture is opened.
+"""List the originals, assign splits, and number the ranges of the shards.
 
 Each split's list is one Parquet file whose row group k holds the originals of shard k, so that a
 task reads its range and nothing else. What the driver holds in memory is 17 bytes per original.

@@ -1,4 +1,4 @@
-"""Numbered tasks spread over the cluster by Ray Data, one result each, as they finish."""
+"""Run numbered tasks over the cluster with Ray Data; results arrive as they finish."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""The bytes of a photograph: whether they are a picture, a plain one, and what it shows upright.
+"""Check, decode, resize and encode the bytes of an original.
 
 Everything here works on one picture in memory; :class:`RefusedError` says what is wrong with it.
 Decoded pictures are uint8 [H, W, 3], blue first, as OpenCV has them.

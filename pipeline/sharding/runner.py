@@ -1,4 +1,4 @@
-"""Shards over the cluster: list, spread what is missing, assemble the manifests.
+"""Shard over the cluster: list, write the missing shards, write the manifests.
 
 Runs on the driver, which holds one small result per shard and, for the list, 17 bytes per
 photograph. The order of events is what makes an interruption harmless: the manifest of a set goes

@@ -1,4 +1,4 @@
-"""One original to its samples: kept as it is, or cut, resized and encoded."""
+"""From one original to its samples: unchanged, or cropped, resized and encoded."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""One shard: a pure function of its range of the list and the settings, and the record of it.
+"""Write one shard: a pure function of its range of the list and the configuration.
 
 Runs inside a task, on any machine that sees the source and the destination.
 """

@@ -1,4 +1,4 @@
-"""Plain tars whose bytes depend on their members alone, written aside and renamed.
+"""Write tars whose bytes depend on their members alone, atomically.
 
 Every member has mode 644, owner and group 0 and time 0, in the USTAR format; the end is padded to
 10,240 bytes as ``tar`` does. ``tarfile``, ``webdataset`` and GNU tar read them.

@@ -1,4 +1,4 @@
-"""A finished set, proved by reading it again, and mended where it is damaged.
+"""Verify a finished shard set by reading it again, and repair it.
 
 ``verify`` reads every tar and holds it against the manifest; ``repair`` makes the damaged shards
 again from their range of the list and accepts nothing but the same bytes.

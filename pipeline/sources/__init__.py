@@ -1,4 +1,4 @@
-"""Where originals lie, which of them make which split, and how their bytes are read again.
+"""Sources of original images, their splits, and how their bytes are read.
 
 A source lists its originals in one order that never depends on the machine and reads any of them
 by what the listing says. Only the listing is made on the driver; bytes are read wherever a shard

@@ -1,4 +1,4 @@
-"""Pictures inside zip and tar archives, read in place: an index of offsets, nothing unpacked.
+"""Images inside zip and tar archives, read in place by an index of offsets.
 
 A tar within a tar is looked into as well (ImageNet comes so). Compressed tars cannot be read from
 the middle and are refused.

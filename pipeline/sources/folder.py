@@ -1,4 +1,4 @@
-"""A tree of picture files."""
+"""A folder of image files."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

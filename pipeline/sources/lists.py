@@ -1,4 +1,4 @@
-"""A CSV or Parquet file that names photographs, and, where it says so, their splits."""
+"""A CSV or Parquet file of image paths, with splits if it has them."""
 
 import posixpath
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Public sets by name: where each keeps its photographs, how many, and which are for test.
+"""Public datasets by name: their layout, image counts and test splits.
 
 A set is taken as its authors distribute it, unpacked or as archives, and refused unless every part
 holds as many photographs as published: half a download would train without a word.

@@ -1,4 +1,4 @@
-"""What a source promises: every original once, in one order, and its bytes again on demand."""
+"""The interface of a source: every original once, in one order, its bytes on demand."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

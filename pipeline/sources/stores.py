@@ -1,4 +1,4 @@
-"""Files on a disk or objects in S3, behind one small interface: list in order, read a range."""
+"""Files on a disk or objects in S3: list in order, read a range."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""What a run says while it runs: a line on the driver's terminal, a file, MLflow, gauges.
+"""Log a run: terminal, JSONL file, MLflow, Prometheus.
 
 Workers send :class:`Record` values; only the driver writes. So one stream of records feeds the
 progress line, ``progress-*.jsonl``, MLflow and Prometheus, and MLflow's database needs to be

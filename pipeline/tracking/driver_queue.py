@@ -1,4 +1,4 @@
-"""Records on their way from the workers to the driver."""
+"""The queue of records from the workers to the driver."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A run's entry in MLflow, written while it runs."""
+"""The MLflow run of a training or search."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A run's newest figures for Prometheus, on the metrics port of the driver's node beside Ray's.
+"""The latest metrics of a run for Prometheus, on the metrics port of the driver node.
 
 Ray puts ``ray_`` before every name; ``infra/monitoring`` has the dashboards.
 """

@@ -1,4 +1,4 @@
-"""What a worker has to say, and how the driver's terminal shows it."""
+"""Records that a worker logs, and their line on the terminal."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""The loop every worker runs, and its launch over the cluster.
+"""Train a model on Ray Train with DDP.
 
 A run is a folder (or s3:// prefix): started again, it goes on from its newest undamaged checkpoint,
 with any number of workers, because the samples of a step depend on nothing but the data, the seed

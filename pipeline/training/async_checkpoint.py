@@ -1,4 +1,4 @@
-"""Scores, sample grids and checkpoints, made from a copy while training goes on."""
+"""Validate, draw sample grids and write checkpoints in a background thread."""
 
 import copy
 from concurrent.futures import Future, ThreadPoolExecutor

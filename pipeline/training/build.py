@@ -1,12 +1,12 @@
-"""A paper's networks, optimisers and teachers, as a training wants them."""
+"""Build the networks, optimisers and teachers of a model, and the EMA of its generator."""
 
 import copy
 
 import torch
 from torch import nn
 
+from models.activation_checkpointing import recompute
 from models.architecture import ModelConfig, Objective, Updating, load
-from models.recomputing import recompute
 from pipeline import storage
 from pipeline.config import flatten, override
 from pipeline.errors import UserError

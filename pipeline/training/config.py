@@ -1,4 +1,4 @@
-"""One training: its settings, and what it leaves behind."""
+"""The configuration of a training, and its result."""
 
 from dataclasses import dataclass, field
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Where a worker stands among the others."""
+"""The context of a worker: rank, world size, device, DDP."""
 
 import inspect
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Who is alive and where: workers tell an actor, the driver reads it and says what is wrong.
+"""Heartbeats of the workers, and the diagnosis of silent or stalled ones.
 
 A collective operation waits for every worker, so one that is stuck looks, to all the others, like
 a slow network. Each tells every few seconds what it is doing; silence, or everybody standing at

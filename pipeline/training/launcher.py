@@ -1,4 +1,4 @@
-"""A training as its driver sees it: checked, launched over the cluster, told in one line."""
+"""Check a training, launch it over the cluster, and summarise it; runs on the driver."""
 
 import time
 import uuid

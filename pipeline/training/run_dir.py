@@ -1,4 +1,4 @@
-"""A run's folder: the sets it trains on, whether it is this run, its best checkpoint."""
+"""The run directory: its data, whether a run may resume there, its best checkpoint."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The loop every worker runs.
+"""The train loop of every worker.
 
 The loop belongs to every paper: it feeds batches to the paper's own ``step``, and at fixed steps
 reports, and hands a copy over to be drawn, validated and saved.

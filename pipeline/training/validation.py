@@ -1,4 +1,4 @@
-"""How a generator stands while it is trained: scores and grids of fixed validation samples."""
+"""Validate a generator during training: scores and grids of fixed samples."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models.architecture import fill
-from models.holes import paste
+from models.masking import paste
 from pipeline import storage
 from pipeline.image_grid import sample_grid
 from pipeline.loading import BatchConfig, SampleMaker, to_model, to_pixels

@@ -1,4 +1,4 @@
-"""Many trials around one preset: each trains through the same code as a run of its own.
+"""Hyperparameter search: many trials around one preset.
 
 A search is a folder, as a run is: started again it keeps what it has finished and goes on with what
 was interrupted.

@@ -1,4 +1,4 @@
-"""A search's settings, its trials, and what came of them."""
+"""The configuration of a search, its trials and its result."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal

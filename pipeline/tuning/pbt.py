@@ -1,4 +1,4 @@
-"""Population based training (Jaderberg et al. 2017): members learn from each other meanwhile.
+"""Population based training (Jaderberg et al. 2017).
 
 At each validation the worst members go over to the networks, optimisers and step of the best ones,
 and to their values, changed a little. A member is a folder; each stretch under one set of values

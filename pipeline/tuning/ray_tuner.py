@@ -1,4 +1,4 @@
-"""Ray Tune, as every kind of search starts it."""
+"""Start Ray Tune; every kind of search uses this."""
 
 import os
 import warnings

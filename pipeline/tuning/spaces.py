@@ -1,4 +1,4 @@
-"""What a search tries: values by dotted name, from a paper, from its tables or from a file."""
+"""Search spaces: values by dotted name, from a paper, its tables or a file."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""Which trials a search has, each with its complete training, and what earlier ones have found.
+"""The trials of a search with their full configuration, and those found on disk.
 
 A trial's folder is named after what it changes, so a search that is started again finds the
 trials it has finished and goes on with the one it was interrupted in; nothing runs twice.

@@ -1,4 +1,4 @@
-"""A search's trials on the cluster: each trains through the same code as a run of its own."""
+"""Run the trials of a search on the cluster."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Finished evaluations -> what people think: blind questions, votes, the papers' tables of them.
+"""Blind user studies of finished evaluations.
 
 ``questions`` lays out who is asked what and writes the pictures under names that betray nothing;
 ``votes`` keeps and counts the answers; ``app`` and ``voting.html`` are the page people vote on;

@@ -1,4 +1,4 @@
-"""The page people vote on, over HTTP.
+"""The voting page, over HTTP.
 
 GET  /                 the page
 GET  /api/questions    what a voter has not answered yet: ids and pictures from left to right

@@ -1,4 +1,4 @@
-"""What a user study asks: which pairs, filled by whom, shown to whom in which order.
+"""The questions of a user study: pairs, methods, order.
 
 Everything is a function of the evaluations and the seed. A picture's name is a keyed digest, and
 which of two stands left is drawn anew for each voter, so neither tells who made it.

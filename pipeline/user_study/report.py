@@ -1,4 +1,4 @@
-"""Votes as the papers' tables, beside what the papers printed."""
+"""The votes as the tables of the papers, beside the printed figures."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Answers, one file each, and what they come to.
+"""Votes, one file each, and their counts.
 
 A file per voter and question: written whole or not at all, from as many processes as there are,
 and an answer given again takes the place of the first.

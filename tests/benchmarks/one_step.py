@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models import architecture
 from models.architecture import Batch
-from models.counting import without_files
+from models.flops import without_files
 from models.layers import at_rest, channels_innermost
 
 SIDE_PX = 256

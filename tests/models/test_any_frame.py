@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models import architecture
 from models.architecture import ModelConfig, fill
-from models.holes import paste
+from models.masking import paste
 
 every_architecture = pytest.mark.parametrize("name", architecture.names())
 KINDS = ("empty", "full", "one pixel", "thin line", "border", "noise")

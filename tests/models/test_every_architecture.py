@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from models import architecture
+from models.activation_checkpointing import recompute
 from models.architecture import Architecture, Batch, ModelConfig, Objective, fill
-from models.counting import kept_for_backward
-from models.holes import paste
-from models.recomputing import recompute
+from models.flops import kept_for_backward
+from models.masking import paste
 
 every_architecture = pytest.mark.parametrize("name", architecture.names())
 

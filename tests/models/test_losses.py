@@ -23,8 +23,9 @@ def sigmoid_log(value: float) -> float:
 def test_weighted_l1_is_the_mean_over_every_element() -> None:
     prediction = torch.tensor([[1.0, -2.0], [0.5, 4.0]])
     weight = torch.tensor([[1.0], [3.0]])
-    loss = weighted_l1(prediction, torch.zeros(2, 2), weight)
-    assert loss.item() == (1 + 2 + 1.5 + 12) / 4
+    target = torch.tensor([[0.5, 0.0], [0.0, 1.0]])
+    loss = weighted_l1(prediction, target, weight)
+    assert loss.item() == (0.5 + 2 + 1.5 + 9) / 4
 
 
 def test_non_saturating_losses_are_cross_entropies_of_logits() -> None:

@@ -9,7 +9,7 @@ import pytest
 from models import architecture
 from models.__main__ import main
 from models.architecture import Variant
-from models.counting import Size, difference, size_of, without_files
+from models.flops import Size, difference, size_of, without_files
 from models.spn.config import SPNConfig
 
 every_architecture = pytest.mark.parametrize("name", architecture.names())

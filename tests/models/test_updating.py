@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from models import architecture
 from models.architecture import Batch, Objective, Updating
-from models.counting import without_files
+from models.flops import without_files
 
 
 class Line(Objective):

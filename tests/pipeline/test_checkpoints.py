@@ -138,3 +138,53 @@ def test_nothing_in_a_checkpoint_is_pickled(run):
             assert path.suffix == ".safetensors"
             size = int.from_bytes(path.read_bytes()[:8], "little")
             json.loads(path.read_bytes()[8 : 8 + size])
+
+
+def test_an_exported_checkpoint_is_read_served_and_fine_tuned_from(objective, tmp_path):
+    location = str(tmp_path / "exported")
+    weights = objective.generator.state_dict()
+    state = {"step": 3, "source": "elsewhere"}
+    digest = checkpoints.export(location, {"generator": weights}, CONFIG, state)
+    assert digest == checkpoints.digest(location) == checkpoints.verify(location)
+    assert checkpoints.read_config(location) == CONFIG
+    assert checkpoints.read_state(location) == state
+    other = load("spn").objective(SPNConfig.tiny(), lambda network: network)
+    judging = copy.deepcopy(other.networks["discriminator"].state_dict())
+    checkpoints.initialize(location, other)
+    for name, tensor in other.generator.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+    for name, tensor in other.networks["discriminator"].state_dict().items():
+        assert torch.equal(tensor, judging[name]), name
+
+
+def test_training_goes_on_from_weights_and_average_and_fine_tuning_from_the_average(
+    objective, tmp_path
+):
+    torch.manual_seed(9)
+    average, location = load("spn").generator(SPNConfig.tiny()), str(tmp_path / "averaged")
+    write(location, objective, average, CONFIG, {"step": 1, "scores": {}})
+    other = load("spn").objective(SPNConfig.tiny(), lambda network: network)
+    theirs = load("spn").generator(SPNConfig.tiny())
+    checkpoints.restore(location, other, theirs)
+    for name, tensor in average.state_dict().items():
+        assert torch.equal(theirs.state_dict()[name], tensor), name
+    for name, tensor in objective.generator.state_dict().items():
+        assert torch.equal(other.generator.state_dict()[name], tensor), name
+    checkpoints.initialize(location, other)
+    for name, tensor in average.state_dict().items():
+        assert torch.equal(other.generator.state_dict()[name], tensor), name
+    for name, tensor in objective.networks["discriminator"].state_dict().items():
+        assert torch.equal(other.networks["discriminator"].state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("settings", [True, False])
+def test_learning_rates_are_the_checkpoint_s_or_stay(run, settings):
+    other = load("spn").objective(SPNConfig.tiny(), lambda network: network)
+    [group] = other.optimizers["generator"].param_groups
+    saved, group["lr"] = group["lr"], 0.125
+    location = checkpoints.step_location(run, 2)
+    checkpoints.restore(location, other, None, *([] if settings else [False]))
+    [group] = other.optimizers["generator"].param_groups
+    assert group["lr"] == (saved if settings else 0.125)
+    moments = other.optimizers["generator"].state_dict()["state"][0]
+    assert moments["step"] == 1

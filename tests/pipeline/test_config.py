@@ -4,7 +4,16 @@ from dataclasses import dataclass, field
 import pytest
 
 from models.spn.config import SPNConfig
-from pipeline.config import explain, flatten, from_json, override, parse, run, sentence_of, to_json
+from pipeline.config import (
+    explain,
+    flatten,
+    from_json,
+    override,
+    parse,
+    run,
+    sentence_of,
+    to_json,
+)
 from pipeline.errors import UserError
 
 

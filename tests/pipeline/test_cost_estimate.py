@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.counting import step_flops
+from models.flops import step_flops
 from models.spn.config import SPNConfig
 from pipeline.config import to_json
 from pipeline.cost_estimate import (
@@ -102,7 +102,8 @@ def test_without_a_run_hours_are_a_span_of_the_gpu_s_peak(training):
 
 def test_arithmetic_of_a_step_is_that_of_its_convolutions(monkeypatch):
     """A generator of one convolution and no discriminator, counted by hand."""
-    from models import architecture, counting
+    from models import architecture
+    from models import flops as counting
 
     class One(architecture.Objective):
         def __init__(self):

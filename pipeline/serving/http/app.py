@@ -1,4 +1,4 @@
-"""The HTTP interface, over any backend that can fill a canvas."""
+"""The routes of the HTTP application."""
 
 import asyncio
 from importlib.resources import files

@@ -1,4 +1,4 @@
-"""Who may ask: API keys, kept as hashes, each with its own rate.
+"""API keys, stored as hashes, each with a rate limit.
 
 A key is 32 random bytes, so its plain SHA-256 tells nothing about it; slow password hashes are
 for secrets that people choose. The file holds one JSON object per line:

@@ -1,4 +1,4 @@
-"""Many pairs in one request: lines of JSON or a form in, a line of JSON per result out.
+"""Many pairs in one request: JSON lines or a form in, one JSON line per result out.
 
 A result is sent as soon as it is there; ``id`` tells whose it is. A bad pair is that pair's error.
 """

@@ -1,4 +1,4 @@
-"""Two interfaces that other programs speak already, thin over our own.
+"""Two interfaces of other programs, as thin layers over our own.
 
 * ``POST /api/v1/inpaint``, as IOPaint's web page and clients call it: JSON with base64 files,
   white is hole, the bare picture comes back. Its many sampler settings mean nothing here.

@@ -1,4 +1,4 @@
-"""The interface's description as a page to read, from the same document that machines read.
+"""The reference page of the HTTP interface, made from its OpenAPI document.
 
 Nothing on it comes from elsewhere, so it is there where the service has no way to the internet.
 """

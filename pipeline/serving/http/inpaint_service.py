@@ -1,4 +1,4 @@
-"""From two files to one: decode, fill, composite, encode. What every route does."""
+"""Decode, inpaint, composite and encode one request; used by every route."""
 
 import asyncio
 import time

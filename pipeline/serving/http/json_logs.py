@@ -1,4 +1,4 @@
-"""Logs as lines of JSON, one per event, for machines that collect them."""
+"""Logs as JSON lines, one per event."""
 
 import json
 import logging

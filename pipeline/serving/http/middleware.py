@@ -1,4 +1,4 @@
-"""The gate before the application: who comes in, how much of a body, for how long.
+"""Middleware before the routes: API keys, admission, body size, deadline.
 
 It refuses before a body is read where it can. Whatever happens behind it, the answer has the
 documented shape and a request id, and one line goes to the log, without any content of images.

@@ -1,4 +1,4 @@
-"""What ``/openapi.json`` says beyond what the framework finds out by itself."""
+"""Additions to the OpenAPI document that FastAPI generates."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the service counts, for Prometheus at ``/metrics``. Each ingress process counts for itself.
+"""Prometheus metrics of an ingress process, at ``/metrics``.
 
 Labels take few values each: routes by template, codes and stages by name.
 """

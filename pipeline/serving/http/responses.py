@@ -1,4 +1,4 @@
-"""What callers get: the picture with headers, or JSON around it."""
+"""Responses: the image with headers, or JSON."""
 
 import base64
 from collections.abc import AsyncIterator, Mapping

@@ -1,4 +1,4 @@
-"""What callers send, as form or as JSON: read within bounds, checked, never fetched."""
+"""Requests as form or JSON: read within limits, validated; no URL is fetched."""
 
 import base64
 import binascii

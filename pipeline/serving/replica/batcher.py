@@ -1,4 +1,4 @@
-"""Requests of one shape share one pass through the network.
+"""Dynamic batching: requests of one shape share a forward pass.
 
 A batch is formed at the moment the network is free, from whatever waits then: the shape that has
 waited longest, up to its limit. Serve's own ``@serve.batch`` closes a batch by the clock, also

@@ -1,4 +1,4 @@
-"""All of it on Ray Serve: start, refresh, stop.
+"""Start, refresh and stop the service on Ray Serve.
 
 Two deployments make the application: ``ingress`` speaks HTTP and decodes, ``replica`` holds the
 models. Which versions are served is the replica's ``user_config``, and it alone changes when a

@@ -1,4 +1,4 @@
-"""In Serve's processes: the application, its ingress, and the ingress' way to the replicas."""
+"""The ingress on Ray Serve, and its calls to the replicas."""
 
 import contextlib
 from collections.abc import Sequence

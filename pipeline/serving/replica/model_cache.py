@@ -1,4 +1,4 @@
-"""The generators that one replica holds, within the memory it is given."""
+"""An LRU cache of the models of a replica."""
 
 import threading
 from collections import OrderedDict

@@ -1,4 +1,4 @@
-"""The models of one replica: loaded aside, swapped at once, asked in batches.
+"""The models of a replica: loaded in the background, replaced at once, called in batches.
 
 Nothing here knows of Ray: :class:`Replica` is made a deployment in ``service.py``.
 """
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.architecture import Prediction, fill
-from models.holes import crop_to, pad_to_multiple
+from models.masking import crop_to, pad_to_multiple
 from pipeline.checkpoints import LoadedGenerator, load_generator
 from pipeline.loading import to_model, to_pixels
 from pipeline.registry import readable

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from models.architecture import fill
 from models.deepfill.config import AttentionConfig, DeepFillConfig
 from models.deepfill.networks import Critics, Generator
-from models.holes import paste
+from models.masking import paste
 
 TINY = DeepFillConfig.tiny()
 

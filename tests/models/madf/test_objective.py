@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from models.architecture import Batch
-from models.holes import paste
 from models.madf.config import MADFConfig
 from models.madf.objective import (
     Graded,
@@ -19,6 +18,7 @@ from models.madf.objective import (
     supervision,
     total_variation,
 )
+from models.masking import paste
 from models.vgg import load_features
 
 Example = Callable[..., tuple[Tensor, Tensor]]

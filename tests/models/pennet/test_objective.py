@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from models.architecture import Batch
-from models.holes import paste
+from models.masking import paste
 from models.pennet.config import PENNetConfig
 from models.pennet.networks import Prediction
 from models.pennet.objective import PENNetObjective, learning_rate, pooled_l1, pyramid_l1

@@ -8,7 +8,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.architecture import fill
-from models.counting import kept_for_backward
+from models.flops import kept_for_backward
 from models.spn import ARCHITECTURE
 from models.spn.config import SPNConfig
 from models.spn.networks import Discriminator

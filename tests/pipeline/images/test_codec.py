@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from pipeline.errors import ImageError
-from pipeline.images.codec import decode, decode_mask, encode, fill_in
+from pipeline.images.codec import decode, decode_mask, encode, fill_in, grey
 from pipeline.serving.errors import Refusal, image_errors_refused
 
 LIMIT = 1_000_000
@@ -163,3 +163,45 @@ def test_refusals_survive_the_trip_between_processes(make):
     refusal = pickle.loads(pickle.dumps(Refusal(503, "busy", "later", 7)))
     assert (refusal.status_code, refusal.code, refusal.detail) == (503, "busy", "later")
     assert refusal.headers == {"Retry-After": "7"}
+
+
+def test_jpeg_is_written_at_quality_95_with_full_colour(make):
+    picture = decode(make.file(make.photograph(32, 32)), LIMIT)
+    written = Image.open(io.BytesIO(encode(picture, "jpeg")))
+    wanted = Image.open(
+        io.BytesIO(make.file(picture.pixels, "jpeg", quality=95, subsampling="4:4:4"))
+    )
+    assert written.quantization == wanted.quantization
+    assert [layer[1:3] for layer in written.layer] == [(1, 1)] * 3
+
+
+def test_png_and_webp_are_written_fast(make):
+    """Effort is spared, and that is all: each equals Pillow's file of the same effort."""
+    picture = decode(make.file(make.photograph(32, 32)), LIMIT)
+    assert encode(picture, "png") == make.file(picture.pixels, "png", compress_level=1)
+    options = {"lossless": True, "quality": 20, "method": 1, "exact": True}
+    assert encode(picture, "webp") == make.file(picture.pixels, "webp", **options)
+
+
+def test_composite_keeps_colours_format_and_profile(make):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture = decode(make.file(make.photograph(8, 8), "webp", icc_profile=profile), LIMIT)
+    hole = make.hole(8, 8, slice(2, 5), slice(1, 4))
+    prediction = make.photograph(8, 8, seed=5)
+    composite = fill_in(picture, hole, prediction)
+    np.testing.assert_array_equal(composite.pixels[hole], prediction[hole])
+    assert (composite.format, composite.profile) == ("webp", profile)
+
+
+def test_transparent_jpeg_and_damaged_mask_are_refused_by_name(make):
+    with pytest.raises(ImageError) as caught:
+        encode(decode(make.file(make.photograph(8, 8, 4)), LIMIT), "jpeg")
+    sentence = "JPEG has no transparency, this image has: ask for png or webp"
+    assert (caught.value.code, str(caught.value)) == ("bad_request", sentence)
+    with pytest.raises(ImageError, match="^the mask is not a PNG"):
+        decode_mask(b"no picture", LIMIT)
+
+
+def test_grey_is_of_eight_bits():
+    brightness = grey(np.full((2, 3, 3), 200, np.uint8))
+    assert (brightness.dtype, brightness.shape) == (np.uint8, (2, 3))

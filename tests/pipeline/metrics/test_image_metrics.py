@@ -241,3 +241,20 @@ def test_mean_of_nothing_or_of_infinity_is_refused() -> None:
     for values in ([], [1.0, math.inf], [math.nan]):
         with pytest.raises(ValueError, match="finite values"):
             image_metrics.mean_interval(values)
+
+
+def test_regions_of_one_pixel_and_faint_pictures_are_divided_by_what_they_are() -> None:
+    values, region = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+    values[0, 0, 1, 2], region[0, 0, 1, 2] = 0.75, True
+    assert image_metrics.region_mean(values, region).tolist() == [0.75]
+    faint = torch.full((1, 3, 2, 2), 1e-3)
+    assert image_metrics.relative_l1(faint * 2, faint).item() == pytest.approx(1 / 3)
+
+
+def test_total_variation_is_each_picture_s_own() -> None:
+    flat, steps = torch.zeros(3, 5, 4), torch.zeros(3, 5, 4)
+    steps[:, 3:], steps[:, :, 1:] = 0.5, steps[:, :, 1:] + 0.25
+    found = image_metrics.total_variation(torch.stack([flat, steps]))
+    down = (steps[:, 1:] - steps[:, :-1]).abs().mean()
+    across = (steps[:, :, 1:] - steps[:, :, :-1]).abs().mean()
+    torch.testing.assert_close(found, torch.stack([torch.tensor(0.0), down + across]))

@@ -16,6 +16,7 @@ from pipeline.sharding.preprocess import (
     perceptual_hash,
     read_header,
     resize_short_side,
+    squash,
 )
 
 LIMIT = 10**6
@@ -316,3 +317,18 @@ def test_near_duplicates_share_their_perceptual_hash_and_others_do_not() -> None
         again = cv2.imdecode(np.frombuffer(encode(first, "jpg", 60), np.uint8), cv2.IMREAD_COLOR)
         assert distance(first, cv2.resize(again, (160, 120))) <= 4
         assert all(distance(first, other) > 12 for other in pictures[index + 1 :])
+
+
+def test_squashing_averages_when_it_shrinks_and_interpolates_when_it_enlarges() -> None:
+    picture = np.random.default_rng(4).integers(0, 256, (12, 20, 3), np.uint8)
+    for side, method in ((8, cv2.INTER_AREA), (12, cv2.INTER_AREA), (16, cv2.INTER_LINEAR)):
+        expected = cv2.resize(picture, (side, side), interpolation=method)
+        np.testing.assert_array_equal(squash(picture, side), expected)
+    square = np.ascontiguousarray(picture[:, :12])
+    assert squash(square, 12) is square
+
+
+def test_resizing_by_a_fraction_averages_too() -> None:
+    picture = np.random.default_rng(5).integers(0, 256, (30, 45, 3), np.uint8)
+    expected = cv2.resize(picture, (33, 22), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(resize_short_side(picture, 22), expected)

@@ -1,4 +1,4 @@
-"""How large a network is and how much it computes, without giving it memory."""
+"""Parameters and multiply-accumulates of a network, without allocating it."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any

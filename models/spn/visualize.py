@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from models.pictures import clustered, labelled
 from models.spn.networks import Generator
 from models.spn.probabilistic import ProbabilisticGenerator
+from models.visualize import clustered, labelled
 
 DRAWS = 4
 """Pictures of the probabilistic variant, beside that of the latent's mean."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models import architecture
 from models.deepfill.flow import attention_flow
-from models.pictures import LABEL_COLOURS, clustered, heat, labelled, middle_of, tiles
+from models.visualize import LABEL_COLOURS, clustered, heat, labelled, middle_of, tiles
 
 every_architecture = pytest.mark.parametrize("name", architecture.names())
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from models.pennet.networks import Generator
-from models.pictures import heat, middle_of
+from models.visualize import heat, middle_of
 
 
 @torch.no_grad()

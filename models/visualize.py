@@ -1,4 +1,4 @@
-"""How numbers inside a network become pictures: heat, labels, tiles."""
+"""Tensors inside a network as images: heat maps, labels, tiles."""
 
 from collections.abc import Sequence
 

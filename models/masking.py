@@ -1,4 +1,4 @@
-"""The arithmetic of holes: what is hidden, what is pasted back, how much is missing."""
+"""Masking: hide pixels, paste known pixels back, hole ratio, padding."""
 
 from torch import Tensor
 from torch.nn import functional

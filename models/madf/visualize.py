@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from models.madf.filtering import DynamicEncoder
 from models.madf.networks import Generator
-from models.pictures import tiles
+from models.visualize import tiles
 
 LEVEL = 1
 """The level whose kernels are shown: the one that reads colours."""

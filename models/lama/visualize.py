@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from models.lama.networks import Generator, Halves
-from models.pictures import heat
+from models.visualize import heat
 
 SHOWN = 3
 """Blocks whose maps are shown: the first, one in the middle, the last."""
