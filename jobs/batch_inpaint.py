@@ -15,17 +15,17 @@ listed in OUT/failures.jsonl.
 from collections.abc import Sequence
 from functools import partial
 
-from pipeline.batch_inference.config import FAILURES, FolderConfig, Summary, fill_folder
+from pipeline.batch_inference.config import FAILURES, BatchInferenceConfig, Summary, inpaint_folder
 from pipeline.batch_inference.endpoint import endpoint_model, run_on_endpoint
 from pipeline.batch_inference.ray_data import run_offline
-from pipeline.batch_inference.shards import fill_shards, is_shard_set
+from pipeline.batch_inference.shards import inpaint_shards, is_shard_set
 from pipeline.cluster import connect
 from pipeline.config import parse_one, run
 from pipeline.errors import UserError
 from pipeline.serving.replica.deployment import resolve_model
 
 
-def batch_inpaint(config: FolderConfig) -> Summary:
+def batch_inpaint(config: BatchInferenceConfig) -> Summary:
     """Fill a folder through the endpoint, or offline on the Ray at hand or one of its own."""
     shards = is_shard_set(config.folder)
     if config.endpoint:
@@ -33,17 +33,17 @@ def batch_inpaint(config: FolderConfig) -> Summary:
             raise UserError(
                 "a shard set is filled here, on Ray: give --model in place of --endpoint"
             )
-        return fill_folder(config, run_on_endpoint, endpoint_model(config))
+        return inpaint_folder(config, run_on_endpoint, endpoint_model(config))
     model = resolve_model(config.registry, config.model)
     with connect():
         if shards:
-            return fill_shards(model, config)
-        return fill_folder(config, partial(run_offline, model), model.label)
+            return inpaint_shards(model, config)
+        return inpaint_folder(config, partial(run_offline, model), model.label)
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Fill the folder and say what became of it."""
-    summary = batch_inpaint(parse_one(FolderConfig, __doc__ or "", words))
+    summary = batch_inpaint(parse_one(BatchInferenceConfig, __doc__ or "", words))
     print(summary)
     if summary.failed:
         raise UserError(f"{summary.failed} could not be filled; see {summary.out}/{FAILURES}")

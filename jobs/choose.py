@@ -18,12 +18,12 @@ from jobs.promote import PromoteConfig, line, promote
 from pipeline import storage
 from pipeline.cluster import connect
 from pipeline.config import parse_one, run
-from pipeline.model_selection import ChoiceConfig, choose, write_choice
+from pipeline.model_selection import SelectionConfig, select_model, write_selection
 from pipeline.tracking import attach
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChooseConfig(ChoiceConfig):
+class ChooseConfig(SelectionConfig):
     """A choice, and what becomes of the winner."""
 
     promote: str = ""
@@ -34,9 +34,9 @@ def main(words: Sequence[str] | None = None) -> None:
     """Judge, write the page, and promote if asked."""
     config = parse_one(ChooseConfig, __doc__ or "", words)
     with connect() if config.num_actors else nullcontext():
-        choice = choose(config)
+        choice = select_model(config)
     out = config.out or storage.join(storage.absolute(config.search), "choice")
-    print(write_choice(choice, out, f"Choice among the trials of {config.search}"))
+    print(write_selection(choice, out, f"Choice among the trials of {config.search}"))
     pages = [storage.join(out, file) for file in ("report.html", "choice.csv")]
     attach(storage.absolute(config.search), pages, print)
     winner = choice.winner

@@ -22,7 +22,7 @@ from jobs import make_shards, train_spn
 from jobs.batch_inpaint import batch_inpaint
 from jobs.promote import PromoteConfig, line, promote
 from pipeline import storage
-from pipeline.batch_inference.config import FolderConfig
+from pipeline.batch_inference.config import BatchInferenceConfig
 from pipeline.cluster import connect
 from pipeline.config import override, parse_one, run
 from pipeline.errors import UserError
@@ -203,7 +203,7 @@ def serve(config: DemoConfig) -> ServeConfig:
         with stage(7, "a batch of photographs through the endpoint") as tell:
             names = write_request(config)
             filled = batch_inpaint(
-                FolderConfig(
+                BatchInferenceConfig(
                     folder=config.place("request"), out=config.place("filled"), endpoint=url
                 )
             )

@@ -12,12 +12,12 @@ one is drawn.
 from collections.abc import Sequence
 
 from pipeline.config import parse_one, run
-from pipeline.visualize import ExplainConfig, explain
+from pipeline.visualize import VisualizeConfig, visualize
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Write every picture and a sheet of them."""
-    for name, place in explain(parse_one(ExplainConfig, __doc__, words)).items():
+    for name, place in visualize(parse_one(VisualizeConfig, __doc__, words)).items():
         print(f"{name}: {place}")
 
 

@@ -19,7 +19,7 @@ from pipeline import checkpoints, storage
 from pipeline.config import from_dict, parse_one, run
 from pipeline.errors import UserError
 from pipeline.image_grid import grid, masked_view
-from pipeline.loading import BatchConfig, Sample, SampleMaker, SampleOrder
+from pipeline.loading import BatchConfig, InpaintingDataset, Sample, StatelessSampler
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.masks import HOLE_RATIO_BUCKETS, bucket_of, draw_mask
 
@@ -98,8 +98,8 @@ def data_settings(config: InspectConfig) -> BatchConfig:
 
 def look(config: InspectConfig, data: BatchConfig, manifest: Manifest) -> list[Sighting]:
     """Make the samples to be shown, as training makes them."""
-    maker = SampleMaker(data, manifest)
-    order = SampleOrder(manifest.counts, data.seed, data.window_shards)
+    maker = InpaintingDataset(data, manifest)
+    order = StatelessSampler(manifest.counts, data.seed, data.window_shards)
     first = config.epoch * order.total
     positions = list(range(first, first + min(config.num_samples, order.total)))
     if config.sample:

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 
 from models import architecture
 from pipeline.config import parse, run
-from pipeline.cost_estimate import PlanConfig, lines, plan
+from pipeline.cost_estimate import CostEstimateConfig, estimate_cost, lines
 
 
-def presets() -> dict[str, PlanConfig]:
+def presets() -> dict[str, CostEstimateConfig]:
     """Return a plan for each preset of each training job."""
     return {
-        f"{name}-{preset}": PlanConfig(train=train)
+        f"{name}-{preset}": CostEstimateConfig(train=train)
         for name in architecture.names()
         for preset, train in importlib.import_module(f"jobs.train_{name}").PRESETS.items()
     }
@@ -28,7 +28,7 @@ def presets() -> dict[str, PlanConfig]:
 def main(words: Sequence[str] | None = None) -> None:
     """Plan, and print."""
     config = parse(presets(), __doc__, words)
-    print("\n".join(lines(plan(config), config)))
+    print("\n".join(lines(estimate_cost(config), config)))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pipeline.registry import (
     RegistryConfig,
     Version,
     champion,
-    measure_cost,
+    measure_latency,
     register,
     resolve,
     rollback,
@@ -81,7 +81,7 @@ def promote(config: PromoteConfig) -> Version:
         require(gates, evaluation)
     if config.alias == CHAMPION and before and before.digest == found.digest:
         return before
-    cost = measure_cost(found.location)
+    cost = measure_latency(found.location)
     lineage = trace_lineage(found.location, _kept_scores(evaluation), cost)
     return register(
         config.registry,

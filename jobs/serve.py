@@ -20,11 +20,11 @@ from pipeline.serving.replica.deployment import (
     ServeConfig,
     choose_port,
     deploy_yaml,
+    direct_ingress,
     refresh,
     resolve_models,
     start,
     stop,
-    straight,
     watch,
 )
 
@@ -40,7 +40,7 @@ def main(words: Sequence[str] | None = None) -> None:
         return
     port = choose_port(config.host, config.port)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    with connect(environment=straight(port)):
+    with connect(environment=direct_ingress(port)):
         url = start(replace(config, port=port))
         try:
             print(f"serving {', '.join(model.label for model in models)} at {url}", flush=True)

@@ -4,7 +4,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +76,19 @@ class Prediction(Protocol):
         ...
 
 
+@runtime_checkable
+class SamplingGenerator(Protocol):
+    """A generator that inpaints one hole in several ways, such as the probabilistic SPN."""
+
+    def sample_noise(self, image: Tensor, samples: int, seed: int) -> Tensor:
+        """Return the noise of several samples for each image [B, 3, H, W]: [samples, B, ...]."""
+        ...
+
+    def __call__(self, image: Tensor, mask: Tensor, noise: Tensor) -> Prediction:
+        """Predict all images with the first noise, then with the second: [samples * B, 3, H, W]."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Updating:
     """How losses become an update; the same for every network of a training."""
@@ -117,7 +130,9 @@ class Objective(ABC):
             self._right: dict[str, Tensor] = {}
         return self._right
 
-    def judged(self, role: str, real: Tensor, fake: Tensor, between: Tensor | float = 0.0) -> None:
+    def log_accuracy(
+        self, role: str, real: Tensor, fake: Tensor, between: Tensor | float = 0.0
+    ) -> None:
         """Remember how often a discriminator is right; for :meth:`step` to call.
 
         Args:

@@ -16,7 +16,7 @@ from models.flops import size_of, step_flops
 from pipeline import storage
 from pipeline.config import from_json
 from pipeline.errors import UserError
-from pipeline.loading import BatchConfig, SampleMaker
+from pipeline.loading import BatchConfig, InpaintingDataset
 from pipeline.manifest import read_manifest
 from pipeline.train_cli import BYTES_PER_PARAMETER
 from pipeline.training import TrainConfig, find_sets
@@ -42,7 +42,7 @@ MONTH_H = 730.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanConfig:
+class CostEstimateConfig:
     """A training, what it runs on, and what was measured of it."""
 
     train: TrainConfig
@@ -84,7 +84,7 @@ class Rate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class CostEstimate:
     """What a training will take. Times are of one step unless they say otherwise."""
 
     workers: int
@@ -113,7 +113,7 @@ class Plan:
     """Where each rate is from."""
 
 
-def plan(config: PlanConfig) -> Plan:
+def estimate_cost(config: CostEstimateConfig) -> CostEstimate:
     """Work out what a training will take.
 
     A step takes the longest of computing, decoding and reading, which overlap, and then the
@@ -144,7 +144,7 @@ def plan(config: PlanConfig) -> Plan:
     kept = train.keep_checkpoints + 1  # And the best.
     checkpoint_gb = kept * (parameters * (BYTES_PER_PARAMETER - 4) + averaged) / GB
     slowest = max(waits, key=lambda name: waits[name])
-    return Plan(
+    return CostEstimate(
         workers=workers,
         steps=train.steps,
         epochs=train.steps * train.data.batch_size / train.data.masks_per_image / images
@@ -165,7 +165,7 @@ def plan(config: PlanConfig) -> Plan:
     )
 
 
-def _compute(config: PlanConfig, share: float) -> tuple[tuple[float, float], str]:
+def _compute(config: CostEstimateConfig, share: float) -> tuple[tuple[float, float], str]:
     """Return the seconds a worker computes for a step, at best and at worst, and who says so."""
     if config.run:
         rate = measured(config.run)
@@ -232,7 +232,7 @@ def _config_of(run: str) -> TrainConfig:
     return from_json(TrainConfig, text)
 
 
-def _images(config: PlanConfig) -> tuple[int, float, str]:
+def _images(config: CostEstimateConfig) -> tuple[int, float, str]:
     """Return how many photographs there are, their size in kB, and who says so."""
     images, kb, source = config.images, config.image_kb, "as given"
     if config.train.data.shards and not (images and kb):
@@ -245,7 +245,7 @@ def _images(config: PlanConfig) -> tuple[int, float, str]:
     return images, kb or ASSUMED_IMAGE_KB, source
 
 
-def _decodes(config: PlanConfig) -> Rate:
+def _decodes(config: CostEstimateConfig) -> Rate:
     """Return how many images a core makes ready in a second."""
     if config.decodes_per_s:
         return Rate(value=config.decodes_per_s, source="as given")
@@ -260,7 +260,7 @@ def decode_rate(data: BatchConfig, seconds: float = DECODE_FOR_S) -> float:
     """Measure how many samples a second one thread reads, decodes, crops and masks here."""
     training_set = find_sets(data.shards)[0]
     manifest = read_manifest(training_set)
-    maker = SampleMaker(replace(data, shards=training_set), manifest)
+    maker = InpaintingDataset(replace(data, shards=training_set), manifest)
     maker.make(0, 0, 0, 0)  # Opens the first shard.
     begin, made = time.perf_counter(), 0
     while time.perf_counter() - begin < seconds:
@@ -269,7 +269,7 @@ def decode_rate(data: BatchConfig, seconds: float = DECODE_FOR_S) -> float:
     return made / (time.perf_counter() - begin)
 
 
-def lines(found: Plan, config: PlanConfig) -> list[str]:
+def lines(found: CostEstimate, config: CostEstimateConfig) -> list[str]:
     """Return the plan for people, a line each."""
     epochs = f", {found.epochs:,.1f} epochs" if found.epochs else ""
     told = [

@@ -14,10 +14,10 @@ from models.masking import crop_to, pad_to_multiple
 from pipeline import checkpoints, storage
 from pipeline.errors import UserError
 from pipeline.image_grid import Pixels, encode_png, grid, masked_view
-from pipeline.loading.dataset import to_model, to_pixels
+from pipeline.loading.dataset import to_pixels, to_tensor
 from pipeline.masks import MaskConfig, draw_mask
 from pipeline.masks.mask_files import read_picture
-from pipeline.sharding.preprocess import RefusedError, decode, read_header, resize_short_side
+from pipeline.sharding.preprocess import RejectedError, decode, read_header, resize_short_side
 
 PICTURES_PER_LINE = 4
 SHEET_CELL_PX = 256
@@ -26,7 +26,7 @@ MAX_PIXELS = 2**26
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainConfig:
+class VisualizeConfig:
     """Whose thoughts, about which photograph."""
 
     checkpoint: str = ""
@@ -45,7 +45,7 @@ class ExplainConfig:
     """Where to compute: cpu, cuda, cuda:1, ..."""
 
 
-def explain(config: ExplainConfig) -> dict[str, str]:
+def visualize(config: VisualizeConfig) -> dict[str, str]:
     """Draw a checkpoint's pictures and a sheet of them all.
 
     Returns:
@@ -59,7 +59,7 @@ def explain(config: ExplainConfig) -> dict[str, str]:
             raise UserError(f"--{name} is missing: name the {name} to look into")
     loaded = checkpoints.load_generator(config.checkpoint, config.device)
     pixels, hole = _photograph(config, config.short_side_px or loaded.image_size_px)
-    image = to_model(pixels[None]).to(config.device)
+    image = to_tensor(pixels[None]).to(config.device)
     mask = torch.from_numpy(hole)[None, None].to(image)
     padded = pad_to_multiple(image, mask, loaded.config.size_multiple)
     shown = load(loaded.architecture).pictures(loaded.generator, *padded)
@@ -81,7 +81,7 @@ def _is_of_the_frame(picture: Tensor, frame: Tensor) -> bool:
     return bool(rows * width == columns * height and height % rows == 0)
 
 
-def _photograph(config: ExplainConfig, short_side_px: int) -> tuple[Pixels, Pixels]:
+def _photograph(config: VisualizeConfig, short_side_px: int) -> tuple[Pixels, Pixels]:
     """Return the photograph, uint8 [H, W, 3], and its hole, uint8 [H, W]."""
     try:
         data = storage.read(config.image)
@@ -89,7 +89,7 @@ def _photograph(config: ExplainConfig, short_side_px: int) -> tuple[Pixels, Pixe
         raise UserError(f"--image: there is no file {config.image}") from error
     try:
         whole = decode(data, read_header(data, MAX_PIXELS))
-    except RefusedError as error:
+    except RejectedError as error:
         raise UserError(f"--image {config.image}: {error}") from error
     blue_first = resize_short_side(whole, short_side_px)
     pixels = np.ascontiguousarray(blue_first[..., ::-1])

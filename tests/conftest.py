@@ -38,7 +38,7 @@ import numpy as np
 import pytest
 
 from pipeline.cluster import start_ray
-from pipeline.serving.replica.deployment import straight
+from pipeline.serving.replica.deployment import direct_ingress
 
 # A shell's background job ignores Ctrl-C, and so would every process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -60,7 +60,7 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def ray_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Run a Ray of the tests' own, without dashboard; it serves as jobs/serve.py's own does."""
-    os.environ.update(straight(free_port()))
+    os.environ.update(direct_ingress(free_port()))
     import ray
 
     shared = tmp_path_factory.getbasetemp().parent

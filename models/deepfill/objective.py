@@ -132,7 +132,7 @@ class DeepFillObjective(Objective):
         judged_window = scores.window.chunk(len(window))
         for role, (real, fake, *_) in (("whole", judged_whole), ("window", judged_window)):
             between = (real.detach().mean() + fake.detach().mean()) / 2  # scores have no zero
-            self.judged(role, real, fake, between)
+            self.log_accuracy(role, real, fake, between)
         losses = {
             "critic_whole": critic_loss(config.gan, judged_whole[0], judged_whole[1]),
             "critic_window": critic_loss(config.gan, judged_window[0], judged_window[1]),

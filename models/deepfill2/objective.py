@@ -68,7 +68,7 @@ class DeepFill2Objective(Objective):
         pictures = torch.cat([batch.image, composite])
         scores = self.prepared_discriminator(pictures, torch.cat([batch.mask, batch.mask]))
         real, fake = scores.chunk(2)
-        self.judged("discriminator", real, fake)
+        self.log_accuracy("discriminator", real, fake)
         # The shared loss halves each part already.
         weight = 2.0 * self.config.discriminator_weight
         return {"discriminator": weight * hinge_discriminator(real, fake)}

@@ -157,7 +157,7 @@ class DeepGINObjective(Objective):
         scores = self.prepared["discriminator"](torch.cat([masked_image, masked_image]), both)
         pairs = [logits.chunk(2) for logits in scores]
         real, fake = (torch.cat([s.flatten() for s in side]) for side in zip(*pairs, strict=True))
-        self.judged("discriminator", real, fake)
+        self.log_accuracy("discriminator", real, fake)
         terms = [hinge(*pair) for pair in pairs]
         return {"discriminator": self.config.discriminator_weight * torch.stack(terms).sum()}
 

@@ -99,7 +99,7 @@ class LaMaObjective(Objective):
         penalty = slope.flatten(1).square().sum(1).mean()
         hole = functional.interpolate(mask.to(fake.dtype), fake.shape[2:], mode="nearest")
         drawn_there = fake.detach()[hole.expand_as(fake) > 0]
-        self.judged("discriminator", real.detach(), drawn_there)
+        self.log_accuracy("discriminator", real.detach(), drawn_there)
         told = functional.softplus(fake) * hole + functional.softplus(-fake) * (1.0 - hole)
         return {
             "discriminator": functional.softplus(-real).mean() + told.mean(),

@@ -75,7 +75,7 @@ class PENNetObjective(Objective):
         """Tell originals from composites, judged in one pass (Eq. 8, halved as released)."""
         logits = self.prepared["discriminator"](torch.cat([image, composite]))
         real, fake = logits.chunk(2)
-        self.judged("discriminator", real, fake)
+        self.log_accuracy("discriminator", real, fake)
         return {"discriminator": DISCRIMINATOR_LOSSES[self.config.adversarial](real, fake)}
 
     def generator_losses(

@@ -83,7 +83,7 @@ class SPNObjective(Objective):
         """Tell originals from predictions, judged in one pass (Eq. 11)."""
         logits = self.prepared_discriminator(torch.cat([image, prediction]))
         real, fake = logits.chunk(2)
-        self.judged("discriminator", real, fake)
+        self.log_accuracy("discriminator", real, fake)
         return {"discriminator": non_saturating_discriminator(real, fake)}
 
     def generator_losses(self, batch: Batch, prediction: Prediction) -> dict[str, Tensor]:

@@ -139,13 +139,13 @@ class ProbabilisticGenerator(Generator):
         check_size(image, self.size_multiple)
         return self.prior_learner.imagine(whitened(image, mask), mask, None)[0]
 
-    def draw(self, image: Tensor, draws: int, seed: int) -> Tensor:
-        """Return noise for some draws of each image: [draws, B, 2C, H/32, W/32].
+    def sample_noise(self, image: Tensor, samples: int, seed: int) -> Tensor:
+        """Return the noise of several samples for each image: [samples, B, 2C, H/32, W/32].
 
-        It is drawn on the CPU from its own seed, so that it is the same on every device.
+        It is sampled on the CPU with its own seed, so that it is the same on every device.
         """
         batch, _, height, width = image.shape
-        size = (draws, batch, self.latent_channels, height // 32, width // 32)
+        size = (samples, batch, self.latent_channels, height // 32, width // 32)
         noise = torch.randn(size, generator=torch.Generator().manual_seed(seed))
         return noise.to(image.device)
 

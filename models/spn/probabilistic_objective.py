@@ -59,7 +59,7 @@ class ProbabilisticObjective(SPNObjective):
         self.set_learning_rates(batch.step)
         generator = self.generator
         assert isinstance(generator, ProbabilisticGenerator)
-        noise = generator.draw(batch.image, DRAWS, batch.seed)
+        noise = generator.sample_noise(batch.image, DRAWS, batch.seed)
         prediction: Prediction = self.prepared_generator(batch.image, batch.mask, noise)
 
         judged = torch.cat([batch.image, prediction.final.detach()])

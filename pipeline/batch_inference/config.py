@@ -17,7 +17,7 @@ from pipeline.batch_inference.pairs import Pair, draw_mask_file, list_pairs, lis
 from pipeline.config import to_dict
 from pipeline.errors import ImageError, UserError
 from pipeline.images.codec import Format
-from pipeline.inference.tiling import CanvasConfig
+from pipeline.inference.tiling import TilingConfig
 from pipeline.masks import MaskConfig
 from pipeline.registry import RegistryConfig
 from pipeline.serving.limits import LimitsConfig
@@ -30,7 +30,7 @@ _FORMATS: dict[str, Format] = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderConfig:
+class BatchInferenceConfig:
     """Which pictures to fill, with which masks, by whom."""
 
     folder: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="FOLDER")]]
@@ -79,7 +79,7 @@ class FolderConfig:
     """One GPU for each of them."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     """``max_pixels`` counts, without an endpoint."""
-    canvas: CanvasConfig = field(default_factory=CanvasConfig)
+    canvas: TilingConfig = field(default_factory=TilingConfig)
     """How images of any size meet the network, without an endpoint."""
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     """Where versions are kept, without an endpoint."""
@@ -101,7 +101,7 @@ class FolderConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Done:
+class Outcome:
     """What became of one picture."""
 
     name: str
@@ -138,11 +138,11 @@ class Summary:
         )
 
 
-Run = Callable[[FolderConfig, list[Pair]], Iterator[Done]]
+Run = Callable[[BatchInferenceConfig, list[Pair]], Iterator[Outcome]]
 
 
-def fill_folder(
-    config: FolderConfig, run: Run, model: str, say: Callable[[str], None] = print
+def inpaint_folder(
+    config: BatchInferenceConfig, run: Run, model: str, say: Callable[[str], None] = print
 ) -> Summary:
     """Fill what is not filled yet.
 
@@ -190,7 +190,7 @@ class Progress:
         self._count = self._failed = 0
         self._started = self._last = time.monotonic()
 
-    def __call__(self, done: Done) -> None:
+    def __call__(self, done: Outcome) -> None:
         """Count one picture."""
         self._count += 1
         self._failed += bool(done.failure)
@@ -204,7 +204,7 @@ class Progress:
         self._say(f"{self._count}/{self._total} pictures  {rate:.1f}/s  {left} left{failed}")
 
 
-def claim(config: FolderConfig, model: str, data: str = "") -> None:
+def claim(config: BatchInferenceConfig, model: str, data: str = "") -> None:
     """Write down whose results these are; refuse to mix them with others.
 
     Args:
@@ -249,7 +249,7 @@ def write_failures(out: str, failures: list[dict[str, str]]) -> None:
     storage.write(place, "".join(json.dumps(f) + "\n" for f in failures).encode())
 
 
-def read_files(config: FolderConfig, pair: Pair) -> tuple[bytes, bytes]:
+def read_files(config: BatchInferenceConfig, pair: Pair) -> tuple[bytes, bytes]:
     """Return a picture's and its mask's file.
 
     Raises:

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Iterator
 
 from pipeline import storage
-from pipeline.batch_inference.config import Done, FolderConfig, failure_of, read_files
+from pipeline.batch_inference.config import BatchInferenceConfig, Outcome, failure_of, read_files
 from pipeline.batch_inference.pairs import Pair
 from pipeline.errors import ImageError, UserError
-from pipeline.serving.client import AsyncInpainter, ClientConfig, Inpainter, RefusedError
+from pipeline.serving.client import AsyncInpainter, ClientConfig, Inpainter, ServiceError
 
 
-def endpoint_model(config: FolderConfig) -> str:
+def endpoint_model(config: BatchInferenceConfig) -> str:
     """Return the label of the version the endpoint answers with.
 
     Raises:
@@ -26,7 +26,7 @@ def endpoint_model(config: FolderConfig) -> str:
     raise UserError(f"{config.endpoint} does not serve {config.model!r}; it serves {there}")
 
 
-def run_on_endpoint(config: FolderConfig, pairs: list[Pair]) -> Iterator[Done]:
+def run_on_endpoint(config: BatchInferenceConfig, pairs: list[Pair]) -> Iterator[Outcome]:
     """Send pairs to the endpoint, write what comes back, and yield each as it is done.
 
     Raises:
@@ -41,14 +41,16 @@ def run_on_endpoint(config: FolderConfig, pairs: list[Pair]) -> Iterator[Done]:
             runner.run(stream.aclose())
 
 
-async def _next(stream: AsyncGenerator[Done, None]) -> Done | None:
+async def _next(stream: AsyncGenerator[Outcome, None]) -> Outcome | None:
     return await anext(stream, None)
 
 
-async def _send_all(config: FolderConfig, pairs: Iterable[Pair]) -> AsyncGenerator[Done, None]:
+async def _send_all(
+    config: BatchInferenceConfig, pairs: Iterable[Pair]
+) -> AsyncGenerator[Outcome, None]:
     """Yield what becomes of each pair, with at most ``concurrency`` under way."""
     waiting = iter(pairs)
-    under_way: set[asyncio.Task[Done]] = set()
+    under_way: set[asyncio.Task[Outcome]] = set()
     async with AsyncInpainter(_client(config), config.concurrency) as client:
         try:
             while True:
@@ -67,7 +69,7 @@ async def _send_all(config: FolderConfig, pairs: Iterable[Pair]) -> AsyncGenerat
             await asyncio.gather(*under_way, return_exceptions=True)
 
 
-async def _send(client: AsyncInpainter, config: FolderConfig, pair: Pair) -> Done:
+async def _send(client: AsyncInpainter, config: BatchInferenceConfig, pair: Pair) -> Outcome:
     try:
         image, mask = await asyncio.to_thread(read_files, config, pair)
         answer = await client.inpaint(
@@ -78,21 +80,21 @@ async def _send(client: AsyncInpainter, config: FolderConfig, pair: Pair) -> Don
             mask_polarity="white" if config.draw else config.mask_polarity,
             output_format=config.format_of(pair.name),
         )
-    except RefusedError as error:
+    except ServiceError as error:
         if not error.status:
             raise UserError(
                 f"{config.endpoint} does not answer any more ({error.message}); what is done is "
                 "kept: run the same command again when it does"
             ) from error
-        return Done(name=pair.name, failure=str(error))
+        return Outcome(name=pair.name, failure=str(error))
     except (ImageError, FileNotFoundError) as error:
-        return Done(name=pair.name, failure=failure_of(error))
+        return Outcome(name=pair.name, failure=failure_of(error))
     place = storage.join(config.out, pair.output)
     await asyncio.to_thread(storage.write, place, answer.data)
-    return Done(name=pair.name, model=answer.model)
+    return Outcome(name=pair.name, model=answer.model)
 
 
-def _client(config: FolderConfig) -> ClientConfig:
+def _client(config: BatchInferenceConfig) -> ClientConfig:
     try:
         key = storage.read(config.api_key_file).decode().strip() if config.api_key_file else ""
     except FileNotFoundError as error:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import storage
-from pipeline.batch_inference.config import Done, FolderConfig, failure_of, read_files
+from pipeline.batch_inference.config import BatchInferenceConfig, Outcome, failure_of, read_files
 from pipeline.batch_inference.pairs import Pair
 from pipeline.checkpoints import LoadedGenerator, load_generator
 from pipeline.cluster import quiet_data
@@ -25,7 +25,7 @@ from pipeline.errors import ImageError, UserError
 from pipeline.images.codec import Pixels
 from pipeline.inference.pair_files import InpaintOptions, compose, read_pair
 from pipeline.registry import readable
-from pipeline.serving.replica.replica import ReplicaConfig, ServedModel, draw
+from pipeline.serving.replica.replica import ReplicaConfig, ServedModel, generate
 
 Rows = dict[str, Any]
 _ROWS_PER_BLOCK = 16
@@ -36,7 +36,9 @@ NOTHING_LAID: Rows = {
 """What a row has beside its names where there is nothing to fill."""
 
 
-def run_offline(model: ServedModel, config: FolderConfig, pairs: list[Pair]) -> Iterator[Done]:
+def run_offline(
+    model: ServedModel, config: BatchInferenceConfig, pairs: list[Pair]
+) -> Iterator[Outcome]:
     """Fill pairs on the Ray at hand and yield each as it is done. Runs on the driver.
 
     Args:
@@ -56,7 +58,7 @@ def run_offline(model: ServedModel, config: FolderConfig, pairs: list[Pair]) -> 
         ray.data.from_items([asdict(pair) for pair in pairs], override_num_blocks=blocks)
         .map_batches(partial(lay_out, config=config), batch_size=_ROWS_PER_BLOCK, num_cpus=0.5)
         .map_batches(
-            Filler,
+            InpaintActor,
             fn_constructor_args=(model, replica_config(config)),
             batch_size=2 * config.batch_size,
             compute=ray.data.ActorPoolStrategy(size=config.num_actors),
@@ -71,10 +73,10 @@ def run_offline(model: ServedModel, config: FolderConfig, pairs: list[Pair]) -> 
             if row["refusal"]:
                 raise UserError(row["refusal"])
             label = "" if row["failure"] else model.label
-            yield Done(name=row["name"], failure=row["failure"], model=label)
+            yield Outcome(name=row["name"], failure=row["failure"], model=label)
 
 
-def actor_cpus(config: FolderConfig) -> float:
+def actor_cpus(config: BatchInferenceConfig) -> float:
     """Return the CPUs that an actor reserves: as asked, if the cluster has them.
 
     Half a CPU stays for the tasks around the actors, which would wait forever otherwise.
@@ -85,7 +87,7 @@ def actor_cpus(config: FolderConfig) -> float:
     return min(config.cpus_per_actor, max((cpus - 0.5) / config.num_actors, 0.1))
 
 
-def replica_config(config: FolderConfig) -> ReplicaConfig:
+def replica_config(config: BatchInferenceConfig) -> ReplicaConfig:
     """Return how an actor of the pool computes."""
     return ReplicaConfig(
         device="cuda" if config.use_gpu else "cpu",
@@ -94,7 +96,7 @@ def replica_config(config: FolderConfig) -> ReplicaConfig:
     )
 
 
-def lay_out(rows: Rows, config: FolderConfig) -> Rows:
+def lay_out(rows: Rows, config: BatchInferenceConfig) -> Rows:
     """Read, decode and lay pictures on canvases. In a task.
 
     Returns:
@@ -106,7 +108,7 @@ def lay_out(rows: Rows, config: FolderConfig) -> Rows:
     return columns_of(laid)
 
 
-def _lay_out(pair: Pair, config: FolderConfig) -> Rows:
+def _lay_out(pair: Pair, config: BatchInferenceConfig) -> Rows:
     row: Rows = {"name": pair.name, "output": pair.output, **NOTHING_LAID}
     try:
         image, mask = read_files(config, pair)
@@ -117,7 +119,7 @@ def _lay_out(pair: Pair, config: FolderConfig) -> Rows:
         return {**row, "refusal": sentence_of(error)}
 
 
-def laid_on_canvases(config: FolderConfig, name: str, image: bytes, mask: bytes) -> Rows:
+def laid_on_canvases(config: BatchInferenceConfig, name: str, image: bytes, mask: bytes) -> Rows:
     """Return a pair's files with its canvases, as :func:`lay_out` describes them.
 
     Raises:
@@ -126,7 +128,7 @@ def laid_on_canvases(config: FolderConfig, name: str, image: bytes, mask: bytes)
     options = options_of(config, name)
     limit = config.limits.max_pixels
     picture, hole, layout = read_pair(image, mask, options, limit, config.canvas)
-    laid = layout.lay(picture.rgb, hole)
+    laid = layout.split_tiles(picture.rgb, hole)
     return {
         "image": image,
         "mask": mask,
@@ -136,7 +138,7 @@ def laid_on_canvases(config: FolderConfig, name: str, image: bytes, mask: bytes)
     }
 
 
-class Filler:
+class InpaintActor:
     """Holds the model and fills canvases. In an actor of the pool."""
 
     def __init__(self, model: ServedModel, config: ReplicaConfig) -> None:
@@ -178,18 +180,18 @@ class Filler:
         """Fill some canvases of one size in one pass, in their places."""
         laid = np.stack([canvases[at][number] for at, number in places])
         holes = np.stack([missing[at][number][..., 0] for at, number in places])
-        drawn = draw(self._loaded, self._config, laid, holes)
+        drawn = generate(self._loaded, self._config, laid, holes)
         for (at, number), prediction in zip(places, drawn, strict=True):
             canvases[at][number] = prediction
 
 
-def finish(rows: Rows, config: FolderConfig) -> Rows:
+def finish(rows: Rows, config: BatchInferenceConfig) -> Rows:
     """Paste predictions into their pictures and write the composites. In a task."""
     done = [_finish(row_of(rows, at), config) for at in range(len(rows["name"]))]
     return columns_of(done)
 
 
-def _finish(row: Rows, config: FolderConfig) -> Rows:
+def _finish(row: Rows, config: BatchInferenceConfig) -> Rows:
     told = {name: row[name] for name in ("name", "failure", "refusal")}
     if row["failure"] or row["refusal"]:
         return told
@@ -203,7 +205,7 @@ def _finish(row: Rows, config: FolderConfig) -> Rows:
     return told
 
 
-def composed(config: FolderConfig, row: Rows) -> tuple[bytes, float]:
+def composed(config: BatchInferenceConfig, row: Rows) -> tuple[bytes, float]:
     """Return the composite of a row whose canvases were filled, as a file, and its hole ratio.
 
     Raises:
@@ -215,7 +217,7 @@ def composed(config: FolderConfig, row: Rows) -> tuple[bytes, float]:
     return compose(picture, hole, layout, predictions, options), float(hole.mean())
 
 
-def options_of(config: FolderConfig, name: str) -> InpaintOptions:
+def options_of(config: BatchInferenceConfig, name: str) -> InpaintOptions:
     """Return what is asked for one picture."""
     return InpaintOptions(
         mode=config.mode,

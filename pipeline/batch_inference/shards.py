@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.batch_inference.config import (
-    Done,
-    FolderConfig,
+    BatchInferenceConfig,
+    Outcome,
     Progress,
     Summary,
     claim,
@@ -32,7 +32,7 @@ from pipeline.batch_inference.config import (
 from pipeline.batch_inference.pairs import MaskFinder, draw_mask_file
 from pipeline.batch_inference.ray_data import (
     NOTHING_LAID,
-    Filler,
+    InpaintActor,
     Rows,
     actor_cpus,
     columns_of,
@@ -84,8 +84,8 @@ def is_shard_set(location: str) -> bool:
     return storage.exists(storage.join(location, FILE_NAME))
 
 
-def fill_shards(
-    model: ServedModel, config: FolderConfig, say: Callable[[str], None] = print
+def inpaint_shards(
+    model: ServedModel, config: BatchInferenceConfig, say: Callable[[str], None] = print
 ) -> Summary:
     """Fill every sample of a shard set that is not filled yet. On the driver; Ray is at hand.
 
@@ -112,7 +112,7 @@ def fill_shards(
     for part, failures in _run(model, config, manifest, missing):
         refused += len(failures)
         for row in range(part.first, part.last):
-            progress(Done(name="", failure=failures.get(row, "")))
+            progress(Outcome(name="", failure=failures.get(row, "")))
         left[part.shard] -= 1
         if not left[part.shard]:
             _assemble(config, manifest, parts, part.shard)
@@ -138,7 +138,9 @@ def _parts(manifest: Manifest) -> list[Part]:
     ]
 
 
-def _run(model: ServedModel, config: FolderConfig, manifest: Manifest, parts: list[Part]) -> Any:
+def _run(
+    model: ServedModel, config: BatchInferenceConfig, manifest: Manifest, parts: list[Part]
+) -> Any:
     """Yield each part when its results are written, with why rows of it failed."""
     if not parts:
         return
@@ -149,7 +151,7 @@ def _run(model: ServedModel, config: FolderConfig, manifest: Manifest, parts: li
         ray.data.from_arrow([_block(manifest, part, config, find) for part in parts])
         .map_batches(partial(lay_out_part, config=config), batch_size=None, num_cpus=0.5)
         .map_batches(
-            Filler,
+            InpaintActor,
             fn_constructor_args=(model, replica_config(config)),
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(size=config.num_actors),
@@ -170,7 +172,7 @@ def _run(model: ServedModel, config: FolderConfig, manifest: Manifest, parts: li
 
 
 def _block(
-    manifest: Manifest, part: Part, config: FolderConfig, find: MaskFinder | None
+    manifest: Manifest, part: Part, config: BatchInferenceConfig, find: MaskFinder | None
 ) -> pa.Table:
     """Return what a task needs to know of a part: its rows of the manifest, and their masks."""
     rows = manifest.samples.slice(part.first, part.last - part.first).select(_FIELDS)
@@ -190,7 +192,7 @@ def _block(
     return rows.combine_chunks()
 
 
-def lay_out_part(rows: Rows, config: FolderConfig) -> Rows:
+def lay_out_part(rows: Rows, config: BatchInferenceConfig) -> Rows:
     """Read a part's images in one go and lay them on canvases. In a task."""
     try:
         laid = _laid_part(rows, config)
@@ -200,7 +202,7 @@ def lay_out_part(rows: Rows, config: FolderConfig) -> Rows:
     return columns_of(laid)
 
 
-def _laid_part(rows: Rows, config: FolderConfig) -> list[Rows]:
+def _laid_part(rows: Rows, config: BatchInferenceConfig) -> list[Rows]:
     begin = int(rows["offset"].min())
     end = int((rows["offset"] + rows["size"]).max())
     tar = str(rows["tar"][0])
@@ -221,7 +223,7 @@ def _laid_part(rows: Rows, config: FolderConfig) -> list[Rows]:
     return laid
 
 
-def _laid(config: FolderConfig, row: Rows, image: bytes) -> Rows:
+def _laid(config: BatchInferenceConfig, row: Rows, image: bytes) -> Rows:
     if storage.sha256(image) != row["sha256"]:
         raise ImageError("damaged_image", "its SHA-256 is not the manifest's: the shard is damaged")
     if config.draw:
@@ -234,7 +236,7 @@ def _laid(config: FolderConfig, row: Rows, image: bytes) -> Rows:
     return laid_on_canvases(config, str(row["name"]), image, mask)
 
 
-def finish_part(rows: Rows, config: FolderConfig, model: str) -> Rows:
+def finish_part(rows: Rows, config: BatchInferenceConfig, model: str) -> Rows:
     """Composite a part and keep it. In a task."""
     first, shard = int(rows["first"][0]), int(rows["shard"][0])
     last, refusal, failures = first + len(rows["name"]), str(rows["refusal"][0]), {}
@@ -248,7 +250,7 @@ def finish_part(rows: Rows, config: FolderConfig, model: str) -> Rows:
     return {name: [value] for name, value in {**done, "refusal": refusal}.items()}
 
 
-def _keep_part(place: str, rows: Rows, config: FolderConfig, model: str) -> dict[int, str]:
+def _keep_part(place: str, rows: Rows, config: BatchInferenceConfig, model: str) -> dict[int, str]:
     """Write a part's composites with their masks; return why rows of the manifest failed."""
     first = int(rows["first"][0])
     kept, failures = [], {}
@@ -275,7 +277,9 @@ def _keep_part(place: str, rows: Rows, config: FolderConfig, model: str) -> dict
     return failures
 
 
-def _assemble(config: FolderConfig, manifest: Manifest, parts: list[Part], shard: int) -> None:
+def _assemble(
+    config: BatchInferenceConfig, manifest: Manifest, parts: list[Part], shard: int
+) -> None:
     """Make a shard's tar of its parts, write its record, and let the parts go."""
     own = [part for part in parts if part.shard == shard]
     places = [storage.join(config.out, PARTS, part.name) for part in own]
@@ -302,7 +306,9 @@ def _assemble(config: FolderConfig, manifest: Manifest, parts: list[Part], shard
         storage.remove(place)
 
 
-def _add(writer: TarWriter, sample: dict[str, Any], config: FolderConfig, shard: int) -> Rows:
+def _add(
+    writer: TarWriter, sample: dict[str, Any], config: BatchInferenceConfig, shard: int
+) -> Rows:
     key = sample["key"]
     form = config.format_of(sample["name"])
     suffix = "jpg" if form == "jpeg" else form
@@ -330,7 +336,7 @@ def _record(out: str, shard: int) -> dict[str, Any] | None:
     return values if whole else None
 
 
-def _finish(config: FolderConfig, manifest: Manifest, model: ServedModel) -> Manifest:
+def _finish(config: BatchInferenceConfig, manifest: Manifest, model: ServedModel) -> Manifest:
     """Write the manifest over all records; the set is whole from then on."""
     records = [_record(config.out, shard) for shard in range(len(manifest.shards))]
     rows = [row for record in records if record for row in record["rows"]]

@@ -1,15 +1,15 @@
 """Evaluate a checkpoint on test shards: scores by hole ratio.
 
-``config`` says what to evaluate, ``protocols`` how the papers did and ``published`` what they
-found; ``pairs`` decides which images meet which masks; ``measures`` and ``networks`` (with
-``inception``, ``lpips`` and ``sets``) are what is measured. ``scorer`` fills and measures pairs in
-an actor, ``scores`` averages the rows, ``result`` is what is kept, ``page`` shows it to a person,
-``launch`` spreads the work over the cluster. ``comparison`` holds finished evaluations against
-each other.
+``config`` is the configuration, ``protocols`` the protocols of the papers and ``published`` their
+printed results. ``pairs`` assigns masks to images; ``metric_registry``, ``metric_networks`` and
+``distribution_metrics`` are the metrics. ``scorer`` inpaints and measures pairs in an actor,
+``scores`` averages them, ``result`` is the saved result, ``page`` its HTML page, and ``launch``
+distributes the work over the cluster. ``comparison`` compares finished evaluations.
 
-Every method, network or baseline, goes one way: it predicts the whole frame, the prediction is
-rounded to 8 bits, the known pixels are put back exactly, and that composite is measured against
-the 8-bit original. Nothing is measured before rounding, as people see, save and publish 8 bits.
+Every method, network or baseline, is measured in the same way: it predicts the whole frame, the
+prediction is rounded to 8 bits, the known pixels are restored exactly, and that composite is
+compared with the 8-bit original. Nothing is measured before rounding, because 8 bits are what
+people see, save and publish.
 """
 
 from pipeline.evaluation.config import EvaluationConfig

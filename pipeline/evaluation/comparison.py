@@ -94,7 +94,7 @@ class Case:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pasted:
+class PastedMethod:
     """One pair as every method of an evaluation fills it."""
 
     image: Pixels
@@ -251,7 +251,7 @@ def draw_cases(comparison: Comparison, indices: Sequence[int]) -> list[Case]:
     Raises:
         UserError: if a checkpoint has been changed or removed since its evaluation.
     """
-    images: dict[str, list[Pasted]] = {}
+    images: dict[str, list[PastedMethod]] = {}
     for contender in comparison.contenders:
         out = contender.evaluation.out
         if out not in images:
@@ -277,7 +277,7 @@ def draw_cases(comparison: Comparison, indices: Sequence[int]) -> list[Case]:
     return cases
 
 
-def fill_again(evaluation: Evaluation, indices: Sequence[int]) -> Iterator[Pasted]:
+def fill_again(evaluation: Evaluation, indices: Sequence[int]) -> Iterator[PastedMethod]:
     """Fill some pairs of an evaluation as they were filled when it was made, on CPUs.
 
     Raises:
@@ -299,7 +299,7 @@ def fill_again(evaluation: Evaluation, indices: Sequence[int]) -> Iterator[Paste
                 method: composite(drawn[place], image, hole)
                 for method, drawn in filled.predictions.items()
             }
-            yield Pasted(image=image, hole=hole, composites=pasted)
+            yield PastedMethod(image=image, hole=hole, composites=pasted)
 
 
 def comparison_json(comparison: Comparison) -> str:

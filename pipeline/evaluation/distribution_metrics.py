@@ -18,7 +18,7 @@ SUBSETS, SUBSET_SIZE = 100, 1000
 """Of KID (Binkowski et al. 2018); subsets are smaller where there are fewer pictures."""
 
 
-def judge_set(
+def distribution_scores(
     composites: Features,
     images: Features,
     classify: Callable[[Features], Features],

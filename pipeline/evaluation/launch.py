@@ -13,14 +13,14 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from models.architecture import ModelConfig, load
+from models.architecture import ModelConfig, SamplingGenerator, load
 from pipeline import checkpoints, storage
 from pipeline.cluster import quiet_data
 from pipeline.config import from_dict, to_dict
 from pipeline.errors import UserError
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.distribution_metrics import judge_set
-from pipeline.evaluation.metric_networks import load_judges
+from pipeline.evaluation.distribution_metrics import distribution_scores
+from pipeline.evaluation.metric_networks import load_networks
 from pipeline.evaluation.page import write_pages
 from pipeline.evaluation.pairs import Pairs, lay_pairs
 from pipeline.evaluation.result import FORMAT, SCORES, Evaluation, finished, save_evaluation
@@ -29,7 +29,6 @@ from pipeline.evaluation.scorer import (
     GRID,
     ORIGINAL,
     STAGES,
-    DrawsAtRandom,
     Scorer,
     part_location,
     read_table,
@@ -147,7 +146,7 @@ def _require_samples(config: EvaluationConfig, values: dict[str, Any]) -> None:
     model = from_dict(ModelConfig, values, "model")
     with torch.device("meta"):  # The class is all that is asked about: nothing is allocated.
         generator = load(model.architecture).generator(model)
-    if not isinstance(generator, DrawsAtRandom):
+    if not isinstance(generator, SamplingGenerator):
         raise UserError(
             f"{model.architecture} as configured draws one picture per pair, not "
             f"{config.setting.samples}; evaluate it with --samples 1 and without a protocol of "
@@ -273,7 +272,7 @@ def _assemble(plan: Plan, cost: dict[str, float]) -> Evaluation:
 def _judge_sets(plan: Plan, pairs: pa.Table, methods: Sequence[str]) -> SetScores:
     """Hold the composites of each method and group against their images, by Inception's eyes."""
     config = plan.config
-    judge = load_judges(config.networks, "cpu").inception
+    judge = load_networks(config.networks, "cpu").inception
     if judge is None:
         return {}
     groups = pairs["group"].to_pylist()
@@ -289,7 +288,9 @@ def _judge_sets(plan: Plan, pairs: pa.Table, methods: Sequence[str]) -> SetScore
             rows = sorted({plan.pairs[index].row for index in chosen})
             ours = np.stack([composites[index] for index in chosen]).astype(np.float64)
             theirs = np.stack([images[row] for row in rows]).astype(np.float64)
-            scores[method][column] = judge_set(ours, theirs, judge.probabilities, config.seed)
+            scores[method][column] = distribution_scores(
+                ours, theirs, judge.probabilities, config.seed
+            )
     return scores
 
 

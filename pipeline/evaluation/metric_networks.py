@@ -96,14 +96,14 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judges:
+class LoadedNetworks:
     """The networks whose weights were given, ready to look at pictures."""
 
     inception: Inception | None
     lpips: LPIPS | None
 
 
-def load_judges(config: NetworkConfig, device: str) -> Judges:
+def load_networks(config: NetworkConfig, device: str) -> LoadedNetworks:
     """Load the networks whose weights are given.
 
     Raises:
@@ -127,7 +127,7 @@ def load_judges(config: NetworkConfig, device: str) -> Judges:
                 f"weights for it: {_first_line(error)}"
             ) from error
         lpips.to(device)
-    return Judges(inception=inception, lpips=lpips)
+    return LoadedNetworks(inception=inception, lpips=lpips)
 
 
 def _read(location: str, checksum: str) -> Mapping[str, Tensor]:

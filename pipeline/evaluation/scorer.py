@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.architecture import Prediction, fill
+from models.architecture import SamplingGenerator, fill
 from models.masking import crop_to, pad_to_multiple
 from models.subsampling import fill_in_pieces
 from pipeline import storage
@@ -23,11 +23,11 @@ from pipeline.baselines import load_baseline
 from pipeline.checkpoints import load_generator
 from pipeline.config import sentence_of
 from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.metric_networks import load_judges
+from pipeline.evaluation.metric_networks import load_networks
 from pipeline.evaluation.metric_registry import measure
 from pipeline.evaluation.pairs import Pair, Pairs, lay_pairs
 from pipeline.image_grid import Pixels, composite, fit, grid, masked_view
-from pipeline.loading import to_model, to_pixels
+from pipeline.loading import to_pixels, to_tensor
 from pipeline.manifest import read_manifest
 from pipeline.masks import Mask, number_for
 
@@ -43,21 +43,8 @@ STAGES = ("reading_s", "network_s", "baselines_s", "metrics_s", "judges_s")
 """What an actor's time is spent on."""
 
 
-@runtime_checkable
-class DrawsAtRandom(Protocol):
-    """A generator that fills a hole in as many ways as it is given noise."""
-
-    def draw(self, image: Tensor, draws: int, seed: int) -> Tensor:
-        """Return noise for some draws of each image, [draws, B, ...]."""
-        ...
-
-    def __call__(self, image: Tensor, mask: Tensor, noise: Tensor) -> Prediction:
-        """Predict the whole frame, once for each draw: [draws * B, 3, H, W]."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
-class Filled:
+class InpaintedPairs:
     """Some pairs and what every method drew into them."""
 
     pairs: Sequence[Pair]
@@ -87,7 +74,7 @@ class Scorer:
         self.config, self.parts = config, parts
         self.device = "cuda" if config.gpus_per_actor else "cpu"
         self.loaded = load_generator(config.checkpoint, self.device)
-        self.judges = load_judges(config.networks, self.device)
+        self.judges = load_networks(config.networks, self.device)
         self.pairs: Pairs = lay_pairs(config, read_manifest(config.shards), image_size_px)
         self.seconds = dict.fromkeys(STAGES, 0.0)
 
@@ -129,7 +116,7 @@ class Scorer:
         write_table(part_location(self.parts, "rows", number), pa.Table.from_pylist(rows))
         return {"pairs": len(indices), **self.seconds}
 
-    def fill(self, indices: Iterable[int]) -> Filled:
+    def fill(self, indices: Iterable[int]) -> InpaintedPairs:
         """Read pairs of one size and let every method predict the whole frame."""
         pairs = [self.pairs[index] for index in indices]
         with self._timed("reading_s"):
@@ -143,11 +130,13 @@ class Scorer:
                 method = load_baseline(name)
                 drawn = [method(*each) for each in zip(images, holes, strict=True)]
                 predictions[name] = np.stack(drawn)
-        return Filled(pairs=pairs, images=images, masks=masks, holes=holes, predictions=predictions)
+        return InpaintedPairs(
+            pairs=pairs, images=images, masks=masks, holes=holes, predictions=predictions
+        )
 
     @torch.inference_mode()
     def _predict(self, images: Pixels, holes: Pixels, first_pair: int) -> Pixels:
-        image = to_model(images).to(self.device)
+        image = to_tensor(images).to(self.device)
         mask = torch.from_numpy(holes).float()[:, None].to(self.device)
         generator, multiple = self.loaded.generator, self.loaded.config.size_multiple
         samples = self.config.setting.samples
@@ -162,12 +151,12 @@ class Scorer:
             return to_pixels(torch.cat(found))
         if samples == 1:
             return to_pixels(fill(generator, image, mask, multiple))
-        assert isinstance(generator, DrawsAtRandom)
+        assert isinstance(generator, SamplingGenerator)
         seed = number_for("sample", self.config.seed, first_pair) % 2**63
         drawn = draw_samples(generator, image, mask, multiple, samples, seed)
         return best_samples(drawn, images, holes)
 
-    def measure(self, filled: Filled) -> dict[str, dict[str, NDArray[np.float64]]]:
+    def measure(self, filled: InpaintedPairs) -> dict[str, dict[str, NDArray[np.float64]]]:
         """Return every metric of every method's composites, each [B]."""
         images = torch.from_numpy(filled.images).to(self.device)
         masks = torch.from_numpy(filled.holes)[:, None].float().to(self.device)
@@ -181,7 +170,7 @@ class Scorer:
                 found[method]["lpips"] = self._judge(pasted, filled.images)
         return found
 
-    def _composites(self, filled: Filled) -> dict[str, Pixels]:
+    def _composites(self, filled: InpaintedPairs) -> dict[str, Pixels]:
         return {
             method: composite(drawn, filled.images, filled.holes)
             for method, drawn in filled.predictions.items()
@@ -195,7 +184,7 @@ class Scorer:
             distances: Tensor = self.judges.lpips(ours, theirs)
             return distances.double().cpu().numpy()
 
-    def _features(self, filled: Filled) -> list[pa.Table]:
+    def _features(self, filled: InpaintedPairs) -> list[pa.Table]:
         """Return Inception's features of every composite, and of each image once."""
         if self.judges.inception is None:
             return []
@@ -220,7 +209,7 @@ class Scorer:
             }
         )
 
-    def _rows(self, filled: Filled) -> list[dict[str, Any]]:
+    def _rows(self, filled: InpaintedPairs) -> list[dict[str, Any]]:
         measured = self.measure(filled)
         return [
             {
@@ -251,7 +240,7 @@ class Scorer:
         titles = ["image", "masked input", f"{self.loaded.architecture}, prediction"]
         return grid(rows, [*titles, self.loaded.architecture, *self.config.baselines], captions)
 
-    def _grid_rows(self, filled: Filled) -> tuple[list[list[Pixels]], list[str]]:
+    def _grid_rows(self, filled: InpaintedPairs) -> tuple[list[list[Pixels]], list[str]]:
         measured = self.measure(filled)
         rows, captions = [], []
         for place, (image, hole) in enumerate(zip(filled.images, filled.holes, strict=True)):
@@ -277,13 +266,19 @@ def _fill(generator: nn.Module, multiple: int, image: Tensor, mask: Tensor) -> T
 
 
 def draw_samples(
-    generator: DrawsAtRandom, image: Tensor, mask: Tensor, multiple: int, samples: int, seed: int
+    generator: SamplingGenerator,
+    image: Tensor,
+    mask: Tensor,
+    multiple: int,
+    samples: int,
+    seed: int,
 ) -> Pixels:
     """Return several predictions for each pair, rounded to 8 bits: [samples, B, H, W, 3]."""
     height, width = image.shape[-2:]
     image, mask = pad_to_multiple(image, mask, multiple)
     drawn = []
-    for noise in generator.draw(image, samples, seed):  # One at a time: memory as for one picture.
+    # One at a time: memory as for one sample.
+    for noise in generator.sample_noise(image, samples, seed):
         final = generator(image, mask, noise[None]).final
         drawn.append(to_pixels(crop_to(final, height, width)))
     return np.stack(drawn)

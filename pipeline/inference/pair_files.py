@@ -7,7 +7,7 @@ from pipeline.errors import ImageError
 from pipeline.images import codec
 from pipeline.images.codec import Format, Hole, Picture, Pixels
 from pipeline.inference import tiling, tiling_plan
-from pipeline.inference.tiling import CanvasConfig
+from pipeline.inference.tiling import TilingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ def read_pair(
     mask: bytes | None,
     options: InpaintOptions,
     max_pixels: int,
-    canvas: CanvasConfig,
+    canvas: TilingConfig,
 ) -> tuple[Picture, Hole, tiling.Layout]:
     """Decode an image and its mask, and plan the tiles.
 
@@ -59,7 +59,7 @@ def read_pair(
         )
     _refuse_all_or_nothing(hole, options, mask is None)
     try:
-        return picture, hole, tiling_plan.plan(hole, canvas, options.mode)
+        return picture, hole, tiling_plan.plan_tiles(hole, canvas, options.mode)
     except ValueError as error:
         raise ImageError("bad_request", str(error)) from error
 
@@ -95,5 +95,5 @@ def compose(
     options: InpaintOptions,
 ) -> bytes:
     """Return the composite as a file: the known pixels unchanged, the prediction in the hole."""
-    lifted = layout.lift(predictions, hole)
+    lifted = layout.merge_tiles(predictions, hole)
     return codec.encode(codec.fill_in(picture, hole, lifted), options.output_format)

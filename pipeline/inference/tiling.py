@@ -21,7 +21,7 @@ Kind = Literal["whole", "crop", "resize", "tile", "subsample"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CanvasConfig:
+class TilingConfig:
     """The canvases there are, and how much surrounding a hole is given."""
 
     sides_px: tuple[int, ...] = (128, 256, 384, 512)
@@ -54,7 +54,7 @@ class CanvasConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frame:
+class Tile:
     """Which part of an image lies on a canvas, and how."""
 
     kind: Kind
@@ -91,7 +91,7 @@ class Layout(Protocol):
         """Height and width of each canvas."""
         ...
 
-    def lay(self, image: Pixels, hole: Hole) -> list[tuple[Pixels, Pixels]]:
+    def split_tiles(self, image: Pixels, hole: Hole) -> list[tuple[Pixels, Pixels]]:
         """Put an image on its canvases.
 
         A canvas pixel that any hidden pixel went into is hole, and hidden pixels are blanked
@@ -106,7 +106,7 @@ class Layout(Protocol):
         """
         ...
 
-    def lift(self, predictions: Sequence[Pixels], hole: Hole) -> Pixels:
+    def merge_tiles(self, predictions: Sequence[Pixels], hole: Hole) -> Pixels:
         """Take predictions off their canvases, to where they belong in the image.
 
         Args:
@@ -120,10 +120,10 @@ class Layout(Protocol):
 
 
 @dataclass(frozen=True)
-class Frames:
+class Tiles:
     """One or more parts of an image, each on a canvas of its own, blended where they overlap."""
 
-    frames: tuple[Frame, ...]
+    frames: tuple[Tile, ...]
 
     @property
     def kind(self) -> Kind:
@@ -135,11 +135,11 @@ class Frames:
         """Height and width of each canvas."""
         return [(frame.canvas_height, frame.canvas_width) for frame in self.frames]
 
-    def lay(self, image: Pixels, hole: Hole) -> list[tuple[Pixels, Pixels]]:
+    def split_tiles(self, image: Pixels, hole: Hole) -> list[tuple[Pixels, Pixels]]:
         """Put each part on its canvas; see :meth:`Layout.lay`."""
         return [_lay(image, hole, frame) for frame in self.frames]
 
-    def lift(self, predictions: Sequence[Pixels], hole: Hole) -> Pixels:
+    def merge_tiles(self, predictions: Sequence[Pixels], hole: Hole) -> Pixels:
         """Take the parts off their canvases; see :meth:`Layout.lift`."""
         whole = np.zeros((*hole.shape, 3), np.uint8)
         drawn = [_lift(p, frame) for p, frame in zip(predictions, self.frames, strict=True)]
@@ -156,7 +156,7 @@ class Frames:
         return np.rint(colours).astype(np.uint8)
 
 
-def _tent(frame: Frame) -> NDArray[np.float32]:
+def _tent(frame: Tile) -> NDArray[np.float32]:
     """Weigh a frame's pixels by their distance from its edges, [height, width, 1]."""
     height, width = frame.height, frame.width
     rows = np.minimum(np.arange(1, height + 1), np.arange(height, 0, -1)).astype(np.float32)
@@ -165,7 +165,7 @@ def _tent(frame: Frame) -> NDArray[np.float32]:
     return weight
 
 
-def _lay(image: Pixels, hole: Hole, frame: Frame) -> tuple[Pixels, Pixels]:
+def _lay(image: Pixels, hole: Hole, frame: Tile) -> tuple[Pixels, Pixels]:
     part, missing = image[frame.window].copy(), hole[frame.window].astype(np.uint8)
     part[missing.astype(bool)] = _BLANK
     if frame.kind == "resize":
@@ -176,7 +176,7 @@ def _lay(image: Pixels, hole: Hole, frame: Frame) -> tuple[Pixels, Pixels]:
     return _pad(part, missing, (frame.canvas_height, frame.canvas_width))
 
 
-def _lift(prediction: Pixels, frame: Frame) -> Pixels:
+def _lift(prediction: Pixels, frame: Tile) -> Pixels:
     drawn = prediction[: frame.drawn_height, : frame.drawn_width]
     if frame.kind == "resize":
         drawn = cv2.resize(drawn, (frame.width, frame.height), interpolation=cv2.INTER_CUBIC)
@@ -196,7 +196,7 @@ class Strides:
         """Height and width of each canvas."""
         return [self.canvas] * self.step**2
 
-    def lay(self, image: Pixels, hole: Hole) -> list[tuple[Pixels, Pixels]]:
+    def split_tiles(self, image: Pixels, hole: Hole) -> list[tuple[Pixels, Pixels]]:
         """Put each sub-image on its canvas, row phases first; see :meth:`Layout.lay`."""
         blanked = np.where(hole[..., None], np.uint8(_BLANK), image)
         missing = hole.astype(np.uint8)
@@ -209,7 +209,7 @@ class Strides:
             for v, u in self._phases(hole)
         ]
 
-    def lift(self, predictions: Sequence[Pixels], hole: Hole) -> Pixels:
+    def merge_tiles(self, predictions: Sequence[Pixels], hole: Hole) -> Pixels:
         """Interleave the sub-images again; see :meth:`Layout.lift`."""
         whole = np.zeros((*hole.shape, 3), np.uint8)
         for (v, u), prediction in zip(self._phases(hole), predictions, strict=True):

@@ -16,21 +16,21 @@ import cv2
 import numpy as np
 
 from pipeline.inference.tiling import (
-    CanvasConfig,
-    Frame,
-    Frames,
     Hole,
     Kind,
     Layout,
     Mode,
     Strides,
+    Tile,
+    Tiles,
+    TilingConfig,
 )
 
 Span = tuple[int, int]
 """The first row or column, and one past the last."""
 
 
-def plan(hole: Hole, config: CanvasConfig, mode: Mode = "auto") -> Layout:
+def plan_tiles(hole: Hole, config: TilingConfig, mode: Mode = "auto") -> Layout:
     """Choose what lies on which canvas.
 
     Args:
@@ -49,44 +49,44 @@ def plan(hole: Hole, config: CanvasConfig, mode: Mode = "auto") -> Layout:
         return _plan_tiles(hole, config)
     fits = max(height, width) <= config.largest_px
     if mode == "resize" or (mode == "auto" and fits):
-        return Frames((_frame("whole", (0, height), (0, width), config),))
+        return Tiles((_frame("whole", (0, height), (0, width), config),))
     single = _crop(_extent(hole, axis=1), _extent(hole, axis=0), hole.shape, config)
     if mode == "auto" and single.kind == "resize":
-        return _plan_crops(hole, config) or Frames((single,))
-    return Frames((single,))
+        return _plan_crops(hole, config) or Tiles((single,))
+    return Tiles((single,))
 
 
-def _crop(rows: Span, columns: Span, shape: tuple[int, ...], config: CanvasConfig) -> Frame:
+def _crop(rows: Span, columns: Span, shape: tuple[int, ...], config: TilingConfig) -> Tile:
     """Frame a box with its surroundings."""
     height, width = shape
     return _frame("crop", _grow(rows, height, config), _grow(columns, width, config), config)
 
 
-def _plan_crops(hole: Hole, config: CanvasConfig) -> Frames | None:
+def _plan_crops(hole: Hole, config: TilingConfig) -> Tiles | None:
     """Crop around each separate hole, if they are few and each crop fits."""
     _, _, stats, _ = cv2.connectedComponentsWithStats(hole.astype(np.uint8), connectivity=8)
     boxes = [
         ((top, top + height), (left, left + width))
         for left, top, width, height, _ in stats[1:].tolist()
     ]
-    frames: list[Frame] = []
+    frames: list[Tile] = []
     while boxes:
         frame = _crop(*boxes[0], hole.shape, config)
         boxes = [box for box in boxes[1:] if not _shows(frame, *box)]
         frames.append(frame)
         if frame.kind == "resize" or len(frames) > config.max_crops:
             return None
-    return Frames(tuple(frames))
+    return Tiles(tuple(frames))
 
 
-def _shows(frame: Frame, rows: Span, columns: Span) -> bool:
+def _shows(frame: Tile, rows: Span, columns: Span) -> bool:
     """Tell whether a box lies within a frame."""
     bottom, right = frame.top + frame.height, frame.left + frame.width
     above = frame.top <= rows[0] and rows[1] <= bottom
     return above and frame.left <= columns[0] and columns[1] <= right
 
 
-def _plan_tiles(hole: Hole, config: CanvasConfig) -> Frames:
+def _plan_tiles(hole: Hole, config: TilingConfig) -> Tiles:
     """Cover the hole with overlapping tiles of the largest canvas."""
     height, width = hole.shape
     rows = _cover(_extent(hole, axis=1), height, config)
@@ -98,10 +98,10 @@ def _plan_tiles(hole: Hole, config: CanvasConfig) -> Frames:
         if hole[slice(*row), slice(*column)].any()
     ]
     _refuse_too_many(len(frames), "tiles", config)
-    return Frames(tuple(frames))
+    return Tiles(tuple(frames))
 
 
-def _cover(extent: Span, limit: int, config: CanvasConfig) -> list[Span]:
+def _cover(extent: Span, limit: int, config: TilingConfig) -> list[Span]:
     """Return spans as long as the largest canvas that cover an extent and overlap enough."""
     start, stop = _grow(extent, limit, config)
     length = config.largest_px
@@ -114,14 +114,14 @@ def _cover(extent: Span, limit: int, config: CanvasConfig) -> list[Span]:
     return [(first, first + length) for first in firsts]
 
 
-def _plan_strides(height: int, width: int, config: CanvasConfig) -> Strides:
+def _plan_strides(height: int, width: int, config: TilingConfig) -> Strides:
     step = -(-max(height, width) // config.largest_px)
     _refuse_too_many(step * step, "sub-images", config)
     canvas = (_side(-(-height // step), config), _side(-(-width // step), config))
     return Strides(step, canvas)
 
 
-def _refuse_too_many(count: int, what: str, config: CanvasConfig) -> None:
+def _refuse_too_many(count: int, what: str, config: TilingConfig) -> None:
     if count > config.max_canvases:
         raise ValueError(
             f"the image would take {count} {what}, at most {config.max_canvases} are drawn; "
@@ -135,7 +135,7 @@ def _extent(hole: Hole, axis: int) -> Span:
     return int(at[0]), int(at[-1]) + 1
 
 
-def _grow(extent: Span, limit: int, config: CanvasConfig) -> Span:
+def _grow(extent: Span, limit: int, config: TilingConfig) -> Span:
     """Grow an extent around its centre to the length a crop has, inside ``limit`` pixels."""
     start, stop = extent
     wanted = max(round((stop - start) * config.context), config.least_crop_px)
@@ -144,16 +144,16 @@ def _grow(extent: Span, limit: int, config: CanvasConfig) -> Span:
     return first, first + length
 
 
-def _side(length: int, config: CanvasConfig) -> int:
+def _side(length: int, config: TilingConfig) -> int:
     """Return the smallest canvas side that holds ``length`` pixels."""
     return next(side for side in config.sides_px if side >= length)
 
 
-def _frame(kind: Kind, rows: Span, columns: Span, config: CanvasConfig) -> Frame:
+def _frame(kind: Kind, rows: Span, columns: Span, config: TilingConfig) -> Tile:
     height, width = rows[1] - rows[0], columns[1] - columns[0]
     scale = min(1.0, config.largest_px / max(height, width))
     drawn_height, drawn_width = (max(round(length * scale), 1) for length in (height, width))
-    return Frame(
+    return Tile(
         kind=kind if scale == 1.0 else "resize",
         top=rows[0],
         left=columns[0],

@@ -3,24 +3,24 @@
 from pipeline.loading.batch_stream import BatchStream
 from pipeline.loading.config import BatchConfig, Crop
 from pipeline.loading.dataset import (
+    InpaintingDataset,
     Sample,
-    SampleMaker,
     load_sample,
     load_whole,
-    to_model,
     to_pixels,
+    to_tensor,
 )
-from pipeline.loading.sampler import SampleOrder
+from pipeline.loading.sampler import StatelessSampler
 
 __all__ = [
     "BatchConfig",
     "BatchStream",
     "Crop",
     "Sample",
-    "SampleMaker",
-    "SampleOrder",
+    "InpaintingDataset",
+    "StatelessSampler",
     "load_sample",
     "load_whole",
-    "to_model",
+    "to_tensor",
     "to_pixels",
 ]

@@ -6,9 +6,9 @@ from typing import Protocol
 
 from models.architecture import Batch
 from pipeline.loading.config import BatchConfig
-from pipeline.loading.prefetch import AheadLoader, ThreadCrew
-from pipeline.loading.worker_context import Place
-from pipeline.loading.workers import ProcessCrew
+from pipeline.loading.prefetch import PrefetchLoader, ThreadPool
+from pipeline.loading.worker_context import WorkerShare
+from pipeline.loading.workers import ProcessPool
 
 
 class Loader(Protocol):
@@ -44,7 +44,7 @@ class BatchStream:
     ) -> None:
         self.wait_s = 0.0
         """Time the consumer has waited for batches so far."""
-        place = Place(config=config, rank=rank, world_size=world_size)
+        place = WorkerShare(config=config, rank=rank, world_size=world_size)
         self._loader = _loader(place, first_step)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -67,11 +67,11 @@ class BatchStream:
         self._loader.close()
 
 
-def _loader(place: Place, first_step: int) -> Loader:
+def _loader(place: WorkerShare, first_step: int) -> Loader:
     if place.config.loader == "ray":
-        from pipeline.loading.ray_loader import ClusterLoader  # imports Ray, which others need not
+        from pipeline.loading.ray_loader import RayLoader  # imports Ray, which others need not
 
-        return ClusterLoader(place, first_step)
+        return RayLoader(place, first_step)
     if place.config.loader == "processes":
-        return AheadLoader(place, first_step, ProcessCrew)
-    return AheadLoader(place, first_step, ThreadCrew)
+        return PrefetchLoader(place, first_step, ProcessPool)
+    return PrefetchLoader(place, first_step, ThreadPool)

@@ -45,7 +45,7 @@ class Sample:
     mask_id: str
 
 
-class SampleMaker:
+class InpaintingDataset:
     """Makes any sample of a shard set; safe to share between threads.
 
     Raises:
@@ -123,8 +123,8 @@ class SampleMaker:
         """Return the part of a decoded image that is shown in an epoch; both RGB."""
         config = self.config
         # All are drawn whether used or not: switching one off leaves the others as they were.
-        down, across, flip, turn = chances(number_for("view", key, epoch, config.seed))
-        pixels = cut(rescale(image, config), config.image_size_px, config.crop, down, across)
+        down, across, flip, turn = uniform_numbers(number_for("view", key, epoch, config.seed))
+        pixels = crop_image(rescale(image, config), config.image_size_px, config.crop, down, across)
         if config.quarter_turns:
             pixels = np.ascontiguousarray(np.rot90(pixels, int(4 * turn)))
         if config.horizontal_flip and flip < 0.5:
@@ -136,7 +136,7 @@ class SampleMaker:
         return pixels
 
 
-def chances(number: int) -> tuple[float, float, float, float]:
+def uniform_numbers(number: int) -> tuple[float, float, float, float]:
     """Return four numbers, uniform in [0, 1), from the digits of one of 128 bits."""
     first, second, third, fourth = ((number >> shift & 0xFFFFFFFF) / 2**32 for shift in SHIFTS)
     return first, second, third, fourth
@@ -193,14 +193,14 @@ def rescale(image: Pixels, config: BatchConfig) -> Pixels:
     return resize(image, height, width)
 
 
-def cut(image: Pixels, size: int, crop: Crop, down: float, across: float) -> Pixels:
+def crop_image(image: Pixels, size: int, crop: Crop, down: float, across: float) -> Pixels:
     """Return the [size, size, 3] part of an image; ``down`` and ``across``, in [0, 1), place it."""
     height, width = image.shape[:2]
     if crop == "squash":
         return resize(image, size, size)
     if crop == "centre_square":
         side = min(height, width)
-        return resize(cut(image, side, "centre", 0, 0), size, size)
+        return resize(crop_image(image, side, "centre", 0, 0), size, size)
     if crop == "subsample":
         return resize(image, 2 * size, 2 * size)[int(2 * down) :: 2, int(2 * across) :: 2]
     if crop == "centre":
@@ -267,7 +267,7 @@ def load_sample(manifest: Manifest, row: int, image_size_px: int, crop: Crop = "
     if config.keeps_scale:
         require_large_enough(alone, image_size_px)
     reader = ShardReader(alone, _cache_for(manifest, config), verify=True)
-    window = cut(decode(reader, 0), image_size_px, chosen, 0.5, 0.5)
+    window = crop_image(decode(reader, 0), image_size_px, chosen, 0.5, 0.5)
     return np.ascontiguousarray(window)
 
 
@@ -287,7 +287,7 @@ def _cache_for(manifest: Manifest, config: BatchConfig) -> ShardCache | None:
     return ShardCache(config.cache_folder, math.ceil(config.cache_size_gb * 1e9))
 
 
-def to_model(pixels: Pixels) -> Tensor:
+def to_tensor(pixels: Pixels) -> Tensor:
     """Return 8-bit RGB pixels, [B, H, W, 3] or [H, W, 3], as float32 [B, 3, H, W] in [-1, 1]."""
     pixels = pixels[None] if pixels.ndim == 3 else pixels
     count, height, width, _ = pixels.shape
@@ -306,7 +306,7 @@ def write_values(pixels: Pixels, values: Values) -> None:
 def to_pixels(image: Tensor) -> Pixels:
     """Return [B, 3, H, W] in [-1, 1] as 8-bit RGB [B, H, W, 3]: clamped, rounded to nearest.
 
-    All 256 levels survive :func:`to_model` and back.
+    All 256 levels survive :func:`to_tensor` and back.
     """
     levels = (image.detach().float().cpu() * 127.5 + 127.5).clamp(0, 255).round()
     return np.ascontiguousarray(levels.to(torch.uint8).permute(0, 2, 3, 1).numpy())

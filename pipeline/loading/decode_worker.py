@@ -16,24 +16,24 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import UserError
-from pipeline.loading.dataset import SampleMaker
-from pipeline.loading.prefetch import Frames, Names, Task
-from pipeline.loading.workers import Setup
+from pipeline.loading.dataset import InpaintingDataset
+from pipeline.loading.prefetch import DecodeTask, Names, SharedBuffers
+from pipeline.loading.workers import WorkerSetup
 
 
 def serve(pipe: Connection, memory: int, samples: int) -> None:
     """Fill what the worker asks for, until it goes away."""
-    setup: Setup = pipe.recv()
+    setup: WorkerSetup = pipe.recv()
     values = np.frombuffer(mmap.mmap(memory, 0), np.float32)
-    frames = Frames(values, setup.slots, setup.count, setup.config.image_size_px)
+    frames = SharedBuffers(values, setup.slots, setup.count, setup.config.image_size_px)
     listed = mmap.mmap(samples, 0, access=mmap.ACCESS_READ)
     table = pa.ipc.open_file(pa.py_buffer(listed)).read_all()  # in place, for all processes
-    maker = SampleMaker(setup.config, replace(setup.manifest, samples=table))
+    maker = InpaintingDataset(setup.config, replace(setup.manifest, samples=table))
     while True:
         pipe.send(answer(maker, frames, pipe.recv()))
 
 
-def answer(maker: SampleMaker, frames: Frames, task: Task) -> Names | Exception:
+def answer(maker: InpaintingDataset, frames: SharedBuffers, task: DecodeTask) -> Names | Exception:
     """Fill a task's places, or return why that could not be done."""
     try:
         return frames.fill(maker, task)

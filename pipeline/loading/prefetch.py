@@ -16,9 +16,9 @@ from torch import Tensor
 
 from models.architecture import Batch
 from pipeline.loading.config import BatchConfig
-from pipeline.loading.dataset import SampleMaker
-from pipeline.loading.sampler import SampleOrder
-from pipeline.loading.worker_context import Place
+from pipeline.loading.dataset import InpaintingDataset
+from pipeline.loading.sampler import StatelessSampler
+from pipeline.loading.worker_context import WorkerShare
 from pipeline.manifest import Manifest, read_manifest
 
 Names = list[tuple[str, str]]
@@ -27,7 +27,7 @@ Values = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class DecodeTask:
     """Samples that lie side by side in a batch."""
 
     slot: int
@@ -39,7 +39,7 @@ class Task:
     """Row, epoch, and which of its masks, for each."""
 
 
-class Answer(Protocol):
+class Pending(Protocol):
     """What is becoming of a task."""
 
     def result(self) -> Names:
@@ -51,12 +51,12 @@ class Answer(Protocol):
         ...
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Whoever fills batches."""
 
-    frames: "Frames"
+    frames: "SharedBuffers"
 
-    def begin(self, task: Task) -> Answer:
+    def begin(self, task: DecodeTask) -> Pending:
         """Have a task done by whoever is free first."""
         ...
 
@@ -65,7 +65,7 @@ class Crew(Protocol):
         ...
 
 
-class Frames:
+class SharedBuffers:
     """Places for batches in one piece of memory, used again and again.
 
     New pages cost a tenth of the decoding of what goes into them, more on virtual machines.
@@ -91,7 +91,7 @@ class Frames:
         """Return how many numbers so many batches take."""
         return slots * count * 4 * size_px**2
 
-    def fill(self, maker: SampleMaker, task: Task) -> Names:
+    def fill(self, maker: InpaintingDataset, task: DecodeTask) -> Names:
         """Make a task's samples in their places.
 
         All images first, then all masks: what draws masks stays in the processor's caches, which
@@ -115,15 +115,15 @@ class Frames:
 
 
 @dataclass(kw_only=True)
-class Pending:
+class PendingBatch:
     """A batch in the making."""
 
     step: int
     slot: int
-    answers: list[Answer]
+    answers: list[Pending]
 
 
-class AheadLoader:
+class PrefetchLoader:
     """Keeps a crew busy with the batches after the one in use.
 
     Args:
@@ -134,18 +134,18 @@ class AheadLoader:
 
     def __init__(
         self,
-        place: Place,
+        place: WorkerShare,
         first_step: int,
-        crew: "Callable[[BatchConfig, Manifest, int, int], Crew]",
+        crew: "Callable[[BatchConfig, Manifest, int, int], WorkerPool]",
     ) -> None:
         self.place, self.next_step = place, first_step
         config = place.config
         manifest = read_manifest(config.shards)
-        self.order = SampleOrder(manifest.counts, config.seed, config.window_shards)
+        self.order = StatelessSampler(manifest.counts, config.seed, config.window_shards)
         # Those under way, the one in use and the one before it.
         self.slots = config.prefetch_batches + 3
         self.crew = crew(config, manifest, self.slots, place.slice_size)
-        self.pending: deque[Pending] = deque()
+        self.pending: deque[PendingBatch] = deque()
 
     def __next__(self) -> Batch:
         while len(self.pending) <= self.place.config.prefetch_batches:
@@ -177,7 +177,7 @@ class AheadLoader:
         frames = self.crew.frames
         return [s for s in range(self.slots) if s not in taken and frames.unused(s)]
 
-    def _begin(self, step: int) -> Pending:
+    def _begin(self, step: int) -> PendingBatch:
         config, slot = self.place.config, self._free_slots()[0]
         visits = self.place.visits(self.order, step)
         share = math.ceil(len(visits) / config.decoders)  # one task for each: few handovers
@@ -185,9 +185,9 @@ class AheadLoader:
         answers = []
         for first in range(0, len(visits), share):
             part = visits[first : first + share]
-            task = Task(slot=slot, first=first, step=step, visits=part)
+            task = DecodeTask(slot=slot, first=first, step=step, visits=part)
             answers.append(self.crew.begin(task))
-        return Pending(step=step, slot=slot, answers=answers)
+        return PendingBatch(step=step, slot=slot, answers=answers)
 
     def close(self) -> None:
         """Let the crew finish the samples in hand, and forget the others."""
@@ -195,18 +195,18 @@ class AheadLoader:
         self.pending.clear()
 
 
-class ThreadCrew:
+class ThreadPool:
     """This process's threads; OpenCV lets go of Python's lock while it decodes."""
 
     def __init__(self, config: BatchConfig, manifest: Manifest, slots: int, count: int) -> None:
         # OpenCV's own threads would only take the cores from the other samples' decoding.
         cv2.setNumThreads(1)
-        self.maker = SampleMaker(config, manifest)
-        memory = np.empty(Frames.room(slots, count, config.image_size_px), np.float32)
-        self.frames = Frames(memory, slots, count, config.image_size_px)
+        self.maker = InpaintingDataset(config, manifest)
+        memory = np.empty(SharedBuffers.room(slots, count, config.image_size_px), np.float32)
+        self.frames = SharedBuffers(memory, slots, count, config.image_size_px)
         self.pool = ThreadPoolExecutor(config.decoders, thread_name_prefix="decode")
 
-    def begin(self, task: Task) -> Future[Names]:
+    def begin(self, task: DecodeTask) -> Future[Names]:
         """Have a task done by whichever thread is free first."""
         return self.pool.submit(self.frames.fill, self.maker, task)
 

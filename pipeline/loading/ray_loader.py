@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from models.architecture import Batch
 from pipeline.errors import UserError
 from pipeline.loading.config import BatchConfig
-from pipeline.loading.dataset import SampleMaker, to_model
-from pipeline.loading.sampler import SampleOrder
-from pipeline.loading.worker_context import Place
+from pipeline.loading.dataset import InpaintingDataset, to_tensor
+from pipeline.loading.sampler import StatelessSampler
+from pipeline.loading.worker_context import WorkerShare
 from pipeline.manifest import read_manifest
 
 Columns = dict[str, NDArray[Any]]
@@ -27,10 +27,10 @@ Columns = dict[str, NDArray[Any]]
 STEPS_PER_DATASET = 1000  # a dataset is finite; starting the next takes a fraction of a second
 
 
-class ClusterLoader:
+class RayLoader:
     """Iterates Ray datasets of this worker's steps, one after the other."""
 
-    def __init__(self, place: Place, first_step: int) -> None:
+    def __init__(self, place: WorkerShare, first_step: int) -> None:
         # Made here too, so that what is wrong with the set is said before anything starts.
         _recipe(place.config)
         self.batches = self._all(place, first_step)
@@ -42,13 +42,13 @@ class ClusterLoader:
         """Stop the dataset under way."""
         self.batches.close()
 
-    def _all(self, place: Place, first_step: int) -> Generator[Batch, None, None]:
+    def _all(self, place: WorkerShare, first_step: int) -> Generator[Batch, None, None]:
         while True:
             yield from _batches(place, first_step)
             first_step += STEPS_PER_DATASET
 
 
-def _batches(place: Place, first_step: int) -> Generator[Batch, None, None]:
+def _batches(place: WorkerShare, first_step: int) -> Generator[Batch, None, None]:
     """Yield the batches of one dataset of steps."""
     steps = ray.data.range(STEPS_PER_DATASET, override_num_blocks=STEPS_PER_DATASET)
     steps.context.execution_options.preserve_order = True
@@ -60,7 +60,7 @@ def _batches(place: Place, first_step: int) -> Generator[Batch, None, None]:
         if "error" in told:
             raise UserError(told["error"])
         yield Batch(
-            image=to_model(columns["pixels"][0]),
+            image=to_tensor(columns["pixels"][0]),
             mask=torch.from_numpy(columns["holes"][0].astype(np.float32))[:, None],
             keys=tuple(told["keys"]),
             mask_ids=tuple(told["mask_ids"]),
@@ -69,7 +69,7 @@ def _batches(place: Place, first_step: int) -> Generator[Batch, None, None]:
         )
 
 
-def make_slice(columns: Columns, place: Place, first_step: int) -> Columns:
+def make_slice(columns: Columns, place: WorkerShare, first_step: int) -> Columns:
     """Make one step's slice. In a task on any node.
 
     A damaged sample is told of in the row: an exception would arrive wrapped, without its
@@ -98,8 +98,8 @@ def make_slice(columns: Columns, place: Place, first_step: int) -> Columns:
 
 
 @lru_cache(maxsize=2)
-def _recipe(config: BatchConfig) -> tuple[SampleMaker, SampleOrder]:
+def _recipe(config: BatchConfig) -> tuple[InpaintingDataset, StatelessSampler]:
     """Read the manifest once per process."""
     manifest = read_manifest(config.shards)
-    order = SampleOrder(manifest.counts, config.seed, config.window_shards)
-    return SampleMaker(config, manifest), order
+    order = StatelessSampler(manifest.counts, config.seed, config.window_shards)
+    return InpaintingDataset(config, manifest), order

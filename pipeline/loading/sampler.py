@@ -18,7 +18,7 @@ from pipeline.masks import random_for
 Rows = NDArray[np.int64]
 
 
-class SampleOrder:
+class StatelessSampler:
     """Which sample comes when, from the first step to any other, by arithmetic.
 
     Memory: a few numbers per shard, and the rows of the window last asked for.

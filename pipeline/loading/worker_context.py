@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from pipeline.errors import UserError
 from pipeline.loading.config import BatchConfig
-from pipeline.loading.sampler import SampleOrder
+from pipeline.loading.sampler import StatelessSampler
 from pipeline.masks import number_for
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class WorkerShare:
     """Where a stream stands among the workers, and what it reads."""
 
     config: BatchConfig
@@ -29,7 +29,7 @@ class Place:
         """Samples per step of this worker."""
         return self.config.batch_size // self.world_size
 
-    def visits(self, order: SampleOrder, step: int) -> list[tuple[int, int, int]]:
+    def visits(self, order: StatelessSampler, step: int) -> list[tuple[int, int, int]]:
         """Return this worker's samples of a step: row, epoch, and which of its masks it is."""
         size, each = self.config.batch_size, self.config.masks_per_image
         rows = order.batch(step, size, self.rank, self.world_size, each)

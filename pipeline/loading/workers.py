@@ -22,8 +22,8 @@ import pyarrow as pa
 
 from pipeline.cluster import KEEP_MEMORY
 from pipeline.loading.config import BatchConfig
-from pipeline.loading.dataset import SampleMaker
-from pipeline.loading.prefetch import Frames, Names, Task
+from pipeline.loading.dataset import InpaintingDataset
+from pipeline.loading.prefetch import DecodeTask, Names, SharedBuffers
 from pipeline.manifest import Manifest
 
 MOST_RESTARTS = 3
@@ -37,7 +37,7 @@ main(*map(int, sys.argv[2:]))"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setup:
+class WorkerSetup:
     """What a decoding process is told first."""
 
     config: BatchConfig
@@ -47,25 +47,27 @@ class Setup:
     count: int
 
 
-class ProcessCrew:
+class ProcessPool:
     """Processes of ``pipeline.loading.decode_worker``, which fill shared memory."""
 
     def __init__(self, config: BatchConfig, manifest: Manifest, slots: int, count: int) -> None:
-        SampleMaker(config, manifest)  # what is wrong with the set is told before anything starts
-        room = 4 * Frames.room(slots, count, config.image_size_px)
+        InpaintingDataset(
+            config, manifest
+        )  # what is wrong with the set is told before anything starts
+        room = 4 * SharedBuffers.room(slots, count, config.image_size_px)
         self.files = [nameless_file(room), nameless_file(0)]
         memory = np.frombuffer(mmap.mmap(self.files[0], room), np.float32)
-        self.frames = Frames(memory, slots, count, config.image_size_px)
+        self.frames = SharedBuffers(memory, slots, count, config.image_size_px)
         with (
             open(self.files[1], "wb", closefd=False) as file,
             pa.ipc.new_file(file, manifest.samples.schema) as writer,
         ):
             writer.write_table(manifest.samples)
         bare = replace(manifest, samples=manifest.samples.slice(0, 0))
-        setup = Setup(config=config, manifest=bare, slots=slots, count=count)
-        self.decoders = [Decoder(lambda: self._start(setup)) for _ in range(config.decoders)]
+        setup = WorkerSetup(config=config, manifest=bare, slots=slots, count=count)
+        self.decoders = [DecodeWorker(lambda: self._start(setup)) for _ in range(config.decoders)]
 
-    def _start(self, setup: Setup) -> "tuple[subprocess.Popen[bytes], Connection]":
+    def _start(self, setup: WorkerSetup) -> "tuple[subprocess.Popen[bytes], Connection]":
         ours, theirs = Pipe()
         numbers = [theirs.fileno(), *self.files]
         words = [sys.executable, "-c", PROGRAM, json.dumps(sys.path), *map(str, numbers)]
@@ -74,11 +76,11 @@ class ProcessCrew:
         ours.send(setup)
         return process, ours
 
-    def begin(self, task: Task) -> "Awaited":
+    def begin(self, task: DecodeTask) -> "PendingResult":
         """Send a task to the process that has least to do."""
         for decoder in self.decoders:
             decoder.receive_ready()
-        return min(self.decoders, key=Decoder.samples_to_come).send(task)
+        return min(self.decoders, key=DecodeWorker.samples_to_come).send(task)
 
     def close(self) -> None:
         """Let the processes end, and give their memory back once no tensor shows it."""
@@ -89,21 +91,21 @@ class ProcessCrew:
         self.files = []
 
 
-class Decoder:
+class DecodeWorker:
     """One process, started again where it dies, with the tasks it had not answered."""
 
     def __init__(self, start: "Callable[[], tuple[subprocess.Popen[bytes], Connection]]") -> None:
         self.start, self.restarts = start, 0
         self.process, self.pipe = start()
-        self.unanswered: deque[Awaited] = deque()
+        self.unanswered: deque[PendingResult] = deque()
 
     def samples_to_come(self) -> int:
         """Return how many samples it has still to make."""
         return sum(len(awaited.task.visits) for awaited in self.unanswered)
 
-    def send(self, task: Task) -> "Awaited":
+    def send(self, task: DecodeTask) -> "PendingResult":
         """Send a task; if nobody is there to take it, :meth:`receive` finds that out."""
-        awaited = Awaited(self, task)
+        awaited = PendingResult(self, task)
         self.unanswered.append(awaited)
         with suppress(OSError):
             self.pipe.send(task)
@@ -153,10 +155,10 @@ class Decoder:
             self.process.wait()
 
 
-class Awaited:
+class PendingResult:
     """What is becoming of a task."""
 
-    def __init__(self, decoder: Decoder, task: Task) -> None:
+    def __init__(self, decoder: DecodeWorker, task: DecodeTask) -> None:
         self.decoder, self.task = decoder, task
         self.answer: Names | Exception | None = None
 

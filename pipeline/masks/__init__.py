@@ -1,8 +1,8 @@
 """Masks as a pure function of recipe, sample key, epoch and seed.
 
-The same on every machine, at any number of workers, after any resume. Its id, shown in logs,
-grids and evaluation rows, is enough to draw it again with the configuration at hand.
-NumPy, OpenCV and a seed; nothing here knows of Ray or of tensors.
+A mask is the same on every machine, with any number of workers, after any resume. Its id, which
+logs, grids and evaluation rows show, is enough to generate it again with the same configuration.
+This package needs NumPy and OpenCV only.
 """
 
 import hashlib

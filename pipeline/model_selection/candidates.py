@@ -10,8 +10,8 @@ from pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
 from pipeline.evaluation.metric_registry import METRICS
 from pipeline.evaluation.scores import ALL, Score
 from pipeline.metrics.image_metrics import mean_interval
-from pipeline.model_selection.config import ChoiceConfig, guard
-from pipeline.registry import everywhere, measure_cost, resolve
+from pipeline.model_selection.config import SelectionConfig, guard
+from pipeline.registry import everywhere, measure_latency, resolve
 from pipeline.training import SCORE
 from pipeline.tuning import Trial, written_down
 
@@ -50,7 +50,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class SelectionResult:
     """All candidates, best first, and the champion they were compared with."""
 
     metric: str
@@ -94,7 +94,7 @@ def sign_of(metric: str) -> int:
     return 1 if found.better == "higher" else -1
 
 
-def choose(config: ChoiceConfig, log: Log = print) -> Choice:
+def select_model(config: SelectionConfig, log: Log = print) -> SelectionResult:
     """Judge every finished trial of a search on the same pairs.
 
     Ray must be up, unless ``num_actors`` is 0. Evaluations that are finished are reused.
@@ -119,7 +119,7 @@ def choose(config: ChoiceConfig, log: Log = print) -> Choice:
             place = storage.join(out, trial.name)
             evaluations.append(_judged(config, trial.checkpoint, place, pairs, log))
             pairs = pairs or evaluations[0].files["pairs"]
-        cost = measure_cost(seeds[0].checkpoint)
+        cost = measure_latency(seeds[0].checkpoint)
         candidate = Candidate(
             trial=seeds[0],
             evaluation=evaluations[0],
@@ -128,9 +128,9 @@ def choose(config: ChoiceConfig, log: Log = print) -> Choice:
             latency_ms=cost.latency_ms,
         )
         found.append(admitted(candidate, config, champion))
-    choice = Choice(metric=config.metric, candidates=tuple(found), champion=champion)
+    choice = SelectionResult(metric=config.metric, candidates=tuple(found), champion=champion)
     order = sorted(found, key=choice.goodness, reverse=True)
-    return Choice(metric=config.metric, candidates=tuple(order), champion=champion)
+    return SelectionResult(metric=config.metric, candidates=tuple(order), champion=champion)
 
 
 def _by_combination(trials: Sequence[Trial]) -> list[list[Trial]]:
@@ -142,7 +142,7 @@ def _by_combination(trials: Sequence[Trial]) -> list[list[Trial]]:
     return [sorted(seeds, key=lambda trial: -trial.scores[SCORE]) for seeds in found.values()]
 
 
-def _judged(config: ChoiceConfig, place: str, out: str, pairs: str, log: Log) -> Evaluation:
+def _judged(config: SelectionConfig, place: str, out: str, pairs: str, log: Log) -> Evaluation:
     common = EvaluationConfig(
         checkpoint=place,
         shards=config.shards,
@@ -158,7 +158,9 @@ def _judged(config: ChoiceConfig, place: str, out: str, pairs: str, log: Log) ->
     return evaluate(drawn, lambda line: None)
 
 
-def admitted(candidate: Candidate, config: ChoiceConfig, champion: Evaluation | None) -> Candidate:
+def admitted(
+    candidate: Candidate, config: SelectionConfig, champion: Evaluation | None
+) -> Candidate:
     """Return the candidate with what speaks against it."""
     reasons = []
     if config.max_parameters and candidate.parameters > config.max_parameters:

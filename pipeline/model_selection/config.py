@@ -9,7 +9,7 @@ from pipeline.registry import RegistryConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChoiceConfig:
+class SelectionConfig:
     """A finished search, the photographs it is judged on, and what counts."""
 
     search: str

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import storage
-from pipeline.model_selection.candidates import Candidate, Choice
+from pipeline.model_selection.candidates import Candidate, SelectionResult
 from pipeline.reporting.page import (
     Section,
     facts,
@@ -25,7 +25,7 @@ RESTS = {"color": "#9aa5b1", "alpha": 0.8}
 CHOSEN = "#c1403d"
 
 
-def candidate_rows(choice: Choice) -> tuple[list[str], list[list[str]]]:
+def candidate_rows(choice: SelectionResult) -> tuple[list[str], list[list[str]]]:
     """Return header and one row per candidate, best first, with what speaks against it."""
     header = ["trial", "seeds", choice.metric, "95 % interval"]
     header += ["parameters", "ms a picture", "against it"]
@@ -48,7 +48,7 @@ def candidate_rows(choice: Choice) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def searched(choice: Choice) -> list[str]:
+def searched(choice: SelectionResult) -> list[str]:
     """Return the fields in which the candidates differ."""
     names = dict.fromkeys(name for one in choice.candidates for name in one.trial.changes)
     return [
@@ -58,7 +58,7 @@ def searched(choice: Choice) -> list[str]:
     ]
 
 
-def importance(choice: Choice) -> dict[str, float]:
+def importance(choice: SelectionResult) -> dict[str, float]:
     """Return, for each field, the share of the scores' variance that it explains alone.
 
     That is the variance of the means of equal values (of a range: of its quarters) over the
@@ -85,7 +85,7 @@ def _groups(values: Sequence[Any]) -> list[str]:
     return [str(np.searchsorted(edges, value)) for value in values]
 
 
-def draw_frontier(choice: Choice) -> bytes:
+def draw_frontier(choice: SelectionResult) -> bytes:
     """Draw score against latency, the frontier as a line; returns a PNG file."""
     from matplotlib.figure import Figure
 
@@ -109,7 +109,7 @@ def draw_frontier(choice: Choice) -> bytes:
     return _png(figure)
 
 
-def draw_parallel(choice: Choice) -> bytes:
+def draw_parallel(choice: SelectionResult) -> bytes:
     """Draw every candidate as a line through its values to its score; returns a PNG file."""
     from matplotlib.figure import Figure
 
@@ -155,7 +155,7 @@ def _png(figure: Any) -> bytes:
     return stream.getvalue()
 
 
-def write_choice(choice: Choice, location: str, title: str) -> str:
+def write_selection(choice: SelectionResult, location: str, title: str) -> str:
     """Write a choice's table, pictures and page into a folder.
 
     Returns:

@@ -1,12 +1,12 @@
 """The registry of model versions on MLflow: lineage, gates, promotion, rollback.
 
-``versions`` registers, promotes, rolls back and resolves; ``lineage`` is what is written beside a
-version, ``cost`` what a picture of it costs; ``store`` is the MLflow server or database.
-``gates``, the scores asked of a checkpoint, is imported by its own name, as only promotion needs
-to know about evaluation.
+``versions`` registers, promotes, rolls back and resolves versions; ``lineage`` is the metadata of a
+version, ``latency`` its measured cost, and ``store`` the MLflow server or database. ``gates``, the
+scores required of a checkpoint, is imported separately, because only promotion depends on
+evaluation.
 """
 
-from pipeline.registry.latency import Cost, measure_cost
+from pipeline.registry.latency import Latency, measure_latency
 from pipeline.registry.lineage import Lineage, trace_lineage
 from pipeline.registry.store import RegistryConfig, everywhere, readable
 from pipeline.registry.versions import (
@@ -24,14 +24,14 @@ from pipeline.registry.versions import (
 __all__ = [
     "CHALLENGER",
     "CHAMPION",
-    "Cost",
+    "Latency",
     "Lineage",
     "RegistryConfig",
     "Resolved",
     "Version",
     "champion",
     "everywhere",
-    "measure_cost",
+    "measure_latency",
     "readable",
     "register",
     "resolve",

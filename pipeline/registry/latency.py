@@ -14,7 +14,7 @@ REPEATS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
+class Latency:
     """What a checkpoint's generator costs."""
 
     parameters: int
@@ -26,7 +26,7 @@ class Cost:
     """That took so long."""
 
 
-def measure_cost(checkpoint: str) -> Cost:
+def measure_latency(checkpoint: str) -> Latency:
     """Load a checkpoint and fill one picture of its training's size a few times, on the CPU.
 
     Raises:
@@ -46,7 +46,7 @@ def measure_cost(checkpoint: str) -> Cost:
                 times.append(time.perf_counter() - start)
     finally:
         torch.set_num_threads(threads)
-    return Cost(
+    return Latency(
         parameters=sum(weight.numel() for weight in loaded.generator.parameters()),
         latency_ms=1000 * statistics.median(times[1:]),
         side_px=side,

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline import checkpoints
 from pipeline.config import to_dict
 from pipeline.provenance import made_with
-from pipeline.registry.latency import Cost
+from pipeline.registry.latency import Latency
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Lineage:
 
 
 def trace_lineage(
-    checkpoint: str, scores: dict[str, Any] | None = None, cost: Cost | None = None
+    checkpoint: str, scores: dict[str, Any] | None = None, cost: Latency | None = None
 ) -> Lineage:
     """Gather the lineage of a checkpoint, as far as it or else this process knows it.
 

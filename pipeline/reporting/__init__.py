@@ -1,8 +1,8 @@
 """Scores, curves and image grids as one HTML page.
 
-``page`` holds the parts every report is made of, ``curves`` draws lines, ``search`` shows a
-search. A report is one HTML file that needs nothing beside it: no network, no fonts.
-It is written to be read on a phone, on a desk and on paper, by day and by night.
+``page`` has the sections of a report, ``curves`` its line charts, ``search`` the report of a search.
+A report is one self-contained HTML file, without network access or fonts, readable on a phone, on a
+screen and on paper, in light and dark mode.
 """
 
 from pipeline.reporting.curves import Series, curve

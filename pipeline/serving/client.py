@@ -2,7 +2,7 @@
 
 What can pass by itself is tried again: a full queue (503, 429, waiting as long as Retry-After
 says), a replica being replaced, a connection that broke. What the service refuses for good raises
-:class:`RefusedError` with the service's own code and sentence.
+:class:`ServiceError` with the service's own code and sentence.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class Inpainted:
     hole_ratio: float
 
 
-class RefusedError(Exception):
+class ServiceError(Exception):
     """The service refused a request for good.
 
     Args:
@@ -167,7 +167,7 @@ class _Attempts:
         self._deadline = time.monotonic() + patience_s
         self._backoff_s = 0.1
         self.wait_s = 0.0
-        self.last: RefusedError = RefusedError(0, "not_ready", "no attempt was made")
+        self.last: ServiceError = ServiceError(0, "not_ready", "no attempt was made")
 
     def __iter__(self) -> Iterator[int]:
         number = 0
@@ -177,7 +177,7 @@ class _Attempts:
 
     def failed(self, error: httpx.TransportError) -> None:
         """Note an attempt that got no answer."""
-        self.last = RefusedError(0, "not_ready", f"no answer: {error or type(error).__name__}")
+        self.last = ServiceError(0, "not_ready", f"no answer: {error or type(error).__name__}")
         self._back_off(0)
 
     def refused(self, answer: httpx.Response) -> None:
@@ -211,10 +211,10 @@ def _inpainted(answer: httpx.Response) -> Inpainted:
     )
 
 
-def _refusal(answer: httpx.Response) -> RefusedError:
+def _refusal(answer: httpx.Response) -> ServiceError:
     """Read the documented error; a proxy in between may have answered in another shape."""
     try:
         error = answer.json()["error"]
-        return RefusedError(answer.status_code, error["code"], error["message"])
+        return ServiceError(answer.status_code, error["code"], error["message"])
     except (ValueError, KeyError, TypeError):
-        return RefusedError(answer.status_code, "internal", f"status {answer.status_code}")
+        return ServiceError(answer.status_code, "internal", f"status {answer.status_code}")

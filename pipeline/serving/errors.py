@@ -33,7 +33,7 @@ CODES = {
 """Every code an answer can carry."""
 
 
-class Refusal(HTTPException):
+class RequestError(HTTPException):
     """An answer other than the picture that was asked for.
 
     Args:
@@ -51,9 +51,9 @@ class Refusal(HTTPException):
         self.code = code
         self.retry_after_s = retry_after_s
 
-    def __reduce__(self) -> tuple[type["Refusal"], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[type["RequestError"], tuple[Any, ...]]:
         """Survive the trip between processes with all arguments."""
-        return Refusal, (self.status_code, self.code, self.detail, self.retry_after_s)
+        return RequestError, (self.status_code, self.code, self.detail, self.retry_after_s)
 
 
 _STATUS_OF: dict[ImageCode, int] = {"too_many_pixels": 413, "unsupported_image": 415}
@@ -66,7 +66,7 @@ def image_errors_refused() -> Iterator[None]:
     try:
         yield
     except ImageError as error:
-        raise Refusal(_STATUS_OF.get(error.code, 400), error.code, str(error)) from error
+        raise RequestError(_STATUS_OF.get(error.code, 400), error.code, str(error)) from error
 
 
 def error_body(code: str, message: str, request_id: str) -> dict[str, dict[str, str]]:

@@ -1,10 +1,10 @@
 """Write original images into tar shards and a manifest.
 
-A source's originals are listed once, in order, and cut into numbered ranges before any is opened
-(``listing``). Shard k is then a pure function of its range and the settings (``shard``, from
-``photographs``, ``samples`` and ``tars``), so that shards can be written by anyone, in any order,
-again and again. What is finished has a record beside it; ``making`` spreads the missing shards
-over the cluster and assembles the manifest from the records, last.
+``listing`` lists the originals of a source once, in a fixed order, and cuts the list into numbered
+ranges before any image is opened. A shard is a pure function of its range and the configuration
+(``shard_writer``, with ``preprocess``, ``samples`` and ``tar_writer``), so any worker can write it,
+in any order, more than once. A finished shard has a record beside it; ``runner`` distributes the
+missing shards over the cluster and writes the manifest from the records at the end.
 """
 
 from pipeline.sharding.config import ShardConfig

@@ -12,7 +12,7 @@ REFUSAL = "refusal"
 """In a result: what a person has to put right."""
 
 
-def spread(task: Callable[[int], Result], count: int) -> Iterator[Result]:
+def parallel_map(task: Callable[[int], Result], count: int) -> Iterator[Result]:
     """Yield ``task(number)`` for every number below ``count``, in the order they finish.
 
     Runs on the driver, which holds no more than a few results at a time; Ray must be at hand.

@@ -1,6 +1,6 @@
 """Check, decode, resize and encode the bytes of an original.
 
-Everything here works on one picture in memory; :class:`RefusedError` says what is wrong with it.
+Everything here works on one picture in memory; :class:`RejectedError` says what is wrong with it.
 Decoded pictures are uint8 [H, W, 3], blue first, as OpenCV has them.
 """
 
@@ -45,7 +45,7 @@ DECODE_ERRORS = (
 ORIENTATION_TAG = 0x0112
 
 
-class RefusedError(ValueError):
+class RejectedError(ValueError):
     """Why an original is not taken."""
 
 
@@ -79,24 +79,24 @@ def read_header(data: bytes, max_pixels: int) -> Header:
         RefusedError: if it is empty, no picture of a known format, truncated, or too large.
     """
     if not data:
-        raise RefusedError("empty file")
+        raise RejectedError("empty file")
     try:
         with NO_LIMIT_OF_PILLOW, Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return _header(data, image, max_pixels)
-    except RefusedError:
+    except RejectedError:
         raise
     except UnidentifiedImageError as error:
-        raise RefusedError("not an image of a known format") from error
+        raise RejectedError("not an image of a known format") from error
     except DECODE_ERRORS as error:
-        raise RefusedError(f"damaged header: {_brief(error)}") from error
+        raise RejectedError(f"damaged header: {_brief(error)}") from error
 
 
 def _header(data: bytes, image: ImageFile.ImageFile, max_pixels: int) -> Header:
     width, height = image.size
     if width * height > max_pixels:
-        raise RefusedError(f"{width} x {height} pixels are more than max_pixels {max_pixels}")
+        raise RejectedError(f"{width} x {height} pixels are more than max_pixels {max_pixels}")
     if width < 1 or height < 1:
-        raise RefusedError(f"{width} x {height} pixels")
+        raise RejectedError(f"{width} x {height} pixels")
     kind = str(image.format)
     orientation = _orientation(data, image)
     if orientation >= 5:
@@ -146,13 +146,13 @@ def decode(data: bytes, header: Header) -> Picture:
     """
     try:
         picture = _decode(data, header)
-    except RefusedError:
+    except RejectedError:
         raise
     except DECODE_ERRORS as error:
-        raise RefusedError(f"cannot be decoded: {_brief(error)}") from error
+        raise RejectedError(f"cannot be decoded: {_brief(error)}") from error
     if picture.shape[:2] != (header.height_px, header.width_px):
         height, width = picture.shape[:2]
-        raise RefusedError(
+        raise RejectedError(
             f"holds {width} x {height} pixels, its header says "
             f"{header.width_px} x {header.height_px}"
         )
@@ -163,7 +163,7 @@ def _decode(data: bytes, header: Header) -> Picture:
     if SUFFIX_OF.get(header.format) == "jpg":
         # Both libraries fill what is missing with grey and say nothing the caller could catch.
         if not _jpeg_is_whole(data):
-            raise RefusedError("truncated: the JPEG has no end")
+            raise RejectedError("truncated: the JPEG has no end")
         if header.plain:
             return _decode_by_opencv(data, cv2.IMREAD_COLOR)
     if header.deep and header.format in ("PNG", "TIFF"):
@@ -176,7 +176,7 @@ def _decode(data: bytes, header: Header) -> Picture:
 def _decode_by_opencv(data: bytes, flags: int) -> Picture:
     picture: Picture | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if picture is None:
-        raise RefusedError("cannot be decoded")
+        raise RejectedError("cannot be decoded")
     return picture
 
 
@@ -187,7 +187,7 @@ def _decode_by_pillow(data: bytes) -> np.ndarray[Any, Any]:
         if image.mode.startswith("I"):
             return np.asarray(image)
         if image.mode == "F":
-            raise RefusedError("floating-point pixels, of which the range is not known")
+            raise RejectedError("floating-point pixels, of which the range is not known")
         clear = "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa")
         pixels = np.asarray(image.convert("RGBA" if clear else "RGB"))
     return pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]]
@@ -197,7 +197,7 @@ def _to_8_bits(picture: np.ndarray[Any, Any]) -> Picture:
     if picture.dtype == np.uint8:
         return picture
     if picture.dtype.kind not in "iu" or picture.min() < 0 or picture.max() > 65535:
-        raise RefusedError(f"{picture.dtype} pixels, of which the range is not known")
+        raise RejectedError(f"{picture.dtype} pixels, of which the range is not known")
     return ((picture.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 
@@ -302,7 +302,7 @@ def encode(picture: Picture, suffix: str, quality: int) -> bytes:
     """
     height, width = picture.shape[:2]
     if max(height, width) > WIDEST_PX[suffix]:
-        raise RefusedError(f"{width} x {height} pixels are more than {suffix} can hold")
+        raise RejectedError(f"{width} x {height} pixels are more than {suffix} can hold")
     flag = {"jpg": cv2.IMWRITE_JPEG_QUALITY, "webp": cv2.IMWRITE_WEBP_QUALITY}.get(suffix)
     done, data = cv2.imencode(f".{suffix}", picture, [] if flag is None else [flag, quality])
     assert done

@@ -25,7 +25,7 @@ from pipeline.manifest import Manifest, Quarantined, read_manifest, write_manife
 from pipeline.sharding import listing
 from pipeline.sharding.config import ShardConfig, content_settings
 from pipeline.sharding.listing import Listing, Shares, write_listings
-from pipeline.sharding.parallel_map import spread
+from pipeline.sharding.parallel_map import parallel_map
 from pipeline.sharding.shard_writer import SCHEMA, make_shard, read_record, record_name, tar_name
 from pipeline.sharding.tar_writer import TEMPORARY
 from pipeline.sources import SPLITS, SUFFIXES, open_source
@@ -240,7 +240,7 @@ def _results(config: ShardConfig, shards: dict[str, int]) -> Iterator[dict[str, 
             number -= count
         raise AssertionError("more tasks than shards")
 
-    return spread(task, sum(shards.values()))
+    return parallel_map(task, sum(shards.values()))
 
 
 def _summary(config: ShardConfig, split: str, number: int) -> dict[str, Any]:

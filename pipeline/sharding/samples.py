@@ -8,7 +8,7 @@ from pipeline.sharding.preprocess import (
     SUFFIX_OF,
     Header,
     Picture,
-    RefusedError,
+    RejectedError,
     decode,
     encode,
     perceptual_hash,
@@ -50,9 +50,9 @@ def samples_of(key: str, data: bytes, config: ShardConfig) -> Iterator[Sample]:
     size = f"{header.width_px} x {header.height_px} px"
     short = min(header.width_px, header.height_px)
     if short < config.min_side_px:
-        raise RefusedError(f"smaller than min_side_px {config.min_side_px}: {size}")
+        raise RejectedError(f"smaller than min_side_px {config.min_side_px}: {size}")
     if config.crop_size_px is not None and short < config.crop_size_px:
-        raise RefusedError(f"smaller than crop_size_px {config.crop_size_px}: {size}")
+        raise RejectedError(f"smaller than crop_size_px {config.crop_size_px}: {size}")
     original = decode(data, header)
     picture = _framed(original, config)
     suffix = _suffix(header, config)

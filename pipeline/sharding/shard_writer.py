@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.manifest import SAMPLE_SCHEMA, Quarantined, ShardRecord
 from pipeline.sharding.config import ShardConfig, content_settings
 from pipeline.sharding.listing import digest_of, original_of, read_range
-from pipeline.sharding.preprocess import ENCODER, RefusedError
+from pipeline.sharding.preprocess import ENCODER, RejectedError
 from pipeline.sharding.samples import Sample, samples_of
 from pipeline.sharding.tar_writer import TarWriter, written_whole
 from pipeline.sources import Source, open_source
@@ -126,7 +126,7 @@ def _still_refused(
     reasons = {item.source: item.reason for item in before}
     bad = [row for row in rows if row["path"] in reasons]
     return all(
-        isinstance(prepared, RefusedError) and str(prepared) == reasons[row["path"]]
+        isinstance(prepared, RejectedError) and str(prepared) == reasons[row["path"]]
         for row, prepared in zip(bad, _prepared(source, bad, config), strict=True)
     )
 
@@ -144,7 +144,7 @@ def _write(
     with written_whole(storage.join(folder, tar_name(number))) as stream:
         writer = TarWriter(stream)
         for row, prepared in zip(rows, _prepared(source, rows, config), strict=True):
-            if isinstance(prepared, RefusedError):
+            if isinstance(prepared, RejectedError):
                 quarantined.append(Quarantined(source=row["path"], reason=str(prepared)))
             else:
                 samples += [_add(writer, sample, row["path"], number) for sample in prepared]
@@ -177,7 +177,7 @@ def _as_json(record: Record) -> bytes:
 
 def _prepared(
     source: Source, rows: list[dict[str, Any]], config: ShardConfig
-) -> Iterator[list[Sample] | RefusedError]:
+) -> Iterator[list[Sample] | RejectedError]:
     """Yield each original's samples, in order, or why it cannot be taken.
 
     Some are prepared ahead; no more than a few are ever held.
@@ -200,10 +200,10 @@ def _prepared(
 
 def _prepare(
     source: Source, row: dict[str, Any], config: ShardConfig
-) -> list[Sample] | RefusedError:
+) -> list[Sample] | RejectedError:
     try:
         return list(samples_of(row["key"], _checked(row, _read(source, row)), config))
-    except RefusedError as error:
+    except RejectedError as error:
         return error
 
 
@@ -217,7 +217,7 @@ def _read(source: Source, row: dict[str, Any]) -> bytes | Exception:
 def _checked(row: dict[str, Any], data: bytes | Exception) -> bytes:
     """Return the bytes if they are those that were listed: a shard must be made from its list."""
     if isinstance(data, PermissionError):
-        raise RefusedError("must not be read: permission denied")
+        raise RejectedError("must not be read: permission denied")
     found = "gone" if isinstance(data, Exception) else f"{len(data)} bytes"
     if isinstance(data, Exception) or len(data) != row["size"]:
         raise UserError(

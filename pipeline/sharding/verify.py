@@ -18,7 +18,7 @@ from pipeline.manifest import FILE_NAME as MANIFEST_NAME
 from pipeline.manifest import Manifest, ShardRecord, read_manifest
 from pipeline.sharding import listing
 from pipeline.sharding.config import ShardConfig
-from pipeline.sharding.parallel_map import spread
+from pipeline.sharding.parallel_map import parallel_map
 from pipeline.sharding.shard_writer import make_shard, record_name
 from pipeline.sources import SPLITS, S3Config
 
@@ -78,7 +78,7 @@ def verify(location: str, report: Report = print, s3: S3Config | None = None) ->
 
     damages, done = [], 0
     with connect():
-        for result in spread(task, len(tasks)):
+        for result in parallel_map(task, len(tasks)):
             done += 1
             if result["what"]:
                 split, number = tasks[result["index"]]
@@ -143,7 +143,7 @@ def repair(
         return {"index": index, "sha256": made.sha256}
 
     with connect():
-        for result in spread(task, len(damages)):
+        for result in parallel_map(task, len(damages)):
             damage = damages[result["index"]]
             shard = sets[damage.split].shards[damage.number]
             if result["sha256"] != shard.sha256:

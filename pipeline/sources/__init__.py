@@ -1,8 +1,8 @@
 """Sources of original images, their splits, and how their bytes are read.
 
-A source lists its originals in one order that never depends on the machine and reads any of them
-by what the listing says. Only the listing is made on the driver; bytes are read wherever a shard
-is written. Everything lies in a ``store``, a folder or an s3:// prefix.
+A source lists its originals in one order that does not depend on the machine, and reads each by its
+entry in the list. The list is made on the driver; bytes are read wherever a shard is written. The
+files are in a ``store``: a folder or an s3:// prefix.
 """
 
 import difflib

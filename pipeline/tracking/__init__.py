@@ -1,33 +1,33 @@
 """Log a run: terminal, JSONL file, MLflow, Prometheus.
 
-Workers send :class:`Record` values; only the driver writes. So one stream of records feeds the
-progress line, ``progress-*.jsonl``, MLflow and Prometheus, and MLflow's database needs to be
-reachable from the driver alone.
+Workers send :class:`Record` values, and only the driver writes them. One stream of records feeds
+the progress line, ``progress-*.jsonl``, MLflow and Prometheus, so only the driver needs access to
+the database of MLflow.
 """
 
-from pipeline.tracking.driver_queue import mailbox
+from pipeline.tracking.driver_queue import record_queue
 from pipeline.tracking.mlflow_run import (
     TrackingConfig,
     absolute_uri,
     attach,
-    entered,
-    entry_of,
+    mlflow_run_id,
     quieten_mlflow,
+    tracked,
 )
-from pipeline.tracking.prometheus import Gauges
-from pipeline.tracking.records import Record, Report, Track, duration
+from pipeline.tracking.prometheus import PrometheusGauges
+from pipeline.tracking.records import Record, Report, RunLogger, duration
 
 __all__ = [
-    "Gauges",
+    "PrometheusGauges",
     "Record",
     "Report",
-    "Track",
+    "RunLogger",
     "TrackingConfig",
     "absolute_uri",
     "attach",
     "duration",
-    "entered",
-    "entry_of",
-    "mailbox",
+    "tracked",
+    "mlflow_run_id",
+    "record_queue",
     "quieten_mlflow",
 ]

@@ -9,8 +9,8 @@ from pipeline.cluster import beside_driver
 from pipeline.tracking.records import Record, Report
 
 
-class Mailbox:
-    """Records on their way from the workers to the driver. A Ray actor; see :func:`mailbox`."""
+class RecordQueue:
+    """A Ray actor that carries records to the driver; see :func:`record_queue`."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -26,7 +26,7 @@ class Mailbox:
 
 
 @contextmanager
-def mailbox(report: Report, every_s: float = 0.5) -> Iterator[Any]:
+def record_queue(report: Report, every_s: float = 0.5) -> Iterator[Any]:
     """Pass what workers put into a Ray actor to ``report``, on the driver, until the block ends.
 
     Yields:
@@ -34,7 +34,7 @@ def mailbox(report: Report, every_s: float = 0.5) -> Iterator[Any]:
     """
     import ray
 
-    actor = beside_driver(Mailbox)
+    actor = beside_driver(RecordQueue)
     done = threading.Event()
 
     def listen() -> None:

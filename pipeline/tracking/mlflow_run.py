@@ -45,7 +45,7 @@ class TrackingConfig:
 
 
 @contextmanager
-def entered(
+def tracked(
     config: TrackingConfig,
     run: str,
     name: str,
@@ -77,7 +77,7 @@ def entered(
     if not config.tracking_uri:
         yield lambda record: None
         return
-    entry = Entry(config, run, name, symbols)
+    entry = MLflowRun(config, run, name, symbols)
     entry.open(settings, facts)
     waiting: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
     writer = threading.Thread(
@@ -98,7 +98,7 @@ def entered(
 
 
 def _write(
-    entry: "Entry", waiting: "queue.SimpleQueue[Record | None]", tell: Callable[[str], None]
+    entry: "MLflowRun", waiting: "queue.SimpleQueue[Record | None]", tell: Callable[[str], None]
 ) -> None:
     """Take records until None comes, and write them every few seconds."""
     silent, over = False, False
@@ -119,7 +119,7 @@ def _write(
         silent = bool(error)
 
 
-class Entry:
+class MLflowRun:
     """One run in MLflow, and what has still to be written there."""
 
     def __init__(
@@ -232,7 +232,7 @@ def attach(run: str, locations: Sequence[str], tell: Callable[[str], None]) -> N
         locations: of the files; their base names are kept.
         tell: takes a sentence when MLflow does not answer: the files themselves are not lost.
     """
-    if not entry_of(run):
+    if not mlflow_run_id(run):
         return
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -253,7 +253,7 @@ def _send(client: Any, entry: str, location: str, folder: str) -> None:
         client.log_artifact(entry, str(copy), folder)
 
 
-def entry_of(run: str) -> str:
+def mlflow_run_id(run: str) -> str:
     """Return the id of a run's entry in MLflow, "" if it has none."""
     book = storage.join(run, BOOK)
     if not storage.exists(book):

@@ -14,7 +14,7 @@ _PLAIN = {
 }
 
 
-class Gauges:
+class PrometheusGauges:
     """Takes records as they come. Without a Ray it does nothing."""
 
     def __init__(self, run: str, architecture: str) -> None:

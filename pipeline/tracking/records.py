@@ -29,7 +29,7 @@ class Record:
 Report = Callable[[Record], None]
 
 
-class Track:
+class RunLogger:
     """The driver's end of the stream of records: its terminal and its file of JSON lines.
 
     The file is written anew with each validation, so that it ends where the newest checkpoint does.

@@ -1,28 +1,28 @@
 """Train a model on Ray Train with DDP.
 
-A run is a folder (or s3:// prefix): started again, it goes on from its newest undamaged checkpoint,
-with any number of workers, because the samples of a step depend on nothing but the data, the seed
-and the step.
+A run is a directory or an s3:// prefix. Started again, it resumes from its latest intact
+checkpoint, with any number of workers: the samples of a step depend only on the data, the seed and
+the step.
 
-One step, from the top: ``driving.py`` on the driver, ``loop.py`` on every worker.
+Start reading at ``launcher.py`` (on the driver) and ``train_loop.py`` (on every worker).
 """
 
-from pipeline.training.build import Average, build_objective, with_local_weights
+from pipeline.training.build import ExponentialMovingAverage, build_objective, with_local_weights
 from pipeline.training.config import TrainConfig, TrainResult
-from pipeline.training.distributed import Place
+from pipeline.training.distributed import WorkerContext
 from pipeline.training.launcher import launch, resolve, summary, train
 from pipeline.training.run_dir import SCORE, best, find_sets
 from pipeline.training.train_loop import NonFiniteLossError
-from pipeline.training.validation import as_seen_in_validation
+from pipeline.training.validation import validation_data
 
 __all__ = [
     "SCORE",
-    "Average",
+    "ExponentialMovingAverage",
     "NonFiniteLossError",
-    "Place",
+    "WorkerContext",
     "TrainConfig",
     "TrainResult",
-    "as_seen_in_validation",
+    "validation_data",
     "best",
     "build_objective",
     "find_sets",

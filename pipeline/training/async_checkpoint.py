@@ -14,17 +14,17 @@ from pipeline import checkpoints, storage
 from pipeline.config import to_dict
 from pipeline.provenance import made_with
 from pipeline.tracking import Record, Report
-from pipeline.training.build import Average
+from pipeline.training.build import ExponentialMovingAverage
 from pipeline.training.config import TrainConfig
 from pipeline.training.run_dir import best
-from pipeline.training.validation import Judge
+from pipeline.training.validation import Validator
 
 SAVE_ATTEMPTS = 20
 """Of writing a checkpoint: about three minutes, for a store that is away meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moment:
+class TrainingSnapshot:
     """A training as it stood after a step."""
 
     step: int
@@ -38,7 +38,7 @@ class Moment:
     """Whether there is time for scores before the checkpoint is written."""
 
 
-class Keeper:
+class AsyncCheckpointer:
     """Runs on the first worker: judges, draws and saves in a thread, one moment after the other.
 
     Every worker has the same weights, so no other has to wait or to agree. What went wrong in the
@@ -46,7 +46,7 @@ class Keeper:
     """
 
     def __init__(
-        self, config: TrainConfig, judge: Judge | None, report: Report, data_digest: str
+        self, config: TrainConfig, judge: Validator | None, report: Report, data_digest: str
     ) -> None:
         self.config, self.judge, self.report = config, judge, report
         self.lasting = {"data_digest": data_digest, "made_with": made_with()}
@@ -59,7 +59,7 @@ class Keeper:
     def keep(
         self,
         objective: Objective,
-        average: Average | None,
+        average: ExponentialMovingAverage | None,
         step: int,
         *,
         draw: bool,
@@ -81,7 +81,7 @@ class Keeper:
         """
         self.wait()
         averaged = average.network if average is not None else None
-        moment = Moment(
+        moment = TrainingSnapshot(
             step=step,
             generator=copy.deepcopy(averaged or objective.generator),
             whole=checkpoints.snapshot(objective, averaged) if save or hurry else None,
@@ -96,7 +96,7 @@ class Keeper:
         if future is not None:
             future.result()
 
-    def _deal_with(self, moment: Moment) -> None:
+    def _deal_with(self, moment: TrainingSnapshot) -> None:
         if moment.draw and self.judge is not None:
             self.judge.draw(moment.generator, moment.step, self.report)
         if moment.whole is not None:
@@ -126,7 +126,7 @@ class Keeper:
         if scores:
             self.report(Record(kind="scores", step=step, values=scores, checkpoint=location))
 
-    def __enter__(self) -> "Keeper":
+    def __enter__(self) -> "AsyncCheckpointer":
         return self
 
     def __exit__(

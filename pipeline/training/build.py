@@ -11,10 +11,10 @@ from pipeline import storage
 from pipeline.config import flatten, override
 from pipeline.errors import UserError
 from pipeline.training.config import TrainConfig
-from pipeline.training.distributed import Place
+from pipeline.training.distributed import WorkerContext
 
 
-def build_objective(config: TrainConfig, place: Place) -> Objective:
+def build_objective(config: TrainConfig, place: WorkerContext) -> Objective:
     """Build networks, optimisers and teachers; files of weights are fetched to this machine.
 
     Raises:
@@ -66,7 +66,7 @@ def with_local_weights(model: ModelConfig) -> ModelConfig:
     )
 
 
-class Average:
+class ExponentialMovingAverage:
     """The exponential moving average of a generator, the same on every worker."""
 
     def __init__(self, generator: nn.Module, decay: float) -> None:

@@ -13,7 +13,7 @@ from pipeline.tracking import Record, Report
 
 
 @dataclass(kw_only=True)
-class Pulse:
+class Activity:
     """What a worker does at the moment."""
 
     step: int = 0
@@ -21,14 +21,14 @@ class Pulse:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class WorkerContext:
     """Where a worker stands among the others, and what it does with them."""
 
     rank: int = 0
     world_size: int = 1
     device: torch.device = torch.device("cpu")
     channels_last: bool = True
-    pulse: Pulse = field(default_factory=Pulse)
+    pulse: Activity = field(default_factory=Activity)
     notice: Callable[[], bool] = lambda: False
     """Tells whether the cluster is about to take away a node with workers; every worker asks at
     the same steps and gets the same answer."""

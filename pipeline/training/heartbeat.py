@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.cluster import beside_driver
 from pipeline.tracking import Record, Report
-from pipeline.training.distributed import Pulse
+from pipeline.training.distributed import Activity
 
 BEAT_EVERY_S = 2.0
 SILENT_S = 20.0
@@ -26,7 +26,7 @@ STALLED_S = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beat:
+class Heartbeat:
     """A worker's last word."""
 
     step: int
@@ -37,11 +37,11 @@ class Beat:
     """When it came to that step."""
 
 
-class Watch:
+class HeartbeatMonitor:
     """Runs as a Ray actor: the last word of each worker, and why the run was given up."""
 
     def __init__(self) -> None:
-        self.beats: dict[int, Beat] = {}
+        self.beats: dict[int, Heartbeat] = {}
         self.reason: Exception | None = None
 
     def begin(self) -> None:
@@ -57,7 +57,7 @@ class Watch:
         now = time.monotonic()
         last = self.beats.get(rank)
         since = last.since_s if last and last.step == step else now
-        self.beats[rank] = Beat(step=step, doing=doing, heard_s=now, since_s=since)
+        self.beats[rank] = Heartbeat(step=step, doing=doing, heard_s=now, since_s=since)
 
     def give_up(self, reason: Exception) -> None:
         """Remember that starting again would not help."""
@@ -67,13 +67,13 @@ class Watch:
         """Return why the run was given up, or None."""
         return self.reason
 
-    def heard(self) -> tuple[dict[int, Beat], float]:
+    def heard(self) -> tuple[dict[int, Heartbeat], float]:
         """Return everybody's last word, and the time by the same clock."""
         return dict(self.beats), time.monotonic()
 
 
 @contextmanager
-def beating(watch: Any, rank: int, pulse: Pulse) -> Iterator[None]:
+def sending_heartbeats(watch: Any, rank: int, pulse: Activity) -> Iterator[None]:
     """Tell the watch what this worker does, every few seconds, until the block ends."""
     over = threading.Event()
 
@@ -93,7 +93,7 @@ def beating(watch: Any, rank: int, pulse: Pulse) -> Iterator[None]:
 
 
 @contextmanager
-def watched(report: Report, room_wanted: Callable[[], str]) -> Iterator[Any]:
+def monitored(report: Report, room_wanted: Callable[[], str]) -> Iterator[Any]:
     """Yield a watch for workers; on the driver, name whoever is silent or stuck.
 
     Args:
@@ -102,7 +102,7 @@ def watched(report: Report, room_wanted: Callable[[], str]) -> Iterator[Any]:
     """
     import ray
 
-    watch = beside_driver(Watch)
+    watch = beside_driver(HeartbeatMonitor)
     over = threading.Event()
 
     def look() -> None:
@@ -130,7 +130,7 @@ def watched(report: Report, room_wanted: Callable[[], str]) -> Iterator[Any]:
         ray.kill(watch)
 
 
-def diagnose(beats: dict[int, Beat], now: float) -> Iterator[tuple[str, str]]:
+def diagnose(beats: dict[int, Heartbeat], now: float) -> Iterator[tuple[str, str]]:
     """Yield what is wrong, each with a name by which it is told only once."""
     silent = {rank for rank, beat in beats.items() if now - beat.heard_s > SILENT_S}
     for rank in sorted(silent):

@@ -13,16 +13,24 @@ from models.architecture import load
 from pipeline import checkpoints, storage
 from pipeline.config import flatten, override, to_json
 from pipeline.errors import UserError
-from pipeline.loading import SampleMaker
+from pipeline.loading import InpaintingDataset
 from pipeline.manifest import read_manifest
 from pipeline.provenance import made_with
-from pipeline.tracking import Gauges, Record, Report, Track, duration, entered, mailbox
+from pipeline.tracking import (
+    PrometheusGauges,
+    Record,
+    Report,
+    RunLogger,
+    duration,
+    record_queue,
+    tracked,
+)
 from pipeline.training.build import build_objective
 from pipeline.training.config import TrainConfig, TrainResult
-from pipeline.training.distributed import Place
-from pipeline.training.heartbeat import beating, watched
+from pipeline.training.distributed import WorkerContext
+from pipeline.training.heartbeat import monitored, sending_heartbeats
 from pipeline.training.run_dir import best, find_sets, require_same_run
-from pipeline.training.train_loop import NonFiniteLossError, work
+from pipeline.training.train_loop import NonFiniteLossError, run_worker
 
 ROOM_ATTEMPTS = 60
 """How often a group of workers is asked for where the cluster has no room, a minute each: a node
@@ -55,7 +63,9 @@ def train(
     done = checkpoints.read_state(newest)["step"] if newest else 0
     if done < config.steps:
         if config.num_workers:
-            build_objective(config, Place())  # what is missing is told before the cluster is asked
+            build_objective(
+                config, WorkerContext()
+            )  # what is missing is told before the cluster is asked
         storage.write(storage.join(config.storage, "config.json"), to_json(config).encode())
         _launch_written_down(config, done, log, also)
     checkpoint, scores = best(config.storage)
@@ -75,13 +85,13 @@ def _launch_written_down(
     """Launch a run from ``done`` steps on, and write what it says to file and MLflow meanwhile."""
     paper = load(config.model.architecture)
     progress = storage.join(config.storage, f"progress-{done:09d}.jsonl")
-    track = Track(config.model.architecture, config.steps, log, progress)
+    track = RunLogger(config.model.architecture, config.steps, log, progress)
     code = made_with()
     facts = {"storage": config.storage, "mlflow.source.git.commit": code["git_commit"]}
     facts |= {f"package.{name}": version for name, version in code["packages"].items()}
     name, settings = config.model.architecture, flatten(config)
-    gauges = Gauges(config.storage, name)
-    with entered(
+    gauges = PrometheusGauges(config.storage, name)
+    with tracked(
         config.tracking, config.storage, name, settings, facts, paper.symbols, track.note
     ) as entry:
 
@@ -105,7 +115,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
             "no shards given: add --data.shards DIR, made by `python jobs/make_shards.py`"
         )
     training_set, _ = find_sets(config.data.shards)
-    SampleMaker(replace(config.data, shards=training_set), read_manifest(training_set))
+    InpaintingDataset(replace(config.data, shards=training_set), read_manifest(training_set))
     changes = {"data.shards": storage.absolute(config.data.shards)}
     changes["storage"] = storage.absolute(config.storage)
     for name in ("init_from", "continue_from"):
@@ -117,7 +127,11 @@ def resolve(config: TrainConfig) -> TrainConfig:
 def launch(config: TrainConfig, report: Report) -> None:
     """Run the loop in this process, or on ``num_workers`` processes of the cluster."""
     if config.num_workers == 0:
-        work(config, Place(device=_own_device(config), channels_last=config.channels_last), report)
+        run_worker(
+            config,
+            WorkerContext(device=_own_device(config), channels_last=config.channels_last),
+            report,
+        )
         return
     _launch_on_cluster(config, report)
 
@@ -135,7 +149,7 @@ def _launch_on_cluster(config: TrainConfig, report: Report) -> None:
     workers = (config.min_workers, config.num_workers) if config.min_workers else config.num_workers
     sizes = range(config.min_workers or config.num_workers, config.num_workers + 1)
     wanted = partial(room_wanted, sizes, resources)
-    with mailbox(report) as box, watched(report, wanted) as watch:
+    with record_queue(report) as box, monitored(report, wanted) as watch:
         trainer = TorchTrainer(
             _work_on_cluster,
             train_loop_config={"config": config, "mailbox": box, "watch": watch},
@@ -214,7 +228,7 @@ def _work_on_cluster(settings: dict[str, Any]) -> None:
     if ray.get(watch.given_up.remote()) is not None:
         return  # another group would fail as the last one did
     context = ray.train.get_context()
-    place = Place(
+    place = WorkerContext(
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
         device=get_device(),
@@ -224,8 +238,8 @@ def _work_on_cluster(settings: dict[str, Any]) -> None:
     torch.set_num_threads(max(1, int(config.cpus_per_worker)))
     watch.begin.remote()
     try:
-        with beating(watch, place.rank, place.pulse):
-            work(config, place, lambda record: box.put.remote(record))
+        with sending_heartbeats(watch, place.rank, place.pulse):
+            run_worker(config, place, lambda record: box.put.remote(record))
     except (NonFiniteLossError, UserError) as error:
         ray.get(watch.give_up.remote(error))
         raise

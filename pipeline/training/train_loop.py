@@ -17,22 +17,22 @@ from pipeline import checkpoints
 from pipeline.loading import BatchStream
 from pipeline.manifest import read_manifest
 from pipeline.tracking import Record, Report
-from pipeline.training.async_checkpoint import Keeper
-from pipeline.training.build import Average, build_objective
+from pipeline.training.async_checkpoint import AsyncCheckpointer
+from pipeline.training.build import ExponentialMovingAverage, build_objective
 from pipeline.training.config import TrainConfig
-from pipeline.training.distributed import Place
+from pipeline.training.distributed import WorkerContext
 from pipeline.training.run_dir import find_sets
-from pipeline.training.validation import Judge
+from pipeline.training.validation import Validator
 
 NOTICE_EVERY_STEPS = 10
 """How often workers ask together whether one of their nodes will be taken away."""
 
 
-def work(config: TrainConfig, place: Place, report: Report) -> None:
+def run_worker(config: TrainConfig, place: WorkerContext, report: Report) -> None:
     """Take this worker's share of every step. On every worker."""
     data = replace(config.data, shards=find_sets(config.data.shards)[0])
     objective, average, first_step = _begin(config, place, report)
-    meter = Meter(config, place, report, objective)
+    meter = MetricsReporter(config, place, report, objective)
     steps, low = range(first_step, config.steps), config.precision == "bfloat16"
     warned = False
     with (
@@ -69,21 +69,25 @@ def due(done: int, every: int, last: int) -> bool:
 
 
 @contextmanager
-def _keeper(config: TrainConfig, place: Place, report: Report) -> Iterator[Keeper | None]:
+def _keeper(
+    config: TrainConfig, place: WorkerContext, report: Report
+) -> Iterator[AsyncCheckpointer | None]:
     """Yield the first worker's keeper, None on others; at the end everything is written."""
     if place.rank != 0:
         yield None
         return
     training_set, validation_set = find_sets(config.data.shards)
-    judge = Judge(config, place.device, read_manifest(validation_set)) if validation_set else None
-    with Keeper(config, judge, report, read_manifest(training_set).digest) as keeper:
+    judge = (
+        Validator(config, place.device, read_manifest(validation_set)) if validation_set else None
+    )
+    with AsyncCheckpointer(config, judge, report, read_manifest(training_set).digest) as keeper:
         yield keeper
         place.pulse.doing = "waiting for the last checkpoint to be written"
 
 
 def _begin(
-    config: TrainConfig, place: Place, report: Report
-) -> tuple[Objective, Average | None, int]:
+    config: TrainConfig, place: WorkerContext, report: Report
+) -> tuple[Objective, ExponentialMovingAverage | None, int]:
     """Build the networks and bring them to where the run stands."""
     objective = build_objective(config, place)
 
@@ -94,7 +98,11 @@ def _begin(
     if newest is None and config.init_from:
         checkpoints.initialize(config.init_from, objective)
         note(f"starting from the weights of {config.init_from}")
-    average = Average(objective.generator, config.ema_decay) if config.ema_decay else None
+    average = (
+        ExponentialMovingAverage(objective.generator, config.ema_decay)
+        if config.ema_decay
+        else None
+    )
     if newest is None and not config.continue_from:
         return objective, average, 0
     state = checkpoints.restore(
@@ -126,11 +134,11 @@ def stop_if_not_finite(losses: dict[str, Tensor], step: int) -> None:
             raise NonFiniteLossError(term, step)
 
 
-class Meter:
+class MetricsReporter:
     """A worker's clock and pen: what has changed between two reports."""
 
     def __init__(
-        self, config: TrainConfig, place: Place, report: Report, objective: Objective
+        self, config: TrainConfig, place: WorkerContext, report: Report, objective: Objective
     ) -> None:
         self.config, self.place, self.report = config, place, report
         self.objective = objective

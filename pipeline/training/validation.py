@@ -10,7 +10,7 @@ from models.architecture import fill
 from models.masking import paste
 from pipeline import storage
 from pipeline.image_grid import sample_grid
-from pipeline.loading import BatchConfig, SampleMaker, to_model, to_pixels
+from pipeline.loading import BatchConfig, InpaintingDataset, to_pixels, to_tensor
 from pipeline.manifest import Manifest
 from pipeline.masks import HOLE_RATIO_BUCKETS, bucket_of
 from pipeline.metrics.image_metrics import hole_l1, hole_psnr, psnr
@@ -18,19 +18,19 @@ from pipeline.tracking import Record, Report
 from pipeline.training.config import TrainConfig
 
 
-class Judge:
+class Validator:
     """Scores and draws the same samples, spread over the val set, with the same masks each time."""
 
     def __init__(self, config: TrainConfig, device: torch.device, manifest: Manifest) -> None:
         self.config, self.device = config, device
         self.pairs: list[tuple[Tensor, Tensor]] = []
-        maker = SampleMaker(as_seen_in_validation(config.data), manifest)
+        maker = InpaintingDataset(validation_data(config.data), manifest)
         count = min(config.validation_samples, len(manifest))
         rows = np.linspace(0, len(manifest) - 1, count).round().astype(int)
         for row in rows.tolist():
             sample = maker.make(row, epoch=0)
             hole = torch.from_numpy(np.ascontiguousarray(sample.hole)).float()[None, None]
-            self.pairs.append((to_model(sample.pixels), hole))
+            self.pairs.append((to_tensor(sample.pixels), hole))
 
     @torch.no_grad()
     def _predict(self, generator: nn.Module, image: Tensor, mask: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class Judge:
         report(Record(kind="picture", step=step, text=text, picture=location))
 
 
-def as_seen_in_validation(data: BatchConfig) -> BatchConfig:
+def validation_data(data: BatchConfig) -> BatchConfig:
     """Return the training's view of a sample without chance: centred, upright, always the same."""
     return replace(
         data,

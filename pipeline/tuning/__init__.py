@@ -1,7 +1,7 @@
 """Hyperparameter search: many trials around one preset.
 
-A search is a folder, as a run is: started again it keeps what it has finished and goes on with what
-was interrupted.
+A search is a directory, like a run. Started again, it keeps the finished trials and resumes the
+interrupted ones.
 """
 
 from pipeline.tuning.config import Trial, TuneConfig, TuneResult

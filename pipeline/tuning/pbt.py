@@ -18,7 +18,7 @@ from pipeline.config import flatten, override
 from pipeline.tracking import Record
 from pipeline.training import SCORE, TrainConfig, train
 from pipeline.tuning.config import Trial, TuneConfig
-from pipeline.tuning.ray_tuner import fitted
+from pipeline.tuning.ray_tuner import run_tuner
 from pipeline.tuning.spaces import Range, Space
 from pipeline.tuning.trials import Planned, folder, write_down
 
@@ -29,7 +29,7 @@ KEEP_ALL = 10**9
 Log = Callable[[str], None]
 
 
-def evolve(
+def run_pbt(
     config: TuneConfig,
     space: Space,
     planned: list[Planned],
@@ -67,7 +67,7 @@ def evolve(
         custom_explore_fn=lambda values: values | within(space, values),
         log_config=False,
     )
-    results = fitted(
+    results = run_tuner(
         config,
         _live,
         {"search": config, "space": dict(space), "begin": begin}

@@ -10,7 +10,7 @@ from pipeline.training import SCORE
 from pipeline.tuning.config import TuneConfig
 
 
-def fitted(
+def run_tuner(
     config: TuneConfig,
     trainable: Callable[[dict[str, Any]], None],
     space: dict[str, Any],

@@ -10,11 +10,11 @@ from typing import Any
 from models.architecture import Table
 from pipeline import storage
 from pipeline.config import override
-from pipeline.tracking import Record, duration, entered, entry_of
+from pipeline.tracking import Record, duration, mlflow_run_id, tracked
 from pipeline.training import SCORE, best, train
 from pipeline.tuning.config import Trial, TuneConfig, TuneResult
-from pipeline.tuning.pbt import evolve, told, values_of
-from pipeline.tuning.ray_tuner import fitted
+from pipeline.tuning.pbt import run_pbt, told, values_of
+from pipeline.tuning.ray_tuner import run_tuner
 from pipeline.tuning.spaces import Range, Space
 from pipeline.tuning.trials import Planned, plan, plan_one, write_down, written_down
 
@@ -35,8 +35,8 @@ def tune(config: TuneConfig, space: Space | Table, log: Log = print) -> TuneResu
     about = {"space": config.space, "algorithm": config.algorithm, "seeds": config.seeds}
     about |= {"num_trials": config.num_trials, "steps": config.train.steps}
     name, facts = f"search {config.space}", {"storage": run}
-    with entered(tracking, run, name, about, facts, {}, log) as report:
-        part = override(config, {"train.tracking.parent": entry_of(run)})
+    with tracked(tracking, run, name, about, facts, {}, log) as report:
+        part = override(config, {"train.tracking.parent": mlflow_run_id(run)})
         trials = sorted(_trials(part, space, log), key=_rank)
         if trials and trials[0].scores:
             report(Record(kind="scores", step=trials[0].steps, values=trials[0].scores))
@@ -56,7 +56,7 @@ def _trials(config: TuneConfig, space: Space | Table, log: Log) -> list[Trial]:
         return _suggested(config, space, earlier, log)
     if config.algorithm == "pbt":
         assert not isinstance(space, Table)
-        return evolve(config, space, planned, earlier, log)
+        return run_pbt(config, space, planned, earlier, log)
     todo = [one for one in planned if not _is_over(config, earlier.get(one[0].name))]
     log(f"{len(planned)} trials, {config.concurrent_trials} at a time")
     if len(todo) < len(planned):
@@ -155,7 +155,7 @@ def _fit(
     """
     watcher = _watcher(config, count, log)
     chosen = {"num_samples": count} if searcher is not None else {}
-    results = fitted(
+    results = run_tuner(
         config, _run_trial, space, watcher, search_alg=searcher, scheduler=scheduler, **chosen
     )
     trials = {}

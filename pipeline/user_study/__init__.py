@@ -1,8 +1,8 @@
 """Blind user studies of finished evaluations.
 
-``questions`` lays out who is asked what and writes the pictures under names that betray nothing;
-``votes`` keeps and counts the answers; ``app`` and ``voting.html`` are the page people vote on;
-``report`` sets the counts beside what the papers printed.
+``questions`` chooses the questions and writes the images under names that do not reveal the method;
+``votes`` saves and counts the answers; ``app`` and ``voting.html`` are the voting page; ``report``
+shows the counts beside the printed figures.
 """
 
 from pipeline.user_study.app import make_app

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pipeline import storage
 from pipeline.config import from_dict, to_dict
 from pipeline.errors import UserError
-from pipeline.evaluation.comparison import Contender, Pasted, fill_again, load_contenders
+from pipeline.evaluation.comparison import Contender, PastedMethod, fill_again, load_contenders
 from pipeline.image_grid import encode_png
 from pipeline.masks.rng import random_for
 
@@ -232,6 +232,6 @@ def _draw(study: Study, contenders: Sequence[Contender]) -> None:
                     storage.write(study.picture(wanted[pair, name]), encode_png(picture))
 
 
-def _pictures(contenders: Sequence[Contender], pasted: Pasted) -> dict[str, Any]:
+def _pictures(contenders: Sequence[Contender], pasted: PastedMethod) -> dict[str, Any]:
     named = {one.name: pasted.composites[one.method] for one in contenders}
     return {REAL: pasted.image, **named}

@@ -12,7 +12,7 @@ from pages import machine, table, write_section
 
 from pipeline.cluster import connect
 from pipeline.config import override
-from pipeline.cost_estimate import PEAK_TFLOPS, PlanConfig, plan
+from pipeline.cost_estimate import PEAK_TFLOPS, CostEstimateConfig, estimate_cost
 from pipeline.tracking import TrackingConfig, duration
 from pipeline.training import train
 
@@ -33,8 +33,10 @@ def test_papers() -> None:
     for name, preset, gpu, count, hours in PUBLISHED:
         training = importlib.import_module(f"jobs.train_{name}").PRESETS[preset]
         training = replace(training, num_workers=count)
-        config = PlanConfig(train=training, gpu=gpu, images=1, decodes_per_s=1e6, link_gbit_s=100)
-        found = plan(config)
+        config = CostEstimateConfig(
+            train=training, gpu=gpu, images=1, decodes_per_s=1e6, link_gbit_s=100
+        )
+        found = estimate_cost(config)
         at_peak = found.compute_s[0] * 0.9 * training.steps / 3600
         rows.append(
             [
@@ -66,8 +68,10 @@ def test_this_machine(tmp_path) -> None:
             short = {"steps": SHORT_STEPS, "report_every_steps": 5}
             train(override(base, {**short, "storage": str(tmp_path / f"{name}-short")}))
             long = override(base, {"steps": LONG_STEPS, "storage": str(tmp_path / f"{name}-long")})
-            config = PlanConfig(train=long, run=str(tmp_path / f"{name}-short"), cores_per_worker=1)
-            foretold = plan(config).hours[0] * 3600
+            config = CostEstimateConfig(
+                train=long, run=str(tmp_path / f"{name}-short"), cores_per_worker=1
+            )
+            foretold = estimate_cost(config).hours[0] * 3600
             begin = time.monotonic()
             train(long)
             took = time.monotonic() - begin

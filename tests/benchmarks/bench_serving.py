@@ -23,13 +23,19 @@ from bench_evaluation import untrained
 from pages import machine, table, write_section
 
 from pipeline import checkpoints
-from pipeline.batch_inference.config import FolderConfig
-from pipeline.batch_inference.shards import fill_shards
+from pipeline.batch_inference.config import BatchInferenceConfig
+from pipeline.batch_inference.shards import inpaint_shards
 from pipeline.cluster import KEEP_MEMORY, connect
-from pipeline.inference.tiling import CanvasConfig
+from pipeline.inference.tiling import TilingConfig
 from pipeline.masks import MaskConfig
 from pipeline.serving.limits import LimitsConfig
-from pipeline.serving.replica.deployment import ServeConfig, choose_port, start, stop, straight
+from pipeline.serving.replica.deployment import (
+    ServeConfig,
+    choose_port,
+    direct_ingress,
+    start,
+    stop,
+)
 from pipeline.serving.replica.replica import ServedModel
 
 NETWORK = os.environ.get("NETWORK", "spn")
@@ -41,8 +47,8 @@ CALLERS = (1, 2, 4, 8, 16, 32)
 PICTURE = Path(__file__).parents[2] / "docs" / "pictures" / "serving.png"
 
 
-def canvas(side: int) -> CanvasConfig:
-    return CanvasConfig(sides_px=(side,), least_crop_px=side)
+def canvas(side: int) -> TilingConfig:
+    return TilingConfig(sides_px=(side,), least_crop_px=side)
 
 
 def bare(checkpoint: str, batch: int, side: int) -> float:
@@ -117,7 +123,7 @@ def offline_rate(checkpoint: str, shards: dict[int, str], folder: Path, side: in
     )
     took = {}
     for count, place in shards.items():
-        config = FolderConfig(
+        config = BatchInferenceConfig(
             folder=place,
             out=str(folder / f"filled-{side}-{count}"),
             model=checkpoint,
@@ -125,7 +131,7 @@ def offline_rate(checkpoint: str, shards: dict[int, str], folder: Path, side: in
             recipe=MaskConfig(recipe="box"),
             canvas=canvas(side),
         )
-        took[count] = fill_shards(model, config, lambda line: None).seconds
+        took[count] = inpaint_shards(model, config, lambda line: None).seconds
     few, many = sorted(took)
     return (many - few) / (took[many] - took[few])
 
@@ -150,7 +156,7 @@ def measure(checkpoint: str, side: int, folder: Path) -> tuple[float, dict, str]
     alone = {batch: bare(checkpoint, batch, side) for batch in BATCHES}
     best = max(BATCHES, key=lambda batch: batch / alone[batch])
     port = choose_port("127.0.0.1", 0)
-    with connect(environment=straight(port)):
+    with connect(environment=direct_ingress(port)):
         config = ServeConfig(
             model=checkpoint,
             port=port,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pipeline.checkpoints import load_generator
-from pipeline.serving.replica.replica import ReplicaConfig, draw
+from pipeline.serving.replica.replica import ReplicaConfig, generate
 
 
 def main(checkpoint: str, batch: int, side: int, seconds: float) -> float:
@@ -25,7 +25,7 @@ def main(checkpoint: str, batch: int, side: int, seconds: float) -> float:
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times) < 8:
         begin = time.perf_counter()
-        draw(loaded, config, images, masks)
+        generate(loaded, config, images, masks)
         times.append(time.perf_counter() - begin)
     return float(np.median(times[2:]))
 

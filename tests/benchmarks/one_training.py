@@ -19,13 +19,13 @@ from torch import distributed
 
 from pipeline.config import from_json
 from pipeline.loading import BatchStream
-from pipeline.training import Place, TrainConfig, build_objective, find_sets
+from pipeline.training import TrainConfig, WorkerContext, build_objective, find_sets
 
 
 def main(config: TrainConfig, warm: int, steps: int) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo")
-    place = Place(rank=distributed.get_rank(), world_size=distributed.get_world_size())
+    place = WorkerContext(rank=distributed.get_rank(), world_size=distributed.get_world_size())
     objective = build_objective(config, place)
     data = replace(config.data, shards=find_sets(config.data.shards)[0])
     with BatchStream(data, place.rank, place.world_size, 0) as stream:

@@ -15,14 +15,14 @@ import pytest
 
 from jobs.batch_inpaint import batch_inpaint
 from jobs.serve import ServeConfig, start, stop
-from pipeline.batch_inference.config import FolderConfig
+from pipeline.batch_inference.config import BatchInferenceConfig
 from pipeline.errors import UserError
-from pipeline.inference.tiling import CanvasConfig
+from pipeline.inference.tiling import TilingConfig
 from pipeline.masks import MaskConfig
-from pipeline.serving.client import AsyncInpainter, ClientConfig, Inpainter, RefusedError
+from pipeline.serving.client import AsyncInpainter, ClientConfig, Inpainter, ServiceError
 
 JOB = str(Path(__file__).parent.parent.parent / "jobs" / "batch_inpaint.py")
-CANVAS = CanvasConfig(sides_px=(64, 128), least_crop_px=64)
+CANVAS = TilingConfig(sides_px=(64, 128), least_crop_px=64)
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def assert_composites(folder: Path, out: Path, names: list[str]) -> None:
         assert (got[mask > 127] != sent[mask > 127]).any()
 
 
-def config_of(folder: Path, out: Path, **changes) -> FolderConfig:
-    return FolderConfig(folder=str(folder), out=str(out), canvas=CANVAS, **changes)
+def config_of(folder: Path, out: Path, **changes) -> BatchInferenceConfig:
+    return BatchInferenceConfig(folder=str(folder), out=str(out), canvas=CANVAS, **changes)
 
 
 @pytest.mark.parametrize("way", ["endpoint", "offline"])
@@ -153,7 +153,7 @@ def test_output_format_same_keeps_suffix_and_mask_folder_is_read(url, photograph
 def test_mistakes_end_in_a_sentence(ray_local, checkpoint, folder, tmp_path, changes, sentence):
     values = {"folder": str(folder), "out": str(tmp_path / "out"), "model": checkpoint, **changes}
     with pytest.raises(UserError, match=sentence):
-        batch_inpaint(FolderConfig(**values))
+        batch_inpaint(BatchInferenceConfig(**values))
 
 
 def test_other_settings_do_not_mix_in_one_output_folder(url, folder, tmp_path):
@@ -246,11 +246,11 @@ def test_client_gives_up_when_its_patience_ends(moody):
         async with AsyncInpainter(ClientConfig(url=moody[0], patience_s=0.5), 1) as client:
             await client.inpaint(b"image", b"mask")
 
-    with pytest.raises(RefusedError, match="status 503"):
+    with pytest.raises(ServiceError, match="status 503"):
         asyncio.run(main())
     with (
         Inpainter(ClientConfig(url="http://127.0.0.1:9", patience_s=0.3)) as client,
-        pytest.raises(RefusedError, match="no answer"),
+        pytest.raises(ServiceError, match="no answer"),
     ):
         client.inpaint(b"image", b"mask")
 
@@ -258,7 +258,7 @@ def test_client_gives_up_when_its_patience_ends(moody):
 def test_client_raises_the_service_s_own_sentence(url):
     with (
         Inpainter(ClientConfig(url=url)) as client,
-        pytest.raises(RefusedError, match=r"not a PNG, JPEG or WebP .*\(unsupported_image\)"),
+        pytest.raises(ServiceError, match=r"not a PNG, JPEG or WebP .*\(unsupported_image\)"),
     ):
         client.inpaint(b"image", b"mask")
     assert httpx.get(f"{url}/healthz").status_code == 200

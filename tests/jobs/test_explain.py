@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.visualize import ExplainConfig, explain
+from pipeline.visualize import VisualizeConfig, visualize
 
 Checkpoint = Callable[[str], str]
 
@@ -53,8 +53,8 @@ def test_mask_drawn_for_want_of_one_is_the_recipe_s(
     tmp_path: Path, photograph: str, checkpoint: Checkpoint
 ) -> None:
     location = checkpoint("deepgin")
-    places = explain(
-        ExplainConfig(checkpoint=location, image=photograph, out=str(tmp_path / "out"))
+    places = visualize(
+        VisualizeConfig(checkpoint=location, image=photograph, out=str(tmp_path / "out"))
     )
     masked = cv2.imread(places["masked image"])
     painted = (masked == (224, 160, 250)).all(axis=2)
@@ -65,13 +65,13 @@ def test_mask_drawn_for_want_of_one_is_the_recipe_s(
 def test_size_asked_for_is_the_size_drawn(
     tmp_path: Path, photograph: str, checkpoint: Checkpoint
 ) -> None:
-    config = ExplainConfig(
+    config = VisualizeConfig(
         checkpoint=checkpoint("spn"),
         image=photograph,
         short_side_px=40,
         out=str(tmp_path / "out"),
     )
-    assert cv2.imread(explain(config)["final"]).shape[:2] == (40, 58)
+    assert cv2.imread(visualize(config)["final"]).shape[:2] == (40, 58)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_what_cannot_be_explained_is_refused(
 ) -> None:
     settings = {"checkpoint": checkpoint("pennet"), "image": photograph, "out": str(tmp_path)}
     with pytest.raises(UserError, match=sentence):
-        explain(ExplainConfig(**(settings | changes)))
+        visualize(VisualizeConfig(**(settings | changes)))
 
 
 def test_mask_of_another_size_and_files_that_are_no_pictures_are_refused(
@@ -103,6 +103,6 @@ def test_mask_of_another_size_and_files_that_are_no_pictures_are_refused(
     (tmp_path / "text.png").write_text("no picture")
     settings = {"checkpoint": checkpoint("pennet"), "out": str(tmp_path / "out")}
     with pytest.raises(UserError, match=r"10 x 10 px.*131 x 90"):
-        explain(ExplainConfig(image=photograph, mask=str(tmp_path / "small.png"), **settings))
+        visualize(VisualizeConfig(image=photograph, mask=str(tmp_path / "small.png"), **settings))
     with pytest.raises(UserError, match=r"text\.png"):
-        explain(ExplainConfig(image=str(tmp_path / "text.png"), **settings))
+        visualize(VisualizeConfig(image=str(tmp_path / "text.png"), **settings))

@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from pipeline.serving.http.auth import Doorkeeper, read_keys
+from pipeline.serving.http.auth import ApiKeyAuth, read_keys
 from pipeline.tuning import Trial
 
 ROOT = Path(__file__).parent.parent.parent
@@ -132,7 +132,7 @@ def test_made_key_is_shown_once_and_lets_its_holder_in(tmp_path, run_job):
     done = run_job(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     keys = read_keys(str(tmp_path / "k.jsonl"))
-    assert Doorkeeper(keys).admit({b"x-api-key": done.stdout.strip().encode()}) == "alice"
+    assert ApiKeyAuth(keys).admit({b"x-api-key": done.stdout.strip().encode()}) == "alice"
     again = run_job(*words, cwd=tmp_path)
     assert (again.returncode, again.stdout) == (1, "")
     assert again.stderr.startswith("error: k.jsonl has a key for 'alice' already")

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from models import architecture
 from models.architecture import Batch, Objective, Updating
-from pipeline.training.distributed import Place
+from pipeline.training.distributed import WorkerContext
 
 WORLD = 2
 STEPS = 2
@@ -86,7 +86,7 @@ def has_batch_norm(objective: Objective) -> bool:
     )
 
 
-def trained(case: str, place: Place) -> State:
+def trained(case: str, place: WorkerContext) -> State:
     """Take two steps and return all that a checkpoint holds of the networks."""
     name = case.partition(",")[0]
     paper = architecture.load(name)
@@ -123,8 +123,10 @@ def work(rank: int, folder: Path, cases: list[str]) -> None:
     store = distributed.FileStore(str(folder / "store"), WORLD)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=WORLD)
     states = {
-        "alone": {case: trained(case, Place()) for case in cases[rank::WORLD]},
-        "together": {case: trained(case, Place(rank=rank, world_size=WORLD)) for case in cases},
+        "alone": {case: trained(case, WorkerContext()) for case in cases[rank::WORLD]},
+        "together": {
+            case: trained(case, WorkerContext(rank=rank, world_size=WORLD)) for case in cases
+        },
     }
     torch.save(states, folder / f"{rank}.pt")
     distributed.destroy_process_group()

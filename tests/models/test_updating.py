@@ -56,9 +56,9 @@ def test_parts_make_the_update_of_the_whole_batch(parts: int) -> None:
 def test_share_of_right_verdicts_counts_both_sides_alike() -> None:
     objective = Line()
     real, fake = torch.tensor([1.0, -1.0, 2.0]), torch.tensor([[-1.0], [3.0]])
-    objective.judged("discriminator", real, fake)
+    objective.log_accuracy("discriminator", real, fake)
     assert objective.accuracies["discriminator"].item() == pytest.approx((2 / 3 + 1 / 2) / 2)
-    objective.judged("discriminator", real, fake, between=2.5)
+    objective.log_accuracy("discriminator", real, fake, between=2.5)
     assert objective.accuracies["discriminator"].item() == pytest.approx((0 + 1 / 2) / 2)
 
 

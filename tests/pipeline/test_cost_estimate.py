@@ -13,11 +13,11 @@ from pipeline.cost_estimate import (
     LEAST_SHARE,
     MOST_SHARE,
     PEAK_TFLOPS,
-    PlanConfig,
+    CostEstimateConfig,
     decode_rate,
+    estimate_cost,
     lines,
     measured,
-    plan,
 )
 from pipeline.errors import UserError
 from pipeline.loading import BatchConfig
@@ -55,8 +55,8 @@ def test_measured_rate_is_the_median_after_the_first_steps_without_waiting(run):
 
 
 def test_hours_cost_and_cores_follow_from_the_measured_rate(training, run):
-    found = plan(
-        PlanConfig(
+    found = estimate_cost(
+        CostEstimateConfig(
             train=training,
             run=run,
             images=28_800,
@@ -80,20 +80,22 @@ def test_hours_cost_and_cores_follow_from_the_measured_rate(training, run):
 
 
 def test_bottleneck_is_what_a_step_waits_for(training, run):
-    config = PlanConfig(train=training, run=run, images=100, decodes_per_s=20.0)
-    assert plan(config).bottleneck == "computing"
-    slow = plan(replace(config, cores_per_worker=1.0))
+    config = CostEstimateConfig(train=training, run=run, images=100, decodes_per_s=20.0)
+    assert estimate_cost(config).bottleneck == "computing"
+    slow = estimate_cost(replace(config, cores_per_worker=1.0))
     assert slow.bottleneck == "decoding"
     assert slow.hours[0] == pytest.approx(0.2 * 7200 / 3600, rel=1e-2)
-    narrow = plan(replace(config, link_gbit_s=1e-3, image_kb=50.0))
+    narrow = estimate_cost(replace(config, link_gbit_s=1e-3, image_kb=50.0))
     assert narrow.bottleneck in ("reading", "exchanging gradients")
     assert narrow.read_s == pytest.approx(4 * 50e3 / 125e3)
-    alone = plan(replace(config, train=replace(training, num_workers=1)))
+    alone = estimate_cost(replace(config, train=replace(training, num_workers=1)))
     assert alone.exchange_s == 0
 
 
 def test_without_a_run_hours_are_a_span_of_the_gpu_s_peak(training):
-    found = plan(PlanConfig(train=training, images=100, gpu="v100", decodes_per_s=1e6))
+    found = estimate_cost(
+        CostEstimateConfig(train=training, images=100, gpu="v100", decodes_per_s=1e6)
+    )
     flops = 4 * step_flops(training.model, 32, 2, 3600)
     assert found.compute_s[0] == pytest.approx(flops / (MOST_SHARE * PEAK_TFLOPS["v100"] * 1e12))
     assert found.compute_s[1] / found.compute_s[0] == pytest.approx(MOST_SHARE / LEAST_SHARE)
@@ -128,7 +130,7 @@ def test_arithmetic_of_a_step_is_that_of_its_convolutions(monkeypatch):
 
 def test_rates_of_a_shard_set_are_counted_and_measured(training, shards):
     data = replace(training.data, shards=shards)
-    found = plan(PlanConfig(train=replace(training, data=data)))
+    found = estimate_cost(CostEstimateConfig(train=replace(training, data=data)))
     assert "counted in" in found.sources["images"]
     assert "measured on a core" in found.sources["decoding"]
     assert found.epochs > 0
@@ -141,14 +143,14 @@ def test_what_cannot_be_planned_is_refused(training, run, tmp_path):
     with pytest.raises(UserError, match="has reported no rate after its first 5 steps"):
         measured(str(empty))
     with pytest.raises(UserError, match=r"cores_per_worker must be more than 0: 0"):
-        PlanConfig(train=training, cores_per_worker=0.0)
+        CostEstimateConfig(train=training, cores_per_worker=0.0)
     with pytest.raises(UserError, match="images must not be negative: -1"):
-        PlanConfig(train=training, images=-1)
+        CostEstimateConfig(train=training, images=-1)
 
 
 def test_lines_say_where_each_figure_is_from(training, run):
-    config = PlanConfig(train=training, run=run, images=100, price_per_worker_hour=2.0)
-    text = "\n".join(lines(plan(config), config))
+    config = CostEstimateConfig(train=training, run=run, images=100, price_per_worker_hour=2.0)
+    text = "\n".join(lines(estimate_cost(config), config))
     assert "7,200 steps of 8 samples on 2 workers" in text
     assert "measured by" in text
     assert "assumed; --train.data.shards measures" in text

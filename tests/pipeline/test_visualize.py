@@ -9,7 +9,7 @@ from PIL import Image
 from models.architecture import load
 from pipeline import checkpoints
 from pipeline.config import to_dict
-from pipeline.visualize import ExplainConfig, explain
+from pipeline.visualize import VisualizeConfig, visualize
 
 
 def test_red_stays_red_in_every_picture_of_known_pixels(tmp_path: Path) -> None:
@@ -25,8 +25,8 @@ def test_red_stays_red_in_every_picture_of_known_pixels(tmp_path: Path) -> None:
     red = np.zeros((64, 96, 3), np.uint8)
     red[..., 0], red[..., 1] = 220, 30
     Image.fromarray(red).save(tmp_path / "red.png")
-    places = explain(
-        ExplainConfig(
+    places = visualize(
+        VisualizeConfig(
             checkpoint=str(tmp_path / "spn"),
             image=str(tmp_path / "red.png"),
             out=str(tmp_path / "out"),

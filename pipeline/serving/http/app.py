@@ -8,13 +8,13 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
-from pipeline.serving.errors import Refusal
-from pipeline.serving.http.auth import Doorkeeper
+from pipeline.serving.errors import RequestError
+from pipeline.serving.http.auth import ApiKeyAuth
 from pipeline.serving.http.batch_requests import answer_many, read_many
-from pipeline.serving.http.compat_api import add_foreign
+from pipeline.serving.http.compat_api import add_compat_routes
 from pipeline.serving.http.docs_page import reference_page
-from pipeline.serving.http.inpaint_service import AppConfig, Backend, Workshop
-from pipeline.serving.http.middleware import BATCH_PATH, Gate, error_response
+from pipeline.serving.http.inpaint_service import Backend, HttpConfig, InpaintService
+from pipeline.serving.http.middleware import BATCH_PATH, AdmissionMiddleware, error_response
 from pipeline.serving.http.openapi import (
     ERROR_ANSWERS,
     LINES_ANSWER,
@@ -22,7 +22,7 @@ from pipeline.serving.http.openapi import (
     batch_body,
     pair_body,
 )
-from pipeline.serving.http.request_metrics import MEDIA_TYPE, Metrics
+from pipeline.serving.http.request_metrics import MEDIA_TYPE, RequestMetrics
 from pipeline.serving.http.responses import LineStream, public, respond
 from pipeline.serving.http.schemas import read_one
 from pipeline.serving.limits import PixelBudget
@@ -39,7 +39,7 @@ _READY_WITHIN_S = 5
 _BASE64_GROWTH = 1.4  # four thirds, and room for names
 
 
-def create_app(backend: Backend, config: AppConfig) -> FastAPI:
+def create_app(backend: Backend, config: HttpConfig) -> FastAPI:
     """Build the application.
 
     Args:
@@ -53,20 +53,25 @@ def create_app(backend: Backend, config: AppConfig) -> FastAPI:
         docs_url=None,  # Swagger's page is fetched from elsewhere; ours is not.
         redoc_url=None,
     )
-    metrics = Metrics()
+    metrics = RequestMetrics()
     app.add_middleware(
-        Gate, config=config.limits, doorkeeper=Doorkeeper(config.keys), metrics=metrics
+        AdmissionMiddleware,
+        config=config.limits,
+        doorkeeper=ApiKeyAuth(config.keys),
+        metrics=metrics,
     )
     app.add_exception_handler(HTTPException, _refused)
-    workshop = Workshop(backend, config, PixelBudget(config.limits.max_pixels_inside), metrics)
+    workshop = InpaintService(
+        backend, config, PixelBudget(config.limits.max_pixels_inside), metrics
+    )
     _add_inpaint(app, workshop)
-    add_foreign(app, workshop, ERROR_ANSWERS)
+    add_compat_routes(app, workshop, ERROR_ANSWERS)
     _add_state(app, workshop)
     _add_page(app)
     return app
 
 
-def _add_inpaint(app: FastAPI, workshop: Workshop) -> None:
+def _add_inpaint(app: FastAPI, workshop: InpaintService) -> None:
     @app.post(
         "/v1/inpaint",
         response_class=Response,
@@ -94,7 +99,7 @@ def _add_inpaint(app: FastAPI, workshop: Workshop) -> None:
         return LineStream(answer_many(workshop, pairs, accept, request_id))
 
 
-def _add_state(app: FastAPI, workshop: Workshop) -> None:
+def _add_state(app: FastAPI, workshop: InpaintService) -> None:
     backend = workshop.backend
 
     @app.get("/v1/models", summary="The versions that are served.", responses=ERROR_ANSWERS)
@@ -114,7 +119,7 @@ def _add_state(app: FastAPI, workshop: Workshop) -> None:
             served = []
         if not served:
             wait_s = workshop.config.limits.retry_after_s
-            raise Refusal(503, "not_ready", "no model answers yet; try again", wait_s)
+            raise RequestError(503, "not_ready", "no model answers yet; try again", wait_s)
         return {"status": "ready", "models": [model.label for model in served]}
 
     @app.get("/metrics", summary="Counters for Prometheus.", response_class=Response)
@@ -137,8 +142,8 @@ def _add_page(app: FastAPI) -> None:
 async def _refused(request: Request, error: Exception) -> Response:
     """Give every error the documented shape, also those that the framework raises."""
     assert isinstance(error, HTTPException)
-    if not isinstance(error, Refusal):
+    if not isinstance(error, RequestError):
         code = "unknown_route" if error.status_code in (404, 405) else "bad_request"
-        error = Refusal(error.status_code, code, str(error.detail))
+        error = RequestError(error.status_code, code, str(error.detail))
     request.state.code = error.code
     return error_response(error, request.state.request_id)

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 
 from pipeline import storage
 from pipeline.errors import UserError
-from pipeline.serving.errors import Refusal
+from pipeline.serving.errors import RequestError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ def add_key(location: str, key: ApiKey) -> None:
     storage.write(location, "".join(lines).encode())
 
 
-class Doorkeeper:
+class ApiKeyAuth:
     """Lets callers in by their key, at their rate. One process counts for itself."""
 
     def __init__(self, keys: Sequence[ApiKey], clock: Callable[[], float] = time.monotonic) -> None:
@@ -99,7 +99,9 @@ class Doorkeeper:
         # Every key is compared, whole, so that time tells nothing about where they differ.
         matches = [key for key in self._keys if hmac.compare_digest(key.sha256, digest)]
         if not given or not matches:
-            raise Refusal(401, "unauthorized", "send a known key as `Authorization: Bearer KEY`")
+            raise RequestError(
+                401, "unauthorized", "send a known key as `Authorization: Bearer KEY`"
+            )
         self._spend(matches[0])
         return matches[0].name
 
@@ -110,7 +112,7 @@ class Doorkeeper:
         tokens = min(tokens + (now - at) * per_s, max(key.per_minute, 1.0))
         if tokens < 1:
             self._tokens[key.name] = (tokens, now)
-            raise Refusal(
+            raise RequestError(
                 429,
                 "rate_limited",
                 f"the key makes more than {key.per_minute:g} requests a minute",

@@ -13,10 +13,16 @@ from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
-from pipeline.serving.errors import Refusal, error_body
-from pipeline.serving.http.inpaint_service import Answer, Workshop
+from pipeline.serving.errors import RequestError, error_body
+from pipeline.serving.http.inpaint_service import InpaintResult, InpaintService
 from pipeline.serving.http.responses import LINES, json_of
-from pipeline.serving.http.schemas import Asked, asked, content_type, from_base64, json_object
+from pipeline.serving.http.schemas import (
+    InpaintRequest,
+    content_type,
+    from_base64,
+    json_object,
+    parse_request,
+)
 
 MAX_FORM_PAIRS = 256
 
@@ -26,7 +32,7 @@ class Numbered:
     """One pair of a batch, or why it is none."""
 
     id: str | int | None
-    asked: Asked | Refusal
+    request: InpaintRequest | RequestError
 
 
 async def read_many(request: Request, max_line_bytes: int) -> AsyncIterator[Numbered]:
@@ -42,9 +48,9 @@ async def read_many(request: Request, max_line_bytes: int) -> AsyncIterator[Numb
             async with request.form(max_files=files, max_fields=fields) as form:
                 pairs = await _form_pairs(form)
         except HTTPException as error:  # The framework's own, of a form that is none.
-            if isinstance(error, Refusal):
+            if isinstance(error, RequestError):
                 raise
-            raise Refusal(error.status_code, "bad_request", str(error.detail)) from error
+            raise RequestError(error.status_code, "bad_request", str(error.detail)) from error
         for numbered in pairs:
             yield numbered
     elif kind == LINES:
@@ -53,7 +59,7 @@ async def read_many(request: Request, max_line_bytes: int) -> AsyncIterator[Numb
             yield _from_line(line, number)
             number += 1
     else:
-        raise Refusal(
+        raise RequestError(
             415, "unsupported_body", f"the body is {kind or 'of no type'}: send {LINES} or a form"
         )
 
@@ -67,7 +73,7 @@ async def _lines(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
             if line.strip():
                 yield line
         if len(rest) > max_bytes:
-            raise Refusal(413, "too_large", f"a line has more than {max_bytes:,} bytes")
+            raise RequestError(413, "too_large", f"a line has more than {max_bytes:,} bytes")
     if rest.strip():
         yield rest
 
@@ -78,22 +84,22 @@ def _from_line(line: bytes, number: int) -> Numbered:
         values = json_object(line)
         given = values.pop("id", number)
         if not isinstance(given, str | int):
-            raise Refusal(400, "bad_request", "field 'id' is neither text nor a number")
+            raise RequestError(400, "bad_request", "field 'id' is neither text nor a number")
         identity = given
         for name in ("image", "mask"):
             if values.get(name) is not None:
                 values[name] = from_base64(values[name], name)
-        pair = asked({name: value for name, value in values.items() if value is not None})
-    except Refusal as refusal:
-        return Numbered(id=identity, asked=refusal)
-    return Numbered(id=identity, asked=pair)
+        pair = parse_request({name: value for name, value in values.items() if value is not None})
+    except RequestError as refusal:
+        return Numbered(id=identity, request=refusal)
+    return Numbered(id=identity, request=pair)
 
 
 async def _form_pairs(form: FormData) -> list[Numbered]:
     """Pair the form's images and masks in order; its other fields are for all of them."""
     images, masks, names = (form.getlist(name) for name in ("image", "mask", "id"))
     if not images or len(masks) not in (0, len(images)) or len(names) not in (0, len(images)):
-        raise Refusal(
+        raise RequestError(
             400,
             "bad_request",
             f"{len(images)} images, {len(masks)} masks and {len(names)} ids do not make pairs",
@@ -106,9 +112,9 @@ async def _form_pairs(form: FormData) -> list[Numbered]:
             values["mask"] = await _file(masks[number])
         identity = str(names[number]) if names else number
         try:
-            pairs.append(Numbered(id=identity, asked=asked(values)))
-        except Refusal as refusal:
-            pairs.append(Numbered(id=identity, asked=refusal))
+            pairs.append(Numbered(id=identity, request=parse_request(values)))
+        except RequestError as refusal:
+            pairs.append(Numbered(id=identity, request=refusal))
     return pairs
 
 
@@ -117,18 +123,18 @@ async def _file(part: UploadFile | str) -> bytes | str:
 
 
 async def answer_many(
-    workshop: Workshop, pairs: AsyncIterator[Numbered], accept: str, request_id: str
+    workshop: InpaintService, pairs: AsyncIterator[Numbered], accept: str, request_id: str
 ) -> AsyncIterator[bytes]:
     """Work on a few pairs at once and yield each one's line as it is done."""
     limits = workshop.config.limits
 
     async def work(numbered: Numbered) -> bytes:
         try:
-            if isinstance(numbered.asked, Refusal):
-                raise numbered.asked
+            if isinstance(numbered.request, RequestError):
+                raise numbered.request
             async with asyncio.timeout(limits.request_timeout_s):
-                answer = await _answer(workshop, numbered.asked, accept)
-        except Refusal as refusal:
+                answer = await _answer(workshop, numbered.request, accept)
+        except RequestError as refusal:
             return _line(numbered.id, error_body(refusal.code, refusal.detail, request_id))
         except TimeoutError:
             late = f"no answer within {limits.request_timeout_s:g} s"
@@ -138,11 +144,11 @@ async def answer_many(
     try:
         async for line in in_order_of_arrival(pairs, work, limits.pairs_at_once):
             yield line
-    except Refusal as refusal:  # of the body as a whole: nothing after it can be read
+    except RequestError as refusal:  # of the body as a whole: nothing after it can be read
         yield _line(None, error_body(refusal.code, refusal.detail, request_id))
 
 
-async def _answer(workshop: Workshop, one: Asked, accept: str) -> Answer:
+async def _answer(workshop: InpaintService, one: InpaintRequest, accept: str) -> InpaintResult:
     return await workshop.inpaint(one.fields.options(accept), one.image, one.mask)
 
 

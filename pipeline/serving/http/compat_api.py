@@ -15,15 +15,17 @@ from fastapi import FastAPI, Request, Response
 from starlette.datastructures import UploadFile
 
 from pipeline.images import codec
-from pipeline.serving.errors import Refusal, image_errors_refused
-from pipeline.serving.http.inpaint_service import Workshop
+from pipeline.serving.errors import RequestError, image_errors_refused
+from pipeline.serving.http.inpaint_service import InpaintService
 from pipeline.serving.http.responses import headers_of
-from pipeline.serving.http.schemas import Fields, check, from_base64, json_object
+from pipeline.serving.http.schemas import RequestFields, check, from_base64, json_object
 
 _OPENAI_FIELDS = {"model": "model", "n": "samples", "output_format": "output_format"}
 
 
-def add_foreign(app: FastAPI, workshop: Workshop, answers: dict[int | str, dict[str, Any]]) -> None:
+def add_compat_routes(
+    app: FastAPI, workshop: InpaintService, answers: dict[int | str, dict[str, Any]]
+) -> None:
     """Add both interfaces to the application."""
 
     @app.post(
@@ -37,7 +39,7 @@ def add_foreign(app: FastAPI, workshop: Workshop, answers: dict[int | str, dict[
         values = json_object(await request.body())
         image, mask = (from_base64(values.get(name), name) for name in ("image", "mask"))
         seed = values.get("sd_seed")
-        fields = check(Fields, {"seed": seed} if isinstance(seed, int) and seed >= 0 else {})
+        fields = check(RequestFields, {"seed": seed} if isinstance(seed, int) and seed >= 0 else {})
         answer = await workshop.inpaint(fields.options("image/png"), image, mask)
         return Response(
             answer.files[0], headers={**headers_of(answer), "X-Seed": str(fields.seed or 0)}
@@ -60,10 +62,12 @@ def add_foreign(app: FastAPI, workshop: Workshop, answers: dict[int | str, dict[
             }
             wants_url = form.get("response_format") == "url"
         if len(image) != 1:
-            raise Refusal(400, "bad_request", f"send one image, not {len(image)}")
+            raise RequestError(400, "bad_request", f"send one image, not {len(image)}")
         if wants_url:
-            raise Refusal(400, "bad_request", "no URL is made: ask for response_format b64_json")
-        options = check(Fields, chosen).options("image/png")
+            raise RequestError(
+                400, "bad_request", "no URL is made: ask for response_format b64_json"
+            )
+        options = check(RequestFields, chosen).options("image/png")
         if own_mask is not None:
             own_mask = _opaque_is_known(own_mask, workshop.config.limits.max_pixels)
         answer = await workshop.inpaint(options, image[0], own_mask)
@@ -76,7 +80,7 @@ def _opaque_is_known(mask: bytes, max_pixels: int) -> bytes:
     """Turn a mask that is transparent in the hole into one that is white there."""
     picture = codec.decode(mask, max_pixels, "mask")
     if picture.alpha is None:
-        raise Refusal(
+        raise RequestError(
             400, "bad_request", "the mask has no transparency, which is what marks the hole here"
         )
     white = np.where(picture.alpha <= codec.HOLE_THRESHOLD, 255, 0).astype(np.uint8)

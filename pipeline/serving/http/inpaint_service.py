@@ -10,12 +10,12 @@ from typing import Protocol
 from pipeline.images.codec import Format, Hole, Picture, Pixels, upright_size
 from pipeline.inference import tiling
 from pipeline.inference.pair_files import InpaintOptions, compose, read_pair
-from pipeline.inference.tiling import CanvasConfig
+from pipeline.inference.tiling import TilingConfig
 from pipeline.serving.errors import image_errors_refused
 from pipeline.serving.http.auth import ApiKey
-from pipeline.serving.http.request_metrics import Metrics
+from pipeline.serving.http.request_metrics import RequestMetrics
 from pipeline.serving.limits import LimitsConfig, PixelBudget
-from pipeline.serving.replica.replica import Filled, ServedModel
+from pipeline.serving.replica.replica import GeneratedTile, ServedModel
 
 
 class Backend(Protocol):
@@ -23,7 +23,7 @@ class Backend(Protocol):
 
     async def fill(
         self, wanted: str, image: Pixels, mask: Pixels, samples: int, seed: int | None
-    ) -> Filled:
+    ) -> GeneratedTile:
         """Fill one canvas; see :meth:`pipeline.serving.replica.replica.Replica.fill`."""
         ...
 
@@ -33,19 +33,19 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AppConfig:
+class HttpConfig:
     """What the ingress needs to know."""
 
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     """What a request may cost."""
-    canvas: CanvasConfig = field(default_factory=CanvasConfig)
+    canvas: TilingConfig = field(default_factory=TilingConfig)
     """How images of any size meet the network."""
     keys: tuple[ApiKey, ...] = ()
     """Who may ask; anyone if empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class InpaintResult:
     """Composites, encoded, and how they came about."""
 
     files: tuple[bytes, ...]
@@ -60,15 +60,17 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Workshop:
+class InpaintService:
     """What the routes of one application share."""
 
     backend: Backend
-    config: AppConfig
+    config: HttpConfig
     budget: PixelBudget
-    metrics: Metrics
+    metrics: RequestMetrics
 
-    async def inpaint(self, options: InpaintOptions, image: bytes, mask: bytes | None) -> Answer:
+    async def inpaint(
+        self, options: InpaintOptions, image: bytes, mask: bytes | None
+    ) -> InpaintResult:
         """Decode, fill and encode one pair.
 
         Args:
@@ -87,7 +89,7 @@ class Workshop:
 
     async def _inpaint(
         self, options: InpaintOptions, image: bytes, mask: bytes | None, started: float
-    ) -> Answer:
+    ) -> InpaintResult:
         read = partial(_read_and_lay, self.config, options, image, mask)
         picture, hole, layout, canvases = await asyncio.to_thread(read)
         decoded = time.perf_counter()
@@ -108,7 +110,7 @@ class Workshop:
             "encode_ms": done - drawn,
             "total_ms": done - started,
         }
-        answer = Answer(
+        answer = InpaintResult(
             files=tuple(files),
             output_format=options.output_format,
             model=filled[0].model,
@@ -125,7 +127,7 @@ class Workshop:
 
     async def _fill(
         self, options: InpaintOptions, canvases: Sequence[tuple[Pixels, Pixels]]
-    ) -> Sequence[Filled]:
+    ) -> Sequence[GeneratedTile]:
         """Fill every canvas of an image, by one version of the model."""
         fills = (
             self.backend.fill(options.model, laid, missing, options.samples, options.seed)
@@ -143,8 +145,8 @@ class Workshop:
 
 
 def _read_and_lay(
-    config: AppConfig, options: InpaintOptions, image: bytes, mask: bytes | None
+    config: HttpConfig, options: InpaintOptions, image: bytes, mask: bytes | None
 ) -> tuple[Picture, Hole, tiling.Layout, list[tuple[Pixels, Pixels]]]:
     limit = config.limits.max_pixels
     picture, hole, layout = read_pair(image, mask, options, limit, config.canvas)
-    return picture, hole, layout, layout.lay(picture.rgb, hole)
+    return picture, hole, layout, layout.split_tiles(picture.rgb, hole)

@@ -9,7 +9,7 @@ LOGGER = "infill.serving"
 _ORDINARY = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-class JsonLines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """Formats a record as one line of JSON: time, level, message, and whatever else it carries."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -35,10 +35,10 @@ class JsonLines(logging.Formatter):
 def log_as_json() -> None:
     """Write this room's log to standard output; called once, by a process that only serves."""
     logger = logging.getLogger(LOGGER)
-    if any(isinstance(handler.formatter, JsonLines) for handler in logger.handlers):
+    if any(isinstance(handler.formatter, JsonFormatter) for handler in logger.handlers):
         return
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonFormatter())
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -14,9 +14,9 @@ from typing import Any
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline.serving.errors import Refusal, error_body
-from pipeline.serving.http.auth import Doorkeeper
-from pipeline.serving.http.request_metrics import Metrics
+from pipeline.serving.errors import RequestError, error_body
+from pipeline.serving.http.auth import ApiKeyAuth
+from pipeline.serving.http.request_metrics import RequestMetrics
 from pipeline.serving.limits import LimitsConfig
 
 BATCH_PATH = "/v1/inpaint/batch"
@@ -59,7 +59,7 @@ class _Exchange:
     def refuse_long_body(self, size: int) -> None:
         """Raise if a body has more bytes than are accepted."""
         if size > self._max_bytes:
-            raise Refusal(
+            raise RequestError(
                 413, "too_large", f"the body has more than {self._max_bytes:,} bytes; send less"
             )
 
@@ -80,18 +80,18 @@ class _Exchange:
             message = {**message, "headers": headers}
         await self._send(message)
 
-    async def refuse(self, refusal: Refusal) -> None:
+    async def refuse(self, refusal: RequestError) -> None:
         """Answer with an error, unless the answer has begun already."""
         self.scope["state"]["code"] = refusal.code
         if not self.status:
             await error_response(refusal, self.request_id)(self.scope, self._receive, self.send)
 
 
-class Gate:
+class AdmissionMiddleware:
     """ASGI middleware: keys, admission, body size, deadline, request ids, metrics and log."""
 
     def __init__(
-        self, app: ASGIApp, config: LimitsConfig, doorkeeper: Doorkeeper, metrics: Metrics
+        self, app: ASGIApp, config: LimitsConfig, doorkeeper: ApiKeyAuth, metrics: RequestMetrics
     ) -> None:
         self._app = app
         self._config = config
@@ -125,13 +125,13 @@ class Gate:
             finally:
                 self._inside -= costly
                 self._metrics.inside.set(self._inside)
-        except Refusal as refusal:
+        except RequestError as refusal:
             await exchange.refuse(refusal)
         except TimeoutError:
             await exchange.refuse(self._too_late(exchange.body_complete, timeout_s))
         except Exception:
             log.exception("defect", extra={"request_id": exchange.request_id})
-            await exchange.refuse(Refusal(500, "internal", "the service failed; see its log"))
+            await exchange.refuse(RequestError(500, "internal", "the service failed; see its log"))
 
     def _admit(self, exchange: _Exchange) -> bool:
         """Refuse what can be refused by the headers; tell whether the request is a costly one."""
@@ -140,7 +140,7 @@ class Gate:
         if exchange.scope["method"] != "POST":
             return False
         if self._inside >= self._config.max_waiting:
-            raise Refusal(
+            raise RequestError(
                 503,
                 "busy",
                 f"{self._inside} requests are waiting already; try again in a moment",
@@ -151,10 +151,12 @@ class Gate:
             exchange.refuse_long_body(int(announced))
         return True
 
-    def _too_late(self, body_complete: bool, timeout_s: float) -> Refusal:
+    def _too_late(self, body_complete: bool, timeout_s: float) -> RequestError:
         if not body_complete:
-            return Refusal(408, "slow_request", f"the body did not arrive within {timeout_s:g} s")
-        return Refusal(
+            return RequestError(
+                408, "slow_request", f"the body did not arrive within {timeout_s:g} s"
+            )
+        return RequestError(
             503,
             "busy",
             f"no answer within {timeout_s:g} s; try again, with a smaller image if you can",
@@ -176,7 +178,7 @@ class Gate:
         log.info("request", extra={name: value for name, value in facts.items() if value != ""})
 
 
-def error_response(refusal: Refusal, request_id: str) -> JSONResponse:
+def error_response(refusal: RequestError, request_id: str) -> JSONResponse:
     """Return a refusal as the documented JSON answer."""
     content = error_body(refusal.code, refusal.detail, request_id)
     return JSONResponse(content, refusal.status_code, headers=refusal.headers)

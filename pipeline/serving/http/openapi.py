@@ -4,7 +4,7 @@ from typing import Any
 
 from pipeline.images.codec import MEDIA_TYPES
 from pipeline.serving.errors import CODES
-from pipeline.serving.http.schemas import Fields
+from pipeline.serving.http.schemas import RequestFields
 
 _ERROR = {
     "type": "object",
@@ -112,7 +112,7 @@ def batch_body() -> dict[str, Any]:
 
 
 def _with_files(kind: dict[str, Any]) -> dict[str, Any]:
-    schema = Fields.model_json_schema()
+    schema = RequestFields.model_json_schema()
     image = {**kind, "description": "PNG, JPEG or WebP."}
     mask = {**kind, "description": "Of the image's size; the image's transparency if absent."}
     schema["properties"] = {"image": image, "mask": mask, **schema["properties"]}

@@ -14,7 +14,7 @@ _BATCHES = (1, 2, 4, 8, 16, 32)
 STAGES = ("decode", "queue", "compute", "encode")
 
 
-class Metrics:
+class RequestMetrics:
     """The counters of one application."""
 
     def __init__(self) -> None:

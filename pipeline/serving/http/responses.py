@@ -9,8 +9,8 @@ from fastapi.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from pipeline.images.codec import MEDIA_TYPES
-from pipeline.serving.errors import Refusal
-from pipeline.serving.http.inpaint_service import Answer
+from pipeline.serving.errors import RequestError
+from pipeline.serving.http.inpaint_service import InpaintResult
 from pipeline.serving.replica.replica import ServedModel
 
 LINES = "application/x-ndjson"
@@ -26,7 +26,7 @@ def public(model: ServedModel) -> dict[str, str]:
     }
 
 
-def headers_of(answer: Answer) -> Mapping[str, str]:
+def headers_of(answer: InpaintResult) -> Mapping[str, str]:
     """Return the facts that go with a picture."""
     return {
         "Content-Type": MEDIA_TYPES[answer.output_format],
@@ -36,7 +36,7 @@ def headers_of(answer: Answer) -> Mapping[str, str]:
     }
 
 
-def json_of(answer: Answer, request_id: str) -> dict[str, Any]:
+def json_of(answer: InpaintResult, request_id: str) -> dict[str, Any]:
     """Return an answer as JSON values: ``image`` for one sample, ``images`` for several."""
     encoded = [base64.b64encode(file).decode() for file in answer.files]
     return {
@@ -55,7 +55,7 @@ def json_of(answer: Answer, request_id: str) -> dict[str, Any]:
     }
 
 
-def respond(answer: Answer, accept: str, request_id: str) -> Response:
+def respond(answer: InpaintResult, accept: str, request_id: str) -> Response:
     """Answer as the Accept header asks.
 
     Raises:
@@ -66,7 +66,7 @@ def respond(answer: Answer, accept: str, request_id: str) -> Response:
             json_of(answer, request_id), headers={"X-Infill-Model": answer.model.label}
         )
     if len(answer.files) > 1:
-        raise Refusal(
+        raise RequestError(
             400, "bad_request", "several samples need `Accept: application/json` to be answered"
         )
     return Response(answer.files[0], headers=headers_of(answer))

@@ -13,13 +13,13 @@ from starlette.datastructures import UploadFile
 
 from pipeline.images.codec import MEDIA_TYPES, Format
 from pipeline.inference.pair_files import InpaintOptions
-from pipeline.serving.errors import Refusal
+from pipeline.serving.errors import RequestError
 
 MAX_SAMPLES = 16
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class Fields(BaseModel):
+class RequestFields(BaseModel):
     """Everything a caller may say beside the two files."""
 
     model_config = ConfigDict(extra="forbid")
@@ -55,13 +55,13 @@ class Fields(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class InpaintRequest:
     """One pair and what to do with it."""
 
     image: bytes
     mask: bytes | None
     """None if the image's own transparency marks the hole."""
-    fields: Fields
+    fields: RequestFields
 
 
 def accepted_format(accept: str) -> Format:
@@ -70,7 +70,7 @@ def accepted_format(accept: str) -> Format:
     return min(named)[1] if named else "png"
 
 
-async def read_one(request: Request) -> Asked:
+async def read_one(request: Request) -> InpaintRequest:
     """Read one pair from a form or from JSON.
 
     Raises:
@@ -80,7 +80,7 @@ async def read_one(request: Request) -> Asked:
     if kind == "application/json":
         return from_json(await request.body())
     if kind != "multipart/form-data":
-        raise Refusal(
+        raise RequestError(
             415,
             "unsupported_body",
             f"the body is {kind or 'of no type'}: send multipart/form-data or application/json",
@@ -90,7 +90,7 @@ async def read_one(request: Request) -> Asked:
             name: await part.read() if isinstance(part, UploadFile) else part
             for name, part in form.multi_items()
         }
-    return asked(values)
+    return parse_request(values)
 
 
 def content_type(request: Request) -> str:
@@ -98,7 +98,7 @@ def content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def from_json(text: bytes) -> Asked:
+def from_json(text: bytes) -> InpaintRequest:
     """Read one pair from JSON with the files in base64.
 
     Raises:
@@ -108,7 +108,7 @@ def from_json(text: bytes) -> Asked:
     for name in ("image", "mask"):
         if values.get(name) is not None:
             values[name] = from_base64(values[name], name)
-    return asked({name: value for name, value in values.items() if value is not None})
+    return parse_request({name: value for name, value in values.items() if value is not None})
 
 
 def json_object(text: bytes) -> dict[str, Any]:
@@ -120,9 +120,9 @@ def json_object(text: bytes) -> dict[str, Any]:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Refusal(400, "bad_request", "the body is not JSON") from error
+        raise RequestError(400, "bad_request", "the body is not JSON") from error
     if not isinstance(values, dict):
-        raise Refusal(400, "bad_request", "the JSON is not an object")
+        raise RequestError(400, "bad_request", "the JSON is not an object")
     return values
 
 
@@ -139,10 +139,10 @@ def from_base64(value: Any, name: str) -> bytes:
             return base64.b64decode(value, validate=True)
         except (binascii.Error, ValueError):
             pass
-    raise Refusal(400, "bad_request", f"field {name!r} is not base64 of a file")
+    raise RequestError(400, "bad_request", f"field {name!r} is not base64 of a file")
 
 
-def asked(values: Mapping[str, Any]) -> Asked:
+def parse_request(values: Mapping[str, Any]) -> InpaintRequest:
     """Check what was sent.
 
     Raises:
@@ -151,11 +151,13 @@ def asked(values: Mapping[str, Any]) -> Asked:
     files = {name: values[name] for name in ("image", "mask") if name in values}
     for name, data in files.items():
         if not isinstance(data, bytes):
-            raise Refusal(400, "bad_request", f"field {name!r} is not a file")
+            raise RequestError(400, "bad_request", f"field {name!r} is not a file")
     if "image" not in files:
-        raise Refusal(400, "bad_request", "field 'image' is missing")
+        raise RequestError(400, "bad_request", "field 'image' is missing")
     rest = {name: value for name, value in values.items() if name not in files}
-    return Asked(image=files["image"], mask=files.get("mask"), fields=check(Fields, rest))
+    return InpaintRequest(
+        image=files["image"], mask=files.get("mask"), fields=check(RequestFields, rest)
+    )
 
 
 def check(kind: type[Model], values: Mapping[str, Any]) -> Model:
@@ -169,4 +171,4 @@ def check(kind: type[Model], values: Mapping[str, Any]) -> Model:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise Refusal(400, "bad_request", f"field {where!r}: {first['msg']}") from error
+        raise RequestError(400, "bad_request", f"field {where!r}: {first['msg']}") from error

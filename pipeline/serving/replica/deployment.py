@@ -7,7 +7,7 @@ replica that starts later gets the same. That takes a deployment by configuratio
 ``serve deploy``; ``serve.run`` would replace every replica each time.
 
 On a cluster, requests come through Serve's proxies, one on each node. A Ray that is started for the
-service alone needs none: there the ingress listens itself (:func:`straight`).
+service alone needs none: there the ingress listens itself (:func:`direct_ingress`).
 """
 
 import os
@@ -20,13 +20,13 @@ from typing import Any
 
 from pipeline.config import to_dict
 from pipeline.errors import UserError
-from pipeline.inference.tiling import CanvasConfig
+from pipeline.inference.tiling import TilingConfig
 from pipeline.registry import RegistryConfig, resolve
 from pipeline.serving.http.auth import read_keys
-from pipeline.serving.http.inpaint_service import AppConfig
+from pipeline.serving.http.inpaint_service import HttpConfig
 from pipeline.serving.limits import LimitsConfig
 from pipeline.serving.replica.ingress import CALLS_PER_REPLICA
-from pipeline.serving.replica.replica import CanaryCount, ReplicaConfig, ServedModel, served
+from pipeline.serving.replica.replica import CanaryCount, ReplicaConfig, ServedModel, version_info
 
 APPLICATION = "infill"
 _IMPORT_PATH = "pipeline.serving.replica.ingress:application"
@@ -81,7 +81,7 @@ class ServeConfig:
     """File of API keys, made by ``jobs/make_key.py``; anyone may ask if empty."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     """What a request may cost."""
-    canvas: CanvasConfig = field(default_factory=CanvasConfig)
+    canvas: TilingConfig = field(default_factory=TilingConfig)
     """How images of any size meet the network."""
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     """Where versions are kept."""
@@ -156,7 +156,7 @@ def choose_port(host: str, port: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def straight(port: int) -> dict[str, str]:
+def direct_ingress(port: int) -> dict[str, str]:
     """Return the environment of a Ray whose Serve answers at a port without a proxy in between.
 
     Ray's own settings for throughput: the ingress listens itself, replicas are called by gRPC and
@@ -183,7 +183,7 @@ def start(config: ServeConfig, timeout_s: float = LONGEST_START_S) -> str:
 
     Args:
         config: what to serve; its models are looked up first. Where the environment is that of
-            :func:`straight`, its port counts, not this one's.
+            :func:`direct_ingress`, its port counts, not this one's.
         timeout_s: how long the replicas may take to load and try their models.
 
     Returns:
@@ -335,8 +335,8 @@ def deployment_schema(
                 "health_check_period_s": 2,
                 "graceful_shutdown_timeout_s": 10,
                 "user_config": {
-                    "models": [served(model) for model in models],
-                    "canaries": [served(model) for model in canaries],
+                    "models": [version_info(model) for model in models],
+                    "canaries": [version_info(model) for model in canaries],
                     "canary_share": config.canary_share if canaries else 0.0,
                 },
             },
@@ -385,8 +385,8 @@ def _number_of_replicas(config: ServeConfig) -> dict[str, Any]:
     }
 
 
-def _app_config(config: ServeConfig) -> AppConfig:
-    return AppConfig(limits=config.limits, canvas=config.canvas, keys=read_keys(config.keys))
+def _app_config(config: ServeConfig) -> HttpConfig:
+    return HttpConfig(limits=config.limits, canvas=config.canvas, keys=read_keys(config.keys))
 
 
 def _deploy(

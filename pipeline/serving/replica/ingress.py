@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 from pipeline.config import from_dict
 from pipeline.images.codec import Pixels
-from pipeline.serving.errors import Refusal
+from pipeline.serving.errors import RequestError
 from pipeline.serving.http.app import create_app
-from pipeline.serving.http.inpaint_service import AppConfig
+from pipeline.serving.http.inpaint_service import HttpConfig
 from pipeline.serving.http.json_logs import log_as_json
 from pipeline.serving.replica.batcher import Batcher
-from pipeline.serving.replica.replica import Filled, Replica, ReplicaConfig, ServedModel
+from pipeline.serving.replica.replica import GeneratedTile, Replica, ReplicaConfig, ServedModel
 
 CALLS_PER_REPLICA = 2
 """Under way at once: one that is computed, and one that waits at hand."""
@@ -25,7 +25,7 @@ def application(args: dict[str, Any]) -> Any:
     ingress = serve.deployment(name="ingress")(serve.ingress()(Ingress))
     computing = from_dict(ReplicaConfig, args["replica"])
     return ingress.bind(
-        replica.bind(computing), from_dict(AppConfig, args["app"]), computing, args["replicas"]
+        replica.bind(computing), from_dict(HttpConfig, args["app"]), computing, args["replicas"]
     )
 
 
@@ -33,7 +33,7 @@ class Ingress:
     """Speaks HTTP; many run beside each other. In a replica of ``ingress``."""
 
     def __init__(
-        self, replicas: Any, config: AppConfig, computing: ReplicaConfig, most_replicas: int
+        self, replicas: Any, config: HttpConfig, computing: ReplicaConfig, most_replicas: int
     ) -> None:
         log_as_json()
         self._backend = _Replicas(replicas, config.limits.retry_after_s, computing, most_replicas)
@@ -69,7 +69,7 @@ class _Replicas:
     ) -> None:
         self._handle = handle
         self._retry_after_s = retry_after_s
-        self._calls: Batcher[_Kind, _Canvas, Filled | Refusal] = Batcher(
+        self._calls: Batcher[_Kind, _Canvas, GeneratedTile | RequestError] = Batcher(
             self._call,
             lambda kind: computing.batch_size(kind.height, kind.width, kind.samples),
             wait_s=0,
@@ -78,17 +78,19 @@ class _Replicas:
 
     async def fill(
         self, wanted: str, image: Pixels, mask: Pixels, samples: int, seed: int | None
-    ) -> Filled:
+    ) -> GeneratedTile:
         height, width = mask.shape
         kind = _Kind(wanted, height, width, samples)
         filled = await self._calls.submit(kind, (image, mask, seed))
-        if isinstance(filled, Refusal):
+        if isinstance(filled, RequestError):
             raise filled
         return filled
 
-    async def _call(self, kind: "_Kind", canvases: Sequence[_Canvas]) -> list[Filled | Refusal]:
+    async def _call(
+        self, kind: "_Kind", canvases: Sequence[_Canvas]
+    ) -> list[GeneratedTile | RequestError]:
         with _unwrapped(self._retry_after_s):
-            filled: list[Filled | Refusal] = await self._handle.fill_many.remote(
+            filled: list[GeneratedTile | RequestError] = await self._handle.fill_many.remote(
                 kind.wanted, canvases, kind.samples
             )
             return filled
@@ -108,12 +110,12 @@ def _unwrapped(retry_after_s: int) -> Any:
     try:
         yield
     except BackPressureError as error:
-        raise Refusal(503, "busy", "too many requests are waiting", retry_after_s) from error
+        raise RequestError(503, "busy", "too many requests are waiting", retry_after_s) from error
     except (RayActorError, DeploymentUnavailableError) as error:
-        raise Refusal(
+        raise RequestError(
             503, "not_ready", "a replica has died and is being replaced; try again", retry_after_s
         ) from error
     except RayTaskError as error:
-        if isinstance(error.cause, Refusal):
+        if isinstance(error.cause, RequestError):
             raise error.cause from None
         raise

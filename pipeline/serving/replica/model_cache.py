@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 Held = TypeVar("Held")
 
 
-class Shelf(Generic[Held]):
+class ModelCache(Generic[Held]):
     """Loads what is asked for, and lets go of what was not asked for the longest.
 
     Safe to share between threads.

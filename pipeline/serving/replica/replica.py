@@ -12,21 +12,21 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.architecture import Prediction, fill
+from models.architecture import SamplingGenerator, fill
 from models.masking import crop_to, pad_to_multiple
 from pipeline.checkpoints import LoadedGenerator, load_generator
-from pipeline.loading import to_model, to_pixels
+from pipeline.loading import to_pixels, to_tensor
 from pipeline.registry import readable
-from pipeline.serving.errors import Refusal
+from pipeline.serving.errors import RequestError
 from pipeline.serving.replica.batcher import Batcher
-from pipeline.serving.replica.model_cache import Shelf
+from pipeline.serving.replica.model_cache import ModelCache
 
 Pixels = NDArray[np.uint8]
 log = logging.getLogger("infill.serving")
@@ -91,7 +91,7 @@ class ReplicaConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Filled:
+class GeneratedTile:
     """What a replica answers."""
 
     predictions: Pixels
@@ -140,30 +140,20 @@ class _Key(NamedTuple):
     """0 for the one picture that is drawn without randomness."""
 
 
-class Imaginative(Protocol):
-    """A generator that can fill one hole in several ways, such as SPN's probabilistic one."""
-
-    def draw(self, image: Tensor, draws: int, seed: int) -> Tensor:
-        """Return noise for some draws of each image: [draws, B, ...]."""
-        ...
-
-    def __call__(self, image: Tensor, mask: Tensor, noise: Tensor) -> Prediction:
-        """Predict all images of the first draw, then all of the second: [draws * B, 3, H, W]."""
-        ...
-
-
 class Replica:
     """Fills canvases with the versions it was last configured to serve."""
 
     def __init__(self, config: ReplicaConfig) -> None:
         self._config = config
-        self._shelf: Shelf[LoadedGenerator] = Shelf(_bytes_of, int(config.memory_gb * 1e9))
+        self._shelf: ModelCache[LoadedGenerator] = ModelCache(
+            _bytes_of, int(config.memory_gb * 1e9)
+        )
         self._shown: tuple[_Shown, ...] = ()
         self._canaries: tuple[_Shown, ...] = ()
         self._canary_share = 0.0
         self._canary_count = CanaryCount()
         self._swap = threading.Lock()
-        self._batcher: Batcher[_Key, _Canvas, Filled] = Batcher(
+        self._batcher: Batcher[_Key, _Canvas, GeneratedTile] = Batcher(
             self._compute,
             lambda key: config.batch_size(key.height, key.width, key.samples),
             config.batch_wait_s,
@@ -215,7 +205,7 @@ class Replica:
             return self._take(model)
         except Exception as error:
             log.exception("%s cannot be loaded again", model.label)
-            raise Refusal(
+            raise RequestError(
                 503, "not_ready", f"{model.name} cannot be loaded just now; try again", 5
             ) from error
 
@@ -231,7 +221,7 @@ class Replica:
         loaded = load_generator(readable(model.location, model.digest), self._config.device)
         for side in sorted({loaded.image_size_px, *self._config.warm_sides_px}):
             grey = np.full((1, side, side, 3), 127, np.uint8)
-            draw(loaded, self._config, grey, np.ones((1, side, side), np.uint8))
+            generate(loaded, self._config, grey, np.ones((1, side, side), np.uint8))
         return loaded
 
     def check_health(self) -> None:
@@ -249,7 +239,7 @@ class Replica:
 
     async def fill(
         self, wanted: str, image: Pixels, mask: Pixels, samples: int = 1, seed: int | None = None
-    ) -> Filled:
+    ) -> GeneratedTile:
         """Fill one canvas, in a batch with others of its size.
 
         Args:
@@ -265,7 +255,9 @@ class Replica:
         shown = self._choose(wanted)
         model, several = shown.model, shown.several
         if samples > 1 and not several:
-            raise Refusal(400, "bad_request", f"{model.name} draws one picture: ask for one sample")
+            raise RequestError(
+                400, "bad_request", f"{model.name} draws one picture: ask for one sample"
+            )
         drawn = several and (samples > 1 or seed is not None)
         pinned = wanted == f"{model.name}@{model.version}"
         reference = wanted if pinned else model.reference
@@ -290,7 +282,7 @@ class Replica:
         wanted: str,
         canvases: Sequence[tuple[Pixels, Pixels, int | None]],
         samples: int = 1,
-    ) -> list[Filled | Refusal]:
+    ) -> list[GeneratedTile | RequestError]:
         """Fill canvases that came in one call, as :meth:`fill` each.
 
         Args:
@@ -302,10 +294,12 @@ class Replica:
             For each canvas what fills it or why it is refused.
         """
 
-        async def fill_one(image: Pixels, mask: Pixels, seed: int | None) -> Filled | Refusal:
+        async def fill_one(
+            image: Pixels, mask: Pixels, seed: int | None
+        ) -> GeneratedTile | RequestError:
             try:
                 return await self.fill(wanted, image, mask, samples, seed)
-            except Refusal as refusal:
+            except RequestError as refusal:
                 return refusal
 
         return await asyncio.gather(*(fill_one(*canvas) for canvas in canvases))
@@ -322,15 +316,19 @@ class Replica:
             if not wanted or shown.model.answers_to(wanted):
                 return shown
         there = ", ".join(f"{s.model.name}@{s.model.version}" for s in self._shown)
-        raise Refusal(404, "unknown_model", f"no model {wanted!r} is served; there is {there}")
+        raise RequestError(404, "unknown_model", f"no model {wanted!r} is served; there is {there}")
 
-    async def _compute(self, key: _Key, canvases: Sequence[_Canvas]) -> list[Filled]:
+    async def _compute(self, key: _Key, canvases: Sequence[_Canvas]) -> list[GeneratedTile]:
         shown = self._choose(key.model)  # as of now: a swap since the request came takes effect
         started = time.perf_counter()
         images = np.stack([canvas.image for canvas in canvases])
         masks = np.stack([canvas.mask for canvas in canvases])
         seeds = [canvas.seed or 0 for canvas in canvases]
-        work = partial(draw_several, draws=key.samples, seeds=seeds) if key.samples else draw_once
+        work = (
+            partial(generate_samples, draws=key.samples, seeds=seeds)
+            if key.samples
+            else generate_once
+        )
 
         def draw_here() -> Pixels:
             return work(self._take_again(shown.model), self._config, images, masks)
@@ -338,7 +336,7 @@ class Replica:
         drawn = await asyncio.to_thread(draw_here)
         compute_s = time.perf_counter() - started
         return [
-            Filled(
+            GeneratedTile(
                 predictions=predictions,
                 model=shown.model,
                 batch_size=len(canvases),
@@ -353,7 +351,9 @@ def _bytes_of(loaded: LoadedGenerator) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def draw(loaded: LoadedGenerator, config: ReplicaConfig, images: Pixels, masks: Pixels) -> Pixels:
+def generate(
+    loaded: LoadedGenerator, config: ReplicaConfig, images: Pixels, masks: Pixels
+) -> Pixels:
     """Pass canvases through a network.
 
     Args:
@@ -371,14 +371,14 @@ def draw(loaded: LoadedGenerator, config: ReplicaConfig, images: Pixels, masks: 
     return to_pixels(prediction)
 
 
-def draw_once(
+def generate_once(
     loaded: LoadedGenerator, config: ReplicaConfig, images: Pixels, masks: Pixels
 ) -> Pixels:
-    """Pass canvases through a network: as :func:`draw`, but uint8 [B, 1, H, W, 3]."""
-    return draw(loaded, config, images, masks)[:, None]
+    """Pass canvases through a network: as :func:`generate`, but uint8 [B, 1, H, W, 3]."""
+    return generate(loaded, config, images, masks)[:, None]
 
 
-def draw_several(
+def generate_samples(
     loaded: LoadedGenerator,
     config: ReplicaConfig,
     images: Pixels,
@@ -392,12 +392,13 @@ def draw_several(
         The predictions, uint8 [B, draws, H, W, 3]. A canvas's pictures depend on its seed and not
         on what else is in the batch.
     """
-    generator = cast(Imaginative, loaded.generator)
+    generator = cast(SamplingGenerator, loaded.generator)
     height, width = masks.shape[1:]
     image, mask = pad_to_multiple(*_tensors(config, images, masks), loaded.config.size_multiple)
     with torch.inference_mode():
         noise = [
-            generator.draw(one[None], draws, seed) for one, seed in zip(image, seeds, strict=True)
+            generator.sample_noise(one[None], draws, seed)
+            for one, seed in zip(image, seeds, strict=True)
         ]
         prediction = generator(image, mask, torch.cat(noise, dim=1)).final
     pixels = to_pixels(crop_to(prediction, height, width))
@@ -408,9 +409,9 @@ def draw_several(
 def _tensors(config: ReplicaConfig, images: Pixels, masks: Pixels) -> tuple[Tensor, Tensor]:
     torch.set_num_threads(config.threads)  # counts for the calling thread only
     mask = torch.from_numpy(masks)[:, None].float()
-    return to_model(images).to(config.device), mask.to(config.device)
+    return to_tensor(images).to(config.device), mask.to(config.device)
 
 
-def served(model: ServedModel) -> dict[str, str]:
+def version_info(model: ServedModel) -> dict[str, str]:
     """Return a served model as JSON values."""
     return asdict(model)

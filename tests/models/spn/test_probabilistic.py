@@ -45,7 +45,7 @@ def test_two_draws_give_two_pictures_of_every_image(height: int, width: int) -> 
     image = torch.rand(2, 3, height, width) * 2 - 1
     mask = torch.zeros(2, 1, height, width)
     mask[..., 8:40] = 1
-    noise = generator.draw(image, draws=2, seed=3)
+    noise = generator.sample_noise(image, samples=2, seed=3)
     assert noise.shape == (2, 2, 4, height // 32, width // 32)
     prediction = generator(image, mask, noise)
     assert prediction.final.shape == (4, 3, height, width)
@@ -57,7 +57,7 @@ def test_two_draws_give_two_pictures_of_every_image(height: int, width: int) -> 
 def test_draws_together_are_the_draws_apart_in_order() -> None:
     generator = ARCHITECTURE.generator(replace(TINY, channels=8)).eval()
     batch = batch_of()
-    noise = generator.draw(batch.image, draws=3, seed=3) * 5
+    noise = generator.sample_noise(batch.image, samples=3, seed=3) * 5
     together = generator(batch.image, batch.mask, noise).final
     apart = [generator(batch.image, batch.mask, noise[i : i + 1]).final for i in range(3)]
     torch.testing.assert_close(together, torch.cat(apart), rtol=0, atol=1e-5)
@@ -68,7 +68,7 @@ def test_draws_together_are_the_draws_apart_in_order() -> None:
 def test_without_noise_the_latent_s_mean_is_drawn() -> None:
     generator = ARCHITECTURE.generator(TINY).eval()
     batch = batch_of()
-    noise = torch.zeros_like(generator.draw(batch.image, draws=1, seed=0))
+    noise = torch.zeros_like(generator.sample_noise(batch.image, samples=1, seed=0))
     first = generator(batch.image, batch.mask).final
     assert torch.equal(first, generator(batch.image, batch.mask, noise).final)
 
@@ -76,10 +76,10 @@ def test_without_noise_the_latent_s_mean_is_drawn() -> None:
 def test_noise_is_a_function_of_its_seed() -> None:
     generator = ARCHITECTURE.generator(TINY)
     image = torch.zeros(1, 3, 64, 64)
-    first = generator.draw(image, 2, seed=1)
+    first = generator.sample_noise(image, 2, seed=1)
     torch.rand(5)
-    assert torch.equal(first, generator.draw(image, 2, seed=1))
-    assert not torch.equal(first, generator.draw(image, 2, seed=2))
+    assert torch.equal(first, generator.sample_noise(image, 2, seed=1))
+    assert not torch.equal(first, generator.sample_noise(image, 2, seed=2))
 
 
 def test_sizes_are_multiples_of_thirty_two() -> None:

@@ -16,17 +16,17 @@ import pytest
 import ray
 
 from pipeline.batch_inference import shards
-from pipeline.batch_inference.config import FolderConfig, Summary
-from pipeline.batch_inference.shards import fill_shards, is_shard_set
+from pipeline.batch_inference.config import BatchInferenceConfig, Summary
+from pipeline.batch_inference.shards import inpaint_shards, is_shard_set
 from pipeline.config import to_json
 from pipeline.errors import UserError
-from pipeline.inference.tiling import CanvasConfig
+from pipeline.inference.tiling import TilingConfig
 from pipeline.manifest import read_manifest
 from pipeline.masks import MaskConfig, draw_mask
 from pipeline.sharding import ShardConfig, make_shards
 
 pytestmark = pytest.mark.slow
-CANVAS = CanvasConfig(sides_px=(64, 128), least_crop_px=64)
+CANVAS = TilingConfig(sides_px=(64, 128), least_crop_px=64)
 RECIPE = MaskConfig(recipe="box")
 
 
@@ -41,8 +41,8 @@ def photo_shards(photographs, ray_local, tmp_path_factory) -> str:
     return f"{out}/train"
 
 
-def config_of(photo_shards, spn, out: Path) -> FolderConfig:
-    return FolderConfig(
+def config_of(photo_shards, spn, out: Path) -> BatchInferenceConfig:
+    return BatchInferenceConfig(
         folder=photo_shards,
         out=str(out),
         model=spn.location,
@@ -54,7 +54,7 @@ def config_of(photo_shards, spn, out: Path) -> FolderConfig:
 
 
 @pytest.fixture
-def config(photo_shards, spn, tmp_path) -> FolderConfig:
+def config(photo_shards, spn, tmp_path) -> BatchInferenceConfig:
     return config_of(photo_shards, spn, tmp_path / "filled")
 
 
@@ -62,11 +62,11 @@ def config(photo_shards, spn, tmp_path) -> FolderConfig:
 def once_filled(photo_shards, spn, tmp_path_factory) -> tuple[Summary, str]:
     """Fill the set once for the module; tests read it, and change copies of it."""
     out = tmp_path_factory.mktemp("once") / "filled"
-    return fill_shards(spn, config_of(photo_shards, spn, out), quietly), str(out)
+    return inpaint_shards(spn, config_of(photo_shards, spn, out), quietly), str(out)
 
 
 @pytest.fixture
-def filled(config, once_filled) -> FolderConfig:
+def filled(config, once_filled) -> BatchInferenceConfig:
     """The configuration of a copy of the filled set."""
     shutil.copytree(once_filled[1], config.out)
     return config
@@ -78,7 +78,7 @@ def filled_in_parts_of_one(photo_shards, spn, tmp_path_factory) -> str:
     out = tmp_path_factory.mktemp("parts-of-one") / "filled"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "ROWS_PER_PART", 1)
-        fill_shards(spn, config_of(photo_shards, spn, out), quietly)
+        inpaint_shards(spn, config_of(photo_shards, spn, out), quietly)
     return str(out)
 
 
@@ -125,7 +125,7 @@ def test_every_sample_is_filled_once_with_its_mask_and_known_pixels(
             tar.seek(row["offset"])
             assert tar.read(row["size"]) == got[f"{key}.png"]
     assert not Path(config.out, "_parts").exists()
-    again = fill_shards(spn, config, quietly)
+    again = inpaint_shards(spn, config, quietly)
     assert (again.filled, again.kept) == (0, 8)
 
 
@@ -164,7 +164,7 @@ def test_a_driver_that_is_ended_costs_the_stretches_under_way(
     said = (tmp_path / "driver.log").read_text()
     assert driver.returncode != 0, said
     assert not is_shard_set(config.out)
-    resumed = fill_shards(spn, config, quietly)
+    resumed = inpaint_shards(spn, config, quietly)
     assert resumed.failed == 0
     assert resumed.kept > 0
     assert resumed.filled + resumed.kept == 8
@@ -183,14 +183,14 @@ def test_bad_rows_are_set_aside_with_the_reason(config, spn, photo_shards, tmp_p
     data = bytearray(tar.read_bytes())
     data[victim["offset"] + 40] ^= 255
     tar.write_bytes(bytes(data))
-    summary = fill_shards(spn, replace(config, folder=str(broken)), quietly)
+    summary = inpaint_shards(spn, replace(config, folder=str(broken)), quietly)
     assert (summary.filled, summary.failed) == (7, 1)
     result = read_manifest(config.out)
     [bad] = result.quarantined
     assert victim["key"] in bad.source
     assert "SHA-256 is not the manifest's" in bad.reason
     assert victim["key"] not in result.samples["key"].to_pylist()
-    again = fill_shards(spn, replace(config, folder=str(broken)), quietly)
+    again = inpaint_shards(spn, replace(config, folder=str(broken)), quietly)
     assert (again.filled, again.kept, again.failed) == (0, 8, 1)
     [line] = Path(config.out, "failures.jsonl").read_text().splitlines()
     assert victim["key"] in json.loads(line)["image"]
@@ -204,11 +204,11 @@ def test_what_a_person_has_to_mend_ends_in_a_sentence_and_the_rest_is_kept(
     [*_, tar] = sorted(lost.glob("shard-*.tar"))
     tar.unlink()
     with pytest.raises(UserError, match=rf"^shard {tar} is missing, .* --repair`$"):
-        fill_shards(spn, replace(config, folder=str(lost)), quietly)
+        inpaint_shards(spn, replace(config, folder=str(lost)), quietly)
     shutil.copy(Path(photo_shards, tar.name), tar)
     with pytest.raises(UserError, match=r"^/nothing/here is no checkpoint"):
-        fill_shards(replace(spn, location="/nothing/here"), replace(config, folder=str(lost)))
-    summary = fill_shards(spn, replace(config, folder=str(lost)), quietly)
+        inpaint_shards(replace(spn, location="/nothing/here"), replace(config, folder=str(lost)))
+    summary = inpaint_shards(spn, replace(config, folder=str(lost)), quietly)
     assert (summary.filled + summary.kept, summary.failed) == (8, 0)
 
 
@@ -219,7 +219,7 @@ def test_masks_come_from_files_and_missing_ones_are_told(config, spn, photo_shar
         place = masks / f"{key}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(make.file(make.hole(96, 128, slice(20, 40), slice(30, 60))))
-    summary = fill_shards(spn, replace(config, draw=False, masks=str(masks)), quietly)
+    summary = inpaint_shards(spn, replace(config, draw=False, masks=str(masks)), quietly)
     assert (summary.filled, summary.failed) == (7, 1)
     assert "has no mask" in read_manifest(config.out).quarantined[0].reason
     mask = decoded(members(config.out)[f"{keys[1]}.mask.png"], cv2.IMREAD_GRAYSCALE)
@@ -229,9 +229,9 @@ def test_masks_come_from_files_and_missing_ones_are_told(config, spn, photo_shar
 def test_results_of_other_settings_are_not_mixed(filled, spn, newer_spn):
     config = filled
     with pytest.raises(UserError, match="another model"):
-        fill_shards(newer_spn, config, quietly)
+        inpaint_shards(newer_spn, config, quietly)
     with pytest.raises(UserError, match="another drawn"):
-        fill_shards(spn, replace(config, seed=1), quietly)
+        inpaint_shards(spn, replace(config, seed=1), quietly)
 
 
 def test_the_summary_tells_what_a_thousand_cost(once_filled):
@@ -254,7 +254,7 @@ def test_filled_shards_are_read_by_webdataset(once_filled, spn):
 
 
 def test_format_same_keeps_each_sample_s_own(config, spn):
-    fill_shards(spn, replace(config, output_format="same"), quietly)
+    inpaint_shards(spn, replace(config, output_format="same"), quietly)
     result = read_manifest(config.out)
     assert set(result.samples["suffix"].to_pylist()) == {"jpg"}
     for name, data in members(config.out).items():
@@ -269,6 +269,6 @@ def test_a_tar_that_is_lost_or_cut_short_is_made_again(filled, spn):
     cut = Path(config.out, whole.shards[1].name)
     cut.write_bytes(cut.read_bytes()[:1000])
     lost = whole.shards[0].samples + whole.shards[1].samples
-    again = fill_shards(spn, config, quietly)
+    again = inpaint_shards(spn, config, quietly)
     assert (again.filled, again.kept, again.failed) == (lost, len(whole) - lost, 0)
     assert read_manifest(config.out).digest == whole.digest

@@ -3,9 +3,9 @@ import pytest
 import scipy.linalg
 
 from pipeline.evaluation.distribution_metrics import (
+    distribution_scores,
     frechet_distance,
     inception_score,
-    judge_set,
     kernel_distance,
 )
 
@@ -91,7 +91,7 @@ def test_inception_score_is_split_only_where_there_are_enough_pictures():
 
 def test_a_set_of_one_is_not_judged():
     one, other = sets(1, 5)
-    assert judge_set(one, other, lambda features: features, seed=0) == {}
+    assert distribution_scores(one, other, lambda features: features, seed=0) == {}
     with pytest.raises(ValueError, match="FID needs two pictures a set, found 1 and 5"):
         frechet_distance(one, other)
     with pytest.raises(ValueError, match="KID needs two pictures a set"):
@@ -100,7 +100,9 @@ def test_a_set_of_one_is_not_judged():
 
 def test_a_set_is_judged_three_ways_with_its_number():
     one, other = sets(20, 30)
-    found = judge_set(one, other, lambda f: np.abs(f) / np.abs(f).sum(1, keepdims=True), seed=0)
+    found = distribution_scores(
+        one, other, lambda f: np.abs(f) / np.abs(f).sum(1, keepdims=True), seed=0
+    )
     assert set(found) == {"fid", "kid", "inception_score"}
     assert {score.n for score in found.values()} == {20}
     assert found["fid"].value == frechet_distance(one, other)

@@ -9,7 +9,7 @@ from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.evaluation import EvaluationConfig, evaluate, load_evaluation
 from pipeline.evaluation.distribution_metrics import frechet_distance
-from pipeline.evaluation.metric_networks import NetworkConfig, load_judges
+from pipeline.evaluation.metric_networks import NetworkConfig, load_networks
 from pipeline.evaluation.scorer import Scorer
 from pipeline.metrics.inception import Inception
 from pipeline.metrics.lpips import LPIPS
@@ -103,14 +103,14 @@ def test_file_of_another_checksum_is_refused_before_anything_is_scored(config, w
 def test_file_of_another_network_is_named(weights, tmp_path):
     swapped = NetworkConfig(inception=weights.lpips_backbone)
     with pytest.raises(UserError, match=r"alexnet\.pth is not the Inception of FID"):
-        load_judges(swapped, "cpu")
+        load_networks(swapped, "cpu")
     swapped = NetworkConfig(lpips_backbone=weights.lpips_linear, lpips_linear=weights.lpips_linear)
     with pytest.raises(UserError, match=r"are not AlexNet and LPIPS's weights.*features\.0"):
-        load_judges(swapped, "cpu")
+        load_networks(swapped, "cpu")
     text = tmp_path / "notes.txt"
     text.write_text("no tensors")
     with pytest.raises(UserError, match=r"notes\.txt is no file of PyTorch tensors"):
-        load_judges(NetworkConfig(inception=str(text)), "cpu")
+        load_networks(NetworkConfig(inception=str(text)), "cpu")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pipeline.evaluation.comparison import CompareConfig, compare
 from pipeline.evaluation.comparison_page import write_comparison
 from pipeline.evaluation.scorer import Scorer
 from pipeline.image_grid import composite
-from pipeline.loading import to_model, to_pixels
+from pipeline.loading import to_pixels, to_tensor
 from pipeline.masks import MaskConfig
 from pipeline.metrics.image_metrics import scores
 from pipeline.sharding import ShardConfig, make_shards
@@ -83,7 +83,7 @@ def test_network_sees_pieces_of_what_is_large_and_all_of_what_is_not(config):
     for index in range(len(scorer.pairs)):
         [drawn], [undivided] = (one.fill([index]).predictions["spn"] for one in (scorer, whole))
         pair = scorer.pairs[index]
-        image = to_model(scorer.pairs.image(pair))
+        image = to_tensor(scorer.pairs.image(pair))
         mask = torch.from_numpy(scorer.pairs.mask(pair).hole)[None, None].float()
 
         def one(image, mask):

@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 
 from pipeline.errors import ImageError
 from pipeline.images.codec import decode, decode_mask, encode, fill_in, grey
-from pipeline.serving.errors import Refusal, image_errors_refused
+from pipeline.serving.errors import RequestError, image_errors_refused
 
 LIMIT = 1_000_000
 
@@ -122,7 +122,7 @@ def bitmap(make) -> bytes:
     ],
 )
 def test_files_that_cannot_be_accepted_are_refused_by_name(make, data, status, code):
-    with pytest.raises(Refusal) as caught, image_errors_refused():
+    with pytest.raises(RequestError) as caught, image_errors_refused():
         decode(data(make), LIMIT)
     assert (caught.value.status_code, caught.value.code) == (status, code)
 
@@ -160,7 +160,7 @@ def test_jpeg_of_a_transparent_image_is_refused(make):
 def test_refusals_survive_the_trip_between_processes(make):
     import pickle
 
-    refusal = pickle.loads(pickle.dumps(Refusal(503, "busy", "later", 7)))
+    refusal = pickle.loads(pickle.dumps(RequestError(503, "busy", "later", 7)))
     assert (refusal.status_code, refusal.code, refusal.detail) == (503, "busy", "later")
     assert refusal.headers == {"Retry-After": "7"}
 

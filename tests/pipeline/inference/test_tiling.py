@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.inference.tiling import CanvasConfig, Frames
-from pipeline.inference.tiling_plan import plan
+from pipeline.inference.tiling import Tiles, TilingConfig
+from pipeline.inference.tiling_plan import plan_tiles
 
-CONFIG = CanvasConfig(sides_px=(32, 64, 96), context=2.0, least_crop_px=64)
+CONFIG = TilingConfig(sides_px=(32, 64, 96), context=2.0, least_crop_px=64)
 MODES = ["auto", "crop", "resize", "tile", "subsample"]
 
 
@@ -35,10 +35,10 @@ def cases(draw):
 @given(cases())
 def test_every_hole_is_covered_by_canvases_of_the_list(case):
     hole, mode = case
-    layout = plan(hole, CONFIG, mode)
+    layout = plan_tiles(hole, CONFIG, mode)
     assert {side for size in layout.sizes for side in size} <= set(CONFIG.sides_px)
     assert 1 <= len(layout.sizes) <= CONFIG.max_canvases
-    if isinstance(layout, Frames):
+    if isinstance(layout, Tiles):
         outside = hole.copy()
         for frame in layout.frames:
             outside[frame.window] = False
@@ -57,8 +57,10 @@ def test_nothing_that_the_hole_covers_reaches_a_canvas(case, seed):
     random = np.random.default_rng(seed)
     image = random.integers(0, 256, (*hole.shape, 3), np.uint8)
     other = np.where(hole[..., None], random.integers(0, 256, image.shape, np.uint8), image)
-    layout = plan(hole, CONFIG, mode)
-    pairs = zip(layout.sizes, layout.lay(image, hole), layout.lay(other, hole), strict=True)
+    layout = plan_tiles(hole, CONFIG, mode)
+    pairs = zip(
+        layout.sizes, layout.split_tiles(image, hole), layout.split_tiles(other, hole), strict=True
+    )
     for size, (laid, mask), (laid_other, mask_other) in pairs:
         assert laid.shape == (*size, 3)
         assert mask.shape == size
@@ -71,9 +73,9 @@ def test_nothing_that_the_hole_covers_reaches_a_canvas(case, seed):
 def test_what_a_perfect_network_draws_returns_to_its_place(case, seed):
     hole, mode = case
     image = np.random.default_rng(seed).integers(0, 256, (*hole.shape, 3), np.uint8)
-    layout = plan(hole, CONFIG, mode)
-    known = [laid for laid, _ in layout.lay(image, np.zeros_like(hole))]
-    lifted = layout.lift(known, hole)
+    layout = plan_tiles(hole, CONFIG, mode)
+    known = [laid for laid, _ in layout.split_tiles(image, np.zeros_like(hole))]
+    lifted = layout.merge_tiles(known, hole)
     assert lifted.shape == image.shape
     if layout.kind != "resize":
         np.testing.assert_array_equal(lifted[hole], image[hole])
@@ -94,25 +96,25 @@ def test_what_a_perfect_network_draws_returns_to_its_place(case, seed):
     ],
 )
 def test_policy_of_small_and_large_images_and_holes(shape, boxes, kind, sizes):
-    layout = plan(hole_of(*shape, *boxes), CONFIG)
+    layout = plan_tiles(hole_of(*shape, *boxes), CONFIG)
     assert (layout.kind, layout.sizes) == (kind, sizes)
 
 
 def test_many_scattered_holes_are_drawn_from_one_smaller_canvas():
     boxes = [(row, column, 4, 4) for row in range(0, 900, 150) for column in range(0, 900, 150)]
-    layout = plan(hole_of(900, 900, *boxes), CONFIG)
+    layout = plan_tiles(hole_of(900, 900, *boxes), CONFIG)
     assert (layout.kind, len(layout.sizes)) == ("resize", 1)
 
 
 def test_crop_shows_the_hole_in_its_middle():
-    [frame] = plan(hole_of(300, 400, (150, 200, 20, 20)), CONFIG).frames
+    [frame] = plan_tiles(hole_of(300, 400, (150, 200, 20, 20)), CONFIG).frames
     assert (frame.top, frame.left, frame.height, frame.width) == (128, 178, 64, 64)
 
 
 def test_known_pixels_lie_on_the_canvas_as_they_are_and_mirrored_beyond():
     image = np.random.default_rng(0).integers(0, 256, (40, 90, 3), np.uint8)
     hole = hole_of(40, 90, (5, 5, 4, 4))
-    [(laid, mask)] = plan(hole, CONFIG).lay(image, hole)
+    [(laid, mask)] = plan_tiles(hole, CONFIG).split_tiles(image, hole)
     known = mask[:40, :90] == 0
     np.testing.assert_array_equal(laid[:40, :90][known], image[known])
     np.testing.assert_array_equal(laid[:40, 90:], laid[:40, 83:89][:, ::-1])
@@ -124,23 +126,23 @@ def test_large_hole_is_filled_from_a_smaller_canvas_without_shift():
     rows, columns = np.mgrid[0:300, 0:400]
     image = np.stack([rows * 0.8, columns * 0.6, rows * 0 + 40], axis=-1).astype(np.uint8)
     hole = hole_of(300, 400, (20, 20, 250, 300))
-    layout = plan(hole, CONFIG)
+    layout = plan_tiles(hole, CONFIG)
     assert layout.kind == "resize"
-    [(laid, _)] = layout.lay(image, np.zeros_like(hole))  # as if the network knew
-    error = layout.lift([laid], hole).astype(float)[hole] - image[hole]
+    [(laid, _)] = layout.split_tiles(image, np.zeros_like(hole))  # as if the network knew
+    error = layout.merge_tiles([laid], hole).astype(float)[hole] - image[hole]
     assert np.abs(error).max() < 4
 
 
 def test_tiles_cover_the_hole_only_and_blend_without_a_seam():
     hole = hole_of(300, 400, (20, 20, 200, 40))
-    layout = plan(hole, CONFIG, "tile")
+    layout = plan_tiles(hole, CONFIG, "tile")
     assert layout.kind == "tile"
     assert set(layout.sizes) == {(96, 96)}
     tops = sorted({frame.top for frame in layout.frames})
     overlaps = [96 - (second - first) for first, second in zip(tops, tops[1:], strict=False)]
     assert min(overlaps) >= 12
     shades = [np.full((96, 96, 3), 10 * number, np.uint8) for number in range(len(layout.frames))]
-    lifted = layout.lift(shades, hole)[..., 0].astype(int)
+    lifted = layout.merge_tiles(shades, hole)[..., 0].astype(int)
     steps = np.abs(np.diff(lifted[20:220, 30]))
     assert steps.max() <= 2  # neighbouring tiles differ by 10, or by a row of tiles
 
@@ -148,10 +150,10 @@ def test_tiles_cover_the_hole_only_and_blend_without_a_seam():
 def test_subsampling_takes_every_nth_pixel():
     image = np.random.default_rng(0).integers(0, 256, (192, 150, 3), np.uint8)
     hole = hole_of(192, 150, (50, 50, 60, 60))
-    layout = plan(hole, CONFIG, "subsample")
+    layout = plan_tiles(hole, CONFIG, "subsample")
     assert layout.sizes == [(96, 96)] * 4
     for (v, u), (laid, mask) in zip(
-        [(0, 0), (0, 1), (1, 0), (1, 1)], layout.lay(image, hole), strict=True
+        [(0, 0), (0, 1), (1, 0), (1, 1)], layout.split_tiles(image, hole), strict=True
     ):
         known = ~hole[v::2, u::2]
         np.testing.assert_array_equal(laid[:, :75][known], image[v::2, u::2][known])
@@ -162,8 +164,8 @@ def test_subsampling_takes_every_nth_pixel():
 def test_sub_images_interleave_to_the_image_they_came_from(height, width):
     image = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
     hole = hole_of(height, width, (0, 0, 1, 1))
-    layout = plan(hole, replace(CONFIG, sides_px=(64, 256)), "subsample")
-    whole = layout.lift([laid for laid, _ in layout.lay(image, hole)], hole)
+    layout = plan_tiles(hole, replace(CONFIG, sides_px=(64, 256)), "subsample")
+    whole = layout.merge_tiles([laid for laid, _ in layout.split_tiles(image, hole)], hole)
     np.testing.assert_array_equal(whole[~hole], image[~hole])
 
 
@@ -171,10 +173,10 @@ def test_sub_images_interleave_to_the_image_they_came_from(height, width):
 def test_more_canvases_than_allowed_are_refused(mode):
     hole = hole_of(2000, 2000, (10, 10, 1900, 1900))
     with pytest.raises(ValueError, match=r"would take \d+ .*at most 64"):
-        plan(hole, CONFIG, mode)
+        plan_tiles(hole, CONFIG, mode)
 
 
 @pytest.mark.parametrize("bad", [(), (64, 32), (64, 64), (0, 32)])
 def test_impossible_sides_are_refused(bad):
     with pytest.raises(ValueError, match="sides_px"):
-        CanvasConfig(sides_px=bad)
+        TilingConfig(sides_px=bad)

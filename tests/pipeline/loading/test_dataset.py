@@ -11,10 +11,10 @@ from pipeline.errors import UserError
 from pipeline.loading import (
     BatchConfig,
     BatchStream,
-    SampleMaker,
+    InpaintingDataset,
     load_sample,
-    to_model,
     to_pixels,
+    to_tensor,
 )
 from pipeline.manifest import read_manifest
 from pipeline.masks import MaskConfig
@@ -23,7 +23,7 @@ SMALL = {"image_size_px": 32, "batch_size": 6, "masks": MaskConfig(recipe="box")
 
 
 def test_epochs_show_a_sample_in_other_crops_under_other_holes(shards: str) -> None:
-    maker = SampleMaker(BatchConfig(shards=shards, **SMALL), read_manifest(shards))
+    maker = InpaintingDataset(BatchConfig(shards=shards, **SMALL), read_manifest(shards))
     samples = [maker.make(2, epoch) for epoch in range(8)]
     assert len({s.pixels.tobytes() for s in samples}) > 6
     assert len({s.mask_id for s in samples}) == 8
@@ -32,8 +32,8 @@ def test_epochs_show_a_sample_in_other_crops_under_other_holes(shards: str) -> N
 def test_flip_mirrors_about_half_of_the_samples_and_moves_nothing_else(shards: str) -> None:
     config = BatchConfig(shards=shards, **SMALL)
     manifest = read_manifest(shards)
-    flipping = SampleMaker(config, manifest)
-    plain = SampleMaker(replace(config, horizontal_flip=False), manifest)
+    flipping = InpaintingDataset(config, manifest)
+    plain = InpaintingDataset(replace(config, horizontal_flip=False), manifest)
     mirrored = 0
     for epoch in range(60):
         ours, theirs = flipping.make(0, epoch).pixels, plain.make(0, epoch).pixels
@@ -45,7 +45,7 @@ def test_flip_mirrors_about_half_of_the_samples_and_moves_nothing_else(shards: s
 
 def test_random_crop_is_a_window_of_the_image(shards: str, pictures: list[bytes]) -> None:
     config = BatchConfig(shards=shards, horizontal_flip=False, **SMALL)
-    maker = SampleMaker(config, read_manifest(shards))
+    maker = InpaintingDataset(config, read_manifest(shards))
     image = cv2.cvtColor(cv2.imdecode(np.frombuffer(pictures[1], np.uint8), 1), cv2.COLOR_BGR2RGB)
     places = set()
     for epoch in range(12):
@@ -76,7 +76,7 @@ def test_resized_short_side_keeps_proportions(shards: str) -> None:
         shards=shards, crop="centre", resize_short_side_px=48, horizontal_flip=False, **SMALL
     )
     manifest = read_manifest(shards)
-    pixels = SampleMaker(config, manifest).make(0, 0).pixels
+    pixels = InpaintingDataset(config, manifest).make(0, 0).pixels
     halved = cv2.resize(load_sample(manifest, 0, 96), (48, 48), interpolation=cv2.INTER_AREA)
     assert np.abs(pixels.astype(int) - halved[8:40, 8:40]).max() <= 1
 
@@ -84,8 +84,8 @@ def test_resized_short_side_keeps_proportions(shards: str) -> None:
 def test_colour_jitter_changes_colours_a_little_and_the_same_again(shards: str) -> None:
     manifest = read_manifest(shards)
     config = BatchConfig(shards=shards, **SMALL)
-    plain = SampleMaker(config, manifest)
-    changed = SampleMaker(replace(config, colour_jitter=0.05), manifest)
+    plain = InpaintingDataset(config, manifest)
+    changed = InpaintingDataset(replace(config, colour_jitter=0.05), manifest)
     differences = []
     for epoch in range(6):
         ours = changed.make(0, epoch)
@@ -100,14 +100,14 @@ def test_colour_jitter_changes_colours_a_little_and_the_same_again(shards: str) 
 def test_all_levels_survive_the_way_to_the_model_and_back() -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
     pixels = np.stack([levels, levels[::-1], levels.T], axis=-1)[None]
-    image = to_model(pixels)
+    image = to_tensor(pixels)
     assert image.dtype == torch.float32
     assert (image.min().item(), image.max().item()) == (-1.0, 1.0)
     np.testing.assert_allclose(
         image[0, 0].numpy(), levels.astype(np.float64) / 127.5 - 1, atol=1e-7
     )
     np.testing.assert_array_equal(to_pixels(image), pixels)
-    np.testing.assert_array_equal(to_pixels(to_model(pixels[0])), pixels)
+    np.testing.assert_array_equal(to_pixels(to_tensor(pixels[0])), pixels)
 
 
 def test_values_outside_the_range_are_clamped() -> None:

@@ -9,11 +9,11 @@ from pipeline.errors import UserError
 from pipeline.masks import MaskConfig
 from pipeline.model_selection import (
     Candidate,
-    Choice,
-    ChoiceConfig,
+    SelectionConfig,
+    SelectionResult,
     candidate_rows,
-    choose,
-    write_choice,
+    select_model,
+    write_selection,
 )
 from pipeline.model_selection.candidates import sign_of
 from pipeline.model_selection.page import importance
@@ -37,7 +37,7 @@ def search(two_steps, ray_local, tmp_path_factory):
 @pytest.fixture(scope="module")
 def config(search, shards):
     """Return how the trials are judged."""
-    return ChoiceConfig(
+    return SelectionConfig(
         search=search,
         shards=f"{shards}/test",
         masks=MaskConfig(recipe="box"),
@@ -49,7 +49,7 @@ def config(search, shards):
 @pytest.fixture(scope="module")
 def choice(config):
     """Judge them once."""
-    return choose(config, quietly)
+    return select_model(config, quietly)
 
 
 def test_all_trials_meet_the_same_pairs_and_the_best_wins(choice):
@@ -67,12 +67,12 @@ def test_all_trials_meet_the_same_pairs_and_the_best_wins(choice):
 
 def test_what_is_too_large_or_too_slow_is_left_out_and_says_why(config, choice):
     small = min(one.parameters for one in choice.candidates)
-    bounded = choose(override(config, {"max_parameters": small}), quietly)
+    bounded = select_model(override(config, {"max_parameters": small}), quietly)
     out = [one for one in bounded.candidates if one.against]
     assert len(out) == 2
     assert all(f"over {small:,}" in one.against for one in out)
     assert bounded.winner.trial.changes["model.num_blocks"] == 1
-    nothing = choose(override(config, {"max_latency_ms": 1e-6}), quietly)
+    nothing = select_model(override(config, {"max_latency_ms": 1e-6}), quietly)
     with pytest.raises(UserError, match=r"no trial can be chosen.*ms, over"):
         _ = nothing.winner
 
@@ -80,19 +80,19 @@ def test_what_is_too_large_or_too_slow_is_left_out_and_says_why(config, choice):
 def test_guards_compare_with_the_champion_on_the_same_pairs(config, choice, tmp_path):
     best = choice.candidates[0].trial.checkpoint
     changes = {"champion": best, "guards": ("psnr=0.0",), "out": str(tmp_path / "choice")}
-    guarded = choose(replace(config, **changes), quietly)
+    guarded = select_model(replace(config, **changes), quietly)
     assert guarded.champion.checkpoint["location"] == best
     theirs = guarded.champion.scores[guarded.champion.network]["all"]["psnr"].mean
     for one in guarded.candidates:
         worse = one.score("psnr").mean < theirs
         assert bool(one.against) == worse
         assert not worse or "psnr worse than the champion's by" in one.against
-    loose = choose(replace(config, **{**changes, "guards": ("psnr=100",)}), quietly)
+    loose = select_model(replace(config, **{**changes, "guards": ("psnr=100",)}), quietly)
     assert not any(one.against for one in loose.candidates)
 
 
 def test_the_choice_is_written_as_tables_pictures_and_a_page(choice, tmp_path):
-    text = write_choice(choice, str(tmp_path), "A choice")
+    text = write_selection(choice, str(tmp_path), "A choice")
     assert choice.winner.trial.name in text
     for name in ("frontier.png", "parallel.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
@@ -117,9 +117,9 @@ def candidate(mean, latency_ms, **changes):
 
 def test_the_frontier_has_what_is_better_than_all_that_is_faster():
     ones = [candidate(20.0, 5), candidate(22.0, 9), candidate(21.0, 7), candidate(19.0, 8)]
-    found = Choice(metric="hole_psnr", candidates=tuple(ones)).frontier
+    found = SelectionResult(metric="hole_psnr", candidates=tuple(ones)).frontier
     assert [one.score("hole_psnr").mean for one in found] == [20.0, 21.0, 22.0]
-    turned = Choice(metric="hole_l1", candidates=tuple(ones)).frontier
+    turned = SelectionResult(metric="hole_l1", candidates=tuple(ones)).frontier
     assert [one.score("hole_l1").mean for one in turned] == [20.0, 19.0]
     assert (sign_of("hole_psnr"), sign_of("hole_l1")) == (1, -1)
 
@@ -130,12 +130,12 @@ def test_importance_is_the_share_of_variance_that_a_field_explains_alone():
         for a in (0, 1)
         for b in (0, 1, 2)
     ]
-    found = importance(Choice(metric="hole_psnr", candidates=tuple(ones)))
+    found = importance(SelectionResult(metric="hole_psnr", candidates=tuple(ones)))
     # By hand: the variance of 10 a is 25, of b 2/3, of their sum 25 + 2/3.
     assert list(found) == ["model.a", "model.b"]
     assert found["model.a"] == pytest.approx(25 / (25 + 2 / 3))
     assert found["model.b"] == pytest.approx((2 / 3) / (25 + 2 / 3))
-    header, rows = candidate_rows(Choice(metric="hole_psnr", candidates=tuple(ones)))
+    header, rows = candidate_rows(SelectionResult(metric="hole_psnr", candidates=tuple(ones)))
     assert header[0] == "trial"
     assert len(rows) == 6
 
@@ -152,9 +152,9 @@ def test_importance_is_the_share_of_variance_that_a_field_explains_alone():
 )
 def test_impossible_choices_are_refused(changes, told):
     with pytest.raises(UserError, match=told):
-        ChoiceConfig(search="a", shards="b", **changes)
+        SelectionConfig(search="a", shards="b", **changes)
 
 
 def test_a_search_without_trials_is_told(tmp_path):
     with pytest.raises(UserError, match="no finished trial"):
-        choose(ChoiceConfig(search=str(tmp_path), shards="b", num_actors=0), quietly)
+        select_model(SelectionConfig(search=str(tmp_path), shards="b", num_actors=0), quietly)

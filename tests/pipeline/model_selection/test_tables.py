@@ -10,13 +10,13 @@ from pipeline.errors import UserError
 from pipeline.evaluation import EvaluationConfig, evaluate
 from pipeline.masks import MaskConfig
 from pipeline.model_selection import (
-    ChoiceConfig,
+    SelectionConfig,
     TableConfig,
     candidate_rows,
-    choose,
     find_test_set,
     judge_table,
     paper_rows,
+    select_model,
 )
 from pipeline.reporting.search import write_search
 from pipeline.tuning import TuneConfig, tune, written_down
@@ -119,8 +119,8 @@ def test_published_scale_takes_the_papers_protocol(search, result):
 
 
 def test_seeds_of_a_combination_stand_together(search, result, shards):
-    choice = choose(
-        ChoiceConfig(
+    choice = select_model(
+        SelectionConfig(
             search=search.storage,
             shards=f"{shards}/test",
             masks=MaskConfig(recipe="box"),

@@ -9,7 +9,7 @@ import pytest
 import uvicorn
 
 from pipeline.serving.http.app import create_app
-from pipeline.serving.http.inpaint_service import AppConfig
+from pipeline.serving.http.inpaint_service import HttpConfig
 from pipeline.serving.replica.replica import Replica, ReplicaConfig
 
 
@@ -31,7 +31,7 @@ def imaginative(tmp_path, write_spn) -> Replica:
 
 
 @contextmanager
-def serve(backend, config: AppConfig) -> Iterator[str]:
+def serve(backend, config: HttpConfig) -> Iterator[str]:
     """Serve an application over HTTP from this process and give its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

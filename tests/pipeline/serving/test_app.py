@@ -6,21 +6,21 @@ import httpx
 import numpy as np
 import pytest
 
-from pipeline.inference.tiling import CanvasConfig
+from pipeline.inference.tiling import TilingConfig
 from pipeline.serving.errors import CODES
 from pipeline.serving.http.app import create_app
 from pipeline.serving.http.auth import new_key
-from pipeline.serving.http.inpaint_service import AppConfig
-from pipeline.serving.http.json_logs import JsonLines
+from pipeline.serving.http.inpaint_service import HttpConfig
+from pipeline.serving.http.json_logs import JsonFormatter
 from pipeline.serving.limits import LimitsConfig
 
-CONFIG = AppConfig(
+CONFIG = HttpConfig(
     limits=LimitsConfig(max_body_bytes=2_000_000, max_pixels=400_000, max_waiting=4),
-    canvas=CanvasConfig(sides_px=(32, 64, 128), least_crop_px=64),
+    canvas=TilingConfig(sides_px=(32, 64, 128), least_crop_px=64),
 )
 
 
-def exchange(backend, *requests: dict, config: AppConfig = CONFIG) -> list[httpx.Response]:
+def exchange(backend, *requests: dict, config: HttpConfig = CONFIG) -> list[httpx.Response]:
     """Send requests at once to the application in this process."""
 
     async def main():
@@ -259,7 +259,7 @@ def test_more_requests_than_may_wait_are_told_when_to_come_back(replica, make):
 
 def test_request_past_its_deadline_is_ended_and_its_work_cancelled(replica, make):
     slow = Slow(replica, 30)
-    config = AppConfig(limits=LimitsConfig(request_timeout_s=3))
+    config = HttpConfig(limits=LimitsConfig(request_timeout_s=3))
     [response] = exchange(slow, pair(make, 40, 50, slice(0, 20), slice(0, 25)), config=config)
     assert_refused(response, 503, "busy", "3 s")
     assert slow.cancelled == 1
@@ -270,7 +270,7 @@ def test_body_that_never_ends_is_a_slow_request(replica):
         yield b'--b\r\nContent-Disposition: form-data; name="image"; filename="i"\r\n\r\n'
         await asyncio.sleep(30)
 
-    config = AppConfig(limits=LimitsConfig(request_timeout_s=0.2))
+    config = HttpConfig(limits=LimitsConfig(request_timeout_s=0.2))
     headers = {"content-type": "multipart/form-data; boundary=b"}
     [response] = exchange(replica, {"content": stalling(), "headers": headers}, config=config)
     assert_refused(response, 408, "slow_request")
@@ -333,7 +333,7 @@ def test_json_body_with_base64_or_data_urls_equals_the_form(replica, make):
 
 def test_keys_are_asked_for_where_pictures_are(replica, make):
     secret, key = new_key("alice", 2)
-    config = AppConfig(canvas=CONFIG.canvas, keys=(key,))
+    config = HttpConfig(canvas=CONFIG.canvas, keys=(key,))
     request = pair(make, 40, 50, slice(0, 20), slice(0, 25))
     known = {**request, "headers": {"authorization": f"Bearer {secret}"}}
     get = [{"method": "GET", "url": url} for url in ("/v1/models", "/readyz", "/metrics")]
@@ -446,7 +446,7 @@ def test_log_has_one_line_per_request_and_nothing_of_the_picture(replica, make, 
     records = [record for record in caplog.records if record.message == "request"]
     facts = {(r.request_id if r.status == 200 else "", r.status, r.route) for r in records}
     assert facts == {("mine-2", 200, "/v1/inpaint"), ("", 404, "other")}
-    line = json.loads(JsonLines().format(records[0]))
+    line = json.loads(JsonFormatter().format(records[0]))
     assert set(line) <= {
         *("time", "level", "logger", "message"),
         *("request_id", "method", "route", "status", "code", "duration_ms"),

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.serving.errors import Refusal
-from pipeline.serving.http.auth import Doorkeeper, add_key, new_key, read_keys
+from pipeline.serving.errors import RequestError
+from pipeline.serving.http.auth import ApiKeyAuth, add_key, new_key, read_keys
 
 
 def bearer(secret: str) -> dict[bytes, bytes]:
@@ -14,31 +14,31 @@ def bearer(secret: str) -> dict[bytes, bytes]:
 def test_known_keys_come_in_by_either_header_and_others_do_not():
     secret, key = new_key("alice", 60)
     other, other_key = new_key("bob", 60)
-    door = Doorkeeper([key, other_key])
+    door = ApiKeyAuth([key, other_key])
     assert door.admit(bearer(secret)) == "alice"
     assert door.admit({b"x-api-key": other.encode()}) == "bob"
     for headers in ({}, bearer(secret + "x"), bearer(""), {b"authorization": b"Basic " + b"x"}):
-        with pytest.raises(Refusal) as caught:
+        with pytest.raises(RequestError) as caught:
             door.admit(headers)
         assert (caught.value.status_code, caught.value.code) == (401, "unauthorized")
 
 
 def test_without_keys_everyone_comes_in():
-    assert Doorkeeper([]).admit({}) == ""
+    assert ApiKeyAuth([]).admit({}) == ""
 
 
 def test_rate_is_refilled_evenly_and_counted_for_each_key():
     now = [0.0]
     (first, key), (second, other) = new_key("alice", 6), new_key("bob", 6)
-    door = Doorkeeper([key, other], clock=lambda: now[0])
+    door = ApiKeyAuth([key, other], clock=lambda: now[0])
     for _ in range(6):
         door.admit(bearer(first))
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(RequestError) as caught:
         door.admit(bearer(first))
     assert (caught.value.status_code, caught.value.retry_after_s) == (429, 10)
     assert door.admit(bearer(second)) == "bob"
     now[0] = 9.9
-    with pytest.raises(Refusal):
+    with pytest.raises(RequestError):
         door.admit(bearer(first))
     now[0] = 10.1
     assert door.admit(bearer(first)) == "alice"
@@ -53,7 +53,7 @@ def test_file_keeps_hashes_only_and_names_once(tmp_path):
         secrets.append(secret)
     text = (tmp_path / "keys.jsonl").read_text()
     assert not any(secret in text or secret[7:] in text for secret in secrets)
-    assert Doorkeeper(read_keys(place)).admit(bearer(secrets[1])) == "bob"
+    assert ApiKeyAuth(read_keys(place)).admit(bearer(secrets[1])) == "bob"
     with pytest.raises(UserError, match="has a key for 'bob' already"):
         add_key(place, new_key("bob", 10)[1])
 

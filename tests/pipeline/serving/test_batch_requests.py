@@ -5,19 +5,19 @@ import json
 import httpx
 import numpy as np
 
-from pipeline.inference.tiling import CanvasConfig
+from pipeline.inference.tiling import TilingConfig
 from pipeline.serving.http.app import create_app
-from pipeline.serving.http.inpaint_service import AppConfig
+from pipeline.serving.http.inpaint_service import HttpConfig
 from pipeline.serving.limits import LimitsConfig
 
-CONFIG = AppConfig(
+CONFIG = HttpConfig(
     limits=LimitsConfig(max_body_bytes=200_000, max_batch_body_bytes=2_000_000, pairs_at_once=3),
-    canvas=CanvasConfig(sides_px=(64, 128), least_crop_px=64),
+    canvas=TilingConfig(sides_px=(64, 128), least_crop_px=64),
 )
 LINES = {"content-type": "application/x-ndjson"}
 
 
-def send(backend, config: AppConfig = CONFIG, **request) -> httpx.Response:
+def send(backend, config: HttpConfig = CONFIG, **request) -> httpx.Response:
     async def main():
         transport = httpx.ASGITransport(create_app(backend, config), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -161,7 +161,7 @@ def test_pair_past_its_deadline_is_its_own_error(replica, make):
             await asyncio.sleep(30 if wanted else 0)
             return await replica.fill("", *arguments)
 
-    config = AppConfig(limits=LimitsConfig(request_timeout_s=4))
+    config = HttpConfig(limits=LimitsConfig(request_timeout_s=4))
     body = line(make, 0, model="spn") + line(make, 1)
     answers = results(send(Slow(), config, content=body, headers=LINES))
     assert answers["p0"]["error"]["code"] == "busy"

@@ -9,10 +9,10 @@ import openai
 import pytest
 
 from jobs.batch_inpaint import batch_inpaint
-from pipeline.batch_inference.config import FolderConfig
+from pipeline.batch_inference.config import BatchInferenceConfig
 from pipeline.errors import UserError
 from pipeline.serving.http.auth import new_key
-from pipeline.serving.http.inpaint_service import AppConfig
+from pipeline.serving.http.inpaint_service import HttpConfig
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def pair(make):
 def test_openai_s_own_client_edits_a_picture(serving, replica, make, pair):
     image, hole, mask = pair
     secret, key = new_key("anna", 1000)
-    with serving(replica, AppConfig(keys=(key,))) as url:
+    with serving(replica, HttpConfig(keys=(key,))) as url:
         client = openai.OpenAI(base_url=f"{url}/v1", api_key=secret, max_retries=0)
         answer = client.images.edit(
             image=("image.png", io.BytesIO(make.file(image))),
@@ -61,12 +61,12 @@ def test_folder_goes_to_an_endpoint_that_asks_for_a_key(serving, replica, make, 
     (tmp_path / "key").write_text(f"{secret}\n")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(make.file(make.photograph(40, 50)))
-    with serving(replica, AppConfig(keys=(key,))) as url:
+    with serving(replica, HttpConfig(keys=(key,))) as url:
 
         def filled(out, key_file):
             where = {"folder": str(tmp_path / "photos"), "out": str(tmp_path / out)}
             return batch_inpaint(
-                FolderConfig(
+                BatchInferenceConfig(
                     **where, endpoint=url, draw=True, api_key_file=str(tmp_path / key_file)
                 )
             )

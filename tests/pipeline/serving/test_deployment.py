@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from pipeline.errors import UserError
-from pipeline.inference.tiling import CanvasConfig
+from pipeline.inference.tiling import TilingConfig
 from pipeline.registry import Lineage, RegistryConfig, register, rollback
 from pipeline.serving.client import AsyncInpainter, ClientConfig
 from pipeline.serving.limits import LimitsConfig
@@ -53,7 +53,7 @@ def config(tmp_path_factory, spn) -> ServeConfig:
         registry=registry,
         cpus_per_replica=0.5,
         limits=LimitsConfig(max_pixels=1_000_000, max_waiting=16, request_timeout_s=15),
-        canvas=CanvasConfig(sides_px=(64, 128), least_crop_px=64),
+        canvas=TilingConfig(sides_px=(64, 128), least_crop_px=64),
     )
 
 

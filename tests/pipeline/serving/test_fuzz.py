@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.serving.http.inpaint_service import AppConfig
+from pipeline.serving.http.inpaint_service import HttpConfig
 from pipeline.serving.limits import LimitsConfig
 from pipeline.serving.replica.replica import Replica, ReplicaConfig
 
@@ -22,7 +22,7 @@ CODES = {400, 401, 404, 405, 408, 411, 413, 415, 422, 429, 503}
 def url(spn, serving):
     replica = Replica(ReplicaConfig())
     replica.reconfigure({"models": [vars(spn)]})
-    with serving(replica, AppConfig(limits=LimitsConfig(max_pixels=100_000))) as url:
+    with serving(replica, HttpConfig(limits=LimitsConfig(max_pixels=100_000))) as url:
         yield url
 
 

@@ -10,14 +10,14 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from pipeline.serving.http.auth import new_key
-from pipeline.serving.http.inpaint_service import AppConfig
+from pipeline.serving.http.inpaint_service import HttpConfig
 
 WAIT_MS = 20_000
 
 
 @pytest.fixture
 def address(serving, replica) -> Iterator[str]:
-    with serving(replica, AppConfig()) as url:
+    with serving(replica, HttpConfig()) as url:
         yield url
 
 
@@ -206,7 +206,7 @@ def test_a_file_that_is_no_picture_is_told(page):
 
 
 def test_several_samples_are_shown_to_choose_from(browser, serving, imaginative, make):
-    with serving(imaginative, AppConfig()) as url, browser.new_context() as context:
+    with serving(imaginative, HttpConfig()) as url, browser.new_context() as context:
         page = context.new_page()
         page.goto(url)
         box = load(page, photograph(make))
@@ -221,7 +221,7 @@ def test_several_samples_are_shown_to_choose_from(browser, serving, imaginative,
 
 def test_a_key_is_asked_for_where_the_service_wants_one(browser, serving, replica, make):
     secret, key = new_key("anna", 1000)
-    config = AppConfig(keys=(key,))
+    config = HttpConfig(keys=(key,))
     with serving(replica, config) as url, browser.new_context() as context:
         page = context.new_page()
         page.goto(url)

@@ -10,10 +10,10 @@ from models.architecture import fill
 from models.spn.networks import Generator
 from pipeline.checkpoints import load_generator
 from pipeline.errors import UserError
-from pipeline.inference.tiling import CanvasConfig
-from pipeline.serving.errors import Refusal
+from pipeline.inference.tiling import TilingConfig
+from pipeline.serving.errors import RequestError
 from pipeline.serving.replica.deployment import ServeConfig
-from pipeline.serving.replica.model_cache import Shelf
+from pipeline.serving.replica.model_cache import ModelCache
 from pipeline.serving.replica.replica import Replica, ReplicaConfig
 
 
@@ -96,7 +96,7 @@ def test_several_models_are_told_apart_by_name_and_version(spn, newer_spn, make)
     names = ["", "spn", "spn@champion", "spn@1", "spn@challenger", "spn@2"]
     versions = [asyncio.run(replica.fill(name, *canvas(make, 0))).model.version for name in names]
     assert versions == ["1", "1", "1", "1", "2", "2"]
-    with pytest.raises(Refusal, match="no model 'madf' is served; there is spn@1, spn@2"):
+    with pytest.raises(RequestError, match="no model 'madf' is served; there is spn@1, spn@2"):
         asyncio.run(replica.fill("madf", *canvas(make, 0)))
 
 
@@ -153,14 +153,14 @@ def test_models_beyond_the_memory_are_let_go_and_loaded_again(spn, newer_spn, ma
         np.testing.assert_array_equal(one.predictions, other.predictions)
         assert replica._shelf.names == [held.digest]
     monkeypatch.setattr("pipeline.serving.replica.replica.load_generator", lambda *_: 1 / 0)
-    with pytest.raises(Refusal, match="cannot be loaded just now") as refused:
+    with pytest.raises(RequestError, match="cannot be loaded just now") as refused:
         asyncio.run(replica.fill("spn", *canvas(make, 0)))
     assert refused.value.status_code == 503
     assert asyncio.run(replica.fill("madf", *canvas(make, 0))).model.name == "madf"
 
 
 def test_what_is_held_is_given_out_while_something_is_loaded():
-    shelf = Shelf(len, 0)
+    shelf = ModelCache(len, 0)
     shelf.take("a", lambda: "first")
     loading, go_on = threading.Event(), threading.Event()
 
@@ -195,6 +195,6 @@ def test_version_has_drawn_every_shape_it_is_told_to_before_it_answers(spn):
 
 
 def test_service_on_gpus_warms_every_canvas():
-    canvas = CanvasConfig(sides_px=(64, 128), least_crop_px=64)
+    canvas = TilingConfig(sides_px=(64, 128), least_crop_px=64)
     assert ServeConfig(canvas=canvas, use_gpu=True).replica.warm_sides_px == (64, 128)
     assert ServeConfig(canvas=canvas).replica.warm_sides_px == ()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.inference.tiling import CanvasConfig
+from pipeline.inference.tiling import TilingConfig
 from pipeline.registry import RegistryConfig
 from pipeline.serving.limits import LimitsConfig
 from pipeline.serving.replica.deployment import ServeConfig, start, stop
@@ -23,7 +23,7 @@ def url(ray_local, spn, tmp_path_factory):
             scale_after_s=1.0,
             max_batch_size=1,
             limits=LimitsConfig(max_pixels=1_000_000, max_waiting=16),
-            canvas=CanvasConfig(sides_px=(64, 128), least_crop_px=64),
+            canvas=TilingConfig(sides_px=(64, 128), least_crop_px=64),
         )
     )
     stop()

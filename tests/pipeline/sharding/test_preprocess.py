@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.sharding.preprocess import (
-    RefusedError,
+    RejectedError,
     decode,
     encode,
     perceptual_hash,
@@ -192,7 +192,7 @@ def test_animation_shows_its_first_frame(kind: str) -> None:
 def test_truncated_picture_is_refused(kind: str, kept: float) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     data = encoded(Image.fromarray(noise), kind)
-    with pytest.raises(RefusedError):
+    with pytest.raises(RejectedError):
         read(data[: int(len(data) * kept)])
 
 
@@ -200,7 +200,7 @@ def test_truncated_jpeg_with_a_thumbnail_is_refused() -> None:
     thumbnail = encoded(Image.fromarray(picture(16, 16)), "JPEG")
     whole = encoded(Image.fromarray(picture()), "JPEG", comment=thumbnail)
     assert close(read(whole)[0], picture())
-    with pytest.raises(RefusedError, match="truncated"):
+    with pytest.raises(RejectedError, match="truncated"):
         read(whole[:-40])
 
 
@@ -232,13 +232,13 @@ def test_camera_picture_with_a_second_frame_is_kept() -> None:
     ],
 )
 def test_what_is_no_picture_is_refused_with_a_reason(data: bytes, reason: str) -> None:
-    with pytest.raises(RefusedError, match=reason):
+    with pytest.raises(RejectedError, match=reason):
         read(data)
 
 
 def test_decompression_bomb_is_refused_by_its_header() -> None:
     bomb = png(30_000, 30_000, 8, 2, b"\0" * 1000)
-    with pytest.raises(RefusedError, match="30000 x 30000 pixels are more than max_pixels"):
+    with pytest.raises(RejectedError, match="30000 x 30000 pixels are more than max_pixels"):
         read_header(bomb, 100_000_000)
 
 
@@ -248,7 +248,7 @@ def test_limit_beyond_that_of_pillow_is_honoured() -> None:
 
 
 def test_floating_point_picture_is_refused() -> None:
-    with pytest.raises(RefusedError, match="range is not known"):
+    with pytest.raises(RejectedError, match="range is not known"):
         read(encoded(Image.fromarray(np.ones((8, 8), np.float32)), "TIFF"))
 
 
@@ -274,7 +274,7 @@ def test_damaged_bytes_give_a_picture_or_a_reason(
     try:
         header = read_header(bytes(data), LIMIT)
         found = decode(bytes(data), header)
-    except RefusedError:
+    except RejectedError:
         return
     assert found.dtype == np.uint8
     assert found.shape == (header.height_px, header.width_px, 3)
@@ -289,7 +289,7 @@ def test_encoded_picture_reads_back(suffix: str) -> None:
 
 
 def test_picture_too_wide_for_webp_is_refused() -> None:
-    with pytest.raises(RefusedError, match="more than webp can hold"):
+    with pytest.raises(RejectedError, match="more than webp can hold"):
         encode(np.zeros((2, 17_000, 3), np.uint8), "webp", 90)
 
 

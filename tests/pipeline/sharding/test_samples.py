@@ -7,7 +7,7 @@ from PIL import Image
 
 from pipeline.errors import UserError
 from pipeline.sharding import ShardConfig
-from pipeline.sharding.preprocess import RefusedError
+from pipeline.sharding.preprocess import RejectedError
 from pipeline.sharding.samples import samples_of
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (96, 160, 3), np.uint8)
@@ -88,7 +88,7 @@ def test_photograph_already_small_keeps_its_bytes_when_asked_to_shrink() -> None
     ],
 )
 def test_photograph_of_the_wrong_size_is_refused(config: ShardConfig, reason: str) -> None:
-    with pytest.raises(RefusedError, match=reason):
+    with pytest.raises(RejectedError, match=reason):
         list(samples_of("a", encoded("PNG"), config))
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.tracking import Record, TrackingConfig, absolute_uri, attach, entered
+from pipeline.tracking import Record, TrackingConfig, absolute_uri, attach, tracked
 
 SETTINGS = {"model.channels": 4, "data.seed": 7}
 FACTS = {"git": "abc"}
@@ -65,7 +65,7 @@ def until(look, seconds=120):
 
 
 def enter(tracking, tmp_path, told=print):
-    return entered(tracking, str(tmp_path / "run"), "spn", SETTINGS, FACTS, SYMBOLS, told)
+    return tracked(tracking, str(tmp_path / "run"), "spn", SETTINGS, FACTS, SYMBOLS, told)
 
 
 def test_numbers_and_pictures_are_there_while_the_run_goes_on(tracking, tmp_path):
@@ -183,7 +183,7 @@ def test_nothing_is_written_where_no_record_is_wanted(tmp_path):
 
 def test_pages_written_after_a_run_are_added_to_its_entry(tracking, tmp_path):
     run = str(tmp_path / "run")
-    with entered(tracking, run, "search", SETTINGS, FACTS, {}, print):
+    with tracked(tracking, run, "search", SETTINGS, FACTS, {}, print):
         pass
     page = tmp_path / "report.html"
     page.write_text("a page")

@@ -13,7 +13,13 @@ from models.spn.config import SPNConfig
 from pipeline import storage
 from pipeline.config import override
 from pipeline.errors import UserError
-from pipeline.training import Average, Place, build_objective, train, with_local_weights
+from pipeline.training import (
+    ExponentialMovingAverage,
+    WorkerContext,
+    build_objective,
+    train,
+    with_local_weights,
+)
 
 
 def test_channels_lie_innermost_unless_told_otherwise(
@@ -21,7 +27,7 @@ def test_channels_lie_innermost_unless_told_otherwise(
 ):
     assert config.channels_last
     for channels_last in (True, False):
-        place = Place(channels_last=channels_last)
+        place = WorkerContext(channels_last=channels_last)
         objective = build_objective(config, place)
         kernels = [p for p in objective.generator.parameters() if p.dim() == 4 and p.shape[1] > 1]
         kernels = [kernel for kernel in kernels if kernel[0, 0].numel() > 1]
@@ -50,7 +56,7 @@ def test_recomputed_blocks_learn_the_very_same(
     assert not config.recompute
     for wanted in (False, True):
         changed = override(config, {"recompute": wanted})
-        forward = build_objective(changed, Place()).generator.decoder.blocks[0].forward
+        forward = build_objective(changed, WorkerContext()).generator.decoder.blocks[0].forward
         assert isinstance(forward, partial) == wanted
     made = weights(train(override(config, {"recompute": True}), quietly).run, 6)
     assert largest_difference(weights(finished.config.storage, 6), made) == 0
@@ -59,7 +65,7 @@ def test_recomputed_blocks_learn_the_very_same(
 def test_the_generator_is_compiled_when_asked_for(config):
     """That it compiles whole is tested with every architecture; here only that it is asked to."""
     for wanted in (False, True):
-        objective = build_objective(override(config, {"compile": wanted}), Place())
+        objective = build_objective(override(config, {"compile": wanted}), WorkerContext())
         assert (objective.generator._compiled_call_impl is not None) == wanted
 
 
@@ -101,7 +107,7 @@ def test_files_of_weights_are_fetched_to_this_machine_and_checked(bucket, tmp_pa
 def test_the_average_follows_the_exponential_formula():
     network = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(network.weight, 0.0)
-    average = Average(network, decay=0.5)
+    average = ExponentialMovingAverage(network, decay=0.5)
     torch.nn.init.constant_(network.weight, 1.0)
     for step in range(100, 103):
         average.update(network, step)

@@ -21,7 +21,7 @@ import torch
 from pipeline import checkpoints
 from pipeline.config import override, to_json
 from pipeline.training import NonFiniteLossError, heartbeat, train
-from pipeline.training.heartbeat import Beat, diagnose
+from pipeline.training.heartbeat import Heartbeat, diagnose
 from pipeline.training.launcher import room_wanted
 
 TURNED_AWAY = 6
@@ -148,8 +148,8 @@ def test_a_loss_that_is_not_finite_ends_a_run_on_the_cluster_at_once(config, ray
 
 def test_a_worker_is_named_by_what_it_did_last():
     beats = {
-        0: Beat(step=7, doing="taking a step", heard_s=99.0, since_s=90.0),
-        1: Beat(step=7, doing="waiting for a batch", heard_s=70.0, since_s=60.0),
+        0: Heartbeat(step=7, doing="taking a step", heard_s=99.0, since_s=90.0),
+        1: Heartbeat(step=7, doing="waiting for a batch", heard_s=70.0, since_s=60.0),
     }
     [(name, sentence)] = diagnose(beats, now=100.0)
     assert name == "silent 1"

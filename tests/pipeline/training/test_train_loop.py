@@ -14,7 +14,7 @@ from pipeline.config import override
 from pipeline.errors import UserError
 from pipeline.masks import HOLE_RATIO_BUCKETS
 from pipeline.training import NonFiniteLossError, launch, train
-from pipeline.training.validation import Judge
+from pipeline.training.validation import Validator
 
 
 def test_a_run_leaves_checkpoints_scores_grids_and_its_configuration(finished):
@@ -48,7 +48,7 @@ def test_training_goes_on_while_a_checkpoint_is_scored(config, monkeypatch):
         if " step 3/" in line:
             later.set()
 
-    monkeypatch.setattr(Judge, "scores", scores)
+    monkeypatch.setattr(Validator, "scores", scores)
     train(override(config, {"report_every_steps": 1}), log)
     assert held == [True]
     assert checkpoints.read_state(checkpoints.step_location(config.storage, 2))["step"] == 2

@@ -1,4 +1,7 @@
-"""The house: imports point one way, and papers know nothing of the cluster."""
+"""The package layout: imports point one way, and models are independent of Ray.
+
+python tests/test_layout.py prints the map that the README shows.
+"""
 
 import ast
 import subprocess
@@ -73,8 +76,8 @@ def packages(path: Path) -> set[str]:
     return {name.split(".")[0] for name in imported(path)}
 
 
-def room(dotted: str) -> str | None:
-    """Return the room of a dotted name under ``pipeline``, or None."""
+def package(dotted: str) -> str | None:
+    """Return the module or package of a dotted name directly under ``pipeline``, or None."""
     parts = dotted.split(".")
     return parts[1] if parts[0] == "pipeline" and len(parts) > 1 else None
 
@@ -94,7 +97,7 @@ def wrong_imports(path: Path) -> Iterator[str]:
             yield f"{path}: {here} is not in PIPELINE_ORDER"
             return
         for name in names:
-            other = room(name)
+            other = package(name)
             if not other or other == here:
                 continue
             if other not in PIPELINE_ORDER:
@@ -121,13 +124,13 @@ def test_imports_point_one_way():
     assert_none(offence for path in FILES for offence in wrong_imports(path))
 
 
-def test_papers_masks_and_metrics_have_never_heard_of_ray():
+def test_models_masks_and_metrics_do_not_import_ray():
     closed = [path for path in FILES if str(path).startswith(CLOSED_TO_RAY)]
     assert closed
     assert_none(f"{path} imports ray" for path in closed if "ray" in packages(path))
 
 
-def test_every_file_says_what_it_is_for_and_none_is_a_drawer():
+def test_every_file_has_a_docstring_and_a_name_of_its_own():
     undocumented = [
         f"{path} has no docstring" for path in FILES if not ast.get_docstring(tree(path))
     ]
@@ -141,11 +144,54 @@ def test_nothing_is_pickled_by_us():
     assert_none(f"{path} imports {n}" for path in FILES for n in packages(path) & pickling)
 
 
-def test_rooms_that_train_nothing_do_not_load_pytorch():
-    rooms = ("config", "cluster", "storage", "manifest", "images", "sources", "sharding", "masks")
-    program = f"import sys, {', '.join(f'pipeline.{room}' for room in rooms)}\n"
+def test_packages_before_training_do_not_import_pytorch():
+    names = ("config", "cluster", "storage", "manifest", "images", "sources", "sharding", "masks")
+    program = f"import sys, {', '.join(f'pipeline.{name}' for name in names)}\n"
     program += "print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.strip() == "False"
+
+
+WIDTH = 30
+"""Of the column of names in the map."""
+
+
+def first_line(path: Path) -> str:
+    return (ast.get_docstring(tree(path)) or "").splitlines()[0]
+
+
+def layout() -> str:
+    """Return the map of the repository: packages in import order, each with its first line."""
+    lines = [f"{'pipeline/':<{WIDTH}}In import order: each imports from those above it only."]
+    for name in PIPELINE_ORDER:
+        file = Path("pipeline", f"{name}.py")
+        if (ROOT / file).exists():
+            lines.append(f"  {name + '.py':<{WIDTH - 2}}{first_line(file)}")
+        else:
+            lines.append(
+                f"  {name + '/':<{WIDTH - 2}}{first_line(Path('pipeline', name, '__init__.py'))}"
+            )
+    lines.append(f"{'models/':<{WIDTH}}{first_line(Path('models/__init__.py'))}")
+    for file in sorted(path for path in FILES if path.parts[0] == "models"):
+        if len(file.parts) == 2 and not file.stem.startswith("__"):
+            lines.append(f"  {file.name:<{WIDTH - 2}}{first_line(file)}")
+        elif len(file.parts) == 3 and file.stem == "__init__":
+            lines.append(f"  {file.parts[1] + '/':<{WIDTH - 2}}{first_line(file)}")
+    for name, text in {
+        "jobs/": "One script per command; they run with `ray job submit -- python jobs/NAME.py`.",
+        "infra/": "The image, Kubernetes, AWS, monitoring, and a cluster on one machine.",
+        "docs/": "The documentation; its commands are run by tests.",
+        "tests/": "The same tree again.",
+    }.items():
+        lines.append(f"{name:<{WIDTH}}{text}")
+    return "\n".join(lines).replace("``", "`")
+
+
+def test_readme_shows_the_layout():
+    assert f"```\n{layout()}\n```" in (ROOT / "README.md").read_text()
+
+
+if __name__ == "__main__":
+    print(layout())
