@@ -99,7 +99,7 @@ def data_settings(config: InspectConfig) -> BatchConfig:
 def look(config: InspectConfig, data: BatchConfig, manifest: Manifest) -> list[Sighting]:
     """Make the samples to be shown, as training makes them."""
     maker = InpaintingDataset(data, manifest)
-    order = StatelessSampler(manifest.counts, data.seed, data.window_shards)
+    order = StatelessSampler(manifest.counts, data.seed, data.shuffle_window_shards)
     first = config.epoch * order.total
     positions = list(range(first, first + min(config.num_samples, order.total)))
     if config.sample:

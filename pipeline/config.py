@@ -24,6 +24,15 @@ from pipeline.errors import UserError
 
 Config = TypeVar("Config")
 
+RENAMED_FIELDS = {
+    "window_shards": "shuffle_window_shards",
+    "decoders": "num_decode_workers",
+    "batch_wait_s": "batch_wait_timeout_s",
+    "continue_from": "resume_from",
+    "scale_after_s": "upscale_delay_s",
+}
+"""Fields by their names in earlier releases: read in saved files, refused on the command line."""
+
 
 def parse(
     presets: Mapping[str, Config], description: str, args: Sequence[str] | None = None
@@ -42,6 +51,7 @@ def parse(
         SystemExit: with status 2 after naming a preset, field or value that cannot be.
     """
     words = list(sys.argv[1:] if args is None else args)
+    _refuse_renamed(words)
     if words and not words[0].startswith("-") and words[0] not in presets:
         close = difflib.get_close_matches(words[0], presets, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -58,7 +68,18 @@ def parse(
 
 def parse_one(config: type[Config], description: str, args: Sequence[str] | None = None) -> Config:
     """Read one configuration that has no presets from the command line."""
+    _refuse_renamed(sys.argv[1:] if args is None else args)
     return tyro.cli(config, args=args, description=description)
+
+
+def _refuse_renamed(words: Sequence[str]) -> None:
+    """End with a sentence if a flag has the name of an earlier release."""
+    for word in words:
+        flag = word.partition("=")[0]
+        path, dot, last = flag.removeprefix("--").rpartition(".")
+        new = RENAMED_FIELDS.get(last.replace("-", "_"))
+        if flag.startswith("--") and new is not None:
+            _leave(f"{flag} is now --{path}{dot}{new.replace('_', '-')}")
 
 
 def _first_line(name: str, preset: Any) -> str:
@@ -192,6 +213,9 @@ def _replace(config: Any, path: list[str], value: Any, name: str, root: Any) -> 
     if not dataclasses.is_dataclass(config) or head not in {
         f.name for f in dataclasses.fields(config)
     }:
+        if head in RENAMED_FIELDS:
+            new_name = ".".join([*name.split(".")[: -len(path)], RENAMED_FIELDS[head], *rest])
+            raise UserError(f"{name!r} is now {new_name!r}")
         close = difflib.get_close_matches(name, field_names(root), n=1, cutoff=0.4)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise UserError(f"there is no field {name!r}{hint}")
@@ -295,6 +319,10 @@ def _decode_dataclass(kind: Any, values: dict[str, Any], name: str) -> Any:
         kind = config_class(values.pop("architecture"))
     hints = typing.get_type_hints(kind)
     known = {f.name for f in dataclasses.fields(kind)}
+    values = {
+        field if field in known else RENAMED_FIELDS.get(field, field): value
+        for field, value in values.items()
+    }
     if unknown := sorted(set(values) - known):
         raise UserError(f"{name} has unknown fields: {', '.join(unknown)}")
     return kind(

@@ -43,13 +43,13 @@ class BatchConfig:
     """Most that brightness, contrast, saturation and hue change (PEN-Net: 0.05)."""
     seed: int = 0
     """Of order, crops, flips, colours and masks."""
-    window_shards: int = 8
+    shuffle_window_shards: int = 8
     """Shards whose samples are shuffled among each other: better mixing for more open shards."""
     loader: Literal["threads", "processes", "ray"] = "threads"
     """Who decodes: the worker's own threads, which start at once; processes beside it, which no
     lock of Python's slows down; or Ray Data on any CPU of the cluster, which needs CPUs that no
     worker has reserved. The batches are the same to the bit."""
-    decoders: int = 2
+    num_decode_workers: int = 2
     """Threads or processes per worker that read, decode and draw masks."""
     prefetch_batches: int = 2
     """Batches made ahead of the one in use."""
@@ -67,8 +67,8 @@ class BatchConfig:
             ("masks_per_image", 1),
             ("image_size_px", 8),
             ("resize_short_side_px", 0),
-            ("window_shards", 1),
-            ("decoders", 1),
+            ("shuffle_window_shards", 1),
+            ("num_decode_workers", 1),
             ("prefetch_batches", 0),
             ("cache_size_gb", 0),
         ):

@@ -141,7 +141,7 @@ class PrefetchLoader:
         self.place, self.next_step = place, first_step
         config = place.config
         manifest = read_manifest(config.shards)
-        self.order = StatelessSampler(manifest.counts, config.seed, config.window_shards)
+        self.order = StatelessSampler(manifest.counts, config.seed, config.shuffle_window_shards)
         # Those under way, the one in use and the one before it.
         self.slots = config.prefetch_batches + 3
         self.crew = crew(config, manifest, self.slots, place.slice_size)
@@ -180,7 +180,9 @@ class PrefetchLoader:
     def _begin(self, step: int) -> PendingBatch:
         config, slot = self.place.config, self._free_slots()[0]
         visits = self.place.visits(self.order, step)
-        share = math.ceil(len(visits) / config.decoders)  # one task for each: few handovers
+        share = math.ceil(
+            len(visits) / config.num_decode_workers
+        )  # one task for each: few handovers
         share = math.ceil(share / config.masks_per_image) * config.masks_per_image
         answers = []
         for first in range(0, len(visits), share):
@@ -204,7 +206,7 @@ class ThreadPool:
         self.maker = InpaintingDataset(config, manifest)
         memory = np.empty(SharedBuffers.room(slots, count, config.image_size_px), np.float32)
         self.frames = SharedBuffers(memory, slots, count, config.image_size_px)
-        self.pool = ThreadPoolExecutor(config.decoders, thread_name_prefix="decode")
+        self.pool = ThreadPoolExecutor(config.num_decode_workers, thread_name_prefix="decode")
 
     def begin(self, task: DecodeTask) -> Future[Names]:
         """Have a task done by whichever thread is free first."""

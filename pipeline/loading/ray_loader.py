@@ -101,5 +101,5 @@ def make_slice(columns: Columns, place: WorkerShare, first_step: int) -> Columns
 def _recipe(config: BatchConfig) -> tuple[InpaintingDataset, StatelessSampler]:
     """Read the manifest once per process."""
     manifest = read_manifest(config.shards)
-    order = StatelessSampler(manifest.counts, config.seed, config.window_shards)
+    order = StatelessSampler(manifest.counts, config.seed, config.shuffle_window_shards)
     return InpaintingDataset(config, manifest), order

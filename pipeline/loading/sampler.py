@@ -26,19 +26,19 @@ class StatelessSampler:
     Args:
         counts: samples per shard.
         seed: of the order.
-        window_shards: W, the shards whose samples are shuffled among each other.
+        shuffle_window_shards: W, the shards whose samples are shuffled among each other.
 
     Raises:
         UserError: if there are no samples.
     """
 
-    def __init__(self, counts: Sequence[int], seed: int, window_shards: int) -> None:
+    def __init__(self, counts: Sequence[int], seed: int, shuffle_window_shards: int) -> None:
         self.counts = np.asarray(counts, np.int64)
         self.total = int(self.counts.sum())
         if not self.total:
             raise UserError("the shard set holds no samples; shard a folder that has pictures")
         self.first_rows = np.cumsum(self.counts) - self.counts
-        self.seed, self.window_shards = seed, window_shards
+        self.seed, self.shuffle_window_shards = seed, shuffle_window_shards
         self._epoch, self._window = -1, (-1, -1)
         self._shards = self._starts = self._rows = np.empty(0, np.int64)
 
@@ -89,7 +89,7 @@ class StatelessSampler:
             raise IndexError(f"row {row} of a set of {self.total} samples")
         self._enter_epoch(epoch)
         shard = int(np.searchsorted(self.first_rows + self.counts, row, side="right"))
-        window = int(np.flatnonzero(self._shards == shard)[0]) // self.window_shards
+        window = int(np.flatnonzero(self._shards == shard)[0]) // self.shuffle_window_shards
         self._enter_window(epoch, window)
         place = int(np.flatnonzero(self._rows == row)[0])
         return epoch * self.total + int(self._starts[window]) + place
@@ -98,11 +98,13 @@ class StatelessSampler:
         shards = random_for("order of shards", self.seed, epoch).permutation(len(self.counts))
         self._epoch, self._shards = epoch, shards[self.counts[shards] > 0]
         ends = np.cumsum(self.counts[self._shards])
-        self._starts = np.concatenate([[0], ends[self.window_shards - 1 : -1 : self.window_shards]])
+        self._starts = np.concatenate(
+            [[0], ends[self.shuffle_window_shards - 1 : -1 : self.shuffle_window_shards]]
+        )
 
     def _enter_window(self, epoch: int, window: int) -> None:
-        first = window * self.window_shards
-        shards = self._shards[first : first + self.window_shards]
+        first = window * self.shuffle_window_shards
+        shards = self._shards[first : first + self.shuffle_window_shards]
         spans = [np.arange(self.counts[s]) + self.first_rows[s] for s in shards]
         random = random_for("order of samples", self.seed, epoch, window)
         self._rows, self._window = random.permutation(np.concatenate(spans)), (epoch, window)

@@ -65,7 +65,9 @@ class ProcessPool:
             writer.write_table(manifest.samples)
         bare = replace(manifest, samples=manifest.samples.slice(0, 0))
         setup = WorkerSetup(config=config, manifest=bare, slots=slots, count=count)
-        self.decoders = [DecodeWorker(lambda: self._start(setup)) for _ in range(config.decoders)]
+        self.decoders = [
+            DecodeWorker(lambda: self._start(setup)) for _ in range(config.num_decode_workers)
+        ]
 
     def _start(self, setup: WorkerSetup) -> "tuple[subprocess.Popen[bytes], Connection]":
         ours, theirs = Pipe()
@@ -137,7 +139,7 @@ class DecodeWorker:
         if self.restarts == MOST_RESTARTS:
             raise RuntimeError(
                 f"a decoding process died {MOST_RESTARTS + 1} times, at last with status {status} "
-                "(-9: killed, often for want of memory); try fewer data.decoders"
+                "(-9: killed, often for want of memory); try fewer data.num_decode_workers"
             )
         self.restarts += 1
         self.process, self.pipe = self.start()

@@ -1,6 +1,6 @@
 """Scores, curves and image grids as one HTML page.
 
-``page`` has the sections of a report, ``curves`` its line charts, ``search`` the report of a search.
+``page`` has the sections of a report, ``curves`` line charts, ``search`` the report of a search.
 A report is one self-contained HTML file, without network access or fonts, readable on a phone, on a
 screen and on paper, in light and dark mode.
 """

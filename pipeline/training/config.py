@@ -40,7 +40,7 @@ class TrainConfig:
     """Per step, of the averaged generator that is validated and served; 0 keeps none."""
     init_from: str = ""
     """Checkpoint or run whose weights to start from (fine-tuning); "" starts at random."""
-    continue_from: str = ""
+    resume_from: str = ""
     """Checkpoint to go on from with optimisers, step and all, where this run has none of its own;
     unlike in a run that goes on, the model's weights of losses and learning rates may be others
     (population based training)."""

@@ -118,7 +118,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     InpaintingDataset(replace(config.data, shards=training_set), read_manifest(training_set))
     changes = {"data.shards": storage.absolute(config.data.shards)}
     changes["storage"] = storage.absolute(config.storage)
-    for name in ("init_from", "continue_from"):
+    for name in ("init_from", "resume_from"):
         if location := getattr(config, name):
             changes[name] = checkpoints.find(storage.absolute(location))
     return override(config, changes)

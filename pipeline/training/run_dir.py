@@ -3,7 +3,7 @@
 import math
 
 from pipeline import checkpoints, storage
-from pipeline.config import to_dict
+from pipeline.config import from_dict, to_dict
 from pipeline.errors import UserError
 from pipeline.training.config import TrainConfig
 
@@ -21,10 +21,18 @@ def find_sets(shards: str) -> tuple[str, str | None]:
 
 
 def require_same_run(config: TrainConfig, newest: str) -> None:
-    """Refuse to go on with a run whose model, data recipe or seed was another."""
-    before = checkpoints.read_config(newest)
-    now = to_dict(config)
-    free = {"shards", "decoders", "prefetch_batches", "loader"}
+    """Refuse to resume a run with another model, data configuration or seed.
+
+    Fields that the run does not know yet have their defaults, and renamed ones their new names.
+
+    Raises:
+        UserError: naming the first field that differs.
+    """
+    before, now = checkpoints.read_config(newest), to_dict(config)
+    for part in ("model", "data"):
+        kind = type(getattr(config, part))
+        before[part] = to_dict(from_dict(kind, before[part], f"{newest}: {part}"))
+    free = {"shards", "num_decode_workers", "prefetch_batches", "loader"}
     free |= {"verify_checksums", "cache_folder", "cache_size_gb"}
     for part in ("model", "data", "seed", "ema_decay"):
         old, new = before[part], now[part]

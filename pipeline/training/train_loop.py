@@ -103,10 +103,10 @@ def _begin(
         if config.ema_decay
         else None
     )
-    if newest is None and not config.continue_from:
+    if newest is None and not config.resume_from:
         return objective, average, 0
     state = checkpoints.restore(
-        newest or config.continue_from,
+        newest or config.resume_from,
         objective,
         average.network if average else None,
         settings=newest is not None,

@@ -67,7 +67,7 @@ def ours(shards: str, cores: int) -> Iterator[int]:
         image_size_px=SIDE_PX,
         masks=MaskConfig(recipe="irregular"),
         loader="processes",
-        decoders=cores,
+        num_decode_workers=cores,
     )
     with BatchStream(config) as stream:
         for batch in stream:

@@ -46,7 +46,7 @@ def trained(shards: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str,
         image_size_px=32,
         batch_size=6,
         seed=5,
-        window_shards=2,
+        shuffle_window_shards=2,
         masks=MaskConfig(
             recipe="box", max_hole_ratio=0.5, curriculum_steps=9, curriculum_start_ratio=0.1
         ),

@@ -4,17 +4,23 @@ from dataclasses import dataclass, field
 import pytest
 
 from models.spn.config import SPNConfig
+from pipeline import checkpoints
 from pipeline.config import (
     explain,
     flatten,
+    from_dict,
     from_json,
     override,
     parse,
     run,
     sentence_of,
+    to_dict,
     to_json,
 )
 from pipeline.errors import UserError
+from pipeline.loading import BatchConfig
+from pipeline.training import TrainConfig
+from pipeline.training.run_dir import require_same_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,3 +175,36 @@ def test_the_sentence_is_found_behind_what_ray_wraps_around_it(ray_local):
     outer = RuntimeError("worker group failed")
     outer.worker_failures = {0: caught.value}
     assert explain(outer) == "the shard is damaged; repair it"
+
+
+def test_names_of_earlier_releases_are_read_in_files_and_refused_with_the_new_one(capsys):
+    read = from_dict(BatchConfig, {"shards": "s", "window_shards": 3, "decoders": 4})
+    assert (read.shuffle_window_shards, read.num_decode_workers) == (3, 4)
+    training = TrainConfig(model=SPNConfig.tiny(), data=read)
+    with pytest.raises(UserError, match="^'continue_from' is now 'resume_from'$"):
+        override(training, {"continue_from": "somewhere"})
+    with pytest.raises(UserError, match="^'data.decoders' is now 'data.num_decode_workers'$"):
+        override(training, {"data.decoders": 3})
+    with pytest.raises(SystemExit) as ended:
+        parse({"one": training}, "A job.", ["one", "--data.window-shards=2"])
+    assert ended.value.code == 2
+    said = "error: --data.window-shards is now --data.shuffle-window-shards\n"
+    assert capsys.readouterr().err == said
+
+
+def test_run_of_an_earlier_release_is_resumed(tmp_path):
+    """Its fields had other names, and fields that came later are missing."""
+    training = TrainConfig(
+        model=SPNConfig.tiny(), data=BatchConfig(shards="s", shuffle_window_shards=3)
+    )
+    values = to_dict(training)
+    values["data"]["window_shards"] = values["data"].pop("shuffle_window_shards")
+    values["data"]["decoders"] = values["data"].pop("num_decode_workers")
+    del values["data"]["colour_jitter"]
+    location = str(tmp_path / "step-000000001")
+    checkpoints.export(location, {"generator": {}}, values, {"step": 1})
+    require_same_run(training, location)
+    with pytest.raises(UserError, match="another data.shuffle_window_shards"):
+        require_same_run(override(training, {"data.shuffle_window_shards": 4}), location)
+    with pytest.raises(UserError, match="another data.colour_jitter"):
+        require_same_run(override(training, {"data.colour_jitter": 0.2}), location)

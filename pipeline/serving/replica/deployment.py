@@ -56,7 +56,7 @@ class ServeConfig:
     """Processes that hold the models; the least of them, with ``max_replicas``."""
     max_replicas: int = 0
     """So many at most, as many as the load asks for; 0 keeps ``num_replicas``."""
-    scale_after_s: float = 10.0
+    upscale_delay_s: float = 10.0
     """How long there must be more load than replicas before one is added; taking one away waits
     ten times as long."""
     cpus_per_replica: float = 1.0
@@ -75,7 +75,7 @@ class ServeConfig:
     memory_gb: float = 0.0
     """In each replica, for the weights of all models together: those not asked for the longest are
     let go, and loaded again when they are. 0 holds all of them."""
-    batch_wait_s: float = 0.002
+    batch_wait_timeout_s: float = 0.002
     """How long a request waits for company when the network is idle."""
     keys: str = ""
     """File of API keys, made by ``jobs/make_key.py``; anyone may ask if empty."""
@@ -107,7 +107,7 @@ class ServeConfig:
             device="cuda" if self.use_gpu else "cpu",
             threads=max(int(self.cpus_per_replica), 1),
             max_batch_size=self.max_batch_size,
-            batch_wait_s=self.batch_wait_s,
+            batch_wait_timeout_s=self.batch_wait_timeout_s,
             warm_sides_px=self.canvas.sides_px if self.use_gpu else (),
             memory_gb=self.memory_gb,
         )
@@ -379,8 +379,8 @@ def _number_of_replicas(config: ServeConfig) -> dict[str, Any]:
             "min_replicas": config.num_replicas,
             "max_replicas": config.max_replicas,
             "target_ongoing_requests": CALLS_PER_REPLICA,
-            "upscale_delay_s": config.scale_after_s,
-            "downscale_delay_s": 10 * config.scale_after_s,
+            "upscale_delay_s": config.upscale_delay_s,
+            "downscale_delay_s": 10 * config.upscale_delay_s,
         },
     }
 

@@ -67,7 +67,7 @@ class ReplicaConfig:
     """Canvases in one pass, at most."""
     max_batch_px: int = 8 * 512 * 512
     """Canvas pixels in one pass, at most; a single canvas always passes."""
-    batch_wait_s: float = 0.002
+    batch_wait_timeout_s: float = 0.002
     """How long a request waits for company when the network is idle."""
     warm_sides_px: tuple[int, ...] = ()
     """Of square canvases that a version draws before it answers, beside the side it was trained
@@ -156,7 +156,7 @@ class Replica:
         self._batcher: Batcher[_Key, _Canvas, GeneratedTile] = Batcher(
             self._compute,
             lambda key: config.batch_size(key.height, key.width, key.samples),
-            config.batch_wait_s,
+            config.batch_wait_timeout_s,
         )
         torch.set_num_threads(config.threads)
 

@@ -67,7 +67,7 @@ def test_unequal_slices_are_refused(shards: str) -> None:
     [
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"image_size_px": 4}, "image_size_px must be at least 8"),
-        ({"decoders": 0}, "decoders"),
+        ({"num_decode_workers": 0}, "num_decode_workers"),
         ({"colour_jitter": 0.9}, "colour_jitter"),
         ({"resize_short_side_px": 100}, "resize_short_side_px"),
     ],

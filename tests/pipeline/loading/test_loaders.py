@@ -75,8 +75,8 @@ def test_memory_is_used_again_but_never_under_whoever_still_holds_it(shards: str
 
 def test_threads_and_prefetch_do_not_change_a_batch(shards: str, take, assert_same) -> None:
     config = BatchConfig(shards=shards, **SMALL)
-    expected = take(replace(config, decoders=1, prefetch_batches=0), 5)
-    assert_same(take(replace(config, decoders=4, prefetch_batches=3), 5), expected)
+    expected = take(replace(config, num_decode_workers=1, prefetch_batches=0), 5)
+    assert_same(take(replace(config, num_decode_workers=4, prefetch_batches=3), 5), expected)
 
 
 def test_waiting_is_counted(shards: str) -> None:
@@ -94,7 +94,7 @@ PLACES = ({}, {"rank": 1, "world_size": 2, "first_step": 1})
 @pytest.mark.parametrize("place", PLACES, ids=["alone", "second of two"])
 def test_processes_make_the_same_batches_to_the_bit(shards, place, take, assert_same) -> None:
     config = BatchConfig(shards=shards, colour_jitter=0.05, **SMALL)
-    beside = replace(config, loader="processes", decoders=2, prefetch_batches=1)
+    beside = replace(config, loader="processes", num_decode_workers=2, prefetch_batches=1)
     assert_same(take(beside, 7, **place), take(config, 7, **place))
 
 
@@ -110,7 +110,7 @@ def test_processes_tell_of_a_damaged_sample_in_the_same_sentence(
 
 def test_killed_decoders_cost_no_sample(shards, take, assert_same) -> None:
     config = BatchConfig(shards=shards, **SMALL)
-    with BatchStream(replace(config, loader="processes", decoders=2)) as stream:
+    with BatchStream(replace(config, loader="processes", num_decode_workers=2)) as stream:
         found = [next(stream)]
         for _ in range(2):
             for decoder in stream._loader.crew.decoders:

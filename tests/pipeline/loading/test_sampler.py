@@ -13,7 +13,7 @@ GOLDEN_VIEW = [0.629189084165865, 0.3709000039350706]
 
 
 def test_every_epoch_holds_every_sample_once() -> None:
-    order = StatelessSampler((5, 0, 3, 7, 1, 4), seed=1, window_shards=2)
+    order = StatelessSampler((5, 0, 3, 7, 1, 4), seed=1, shuffle_window_shards=2)
     positions = [order.at(p) for p in range(3 * 20)]
     for epoch in range(3):
         part = positions[20 * epoch : 20 * (epoch + 1)]
@@ -49,7 +49,7 @@ def test_a_thousand_ranks_share_a_step_without_overlap() -> None:
 
 
 def test_order_asked_for_in_any_order_is_the_same() -> None:
-    order = StatelessSampler((6, 6, 6, 6), seed=2, window_shards=2)
+    order = StatelessSampler((6, 6, 6, 6), seed=2, shuffle_window_shards=2)
     forwards = [order.at(p) for p in range(60)]
     backwards = [order.at(p) for p in reversed(range(60))]
     assert forwards == backwards[::-1]
@@ -57,7 +57,7 @@ def test_order_asked_for_in_any_order_is_the_same() -> None:
 
 def test_a_window_of_samples_comes_from_its_own_shards_only() -> None:
     counts = (10,) * 9
-    order = StatelessSampler(counts, seed=4, window_shards=3)
+    order = StatelessSampler(counts, seed=4, shuffle_window_shards=3)
     used = [{order.at(p)[1] // 10 for p in range(30 * w, 30 * w + 30)} for w in range(3)]
     assert [len(s) for s in used] == [3, 3, 3]
     assert set().union(*used) == set(range(9))
@@ -67,16 +67,18 @@ def test_a_window_of_samples_comes_from_its_own_shards_only() -> None:
 
 
 def test_position_of_a_sample_is_the_inverse_of_the_order() -> None:
-    order = StatelessSampler((4, 0, 7, 3, 0, 5, 1), seed=6, window_shards=2)
+    order = StatelessSampler((4, 0, 7, 3, 0, 5, 1), seed=6, shuffle_window_shards=2)
     for position in range(3 * 20):
-        epoch, row = StatelessSampler((4, 0, 7, 3, 0, 5, 1), seed=6, window_shards=2).at(position)
+        epoch, row = StatelessSampler((4, 0, 7, 3, 0, 5, 1), seed=6, shuffle_window_shards=2).at(
+            position
+        )
         assert order.position(epoch, row) == position
     with pytest.raises(IndexError, match="row 20 of a set of 20"):
         order.position(0, 20)
 
 
 def test_order_of_years_ago_is_the_order_of_today() -> None:
-    order = StatelessSampler((4, 7, 3, 5, 1), seed=6, window_shards=2)
+    order = StatelessSampler((4, 7, 3, 5, 1), seed=6, shuffle_window_shards=2)
     assert [order.at(p)[1] for p in range(12)] == GOLDEN_ORDER
     maker_random = random_for("view", "places/0001", 7, 3).random(2)
     np.testing.assert_array_equal(maker_random, GOLDEN_VIEW)
@@ -92,7 +94,7 @@ def test_seed_changes_the_order() -> None:
 
 
 def test_order_of_a_billion_samples_costs_no_more_than_a_window() -> None:
-    order = StatelessSampler((10_000,) * 100_000, seed=0, window_shards=2)
+    order = StatelessSampler((10_000,) * 100_000, seed=0, shuffle_window_shards=2)
     epoch, row = order.at(10**9 + 123_456_789)
     assert epoch == 1
     assert 0 <= row < 10**9
@@ -102,7 +104,7 @@ def test_order_of_a_billion_samples_costs_no_more_than_a_window() -> None:
 def test_thousand_nodes_that_die_and_return_take_every_sample_of_an_epoch_once() -> None:
     """A fifth of Places2; every crash goes back to the last checkpoint."""
     chance = np.random.default_rng(0)
-    order = StatelessSampler([1000] * 360 + [460], seed=5, window_shards=64)
+    order = StatelessSampler([1000] * 360 + [460], seed=5, shuffle_window_shards=64)
     config = BatchConfig(batch_size=8000)
     steps, save_every = order.total // config.batch_size, 5
     taken = np.full((steps, config.batch_size), -1, np.int64)

@@ -20,7 +20,7 @@ def url(ray_local, spn, tmp_path_factory):
             registry=RegistryConfig(tracking_uri=f"sqlite:///{folder}/mlflow.db"),
             cpus_per_replica=0.5,
             max_replicas=2,
-            scale_after_s=1.0,
+            upscale_delay_s=1.0,
             max_batch_size=1,
             limits=LimitsConfig(max_pixels=1_000_000, max_waiting=16),
             canvas=TilingConfig(sides_px=(64, 128), least_crop_px=64),

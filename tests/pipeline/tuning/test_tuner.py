@@ -135,7 +135,7 @@ def test_a_population_goes_over_to_its_best_with_networks_and_optimisers(
     over = []
     for file in (tmp_path / "pbt").glob("trials/member-*/*/config.json"):
         run = json.loads(file.read_text())
-        begin, member = run["continue_from"], file.parent.parent.name
+        begin, member = run["resume_from"], file.parent.parent.name
         if begin and member not in begin and checkpoints.steps(str(file.parent)):
             over.append((run, begin, str(file.parent)))
     assert over, lines
