@@ -14,6 +14,7 @@ default), "paper" or "smoke". Started again, a search keeps the trials it has fi
 import importlib
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
@@ -31,17 +32,6 @@ from pipeline.training import TrainConfig, resolve
 from pipeline.tuning import TuneConfig, plan, read_space, read_table, tune
 from pipeline.tuning.config import Scale
 
-PAPER = {
-    "deepfill": "places2",
-    "deepfill2": "places2",
-    "deepgin": "celebahq",
-    "lama": "places2",
-    "madf": "places2",
-    "pennet": "places2",
-    "spn": "paris",
-}
-"""The set on which each paper compares its variants, as its training job's presets name it."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig(TuneConfig):
@@ -52,18 +42,32 @@ class SearchConfig(TuneConfig):
 
 
 def training_of(name: str, scale: Scale) -> TrainConfig:
-    """Return an architecture's training preset of a scale."""
-    presets = importlib.import_module(f"jobs.train_{name}").PRESETS
-    preset: TrainConfig = presets[PAPER[name] if scale == "paper" else scale]
-    return preset
+    """Return the training preset of an architecture at a scale.
+
+    "paper" is the preset of the dataset on which the paper compares its variants.
+
+    Raises:
+        UserError: if the training job of the architecture has no such preset.
+    """
+    presets: dict[str, TrainConfig] = importlib.import_module(f"jobs.train_{name}").PRESETS
+    tables = architecture.load(name).tables.values() if scale == "paper" else ()
+    wanted = next((table.preset for table in tables), scale)
+    if wanted not in presets:
+        raise UserError(
+            f"jobs/train_{name}.py has no preset {wanted!r} to search around; it has "
+            f"{', '.join(presets)}: add one, or choose another --scale"
+        )
+    return presets[wanted]
 
 
 def presets_of(scale: Scale) -> dict[str, SearchConfig]:
-    """Return a search for each architecture around its training of a scale."""
-    return {
-        name: SearchConfig(train=training_of(name, scale), storage=f"runs/sweep-{name}-{scale}")
-        for name in architecture.names()
-    }
+    """Return a search for each architecture that has a training preset of a scale."""
+    found = {}
+    for name in architecture.names():
+        with suppress(UserError):
+            training = training_of(name, scale)
+            found[name] = SearchConfig(train=training, storage=f"runs/sweep-{name}-{scale}")
+    return found
 
 
 def scale_of(words: Sequence[str]) -> tuple[Scale, list[str]]:
@@ -83,6 +87,8 @@ def scale_of(words: Sequence[str]) -> tuple[Scale, list[str]]:
 def main(words: Sequence[str] | None = None) -> None:
     """Run the trials of one space and write them down, best first or in the paper's order."""
     scale, rest = scale_of(sys.argv[1:] if words is None else words)
+    if rest and rest[0] in architecture.names():
+        training_of(rest[0], scale)  # Its error says more than that the preset is unknown.
     config = parse(presets_of(scale), __doc__, rest)
     name = config.train.model.architecture
     space = read_table(config.space, name) or read_space(config.space, name)

@@ -1,7 +1,7 @@
 """Configuration: presets, overrides by dotted name, JSON, and how a job ends with an error.
 
 Every setting of the program is a field of a frozen dataclass next to the code that reads it.
-This room knows how to choose one (``parse``), change one (``override``) and keep one
+This module can choose one (``parse``), change one (``override``) and keep one
 (``to_json``, ``from_json``), and how a job ends when a person has to act (``run``).
 """
 

@@ -90,6 +90,23 @@ def test_architecture_of_the_page_trains_keeps_every_promise_and_is_evaluated(tm
             assert passed, done.stdout
             assert int(passed.group(1)) > 22
     assert all(place.read_bytes() == text for place, text in before.items())
+    jobs = [place for place in sorted((tmp_path / "jobs").glob("*.py")) if place.stem != "__init__"]
+    assert len(jobs) > 15
+    asked = [[place, "--help"] for place in jobs]
+    asked.append([tmp_path / "jobs" / "tune.py", "plain", "--scale", "smoke", "--space", "nothing"])
+    asked.append([tmp_path / "jobs" / "tune.py", "plain", "--scale", "paper"])
+    for words in asked:
+        done = subprocess.run(
+            [sys.executable, *map(str, words)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr[-3000:]
+        assert done.returncode == (0 if "--help" in words else 1), words
+    assert "has no preset 'paper' to search around; it has" in done.stderr
 
 
 @pytest.mark.parametrize("page", PAGES)

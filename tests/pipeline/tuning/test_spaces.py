@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from jobs.tune import PAPER, presets_of, scale_of
+from jobs.tune import presets_of, scale_of, training_of
 from models import architecture
 from models.architecture import load
 from pipeline.config import override
@@ -145,8 +145,8 @@ def test_every_paper_s_spaces_and_tables_are_possible_at_every_scale(name, scale
         assert [trial.label for trial, _ in planned] == [row.label for row in printed.rows]
         models = [training.model for _, training in planned]
         assert len(set(map(repr, models))) == len(models), "two rows are the same network"
-        assert printed.preset == PAPER[name]
-        assert printed.preset in importlib.import_module(f"jobs.train_{name}").PRESETS
+        presets = importlib.import_module(f"jobs.train_{name}").PRESETS
+        assert training_of(name, "paper") is presets[printed.preset]
 
 
 def test_the_paper_s_grids_are_those_of_the_sheets():
