@@ -61,12 +61,12 @@ class PlainRise(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.merge_tiles = nn.Conv2d(in_channels, 4 * out_channels, 3, padding=1)
+        self.lift = nn.Conv2d(in_channels, 4 * out_channels, 3, padding=1)
         self.norm = LearnedRegionNorm()
 
     def forward(self, features: Tensor) -> Tensor:
         """Turn [B, C_in, H/2, W/2] into [B, C_out, H, W]."""
-        return functional.relu(self.norm(functional.pixel_shuffle(self.merge_tiles(features), 2)))
+        return functional.relu(self.norm(functional.pixel_shuffle(self.lift(features), 2)))
 
 
 class SpadeDecoder(nn.Module):

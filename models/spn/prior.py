@@ -73,12 +73,12 @@ class Rise(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, skip_channels: int) -> None:
         super().__init__()
-        self.merge_tiles = nn.Conv2d(in_channels, 4 * out_channels, 3, padding=1)
+        self.lift = nn.Conv2d(in_channels, 4 * out_channels, 3, padding=1)
         self.merge = MergingBlock(skip_channels + out_channels, out_channels)
 
     def forward(self, prior: Tensor, skip: Tensor) -> Tensor:
         """Turn a prior [B, C_in, H/2, W/2] into one of [B, C_out, H, W]."""
-        lifted = functional.relu(functional.pixel_shuffle(self.merge_tiles(prior), 2), inplace=True)
+        lifted = functional.relu(functional.pixel_shuffle(self.lift(prior), 2), inplace=True)
         merged: Tensor = self.merge(skip, lifted)
         return merged
 

@@ -90,7 +90,7 @@ class ApiKeyAuth:
         """Return the caller's name; "" where no keys are asked for.
 
         Raises:
-            Refusal: 401 without a known key, 429 past its rate.
+            RequestError: 401 without a known key, 429 past its rate.
         """
         if not self._keys:
             return ""

@@ -39,7 +39,7 @@ async def read_many(request: Request, max_line_bytes: int) -> AsyncIterator[Numb
     """Read pairs as they arrive, from lines of JSON or from a form.
 
     Raises:
-        Refusal: if the body as a whole cannot be read.
+        RequestError: if the body as a whole cannot be read.
     """
     kind = content_type(request)
     if kind == "multipart/form-data":

@@ -79,7 +79,7 @@ class InpaintService:
             mask: a file of the same size; None if the image's transparency marks the hole.
 
         Raises:
-            Refusal: if a file cannot be accepted, or no such model is served.
+            RequestError: if a file cannot be accepted, or no such model is served.
         """
         started = time.perf_counter()
         with image_errors_refused():

@@ -59,7 +59,7 @@ def respond(answer: InpaintResult, accept: str, request_id: str) -> Response:
     """Answer as the Accept header asks.
 
     Raises:
-        Refusal: 400 if several pictures are to go into one file.
+        RequestError: 400 if several pictures are to go into one file.
     """
     if "application/json" in accept:
         return JSONResponse(

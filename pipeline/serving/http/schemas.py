@@ -74,7 +74,7 @@ async def read_one(request: Request) -> InpaintRequest:
     """Read one pair from a form or from JSON.
 
     Raises:
-        Refusal: 400 or 415, naming the field.
+        RequestError: 400 or 415, naming the field.
     """
     kind = content_type(request)
     if kind == "application/json":
@@ -102,7 +102,7 @@ def from_json(text: bytes) -> InpaintRequest:
     """Read one pair from JSON with the files in base64.
 
     Raises:
-        Refusal: 400, naming the field.
+        RequestError: 400, naming the field.
     """
     values = json_object(text)
     for name in ("image", "mask"):
@@ -115,7 +115,7 @@ def json_object(text: bytes) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        Refusal: 400 if it is none.
+        RequestError: 400 if it is none.
     """
     try:
         values = json.loads(text)
@@ -130,7 +130,7 @@ def from_base64(value: Any, name: str) -> bytes:
     """Decode base64, also as a data: URL. Other URLs are never fetched.
 
     Raises:
-        Refusal: 400, naming the field.
+        RequestError: 400, naming the field.
     """
     if isinstance(value, str):
         if value.startswith("data:"):
@@ -146,7 +146,7 @@ def parse_request(values: Mapping[str, Any]) -> InpaintRequest:
     """Check what was sent.
 
     Raises:
-        Refusal: 400, naming the first field that is wrong.
+        RequestError: 400, naming the first field that is wrong.
     """
     files = {name: values[name] for name in ("image", "mask") if name in values}
     for name, data in files.items():
@@ -164,7 +164,7 @@ def check(kind: type[Model], values: Mapping[str, Any]) -> Model:
     """Validate fields.
 
     Raises:
-        Refusal: 400, naming the first field that is wrong.
+        RequestError: 400, naming the first field that is wrong.
     """
     try:
         return kind.model_validate(values)

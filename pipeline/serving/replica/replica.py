@@ -189,7 +189,7 @@ class Replica:
         log.info("serving %s", ", ".join(model.label for model in (*wanted, *canaries)))
 
     def _show(self, model: ServedModel) -> _Shown:
-        return _Shown(model, hasattr(self._take(model).generator, "draw"))
+        return _Shown(model, isinstance(self._take(model).generator, SamplingGenerator))
 
     def _take(self, model: ServedModel) -> LoadedGenerator:
         """Return a version's generator, from the shelf or from its checkpoint."""
@@ -199,7 +199,7 @@ class Replica:
         """Return a generator that may have been let go.
 
         Raises:
-            Refusal: 503 if its checkpoint cannot be read now; it could be when it was configured.
+            RequestError: 503 if its checkpoint cannot be read now; it could be when it was configured.
         """
         try:
             return self._take(model)
@@ -250,7 +250,7 @@ class Replica:
             seed: of random draws; with None and one sample nothing is random.
 
         Raises:
-            Refusal: 404 if no such model is served, 400 if it cannot draw several pictures.
+            RequestError: 404 if no such model is served, 400 if it cannot draw several pictures.
         """
         shown = self._choose(wanted)
         model, several = shown.model, shown.several

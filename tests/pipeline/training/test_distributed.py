@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.nn import parallel
 
-from pipeline.training.distributed import Place
+from pipeline.training.distributed import WorkerContext
 
 rank, folder, signature = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 torch.set_num_threads(1)
@@ -60,7 +60,7 @@ class Network(nn.Module):
 
 
 torch.manual_seed(0)
-network = Place(rank=rank, world_size=2, channels_last=False).prepare(Network())
+network = WorkerContext(rank=rank, world_size=2, channels_last=False).prepare(Network())
 at_start = {name: value.clone() for name, value in network.module.named_buffers()}
 network.module.iterated.fill_(5.0 + rank)  # as a path would that differs; must not be sent
 network(torch.full((4, 2), 1.0 + rank)).backward()

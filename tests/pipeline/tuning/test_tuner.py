@@ -207,7 +207,7 @@ def test_trials_that_have_not_begun_are_listed_and_leave_earlier_records_alone(
     }
     assert kept
     not_begun = SimpleNamespace(config=None, metrics=None, error=None)
-    monkeypatch.setattr(tuner, "fitted", lambda *_, **__: [not_begun, not_begun])
+    monkeypatch.setattr(tuner, "run_tuner", lambda *_, **__: [not_begun, not_begun])
     trials = tuner._trials(search, space, quietly)
     assert [trial.error for trial in trials] == ["not started: the search's time was up"] * 2
     assert all(place.read_bytes() == data for place, data in kept.items())
