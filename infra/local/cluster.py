@@ -324,7 +324,7 @@ class LocalCluster:
                 start_new_session=True,
                 cwd=folder or self.folder,
                 env={
-                    **{key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"},
+                    **_inherited(),
                     **QUIET,
                     **self.environment,
                     **(changes or {}),
@@ -412,6 +412,19 @@ def _marked() -> Iterator[tuple[int, str]]:
         folder = _environment(int(entry.name)).get(MARK)
         if folder:
             yield int(entry.name), folder
+
+
+def _inherited() -> dict[str, str]:
+    """Return the caller's environment without what is meant for another Ray than this cluster.
+
+    A Ray that serves without a proxy, as ``jobs/serve.py`` starts one, has its port there.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("RAY_ADDRESS", "RAY_SERVE_THROUGHPUT_OPTIMIZED")
+        and not name.startswith("RAY_SERVE_DIRECT_INGRESS_")
+    }
 
 
 def _environment(pid: int) -> dict[str, str]:

@@ -199,7 +199,7 @@ class Replica:
         """Return a generator that may have been let go.
 
         Raises:
-            RequestError: 503 if its checkpoint cannot be read now; it could be when it was configured.
+            RequestError: 503 if its checkpoint cannot be read now, as it could be at first.
         """
         try:
             return self._take(model)
