@@ -90,7 +90,7 @@ class Inpainter:
             fields: of the form, such as ``model``, ``mode`` or ``output_format``.
 
         Raises:
-            RefusedError: if the service refuses, or was not to be had within the client's patience.
+            ServiceError: if the service refuses, or was not to be had within the client's patience.
         """
         attempts = _Attempts(self._config.patience_s)
         for _ in attempts:

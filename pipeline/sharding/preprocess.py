@@ -76,7 +76,7 @@ def read_header(data: bytes, max_pixels: int) -> Header:
     carry an EXIF orientation, which ``cv2.imread`` honours.
 
     Raises:
-        RefusedError: if it is empty, no picture of a known format, truncated, or too large.
+        RejectedError: if it is empty, no picture of a known format, truncated, or too large.
     """
     if not data:
         raise RejectedError("empty file")
@@ -142,7 +142,7 @@ def decode(data: bytes, header: Header) -> Picture:
     and other colour models converted without their ICC profile; 16 bits scaled and rounded to 8.
 
     Raises:
-        RefusedError: if the pixels cannot be decoded, or some are missing.
+        RejectedError: if the pixels cannot be decoded, or some are missing.
     """
     try:
         picture = _decode(data, header)
@@ -298,7 +298,7 @@ def encode(picture: Picture, suffix: str, quality: int) -> bytes:
     """Encode a picture as "jpg" (4:2:0), "png" or "webp".
 
     Raises:
-        RefusedError: if the format cannot hold a picture of that size.
+        RejectedError: if the format cannot hold a picture of that size.
     """
     height, width = picture.shape[:2]
     if max(height, width) > WIDEST_PX[suffix]:

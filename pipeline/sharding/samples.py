@@ -44,7 +44,7 @@ def samples_of(key: str, data: bytes, config: ShardConfig) -> Iterator[Sample]:
         config: how to prepare it.
 
     Raises:
-        RefusedError: if it is no picture, a damaged one, or too small or large.
+        RejectedError: if it is no picture, a damaged one, or too small or large.
     """
     header = read_header(data, config.max_pixels)
     size = f"{header.width_px} x {header.height_px} px"

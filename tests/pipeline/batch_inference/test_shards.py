@@ -141,19 +141,19 @@ def test_a_driver_that_is_ended_costs_the_stretches_under_way(
     (tmp_path / "config.json").write_text(to_json(config))
     program = (
         "import os, sys; from pathlib import Path; from pipeline.cluster import connect\n"
-        "from pipeline.config import from_json; from pipeline.serving import sharded\n"
-        "from pipeline.batch_inference.config import FolderConfig\n"
+        "from pipeline.config import from_json; from pipeline.batch_inference import shards\n"
+        "from pipeline.batch_inference.config import BatchInferenceConfig\n"
         "from pipeline.serving.replica.replica import ServedModel\n"
-        "sharded.ROWS_PER_PART = 1\n"
+        "shards.ROWS_PER_PART = 1\n"
         "def ending_itself(*given):\n"
         "    for done, part in enumerate(run(*given)):\n"
         f"        done == 2 and os.kill(os.getpid(), {int(end)})\n"
         "        yield part\n"
-        "run, sharded._run = sharded._run, ending_itself\n"
+        "run, shards._run = shards._run, ending_itself\n"
         f"model = ServedModel(**{vars(spn)!r})\n"
         "with connect(num_cpus=2):\n"
-        "    config = from_json(FolderConfig, Path(sys.argv[1]).read_text())\n"
-        "    print(sharded.fill_shards(model, config))\n"
+        "    config = from_json(BatchInferenceConfig, Path(sys.argv[1]).read_text())\n"
+        "    print(shards.inpaint_shards(model, config))\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "config.json")]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}

@@ -14,10 +14,10 @@ from pipeline.sharding import ShardConfig
 PROGRAM = """
 import os, signal, sys
 from pipeline.config import from_json
-from pipeline.sharding import ShardConfig, making
+from pipeline.sharding import ShardConfig, runner
 
 settings, function, number = sys.argv[1:]
-original, calls = getattr(making, function), []
+original, calls = getattr(runner, function), []
 
 def counted(*arguments):
     calls.append(function)
@@ -25,8 +25,8 @@ def counted(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return original(*arguments)
 
-setattr(making, function, counted)
-making.make_shards(from_json(ShardConfig, settings))
+setattr(runner, function, counted)
+runner.make_shards(from_json(ShardConfig, settings))
 """
 
 

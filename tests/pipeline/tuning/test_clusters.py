@@ -47,7 +47,7 @@ import json, sys, time
 import ray
 from pipeline.config import from_json
 from pipeline.tuning import TuneConfig
-from pipeline.tuning.ray_tuner import fitted
+from pipeline.tuning.ray_tuner import run_tuner
 from pipeline.training import SCORE
 from ray.tune import Callback
 
@@ -60,7 +60,7 @@ def trial(settings):
 ray.init(num_cpus=8, num_gpus=1, log_to_driver=False, include_dashboard=False)
 config = from_json(TuneConfig, open(sys.argv[1]).read())
 space = {"number": ray.tune.grid_search(list(range(5)))}
-results = fitted(config, trial, space, Callback())
+results = run_tuner(config, trial, space, Callback())
 print(json.dumps([[r.metrics["begin"], r.metrics["end"]] for r in results]))
 ray.shutdown()
 """
