@@ -44,14 +44,20 @@ class SearchConfig(TuneConfig):
 def training_of(name: str, scale: Scale) -> TrainConfig:
     """Return the training preset of an architecture at a scale.
 
-    "paper" is the preset of the dataset on which the paper compares its variants.
+    "paper" is the preset of the dataset on which the paper compares its variants, or, where it has
+    no such table, the first preset that is a paper's.
 
     Raises:
         UserError: if the training job of the architecture has no such preset.
     """
     presets: dict[str, TrainConfig] = importlib.import_module(f"jobs.train_{name}").PRESETS
-    tables = architecture.load(name).tables.values() if scale == "paper" else ()
-    wanted = next((table.preset for table in tables), scale)
+    wanted: str = scale
+    if scale == "paper":
+        compared = [table.preset for table in architecture.load(name).tables.values()]
+        papers = [
+            preset for preset in presets if preset not in ("cpu", "demo", "finetune", "smoke")
+        ]
+        wanted = next(iter(compared + papers), scale)
     if wanted not in presets:
         raise UserError(
             f"jobs/train_{name}.py has no preset {wanted!r} to search around; it has "
