@@ -259,5 +259,5 @@ class Discriminator(nn.Module):
 
 
 def deterministic_generator(config: SPNConfig) -> Generator:
-    """Return the generator that draws one picture, with PyTorch's default initialisation."""
+    """Return the deterministic generator, with PyTorch's default initialisation."""
     return Generator(config, PriorLearner(config))

@@ -12,7 +12,7 @@ from models.spn.objective import SPNObjective, alone
 from models.spn.probabilistic import Judgement, MatchingDiscriminator, ProbabilisticGenerator
 from models.vgg import load_features
 
-DRAWS = 2
+NUM_SAMPLES = 2
 """Pictures drawn for each hole in training: the fewest that can differ."""
 SMALLEST_DISTANCE = 1e-5
 """Added to the distance of two pictures before it is inverted; epsilon in Eq. 14."""
@@ -59,7 +59,7 @@ class ProbabilisticObjective(SPNObjective):
         self.set_learning_rates(batch.step)
         generator = self.generator
         assert isinstance(generator, ProbabilisticGenerator)
-        noise = generator.sample_noise(batch.image, DRAWS, batch.seed)
+        noise = generator.sample_noise(batch.image, NUM_SAMPLES, batch.seed)
         prediction: Prediction = self.prepared_generator(batch.image, batch.mask, noise)
 
         judged = torch.cat([batch.image, prediction.final.detach()])
@@ -117,7 +117,7 @@ class ProbabilisticObjective(SPNObjective):
 
 def by_draw(features: Tensor) -> Tensor:
     """View [R * B, ...] as [R, B, ...]."""
-    return features.reshape(DRAWS, -1, *features.shape[1:])
+    return features.reshape(NUM_SAMPLES, -1, *features.shape[1:])
 
 
 def mean_distance(drawn: Tensor, real: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from models.spn.networks import Generator
 from models.spn.probabilistic import ProbabilisticGenerator
 from models.visualize import clustered, labelled
 
-DRAWS = 4
+NUM_SAMPLES = 4
 """Pictures of the probabilistic variant, beside that of the latent's mean."""
 
 
@@ -26,7 +26,7 @@ def pictures(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Ten
     for prior in generator.prior_pyramid(image, mask):
         shown[f"prior, {prior.shape[-2]} px"] = labelled(clustered(prior[0]))
     if isinstance(generator, ProbabilisticGenerator):
-        noise = generator.sample_noise(image, DRAWS, seed=0)
+        noise = generator.sample_noise(image, NUM_SAMPLES, seed=0)
         drawn = generator(image, mask, noise).final.float()
-        shown |= {f"draw {index + 1}": drawn[index : index + 1] for index in range(DRAWS)}
+        shown |= {f"draw {index + 1}": drawn[index : index + 1] for index in range(NUM_SAMPLES)}
     return shown | {"final": generator(image, mask).final.float()}

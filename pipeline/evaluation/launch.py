@@ -148,7 +148,7 @@ def _require_samples(config: EvaluationConfig, values: dict[str, Any]) -> None:
         generator = load(model.architecture).generator(model)
     if not isinstance(generator, SamplingGenerator):
         raise UserError(
-            f"{model.architecture} as configured draws one picture per pair, not "
+            f"{model.architecture} as configured generates one result per pair, not "
             f"{config.setting.samples}; evaluate it with --samples 1 and without a protocol of "
             "several samples"
         )

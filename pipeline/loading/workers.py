@@ -51,9 +51,7 @@ class ProcessPool:
     """Processes of ``pipeline.loading.decode_worker``, which fill shared memory."""
 
     def __init__(self, config: BatchConfig, manifest: Manifest, slots: int, count: int) -> None:
-        InpaintingDataset(
-            config, manifest
-        )  # what is wrong with the set is told before anything starts
+        InpaintingDataset(config, manifest)  # errors of the set are reported before anything starts
         room = 4 * SharedBuffers.room(slots, count, config.image_size_px)
         self.files = [nameless_file(room), nameless_file(0)]
         memory = np.frombuffer(mmap.mmap(self.files[0], room), np.float32)

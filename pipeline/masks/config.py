@@ -23,7 +23,7 @@ Recipe = Literal[
     "silhouettes",
     "mixed",
 ]
-"""Every recipe; :mod:`pipeline.masks.generators` says what each draws and from which paper."""
+"""Every recipe; :mod:`pipeline.masks.generators` describes each mask and names its paper."""
 
 HOLE_RATIO_BUCKETS: tuple[tuple[float, float], ...] = (
     (0.01, 0.1),

@@ -28,7 +28,7 @@ class WorkerContext:
     world_size: int = 1
     device: torch.device = torch.device("cpu")
     channels_last: bool = True
-    pulse: Activity = field(default_factory=Activity)
+    activity: Activity = field(default_factory=Activity)
     notice: Callable[[], bool] = lambda: False
     """Tells whether the cluster is about to take away a node with workers; every worker asks at
     the same steps and gets the same answer."""

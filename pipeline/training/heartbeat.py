@@ -73,15 +73,15 @@ class HeartbeatMonitor:
 
 
 @contextmanager
-def sending_heartbeats(watch: Any, rank: int, pulse: Activity) -> Iterator[None]:
+def sending_heartbeats(watch: Any, rank: int, activity: Activity) -> Iterator[None]:
     """Tell the watch what this worker does, every few seconds, until the block ends."""
     over = threading.Event()
 
     def beat() -> None:
         while not over.wait(BEAT_EVERY_S):
-            watch.beat.remote(rank, pulse.step, pulse.doing)
+            watch.beat.remote(rank, activity.step, activity.doing)
 
-    watch.beat.remote(rank, pulse.step, pulse.doing)
+    watch.beat.remote(rank, activity.step, activity.doing)
     thread = threading.Thread(target=beat, name="beat", daemon=True)
     thread.start()
     try:

@@ -65,7 +65,7 @@ def train(
         if config.num_workers:
             build_objective(
                 config, WorkerContext()
-            )  # what is missing is told before the cluster is asked
+            )  # missing files are reported before the cluster is used
         storage.write(storage.join(config.storage, "config.json"), to_json(config).encode())
         _launch_written_down(config, done, log, also)
     checkpoint, scores = best(config.storage)
@@ -238,7 +238,7 @@ def _work_on_cluster(settings: dict[str, Any]) -> None:
     torch.set_num_threads(max(1, int(config.cpus_per_worker)))
     watch.begin.remote()
     try:
-        with sending_heartbeats(watch, place.rank, place.pulse):
+        with sending_heartbeats(watch, place.rank, place.activity):
             run_worker(config, place, lambda record: box.put.remote(record))
     except (NonFiniteLossError, UserError) as error:
         ray.get(watch.give_up.remote(error))

@@ -41,7 +41,7 @@ def run_worker(config: TrainConfig, place: WorkerContext, report: Report) -> Non
     ):
         meter.start(stream, first_step)
         for step, batch in zip(steps, stream, strict=False):
-            place.pulse.step, place.pulse.doing = step, "taking a step"
+            place.activity.step, place.activity.doing = step, "taking a step"
             with torch.autocast(place.device.type, torch.bfloat16, enabled=low):
                 losses = objective.take(batch.to(place.device))
             stop_if_not_finite(losses, step)
@@ -58,9 +58,9 @@ def run_worker(config: TrainConfig, place: WorkerContext, report: Report) -> Non
                 # Without scores: they can take longer than the node is still there.
                 warned, hurry = True, done < config.steps
             if keeper is not None and (draw or save or hurry):
-                place.pulse.doing = "waiting for the checkpoint before this one"
+                place.activity.doing = "waiting for the checkpoint before this one"
                 keeper.keep(objective, average, done, draw=draw, save=save, hurry=hurry)
-            place.pulse.doing = "waiting for a batch"
+            place.activity.doing = "waiting for a batch"
 
 
 def due(done: int, every: int, last: int) -> bool:
@@ -82,7 +82,7 @@ def _keeper(
     )
     with AsyncCheckpointer(config, judge, report, read_manifest(training_set).digest) as keeper:
         yield keeper
-        place.pulse.doing = "waiting for the last checkpoint to be written"
+        place.activity.doing = "waiting for the last checkpoint to be written"
 
 
 def _begin(

@@ -55,7 +55,7 @@ def run_pbt(
         log(f"{len(over)} members were finished before")
         return over
     first = [
-        told(space, member.changes if member else trial.changes)
+        encode_values(space, member.changes if member else trial.changes)
         for member, (trial, _) in zip(members, planned, strict=True)
     ]
     begin = {name_of(i): member.checkpoint for i, member in enumerate(members) if member}
@@ -94,7 +94,7 @@ def name_of(index: int) -> str:
     return f"member-{index:03d}"
 
 
-def told(space: Space, changes: Mapping[str, Any]) -> dict[str, Any]:
+def encode_values(space: Space, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return values as Ray passes them: those of a list by their text."""
     return {
         name: changes[name] if isinstance(values, Range) else json.dumps(changes[name])
@@ -103,7 +103,7 @@ def told(space: Space, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def values_of(space: Space, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Undo :func:`told`."""
+    """Undo :func:`encode_values`."""
     return {
         name: settings[name] if isinstance(values, Range) else json.loads(settings[name])
         for name, values in space.items()

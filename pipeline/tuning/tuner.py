@@ -13,7 +13,7 @@ from pipeline.config import override
 from pipeline.tracking import Record, duration, mlflow_run_id, tracked
 from pipeline.training import SCORE, best, train
 from pipeline.tuning.config import Trial, TuneConfig, TuneResult
-from pipeline.tuning.pbt import run_pbt, told, values_of
+from pipeline.tuning.pbt import encode_values, run_pbt, values_of
 from pipeline.tuning.ray_tuner import run_tuner
 from pipeline.tuning.spaces import Range, Space
 from pipeline.tuning.trials import Planned, plan, plan_one, write_down, written_down
@@ -107,7 +107,9 @@ def _suggested(
 
     alike = {name: trial for name, trial in earlier.items() if set(trial.changes) == set(space)}
     over = {name: trial for name, trial in alike.items() if _is_over(config, trial)}
-    begun = [told(space, trial.changes) for name, trial in alike.items() if name not in over]
+    begun = [
+        encode_values(space, trial.changes) for name, trial in alike.items() if name not in over
+    ]
     searcher = OptunaSearch(
         space=_distributions(space),
         metric=SCORE,
@@ -116,7 +118,7 @@ def _suggested(
         points_to_evaluate=begun or None,
     )
     for trial in over.values():
-        searcher.add_evaluated_point(told(space, trial.changes), trial.scores[SCORE])
+        searcher.add_evaluated_point(encode_values(space, trial.changes), trial.scores[SCORE])
     count = config.num_trials - len(over)
     log(f"{config.num_trials} trials, {len(over)} of them were finished before")
     if count <= 0:

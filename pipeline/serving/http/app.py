@@ -57,21 +57,19 @@ def create_app(backend: Backend, config: HttpConfig) -> FastAPI:
     app.add_middleware(
         AdmissionMiddleware,
         config=config.limits,
-        doorkeeper=ApiKeyAuth(config.keys),
+        auth=ApiKeyAuth(config.keys),
         metrics=metrics,
     )
     app.add_exception_handler(HTTPException, _refused)
-    workshop = InpaintService(
-        backend, config, PixelBudget(config.limits.max_pixels_inside), metrics
-    )
-    _add_inpaint(app, workshop)
-    add_compat_routes(app, workshop, ERROR_ANSWERS)
-    _add_state(app, workshop)
+    service = InpaintService(backend, config, PixelBudget(config.limits.max_pixels_inside), metrics)
+    _add_inpaint(app, service)
+    add_compat_routes(app, service, ERROR_ANSWERS)
+    _add_state(app, service)
     _add_page(app)
     return app
 
 
-def _add_inpaint(app: FastAPI, workshop: InpaintService) -> None:
+def _add_inpaint(app: FastAPI, service: InpaintService) -> None:
     @app.post(
         "/v1/inpaint",
         response_class=Response,
@@ -82,7 +80,7 @@ def _add_inpaint(app: FastAPI, workshop: InpaintService) -> None:
     async def inpaint_one(request: Request) -> Response:
         asked = await read_one(request)
         accept = request.headers.get("accept", "")
-        answer = await workshop.inpaint(asked.fields.options(accept), asked.image, asked.mask)
+        answer = await service.inpaint(asked.fields.options(accept), asked.image, asked.mask)
         return respond(answer, accept, request.state.request_id)
 
     @app.post(
@@ -93,14 +91,14 @@ def _add_inpaint(app: FastAPI, workshop: InpaintService) -> None:
         summary="Fill many images in one request.",
     )
     async def inpaint_many(request: Request) -> Response:
-        most = int(_BASE64_GROWTH * workshop.config.limits.max_body_bytes)
+        most = int(_BASE64_GROWTH * service.config.limits.max_body_bytes)
         pairs = read_many(request, most)
         accept, request_id = request.headers.get("accept", ""), request.state.request_id
-        return LineStream(answer_many(workshop, pairs, accept, request_id))
+        return LineStream(answer_many(service, pairs, accept, request_id))
 
 
-def _add_state(app: FastAPI, workshop: InpaintService) -> None:
-    backend = workshop.backend
+def _add_state(app: FastAPI, service: InpaintService) -> None:
+    backend = service.backend
 
     @app.get("/v1/models", summary="The versions that are served.", responses=ERROR_ANSWERS)
     async def models() -> dict[str, list[dict[str, str]]]:
@@ -118,13 +116,13 @@ def _add_state(app: FastAPI, workshop: InpaintService) -> None:
         except TimeoutError:
             served = []
         if not served:
-            wait_s = workshop.config.limits.retry_after_s
+            wait_s = service.config.limits.retry_after_s
             raise RequestError(503, "not_ready", "no model answers yet; try again", wait_s)
         return {"status": "ready", "models": [model.label for model in served]}
 
     @app.get("/metrics", summary="Counters for Prometheus.", response_class=Response)
     async def counters() -> Response:
-        return Response(workshop.metrics.text(), media_type=MEDIA_TYPE)
+        return Response(service.metrics.text(), media_type=MEDIA_TYPE)
 
 
 def _add_page(app: FastAPI) -> None:

@@ -123,17 +123,17 @@ async def _file(part: UploadFile | str) -> bytes | str:
 
 
 async def answer_many(
-    workshop: InpaintService, pairs: AsyncIterator[Numbered], accept: str, request_id: str
+    service: InpaintService, pairs: AsyncIterator[Numbered], accept: str, request_id: str
 ) -> AsyncIterator[bytes]:
     """Work on a few pairs at once and yield each one's line as it is done."""
-    limits = workshop.config.limits
+    limits = service.config.limits
 
     async def work(numbered: Numbered) -> bytes:
         try:
             if isinstance(numbered.request, RequestError):
                 raise numbered.request
             async with asyncio.timeout(limits.request_timeout_s):
-                answer = await _answer(workshop, numbered.request, accept)
+                answer = await _answer(service, numbered.request, accept)
         except RequestError as refusal:
             return _line(numbered.id, error_body(refusal.code, refusal.detail, request_id))
         except TimeoutError:
@@ -148,8 +148,8 @@ async def answer_many(
         yield _line(None, error_body(refusal.code, refusal.detail, request_id))
 
 
-async def _answer(workshop: InpaintService, one: InpaintRequest, accept: str) -> InpaintResult:
-    return await workshop.inpaint(one.fields.options(accept), one.image, one.mask)
+async def _answer(service: InpaintService, one: InpaintRequest, accept: str) -> InpaintResult:
+    return await service.inpaint(one.fields.options(accept), one.image, one.mask)
 
 
 def _line(identity: str | int | None, values: dict[str, Any]) -> bytes:

@@ -24,7 +24,7 @@ _OPENAI_FIELDS = {"model": "model", "n": "samples", "output_format": "output_for
 
 
 def add_compat_routes(
-    app: FastAPI, workshop: InpaintService, answers: dict[int | str, dict[str, Any]]
+    app: FastAPI, service: InpaintService, answers: dict[int | str, dict[str, Any]]
 ) -> None:
     """Add both interfaces to the application."""
 
@@ -40,7 +40,7 @@ def add_compat_routes(
         image, mask = (from_base64(values.get(name), name) for name in ("image", "mask"))
         seed = values.get("sd_seed")
         fields = check(RequestFields, {"seed": seed} if isinstance(seed, int) and seed >= 0 else {})
-        answer = await workshop.inpaint(fields.options("image/png"), image, mask)
+        answer = await service.inpaint(fields.options("image/png"), image, mask)
         return Response(
             answer.files[0], headers={**headers_of(answer), "X-Seed": str(fields.seed or 0)}
         )
@@ -69,8 +69,8 @@ def add_compat_routes(
             )
         options = check(RequestFields, chosen).options("image/png")
         if own_mask is not None:
-            own_mask = _opaque_is_known(own_mask, workshop.config.limits.max_pixels)
-        answer = await workshop.inpaint(options, image[0], own_mask)
+            own_mask = _opaque_is_known(own_mask, service.config.limits.max_pixels)
+        answer = await service.inpaint(options, image[0], own_mask)
         data = [{"b64_json": base64.b64encode(file).decode()} for file in answer.files]
         return {"created": int(time.time()), "data": data}
 

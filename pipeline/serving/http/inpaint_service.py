@@ -94,7 +94,7 @@ class InpaintService:
         picture, hole, layout, canvases = await asyncio.to_thread(read)
         decoded = time.perf_counter()
         filled = await self._fill(options, canvases)
-        drawn = time.perf_counter()
+        inpainted = time.perf_counter()
         files = []
         for sample in range(options.samples):
             predictions = [one.predictions[sample] for one in filled]
@@ -104,10 +104,10 @@ class InpaintService:
         compute_s = max(one.compute_s for one in filled)
         timings = {
             "decode_ms": decoded - started,
-            "queue_ms": drawn - decoded - compute_s,
+            "queue_ms": inpainted - decoded - compute_s,
             "compute_ms": compute_s,
-            "fill_ms": drawn - decoded,
-            "encode_ms": done - drawn,
+            "fill_ms": inpainted - decoded,
+            "encode_ms": done - inpainted,
             "total_ms": done - started,
         }
         answer = InpaintResult(

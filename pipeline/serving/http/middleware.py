@@ -91,11 +91,11 @@ class AdmissionMiddleware:
     """ASGI middleware: keys, admission, body size, deadline, request ids, metrics and log."""
 
     def __init__(
-        self, app: ASGIApp, config: LimitsConfig, doorkeeper: ApiKeyAuth, metrics: RequestMetrics
+        self, app: ASGIApp, config: LimitsConfig, auth: ApiKeyAuth, metrics: RequestMetrics
     ) -> None:
         self._app = app
         self._config = config
-        self._doorkeeper = doorkeeper
+        self._auth = auth
         self._metrics = metrics
         self._inside = 0
 
@@ -136,7 +136,7 @@ class AdmissionMiddleware:
     def _admit(self, exchange: _Exchange) -> bool:
         """Refuse what can be refused by the headers; tell whether the request is a costly one."""
         if exchange.scope["path"] not in OPEN_PATHS:
-            exchange.caller = self._doorkeeper.admit(exchange.headers)
+            exchange.caller = self._auth.admit(exchange.headers)
         if exchange.scope["method"] != "POST":
             return False
         if self._inside >= self._config.max_waiting:

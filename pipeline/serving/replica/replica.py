@@ -256,7 +256,7 @@ class Replica:
         model, several = shown.model, shown.several
         if samples > 1 and not several:
             raise RequestError(
-                400, "bad_request", f"{model.name} draws one picture: ask for one sample"
+                400, "bad_request", f"{model.name} generates one result: ask for one sample"
             )
         drawn = several and (samples > 1 or seed is not None)
         pinned = wanted == f"{model.name}@{model.version}"

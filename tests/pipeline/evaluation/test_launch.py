@@ -249,7 +249,7 @@ def test_time_left_is_told_from_the_speed_since_the_first_part(monkeypatch):
 
 
 def test_several_samples_of_a_network_that_draws_one_are_refused(config):
-    with pytest.raises(UserError, match="spn as configured draws one picture per pair, not 5"):
+    with pytest.raises(UserError, match="spn as configured generates one result per pair, not 5"):
         prepare(replace(config, samples=5))
 
 

@@ -155,7 +155,7 @@ def cases(make) -> list[tuple[dict, int, str, str]]:
             {"files": {"image": image, "mask": mask}, "data": {"samples": "2"}},
             400,
             "bad_request",
-            "one picture",
+            "generates one result: ask for one sample",
         ),
         ({"files": {"image": b"", "mask": mask}}, 400, "bad_request", "empty"),
         ({"files": {"image": b"text", "mask": mask}}, 415, "unsupported_image", "image"),

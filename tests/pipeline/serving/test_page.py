@@ -191,7 +191,7 @@ def test_what_the_service_refuses_is_said(page, make):
     page.fill("#count", "3")
     page.click("#fill")
     page.wait_for_selector("#said.wrong")
-    assert "draws one picture: ask for one sample" in page.text_content("#said")
+    assert "generates one result: ask for one sample" in page.text_content("#said")
     assert not page.is_disabled("#fill")
     assert any("400" in one for one in page.complaints)
     page.complaints.clear()
