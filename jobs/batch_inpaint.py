@@ -15,14 +15,19 @@ listed in OUT/failures.jsonl.
 from collections.abc import Sequence
 from functools import partial
 
-from pipeline.batch_inference.config import FAILURES, BatchInferenceConfig, Summary, inpaint_folder
-from pipeline.batch_inference.endpoint import endpoint_model, run_on_endpoint
-from pipeline.batch_inference.ray_data import run_offline
-from pipeline.batch_inference.shards import inpaint_shards, is_shard_set
-from pipeline.cluster import connect
-from pipeline.config import parse_one, run
-from pipeline.errors import UserError
-from pipeline.serving.replica.deployment import resolve_model
+from infill.pipeline.batch_inference.config import (
+    FAILURES,
+    BatchInferenceConfig,
+    Summary,
+    inpaint_folder,
+)
+from infill.pipeline.batch_inference.endpoint import endpoint_model, run_on_endpoint
+from infill.pipeline.batch_inference.ray_data import run_offline
+from infill.pipeline.batch_inference.shards import inpaint_shards, is_shard_set
+from infill.pipeline.cluster import connect
+from infill.pipeline.config import parse_one, run
+from infill.pipeline.errors import UserError
+from infill.pipeline.serving.replica.deployment import resolve_model
 
 
 def batch_inpaint(config: BatchInferenceConfig) -> Summary:

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from jobs.promote import PromoteConfig, line, promote
-from pipeline import storage
-from pipeline.cluster import connect
-from pipeline.config import parse_one, run
-from pipeline.model_selection import SelectionConfig, select_model, write_selection
-from pipeline.tracking import attach
+from infill.jobs.promote import PromoteConfig, line, promote
+from infill.pipeline import storage
+from infill.pipeline.cluster import connect
+from infill.pipeline.config import parse_one, run
+from infill.pipeline.model_selection import SelectionConfig, select_model, write_selection
+from infill.pipeline.tracking import attach
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,9 @@ to pull between the two.
 
 from collections.abc import Sequence
 
-from pipeline.config import parse_one, run
-from pipeline.evaluation.comparison import CompareConfig, compare, save_figures
-from pipeline.evaluation.comparison_page import terminal_table, verdicts, write_comparison
+from infill.pipeline.config import parse_one, run
+from infill.pipeline.evaluation.comparison import CompareConfig, compare, save_figures
+from infill.pipeline.evaluation.comparison_page import terminal_table, verdicts, write_comparison
 
 
 def main(words: Sequence[str] | None = None) -> None:

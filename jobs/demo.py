@@ -18,25 +18,31 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from jobs import make_shards, train_spn
-from jobs.batch_inpaint import batch_inpaint
-from jobs.promote import PromoteConfig, line, promote
-from pipeline import storage
-from pipeline.batch_inference.config import BatchInferenceConfig
-from pipeline.cluster import connect
-from pipeline.config import override, parse_one, run
-from pipeline.errors import UserError
-from pipeline.evaluation import Evaluation, EvaluationConfig, evaluate, terminal_tables, verdict
-from pipeline.masks import MaskConfig, draw_mask
-from pipeline.registry import RegistryConfig, Version
-from pipeline.reporting.search import write_search
-from pipeline.serving.replica.deployment import ServeConfig, choose_port, start, stop
-from pipeline.sharding import make_shards as write_shards
-from pipeline.sources import open_source
-from pipeline.tracking import TrackingConfig, duration
-from pipeline.training import SCORE, TrainResult, summary, train
-from pipeline.tuning import TuneConfig
-from pipeline.tuning import tune as search
+from infill.jobs import make_shards, train_spn
+from infill.jobs.batch_inpaint import batch_inpaint
+from infill.jobs.promote import PromoteConfig, line, promote
+from infill.pipeline import storage
+from infill.pipeline.batch_inference.config import BatchInferenceConfig
+from infill.pipeline.cluster import connect
+from infill.pipeline.config import override, parse_one, run
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation import (
+    Evaluation,
+    EvaluationConfig,
+    evaluate,
+    terminal_tables,
+    verdict,
+)
+from infill.pipeline.masks import MaskConfig, draw_mask
+from infill.pipeline.registry import RegistryConfig, Version
+from infill.pipeline.reporting.search import write_search
+from infill.pipeline.serving.replica.deployment import ServeConfig, choose_port, start, stop
+from infill.pipeline.sharding import make_shards as write_shards
+from infill.pipeline.sources import open_source
+from infill.pipeline.tracking import TrackingConfig, duration
+from infill.pipeline.training import SCORE, TrainResult, summary, train
+from infill.pipeline.tuning import TuneConfig
+from infill.pipeline.tuning import tune as search
 
 STAGES = 7
 TRIAL_LEARNING_RATE = 5e-4

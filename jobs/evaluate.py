@@ -10,9 +10,9 @@ report. The same command goes on after an interruption, and answers at once when
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from pipeline.cluster import connect
-from pipeline.config import parse_one, run
-from pipeline.evaluation import EvaluationConfig, evaluate, prepare, terminal_tables, verdict
+from infill.pipeline.cluster import connect
+from infill.pipeline.config import parse_one, run
+from infill.pipeline.evaluation import EvaluationConfig, evaluate, prepare, terminal_tables, verdict
 
 
 def main(words: Sequence[str] | None = None) -> None:

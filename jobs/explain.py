@@ -11,8 +11,8 @@ one is drawn.
 
 from collections.abc import Sequence
 
-from pipeline.config import parse_one, run
-from pipeline.visualize import VisualizeConfig, visualize
+from infill.pipeline.config import parse_one, run
+from infill.pipeline.visualize import VisualizeConfig, visualize
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -11,9 +11,9 @@ goes on from its own checkpoints by itself, optimizers, step and schedules inclu
 
 from collections.abc import Sequence
 
-from models import architecture
-from pipeline.config import parse, run
-from pipeline.weight_import import ImportConfig, import_weights
+from infill.models import architecture
+from infill.pipeline.config import parse, run
+from infill.pipeline.weight_import import ImportConfig, import_weights
 
 PRESETS = {name: ImportConfig(architecture=name) for name in architecture.names()}
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow.compute as pc
 
-from pipeline import checkpoints, storage
-from pipeline.config import from_dict, parse_one, run
-from pipeline.errors import UserError
-from pipeline.image_grid import grid, masked_view
-from pipeline.loading import BatchConfig, InpaintingDataset, Sample, StatelessSampler
-from pipeline.manifest import Manifest, read_manifest
-from pipeline.masks import HOLE_RATIO_BUCKETS, bucket_of, draw_mask
+from infill.pipeline import checkpoints, storage
+from infill.pipeline.config import from_dict, parse_one, run
+from infill.pipeline.errors import UserError
+from infill.pipeline.image_grid import grid, masked_view
+from infill.pipeline.loading import BatchConfig, InpaintingDataset, Sample, StatelessSampler
+from infill.pipeline.manifest import Manifest, read_manifest
+from infill.pipeline.masks import HOLE_RATIO_BUCKETS, bucket_of, draw_mask
 
 SAMPLES_PER_LINE = 4
 MEASURED_MASKS = 1000

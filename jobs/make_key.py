@@ -12,8 +12,8 @@ from typing import Annotated
 
 import tyro
 
-from pipeline.config import parse_one, run
-from pipeline.serving.http.auth import add_key, new_key
+from infill.pipeline.config import parse_one, run
+from infill.pipeline.serving.http.auth import add_key, new_key
 
 
 @dataclass(frozen=True, kw_only=True)

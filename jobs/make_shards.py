@@ -11,10 +11,10 @@ tar, or a CSV or Parquet list; for a public set it is what the authors distribut
 
 from collections.abc import Sequence
 
-from pipeline.config import parse, run
-from pipeline.manifest import Manifest
-from pipeline.sharding import ShardConfig, make_shards
-from pipeline.sources import KINDS
+from infill.pipeline.config import parse, run
+from infill.pipeline.manifest import Manifest
+from infill.pipeline.sharding import ShardConfig, make_shards
+from infill.pipeline.sources import KINDS
 
 PRESETS = {
     **{kind: ShardConfig(kind=kind) for kind in KINDS},  # the folder, archives, public sets

@@ -11,9 +11,9 @@ same training on the machine in question, given as --run, turns the span into a 
 import importlib
 from collections.abc import Sequence
 
-from models import architecture
-from pipeline.config import parse, run
-from pipeline.cost_estimate import CostEstimateConfig, estimate_cost, lines
+from infill.models import architecture
+from infill.pipeline.config import parse, run
+from infill.pipeline.cost_estimate import CostEstimateConfig, estimate_cost, lines
 
 
 def presets() -> dict[str, CostEstimateConfig]:
@@ -21,7 +21,7 @@ def presets() -> dict[str, CostEstimateConfig]:
     return {
         f"{name}-{preset}": CostEstimateConfig(train=train)
         for name in architecture.names()
-        for preset, train in importlib.import_module(f"jobs.train_{name}").PRESETS.items()
+        for preset, train in importlib.import_module(f"infill.jobs.train_{name}").PRESETS.items()
     }
 
 

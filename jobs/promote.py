@@ -13,11 +13,11 @@ running `jobs/serve.py` picks a new champion up by itself.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline import storage
-from pipeline.config import parse_one, run
-from pipeline.errors import UserError
-from pipeline.evaluation.result import SCORES, Evaluation, load_evaluation
-from pipeline.registry import (
+from infill.pipeline import storage
+from infill.pipeline.config import parse_one, run
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation.result import SCORES, Evaluation, load_evaluation
+from infill.pipeline.registry import (
     CHAMPION,
     RegistryConfig,
     Version,
@@ -28,7 +28,7 @@ from pipeline.registry import (
     rollback,
     trace_lineage,
 )
-from pipeline.registry.gates import Gate, parse_gate, require, require_about
+from infill.pipeline.registry.gates import Gate, parse_gate, require, require_about
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipeline.cluster import connect
-from pipeline.config import parse_one, run
-from pipeline.serving.replica.deployment import (
+from infill.pipeline.cluster import connect
+from infill.pipeline.config import parse_one, run
+from infill.pipeline.serving.replica.deployment import (
     ServeConfig,
     choose_port,
     deploy_yaml,

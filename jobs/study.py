@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import uvicorn
 
-from pipeline.config import parse_one, run
-from pipeline.user_study import (
+from infill.pipeline.config import parse_one, run
+from infill.pipeline.user_study import (
     StudyConfig,
     count,
     make_app,

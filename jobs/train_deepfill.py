@@ -12,11 +12,11 @@ Interrupted, the same command goes on from the newest checkpoint.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from models.deepfill.config import DeepFillConfig
-from pipeline.config import run
-from pipeline.loading import BatchConfig
-from pipeline.masks import MaskConfig
-from pipeline.train_cli import fine_tuning, launch, on_two_cores, published, smoke
+from infill.models.deepfill.config import DeepFillConfig
+from infill.pipeline.config import run
+from infill.pipeline.loading import BatchConfig
+from infill.pipeline.masks import MaskConfig
+from infill.pipeline.train_cli import fine_tuning, launch, on_two_cores, published, smoke
 
 SQUARES = MaskConfig(recipe="square")
 """A square of half the side, anywhere, each side of it up to a sixteenth of the frame's shorter."""

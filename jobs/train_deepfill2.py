@@ -11,11 +11,11 @@ Interrupted, the same command goes on from the newest checkpoint.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from models.deepfill2.config import DeepFill2Config
-from pipeline.config import run
-from pipeline.loading import BatchConfig
-from pipeline.masks import MaskConfig
-from pipeline.train_cli import fine_tuning, launch, on_two_cores, published, smoke
+from infill.models.deepfill2.config import DeepFill2Config
+from infill.pipeline.config import run
+from infill.pipeline.loading import BatchConfig
+from infill.pipeline.masks import MaskConfig
+from infill.pipeline.train_cli import fine_tuning, launch, on_two_cores, published, smoke
 
 FREE_FORM = MaskConfig(recipe="mixed", mixture=(("strokes", 1.0), ("square", 1.0)))
 """Strokes or a square, equally often, where the release takes both at once."""

@@ -12,11 +12,11 @@ Interrupted, the same command goes on from the newest checkpoint.
 
 from collections.abc import Sequence
 
-from models.deepgin.config import DeepGINConfig
-from pipeline.config import run
-from pipeline.loading import BatchConfig
-from pipeline.masks import MaskConfig
-from pipeline.train_cli import fine_tuning, launch, on_two_cores, published, smoke
+from infill.models.deepgin.config import DeepGINConfig
+from infill.pipeline.config import run
+from infill.pipeline.loading import BatchConfig
+from infill.pipeline.masks import MaskConfig
+from infill.pipeline.train_cli import fine_tuning, launch, on_two_cores, published, smoke
 
 THREE_KINDS = MaskConfig(
     recipe="mixed",

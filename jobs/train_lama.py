@@ -12,11 +12,11 @@ Interrupted, the same command goes on from the newest checkpoint.
 
 from collections.abc import Sequence
 
-from models.lama.config import LaMaConfig
-from pipeline.config import run
-from pipeline.loading import BatchConfig
-from pipeline.masks import MaskConfig
-from pipeline.train_cli import fine_tuning, launch, on_two_cores, published, smoke
+from infill.models.lama.config import LaMaConfig
+from infill.pipeline.config import run
+from infill.pipeline.loading import BatchConfig
+from infill.pipeline.masks import MaskConfig
+from infill.pipeline.train_cli import fine_tuning, launch, on_two_cores, published, smoke
 
 WIDE = MaskConfig(recipe="mixed", mixture=(("long_strokes", 1.0), ("box", 1.0)))
 """Thick strokes or rectangles, equally often: nearest to the paper's wide masks, whose numbers of

@@ -11,11 +11,11 @@ Interrupted, the same command goes on from the newest checkpoint.
 
 from collections.abc import Sequence
 
-from models.pennet.config import PENNetConfig
-from pipeline.config import run
-from pipeline.loading import BatchConfig
-from pipeline.masks import MaskConfig
-from pipeline.train_cli import fine_tuning, launch, on_two_cores, published, smoke
+from infill.models.pennet.config import PENNetConfig
+from infill.pipeline.config import run
+from infill.pipeline.loading import BatchConfig
+from infill.pipeline.masks import MaskConfig
+from infill.pipeline.train_cli import fine_tuning, launch, on_two_cores, published, smoke
 
 SQUARES = MaskConfig(recipe="square", max_shrink=0.0)
 """Half the side, anywhere, as the paper tests. The released code also turns and dilates them."""

@@ -11,12 +11,12 @@ Interrupted, the same command goes on from the newest checkpoint.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from models.spn.config import SPNConfig
-from pipeline.config import run
-from pipeline.loading import BatchConfig
-from pipeline.masks import MaskConfig
-from pipeline.train_cli import fine_tuning, launch, on_two_cores, published, smoke
-from pipeline.training import TrainConfig
+from infill.models.spn.config import SPNConfig
+from infill.pipeline.config import run
+from infill.pipeline.loading import BatchConfig
+from infill.pipeline.masks import MaskConfig
+from infill.pipeline.train_cli import fine_tuning, launch, on_two_cores, published, smoke
+from infill.pipeline.training import TrainConfig
 
 IRREGULAR = MaskConfig(
     recipe="irregular", min_hole_ratio=0.01, max_hole_ratio=0.6, hole_ratios="uniform"

@@ -18,19 +18,19 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
-from models import architecture
-from models.architecture import Table
-from pipeline import storage
-from pipeline.cluster import connect
-from pipeline.config import parse, run
-from pipeline.errors import UserError
-from pipeline.model_selection import TableConfig, find_test_set, judge_table, paper_rows
-from pipeline.reporting.search import write_search
-from pipeline.tracking import attach
-from pipeline.train_cli import with_shards
-from pipeline.training import TrainConfig, resolve
-from pipeline.tuning import TuneConfig, plan, read_space, read_table, tune
-from pipeline.tuning.config import Scale
+from infill.models import architecture
+from infill.models.architecture import Table
+from infill.pipeline import storage
+from infill.pipeline.cluster import connect
+from infill.pipeline.config import parse, run
+from infill.pipeline.errors import UserError
+from infill.pipeline.model_selection import TableConfig, find_test_set, judge_table, paper_rows
+from infill.pipeline.reporting.search import write_search
+from infill.pipeline.tracking import attach
+from infill.pipeline.train_cli import with_shards
+from infill.pipeline.training import TrainConfig, resolve
+from infill.pipeline.tuning import TuneConfig, plan, read_space, read_table, tune
+from infill.pipeline.tuning.config import Scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ def training_of(name: str, scale: Scale) -> TrainConfig:
     Raises:
         UserError: if the training job of the architecture has no such preset.
     """
-    presets: dict[str, TrainConfig] = importlib.import_module(f"jobs.train_{name}").PRESETS
+    presets: dict[str, TrainConfig] = importlib.import_module(f"infill.jobs.train_{name}").PRESETS
     wanted: str = scale
     if scale == "paper":
         compared = [table.preset for table in architecture.load(name).tables.values()]

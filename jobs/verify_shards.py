@@ -10,12 +10,12 @@ photograph are named: scores on them say little.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pipeline.config import parse_one, run
-from pipeline.errors import UserError
-from pipeline.manifest import Manifest
-from pipeline.sharding.dedup import near_duplicates
-from pipeline.sharding.verify import read_sets, repair, verify
-from pipeline.sources import S3Config
+from infill.pipeline.config import parse_one, run
+from infill.pipeline.errors import UserError
+from infill.pipeline.manifest import Manifest
+from infill.pipeline.sharding.dedup import near_duplicates
+from infill.pipeline.sharding.verify import read_sets, repair, verify
+from infill.pipeline.sources import S3Config
 
 NAMED = 10
 

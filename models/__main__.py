@@ -1,8 +1,8 @@
 """Print the size and FLOPs of every network beside the published figures.
 
-python -m models
-python -m models spn madf
-python -m models --json
+python -m infill.models
+python -m infill.models spn madf
+python -m infill.models --json
 """
 
 import argparse
@@ -10,8 +10,8 @@ import json
 import sys
 from dataclasses import asdict
 
-from models import architecture
-from models.flops import difference, size_of
+from infill.models import architecture
+from infill.models.flops import difference, size_of
 
 COLUMNS = (
     "network",
@@ -74,7 +74,7 @@ def print_table(rows: list[Row]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; return 1 if a count differs from a published one."""
-    parser = argparse.ArgumentParser(prog="python -m models", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m infill.models", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NETWORK", help="all if none is named")
     parser.add_argument("--json", action="store_true", help="the same for programs")
     asked = parser.parse_args(arguments)

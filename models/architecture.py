@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from models.config import ModelConfig as ModelConfig
-from models.config import names as names
-from models.config import require_known
-from models.masking import crop_to, pad_to_multiple
+from infill.models.config import ModelConfig as ModelConfig
+from infill.models.config import names as names
+from infill.models.config import require_known
+from infill.models.masking import crop_to, pad_to_multiple
 
 Prepare = Callable[[nn.Module], nn.Module]
 """Spreads one trained network over devices: the identity in tests, DDP on a cluster."""
@@ -307,7 +307,7 @@ def load(name: str) -> Architecture:
         ValueError: if there is no such folder; the message lists those there are.
     """
     require_known(name)
-    architecture: Architecture = importlib.import_module(f"models.{name}").ARCHITECTURE
+    architecture: Architecture = importlib.import_module(f"infill.models.{name}").ARCHITECTURE
     return architecture
 
 

@@ -8,7 +8,7 @@ import pkgutil
 from dataclasses import dataclass
 from typing import ClassVar
 
-import models
+from infill import models
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ def config_class(name: str) -> type[ModelConfig]:
         ValueError: if there is no such folder; the message lists those there are.
     """
     require_known(name)
-    found: type[ModelConfig] = importlib.import_module(f"models.{name}").ARCHITECTURE.config
+    found: type[ModelConfig] = importlib.import_module(f"infill.models.{name}").ARCHITECTURE.config
     return found
 
 

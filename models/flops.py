@@ -9,8 +9,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from models import architecture
-from models.architecture import ModelConfig, Variant
+from infill.models import architecture
+from infill.models.architecture import ModelConfig, Variant
 
 SIDE_PX = 256
 """Of the picture for which multiply-accumulates are counted: what the papers train on."""

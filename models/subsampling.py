@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.masking import hide
+from infill.models.masking import hide
 
 Fill = Callable[[Tensor, Tensor], Tensor]
 """``fill(image, mask)`` predicts [B, 3, S, S] in [-1, 1] from as large an image and its mask."""

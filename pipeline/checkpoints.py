@@ -28,11 +28,11 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from models.architecture import ModelConfig, Objective, load
-from models.layers import at_rest
-from pipeline import storage
-from pipeline.config import from_dict
-from pipeline.errors import UserError
+from infill.models.architecture import ModelConfig, Objective, load
+from infill.models.layers import at_rest
+from infill.pipeline import storage
+from infill.pipeline.config import from_dict
+from infill.pipeline.errors import UserError
 
 CHECKSUMS = "checksums.json"
 STEP_PREFIX = "step-"

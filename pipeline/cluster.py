@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.errors import UserError
+from infill.pipeline.errors import UserError
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 
 import tyro
 
-from models.config import ModelConfig, config_class
-from pipeline.errors import UserError
+from infill.models.config import ModelConfig, config_class
+from infill.pipeline.errors import UserError
 
 Config = TypeVar("Config")
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Literal
 
-from models.flops import size_of, step_flops
-from pipeline import storage
-from pipeline.config import from_json
-from pipeline.errors import UserError
-from pipeline.loading import BatchConfig, InpaintingDataset
-from pipeline.manifest import read_manifest
-from pipeline.train_cli import BYTES_PER_PARAMETER
-from pipeline.training import TrainConfig, find_sets
+from infill.models.flops import size_of, step_flops
+from infill.pipeline import storage
+from infill.pipeline.config import from_json
+from infill.pipeline.errors import UserError
+from infill.pipeline.loading import BatchConfig, InpaintingDataset
+from infill.pipeline.manifest import read_manifest
+from infill.pipeline.train_cli import BYTES_PER_PARAMETER
+from infill.pipeline.training import TrainConfig, find_sets
 
 PEAK_TFLOPS = {
     "1080ti": 11.3,

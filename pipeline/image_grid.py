@@ -33,7 +33,7 @@ def masked_view(image: Pixels, hole: Pixels) -> Pixels:
 def composite(prediction: Pixels, image: Pixels, hole: Pixels) -> Pixels:
     """Return known pixels of the image and, in the hole, those of the prediction.
 
-    The 8-bit twin of :func:`models.masking.paste`.
+    The 8-bit twin of :func:`infill.models.masking.paste`.
 
     Args:
         prediction: uint8 [..., H, W, 3].

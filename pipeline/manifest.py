@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import storage
-from pipeline.errors import UserError
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
 
 FILE_NAME = "manifest.parquet"
 FORMAT = 1

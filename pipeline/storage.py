@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from pipeline.errors import UserError
+from infill.pipeline.errors import UserError
 
 MAX_DOWNLOAD_BYTES = 4 * 2**30
 """Of one file over https://: no published file of weights is as large."""

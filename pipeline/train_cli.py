@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from models.activation_checkpointing import recompute
-from models.architecture import ModelConfig, load
-from models.flops import kept_for_backward, size_of, without_files
-from pipeline import storage
-from pipeline.cluster import connect
-from pipeline.config import override, parse
-from pipeline.errors import UserError
-from pipeline.loading import BatchConfig
-from pipeline.manifest import read_manifest
-from pipeline.masks import MaskConfig
-from pipeline.sharding import ShardConfig, make_shards
-from pipeline.training import TrainConfig, find_sets, resolve, summary, train
+from infill.models.activation_checkpointing import recompute
+from infill.models.architecture import ModelConfig, load
+from infill.models.flops import kept_for_backward, size_of, without_files
+from infill.pipeline import storage
+from infill.pipeline.cluster import connect
+from infill.pipeline.config import override, parse
+from infill.pipeline.errors import UserError
+from infill.pipeline.loading import BatchConfig
+from infill.pipeline.manifest import read_manifest
+from infill.pipeline.masks import MaskConfig
+from infill.pipeline.sharding import ShardConfig, make_shards
+from infill.pipeline.training import TrainConfig, find_sets, resolve, summary, train
 
 BUNDLED = "bundled"
 """The source that needs no location: photographs that installed packages carry."""

@@ -9,15 +9,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.architecture import load
-from models.masking import crop_to, pad_to_multiple
-from pipeline import checkpoints, storage
-from pipeline.errors import UserError
-from pipeline.image_grid import Pixels, encode_png, grid, masked_view
-from pipeline.loading.dataset import to_pixels, to_tensor
-from pipeline.masks import MaskConfig, draw_mask
-from pipeline.masks.mask_files import read_picture
-from pipeline.sharding.preprocess import RejectedError, decode, read_header, resize_short_side
+from infill.models.architecture import load
+from infill.models.masking import crop_to, pad_to_multiple
+from infill.pipeline import checkpoints, storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.image_grid import Pixels, encode_png, grid, masked_view
+from infill.pipeline.loading.dataset import to_pixels, to_tensor
+from infill.pipeline.masks import MaskConfig, draw_mask
+from infill.pipeline.masks.mask_files import read_picture
+from infill.pipeline.sharding.preprocess import (
+    RejectedError,
+    decode,
+    read_header,
+    resize_short_side,
+)
 
 PICTURES_PER_LINE = 4
 SHEET_CELL_PX = 256

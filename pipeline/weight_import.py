@@ -14,10 +14,10 @@ import torch
 import tyro
 from safetensors.torch import load_file
 
-from models.architecture import Released, load
-from pipeline import checkpoints, storage
-from pipeline.config import to_dict
-from pipeline.errors import UserError
+from infill.models.architecture import Released, load
+from infill.pipeline import checkpoints, storage
+from infill.pipeline.config import to_dict
+from infill.pipeline.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,8 +37,8 @@ os.environ.update(
 import numpy as np
 import pytest
 
-from pipeline.cluster import start_ray
-from pipeline.serving.replica.deployment import direct_ingress
+from infill.pipeline.cluster import start_ray
+from infill.pipeline.serving.replica.deployment import direct_ingress
 
 # A shell's background job ignores Ctrl-C, and so would every process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -151,7 +151,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def shards(photographs: str, ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Shard the eight pictures, cut into crops of 48 px, into train, val and test."""
-    from pipeline.sharding import ShardConfig, make_shards
+    from infill.pipeline.sharding import ShardConfig, make_shards
 
     out = str(tmp_path_factory.mktemp("shards"))
     config = ShardConfig(

@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 import pytest
 
-from models import architecture
-from pipeline import config, train_cli
+from infill.models import architecture
+from infill.pipeline import config, train_cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(place.name for place in (ROOT / "docs").glob("*.md"))
@@ -61,9 +61,9 @@ def commands(page: str) -> list[str]:
 @pytest.mark.cluster
 @pytest.mark.timeout(1500)
 def test_architecture_of_the_page_trains_keeps_every_promise_and_is_evaluated(tmp_path):
-    for room in ("models", "pipeline", "jobs", "tests/models"):
+    for folder in ("infill", "models", "pipeline", "jobs", "tests/models"):
         ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / room, tmp_path / room, ignore=ignored)
+        shutil.copytree(ROOT / folder, tmp_path / folder, symlinks=True, ignore=ignored)
     for name in ("pyproject.toml", "tests/conftest.py"):
         shutil.copy(ROOT / name, tmp_path / name)
     before = {place: place.read_bytes() for place in tmp_path.rglob("*.py")}
@@ -302,7 +302,7 @@ def test_readme_links_lead_somewhere():
 
 
 def test_counts_of_the_fidelity_page_are_those_of_the_code():
-    from models.__main__ import rows_of
+    from infill.models.__main__ import rows_of
 
     shown = re.findall(
         r"^\| (\w+) \| ([\w-]+) \| ([\d,]+) \| ([^|]*) \| ([^|]*) \|$",
@@ -352,7 +352,7 @@ def test_every_command_that_is_shown_is_understood_by_its_job(monkeypatch):
         script, *words = shlex.split(command)[1:]
         if script == "jobs/train_plain.py":
             continue  # Run from end to end above.
-        module = importlib.import_module(f"jobs.{Path(script).stem}")
+        module = importlib.import_module(f"infill.jobs.{Path(script).stem}")
         with monkeypatch.context() as patch:
             for holder in (module, train_cli):
                 for name in ("parse", "parse_one"):

@@ -72,19 +72,22 @@ def imported(path: Path) -> frozenset[str]:
 
 
 def packages(path: Path) -> set[str]:
-    """Return the top-level packages a file imports from."""
-    return {name.split(".")[0] for name in imported(path)}
+    """Return the top-level packages a file imports from; of ours, those under ``infill``."""
+    return {name.removeprefix("infill.").split(".")[0] for name in imported(path)}
 
 
 def package(dotted: str) -> str | None:
     """Return the module or package of a dotted name directly under ``pipeline``, or None."""
     parts = dotted.split(".")
-    return parts[1] if parts[0] == "pipeline" and len(parts) > 1 else None
+    return parts[2] if parts[:2] == ["infill", "pipeline"] and len(parts) > 2 else None
 
 
 def wrong_imports(path: Path) -> Iterator[str]:
     names = imported(path)
     yield from (f"{path}: relative import {name}" for name in names if name.startswith("."))
+    for name in names:
+        if name.split(".")[0] in ("pipeline", "models", "jobs"):
+            yield f"{path} imports {name}, whose name is infill.{name}"
     if path.parts[0] == "models":
         yield from (f"{path} imports {top}" for top in packages(path) & {"pipeline", "jobs"})
     if path.parts[0] == "pipeline":
@@ -146,7 +149,7 @@ def test_nothing_is_pickled_by_us():
 
 def test_packages_before_training_do_not_import_pytorch():
     names = ("config", "cluster", "storage", "manifest", "images", "sources", "sharding", "masks")
-    program = f"import sys, {', '.join(f'pipeline.{name}' for name in names)}\n"
+    program = f"import sys, {', '.join(f'infill.pipeline.{name}' for name in names)}\n"
     program += "print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT

@@ -15,15 +15,15 @@ import pytest
 import torch
 import yaml
 
-from jobs import make_shards
-from pipeline import storage
-from pipeline.checkpoints import load_generator
-from pipeline.config import run
-from pipeline.errors import UserError
-from pipeline.registry import RegistryConfig
-from pipeline.tracking import TrackingConfig
-from pipeline.tuning.spaces import read_space
-from pipeline.weight_import import read_tensors
+from infill.jobs import make_shards
+from infill.pipeline import storage
+from infill.pipeline.checkpoints import load_generator
+from infill.pipeline.config import run
+from infill.pipeline.errors import UserError
+from infill.pipeline.registry import RegistryConfig
+from infill.pipeline.tracking import TrackingConfig
+from infill.pipeline.tuning.spaces import read_space
+from infill.pipeline.weight_import import read_tensors
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(p for room in ("models", "pipeline", "jobs") for p in (ROOT / room).rglob("*.py"))
@@ -175,10 +175,10 @@ def test_secrets_of_the_environment_reach_no_record_of_a_run(two_steps_run):
 
 @pytest.fixture
 def checkpoint_copy(tmp_path) -> Path:
-    from models.architecture import load
-    from pipeline import checkpoints
-    from pipeline.config import to_dict
-    from pipeline.loading import BatchConfig
+    from infill.models.architecture import load
+    from infill.pipeline import checkpoints
+    from infill.pipeline.config import to_dict
+    from infill.pipeline.loading import BatchConfig
 
     architecture = load("spn")
     config = architecture.config.tiny()

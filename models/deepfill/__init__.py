@@ -31,15 +31,15 @@ Where we differ from the code, and why:
 - The blend of a gradient penalty is drawn from the sample's name, not from a generator's state.
 """
 
-from models.architecture import Architecture
-from models.deepfill.config import DeepFillConfig
-from models.deepfill.layers import Chain
-from models.deepfill.networks import Generator
-from models.deepfill.objective import DeepFillObjective
-from models.deepfill.search_spaces import SPACES, TABLES
-from models.deepfill.variants import variants
-from models.deepfill.visualize import pictures
-from models.deepfill.weights import read_release, write_release
+from infill.models.architecture import Architecture
+from infill.models.deepfill.config import DeepFillConfig
+from infill.models.deepfill.layers import Chain
+from infill.models.deepfill.networks import Generator
+from infill.models.deepfill.objective import DeepFillObjective
+from infill.models.deepfill.search_spaces import SPACES, TABLES
+from infill.models.deepfill.variants import variants
+from infill.models.deepfill.visualize import pictures
+from infill.models.deepfill.weights import read_release, write_release
 
 ARCHITECTURE = Architecture(
     name="deepfill",

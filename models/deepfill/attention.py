@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.deepfill.config import AttentionConfig
-from models.layers import at_least_float32
+from infill.models.deepfill.config import AttentionConfig
+from infill.models.layers import at_least_float32
 
 NORM_FLOOR = 1e-4
 """Smallest norm by which a similarity is divided."""

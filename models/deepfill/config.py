@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from models.architecture import ModelConfig
+from infill.models.architecture import ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.deepfill.layout import Row, Rows
+from infill.models.deepfill.layout import Row, Rows
 
 Padding = Literal["same", "mirror", "centred"]
 

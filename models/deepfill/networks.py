@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.deepfill.attention import ContextualAttention
-from models.deepfill.config import AttentionConfig, DeepFillConfig
-from models.deepfill.layers import Chain, Convolution, glorot, pad_for_stride_2
-from models.deepfill.layout import Layout, Row, Rows, layout
-from models.layers import at_least_float32
-from models.masking import hide, paste
+from infill.models.deepfill.attention import ContextualAttention
+from infill.models.deepfill.config import AttentionConfig, DeepFillConfig
+from infill.models.deepfill.layers import Chain, Convolution, glorot, pad_for_stride_2
+from infill.models.deepfill.layout import Layout, Row, Rows, layout
+from infill.models.layers import at_least_float32
+from infill.models.masking import hide, paste
 
 Build = Callable[[int, Rows], Chain]
 """Makes the convolutions of a table, for so many input channels."""

@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.architecture import Batch, Objective, Prepare
-from models.deepfill.config import DeepFillConfig
-from models.deepfill.networks import Critics, Generator, Prediction, Scores
-from models.deepfill.terms import (
+from infill.models.architecture import Batch, Objective, Prepare
+from infill.models.deepfill.config import DeepFillConfig
+from infill.models.deepfill.networks import Critics, Generator, Prediction, Scores
+from infill.models.deepfill.terms import (
     blend,
     box_discount,
     critic_loss,
@@ -21,8 +21,8 @@ from models.deepfill.terms import (
     window_corners,
     windows,
 )
-from models.losses import detached, frozen, weighted_l1
-from models.masking import paste
+from infill.models.losses import detached, frozen, weighted_l1
+from infill.models.masking import paste
 
 
 def alone(network: nn.Module) -> nn.Module:

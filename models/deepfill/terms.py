@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.layers import at_least_float32
-from models.losses import (
+from infill.models.layers import at_least_float32
+from infill.models.losses import (
     hinge_discriminator,
     hinge_generator,
     non_saturating_discriminator,

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from models.architecture import Variant
-from models.deepfill.config import AttentionConfig, DeepFillConfig
+from infill.models.architecture import Variant
+from infill.models.deepfill.config import AttentionConfig, DeepFillConfig
 
 
 def variants() -> tuple[Variant, ...]:

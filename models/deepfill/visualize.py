@@ -5,7 +5,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from models.deepfill.flow import attention_flow
+from infill.models.deepfill.flow import attention_flow
 
 
 class Attending(Protocol):

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.architecture import Released
-from models.deepfill.config import DeepFillConfig
-from models.deepfill.networks import Critics, Generator
+from infill.models.architecture import Released
+from infill.models.deepfill.config import DeepFillConfig
+from infill.models.deepfill.networks import Critics, Generator
 
 State = dict[str, Tensor]
 States = dict[str, State]

@@ -17,15 +17,15 @@ Where we differ from the code, and why:
 - The variant guided by edges is left out, as no sample here carries any.
 """
 
-from models.architecture import Architecture
-from models.deepfill.layers import Chain
-from models.deepfill.visualize import pictures
-from models.deepfill2.config import DeepFill2Config
-from models.deepfill2.networks import Generator
-from models.deepfill2.objective import DeepFill2Objective
-from models.deepfill2.search_spaces import SPACES, TABLES
-from models.deepfill2.variants import variants
-from models.deepfill2.weights import read_release, write_release
+from infill.models.architecture import Architecture
+from infill.models.deepfill.layers import Chain
+from infill.models.deepfill.visualize import pictures
+from infill.models.deepfill2.config import DeepFill2Config
+from infill.models.deepfill2.networks import Generator
+from infill.models.deepfill2.objective import DeepFill2Objective
+from infill.models.deepfill2.search_spaces import SPACES, TABLES
+from infill.models.deepfill2.variants import variants
+from infill.models.deepfill2.weights import read_release, write_release
 
 ARCHITECTURE = Architecture(
     name="deepfill2",

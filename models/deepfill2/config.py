@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from models.architecture import ModelConfig
-from models.deepfill.config import AttentionConfig
+from infill.models.architecture import ModelConfig
+from infill.models.deepfill.config import AttentionConfig
 
 
 @dataclass(frozen=True, kw_only=True)

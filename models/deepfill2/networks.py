@@ -6,18 +6,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.deepfill.layers import Chain, Convolution, glorot, pad_for_stride_2
-from models.deepfill.layout import Row, Rows, layout
-from models.deepfill.networks import (
+from infill.models.deepfill.layers import Chain, Convolution, glorot, pad_for_stride_2
+from infill.models.deepfill.layout import Row, Rows, layout
+from infill.models.deepfill.networks import (
     LEAK,
     SIZE_MULTIPLE,
     Prediction,
     Refinement,
     require_multiple,
 )
-from models.deepfill2.config import DeepFill2Config
-from models.layers import SpectralConv2d, at_least_float32
-from models.masking import hide, paste
+from infill.models.deepfill2.config import DeepFill2Config
+from infill.models.layers import SpectralConv2d, at_least_float32
+from infill.models.masking import hide, paste
 
 
 class GatedConvolution(Convolution):

@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
-from models.architecture import Batch, Objective, Prepare
-from models.deepfill.networks import Prediction
-from models.deepfill.objective import alone, divided
-from models.deepfill2.config import DeepFill2Config
-from models.deepfill2.networks import Discriminator, Generator
-from models.layers import at_least_float32
-from models.losses import detached, frozen, hinge_discriminator, hinge_generator
-from models.masking import paste
+from infill.models.architecture import Batch, Objective, Prepare
+from infill.models.deepfill.networks import Prediction
+from infill.models.deepfill.objective import alone, divided
+from infill.models.deepfill2.config import DeepFill2Config
+from infill.models.deepfill2.networks import Discriminator, Generator
+from infill.models.layers import at_least_float32
+from infill.models.losses import detached, frozen, hinge_discriminator, hinge_generator
+from infill.models.masking import paste
 
 
 class DeepFill2Objective(Objective):

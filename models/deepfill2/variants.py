@@ -1,8 +1,8 @@
 """DeepFill v2 as published, and without its attention."""
 
-from models.architecture import Variant
-from models.deepfill.config import AttentionConfig
-from models.deepfill2.config import DeepFill2Config
+from infill.models.architecture import Variant
+from infill.models.deepfill.config import AttentionConfig
+from infill.models.deepfill2.config import DeepFill2Config
 
 
 def variants() -> tuple[Variant, ...]:

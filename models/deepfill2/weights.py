@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.architecture import Released
-from models.deepfill.weights import (
+from infill.models.architecture import Released
+from infill.models.deepfill.weights import (
     Entry,
     State,
     States,
@@ -25,8 +25,8 @@ from models.deepfill.weights import (
     translated,
     with_output_numbers,
 )
-from models.deepfill2.config import DeepFill2Config
-from models.deepfill2.networks import Discriminator, Generator
+from infill.models.deepfill2.config import DeepFill2Config
+from infill.models.deepfill2.networks import Discriminator, Generator
 
 DISCRIMINATOR = "discriminator/sn_patch_gan"
 

@@ -25,15 +25,15 @@ A batch is as it comes. The authors draw three masks for each photograph of a ba
 twelve photographs and one mask each the losses have the same mean over kinds of holes.
 """
 
-from models.architecture import Architecture
-from models.deepgin.blocks import ResidualBlock, SelfAttention
-from models.deepgin.config import DeepGINConfig
-from models.deepgin.networks import CoarseNetwork, Generator
-from models.deepgin.objective import DeepGINObjective
-from models.deepgin.search_spaces import SPACES, TABLES
-from models.deepgin.variants import variants
-from models.deepgin.visualize import pictures
-from models.deepgin.weights import read_release, write_release
+from infill.models.architecture import Architecture
+from infill.models.deepgin.blocks import ResidualBlock, SelfAttention
+from infill.models.deepgin.config import DeepGINConfig
+from infill.models.deepgin.networks import CoarseNetwork, Generator
+from infill.models.deepgin.objective import DeepGINObjective
+from infill.models.deepgin.search_spaces import SPACES, TABLES
+from infill.models.deepgin.variants import variants
+from infill.models.deepgin.visualize import pictures
+from infill.models.deepgin.weights import read_release, write_release
 
 ARCHITECTURE = Architecture(
     name="deepgin",

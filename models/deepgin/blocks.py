@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers import at_least_float32
+from infill.models.layers import at_least_float32
 
 LEAK = 0.2
 """Negative slope of every activation outside residual blocks."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.deepgin.blocks import (
+from infill.models.deepgin.blocks import (
     Convolution,
     ResidualBlock,
     SelfAttention,
@@ -15,9 +15,9 @@ from models.deepgin.blocks import (
     framed,
     leaky,
 )
-from models.deepgin.config import DeepGINConfig
-from models.layers import SpectralConv2d, at_least_float32
-from models.masking import paste
+from infill.models.deepgin.config import DeepGINConfig
+from infill.models.layers import SpectralConv2d, at_least_float32
+from infill.models.masking import paste
 
 SMALL = 4
 """How many times smaller the auxiliary picture is (Sec. 3.3)."""
@@ -223,7 +223,7 @@ def check_size(image: Tensor, size_multiple: int) -> None:
     if height % size_multiple or width % size_multiple:
         raise ValueError(
             f"DeepGIN takes sides that are multiples of {size_multiple} px, "
-            f"not {height} x {width}; pad with models.architecture.fill"
+            f"not {height} x {width}; pad with infill.models.architecture.fill"
         )
 
 

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.architecture import Batch, Objective, Prepare
-from models.deepgin.config import DeepGINConfig
-from models.deepgin.networks import Discriminators, Generator, Prediction, shrunk, whitened
-from models.layers import at_least_float32
-from models.losses import detached, frozen, hinge_generator, set_learning_rate, weighted_l1
-from models.masking import paste
-from models.vgg import VGGFeatures, load_features
+from infill.models.architecture import Batch, Objective, Prepare
+from infill.models.deepgin.config import DeepGINConfig
+from infill.models.deepgin.networks import Discriminators, Generator, Prediction, shrunk, whitened
+from infill.models.layers import at_least_float32
+from infill.models.losses import detached, frozen, hinge_generator, set_learning_rate, weighted_l1
+from infill.models.masking import paste
+from infill.models.vgg import VGGFeatures, load_features
 
 Form = Literal["squared", "absolute"]
 TAPS = {

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from models.architecture import Variant
-from models.deepgin.config import DeepGINConfig
+from infill.models.architecture import Variant
+from infill.models.deepgin.config import DeepGINConfig
 
 
 def variants() -> tuple[Variant, ...]:

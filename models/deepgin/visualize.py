@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from models.deepgin.networks import Generator
+from infill.models.deepgin.networks import Generator
 
 
 @torch.no_grad()

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.architecture import Released
-from models.deepgin.config import DeepGINConfig
-from models.deepgin.networks import Discriminators, Generator
+from infill.models.architecture import Released
+from infill.models.deepgin.config import DeepGINConfig
+from infill.models.deepgin.networks import Discriminators, Generator
 
 State = dict[str, Tensor]
 

@@ -20,14 +20,14 @@ Where we differ from the code, and why:
 - Batch norms take their statistics over each worker's share.
 """
 
-from models.architecture import Architecture
-from models.lama.config import LaMaConfig
-from models.lama.networks import Doubling, Generator, Halving, ResidualBlock
-from models.lama.objective import LaMaObjective
-from models.lama.search_spaces import SPACES, TABLES
-from models.lama.variants import variants
-from models.lama.visualize import pictures
-from models.lama.weights import read_release, write_release
+from infill.models.architecture import Architecture
+from infill.models.lama.config import LaMaConfig
+from infill.models.lama.networks import Doubling, Generator, Halving, ResidualBlock
+from infill.models.lama.objective import LaMaObjective
+from infill.models.lama.search_spaces import SPACES, TABLES
+from infill.models.lama.variants import variants
+from infill.models.lama.visualize import pictures
+from infill.models.lama.weights import read_release, write_release
 
 ARCHITECTURE = Architecture(
     name="lama",

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from models.architecture import ModelConfig
+from infill.models.architecture import ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaMaConfig(ModelConfig):
-    """Big LaMa as its authors released it; :func:`models.lama.variants` has the paper's smaller.
+    """Big LaMa as its authors released it; ``variants.py`` has the paper's smaller ones.
 
     Sections are the paper's; "released" is the authors' PyTorch code.
     """

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.lama.config import LaMaConfig
-from models.layers import at_least_float32
-from models.masking import hide
+from infill.models.lama.config import LaMaConfig
+from infill.models.layers import at_least_float32
+from infill.models.masking import hide
 
 Halves = tuple[Tensor, Tensor]
 """Local and global feature maps of one size."""
@@ -190,7 +190,8 @@ def check_size(image: Tensor, size_multiple: int) -> None:
     if height % size_multiple or width % size_multiple or min(height, width) < 2 * size_multiple:
         raise ValueError(
             f"LaMa takes sides that are multiples of {size_multiple} px from "
-            f"{2 * size_multiple} px, not {height} x {width}; pad with models.architecture.fill"
+            f"{2 * size_multiple} px, not {height} x {width}; "
+            "pad with infill.models.architecture.fill"
         )
 
 

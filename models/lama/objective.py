@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.architecture import Batch, Objective, Prepare
-from models.lama.config import LaMaConfig
-from models.lama.networks import Discriminator, Generator
-from models.lama.perceptual import DilatedResNet, load_encoder
-from models.layers import at_least_float32
-from models.losses import detached, frozen, weighted_l1
+from infill.models.architecture import Batch, Objective, Prepare
+from infill.models.lama.config import LaMaConfig
+from infill.models.lama.networks import Discriminator, Generator
+from infill.models.lama.perceptual import DilatedResNet, load_encoder
+from infill.models.layers import at_least_float32
+from infill.models.losses import detached, frozen, weighted_l1
 
 
 def alone(network: nn.Module) -> nn.Module:

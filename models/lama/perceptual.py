@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers import at_rest
-from models.vgg import COLOUR_DEVIATION, COLOUR_MEAN, RANDOM, digest
+from infill.models.layers import at_rest
+from infill.models.vgg import COLOUR_DEVIATION, COLOUR_MEAN, RANDOM, digest
 
 STAGES = ((3, 64, 1, 1), (4, 128, 2, 1), (6, 256, 1, 2), (3, 512, 1, 4))
 """Blocks, width, stride and dilation of each stage."""

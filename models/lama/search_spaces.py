@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from models.architecture import Table
+from infill.models.architecture import Table
 
 SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
     "lambdas": {

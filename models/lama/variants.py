@@ -1,7 +1,7 @@
 """LaMa's sizes: Big LaMa, the paper's Fourier network, fewer global maps (Table 2)."""
 
-from models.architecture import Variant
-from models.lama.config import LaMaConfig
+from infill.models.architecture import Variant
+from infill.models.lama.config import LaMaConfig
 
 
 def variants() -> tuple[Variant, ...]:

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from models.lama.networks import Generator, Halves
-from models.visualize import heat
+from infill.models.lama.networks import Generator, Halves
+from infill.models.visualize import heat
 
 SHOWN = 3
 """Blocks whose maps are shown: the first, one in the middle, the last."""

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.architecture import Released
-from models.lama.config import LaMaConfig
-from models.lama.networks import Discriminator, Generator
+from infill.models.architecture import Released
+from infill.models.lama.config import LaMaConfig
+from infill.models.lama.networks import Discriminator, Generator
 
 State = dict[str, Tensor]
 

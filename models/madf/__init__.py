@@ -32,16 +32,16 @@ parallelism, on three images there. Rows that are in the tables and not in the c
 batch norm in the point-wise norms' place, GConv and PConv.
 """
 
-from models.architecture import Architecture
-from models.madf.config import MADFConfig
-from models.madf.filtering import DynamicConv2d
-from models.madf.networks import RecoveryBlock, RefinementBlock
-from models.madf.objective import MADFObjective, build_generator
-from models.madf.partial import PartialBlock
-from models.madf.search_spaces import SPACES, TABLES
-from models.madf.variants import variants
-from models.madf.visualize import pictures
-from models.madf.weights import read_release, write_release
+from infill.models.architecture import Architecture
+from infill.models.madf.config import MADFConfig
+from infill.models.madf.filtering import DynamicConv2d
+from infill.models.madf.networks import RecoveryBlock, RefinementBlock
+from infill.models.madf.objective import MADFObjective, build_generator
+from infill.models.madf.partial import PartialBlock
+from infill.models.madf.search_spaces import SPACES, TABLES
+from infill.models.madf.variants import variants
+from infill.models.madf.visualize import pictures
+from infill.models.madf.weights import read_release, write_release
 
 ARCHITECTURE = Architecture(
     name="madf",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers import at_least_float32
+from infill.models.layers import at_least_float32
 
 CONVOLVED_LEVELS = 3
 """Levels whose static filters run as a convolution. Deeper, positions are few and filters many:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers import at_least_float32
-from models.madf.config import MADFConfig
-from models.madf.filtering import DynamicConv2d, DynamicEncoder, GatedEncoder
-from models.vgg import COLOUR_DEVIATION, COLOUR_MEAN
+from infill.models.layers import at_least_float32
+from infill.models.madf.config import MADFConfig
+from infill.models.madf.filtering import DynamicConv2d, DynamicEncoder, GatedEncoder
+from infill.models.vgg import COLOUR_DEVIATION, COLOUR_MEAN
 
 SLOPE = 0.2
 """Of every leaky ReLU."""
@@ -299,5 +299,5 @@ def check_size(image: Tensor, size_multiple: int) -> None:
     if height % size_multiple or width % size_multiple:
         raise ValueError(
             f"MADF takes sides that are multiples of {size_multiple} px, not {height} x {width}; "
-            "pad with models.architecture.fill"
+            "pad with infill.models.architecture.fill"
         )

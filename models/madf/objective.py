@@ -9,14 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.architecture import Batch, Objective, Prepare
-from models.layers import at_least_float32
-from models.losses import detached, weighted_l1
-from models.madf.config import MADFConfig
-from models.madf.networks import Generator, NormalisedColours, Prediction
-from models.madf.partial import PartialUNet
-from models.masking import paste
-from models.vgg import load_features
+from infill.models.architecture import Batch, Objective, Prepare
+from infill.models.layers import at_least_float32
+from infill.models.losses import detached, weighted_l1
+from infill.models.madf.config import MADFConfig
+from infill.models.madf.networks import Generator, NormalisedColours, Prediction
+from infill.models.madf.partial import PartialUNet
+from infill.models.masking import paste
+from infill.models.vgg import load_features
 
 LAYERS = ("pool1", "pool2", "pool3")
 """Of VGG-16."""

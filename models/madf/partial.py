@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers import at_least_float32
-from models.madf.config import MADFConfig
-from models.madf.networks import (
+from infill.models.layers import at_least_float32
+from infill.models.madf.config import MADFConfig
+from infill.models.madf.networks import (
     SLOPE,
     NormalisedColours,
     Prediction,

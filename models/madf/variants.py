@@ -1,7 +1,7 @@
 """The rows of MADF's Table II: encoders, refinement decoders, their norm."""
 
-from models.architecture import Variant
-from models.madf.config import MADFConfig
+from infill.models.architecture import Variant
+from infill.models.madf.config import MADFConfig
 
 
 def variants() -> tuple[Variant, ...]:

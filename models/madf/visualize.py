@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.madf.filtering import DynamicEncoder
-from models.madf.networks import Generator
-from models.visualize import tiles
+from infill.models.madf.filtering import DynamicEncoder
+from infill.models.madf.networks import Generator
+from infill.models.visualize import tiles
 
 LEVEL = 1
 """The level whose kernels are shown: the one that reads colours."""

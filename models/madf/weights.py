@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.architecture import Released
-from models.madf.config import MADFConfig
-from models.madf.networks import Generator
+from infill.models.architecture import Released
+from infill.models.madf.config import MADFConfig
+from infill.models.madf.networks import Generator
 
 PREFIXES = ("module.", "model.")
 """Of data parallelism and of the training module, in the order they are taken off."""

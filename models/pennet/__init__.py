@@ -30,15 +30,15 @@ same-layer attention compares the map itself at half its size; a patch swap with
 patch leaves the map as it is.
 """
 
-from models.architecture import Architecture
-from models.pennet.attention import AttentionTransfer, PatchSwap
-from models.pennet.config import PENNetConfig
-from models.pennet.networks import build_generator
-from models.pennet.objective import PENNetObjective
-from models.pennet.search_spaces import SPACES, TABLES
-from models.pennet.variants import variants
-from models.pennet.visualize import pictures
-from models.pennet.weights import read_release, write_release
+from infill.models.architecture import Architecture
+from infill.models.pennet.attention import AttentionTransfer, PatchSwap
+from infill.models.pennet.config import PENNetConfig
+from infill.models.pennet.networks import build_generator
+from infill.models.pennet.objective import PENNetObjective
+from infill.models.pennet.search_spaces import SPACES, TABLES
+from infill.models.pennet.variants import variants
+from infill.models.pennet.visualize import pictures
+from infill.models.pennet.weights import read_release, write_release
 
 ARCHITECTURE = Architecture(
     name="pennet",

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from models.layers import at_least_float32
-from models.pennet.config import PENNetConfig
-from models.pennet.diagonals import matched, pasted
+from infill.models.layers import at_least_float32
+from infill.models.pennet.config import PENNetConfig
+from infill.models.pennet.diagonals import matched, pasted
 
 REFINEMENT_DILATIONS = (1, 2, 4, 8)
 """Of the four parallel convolutions after an attention (Fig. 2 c)."""

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers import SpectralConv2d, at_least_float32
-from models.pennet.attention import AttentionTransfer, PatchSwap, Unfilled
-from models.pennet.config import LEVELS, PENNetConfig
+from infill.models.layers import SpectralConv2d, at_least_float32
+from infill.models.pennet.attention import AttentionTransfer, PatchSwap, Unfilled
+from infill.models.pennet.config import LEVELS, PENNetConfig
 
 INITIAL_DEVIATION = 0.02
 """Of every weight of both networks."""
@@ -129,7 +129,7 @@ def check_size(image: Tensor, size_multiple: int) -> None:
     if height % size_multiple or width % size_multiple:
         raise ValueError(
             f"PEN-Net takes sides that are multiples of {size_multiple} px, "
-            f"not {height} x {width}; pad with models.architecture.fill"
+            f"not {height} x {width}; pad with infill.models.architecture.fill"
         )
 
 

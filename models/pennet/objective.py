@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.architecture import Batch, Objective, Prepare
-from models.layers import at_least_float32
-from models.losses import (
+from infill.models.architecture import Batch, Objective, Prepare
+from infill.models.layers import at_least_float32
+from infill.models.losses import (
     detached,
     frozen,
     hinge_discriminator,
@@ -15,9 +15,9 @@ from models.losses import (
     non_saturating_generator,
     set_learning_rate,
 )
-from models.masking import paste
-from models.pennet.config import PENNetConfig
-from models.pennet.networks import Discriminator, Generator, Prediction
+from infill.models.masking import paste
+from infill.models.pennet.config import PENNetConfig
+from infill.models.pennet.networks import Discriminator, Generator, Prediction
 
 LEARNING_RATE_DROP = 0.1
 """Factor of both learning rates at each of ``learning_rate_drop_steps``."""

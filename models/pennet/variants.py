@@ -1,7 +1,7 @@
 """The rows of PEN-Net's Table 6: what fills the skip connections."""
 
-from models.architecture import Variant
-from models.pennet.config import PENNetConfig
+from infill.models.architecture import Variant
+from infill.models.pennet.config import PENNetConfig
 
 
 def variants() -> tuple[Variant, ...]:

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from models.pennet.networks import Generator
-from models.visualize import heat, middle_of
+from infill.models.pennet.networks import Generator
+from infill.models.visualize import heat, middle_of
 
 
 @torch.no_grad()

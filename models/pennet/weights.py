@@ -11,9 +11,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from models.architecture import Released
-from models.pennet.config import LEVELS, PENNetConfig
-from models.pennet.networks import Discriminator, Generator
+from infill.models.architecture import Released
+from infill.models.pennet.config import LEVELS, PENNetConfig
+from infill.models.pennet.networks import Discriminator, Generator
 
 State = dict[str, Tensor]
 

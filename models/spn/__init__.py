@@ -30,18 +30,18 @@ Where we differ from the code, and why:
 - Schedules count steps, not epochs.
 """
 
-from models.architecture import Architecture, Prepare
-from models.spn.blocks import DenseBlock, ResidualBlock, SpadeResidualBlock, SpadeRisingBlock
-from models.spn.config import SPNConfig
-from models.spn.networks import Generator, PlainRise, deterministic_generator
-from models.spn.objective import SPNObjective
-from models.spn.prior import Rise
-from models.spn.probabilistic import ProbabilisticGenerator
-from models.spn.probabilistic_objective import ProbabilisticObjective
-from models.spn.search_spaces import SPACES, TABLES
-from models.spn.variants import variants
-from models.spn.visualize import pictures
-from models.spn.weights import read_release, write_release
+from infill.models.architecture import Architecture, Prepare
+from infill.models.spn.blocks import DenseBlock, ResidualBlock, SpadeResidualBlock, SpadeRisingBlock
+from infill.models.spn.config import SPNConfig
+from infill.models.spn.networks import Generator, PlainRise, deterministic_generator
+from infill.models.spn.objective import SPNObjective
+from infill.models.spn.prior import Rise
+from infill.models.spn.probabilistic import ProbabilisticGenerator
+from infill.models.spn.probabilistic_objective import ProbabilisticObjective
+from infill.models.spn.search_spaces import SPACES, TABLES
+from infill.models.spn.variants import variants
+from infill.models.spn.visualize import pictures
+from infill.models.spn.weights import read_release, write_release
 
 
 def build_generator(config: SPNConfig) -> Generator:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers import at_least_float32, normalise_each
+from infill.models.layers import at_least_float32, normalise_each
 
 EPSILON = 1e-5
 """Added to every variance, as in PyTorch's instance normalisation."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers import SpectralConv2d, at_least_float32, normalise_each
-from models.spn.blocks import (
+from infill.models.layers import SpectralConv2d, at_least_float32, normalise_each
+from infill.models.spn.blocks import (
     LearnedRegionNorm,
     RegionNorm,
     SpadeResidualBlock,
@@ -18,9 +18,9 @@ from models.spn.blocks import (
     doubled,
     reflected,
 )
-from models.spn.config import SPNConfig
-from models.spn.prior import PriorLearner
-from models.spn.teacher import WIDTHS
+from infill.models.spn.config import SPNConfig
+from infill.models.spn.prior import PriorLearner
+from infill.models.spn.teacher import WIDTHS
 
 SMALLEST_SIZE_PX = 12
 """At a quarter of this size a reflection of two pixels is still possible."""
@@ -232,7 +232,7 @@ def check_size(image: Tensor, size_multiple: int) -> None:
     if height % size_multiple or width % size_multiple or min(height, width) < SMALLEST_SIZE_PX:
         raise ValueError(
             f"SPN takes sides that are multiples of {size_multiple} px from {SMALLEST_SIZE_PX} px,"
-            f" not {height} x {width}; pad with models.architecture.fill"
+            f" not {height} x {width}; pad with infill.models.architecture.fill"
         )
 
 

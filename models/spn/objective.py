@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from models.architecture import Batch, Objective, Prepare
-from models.layers import at_least_float32
-from models.losses import (
+from infill.models.architecture import Batch, Objective, Prepare
+from infill.models.layers import at_least_float32
+from infill.models.losses import (
     detached,
     frozen,
     non_saturating_discriminator,
@@ -13,9 +13,9 @@ from models.losses import (
     set_learning_rate,
     weighted_l1,
 )
-from models.spn.config import SPNConfig
-from models.spn.networks import Discriminator, Prediction, deterministic_generator
-from models.spn.teacher import build_teacher
+from infill.models.spn.config import SPNConfig
+from infill.models.spn.networks import Discriminator, Prediction, deterministic_generator
+from infill.models.spn.teacher import build_teacher
 
 LEARNING_RATE_DROP = 0.1
 """Factor of both learning rates from ``learning_rate_drop_step`` on."""

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.spn.blocks import DenseBlock, MergingBlock, ResidualBlock, doubled, reflected
-from models.spn.config import SPNConfig
+from infill.models.spn.blocks import DenseBlock, MergingBlock, ResidualBlock, doubled, reflected
+from infill.models.spn.config import SPNConfig
 
 
 class SemanticEncoder(nn.Module):

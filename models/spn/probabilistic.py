@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers import SpectralConv2d, at_least_float32, normalise_each
-from models.spn.blocks import MergingBlock
-from models.spn.config import SPNConfig
-from models.spn.networks import Generator, Prediction, check_size, finish, whitened
-from models.spn.prior import PriorLearner
+from infill.models.layers import SpectralConv2d, at_least_float32, normalise_each
+from infill.models.spn.blocks import MergingBlock
+from infill.models.spn.config import SPNConfig
+from infill.models.spn.networks import Generator, Prediction, check_size, finish, whitened
+from infill.models.spn.prior import PriorLearner
 
 SMALLEST_DEVIATION = 1e-3
 """Below this softplus may underflow to 0, and the divergence grows without bound."""

@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor, nn
 
-from models.architecture import Batch, Prepare
-from models.layers import at_least_float32
-from models.losses import detached, frozen, hinge_discriminator, hinge_generator, weighted_l1
-from models.spn.config import SPNConfig
-from models.spn.networks import Prediction
-from models.spn.objective import SPNObjective, alone
-from models.spn.probabilistic import Judgement, MatchingDiscriminator, ProbabilisticGenerator
-from models.vgg import load_features
+from infill.models.architecture import Batch, Prepare
+from infill.models.layers import at_least_float32
+from infill.models.losses import detached, frozen, hinge_discriminator, hinge_generator, weighted_l1
+from infill.models.spn.config import SPNConfig
+from infill.models.spn.networks import Prediction
+from infill.models.spn.objective import SPNObjective, alone
+from infill.models.spn.probabilistic import Judgement, MatchingDiscriminator, ProbabilisticGenerator
+from infill.models.vgg import load_features
 
 NUM_SAMPLES = 2
 """Pictures drawn for each hole in training: the fewest that can differ."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers import at_rest
-from models.spn.config import SPNConfig
-from models.spn.tresnet import TResNet, folded, load_network, random_network
+from infill.models.layers import at_rest
+from infill.models.spn.config import SPNConfig
+from infill.models.spn.tresnet import TResNet, folded, load_network, random_network
 
 NUM_ORIENTATIONS = 4
 WIDTHS: dict[str, tuple[int, int, int]] = {

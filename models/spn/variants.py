@@ -1,7 +1,7 @@
 """The rows of SPN's tables and of its ablations (Tables 3 to 5, Fig. 7)."""
 
-from models.architecture import Variant
-from models.spn.config import SPNConfig
+from infill.models.architecture import Variant
+from infill.models.spn.config import SPNConfig
 
 
 def variants() -> tuple[Variant, ...]:

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from models.spn.networks import Generator
-from models.spn.probabilistic import ProbabilisticGenerator
-from models.visualize import clustered, labelled
+from infill.models.spn.networks import Generator
+from infill.models.spn.probabilistic import ProbabilisticGenerator
+from infill.models.visualize import clustered, labelled
 
 NUM_SAMPLES = 4
 """Pictures of the probabilistic variant, beside that of the latent's mean."""

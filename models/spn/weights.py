@@ -12,10 +12,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from models.architecture import Released
-from models.spn.config import SPNConfig
-from models.spn.networks import Discriminator, Generator, deterministic_generator
-from models.spn.probabilistic import MatchingDiscriminator, ProbabilisticGenerator
+from infill.models.architecture import Released
+from infill.models.spn.config import SPNConfig
+from infill.models.spn.networks import Discriminator, Generator, deterministic_generator
+from infill.models.spn.probabilistic import MatchingDiscriminator, ProbabilisticGenerator
 
 GENERATOR_PREFIX = "generator.module."
 DISCRIMINATOR_PREFIX = "discriminator.module."

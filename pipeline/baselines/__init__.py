@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.baselines.patchmatch import patchmatch
-from pipeline.errors import UserError
+from infill.pipeline.baselines.patchmatch import patchmatch
+from infill.pipeline.errors import UserError
 
 Pixels = NDArray[np.uint8]
 Baseline = Callable[[Pixels, Pixels], Pixels]

@@ -12,16 +12,16 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from pipeline import storage
-from pipeline.batch_inference.pairs import Pair, draw_mask_file, list_pairs, list_pictures
-from pipeline.config import to_dict
-from pipeline.errors import ImageError, UserError
-from pipeline.images.codec import Format
-from pipeline.inference.tiling import TilingConfig
-from pipeline.masks import MaskConfig
-from pipeline.registry import RegistryConfig
-from pipeline.serving.limits import LimitsConfig
-from pipeline.tracking import duration
+from infill.pipeline import storage
+from infill.pipeline.batch_inference.pairs import Pair, draw_mask_file, list_pairs, list_pictures
+from infill.pipeline.config import to_dict
+from infill.pipeline.errors import ImageError, UserError
+from infill.pipeline.images.codec import Format
+from infill.pipeline.inference.tiling import TilingConfig
+from infill.pipeline.masks import MaskConfig
+from infill.pipeline.registry import RegistryConfig
+from infill.pipeline.serving.limits import LimitsConfig
+from infill.pipeline.tracking import duration
 
 FAILURES = "failures.jsonl"
 SETTINGS = "batch.json"

@@ -3,11 +3,16 @@
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Iterator
 
-from pipeline import storage
-from pipeline.batch_inference.config import BatchInferenceConfig, Outcome, failure_of, read_files
-from pipeline.batch_inference.pairs import Pair
-from pipeline.errors import ImageError, UserError
-from pipeline.serving.client import AsyncInpainter, ClientConfig, Inpainter, ServiceError
+from infill.pipeline import storage
+from infill.pipeline.batch_inference.config import (
+    BatchInferenceConfig,
+    Outcome,
+    failure_of,
+    read_files,
+)
+from infill.pipeline.batch_inference.pairs import Pair
+from infill.pipeline.errors import ImageError, UserError
+from infill.pipeline.serving.client import AsyncInpainter, ClientConfig, Inpainter, ServiceError
 
 
 def endpoint_model(config: BatchInferenceConfig) -> str:

@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 from pyarrow import fs
 
-from pipeline import storage
-from pipeline.errors import UserError
-from pipeline.images.codec import upright_size
-from pipeline.masks import MaskConfig, draw_mask
-from pipeline.sources import SUFFIXES
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.images.codec import upright_size
+from infill.pipeline.masks import MaskConfig, draw_mask
+from infill.pipeline.sources import SUFFIXES
 
 MASK_SUFFIX = "_mask"
 

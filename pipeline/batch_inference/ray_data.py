@@ -15,17 +15,22 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import storage
-from pipeline.batch_inference.config import BatchInferenceConfig, Outcome, failure_of, read_files
-from pipeline.batch_inference.pairs import Pair
-from pipeline.checkpoints import LoadedGenerator, load_generator
-from pipeline.cluster import quiet_data
-from pipeline.config import sentence_of
-from pipeline.errors import ImageError, UserError
-from pipeline.images.codec import Pixels
-from pipeline.inference.pair_files import InpaintOptions, compose, read_pair
-from pipeline.registry import readable
-from pipeline.serving.replica.replica import ReplicaConfig, ServedModel, generate
+from infill.pipeline import storage
+from infill.pipeline.batch_inference.config import (
+    BatchInferenceConfig,
+    Outcome,
+    failure_of,
+    read_files,
+)
+from infill.pipeline.batch_inference.pairs import Pair
+from infill.pipeline.checkpoints import LoadedGenerator, load_generator
+from infill.pipeline.cluster import quiet_data
+from infill.pipeline.config import sentence_of
+from infill.pipeline.errors import ImageError, UserError
+from infill.pipeline.images.codec import Pixels
+from infill.pipeline.inference.pair_files import InpaintOptions, compose, read_pair
+from infill.pipeline.registry import readable
+from infill.pipeline.serving.replica.replica import ReplicaConfig, ServedModel, generate
 
 Rows = dict[str, Any]
 _ROWS_PER_BLOCK = 16

@@ -19,8 +19,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import storage
-from pipeline.batch_inference.config import (
+from infill.pipeline import storage
+from infill.pipeline.batch_inference.config import (
     BatchInferenceConfig,
     Outcome,
     Progress,
@@ -29,8 +29,8 @@ from pipeline.batch_inference.config import (
     failure_of,
     write_failures,
 )
-from pipeline.batch_inference.pairs import MaskFinder, draw_mask_file
-from pipeline.batch_inference.ray_data import (
+from infill.pipeline.batch_inference.pairs import MaskFinder, draw_mask_file
+from infill.pipeline.batch_inference.ray_data import (
     NOTHING_LAID,
     InpaintActor,
     Rows,
@@ -41,11 +41,11 @@ from pipeline.batch_inference.ray_data import (
     replica_config,
     row_of,
 )
-from pipeline.cluster import quiet_data
-from pipeline.config import sentence_of
-from pipeline.errors import ImageError, UserError
-from pipeline.loading.shard_reader import missing_shard
-from pipeline.manifest import (
+from infill.pipeline.cluster import quiet_data
+from infill.pipeline.config import sentence_of
+from infill.pipeline.errors import ImageError, UserError
+from infill.pipeline.loading.shard_reader import missing_shard
+from infill.pipeline.manifest import (
     FILE_NAME,
     SAMPLE_SCHEMA,
     Manifest,
@@ -54,9 +54,9 @@ from pipeline.manifest import (
     read_manifest,
     write_manifest,
 )
-from pipeline.serving.replica.replica import ServedModel
-from pipeline.sharding.shard_writer import record_name, tar_name
-from pipeline.sharding.tar_writer import TarWriter, written_whole
+from infill.pipeline.serving.replica.replica import ServedModel
+from infill.pipeline.sharding.shard_writer import record_name, tar_name
+from infill.pipeline.sharding.tar_writer import TarWriter, written_whole
 
 PARTS = "_parts"
 ROWS_PER_PART = 32

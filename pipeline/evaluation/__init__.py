@@ -12,13 +12,13 @@ compared with the 8-bit original. Nothing is measured before rounding, because 8
 people see, save and publish.
 """
 
-from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.launch import evaluate, prepare
-from pipeline.evaluation.metric_registry import METRICS, Metric
-from pipeline.evaluation.page import terminal_tables, verdict
-from pipeline.evaluation.protocols import PROTOCOLS, Group, Protocol
-from pipeline.evaluation.result import Evaluation, load_evaluation
-from pipeline.evaluation.scores import Score
+from infill.pipeline.evaluation.config import EvaluationConfig
+from infill.pipeline.evaluation.launch import evaluate, prepare
+from infill.pipeline.evaluation.metric_registry import METRICS, Metric
+from infill.pipeline.evaluation.page import terminal_tables, verdict
+from infill.pipeline.evaluation.protocols import PROTOCOLS, Group, Protocol
+from infill.pipeline.evaluation.result import Evaluation, load_evaluation
+from infill.pipeline.evaluation.scores import Score
 
 __all__ = [
     "METRICS",

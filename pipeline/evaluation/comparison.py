@@ -13,15 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline import checkpoints, storage
-from pipeline.config import from_dict
-from pipeline.errors import UserError
-from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.metric_registry import Metric
-from pipeline.evaluation.result import Evaluation, load_evaluation
-from pipeline.evaluation.scorer import Scorer, read_table
-from pipeline.evaluation.scores import ALL, intervals
-from pipeline.image_grid import Pixels, composite
+from infill.pipeline import checkpoints, storage
+from infill.pipeline.config import from_dict
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation.config import EvaluationConfig
+from infill.pipeline.evaluation.metric_registry import Metric
+from infill.pipeline.evaluation.result import Evaluation, load_evaluation
+from infill.pipeline.evaluation.scorer import Scorer, read_table
+from infill.pipeline.evaluation.scores import ALL, intervals
+from infill.pipeline.image_grid import Pixels, composite
 
 DECIDING = "hole_psnr"
 """The metric by which the best and worst cases are chosen."""

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from pipeline import storage
-from pipeline.evaluation.comparison import DECIDING, Case, Comparison, Gain, draw_cases
-from pipeline.evaluation.metric_registry import Metric
-from pipeline.evaluation.scorer import SHOWN_PX
-from pipeline.evaluation.scores import ALL
-from pipeline.image_grid import Pixels, encode_png, fit, grid, masked_view, shrink
-from pipeline.reporting import (
+from infill.pipeline import storage
+from infill.pipeline.evaluation.comparison import DECIDING, Case, Comparison, Gain, draw_cases
+from infill.pipeline.evaluation.metric_registry import Metric
+from infill.pipeline.evaluation.scorer import SHOWN_PX
+from infill.pipeline.evaluation.scores import ALL
+from infill.pipeline.image_grid import Pixels, encode_png, fit, grid, masked_view, shrink
+from infill.pipeline.reporting import (
     Section,
     beside,
     facts,

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, field, fields, replace
 
-from models.subsampling import Subsampling
-from pipeline.baselines import load_baseline
-from pipeline.errors import UserError
-from pipeline.evaluation.metric_networks import OF_NETWORKS, OF_SETS, NetworkConfig
-from pipeline.evaluation.metric_registry import Metric, chosen_metrics
-from pipeline.evaluation.protocols import (
+from infill.models.subsampling import Subsampling
+from infill.pipeline.baselines import load_baseline
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation.metric_networks import OF_NETWORKS, OF_SETS, NetworkConfig
+from infill.pipeline.evaluation.metric_registry import Metric, chosen_metrics
+from infill.pipeline.evaluation.protocols import (
     Crop,
     Group,
     Protocol,
@@ -16,7 +16,7 @@ from pipeline.evaluation.protocols import (
     ratio_groups,
     with_mask_files,
 )
-from pipeline.masks import HOLE_RATIO_BUCKETS, MaskConfig
+from infill.pipeline.masks import HOLE_RATIO_BUCKETS, MaskConfig
 
 
 @dataclass(frozen=True, kw_only=True)

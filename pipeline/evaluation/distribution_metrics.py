@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.scores import SetScore
+from infill.pipeline.evaluation.scores import SetScore
 
 Features = NDArray[np.float64]
 

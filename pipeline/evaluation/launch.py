@@ -13,18 +13,18 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from models.architecture import ModelConfig, SamplingGenerator, load
-from pipeline import checkpoints, storage
-from pipeline.cluster import quiet_data
-from pipeline.config import from_dict, to_dict
-from pipeline.errors import UserError
-from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.distribution_metrics import distribution_scores
-from pipeline.evaluation.metric_networks import load_networks
-from pipeline.evaluation.page import write_pages
-from pipeline.evaluation.pairs import Pairs, lay_pairs
-from pipeline.evaluation.result import FORMAT, SCORES, Evaluation, finished, save_evaluation
-from pipeline.evaluation.scorer import (
+from infill.models.architecture import ModelConfig, SamplingGenerator, load
+from infill.pipeline import checkpoints, storage
+from infill.pipeline.cluster import quiet_data
+from infill.pipeline.config import from_dict, to_dict
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation.config import EvaluationConfig
+from infill.pipeline.evaluation.distribution_metrics import distribution_scores
+from infill.pipeline.evaluation.metric_networks import load_networks
+from infill.pipeline.evaluation.page import write_pages
+from infill.pipeline.evaluation.pairs import Pairs, lay_pairs
+from infill.pipeline.evaluation.result import FORMAT, SCORES, Evaluation, finished, save_evaluation
+from infill.pipeline.evaluation.scorer import (
     FEATURES,
     GRID,
     ORIGINAL,
@@ -34,9 +34,9 @@ from pipeline.evaluation.scorer import (
     read_table,
     write_table,
 )
-from pipeline.evaluation.scores import ALL, SetScores, average
-from pipeline.manifest import read_manifest
-from pipeline.tracking import duration
+from infill.pipeline.evaluation.scores import ALL, SetScores, average
+from infill.pipeline.manifest import read_manifest
+from infill.pipeline.tracking import duration
 
 NO_MATTER = (
     *("checkpoint", "shards", "pairs", "out"),

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline import storage
-from pipeline.errors import UserError
-from pipeline.metrics.inception import Inception
-from pipeline.metrics.lpips import LPIPS
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.metrics.inception import Inception
+from infill.pipeline.metrics.lpips import LPIPS
 
 NOT_GIVEN = "not computed: weights not given"
 

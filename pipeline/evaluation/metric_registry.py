@@ -10,9 +10,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from pipeline.errors import UserError
-from pipeline.metrics import image_metrics
-from pipeline.metrics.lpips import LEAST_SIDE_PX
+from infill.pipeline.errors import UserError
+from infill.pipeline.metrics import image_metrics
+from infill.pipeline.metrics.lpips import LEAST_SIDE_PX
 
 Measurement = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``measure(composites, images, masks)``: uint8 [B, H, W, 3] twice and [B, 1, H, W]; gives [B]."""

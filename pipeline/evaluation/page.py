@@ -5,16 +5,16 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from pipeline import storage
-from pipeline.config import flatten, from_dict
-from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.metric_networks import NOT_GIVEN, OF_NETWORKS, OF_SETS
-from pipeline.evaluation.metric_registry import FURTHER, METRICS, Metric, chosen_metrics
-from pipeline.evaluation.protocols import load_protocol
-from pipeline.evaluation.published import PUBLISHED, Published
-from pipeline.evaluation.result import Evaluation
-from pipeline.evaluation.scores import ALL, Score, SetScore
-from pipeline.reporting import (
+from infill.pipeline import storage
+from infill.pipeline.config import flatten, from_dict
+from infill.pipeline.evaluation.config import EvaluationConfig
+from infill.pipeline.evaluation.metric_networks import NOT_GIVEN, OF_NETWORKS, OF_SETS
+from infill.pipeline.evaluation.metric_registry import FURTHER, METRICS, Metric, chosen_metrics
+from infill.pipeline.evaluation.protocols import load_protocol
+from infill.pipeline.evaluation.published import PUBLISHED, Published
+from infill.pipeline.evaluation.result import Evaluation
+from infill.pipeline.evaluation.scores import ALL, Score, SetScore
+from infill.pipeline.reporting import (
     Section,
     Series,
     beside,
@@ -28,8 +28,8 @@ from pipeline.reporting import (
     table,
     write_report,
 )
-from pipeline.reporting.page import Cell
-from pipeline.tracking import duration
+from infill.pipeline.reporting.page import Cell
+from infill.pipeline.tracking import duration
 
 Table = tuple[list[str], list[list[str]]]
 """Headers and rows."""

@@ -13,14 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import storage
-from pipeline.errors import UserError
-from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.protocols import Crop, Group
-from pipeline.image_grid import Pixels
-from pipeline.loading import load_sample, load_whole
-from pipeline.manifest import Manifest
-from pipeline.masks import Mask, MaskConfig, draw_mask
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation.config import EvaluationConfig
+from infill.pipeline.evaluation.protocols import Crop, Group
+from infill.pipeline.image_grid import Pixels
+from infill.pipeline.loading import load_sample, load_whole
+from infill.pipeline.manifest import Manifest
+from infill.pipeline.masks import Mask, MaskConfig, draw_mask
 
 MOST_PARTS = 200
 """Parts an evaluation is cut into: small enough to lose little, few enough to list quickly."""

@@ -7,9 +7,9 @@ do not repeat, so that nobody takes two numbers for comparable that are not.
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from models.subsampling import Subsampling
-from pipeline.errors import UserError
-from pipeline.masks import HOLE_RATIO_BUCKETS, MaskConfig
+from infill.models.subsampling import Subsampling
+from infill.pipeline.errors import UserError
+from infill.pipeline.masks import HOLE_RATIO_BUCKETS, MaskConfig
 
 Crop = Literal["centre", "centre_square", "squash", "original"]
 

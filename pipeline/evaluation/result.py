@@ -4,10 +4,10 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipeline import storage
-from pipeline.errors import UserError
-from pipeline.evaluation.metric_registry import Metric, chosen_metrics
-from pipeline.evaluation.scores import ALL, Score, Scores, SetScore, SetScores
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation.metric_registry import Metric, chosen_metrics
+from infill.pipeline.evaluation.scores import ALL, Score, Scores, SetScore, SetScores
 
 SCORES = "scores.json"
 FORMAT = 1

@@ -15,21 +15,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.architecture import SamplingGenerator, fill
-from models.masking import crop_to, pad_to_multiple
-from models.subsampling import fill_in_pieces
-from pipeline import storage
-from pipeline.baselines import load_baseline
-from pipeline.checkpoints import load_generator
-from pipeline.config import sentence_of
-from pipeline.evaluation.config import EvaluationConfig
-from pipeline.evaluation.metric_networks import load_networks
-from pipeline.evaluation.metric_registry import measure
-from pipeline.evaluation.pairs import Pair, Pairs, lay_pairs
-from pipeline.image_grid import Pixels, composite, fit, grid, masked_view
-from pipeline.loading import to_pixels, to_tensor
-from pipeline.manifest import read_manifest
-from pipeline.masks import Mask, number_for
+from infill.models.architecture import SamplingGenerator, fill
+from infill.models.masking import crop_to, pad_to_multiple
+from infill.models.subsampling import fill_in_pieces
+from infill.pipeline import storage
+from infill.pipeline.baselines import load_baseline
+from infill.pipeline.checkpoints import load_generator
+from infill.pipeline.config import sentence_of
+from infill.pipeline.evaluation.config import EvaluationConfig
+from infill.pipeline.evaluation.metric_networks import load_networks
+from infill.pipeline.evaluation.metric_registry import measure
+from infill.pipeline.evaluation.pairs import Pair, Pairs, lay_pairs
+from infill.pipeline.image_grid import Pixels, composite, fit, grid, masked_view
+from infill.pipeline.loading import to_pixels, to_tensor
+from infill.pipeline.manifest import read_manifest
+from infill.pipeline.masks import Mask, number_for
 
 FEATURES = "features"
 """The parts that hold Inception's features, as long as the evaluation lasts."""

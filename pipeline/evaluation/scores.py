@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.evaluation.metric_registry import METRICS, Metric
-from pipeline.evaluation.protocols import Group
+from infill.pipeline.evaluation.metric_registry import METRICS, Metric
+from infill.pipeline.evaluation.protocols import Group
 
 ALL = "all"
 """The column over every group that counts in it."""

@@ -17,7 +17,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from pipeline.errors import ImageError
+from infill.pipeline.errors import ImageError
 
 Pixels = NDArray[np.uint8]
 Hole = NDArray[np.bool_]

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.errors import ImageError
-from pipeline.images import codec
-from pipeline.images.codec import Format, Hole, Picture, Pixels
-from pipeline.inference import tiling, tiling_plan
-from pipeline.inference.tiling import TilingConfig
+from infill.pipeline.errors import ImageError
+from infill.pipeline.images import codec
+from infill.pipeline.images.codec import Format, Hole, Picture, Pixels
+from infill.pipeline.inference import tiling, tiling_plan
+from infill.pipeline.inference.tiling import TilingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

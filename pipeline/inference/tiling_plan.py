@@ -15,7 +15,7 @@ predictions are interleaved again: DeepGIN's protocol for large images, without 
 import cv2
 import numpy as np
 
-from pipeline.inference.tiling import (
+from infill.pipeline.inference.tiling import (
     Hole,
     Kind,
     Layout,

@@ -1,8 +1,8 @@
 """Load shards as shuffled, cropped, masked batches, the same on any cluster."""
 
-from pipeline.loading.batch_stream import BatchStream
-from pipeline.loading.config import BatchConfig, Crop
-from pipeline.loading.dataset import (
+from infill.pipeline.loading.batch_stream import BatchStream
+from infill.pipeline.loading.config import BatchConfig, Crop
+from infill.pipeline.loading.dataset import (
     InpaintingDataset,
     Sample,
     load_sample,
@@ -10,7 +10,7 @@ from pipeline.loading.dataset import (
     to_pixels,
     to_tensor,
 )
-from pipeline.loading.sampler import StatelessSampler
+from infill.pipeline.loading.sampler import StatelessSampler
 
 __all__ = [
     "BatchConfig",

@@ -4,11 +4,11 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
-from models.architecture import Batch
-from pipeline.loading.config import BatchConfig
-from pipeline.loading.prefetch import PrefetchLoader, ThreadPool
-from pipeline.loading.worker_context import WorkerShare
-from pipeline.loading.workers import ProcessPool
+from infill.models.architecture import Batch
+from infill.pipeline.loading.config import BatchConfig
+from infill.pipeline.loading.prefetch import PrefetchLoader, ThreadPool
+from infill.pipeline.loading.worker_context import WorkerShare
+from infill.pipeline.loading.workers import ProcessPool
 
 
 class Loader(Protocol):
@@ -69,7 +69,9 @@ class BatchStream:
 
 def _loader(place: WorkerShare, first_step: int) -> Loader:
     if place.config.loader == "ray":
-        from pipeline.loading.ray_loader import RayLoader  # imports Ray, which others need not
+        from infill.pipeline.loading.ray_loader import (
+            RayLoader,  # imports Ray, which others need not
+        )
 
         return RayLoader(place, first_step)
     if place.config.loader == "processes":

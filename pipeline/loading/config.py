@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pipeline.errors import UserError
-from pipeline.masks import MaskConfig
+from infill.pipeline.errors import UserError
+from infill.pipeline.masks import MaskConfig
 
 Crop = Literal["random", "centre", "squash", "centre_square", "subsample"]
 

@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline import storage
-from pipeline.errors import UserError
-from pipeline.loading.config import BatchConfig, Crop
-from pipeline.loading.shard_reader import ShardCache, ShardReader
-from pipeline.manifest import Manifest
-from pipeline.masks import Mask, draw_mask, number_for
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.loading.config import BatchConfig, Crop
+from infill.pipeline.loading.shard_reader import ShardCache, ShardReader
+from infill.pipeline.manifest import Manifest
+from infill.pipeline.masks import Mask, draw_mask, number_for
 
 Pixels = NDArray[np.uint8]
 Values = NDArray[np.float32]

@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import UserError
-from pipeline.loading.dataset import InpaintingDataset
-from pipeline.loading.prefetch import DecodeTask, Names, SharedBuffers
-from pipeline.loading.workers import WorkerSetup
+from infill.pipeline.errors import UserError
+from infill.pipeline.loading.dataset import InpaintingDataset
+from infill.pipeline.loading.prefetch import DecodeTask, Names, SharedBuffers
+from infill.pipeline.loading.workers import WorkerSetup
 
 
 def serve(pipe: Connection, memory: int, samples: int) -> None:

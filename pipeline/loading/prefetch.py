@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.architecture import Batch
-from pipeline.loading.config import BatchConfig
-from pipeline.loading.dataset import InpaintingDataset
-from pipeline.loading.sampler import StatelessSampler
-from pipeline.loading.worker_context import WorkerShare
-from pipeline.manifest import Manifest, read_manifest
+from infill.models.architecture import Batch
+from infill.pipeline.loading.config import BatchConfig
+from infill.pipeline.loading.dataset import InpaintingDataset
+from infill.pipeline.loading.sampler import StatelessSampler
+from infill.pipeline.loading.worker_context import WorkerShare
+from infill.pipeline.manifest import Manifest, read_manifest
 
 Names = list[tuple[str, str]]
 """Key and mask id of each sample."""

@@ -14,13 +14,13 @@ import ray.data
 import torch
 from numpy.typing import NDArray
 
-from models.architecture import Batch
-from pipeline.errors import UserError
-from pipeline.loading.config import BatchConfig
-from pipeline.loading.dataset import InpaintingDataset, to_tensor
-from pipeline.loading.sampler import StatelessSampler
-from pipeline.loading.worker_context import WorkerShare
-from pipeline.manifest import read_manifest
+from infill.models.architecture import Batch
+from infill.pipeline.errors import UserError
+from infill.pipeline.loading.config import BatchConfig
+from infill.pipeline.loading.dataset import InpaintingDataset, to_tensor
+from infill.pipeline.loading.sampler import StatelessSampler
+from infill.pipeline.loading.worker_context import WorkerShare
+from infill.pipeline.manifest import read_manifest
 
 Columns = dict[str, NDArray[Any]]
 

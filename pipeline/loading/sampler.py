@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError
-from pipeline.masks import random_for
+from infill.pipeline.errors import UserError
+from infill.pipeline.masks import random_for
 
 Rows = NDArray[np.int64]
 

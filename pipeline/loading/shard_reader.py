@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline import storage
-from pipeline.errors import UserError
-from pipeline.manifest import Manifest, ShardRecord
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.manifest import Manifest, ShardRecord
 
 MEND = "mend the set with `python jobs/verify_shards.py --repair`"
 MOST_OPEN = 64

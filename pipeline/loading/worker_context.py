@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from pipeline.errors import UserError
-from pipeline.loading.config import BatchConfig
-from pipeline.loading.sampler import StatelessSampler
-from pipeline.masks import number_for
+from infill.pipeline.errors import UserError
+from infill.pipeline.loading.config import BatchConfig
+from infill.pipeline.loading.sampler import StatelessSampler
+from infill.pipeline.masks import number_for
 
 
 @dataclass(frozen=True, kw_only=True)

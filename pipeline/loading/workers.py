@@ -20,18 +20,18 @@ from multiprocessing.connection import Connection, Pipe
 import numpy as np
 import pyarrow as pa
 
-from pipeline.cluster import KEEP_MEMORY
-from pipeline.loading.config import BatchConfig
-from pipeline.loading.dataset import InpaintingDataset
-from pipeline.loading.prefetch import DecodeTask, Names, SharedBuffers
-from pipeline.manifest import Manifest
+from infill.pipeline.cluster import KEEP_MEMORY
+from infill.pipeline.loading.config import BatchConfig
+from infill.pipeline.loading.dataset import InpaintingDataset
+from infill.pipeline.loading.prefetch import DecodeTask, Names, SharedBuffers
+from infill.pipeline.manifest import Manifest
 
 MOST_RESTARTS = 3
 """Of one process, before its end is taken for an error."""
 STOP_TIMEOUT_S = 10
 PROGRAM = """import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-from pipeline.loading.decode_worker import main
+from infill.pipeline.loading.decode_worker import main
 main(*map(int, sys.argv[2:]))"""
 """Finds modules where its worker does: a cluster's job lies in a folder of its own."""
 
@@ -48,7 +48,7 @@ class WorkerSetup:
 
 
 class ProcessPool:
-    """Processes of ``pipeline.loading.decode_worker``, which fill shared memory."""
+    """Processes of ``infill.pipeline.loading.decode_worker``, which fill shared memory."""
 
     def __init__(self, config: BatchConfig, manifest: Manifest, slots: int, count: int) -> None:
         InpaintingDataset(config, manifest)  # errors of the set are reported before anything starts

@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError
-from pipeline.masks.config import HOLE_RATIO_BUCKETS, MaskConfig, Recipe
-from pipeline.masks.generators import DRAW, JOINED, draw_box_of
-from pipeline.masks.mask_files import list_pictures
-from pipeline.masks.rng import number_for, random_for
+from infill.pipeline.errors import UserError
+from infill.pipeline.masks.config import HOLE_RATIO_BUCKETS, MaskConfig, Recipe
+from infill.pipeline.masks.generators import DRAW, JOINED, draw_box_of
+from infill.pipeline.masks.mask_files import list_pictures
+from infill.pipeline.masks.rng import number_for, random_for
 
 __all__ = [
     "HOLE_RATIO_BUCKETS",

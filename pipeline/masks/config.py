@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Literal, get_args
 
-from pipeline.errors import UserError
+from infill.pipeline.errors import UserError
 
 Recipe = Literal[
     "centre",
@@ -23,7 +23,7 @@ Recipe = Literal[
     "silhouettes",
     "mixed",
 ]
-"""Every recipe; :mod:`pipeline.masks.generators` describes each mask and names its paper."""
+"""Every recipe; :mod:`infill.pipeline.masks.generators` describes each mask and names its paper."""
 
 HOLE_RATIO_BUCKETS: tuple[tuple[float, float], ...] = (
     (0.01, 0.1),

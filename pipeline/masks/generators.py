@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.masks.config import MaskConfig
-from pipeline.masks.mask_files import draw_file, draw_silhouette
+from infill.pipeline.masks.config import MaskConfig
+from infill.pipeline.masks.mask_files import draw_file, draw_silhouette
 
 Hole = NDArray[np.uint8]
 Draw = Callable[[MaskConfig, np.random.Generator, int, int], Hole]

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pyarrow import fs
 
-from pipeline import storage
-from pipeline.errors import UserError
-from pipeline.masks.config import MaskConfig
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.masks.config import MaskConfig
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 MAX_TURN_DEGREES = 10  # MADF's rotation of the irregular set

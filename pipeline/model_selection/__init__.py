@@ -5,10 +5,15 @@ worse than the champion beyond a limit is excluded, with the reason. ``tables`` 
 ablation of a paper instead, row by row beside the printed figures.
 """
 
-from pipeline.model_selection.candidates import Candidate, SelectionResult, select_model
-from pipeline.model_selection.config import SelectionConfig
-from pipeline.model_selection.page import candidate_rows, write_selection
-from pipeline.model_selection.tables import TableConfig, find_test_set, judge_table, paper_rows
+from infill.pipeline.model_selection.candidates import Candidate, SelectionResult, select_model
+from infill.pipeline.model_selection.config import SelectionConfig
+from infill.pipeline.model_selection.page import candidate_rows, write_selection
+from infill.pipeline.model_selection.tables import (
+    TableConfig,
+    find_test_set,
+    judge_table,
+    paper_rows,
+)
 
 __all__ = [
     "Candidate",

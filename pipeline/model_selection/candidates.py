@@ -4,16 +4,16 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline import storage
-from pipeline.errors import UserError
-from pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
-from pipeline.evaluation.metric_registry import METRICS
-from pipeline.evaluation.scores import ALL, Score
-from pipeline.metrics.image_metrics import mean_interval
-from pipeline.model_selection.config import SelectionConfig, guard
-from pipeline.registry import everywhere, measure_latency, resolve
-from pipeline.training import SCORE
-from pipeline.tuning import Trial, written_down
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
+from infill.pipeline.evaluation.metric_registry import METRICS
+from infill.pipeline.evaluation.scores import ALL, Score
+from infill.pipeline.metrics.image_metrics import mean_interval
+from infill.pipeline.model_selection.config import SelectionConfig, guard
+from infill.pipeline.registry import everywhere, measure_latency, resolve
+from infill.pipeline.training import SCORE
+from infill.pipeline.tuning import Trial, written_down
 
 Log = Callable[[str], None]
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from pipeline.errors import UserError
-from pipeline.evaluation.metric_registry import METRICS
-from pipeline.masks import HOLE_RATIO_BUCKETS, MaskConfig
-from pipeline.registry import RegistryConfig
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation.metric_registry import METRICS
+from infill.pipeline.masks import HOLE_RATIO_BUCKETS, MaskConfig
+from infill.pipeline.registry import RegistryConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import storage
-from pipeline.model_selection.candidates import Candidate, SelectionResult
-from pipeline.reporting.page import (
+from infill.pipeline import storage
+from infill.pipeline.model_selection.candidates import Candidate, SelectionResult
+from infill.pipeline.reporting.page import (
     Section,
     facts,
     format_csv,

@@ -3,17 +3,22 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from models.architecture import Table
-from pipeline import storage
-from pipeline.errors import UserError
-from pipeline.evaluation import PROTOCOLS, Evaluation, EvaluationConfig, evaluate
-from pipeline.evaluation.metric_networks import NOT_GIVEN, OF_NETWORKS, OF_SETS, NetworkConfig
-from pipeline.evaluation.metric_registry import FURTHER
-from pipeline.evaluation.page import metric_heading
-from pipeline.evaluation.scores import ALL
-from pipeline.manifest import FILE_NAME
-from pipeline.metrics.image_metrics import mean_interval
-from pipeline.tuning import TuneConfig, TuneResult
+from infill.models.architecture import Table
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation import PROTOCOLS, Evaluation, EvaluationConfig, evaluate
+from infill.pipeline.evaluation.metric_networks import (
+    NOT_GIVEN,
+    OF_NETWORKS,
+    OF_SETS,
+    NetworkConfig,
+)
+from infill.pipeline.evaluation.metric_registry import FURTHER
+from infill.pipeline.evaluation.page import metric_heading
+from infill.pipeline.evaluation.scores import ALL
+from infill.pipeline.manifest import FILE_NAME
+from infill.pipeline.metrics.image_metrics import mean_interval
+from infill.pipeline.tuning import TuneConfig, TuneResult
 
 Log = Callable[[str], None]
 Judged = Mapping[str, Sequence[Evaluation]]

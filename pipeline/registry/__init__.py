@@ -6,10 +6,10 @@ scores required of a checkpoint, is imported separately, because only promotion 
 evaluation.
 """
 
-from pipeline.registry.latency import Latency, measure_latency
-from pipeline.registry.lineage import Lineage, trace_lineage
-from pipeline.registry.store import RegistryConfig, everywhere, readable
-from pipeline.registry.versions import (
+from infill.pipeline.registry.latency import Latency, measure_latency
+from infill.pipeline.registry.lineage import Lineage, trace_lineage
+from infill.pipeline.registry.store import RegistryConfig, everywhere, readable
+from infill.pipeline.registry.versions import (
     CHALLENGER,
     CHAMPION,
     Resolved,

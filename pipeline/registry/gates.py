@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.errors import UserError
-from pipeline.evaluation.result import Evaluation
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation.result import Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)

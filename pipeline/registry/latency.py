@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from models.architecture import fill
-from pipeline import checkpoints
-from pipeline.provenance import processor
+from infill.models.architecture import fill
+from infill.pipeline import checkpoints
+from infill.pipeline.provenance import processor
 
 REPEATS = 5
 

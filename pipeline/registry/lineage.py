@@ -4,10 +4,10 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline import checkpoints
-from pipeline.config import to_dict
-from pipeline.provenance import made_with
-from pipeline.registry.latency import Latency
+from infill.pipeline import checkpoints
+from infill.pipeline.config import to_dict
+from infill.pipeline.provenance import made_with
+from infill.pipeline.registry.latency import Latency
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import checkpoints, storage
-from pipeline.errors import UserError
-from pipeline.tracking import absolute_uri, quieten_mlflow
+from infill.pipeline import checkpoints, storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.tracking import absolute_uri, quieten_mlflow
 
 EXPERIMENT = "infill-registry"
 FOLDER = "checkpoint"

@@ -18,10 +18,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline import checkpoints, storage
-from pipeline.errors import UserError
-from pipeline.registry.lineage import Lineage, lineage_from, lineage_tags
-from pipeline.registry.store import (
+from infill.pipeline import checkpoints, storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.registry.lineage import Lineage, lineage_from, lineage_tags
+from infill.pipeline.registry.store import (
     RegistryConfig,
     address_of,
     ensure_model,
@@ -45,7 +45,7 @@ class Version:
     name: str
     number: int
     digest: str
-    """Of the checkpoint, see :func:`pipeline.checkpoints.digest`."""
+    """Of the checkpoint, see :func:`infill.pipeline.checkpoints.digest`."""
     location: str
     """The address of its checkpoint directory: a path, s3://, or a file of an MLflow server."""
     claim: str
@@ -65,7 +65,7 @@ class Resolved:
     location: str
     """Where this node can read its checkpoint directory."""
     address: str
-    """How any node finds it, by :func:`pipeline.registry.store.readable`."""
+    """How any node finds it, by :func:`infill.pipeline.registry.store.readable`."""
     digest: str
 
 

@@ -5,8 +5,8 @@ A report is one self-contained HTML file, without network access or fonts, reada
 screen and on paper, in light and dark mode.
 """
 
-from pipeline.reporting.curves import Series, curve
-from pipeline.reporting.page import (
+from infill.pipeline.reporting.curves import Series, curve
+from infill.pipeline.reporting.page import (
     Section,
     beside,
     facts,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from pipeline.reporting.page import render
+from infill.pipeline.reporting.page import render
 
 WIDTH, HEIGHT = 420, 270
 """The drawing's own units; narrow enough that its letters stay legible on a phone."""

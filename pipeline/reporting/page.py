@@ -15,7 +15,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline import storage
+from infill.pipeline import storage
 
 Cell = str | int | float | None
 

@@ -4,8 +4,8 @@ import io
 import json
 from dataclasses import asdict
 
-from pipeline import storage
-from pipeline.reporting.page import (
+from infill.pipeline import storage
+from infill.pipeline.reporting.page import (
     Section,
     facts,
     format_csv,
@@ -14,9 +14,9 @@ from pipeline.reporting.page import (
     table,
     write_report,
 )
-from pipeline.tracking import duration
-from pipeline.training import SCORE
-from pipeline.tuning import Trial, TuneResult
+from infill.pipeline.tracking import duration
+from infill.pipeline.training import SCORE
+from infill.pipeline.tuning import Trial, TuneResult
 
 SCORE_LABEL = "hole PSNR on the val set (dB)"
 

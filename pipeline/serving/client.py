@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from pipeline.errors import UserError
+from infill.pipeline.errors import UserError
 
 _PASSING = (429, 502, 503, 504)
 
@@ -50,7 +50,7 @@ class ServiceError(Exception):
 
     Args:
         status: the HTTP status.
-        code: the service's code, see :mod:`pipeline.serving.errors`.
+        code: the service's code, see :mod:`infill.pipeline.serving.errors`.
         message: its sentence.
     """
 

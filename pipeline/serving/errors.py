@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-from pipeline.errors import ImageCode, ImageError
+from infill.pipeline.errors import ImageCode, ImageError
 
 CODES = {
     "bad_request": "A field is missing, or has a value that cannot be.",

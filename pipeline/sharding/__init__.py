@@ -7,7 +7,7 @@ in any order, more than once. A finished shard has a record beside it; ``runner`
 missing shards over the cluster and writes the manifest from the records at the end.
 """
 
-from pipeline.sharding.config import ShardConfig
-from pipeline.sharding.runner import make_shards
+from infill.pipeline.sharding.config import ShardConfig
+from infill.pipeline.sharding.runner import make_shards
 
 __all__ = ["ShardConfig", "make_shards"]

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline.config import flatten
-from pipeline.errors import UserError
-from pipeline.sources import S3Config, require_kind
+from infill.pipeline.config import flatten
+from infill.pipeline.errors import UserError
+from infill.pipeline.sources import S3Config, require_kind
 
 NOT_CONTENT = ("out", "overwrite", "max_quarantined_share", "s3.endpoint")
 """Settings that change nothing in the shards, and so are not part of their identity."""

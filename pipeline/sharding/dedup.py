@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.manifest import Manifest
+from infill.pipeline.manifest import Manifest
 
 FEWEST_SET_BITS = 8
 """A picture with fewer rises in brightness (or fewer falls) is too plain to be told by its hash."""

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import storage
-from pipeline.errors import UserError
-from pipeline.sources import SPLITS, Original
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.sources import SPLITS, Original
 
 FILE_NAME = "_listing.parquet"
 SCHEMA = pa.schema(

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pipeline.cluster import quiet_data
-from pipeline.config import sentence_of
-from pipeline.errors import UserError
+from infill.pipeline.cluster import quiet_data
+from infill.pipeline.config import sentence_of
+from infill.pipeline.errors import UserError
 
 Result = dict[str, Any]
 REFUSAL = "refusal"

@@ -17,18 +17,24 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs
 
-from pipeline import storage
-from pipeline.cluster import connect
-from pipeline.errors import UserError
-from pipeline.manifest import FILE_NAME as MANIFEST_NAME
-from pipeline.manifest import Manifest, Quarantined, read_manifest, write_manifest
-from pipeline.sharding import listing
-from pipeline.sharding.config import ShardConfig, content_settings
-from pipeline.sharding.listing import Listing, Shares, write_listings
-from pipeline.sharding.parallel_map import parallel_map
-from pipeline.sharding.shard_writer import SCHEMA, make_shard, read_record, record_name, tar_name
-from pipeline.sharding.tar_writer import TEMPORARY
-from pipeline.sources import SPLITS, SUFFIXES, open_source
+from infill.pipeline import storage
+from infill.pipeline.cluster import connect
+from infill.pipeline.errors import UserError
+from infill.pipeline.manifest import FILE_NAME as MANIFEST_NAME
+from infill.pipeline.manifest import Manifest, Quarantined, read_manifest, write_manifest
+from infill.pipeline.sharding import listing
+from infill.pipeline.sharding.config import ShardConfig, content_settings
+from infill.pipeline.sharding.listing import Listing, Shares, write_listings
+from infill.pipeline.sharding.parallel_map import parallel_map
+from infill.pipeline.sharding.shard_writer import (
+    SCHEMA,
+    make_shard,
+    read_record,
+    record_name,
+    tar_name,
+)
+from infill.pipeline.sharding.tar_writer import TEMPORARY
+from infill.pipeline.sources import SPLITS, SUFFIXES, open_source
 
 REPORT_EVERY_S = 2.0
 NAMED_REASONS = 3

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.sharding.config import ShardConfig
-from pipeline.sharding.preprocess import (
+from infill.pipeline.sharding.config import ShardConfig
+from infill.pipeline.sharding.preprocess import (
     SUFFIX_OF,
     Header,
     Picture,

@@ -15,15 +15,15 @@ from typing import Any
 import cv2
 import pyarrow as pa
 
-from pipeline import storage
-from pipeline.errors import UserError
-from pipeline.manifest import SAMPLE_SCHEMA, Quarantined, ShardRecord
-from pipeline.sharding.config import ShardConfig, content_settings
-from pipeline.sharding.listing import digest_of, original_of, read_range
-from pipeline.sharding.preprocess import ENCODER, RejectedError
-from pipeline.sharding.samples import Sample, samples_of
-from pipeline.sharding.tar_writer import TarWriter, written_whole
-from pipeline.sources import Source, open_source
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.manifest import SAMPLE_SCHEMA, Quarantined, ShardRecord
+from infill.pipeline.sharding.config import ShardConfig, content_settings
+from infill.pipeline.sharding.listing import digest_of, original_of, read_range
+from infill.pipeline.sharding.preprocess import ENCODER, RejectedError
+from infill.pipeline.sharding.samples import Sample, samples_of
+from infill.pipeline.sharding.tar_writer import TarWriter, written_whole
+from infill.pipeline.sources import Source, open_source
 
 SCHEMA = SAMPLE_SCHEMA.append(pa.field("perceptual_hash", pa.uint64()))
 REMOTE_READS = 16

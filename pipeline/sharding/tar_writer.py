@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline import storage
+from infill.pipeline import storage
 
 TEMPORARY = "_tmp-"
 """Begins the name of every file that is being written; readers pass over it."""

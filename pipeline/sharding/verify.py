@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from pipeline import storage
-from pipeline.cluster import connect
-from pipeline.config import from_dict
-from pipeline.errors import UserError
-from pipeline.manifest import FILE_NAME as MANIFEST_NAME
-from pipeline.manifest import Manifest, ShardRecord, read_manifest
-from pipeline.sharding import listing
-from pipeline.sharding.config import ShardConfig
-from pipeline.sharding.parallel_map import parallel_map
-from pipeline.sharding.shard_writer import make_shard, record_name
-from pipeline.sources import SPLITS, S3Config
+from infill.pipeline import storage
+from infill.pipeline.cluster import connect
+from infill.pipeline.config import from_dict
+from infill.pipeline.errors import UserError
+from infill.pipeline.manifest import FILE_NAME as MANIFEST_NAME
+from infill.pipeline.manifest import Manifest, ShardRecord, read_manifest
+from infill.pipeline.sharding import listing
+from infill.pipeline.sharding.config import ShardConfig
+from infill.pipeline.sharding.parallel_map import parallel_map
+from infill.pipeline.sharding.shard_writer import make_shard, record_name
+from infill.pipeline.sources import SPLITS, S3Config
 
 Report = Callable[[str], None]
 

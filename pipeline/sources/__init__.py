@@ -7,15 +7,15 @@ files are in a ``store``: a folder or an s3:// prefix.
 
 import difflib
 
-from pipeline import storage
-from pipeline.errors import UserError
-from pipeline.sources.archives import ArchiveSource, is_archive
-from pipeline.sources.bundled import BUNDLED, BundledSource
-from pipeline.sources.folder import FolderSource
-from pipeline.sources.lists import ListSource, is_list
-from pipeline.sources.named import NAMED, NamedSource
-from pipeline.sources.original import SPLITS, SUFFIXES, Original, Source
-from pipeline.sources.stores import S3Config, open_store
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.sources.archives import ArchiveSource, is_archive
+from infill.pipeline.sources.bundled import BUNDLED, BundledSource
+from infill.pipeline.sources.folder import FolderSource
+from infill.pipeline.sources.lists import ListSource, is_list
+from infill.pipeline.sources.named import NAMED, NamedSource
+from infill.pipeline.sources.original import SPLITS, SUFFIXES, Original, Source
+from infill.pipeline.sources.stores import S3Config, open_store
 
 __all__ = [
     "BUNDLED",

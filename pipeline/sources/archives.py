@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from pipeline.errors import UserError
-from pipeline.sources.original import Original, is_picture_name, split_of
-from pipeline.sources.stores import Store, StoredFile
+from infill.pipeline.errors import UserError
+from infill.pipeline.sources.original import Original, is_picture_name, split_of
+from infill.pipeline.sources.stores import Store, StoredFile
 
 ZIP_HEADER = struct.Struct("<4s5HIIIHH")
 """An entry's header: PKWARE's application note, 4.3.7."""

@@ -4,8 +4,8 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.errors import UserError
-from pipeline.sources.original import Original
+from infill.pipeline.errors import UserError
+from infill.pipeline.sources.original import Original
 
 BUNDLED = {
     "skimage/data/astronaut.png": "train",

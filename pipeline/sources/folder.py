@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.sources.original import Original, is_picture_name, split_of
-from pipeline.sources.stores import Store, StoredFile
+from infill.pipeline.sources.original import Original, is_picture_name, split_of
+from infill.pipeline.sources.stores import Store, StoredFile
 
 
 @dataclass(frozen=True)

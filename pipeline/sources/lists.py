@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.csv
 from pyarrow import fs
 
-from pipeline import storage
-from pipeline.errors import UserError
-from pipeline.sources.original import SPLITS, Original
-from pipeline.sources.stores import open_store
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.sources.original import SPLITS, Original
+from infill.pipeline.sources.stores import open_store
 
 BATCH_ROWS = 1000
 LISTS = (".csv", ".parquet")

@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from pipeline.errors import UserError
-from pipeline.sources.archives import is_archive, members, read_member
-from pipeline.sources.folder import whole_file
-from pipeline.sources.original import Original, is_picture_name
-from pipeline.sources.stores import Store, StoredFile
+from infill.pipeline.errors import UserError
+from infill.pipeline.sources.archives import is_archive, members, read_member
+from infill.pipeline.sources.folder import whole_file
+from infill.pipeline.sources.original import Original, is_picture_name
+from infill.pipeline.sources.stores import Store, StoredFile
 
 Rule = Callable[[Store], Callable[[str], str | None]]
 """Returns, for a store, which split a path is in; None leaves a photograph out."""

@@ -9,9 +9,9 @@ from typing import Any, BinaryIO, Protocol, cast
 
 from pyarrow import fs
 
-from pipeline import storage
-from pipeline.errors import UserError
-from pipeline.sources.original import is_visible
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.sources.original import is_visible
 
 BUFFER_BYTES = 2**20
 

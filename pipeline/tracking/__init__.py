@@ -5,8 +5,8 @@ the progress line, ``progress-*.jsonl``, MLflow and Prometheus, so only the driv
 the database of MLflow.
 """
 
-from pipeline.tracking.driver_queue import record_queue
-from pipeline.tracking.mlflow_run import (
+from infill.pipeline.tracking.driver_queue import record_queue
+from infill.pipeline.tracking.mlflow_run import (
     TrackingConfig,
     absolute_uri,
     attach,
@@ -14,8 +14,8 @@ from pipeline.tracking.mlflow_run import (
     quieten_mlflow,
     tracked,
 )
-from pipeline.tracking.prometheus import PrometheusGauges
-from pipeline.tracking.records import Record, Report, RunLogger, duration
+from infill.pipeline.tracking.prometheus import PrometheusGauges
+from infill.pipeline.tracking.records import Record, Report, RunLogger, duration
 
 __all__ = [
     "PrometheusGauges",

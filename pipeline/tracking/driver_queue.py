@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.cluster import beside_driver
-from pipeline.tracking.records import Record, Report
+from infill.pipeline.cluster import beside_driver
+from infill.pipeline.tracking.records import Record, Report
 
 
 class RecordQueue:

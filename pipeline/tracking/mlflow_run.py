@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import storage
-from pipeline.errors import UserError
-from pipeline.tracking.records import Record, Report
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.tracking.records import Record, Report
 
 FLUSH_EVERY_S = 5.0
 """Between two writings: about what a person who watches the page will wait."""

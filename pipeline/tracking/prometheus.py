@@ -5,7 +5,7 @@ Ray puts ``ray_`` before every name; ``infra/monitoring`` has the dashboards.
 
 from typing import Any
 
-from pipeline.tracking.records import Record
+from infill.pipeline.tracking.records import Record
 
 _PLAIN = {
     "samples_per_s": "Photographs per second, all workers together.",

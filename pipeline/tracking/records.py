@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from pipeline import storage
+from infill.pipeline import storage
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,17 @@ the step.
 Start reading at ``launcher.py`` (on the driver) and ``train_loop.py`` (on every worker).
 """
 
-from pipeline.training.build import ExponentialMovingAverage, build_objective, with_local_weights
-from pipeline.training.config import TrainConfig, TrainResult
-from pipeline.training.distributed import WorkerContext
-from pipeline.training.launcher import launch, resolve, summary, train
-from pipeline.training.run_dir import SCORE, best, find_sets
-from pipeline.training.train_loop import NonFiniteLossError
-from pipeline.training.validation import validation_data
+from infill.pipeline.training.build import (
+    ExponentialMovingAverage,
+    build_objective,
+    with_local_weights,
+)
+from infill.pipeline.training.config import TrainConfig, TrainResult
+from infill.pipeline.training.distributed import WorkerContext
+from infill.pipeline.training.launcher import launch, resolve, summary, train
+from infill.pipeline.training.run_dir import SCORE, best, find_sets
+from infill.pipeline.training.train_loop import NonFiniteLossError
+from infill.pipeline.training.validation import validation_data
 
 __all__ = [
     "SCORE",

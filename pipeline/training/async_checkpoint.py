@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.architecture import Objective
-from pipeline import checkpoints, storage
-from pipeline.config import to_dict
-from pipeline.provenance import made_with
-from pipeline.tracking import Record, Report
-from pipeline.training.build import ExponentialMovingAverage
-from pipeline.training.config import TrainConfig
-from pipeline.training.run_dir import best
-from pipeline.training.validation import Validator
+from infill.models.architecture import Objective
+from infill.pipeline import checkpoints, storage
+from infill.pipeline.config import to_dict
+from infill.pipeline.provenance import made_with
+from infill.pipeline.tracking import Record, Report
+from infill.pipeline.training.build import ExponentialMovingAverage
+from infill.pipeline.training.config import TrainConfig
+from infill.pipeline.training.run_dir import best
+from infill.pipeline.training.validation import Validator
 
 SAVE_ATTEMPTS = 20
 """Of writing a checkpoint: about three minutes, for a store that is away meanwhile."""

@@ -5,13 +5,13 @@ import copy
 import torch
 from torch import nn
 
-from models.activation_checkpointing import recompute
-from models.architecture import ModelConfig, Objective, Updating, load
-from pipeline import storage
-from pipeline.config import flatten, override
-from pipeline.errors import UserError
-from pipeline.training.config import TrainConfig
-from pipeline.training.distributed import WorkerContext
+from infill.models.activation_checkpointing import recompute
+from infill.models.architecture import ModelConfig, Objective, Updating, load
+from infill.pipeline import storage
+from infill.pipeline.config import flatten, override
+from infill.pipeline.errors import UserError
+from infill.pipeline.training.config import TrainConfig
+from infill.pipeline.training.distributed import WorkerContext
 
 
 def build_objective(config: TrainConfig, place: WorkerContext) -> Objective:

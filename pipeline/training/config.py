@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from models.architecture import ModelConfig
-from pipeline.loading import BatchConfig
-from pipeline.tracking import TrackingConfig
+from infill.models.architecture import ModelConfig
+from infill.pipeline.loading import BatchConfig
+from infill.pipeline.tracking import TrackingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

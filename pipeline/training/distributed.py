@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.layers import channels_innermost
-from pipeline.tracking import Record, Report
+from infill.models.layers import channels_innermost
+from infill.pipeline.tracking import Record, Report
 
 
 @dataclass(kw_only=True)

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.cluster import beside_driver
-from pipeline.tracking import Record, Report
-from pipeline.training.distributed import Activity
+from infill.pipeline.cluster import beside_driver
+from infill.pipeline.tracking import Record, Report
+from infill.pipeline.training.distributed import Activity
 
 BEAT_EVERY_S = 2.0
 SILENT_S = 20.0

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from models.architecture import load
-from pipeline import checkpoints, storage
-from pipeline.config import flatten, override, to_json
-from pipeline.errors import UserError
-from pipeline.loading import InpaintingDataset
-from pipeline.manifest import read_manifest
-from pipeline.provenance import made_with
-from pipeline.tracking import (
+from infill.models.architecture import load
+from infill.pipeline import checkpoints, storage
+from infill.pipeline.config import flatten, override, to_json
+from infill.pipeline.errors import UserError
+from infill.pipeline.loading import InpaintingDataset
+from infill.pipeline.manifest import read_manifest
+from infill.pipeline.provenance import made_with
+from infill.pipeline.tracking import (
     PrometheusGauges,
     Record,
     Report,
@@ -25,12 +25,12 @@ from pipeline.tracking import (
     record_queue,
     tracked,
 )
-from pipeline.training.build import build_objective
-from pipeline.training.config import TrainConfig, TrainResult
-from pipeline.training.distributed import WorkerContext
-from pipeline.training.heartbeat import monitored, sending_heartbeats
-from pipeline.training.run_dir import best, find_sets, require_same_run
-from pipeline.training.train_loop import NonFiniteLossError, run_worker
+from infill.pipeline.training.build import build_objective
+from infill.pipeline.training.config import TrainConfig, TrainResult
+from infill.pipeline.training.distributed import WorkerContext
+from infill.pipeline.training.heartbeat import monitored, sending_heartbeats
+from infill.pipeline.training.run_dir import best, find_sets, require_same_run
+from infill.pipeline.training.train_loop import NonFiniteLossError, run_worker
 
 ROOM_ATTEMPTS = 60
 """How often a group of workers is asked for where the cluster has no room, a minute each: a node

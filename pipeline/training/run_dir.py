@@ -2,10 +2,10 @@
 
 import math
 
-from pipeline import checkpoints, storage
-from pipeline.config import from_dict, to_dict
-from pipeline.errors import UserError
-from pipeline.training.config import TrainConfig
+from infill.pipeline import checkpoints, storage
+from infill.pipeline.config import from_dict, to_dict
+from infill.pipeline.errors import UserError
+from infill.pipeline.training.config import TrainConfig
 
 SCORE = "hole_psnr"
 """The validation score by which a run's best checkpoint is chosen; higher is better."""

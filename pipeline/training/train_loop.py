@@ -12,17 +12,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from models.architecture import Objective
-from pipeline import checkpoints
-from pipeline.loading import BatchStream
-from pipeline.manifest import read_manifest
-from pipeline.tracking import Record, Report
-from pipeline.training.async_checkpoint import AsyncCheckpointer
-from pipeline.training.build import ExponentialMovingAverage, build_objective
-from pipeline.training.config import TrainConfig
-from pipeline.training.distributed import WorkerContext
-from pipeline.training.run_dir import find_sets
-from pipeline.training.validation import Validator
+from infill.models.architecture import Objective
+from infill.pipeline import checkpoints
+from infill.pipeline.loading import BatchStream
+from infill.pipeline.manifest import read_manifest
+from infill.pipeline.tracking import Record, Report
+from infill.pipeline.training.async_checkpoint import AsyncCheckpointer
+from infill.pipeline.training.build import ExponentialMovingAverage, build_objective
+from infill.pipeline.training.config import TrainConfig
+from infill.pipeline.training.distributed import WorkerContext
+from infill.pipeline.training.run_dir import find_sets
+from infill.pipeline.training.validation import Validator
 
 NOTICE_EVERY_STEPS = 10
 """How often workers ask together whether one of their nodes will be taken away."""

@@ -6,16 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.architecture import fill
-from models.masking import paste
-from pipeline import storage
-from pipeline.image_grid import sample_grid
-from pipeline.loading import BatchConfig, InpaintingDataset, to_pixels, to_tensor
-from pipeline.manifest import Manifest
-from pipeline.masks import HOLE_RATIO_BUCKETS, bucket_of
-from pipeline.metrics.image_metrics import hole_l1, hole_psnr, psnr
-from pipeline.tracking import Record, Report
-from pipeline.training.config import TrainConfig
+from infill.models.architecture import fill
+from infill.models.masking import paste
+from infill.pipeline import storage
+from infill.pipeline.image_grid import sample_grid
+from infill.pipeline.loading import BatchConfig, InpaintingDataset, to_pixels, to_tensor
+from infill.pipeline.manifest import Manifest
+from infill.pipeline.masks import HOLE_RATIO_BUCKETS, bucket_of
+from infill.pipeline.metrics.image_metrics import hole_l1, hole_psnr, psnr
+from infill.pipeline.tracking import Record, Report
+from infill.pipeline.training.config import TrainConfig
 
 
 class Validator:

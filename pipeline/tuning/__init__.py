@@ -4,10 +4,10 @@ A search is a directory, like a run. Started again, it keeps the finished trials
 interrupted ones.
 """
 
-from pipeline.tuning.config import Trial, TuneConfig, TuneResult
-from pipeline.tuning.spaces import Range, Space, read_space, read_table
-from pipeline.tuning.trials import plan, written_down
-from pipeline.tuning.tuner import tune
+from infill.pipeline.tuning.config import Trial, TuneConfig, TuneResult
+from infill.pipeline.tuning.spaces import Range, Space, read_space, read_table
+from infill.pipeline.tuning.trials import plan, written_down
+from infill.pipeline.tuning.tuner import tune
 
 __all__ = [
     "Range",

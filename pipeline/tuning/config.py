@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline.errors import UserError
-from pipeline.training import TrainConfig
+from infill.pipeline.errors import UserError
+from infill.pipeline.training import TrainConfig
 
 Scale = Literal["cpu", "paper", "smoke"]
 """Of the trainings: 45 minutes on two cores, as published, or seconds."""

@@ -13,14 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import checkpoints, storage
-from pipeline.config import flatten, override
-from pipeline.tracking import Record
-from pipeline.training import SCORE, TrainConfig, train
-from pipeline.tuning.config import Trial, TuneConfig
-from pipeline.tuning.ray_tuner import run_tuner
-from pipeline.tuning.spaces import Range, Space
-from pipeline.tuning.trials import Planned, folder, write_down
+from infill.pipeline import checkpoints, storage
+from infill.pipeline.config import flatten, override
+from infill.pipeline.tracking import Record
+from infill.pipeline.training import SCORE, TrainConfig, train
+from infill.pipeline.tuning.config import Trial, TuneConfig
+from infill.pipeline.tuning.ray_tuner import run_tuner
+from infill.pipeline.tuning.spaces import Range, Space
+from infill.pipeline.tuning.trials import Planned, folder, write_down
 
 REFERENCE = "reference.json"
 """In what Ray passes from one member to another: where the real checkpoint lies."""

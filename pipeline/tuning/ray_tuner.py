@@ -5,9 +5,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from pipeline import storage
-from pipeline.training import SCORE
-from pipeline.tuning.config import TuneConfig
+from infill.pipeline import storage
+from infill.pipeline.training import SCORE
+from infill.pipeline.tuning.config import TuneConfig
 
 
 def run_tuner(

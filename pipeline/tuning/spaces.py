@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.architecture import Table, load
-from pipeline import storage
-from pipeline.errors import UserError
+from infill.models.architecture import Table, load
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from models.architecture import Table
-from pipeline import storage
-from pipeline.config import flatten, override
-from pipeline.errors import UserError
-from pipeline.training import TrainConfig
-from pipeline.tuning.config import Trial, TuneConfig
-from pipeline.tuning.spaces import Range, Space
+from infill.models.architecture import Table
+from infill.pipeline import storage
+from infill.pipeline.config import flatten, override
+from infill.pipeline.errors import UserError
+from infill.pipeline.training import TrainConfig
+from infill.pipeline.tuning.config import Trial, TuneConfig
+from infill.pipeline.tuning.spaces import Range, Space
 
 BOOK = "trial.json"
 """In a trial's run: what it is and what came of it."""

@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from models.architecture import Table
-from pipeline import storage
-from pipeline.config import override
-from pipeline.tracking import Record, duration, mlflow_run_id, tracked
-from pipeline.training import SCORE, best, train
-from pipeline.tuning.config import Trial, TuneConfig, TuneResult
-from pipeline.tuning.pbt import encode_values, run_pbt, values_of
-from pipeline.tuning.ray_tuner import run_tuner
-from pipeline.tuning.spaces import Range, Space
-from pipeline.tuning.trials import Planned, plan, plan_one, write_down, written_down
+from infill.models.architecture import Table
+from infill.pipeline import storage
+from infill.pipeline.config import override
+from infill.pipeline.tracking import Record, duration, mlflow_run_id, tracked
+from infill.pipeline.training import SCORE, best, train
+from infill.pipeline.tuning.config import Trial, TuneConfig, TuneResult
+from infill.pipeline.tuning.pbt import encode_values, run_pbt, values_of
+from infill.pipeline.tuning.ray_tuner import run_tuner
+from infill.pipeline.tuning.spaces import Range, Space
+from infill.pipeline.tuning.trials import Planned, plan, plan_one, write_down, written_down
 
 Log = Callable[[str], None]
 ROUNDS = 8

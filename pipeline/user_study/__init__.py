@@ -5,10 +5,10 @@
 shows the counts beside the printed figures.
 """
 
-from pipeline.user_study.app import make_app
-from pipeline.user_study.questions import StudyConfig, load_study, prepare
-from pipeline.user_study.report import terminal_tables, write_summary
-from pipeline.user_study.votes import count, read_votes
+from infill.pipeline.user_study.app import make_app
+from infill.pipeline.user_study.questions import StudyConfig, load_study, prepare
+from infill.pipeline.user_study.report import terminal_tables, write_summary
+from infill.pipeline.user_study.votes import count, read_votes
 
 __all__ = [
     "StudyConfig",

@@ -18,10 +18,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from pipeline import storage
-from pipeline.errors import UserError
-from pipeline.user_study.questions import Study
-from pipeline.user_study.votes import VOTER, Vote, answered, save_vote, voters
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.user_study.questions import Study
+from infill.pipeline.user_study.votes import VOTER, Vote, answered, save_vote, voters
 
 MOST_BODY_BYTES = 4096
 MOST_VOTERS = 1000
@@ -41,7 +41,7 @@ def make_app(study: Study, questions_per_voter: int) -> Starlette:
         study: what is asked.
         questions_per_voter: how many of the questions one person is asked.
     """
-    page = files("pipeline.user_study").joinpath("voting.html").read_text()
+    page = files("infill.pipeline.user_study").joinpath("voting.html").read_text()
     pictures = {name for question in study.questions for name in question.pictures.values()}
 
     async def show_page(_: Request) -> Response:

@@ -10,12 +10,17 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any, Literal
 
-from pipeline import storage
-from pipeline.config import from_dict, to_dict
-from pipeline.errors import UserError
-from pipeline.evaluation.comparison import Contender, PastedMethod, fill_again, load_contenders
-from pipeline.image_grid import encode_png
-from pipeline.masks.rng import random_for
+from infill.pipeline import storage
+from infill.pipeline.config import from_dict, to_dict
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation.comparison import (
+    Contender,
+    PastedMethod,
+    fill_again,
+    load_contenders,
+)
+from infill.pipeline.image_grid import encode_png
+from infill.pipeline.masks.rng import random_for
 
 FORMAT = 1
 STUDY = "study.json"

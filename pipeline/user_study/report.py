@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from pipeline import storage
-from pipeline.reporting import (
+from infill.pipeline import storage
+from infill.pipeline.reporting import (
     Section,
     facts,
     format_table,
@@ -14,8 +14,8 @@ from pipeline.reporting import (
     table,
     write_report,
 )
-from pipeline.user_study.questions import Study
-from pipeline.user_study.votes import Counted, Share
+from infill.pipeline.user_study.questions import Study
+from infill.pipeline.user_study.votes import Counted, Share
 
 PRINTED: dict[str, tuple[tuple[str, str, str], ...]] = {
     "paired": (

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from pipeline import storage
-from pipeline.errors import UserError
-from pipeline.evaluation.scores import intervals
-from pipeline.user_study.questions import REAL, Question, Study
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation.scores import intervals
+from infill.pipeline.user_study.questions import REAL, Question, Study
 
 VOTES = "votes"
 IS_REAL, IS_MADE = "real", "made"
@@ -58,8 +58,8 @@ class Counted:
     against: dict[str, dict[str, Share]]
     """Paired: how often the first method was chosen when the second stood beside it."""
     believed: dict[str, dict[str, Share]]
-    """Single, by method (:data:`~pipeline.user_study.questions.REAL` first) and group, "all" last:
-    how often it was taken for a photograph."""
+    """Single, by method (``REAL`` of :mod:`infill.pipeline.user_study.questions` first) and group,
+    "all" last: how often it was taken for a photograph."""
 
 
 def save_vote(study: Study, vote: Vote) -> None:

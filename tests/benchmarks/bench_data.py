@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from pages import machine, table, write_section
 
-from pipeline.manifest import read_manifest
+from infill.pipeline.manifest import read_manifest
 
 ROOT = Path(__file__).parents[2]
 ONE_LOADER = Path(__file__).with_name("one_loader.py")

@@ -16,12 +16,12 @@ import torch
 from bench_data import job
 from pages import machine, table, write_section
 
-from models.architecture import load
-from pipeline import checkpoints
-from pipeline.cluster import connect
-from pipeline.config import to_dict
-from pipeline.evaluation import EvaluationConfig, evaluate
-from pipeline.train_cli import FREE_FORM
+from infill.models.architecture import load
+from infill.pipeline import checkpoints
+from infill.pipeline.cluster import connect
+from infill.pipeline.config import to_dict
+from infill.pipeline.evaluation import EvaluationConfig, evaluate
+from infill.pipeline.train_cli import FREE_FORM
 
 NAMES = os.environ.get("NETWORKS", "pennet,madf,deepgin,spn,deepfill,deepfill2,lama").split(",")
 SIDES = [int(side) for side in os.environ.get("SIDES", "64,256").split(",")]
@@ -31,7 +31,7 @@ HEADER = ["Network", "Side, px", "Network, ms", "Metrics, ms", "Reading, ms", "M
 
 def untrained(name: str, folder: Path) -> str:
     """Write the cpu preset's network, untrained, as a checkpoint."""
-    preset = importlib.import_module(f"jobs.train_{name}").PRESETS["cpu"]
+    preset = importlib.import_module(f"infill.jobs.train_{name}").PRESETS["cpu"]
     values = {"model": to_dict(preset.model), "data": to_dict(preset.data)}
     torch.manual_seed(0)
     generator = load(name).generator(preset.model)

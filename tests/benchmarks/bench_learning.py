@@ -17,14 +17,14 @@ import pytest
 from bench_data import PHOTOGRAPHS, job
 from pages import machine, table, write_section
 
-from pipeline import checkpoints
-from pipeline.cluster import connect
-from pipeline.config import override
-from pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
-from pipeline.evaluation.scores import ALL
-from pipeline.tracking import TrackingConfig, duration
-from pipeline.train_cli import FREE_FORM
-from pipeline.training import TrainConfig, train
+from infill.pipeline import checkpoints
+from infill.pipeline.cluster import connect
+from infill.pipeline.config import override
+from infill.pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
+from infill.pipeline.evaluation.scores import ALL
+from infill.pipeline.tracking import TrackingConfig, duration
+from infill.pipeline.train_cli import FREE_FORM
+from infill.pipeline.training import TrainConfig, train
 
 ROOT = Path(os.environ.get("LEARNING_RUNS", "runs/learning")).absolute()
 NAMES = tuple(os.environ.get("ARCHITECTURES", "madf lama").split())
@@ -53,7 +53,7 @@ def shards() -> dict[str, str]:
 
 def trained(name: str, shards: dict[str, str]) -> tuple[str, float]:
     """Train the preset, or go on with it; return the run and the seconds it took in all."""
-    preset: TrainConfig = importlib.import_module(f"jobs.train_{name}").PRESETS["cpu"]
+    preset: TrainConfig = importlib.import_module(f"infill.jobs.train_{name}").PRESETS["cpu"]
     run, took = ROOT / name, ROOT / f"{name}.seconds.json"
     changes = {"data.shards": shards["train"], "storage": str(run), "keep_checkpoints": KEPT}
     with connect():

@@ -10,11 +10,11 @@ from dataclasses import replace
 from bench_data import job
 from pages import machine, table, write_section
 
-from pipeline.cluster import connect
-from pipeline.config import override
-from pipeline.cost_estimate import PEAK_TFLOPS, CostEstimateConfig, estimate_cost
-from pipeline.tracking import TrackingConfig, duration
-from pipeline.training import train
+from infill.pipeline.cluster import connect
+from infill.pipeline.config import override
+from infill.pipeline.cost_estimate import PEAK_TFLOPS, CostEstimateConfig, estimate_cost
+from infill.pipeline.tracking import TrackingConfig, duration
+from infill.pipeline.training import train
 
 PUBLISHED = (
     # Preset, GPU, how many, hours: as the papers or their sheets print them.
@@ -31,7 +31,7 @@ def test_papers() -> None:
     """Hours at the least and the most share of the peak, beside those that were published."""
     rows = []
     for name, preset, gpu, count, hours in PUBLISHED:
-        training = importlib.import_module(f"jobs.train_{name}").PRESETS[preset]
+        training = importlib.import_module(f"infill.jobs.train_{name}").PRESETS[preset]
         training = replace(training, num_workers=count)
         config = CostEstimateConfig(
             train=training, gpu=gpu, images=1, decodes_per_s=1e6, link_gbit_s=100
@@ -57,7 +57,7 @@ def test_this_machine(tmp_path) -> None:
     job("make_shards", "demo", "--out", str(tmp_path / "shards"))
     rows = []
     for name in ("spn", "pennet"):
-        preset = importlib.import_module(f"jobs.train_{name}").PRESETS["cpu"]
+        preset = importlib.import_module(f"infill.jobs.train_{name}").PRESETS["cpu"]
         changes = {
             "data.shards": str(tmp_path / "shards"),
             "tracking": TrackingConfig(tracking_uri=""),

@@ -22,21 +22,21 @@ from bench_data import job
 from bench_evaluation import untrained
 from pages import machine, table, write_section
 
-from pipeline import checkpoints
-from pipeline.batch_inference.config import BatchInferenceConfig
-from pipeline.batch_inference.shards import inpaint_shards
-from pipeline.cluster import KEEP_MEMORY, connect
-from pipeline.inference.tiling import TilingConfig
-from pipeline.masks import MaskConfig
-from pipeline.serving.limits import LimitsConfig
-from pipeline.serving.replica.deployment import (
+from infill.pipeline import checkpoints
+from infill.pipeline.batch_inference.config import BatchInferenceConfig
+from infill.pipeline.batch_inference.shards import inpaint_shards
+from infill.pipeline.cluster import KEEP_MEMORY, connect
+from infill.pipeline.inference.tiling import TilingConfig
+from infill.pipeline.masks import MaskConfig
+from infill.pipeline.serving.limits import LimitsConfig
+from infill.pipeline.serving.replica.deployment import (
     ServeConfig,
     choose_port,
     direct_ingress,
     start,
     stop,
 )
-from pipeline.serving.replica.replica import ServedModel
+from infill.pipeline.serving.replica.replica import ServedModel
 
 NETWORK = os.environ.get("NETWORK", "spn")
 SECONDS = float(os.environ.get("SECONDS", "12"))

@@ -19,10 +19,10 @@ import pytest
 from bench_data import PHOTOGRAPHS, job
 from pages import machine, table, write_section
 
-from pipeline.cluster import connect
-from pipeline.config import override, to_json
-from pipeline.tracking import TrackingConfig
-from pipeline.training import TrainConfig, train
+from infill.pipeline.cluster import connect
+from infill.pipeline.config import override, to_json
+from infill.pipeline.tracking import TrackingConfig
+from infill.pipeline.training import TrainConfig, train
 
 BARE = Path(__file__).with_name("one_training.py")
 NAMES = ("madf", "lama")
@@ -33,7 +33,7 @@ BATCH = 16
 
 def configured(name: str, shards: str, storage: Path, workers: int, batch: int) -> TrainConfig:
     """Return the architecture's cpu preset, for so many steps and one checkpoint at their end."""
-    preset: TrainConfig = importlib.import_module(f"jobs.train_{name}").PRESETS["cpu"]
+    preset: TrainConfig = importlib.import_module(f"infill.jobs.train_{name}").PRESETS["cpu"]
     changes: dict[str, Any] = {
         "data.shards": shards,
         "data.batch_size": batch,

@@ -13,10 +13,10 @@ from pathlib import Path
 from bench_data import job
 from pages import machine, table, write_section
 
-from jobs.tune import training_of
-from pipeline.cluster import connect
-from pipeline.config import override
-from pipeline.tuning import TuneConfig, tune
+from infill.jobs.tune import training_of
+from infill.pipeline.cluster import connect
+from infill.pipeline.config import override
+from infill.pipeline.tuning import TuneConfig, tune
 
 STEPS = tuple(int(word) for word in os.environ.get("STEPS", "20 200").split())
 SPACE = {"model.image_weight": [0.1, 1.0, 10.0, 100.0]}

@@ -9,8 +9,8 @@ import time
 import numpy as np
 import torch
 
-from pipeline.checkpoints import load_generator
-from pipeline.serving.replica.replica import ReplicaConfig, generate
+from infill.pipeline.checkpoints import load_generator
+from infill.pipeline.serving.replica.replica import ReplicaConfig, generate
 
 
 def main(checkpoint: str, batch: int, side: int, seconds: float) -> float:

@@ -19,11 +19,11 @@ import cv2
 import numpy as np
 import torch
 
-from pipeline.loading import BatchConfig, BatchStream
-from pipeline.loading.dataset import write_values
-from pipeline.loading.shard_reader import ShardReader
-from pipeline.manifest import read_manifest
-from pipeline.masks import MaskConfig
+from infill.pipeline.loading import BatchConfig, BatchStream
+from infill.pipeline.loading.dataset import write_values
+from infill.pipeline.loading.shard_reader import ShardReader
+from infill.pipeline.manifest import read_manifest
+from infill.pipeline.masks import MaskConfig
 
 SIDE_PX = 256
 BATCH = 32

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from models import architecture
-from models.architecture import Batch
-from models.flops import without_files
-from models.layers import at_rest, channels_innermost
+from infill.models import architecture
+from infill.models.architecture import Batch
+from infill.models.flops import without_files
+from infill.models.layers import at_rest, channels_innermost
 
 SIDE_PX = 256
 REPEATS = 3

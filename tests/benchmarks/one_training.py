@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from pipeline.config import from_json
-from pipeline.loading import BatchStream
-from pipeline.training import TrainConfig, WorkerContext, build_objective, find_sets
+from infill.pipeline.config import from_json
+from infill.pipeline.loading import BatchStream
+from infill.pipeline.training import TrainConfig, WorkerContext, build_objective, find_sets
 
 
 def main(config: TrainConfig, warm: int, steps: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.provenance import processor
+from infill.pipeline.provenance import processor
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 

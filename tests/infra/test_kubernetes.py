@@ -12,10 +12,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from jobs import train_spn, tune
-from pipeline.config import parse
-from pipeline.serving.replica.deployment import ServeConfig, deploy_yaml
-from pipeline.serving.replica.replica import ServedModel
+from infill.jobs import train_spn, tune
+from infill.pipeline.config import parse
+from infill.pipeline.serving.replica.deployment import ServeConfig, deploy_yaml
+from infill.pipeline.serving.replica.replica import ServedModel
 
 ROOT = Path(__file__).parents[2]
 

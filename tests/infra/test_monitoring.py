@@ -41,14 +41,14 @@ def look():  # All the while, as Prometheus does: what has ended is not shown fo
         time.sleep(1)
 
 threading.Thread(target=look, daemon=True).start()
-from models.spn.config import SPNConfig
-from pipeline.loading import BatchConfig
-from pipeline.masks import MaskConfig
-from pipeline.inference.tiling import TilingConfig
-from pipeline.serving.replica.deployment import ServeConfig, start, stop
-from pipeline.sharding import ShardConfig, make_shards
-from pipeline.tracking import TrackingConfig
-from pipeline.training import TrainConfig, train
+from infill.models.spn.config import SPNConfig
+from infill.pipeline.loading import BatchConfig
+from infill.pipeline.masks import MaskConfig
+from infill.pipeline.inference.tiling import TilingConfig
+from infill.pipeline.serving.replica.deployment import ServeConfig, start, stop
+from infill.pipeline.sharding import ShardConfig, make_shards
+from infill.pipeline.tracking import TrackingConfig
+from infill.pipeline.training import TrainConfig, train
 
 make_shards(ShardConfig(source=photographs, out=out + "/shards", crop_size_px=48, min_side_px=48,
                         photographs_per_shard=3, val_share=0.2, test_share=0.2), report=str)

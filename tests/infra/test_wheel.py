@@ -14,10 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from models.architecture import load
-from models.spn.config import SPNConfig
-from pipeline import checkpoints
-from pipeline.config import to_dict
+from infill.models.architecture import load
+from infill.models.spn.config import SPNConfig
+from infill.pipeline import checkpoints
+from infill.pipeline.config import to_dict
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("models", "pipeline", "jobs")
@@ -26,9 +26,10 @@ FILL = """
 import asyncio, json, sys
 import numpy as np
 from PIL import Image
-import jobs.batch_inpaint, models, pipeline
-from pipeline.reporting.page import render
-from pipeline.serving.replica.replica import Replica, ReplicaConfig
+from infill import jobs, models, pipeline
+import infill.jobs.batch_inpaint
+from infill.pipeline.reporting.page import render
+from infill.pipeline.serving.replica.replica import Replica, ReplicaConfig
 
 picture, out, model = sys.argv[1:]
 replica = Replica(ReplicaConfig())
@@ -39,7 +40,7 @@ mask[20:40, 16:48] = 1
 filled = asyncio.run(replica.fill("", image, mask)).predictions[0]
 Image.fromarray(np.where(mask[..., None] == 1, filled, image)).save(out)
 render("report.html.j2", title="wheel", summary={}, sections=[])
-print(json.dumps([m.__file__ for m in (jobs.batch_inpaint, models, pipeline)]))
+print(json.dumps([m.__file__ for m in (infill, jobs.batch_inpaint, models, pipeline)]))
 """
 
 
@@ -49,8 +50,9 @@ def wheel(tmp_path_factory) -> Path:
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    for name in PACKAGES:
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("infill", *PACKAGES):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignored)
     build = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
     done = subprocess.run(
         [sys.executable, "-c", build, out], cwd=source, capture_output=True, text=True, check=False
@@ -62,8 +64,8 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel):
     listed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    files = [
-        path.relative_to(ROOT).as_posix()
+    files = ["infill/__init__.py"] + [
+        f"infill/{path.relative_to(ROOT).as_posix()}"
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
@@ -102,6 +104,9 @@ def test_wheel_fills_a_hole_in_an_empty_environment_without_the_source_tree(whee
     }
     image = np.random.default_rng(3).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(image).save(tmp_path / "photo.png")
+    for name in PACKAGES:  # A user's own folders of these names hide nothing.
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('not the one meant')")
     elsewhere = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(
         [python, "-c", FILL, "photo.png", "filled.png", json.dumps(model)],

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import torch
 
-from models.architecture import load
-from pipeline import checkpoints
-from pipeline.config import run, to_dict
+from infill.models.architecture import load
+from infill.pipeline import checkpoints
+from infill.pipeline.config import run, to_dict
 
 NOBODY = "127.0.0.1:1"
 """An address where no Ray listens."""
@@ -64,7 +64,7 @@ def run_job(
     def job(
         name: str, *words: Any, cwd: str | Path | None = None, ray: bool = True, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        module = importlib.import_module(f"jobs.{name}")
+        module = importlib.import_module(f"infill.jobs.{name}")
         before = capfd.readouterr()
         with unchanged(), monkeypatch.context() as patch:
             for variable, value in {"COLUMNS": "120", **environment}.items():

@@ -13,13 +13,13 @@ import httpx
 import numpy as np
 import pytest
 
-from jobs.batch_inpaint import batch_inpaint
-from jobs.serve import ServeConfig, start, stop
-from pipeline.batch_inference.config import BatchInferenceConfig
-from pipeline.errors import UserError
-from pipeline.inference.tiling import TilingConfig
-from pipeline.masks import MaskConfig
-from pipeline.serving.client import AsyncInpainter, ClientConfig, Inpainter, ServiceError
+from infill.jobs.batch_inpaint import batch_inpaint
+from infill.jobs.serve import ServeConfig, start, stop
+from infill.pipeline.batch_inference.config import BatchInferenceConfig
+from infill.pipeline.errors import UserError
+from infill.pipeline.inference.tiling import TilingConfig
+from infill.pipeline.masks import MaskConfig
+from infill.pipeline.serving.client import AsyncInpainter, ClientConfig, Inpainter, ServiceError
 
 JOB = str(Path(__file__).parent.parent.parent / "jobs" / "batch_inpaint.py")
 CANVAS = TilingConfig(sides_px=(64, 128), least_crop_px=64)

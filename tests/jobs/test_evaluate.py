@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.sharding import ShardConfig, make_shards
+from infill.pipeline.sharding import ShardConfig, make_shards
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.visualize import VisualizeConfig, visualize
+from infill.pipeline.errors import UserError
+from infill.pipeline.visualize import VisualizeConfig, visualize
 
 Checkpoint = Callable[[str], str]
 

@@ -21,11 +21,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.architecture import Batch, ModelConfig, Released, load, names
-from models.layers import at_rest
-from pipeline import checkpoints
-from pipeline.errors import UserError
-from pipeline.weight_import import ImportConfig, import_weights, read_tensors
+from infill.models.architecture import Batch, ModelConfig, Released, load, names
+from infill.models.layers import at_rest
+from infill.pipeline import checkpoints
+from infill.pipeline.errors import UserError
+from infill.pipeline.weight_import import ImportConfig, import_weights, read_tensors
 
 States = dict[str, dict[str, Tensor]]
 HOLE = np.zeros((64, 64), np.uint8)

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from jobs import inspect_shards as job
-from models.architecture import load
-from pipeline import checkpoints
-from pipeline.config import to_dict
-from pipeline.errors import UserError
-from pipeline.image_grid import HOLE_COLOUR
-from pipeline.loading import BatchConfig, BatchStream, to_pixels
-from pipeline.manifest import read_manifest
-from pipeline.masks import MaskConfig
-from pipeline.sharding import ShardConfig, make_shards
+from infill.jobs import inspect_shards as job
+from infill.models.architecture import load
+from infill.pipeline import checkpoints
+from infill.pipeline.config import to_dict
+from infill.pipeline.errors import UserError
+from infill.pipeline.image_grid import HOLE_COLOUR
+from infill.pipeline.loading import BatchConfig, BatchStream, to_pixels
+from infill.pipeline.manifest import read_manifest
+from infill.pipeline.masks import MaskConfig
+from infill.pipeline.sharding import ShardConfig, make_shards
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.manifest import read_manifest
+from infill.pipeline.manifest import read_manifest
 
 
 def checksums(out: Path) -> dict[str, str]:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs.promote import PromoteConfig, promote
-from models.architecture import load
-from pipeline import checkpoints
-from pipeline.errors import UserError
-from pipeline.evaluation.result import Evaluation, save_evaluation
-from pipeline.evaluation.scores import METRICS, Score
-from pipeline.registry import RegistryConfig, champion, resolve
+from infill.jobs.promote import PromoteConfig, promote
+from infill.models.architecture import load
+from infill.pipeline import checkpoints
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation.result import Evaluation, save_evaluation
+from infill.pipeline.evaluation.scores import METRICS, Score
+from infill.pipeline.registry import RegistryConfig, champion, resolve
 
 
 @pytest.fixture

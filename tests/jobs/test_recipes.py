@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from models.architecture import Batch, Objective, load
-from pipeline.training import TrainConfig
+from infill.models.architecture import Batch, Objective, load
+from infill.pipeline.training import TrainConfig
 
 NARROW: dict[str, dict[str, Any]] = {
     "spn": {
@@ -105,7 +105,7 @@ PUBLISHED = pytest.mark.parametrize(("name", "preset"), RECIPES, ids=" ".join)
 
 
 def preset_of(name: str, preset: str) -> TrainConfig:
-    config: TrainConfig = importlib.import_module(f"jobs.train_{name}").PRESETS[preset]
+    config: TrainConfig = importlib.import_module(f"infill.jobs.train_{name}").PRESETS[preset]
     return config
 
 

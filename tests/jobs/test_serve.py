@@ -16,8 +16,8 @@ import httpx
 import numpy as np
 import pytest
 
-from pipeline.serving.http.auth import ApiKeyAuth, read_keys
-from pipeline.tuning import Trial
+from infill.pipeline.serving.http.auth import ApiKeyAuth, read_keys
+from infill.pipeline.tuning import Trial
 
 ROOT = Path(__file__).parent.parent.parent
 JOB = str(ROOT / "jobs" / "serve.py")

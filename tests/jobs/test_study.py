@@ -11,10 +11,10 @@ import httpx
 import numpy as np
 import pytest
 
-from pipeline.config import to_dict
-from pipeline.image_grid import encode_png
-from pipeline.user_study import StudyConfig
-from pipeline.user_study.questions import FORMAT, NOT_ASKED, Question, Study
+from infill.pipeline.config import to_dict
+from infill.pipeline.image_grid import encode_png
+from infill.pipeline.user_study import StudyConfig
+from infill.pipeline.user_study.questions import FORMAT, NOT_ASKED, Question, Study
 
 ROOT = Path(__file__).parent.parent.parent
 

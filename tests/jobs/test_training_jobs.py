@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import checkpoints
-from pipeline.train_cli import BUNDLED
-from pipeline.training import TrainConfig
+from infill.pipeline import checkpoints
+from infill.pipeline.train_cli import BUNDLED
+from infill.pipeline.training import TrainConfig
 
 ROOT = Path(__file__).parent.parent.parent
 JOBS = sorted(path.stem.removeprefix("train_") for path in (ROOT / "jobs").glob("train_*.py"))
@@ -19,7 +19,7 @@ shown in tests/models, without Ray."""
 def train(name: str, folder: Path, *words: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        importlib.import_module(f"jobs.train_{name}").main(["smoke", *words])
+        importlib.import_module(f"infill.jobs.train_{name}").main(["smoke", *words])
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def folder(ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", JOBS)
 def test_smoke_preset_trains_and_leaves_a_checkpoint(name: str, folder: Path) -> None:
     run = folder / "runs" / "smoke" / name
-    preset: TrainConfig = importlib.import_module(f"jobs.train_{name}").PRESETS["smoke"]
+    preset: TrainConfig = importlib.import_module(f"infill.jobs.train_{name}").PRESETS["smoke"]
     assert preset.data.source == BUNDLED
     assert preset.num_workers == 2
     if name != ON_RAY:

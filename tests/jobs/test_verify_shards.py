@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.sharding import ShardConfig, make_shards
+from infill.pipeline.sharding import ShardConfig, make_shards
 
 
 def test_folder_without_sets_ends_in_a_sentence(tmp_path: Path, run_job) -> None:

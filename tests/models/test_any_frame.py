@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from models import architecture
-from models.architecture import ModelConfig, fill
-from models.masking import paste
+from infill.models import architecture
+from infill.models.architecture import ModelConfig, fill
+from infill.models.masking import paste
 
 every_architecture = pytest.mark.parametrize("name", architecture.names())
 KINDS = ("empty", "full", "one pixel", "thin line", "border", "noise")

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, distributed
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from models import architecture
-from models.architecture import Batch, Objective, Updating
-from pipeline.training.distributed import WorkerContext
+from infill.models import architecture
+from infill.models.architecture import Batch, Objective, Updating
+from infill.pipeline.training.distributed import WorkerContext
 
 WORLD = 2
 STEPS = 2

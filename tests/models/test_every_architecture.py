@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import architecture
-from models.activation_checkpointing import recompute
-from models.architecture import Architecture, Batch, ModelConfig, Objective, fill
-from models.flops import kept_for_backward
-from models.masking import paste
+from infill.models import architecture
+from infill.models.activation_checkpointing import recompute
+from infill.models.architecture import Architecture, Batch, ModelConfig, Objective, fill
+from infill.models.flops import kept_for_backward
+from infill.models.masking import paste
 
 every_architecture = pytest.mark.parametrize("name", architecture.names())
 

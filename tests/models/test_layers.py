@@ -2,7 +2,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from models.layers import SpectralConv2d, at_least_float32, normalise_each
+from infill.models.layers import SpectralConv2d, at_least_float32, normalise_each
 
 
 def test_half_precision_is_raised_and_nothing_else_is_touched() -> None:

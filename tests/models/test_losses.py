@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.losses import (
+from infill.models.losses import (
     detached,
     frozen,
     hinge_discriminator,

@@ -6,11 +6,11 @@ from functools import cache
 
 import pytest
 
-from models import architecture
-from models.__main__ import main
-from models.architecture import Variant
-from models.flops import Size, difference, size_of, without_files
-from models.spn.config import SPNConfig
+from infill.models import architecture
+from infill.models.__main__ import main
+from infill.models.architecture import Variant
+from infill.models.flops import Size, difference, size_of, without_files
+from infill.models.spn.config import SPNConfig
 
 every_architecture = pytest.mark.parametrize("name", architecture.names())
 

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from models.masking import crop_to, hide, hole_ratio, pad_to_multiple, paste
+from infill.models.masking import crop_to, hide, hole_ratio, pad_to_multiple, paste
 
 
 def image_and_mask(height: int, width: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

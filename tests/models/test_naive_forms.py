@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import architecture
+from infill.models import architecture
 
 REFERENCES = sorted(
     path

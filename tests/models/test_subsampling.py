@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from models.subsampling import Subsampling, fill_in_pieces, merge, split
+from infill.models.subsampling import Subsampling, fill_in_pieces, merge, split
 
 
 @pytest.mark.parametrize(("down", "across"), [(1, 1), (2, 3), (4, 4)])

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import architecture
-from models.architecture import Batch, Objective, Updating
-from models.flops import without_files
+from infill.models import architecture
+from infill.models.architecture import Batch, Objective, Updating
+from infill.models.flops import without_files
 
 
 class Line(Objective):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.vgg import COLOUR_DEVIATION, COLOUR_MEAN, VGGFeatures, load_features
+from infill.models.vgg import COLOUR_DEVIATION, COLOUR_MEAN, VGGFeatures, load_features
 
 INDICES = {
     16: [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28],

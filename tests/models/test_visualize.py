@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import architecture
-from models.deepfill.flow import attention_flow
-from models.visualize import LABEL_COLOURS, clustered, heat, labelled, middle_of, tiles
+from infill.models import architecture
+from infill.models.deepfill.flow import attention_flow
+from infill.models.visualize import LABEL_COLOURS, clustered, heat, labelled, middle_of, tiles
 
 every_architecture = pytest.mark.parametrize("name", architecture.names())
 

@@ -19,18 +19,18 @@ import pytest
 import torch
 from PIL import Image
 
-from models.architecture import load
-from models.spn.config import SPNConfig
-from pipeline import checkpoints
-from pipeline.config import override, to_dict
-from pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
-from pipeline.loading import BatchConfig
-from pipeline.masks import MaskConfig
-from pipeline.serving.replica.replica import ServedModel
-from pipeline.sharding import ShardConfig, make_shards
-from pipeline.tracking import TrackingConfig
-from pipeline.training import TrainConfig
-from pipeline.tuning import TuneConfig, tune
+from infill.models.architecture import load
+from infill.models.spn.config import SPNConfig
+from infill.pipeline import checkpoints
+from infill.pipeline.config import override, to_dict
+from infill.pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
+from infill.pipeline.loading import BatchConfig
+from infill.pipeline.masks import MaskConfig
+from infill.pipeline.serving.replica.replica import ServedModel
+from infill.pipeline.sharding import ShardConfig, make_shards
+from infill.pipeline.tracking import TrackingConfig
+from infill.pipeline.training import TrainConfig
+from infill.pipeline.tuning import TuneConfig, tune
 
 
 @pytest.fixture(scope="module")

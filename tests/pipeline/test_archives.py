@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.sources import Original, open_source
+from infill.pipeline.errors import UserError
+from infill.pipeline.sources import Original, open_source
 
 CONTENT = {
     "b/1.jpg": b"one" * 400,

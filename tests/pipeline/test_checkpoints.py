@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.architecture import Batch, load
-from models.layers import at_rest
-from models.spn.config import SPNConfig
-from pipeline import checkpoints, storage
-from pipeline.config import to_dict
-from pipeline.errors import UserError
+from infill.models.architecture import Batch, load
+from infill.models.layers import at_rest
+from infill.models.spn.config import SPNConfig
+from infill.pipeline import checkpoints, storage
+from infill.pipeline.config import to_dict
+from infill.pipeline.errors import UserError
 
 CONFIG = {"model": to_dict(SPNConfig.tiny()), "data": {"image_size_px": 32}}
 

@@ -8,8 +8,8 @@ import sys
 import pytest
 import ray
 
-from pipeline.cluster import STARTS, is_this_machine, start_ray
-from pipeline.errors import UserError
+from infill.pipeline.cluster import STARTS, is_this_machine, start_ray
+from infill.pipeline.errors import UserError
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:6379", "ray://127.0.0.2:10001", "[::1]:6379"])
@@ -28,8 +28,8 @@ def test_termination_ends_a_job_as_ctrl_c_does(tmp_path):
     job = tmp_path / "job.py"
     job.write_text(
         "import sys, time\n"
-        "from pipeline.cluster import connect\n"
-        "from pipeline.config import run\n"
+        "from infill.pipeline.cluster import connect\n"
+        "from infill.pipeline.config import run\n"
         "def main():\n"
         "    with connect(num_cpus=1):\n"
         "        try:\n"
@@ -52,7 +52,7 @@ def test_termination_ends_a_job_as_ctrl_c_does(tmp_path):
 
 def test_nobody_at_the_address_ends_in_a_sentence():
     done = subprocess.run(
-        [sys.executable, "-c", "from pipeline.cluster import connect\nwith connect(): pass"],
+        [sys.executable, "-c", "from infill.pipeline.cluster import connect\nwith connect(): pass"],
         env={**os.environ, "RAY_ADDRESS": "127.0.0.1:1"},
         capture_output=True,
         text=True,

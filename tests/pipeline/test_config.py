@@ -3,9 +3,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from models.spn.config import SPNConfig
-from pipeline import checkpoints
-from pipeline.config import (
+from infill.models.spn.config import SPNConfig
+from infill.pipeline import checkpoints
+from infill.pipeline.config import (
     explain,
     flatten,
     from_dict,
@@ -17,10 +17,10 @@ from pipeline.config import (
     to_dict,
     to_json,
 )
-from pipeline.errors import UserError
-from pipeline.loading import BatchConfig
-from pipeline.training import TrainConfig
-from pipeline.training.run_dir import require_same_run
+from infill.pipeline.errors import UserError
+from infill.pipeline.loading import BatchConfig
+from infill.pipeline.training import TrainConfig
+from infill.pipeline.training.run_dir import require_same_run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.flops import step_flops
-from models.spn.config import SPNConfig
-from pipeline.config import to_json
-from pipeline.cost_estimate import (
+from infill.models.flops import step_flops
+from infill.models.spn.config import SPNConfig
+from infill.pipeline.config import to_json
+from infill.pipeline.cost_estimate import (
     LEAST_SHARE,
     MOST_SHARE,
     PEAK_TFLOPS,
@@ -19,9 +19,9 @@ from pipeline.cost_estimate import (
     lines,
     measured,
 )
-from pipeline.errors import UserError
-from pipeline.loading import BatchConfig
-from pipeline.training import TrainConfig
+from infill.pipeline.errors import UserError
+from infill.pipeline.loading import BatchConfig
+from infill.pipeline.training import TrainConfig
 
 
 @pytest.fixture
@@ -104,8 +104,8 @@ def test_without_a_run_hours_are_a_span_of_the_gpu_s_peak(training):
 
 def test_arithmetic_of_a_step_is_that_of_its_convolutions(monkeypatch):
     """A generator of one convolution and no discriminator, counted by hand."""
-    from models import architecture
-    from models import flops as counting
+    from infill.models import architecture
+    from infill.models import flops as counting
 
     class One(architecture.Objective):
         def __init__(self):

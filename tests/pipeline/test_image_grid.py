@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.image_grid import (
+from infill.pipeline.image_grid import (
     HOLE_COLOUR,
     composite,
     encode_png,

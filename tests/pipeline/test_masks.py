@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import from_json, to_json
-from pipeline.errors import UserError
-from pipeline.masks import (
+from infill.pipeline.config import from_json, to_json
+from infill.pipeline.errors import UserError
+from infill.pipeline.masks import (
     HOLE_RATIO_BUCKETS,
     MaskConfig,
     Recipe,

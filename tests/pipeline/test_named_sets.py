@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.sources import KINDS, open_source, require_kind
-from pipeline.sources.named import NAMED, NamedSet, NamedSource
-from pipeline.sources.stores import LocalStore
+from infill.pipeline.errors import UserError
+from infill.pipeline.sources import KINDS, open_source, require_kind
+from infill.pipeline.sources.named import NAMED, NamedSet, NamedSource
+from infill.pipeline.sources.stores import LocalStore
 
 
 def put(root: Path, *paths: str) -> None:

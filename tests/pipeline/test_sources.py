@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.sources import BUNDLED, Original, Source, open_source
+from infill.pipeline.errors import UserError
+from infill.pipeline.sources import BUNDLED, Original, Source, open_source
 
 
 def put(root: Path, *paths: str) -> Path:

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from pipeline import storage
-from pipeline.errors import UserError
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
 
 
 @pytest.fixture(params=["local", "s3"])

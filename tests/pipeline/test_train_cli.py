@@ -8,16 +8,16 @@ import cv2
 import numpy as np
 import pytest
 
-from models.architecture import load, names
-from models.spn.config import SPNConfig
-from pipeline import checkpoints
-from pipeline.config import override
-from pipeline.errors import UserError
-from pipeline.loading import BatchConfig
-from pipeline.masks import MaskConfig
-from pipeline.tracking import TrackingConfig
-from pipeline.train_cli import activations, launch, plan, smoke, with_shards
-from pipeline.training import TrainConfig, train
+from infill.models.architecture import load, names
+from infill.models.spn.config import SPNConfig
+from infill.pipeline import checkpoints
+from infill.pipeline.config import override
+from infill.pipeline.errors import UserError
+from infill.pipeline.loading import BatchConfig
+from infill.pipeline.masks import MaskConfig
+from infill.pipeline.tracking import TrackingConfig
+from infill.pipeline.train_cli import activations, launch, plan, smoke, with_shards
+from infill.pipeline.training import TrainConfig, train
 
 
 @pytest.fixture

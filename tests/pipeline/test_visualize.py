@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from models.architecture import load
-from pipeline import checkpoints
-from pipeline.config import to_dict
-from pipeline.visualize import VisualizeConfig, visualize
+from infill.models.architecture import load
+from infill.pipeline import checkpoints
+from infill.pipeline.config import to_dict
+from infill.pipeline.visualize import VisualizeConfig, visualize
 
 
 def test_red_stays_red_in_every_picture_of_known_pixels(tmp_path: Path) -> None:

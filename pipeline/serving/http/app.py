@@ -8,24 +8,24 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
-from pipeline.serving.errors import RequestError
-from pipeline.serving.http.auth import ApiKeyAuth
-from pipeline.serving.http.batch_requests import answer_many, read_many
-from pipeline.serving.http.compat_api import add_compat_routes
-from pipeline.serving.http.docs_page import reference_page
-from pipeline.serving.http.inpaint_service import Backend, HttpConfig, InpaintService
-from pipeline.serving.http.middleware import BATCH_PATH, AdmissionMiddleware, error_response
-from pipeline.serving.http.openapi import (
+from infill.pipeline.serving.errors import RequestError
+from infill.pipeline.serving.http.auth import ApiKeyAuth
+from infill.pipeline.serving.http.batch_requests import answer_many, read_many
+from infill.pipeline.serving.http.compat_api import add_compat_routes
+from infill.pipeline.serving.http.docs_page import reference_page
+from infill.pipeline.serving.http.inpaint_service import Backend, HttpConfig, InpaintService
+from infill.pipeline.serving.http.middleware import BATCH_PATH, AdmissionMiddleware, error_response
+from infill.pipeline.serving.http.openapi import (
     ERROR_ANSWERS,
     LINES_ANSWER,
     PICTURE_ANSWER,
     batch_body,
     pair_body,
 )
-from pipeline.serving.http.request_metrics import MEDIA_TYPE, RequestMetrics
-from pipeline.serving.http.responses import LineStream, public, respond
-from pipeline.serving.http.schemas import read_one
-from pipeline.serving.limits import PixelBudget
+from infill.pipeline.serving.http.request_metrics import MEDIA_TYPE, RequestMetrics
+from infill.pipeline.serving.http.responses import LineStream, public, respond
+from infill.pipeline.serving.http.schemas import read_one
+from infill.pipeline.serving.limits import PixelBudget
 
 PAGE_HEADERS = {
     "Cache-Control": "no-cache",
@@ -126,7 +126,7 @@ def _add_state(app: FastAPI, service: InpaintService) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
-    page = files("pipeline.serving.http").joinpath("page.html").read_text()
+    page = files("infill.pipeline.serving.http").joinpath("page.html").read_text()
 
     @app.get("/", include_in_schema=False)
     async def show_page() -> Response:

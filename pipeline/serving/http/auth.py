@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from pipeline import storage
-from pipeline.errors import UserError
-from pipeline.serving.errors import RequestError
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.serving.errors import RequestError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,10 @@ from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
-from pipeline.serving.errors import RequestError, error_body
-from pipeline.serving.http.inpaint_service import InpaintResult, InpaintService
-from pipeline.serving.http.responses import LINES, json_of
-from pipeline.serving.http.schemas import (
+from infill.pipeline.serving.errors import RequestError, error_body
+from infill.pipeline.serving.http.inpaint_service import InpaintResult, InpaintService
+from infill.pipeline.serving.http.responses import LINES, json_of
+from infill.pipeline.serving.http.schemas import (
     InpaintRequest,
     content_type,
     from_base64,

@@ -14,11 +14,11 @@ import numpy as np
 from fastapi import FastAPI, Request, Response
 from starlette.datastructures import UploadFile
 
-from pipeline.images import codec
-from pipeline.serving.errors import RequestError, image_errors_refused
-from pipeline.serving.http.inpaint_service import InpaintService
-from pipeline.serving.http.responses import headers_of
-from pipeline.serving.http.schemas import RequestFields, check, from_base64, json_object
+from infill.pipeline.images import codec
+from infill.pipeline.serving.errors import RequestError, image_errors_refused
+from infill.pipeline.serving.http.inpaint_service import InpaintService
+from infill.pipeline.serving.http.responses import headers_of
+from infill.pipeline.serving.http.schemas import RequestFields, check, from_base64, json_object
 
 _OPENAI_FIELDS = {"model": "model", "n": "samples", "output_format": "output_format"}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipeline.reporting.page import Section, paragraphs, preformatted, render, stack, table
+from infill.pipeline.reporting.page import Section, paragraphs, preformatted, render, stack, table
 
 _KINDS = {"binary": "file", "base64": "file in base64"}
 _LONGEST_EXAMPLE = 900

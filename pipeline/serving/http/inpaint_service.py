@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from pipeline.images.codec import Format, Hole, Picture, Pixels, upright_size
-from pipeline.inference import tiling
-from pipeline.inference.pair_files import InpaintOptions, compose, read_pair
-from pipeline.inference.tiling import TilingConfig
-from pipeline.serving.errors import image_errors_refused
-from pipeline.serving.http.auth import ApiKey
-from pipeline.serving.http.request_metrics import RequestMetrics
-from pipeline.serving.limits import LimitsConfig, PixelBudget
-from pipeline.serving.replica.replica import GeneratedTile, ServedModel
+from infill.pipeline.images.codec import Format, Hole, Picture, Pixels, upright_size
+from infill.pipeline.inference import tiling
+from infill.pipeline.inference.pair_files import InpaintOptions, compose, read_pair
+from infill.pipeline.inference.tiling import TilingConfig
+from infill.pipeline.serving.errors import image_errors_refused
+from infill.pipeline.serving.http.auth import ApiKey
+from infill.pipeline.serving.http.request_metrics import RequestMetrics
+from infill.pipeline.serving.limits import LimitsConfig, PixelBudget
+from infill.pipeline.serving.replica.replica import GeneratedTile, ServedModel
 
 
 class Backend(Protocol):
@@ -24,7 +24,7 @@ class Backend(Protocol):
     async def fill(
         self, wanted: str, image: Pixels, mask: Pixels, samples: int, seed: int | None
     ) -> GeneratedTile:
-        """Fill one canvas; see :meth:`pipeline.serving.replica.replica.Replica.fill`."""
+        """Fill one canvas; see :meth:`infill.pipeline.serving.replica.replica.Replica.fill`."""
         ...
 
     async def describe(self) -> list[ServedModel]:

@@ -14,10 +14,10 @@ from typing import Any
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline.serving.errors import RequestError, error_body
-from pipeline.serving.http.auth import ApiKeyAuth
-from pipeline.serving.http.request_metrics import RequestMetrics
-from pipeline.serving.limits import LimitsConfig
+from infill.pipeline.serving.errors import RequestError, error_body
+from infill.pipeline.serving.http.auth import ApiKeyAuth
+from infill.pipeline.serving.http.request_metrics import RequestMetrics
+from infill.pipeline.serving.limits import LimitsConfig
 
 BATCH_PATH = "/v1/inpaint/batch"
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"})

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from pipeline.images.codec import MEDIA_TYPES
-from pipeline.serving.errors import CODES
-from pipeline.serving.http.schemas import RequestFields
+from infill.pipeline.images.codec import MEDIA_TYPES
+from infill.pipeline.serving.errors import CODES
+from infill.pipeline.serving.http.schemas import RequestFields
 
 _ERROR = {
     "type": "object",

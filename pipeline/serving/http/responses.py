@@ -8,10 +8,10 @@ from fastapi import Response
 from fastapi.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from pipeline.images.codec import MEDIA_TYPES
-from pipeline.serving.errors import RequestError
-from pipeline.serving.http.inpaint_service import InpaintResult
-from pipeline.serving.replica.replica import ServedModel
+from infill.pipeline.images.codec import MEDIA_TYPES
+from infill.pipeline.serving.errors import RequestError
+from infill.pipeline.serving.http.inpaint_service import InpaintResult
+from infill.pipeline.serving.replica.replica import ServedModel
 
 LINES = "application/x-ndjson"
 

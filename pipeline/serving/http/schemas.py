@@ -11,9 +11,9 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 
-from pipeline.images.codec import MEDIA_TYPES, Format
-from pipeline.inference.pair_files import InpaintOptions
-from pipeline.serving.errors import RequestError
+from infill.pipeline.images.codec import MEDIA_TYPES, Format
+from infill.pipeline.inference.pair_files import InpaintOptions
+from infill.pipeline.serving.errors import RequestError
 
 MAX_SAMPLES = 16
 Model = TypeVar("Model", bound=BaseModel)

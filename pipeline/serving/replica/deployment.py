@@ -18,18 +18,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.config import to_dict
-from pipeline.errors import UserError
-from pipeline.inference.tiling import TilingConfig
-from pipeline.registry import RegistryConfig, resolve
-from pipeline.serving.http.auth import read_keys
-from pipeline.serving.http.inpaint_service import HttpConfig
-from pipeline.serving.limits import LimitsConfig
-from pipeline.serving.replica.ingress import CALLS_PER_REPLICA
-from pipeline.serving.replica.replica import CanaryCount, ReplicaConfig, ServedModel, version_info
+from infill.pipeline.config import to_dict
+from infill.pipeline.errors import UserError
+from infill.pipeline.inference.tiling import TilingConfig
+from infill.pipeline.registry import RegistryConfig, resolve
+from infill.pipeline.serving.http.auth import read_keys
+from infill.pipeline.serving.http.inpaint_service import HttpConfig
+from infill.pipeline.serving.limits import LimitsConfig
+from infill.pipeline.serving.replica.ingress import CALLS_PER_REPLICA
+from infill.pipeline.serving.replica.replica import (
+    CanaryCount,
+    ReplicaConfig,
+    ServedModel,
+    version_info,
+)
 
 APPLICATION = "infill"
-_IMPORT_PATH = "pipeline.serving.replica.ingress:application"
+_IMPORT_PATH = "infill.pipeline.serving.replica.ingress:application"
 _STRAIGHT = "RAY_SERVE_THROUGHPUT_OPTIMIZED"
 _STRAIGHT_PORT = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"
 _BODY_GRACE_S = 5.0  # beyond the app's own deadline, which answers in our shape

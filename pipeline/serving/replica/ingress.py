@@ -4,14 +4,19 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pipeline.config import from_dict
-from pipeline.images.codec import Pixels
-from pipeline.serving.errors import RequestError
-from pipeline.serving.http.app import create_app
-from pipeline.serving.http.inpaint_service import HttpConfig
-from pipeline.serving.http.json_logs import log_as_json
-from pipeline.serving.replica.batcher import Batcher
-from pipeline.serving.replica.replica import GeneratedTile, Replica, ReplicaConfig, ServedModel
+from infill.pipeline.config import from_dict
+from infill.pipeline.images.codec import Pixels
+from infill.pipeline.serving.errors import RequestError
+from infill.pipeline.serving.http.app import create_app
+from infill.pipeline.serving.http.inpaint_service import HttpConfig
+from infill.pipeline.serving.http.json_logs import log_as_json
+from infill.pipeline.serving.replica.batcher import Batcher
+from infill.pipeline.serving.replica.replica import (
+    GeneratedTile,
+    Replica,
+    ReplicaConfig,
+    ServedModel,
+)
 
 CALLS_PER_REPLICA = 2
 """Under way at once: one that is computed, and one that waits at hand."""

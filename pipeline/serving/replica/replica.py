@@ -19,14 +19,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.architecture import SamplingGenerator, fill
-from models.masking import crop_to, pad_to_multiple
-from pipeline.checkpoints import LoadedGenerator, load_generator
-from pipeline.loading import to_pixels, to_tensor
-from pipeline.registry import readable
-from pipeline.serving.errors import RequestError
-from pipeline.serving.replica.batcher import Batcher
-from pipeline.serving.replica.model_cache import ModelCache
+from infill.models.architecture import SamplingGenerator, fill
+from infill.models.masking import crop_to, pad_to_multiple
+from infill.pipeline.checkpoints import LoadedGenerator, load_generator
+from infill.pipeline.loading import to_pixels, to_tensor
+from infill.pipeline.registry import readable
+from infill.pipeline.serving.errors import RequestError
+from infill.pipeline.serving.replica.batcher import Batcher
+from infill.pipeline.serving.replica.model_cache import ModelCache
 
 Pixels = NDArray[np.uint8]
 log = logging.getLogger("infill.serving")
@@ -43,7 +43,7 @@ class ServedModel:
     digest: str
     location: str
     """Of the checkpoint's directory; the same for every node, see
-    :func:`pipeline.registry.readable`."""
+    :func:`infill.pipeline.registry.readable`."""
 
     @property
     def label(self) -> str:

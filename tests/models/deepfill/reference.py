@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.deepfill.attention import NORM_FLOOR, ContextualAttention, free_of_hole, thinned
-from models.deepfill.config import AttentionConfig
-from models.deepfill.layers import Convolution
+from infill.models.deepfill.attention import NORM_FLOOR, ContextualAttention, free_of_hole, thinned
+from infill.models.deepfill.config import AttentionConfig
+from infill.models.deepfill.layers import Convolution
 
 
 class CopyingConvolution(nn.Module):

@@ -8,14 +8,14 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.deepfill.attention import (
+from infill.models.deepfill.attention import (
     ContextualAttention,
     Gram,
     attend,
     corner_to_corner,
     overlaps,
 )
-from models.deepfill.config import AttentionConfig
+from infill.models.deepfill.config import AttentionConfig
 
 RELEASED = AttentionConfig(downsample="align_corners")
 VARIANTS = {

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from models.deepfill.flow import attention_flow, colour_wheel
+from infill.models.deepfill.flow import attention_flow, colour_wheel
 
 
 def test_the_wheel_runs_through_the_six_colours_in_55_hues() -> None:

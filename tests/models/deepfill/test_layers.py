@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.deepfill.layers import Convolution, mirrored, pad_for_stride_2
-from models.deepfill.layout import Row
+from infill.models.deepfill.layers import Convolution, mirrored, pad_for_stride_2
+from infill.models.deepfill.layout import Row
 
 
 @pytest.fixture(autouse=True)

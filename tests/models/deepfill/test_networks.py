@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.architecture import fill
-from models.deepfill.config import AttentionConfig, DeepFillConfig
-from models.deepfill.networks import Critics, Generator
-from models.masking import paste
+from infill.models.architecture import fill
+from infill.models.deepfill.config import AttentionConfig, DeepFillConfig
+from infill.models.deepfill.networks import Critics, Generator
+from infill.models.masking import paste
 
 TINY = DeepFillConfig.tiny()
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.architecture import Batch
-from models.deepfill.config import DeepFillConfig
-from models.deepfill.networks import Prediction
-from models.deepfill.objective import DeepFillObjective, divided, fractions
-from models.deepfill.terms import box_discount, distance_to_known, window_corners, windows
+from infill.models.architecture import Batch
+from infill.models.deepfill.config import DeepFillConfig
+from infill.models.deepfill.networks import Prediction
+from infill.models.deepfill.objective import DeepFillObjective, divided, fractions
+from infill.models.deepfill.terms import box_discount, distance_to_known, window_corners, windows
 
 TINY = DeepFillConfig.tiny()
 FRESH = replace(TINY, critic_batches="fresh")

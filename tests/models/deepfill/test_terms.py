@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.deepfill.terms import (
+from infill.models.deepfill.terms import (
     blend,
     box_discount,
     critic_loss,

@@ -11,10 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.architecture import Released
-from models.deepfill.config import DeepFillConfig
-from models.deepfill.networks import Critics, Generator
-from models.deepfill.weights import configuration_of, from_released, read_release, write_release
+from infill.models.architecture import Released
+from infill.models.deepfill.config import DeepFillConfig
+from infill.models.deepfill.networks import Critics, Generator
+from infill.models.deepfill.weights import (
+    configuration_of,
+    from_released,
+    read_release,
+    write_release,
+)
 
 LISTS = Path(__file__).parents[2] / "data" / "state_dicts"
 

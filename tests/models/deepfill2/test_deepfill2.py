@@ -11,12 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.architecture import Batch
-from models.deepfill.networks import Prediction
-from models.deepfill2.config import DeepFill2Config
-from models.deepfill2.networks import Discriminator, Gate, Generator
-from models.deepfill2.objective import DeepFill2Objective
-from models.deepfill2.weights import configuration_of, from_released, read_release, write_release
+from infill.models.architecture import Batch
+from infill.models.deepfill.networks import Prediction
+from infill.models.deepfill2.config import DeepFill2Config
+from infill.models.deepfill2.networks import Discriminator, Gate, Generator
+from infill.models.deepfill2.objective import DeepFill2Objective
+from infill.models.deepfill2.weights import (
+    configuration_of,
+    from_released,
+    read_release,
+    write_release,
+)
 
 TINY = DeepFill2Config.tiny()
 LISTS = Path(__file__).parents[2] / "data" / "state_dicts"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.deepgin.weights import names
+from infill.models.deepgin.weights import names
 
 RATES = (2, 3, 4, 5, 6, 8, 10, 1)
 State = dict[str, Tensor]

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.deepgin.blocks import ResidualBlock, SelfAttention, bordered
-from models.deepgin.config import DeepGINConfig
-from models.deepgin.networks import Discriminators, Generator, grown, shrunk
-from models.deepgin.variants import variants
-from models.flops import size_of
+from infill.models.deepgin.blocks import ResidualBlock, SelfAttention, bordered
+from infill.models.deepgin.config import DeepGINConfig
+from infill.models.deepgin.networks import Discriminators, Generator, grown, shrunk
+from infill.models.deepgin.variants import variants
+from infill.models.flops import size_of
 
 SMALL = DeepGINConfig.tiny()
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.architecture import Batch
-from models.deepgin.config import DeepGINConfig
-from models.deepgin.networks import Prediction
-from models.deepgin.objective import (
+from infill.models.architecture import Batch
+from infill.models.deepgin.config import DeepGINConfig
+from infill.models.deepgin.networks import Prediction
+from infill.models.deepgin.objective import (
     DeepGINObjective,
     distance,
     gram_matrix,
@@ -17,7 +17,7 @@ from models.deepgin.objective import (
     learning_rate,
     total_variation,
 )
-from models.losses import hinge_generator
+from infill.models.losses import hinge_generator
 
 TINY = DeepGINConfig.tiny()
 

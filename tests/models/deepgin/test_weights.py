@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.architecture import Released
-from models.deepgin.config import DeepGINConfig
-from models.deepgin.networks import Discriminators, Generator
-from models.deepgin.weights import names, read_release, write_release
+from infill.models.architecture import Released
+from infill.models.deepgin.config import DeepGINConfig
+from infill.models.deepgin.networks import Discriminators, Generator
+from infill.models.deepgin.weights import names, read_release, write_release
 
 LIST = Path(__file__).parents[2] / "data" / "state_dicts" / "deepgin.json"
 

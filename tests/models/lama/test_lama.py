@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.architecture import Batch, Released
-from models.lama.config import LaMaConfig
-from models.lama.networks import Discriminator, FourierUnit, Generator
-from models.lama.objective import LaMaObjective, distances
-from models.lama.perceptual import DilatedResNet, load_encoder
-from models.lama.weights import names, networks_of, read_release, write_release
+from infill.models.architecture import Batch, Released
+from infill.models.lama.config import LaMaConfig
+from infill.models.lama.networks import Discriminator, FourierUnit, Generator
+from infill.models.lama.objective import LaMaObjective, distances
+from infill.models.lama.perceptual import DilatedResNet, load_encoder
+from infill.models.lama.weights import names, networks_of, read_release, write_release
 
 TINY = LaMaConfig.tiny()
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.madf.filtering import DynamicConv2d
-from models.madf.networks import Generator, PointwiseNorm
+from infill.models.madf.filtering import DynamicConv2d
+from infill.models.madf.networks import Generator, PointwiseNorm
 
 
 def filtered_one_by_one(dynamic: DynamicConv2d, features: Tensor, mask_features: Tensor) -> Tensor:

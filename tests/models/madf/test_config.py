@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from models.madf.config import MADFConfig
+from infill.models.madf.config import MADFConfig
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.madf.config import MADFConfig
-from models.madf.filtering import DynamicConv2d, DynamicEncoder
-from models.madf.networks import Generator
+from infill.models.madf.config import MADFConfig
+from infill.models.madf.filtering import DynamicConv2d, DynamicEncoder
+from infill.models.madf.networks import Generator
 
 both_forms = pytest.mark.parametrize("convolve", [True, False], ids=["convolved", "multiplied"])
 PUBLISHED_LEVELS = {

@@ -13,10 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.architecture import fill
-from models.madf import ARCHITECTURE
-from models.madf.config import MADFConfig
-from models.madf.networks import Generator, PointwiseNorm, UnconditionedNorm
+from infill.models.architecture import fill
+from infill.models.madf import ARCHITECTURE
+from infill.models.madf.config import MADFConfig
+from infill.models.madf.networks import Generator, PointwiseNorm, UnconditionedNorm
 
 Example = Callable[..., tuple[Tensor, Tensor]]
 VARIANTS = {

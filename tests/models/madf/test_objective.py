@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from models.architecture import Batch
-from models.madf.config import MADFConfig
-from models.madf.objective import (
+from infill.models.architecture import Batch
+from infill.models.madf.config import MADFConfig
+from infill.models.madf.objective import (
     Graded,
     MADFObjective,
     Supervision,
@@ -18,8 +18,8 @@ from models.madf.objective import (
     supervision,
     total_variation,
 )
-from models.masking import paste
-from models.vgg import load_features
+from infill.models.masking import paste
+from infill.models.vgg import load_features
 
 Example = Callable[..., tuple[Tensor, Tensor]]
 TINY = MADFConfig.tiny()

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.madf.config import MADFConfig
-from models.madf.objective import build_generator
-from models.madf.partial import PartialConv2d, Partly
+from infill.models.madf.config import MADFConfig
+from infill.models.madf.objective import build_generator
+from infill.models.madf.partial import PartialConv2d, Partly
 
 
 def parts(widths: tuple[int, ...], height: int, width: int) -> list[Partly]:

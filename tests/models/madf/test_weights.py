@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.architecture import Released
-from models.madf import weights
-from models.madf.config import MADFConfig
-from models.madf.networks import Generator
+from infill.models.architecture import Released
+from infill.models.madf import weights
+from infill.models.madf.config import MADFConfig
+from infill.models.madf.networks import Generator
 
 FOLDER = Path(__file__).parents[2] / "data" / "state_dicts"
 every_release = pytest.mark.parametrize("num_refinements", [0, 1, 2])

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.pennet import attention as attention_module
-from models.pennet.attention import AttentionTransfer, PatchSwap, blocks_of, shrink
-from models.pennet.config import PENNetConfig
+from infill.models.pennet import attention as attention_module
+from infill.models.pennet.attention import AttentionTransfer, PatchSwap, blocks_of, shrink
+from infill.models.pennet.config import PENNetConfig
 
 FORMS = {
     "released": {},

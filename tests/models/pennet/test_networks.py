@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.architecture import fill
-from models.pennet import ARCHITECTURE
-from models.pennet.config import PENNetConfig
-from models.pennet.networks import Discriminator, Generator
-from models.pennet.objective import pooled_l1, pyramid_l1
+from infill.models.architecture import fill
+from infill.models.pennet import ARCHITECTURE
+from infill.models.pennet.config import PENNetConfig
+from infill.models.pennet.networks import Discriminator, Generator
+from infill.models.pennet.objective import pooled_l1, pyramid_l1
 
 ABLATIONS = {
     "cross_layer": {},

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from models.architecture import Batch
-from models.masking import paste
-from models.pennet.config import PENNetConfig
-from models.pennet.networks import Prediction
-from models.pennet.objective import PENNetObjective, learning_rate, pooled_l1, pyramid_l1
+from infill.models.architecture import Batch
+from infill.models.masking import paste
+from infill.models.pennet.config import PENNetConfig
+from infill.models.pennet.networks import Prediction
+from infill.models.pennet.objective import PENNetObjective, learning_rate, pooled_l1, pyramid_l1
 
 TINY = PENNetConfig.tiny()
 

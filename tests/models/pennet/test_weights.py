@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.architecture import Released
-from models.pennet.config import PENNetConfig
-from models.pennet.networks import Discriminator, Generator
-from models.pennet.weights import from_released, names, read_release, write_release
+from infill.models.architecture import Released
+from infill.models.pennet.config import PENNetConfig
+from infill.models.pennet.networks import Discriminator, Generator
+from infill.models.pennet.weights import from_released, names, read_release, write_release
 
 RELEASE = Path(__file__).parents[2] / "data" / "state_dicts" / "pennet.json"
 

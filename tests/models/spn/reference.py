@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.spn.blocks import (
+from infill.models.spn.blocks import (
     DenseBlock,
     MergingBlock,
     RegionNorm,
@@ -20,7 +20,7 @@ from models.spn.blocks import (
     SpadeResidualBlock,
     SpadeRisingBlock,
 )
-from models.spn.prior import DenseTrunk
+from infill.models.spn.prior import DenseTrunk
 
 
 def modulated(spade: Spade, features: Tensor, prior: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.spn.blocks import (
+from infill.models.spn.blocks import (
     DenseBlock,
     LearnedRegionNorm,
     MergingBlock,
@@ -15,8 +15,8 @@ from models.spn.blocks import (
     SpadeRisingBlock,
     normalise_regions,
 )
-from models.spn.config import SPNConfig
-from models.spn.prior import DenseTrunk
+from infill.models.spn.config import SPNConfig
+from infill.models.spn.prior import DenseTrunk
 
 CLOSE = {"rtol": 0, "atol": 1e-10}
 

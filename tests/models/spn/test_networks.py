@@ -7,11 +7,11 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.architecture import fill
-from models.flops import kept_for_backward
-from models.spn import ARCHITECTURE
-from models.spn.config import SPNConfig
-from models.spn.networks import Discriminator
+from infill.models.architecture import fill
+from infill.models.flops import kept_for_backward
+from infill.models.spn import ARCHITECTURE
+from infill.models.spn.config import SPNConfig
+from infill.models.spn.networks import Discriminator
 
 
 def count(network: nn.Module) -> int:

@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.architecture import Batch
-from models.losses import non_saturating_discriminator, non_saturating_generator
-from models.spn import ARCHITECTURE
-from models.spn.config import SPNConfig
-from models.spn.networks import Prediction
-from models.spn.objective import SPNObjective, prior_loss
+from infill.models.architecture import Batch
+from infill.models.losses import non_saturating_discriminator, non_saturating_generator
+from infill.models.spn import ARCHITECTURE
+from infill.models.spn.config import SPNConfig
+from infill.models.spn.networks import Prediction
+from infill.models.spn.objective import SPNObjective, prior_loss
 
 TINY = SPNConfig.tiny()
 

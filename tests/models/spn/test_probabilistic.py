@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.architecture import Batch
-from models.losses import hinge_discriminator, hinge_generator
-from models.spn import ARCHITECTURE
-from models.spn.config import SPNConfig
-from models.spn.probabilistic import LatentEncoder, MatchingDiscriminator
-from models.spn.probabilistic_objective import diversity, latent_divergence, mean_distance
+from infill.models.architecture import Batch
+from infill.models.losses import hinge_discriminator, hinge_generator
+from infill.models.spn import ARCHITECTURE
+from infill.models.spn.config import SPNConfig
+from infill.models.spn.probabilistic import LatentEncoder, MatchingDiscriminator
+from infill.models.spn.probabilistic_objective import diversity, latent_divergence, mean_distance
 
 TINY = replace(SPNConfig.tiny(), variant="probabilistic", perceptual_weights="random")
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.spn.config import SPNConfig
-from models.spn.teacher import WIDTHS, build_teacher
-from models.spn.tresnet import (
+from infill.models.spn.config import SPNConfig
+from infill.models.spn.teacher import WIDTHS, build_teacher
+from infill.models.spn.tresnet import (
     EPSILON,
     BlurPool,
     TResNet,

@@ -7,10 +7,10 @@ from types import ModuleType
 import pytest
 import torch
 
-from models.architecture import Released
-from models.spn import ARCHITECTURE, weights
-from models.spn.config import SPNConfig
-from models.spn.probabilistic import Judgement
+from infill.models.architecture import Released
+from infill.models.spn import ARCHITECTURE, weights
+from infill.models.spn.config import SPNConfig
+from infill.models.spn.probabilistic import Judgement
 
 RELEASES = {
     "spn_det": SPNConfig(),

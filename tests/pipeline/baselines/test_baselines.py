@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from pipeline.baselines import BASELINES, load_baseline, mean_fill
-from pipeline.errors import UserError
+from infill.pipeline.baselines import BASELINES, load_baseline, mean_fill
+from infill.pipeline.errors import UserError
 
 
 def picture(height: int = 40, width: int = 56) -> np.ndarray:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from pipeline.baselines import navier_stokes
-from pipeline.baselines.patchmatch import SIDE, _begin, _costs, _search, patchmatch
+from infill.pipeline.baselines import navier_stokes
+from infill.pipeline.baselines.patchmatch import SIDE, _begin, _costs, _search, patchmatch
 
 
 def checkered(side: int = 64, period: int = 8) -> np.ndarray:

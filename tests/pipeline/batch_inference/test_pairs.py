@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.batch_inference.pairs import draw_mask_file, list_pairs
-from pipeline.errors import ImageError, UserError
-from pipeline.images.codec import decode, decode_mask, upright_size
-from pipeline.masks import MaskConfig
+from infill.pipeline.batch_inference.pairs import draw_mask_file, list_pairs
+from infill.pipeline.errors import ImageError, UserError
+from infill.pipeline.images.codec import decode, decode_mask, upright_size
+from infill.pipeline.masks import MaskConfig
 
 
 def touch(folder, *names: str) -> str:

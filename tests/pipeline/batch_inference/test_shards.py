@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 import ray
 
-from pipeline.batch_inference import shards
-from pipeline.batch_inference.config import BatchInferenceConfig, Summary
-from pipeline.batch_inference.shards import inpaint_shards, is_shard_set
-from pipeline.config import to_json
-from pipeline.errors import UserError
-from pipeline.inference.tiling import TilingConfig
-from pipeline.manifest import read_manifest
-from pipeline.masks import MaskConfig, draw_mask
-from pipeline.sharding import ShardConfig, make_shards
+from infill.pipeline.batch_inference import shards
+from infill.pipeline.batch_inference.config import BatchInferenceConfig, Summary
+from infill.pipeline.batch_inference.shards import inpaint_shards, is_shard_set
+from infill.pipeline.config import to_json
+from infill.pipeline.errors import UserError
+from infill.pipeline.inference.tiling import TilingConfig
+from infill.pipeline.manifest import read_manifest
+from infill.pipeline.masks import MaskConfig, draw_mask
+from infill.pipeline.sharding import ShardConfig, make_shards
 
 pytestmark = pytest.mark.slow
 CANVAS = TilingConfig(sides_px=(64, 128), least_crop_px=64)
@@ -140,10 +140,11 @@ def test_a_driver_that_is_ended_costs_the_stretches_under_way(
     monkeypatch.setattr(shards, "ROWS_PER_PART", 1)
     (tmp_path / "config.json").write_text(to_json(config))
     program = (
-        "import os, sys; from pathlib import Path; from pipeline.cluster import connect\n"
-        "from pipeline.config import from_json; from pipeline.batch_inference import shards\n"
-        "from pipeline.batch_inference.config import BatchInferenceConfig\n"
-        "from pipeline.serving.replica.replica import ServedModel\n"
+        "import os, sys; from pathlib import Path; from infill.pipeline.cluster import connect\n"
+        "from infill.pipeline.config import from_json\n"
+        "from infill.pipeline.batch_inference import shards\n"
+        "from infill.pipeline.batch_inference.config import BatchInferenceConfig\n"
+        "from infill.pipeline.serving.replica.replica import ServedModel\n"
         "shards.ROWS_PER_PART = 1\n"
         "def ending_itself(*given):\n"
         "    for done, part in enumerate(run(*given)):\n"

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.manifest import SAMPLE_SCHEMA, Manifest, ShardRecord
+from infill.pipeline.manifest import SAMPLE_SCHEMA, Manifest, ShardRecord
 
 
 @pytest.fixture

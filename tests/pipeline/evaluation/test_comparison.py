@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
-from pipeline.evaluation.comparison import CompareConfig, compare, draw_cases, save_figures
-from pipeline.evaluation.comparison_page import terminal_table, verdicts, write_comparison
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
+from infill.pipeline.evaluation.comparison import CompareConfig, compare, draw_cases, save_figures
+from infill.pipeline.evaluation.comparison_page import terminal_table, verdicts, write_comparison
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,9 @@
 import pytest
 
-from pipeline.config import from_dict, to_dict
-from pipeline.errors import UserError
-from pipeline.evaluation import EvaluationConfig
-from pipeline.masks import HOLE_RATIO_BUCKETS, MaskConfig
+from infill.pipeline.config import from_dict, to_dict
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation import EvaluationConfig
+from infill.pipeline.masks import HOLE_RATIO_BUCKETS, MaskConfig
 
 
 def test_buckets_become_groups_with_masks_of_their_range():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from pipeline.evaluation.distribution_metrics import (
+from infill.pipeline.evaluation.distribution_metrics import (
     distribution_scores,
     frechet_distance,
     inception_score,

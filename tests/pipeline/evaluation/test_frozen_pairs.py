@@ -5,13 +5,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.evaluation import EvaluationConfig, evaluate, prepare
-from pipeline.evaluation.launch import warn_if_inverted
-from pipeline.evaluation.pairs import DrawnPairs, FrozenPairs
-from pipeline.evaluation.scorer import Scorer, part_location
-from pipeline.manifest import read_manifest
-from pipeline.masks import MaskConfig
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation import EvaluationConfig, evaluate, prepare
+from infill.pipeline.evaluation.launch import warn_if_inverted
+from infill.pipeline.evaluation.pairs import DrawnPairs, FrozenPairs
+from infill.pipeline.evaluation.scorer import Scorer, part_location
+from infill.pipeline.manifest import read_manifest
+from infill.pipeline.masks import MaskConfig
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from pipeline.errors import UserError
-from pipeline.evaluation import EvaluationConfig, evaluate, load_evaluation, prepare
-from pipeline.evaluation.launch import Progress, _num_actors
-from pipeline.evaluation.scorer import GRID, Scorer
-from pipeline.manifest import read_manifest
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation import EvaluationConfig, evaluate, load_evaluation, prepare
+from infill.pipeline.evaluation.launch import Progress, _num_actors
+from infill.pipeline.evaluation.scorer import GRID, Scorer
+from infill.pipeline.manifest import read_manifest
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +235,7 @@ def test_damaged_image_ends_in_a_sentence_that_names_it(
 
 def test_time_left_is_told_from_the_speed_since_the_first_part(monkeypatch):
     clock = iter([100.0, 101.0, 110.0, 120.0])
-    monkeypatch.setattr("pipeline.evaluation.launch.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("infill.pipeline.evaluation.launch.time.monotonic", lambda: next(clock))
     lines: list[str] = []
     progress = Progress(total=100, done=10, report=lines.append, every_s=2)
     for _ in range(3):

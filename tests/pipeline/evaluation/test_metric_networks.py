@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import storage
-from pipeline.errors import UserError
-from pipeline.evaluation import EvaluationConfig, evaluate, load_evaluation
-from pipeline.evaluation.distribution_metrics import frechet_distance
-from pipeline.evaluation.metric_networks import NetworkConfig, load_networks
-from pipeline.evaluation.scorer import Scorer
-from pipeline.metrics.inception import Inception
-from pipeline.metrics.lpips import LPIPS
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation import EvaluationConfig, evaluate, load_evaluation
+from infill.pipeline.evaluation.distribution_metrics import frechet_distance
+from infill.pipeline.evaluation.metric_networks import NetworkConfig, load_networks
+from infill.pipeline.evaluation.scorer import Scorer
+from infill.pipeline.metrics.inception import Inception
+from infill.pipeline.metrics.lpips import LPIPS
 
 
 @pytest.fixture(scope="module")

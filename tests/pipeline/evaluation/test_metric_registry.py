@@ -3,8 +3,8 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from pipeline.errors import UserError
-from pipeline.evaluation.metric_registry import (
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation.metric_registry import (
     FURTHER,
     METRICS,
     chosen_metrics,

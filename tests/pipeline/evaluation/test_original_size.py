@@ -7,19 +7,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from models.architecture import fill, load
-from models.subsampling import Subsampling, fill_in_pieces
-from pipeline.baselines import telea
-from pipeline.errors import UserError
-from pipeline.evaluation import EvaluationConfig, evaluate, prepare
-from pipeline.evaluation.comparison import CompareConfig, compare
-from pipeline.evaluation.comparison_page import write_comparison
-from pipeline.evaluation.scorer import Scorer
-from pipeline.image_grid import composite
-from pipeline.loading import to_pixels, to_tensor
-from pipeline.masks import MaskConfig
-from pipeline.metrics.image_metrics import scores
-from pipeline.sharding import ShardConfig, make_shards
+from infill.models.architecture import fill, load
+from infill.models.subsampling import Subsampling, fill_in_pieces
+from infill.pipeline.baselines import telea
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation import EvaluationConfig, evaluate, prepare
+from infill.pipeline.evaluation.comparison import CompareConfig, compare
+from infill.pipeline.evaluation.comparison_page import write_comparison
+from infill.pipeline.evaluation.scorer import Scorer
+from infill.pipeline.image_grid import composite
+from infill.pipeline.loading import to_pixels, to_tensor
+from infill.pipeline.masks import MaskConfig
+from infill.pipeline.metrics.image_metrics import scores
+from infill.pipeline.sharding import ShardConfig, make_shards
 
 SIZES = [(70, 100), (64, 64), (90, 50)]
 

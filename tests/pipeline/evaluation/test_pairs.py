@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.evaluation import EvaluationConfig
-from pipeline.evaluation.pairs import MOST_PARTS, DrawnPairs
-from pipeline.manifest import Manifest, ShardRecord
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation import EvaluationConfig
+from infill.pipeline.evaluation.pairs import MOST_PARTS, DrawnPairs
+from infill.pipeline.manifest import Manifest, ShardRecord
 
 BUCKETS = ((0.1, 0.2), (0.3, 0.4), (0.5, 0.6))
 CONFIG = EvaluationConfig(checkpoint="c", shards="s", buckets=BUCKETS, pairs_per_image=2)

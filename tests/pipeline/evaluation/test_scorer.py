@@ -7,14 +7,14 @@ import pytest
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from models.architecture import load
-from pipeline import checkpoints
-from pipeline.baselines import telea
-from pipeline.config import to_dict
-from pipeline.evaluation import METRICS, EvaluationConfig, prepare
-from pipeline.evaluation.scorer import GRID, Scorer, best_samples, part_location
-from pipeline.loading import BatchConfig
-from pipeline.masks import MaskConfig, mask_from_id
+from infill.models.architecture import load
+from infill.pipeline import checkpoints
+from infill.pipeline.baselines import telea
+from infill.pipeline.config import to_dict
+from infill.pipeline.evaluation import METRICS, EvaluationConfig, prepare
+from infill.pipeline.evaluation.scorer import GRID, Scorer, best_samples, part_location
+from infill.pipeline.loading import BatchConfig
+from infill.pipeline.masks import MaskConfig, mask_from_id
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_full_disk_is_told_in_the_part_s_row_and_a_defect_is_raised(scorer, mo
     def fail(location: str, table: object) -> None:
         raise failure
 
-    monkeypatch.setattr("pipeline.evaluation.scorer.write_table", fail)
+    monkeypatch.setattr("infill.pipeline.evaluation.scorer.write_table", fail)
     failure: Exception = OSError(errno.ENOSPC, "No space left on device")
     told = scorer({"part": np.array([0])})
     assert told["error"][0].startswith("the disk is full; free some space")

@@ -2,9 +2,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.evaluation import METRICS, Group
-from pipeline.evaluation.scores import average, intervals
-from pipeline.masks import MaskConfig
+from infill.pipeline.evaluation import METRICS, Group
+from infill.pipeline.evaluation.scores import average, intervals
+from infill.pipeline.masks import MaskConfig
 
 GROUPS = [
     Group(name="small", masks=MaskConfig()),

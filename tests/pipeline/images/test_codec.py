@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from pipeline.errors import ImageError
-from pipeline.images.codec import decode, decode_mask, encode, fill_in, grey
-from pipeline.serving.errors import RequestError, image_errors_refused
+from infill.pipeline.errors import ImageError
+from infill.pipeline.images.codec import decode, decode_mask, encode, fill_in, grey
+from infill.pipeline.serving.errors import RequestError, image_errors_refused
 
 LIMIT = 1_000_000
 

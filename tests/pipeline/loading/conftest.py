@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from models.architecture import Batch
-from pipeline import storage
-from pipeline.loading import BatchConfig, BatchStream
-from pipeline.manifest import SAMPLE_SCHEMA, Manifest, ShardRecord, write_manifest
+from infill.models.architecture import Batch
+from infill.pipeline import storage
+from infill.pipeline.loading import BatchConfig, BatchStream
+from infill.pipeline.manifest import SAMPLE_SCHEMA, Manifest, ShardRecord, write_manifest
 
 
 @pytest.fixture(scope="session")

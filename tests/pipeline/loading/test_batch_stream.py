@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import from_json, to_json
-from pipeline.errors import UserError
-from pipeline.loading import BatchConfig, BatchStream
-from pipeline.masks import MaskConfig, mask_from_id
+from infill.pipeline.config import from_json, to_json
+from infill.pipeline.errors import UserError
+from infill.pipeline.loading import BatchConfig, BatchStream
+from infill.pipeline.masks import MaskConfig, mask_from_id
 
 SMALL = {"image_size_px": 32, "batch_size": 6, "masks": MaskConfig(recipe="box"), "seed": 3}
 

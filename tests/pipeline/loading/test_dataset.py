@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import UserError
-from pipeline.loading import (
+from infill.pipeline.errors import UserError
+from infill.pipeline.loading import (
     BatchConfig,
     BatchStream,
     InpaintingDataset,
@@ -16,8 +16,8 @@ from pipeline.loading import (
     to_pixels,
     to_tensor,
 )
-from pipeline.manifest import read_manifest
-from pipeline.masks import MaskConfig
+from infill.pipeline.manifest import read_manifest
+from infill.pipeline.masks import MaskConfig
 
 SMALL = {"image_size_px": 32, "batch_size": 6, "masks": MaskConfig(recipe="box"), "seed": 3}
 

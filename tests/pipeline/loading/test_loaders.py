@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.errors import UserError
-from pipeline.loading import BatchConfig, BatchStream, ray_loader, workers
-from pipeline.masks import MaskConfig
+from infill.pipeline.errors import UserError
+from infill.pipeline.loading import BatchConfig, BatchStream, ray_loader, workers
+from infill.pipeline.masks import MaskConfig
 
 ROOT = Path(__file__).parents[3]
 SMALL = {"image_size_px": 32, "batch_size": 6, "masks": MaskConfig(recipe="box"), "seed": 3}
@@ -130,7 +130,7 @@ def test_decoder_that_always_dies_ends_the_stream_with_a_reason(shards, monkeypa
 
 WORKER = """
 import sys, time
-from pipeline.loading import BatchConfig, BatchStream
+from infill.pipeline.loading import BatchConfig, BatchStream
 stream = BatchStream(BatchConfig(shards=sys.argv[1], image_size_px=32, loader="processes"))
 next(stream)
 print(*(decoder.process.pid for decoder in stream._loader.crew.decoders), flush=True)

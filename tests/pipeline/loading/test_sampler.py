@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from pipeline.loading import BatchConfig, StatelessSampler
-from pipeline.loading.worker_context import WorkerShare
-from pipeline.masks import random_for
+from infill.pipeline.loading import BatchConfig, StatelessSampler
+from infill.pipeline.loading.worker_context import WorkerShare
+from infill.pipeline.masks import random_for
 
 GOLDEN_ORDER = [6, 3, 5, 8, 9, 7, 10, 0, 1, 2, 4, 19]
 GOLDEN_VIEW = [0.629189084165865, 0.3709000039350706]

@@ -9,11 +9,11 @@ import boto3
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.loading import BatchConfig, BatchStream, load_sample, shard_reader
-from pipeline.loading.shard_reader import ShardCache
-from pipeline.manifest import SAMPLE_SCHEMA, Manifest, read_manifest, write_manifest
-from pipeline.masks import MaskConfig
+from infill.pipeline.errors import UserError
+from infill.pipeline.loading import BatchConfig, BatchStream, load_sample, shard_reader
+from infill.pipeline.loading.shard_reader import ShardCache
+from infill.pipeline.manifest import SAMPLE_SCHEMA, Manifest, read_manifest, write_manifest
+from infill.pipeline.masks import MaskConfig
 
 SMALL = {"image_size_px": 32, "batch_size": 6, "masks": MaskConfig(recipe="box"), "seed": 3}
 

@@ -8,7 +8,7 @@ import torch
 from skimage import metrics as reference
 from torch import Tensor
 
-from pipeline.metrics import image_metrics
+from infill.pipeline.metrics import image_metrics
 
 
 def pictures(

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pipeline.metrics.inception import Block, ConvNormReLU, Inception
+from infill.pipeline.metrics.inception import Block, ConvNormReLU, Inception
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pipeline.metrics.lpips import LPIPS
+from infill.pipeline.metrics.lpips import LPIPS
 
 
 def files(seed: int = 0) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:

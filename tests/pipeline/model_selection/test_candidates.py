@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.config import override
-from pipeline.errors import UserError
-from pipeline.masks import MaskConfig
-from pipeline.model_selection import (
+from infill.pipeline.config import override
+from infill.pipeline.errors import UserError
+from infill.pipeline.masks import MaskConfig
+from infill.pipeline.model_selection import (
     Candidate,
     SelectionConfig,
     SelectionResult,
@@ -15,9 +15,9 @@ from pipeline.model_selection import (
     select_model,
     write_selection,
 )
-from pipeline.model_selection.candidates import sign_of
-from pipeline.model_selection.page import importance
-from pipeline.tuning import Trial, TuneConfig, tune
+from infill.pipeline.model_selection.candidates import sign_of
+from infill.pipeline.model_selection.page import importance
+from infill.pipeline.tuning import Trial, TuneConfig, tune
 
 pytestmark = pytest.mark.slow
 

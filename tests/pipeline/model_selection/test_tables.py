@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from models.architecture import Row, Table
-from pipeline.config import override
-from pipeline.errors import UserError
-from pipeline.evaluation import EvaluationConfig, evaluate
-from pipeline.masks import MaskConfig
-from pipeline.model_selection import (
+from infill.models.architecture import Row, Table
+from infill.pipeline.config import override
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation import EvaluationConfig, evaluate
+from infill.pipeline.masks import MaskConfig
+from infill.pipeline.model_selection import (
     SelectionConfig,
     TableConfig,
     candidate_rows,
@@ -18,8 +18,8 @@ from pipeline.model_selection import (
     paper_rows,
     select_model,
 )
-from pipeline.reporting.search import write_search
-from pipeline.tuning import TuneConfig, tune, written_down
+from infill.pipeline.reporting.search import write_search
+from infill.pipeline.tuning import TuneConfig, tune, written_down
 
 TABLE = Table(
     title="Table 4",

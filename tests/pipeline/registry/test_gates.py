@@ -2,10 +2,10 @@
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.evaluation.result import Evaluation
-from pipeline.evaluation.scores import Score
-from pipeline.registry.gates import Gate, parse_gate, require, require_about
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation.result import Evaluation
+from infill.pipeline.evaluation.scores import Score
+from infill.pipeline.registry.gates import Gate, parse_gate, require, require_about
 
 
 def score(mean: float) -> Score:

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import checkpoints
-from pipeline.errors import UserError
-from pipeline.registry import (
+from infill.pipeline import checkpoints
+from infill.pipeline.errors import UserError
+from infill.pipeline.registry import (
     CHALLENGER,
     Lineage,
     RegistryConfig,
@@ -86,7 +86,7 @@ def test_promotion_that_another_overtook_is_refused_and_registered(registry, tmp
 
 
 def promote(registry, location, barrier, results):
-    from pipeline import registry as room
+    from infill.pipeline import registry as room
 
     before = room.champion(registry, "crowd").number
     barrier.wait()

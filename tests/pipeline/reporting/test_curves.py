@@ -3,8 +3,8 @@ import re
 import numpy as np
 import pytest
 
-from pipeline.reporting import Series, curve
-from pipeline.reporting.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, ticks
+from infill.pipeline.reporting import Series, curve
+from infill.pipeline.reporting.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, ticks
 
 
 def places(svg: str) -> list[tuple[float, float]]:

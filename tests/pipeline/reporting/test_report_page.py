@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.image_grid import encode_png
-from pipeline.reporting import (
+from infill.pipeline.image_grid import encode_png
+from infill.pipeline.reporting import (
     Section,
     facts,
     format_csv,

@@ -8,9 +8,9 @@ import httpx
 import pytest
 import uvicorn
 
-from pipeline.serving.http.app import create_app
-from pipeline.serving.http.inpaint_service import HttpConfig
-from pipeline.serving.replica.replica import Replica, ReplicaConfig
+from infill.pipeline.serving.http.app import create_app
+from infill.pipeline.serving.http.inpaint_service import HttpConfig
+from infill.pipeline.serving.replica.replica import Replica, ReplicaConfig
 
 
 @pytest.fixture

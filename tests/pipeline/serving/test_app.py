@@ -6,13 +6,13 @@ import httpx
 import numpy as np
 import pytest
 
-from pipeline.inference.tiling import TilingConfig
-from pipeline.serving.errors import CODES
-from pipeline.serving.http.app import create_app
-from pipeline.serving.http.auth import new_key
-from pipeline.serving.http.inpaint_service import HttpConfig
-from pipeline.serving.http.json_logs import JsonFormatter
-from pipeline.serving.limits import LimitsConfig
+from infill.pipeline.inference.tiling import TilingConfig
+from infill.pipeline.serving.errors import CODES
+from infill.pipeline.serving.http.app import create_app
+from infill.pipeline.serving.http.auth import new_key
+from infill.pipeline.serving.http.inpaint_service import HttpConfig
+from infill.pipeline.serving.http.json_logs import JsonFormatter
+from infill.pipeline.serving.limits import LimitsConfig
 
 CONFIG = HttpConfig(
     limits=LimitsConfig(max_body_bytes=2_000_000, max_pixels=400_000, max_waiting=4),

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.serving.errors import RequestError
-from pipeline.serving.http.auth import ApiKeyAuth, add_key, new_key, read_keys
+from infill.pipeline.errors import UserError
+from infill.pipeline.serving.errors import RequestError
+from infill.pipeline.serving.http.auth import ApiKeyAuth, add_key, new_key, read_keys
 
 
 def bearer(secret: str) -> dict[bytes, bytes]:

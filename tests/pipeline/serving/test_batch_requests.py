@@ -5,10 +5,10 @@ import json
 import httpx
 import numpy as np
 
-from pipeline.inference.tiling import TilingConfig
-from pipeline.serving.http.app import create_app
-from pipeline.serving.http.inpaint_service import HttpConfig
-from pipeline.serving.limits import LimitsConfig
+from infill.pipeline.inference.tiling import TilingConfig
+from infill.pipeline.serving.http.app import create_app
+from infill.pipeline.serving.http.inpaint_service import HttpConfig
+from infill.pipeline.serving.limits import LimitsConfig
 
 CONFIG = HttpConfig(
     limits=LimitsConfig(max_body_bytes=200_000, max_batch_body_bytes=2_000_000, pairs_at_once=3),

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from pipeline.serving.replica.batcher import Batcher
+from infill.pipeline.serving.replica.batcher import Batcher
 
 
 class Network:

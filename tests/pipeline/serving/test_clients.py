@@ -8,11 +8,11 @@ import numpy as np
 import openai
 import pytest
 
-from jobs.batch_inpaint import batch_inpaint
-from pipeline.batch_inference.config import BatchInferenceConfig
-from pipeline.errors import UserError
-from pipeline.serving.http.auth import new_key
-from pipeline.serving.http.inpaint_service import HttpConfig
+from infill.jobs.batch_inpaint import batch_inpaint
+from infill.pipeline.batch_inference.config import BatchInferenceConfig
+from infill.pipeline.errors import UserError
+from infill.pipeline.serving.http.auth import new_key
+from infill.pipeline.serving.http.inpaint_service import HttpConfig
 
 
 @pytest.fixture

@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.errors import UserError
-from pipeline.inference.tiling import TilingConfig
-from pipeline.registry import Lineage, RegistryConfig, register, rollback
-from pipeline.serving.client import AsyncInpainter, ClientConfig
-from pipeline.serving.limits import LimitsConfig
-from pipeline.serving.replica import deployment as service
-from pipeline.serving.replica import ingress
-from pipeline.serving.replica.deployment import (
+from infill.pipeline.errors import UserError
+from infill.pipeline.inference.tiling import TilingConfig
+from infill.pipeline.registry import Lineage, RegistryConfig, register, rollback
+from infill.pipeline.serving.client import AsyncInpainter, ClientConfig
+from infill.pipeline.serving.limits import LimitsConfig
+from infill.pipeline.serving.replica import deployment as service
+from infill.pipeline.serving.replica import ingress
+from infill.pipeline.serving.replica.deployment import (
     ServeConfig,
     choose_port,
     refresh,

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from pipeline.serving.limits import LimitsConfig, PixelBudget
+from infill.pipeline.serving.limits import LimitsConfig, PixelBudget
 
 
 def test_pictures_wait_for_room_in_the_order_they_came():

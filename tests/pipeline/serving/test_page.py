@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from pipeline.serving.http.auth import new_key
-from pipeline.serving.http.inpaint_service import HttpConfig
+from infill.pipeline.serving.http.auth import new_key
+from infill.pipeline.serving.http.inpaint_service import HttpConfig
 
 WAIT_MS = 20_000
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from models.architecture import fill
-from models.spn.networks import Generator
-from pipeline.checkpoints import load_generator
-from pipeline.errors import UserError
-from pipeline.inference.tiling import TilingConfig
-from pipeline.serving.errors import RequestError
-from pipeline.serving.replica.deployment import ServeConfig
-from pipeline.serving.replica.model_cache import ModelCache
-from pipeline.serving.replica.replica import Replica, ReplicaConfig
+from infill.models.architecture import fill
+from infill.models.spn.networks import Generator
+from infill.pipeline.checkpoints import load_generator
+from infill.pipeline.errors import UserError
+from infill.pipeline.inference.tiling import TilingConfig
+from infill.pipeline.serving.errors import RequestError
+from infill.pipeline.serving.replica.deployment import ServeConfig
+from infill.pipeline.serving.replica.model_cache import ModelCache
+from infill.pipeline.serving.replica.replica import Replica, ReplicaConfig
 
 
 def canvas(make, seed: int, side: int = 64) -> tuple[np.ndarray, np.ndarray]:
@@ -152,7 +152,7 @@ def test_models_beyond_the_memory_are_let_go_and_loaded_again(spn, newer_spn, ma
         one, other = (asyncio.run(r.fill(wanted, *canvas(make, 0))) for r in (replica, free))
         np.testing.assert_array_equal(one.predictions, other.predictions)
         assert replica._shelf.names == [held.digest]
-    monkeypatch.setattr("pipeline.serving.replica.replica.load_generator", lambda *_: 1 / 0)
+    monkeypatch.setattr("infill.pipeline.serving.replica.replica.load_generator", lambda *_: 1 / 0)
     with pytest.raises(RequestError, match="cannot be loaded just now") as refused:
         asyncio.run(replica.fill("spn", *canvas(make, 0)))
     assert refused.value.status_code == 503

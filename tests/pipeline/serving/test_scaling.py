@@ -2,10 +2,10 @@
 
 import pytest
 
-from pipeline.inference.tiling import TilingConfig
-from pipeline.registry import RegistryConfig
-from pipeline.serving.limits import LimitsConfig
-from pipeline.serving.replica.deployment import ServeConfig, start, stop
+from infill.pipeline.inference.tiling import TilingConfig
+from infill.pipeline.registry import RegistryConfig
+from infill.pipeline.serving.limits import LimitsConfig
+from infill.pipeline.serving.replica.deployment import ServeConfig, start, stop
 
 pytestmark = pytest.mark.slow
 

@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.config import to_json
-from pipeline.sharding import ShardConfig
+from infill.pipeline.config import to_json
+from infill.pipeline.sharding import ShardConfig
 
 PROGRAM = """
 import os, signal, sys
-from pipeline.config import from_json
-from pipeline.sharding import ShardConfig, runner
+from infill.pipeline.config import from_json
+from infill.pipeline.sharding import ShardConfig, runner
 
 settings, function, number = sys.argv[1:]
 original, calls = getattr(runner, function), []

@@ -3,9 +3,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.manifest import Manifest
-from pipeline.sharding.dedup import near_duplicates
-from pipeline.sharding.preprocess import encode, perceptual_hash
+from infill.pipeline.manifest import Manifest
+from infill.pipeline.sharding.dedup import near_duplicates
+from infill.pipeline.sharding.preprocess import encode, perceptual_hash
 
 
 def manifest(**hashes: int) -> Manifest:

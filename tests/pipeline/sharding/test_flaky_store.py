@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import boto3
 import pytest
 
-from pipeline.manifest import read_manifest
-from pipeline.sharding import ShardConfig, make_shards
-from pipeline.sources import S3Config
+from infill.pipeline.manifest import read_manifest
+from infill.pipeline.sharding import ShardConfig, make_shards
+from infill.pipeline.sources import S3Config
 
 SPLITS = ("train", "val", "test")
 FAILURES = 0.3

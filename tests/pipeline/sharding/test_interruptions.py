@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.manifest import read_manifest
-from pipeline.sharding import ShardConfig, make_shards
-from pipeline.sources import S3Config
+from infill.pipeline.manifest import read_manifest
+from infill.pipeline.sharding import ShardConfig, make_shards
+from infill.pipeline.sources import S3Config
 
 JOB = Path(__file__).parents[3] / "jobs" / "make_shards.py"
 PER_SHARD = 2

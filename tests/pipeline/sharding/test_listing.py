@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.sharding.listing import (
+from infill.pipeline.errors import UserError
+from infill.pipeline.sharding.listing import (
     FILE_NAME,
     LONGEST_KEY,
     Shares,
@@ -15,7 +15,7 @@ from pipeline.sharding.listing import (
     read_range,
     write_listings,
 )
-from pipeline.sources import Original
+from infill.pipeline.sources import Original
 
 SHARES = Shares(val=0.1, test=0.2, seed=0)
 

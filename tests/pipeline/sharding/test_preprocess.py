@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.sharding.preprocess import (
+from infill.pipeline.sharding.preprocess import (
     RejectedError,
     decode,
     encode,

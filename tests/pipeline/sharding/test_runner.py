@@ -13,14 +13,14 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import storage
-from pipeline.config import explain
-from pipeline.errors import UserError
-from pipeline.manifest import SAMPLE_SCHEMA, Manifest, read_manifest
-from pipeline.sharding import ShardConfig, listing, make_shards
-from pipeline.sharding.runner import Progress
-from pipeline.sharding.shard_writer import make_shard
-from pipeline.sources import Original, open_source
+from infill.pipeline import storage
+from infill.pipeline.config import explain
+from infill.pipeline.errors import UserError
+from infill.pipeline.manifest import SAMPLE_SCHEMA, Manifest, read_manifest
+from infill.pipeline.sharding import ShardConfig, listing, make_shards
+from infill.pipeline.sharding.runner import Progress
+from infill.pipeline.sharding.shard_writer import make_shard
+from infill.pipeline.sources import Original, open_source
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

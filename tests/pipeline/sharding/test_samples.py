@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.errors import UserError
-from pipeline.sharding import ShardConfig
-from pipeline.sharding.preprocess import RejectedError
-from pipeline.sharding.samples import samples_of
+from infill.pipeline.errors import UserError
+from infill.pipeline.sharding import ShardConfig
+from infill.pipeline.sharding.preprocess import RejectedError
+from infill.pipeline.sharding.samples import samples_of
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (96, 160, 3), np.uint8)
 

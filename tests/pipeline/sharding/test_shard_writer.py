@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.errors import UserError
-from pipeline.sharding.config import ShardConfig
-from pipeline.sharding.listing import FILE_NAME, Shares, read_range, write_listings
-from pipeline.sharding.shard_writer import make_shard, read_record, shard_digest
-from pipeline.sources import open_source
+from infill.pipeline.errors import UserError
+from infill.pipeline.sharding.config import ShardConfig
+from infill.pipeline.sharding.listing import FILE_NAME, Shares, read_range, write_listings
+from infill.pipeline.sharding.shard_writer import make_shard, read_record, shard_digest
+from infill.pipeline.sources import open_source
 
 
 def write_picture(path: Path, seed: int, side: int = 80) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.sharding.tar_writer import TarWriter, written_whole
+from infill.pipeline.sharding.tar_writer import TarWriter, written_whole
 
 MEMBERS = {"a/b.jpg": b"x" * 700, "a/b.json": b"{}", "c.png": b"", "d.webp": b"y" * 512}
 

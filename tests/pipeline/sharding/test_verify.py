@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.manifest import read_manifest
-from pipeline.sharding import ShardConfig, make_shards
-from pipeline.sharding.verify import Damage, repair, verify
+from infill.pipeline.errors import UserError
+from infill.pipeline.manifest import read_manifest
+from infill.pipeline.sharding import ShardConfig, make_shards
+from infill.pipeline.sharding.verify import Damage, repair, verify
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

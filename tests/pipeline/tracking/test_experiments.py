@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.tracking import Record, TrackingConfig, absolute_uri, attach, tracked
+from infill.pipeline.errors import UserError
+from infill.pipeline.tracking import Record, TrackingConfig, absolute_uri, attach, tracked
 
 SETTINGS = {"model.channels": 4, "data.seed": 7}
 FACTS = {"git": "abc"}

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 from safetensors.torch import load_file
 
-from models.spn.config import SPNConfig
-from pipeline import checkpoints
-from pipeline.loading import BatchConfig
-from pipeline.masks import MaskConfig
-from pipeline.tracking import TrackingConfig
-from pipeline.training import TrainConfig, train
+from infill.models.spn.config import SPNConfig
+from infill.pipeline import checkpoints
+from infill.pipeline.loading import BatchConfig
+from infill.pipeline.masks import MaskConfig
+from infill.pipeline.tracking import TrackingConfig
+from infill.pipeline.training import TrainConfig, train
 
 WEIGHTS = ("generator", "discriminator", "ema", "optimizers")
 

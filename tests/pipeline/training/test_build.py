@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.spn.config import SPNConfig
-from pipeline import storage
-from pipeline.config import override
-from pipeline.errors import UserError
-from pipeline.training import (
+from infill.models.spn.config import SPNConfig
+from infill.pipeline import storage
+from infill.pipeline.config import override
+from infill.pipeline.errors import UserError
+from infill.pipeline.training import (
     ExponentialMovingAverage,
     WorkerContext,
     build_objective,

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.training.distributed import buffers_sent_once
+from infill.pipeline.training.distributed import buffers_sent_once
 
 WORKER = '''
 """Wrap a network whose parameters and buffers differ on every worker; save them after a step."""
@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.nn import parallel
 
-from pipeline.training.distributed import WorkerContext
+from infill.pipeline.training.distributed import WorkerContext
 
 rank, folder, signature = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 torch.set_num_threads(1)

@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import checkpoints
-from pipeline.config import override, to_json
-from pipeline.training import NonFiniteLossError, heartbeat, train
-from pipeline.training.heartbeat import Heartbeat, diagnose
-from pipeline.training.launcher import room_wanted
+from infill.pipeline import checkpoints
+from infill.pipeline.config import override, to_json
+from infill.pipeline.training import NonFiniteLossError, heartbeat, train
+from infill.pipeline.training.heartbeat import Heartbeat, diagnose
+from infill.pipeline.training.launcher import room_wanted
 
 TURNED_AWAY = 6
 """Connections, after which a store that was away is back: its client pauses longer each time."""
@@ -288,8 +288,9 @@ def test_a_driver_killed_at_any_moment_costs_nothing(alone, ray_local, tmp_path,
     file = tmp_path / "config.json"
     file.write_text(to_json(lost))
     program = (
-        "import sys; from pathlib import Path; from pipeline.cluster import connect\n"
-        "from pipeline.config import from_json; from pipeline.training import TrainConfig, train\n"
+        "import sys; from pathlib import Path; from infill.pipeline.cluster import connect\n"
+        "from infill.pipeline.config import from_json\n"
+        "from infill.pipeline.training import TrainConfig, train\n"
         "with connect(num_cpus=2):\n"
         "    train(from_json(TrainConfig, Path(sys.argv[1]).read_text()))\n"
     )

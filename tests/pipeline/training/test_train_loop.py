@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import checkpoints
-from pipeline.config import override
-from pipeline.errors import UserError
-from pipeline.masks import HOLE_RATIO_BUCKETS
-from pipeline.training import NonFiniteLossError, launch, train
-from pipeline.training.validation import Validator
+from infill.pipeline import checkpoints
+from infill.pipeline.config import override
+from infill.pipeline.errors import UserError
+from infill.pipeline.masks import HOLE_RATIO_BUCKETS
+from infill.pipeline.training import NonFiniteLossError, launch, train
+from infill.pipeline.training.validation import Validator
 
 
 def test_a_run_leaves_checkpoints_scores_grids_and_its_configuration(finished):

@@ -18,9 +18,9 @@ from typing import Any
 import ray
 from ray.cluster_utils import Cluster
 
-from pipeline import checkpoints
-from pipeline.config import from_json
-from pipeline.training import TrainConfig, launcher, train
+from infill.pipeline import checkpoints
+from infill.pipeline.config import from_json
+from infill.pipeline.training import TrainConfig, launcher, train
 
 launcher.RESIZE_EVERY_S = 5.0
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline.config import override
-from pipeline.tuning import TuneConfig
+from infill.pipeline.config import override
+from infill.pipeline.tuning import TuneConfig
 
 
 @pytest.fixture(scope="module")

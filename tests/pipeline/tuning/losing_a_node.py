@@ -15,9 +15,9 @@ from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
 
-from pipeline import checkpoints
-from pipeline.config import from_json
-from pipeline.tuning import TuneConfig, TuneResult, plan, tune
+from infill.pipeline import checkpoints
+from infill.pipeline.config import from_json
+from infill.pipeline.tuning import TuneConfig, TuneResult, plan, tune
 
 SPACE = {"model.image_weight": [1.0, 10.0]}
 

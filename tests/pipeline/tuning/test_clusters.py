@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import checkpoints
-from pipeline.config import override, to_json
+from infill.pipeline import checkpoints
+from infill.pipeline.config import override, to_json
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
@@ -45,10 +45,10 @@ def test_a_lost_node_does_not_end_the_search(config, tmp_path):
 PACKED = """
 import json, sys, time
 import ray
-from pipeline.config import from_json
-from pipeline.tuning import TuneConfig
-from pipeline.tuning.ray_tuner import run_tuner
-from pipeline.training import SCORE
+from infill.pipeline.config import from_json
+from infill.pipeline.tuning import TuneConfig
+from infill.pipeline.tuning.ray_tuner import run_tuner
+from infill.pipeline.training import SCORE
 from ray.tune import Callback
 
 def trial(settings):

@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from jobs.tune import presets_of, scale_of, training_of
-from models import architecture
-from models.architecture import load
-from pipeline.config import override
-from pipeline.errors import UserError
-from pipeline.tuning import Range, TuneConfig, plan, read_space, read_table
+from infill.jobs.tune import presets_of, scale_of, training_of
+from infill.models import architecture
+from infill.models.architecture import load
+from infill.pipeline.config import override
+from infill.pipeline.errors import UserError
+from infill.pipeline.tuning import Range, TuneConfig, plan, read_space, read_table
 
 SPACE = {"model.image_weight": [1.0, 10.0], "model.num_blocks": [1, 2]}
 
@@ -145,7 +145,7 @@ def test_every_paper_s_spaces_and_tables_are_possible_at_every_scale(name, scale
         assert [trial.label for trial, _ in planned] == [row.label for row in printed.rows]
         models = [training.model for _, training in planned]
         assert len(set(map(repr, models))) == len(models), "two rows are the same network"
-        presets = importlib.import_module(f"jobs.train_{name}").PRESETS
+        presets = importlib.import_module(f"infill.jobs.train_{name}").PRESETS
         assert training_of(name, "paper") is presets[printed.preset]
 
 

@@ -13,11 +13,11 @@ from types import SimpleNamespace
 import pytest
 from safetensors.torch import load_file
 
-from pipeline import checkpoints
-from pipeline.config import override, to_json
-from pipeline.errors import UserError
-from pipeline.reporting.search import trial_rows, write_search
-from pipeline.tuning import Range, Trial, TuneResult, plan, tune, tuner
+from infill.pipeline import checkpoints
+from infill.pipeline.config import override, to_json
+from infill.pipeline.errors import UserError
+from infill.pipeline.reporting.search import trial_rows, write_search
+from infill.pipeline.tuning import Range, Trial, TuneResult, plan, tune, tuner
 
 
 def quietly(line):
@@ -216,9 +216,9 @@ def test_trials_that_have_not_begun_are_listed_and_leave_earlier_records_alone(
 PROGRAM = """
 import sys
 from pathlib import Path
-from pipeline.cluster import connect
-from pipeline.config import from_json
-from pipeline.tuning import TuneConfig, tune
+from infill.pipeline.cluster import connect
+from infill.pipeline.config import from_json
+from infill.pipeline.tuning import TuneConfig, tune
 with connect():
     tune(from_json(TuneConfig, Path(sys.argv[1]).read_text()), {"model.num_blocks": [1, 2, 3, 4]})
 """

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.evaluation.comparison import fill_again
-from pipeline.user_study import StudyConfig, load_study, prepare
-from pipeline.user_study.questions import REAL
+from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation.comparison import fill_again
+from infill.pipeline.user_study import StudyConfig, load_study, prepare
+from infill.pipeline.user_study.questions import REAL
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.user_study.questions import REAL, Question, Study
-from pipeline.user_study.report import terminal_tables, write_summary
-from pipeline.user_study.votes import Vote, answered, count, read_votes, save_vote, voters
+from infill.pipeline.errors import UserError
+from infill.pipeline.user_study.questions import REAL, Question, Study
+from infill.pipeline.user_study.report import terminal_tables, write_summary
+from infill.pipeline.user_study.votes import Vote, answered, count, read_votes, save_vote, voters
 
 
 def paired_study(out: str) -> Study:

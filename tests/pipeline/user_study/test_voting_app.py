@@ -13,9 +13,9 @@ import pytest
 import uvicorn
 from playwright.sync_api import expect
 
-from pipeline.user_study import StudyConfig, make_app, prepare
-from pipeline.user_study import app as voting
-from pipeline.user_study.votes import read_votes
+from infill.pipeline.user_study import StudyConfig, make_app, prepare
+from infill.pipeline.user_study import app as voting
+from infill.pipeline.user_study.votes import read_votes
 
 
 @pytest.fixture(scope="module")

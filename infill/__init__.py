@@ -1,0 +1,6 @@
+"""Image inpainting on Ray: the stages, the networks and the commands under one name.
+
+In the source tree ``pipeline``, ``models`` and ``jobs`` stand beside this folder, which links to
+them: ``infill.pipeline`` is the same module in a checkout, in an installed package and in the
+working directory that Ray sends to its nodes.
+"""
