@@ -26,11 +26,12 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # A part of `make test-cluster`: make test-cluster TESTS=tests/drills
 TESTS ?= tests
-# Processes that share the tests of `make test`.
+# Processes that share the tests of each of the two.
 JOBS ?= 3
 # The order of the tests: the same every time, another with `make test SEED=7`.
 SEED ?= 20
-PYTEST = RAY_TMPDIR=$$rays $(BIN)/python -m pytest -p randomly --randomly-seed=$(SEED)
+PYTEST = RAY_TMPDIR=$$rays $(BIN)/python -m pytest -p randomly --randomly-seed=$(SEED) \
+  -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo test test-cluster latest lock mutants check bench audit docs cluster cluster-down clean
 
@@ -39,9 +40,9 @@ install: $(VENV)/installed-demo  ## the environment in .venv, for the commands o
 demo: $(VENV)/installed-demo  ## the whole main job, small but nothing faked
 	$(BIN)/python jobs/demo.py
 
-test: check $(VENV)/browser  ## what everyone runs: linter, type checker, and tests in three processes
+test: check $(VENV)/browser  ## what everyone runs: linter, type checker, and tests
 	@rays=$$(mktemp -d); trap 'rm -rf $$rays' EXIT; echo "seed: $(SEED)"; \
-	$(PYTEST) -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not cluster" --junitxml=runs/tests.xml
+	$(PYTEST) -m "not cluster" --junitxml=runs/tests.xml
 
 test-cluster: $(VENV)/browser  ## the long tests: clusters, drills, pages of docs, the image's install
 	@rays=$$(mktemp -d); trap 'rm -rf $$rays' EXIT; echo "seed: $(SEED)"; $(PYTEST) $(TESTS) -m cluster --junitxml=runs/cluster-tests.xml

@@ -44,11 +44,41 @@ from infill.pipeline.serving.replica.deployment import direct_ingress
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+ONE_CLUSTER = "tests/drills/"
+"""Files that share a cluster of three nodes, so that one test process takes them all."""
+LONGEST = (ONE_CLUSTER, "tests/test_docs.py")
+"""Of `make test-cluster`; it ends earlier if these begin first."""
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that have slow tests, so that no process is left with one at the end."""
+    """Begin with the files that take longest, so that no process is left with one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (not item.nodeid.startswith(LONGEST), item.path not in slow))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Deal tests to processes by file, and the files of one cluster together."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return ONE_CLUSTER if nodeid.startswith(ONE_CLUSTER) else super()._split_scope(nodeid)
+
+    return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print how long each failure drill took, from the reports of whichever process ran it."""
+    reports = terminalreporter.stats.get("passed", ())
+    found = [
+        value for report in reports for name, value in report.user_properties if name == "drill"
+    ]
+    if found:
+        terminalreporter.write_sep("-", "failure drills")
+    for line in found:
+        terminalreporter.write_line(line)
 
 
 def free_port() -> int:

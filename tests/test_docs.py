@@ -137,8 +137,9 @@ def test_readme_shows_what_the_pages_show():
 def desk(tmp_path_factory) -> Path:
     """Give a checkout of its own, and what a reader has: photographs, some with a hole to fill."""
     desk = tmp_path_factory.mktemp("reader") / "infill"
-    for name in ("jobs", "models", "pipeline", "infra", "docs"):
-        shutil.copytree(ROOT / name, desk / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("infill", "jobs", "models", "pipeline", "infra", "docs"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, desk / name, symlinks=True, ignore=ignored)
     for name in ("pyproject.toml", "Makefile", "README.md", "LICENSE", "mkdocs.yml"):
         shutil.copy(ROOT / name, desk / name)
     random = np.random.default_rng(3)

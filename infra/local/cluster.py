@@ -419,12 +419,14 @@ def _inherited() -> dict[str, str]:
 
     A Ray that serves without a proxy, as ``jobs/serve.py`` starts one, has its port there.
     """
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("RAY_ADDRESS", "RAY_SERVE_THROUGHPUT_OPTIMIZED")
-        and not name.startswith("RAY_SERVE_DIRECT_INGRESS_")
-    }
+    foreign = (
+        "RAY_ADDRESS",
+        "RAY_SERVE_DIRECT_INGRESS_",
+        "RAY_SERVE_PORT_QUARANTINE_S",
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED",
+    )
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 
 
 def _environment(pid: int) -> dict[str, str]:

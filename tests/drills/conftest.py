@@ -33,15 +33,6 @@ TRAINING = (
     "--collective-timeout-s 20 --max-failures 10 {more}"
 )
 """One worker on each of the two nodes; a second or two for ten steps."""
-recovered: list[tuple[str, str]] = []
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if recovered:
-        terminalreporter.write_sep("-", "failure drills")
-        width = max(len(name) for name, _ in recovered)
-        for name, outcome in recovered:
-            terminalreporter.write_line(f"{name:<{width}}  {outcome}")
 
 
 def load_local() -> ModuleType:
@@ -244,11 +235,15 @@ def apart() -> Callable[[str, list[str]], list[str]]:
 
 
 @pytest.fixture
-def passed() -> Callable[[str, float, str], None]:
-    """Give what notes that a drill went well: its name, the seconds it cost, who has to act."""
+def passed(record_property: Callable[[str, object], None]) -> Callable[[str, float, str], None]:
+    """Give what notes that a drill went well: its name, the seconds it cost, who has to act.
+
+    The end of the run prints it; the JUnit file keeps it.
+    """
 
     def note(name: str, seconds: float, outcome: str) -> None:
-        recovered.append((name, f"{seconds:5.1f} s until work went on; {outcome}"))
+        line = f"{name:<24} {seconds:5.1f} s until work went on; {outcome}"
+        record_property("drill", line)
 
     return note
 

@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 import pytest
 
+from infill.pipeline.serving.replica.deployment import direct_ingress
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "infra" / "local" / "cluster.py"
 PAGE = ROOT / "docs" / "cluster.md"
@@ -164,3 +166,13 @@ def test_second_cluster_of_a_folder_is_refused_and_a_missing_one_ends_quietly(tm
     finally:
         sleeping.kill()
     local.down()
+
+
+def test_nodes_are_not_told_of_another_ray(monkeypatch):
+    """A Ray that serves without a proxy leaves its settings in the environment."""
+    foreign = {"RAY_ADDRESS": "127.0.0.1:1", **direct_ingress(1)}
+    for name, value in foreign.items():
+        monkeypatch.setenv(name, value)
+    inherited = load_script()._inherited()
+    assert {**inherited, **foreign} == dict(os.environ)
+    assert not foreign.keys() & inherited.keys()
