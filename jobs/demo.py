@@ -15,9 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from infill.jobs import make_shards, train_spn
 from infill.jobs.batch_inpaint import batch_inpaint
 from infill.jobs.promote import PromoteConfig, line, promote
@@ -33,6 +30,7 @@ from infill.pipeline.evaluation import (
     terminal_tables,
     verdict,
 )
+from infill.pipeline.images import decode_original, encode_mask, encode_png, read_header
 from infill.pipeline.masks import MaskConfig, draw_mask
 from infill.pipeline.registry import RegistryConfig, Version
 from infill.pipeline.reporting.search import write_search
@@ -187,12 +185,11 @@ def write_request(config: DemoConfig) -> list[str]:
         if original.split != "test":
             continue
         name = Path(original.path).stem
-        image = cv2.imdecode(np.frombuffer(source.read(original), np.uint8), cv2.IMREAD_COLOR)
-        assert image is not None, original.path
+        data = source.read(original)
+        image = decode_original(data, read_header(data))
         hole = draw_mask(HOLES, name, 0, 0, *image.shape[:2]).hole
-        for suffix, pixels in (("", image), ("_mask", hole * 255)):
-            encoded = cv2.imencode(".png", pixels)[1].tobytes()
-            storage.write(config.place("request", f"{name}{suffix}.png"), encoded)
+        for suffix, file in (("", encode_png(image)), ("_mask", encode_mask(hole))):
+            storage.write(config.place("request", f"{name}{suffix}.png"), file)
         names.append(name)
     return names
 

@@ -1,13 +1,11 @@
 """Grids of sample images with titles and captions, as one PNG."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-Pixels = NDArray[np.uint8]
+from infill.pipeline.images import ByteHole, Pixels, encode_png
 
 SAMPLE_TITLES = ("image", "masked input", "prediction", "composite")
 """The columns of :func:`sample_grid`."""
@@ -20,7 +18,7 @@ _MARGIN_PX = 12
 _LEAST_CELL_PX = 128  # Narrower cells hold no readable title; they are enlarged by whole factors.
 
 
-def masked_view(image: Pixels, hole: Pixels) -> Pixels:
+def masked_view(image: Pixels, hole: ByteHole) -> Pixels:
     """Return the image with its hole painted light magenta.
 
     Args:
@@ -30,7 +28,7 @@ def masked_view(image: Pixels, hole: Pixels) -> Pixels:
     return np.where(hole[..., None] != 0, np.array(HOLE_COLOUR, np.uint8), image)
 
 
-def composite(prediction: Pixels, image: Pixels, hole: Pixels) -> Pixels:
+def composite(prediction: Pixels, image: Pixels, hole: ByteHole) -> Pixels:
     """Return known pixels of the image and, in the hole, those of the prediction.
 
     The 8-bit twin of :func:`infill.models.masking.paste`.
@@ -44,7 +42,7 @@ def composite(prediction: Pixels, image: Pixels, hole: Pixels) -> Pixels:
 
 
 def sample_grid(
-    images: Pixels, holes: Pixels, predictions: Pixels, captions: Sequence[str] = ()
+    images: Pixels, holes: ByteHole, predictions: Pixels, captions: Sequence[str] = ()
 ) -> bytes:
     """Draw each sample as a row: image, masked input, prediction, composite.
 
@@ -67,6 +65,13 @@ def sample_grid(
 def grid(
     rows: Sequence[Sequence[Pixels]], titles: Sequence[str] = (), captions: Sequence[str] = ()
 ) -> bytes:
+    """Return :func:`draw_grid` as a PNG file; the same bytes for the same input."""
+    return encode_png(draw_grid(rows, titles, captions))
+
+
+def draw_grid(
+    rows: Sequence[Sequence[Pixels]], titles: Sequence[str] = (), captions: Sequence[str] = ()
+) -> Pixels:
     """Draw rows of pictures with thin gutters, a title over each column, a caption under each row.
 
     Pictures narrower than 128 px are enlarged by a whole factor, pixel by pixel.
@@ -77,7 +82,7 @@ def grid(
         captions: one per row, or none.
 
     Returns:
-        A PNG file; the same bytes for the same input.
+        uint8 [H, W, 3].
 
     Raises:
         ValueError: if there is no picture, or sizes or numbers do not fit together.
@@ -109,7 +114,7 @@ def grid(
         if captions:
             room = sheet.width - 2 * _MARGIN_PX
             _write(draw, (_MARGIN_PX, y + height + 2), captions[line], room, size - 1, _FAINT_INK)
-    return _png(sheet)
+    return np.asarray(sheet)
 
 
 def fit(picture: Pixels, side: int) -> Pixels:
@@ -128,17 +133,6 @@ def shrink(picture: Pixels, longest_px: int) -> Pixels:
     image = Image.fromarray(picture)
     image.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
     return np.asarray(image)
-
-
-def encode_png(picture: Pixels) -> bytes:
-    """Return a uint8 [H, W, 3] picture as a PNG file."""
-    return _png(Image.fromarray(picture))
-
-
-def _png(picture: Image.Image) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, format="PNG", optimize=False)
-    return file.getvalue()
 
 
 def _measure(

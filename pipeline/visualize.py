@@ -13,21 +13,23 @@ from infill.models.architecture import load
 from infill.models.masking import crop_to, pad_to_multiple
 from infill.pipeline import checkpoints, storage
 from infill.pipeline.errors import UserError
-from infill.pipeline.image_grid import Pixels, encode_png, grid, masked_view
+from infill.pipeline.image_grid import draw_grid, masked_view
+from infill.pipeline.images import (
+    ByteHole,
+    Pixels,
+    RejectedError,
+    decode_original,
+    encode_png,
+    read_header,
+)
 from infill.pipeline.loading.dataset import to_pixels, to_tensor
 from infill.pipeline.masks import MaskConfig, draw_mask
-from infill.pipeline.masks.mask_files import read_picture
-from infill.pipeline.sharding.preprocess import (
-    RejectedError,
-    decode,
-    read_header,
-    resize_short_side,
-)
+from infill.pipeline.masks.mask_files import read_mask_file
+from infill.pipeline.sharding.preprocess import resize_short_side
 
 PICTURES_PER_LINE = 4
 SHEET_CELL_PX = 256
 """Longest side of a picture on the sheet."""
-MAX_PIXELS = 2**26
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,25 +88,24 @@ def _is_of_the_frame(picture: Tensor, frame: Tensor) -> bool:
     return bool(rows * width == columns * height and height % rows == 0)
 
 
-def _photograph(config: VisualizeConfig, short_side_px: int) -> tuple[Pixels, Pixels]:
+def _photograph(config: VisualizeConfig, short_side_px: int) -> tuple[Pixels, ByteHole]:
     """Return the photograph, uint8 [H, W, 3], and its hole, uint8 [H, W]."""
     try:
         data = storage.read(config.image)
     except FileNotFoundError as error:
         raise UserError(f"--image: there is no file {config.image}") from error
     try:
-        whole = decode(data, read_header(data, MAX_PIXELS))
+        whole = decode_original(data, read_header(data))
     except RejectedError as error:
         raise UserError(f"--image {config.image}: {error}") from error
-    blue_first = resize_short_side(whole, short_side_px)
-    pixels = np.ascontiguousarray(blue_first[..., ::-1])
+    pixels = resize_short_side(whole, short_side_px)
     height, width = pixels.shape[:2]
     if not config.mask:
         name = config.image.rsplit("/", 1)[-1]
         return pixels, draw_mask(config.masks, name, 0, 0, height, width).hole
     if not storage.exists(config.mask):
         raise UserError(f"--mask: there is no file {config.mask}")
-    hole = read_picture(config.mask, config.masks.white_is_hole)
+    hole = read_mask_file(config.mask, config.masks.white_is_hole)
     if hole.shape != whole.shape[:2]:
         raise UserError(
             f"--mask {config.mask} is {hole.shape[1]} x {hole.shape[0]} px, the photograph "
@@ -136,12 +137,8 @@ def _sheet(pictures: dict[str, Pixels]) -> bytes:
         row = [_fitted(pictures[name], *cell) for name in titles]
         missing = PICTURES_PER_LINE - len(row)
         row += [np.full_like(row[0], 255)] * missing
-        line = cv2.imdecode(
-            np.frombuffer(grid([row], titles + [""] * missing), np.uint8), cv2.IMREAD_COLOR
-        )
-        assert line is not None
-        lines.append(line[..., ::-1])
-    return encode_png(np.ascontiguousarray(np.concatenate(lines)))
+        lines.append(draw_grid([row], titles + [""] * missing))
+    return encode_png(np.concatenate(lines))
 
 
 def _fitted(picture: Pixels, height: int, width: int) -> Pixels:

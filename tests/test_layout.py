@@ -157,6 +157,53 @@ def test_packages_before_training_do_not_import_pytorch():
     assert done.stdout.strip() == "False"
 
 
+FILE_CALLS = {
+    "imdecode",
+    "imdecodemulti",
+    "imencode",
+    "imread",
+    "imreadmulti",
+    "imwrite",
+    "imcount",
+}
+DRAWS = Path("pipeline/image_grid.py")
+"""Writes titles and captions with Pillow; its files are encoded by ``images`` too."""
+
+
+def reads_or_writes_image_files(path: Path) -> Iterator[str]:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Attribute) and node.attr in FILE_CALLS:
+            yield f"{path}:{node.lineno} calls {node.attr}"
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) == "Image.open":
+            yield f"{path}:{node.lineno} calls Image.open"
+    if "PIL" in packages(path) and path != DRAWS:
+        yield f"{path} imports PIL"
+
+
+def test_image_files_are_read_and_written_in_one_package():
+    inside = [path for path in FILES if path.is_relative_to("pipeline/images")]
+    assert any(offence for path in inside for offence in reads_or_writes_image_files(path))
+    assert_none(
+        offence
+        for path in FILES
+        if path not in inside
+        for offence in reads_or_writes_image_files(path)
+    )
+
+
+def test_array_types_are_named_once():
+    names = {"Pixels", "Hole", "ByteHole", "Picture"}
+    defined = [
+        f"{path} defines {target.id}"
+        for path in FILES
+        for node in tree(path).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name) and target.id in names
+    ]
+    assert [line.split()[0] for line in defined] == ["pipeline/images/arrays.py"] * 3
+
+
 WIDTH = 30
 """Of the column of names in the map."""
 

@@ -10,13 +10,12 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from infill.pipeline.baselines.patchmatch import patchmatch
 from infill.pipeline.errors import UserError
+from infill.pipeline.images import ByteHole, Pixels
 
-Pixels = NDArray[np.uint8]
-Baseline = Callable[[Pixels, Pixels], Pixels]
+Baseline = Callable[[Pixels, ByteHole], Pixels]
 """``baseline(image [H, W, 3], hole [H, W], 1 = missing) -> prediction [H, W, 3]``."""
 
 RADIUS_PX = 3
@@ -25,7 +24,7 @@ UNKNOWN = 128
 """The level drawn where nothing at all is known: the middle of the 8-bit range."""
 
 
-def mean_fill(image: Pixels, hole: Pixels) -> Pixels:
+def mean_fill(image: Pixels, hole: ByteHole) -> Pixels:
     """Fill the hole with the mean of the known pixels, per channel, rounded to 8 bits.
 
     Args:
@@ -39,17 +38,17 @@ def mean_fill(image: Pixels, hole: Pixels) -> Pixels:
     return filled
 
 
-def telea(image: Pixels, hole: Pixels) -> Pixels:
+def telea(image: Pixels, hole: ByteHole) -> Pixels:
     """Fill by Telea's fast marching (J. Graphics Tools 2004), as OpenCV has it; radius 3 px."""
     return _inpaint(image, hole, cv2.INPAINT_TELEA)
 
 
-def navier_stokes(image: Pixels, hole: Pixels) -> Pixels:
+def navier_stokes(image: Pixels, hole: ByteHole) -> Pixels:
     """Fill by fluid dynamics (Bertalmio et al., CVPR 2001), as OpenCV has it; radius 3 px."""
     return _inpaint(image, hole, cv2.INPAINT_NS)
 
 
-def _inpaint(image: Pixels, hole: Pixels, method: int) -> Pixels:
+def _inpaint(image: Pixels, hole: ByteHole, method: int) -> Pixels:
     # OpenCV hands back the input when nothing is known: hiding the hole first keeps that honest.
     hidden = mean_fill(image, hole)
     filled: Pixels = cv2.inpaint(hidden, (hole != 0).astype(np.uint8), RADIUS_PX, method)

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Pixels = NDArray[np.uint8]
+from infill.pipeline.images import ByteHole, Pixels
+
 Colours = NDArray[np.float32]
 Index = NDArray[np.int64]
 
@@ -51,7 +52,7 @@ class Field:
     """Flat: which target is centred there, or -1, [H * W]."""
 
 
-def patchmatch(image: Pixels, hole: Pixels) -> Pixels:
+def patchmatch(image: Pixels, hole: ByteHole) -> Pixels:
     """Fill the hole with known patches, coarse to fine.
 
     Args:
@@ -85,7 +86,7 @@ def patchmatch(image: Pixels, hole: Pixels) -> Pixels:
     return filled.astype(np.uint8)
 
 
-def _pyramid(image: Pixels, hole: Pixels) -> list[tuple[Colours, NDArray[np.bool_]]]:
+def _pyramid(image: Pixels, hole: ByteHole) -> list[tuple[Colours, NDArray[np.bool_]]]:
     """Return colours and hole at full, half, quarter ... size, until the hole is a patch wide.
 
     A coarse pixel's colour is the mean of the known pixels below it alone.

@@ -16,7 +16,7 @@ from infill.pipeline import storage
 from infill.pipeline.batch_inference.pairs import Pair, draw_mask_file, list_pairs, list_pictures
 from infill.pipeline.config import to_dict
 from infill.pipeline.errors import ImageError, UserError
-from infill.pipeline.images.codec import Format
+from infill.pipeline.images import Format
 from infill.pipeline.inference.tiling import TilingConfig
 from infill.pipeline.masks import MaskConfig
 from infill.pipeline.registry import RegistryConfig

@@ -1,17 +1,14 @@
 """Find the mask and the output path of each image in a folder."""
 
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-import numpy as np
-from PIL import Image
 from pyarrow import fs
 
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
-from infill.pipeline.images.codec import upright_size
+from infill.pipeline.images import encode_mask, upright_size
 from infill.pipeline.masks import MaskConfig, draw_mask
 from infill.pipeline.sources import SUFFIXES
 
@@ -139,7 +136,4 @@ def draw_mask_file(image: bytes, key: str, recipe: MaskConfig, seed: int, max_pi
         ImageError: if the image is not one that is accepted.
     """
     height, width = upright_size(image, max_pixels)
-    hole = draw_mask(recipe, key, 0, seed, height, width).hole
-    sink = io.BytesIO()
-    Image.fromarray(hole * np.uint8(255)).save(sink, "png", compress_level=1)
-    return sink.getvalue()
+    return encode_mask(draw_mask(recipe, key, 0, seed, height, width).hole)

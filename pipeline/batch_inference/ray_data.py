@@ -27,7 +27,7 @@ from infill.pipeline.checkpoints import LoadedGenerator, load_generator
 from infill.pipeline.cluster import quiet_data
 from infill.pipeline.config import sentence_of
 from infill.pipeline.errors import ImageError, UserError
-from infill.pipeline.images.codec import Pixels
+from infill.pipeline.images import Pixels
 from infill.pipeline.inference.pair_files import InpaintOptions, compose, read_pair
 from infill.pipeline.registry import readable
 from infill.pipeline.serving.replica.replica import ReplicaConfig, ServedModel, generate

@@ -9,7 +9,8 @@ from infill.pipeline.evaluation.comparison import DECIDING, Case, Comparison, Ga
 from infill.pipeline.evaluation.metric_registry import Metric
 from infill.pipeline.evaluation.scorer import SHOWN_PX
 from infill.pipeline.evaluation.scores import ALL
-from infill.pipeline.image_grid import Pixels, encode_png, fit, grid, masked_view, shrink
+from infill.pipeline.image_grid import fit, grid, masked_view, shrink
+from infill.pipeline.images import Pixels, encode_png
 from infill.pipeline.reporting import (
     Section,
     beside,

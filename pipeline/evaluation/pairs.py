@@ -17,7 +17,7 @@ from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation.config import EvaluationConfig
 from infill.pipeline.evaluation.protocols import Crop, Group
-from infill.pipeline.image_grid import Pixels
+from infill.pipeline.images import Pixels
 from infill.pipeline.loading import load_sample, load_whole
 from infill.pipeline.manifest import Manifest
 from infill.pipeline.masks import Mask, MaskConfig, draw_mask

@@ -26,7 +26,8 @@ from infill.pipeline.evaluation.config import EvaluationConfig
 from infill.pipeline.evaluation.metric_networks import load_networks
 from infill.pipeline.evaluation.metric_registry import measure
 from infill.pipeline.evaluation.pairs import Pair, Pairs, lay_pairs
-from infill.pipeline.image_grid import Pixels, composite, fit, grid, masked_view
+from infill.pipeline.image_grid import composite, fit, grid, masked_view
+from infill.pipeline.images import Pixels
 from infill.pipeline.loading import to_pixels, to_tensor
 from infill.pipeline.manifest import read_manifest
 from infill.pipeline.masks import Mask, number_for

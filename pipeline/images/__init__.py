@@ -1,1 +1,54 @@
-"""Image files as arrays: decoding, encoding, orientation, colour profiles and limits."""
+"""Image files as arrays: decoding, encoding, orientation, colour profiles and limits.
+
+Arrays are RGB, uint8, everywhere outside this package. ``codec`` reads and writes uploads within
+limits, ``headers`` and ``originals`` read what a data set holds and write and read the images of
+shards, and ``masks`` reads every mask file by one rule.
+"""
+
+from infill.pipeline.images.arrays import ByteHole, Hole, Pixels, grey
+from infill.pipeline.images.codec import (
+    MEDIA_TYPES,
+    Format,
+    Picture,
+    decode,
+    encode,
+    encode_mask,
+    encode_png,
+    fill_in,
+    upright_size,
+)
+from infill.pipeline.images.headers import SUFFIX_OF, Header, RejectedError, read_header
+from infill.pipeline.images.masks import HOLE_THRESHOLD, MaskRule, read_mask
+from infill.pipeline.images.originals import (
+    ENCODER,
+    decode_original,
+    decode_sample,
+    encode_sample,
+)
+
+__all__ = [
+    "ENCODER",
+    "HOLE_THRESHOLD",
+    "MEDIA_TYPES",
+    "SUFFIX_OF",
+    "ByteHole",
+    "Format",
+    "Header",
+    "Hole",
+    "MaskRule",
+    "Picture",
+    "Pixels",
+    "RejectedError",
+    "decode",
+    "decode_original",
+    "decode_sample",
+    "encode",
+    "encode_mask",
+    "encode_png",
+    "encode_sample",
+    "fill_in",
+    "grey",
+    "read_header",
+    "read_mask",
+    "upright_size",
+]

@@ -1,4 +1,4 @@
-"""Decode and encode image files within limits; the header is checked before pixels are decoded.
+"""Decode and encode uploads within limits; the header is checked before pixels are decoded.
 
 Accepted are PNG, JPEG and WebP with 8 bits per channel and one frame. The header's size is
 compared with the limit before any pixel is decoded. Orientation (EXIF) is applied, so that image
@@ -11,22 +11,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from infill.pipeline.errors import ImageError
+from infill.pipeline.images.arrays import ByteHole, Hole, Pixels, grey
 
-Pixels = NDArray[np.uint8]
-Hole = NDArray[np.bool_]
 Format = Literal["png", "jpeg", "webp"]
 
-HOLE_THRESHOLD = 127
-"""Mask pixels brighter than this are hole; compressed masks are not exactly black and white."""
 MEDIA_TYPES: dict[Format, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
-_GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's own "L"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +66,11 @@ def decode(data: bytes, max_pixels: int, what: str = "image") -> Picture:
         _refuse_unsupported(opened, data, kind, what)
         opened.load()
         upright = ImageOps.exif_transpose(opened)
-        plain = _plain(upright)
+        pixels = np.asarray(plain(upright))
     except ImageError:
         raise
     except Exception as error:  # as in _claimed_size
         raise _damaged(what) from error
-    pixels = np.asarray(plain)
     profile = opened.info.get("icc_profile") if opened.mode != "CMYK" else None
     return Picture(pixels=pixels.reshape(*pixels.shape[:2], -1), format=kind, profile=profile)
 
@@ -95,28 +89,6 @@ def upright_size(data: bytes, max_pixels: int, what: str = "image") -> tuple[int
     except Exception as error:  # as in _claimed_size
         raise _damaged(what) from error
     return (width, height) if turned else (height, width)
-
-
-def decode_mask(data: bytes, max_pixels: int, white_is_hole: bool = True) -> Hole:
-    """Decode a mask: pixels brighter than :data:`HOLE_THRESHOLD` are hole.
-
-    Args:
-        data: a PNG, JPEG or WebP file.
-        max_pixels: height times width that is accepted.
-        white_is_hole: False if black marks the hole.
-
-    Returns:
-        bool [H, W], True in the hole.
-    """
-    picture = decode(data, max_pixels, "mask")
-    bright = grey(picture.rgb) > HOLE_THRESHOLD
-    return bright if white_is_hole else ~bright
-
-
-def grey(rgb: Pixels) -> Pixels:
-    """Return brightness, uint8 [H, W], of uint8 [H, W, 3]."""
-    brightness: Pixels = np.rint(rgb @ _GREY_WEIGHTS).astype(np.uint8)
-    return brightness
 
 
 def fill_in(picture: Picture, hole: Hole, prediction: Pixels) -> Picture:
@@ -157,6 +129,20 @@ def encode(picture: Picture, form: Format) -> bytes:
     }[form]
     sink = io.BytesIO()
     Image.fromarray(pixels).save(sink, format=form, icc_profile=picture.profile, **options)
+    return sink.getvalue()
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """Return uint8 [H, W, 3] as a PNG file; the same bytes for the same pixels."""
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, format="PNG", optimize=False)
+    return sink.getvalue()
+
+
+def encode_mask(hole: ByteHole | Hole) -> bytes:
+    """Return a hole, [H, W], as a PNG file, white where it is."""
+    sink = io.BytesIO()
+    Image.fromarray(hole.astype(np.uint8) * np.uint8(255)).save(sink, "png", compress_level=1)
     return sink.getvalue()
 
 
@@ -239,8 +225,8 @@ def _refuse_unsupported(opened: Image.Image, data: bytes, kind: Format, what: st
         )
 
 
-def _plain(opened: Image.Image) -> Image.Image:
-    """Return grey, grey with alpha, RGB or RGB with alpha, with the same colours."""
+def plain(opened: Image.Image) -> Image.Image:
+    """Convert to grey, grey with alpha, RGB or RGB with alpha, with the same colours."""
     transparent = "transparency" in opened.info
     if opened.mode in ("L", "LA", "RGB", "RGBA") and not transparent:
         return opened

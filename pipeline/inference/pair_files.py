@@ -4,8 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from infill.pipeline.errors import ImageError
-from infill.pipeline.images import codec
-from infill.pipeline.images.codec import Format, Hole, Picture, Pixels
+from infill.pipeline.images import (
+    HOLE_THRESHOLD,
+    Format,
+    Hole,
+    MaskRule,
+    Picture,
+    Pixels,
+    decode,
+    encode,
+    fill_in,
+    read_mask,
+)
 from infill.pipeline.inference import tiling, tiling_plan
 from infill.pipeline.inference.tiling import TilingConfig
 
@@ -46,11 +56,11 @@ def read_pair(
     Raises:
         ImageError: if a file is not accepted, the sizes differ, or the mask marks no or all pixels.
     """
-    picture = codec.decode(image, max_pixels)
+    picture = decode(image, max_pixels)
     if mask is None:
         hole = _own_hole(picture)
     else:
-        hole = codec.decode_mask(mask, max_pixels, options.white_is_hole)
+        hole = read_mask(mask, MaskRule(white_is_hole=options.white_is_hole, max_pixels=max_pixels))
     if hole.shape != picture.pixels.shape[:2]:
         sizes = [f"{width} × {height}" for height, width in (picture.pixels.shape[:2], hole.shape)]
         raise ImageError(
@@ -74,7 +84,7 @@ def _own_hole(picture: Picture) -> Hole:
 
 def _refuse_all_or_nothing(hole: Hole, options: InpaintOptions, own: bool) -> None:
     if not hole.any():
-        reason = f"no pixel is brighter than {codec.HOLE_THRESHOLD}"
+        reason = f"no pixel is brighter than {HOLE_THRESHOLD}"
         if own:
             reason = "every pixel of the image is opaque"
         elif not options.white_is_hole:
@@ -96,4 +106,4 @@ def compose(
 ) -> bytes:
     """Return the composite as a file: the known pixels unchanged, the prediction in the hole."""
     lifted = layout.merge_tiles(predictions, hole)
-    return codec.encode(codec.fill_in(picture, hole, lifted), options.output_format)
+    return encode(fill_in(picture, hole, lifted), options.output_format)

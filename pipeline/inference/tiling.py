@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Pixels = NDArray[np.uint8]
-Hole = NDArray[np.bool_]
+from infill.pipeline.images import Hole, Pixels
+
 _BLANK = 127  # the middle grey, near 0 for a network
 
 Mode = Literal["auto", "crop", "resize", "tile", "subsample"]

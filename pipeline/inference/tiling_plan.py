@@ -15,8 +15,8 @@ predictions are interleaved again: DeepGIN's protocol for large images, without 
 import cv2
 import numpy as np
 
+from infill.pipeline.images import Hole
 from infill.pipeline.inference.tiling import (
-    Hole,
     Kind,
     Layout,
     Mode,

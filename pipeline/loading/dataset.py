@@ -20,12 +20,12 @@ from torch import Tensor
 
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
+from infill.pipeline.images import ByteHole, Pixels, decode_sample
 from infill.pipeline.loading.config import BatchConfig, Crop
 from infill.pipeline.loading.shard_reader import ShardCache, ShardReader
 from infill.pipeline.manifest import Manifest
 from infill.pipeline.masks import Mask, draw_mask, number_for
 
-Pixels = NDArray[np.uint8]
 Values = NDArray[np.float32]
 
 MODEL_VALUES = (np.arange(256, dtype=np.float32) * 2 - 255) / 255
@@ -40,7 +40,7 @@ class Sample:
     key: str
     pixels: Pixels
     """RGB, [S, S, 3] uint8."""
-    hole: Pixels
+    hole: ByteHole
     """[S, S] uint8: 1 in the hole."""
     mask_id: str
 
@@ -168,15 +168,14 @@ def decode(reader: ShardReader, row: int) -> Pixels:
     Raises:
         UserError: if the bytes are no picture, or one of another size than the manifest's.
     """
-    image = cv2.imdecode(np.frombuffer(reader.read(row), np.uint8), cv2.IMREAD_COLOR_RGB)
+    image = decode_sample(reader.read(row))
     if image is None:
         raise reader.damaged(row, "its bytes are not a picture")
     height, width = reader.heights[row], reader.widths[row]
     if image.shape[:2] != (height, width):
         found = f"{image.shape[1]}x{image.shape[0]}"
         raise reader.damaged(row, f"it is {found} px, the manifest says {width}x{height}")
-    decoded: Pixels = image
-    return decoded
+    return image
 
 
 def rescale(image: Pixels, config: BatchConfig) -> Pixels:

@@ -2,7 +2,7 @@
 
 A mask is the same on every machine, with any number of workers, after any resume. Its id, which
 logs, grids and evaluation rows show, is enough to generate it again with the same configuration.
-This package needs NumPy and OpenCV only.
+This package needs neither Ray nor PyTorch.
 """
 
 import hashlib
@@ -12,9 +12,9 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from infill.pipeline.errors import UserError
+from infill.pipeline.images import ByteHole
 from infill.pipeline.masks.config import HOLE_RATIO_BUCKETS, MaskConfig, Recipe
 from infill.pipeline.masks.generators import DRAW, JOINED, draw_box_of
 from infill.pipeline.masks.mask_files import list_pictures
@@ -36,14 +36,12 @@ TRIES = 8  # drawings of a recipe before the last is grown or shrunk to fit
 MOST_JOINED = 24
 UNIFORM_WIDTH = 0.05  # half-width of the range around a uniformly drawn hole ratio
 
-Hole = NDArray[np.uint8]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Mask:
     """One sample's hole."""
 
-    hole: Hole
+    hole: ByteHole
     """[H, W] uint8: 1 in the hole, 0 where known."""
     id: str
     """``recipe:settings:HxW:seed:epoch:step:key``; see :func:`mask_from_id`."""
@@ -163,7 +161,7 @@ def _draw_in_range(
     size: tuple[int, int],
     least: int,
     most: int,
-) -> Hole:
+) -> ByteHole:
     """Draw until the hole fits; join what is too small; at last grow or shrink the last one."""
     draw = DRAW[recipe]
     for _ in range(TRIES):
@@ -184,7 +182,7 @@ def _draw_in_range(
     return resize_hole(hole, target)
 
 
-def resize_hole(hole: Hole, pixels: int) -> Hole:
+def resize_hole(hole: ByteHole, pixels: int) -> ByteHole:
     """Grow or shrink a hole evenly along its edge to exactly so many pixels.
 
     Args:
@@ -206,5 +204,5 @@ def resize_hole(hole: Hole, pixels: int) -> Hole:
     resized = (depth > least_deep).astype(np.uint8)
     ties = np.flatnonzero(depth == least_deep)[: pixels - int(resized.sum())]
     resized[ties] = 1  # in raster order, which no machine's sorting changes
-    reshaped: Hole = resized.reshape(hole.shape)
+    reshaped: ByteHole = resized.reshape(hole.shape)
     return reshaped

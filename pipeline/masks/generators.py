@@ -10,16 +10,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from infill.pipeline.images import ByteHole
 from infill.pipeline.masks.config import MaskConfig
 from infill.pipeline.masks.mask_files import draw_file, draw_silhouette
 
-Hole = NDArray[np.uint8]
-Draw = Callable[[MaskConfig, np.random.Generator, int, int], Hole]
+Draw = Callable[[MaskConfig, np.random.Generator, int, int], ByteHole]
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789    "
 
 
-def empty(height: int, width: int) -> Hole:
+def empty(height: int, width: int) -> ByteHole:
     """Return a frame without a hole."""
     return np.zeros((height, width), np.uint8)
 
@@ -29,7 +29,9 @@ def whole(random: np.random.Generator, low: int, high: int) -> int:
     return low + int(random.random() * (high - low + 1))
 
 
-def draw_centre(config: MaskConfig, random: np.random.Generator, height: int, width: int) -> Hole:
+def draw_centre(
+    config: MaskConfig, random: np.random.Generator, height: int, width: int
+) -> ByteHole:
     """Hide the centre, half as high and wide as the frame: 128 x 128 of 256 x 256."""
     del config, random
     hole = empty(height, width)
@@ -38,7 +40,7 @@ def draw_centre(config: MaskConfig, random: np.random.Generator, height: int, wi
     return hole
 
 
-def draw_box(config: MaskConfig, random: np.random.Generator, height: int, width: int) -> Hole:
+def draw_box(config: MaskConfig, random: np.random.Generator, height: int, width: int) -> ByteHole:
     """Hide a rectangle anywhere, its sides uniform shares of the frame's (DeepGIN, 30-70 %)."""
     shares = config.min_box_side, config.max_box_side
     tall, wide = (
@@ -50,7 +52,7 @@ def draw_box(config: MaskConfig, random: np.random.Generator, height: int, width
 
 def draw_box_of(
     config: MaskConfig, random: np.random.Generator, height: int, width: int, pixels: int
-) -> Hole:
+) -> ByteHole:
     """Hide a rectangle of about ``pixels`` pixels, at most twice as long as wide where it fits."""
     del config
     aspect = 2.0 ** (2 * random.random() - 1)
@@ -60,7 +62,9 @@ def draw_box_of(
     return _rectangle(random, height, width, tall, wide)
 
 
-def draw_square(config: MaskConfig, random: np.random.Generator, height: int, width: int) -> Hole:
+def draw_square(
+    config: MaskConfig, random: np.random.Generator, height: int, width: int
+) -> ByteHole:
     """Hide a half-size square anywhere, shrunk on both sides by a random delta (DeepFill v1)."""
     tall, wide = max(1, height // 2), max(1, width // 2)
     top, left = whole(random, 0, height - tall), whole(random, 0, width - wide)
@@ -72,14 +76,18 @@ def draw_square(config: MaskConfig, random: np.random.Generator, height: int, wi
     return hole
 
 
-def _rectangle(random: np.random.Generator, height: int, width: int, tall: int, wide: int) -> Hole:
+def _rectangle(
+    random: np.random.Generator, height: int, width: int, tall: int, wide: int
+) -> ByteHole:
     top, left = whole(random, 0, height - tall), whole(random, 0, width - wide)
     hole = empty(height, width)
     hole[top : top + tall, left : left + wide] = 1
     return hole
 
 
-def draw_blocks(config: MaskConfig, random: np.random.Generator, height: int, width: int) -> Hole:
+def draw_blocks(
+    config: MaskConfig, random: np.random.Generator, height: int, width: int
+) -> ByteHole:
     """Hide PEN-Net's block: a half-size square, flipped, tilted by 0-45 degrees, grown by 1 px.
 
     Rotation enlarges the canvas, which is then resized back, so that the block shrinks: 13-25 %
@@ -102,12 +110,14 @@ def draw_blocks(config: MaskConfig, random: np.random.Generator, height: int, wi
     return _grow(turned, 3)
 
 
-def _grow(hole: Hole, size_px: int) -> Hole:
-    grown: Hole = cv2.dilate(hole, np.ones((size_px, size_px), np.uint8))
+def _grow(hole: ByteHole, size_px: int) -> ByteHole:
+    grown: ByteHole = cv2.dilate(hole, np.ones((size_px, size_px), np.uint8))
     return grown
 
 
-def draw_strokes(config: MaskConfig, random: np.random.Generator, height: int, width: int) -> Hole:
+def draw_strokes(
+    config: MaskConfig, random: np.random.Generator, height: int, width: int
+) -> ByteHole:
     """Hide free-form strokes with DeepFill v2's parameters: 16 % of the frame on average.
 
     One to three zigzags of 4 to 11 segments, 12 to 40 px wide at 256 px. Lines this thick have
@@ -132,7 +142,7 @@ def draw_strokes(config: MaskConfig, random: np.random.Generator, height: int, w
 
 
 def _zigzag(
-    hole: Hole,
+    hole: ByteHole,
     start: NDArray[np.float64],
     angles: NDArray[np.float64],
     lengths: NDArray[np.float64],
@@ -150,7 +160,7 @@ def _zigzag(
 
 def draw_long_strokes(
     config: MaskConfig, random: np.random.Generator, height: int, width: int
-) -> Hole:
+) -> ByteHole:
     """Hide DeepGIN's free-form strokes: 15 to 23 of them, 40 % of the frame on average."""
     del config
     hole = empty(height, width)
@@ -170,7 +180,7 @@ def draw_long_strokes(
 
 def draw_automaton(
     config: MaskConfig, random: np.random.Generator, height: int, width: int
-) -> Hole:
+) -> ByteHole:
     """Hide what a cellular automaton settles to: noise under the majority rule (DeepGIN)."""
     del config
     scale = (1, 2, 4, 8)[whole(random, 0, 3)]
@@ -182,7 +192,7 @@ def draw_automaton(
             cells, cv2.CV_8U, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT
         )
         cells = (around > 4).astype(np.uint8)  # of nine cells, counting those outside as known
-    hole: Hole = cv2.resize(cells, (width, height), interpolation=cv2.INTER_NEAREST)
+    hole: ByteHole = cv2.resize(cells, (width, height), interpolation=cv2.INTER_NEAREST)
     if scale > 1:
         hole = cv2.dilate(hole, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
     return hole
@@ -190,7 +200,7 @@ def draw_automaton(
 
 def draw_irregular(
     config: MaskConfig, random: np.random.Generator, height: int, width: int
-) -> Hole:
+) -> ByteHole:
     """Hide a tangle of thick lines, discs and ellipses, in the manner of Liu et al.'s set."""
     del config
     hole = empty(height, width)
@@ -208,7 +218,9 @@ def draw_irregular(
     return hole
 
 
-def draw_outpaint(config: MaskConfig, random: np.random.Generator, height: int, width: int) -> Hole:
+def draw_outpaint(
+    config: MaskConfig, random: np.random.Generator, height: int, width: int
+) -> ByteHole:
     """Hide a border along one to four sides, each 1/16 to 3/8 of the frame deep."""
     del config
     hole = empty(height, width)
@@ -224,7 +236,7 @@ def draw_outpaint(config: MaskConfig, random: np.random.Generator, height: int, 
     return hole
 
 
-def draw_half(config: MaskConfig, random: np.random.Generator, height: int, width: int) -> Hole:
+def draw_half(config: MaskConfig, random: np.random.Generator, height: int, width: int) -> ByteHole:
     """Hide the left, right, top or bottom half."""
     del config
     hole = empty(height, width)
@@ -238,7 +250,7 @@ def draw_half(config: MaskConfig, random: np.random.Generator, height: int, widt
     return hole
 
 
-def draw_grid(config: MaskConfig, random: np.random.Generator, height: int, width: int) -> Hole:
+def draw_grid(config: MaskConfig, random: np.random.Generator, height: int, width: int) -> ByteHole:
     """Hide all but one pixel in every ``grid_stride`` each way: super-resolution as inpainting."""
     stride = config.grid_stride
     hole = np.ones((height, width), np.uint8)
@@ -246,7 +258,7 @@ def draw_grid(config: MaskConfig, random: np.random.Generator, height: int, widt
     return hole
 
 
-def draw_text(config: MaskConfig, random: np.random.Generator, height: int, width: int) -> Hole:
+def draw_text(config: MaskConfig, random: np.random.Generator, height: int, width: int) -> ByteHole:
     """Hide lines of random letters, as a caption or a watermark would."""
     del config
     hole = empty(height, width)
@@ -263,7 +275,7 @@ def draw_text(config: MaskConfig, random: np.random.Generator, height: int, widt
 
 def draw_scratches(
     config: MaskConfig, random: np.random.Generator, height: int, width: int
-) -> Hole:
+) -> ByteHole:
     """Hide long thin cracks, 1 to 4 px wide at 256 px, as on an old print."""
     del config
     hole = empty(height, width)

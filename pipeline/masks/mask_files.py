@@ -5,11 +5,11 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from pyarrow import fs
 
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
+from infill.pipeline.images import ByteHole, MaskRule, read_mask
 from infill.pipeline.masks.config import MaskConfig
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
@@ -40,29 +40,28 @@ def list_pictures(folder: str) -> tuple[tuple[str, int], ...]:
 
 
 @lru_cache(maxsize=1024)
-def read_picture(location: str, white_is_hole: bool) -> NDArray[np.uint8]:
-    """Return a mask picture's hole, [H, W] uint8: pixels above 127, or the others.
+def read_mask_file(location: str, white_is_hole: bool) -> ByteHole:
+    """Return a mask file's hole, [H, W] uint8, by the rule of :func:`read_mask`.
 
     Raises:
         UserError: if it is not a picture.
     """
-    data = np.frombuffer(storage.read(location), np.uint8)
-    grey = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
-    if grey is None:
-        raise UserError(f"masks: {location} is not a picture; remove it or replace it")
-    hole: NDArray[np.uint8] = ((grey > 127) == white_is_hole).astype(np.uint8)
-    return hole
+    rule = MaskRule(white_is_hole=white_is_hole, any_format=True)
+    try:
+        return read_mask(storage.read(location), rule).astype(np.uint8)
+    except UserError as error:
+        raise UserError(
+            f"masks: {location} is not a picture; remove it or replace it ({error})"
+        ) from error
 
 
-def _choose(config: MaskConfig, random: np.random.Generator) -> NDArray[np.uint8]:
+def _choose(config: MaskConfig, random: np.random.Generator) -> ByteHole:
     pictures = list_pictures(config.folder)
     name, _ = pictures[int(random.random() * len(pictures))]
-    return read_picture(storage.join(config.folder, name), config.white_is_hole)
+    return read_mask_file(storage.join(config.folder, name), config.white_is_hole)
 
 
-def draw_file(
-    config: MaskConfig, random: np.random.Generator, height: int, width: int
-) -> NDArray[np.uint8]:
+def draw_file(config: MaskConfig, random: np.random.Generator, height: int, width: int) -> ByteHole:
     """Hide a mask of the folder, flipped, cropped, turned and dilated (Liu et al.; MADF).
 
     Two flips, a crop of 80 to 100 % of each side, up to 10 degrees either way, and in every other
@@ -80,7 +79,7 @@ def draw_file(
     middle = (0.5 + (1 - crop) * (np.array([left, top]) - 0.5)) * (columns, rows) - 0.5
     frame_middle = np.array([width - 1, height - 1]) / 2
     matrix = np.column_stack([linear, middle - linear @ frame_middle])
-    moved: NDArray[np.uint8] = cv2.warpAffine(
+    moved: ByteHole = cv2.warpAffine(
         hole,
         matrix,
         (width, height),
@@ -95,7 +94,7 @@ def draw_file(
 
 def draw_silhouette(
     config: MaskConfig, random: np.random.Generator, height: int, width: int
-) -> NDArray[np.uint8]:
+) -> ByteHole:
     """Hide the shape of an object of the folder, 30 to 80 % of the frame's side, anywhere."""
     hole = _choose(config, random)
     left, top, tight_width, tight_height = cv2.boundingRect(hole)

@@ -3,19 +3,17 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from infill.pipeline.sharding.config import ShardConfig
-from infill.pipeline.sharding.preprocess import (
+from infill.pipeline.images import (
     SUFFIX_OF,
     Header,
-    Picture,
+    Pixels,
     RejectedError,
-    decode,
-    encode,
-    perceptual_hash,
+    decode_original,
+    encode_sample,
     read_header,
-    resize_short_side,
-    squash,
 )
+from infill.pipeline.sharding.config import ShardConfig
+from infill.pipeline.sharding.preprocess import perceptual_hash, resize_short_side, squash
 
 Box = tuple[int, int, int, int]
 
@@ -53,19 +51,21 @@ def samples_of(key: str, data: bytes, config: ShardConfig) -> Iterator[Sample]:
         raise RejectedError(f"smaller than min_side_px {config.min_side_px}: {size}")
     if config.crop_size_px is not None and short < config.crop_size_px:
         raise RejectedError(f"smaller than crop_size_px {config.crop_size_px}: {size}")
-    original = decode(data, header)
+    original = decode_original(data, header)
     picture = _framed(original, config)
     suffix = _suffix(header, config)
     if config.crop_size_px is not None:
         for name, box, square in _squares(picture, config):
-            yield _sample(key + name, suffix, encode(square, suffix, config.quality), square, box)
+            yield _sample(
+                key + name, suffix, encode_sample(square, suffix, config.quality), square, box
+            )
     elif picture is original and header.plain and SUFFIX_OF[header.format] == suffix:
         yield _sample(key, suffix, data, picture, None)
     else:
-        yield _sample(key, suffix, encode(picture, suffix, config.quality), picture, None)
+        yield _sample(key, suffix, encode_sample(picture, suffix, config.quality), picture, None)
 
 
-def _framed(picture: Picture, config: ShardConfig) -> Picture:
+def _framed(picture: Pixels, config: ShardConfig) -> Pixels:
     """Return the part of a photograph that is wanted, at the wanted size; itself if unchanged."""
     height, width = picture.shape[:2]
     if config.frame == "square" and height != width:
@@ -84,7 +84,7 @@ def _suffix(header: Header, config: ShardConfig) -> str:
     return SUFFIX_OF.get(header.format, "png") if config.format == "original" else config.format
 
 
-def _squares(picture: Picture, config: ShardConfig) -> Iterator[tuple[str, Box, Picture]]:
+def _squares(picture: Pixels, config: ShardConfig) -> Iterator[tuple[str, Box, Pixels]]:
     side = config.crop_size_px
     assert side is not None
     stride = config.crop_stride_px or side
@@ -95,7 +95,7 @@ def _squares(picture: Picture, config: ShardConfig) -> Iterator[tuple[str, Box, 
             yield f"_{row:03d}-{column:03d}", (left, top, side, side), square
 
 
-def _sample(key: str, suffix: str, data: bytes, picture: Picture, crop: Box | None) -> Sample:
+def _sample(key: str, suffix: str, data: bytes, picture: Pixels, crop: Box | None) -> Sample:
     height, width = picture.shape[:2]
     return Sample(
         key=key,

@@ -17,10 +17,10 @@ import pyarrow as pa
 
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
+from infill.pipeline.images import ENCODER, RejectedError
 from infill.pipeline.manifest import SAMPLE_SCHEMA, Quarantined, ShardRecord
 from infill.pipeline.sharding.config import ShardConfig, content_settings
 from infill.pipeline.sharding.listing import digest_of, original_of, read_range
-from infill.pipeline.sharding.preprocess import ENCODER, RejectedError
 from infill.pipeline.sharding.samples import Sample, samples_of
 from infill.pipeline.sharding.tar_writer import TarWriter, written_whole
 from infill.pipeline.sources import Source, open_source

@@ -19,7 +19,7 @@ from infill.pipeline.evaluation.comparison import (
     fill_again,
     load_contenders,
 )
-from infill.pipeline.image_grid import encode_png
+from infill.pipeline.images import encode_png
 from infill.pipeline.masks.rng import random_for
 
 FORMAT = 1

@@ -10,11 +10,10 @@ import base64
 import time
 from typing import Any
 
-import numpy as np
 from fastapi import FastAPI, Request, Response
 from starlette.datastructures import UploadFile
 
-from infill.pipeline.images import codec
+from infill.pipeline.images import HOLE_THRESHOLD, decode, encode_mask
 from infill.pipeline.serving.errors import RequestError, image_errors_refused
 from infill.pipeline.serving.http.inpaint_service import InpaintService
 from infill.pipeline.serving.http.responses import headers_of
@@ -78,14 +77,12 @@ def add_compat_routes(
 @image_errors_refused()
 def _opaque_is_known(mask: bytes, max_pixels: int) -> bytes:
     """Turn a mask that is transparent in the hole into one that is white there."""
-    picture = codec.decode(mask, max_pixels, "mask")
+    picture = decode(mask, max_pixels, "mask")
     if picture.alpha is None:
         raise RequestError(
             400, "bad_request", "the mask has no transparency, which is what marks the hole here"
         )
-    white = np.where(picture.alpha <= codec.HOLE_THRESHOLD, 255, 0).astype(np.uint8)
-    grey = codec.Picture(pixels=white[..., None], format="png", profile=None)
-    return codec.encode(grey, "png")
+    return encode_mask(picture.alpha <= HOLE_THRESHOLD)
 
 
 def _body(media_type: str, required: list[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from infill.pipeline.images.codec import Format, Hole, Picture, Pixels, upright_size
+from infill.pipeline.images import Format, Hole, Picture, Pixels, upright_size
 from infill.pipeline.inference import tiling
 from infill.pipeline.inference.pair_files import InpaintOptions, compose, read_pair
 from infill.pipeline.inference.tiling import TilingConfig

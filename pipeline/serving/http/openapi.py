@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from infill.pipeline.images.codec import MEDIA_TYPES
+from infill.pipeline.images import MEDIA_TYPES
 from infill.pipeline.serving.errors import CODES
 from infill.pipeline.serving.http.schemas import RequestFields
 

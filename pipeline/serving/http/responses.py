@@ -8,7 +8,7 @@ from fastapi import Response
 from fastapi.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from infill.pipeline.images.codec import MEDIA_TYPES
+from infill.pipeline.images import MEDIA_TYPES
 from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.http.inpaint_service import InpaintResult
 from infill.pipeline.serving.replica.replica import ServedModel

@@ -11,7 +11,7 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 
-from infill.pipeline.images.codec import MEDIA_TYPES, Format
+from infill.pipeline.images import MEDIA_TYPES, Format
 from infill.pipeline.inference.pair_files import InpaintOptions
 from infill.pipeline.serving.errors import RequestError
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from infill.pipeline.config import from_dict
-from infill.pipeline.images.codec import Pixels
+from infill.pipeline.images import Pixels
 from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.http.app import create_app
 from infill.pipeline.serving.http.inpaint_service import HttpConfig

@@ -16,19 +16,18 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from infill.models.architecture import SamplingGenerator, fill
 from infill.models.masking import crop_to, pad_to_multiple
 from infill.pipeline.checkpoints import LoadedGenerator, load_generator
+from infill.pipeline.images import Pixels
 from infill.pipeline.loading import to_pixels, to_tensor
 from infill.pipeline.registry import readable
 from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.replica.batcher import Batcher
 from infill.pipeline.serving.replica.model_cache import ModelCache
 
-Pixels = NDArray[np.uint8]
 log = logging.getLogger("infill.serving")
 
 

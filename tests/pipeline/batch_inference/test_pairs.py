@@ -6,7 +6,7 @@ from PIL import Image
 
 from infill.pipeline.batch_inference.pairs import draw_mask_file, list_pairs
 from infill.pipeline.errors import ImageError, UserError
-from infill.pipeline.images.codec import decode, decode_mask, upright_size
+from infill.pipeline.images import MaskRule, decode, read_mask, upright_size
 from infill.pipeline.masks import MaskConfig
 
 
@@ -72,7 +72,7 @@ def test_drawn_mask_fits_its_picture_and_is_drawn_again_alike(make):
     assert first == draw_mask_file(file, "a.jpg", recipe, 1, 10_000)
     assert first != draw_mask_file(file, "b.jpg", recipe, 1, 10_000)
     assert first != draw_mask_file(file, "a.jpg", recipe, 2, 10_000)
-    hole = decode_mask(first, 10_000)
+    hole = read_mask(first, MaskRule(max_pixels=10_000))
     assert hole.shape == (70, 90)
     assert 0.1 < hole.mean() <= 0.5
     assert set(np.unique(np.asarray(Image.open(io.BytesIO(first))))) == {0, 255}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from infill.pipeline.errors import ImageError
-from infill.pipeline.images.codec import decode, decode_mask, encode, fill_in, grey
+from infill.pipeline.images import decode, encode, fill_in, grey
 from infill.pipeline.serving.errors import RequestError, image_errors_refused
 
 LIMIT = 1_000_000
@@ -69,15 +69,6 @@ def test_palettes_bits_and_ink_become_plain_colours(make):
     sink = io.BytesIO()
     Image.new("CMYK", (8, 8), (255, 0, 0, 0)).save(sink, "jpeg")
     assert decode(sink.getvalue(), LIMIT).pixels[4, 4].tolist() == pytest.approx([0, 255, 255], 5)
-
-
-def test_mask_is_hole_where_brighter_than_127_and_polarity_turns_it(make):
-    values = np.array([[0, 127, 128, 255]], np.uint8)
-    file = make.file(values)
-    assert decode_mask(file, LIMIT).tolist() == [[False, False, True, True]]
-    assert decode_mask(file, LIMIT, white_is_hole=False).tolist() == [[True, True, False, False]]
-    coloured = np.stack([values] * 3, axis=-1)
-    assert decode_mask(make.file(coloured), LIMIT).tolist() == [[False, False, True, True]]
 
 
 def png_claiming(width: int, height: int, depth: int = 8) -> bytes:
@@ -193,13 +184,11 @@ def test_composite_keeps_colours_format_and_profile(make):
     assert (composite.format, composite.profile) == ("webp", profile)
 
 
-def test_transparent_jpeg_and_damaged_mask_are_refused_by_name(make):
+def test_transparent_jpeg_is_refused_by_name(make):
     with pytest.raises(ImageError) as caught:
         encode(decode(make.file(make.photograph(8, 8, 4)), LIMIT), "jpeg")
     sentence = "JPEG has no transparency, this image has: ask for png or webp"
     assert (caught.value.code, str(caught.value)) == ("bad_request", sentence)
-    with pytest.raises(ImageError, match="^the mask is not a PNG"):
-        decode_mask(b"no picture", LIMIT)
 
 
 def test_grey_is_of_eight_bits():

@@ -3,9 +3,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from infill.pipeline.images import decode_sample, encode_sample
 from infill.pipeline.manifest import Manifest
 from infill.pipeline.sharding.dedup import near_duplicates
-from infill.pipeline.sharding.preprocess import encode, perceptual_hash
+from infill.pipeline.sharding.preprocess import perceptual_hash
 
 
 def manifest(**hashes: int) -> Manifest:
@@ -55,8 +56,9 @@ def test_photograph_encoded_again_is_found_among_others() -> None:
         cv2.resize(generator.integers(0, 256, (7, 9, 3)).astype(np.uint8), (180, 140))
         for _ in range(12)
     ]
-    data = np.frombuffer(encode(pictures[5], "jpg", 70), np.uint8)
-    again = cv2.resize(cv2.imdecode(data, cv2.IMREAD_COLOR), (90, 70))
+    decoded = decode_sample(encode_sample(pictures[5], "jpg", 70))
+    assert decoded is not None
+    again = cv2.resize(decoded, (90, 70))
     train = manifest(**{f"train{n}": perceptual_hash(p) for n, p in enumerate(pictures)})
     (pair,) = near_duplicates(manifest(test=perceptual_hash(again)), train)
     assert (pair.key, pair.other_key) == ("test", "train5")

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from infill.pipeline.errors import UserError
+from infill.pipeline.images import RejectedError
 from infill.pipeline.sharding import ShardConfig
-from infill.pipeline.sharding.preprocess import RejectedError
 from infill.pipeline.sharding.samples import samples_of
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (96, 160, 3), np.uint8)

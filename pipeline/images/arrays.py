@@ -1,0 +1,19 @@
+"""The arrays that images and masks are outside of files, defined once."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+"""RGB, uint8 [..., H, W, 3]; red comes first everywhere outside ``pipeline/images``."""
+Hole = NDArray[np.bool_]
+"""bool [H, W], True in the hole."""
+ByteHole = NDArray[np.uint8]
+"""uint8 [..., H, W], 1 in the hole, 0 where known: what OpenCV and tensors take."""
+
+_GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's own "L"
+
+
+def grey(rgb: Pixels) -> NDArray[np.uint8]:
+    """Return brightness, uint8 [H, W], of uint8 [H, W, 3]."""
+    brightness: NDArray[np.uint8] = np.rint(rgb @ _GREY_WEIGHTS).astype(np.uint8)
+    return brightness

@@ -1,0 +1,160 @@
+"""Read the headers of originals of many formats, before their pixels are decoded.
+
+:class:`RejectedError` says why an original is not taken. Uploads meet the narrower gate of
+:mod:`infill.pipeline.images.codec`.
+"""
+
+import io
+import struct
+import threading
+import zlib
+from dataclasses import dataclass
+
+import cv2
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+MAX_PIXELS = 2**26
+"""Height times width that is accepted where no other limit is given."""
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000")
+"""What Pillow may open (its JPEG reader finds MPO too); other readers run programs or are rare."""
+SUFFIX_OF = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
+"""Formats whose bytes can be kept."""
+DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    NotImplementedError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    cv2.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow and OpenCV raise for bytes that are no picture, found by damaging pictures."""
+
+ORIENTATION_TAG = 0x0112
+
+
+class RejectedError(ValueError):
+    """Why an original is not taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a picture says of itself before its pixels are decoded."""
+
+    format: str
+    """One of :data:`FORMATS`, or "MPO": a JPEG with more pictures behind it."""
+    mode: str
+    """Pillow's name for the kind of pixels."""
+    deep: bool
+    """More than 8 bits per channel."""
+    orientation: int
+    """EXIF's 1 to 8; 1 is upright."""
+    height_px: int
+    """Once upright."""
+    width_px: int
+    """Once upright."""
+    plain: bool
+    """Its bytes can be kept: every reader decodes them to the same 8-bit grey or RGB."""
+
+
+def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
+    """Read a picture's header, so that a decompression bomb is refused before it goes off.
+
+    Plain is a still 8-bit grey or RGB JPEG, PNG or WebP without transparency; only a JPEG may
+    carry an EXIF orientation, which ``cv2.imread`` honours.
+
+    Raises:
+        RejectedError: if it is empty, no picture of a known format, truncated, or too large.
+    """
+    if not data:
+        raise RejectedError("empty file")
+    try:
+        with NO_LIMIT_OF_PILLOW, Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return _header(data, image, max_pixels)
+    except RejectedError:
+        raise
+    except UnidentifiedImageError as error:
+        raise RejectedError("not an image of a known format") from error
+    except DECODE_ERRORS as error:
+        raise RejectedError(f"damaged header: {first_line_of(error)}") from error
+
+
+def _header(data: bytes, image: ImageFile.ImageFile, max_pixels: int) -> Header:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise RejectedError(f"{width} x {height} pixels are more than max_pixels {max_pixels}")
+    if width < 1 or height < 1:
+        raise RejectedError(f"{width} x {height} pixels")
+    kind = str(image.format)
+    orientation = _orientation(data, image)
+    if orientation >= 5:
+        width, height = height, width
+    deep = _is_deep(data, image)
+    still = kind not in ("PNG", "WEBP") or getattr(image, "n_frames", 1) == 1
+    clear = "transparency" not in image.info and image.mode in ("L", "RGB")
+    eight_bit = kind != "PNG" or data[24:25] == b"\x08"
+    upright = orientation == 1 or SUFFIX_OF.get(kind) == "jpg"
+    return Header(
+        format=kind,
+        mode=image.mode,
+        deep=deep,
+        orientation=orientation,
+        height_px=height,
+        width_px=width,
+        plain=kind in SUFFIX_OF and still and clear and eight_bit and upright,
+    )
+
+
+def _orientation(data: bytes, image: ImageFile.ImageFile) -> int:
+    """Return EXIF's orientation, without making Pillow decode a whole PNG to look for it."""
+    if image.format == "TIFF":  # Pillow turns these by itself
+        return 1
+    if image.format == "PNG" and b"eXIf" not in data:
+        return 1
+    found = image.getexif().get(ORIENTATION_TAG, 1)
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _is_deep(data: bytes, image: Image.Image) -> bool:
+    """Tell 16 bits per channel from 8: Pillow calls a 16-bit colour PNG plain "RGB"."""
+    if image.format == "PNG":
+        return data[24:25] == b"\x10"
+    bits = image.tag_v2.get(258, (8,)) if image.format == "TIFF" else (8,)  # type: ignore[attr-defined]
+    return image.mode.startswith("I") or max(bits) > 8
+
+
+class _NoLimitOfPillow:
+    """Lets ``max_pixels`` be the limit: Pillow's own is a global, for all threads that decode."""
+
+    def __init__(self) -> None:
+        self.lock, self.users = threading.Lock(), 0
+        self.before: int | None = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.users == 0:
+                self.before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self.users += 1
+
+    def __exit__(self, *reason: object) -> None:
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                Image.MAX_IMAGE_PIXELS = self.before
+
+
+NO_LIMIT_OF_PILLOW = _NoLimitOfPillow()
+
+
+def first_line_of(error: BaseException) -> str:
+    """Return an error's first line without what differs from run to run (addresses of objects)."""
+    lines = str(error).strip().splitlines()
+    if not lines or " at 0x" in lines[0]:
+        return type(error).__name__
+    return f"{type(error).__name__}: {lines[0][:120]}"

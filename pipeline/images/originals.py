@@ -1,0 +1,172 @@
+"""Decode originals of many formats, and encode and decode the images of shards.
+
+What a sample's bytes become is part of a shard's identity, so decoders are chosen for good:
+OpenCV for plain JPEG, Pillow for the rest, both named in :data:`ENCODER`. Arrays are RGB; OpenCV's
+own order, blue first, stays in here.
+"""
+
+import io
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL
+from PIL import Image
+
+from infill.pipeline.images.arrays import Pixels
+from infill.pipeline.images.headers import (
+    DECODE_ERRORS,
+    FORMATS,
+    NO_LIMIT_OF_PILLOW,
+    SUFFIX_OF,
+    Header,
+    RejectedError,
+    first_line_of,
+)
+
+WIDEST_PX = {"jpg": 65_500, "webp": 16_383, "png": 1_000_000}
+"""What each format can hold."""
+
+ENCODER = f"opencv {cv2.__version__}, pillow {PIL.__version__}"
+"""Who decodes and encodes: part of a shard's identity, as another version may round otherwise."""
+
+
+def decode_original(data: bytes, header: Header) -> Pixels:
+    """Return a picture upright, 8-bit and in colour: RGB, uint8 [H, W, 3].
+
+    The first frame of an animation; transparency over white, as a viewer shows it; CMYK, palette
+    and other colour models converted without their ICC profile; 16 bits scaled and rounded to 8.
+
+    Raises:
+        RejectedError: if the pixels cannot be decoded, or some are missing.
+    """
+    try:
+        picture = _decode(data, header)
+    except RejectedError:
+        raise
+    except DECODE_ERRORS as error:
+        raise RejectedError(f"cannot be decoded: {first_line_of(error)}") from error
+    if picture.shape[:2] != (header.height_px, header.width_px):
+        height, width = picture.shape[:2]
+        raise RejectedError(
+            f"holds {width} x {height} pixels, its header says "
+            f"{header.width_px} x {header.height_px}"
+        )
+    return picture
+
+
+def _decode(data: bytes, header: Header) -> Pixels:
+    if SUFFIX_OF.get(header.format) == "jpg":
+        # Both libraries fill what is missing with grey and say nothing the caller could catch.
+        if not _jpeg_is_whole(data):
+            raise RejectedError("truncated: the JPEG has no end")
+        if header.plain:
+            return _decode_by_opencv(data, cv2.IMREAD_COLOR_RGB)
+    if header.deep and header.format in ("PNG", "TIFF"):
+        picture = _red_first(_decode_by_opencv(data, cv2.IMREAD_UNCHANGED))
+    else:
+        picture = _decode_by_pillow(data)
+    return _turn_upright(_to_colour(_to_8_bits(picture)), header.orientation)
+
+
+def _decode_by_opencv(data: bytes, flags: int) -> Pixels:
+    picture: Pixels | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if picture is None:
+        raise RejectedError("cannot be decoded")
+    return picture
+
+
+def _decode_by_pillow(data: bytes) -> np.ndarray[Any, Any]:
+    """Return [H, W], RGB or RGBA, in 8 or 16 bits."""
+    with NO_LIMIT_OF_PILLOW, Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        image.load()
+        if image.mode.startswith("I"):
+            return np.asarray(image)
+        if image.mode == "F":
+            raise RejectedError("floating-point pixels, of which the range is not known")
+        clear = "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa")
+        return np.asarray(image.convert("RGBA" if clear else "RGB"))
+
+
+def _red_first(picture: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Turn OpenCV's order of channels, where there are several, to RGB or RGBA."""
+    return picture if picture.ndim == 2 else picture[:, :, [2, 1, 0, 3][: picture.shape[2]]]
+
+
+def _to_8_bits(picture: np.ndarray[Any, Any]) -> Pixels:
+    if picture.dtype == np.uint8:
+        return picture
+    if picture.dtype.kind not in "iu" or picture.min() < 0 or picture.max() > 65535:
+        raise RejectedError(f"{picture.dtype} pixels, of which the range is not known")
+    return ((picture.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+
+
+def _to_colour(picture: Pixels) -> Pixels:
+    if picture.ndim == 2 or picture.shape[2] == 1:
+        return np.repeat(picture.reshape(*picture.shape[:2], 1), 3, axis=2)
+    if picture.shape[2] == 3:
+        return picture
+    colour, alpha = picture[:, :, :3].astype(np.uint16), picture[:, :, 3:].astype(np.uint16)
+    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def _turn_upright(picture: Pixels, orientation: int) -> Pixels:
+    """Undo EXIF's orientation: 5 to 8 are transposed, and half of all are mirrored."""
+    if orientation >= 5:
+        picture = picture.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        picture = picture[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        picture = picture[::-1]
+    return np.ascontiguousarray(picture)
+
+
+def _jpeg_is_whole(data: bytes) -> bool:
+    """Tell whether the end marker follows the first scan.
+
+    Inside entropy-coded data a byte FF is always followed by 00 or a restart marker, so FF D9
+    after the scan has begun is the end; before it, FF D9 may belong to a thumbnail.
+    """
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker, length = (
+            data[position + 1],
+            int.from_bytes(data[position + 2 : position + 4], "big"),
+        )
+        if marker == 0xFF:  # padding
+            position += 1
+            continue
+        if marker == 0xDA:
+            return data.find(b"\xff\xd9", position + 2 + length) >= 0
+        position += 2 + length
+    return False
+
+
+def encode_sample(picture: Pixels, suffix: str, quality: int) -> bytes:
+    """Encode a picture as a shard keeps it.
+
+    Args:
+        picture: RGB, uint8 [H, W, 3].
+        suffix: "jpg" (4:2:0), "png" or "webp".
+        quality: 1 to 100; of JPEG and WebP.
+
+    Raises:
+        RejectedError: if the format cannot hold a picture of that size.
+    """
+    height, width = picture.shape[:2]
+    if max(height, width) > WIDEST_PX[suffix]:
+        raise RejectedError(f"{width} x {height} pixels are more than {suffix} can hold")
+    flag = {"jpg": cv2.IMWRITE_JPEG_QUALITY, "webp": cv2.IMWRITE_WEBP_QUALITY}.get(suffix)
+    blue_first = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(f".{suffix}", blue_first, [] if flag is None else [flag, quality])
+    assert done
+    return bytes(data)
+
+
+def decode_sample(data: bytes) -> Pixels | None:
+    """Decode an image of a shard, fast: RGB, uint8 [H, W, 3], upright; None if it is damaged.
+
+    For bytes whose header and size :func:`decode_original` has checked when the shard was made.
+    """
+    pixels: Pixels | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    return pixels

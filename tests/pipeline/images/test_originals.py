@@ -1,0 +1,321 @@
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from infill.pipeline.images import (
+    RejectedError,
+    decode,
+    decode_original,
+    decode_sample,
+    encode_sample,
+    read_header,
+)
+
+LIMIT = 10**6
+
+
+def picture(height: int = 40, width: int = 60) -> np.ndarray:
+    """A smooth RGB picture, different in all four corners."""
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float64)
+    channels = [rows * 4 + 20, columns * 3 + 30, 230 - rows * 2 - columns * 1.5]
+    return np.clip(np.stack(channels, axis=-1), 0, 255).astype(np.uint8)
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def read(data: bytes) -> tuple[np.ndarray, bool]:
+    """Return RGB pixels and whether the bytes are plain."""
+    header = read_header(data, LIMIT)
+    return decode_original(data, header), header.plain
+
+
+def close(found: np.ndarray, expected: np.ndarray, tolerance: float = 3.0) -> bool:
+    assert found.shape == expected.shape
+    return float(np.abs(found.astype(float) - expected).mean()) < tolerance
+
+
+@pytest.mark.parametrize(("kind", "plain"), [("JPEG", True), ("PNG", True), ("WEBP", True)])
+def test_plain_picture_is_kept_and_reads_the_same_through_opencv(kind: str, plain: bool) -> None:
+    data = encoded(Image.fromarray(picture()), kind, quality=95)
+    found, is_plain = read(data)
+    assert is_plain is plain
+    assert close(found, picture())
+    by_opencv = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+    assert np.abs(found.astype(int) - by_opencv).max() <= 2
+
+
+@pytest.mark.parametrize("kind", ["BMP", "TIFF", "PPM", "GIF", "JPEG2000"])
+def test_other_formats_are_read_and_encoded_anew(kind: str) -> None:
+    image = Image.fromarray(picture())
+    found, plain = read(encoded(image.quantize() if kind == "GIF" else image, kind))
+    assert not plain
+    assert close(found, picture(), 6.0 if kind == "GIF" else 3.0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_orientation_of_exif_is_undone(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = picture()
+    turned = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    data = encoded(Image.fromarray(np.ascontiguousarray(turned)), kind, exif=exif)
+    header = read_header(data, LIMIT)
+    assert (header.height_px, header.width_px) == (40, 60)
+    assert close(decode_original(data, header), upright)
+    if header.plain:
+        by_opencv = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+        assert close(by_opencv, upright)
+
+
+def test_cmyk_becomes_rgb() -> None:
+    found, plain = read(encoded(Image.fromarray(picture()).convert("CMYK"), "JPEG", quality=95))
+    assert not plain
+    assert close(found, picture())
+
+
+def test_grey_is_plain_and_has_three_equal_channels() -> None:
+    grey = Image.fromarray(picture()).convert("L")
+    for kind in ("JPEG", "PNG"):
+        found, plain = read(encoded(grey, kind))
+        assert plain
+        assert close(found, np.repeat(np.asarray(grey)[:, :, None], 3, axis=2))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_grey_of_few_bits_spans_black_to_white(bits: int) -> None:
+    levels = np.arange(64).reshape(8, 8) % 2**bits
+    packed = np.packbits(
+        (levels[:, :, None] >> np.arange(bits)[::-1] & 1).reshape(8, -1).astype(np.uint8), axis=1
+    )
+    rows = b"".join(b"\0" + row.tobytes() for row in packed)
+    found, plain = read(png(8, 8, bits, 0, rows))
+    assert not plain
+    np.testing.assert_array_equal(found[:, :, 0], np.round(levels * 255 / (2**bits - 1)))
+
+
+def png(width: int, height: int, bits: int, colour: int, rows: bytes) -> bytes:
+    def chunk(name: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    return b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", header),
+            chunk(b"IDAT", zlib.compress(rows)),
+            chunk(b"IEND", b""),
+        ]
+    )
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_16_bits_are_scaled_and_rounded(suffix: str, channels: int) -> None:
+    deep = np.arange(32 * 32 * 3).reshape(32, 32, 3).astype(np.uint16) * 21
+    if channels == 4:
+        stored = np.concatenate([deep, np.full((32, 32, 1), 65535, np.uint16)], axis=2)
+    else:
+        stored = deep[:, :, :channels]
+    data = cv2.imencode(suffix, np.ascontiguousarray(stored))[1].tobytes()
+    found, plain = read(data)
+    assert not plain
+    expected = np.floor(deep.astype(np.float64) * 255 / 65535 + 0.5)
+    if channels == 1:
+        expected = np.repeat(expected[:, :, :1], 3, axis=2)
+    np.testing.assert_array_equal(found, expected[:, :, ::-1])
+
+
+def test_palette_shows_its_colours() -> None:
+    palette = Image.fromarray(picture()).quantize(64)
+    found, plain = read(encoded(palette, "PNG"))
+    assert not plain
+    np.testing.assert_array_equal(found, np.asarray(palette.convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_pixels_are_white(mode: str) -> None:
+    image = Image.fromarray(picture()).convert("RGBA")
+    image.putalpha(
+        Image.fromarray(
+            np.where(np.arange(60) < 30, 0, 255).astype(np.uint8)[None].repeat(40, axis=0)
+        )
+    )
+    image = image.quantize(32) if mode == "P" else image.convert(mode)
+    found, plain = read(encoded(image, "PNG"))
+    assert not plain
+    assert (found[:, :30] == 255).all()
+    assert not (found[:, 30:] == 255).all()
+
+
+def test_half_transparent_pixels_are_blended_over_white() -> None:
+    pixels = np.full((8, 8, 4), (100, 0, 200, 51), np.uint8)
+    found, _ = read(encoded(Image.fromarray(pixels), "PNG"))
+    # alpha is 51 / 255 = 0.2: 0.2 * (100, 0, 200) + 0.8 * 255
+    assert found[0, 0].tolist() == [224, 204, 244]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_animation_shows_its_first_frame(kind: str) -> None:
+    frames = [Image.fromarray(np.roll(picture(), 17 * n, axis=1)) for n in range(3)]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    found, plain = read(data)
+    assert not plain
+    assert close(found, picture(), 6.0)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("kept", [0.2, 0.6, 0.95])
+def test_truncated_picture_is_refused(kind: str, kept: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    data = encoded(Image.fromarray(noise), kind)
+    with pytest.raises(RejectedError):
+        read(data[: int(len(data) * kept)])
+
+
+def test_truncated_jpeg_with_a_thumbnail_is_refused() -> None:
+    thumbnail = encoded(Image.fromarray(picture(16, 16)), "JPEG")
+    whole = encoded(Image.fromarray(picture()), "JPEG", comment=thumbnail)
+    assert close(read(whole)[0], picture())
+    with pytest.raises(RejectedError, match="truncated"):
+        read(whole[:-40])
+
+
+def test_progressive_jpeg_is_plain() -> None:
+    data = encoded(Image.fromarray(picture()), "JPEG", progressive=True, quality=95)
+    assert read(data)[1]
+
+
+def test_bytes_behind_a_jpeg_do_no_harm() -> None:
+    data = encoded(Image.fromarray(picture()), "JPEG", quality=95)
+    assert close(read(data + b"trailer of a telephone")[0], picture())
+
+
+def test_camera_picture_with_a_second_frame_is_kept() -> None:
+    frames = [Image.fromarray(picture()), Image.fromarray(picture()[::-1])]
+    data = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    header = read_header(data, LIMIT)
+    assert header.format == "MPO"
+    assert header.plain
+    assert close(decode_original(data, header), picture())
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty file"),
+        (b"not a picture at all" * 20, "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image"),
+    ],
+)
+def test_what_is_no_picture_is_refused_with_a_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(RejectedError, match=reason):
+        read(data)
+
+
+def test_decompression_bomb_is_refused_by_its_header() -> None:
+    bomb = png(30_000, 30_000, 8, 2, b"\0" * 1000)
+    with pytest.raises(RejectedError, match="30000 x 30000 pixels are more than max_pixels"):
+        read_header(bomb, 100_000_000)
+
+
+def test_limit_beyond_that_of_pillow_is_honoured() -> None:
+    header = read_header(png(20_000, 20_000, 8, 2, b"\0" * 1000), 500_000_000)
+    assert header.width_px == 20_000
+
+
+def test_floating_point_picture_is_refused() -> None:
+    with pytest.raises(RejectedError, match="range is not known"):
+        read(encoded(Image.fromarray(np.ones((8, 8), np.float32)), "TIFF"))
+
+
+SEEDS = {
+    kind: encoded(Image.fromarray(picture(24, 32)), kind)
+    for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+}
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    kind=st.sampled_from(sorted(SEEDS)),
+    edits=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=8),
+    end=st.integers(0, 5000),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_bytes_give_a_picture_or_a_reason(
+    kind: str, edits: list[tuple[int, int]], end: int
+) -> None:
+    data = bytearray(SEEDS[kind][: max(end, 1)])
+    for position, value in edits:
+        data[position % len(data)] = value
+    try:
+        header = read_header(bytes(data), LIMIT)
+        found = decode_original(bytes(data), header)
+    except RejectedError:
+        return
+    assert found.dtype == np.uint8
+    assert found.shape == (header.height_px, header.width_px, 3)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_encoded_picture_reads_back(suffix: str) -> None:
+    data = encode_sample(picture(), suffix, 95)
+    found, plain = read(data)
+    assert plain
+    assert close(found, picture(), 0.01 if suffix == "png" else 3.0)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_encoded_bytes_are_those_of_opencv_for_the_same_colours(suffix: str) -> None:
+    flags = {"jpg": [cv2.IMWRITE_JPEG_QUALITY, 80], "webp": [cv2.IMWRITE_WEBP_QUALITY, 80]}
+    blue_first = np.ascontiguousarray(picture()[:, :, ::-1])
+    expected = cv2.imencode(f".{suffix}", blue_first, flags.get(suffix, []))[1].tobytes()
+    assert encode_sample(picture(), suffix, 80) == expected
+    window = picture(80, 90)[10:50, 20:80]  # a crop is encoded without a copy of it being made
+    assert encode_sample(window, suffix, 80) == encode_sample(window.copy(), suffix, 80)
+
+
+def test_fast_decoder_agrees_with_that_of_uploads() -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (61, 83, 3), np.uint8)
+    smooth = cv2.GaussianBlur(noise, (7, 7), 2)
+    for pixels in (noise, smooth, picture()):
+        for options in ({"quality": 95, "subsampling": 0}, {"quality": 75}, {"progressive": True}):
+            data = encoded(Image.fromarray(pixels), "JPEG", **options)
+            fast = decode_sample(data)
+            assert fast is not None
+            assert np.abs(fast.astype(int) - decode(data, LIMIT).rgb).max() <= 1
+            np.testing.assert_array_equal(fast, decode_original(data, read_header(data, LIMIT)))
+        data = encoded(Image.fromarray(pixels), "PNG")
+        np.testing.assert_array_equal(decode_sample(data), pixels)
+        np.testing.assert_array_equal(decode(data, LIMIT).rgb, pixels)
+
+
+def test_fast_decoder_answers_none_to_damaged_bytes() -> None:
+    assert decode_sample(b"no picture") is None
+
+
+def test_picture_too_wide_for_webp_is_refused() -> None:
+    with pytest.raises(RejectedError, match="more than webp can hold"):
+        encode_sample(np.zeros((2, 17_000, 3), np.uint8), "webp", 90)
