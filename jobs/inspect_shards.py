@@ -19,8 +19,14 @@ from infill.pipeline import checkpoints, storage
 from infill.pipeline.config import from_dict, parse_one, run
 from infill.pipeline.errors import UserError
 from infill.pipeline.image_grid import grid, masked_view
-from infill.pipeline.loading import BatchConfig, InpaintingDataset, Sample, StatelessSampler
-from infill.pipeline.manifest import Manifest, read_manifest
+from infill.pipeline.loading import (
+    BatchConfig,
+    InpaintingDataset,
+    Sample,
+    StatelessSampler,
+    open_set,
+)
+from infill.pipeline.manifest import Manifest
 from infill.pipeline.masks import HOLE_RATIO_BUCKETS, bucket_of, draw_mask
 
 SAMPLES_PER_LINE = 4
@@ -32,7 +38,7 @@ class InspectConfig:
     """What to look at."""
 
     shards: str
-    """Folder or s3:// prefix of a finished shard set."""
+    """Folder or s3:// prefix of a finished shard set, or the tars of a WebDataset by name."""
     run: str = ""
     """A training run or one of its checkpoints, whose data settings replace those below."""
     sample: str = ""
@@ -75,7 +81,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Print the statistics and write the sheet."""
     config = parse_one(InspectConfig, __doc__ or "", words)
     data = data_settings(config)
-    manifest = read_manifest(config.shards)
+    manifest = open_set(config.shards, config.data)
     seen = look(config, data, manifest)
     lines = describe(manifest)
     lines += describe_sample(manifest, seen[0]) if config.sample else describe_masks(data, manifest)

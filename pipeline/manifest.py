@@ -97,6 +97,11 @@ class Manifest:
 
 def write_manifest(manifest: Manifest) -> None:
     """Write ``manifest.parquet``: the last act of sharding, by which the set becomes whole."""
+    storage.write(storage.join(manifest.location, FILE_NAME), serialize(manifest))
+
+
+def serialize(manifest: Manifest) -> bytes:
+    """Return a manifest as the bytes of a Parquet file."""
     about = {
         "format": FORMAT,
         "settings": manifest.settings,
@@ -106,7 +111,8 @@ def write_manifest(manifest: Manifest) -> None:
     table = manifest.samples.replace_schema_metadata({b"infill": json.dumps(about).encode()})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    storage.write(storage.join(manifest.location, FILE_NAME), sink.getvalue().to_pybytes())
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
 
 
 def read_manifest(location: str) -> Manifest:
@@ -124,14 +130,29 @@ def read_manifest(location: str) -> Manifest:
         data = storage.read(storage.join(location, FILE_NAME))
     except FileNotFoundError as error:
         raise UserError(
-            f"{location} is no finished shard set: it has no {FILE_NAME}; "
-            "make one with `python jobs/make_shards.py`"
+            f"{location} is no finished shard set: it has no {FILE_NAME}; make one with `python "
+            "jobs/make_shards.py`, or name the tars of a WebDataset: "
+            f"{storage.join(location, '{00000..00099}.tar')}"
         ) from error
+    return parse(data, location, storage.join(location, FILE_NAME))
+
+
+def parse(data: bytes, location: str, name: str) -> Manifest:
+    """Return the manifest that a Parquet file's bytes hold.
+
+    Args:
+        data: the file.
+        location: of the set it describes.
+        name: the file's, for messages.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
     try:
         table = storage.table_of(data)
         about = json.loads(table.schema.metadata[b"infill"])
     except (pa.ArrowInvalid, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise UserError(f"{storage.join(location, FILE_NAME)} is damaged: {error}") from error
+        raise UserError(f"{name} is damaged: {error}") from error
     if about["format"] != FORMAT:
         raise UserError(
             f"{location} has a manifest of format {about['format']}, this program reads {FORMAT}; "

@@ -14,9 +14,10 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -156,6 +157,48 @@ def blocks(location: str) -> Iterator[bytes]:
     while block := read(location, offset, BLOCK_BYTES):
         yield block
         offset += len(block)
+
+
+@contextmanager
+def open_binary(location: str) -> Iterator[BinaryIO]:
+    """Open a file to read it once from its beginning; an object store's is read in blocks.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        OSError: if an object store goes on failing.
+    """
+    if not is_remote(location):
+        with open(absolute(location), "rb") as file:
+            yield file
+        return
+    if not exists(location):
+        raise FileNotFoundError(location)
+    yield cast(BinaryIO, _Blocks(location))
+
+
+class _Blocks:
+    """An object's bytes in order, with no more than a block of them held."""
+
+    def __init__(self, location: str) -> None:
+        self.blocks, self.rest = blocks(location), b""
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next ``size`` bytes, fewer at the end; all that are left if negative."""
+        while size < 0 or len(self.rest) < size:
+            block = next(self.blocks, b"")
+            if not block:
+                size = len(self.rest)
+            self.rest += block
+        found, self.rest = self.rest[:size], self.rest[size:]
+        return found
+
+
+def digest_of(location: str) -> str:
+    """Return the SHA-256 of a file, read in blocks."""
+    digest = hashlib.sha256()
+    for block in blocks(location):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def patiently(

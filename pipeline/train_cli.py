@@ -17,7 +17,8 @@ from infill.pipeline import storage
 from infill.pipeline.cluster import connect
 from infill.pipeline.config import override, parse
 from infill.pipeline.errors import UserError
-from infill.pipeline.loading import BatchConfig
+from infill.pipeline.loading import BatchConfig, names_tars, open_set
+from infill.pipeline.loading.tar_names import expand
 from infill.pipeline.manifest import read_manifest
 from infill.pipeline.masks import MaskConfig
 from infill.pipeline.sharding import ShardConfig, make_shards
@@ -182,12 +183,11 @@ def plan(config: TrainConfig) -> list[str]:
         UserError: if the data is missing or does not fit.
     """
     config = resolve(config)
-    training_set, validation_set = find_sets(config.data.shards)
-    manifest = read_manifest(training_set)
+    data = config.data
+    training_set, validation_set = find_sets(data.shards, data.validation_shards)
     size = size_of(config.model)
     workers = max(1, config.num_workers)
     share = config.data.batch_size // workers
-    images = config.data.batch_size // config.data.masks_per_image
     parameters = size.generator + size.discriminators
     held = activations(config) * share // config.accumulate
     memory = parameters * BYTES_PER_PARAMETER + held
@@ -196,23 +196,35 @@ def plan(config: TrainConfig) -> list[str]:
     hours = flops / (ASSUMED_TFLOPS * 1e12) / 3600
     validation = "no val set"
     if validation_set:
-        count = min(len(read_manifest(validation_set)), config.validation_samples)
+        count = min(len(open_set(validation_set, data)), config.validation_samples)
         validation = f"{count} samples scored at each checkpoint"
     return [
         f"{load(config.model.architecture).name}: {size.generator:,} parameters drawn with, "
         f"{size.discriminators:,} that judge",
-        f"{len(manifest):,} samples in {len(manifest.shards)} shards, "
-        f"{-(-len(manifest.shards) // workers)} at most for each of {workers} workers at a time; "
-        f"{validation}",
-        f"{config.steps:,} steps of {config.data.batch_size} samples ({share} a worker), "
-        f"{len(manifest) / images:,.1f} steps an epoch, "
-        f"{config.steps * images / len(manifest):,.1f} epochs",
+        *_amounts(config, training_set, share, validation),
         f"about {memory / GIB:.1f} GiB a worker for weights, gradients, optimizer and the "
         f"generator's maps; discriminators' and frozen networks' maps come on top",
         f"{hours:,.1f} GPU-hours for the generator's arithmetic alone, if a GPU sustains "
         f"{ASSUMED_TFLOPS:.0f} TFLOP/s",
         f"checkpoints every {config.save_every_steps:,} steps in {config.storage}",
     ]
+
+
+def _amounts(config: TrainConfig, training_set: str, share: int, validation: str) -> list[str]:
+    """Return how much data and how many steps there are; tars without a manifest are not read."""
+    workers, size = max(1, config.num_workers), config.data.batch_size
+    steps = f"{config.steps:,} steps of {size} samples ({share} a worker)"
+    if names_tars(training_set):
+        shards = len(expand(training_set))
+        held = f"{shards} tars without a manifest, their samples are not counted"
+    else:
+        manifest = read_manifest(training_set)
+        shards, images = len(manifest.shards), size // config.data.masks_per_image
+        held = f"{len(manifest):,} samples in {shards} shards"
+        steps += f", {len(manifest) / images:,.1f} steps an epoch"
+        steps += f", {config.steps * images / len(manifest):,.1f} epochs"
+    each = f"{-(-shards // workers)} at most for each of {workers} workers at a time"
+    return [f"{held}, {each}; {validation}", steps]
 
 
 def activations(config: TrainConfig) -> int:

@@ -16,6 +16,7 @@ from infill.pipeline.evaluation.protocols import (
     ratio_groups,
     with_mask_files,
 )
+from infill.pipeline.loading import BatchConfig
 from infill.pipeline.masks import HOLE_RATIO_BUCKETS, MaskConfig
 
 
@@ -26,7 +27,11 @@ class EvaluationConfig:
     checkpoint: str
     """A checkpoint, or a run whose newest checkpoint is taken; a folder or s3:// address."""
     shards: str
-    """The test set: a folder or s3:// prefix that ``jobs/make_shards.py`` has written."""
+    """The test set: a folder or s3:// prefix that ``jobs/make_shards.py`` has written; or the tars
+    of any WebDataset by name, such as 's3://bucket/{00000..00009}.tar', read once before."""
+    image_member: str = ""
+    """For such tars: which member of a sample is its image, as ``--data.image-member`` of a
+    training."""
     out: str = "runs/evaluation"
     """Folder or s3:// prefix for rows, pairs, scores and pictures."""
     pairs: str = ""
@@ -104,6 +109,11 @@ class EvaluationConfig:
         )
         assert self.setting.groups
         assert self.measured
+
+    @property
+    def reading(self) -> BatchConfig:
+        """How the test set is read."""
+        return BatchConfig(image_member=self.image_member)
 
     @property
     def setting(self) -> Protocol:

@@ -35,11 +35,11 @@ from infill.pipeline.evaluation.scorer import (
     write_table,
 )
 from infill.pipeline.evaluation.scores import ALL, SetScores, average
-from infill.pipeline.manifest import read_manifest
+from infill.pipeline.loading import left_out, open_set
 from infill.pipeline.tracking import duration
 
 NO_MATTER = (
-    *("checkpoint", "shards", "pairs", "out"),
+    *("checkpoint", "shards", "image_member", "pairs", "out"),
     *("num_actors", "cpus_per_actor", "gpus_per_actor"),
 )
 """Fields that change no score: where things lie (their content counts), and who does the work."""
@@ -71,8 +71,8 @@ def prepare(config: EvaluationConfig) -> Plan:
     """
     found = checkpoints.find(storage.absolute(config.checkpoint))
     values = checkpoints.read_config(found)
-    manifest = read_manifest(config.shards)
-    config = _placed(config, checkpoint=found, shards=manifest.location)
+    manifest = open_set(config.shards, config.reading)
+    config = _placed(config, checkpoint=found, shards=storage.absolute(config.shards))
     checkpoint: dict[str, str | int] = {
         "location": found,
         "digest": checkpoints.digest(found),
@@ -89,7 +89,7 @@ def prepare(config: EvaluationConfig) -> Plan:
         "setting": to_dict(config.setting),
         "image_size_px": pairs.image_size_px,
         "checkpoint": checkpoint["digest"],
-        "data": manifest.digest,
+        "data": manifest.digest + config.image_member,
         "pairs": pairs.identity,
     }
     digest = storage.sha256(json.dumps(identity, sort_keys=True).encode())
@@ -116,6 +116,8 @@ def evaluate(config: EvaluationConfig, report: Log = print) -> Evaluation:
     if kept is not None:
         report(f"{kept.out} already holds the scores of these settings; they are reused")
         return kept
+    for line in left_out(plan.pairs.manifest):
+        report(line)
     warn_if_inverted(plan.pairs, report)
     start = time.monotonic()
     cost = _score(plan, report)

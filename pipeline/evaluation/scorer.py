@@ -28,8 +28,7 @@ from infill.pipeline.evaluation.metric_registry import measure
 from infill.pipeline.evaluation.pairs import Pair, Pairs, lay_pairs
 from infill.pipeline.image_grid import composite, fit, grid, masked_view
 from infill.pipeline.images import Pixels
-from infill.pipeline.loading import to_pixels, to_tensor
-from infill.pipeline.manifest import read_manifest
+from infill.pipeline.loading import open_set, to_pixels, to_tensor
 from infill.pipeline.masks import Mask, number_for
 
 FEATURES = "features"
@@ -76,7 +75,9 @@ class Scorer:
         self.device = "cuda" if config.gpus_per_actor else "cpu"
         self.loaded = load_generator(config.checkpoint, self.device)
         self.judges = load_networks(config.networks, self.device)
-        self.pairs: Pairs = lay_pairs(config, read_manifest(config.shards), image_size_px)
+        self.pairs: Pairs = lay_pairs(
+            config, open_set(config.shards, config.reading), image_size_px
+        )
         self.seconds = dict.fromkeys(STAGES, 0.0)
 
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[Any]]:

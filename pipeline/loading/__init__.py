@@ -11,6 +11,8 @@ from infill.pipeline.loading.dataset import (
     to_tensor,
 )
 from infill.pipeline.loading.sampler import StatelessSampler
+from infill.pipeline.loading.tar_index import left_out, open_set, set_digest
+from infill.pipeline.loading.tar_names import names_tars
 
 __all__ = [
     "BatchConfig",
@@ -19,8 +21,12 @@ __all__ = [
     "Sample",
     "InpaintingDataset",
     "StatelessSampler",
+    "left_out",
     "load_sample",
     "load_whole",
+    "names_tars",
+    "open_set",
+    "set_digest",
     "to_tensor",
     "to_pixels",
 ]

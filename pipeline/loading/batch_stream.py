@@ -7,6 +7,7 @@ from typing import Protocol
 from infill.models.architecture import Batch
 from infill.pipeline.loading.config import BatchConfig
 from infill.pipeline.loading.prefetch import PrefetchLoader, ThreadPool
+from infill.pipeline.loading.tar_names import names_tars
 from infill.pipeline.loading.worker_context import WorkerShare
 from infill.pipeline.loading.workers import ProcessPool
 
@@ -27,7 +28,8 @@ class BatchStream:
     """This worker's slice of every global batch, from ``first_step`` on, forever.
 
     What a step holds depends on the shard set, the configuration and the step alone: not on the
-    number of workers, threads or batches made ahead, nor on where an earlier run stopped.
+    number of workers, threads or batches made ahead, nor on where an earlier run stopped. Tars
+    without a manifest come through webdataset, which promises less; see ``given_up``.
 
     Args:
         config: what to read and how.
@@ -68,6 +70,10 @@ class BatchStream:
 
 
 def _loader(place: WorkerShare, first_step: int) -> Loader:
+    if names_tars(place.config.shards):
+        from infill.pipeline.loading.webdataset_loader import WebDatasetLoader  # a second's import
+
+        return WebDatasetLoader(place, first_step)
     if place.config.loader == "ray":
         from infill.pipeline.loading.ray_loader import (
             RayLoader,  # imports Ray, which others need not

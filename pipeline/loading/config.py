@@ -11,10 +11,16 @@ Crop = Literal["random", "centre", "squash", "centre_square", "subsample"]
 
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig:
-    """Batches of a shard set. Everything but the last six fields decides what training sees."""
+    """Batches of a shard set."""
 
     shards: str = ""
-    """Folder or s3:// prefix of a finished shard set."""
+    """Folder or s3:// prefix of a finished shard set; or the tars of any WebDataset by name, such
+    as 's3://bucket/{00000..01023}.tar', which need no manifest."""
+    validation_shards: str = ""
+    """Shard set or tars for the validation scores; empty for the val split beside the training set."""
+    image_member: str = ""
+    """For tars without a manifest: which member of a sample is its image, such as "image.jpg",
+    where several could be; "*" for every image as a sample of its own."""
     source: str = ""
     """Photographs that a training shards first, unless ``shards`` is finished: a folder, archive or
     list, as --source of jobs/make_shards.py; "bundled" for those that installed packages carry."""

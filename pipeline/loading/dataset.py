@@ -20,7 +20,14 @@ from torch import Tensor
 
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
-from infill.pipeline.images import ByteHole, Pixels, decode_sample
+from infill.pipeline.images import (
+    ByteHole,
+    Pixels,
+    RejectedError,
+    decode_original,
+    decode_sample,
+    read_header,
+)
 from infill.pipeline.loading.config import BatchConfig, Crop
 from infill.pipeline.loading.shard_reader import ShardCache, ShardReader
 from infill.pipeline.manifest import Manifest
@@ -45,7 +52,36 @@ class Sample:
     mask_id: str
 
 
-class InpaintingDataset:
+class SampleTransform:
+    """What becomes of an image before a network sees it: window, augmentation and mask."""
+
+    def __init__(self, config: BatchConfig) -> None:
+        self.config = config
+
+    def mask(self, key: str, epoch: int, step: int, turn: int) -> Mask:
+        """Return a sample's mask; the arguments are those of :meth:`InpaintingDataset.make`."""
+        config, size = self.config, self.config.image_size_px
+        masked = epoch * config.masks_per_image + turn
+        return draw_mask(config.masks, key, masked, config.seed, size, size, step)
+
+    def view(self, image: Pixels, key: str, epoch: int) -> Pixels:
+        """Return the part of a decoded image that is shown in an epoch; both RGB."""
+        config = self.config
+        # All are drawn whether used or not: switching one off leaves the others as they were.
+        down, across, flip, turn = uniform_numbers(number_for("view", key, epoch, config.seed))
+        pixels = crop_image(rescale(image, config), config.image_size_px, config.crop, down, across)
+        if config.quarter_turns:
+            pixels = np.ascontiguousarray(np.rot90(pixels, int(4 * turn)))
+        if config.horizontal_flip and flip < 0.5:
+            pixels = cv2.flip(pixels, 1)  # NumPy takes 40 times as long
+        if config.colour_jitter:
+            pixels = jitter(
+                np.ascontiguousarray(pixels), config.colour_jitter, key, epoch, config.seed
+            )
+        return pixels
+
+
+class InpaintingDataset(SampleTransform):
     """Makes any sample of a shard set; safe to share between threads.
 
     Raises:
@@ -55,7 +91,8 @@ class InpaintingDataset:
     def __init__(self, config: BatchConfig, manifest: Manifest) -> None:
         if config.keeps_scale:
             require_large_enough(manifest, config.image_size_px)
-        self.config, self._last = config, threading.local()
+        super().__init__(config)
+        self._last = threading.local()
         self.reader = ShardReader(manifest, _cache_for(manifest, config), config.verify_checksums)
 
     def make(self, row: int, epoch: int, step: int = 0, turn: int = 0) -> Sample:
@@ -72,7 +109,7 @@ class InpaintingDataset:
         """
         key = self.reader.key(row)
         pixels = np.ascontiguousarray(self._seen(row, key, epoch))
-        mask = self._mask(key, epoch, step, turn)
+        mask = self.mask(key, epoch, step, turn)
         return Sample(key=key, pixels=pixels, hole=mask.hole, mask_id=mask.id)
 
     def write_image(self, row: int, epoch: int, values: Values) -> str:
@@ -100,14 +137,9 @@ class InpaintingDataset:
             turn: as in :meth:`make`.
             values: [S, S] float32, filled with 1 in the hole and 0 elsewhere.
         """
-        mask = self._mask(key, epoch, step, turn)
+        mask = self.mask(key, epoch, step, turn)
         values[:] = mask.hole
         return mask.id
-
-    def _mask(self, key: str, epoch: int, step: int, turn: int) -> Mask:
-        config, size = self.config, self.config.image_size_px
-        masked = epoch * config.masks_per_image + turn
-        return draw_mask(config.masks, key, masked, config.seed, size, size, step)
 
     def _seen(self, row: int, key: str, epoch: int) -> Pixels:
         """Return what is shown of a sample; each thread remembers its last one."""
@@ -118,22 +150,6 @@ class InpaintingDataset:
             last = (row, epoch), self.view(decode(self.reader, row), key, epoch)
             self._last.seen = last
         return last[1]
-
-    def view(self, image: Pixels, key: str, epoch: int) -> Pixels:
-        """Return the part of a decoded image that is shown in an epoch; both RGB."""
-        config = self.config
-        # All are drawn whether used or not: switching one off leaves the others as they were.
-        down, across, flip, turn = uniform_numbers(number_for("view", key, epoch, config.seed))
-        pixels = crop_image(rescale(image, config), config.image_size_px, config.crop, down, across)
-        if config.quarter_turns:
-            pixels = np.ascontiguousarray(np.rot90(pixels, int(4 * turn)))
-        if config.horizontal_flip and flip < 0.5:
-            pixels = cv2.flip(pixels, 1)  # NumPy takes 40 times as long
-        if config.colour_jitter:
-            pixels = jitter(
-                np.ascontiguousarray(pixels), config.colour_jitter, key, epoch, config.seed
-            )
-        return pixels
 
 
 def uniform_numbers(number: int) -> tuple[float, float, float, float]:
@@ -168,7 +184,11 @@ def decode(reader: ShardReader, row: int) -> Pixels:
     Raises:
         UserError: if the bytes are no picture, or one of another size than the manifest's.
     """
-    image = decode_sample(reader.read(row))
+    data = reader.read(row)
+    try:
+        image = decode_sample(data) if reader.plain(row) else decode_any(data)
+    except RejectedError as error:
+        raise reader.damaged(row, str(error)) from error
     if image is None:
         raise reader.damaged(row, "its bytes are not a picture")
     height, width = reader.heights[row], reader.widths[row]
@@ -176,6 +196,15 @@ def decode(reader: ShardReader, row: int) -> Pixels:
         found = f"{image.shape[1]}x{image.shape[0]}"
         raise reader.damaged(row, f"it is {found} px, the manifest says {width}x{height}")
     return image
+
+
+def decode_any(data: bytes) -> Pixels:
+    """Return an image of any kind that sharding takes: RGB [H, W, 3] uint8, upright.
+
+    Raises:
+        RejectedError: if it is damaged, of a kind that is not read, or too large.
+    """
+    return decode_original(data, read_header(data))
 
 
 def rescale(image: Pixels, config: BatchConfig) -> Pixels:

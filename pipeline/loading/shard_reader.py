@@ -37,6 +37,7 @@ class ShardReader:
         self.heights = table.column("height_px").to_numpy()
         self.widths = table.column("width_px").to_numpy()
         self.keys = table.column("key")
+        self.suffixes = table.column("suffix")
         self.checksums = table.column("sha256")
 
     def key(self, row: int) -> str:
@@ -57,6 +58,10 @@ class ShardReader:
         if self.verify and storage.sha256(data) != self.checksums[row].as_py():
             raise self.damaged(row, "its SHA-256 is not the manifest's")
         return data
+
+    def plain(self, row: int) -> bool:
+        """Tell whether every decoder reads a sample alike; sharding makes no other samples."""
+        return bool(self.suffixes[row].as_py())
 
     def damaged(self, row: int, reason: str) -> UserError:
         """Return the error for a sample that cannot be used."""
@@ -126,6 +131,24 @@ class ShardCache:
                 self._download(location, record, kept)
                 self._evict(kept)
         return kept
+
+    def fetch(self, location: str) -> tuple[Path, str]:
+        """Return the local copy of a shard whose content is not known yet, and its SHA-256.
+
+        Raises:
+            UserError: if the shard is missing.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        aside = self.folder / f"_tmp-{uuid.uuid4().hex}"
+        try:
+            with open(aside, "wb") as copy:
+                found = _copy(location, copy)
+            kept = self.folder / f"{found}.tar"
+            os.replace(aside, kept)
+        finally:
+            aside.unlink(missing_ok=True)
+        self._evict(kept)
+        return kept, found
 
     def _download(self, location: str, record: ShardRecord, kept: Path) -> None:
         aside = self.folder / f"_tmp-{uuid.uuid4().hex}"

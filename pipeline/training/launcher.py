@@ -13,7 +13,8 @@ from infill.models.architecture import load
 from infill.pipeline import checkpoints, storage
 from infill.pipeline.config import flatten, override, to_json
 from infill.pipeline.errors import UserError
-from infill.pipeline.loading import InpaintingDataset
+from infill.pipeline.loading import InpaintingDataset, names_tars
+from infill.pipeline.loading.tar_names import given_up, require_tars
 from infill.pipeline.manifest import read_manifest
 from infill.pipeline.provenance import made_with
 from infill.pipeline.tracking import (
@@ -62,6 +63,8 @@ def train(
         require_same_run(config, newest)
     done = checkpoints.read_state(newest)["step"] if newest else 0
     if done < config.steps:
+        if names_tars(config.data.shards):
+            log(given_up(config.data.shards))
         if config.num_workers:
             build_objective(
                 config, WorkerContext()
@@ -115,9 +118,14 @@ def resolve(config: TrainConfig) -> TrainConfig:
             "no shards given: add --data.shards DIR, made by `python jobs/make_shards.py`"
         )
     training_set, _ = find_sets(config.data.shards)
-    InpaintingDataset(replace(config.data, shards=training_set), read_manifest(training_set))
+    if names_tars(training_set):
+        require_tars(training_set)
+    else:
+        InpaintingDataset(replace(config.data, shards=training_set), read_manifest(training_set))
     changes = {"data.shards": storage.absolute(config.data.shards)}
     changes["storage"] = storage.absolute(config.storage)
+    if config.data.validation_shards:
+        changes["data.validation_shards"] = storage.absolute(config.data.validation_shards)
     for name in ("init_from", "resume_from"):
         if location := getattr(config, name):
             changes[name] = checkpoints.find(storage.absolute(location))

@@ -5,19 +5,27 @@ import math
 from infill.pipeline import checkpoints, storage
 from infill.pipeline.config import from_dict, to_dict
 from infill.pipeline.errors import UserError
+from infill.pipeline.loading import names_tars
 from infill.pipeline.training.config import TrainConfig
 
 SCORE = "hole_psnr"
 """The validation score by which a run's best checkpoint is chosen; higher is better."""
 
 
-def find_sets(shards: str) -> tuple[str, str | None]:
-    """Return the training set and the validation set (or None) at a location of shards."""
+def find_sets(shards: str, validation_shards: str = "") -> tuple[str, str | None]:
+    """Return the training set and the validation set (or None) at a location of shards.
+
+    Args:
+        shards: a shard set, a folder with one for each split, or tars by name.
+        validation_shards: the validation set, where it is another than the val split there.
+    """
     shards = storage.absolute(shards)
     training, validation = storage.join(shards, "train"), storage.join(shards, "val")
-    if not storage.exists(training):
-        return shards, None
-    return training, validation if storage.exists(validation) else None
+    if names_tars(shards) or not storage.exists(training):
+        training, validation = shards, ""
+    if validation_shards:
+        return training, storage.absolute(validation_shards)
+    return training, validation if validation and storage.exists(validation) else None
 
 
 def require_same_run(config: TrainConfig, newest: str) -> None:
@@ -32,7 +40,7 @@ def require_same_run(config: TrainConfig, newest: str) -> None:
     for part in ("model", "data"):
         kind = type(getattr(config, part))
         before[part] = to_dict(from_dict(kind, before[part], f"{newest}: {part}"))
-    free = {"shards", "num_decode_workers", "prefetch_batches", "loader"}
+    free = {"shards", "validation_shards", "num_decode_workers", "prefetch_batches", "loader"}
     free |= {"verify_checksums", "cache_folder", "cache_size_gb"}
     for part in ("model", "data", "seed", "ema_decay"):
         old, new = before[part], now[part]

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from infill.models.architecture import Objective
 from infill.pipeline import checkpoints
-from infill.pipeline.loading import BatchStream
-from infill.pipeline.manifest import read_manifest
+from infill.pipeline.loading import BatchStream, open_set, set_digest
 from infill.pipeline.tracking import Record, Report
 from infill.pipeline.training.async_checkpoint import AsyncCheckpointer
 from infill.pipeline.training.build import ExponentialMovingAverage, build_objective
@@ -76,11 +75,18 @@ def _keeper(
     if place.rank != 0:
         yield None
         return
-    training_set, validation_set = find_sets(config.data.shards)
+    data = config.data
+    training_set, validation_set = find_sets(data.shards, data.validation_shards)
     judge = (
-        Validator(config, place.device, read_manifest(validation_set)) if validation_set else None
+        Validator(
+            config,
+            place.device,
+            open_set(validation_set, data),
+        )
+        if validation_set
+        else None
     )
-    with AsyncCheckpointer(config, judge, report, read_manifest(training_set).digest) as keeper:
+    with AsyncCheckpointer(config, judge, report, set_digest(training_set)) as keeper:
         yield keeper
         place.activity.doing = "waiting for the last checkpoint to be written"
 

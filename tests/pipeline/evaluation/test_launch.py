@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -231,6 +232,26 @@ def test_damaged_image_ends_in_a_sentence_that_names_it(
         evaluate(broken, report=str)
     assert "\n" not in str(caught.value)
     assert not (out / "scores.json").exists()
+
+
+def test_tars_without_a_manifest_are_evaluated(config, test_set, tmp_path, ray_local):
+    """The same images as through the manifest; one that cannot be read is named and left out."""
+    manifest, tars = read_manifest(test_set), tmp_path / "tars"
+    tars.mkdir()
+    shutil.copy(manifest.shard_location(0), tars)
+    (tmp_path / "1.jpg").write_bytes(b"\xff\xd8\xff not an image")
+    with tarfile.open(tars / "more.tar", "w") as tar:
+        tar.add(tmp_path / "1.jpg", "1.jpg")
+    name = f"{tars}/{{{manifest.shards[0].name.removesuffix('.tar')},more}}.tar"
+    lines: list[str] = []
+    found = evaluate(
+        replace(config, shards=name, out=str(tmp_path / "out"), num_actors=1), report=lines.append
+    )
+    rows = pq.read_table(found.files["rows"]).to_pylist()
+    first = manifest.samples.slice(0, manifest.counts[0])["key"].to_pylist()
+    stem = manifest.shards[0].name.removesuffix(".tar")
+    assert {row["key"] for row in rows} == {f"{stem}/{key}" for key in first}
+    assert any(line.startswith("left out: more/1: ") for line in lines)
 
 
 def test_time_left_is_told_from_the_speed_since_the_first_part(monkeypatch):

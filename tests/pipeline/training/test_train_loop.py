@@ -164,3 +164,22 @@ def test_fine_tuning_starts_from_weights_alone(config, finished, quietly, weight
     assert all(torch.allclose(start[name], moved[name], atol=1e-6) for name in start)
     state = checkpoints.read_state(checkpoints.step_location(tuned.storage, 1))
     assert state["step"] == 1
+
+
+def test_tars_without_a_manifest_train_and_go_on(config, shards, quietly):
+    """What is given up is said first; scores come from a set that is named."""
+    tars = sorted(path.name for path in Path(shards, "train").glob("*.tar"))
+    data = {
+        "data.shards": f"{shards}/train/{{{','.join(tars)}}}".replace(".tar", "") + ".tar",
+        "data.validation_shards": f"{shards}/val",
+    }
+    config = override(config, data)
+    lines: list[str] = []
+    first = train(override(config, {"steps": 4}), lines.append)
+    assert lines[0].startswith(config.data.shards)
+    assert "a resumed run starts a new pass over the data" in lines[0]
+    assert first.scores["hole_psnr"] > 0
+    assert train(config, quietly).step == 6
+    assert checkpoints.steps(config.storage) == [2, 4, 6]
+    with pytest.raises(UserError, match=r"there is no tar .*/shard-8.tar; .*2 are missing in all"):
+        train(override(config, {"data.shards": f"{shards}/train/shard-{{8..9}}.tar"}), quietly)

@@ -1,0 +1,157 @@
+"""Index WebDataset tars, so that their samples are found by row as those of a shard set.
+
+Evaluation and validation need to know which images there are, and how large. The tars are read once
+to find out; what was found is kept beside the cached shards, by the tars' names, sizes and times.
+"""
+
+import json
+import posixpath
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import fs
+
+from infill.pipeline import manifest as manifests
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.images import RejectedError, read_header
+from infill.pipeline.loading.config import BatchConfig
+from infill.pipeline.loading.shard_reader import ShardCache
+from infill.pipeline.loading.tar_names import expand, image_of, key_of, missing, names_tars
+from infill.pipeline.manifest import SAMPLE_SCHEMA, Manifest, Quarantined, ShardRecord
+
+FORMAT = 1
+"""Of what is kept; other ones are made anew."""
+MOST_NAMED = 10
+
+
+def open_set(location: str, data: BatchConfig | None = None) -> Manifest:
+    """Return the manifest of a shard set, or an index of WebDataset tars as one.
+
+    Args:
+        location: a finished shard set, or tars by name, such as ``s3://bucket/{00000..01023}.tar``.
+        data: how tars are read: ``image_member``, and where copies and indexes are kept.
+
+    Raises:
+        UserError: if there is no finished set, a tar is missing or damaged, or holds no image.
+    """
+    if not names_tars(location):
+        return manifests.read_manifest(location)
+    data = data or BatchConfig()
+    tars = expand(location)
+    folder = posixpath.commonpath([posixpath.dirname(tar) for tar in tars])
+    folder = folder.replace(":/", "://", 1) if storage.is_remote(tars[0]) else folder
+    name = f"{_identity(tars, data.image_member)}.parquet"
+    kept = Path(storage.absolute(data.cache_folder), "indexes", name)
+    if kept.exists():
+        return manifests.parse(kept.read_bytes(), folder, str(kept))
+    cache = ShardCache(data.cache_folder, int(data.cache_size_gb * 1e9))
+    rows, records = [], []
+    quarantined: list[Quarantined] = []
+    for shard, tar in enumerate(tars):
+        path, digest, size = _local(tar, cache)
+        found = [*_images(path, tar, data.image_member, quarantined)]
+        rows += [{**row, "shard": shard} for row in found]
+        record = tar.removeprefix(folder).lstrip("/")
+        records.append(ShardRecord(name=record, samples=len(found), size=size, sha256=digest))
+    if not rows:
+        raise UserError(f"{location} holds no image that can be read ({len(quarantined)} damaged)")
+    index = Manifest(
+        location=folder,
+        samples=pa.Table.from_pylist(rows, schema=SAMPLE_SCHEMA),
+        shards=tuple(records),
+        quarantined=tuple(quarantined),
+        settings={"webdataset": location},
+    )
+    storage.write(str(kept), manifests.serialize(index))
+    return index
+
+
+def left_out(manifest: Manifest) -> list[str]:
+    """Return which images of indexed tars cannot be read, a line each; a shard set has said so."""
+    if not manifest.quarantined or "webdataset" not in manifest.settings:
+        return []
+    images = manifest.quarantined
+    told = [f"left out: {image.source}: {image.reason}" for image in images[:MOST_NAMED]]
+    if len(images) > MOST_NAMED:
+        told.append(f"left out: {len(images)} in all; `python jobs/make_shards.py` names every one")
+    return told
+
+
+def set_digest(location: str) -> str:
+    """Return the identity of a training set: its manifest's digest, or that of its tars' names."""
+    if names_tars(location):
+        return storage.sha256(json.dumps(expand(location)).encode())
+    return manifests.read_manifest(location).digest
+
+
+def _identity(tars: list[str], image_member: str) -> str:
+    facts: list[object] = [FORMAT, image_member]
+    for tar in tars:
+        system, path = storage.filesystem(tar)
+        info = system.get_file_info(path)
+        if info.type != fs.FileType.File:
+            raise missing(tar)
+        facts.append([tar, info.size, info.mtime_ns])
+    return storage.sha256(json.dumps(facts).encode())
+
+
+def _local(tar: str, cache: ShardCache) -> tuple[Path, str, int]:
+    """Return a tar's path on this machine, its SHA-256 and its size in bytes."""
+    if storage.is_remote(tar):
+        path, digest = cache.fetch(tar)
+    else:
+        path, digest = Path(tar), storage.digest_of(tar)
+    return path, digest, path.stat().st_size
+
+
+def _images(
+    path: Path, tar: str, image_member: str, quarantined: list[Quarantined]
+) -> Iterator[dict[str, object]]:
+    """Yield the row of every image in a tar, without its shard."""
+    try:
+        for sample, members in _samples(path):
+            for ending in image_of(sample, [*members], image_member, tar):
+                offset, size = members[ending]
+                with path.open("rb") as file:
+                    file.seek(offset)
+                    data = file.read(size)
+                key = key_of(tar, sample, ending)
+                try:
+                    header = read_header(data)
+                except RejectedError as error:
+                    quarantined.append(Quarantined(source=key, reason=str(error)))
+                    continue
+                yield {
+                    "key": key,
+                    "source": f"{sample}.{ending}",
+                    "suffix": ending.rpartition(".")[2] if header.plain else "",
+                    "offset": offset,
+                    "size": size,
+                    "sha256": storage.sha256(data),
+                    "height_px": header.height_px,
+                    "width_px": header.width_px,
+                }
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise UserError(f"{tar} is no whole tar: {error}; copy or make it again") from error
+
+
+def _samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
+    """Yield each sample's name, and offset and size of its members by their lower-case endings."""
+    current, members = "", dict[str, tuple[int, int]]()
+    with tarfile.open(path) as tar:
+        for member in tar:
+            folder, _, name = member.name.rpartition("/")
+            stem, _, ending = name.partition(".")
+            if not member.isreg() or not stem or not ending:
+                continue
+            sample = f"{folder}/{stem}" if folder else stem
+            if sample != current and members:
+                yield current, members
+                members = {}
+            current = sample
+            members[ending.lower()] = member.offset_data, member.size
+    if members:
+        yield current, members

@@ -1,0 +1,108 @@
+"""WebDataset addresses: tars given by name, with braces, instead of a finished shard set."""
+
+import posixpath
+
+from braceexpand import braceexpand
+
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+"""Members of a sample that are images; others (json, txt, cls) are not read."""
+EVERY_IMAGE = "*"
+
+
+def names_tars(location: str) -> bool:
+    """Tell whether a location names tars, such as ``s3://bucket/{00000..01023}.tar``."""
+    return location.rstrip("}").endswith(".tar")
+
+
+def expand(location: str) -> list[str]:
+    """Return the tars of a location with braces, absolute, in the order of their names.
+
+    Raises:
+        UserError: if the braces are wrong or a tar is named twice.
+    """
+    try:
+        found = sorted(storage.absolute(name) for name in braceexpand(location))
+    except ValueError as error:
+        raise UserError(
+            f"{location}: {error}; write a range as {{00000..01023}} and a choice as {{a,b}}"
+        ) from error
+    if len(set(found)) != len(found):
+        raise UserError(f"{location} names a tar twice; every tar is read once per epoch")
+    return found
+
+
+def image_of(sample: str, members: list[str], wanted: str, tar: str) -> list[str]:
+    """Return which members of a sample are its image.
+
+    A sample is what shares a name up to the first dot, as WebDataset has it. Its image is the
+    member whose whole ending is an image's (``0001.jpg``); further ones, such as ``0001.seg.png``,
+    are not. Where none is plain, the only image there is taken (``photo.v2.jpg``).
+
+    Args:
+        sample: its name, for messages.
+        members: the endings of its members, lower case, such as "jpg", "seg.png", "json".
+        wanted: an ending to take instead, such as "image.jpg", or "*" for each image as a sample.
+        tar: where it lies, for messages.
+
+    Returns:
+        Endings; none if the sample holds no image.
+
+    Raises:
+        UserError: if several could be meant.
+    """
+    images = [name for name in members if name.rpartition(".")[2] in IMAGE_SUFFIXES]
+    if wanted == EVERY_IMAGE:
+        return images
+    if wanted:
+        return [name for name in images if name == wanted.lower()]
+    plain = [name for name in images if "." not in name]
+    if len(plain) == 1 or (len(images) == 1 and not plain):
+        return plain or images
+    if not images:
+        return []
+    raise UserError(
+        f"sample {sample!r} of {tar} has several images ({', '.join(images)}): name the one to "
+        f"read, --data.image-member {images[0]}, or every one as a sample of its own, "
+        f"--data.image-member '{EVERY_IMAGE}'"
+    )
+
+
+def key_of(tar: str, sample: str, member: str) -> str:
+    """Return the key of an image: its tar's name, its sample's, and what else tells it apart.
+
+    Numbers in different tars may be equal, so that the tar's name belongs to the key.
+    """
+    stem = posixpath.basename(tar).removesuffix(".tar")
+    more = member.rpartition(".")[0]
+    return f"{stem}/{sample}" + (f".{more}" if more else "")
+
+
+def missing(tar: str) -> UserError:
+    """Return the error for a tar that is not there."""
+    return UserError(f"there is no tar {tar}; give the names as they are, {{00000..00099}}.tar")
+
+
+def require_tars(location: str) -> None:
+    """Refuse a set of which a tar is not there.
+
+    Raises:
+        UserError: naming the first, and how many there are.
+    """
+    tars = expand(location)
+    lost = [tar for tar in tars if not storage.exists(tar)]
+    if lost:
+        error = missing(lost[0])
+        raise error if len(lost) == 1 else UserError(f"{error}; {len(lost)} are missing in all")
+
+
+def given_up(location: str) -> str:
+    """Return the sentence that says what training from tars without a manifest gives up."""
+    return (
+        f"{location} is read through webdataset, without a manifest: a resumed run starts a new "
+        "pass over the data instead of going on within one, another number of workers sees other "
+        "batches, and every worker needs a tar of its own; `python jobs/make_shards.py --source` "
+        "makes a shard set without these limits"
+    )

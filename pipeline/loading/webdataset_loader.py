@@ -1,0 +1,252 @@
+"""Batches from WebDataset tars that have no manifest, through webdataset's own pipeline.
+
+Its shuffle and its splitting of tars among nodes and workers hold here. What a shard set gives
+besides is given up: a resumed run starts a new pass, workers need a tar each, and another number of
+workers sees other batches.
+"""
+
+import itertools
+import logging
+import math
+import multiprocessing
+import tarfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from infill.models.architecture import Batch
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.images import Pixels, RejectedError
+from infill.pipeline.loading.config import BatchConfig
+from infill.pipeline.loading.dataset import SampleTransform, decode_any, write_values
+from infill.pipeline.loading.tar_names import expand, image_of, key_of, missing
+from infill.pipeline.loading.worker_context import WorkerShare
+from infill.pipeline.masks import number_for
+
+SAMPLES_PER_SHARD = 128
+"""Of the shuffle buffer, for each shard of shuffle_window_shards: images wait there encoded."""
+MOST_DAMAGED = 0.05
+"""Share of a pass's images; more than these end the run."""
+
+Encoded = tuple[str, bytes]
+"""Key and bytes of an image."""
+Arrays = tuple[torch.Tensor, torch.Tensor, list[str], list[str]]
+Made = Arrays | UserError
+"""A batch, or why there is none: a DataLoader would wrap what is raised in its process."""
+
+logger = logging.getLogger(__name__)
+
+
+class WebDatasetLoader:
+    """Makes one worker's batches from tars, in processes or in a thread ahead of the step.
+
+    Args:
+        share: whose batches.
+        first_step: the first to deliver; it also decides the order of this pass.
+
+    Raises:
+        UserError: if there are fewer tars than workers, or the loader is Ray's.
+    """
+
+    def __init__(self, share: WorkerShare, first_step: int) -> None:
+        config = share.config
+        if config.loader == "ray":
+            raise UserError("--data.loader ray needs a shard set; WebDataset tars take processes")
+        tars = expand(config.shards)
+        mine = tars[share.rank :: share.world_size]
+        if not mine:
+            raise UserError(
+                f"{config.shards} names {len(tars)} tars for {share.world_size} workers, and each "
+                "needs one of its own: use fewer workers, or shard the images again"
+            )
+        self.share, self.step = share, first_step
+        processes = config.loader == "processes"
+        workers = min(config.num_decode_workers, len(mine)) if processes else 0
+        stream = TarStream(share, tuple(tars), first_step)
+        self.ahead = ThreadPoolExecutor(1, thread_name_prefix="webdataset")
+        self.batches: Iterator[Made] = iter(
+            DataLoader(
+                stream,
+                batch_size=None,
+                num_workers=workers,
+                prefetch_factor=max(1, config.prefetch_batches) if workers else None,
+                multiprocessing_context=multiprocessing.get_context("forkserver")
+                if workers
+                else None,
+            )
+        )
+        self.pending: list[Future[Made]] = []
+
+    def __next__(self) -> Batch:
+        while len(self.pending) <= self.share.config.prefetch_batches:
+            self.pending.append(self.ahead.submit(next, self.batches))
+        made = self.pending.pop(0).result()
+        if isinstance(made, UserError):
+            raise made
+        images, holes, keys, mask_ids = made
+        step, self.step = self.step, self.step + 1
+        return Batch(
+            image=images,
+            mask=holes,
+            keys=tuple(keys),
+            mask_ids=tuple(mask_ids),
+            step=step,
+            seed=self.share.seed(step),
+        )
+
+    def close(self) -> None:
+        """Stop reading; the processes end with the iterator."""
+        self.ahead.shutdown(wait=True, cancel_futures=True)
+        self.pending.clear()
+        del self.batches
+
+
+@dataclass
+class TarStream(IterableDataset[Made]):
+    """An endless stream of batches; in a process of a DataLoader it takes its part of the tars."""
+
+    share: WorkerShare
+    tars: tuple[str, ...]
+    first_step: int
+
+    def __iter__(self) -> Iterator[Made]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        images = _Images(self.share.config)
+        encoded = iter(_pipeline(self.share, self.tars, self.first_step, images))
+        for number in itertools.count():
+            step = self.first_step + number * workers + worker
+            try:
+                yield images.batch(encoded, step, self.share)
+            except (tarfile.TarError, EOFError, OSError) as error:
+                # webdataset adds the tar's name as the last argument, and more to the first.
+                reason = str(error.args[0] if error.args else error).partition(" @ ")[0]
+                tar = error.args[-1] if len(error.args) > 1 else self.share.config.shards
+                yield UserError(f"{tar} cannot be read: {reason}; copy or make it again")
+            except UserError as error:
+                yield error
+
+
+def _pipeline(
+    share: WorkerShare, tars: tuple[str, ...], first_step: int, images: "_Images"
+) -> Iterable[Encoded]:
+    import webdataset
+
+    config = share.config
+    seed = number_for("webdataset", config.seed, first_step)
+    buffer = SAMPLES_PER_SHARD * config.shuffle_window_shards
+    pipeline: Iterable[Encoded] = webdataset.DataPipeline(
+        webdataset.SimpleShardList(list(tars)),
+        lambda source: itertools.islice(source, share.rank, None, share.world_size),
+        webdataset.split_by_worker,
+        webdataset.detshuffle(len(tars), seed=seed),
+        _opened,
+        webdataset.tariterators.tar_file_expander,
+        webdataset.tariterators.group_by_keys,
+        images.found,
+        webdataset.detshuffle(buffer, initial=buffer, seed=seed),
+    ).repeat()
+    return pipeline
+
+
+def _opened(source: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Open each tar where it lies; close it when it has been read."""
+    for item in source:
+        url = item["url"]
+        try:
+            with storage.open_binary(url) as stream:
+                remembering = _Tail(stream)
+                yield {**item, "stream": remembering}
+                if any(remembering.tail):
+                    raise UserError(
+                        f"{url} ends before its end: the last block is not empty, as that of every "
+                        "whole tar is; copy or make it again"
+                    )
+        except FileNotFoundError as error:
+            raise missing(url) from error
+
+
+class _Tail:
+    """A stream that remembers its last block: tarfile takes a tar that is cut short for whole."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream, self.tail = stream, b""
+
+    def read(self, size: int = -1) -> bytes:
+        """Read on."""
+        data = self.stream.read(size)
+        self.tail = (self.tail + data)[-tarfile.BLOCKSIZE :]
+        return data
+
+
+class _Images:
+    """Finds the images of samples, and makes batches of them."""
+
+    def __init__(self, config: BatchConfig) -> None:
+        self.config, self.epoch = config, -1
+        self.transform = SampleTransform(config)
+        self.seen = self.damaged = 0
+
+    def found(self, samples: Iterable[dict[str, Any]]) -> Iterator[Encoded]:
+        """Yield the images of one pass; a pass without any ends the run."""
+        self.epoch, self.seen, self.damaged = self.epoch + 1, 0, 0
+        for sample in samples:
+            name, tar = sample["__key__"], sample["__url__"]
+            members = [member for member in sample if not member.startswith("__")]
+            for member in image_of(name, members, self.config.image_member, tar):
+                self.seen += 1
+                yield key_of(tar, name, member), sample[member]
+        if not self.seen:
+            wanted = self.config.image_member or "jpg, jpeg, png or webp"
+            raise UserError(f"{self.config.shards} holds no image: no member is {wanted}")
+
+    def batch(self, encoded: Iterator[Encoded], step: int, share: WorkerShare) -> Arrays:
+        """Return the next batch: images in [-1, 1], holes, keys and mask ids."""
+        config, size = self.config, self.config.image_size_px
+        images = np.empty((share.slice_size, 3, size, size), np.float32)
+        holes = np.empty((share.slice_size, 1, size, size), np.float32)
+        keys, mask_ids = [], []
+        for first in range(0, share.slice_size, config.masks_per_image):
+            key, pixels = self._next(encoded)
+            window = np.ascontiguousarray(self.transform.view(pixels, key, self.epoch))
+            for turn in range(config.masks_per_image):
+                write_values(window, images[first + turn])
+                mask = self.transform.mask(key, self.epoch, step, turn)
+                holes[first + turn, 0] = mask.hole
+                keys.append(key)
+                mask_ids.append(mask.id)
+        return torch.from_numpy(images), torch.from_numpy(holes), keys, mask_ids
+
+    def _next(self, encoded: Iterator[Encoded]) -> tuple[str, Pixels]:
+        """Return the next image that can be decoded; name those that cannot."""
+        for key, data in encoded:
+            try:
+                pixels = decode_any(data)
+            except RejectedError as error:
+                self.damaged += 1
+                logger.warning("%s is left out: %s", key, error)
+                if self.damaged > max(10, math.ceil(MOST_DAMAGED * self.seen)):
+                    raise UserError(
+                        f"{self.damaged} of {self.seen} images of {self.config.shards} cannot be "
+                        f"read, the last is {key}: {error}; `python jobs/make_shards.py --source` "
+                        "makes a set of the good ones"
+                    ) from error
+                continue
+            return key, self._large_enough(key, pixels)
+        raise AssertionError("the stream is endless")
+
+    def _large_enough(self, key: str, pixels: Pixels) -> Pixels:
+        height, width = pixels.shape[:2]
+        if self.config.keeps_scale and min(height, width) < self.config.image_size_px:
+            raise UserError(
+                f"sample {key!r} of {self.config.shards} is {width}x{height} px, smaller than the "
+                f"crop of {self.config.image_size_px} px; give a smaller --data.image_size_px, or "
+                "--data.crop squash, or --data.enlarge_small_images"
+            )
+        return pixels
