@@ -17,7 +17,7 @@ class BatchConfig:
     """Folder or s3:// prefix of a finished shard set; or the tars of any WebDataset by name, such
     as 's3://bucket/{00000..01023}.tar', which need no manifest."""
     validation_shards: str = ""
-    """Shard set or tars for the validation scores; empty for the val split beside the training set."""
+    """Shard set or tars for the validation scores; empty for the val split beside training's."""
     image_member: str = ""
     """For tars without a manifest: which member of a sample is its image, such as "image.jpg",
     where several could be; "*" for every image as a sample of its own."""
