@@ -14,24 +14,23 @@ listed in OUT/failures.jsonl.
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
-from infill.pipeline.batch_inference.config import (
-    FAILURES,
-    BatchInferenceConfig,
-    Summary,
-    inpaint_folder,
-)
-from infill.pipeline.batch_inference.endpoint import endpoint_model, run_on_endpoint
-from infill.pipeline.batch_inference.ray_data import run_offline
-from infill.pipeline.batch_inference.shards import inpaint_shards, is_shard_set
+from infill.pipeline.batch_inference.config import FAILURES, BatchInferenceConfig
 from infill.pipeline.cluster import connect
 from infill.pipeline.config import parse_one, run
 from infill.pipeline.errors import UserError
-from infill.pipeline.serving.replica.deployment import resolve_model
+
+if TYPE_CHECKING:
+    from infill.pipeline.batch_inference.runner import Summary
 
 
-def batch_inpaint(config: BatchInferenceConfig) -> Summary:
+def batch_inpaint(config: BatchInferenceConfig) -> "Summary":
     """Fill a folder through the endpoint, or offline on the Ray at hand or one of its own."""
+    from infill.pipeline.batch_inference.endpoint import endpoint_model, run_on_endpoint
+    from infill.pipeline.batch_inference.runner import inpaint_folder
+    from infill.pipeline.batch_inference.shards import inpaint_shards, is_shard_set
+
     shards = is_shard_set(config.folder)
     if config.endpoint:
         if shards:
@@ -39,6 +38,9 @@ def batch_inpaint(config: BatchInferenceConfig) -> Summary:
                 "a shard set is filled here, on Ray: give --model in place of --endpoint"
             )
         return inpaint_folder(config, run_on_endpoint, endpoint_model(config))
+    from infill.pipeline.batch_inference.ray_data import run_offline
+    from infill.pipeline.serving.replica.deployment import resolve_model
+
     model = resolve_model(config.registry, config.model)
     with connect():
         if shards:

@@ -15,11 +15,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from infill.jobs.promote import PromoteConfig, line, promote
-from infill.pipeline import storage
+from infill.pipeline import model_selection, storage, tracking
 from infill.pipeline.cluster import connect
 from infill.pipeline.config import parse_one, run
-from infill.pipeline.model_selection import SelectionConfig, select_model, write_selection
-from infill.pipeline.tracking import attach
+from infill.pipeline.model_selection import SelectionConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +33,14 @@ def main(words: Sequence[str] | None = None) -> None:
     """Judge, write the page, and promote if asked."""
     config = parse_one(ChooseConfig, __doc__ or "", words)
     with connect() if config.num_actors else nullcontext():
-        choice = select_model(config)
+        choice = model_selection.select_model(config)
     out = config.out or storage.join(storage.absolute(config.search), "choice")
-    print(write_selection(choice, out, f"Choice among the trials of {config.search}"))
+    table = model_selection.write_selection(
+        choice, out, f"Choice among the trials of {config.search}"
+    )
+    print(table)
     pages = [storage.join(out, file) for file in ("report.html", "choice.csv")]
-    attach(storage.absolute(config.search), pages, print)
+    tracking.attach(storage.absolute(config.search), pages, print)
     winner = choice.winner
     print(f"chosen: {winner.trial.checkpoint}\ntable, pictures and page: {out}")
     if config.promote:

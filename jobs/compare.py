@@ -13,13 +13,19 @@ to pull between the two.
 from collections.abc import Sequence
 
 from infill.pipeline.config import parse_one, run
-from infill.pipeline.evaluation.comparison import CompareConfig, compare, save_figures
-from infill.pipeline.evaluation.comparison_page import terminal_table, verdicts, write_comparison
+from infill.pipeline.evaluation.config import CompareConfig
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Compare, and say what came out and where it is."""
     config = parse_one(CompareConfig, __doc__ or "", words)
+    from infill.pipeline.evaluation.comparison import compare, save_figures
+    from infill.pipeline.evaluation.comparison_page import (
+        terminal_table,
+        verdicts,
+        write_comparison,
+    )
+
     comparison = compare(config)
     page = write_comparison(comparison, config.out)
     figures = save_figures(comparison, config.out)

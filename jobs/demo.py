@@ -14,33 +14,28 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from infill.jobs import make_shards, train_spn
 from infill.jobs.batch_inpaint import batch_inpaint
 from infill.jobs.promote import PromoteConfig, line, promote
-from infill.pipeline import storage
+from infill.pipeline import evaluation, sharding, storage, training, tuning
 from infill.pipeline.batch_inference.config import BatchInferenceConfig
 from infill.pipeline.cluster import connect
 from infill.pipeline.config import override, parse_one, run
 from infill.pipeline.errors import UserError
-from infill.pipeline.evaluation import (
-    Evaluation,
-    EvaluationConfig,
-    evaluate,
-    terminal_tables,
-    verdict,
-)
-from infill.pipeline.images import decode_original, encode_mask, encode_png, read_header
-from infill.pipeline.masks import MaskConfig, draw_mask
-from infill.pipeline.registry import RegistryConfig, Version
-from infill.pipeline.reporting.search import write_search
-from infill.pipeline.serving.replica.deployment import ServeConfig, choose_port, start, stop
-from infill.pipeline.sharding import make_shards as write_shards
+from infill.pipeline.evaluation import EvaluationConfig
+from infill.pipeline.masks import MaskConfig
+from infill.pipeline.registry import RegistryConfig
+from infill.pipeline.serving.config import ServeConfig
 from infill.pipeline.sources import open_source
 from infill.pipeline.tracking import TrackingConfig, duration
-from infill.pipeline.training import SCORE, TrainResult, summary, train
 from infill.pipeline.tuning import TuneConfig
-from infill.pipeline.tuning import tune as search
+
+if TYPE_CHECKING:
+    from infill.pipeline.evaluation import Evaluation
+    from infill.pipeline.registry import Version
+    from infill.pipeline.training import TrainResult
 
 STAGES = 7
 TRIAL_LEARNING_RATE = 5e-4
@@ -103,15 +98,15 @@ def shard(config: DemoConfig) -> str:
     """Cut the bundled photographs into crops and shards; test photographs stay apart."""
     with stage(1, "photographs to shards (Ray Data)") as tell:
         settings = replace(make_shards.PRESETS["demo"], out=config.place("shards"))
-        for split, manifest in write_shards(settings, say).items():
+        for split, manifest in sharding.make_shards(settings, say).items():
             tell(make_shards.summary(split, manifest))
     return settings.out
 
 
-def learn(config: DemoConfig, shards: str) -> TrainResult:
+def learn(config: DemoConfig, shards: str) -> "TrainResult":
     """Train SPN with two workers under DDP."""
     with stage(2, "training with two workers (Ray Train, DDP)") as tell:
-        training = override(
+        settings = override(
             train_spn.PRESETS["demo"],
             {
                 "data.shards": shards,
@@ -120,15 +115,17 @@ def learn(config: DemoConfig, shards: str) -> TrainResult:
                 "tracking": config.tracking,
             },
         )
-        result = train(training, say)
-        tell(summary(result))
+        result = training.train(settings, say)
+        tell(training.summary(result))
     return result
 
 
-def sweep(config: DemoConfig, shards: str, base: TrainResult) -> str:
+def sweep(config: DemoConfig, shards: str, base: "TrainResult") -> str:
     """Search two loss weights from the trained weights on; return the best checkpoint of all."""
+    from infill.pipeline.reporting.search import write_search
+
     with stage(3, "two-by-two search over lambda_1 and lambda_2 (Ray Tune)") as tell:
-        training = override(
+        settings = override(
             train_spn.PRESETS["demo"],
             {
                 "data.shards": shards,
@@ -140,20 +137,20 @@ def sweep(config: DemoConfig, shards: str, base: TrainResult) -> str:
                 "tracking": config.tracking,
             },
         )
-        settings = TuneConfig(train=training, storage=config.place("sweep"))
-        result = search(settings, SPACE, say)
-        for text in write_search(result, settings.storage, "Search around the demo").splitlines():
+        search = TuneConfig(train=settings, storage=config.place("sweep"))
+        result = tuning.tune(search, SPACE, say)
+        for text in write_search(result, search.storage, "Search around the demo").splitlines():
             say(text)
         best = result.best
-        if best.scores[SCORE] >= base.scores[SCORE]:
+        if best.scores[training.SCORE] >= base.scores[training.SCORE]:
             winner, name = best.checkpoint, best.name
         else:
             winner, name = base.checkpoint, "the training they started from"
-        tell(f"winner: {name}; table, plot and page in {settings.storage}")
+        tell(f"winner: {name}; table, plot and page in {search.storage}")
     return winner
 
 
-def judge(config: DemoConfig, shards: str, winner: str) -> Evaluation:
+def judge(config: DemoConfig, shards: str, winner: str) -> "Evaluation":
     """Score the winner and the baselines on photographs no training has seen."""
     with stage(4, "evaluation on the test photographs (Ray Data)") as tell:
         settings = EvaluationConfig(
@@ -163,12 +160,12 @@ def judge(config: DemoConfig, shards: str, winner: str) -> Evaluation:
             masks=MaskConfig(recipe="irregular"),
             num_actors=2,
         )
-        found = evaluate(settings, say)
-        tell(f"{verdict(found)} Report: {found.files['report']}")
+        found = evaluation.evaluate(settings, say)
+        tell(f"{evaluation.verdict(found)} Report: {found.files['report']}")
     return found
 
 
-def crown(config: DemoConfig, winner: str, found: Evaluation) -> Version:
+def crown(config: DemoConfig, winner: str, found: "Evaluation") -> "Version":
     """Make the winner spn@champion, with its lineage."""
     with stage(5, "promotion (MLflow registry)") as tell:
         version = promote(
@@ -180,6 +177,9 @@ def crown(config: DemoConfig, winner: str, found: Evaluation) -> Version:
 
 def write_request(config: DemoConfig) -> list[str]:
     """Write the whole test photographs and a mask for each, white in the hole; return the names."""
+    from infill.pipeline.images import decode_original, encode_mask, encode_png, read_header
+    from infill.pipeline.masks import draw_mask
+
     source, names = open_source("bundled", ""), []
     for original in source.originals():
         if original.split != "test":
@@ -196,6 +196,8 @@ def write_request(config: DemoConfig) -> list[str]:
 
 def serve(config: DemoConfig) -> ServeConfig:
     """Serve the champion and have the endpoint fill the test photographs."""
+    from infill.pipeline.serving.replica.deployment import start, stop
+
     settings = ServeConfig(
         model="spn@champion", port=free_port(config.port), registry=config.registry
     )
@@ -220,6 +222,8 @@ def serve(config: DemoConfig) -> ServeConfig:
 
 def free_port(port: int) -> int:
     """Return the port, or a free one if something else is listening there."""
+    from infill.pipeline.serving.replica.deployment import choose_port
+
     try:
         return choose_port("127.0.0.1", port)
     except UserError:
@@ -237,7 +241,7 @@ def main(words: Sequence[str] | None = None) -> None:
         found = judge(config, shards, winner)
         version = crown(config, winner, found)
         service = serve(config)
-    print(f"\n{terminal_tables(found)}\n")
+    print(f"\n{evaluation.terminal_tables(found)}\n")
     where = {
         "shards": f"{shards}/{{train,val,test}}, each with its manifest.parquet",
         "checkpoint": version.location,

@@ -10,19 +10,20 @@ report. The same command goes on after an interruption, and answers at once when
 from collections.abc import Sequence
 from contextlib import nullcontext
 
+from infill.pipeline import evaluation
 from infill.pipeline.cluster import connect
 from infill.pipeline.config import parse_one, run
-from infill.pipeline.evaluation import EvaluationConfig, evaluate, prepare, terminal_tables, verdict
+from infill.pipeline.evaluation import EvaluationConfig
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Refuse what cannot be evaluated, then start Ray, evaluate, and say what came out."""
     config = parse_one(EvaluationConfig, __doc__ or "", words)
-    prepare(config)
+    evaluation.prepare(config)
     with connect() if config.num_actors else nullcontext():
-        evaluation = evaluate(config)
-    print(f"\n{terminal_tables(evaluation)}\n{verdict(evaluation)}")
-    for kind, location in evaluation.files.items():
+        found = evaluation.evaluate(config)
+    print(f"\n{evaluation.terminal_tables(found)}\n{evaluation.verdict(found)}")
+    for kind, location in found.files.items():
         print(f"{kind:<12} {location}")
 
 

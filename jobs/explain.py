@@ -11,13 +11,15 @@ one is drawn.
 
 from collections.abc import Sequence
 
+from infill.pipeline import visualize
 from infill.pipeline.config import parse_one, run
-from infill.pipeline.visualize import VisualizeConfig, visualize
+from infill.pipeline.visualize import VisualizeConfig
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Write every picture and a sheet of them."""
-    for name, place in visualize(parse_one(VisualizeConfig, __doc__, words)).items():
+    config = parse_one(VisualizeConfig, __doc__, words)
+    for name, place in visualize.visualize(config).items():
         print(f"{name}: {place}")
 
 

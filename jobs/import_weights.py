@@ -11,11 +11,11 @@ goes on from its own checkpoints by itself, optimizers, step and schedules inclu
 
 from collections.abc import Sequence
 
-from infill.models import architecture
+from infill.models.config import names
 from infill.pipeline.config import parse, run
 from infill.pipeline.weight_import import ImportConfig, import_weights
 
-PRESETS = {name: ImportConfig(architecture=name) for name in architecture.names()}
+PRESETS = {name: ImportConfig(architecture=name) for name in names()}
 
 
 def main(words: Sequence[str] | None = None) -> None:

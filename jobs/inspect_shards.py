@@ -8,210 +8,27 @@ With --run, crops, flips and masks are those of that training (or checkpoint), e
 epoch, and the step and place in the batch at which it did.
 """
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 
-import numpy as np
-import pyarrow.compute as pc
-
-from infill.pipeline import checkpoints, storage
-from infill.pipeline.config import from_dict, parse_one, run
-from infill.pipeline.errors import UserError
-from infill.pipeline.image_grid import grid, masked_view
-from infill.pipeline.loading import (
-    BatchConfig,
-    InpaintingDataset,
-    Sample,
-    StatelessSampler,
-    open_set,
-)
-from infill.pipeline.manifest import Manifest
-from infill.pipeline.masks import HOLE_RATIO_BUCKETS, bucket_of, draw_mask
-
-SAMPLES_PER_LINE = 4
-MEASURED_MASKS = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class InspectConfig:
-    """What to look at."""
-
-    shards: str
-    """Folder or s3:// prefix of a finished shard set, or the tars of a WebDataset by name."""
-    run: str = ""
-    """A training run or one of its checkpoints, whose data settings replace those below."""
-    sample: str = ""
-    """Key of the one sample to show; a sheet of many if empty."""
-    epoch: int = 0
-    """How often training had gone through the set before."""
-    num_samples: int = 24
-    """Samples on the sheet, the first in the order of that epoch."""
-    out: str = "runs/inspection/sheet.png"
-    """Where the sheet goes."""
-    data: BatchConfig = field(
-        default_factory=lambda: BatchConfig(
-            crop="centre_square", image_size_px=128, horizontal_flip=False
-        )
-    )
-    """What is done to a sample; its own ``shards`` is not read."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible numbers."""
-        if self.num_samples < 1 or self.epoch < 0:
-            raise UserError(
-                "num_samples must be at least 1 and epoch at least 0, found "
-                f"{self.num_samples} and {self.epoch}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sighting:
-    """One sample as one step saw it."""
-
-    row: int
-    epoch: int
-    step: int
-    place: int
-    """In the global batch."""
-    sample: Sample
+from infill.pipeline import inspection, loading, storage
+from infill.pipeline.config import parse_one, run
+from infill.pipeline.inspection import InspectConfig
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Print the statistics and write the sheet."""
     config = parse_one(InspectConfig, __doc__ or "", words)
-    data = data_settings(config)
-    manifest = open_set(config.shards, config.data)
-    seen = look(config, data, manifest)
-    lines = describe(manifest)
-    lines += describe_sample(manifest, seen[0]) if config.sample else describe_masks(data, manifest)
-    print("\n".join(lines))
-    storage.write(config.out, sheet([sighting.sample for sighting in seen]))
-    print(f"{'sheet':<14} {storage.absolute(config.out)}")
-
-
-def data_settings(config: InspectConfig) -> BatchConfig:
-    """Return the settings of the run that is asked about, or those given."""
-    data = config.data
-    if config.run:
-        location = checkpoints.find(storage.absolute(config.run))
-        values = checkpoints.read_config(location).get("data")
-        if values is None:
-            raise UserError(f"{location} was not trained here: it carries no data settings")
-        data = from_dict(BatchConfig, values, f"{location}/config.json: data")
-    return replace(data, shards=config.shards)
-
-
-def look(config: InspectConfig, data: BatchConfig, manifest: Manifest) -> list[Sighting]:
-    """Make the samples to be shown, as training makes them."""
-    maker = InpaintingDataset(data, manifest)
-    order = StatelessSampler(manifest.counts, data.seed, data.shuffle_window_shards)
-    first = config.epoch * order.total
-    positions = list(range(first, first + min(config.num_samples, order.total)))
+    data = inspection.data_settings(config)
+    manifest = loading.open_set(config.shards, config.data)
+    seen = inspection.look(config, data, manifest)
+    lines = inspection.describe(manifest)
     if config.sample:
-        positions = [order.position(config.epoch, row_of(manifest, config.sample))]
-    sightings = []
-    for position in positions:
-        epoch, row = order.at(position)
-        step, place = divmod(position * data.masks_per_image, data.batch_size)
-        sample = maker.make(row, epoch, step)
-        sightings.append(Sighting(row=row, epoch=epoch, step=step, place=place, sample=sample))
-    return sightings
-
-
-def row_of(manifest: Manifest, key: str) -> int:
-    """Return a sample's row by its key.
-
-    Raises:
-        UserError: if the set has no such key.
-    """
-    row = int(pc.index(manifest.samples["key"], key).as_py())
-    if row < 0:
-        example = manifest.row(0)["key"]
-        raise UserError(
-            f"{manifest.location} holds no sample with key {key!r}; its keys look like {example!r}"
-        )
-    return row
-
-
-def describe(manifest: Manifest) -> list[str]:
-    """Return what a set holds, one line per fact."""
-    table = manifest.samples
-    short = pc.min_element_wise(table["height_px"], table["width_px"]).to_numpy()
-    sizes = table["size"].to_numpy() / 1e3
-    suffixes = Counter(table["suffix"].to_pylist())
-    lines = [
-        f"{'set':<14} {manifest.location}",
-        f"{'content':<14} {manifest.digest[:16]}",
-        f"{'samples':<14} {len(manifest)} of {len(pc.unique(table['source']))} originals, "
-        + ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common()),
-        f"{'shards':<14} {len(manifest.shards)}, "
-        f"{sum(record.size for record in manifest.shards) / 1e6:.1f} MB together",
-        f"{'shard holds':<14} {_spread(np.array(manifest.counts))} samples",
-        f"{'height':<14} {_spread(table['height_px'].to_numpy())} px",
-        f"{'width':<14} {_spread(table['width_px'].to_numpy())} px",
-        f"{'short side':<14} {_spread(short)} px",
-        f"{'bytes':<14} {_spread(sizes, decimals=1)} kB",
-        f"{'quarantined':<14} {len(manifest.quarantined)}",
-    ]
-    reasons = Counter(item.reason for item in manifest.quarantined)
-    return lines + [f"{'':<14} {count} x {reason}" for reason, count in reasons.most_common(10)]
-
-
-def _spread(values: np.ndarray, decimals: int = 0) -> str:
-    low, middle, high = np.quantile(values, (0, 0.5, 1))
-    return f"{low:.{decimals}f} to {high:.{decimals}f} (median {middle:.{decimals}f})"
-
-
-def describe_masks(data: BatchConfig, manifest: Manifest) -> list[str]:
-    """Return how the hole ratios of an epoch's masks are spread, one line per range."""
-    size = data.image_size_px
-    keys = manifest.samples["key"].slice(0, MEASURED_MASKS).to_pylist()
-    ratios = [
-        draw_mask(data.masks, keys[i % len(keys)], i // len(keys), data.seed, size, size).hole_ratio
-        for i in range(MEASURED_MASKS)
-    ]
-    counts = Counter(bucket_of(ratio) for ratio in ratios)
-    lines = [f"{'masks':<14} {data.masks.recipe}, hole ratio {_spread(np.array(ratios), 3)}"]
-    for bucket in (*HOLE_RATIO_BUCKETS, None):
-        share = counts[bucket] / MEASURED_MASKS
-        name = f"{bucket[0]:g} to {bucket[1]:g}" if bucket else "other"
-        lines.append(
-            f"{'':<14} {name:<12} {100 * share:5.1f} %  {'#' * round(40 * share)}".rstrip()
-        )
-    return lines
-
-
-def describe_sample(manifest: Manifest, sighting: Sighting) -> list[str]:
-    """Return where a sample lies, when it was seen and under which mask."""
-    row, hole = manifest.row(sighting.row), sighting.sample.hole
-    shard = manifest.shards[row["shard"]].name
-    return [
-        "",
-        f"{'sample':<14} {row['key']}, from {row['source']}",
-        f"{'lies in':<14} {shard}, {row['size']} bytes from {row['offset']}",
-        f"{'SHA-256':<14} {row['sha256']}",
-        f"{'image':<14} {row['width_px']}x{row['height_px']} px",
-        f"{'seen':<14} epoch {sighting.epoch}, step {sighting.step}, "
-        f"place {sighting.place} in the global batch",
-        f"{'mask':<14} {sighting.sample.mask_id}",
-        f"{'hole ratio':<14} {hole.mean():.4f}",
-    ]
-
-
-def sheet(samples: Sequence[Sample]) -> bytes:
-    """Draw samples beside their masked selves, several to a line, as one PNG."""
-    per_line = min(SAMPLES_PER_LINE, len(samples))
-    blank = np.full_like(samples[0].pixels, 255)
-    rows, captions = [], []
-    for first in range(0, len(samples), per_line):
-        line = samples[first : first + per_line]
-        row = [view for s in line for view in (s.pixels, masked_view(s.pixels, s.hole))]
-        rows.append(row + [blank] * (2 * per_line - len(row)))
-        captions.append("left to right: " + ", ".join(sample.key for sample in line))
-    if len(samples) == 1:
-        captions = [samples[0].mask_id]
-    return grid(rows, ("image", "masked image") * per_line, captions)
+        lines += inspection.describe_sample(manifest, seen[0])
+    else:
+        lines += inspection.describe_masks(data, manifest)
+    print("\n".join(lines))
+    storage.write(config.out, inspection.sheet([sighting.sample for sighting in seen]))
+    print(f"{'sheet':<14} {storage.absolute(config.out)}")
 
 
 if __name__ == "__main__":

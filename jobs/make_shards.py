@@ -11,9 +11,10 @@ tar, or a CSV or Parquet list; for a public set it is what the authors distribut
 
 from collections.abc import Sequence
 
+from infill.pipeline import sharding
 from infill.pipeline.config import parse, run
 from infill.pipeline.manifest import Manifest
-from infill.pipeline.sharding import ShardConfig, make_shards
+from infill.pipeline.sharding import ShardConfig
 from infill.pipeline.sources import KINDS
 
 PRESETS = {
@@ -45,7 +46,7 @@ PRESETS = {
 def main(words: Sequence[str] | None = None) -> None:
     """Make the sets and print one line for each."""
     config = parse(PRESETS, __doc__, words)
-    for split, manifest in make_shards(config).items():
+    for split, manifest in sharding.make_shards(config).items():
         print(summary(split, manifest))
 
 

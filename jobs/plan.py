@@ -11,7 +11,7 @@ same training on the machine in question, given as --run, turns the span into a 
 import importlib
 from collections.abc import Sequence
 
-from infill.models import architecture
+from infill.models.config import names
 from infill.pipeline.config import parse, run
 from infill.pipeline.cost_estimate import CostEstimateConfig, estimate_cost, lines
 
@@ -20,7 +20,7 @@ def presets() -> dict[str, CostEstimateConfig]:
     """Return a plan for each preset of each training job."""
     return {
         f"{name}-{preset}": CostEstimateConfig(train=train)
-        for name in architecture.names()
+        for name in names()
         for preset, train in importlib.import_module(f"infill.jobs.train_{name}").PRESETS.items()
     }
 

@@ -12,23 +12,17 @@ running `jobs/serve.py` picks a new champion up by itself.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from infill.pipeline import storage
+from infill.pipeline import evaluation, registry, storage
 from infill.pipeline.config import parse_one, run
 from infill.pipeline.errors import UserError
-from infill.pipeline.evaluation.result import SCORES, Evaluation, load_evaluation
-from infill.pipeline.registry import (
-    CHAMPION,
-    RegistryConfig,
-    Version,
-    champion,
-    measure_latency,
-    register,
-    resolve,
-    rollback,
-    trace_lineage,
-)
-from infill.pipeline.registry.gates import Gate, parse_gate, require, require_about
+from infill.pipeline.registry.config import CHAMPION, RegistryConfig
+
+if TYPE_CHECKING:
+    from infill.pipeline.evaluation import Evaluation
+    from infill.pipeline.registry import Version
+    from infill.pipeline.registry.gates import Gate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +47,16 @@ class PromoteConfig:
     """Where versions are kept."""
 
     @property
-    def gates(self) -> list[Gate]:
+    def gates(self) -> "list[Gate]":
         """Every bound that was asked for."""
+        from infill.pipeline.registry.gates import parse_gate
+
         return [parse_gate(text, "minimum") for text in self.minimum] + [
             parse_gate(text, "maximum") for text in self.maximum
         ]
 
 
-def promote(config: PromoteConfig) -> Version:
+def promote(config: PromoteConfig) -> "Version":
     """Check a checkpoint against its gates and register it.
 
     Returns:
@@ -71,19 +67,21 @@ def promote(config: PromoteConfig) -> Version:
     """
     if not config.checkpoint:
         raise UserError("give --checkpoint to promote one, or --rollback to undo a promotion")
+    from infill.pipeline.registry.gates import require
+
     gates = config.gates
     if gates and not config.scores:
         raise UserError("gates need --scores: the folder that `python jobs/evaluate.py` wrote")
-    before = champion(config.registry, config.name)
-    found = resolve(config.registry, config.checkpoint)
-    evaluation = _evaluation(config.scores, found.digest)
-    if evaluation:
-        require(gates, evaluation)
+    before = registry.champion(config.registry, config.name)
+    found = registry.resolve(config.registry, config.checkpoint)
+    scored = _evaluation(config.scores, found.digest)
+    if scored:
+        require(gates, scored)
     if config.alias == CHAMPION and before and before.digest == found.digest:
         return before
-    cost = measure_latency(found.location)
-    lineage = trace_lineage(found.location, _kept_scores(evaluation), cost)
-    return register(
+    cost = registry.measure_latency(found.location)
+    lineage = registry.trace_lineage(found.location, _kept_scores(scored), cost)
+    return registry.register(
         config.registry,
         found.location,
         config.name,
@@ -93,33 +91,36 @@ def promote(config: PromoteConfig) -> Version:
     )
 
 
-def _evaluation(scores: str, digest: str) -> Evaluation | None:
+def _evaluation(scores: str, digest: str) -> "Evaluation | None":
     if not scores:
         return None
-    evaluation = load_evaluation(scores.removesuffix(SCORES).rstrip("/") or ".")
-    require_about(evaluation, digest)
-    return evaluation
+    from infill.pipeline.evaluation.result import SCORES
+    from infill.pipeline.registry.gates import require_about
+
+    found = evaluation.load_evaluation(scores.removesuffix(SCORES).rstrip("/") or ".")
+    require_about(found, digest)
+    return found
 
 
-def _kept_scores(evaluation: Evaluation | None) -> dict[str, object]:
+def _kept_scores(found: "Evaluation | None") -> dict[str, object]:
     """Return what of an evaluation belongs to a version: means, and of which pairs."""
-    if evaluation is None:
+    if found is None:
         return {}
     by_group = {
-        group: {name: score.mean for name, score in found.items()}
-        for group, found in evaluation.scores[evaluation.network].items()
+        group: {name: score.mean for name, score in scores.items()}
+        for group, scores in found.scores[found.network].items()
     }
-    if not storage.exists(evaluation.files["pairs"]):
+    if not storage.exists(found.files["pairs"]):
         raise UserError(
-            f"{evaluation.out} has lost its pairs.parquet, so nobody could tell what it scored; "
+            f"{found.out} has lost its pairs.parquet, so nobody could tell what it scored; "
             "evaluate again"
         )
-    pairs = storage.sha256(storage.read(evaluation.files["pairs"]))
-    kept = {"scores": by_group, "data": evaluation.data, "digest": evaluation.digest}
+    pairs = storage.sha256(storage.read(found.files["pairs"]))
+    kept = {"scores": by_group, "data": found.data, "digest": found.digest}
     return {**kept, "pairs_sha256": pairs}
 
 
-def line(version: Version, alias: str) -> str:
+def line(version: "Version", alias: str) -> str:
     """Return what the job prints."""
     psnr = version.lineage.scores.get("scores", {}).get("all", {}).get("hole_psnr")
     shown = f"  hole PSNR {psnr:.2f} dB" if psnr is not None else ""
@@ -131,7 +132,7 @@ def main(words: Sequence[str] | None = None) -> None:
     config = parse_one(PromoteConfig, __doc__ or "", words)
     if config.rollback:
         config = replace(config, alias=CHAMPION)
-        version = rollback(config.registry, config.name)
+        version = registry.rollback(config.registry, config.name)
     else:
         version = promote(config)
     print(line(version, config.alias))

@@ -16,24 +16,22 @@ from dataclasses import replace
 
 from infill.pipeline.cluster import connect
 from infill.pipeline.config import parse_one, run
-from infill.pipeline.serving.replica.deployment import (
-    ServeConfig,
-    choose_port,
-    deploy_yaml,
-    direct_ingress,
-    refresh,
-    resolve_models,
-    start,
-    stop,
-    watch,
-)
-
-__all__ = ["ServeConfig", "refresh", "start", "stop"]
+from infill.pipeline.serving.config import ServeConfig
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Refuse what cannot be served, start Ray and the service, and keep it up to date."""
     config = parse_one(ServeConfig, __doc__ or "", words)
+    from infill.pipeline.serving.replica.deployment import (
+        choose_port,
+        deploy_yaml,
+        direct_ingress,
+        resolve_models,
+        start,
+        stop,
+        watch,
+    )
+
     models = resolve_models(config)
     if config.print_config:
         print(deploy_yaml(config, models), end="")

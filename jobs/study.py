@@ -11,32 +11,26 @@ on with the same votes when started again, and the count is printed at its end.
 
 from collections.abc import Sequence
 
-import uvicorn
-
+from infill.pipeline import user_study
 from infill.pipeline.config import parse_one, run
-from infill.pipeline.user_study import (
-    StudyConfig,
-    count,
-    make_app,
-    prepare,
-    read_votes,
-    terminal_tables,
-    write_summary,
-)
+from infill.pipeline.user_study import StudyConfig
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Lay the study out, take votes until interrupted, and say what they come to."""
     config = parse_one(StudyConfig, __doc__ or "", words)
-    study = prepare(config)
+    study = user_study.prepare(config)
     if not config.summarise:
         print(f"{len(study.questions)} questions in {study.out}")
         print(f"vote at http://{config.host}:{config.port}/ (Ctrl-C ends it)", flush=True)
-        app = make_app(study, config.questions_per_voter)
+        import uvicorn
+
+        app = user_study.make_app(study, config.questions_per_voter)
         uvicorn.run(app, host=config.host, port=config.port, log_level="warning")
-    counted = count(study, read_votes(study), config.least_ms, config.seed)
-    print(terminal_tables(study, counted))
-    print(f"page         {write_summary(study, counted)}")
+    votes = user_study.read_votes(study)
+    counted = user_study.count(study, votes, config.least_ms, config.seed)
+    print(user_study.terminal_tables(study, counted))
+    print(f"page         {user_study.write_summary(study, counted)}")
 
 
 if __name__ == "__main__":

@@ -18,18 +18,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
-from infill.models import architecture
-from infill.models.architecture import Table
-from infill.pipeline import storage
+from infill.models.config import names, tables
+from infill.models.tables import Table
+from infill.pipeline import model_selection, storage, tracking, training, tuning
 from infill.pipeline.cluster import connect
 from infill.pipeline.config import parse, run
 from infill.pipeline.errors import UserError
-from infill.pipeline.model_selection import TableConfig, find_test_set, judge_table, paper_rows
-from infill.pipeline.reporting.search import write_search
-from infill.pipeline.tracking import attach
+from infill.pipeline.model_selection import TableConfig
 from infill.pipeline.train_cli import with_shards
-from infill.pipeline.training import TrainConfig, resolve
-from infill.pipeline.tuning import TuneConfig, plan, read_space, read_table, tune
+from infill.pipeline.training import TrainConfig
+from infill.pipeline.tuning import TuneConfig
 from infill.pipeline.tuning.config import Scale
 
 
@@ -53,7 +51,7 @@ def training_of(name: str, scale: Scale) -> TrainConfig:
     presets: dict[str, TrainConfig] = importlib.import_module(f"infill.jobs.train_{name}").PRESETS
     wanted: str = scale
     if scale == "paper":
-        compared = [table.preset for table in architecture.load(name).tables.values()]
+        compared = [table.preset for table in tables(name).values()]
         papers = [
             preset for preset in presets if preset not in ("cpu", "demo", "finetune", "smoke")
         ]
@@ -69,7 +67,7 @@ def training_of(name: str, scale: Scale) -> TrainConfig:
 def presets_of(scale: Scale) -> dict[str, SearchConfig]:
     """Return a search for each architecture that has a training preset of a scale."""
     found = {}
-    for name in architecture.names():
+    for name in names():
         with suppress(UserError):
             training = training_of(name, scale)
             found[name] = SearchConfig(train=training, storage=f"runs/sweep-{name}-{scale}")
@@ -93,25 +91,31 @@ def scale_of(words: Sequence[str]) -> tuple[Scale, list[str]]:
 def main(words: Sequence[str] | None = None) -> None:
     """Run the trials of one space and write them down, best first or in the paper's order."""
     scale, rest = scale_of(sys.argv[1:] if words is None else words)
-    if rest and rest[0] in architecture.names():
+    if rest and rest[0] in names():
         training_of(rest[0], scale)  # Its error says more than that the preset is unknown.
     config = parse(presets_of(scale), __doc__, rest)
     name = config.train.model.architecture
-    space = read_table(config.space, name) or read_space(config.space, name)
-    plan(config, space)
+    space = tuning.read_table(config.space, name) or tuning.read_space(config.space, name)
+    tuning.plan(config, space)
     with connect():
         # Trials need no shards of their own: what is missing is made once, for all of them.
-        config = replace(config, train=resolve(with_shards(config.train)))
+        config = replace(config, train=training.resolve(with_shards(config.train)))
         rows = None
         if isinstance(space, Table):
-            find_test_set(config, config.table)  # A night of training later would be too late.
-        result = tune(config, space)
+            model_selection.find_test_set(
+                config, config.table
+            )  # A night of training later would be too late.
+        result = tuning.tune(config, space)
         if isinstance(space, Table):
-            judged = judge_table(config, space, result, config.table, scale == "paper")
-            rows = paper_rows(space, judged)
+            judged = model_selection.judge_table(
+                config, space, result, config.table, scale == "paper"
+            )
+            rows = model_selection.paper_rows(space, judged)
+    from infill.pipeline.reporting.search import write_search
+
     print(write_search(result, config.storage, f"{name}: {config.space}", rows))
     pages = [storage.join(config.storage, file) for file in ("report.html", "trials.csv")]
-    attach(storage.absolute(config.storage), pages, print)
+    tracking.attach(storage.absolute(config.storage), pages, print)
     print(f"best: {result.best.checkpoint}\ntable, plot and page: {config.storage}")
 
 

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from infill.pipeline.config import parse_one, run
 from infill.pipeline.errors import UserError
 from infill.pipeline.manifest import Manifest
-from infill.pipeline.sharding.dedup import near_duplicates
-from infill.pipeline.sharding.verify import read_sets, repair, verify
 from infill.pipeline.sources import S3Config
 
 NAMED = 10
@@ -44,6 +42,8 @@ class VerifyConfig:
 def main(words: Sequence[str] | None = None) -> None:
     """Verify, mend if asked to, and report."""
     config = parse_one(VerifyConfig, __doc__, words)
+    from infill.pipeline.sharding.verify import read_sets, repair, verify
+
     damages = verify(config.shards, s3=config.s3)
     for damage in damages:
         print(f"{damage.split}: shard {damage.number} {damage.what}")
@@ -60,6 +60,8 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def report_near_duplicates(sets: dict[str, Manifest], most_bits: int) -> None:
     """Print how many samples of val and test look like one of train, and the first of them."""
+    from infill.pipeline.sharding.dedup import near_duplicates
+
     for split in ("val", "test"):
         if split not in sets or "train" not in sets:
             continue

@@ -13,6 +13,7 @@ from infill.models.config import ModelConfig as ModelConfig
 from infill.models.config import names as names
 from infill.models.config import require_known
 from infill.models.masking import crop_to, pad_to_multiple
+from infill.models.tables import Table
 
 Prepare = Callable[[nn.Module], nn.Module]
 """Spreads one trained network over devices: the identity in tests, DDP on a cluster."""
@@ -220,41 +221,6 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One row of an ablation: what it changes, and the figures its authors measured."""
-
-    label: str
-    """As the paper prints it."""
-    changes: Mapping[str, Any]
-    """Fields of the configuration, in an order in which each step is possible."""
-    published: Mapping[str, str] = field(default_factory=dict)
-    """Figures as printed, by the evaluation's name of the metric."""
-
-
-def printed_row(names: str, label: str, changes: Mapping[str, Any], figures: str = "") -> Row:
-    """Return a row of a table whose columns are ``names``; "-" is a figure that is not printed."""
-    pairs = zip(names.split(), figures.split(), strict=bool(figures))
-    published = {name: figure for name, figure in pairs if figure != "-"}
-    return Row(label=label, changes=changes, published=published)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """An ablation as a paper prints it: every row is a training with the same recipe."""
-
-    title: str
-    """The table and what it compares."""
-    preset: str
-    """The training job's preset that has the paper's recipe for it."""
-    measured_on: str
-    """The images and masks behind the printed figures."""
-    protocol: str
-    """How they were measured, by the name that ``jobs/evaluate.py`` has for it."""
-    rows: tuple[Row, ...]
-    """In the paper's order."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Released:
     """A checkpoint of the authors, as our networks take it."""
 
@@ -301,13 +267,14 @@ class Architecture:
 
 
 def load(name: str) -> Architecture:
-    """Import ``models/NAME`` and return its ``ARCHITECTURE``.
+    """Import ``models/NAME/architecture.py`` and return its ``ARCHITECTURE``.
 
     Raises:
         ValueError: if there is no such folder; the message lists those there are.
     """
     require_known(name)
-    architecture: Architecture = importlib.import_module(f"infill.models.{name}").ARCHITECTURE
+    module = importlib.import_module(f"infill.models.{name}.architecture")
+    architecture: Architecture = module.ARCHITECTURE
     return architecture
 
 

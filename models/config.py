@@ -5,10 +5,12 @@ Jobs that train nothing read and write configurations too, and start in half the
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from infill import models
+from infill.models.tables import Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,18 +27,36 @@ class ModelConfig:
 
 
 def names() -> list[str]:
-    """Return every architecture: the folders under ``models/`` that have a ``networks`` module."""
+    """Return every architecture: the packages under ``models/``."""
     return sorted(m.name for m in pkgutil.iter_modules(models.__path__) if m.ispkg)
 
 
 def config_class(name: str) -> type[ModelConfig]:
-    """Import ``models/NAME`` and return the class of its numbers.
+    """Import ``models/NAME/config.py`` and return its configuration: the class with that name.
 
     Raises:
         ValueError: if there is no such folder; the message lists those there are.
     """
     require_known(name)
-    found: type[ModelConfig] = importlib.import_module(f"infill.models.{name}").ARCHITECTURE.config
+    module = importlib.import_module(f"infill.models.{name}.config")
+    return next(
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, ModelConfig)
+        and getattr(value, "architecture", "") == name
+    )
+
+
+def tables(name: str) -> Mapping[str, Table]:
+    """Import ``models/NAME/search_spaces.py`` and return the paper's ablation tables by name.
+
+    Raises:
+        ValueError: if there is no such folder; the message lists those there are.
+    """
+    require_known(name)
+    found: Mapping[str, Table]
+    found = importlib.import_module(f"infill.models.{name}.search_spaces").TABLES
     return found
 
 
@@ -48,3 +68,27 @@ def require_known(name: str) -> None:
     """
     if name not in names():
         raise ValueError(f"unknown architecture {name!r}; there are: {', '.join(names())}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subsampling:
+    """How a large frame is completed in pieces."""
+
+    side_px: int = 0
+    """Side of the pieces, 256 in the paper; 0: the whole frame at once."""
+    average: bool = False
+    """Complete each piece five times, as it is, turned by 90, 180 and 270 degrees, and mirrored,
+    and average: the authors' code does, the paper says nothing of it."""
+    low_pass: bool = False
+    """Halve the prediction and double it again, bicubic: likewise of the authors' code alone."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be a side.
+
+        Raises:
+            ValueError: naming the field.
+        """
+        if self.side_px < 0:
+            raise ValueError(f"side_px must not be negative: {self.side_px}")
+        if not self.side_px and (self.average or self.low_pass):
+            raise ValueError("average and low_pass go with pieces: give side_px, 256 in the paper")

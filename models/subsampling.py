@@ -6,40 +6,16 @@ back to where its pixels came from.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from infill.models.config import Subsampling
 from infill.models.masking import hide
 
 Fill = Callable[[Tensor, Tensor], Tensor]
 """``fill(image, mask)`` predicts [B, 3, S, S] in [-1, 1] from as large an image and its mask."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subsampling:
-    """How a large frame is completed in pieces."""
-
-    side_px: int = 0
-    """Side of the pieces, 256 in the paper; 0: the whole frame at once."""
-    average: bool = False
-    """Complete each piece five times, as it is, turned by 90, 180 and 270 degrees, and mirrored,
-    and average: the authors' code does, the paper says nothing of it."""
-    low_pass: bool = False
-    """Halve the prediction and double it again, bicubic: likewise of the authors' code alone."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be a side.
-
-        Raises:
-            ValueError: naming the field.
-        """
-        if self.side_px < 0:
-            raise ValueError(f"side_px must not be negative: {self.side_px}")
-        if not self.side_px and (self.average or self.low_pass):
-            raise ValueError("average and low_pass go with pieces: give side_px, 256 in the paper")
 
 
 def split(frame: Tensor, down: int, across: int) -> Tensor:

@@ -12,14 +12,13 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Literal
 
-from infill.models.flops import size_of, step_flops
-from infill.pipeline import storage
+from infill.pipeline import loading, storage, training
 from infill.pipeline.config import from_json
 from infill.pipeline.errors import UserError
-from infill.pipeline.loading import BatchConfig, InpaintingDataset
+from infill.pipeline.loading import BatchConfig
 from infill.pipeline.manifest import read_manifest
 from infill.pipeline.train_cli import BYTES_PER_PARAMETER
-from infill.pipeline.training import TrainConfig, find_sets
+from infill.pipeline.training import TrainConfig
 
 PEAK_TFLOPS = {
     "1080ti": 11.3,
@@ -122,6 +121,8 @@ def estimate_cost(config: CostEstimateConfig) -> CostEstimate:
     Raises:
         UserError: if the run that was measured is none, or too short.
     """
+    from infill.models.flops import size_of
+
     train = config.train
     workers = max(train.num_workers, 1)
     share = train.data.batch_size / workers
@@ -181,6 +182,8 @@ def _compute(config: CostEstimateConfig, share: float) -> tuple[tuple[float, flo
 
 def _sample_flops(train: TrainConfig) -> float:
     """Count a step half way through the training, of as few samples as its objective takes."""
+    from infill.models.flops import step_flops
+
     batch = train.data.batch_size
     for samples in range(min(2, batch), batch + 1):
         if batch % samples == 0:
@@ -236,7 +239,7 @@ def _images(config: CostEstimateConfig) -> tuple[int, float, str]:
     """Return how many photographs there are, their size in kB, and who says so."""
     images, kb, source = config.images, config.image_kb, "as given"
     if config.train.data.shards and not (images and kb):
-        manifest = read_manifest(find_sets(config.train.data.shards)[0])
+        manifest = read_manifest(training.find_sets(config.train.data.shards)[0])
         size = sum(shard.size for shard in manifest.shards)
         images, kb = images or len(manifest), kb or size / len(manifest) / KB
         source = f"{images:,} of {kb:.0f} kB, counted in {config.train.data.shards}"
@@ -258,9 +261,9 @@ def _decodes(config: CostEstimateConfig) -> Rate:
 
 def decode_rate(data: BatchConfig, seconds: float = DECODE_FOR_S) -> float:
     """Measure how many samples a second one thread reads, decodes, crops and masks here."""
-    training_set = find_sets(data.shards)[0]
+    training_set = training.find_sets(data.shards)[0]
     manifest = read_manifest(training_set)
-    maker = InpaintingDataset(replace(data, shards=training_set), manifest)
+    maker = loading.InpaintingDataset(replace(data, shards=training_set), manifest)
     maker.make(0, 0, 0, 0)  # Opens the first shard.
     begin, made = time.perf_counter(), 0
     while time.perf_counter() - begin < seconds:

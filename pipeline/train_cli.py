@@ -7,22 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-
-from infill.models.activation_checkpointing import recompute
-from infill.models.architecture import ModelConfig, load
-from infill.models.flops import kept_for_backward, size_of, without_files
-from infill.pipeline import storage
+from infill.models.config import ModelConfig
+from infill.pipeline import loading, sharding, storage, training
 from infill.pipeline.cluster import connect
 from infill.pipeline.config import override, parse
 from infill.pipeline.errors import UserError
-from infill.pipeline.loading import BatchConfig, names_tars, open_set
+from infill.pipeline.loading import BatchConfig, names_tars
 from infill.pipeline.loading.tar_names import expand
 from infill.pipeline.manifest import read_manifest
 from infill.pipeline.masks import MaskConfig
-from infill.pipeline.sharding import ShardConfig, make_shards
-from infill.pipeline.training import TrainConfig, find_sets, resolve, summary, train
+from infill.pipeline.sharding import ShardConfig
+from infill.pipeline.training import TrainConfig
 
 BUNDLED = "bundled"
 """The source that needs no location: photographs that installed packages carry."""
@@ -130,7 +125,7 @@ def launch(
         if config.dry_run:
             print("\n".join(plan(config)))
         else:
-            print(summary(train(config)))
+            print(training.summary(training.train(config)))
 
 
 def with_shards(config: TrainConfig) -> TrainConfig:
@@ -147,7 +142,7 @@ def with_shards(config: TrainConfig) -> TrainConfig:
         return config
     shards = data.shards or storage.join(config.storage, "shards")
     if not _finished(shards):
-        made = make_shards(_recipe(data.source, shards, data.image_size_px))
+        made = sharding.make_shards(_recipe(data.source, shards, data.image_size_px))
         for split, manifest in made.items():
             print(f"{split}: {len(manifest)} samples in {manifest.location}", flush=True)
     return override(config, {"data.shards": shards})
@@ -155,7 +150,7 @@ def with_shards(config: TrainConfig) -> TrainConfig:
 
 def _finished(shards: str) -> bool:
     try:
-        read_manifest(find_sets(shards)[0])
+        read_manifest(training.find_sets(shards)[0])
     except UserError:
         return False
     return True
@@ -182,9 +177,12 @@ def plan(config: TrainConfig) -> list[str]:
     Raises:
         UserError: if the data is missing or does not fit.
     """
-    config = resolve(config)
+    from infill.models.architecture import load
+    from infill.models.flops import size_of
+
+    config = training.resolve(config)
     data = config.data
-    training_set, validation_set = find_sets(data.shards, data.validation_shards)
+    training_set, validation_set = training.find_sets(data.shards, data.validation_shards)
     size = size_of(config.model)
     workers = max(1, config.num_workers)
     share = config.data.batch_size // workers
@@ -196,7 +194,7 @@ def plan(config: TrainConfig) -> list[str]:
     hours = flops / (ASSUMED_TFLOPS * 1e12) / 3600
     validation = "no val set"
     if validation_set:
-        count = min(len(open_set(validation_set, data)), config.validation_samples)
+        count = min(len(loading.open_set(validation_set, data)), config.validation_samples)
         validation = f"{count} samples scored at each checkpoint"
     return [
         f"{load(config.model.architecture).name}: {size.generator:,} parameters drawn with, "
@@ -229,6 +227,13 @@ def _amounts(config: TrainConfig, training_set: str, share: int, validation: str
 
 def activations(config: TrainConfig) -> int:
     """Return the bytes that one sample's forward pass keeps for the backward pass."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from infill.models.activation_checkpointing import recompute
+    from infill.models.architecture import load
+    from infill.models.flops import kept_for_backward, without_files
+
     paper, model = load(config.model.architecture), without_files(config.model)
     side = config.data.image_size_px
     with FakeTensorMode():

@@ -7,17 +7,16 @@ safetensors; a path, s3:// or https:// address. Nothing in it is ever executed.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import torch
 import tyro
-from safetensors.torch import load_file
 
-from infill.models.architecture import Released, load
-from infill.pipeline import checkpoints, storage
+from infill.pipeline import storage
 from infill.pipeline.config import to_dict
 from infill.pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from infill.models.architecture import Released
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +49,8 @@ def import_weights(config: ImportConfig) -> str:
     Raises:
         UserError: if a file is missing or of another network; the tensor is named.
     """
+    from infill.pipeline import checkpoints
+
     if not config.weights:
         raise UserError("name the released files: --from FILE [FILE ...]")
     if config.sha256 and len(config.sha256) != len(config.weights):
@@ -64,7 +65,9 @@ def import_weights(config: ImportConfig) -> str:
     return config.location
 
 
-def _translated(config: ImportConfig) -> Released:
+def _translated(config: ImportConfig) -> "Released":
+    from infill.models.architecture import load
+
     sums = config.sha256 or (None,) * len(config.weights)
     contents: dict[str, Any] = {}
     for location, checksum in zip(config.weights, sums, strict=True):
@@ -84,6 +87,9 @@ def _translated(config: ImportConfig) -> Released:
 
 def _refuse_other_than_tensors(found: Mapping[str, Any], location: str) -> None:
     """Refuse a state dict in which something else lies among the tensors."""
+    import numpy as np
+    import torch
+
     tensors = (torch.Tensor, np.ndarray)
     nested = [value for value in found.values() if isinstance(value, Mapping)]
     others = [name for name in found if not isinstance(found[name], (*tensors, Mapping))]
@@ -100,6 +106,10 @@ def read_tensors(path: Path) -> dict[str, Any]:
     Raises:
         UserError: if it is of no kind we know, damaged, or wants code to be run.
     """
+    import numpy as np
+    import torch
+    from safetensors.torch import load_file
+
     try:
         if path.suffix == ".npz":
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:

@@ -29,6 +29,7 @@ PIPELINE_ORDER = (
     "checkpoints",
     "weight_import",
     "visualize",
+    "inspection",
     "inference",
     "tracking",
     "training",

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from infill.models.architecture import Table, printed_row
+from infill.models.tables import Table, printed_row
 
 SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
     "lambdas": {"hole_weight": (0.6, 1.2, 2.4), "adversarial_weight": (0.0001, 0.001, 0.01)},

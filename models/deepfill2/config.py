@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from infill.models.architecture import ModelConfig
+from infill.models.config import ModelConfig
 from infill.models.deepfill.config import AttentionConfig
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from infill.models.architecture import Table
+from infill.models.tables import Table
 
 SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
     "lambdas": {"image_weight": (0.5, 1.0, 2.0), "adversarial_weight": (0.1, 1.0, 10.0)},

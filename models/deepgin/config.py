@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from infill.models.architecture import ModelConfig
+from infill.models.config import ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True)

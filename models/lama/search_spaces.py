@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from infill.models.architecture import Table
+from infill.models.tables import Table
 
 SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
     "lambdas": {

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from infill.models.architecture import ModelConfig
+from infill.models.config import ModelConfig
 
 WIDEST = 8
 """Channels double from level to level until they are this many times the first level's."""

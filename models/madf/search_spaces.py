@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from infill.models.architecture import Table, printed_row
+from infill.models.tables import Table, printed_row
 
 ON = "Places2, irregular masks of all ratios"
 

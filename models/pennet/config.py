@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from infill.models.architecture import ModelConfig
+from infill.models.config import ModelConfig
 
 LEVELS = 5
 """Skip connections between encoder and decoder; level 1 is the one at half the image's size."""

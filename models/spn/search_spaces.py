@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from infill.models.architecture import Table, printed_row
+from infill.models.tables import Table, printed_row
 
 DECADES = (0.1, 1.0, 10.0)
 ON = "Paris StreetView, irregular masks of all ratios; MAE in tenths of a per cent of 255"

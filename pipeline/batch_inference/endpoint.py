@@ -4,13 +4,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Iterator
 
 from infill.pipeline import storage
-from infill.pipeline.batch_inference.config import (
-    BatchInferenceConfig,
-    Outcome,
-    failure_of,
-    read_files,
-)
+from infill.pipeline.batch_inference.config import BatchInferenceConfig
 from infill.pipeline.batch_inference.pairs import Pair
+from infill.pipeline.batch_inference.runner import Outcome, failure_of, read_files
 from infill.pipeline.errors import ImageError, UserError
 from infill.pipeline.serving.client import AsyncInpainter, ClientConfig, Inpainter, ServiceError
 

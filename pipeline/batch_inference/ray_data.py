@@ -16,13 +16,9 @@ from typing import Any
 import numpy as np
 
 from infill.pipeline import storage
-from infill.pipeline.batch_inference.config import (
-    BatchInferenceConfig,
-    Outcome,
-    failure_of,
-    read_files,
-)
+from infill.pipeline.batch_inference.config import BatchInferenceConfig
 from infill.pipeline.batch_inference.pairs import Pair
+from infill.pipeline.batch_inference.runner import Outcome, failure_of, read_files
 from infill.pipeline.checkpoints import LoadedGenerator, load_generator
 from infill.pipeline.cluster import quiet_data
 from infill.pipeline.config import sentence_of
@@ -30,7 +26,8 @@ from infill.pipeline.errors import ImageError, UserError
 from infill.pipeline.images import Pixels
 from infill.pipeline.inference.pair_files import InpaintOptions, compose, read_pair
 from infill.pipeline.registry import readable
-from infill.pipeline.serving.replica.replica import ReplicaConfig, ServedModel, generate
+from infill.pipeline.serving.config import ReplicaConfig
+from infill.pipeline.serving.replica.replica import ServedModel, generate
 
 Rows = dict[str, Any]
 _ROWS_PER_BLOCK = 16

@@ -20,15 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infill.pipeline import storage
-from infill.pipeline.batch_inference.config import (
-    BatchInferenceConfig,
-    Outcome,
-    Progress,
-    Summary,
-    claim,
-    failure_of,
-    write_failures,
-)
+from infill.pipeline.batch_inference.config import BatchInferenceConfig
 from infill.pipeline.batch_inference.pairs import MaskFinder, draw_mask_file
 from infill.pipeline.batch_inference.ray_data import (
     NOTHING_LAID,
@@ -40,6 +32,14 @@ from infill.pipeline.batch_inference.ray_data import (
     laid_on_canvases,
     replica_config,
     row_of,
+)
+from infill.pipeline.batch_inference.runner import (
+    Outcome,
+    Progress,
+    Summary,
+    claim,
+    failure_of,
+    write_failures,
 )
 from infill.pipeline.cluster import quiet_data
 from infill.pipeline.config import sentence_of

@@ -12,13 +12,18 @@ compared with the 8-bit original. Nothing is measured before rounding, because 8
 people see, save and publish.
 """
 
-from infill.pipeline.evaluation.config import EvaluationConfig
-from infill.pipeline.evaluation.launch import evaluate, prepare
-from infill.pipeline.evaluation.metric_registry import METRICS, Metric
-from infill.pipeline.evaluation.page import terminal_tables, verdict
-from infill.pipeline.evaluation.protocols import PROTOCOLS, Group, Protocol
-from infill.pipeline.evaluation.result import Evaluation, load_evaluation
-from infill.pipeline.evaluation.scores import Score
+from typing import TYPE_CHECKING
+
+from infill.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from infill.pipeline.evaluation.config import EvaluationConfig
+    from infill.pipeline.evaluation.launch import evaluate, prepare
+    from infill.pipeline.evaluation.metric_registry import METRICS, Metric
+    from infill.pipeline.evaluation.page import terminal_tables, verdict
+    from infill.pipeline.evaluation.protocols import PROTOCOLS, Group, Protocol
+    from infill.pipeline.evaluation.result import Evaluation, load_evaluation
+    from infill.pipeline.evaluation.scores import Score
 
 __all__ = [
     "METRICS",
@@ -35,3 +40,16 @@ __all__ = [
     "terminal_tables",
     "verdict",
 ]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "config": ("EvaluationConfig",),
+        "launch": ("evaluate", "prepare"),
+        "metric_registry": ("METRICS", "Metric"),
+        "page": ("terminal_tables", "verdict"),
+        "protocols": ("PROTOCOLS", "Group", "Protocol"),
+        "result": ("Evaluation", "load_evaluation"),
+        "scores": ("Score",),
+    },
+)

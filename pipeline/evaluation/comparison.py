@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from infill.pipeline import checkpoints, storage
 from infill.pipeline.config import from_dict
 from infill.pipeline.errors import UserError
-from infill.pipeline.evaluation.config import EvaluationConfig
+from infill.pipeline.evaluation.config import CompareConfig, EvaluationConfig
 from infill.pipeline.evaluation.metric_registry import Metric
 from infill.pipeline.evaluation.result import Evaluation, load_evaluation
 from infill.pipeline.evaluation.scorer import Scorer, read_table
@@ -26,31 +26,6 @@ from infill.pipeline.images import Pixels
 
 DECIDING = "hole_psnr"
 """The metric by which the best and worst cases are chosen."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompareConfig:
-    """Finished evaluations over the same pairs, the first being what others are held against."""
-
-    evaluations: tuple[str, ...]
-    """Folders that ``jobs/evaluate.py`` wrote; give the later ones the --pairs of the first."""
-    baselines: tuple[str, ...] = ()
-    """Baselines of the first evaluation to compare as well, by name."""
-    out: str = "runs/comparison"
-    """Folder or s3:// prefix for the page and the figures."""
-    cases: int = 3
-    """Pairs shown where each wins most over the first, and as many where it loses most."""
-    seed: int = 0
-    """Of the intervals' resampling."""
-
-    def __post_init__(self) -> None:
-        """Refuse what leaves nothing to compare."""
-        if len(self.evaluations) + len(self.baselines) < 2:
-            raise UserError(
-                "compare needs two evaluations, or one and a baseline: give --evaluations"
-            )
-        if self.cases < 1:
-            raise UserError(f"cases must be at least 1: {self.cases}")
 
 
 @dataclass(frozen=True, kw_only=True)

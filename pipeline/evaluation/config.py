@@ -1,12 +1,11 @@
 """The configuration of an evaluation."""
 
 from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING
 
-from infill.models.subsampling import Subsampling
-from infill.pipeline.baselines import load_baseline
+from infill.models.config import Subsampling
 from infill.pipeline.errors import UserError
-from infill.pipeline.evaluation.metric_networks import OF_NETWORKS, OF_SETS, NetworkConfig
-from infill.pipeline.evaluation.metric_registry import Metric, chosen_metrics
+from infill.pipeline.evaluation.network_config import OF_SETS, NetworkConfig
 from infill.pipeline.evaluation.protocols import (
     Crop,
     Group,
@@ -18,6 +17,9 @@ from infill.pipeline.evaluation.protocols import (
 )
 from infill.pipeline.loading import BatchConfig
 from infill.pipeline.masks import HOLE_RATIO_BUCKETS, MaskConfig
+
+if TYPE_CHECKING:
+    from infill.pipeline.evaluation.metric_registry import Metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +93,11 @@ class EvaluationConfig:
         _require(
             len(set(self.buckets)) == len(self.buckets), f"buckets are repeated: {self.buckets}"
         )
-        for name in self.baselines:
-            load_baseline(name)
+        if self.baselines:
+            from infill.pipeline.baselines import load_baseline
+
+            for name in self.baselines:
+                load_baseline(name)
         if self.masks.curriculum_steps:
             raise UserError("evaluation: masks.curriculum_steps must be 0; nothing is trained here")
         _require(
@@ -140,8 +145,11 @@ class EvaluationConfig:
         return self.setting.groups
 
     @property
-    def measured(self) -> tuple[Metric, ...]:
+    def measured(self) -> "tuple[Metric, ...]":
         """What is measured on every composite."""
+        from infill.pipeline.evaluation.metric_networks import OF_NETWORKS
+        from infill.pipeline.evaluation.metric_registry import chosen_metrics
+
         names = [name for name in self.setting.metrics if name not in OF_NETWORKS]
         return chosen_metrics([*names, *(n for n in self.networks.given if n not in OF_SETS)])
 
@@ -174,3 +182,28 @@ _DECIDED_BY_PAIRS = ("protocol", "buckets", "image_size_px", "num_images", "pair
 def _require(condition: bool, sentence: str) -> None:
     if not condition:
         raise UserError(f"evaluation: {sentence}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Finished evaluations over the same pairs, the first being what others are held against."""
+
+    evaluations: tuple[str, ...]
+    """Folders that ``jobs/evaluate.py`` wrote; give the later ones the --pairs of the first."""
+    baselines: tuple[str, ...] = ()
+    """Baselines of the first evaluation to compare as well, by name."""
+    out: str = "runs/comparison"
+    """Folder or s3:// prefix for the page and the figures."""
+    cases: int = 3
+    """Pairs shown where each wins most over the first, and as many where it loses most."""
+    seed: int = 0
+    """Of the intervals' resampling."""
+
+    def __post_init__(self) -> None:
+        """Refuse what leaves nothing to compare."""
+        if len(self.evaluations) + len(self.baselines) < 2:
+            raise UserError(
+                "compare needs two evaluations, or one and a baseline: give --evaluations"
+            )
+        if self.cases < 1:
+            raise UserError(f"cases must be at least 1: {self.cases}")

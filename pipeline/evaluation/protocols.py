@@ -7,7 +7,7 @@ do not repeat, so that nobody takes two numbers for comparable that are not.
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from infill.models.subsampling import Subsampling
+from infill.models.config import Subsampling
 from infill.pipeline.errors import UserError
 from infill.pipeline.masks import HOLE_RATIO_BUCKETS, MaskConfig
 

@@ -5,26 +5,31 @@ limits, ``headers`` and ``originals`` read what a data set holds and write and r
 shards, and ``masks`` reads every mask file by one rule.
 """
 
-from infill.pipeline.images.arrays import ByteHole, Hole, Pixels, grey
-from infill.pipeline.images.codec import (
-    MEDIA_TYPES,
-    Format,
-    Picture,
-    decode,
-    encode,
-    encode_mask,
-    encode_png,
-    fill_in,
-    upright_size,
-)
-from infill.pipeline.images.headers import SUFFIX_OF, Header, RejectedError, read_header
-from infill.pipeline.images.masks import HOLE_THRESHOLD, MaskRule, read_mask
-from infill.pipeline.images.originals import (
-    ENCODER,
-    decode_original,
-    decode_sample,
-    encode_sample,
-)
+from typing import TYPE_CHECKING
+
+from infill.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from infill.pipeline.images.arrays import ByteHole, Hole, Pixels, grey
+    from infill.pipeline.images.codec import (
+        MEDIA_TYPES,
+        Format,
+        Picture,
+        decode,
+        encode,
+        encode_mask,
+        encode_png,
+        fill_in,
+        upright_size,
+    )
+    from infill.pipeline.images.headers import SUFFIX_OF, Header, RejectedError, read_header
+    from infill.pipeline.images.masks import HOLE_THRESHOLD, MaskRule, read_mask
+    from infill.pipeline.images.originals import (
+        ENCODER,
+        decode_original,
+        decode_sample,
+        encode_sample,
+    )
 
 __all__ = [
     "ENCODER",
@@ -52,3 +57,24 @@ __all__ = [
     "read_mask",
     "upright_size",
 ]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "arrays": ("ByteHole", "Hole", "Pixels", "grey"),
+        "codec": (
+            "MEDIA_TYPES",
+            "Format",
+            "Picture",
+            "decode",
+            "encode",
+            "encode_mask",
+            "encode_png",
+            "fill_in",
+            "upright_size",
+        ),
+        "headers": ("SUFFIX_OF", "Header", "RejectedError", "read_header"),
+        "masks": ("HOLE_THRESHOLD", "MaskRule", "read_mask"),
+        "originals": ("ENCODER", "decode_original", "decode_sample", "encode_sample"),
+    },
+)

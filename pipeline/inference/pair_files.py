@@ -17,7 +17,7 @@ from infill.pipeline.images import (
     read_mask,
 )
 from infill.pipeline.inference import tiling, tiling_plan
-from infill.pipeline.inference.tiling import TilingConfig
+from infill.pipeline.inference.config import Mode, TilingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class InpaintOptions:
     """How to inpaint an image."""
 
     model: str = ""
-    mode: tiling.Mode = "auto"
+    mode: Mode = "auto"
     white_is_hole: bool = True
     output_format: Format = "png"
     samples: int = 1

@@ -16,15 +16,8 @@ import cv2
 import numpy as np
 
 from infill.pipeline.images import Hole
-from infill.pipeline.inference.tiling import (
-    Kind,
-    Layout,
-    Mode,
-    Strides,
-    Tile,
-    Tiles,
-    TilingConfig,
-)
+from infill.pipeline.inference.config import Mode, TilingConfig
+from infill.pipeline.inference.tiling import Kind, Layout, Strides, Tile, Tiles
 
 Span = tuple[int, int]
 """The first row or column, and one past the last."""

@@ -1,18 +1,23 @@
 """Load shards as shuffled, cropped, masked batches, the same on any cluster."""
 
-from infill.pipeline.loading.batch_stream import BatchStream
-from infill.pipeline.loading.config import BatchConfig, Crop
-from infill.pipeline.loading.dataset import (
-    InpaintingDataset,
-    Sample,
-    load_sample,
-    load_whole,
-    to_pixels,
-    to_tensor,
-)
-from infill.pipeline.loading.sampler import StatelessSampler
-from infill.pipeline.loading.tar_index import left_out, open_set, set_digest
-from infill.pipeline.loading.tar_names import names_tars
+from typing import TYPE_CHECKING
+
+from infill.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from infill.pipeline.loading.batch_stream import BatchStream
+    from infill.pipeline.loading.config import BatchConfig, Crop
+    from infill.pipeline.loading.dataset import (
+        InpaintingDataset,
+        Sample,
+        load_sample,
+        load_whole,
+        to_pixels,
+        to_tensor,
+    )
+    from infill.pipeline.loading.sampler import StatelessSampler
+    from infill.pipeline.loading.tar_index import left_out, open_set, set_digest
+    from infill.pipeline.loading.tar_names import names_tars
 
 __all__ = [
     "BatchConfig",
@@ -30,3 +35,22 @@ __all__ = [
     "to_tensor",
     "to_pixels",
 ]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "batch_stream": ("BatchStream",),
+        "config": ("BatchConfig", "Crop"),
+        "dataset": (
+            "InpaintingDataset",
+            "Sample",
+            "load_sample",
+            "load_whole",
+            "to_pixels",
+            "to_tensor",
+        ),
+        "sampler": ("StatelessSampler",),
+        "tar_index": ("left_out", "open_set", "set_digest"),
+        "tar_names": ("names_tars",),
+    },
+)

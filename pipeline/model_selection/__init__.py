@@ -5,15 +5,15 @@ worse than the champion beyond a limit is excluded, with the reason. ``tables`` 
 ablation of a paper instead, row by row beside the printed figures.
 """
 
-from infill.pipeline.model_selection.candidates import Candidate, SelectionResult, select_model
-from infill.pipeline.model_selection.config import SelectionConfig
-from infill.pipeline.model_selection.page import candidate_rows, write_selection
-from infill.pipeline.model_selection.tables import (
-    TableConfig,
-    find_test_set,
-    judge_table,
-    paper_rows,
-)
+from typing import TYPE_CHECKING
+
+from infill.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from infill.pipeline.model_selection.candidates import Candidate, SelectionResult, select_model
+    from infill.pipeline.model_selection.config import SelectionConfig, TableConfig
+    from infill.pipeline.model_selection.page import candidate_rows, write_selection
+    from infill.pipeline.model_selection.tables import find_test_set, judge_table, paper_rows
 
 __all__ = [
     "Candidate",
@@ -27,3 +27,13 @@ __all__ = [
     "paper_rows",
     "write_selection",
 ]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "candidates": ("Candidate", "SelectionResult", "select_model"),
+        "config": ("SelectionConfig", "TableConfig"),
+        "page": ("candidate_rows", "write_selection"),
+        "tables": ("find_test_set", "judge_table", "paper_rows"),
+    },
+)

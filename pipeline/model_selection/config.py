@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from infill.pipeline.errors import UserError
-from infill.pipeline.evaluation.metric_registry import METRICS
+from infill.pipeline.evaluation.network_config import NetworkConfig
 from infill.pipeline.masks import HOLE_RATIO_BUCKETS, MaskConfig
 from infill.pipeline.registry import RegistryConfig
 
@@ -40,6 +40,8 @@ class SelectionConfig:
     """Where the champion is found."""
 
     def __post_init__(self) -> None:
+        from infill.pipeline.evaluation.metric_registry import METRICS
+
         known = {metric.name for metric in METRICS}
         if self.metric not in known:
             raise UserError(f"metric is one of {', '.join(sorted(known))}, not {self.metric!r}")
@@ -66,3 +68,17 @@ def guard(text: str) -> tuple[str, float]:
         raise UserError(
             f"guard {text!r}: write metric=number, the loss that is allowed, such as ssim=0.005"
         ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableConfig:
+    """How the rows of a paper's table are measured."""
+
+    test_shards: str = ""
+    """The test set; the ``test`` folder beside the training set if empty."""
+    networks: NetworkConfig = field(default_factory=NetworkConfig)
+    """Weights of the networks behind FID and LPIPS."""
+    num_actors: int = 1
+    """Most processes at work; with 0, this one, without Ray."""
+    gpus_per_actor: float = 0.0
+    """GPUs of each."""

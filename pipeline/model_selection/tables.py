@@ -1,42 +1,25 @@
 """The ablation table of a paper after its search, beside the printed figures."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from infill.models.architecture import Table
+from infill.models.tables import Table
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation import PROTOCOLS, Evaluation, EvaluationConfig, evaluate
-from infill.pipeline.evaluation.metric_networks import (
-    NOT_GIVEN,
-    OF_NETWORKS,
-    OF_SETS,
-    NetworkConfig,
-)
+from infill.pipeline.evaluation.metric_networks import NOT_GIVEN, OF_NETWORKS
 from infill.pipeline.evaluation.metric_registry import FURTHER
+from infill.pipeline.evaluation.network_config import OF_SETS
 from infill.pipeline.evaluation.page import metric_heading
 from infill.pipeline.evaluation.scores import ALL
 from infill.pipeline.manifest import FILE_NAME
 from infill.pipeline.metrics.image_metrics import mean_interval
+from infill.pipeline.model_selection.config import TableConfig
 from infill.pipeline.tuning import TuneConfig, TuneResult
 
 Log = Callable[[str], None]
 Judged = Mapping[str, Sequence[Evaluation]]
 """The evaluations of a row's trials, one per seed, by the row's label."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableConfig:
-    """How the rows of a paper's table are measured."""
-
-    test_shards: str = ""
-    """The test set; the ``test`` folder beside the training set if empty."""
-    networks: NetworkConfig = field(default_factory=NetworkConfig)
-    """Weights of the networks behind FID and LPIPS."""
-    num_actors: int = 1
-    """Most processes at work; with 0, this one, without Ray."""
-    gpus_per_actor: float = 0.0
-    """GPUs of each."""
 
 
 def find_test_set(search: TuneConfig, config: TableConfig) -> str:

@@ -6,20 +6,24 @@ scores required of a checkpoint, is imported separately, because only promotion 
 evaluation.
 """
 
-from infill.pipeline.registry.latency import Latency, measure_latency
-from infill.pipeline.registry.lineage import Lineage, trace_lineage
-from infill.pipeline.registry.store import RegistryConfig, everywhere, readable
-from infill.pipeline.registry.versions import (
-    CHALLENGER,
-    CHAMPION,
-    Resolved,
-    Version,
-    champion,
-    register,
-    resolve,
-    rollback,
-    versions,
-)
+from typing import TYPE_CHECKING
+
+from infill.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from infill.pipeline.registry.config import CHALLENGER, CHAMPION, RegistryConfig
+    from infill.pipeline.registry.latency import Latency, measure_latency
+    from infill.pipeline.registry.lineage import Lineage, trace_lineage
+    from infill.pipeline.registry.store import everywhere, readable
+    from infill.pipeline.registry.versions import (
+        Resolved,
+        Version,
+        champion,
+        list_versions,
+        register,
+        resolve,
+        rollback,
+    )
 
 __all__ = [
     "CHALLENGER",
@@ -37,5 +41,24 @@ __all__ = [
     "resolve",
     "rollback",
     "trace_lineage",
-    "versions",
+    "list_versions",
 ]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "config": ("CHALLENGER", "CHAMPION", "RegistryConfig"),
+        "latency": ("Latency", "measure_latency"),
+        "lineage": ("Lineage", "trace_lineage"),
+        "store": ("everywhere", "readable"),
+        "versions": (
+            "Resolved",
+            "Version",
+            "champion",
+            "register",
+            "resolve",
+            "rollback",
+            "list_versions",
+        ),
+    },
+)

@@ -5,12 +5,12 @@ import os
 import tempfile
 import urllib.parse
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from infill.pipeline import checkpoints, storage
 from infill.pipeline.errors import UserError
+from infill.pipeline.registry.config import RegistryConfig
 from infill.pipeline.tracking import absolute_uri, quieten_mlflow
 
 EXPERIMENT = "infill-registry"
@@ -18,19 +18,6 @@ FOLDER = "checkpoint"
 """Of the run's artifacts."""
 _SERVED = "/mlflow-artifacts:/"
 """Between a server's URI and the path of a file that it alone can reach."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RegistryConfig:
-    """Where versions are kept."""
-
-    tracking_uri: str = "sqlite:///runs/mlflow.db"
-    """An MLflow tracking URI; a relative SQLite path starts at the working directory."""
-    artifacts: str = "runs/mlartifacts"
-    """Folder or s3:// prefix for the checkpoints; an MLflow server decides this for itself."""
-
-    def __post_init__(self) -> None:
-        storage.refuse_password(self.tracking_uri)
 
 
 @contextlib.contextmanager

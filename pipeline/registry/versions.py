@@ -20,18 +20,15 @@ from typing import Any
 
 from infill.pipeline import checkpoints, storage
 from infill.pipeline.errors import UserError
+from infill.pipeline.registry.config import CHAMPION, RegistryConfig
 from infill.pipeline.registry.lineage import Lineage, lineage_from, lineage_tags
 from infill.pipeline.registry.store import (
-    RegistryConfig,
     address_of,
     ensure_model,
     keep,
     open_registry,
     readable,
 )
-
-CHAMPION = "champion"
-CHALLENGER = "challenger"
 
 _CLAIM = "infill.claim"  # the alias a version was registered for
 _WITHDRAWN = "infill.withdrawn"  # why a champion's claim no longer counts
@@ -120,7 +117,7 @@ def champion(config: RegistryConfig, name: str) -> Version | None:
         return next((v for v in _versions(config, client, name) if v.number == number), None)
 
 
-def versions(config: RegistryConfig, name: str) -> list[Version]:
+def list_versions(config: RegistryConfig, name: str) -> list[Version]:
     """Return every version of ``name``, oldest first; empty if the name is unknown."""
     with open_registry(config) as client:
         return _versions(config, client, name)

@@ -5,21 +5,26 @@ A report is one self-contained HTML file, without network access or fonts, reada
 screen and on paper, in light and dark mode.
 """
 
-from infill.pipeline.reporting.curves import Series, curve
-from infill.pipeline.reporting.page import (
-    Section,
-    beside,
-    facts,
-    format_csv,
-    format_table,
-    paragraphs,
-    picture,
-    preformatted,
-    slider,
-    stack,
-    table,
-    write_report,
-)
+from typing import TYPE_CHECKING
+
+from infill.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from infill.pipeline.reporting.curves import Series, curve
+    from infill.pipeline.reporting.page import (
+        Section,
+        beside,
+        facts,
+        format_csv,
+        format_table,
+        paragraphs,
+        picture,
+        preformatted,
+        slider,
+        stack,
+        table,
+        write_report,
+    )
 
 __all__ = [
     "Section",
@@ -37,3 +42,24 @@ __all__ = [
     "table",
     "write_report",
 ]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "curves": ("Series", "curve"),
+        "page": (
+            "Section",
+            "beside",
+            "facts",
+            "format_csv",
+            "format_table",
+            "paragraphs",
+            "picture",
+            "preformatted",
+            "slider",
+            "stack",
+            "table",
+            "write_report",
+        ),
+    },
+)

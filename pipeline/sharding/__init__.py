@@ -7,7 +7,20 @@ in any order, more than once. A finished shard has a record beside it; ``runner`
 missing shards over the cluster and writes the manifest from the records at the end.
 """
 
-from infill.pipeline.sharding.config import ShardConfig
-from infill.pipeline.sharding.runner import make_shards
+from typing import TYPE_CHECKING
+
+from infill.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from infill.pipeline.sharding.config import ShardConfig
+    from infill.pipeline.sharding.runner import make_shards
 
 __all__ = ["ShardConfig", "make_shards"]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "config": ("ShardConfig",),
+        "runner": ("make_shards",),
+    },
+)

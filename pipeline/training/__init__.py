@@ -7,17 +7,22 @@ the step.
 Start reading at ``launcher.py`` (on the driver) and ``train_loop.py`` (on every worker).
 """
 
-from infill.pipeline.training.build import (
-    ExponentialMovingAverage,
-    build_objective,
-    with_local_weights,
-)
-from infill.pipeline.training.config import TrainConfig, TrainResult
-from infill.pipeline.training.distributed import WorkerContext
-from infill.pipeline.training.launcher import launch, resolve, summary, train
-from infill.pipeline.training.run_dir import SCORE, best, find_sets
-from infill.pipeline.training.train_loop import NonFiniteLossError
-from infill.pipeline.training.validation import validation_data
+from typing import TYPE_CHECKING
+
+from infill.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from infill.pipeline.training.build import (
+        ExponentialMovingAverage,
+        build_objective,
+        with_local_weights,
+    )
+    from infill.pipeline.training.config import TrainConfig, TrainResult
+    from infill.pipeline.training.distributed import WorkerContext
+    from infill.pipeline.training.launcher import launch, resolve, summary, train
+    from infill.pipeline.training.run_dir import SCORE, best, find_sets
+    from infill.pipeline.training.train_loop import NonFiniteLossError
+    from infill.pipeline.training.validation import validation_data
 
 __all__ = [
     "SCORE",
@@ -36,3 +41,16 @@ __all__ = [
     "train",
     "with_local_weights",
 ]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "build": ("ExponentialMovingAverage", "build_objective", "with_local_weights"),
+        "config": ("TrainConfig", "TrainResult"),
+        "distributed": ("WorkerContext",),
+        "launcher": ("launch", "resolve", "summary", "train"),
+        "run_dir": ("SCORE", "best", "find_sets"),
+        "train_loop": ("NonFiniteLossError",),
+        "validation": ("validation_data",),
+    },
+)

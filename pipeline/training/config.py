@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from infill.models.architecture import ModelConfig
+from infill.models.config import ModelConfig
 from infill.pipeline.loading import BatchConfig
 from infill.pipeline.tracking import TrackingConfig
 

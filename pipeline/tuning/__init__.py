@@ -4,10 +4,15 @@ A search is a directory, like a run. Started again, it keeps the finished trials
 interrupted ones.
 """
 
-from infill.pipeline.tuning.config import Trial, TuneConfig, TuneResult
-from infill.pipeline.tuning.spaces import Range, Space, read_space, read_table
-from infill.pipeline.tuning.trials import plan, written_down
-from infill.pipeline.tuning.tuner import tune
+from typing import TYPE_CHECKING
+
+from infill.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from infill.pipeline.tuning.config import Trial, TuneConfig, TuneResult
+    from infill.pipeline.tuning.spaces import Range, Space, read_space, read_table
+    from infill.pipeline.tuning.trials import plan, written_down
+    from infill.pipeline.tuning.tuner import tune
 
 __all__ = [
     "Range",
@@ -21,3 +26,13 @@ __all__ = [
     "tune",
     "written_down",
 ]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "config": ("Trial", "TuneConfig", "TuneResult"),
+        "spaces": ("Range", "Space", "read_space", "read_table"),
+        "trials": ("plan", "written_down"),
+        "tuner": ("tune",),
+    },
+)

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from infill.models.architecture import Table, load
+from infill.models.architecture import load
+from infill.models.config import tables
+from infill.models.tables import Table
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 
@@ -65,7 +67,7 @@ def read_space(name: str, architecture: str) -> Space:
 
 def read_table(name: str, architecture: str) -> Table | None:
     """Return the paper's table that a space's name means, such as "spn-table3", or None."""
-    return load(architecture).tables.get(name.removeprefix(f"{architecture}-"))
+    return tables(architecture).get(name.removeprefix(f"{architecture}-"))
 
 
 def _tried(value: Any, file: str, field: str) -> Sequence[Any] | Range:

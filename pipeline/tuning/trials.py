@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from infill.models.architecture import Table
+from infill.models.tables import Table
 from infill.pipeline import storage
 from infill.pipeline.config import flatten, override
 from infill.pipeline.errors import UserError

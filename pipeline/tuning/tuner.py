@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from infill.models.architecture import Table
+from infill.models.tables import Table
 from infill.pipeline import storage
 from infill.pipeline.config import override
 from infill.pipeline.tracking import Record, duration, mlflow_run_id, tracked

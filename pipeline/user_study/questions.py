@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any
 
 from infill.pipeline import storage
 from infill.pipeline.config import from_dict, to_dict
@@ -21,54 +21,12 @@ from infill.pipeline.evaluation.comparison import (
 )
 from infill.pipeline.images import encode_png
 from infill.pipeline.masks.rng import random_for
+from infill.pipeline.user_study.config import Kind, StudyConfig
 
 FORMAT = 1
 STUDY = "study.json"
 REAL = "photograph"
 """Stands for a method where the untouched photograph is shown."""
-
-Kind = Literal["paired", "single"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyConfig:
-    """Whose pictures are judged, how, and where people vote."""
-
-    evaluations: tuple[str, ...]
-    """Folders that ``jobs/evaluate.py`` wrote, over the same pairs."""
-    baselines: tuple[str, ...] = ()
-    """Baselines of the first evaluation to be judged as well, by name."""
-    kind: Kind = "paired"
-    """"paired": two pictures of one pair by different methods, which is more natural (MADF,
-    Figure 10; PEN-Net, Table 4). "single": one picture, filled or untouched, is it a real
-    photograph (PEN-Net, Table 5)."""
-    num_pairs: int = 100
-    """Pairs to ask about, of as many photographs as there are."""
-    questions_per_voter: int = 50
-    """How many of the questions one person is asked."""
-    least_ms: int = 300
-    """An answer given sooner was given without looking, and does not count."""
-    out: str = "runs/study"
-    """Folder or s3:// prefix of questions, pictures and votes."""
-    seed: int = 0
-    """Of the choice of pairs."""
-    host: str = "127.0.0.1"
-    """Where the page is served; 0.0.0.0 opens it to others, who can then vote."""
-    port: int = 8010
-    summarise: bool = False
-    """Only count the votes there are."""
-
-    def __post_init__(self) -> None:
-        """Refuse what leaves nothing to ask."""
-        if not self.evaluations:
-            raise UserError("a study needs at least one evaluation: give --evaluations")
-        if self.kind == "paired" and len(self.evaluations) + len(self.baselines) < 2:
-            raise UserError(
-                "a paired study needs two evaluations, or one and a baseline: give --baselines"
-            )
-        for name in ("num_pairs", "questions_per_voter"):
-            if getattr(self, name) < 1:
-                raise UserError(f"study: {name} must be at least 1: {getattr(self, name)}")
 
 
 NOT_ASKED = ("out", "host", "port", "summarise", "questions_per_voter", "least_ms")

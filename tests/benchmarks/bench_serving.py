@@ -26,16 +26,11 @@ from infill.pipeline import checkpoints
 from infill.pipeline.batch_inference.config import BatchInferenceConfig
 from infill.pipeline.batch_inference.shards import inpaint_shards
 from infill.pipeline.cluster import KEEP_MEMORY, connect
-from infill.pipeline.inference.tiling import TilingConfig
+from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.masks import MaskConfig
+from infill.pipeline.serving.config import ServeConfig
 from infill.pipeline.serving.limits import LimitsConfig
-from infill.pipeline.serving.replica.deployment import (
-    ServeConfig,
-    choose_port,
-    direct_ingress,
-    start,
-    stop,
-)
+from infill.pipeline.serving.replica.deployment import choose_port, direct_ingress, start, stop
 from infill.pipeline.serving.replica.replica import ServedModel
 
 NETWORK = os.environ.get("NETWORK", "spn")

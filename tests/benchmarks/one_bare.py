@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from infill.pipeline.checkpoints import load_generator
-from infill.pipeline.serving.replica.replica import ReplicaConfig, generate
+from infill.pipeline.serving.config import ReplicaConfig
+from infill.pipeline.serving.replica.replica import generate
 
 
 def main(checkpoint: str, batch: int, side: int, seconds: float) -> float:

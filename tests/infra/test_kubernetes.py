@@ -14,7 +14,8 @@ import yaml
 
 from infill.jobs import train_spn, tune
 from infill.pipeline.config import parse
-from infill.pipeline.serving.replica.deployment import ServeConfig, deploy_yaml
+from infill.pipeline.serving.config import ServeConfig
+from infill.pipeline.serving.replica.deployment import deploy_yaml
 from infill.pipeline.serving.replica.replica import ServedModel
 
 ROOT = Path(__file__).parents[2]

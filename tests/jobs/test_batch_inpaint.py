@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from infill.jobs.batch_inpaint import batch_inpaint
-from infill.jobs.serve import ServeConfig, start, stop
 from infill.pipeline.batch_inference.config import BatchInferenceConfig
 from infill.pipeline.errors import UserError
-from infill.pipeline.inference.tiling import TilingConfig
+from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.masks import MaskConfig
 from infill.pipeline.serving.client import AsyncInpainter, ClientConfig, Inpainter, ServiceError
+from infill.pipeline.serving.config import ServeConfig
+from infill.pipeline.serving.replica.deployment import start, stop
 
 JOB = str(Path(__file__).parent.parent.parent / "jobs" / "batch_inpaint.py")
 CANVAS = TilingConfig(sides_px=(64, 128), least_crop_px=64)

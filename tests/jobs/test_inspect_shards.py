@@ -9,10 +9,11 @@ import torch
 
 from infill.jobs import inspect_shards as job
 from infill.models.architecture import load
-from infill.pipeline import checkpoints
+from infill.pipeline import checkpoints, inspection
 from infill.pipeline.config import to_dict
 from infill.pipeline.errors import UserError
 from infill.pipeline.image_grid import HOLE_COLOUR
+from infill.pipeline.inspection import contact_sheet
 from infill.pipeline.loading import BatchConfig, BatchStream, to_pixels
 from infill.pipeline.manifest import read_manifest
 from infill.pipeline.masks import MaskConfig
@@ -98,8 +99,10 @@ def test_sample_is_shown_exactly_as_training_saw_it(shards, trained, tmp_path, m
     location, data = trained
     manifest = read_manifest(shards)
     shown = {}
-    sheet = job.sheet
-    monkeypatch.setattr(job, "sheet", lambda samples: shown.update(s=samples[0]) or sheet(samples))
+    sheet = inspection.sheet
+    monkeypatch.setattr(
+        inspection, "sheet", lambda samples: shown.update(s=samples[0]) or sheet(samples)
+    )
     place = {"shards": shards, **{k: v for k, v in vars(data).items() if k != "shards"}}
     with BatchStream(BatchConfig(**place)) as stream:
         batches = [next(stream) for _ in range(3)]  # 18 samples: epochs 0, 1 and some of 2
@@ -113,7 +116,7 @@ def test_sample_is_shown_exactly_as_training_saw_it(shards, trained, tmp_path, m
     assert facts["seen"] == "epoch 1, step 2, place 0 in the global batch"
     assert facts["mask"] == batches[2].mask_ids[0]
     assert facts["sample"].startswith(key)
-    assert facts["SHA-256"] == manifest.row(job.row_of(manifest, key))["sha256"]
+    assert facts["SHA-256"] == manifest.row(contact_sheet.row_of(manifest, key))["sha256"]
     np.testing.assert_array_equal(shown["s"].pixels, to_pixels(batches[2].image)[0])
     np.testing.assert_array_equal(shown["s"].hole, batches[2].mask[0, 0].numpy())
 
@@ -128,5 +131,5 @@ def test_what_cannot_be_shown_is_refused(shards, trained, tmp_path, capsys):
     with pytest.raises(UserError, match="smaller than the crop of 100 px"):
         inspect(capsys, "--shards", shards, *words, *out)
     with pytest.raises(UserError, match="num_samples must be at least 1"):
-        job.InspectConfig(shards=shards, num_samples=0)
+        inspection.InspectConfig(shards=shards, num_samples=0)
     assert not list(tmp_path.iterdir())

@@ -3,7 +3,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from infill.models.subsampling import Subsampling, fill_in_pieces, merge, split
+from infill.models.config import Subsampling
+from infill.models.subsampling import fill_in_pieces, merge, split
 
 
 @pytest.mark.parametrize(("down", "across"), [(1, 1), (2, 3), (4, 4)])

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from infill.pipeline.images import Format, Hole, Picture, Pixels, upright_size
 from infill.pipeline.inference import tiling
+from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.inference.pair_files import InpaintOptions, compose, read_pair
-from infill.pipeline.inference.tiling import TilingConfig
 from infill.pipeline.serving.errors import image_errors_refused
 from infill.pipeline.serving.http.auth import ApiKey
 from infill.pipeline.serving.http.request_metrics import RequestMetrics

@@ -6,17 +6,13 @@ from typing import Any, NamedTuple
 
 from infill.pipeline.config import from_dict
 from infill.pipeline.images import Pixels
+from infill.pipeline.serving.config import ReplicaConfig
 from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.http.app import create_app
 from infill.pipeline.serving.http.inpaint_service import HttpConfig
 from infill.pipeline.serving.http.json_logs import log_as_json
 from infill.pipeline.serving.replica.batcher import Batcher
-from infill.pipeline.serving.replica.replica import (
-    GeneratedTile,
-    Replica,
-    ReplicaConfig,
-    ServedModel,
-)
+from infill.pipeline.serving.replica.replica import GeneratedTile, Replica, ServedModel
 
 CALLS_PER_REPLICA = 2
 """Under way at once: one that is computed, and one that waits at hand."""

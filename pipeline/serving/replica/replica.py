@@ -24,6 +24,7 @@ from infill.pipeline.checkpoints import LoadedGenerator, load_generator
 from infill.pipeline.images import Pixels
 from infill.pipeline.loading import to_pixels, to_tensor
 from infill.pipeline.registry import readable
+from infill.pipeline.serving.config import ReplicaConfig
 from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.replica.batcher import Batcher
 from infill.pipeline.serving.replica.model_cache import ModelCache
@@ -52,41 +53,6 @@ class ServedModel:
     def answers_to(self, wanted: str) -> bool:
         """Tell whether a caller who asks for ``wanted`` means this version."""
         return wanted in (self.name, self.reference, f"{self.name}@{self.version}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReplicaConfig:
-    """How a replica computes."""
-
-    device: str = "cpu"
-    """"cpu" or "cuda"."""
-    threads: int = 1
-    """CPU threads of one pass through the network."""
-    max_batch_size: int = 8
-    """Canvases in one pass, at most."""
-    max_batch_px: int = 8 * 512 * 512
-    """Canvas pixels in one pass, at most; a single canvas always passes."""
-    batch_wait_timeout_s: float = 0.002
-    """How long a request waits for company when the network is idle."""
-    warm_sides_px: tuple[int, ...] = ()
-    """Of square canvases that a version draws before it answers, beside the side it was trained
-    at: the first pass of a shape is slow, on a GPU above all."""
-    memory_gb: float = 0.0
-    """For the weights of all models together: what was not asked for the longest is let go, and
-    loaded again when it is asked for. 0 holds all of them."""
-
-    def batch_size(self, height: int, width: int, samples: int = 1) -> int:
-        """Return how many canvases of a size, each drawn ``samples`` times, pass at once."""
-        samples = max(samples, 1)
-        room = self.max_batch_px // (height * width * samples)
-        return max(min(self.max_batch_size // samples, room), 1)
-
-    def __post_init__(self) -> None:
-        for name in ("threads", "max_batch_size", "max_batch_px"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.memory_gb < 0:
-            raise ValueError(f"memory_gb must not be negative: {self.memory_gb}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from infill.models.architecture import fill
-from infill.models.madf import ARCHITECTURE
+from infill.models.madf.architecture import ARCHITECTURE
 from infill.models.madf.config import MADFConfig
 from infill.models.madf.networks import Generator, PointwiseNorm, UnconditionedNorm
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from infill.models.architecture import fill
-from infill.models.pennet import ARCHITECTURE
+from infill.models.pennet.architecture import ARCHITECTURE
 from infill.models.pennet.config import PENNetConfig
 from infill.models.pennet.networks import Discriminator, Generator
 from infill.models.pennet.objective import pooled_l1, pyramid_l1

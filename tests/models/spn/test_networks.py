@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from infill.models.architecture import fill
 from infill.models.flops import kept_for_backward
-from infill.models.spn import ARCHITECTURE
+from infill.models.spn.architecture import ARCHITECTURE
 from infill.models.spn.config import SPNConfig
 from infill.models.spn.networks import Discriminator
 

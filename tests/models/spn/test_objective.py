@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from infill.models.architecture import Batch
 from infill.models.losses import non_saturating_discriminator, non_saturating_generator
-from infill.models.spn import ARCHITECTURE
+from infill.models.spn.architecture import ARCHITECTURE
 from infill.models.spn.config import SPNConfig
 from infill.models.spn.networks import Prediction
 from infill.models.spn.objective import SPNObjective, prior_loss

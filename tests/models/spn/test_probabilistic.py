@@ -7,7 +7,7 @@ from torch import Tensor
 
 from infill.models.architecture import Batch
 from infill.models.losses import hinge_discriminator, hinge_generator
-from infill.models.spn import ARCHITECTURE
+from infill.models.spn.architecture import ARCHITECTURE
 from infill.models.spn.config import SPNConfig
 from infill.models.spn.probabilistic import LatentEncoder, MatchingDiscriminator
 from infill.models.spn.probabilistic_objective import diversity, latent_divergence, mean_distance

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from infill.models.architecture import Released
-from infill.models.spn import ARCHITECTURE, weights
+from infill.models.spn import weights
+from infill.models.spn.architecture import ARCHITECTURE
 from infill.models.spn.config import SPNConfig
 from infill.models.spn.probabilistic import Judgement
 

@@ -16,11 +16,12 @@ import pytest
 import ray
 
 from infill.pipeline.batch_inference import shards
-from infill.pipeline.batch_inference.config import BatchInferenceConfig, Summary
+from infill.pipeline.batch_inference.config import BatchInferenceConfig
+from infill.pipeline.batch_inference.runner import Summary
 from infill.pipeline.batch_inference.shards import inpaint_shards, is_shard_set
 from infill.pipeline.config import to_json
 from infill.pipeline.errors import UserError
-from infill.pipeline.inference.tiling import TilingConfig
+from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.manifest import read_manifest
 from infill.pipeline.masks import MaskConfig, draw_mask
 from infill.pipeline.sharding import ShardConfig, make_shards

@@ -8,8 +8,9 @@ import pytest
 
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
-from infill.pipeline.evaluation.comparison import CompareConfig, compare, draw_cases, save_figures
+from infill.pipeline.evaluation.comparison import compare, draw_cases, save_figures
 from infill.pipeline.evaluation.comparison_page import terminal_table, verdicts, write_comparison
+from infill.pipeline.evaluation.config import CompareConfig
 
 
 @pytest.fixture(scope="module")

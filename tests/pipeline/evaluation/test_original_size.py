@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from infill.models.architecture import fill, load
-from infill.models.subsampling import Subsampling, fill_in_pieces
+from infill.models.config import Subsampling
+from infill.models.subsampling import fill_in_pieces
 from infill.pipeline.baselines import telea
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation import EvaluationConfig, evaluate, prepare
-from infill.pipeline.evaluation.comparison import CompareConfig, compare
+from infill.pipeline.evaluation.comparison import compare
 from infill.pipeline.evaluation.comparison_page import write_comparison
+from infill.pipeline.evaluation.config import CompareConfig
 from infill.pipeline.evaluation.scorer import Scorer
 from infill.pipeline.image_grid import composite
 from infill.pipeline.loading import to_pixels, to_tensor

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infill.pipeline.inference.tiling import Tiles, TilingConfig
+from infill.pipeline.inference.config import TilingConfig
+from infill.pipeline.inference.tiling import Tiles
 from infill.pipeline.inference.tiling_plan import plan_tiles
 
 CONFIG = TilingConfig(sides_px=(32, 64, 96), context=2.0, least_crop_px=64)

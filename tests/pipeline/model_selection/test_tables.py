@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from infill.models.architecture import Row, Table
+from infill.models.tables import Row, Table
 from infill.pipeline.config import override
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation import EvaluationConfig, evaluate

@@ -12,11 +12,11 @@ from infill.pipeline.registry import (
     RegistryConfig,
     champion,
     everywhere,
+    list_versions,
     readable,
     register,
     resolve,
     rollback,
-    versions,
 )
 
 
@@ -81,7 +81,7 @@ def test_promotion_that_another_overtook_is_refused_and_registered(registry, tmp
     with pytest.raises(UserError, match="race@2 became champion while"):
         register(registry, checkpoint(tmp_path, 3), "race", lineage(), successor_to=1)
     assert resolve(registry, "race").version == "2"
-    assert [v.number for v in versions(registry, "race")] == [1, 2, 3]
+    assert [v.number for v in list_versions(registry, "race")] == [1, 2, 3]
     assert rollback(registry, "race").number == 1
 
 
@@ -178,7 +178,7 @@ def test_damaged_checkpoint_is_not_registered(registry, tmp_path):
     (Path(location) / "state.json").write_text("{}")
     with pytest.raises(UserError, match=r"state.json is damaged"):
         register(registry, location, "damaged", lineage())
-    assert versions(registry, "damaged") == []
+    assert list_versions(registry, "damaged") == []
 
 
 def test_relative_database_lies_in_the_working_directory(tmp_path, monkeypatch):

@@ -8,9 +8,10 @@ import httpx
 import pytest
 import uvicorn
 
+from infill.pipeline.serving.config import ReplicaConfig
 from infill.pipeline.serving.http.app import create_app
 from infill.pipeline.serving.http.inpaint_service import HttpConfig
-from infill.pipeline.serving.replica.replica import Replica, ReplicaConfig
+from infill.pipeline.serving.replica.replica import Replica
 
 
 @pytest.fixture

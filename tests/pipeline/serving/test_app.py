@@ -6,7 +6,7 @@ import httpx
 import numpy as np
 import pytest
 
-from infill.pipeline.inference.tiling import TilingConfig
+from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.serving.errors import CODES
 from infill.pipeline.serving.http.app import create_app
 from infill.pipeline.serving.http.auth import new_key

@@ -5,7 +5,7 @@ import json
 import httpx
 import numpy as np
 
-from infill.pipeline.inference.tiling import TilingConfig
+from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.serving.http.app import create_app
 from infill.pipeline.serving.http.inpaint_service import HttpConfig
 from infill.pipeline.serving.limits import LimitsConfig

@@ -19,14 +19,14 @@ import pytest
 import yaml
 
 from infill.pipeline.errors import UserError
-from infill.pipeline.inference.tiling import TilingConfig
+from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.registry import Lineage, RegistryConfig, register, rollback
 from infill.pipeline.serving.client import AsyncInpainter, ClientConfig
+from infill.pipeline.serving.config import ServeConfig
 from infill.pipeline.serving.limits import LimitsConfig
 from infill.pipeline.serving.replica import deployment as service
 from infill.pipeline.serving.replica import ingress
 from infill.pipeline.serving.replica.deployment import (
-    ServeConfig,
     choose_port,
     refresh,
     resolve_models,

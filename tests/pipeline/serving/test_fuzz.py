@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from infill.pipeline.serving.config import ReplicaConfig
 from infill.pipeline.serving.http.inpaint_service import HttpConfig
 from infill.pipeline.serving.limits import LimitsConfig
-from infill.pipeline.serving.replica.replica import Replica, ReplicaConfig
+from infill.pipeline.serving.replica.replica import Replica
 
 CALM = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much]
 CODES = {400, 401, 404, 405, 408, 411, 413, 415, 422, 429, 503}

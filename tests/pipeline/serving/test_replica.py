@@ -10,11 +10,11 @@ from infill.models.architecture import fill
 from infill.models.spn.networks import Generator
 from infill.pipeline.checkpoints import load_generator
 from infill.pipeline.errors import UserError
-from infill.pipeline.inference.tiling import TilingConfig
+from infill.pipeline.inference.config import TilingConfig
+from infill.pipeline.serving.config import ReplicaConfig, ServeConfig
 from infill.pipeline.serving.errors import RequestError
-from infill.pipeline.serving.replica.deployment import ServeConfig
 from infill.pipeline.serving.replica.model_cache import ModelCache
-from infill.pipeline.serving.replica.replica import Replica, ReplicaConfig
+from infill.pipeline.serving.replica.replica import Replica
 
 
 def canvas(make, seed: int, side: int = 64) -> tuple[np.ndarray, np.ndarray]:

@@ -2,10 +2,11 @@
 
 import pytest
 
-from infill.pipeline.inference.tiling import TilingConfig
+from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.registry import RegistryConfig
+from infill.pipeline.serving.config import ServeConfig
 from infill.pipeline.serving.limits import LimitsConfig
-from infill.pipeline.serving.replica.deployment import ServeConfig, start, stop
+from infill.pipeline.serving.replica.deployment import start, stop
 
 pytestmark = pytest.mark.slow
 

@@ -1,7 +1,6 @@
-"""Visualize the intermediate results of a checkpoint on one photograph."""
+"""Render the intermediate results of a checkpoint as PNG files and a sheet of them."""
 
 import math
-from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -23,33 +22,14 @@ from infill.pipeline.images import (
     read_header,
 )
 from infill.pipeline.loading.dataset import to_pixels, to_tensor
-from infill.pipeline.masks import MaskConfig, draw_mask
+from infill.pipeline.masks import draw_mask
 from infill.pipeline.masks.mask_files import read_mask_file
 from infill.pipeline.sharding.preprocess import resize_short_side
+from infill.pipeline.visualize.config import VisualizeConfig
 
 PICTURES_PER_LINE = 4
 SHEET_CELL_PX = 256
 """Longest side of a picture on the sheet."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VisualizeConfig:
-    """Whose thoughts, about which photograph."""
-
-    checkpoint: str = ""
-    """A checkpoint, or a run, whose newest is taken."""
-    image: str = ""
-    """The photograph: a path or s3:// address."""
-    mask: str = ""
-    """Its mask, white in the hole, of the same size; drawn by ``masks`` if empty."""
-    masks: MaskConfig = field(default_factory=lambda: MaskConfig(recipe="centre"))
-    """The hole, if no mask is given."""
-    short_side_px: int = 0
-    """Size at which the network sees it; 0 for the side it was trained on."""
-    out: str = "runs/explained"
-    """Folder for the pictures."""
-    device: str = "cpu"
-    """Where to compute: cpu, cuda, cuda:1, ..."""
 
 
 def visualize(config: VisualizeConfig) -> dict[str, str]:

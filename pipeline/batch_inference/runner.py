@@ -1,0 +1,197 @@
+"""Inpaint what is missing of a folder, and write down what failed.
+
+A composite that is there is kept, so an interrupted run goes on where it stopped. What could not
+be filled stands in ``failures.jsonl`` with the reason, and is tried again by the next run.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from infill.pipeline import storage
+from infill.pipeline.batch_inference.config import (
+    FAILURES,
+    SETTINGS,
+    SUFFIXES,
+    BatchInferenceConfig,
+)
+from infill.pipeline.batch_inference.pairs import Pair, draw_mask_file, list_pairs, list_pictures
+from infill.pipeline.config import to_dict
+from infill.pipeline.errors import ImageError, UserError
+from infill.pipeline.tracking import duration
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one picture."""
+
+    name: str
+    failure: str = ""
+    """Why there is no composite; empty if there is."""
+    model: str = ""
+    """Which version drew it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What became of a folder."""
+
+    filled: int
+    kept: int
+    """Composites that were there already."""
+    failed: int
+    seconds: float
+    models: tuple[str, ...]
+    """The versions that drew; more than one if the champion changed meanwhile."""
+    out: str
+    price_per_hour: float = 0.0
+
+    def __str__(self) -> str:
+        """Return the line a job ends with."""
+        rate = f", {self.filled / self.seconds:.1f}/s" if self.filled else ""
+        if self.filled and self.price_per_hour:
+            cost = self.price_per_hour * self.seconds / 3600 / self.filled * 1000
+            rate += f", {cost:.3g} per 1,000"
+        by = f" by {' and '.join(self.models)}" if self.models else ""
+        return (
+            f"{self.filled} filled{by} in {duration(self.seconds)}{rate}, {self.kept} kept, "
+            f"{self.failed} failed: {self.out}"
+        )
+
+
+Run = Callable[[BatchInferenceConfig, list[Pair]], Iterator[Outcome]]
+
+
+def inpaint_folder(
+    config: BatchInferenceConfig, run: Run, model: str, say: Callable[[str], None] = print
+) -> Summary:
+    """Fill what is not filled yet.
+
+    Args:
+        config: the folder and how to fill it.
+        run: fills pairs and yields what became of each, in any order.
+        model: the label of who draws, kept with the results.
+        say: takes a line of progress now and then.
+
+    Returns:
+        What was done in this run.
+
+    Raises:
+        UserError: if there is no picture, or ``out`` holds results of other settings.
+    """
+    pairs = list_pairs(config.folder, config.masks, SUFFIXES[config.output_format])
+    claim(config, model)
+    there = set(list_pictures(config.out))
+    missing = [pair for pair in pairs if pair.output not in there]
+    failures, models, started = [], set(), time.monotonic()
+    progress = Progress(len(missing), say)
+    for done in run(config, missing):
+        progress(done)
+        if done.failure:
+            failures.append({"image": done.name, "reason": done.failure})
+        else:
+            models.add(done.model)
+    write_failures(config.out, failures)
+    return Summary(
+        filled=len(missing) - len(failures),
+        kept=len(pairs) - len(missing),
+        failed=len(failures),
+        seconds=time.monotonic() - started,
+        models=tuple(sorted(models)),
+        out=config.out,
+        price_per_hour=config.price_per_hour,
+    )
+
+
+class Progress:
+    """A line every few seconds, and one at the end."""
+
+    def __init__(self, total: int, say: Callable[[str], None], every_s: float = 2.0) -> None:
+        self._total, self._say, self._every_s = total, say, every_s
+        self._count = self._failed = 0
+        self._started = self._last = time.monotonic()
+
+    def __call__(self, done: Outcome) -> None:
+        """Count one picture."""
+        self._count += 1
+        self._failed += bool(done.failure)
+        now = time.monotonic()
+        if now - self._last < self._every_s and self._count < self._total:
+            return
+        self._last = now
+        rate = self._count / max(now - self._started, 1e-9)
+        left = duration((self._total - self._count) / rate)
+        failed = f"  {self._failed} failed" if self._failed else ""
+        self._say(f"{self._count}/{self._total} pictures  {rate:.1f}/s  {left} left{failed}")
+
+
+def claim(config: BatchInferenceConfig, model: str, data: str = "") -> None:
+    """Write down whose results these are; refuse to mix them with others.
+
+    Args:
+        config: of the run.
+        model: the label of who draws.
+        data: the identity of what is filled, where it has one.
+
+    Raises:
+        UserError: if ``out`` holds results of other settings.
+    """
+    identity: dict[str, Any] = {
+        "folder": storage.absolute(config.folder),
+        **({"data": data} if data else {}),
+        "model": model,
+        "masks": "" if config.draw else config.masks,
+        "drawn": {"recipe": to_dict(config.recipe), "seed": config.seed} if config.draw else None,
+        "mask_polarity": config.mask_polarity,
+        "mode": config.mode,
+        "output_format": config.output_format,
+    }
+    place = storage.join(config.out, SETTINGS)
+    if not storage.exists(place):
+        storage.make_folder(config.out)
+        storage.write(place, (json.dumps(identity, indent=2) + "\n").encode())
+        return
+    kept = json.loads(storage.read(place))
+    for name, value in identity.items():
+        if kept.get(name) != value:
+            raise UserError(
+                f"{config.out} holds composites with another {name} ({kept.get(name)}, now "
+                f"{value}); choose another output folder"
+            )
+
+
+def write_failures(out: str, failures: list[dict[str, str]]) -> None:
+    """Write ``failures.jsonl``, or remove it where nothing failed."""
+    place = storage.join(out, FAILURES)
+    if not failures:
+        storage.remove(place)
+        return
+    failures = sorted(failures, key=lambda failure: failure["image"])
+    storage.write(place, "".join(json.dumps(f) + "\n" for f in failures).encode())
+
+
+def read_files(config: BatchInferenceConfig, pair: Pair) -> tuple[bytes, bytes]:
+    """Return a picture's and its mask's file.
+
+    Raises:
+        ImageError: if there is no mask, or the picture is not one for which a mask can be drawn.
+        OSError: if one cannot be read.
+    """
+    image = storage.read(pair.image)
+    if config.draw:
+        limit = config.limits.max_pixels
+        return image, draw_mask_file(image, pair.name, config.recipe, config.seed, limit)
+    if not pair.mask:
+        raise ImageError(
+            "bad_request", "it has no mask: add name_mask.png, or use --masks or --draw"
+        )
+    return image, storage.read(pair.mask)
+
+
+def failure_of(error: ImageError | FileNotFoundError) -> str:
+    """Return why one picture could not be filled, as ``failures.jsonl`` has it."""
+    if isinstance(error, ImageError):
+        return f"{error} ({error.code})"
+    return f"there is no {error.filename or 'such file'}"

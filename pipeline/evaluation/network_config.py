@@ -1,0 +1,61 @@
+"""The configuration of the metric networks: where their weights are."""
+
+from dataclasses import dataclass
+
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+
+OF_SETS = ("fid", "kid", "inception_score")
+"""Those that judge a whole set of pictures, by Inception."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Where the judging networks' weights lie; what is not given is not computed."""
+
+    inception: str = ""
+    """TensorFlow's Inception of 2015 for FID, KID and IS, as a PyTorch state dict:
+    pytorch-fid's pt_inception-2015-12-05-6726825d.pth."""
+    inception_sha256: str = ""
+    """Its checksum; needed for a download."""
+    lpips_backbone: str = ""
+    """torchvision's AlexNet, alexnet-owt-7be5be79.pth, for LPIPS; needs ``lpips_linear``."""
+    lpips_backbone_sha256: str = ""
+    """Its checksum; needed for a download."""
+    lpips_linear: str = ""
+    """The weights of LPIPS v0.1 for AlexNet, the authors' alex.pth; needs ``lpips_backbone``."""
+    lpips_linear_sha256: str = ""
+    """Its checksum; needed for a download."""
+
+    def __post_init__(self) -> None:
+        """Refuse half of a network, and downloads that could be anything."""
+        if bool(self.lpips_backbone) != bool(self.lpips_linear):
+            raise UserError("LPIPS needs two files: give both lpips_backbone and lpips_linear")
+        for location, checksum in self.files:
+            if storage.is_remote(location) and not checksum:
+                raise UserError(f"{location} is a download: give its SHA-256 as well")
+
+    @property
+    def files(self) -> list[tuple[str, str]]:
+        """Location and checksum of every file that is given."""
+        files = [
+            (self.inception, self.inception_sha256),
+            (self.lpips_backbone, self.lpips_backbone_sha256),
+            (self.lpips_linear, self.lpips_linear_sha256),
+        ]
+        return [(location, checksum) for location, checksum in files if location]
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The metrics whose weights are given."""
+        return (*(OF_SETS if self.inception else ()), *(("lpips",) if self.lpips_linear else ()))
+
+    def require_files(self) -> None:
+        """Prove that local files are there and are what their checksums say.
+
+        Raises:
+            UserError: if one is not.
+        """
+        for location, checksum in self.files:
+            if not storage.is_remote(location):
+                storage.fetch(location, checksum or None)

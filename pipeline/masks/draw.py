@@ -1,0 +1,191 @@
+"""Draw masks, and draw one again from its id."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from infill.pipeline.errors import UserError
+from infill.pipeline.images import ByteHole
+from infill.pipeline.masks.config import HOLE_RATIO_BUCKETS, MaskConfig, Recipe
+from infill.pipeline.masks.generators import DRAW, JOINED, draw_box_of
+from infill.pipeline.masks.mask_files import list_pictures
+from infill.pipeline.masks.rng import random_for
+
+TRIES = 8  # drawings of a recipe before the last is grown or shrunk to fit
+MOST_JOINED = 24
+UNIFORM_WIDTH = 0.05  # half-width of the range around a uniformly drawn hole ratio
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mask:
+    """One sample's hole."""
+
+    hole: ByteHole
+    """[H, W] uint8: 1 in the hole, 0 where known."""
+    id: str
+    """``recipe:settings:HxW:seed:epoch:step:key``; see :func:`mask_from_id`."""
+
+    @property
+    def hole_ratio(self) -> float:
+        """Share of the frame that is missing, 0 to 1."""
+        return cv2.countNonZero(self.hole) / self.hole.size
+
+
+def draw_mask(
+    config: MaskConfig, key: str, epoch: int, seed: int, height: int, width: int, step: int = 0
+) -> Mask:
+    """Draw the mask of one sample in one epoch.
+
+    Args:
+        config: the recipe and the range (min, max] that the hole ratio is to lie in; it does,
+            always.
+        key: the sample's key.
+        epoch: how many masks the sample has had before.
+        seed: of the run.
+        height: of the frame, in pixels.
+        width: of the frame, in pixels.
+        step: the global step; read by a curriculum only.
+
+    Raises:
+        UserError: if the frame has too few pixels for the range, or the mask folder is empty.
+    """
+    step = min(step, config.curriculum_steps)  # past its end, a curriculum changes nothing
+    settings = settings_digest(config)
+    random = random_for("mask", settings, key, epoch, seed)
+    recipe = _choose_recipe(config, random, epoch)
+    low, high = _pixel_range(config, random, step, height, width)
+    hole = _draw_in_range(config, recipe, random, (height, width), low, high)
+    name = f"{recipe}:{settings}:{height}x{width}:{seed}:{epoch}:{step}:{key}"
+    return Mask(hole=hole, id=name)
+
+
+def mask_from_id(config: MaskConfig, mask_id: str) -> Mask:
+    """Draw a mask again from its id.
+
+    Args:
+        config: the configuration it was drawn with; checkpoints carry it.
+        mask_id: as in :attr:`Mask.id`.
+
+    Raises:
+        UserError: if the id is none, or was made with other settings.
+    """
+    try:
+        _, settings, size, seed, epoch, step, key = mask_id.split(":", 6)
+        height, width = (int(side) for side in size.split("x"))
+        numbers = int(epoch), int(seed), height, width, int(step)
+    except ValueError as error:
+        raise UserError(
+            f"{mask_id!r} is no mask id; it reads recipe:settings:HxW:seed:epoch:step:key"
+        ) from error
+    if settings != settings_digest(config):
+        raise UserError(
+            f"mask {mask_id!r} was drawn with settings {settings}, these masks' settings are "
+            f"{settings_digest(config)}; use the configuration it was drawn with"
+        )
+    return draw_mask(config, key, *numbers)
+
+
+def bucket_of(hole_ratio: float) -> tuple[float, float] | None:
+    """Return the published range (low, high] a hole ratio lies in, or None if in none."""
+    return next((b for b in HOLE_RATIO_BUCKETS if b[0] < hole_ratio <= b[1]), None)
+
+
+@lru_cache(maxsize=64)
+def settings_digest(config: MaskConfig) -> str:
+    """Return eight hexadecimal digits that name a configuration.
+
+    A mask folder counts by the names and sizes of its pictures, not by where it lies.
+    """
+    settings = config.changes()
+    if "folder" in settings:
+        settings["folder"] = list_pictures(config.folder)
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def _choose_recipe(config: MaskConfig, random: np.random.Generator, epoch: int) -> Recipe:
+    if config.recipe != "mixed":
+        return config.recipe
+    if config.in_turn:
+        return config.mixture[epoch % len(config.mixture)][0]
+    point = random.random() * sum(weight for _, weight in config.mixture)
+    for recipe, weight in config.mixture:
+        point -= weight
+        if point < 0:
+            return recipe
+    return config.mixture[-1][0]
+
+
+def _pixel_range(
+    config: MaskConfig, random: np.random.Generator, step: int, height: int, width: int
+) -> tuple[int, int]:
+    """Return the least and the most pixels a hole may have."""
+    low, high = config.min_hole_ratio, config.largest_ratio(step)
+    if config.hole_ratios == "uniform":
+        aim = low + (high - low) * random.random()
+        low, high = max(low, aim - UNIFORM_WIDTH), min(high, aim + UNIFORM_WIDTH)
+    least, most = int(low * height * width) + 1, int(high * height * width)
+    if least > most:
+        raise UserError(
+            f"masks: no hole in a frame of {width}x{height} px covers more than {low:g} and at "
+            f"most {high:g} of it; widen min_hole_ratio and max_hole_ratio"
+        )
+    return least, most
+
+
+def _draw_in_range(
+    config: MaskConfig,
+    recipe: Recipe,
+    random: np.random.Generator,
+    size: tuple[int, int],
+    least: int,
+    most: int,
+) -> ByteHole:
+    """Draw until the hole fits; join what is too small; at last grow or shrink the last one."""
+    draw = DRAW[recipe]
+    for _ in range(TRIES):
+        hole = draw(config, random, *size)
+        pixels = cv2.countNonZero(hole)
+        for _ in range(MOST_JOINED if recipe in JOINED else 0):
+            if pixels >= least:
+                break
+            hole |= draw(config, random, *size)
+            pixels = cv2.countNonZero(hole)
+        if least <= pixels <= most:
+            return hole
+    target = least + int(random.random() * (most - least + 1))
+    if recipe in ("box", "square"):
+        hole = draw_box_of(config, random, *size, target)
+        if least <= cv2.countNonZero(hole) <= most:
+            return hole
+    return resize_hole(hole, target)
+
+
+def resize_hole(hole: ByteHole, pixels: int) -> ByteHole:
+    """Grow or shrink a hole evenly along its edge to exactly so many pixels.
+
+    Args:
+        hole: [H, W] uint8, 1 in the hole.
+        pixels: wanted, at least 1 and at most H * W.
+    """
+    found = cv2.countNonZero(hole)
+    if found == pixels:
+        return hole
+    if found == 0:
+        hole = hole.copy()
+        hole[hole.shape[0] // 2, hole.shape[1] // 2] = 1
+    # Depth inside the hole, negative outside: the deepest pixels are the hole of any size.
+    padded = cv2.copyMakeBorder(hole, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    inside = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    outside = cv2.distanceTransform(1 - padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    depth = (inside - outside)[1:-1, 1:-1].ravel()
+    least_deep = np.partition(depth, depth.size - pixels)[depth.size - pixels]
+    resized = (depth > least_deep).astype(np.uint8)
+    ties = np.flatnonzero(depth == least_deep)[: pixels - int(resized.sum())]
+    resized[ties] = 1  # in raster order, which no machine's sorting changes
+    reshaped: ByteHole = resized.reshape(hole.shape)
+    return reshaped
