@@ -125,6 +125,40 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
+WIDTHS = (1440, 1280, 390)
+"""Of windows, in pixels: two common desks and a phone."""
+OVERFLOW = """() => {
+  const cut = [...document.querySelectorAll('.table, table, pre, img, form, section, main')]
+    .filter(e => innerWidth >= 1280 && e.scrollWidth > e.clientWidth + 1 && e.clientWidth);
+  const hidden = [...document.querySelectorAll('.table tbody tr:first-child > :nth-child(2)')]
+    .filter(e => e.getBoundingClientRect().right > innerWidth + 1);
+  const page = document.documentElement.scrollWidth > innerWidth ? ['the page itself'] : [];
+  const all = [...document.querySelectorAll('body *')];
+  const wide = !page.length ? [] : all
+    .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
+    .filter(e => !e.closest('.table, .picture'));
+  const told = e => `${e.tagName}.${e.className}: ${e.innerText}`.slice(0, 200);
+  return page.concat([...cut, ...hidden, ...wide].map(told));
+}"""
+"""What a window cuts off; on a phone a table may scroll by itself, behind its first column."""
+
+
+@pytest.fixture
+def require_fit(browser: Any) -> Callable[[str], None]:
+    """Give what opens a page, an address or a file, and fails where a window cuts it off."""
+
+    def require(address: str) -> None:
+        address = address if "://" in address else Path(address).as_uri()
+        for width in WIDTHS:
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            page.goto(address)
+            found = page.evaluate(OVERFLOW)
+            page.close()
+            assert not found, f"{address} at {width} px: {found}"
+
+    return require
+
+
 @pytest.fixture(scope="session")
 def in_one_shell() -> Callable[[Sequence[str], Path, Mapping[str, str]], str]:
     """Give what runs commands one after the other in a folder, as a person types them.

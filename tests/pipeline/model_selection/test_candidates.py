@@ -91,7 +91,7 @@ def test_guards_compare_with_the_champion_on_the_same_pairs(config, choice, tmp_
     assert not any(one.against for one in loose.candidates)
 
 
-def test_the_choice_is_written_as_tables_pictures_and_a_page(choice, tmp_path):
+def test_the_choice_is_written_as_tables_pictures_and_a_page(choice, tmp_path, require_fit):
     text = write_selection(choice, str(tmp_path), "A choice")
     assert choice.winner.trial.name in text
     for name in ("frontier.png", "parallel.png"):
@@ -99,6 +99,7 @@ def test_the_choice_is_written_as_tables_pictures_and_a_page(choice, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "A choice" in page
     assert "What matters" in page
+    require_fit(str(tmp_path / "report.html"))
 
 
 class Scored:

@@ -21,6 +21,11 @@ def address(serving, replica) -> Iterator[str]:
         yield url
 
 
+def test_page_and_reference_are_not_cut(address, require_fit):
+    require_fit(address)
+    require_fit(f"{address}/docs")
+
+
 @pytest.fixture
 def page(browser, address):
     """Open the page; whatever it asks of others, or complains of, fails the test."""

@@ -63,11 +63,12 @@ def test_a_search_of_more_steps_goes_on_with_its_trials(finished_search, tmp_pat
 
 
 @pytest.mark.slow
-def test_the_search_is_written_as_table_plot_and_page(finished_search, tmp_path):
+def test_the_search_is_written_as_table_plot_and_page(finished_search, tmp_path, require_fit):
     text = write_search(finished_search.result, str(tmp_path), "A search")
     assert "image_weight" in text
     assert (tmp_path / "trials.png").read_bytes().startswith(b"\x89PNG")
     assert "A search" in (tmp_path / "report.html").read_text()
+    require_fit(str(tmp_path / "report.html"))
     assert len(json.loads((tmp_path / "trials.json").read_text())) == 4
 
 

@@ -54,6 +54,10 @@ def ask(client, voter: str = "voter0001") -> dict:
     return client.get("/api/questions", params={"voter": voter}).raise_for_status().json()
 
 
+def test_page_for_voting_is_not_cut(client, require_fit):
+    require_fit(str(client.base_url))
+
+
 def test_a_person_votes_until_nothing_is_left(client):
     for left in (4, 3, 2, 1):
         found = ask(client)
