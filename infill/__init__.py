@@ -2,5 +2,9 @@
 
 In the source tree ``pipeline``, ``models`` and ``jobs`` stand beside this folder, which links to
 them: ``infill.pipeline`` is the same module in a checkout, in an installed package and in the
-working directory that Ray sends to its nodes.
+working directory that Ray sends to its nodes. Importing ``infill`` alone imports nothing else.
 """
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__"]

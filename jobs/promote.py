@@ -21,8 +21,8 @@ from infill.pipeline.registry.config import CHAMPION, RegistryConfig
 
 if TYPE_CHECKING:
     from infill.pipeline.evaluation import Evaluation
+    from infill.pipeline.evaluation.gates import Gate
     from infill.pipeline.registry import Version
-    from infill.pipeline.registry.gates import Gate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class PromoteConfig:
     @property
     def gates(self) -> "list[Gate]":
         """Every bound that was asked for."""
-        from infill.pipeline.registry.gates import parse_gate
+        from infill.pipeline.evaluation.gates import parse_gate
 
         return [parse_gate(text, "minimum") for text in self.minimum] + [
             parse_gate(text, "maximum") for text in self.maximum
@@ -67,7 +67,7 @@ def promote(config: PromoteConfig) -> "Version":
     """
     if not config.checkpoint:
         raise UserError("give --checkpoint to promote one, or --rollback to undo a promotion")
-    from infill.pipeline.registry.gates import require
+    from infill.pipeline.evaluation.gates import require
 
     gates = config.gates
     if gates and not config.scores:
@@ -94,8 +94,8 @@ def promote(config: PromoteConfig) -> "Version":
 def _evaluation(scores: str, digest: str) -> "Evaluation | None":
     if not scores:
         return None
+    from infill.pipeline.evaluation.gates import require_about
     from infill.pipeline.evaluation.result import SCORES
-    from infill.pipeline.registry.gates import require_about
 
     found = evaluation.load_evaluation(scores.removesuffix(SCORES).rstrip("/") or ".")
     require_about(found, digest)

@@ -15,6 +15,7 @@ every random decision is a function of seed, step and sample (see ``masks``).
 
 import copy
 import json
+import math
 import os
 import shutil
 import uuid
@@ -229,6 +230,30 @@ def latest(run: str, report: Callable[[str], None] = print) -> str | None:
             continue
         return location
     return None
+
+
+def best(run: str, score: str) -> tuple[str, dict[str, float]]:
+    """Return a run's best whole checkpoint, and its validation scores.
+
+    Args:
+        run: its directory.
+        score: by which the best is chosen; higher is better.
+
+    Raises:
+        UserError: if the run has no checkpoint.
+    """
+    found = []
+    for step in steps(run):
+        location = step_location(run, step)
+        try:
+            scores = read_state(location)["scores"]
+        except UserError:
+            continue
+        found.append((scores.get(score, -math.inf), step, location, scores))
+    if not found:
+        raise UserError(f"{run} has no checkpoint; train first with `python jobs/train_spn.py`")
+    _, _, location, scores = max(found)
+    return location, scores
 
 
 def find(location: str) -> str:

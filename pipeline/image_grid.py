@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from infill.pipeline.images import ByteHole, Pixels, encode_png
+from infill.pipeline.images import ByteHole, Pixels, composite, encode_png
 
 SAMPLE_TITLES = ("image", "masked input", "prediction", "composite")
 """The columns of :func:`sample_grid`."""
@@ -26,19 +26,6 @@ def masked_view(image: Pixels, hole: ByteHole) -> Pixels:
         hole: uint8 [..., H, W], 1 where missing.
     """
     return np.where(hole[..., None] != 0, np.array(HOLE_COLOUR, np.uint8), image)
-
-
-def composite(prediction: Pixels, image: Pixels, hole: ByteHole) -> Pixels:
-    """Return known pixels of the image and, in the hole, those of the prediction.
-
-    The 8-bit twin of :func:`infill.models.masking.paste`.
-
-    Args:
-        prediction: uint8 [..., H, W, 3].
-        image: uint8 [..., H, W, 3].
-        hole: uint8 [..., H, W], 1 where missing.
-    """
-    return np.where(hole[..., None] != 0, prediction, image)
 
 
 def sample_grid(

@@ -4,7 +4,7 @@ A file may be a PyTorch state dict (.pth, .pt, .pth.tar, .ckpt), arrays by name 
 safetensors; a path, s3:// or https:// address. Nothing in it is ever executed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,31 +58,64 @@ def import_weights(config: ImportConfig) -> str:
             f"--sha256 names {len(config.sha256)} checksums for {len(config.weights)} files; "
             "give one for each, in the same order"
         )
-    released = _translated(config)
+    released = translate(config.weights, config.architecture, config.sha256)
     roots = {"model": to_dict(released.config), "data": {"image_size_px": config.image_size_px}}
     origin = {"step": 0, "imported_from": list(config.weights)}
     checkpoints.export(config.location, released.states, roots, origin)
     return config.location
 
 
-def _translated(config: ImportConfig) -> "Released":
+def translate(
+    weights: Sequence[str], architecture: str | None, sha256: Sequence[str] = ()
+) -> "Released":
+    """Translate released files to our networks' names.
+
+    Args:
+        weights: the files; generator and discriminator may lie in one or in several.
+        architecture: the folder under ``models/`` that knows them; None tries every one.
+        sha256: their checksums, in the same order; needed for downloads.
+
+    Raises:
+        UserError: if a file is missing, or of another network (the tensor is named), or of none or
+            several of ours.
+    """
     from infill.models.architecture import load
 
-    sums = config.sha256 or (None,) * len(config.weights)
     contents: dict[str, Any] = {}
-    for location, checksum in zip(config.weights, sums, strict=True):
+    for location, checksum in zip(weights, sha256 or (None,) * len(weights), strict=True):
         found = read_tensors(storage.fetch(location, checksum))
         if twice := sorted(set(found) & set(contents)):
             raise UserError(f"{location} holds {twice[0]!r}, which an earlier file holds already")
         _refuse_other_than_tensors(found, location)
         contents.update(found)
+    called = ", ".join(weights)
     try:
-        released = load(config.architecture).read_release(contents)
+        released = load(architecture or _recognized(called, contents)).read_release(contents)
     except ValueError as error:
-        raise UserError(f"{', '.join(config.weights)}: {error}") from error
+        raise error if isinstance(error, UserError) else UserError(f"{called}: {error}") from error
     if "generator" not in released.states:
-        raise UserError(f"{', '.join(config.weights)}: no generator in it; name its file as well")
+        raise UserError(f"{called}: no generator in it; name its file as well")
     return released
+
+
+def _recognized(called: str, contents: Mapping[str, Any]) -> str:
+    """Return the one architecture whose released names and shapes these are."""
+    from infill.models.config import names
+
+    fitting = [name for name in names() if _reads(name, contents)]
+    if len(fitting) == 1:
+        return fitting[0]
+    whose = f"fits {' and '.join(fitting)}" if fitting else "is of no released network known here"
+    raise UserError(f"{called} {whose}; name the architecture: {', '.join(names())}")
+
+
+def _reads(name: str, contents: Mapping[str, Any]) -> bool:
+    from infill.models.architecture import load
+
+    try:
+        return "generator" in load(name).read_release(contents).states
+    except ValueError:
+        return False
 
 
 def _refuse_other_than_tensors(found: Mapping[str, Any], location: str) -> None:

@@ -119,8 +119,9 @@ def configuration_of(released: Mapping[str, Tensor | np.ndarray]) -> DeepFillCon
 
     The width, and the sizes the critics were made for, are read from the tensors' shapes.
     """
+    form = form_of(released)  # refuses other files before their values are looked at
     shapes = {canonical(name): tuple(value.shape) for name, value in released.items()}
-    if form_of(released) == "port":
+    if form == "port":
         channels = shapes.get("coarse_generator.conv1.conv.bias", (32,))[0]
         return replace(DeepFillConfig.port(), channels=channels)
     channels = shapes.get("inpaint_net/conv1/bias", (32,))[0]

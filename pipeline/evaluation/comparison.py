@@ -21,8 +21,7 @@ from infill.pipeline.evaluation.metric_registry import Metric
 from infill.pipeline.evaluation.result import Evaluation, load_evaluation
 from infill.pipeline.evaluation.scorer import Scorer, read_table
 from infill.pipeline.evaluation.scores import ALL, intervals
-from infill.pipeline.image_grid import composite
-from infill.pipeline.images import Pixels
+from infill.pipeline.images import Pixels, composite
 
 DECIDING = "hole_psnr"
 """The metric by which the best and worst cases are chosen."""

@@ -26,9 +26,10 @@ from infill.pipeline.evaluation.config import EvaluationConfig
 from infill.pipeline.evaluation.metric_networks import load_networks
 from infill.pipeline.evaluation.metric_registry import measure
 from infill.pipeline.evaluation.pairs import Pair, Pairs, lay_pairs
-from infill.pipeline.image_grid import composite, fit, grid, masked_view
-from infill.pipeline.images import Pixels
-from infill.pipeline.loading import open_set, to_pixels, to_tensor
+from infill.pipeline.image_grid import fit, grid, masked_view
+from infill.pipeline.images import Pixels, composite
+from infill.pipeline.images.tensors import to_pixels, to_tensor
+from infill.pipeline.loading import open_set
 from infill.pipeline.masks import Mask, number_for
 
 FEATURES = "features"

@@ -2,7 +2,8 @@
 
 Arrays are RGB, uint8, everywhere outside this package. ``codec`` reads and writes uploads within
 limits, ``headers`` and ``originals`` read what a data set holds and write and read the images of
-shards, and ``masks`` reads every mask file by one rule.
+shards, and ``masks`` reads every mask by one rule. ``tensors`` turns pixels into the values of
+networks and back; it alone imports PyTorch.
 """
 
 from typing import TYPE_CHECKING
@@ -10,16 +11,19 @@ from typing import TYPE_CHECKING
 from infill.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from infill.pipeline.images.arrays import ByteHole, Hole, Pixels, grey
+    from infill.pipeline.images.arrays import ByteHole, Hole, Pixels, composite, grey
     from infill.pipeline.images.codec import (
         MEDIA_TYPES,
         Format,
         Picture,
+        PilImage,
         decode,
         encode,
         encode_mask,
         encode_png,
         fill_in,
+        picture_of,
+        to_pillow,
         upright_size,
     )
     from infill.pipeline.images.headers import SUFFIX_OF, Header, RejectedError, read_header
@@ -42,8 +46,10 @@ __all__ = [
     "Hole",
     "MaskRule",
     "Picture",
+    "PilImage",
     "Pixels",
     "RejectedError",
+    "composite",
     "decode",
     "decode_original",
     "decode_sample",
@@ -53,24 +59,29 @@ __all__ = [
     "encode_sample",
     "fill_in",
     "grey",
+    "picture_of",
     "read_header",
     "read_mask",
+    "to_pillow",
     "upright_size",
 ]
 
 __getattr__ = lazy_names(
     __name__,
     {
-        "arrays": ("ByteHole", "Hole", "Pixels", "grey"),
+        "arrays": ("ByteHole", "Hole", "Pixels", "composite", "grey"),
         "codec": (
             "MEDIA_TYPES",
             "Format",
             "Picture",
+            "PilImage",
             "decode",
             "encode",
             "encode_mask",
             "encode_png",
             "fill_in",
+            "picture_of",
+            "to_pillow",
             "upright_size",
         ),
         "headers": ("SUFFIX_OF", "Header", "RejectedError", "read_header"),

@@ -17,3 +17,16 @@ def grey(rgb: Pixels) -> NDArray[np.uint8]:
     """Return brightness, uint8 [H, W], of uint8 [H, W, 3]."""
     brightness: NDArray[np.uint8] = np.rint(rgb @ _GREY_WEIGHTS).astype(np.uint8)
     return brightness
+
+
+def composite(prediction: Pixels, image: Pixels, hole: ByteHole | Hole) -> Pixels:
+    """Return known pixels of the image and, in the hole, those of the prediction.
+
+    The 8-bit twin of :func:`infill.models.masking.paste`.
+
+    Args:
+        prediction: uint8 [..., H, W, 3].
+        image: uint8 [..., H, W, 3].
+        hole: [..., H, W], bool or uint8 with 1 in the hole.
+    """
+    return np.where(hole[..., None] != 0, prediction, image)

@@ -19,6 +19,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from infill.pipeline.errors import ImageError
 from infill.pipeline.images.arrays import ByteHole, Hole, Pixels, grey
 
+PilImage = Image.Image
 Format = Literal["png", "jpeg", "webp"]
 
 MEDIA_TYPES: dict[Format, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
@@ -130,6 +131,33 @@ def encode(picture: Picture, form: Format) -> bytes:
     sink = io.BytesIO()
     Image.fromarray(pixels).save(sink, format=form, icc_profile=picture.profile, **options)
     return sink.getvalue()
+
+
+def picture_of(image: PilImage) -> Picture:
+    """Return an image that Pillow holds: its pixels as they lie, no orientation applied.
+
+    Palettes, ink and single bits become plain colours, as in :func:`decode`.
+
+    Raises:
+        ImageError: if it has more than 8 bits per channel.
+    """
+    if image.mode.startswith(("I", "F")):
+        raise ImageError(
+            "unsupported_image",
+            f"the image has mode {image.mode}: convert it to 8 bits per channel",
+        )
+    pixels = np.asarray(plain(image))
+    profile = image.info.get("icc_profile") if image.mode != "CMYK" else None
+    return Picture(pixels=pixels.reshape(*pixels.shape[:2], -1), format="png", profile=profile)
+
+
+def to_pillow(picture: Picture) -> PilImage:
+    """Return a picture as an image of Pillow, with its colour profile."""
+    pixels = picture.pixels[..., 0] if picture.pixels.shape[2] == 1 else picture.pixels
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if picture.profile:
+        image.info["icc_profile"] = picture.profile
+    return image
 
 
 def encode_png(pixels: Pixels) -> bytes:

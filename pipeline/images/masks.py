@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,24 +37,49 @@ class MaskRule:
     for files of one's own. Uploads are PNG, JPEG or WebP with 8 bits."""
 
 
-def read_mask(data: bytes, rule: MaskRule) -> Hole:
-    """Decode a mask file: pixels brighter than :data:`HOLE_THRESHOLD` are hole, or the others.
+def read_mask(mask: bytes | NDArray[Any], rule: MaskRule) -> Hole:
+    """Read a mask: pixels brighter than :data:`HOLE_THRESHOLD` are hole, or the others.
 
     Brightness is that of ITU-R BT.601; transparency is ignored and orientation (EXIF) applied.
 
     Args:
-        data: the whole file.
+        mask: the whole file; or an array [H, W] or [H, W, C]: bool, uint8 in 0 to 255, or
+            floating in 0 to 1.
         rule: which pixels are hole, and which files are read.
 
     Returns:
         bool [H, W], True in the hole.
 
     Raises:
-        ImageError: if the file is not accepted.
+        ImageError: if the file is not accepted, or the array is none of these; uint8 with 0 and 1
+            alone is refused, as both would be dark.
     """
-    pixels = _pixels_of_any_format(data, rule) if rule.any_format else _pixels(data, rule)
+    if isinstance(mask, bytes):
+        pixels = _pixels_of_any_format(mask, rule) if rule.any_format else _pixels(mask, rule)
+    else:
+        pixels = _levels(mask if mask.ndim == 3 else mask[..., None])
     bright = (pixels[..., 0] if pixels.shape[2] < 3 else grey(pixels[..., :3])) > HOLE_THRESHOLD
     return bright if rule.white_is_hole else ~bright
+
+
+def _levels(mask: NDArray[Any]) -> NDArray[Any]:
+    """Return the levels 0 to 255 of an array [H, W, C]."""
+    if mask.ndim != 3 or mask.shape[2] not in (1, 2, 3, 4):
+        raise ImageError("bad_request", f"a mask is [H, W] or [H, W, C], not {mask.shape}")
+    if mask.dtype == np.bool_:
+        return mask.astype(np.uint8) * np.uint8(255)
+    if mask.dtype == np.uint8:
+        if mask.max(initial=0) == 1:
+            raise ImageError(
+                "bad_request", "the mask's values are 0 and 1: give mask.astype(bool), or 0 and 255"
+            )
+        return mask
+    if mask.dtype.kind == "f" and mask.min(initial=0) >= 0 and mask.max(initial=0) <= 1:
+        return mask * 255
+    raise ImageError(
+        "bad_request",
+        f"the mask is {mask.dtype}: give bool, uint8 in 0 to 255, or floating in 0 to 1",
+    )
 
 
 def _pixels(data: bytes, rule: MaskRule) -> NDArray[np.uint8]:

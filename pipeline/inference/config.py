@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Precision = Literal["float32", "bfloat16", "float16"]
 Mode = Literal["auto", "crop", "resize", "tile", "subsample"]
 
 

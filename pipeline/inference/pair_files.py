@@ -61,13 +61,7 @@ def read_pair(
         hole = _own_hole(picture)
     else:
         hole = read_mask(mask, MaskRule(white_is_hole=options.white_is_hole, max_pixels=max_pixels))
-    if hole.shape != picture.pixels.shape[:2]:
-        sizes = [f"{width} × {height}" for height, width in (picture.pixels.shape[:2], hole.shape)]
-        raise ImageError(
-            "different_sizes",
-            f"the image is {sizes[0]}, the mask {sizes[1]}: send a mask of the image's size",
-        )
-    _refuse_all_or_nothing(hole, options, mask is None)
+    require_fitting(hole, picture.pixels.shape[:2], options.white_is_hole, mask is None)
     try:
         return picture, hole, tiling_plan.plan_tiles(hole, canvas, options.mode)
     except ValueError as error:
@@ -82,12 +76,31 @@ def _own_hole(picture: Picture) -> Hole:
     return hole
 
 
-def _refuse_all_or_nothing(hole: Hole, options: InpaintOptions, own: bool) -> None:
+def require_fitting(
+    hole: Hole, size: tuple[int, ...], white_is_hole: bool = True, own: bool = False
+) -> None:
+    """Refuse a hole of another size than the image's, an empty one, and one that is everything.
+
+    Args:
+        hole: bool [H, W].
+        size: height and width of the image.
+        white_is_hole: for the message.
+        own: likewise: whether the image's own transparency marks the hole.
+
+    Raises:
+        ImageError: if it does not fit.
+    """
+    if hole.shape != size:
+        sizes = [f"{width} × {height}" for height, width in (size, hole.shape)]
+        raise ImageError(
+            "different_sizes",
+            f"the image is {sizes[0]}, the mask {sizes[1]}: send a mask of the image's size",
+        )
     if not hole.any():
         reason = f"no pixel is brighter than {HOLE_THRESHOLD}"
         if own:
             reason = "every pixel of the image is opaque"
-        elif not options.white_is_hole:
+        elif not white_is_hole:
             reason = "every pixel is white"
         raise ImageError("empty_mask", f"nothing is marked as hole: {reason}")
     if hole.all():

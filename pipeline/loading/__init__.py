@@ -12,8 +12,6 @@ if TYPE_CHECKING:
         Sample,
         load_sample,
         load_whole,
-        to_pixels,
-        to_tensor,
     )
     from infill.pipeline.loading.sampler import StatelessSampler
     from infill.pipeline.loading.tar_index import left_out, open_set, set_digest
@@ -32,8 +30,6 @@ __all__ = [
     "names_tars",
     "open_set",
     "set_digest",
-    "to_tensor",
-    "to_pixels",
 ]
 
 __getattr__ = lazy_names(
@@ -46,8 +42,6 @@ __getattr__ = lazy_names(
             "Sample",
             "load_sample",
             "load_whole",
-            "to_pixels",
-            "to_tensor",
         ),
         "sampler": ("StatelessSampler",),
         "tar_index": ("left_out", "open_set", "set_digest"),

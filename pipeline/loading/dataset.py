@@ -14,9 +14,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow.compute as pc
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
@@ -28,15 +25,12 @@ from infill.pipeline.images import (
     decode_sample,
     read_header,
 )
+from infill.pipeline.images.tensors import Values, write_values
 from infill.pipeline.loading.config import BatchConfig, Crop
 from infill.pipeline.loading.shard_reader import ShardCache, ShardReader
 from infill.pipeline.manifest import Manifest
 from infill.pipeline.masks import Mask, draw_mask, number_for
 
-Values = NDArray[np.float32]
-
-MODEL_VALUES = (np.arange(256, dtype=np.float32) * 2 - 255) / 255
-"""The value in [-1, 1] of each of the 256 levels."""
 SHIFTS = (0, 32, 64, 96)
 
 
@@ -313,28 +307,3 @@ def _cache_for(manifest: Manifest, config: BatchConfig) -> ShardCache | None:
     if not storage.is_remote(manifest.location):
         return None
     return ShardCache(config.cache_folder, math.ceil(config.cache_size_gb * 1e9))
-
-
-def to_tensor(pixels: Pixels) -> Tensor:
-    """Return 8-bit RGB pixels, [B, H, W, 3] or [H, W, 3], as float32 [B, 3, H, W] in [-1, 1]."""
-    pixels = pixels[None] if pixels.ndim == 3 else pixels
-    count, height, width, _ = pixels.shape
-    image = np.empty((count, 3, height, width), np.float32)
-    for one, values in zip(pixels, image, strict=True):
-        write_values(np.ascontiguousarray(one), values)
-    return torch.from_numpy(image)
-
-
-def write_values(pixels: Pixels, values: Values) -> None:
-    """Write [H, W, 3] 8-bit pixels into [3, H, W] values in [-1, 1]."""
-    for channel, out in zip(cv2.split(pixels), values, strict=True):
-        cv2.LUT(channel, MODEL_VALUES, out)
-
-
-def to_pixels(image: Tensor) -> Pixels:
-    """Return [B, 3, H, W] in [-1, 1] as 8-bit RGB [B, H, W, 3]: clamped, rounded to nearest.
-
-    All 256 levels survive :func:`to_tensor` and back.
-    """
-    levels = (image.detach().float().cpu() * 127.5 + 127.5).clamp(0, 255).round()
-    return np.ascontiguousarray(levels.to(torch.uint8).permute(0, 2, 3, 1).numpy())

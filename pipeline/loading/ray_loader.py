@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from infill.models.architecture import Batch
 from infill.pipeline.errors import UserError
+from infill.pipeline.images.tensors import to_tensor
 from infill.pipeline.loading.config import BatchConfig
-from infill.pipeline.loading.dataset import InpaintingDataset, to_tensor
+from infill.pipeline.loading.dataset import InpaintingDataset
 from infill.pipeline.loading.sampler import StatelessSampler
 from infill.pipeline.loading.worker_context import WorkerShare
 from infill.pipeline.manifest import read_manifest

@@ -23,8 +23,9 @@ from infill.models.architecture import Batch
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.images import Pixels, RejectedError
+from infill.pipeline.images.tensors import write_values
 from infill.pipeline.loading.config import BatchConfig
-from infill.pipeline.loading.dataset import SampleTransform, decode_any, write_values
+from infill.pipeline.loading.dataset import SampleTransform, decode_any
 from infill.pipeline.loading.tar_names import expand, image_of, key_of, missing
 from infill.pipeline.loading.worker_context import WorkerShare
 from infill.pipeline.masks import number_for

@@ -1,9 +1,8 @@
 """The registry of model versions on MLflow: lineage, gates, promotion, rollback.
 
 ``versions`` registers, promotes, rolls back and resolves versions; ``lineage`` is the metadata of a
-version, ``latency`` its measured cost, and ``store`` the MLflow server or database. ``gates``, the
-scores required of a checkpoint, is imported separately, because only promotion depends on
-evaluation.
+version, ``latency`` its measured cost, and ``store`` the MLflow server or database. The scores
+required of a checkpoint are in ``evaluation.gates``.
 """
 
 from typing import TYPE_CHECKING

@@ -1,7 +1,5 @@
 """The run directory: its data, whether a run may resume there, its best checkpoint."""
 
-import math
-
 from infill.pipeline import checkpoints, storage
 from infill.pipeline.config import from_dict, to_dict
 from infill.pipeline.errors import UserError
@@ -57,20 +55,9 @@ def require_same_run(config: TrainConfig, newest: str) -> None:
 
 
 def best(run: str) -> tuple[str, dict[str, float]]:
-    """Return a run's best whole checkpoint by validation score, and its scores.
+    """Return a run's best whole checkpoint by :data:`SCORE`, and its validation scores.
 
     Raises:
         UserError: if the run has no checkpoint.
     """
-    found = []
-    for step in checkpoints.steps(run):
-        location = checkpoints.step_location(run, step)
-        try:
-            scores = checkpoints.read_state(location)["scores"]
-        except UserError:
-            continue
-        found.append((scores.get(SCORE, -math.inf), step, location, scores))
-    if not found:
-        raise UserError(f"{run} has no checkpoint; train first with `python jobs/train_spn.py`")
-    _, _, location, scores = max(found)
-    return location, scores
+    return checkpoints.best(run, SCORE)

@@ -10,7 +10,8 @@ from infill.models.architecture import fill
 from infill.models.masking import paste
 from infill.pipeline import storage
 from infill.pipeline.image_grid import sample_grid
-from infill.pipeline.loading import BatchConfig, InpaintingDataset, to_pixels, to_tensor
+from infill.pipeline.images.tensors import to_pixels, to_tensor
+from infill.pipeline.loading import BatchConfig, InpaintingDataset
 from infill.pipeline.manifest import Manifest
 from infill.pipeline.masks import HOLE_RATIO_BUCKETS, bucket_of
 from infill.pipeline.metrics.image_metrics import hole_l1, hole_psnr, psnr

@@ -21,7 +21,7 @@ from infill.pipeline.images import (
     encode_png,
     read_header,
 )
-from infill.pipeline.loading.dataset import to_pixels, to_tensor
+from infill.pipeline.images.tensors import to_pixels, to_tensor
 from infill.pipeline.masks import draw_mask
 from infill.pipeline.masks.mask_files import read_mask_file
 from infill.pipeline.sharding.preprocess import resize_short_side

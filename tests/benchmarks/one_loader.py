@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 import torch
 
+from infill.pipeline.images.tensors import write_values
 from infill.pipeline.loading import BatchConfig, BatchStream
-from infill.pipeline.loading.dataset import write_values
 from infill.pipeline.loading.shard_reader import ShardReader
 from infill.pipeline.manifest import read_manifest
 from infill.pipeline.masks import MaskConfig

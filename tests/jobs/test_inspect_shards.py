@@ -13,8 +13,9 @@ from infill.pipeline import checkpoints, inspection
 from infill.pipeline.config import to_dict
 from infill.pipeline.errors import UserError
 from infill.pipeline.image_grid import HOLE_COLOUR
+from infill.pipeline.images.tensors import to_pixels
 from infill.pipeline.inspection import contact_sheet
-from infill.pipeline.loading import BatchConfig, BatchStream, to_pixels
+from infill.pipeline.loading import BatchConfig, BatchStream
 from infill.pipeline.manifest import read_manifest
 from infill.pipeline.masks import MaskConfig
 from infill.pipeline.sharding import ShardConfig, make_shards

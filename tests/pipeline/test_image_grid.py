@@ -6,12 +6,12 @@ from PIL import Image
 
 from infill.pipeline.image_grid import (
     HOLE_COLOUR,
-    composite,
     encode_png,
     grid,
     masked_view,
     sample_grid,
 )
+from infill.pipeline.images import composite
 
 
 def pictures(count: int, height: int = 130, width: int = 140) -> np.ndarray:

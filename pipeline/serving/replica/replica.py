@@ -22,7 +22,7 @@ from infill.models.architecture import SamplingGenerator, fill
 from infill.models.masking import crop_to, pad_to_multiple
 from infill.pipeline.checkpoints import LoadedGenerator, load_generator
 from infill.pipeline.images import Pixels
-from infill.pipeline.loading import to_pixels, to_tensor
+from infill.pipeline.images.tensors import to_pixels, to_tensor
 from infill.pipeline.registry import readable
 from infill.pipeline.serving.config import ReplicaConfig
 from infill.pipeline.serving.errors import RequestError

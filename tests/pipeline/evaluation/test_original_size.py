@@ -17,8 +17,8 @@ from infill.pipeline.evaluation.comparison import compare
 from infill.pipeline.evaluation.comparison_page import write_comparison
 from infill.pipeline.evaluation.config import CompareConfig
 from infill.pipeline.evaluation.scorer import Scorer
-from infill.pipeline.image_grid import composite
-from infill.pipeline.loading import to_pixels, to_tensor
+from infill.pipeline.images import composite
+from infill.pipeline.images.tensors import to_pixels, to_tensor
 from infill.pipeline.masks import MaskConfig
 from infill.pipeline.metrics.image_metrics import scores
 from infill.pipeline.sharding import ShardConfig, make_shards

@@ -8,13 +8,12 @@ import pytest
 import torch
 
 from infill.pipeline.errors import UserError
+from infill.pipeline.images.tensors import to_pixels, to_tensor
 from infill.pipeline.loading import (
     BatchConfig,
     BatchStream,
     InpaintingDataset,
     load_sample,
-    to_pixels,
-    to_tensor,
 )
 from infill.pipeline.manifest import read_manifest
 from infill.pipeline.masks import MaskConfig

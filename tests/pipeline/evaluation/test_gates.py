@@ -3,9 +3,9 @@
 import pytest
 
 from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation.gates import Gate, parse_gate, require, require_about
 from infill.pipeline.evaluation.result import Evaluation
 from infill.pipeline.evaluation.scores import Score
-from infill.pipeline.registry.gates import Gate, parse_gate, require, require_about
 
 
 def score(mean: float) -> Score:

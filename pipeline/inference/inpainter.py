@@ -1,0 +1,204 @@
+"""Inpaint images of any kind and size in one call."""
+
+import os
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar, overload
+
+from numpy.typing import NDArray
+from torch import Tensor
+
+from infill.pipeline.errors import ImageError, UserError
+from infill.pipeline.images import Hole, PilImage, Pixels
+from infill.pipeline.inference.config import Mode, TilingConfig
+from infill.pipeline.inference.inputs import read_hole, read_input, unbatched
+from infill.pipeline.inference.pair_files import require_fitting
+from infill.pipeline.inference.predictor import Predictor, tiles_per_pass
+from infill.pipeline.inference.tiling_plan import plan_tiles
+
+Path = str | os.PathLike[str]
+ImageKind = TypeVar("ImageKind", PilImage, NDArray[Any], Tensor)
+Mask = PilImage | NDArray[Any] | Tensor | Path
+
+
+class Inpainter:
+    """A model that fills the holes of images; made by :func:`infill.pipeline.inference.load`.
+
+    Safe to share between threads. Pixels outside the hole are returned bit for bit.
+    """
+
+    def __init__(
+        self, predictor: Predictor, name: str = "", tiling: TilingConfig | None = None
+    ) -> None:
+        """Wrap a predictor.
+
+        Args:
+            predictor: holds the generator.
+            name: what the model is called, such as ``spn@3``.
+            tiling: how images of any size meet the network; as the service does by default.
+        """
+        self.predictor, self.name = predictor, name
+        self.tiling = tiling or TilingConfig()
+
+    def __repr__(self) -> str:
+        """Return the model's name, device and precision."""
+        predictor = self.predictor
+        return f"Inpainter({self.name!r}, {str(predictor.device)!r}, {predictor.precision!r})"
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a caller's samples are 1 or a number
+        self,
+        image: ImageKind,
+        mask: Mask,
+        samples: Literal[1] = 1,
+        seed: int | None = None,
+        mode: Mode = "auto",
+    ) -> ImageKind: ...
+
+    @overload
+    def __call__(
+        self,
+        image: Path,
+        mask: Mask,
+        samples: Literal[1] = 1,
+        seed: int | None = None,
+        mode: Mode = "auto",
+    ) -> PilImage: ...
+
+    @overload
+    def __call__(
+        self,
+        image: list[ImageKind],
+        mask: Sequence[Mask],
+        samples: Literal[1] = 1,
+        seed: int | None = None,
+        mode: Mode = "auto",
+    ) -> list[ImageKind]: ...
+
+    @overload
+    def __call__(
+        self,
+        image: list[str] | list[os.PathLike[str]],
+        mask: Sequence[Mask],
+        samples: Literal[1] = 1,
+        seed: int | None = None,
+        mode: Mode = "auto",
+    ) -> list[PilImage]: ...
+
+    @overload
+    def __call__(
+        self,
+        image: ImageKind,
+        mask: Mask,
+        samples: int,
+        seed: int | None = None,
+        mode: Mode = "auto",
+    ) -> list[ImageKind]: ...
+
+    @overload
+    def __call__(
+        self,
+        image: Path | list[Any],
+        mask: Any,
+        samples: int,
+        seed: int | None = None,
+        mode: Mode = "auto",
+    ) -> list[Any]: ...
+
+    def __call__(
+        self,
+        image: Any,
+        mask: Any,
+        samples: int = 1,
+        seed: int | None = None,
+        mode: Mode = "auto",
+    ) -> Any:
+        """Fill the hole of an image, or the holes of several.
+
+        Args:
+            image: one of
+
+                - a PIL image of any mode with 8 bits per channel (palettes and ink become RGB);
+                - a NumPy array [H, W] or [H, W, C], C from 1 to 4: uint8, or floating in 0 to 1;
+                - a tensor [H, W] or [C, H, W], likewise uint8 or floating in 0 to 1;
+                - the path or s3:// address of a PNG, JPEG or WebP, turned upright by its EXIF tag;
+
+                or a batch: a list of these, an array [B, H, W, C], or a tensor [B, C, H, W].
+            mask: marks the hole, of the same size: of any of these kinds, or bool. Brighter than
+                127 of 255 is hole, as in every mask here; for a batch, one for each image.
+            samples: results for each image; more than one from probabilistic models only.
+            seed: of random results. None gives the most likely result, or seed 0 for several.
+            mode: how an image larger than the network's tiles is seen: ``auto``, ``crop``,
+                ``resize``, ``tile`` or ``subsample``, see :func:`plan_tiles`.
+
+        Returns:
+            The composite: of the same kind, type and size as ``image``, on the same device; a PIL
+            image for a path. With ``samples`` above 1, a list of so many. For a list, a list of
+            what each image alone would give; arrays and tensors of a batch are stacked again.
+
+        Raises:
+            ImageError: if an image or mask is not accepted, their sizes differ, or the mask marks
+                nothing or everything.
+            UserError: if there is no such file, or a deterministic model is asked for several.
+            TypeError: if ``image`` or ``mask`` is none of these kinds.
+        """
+        if samples < 1:
+            raise UserError(f"samples must be at least 1, not {samples}")
+        images, masks, join = unbatched(image, mask)
+        inputs, holes = [read_input(one) for one in images], [read_hole(one) for one in masks]
+        for one, hole in zip(inputs, holes, strict=True):
+            require_fitting(hole, one.rgb.shape[:2])
+        pairs = [(one.rgb, hole) for one, hole in zip(inputs, holes, strict=True)]
+        predictions = self.predict(pairs, samples, seed, mode)
+        results = [
+            [one.result(prediction, hole) for prediction in several]
+            for one, hole, several in zip(inputs, holes, predictions, strict=True)
+        ]
+        if samples == 1:
+            return join([several[0] for several in results])
+        if isinstance(image, list | tuple):
+            return results
+        return [join(list(each)) for each in zip(*results, strict=True)]
+
+    def predict(
+        self,
+        pairs: Sequence[tuple[Pixels, Hole]],
+        samples: int = 1,
+        seed: int | None = None,
+        mode: Mode = "auto",
+    ) -> list[list[Pixels]]:
+        """Predict the holes of RGB images of any sizes; tiles of one size share passes.
+
+        Args:
+            pairs: images, uint8 [H, W, 3], and holes, bool [H, W].
+            samples: as in :meth:`__call__`.
+            seed: likewise.
+            mode: likewise.
+
+        Returns:
+            For each image its samples, uint8 [H, W, 3]; only the pixels in the hole are meant.
+        """
+        if samples > 1 and not self.predictor.can_sample:
+            raise UserError(f"{self.name or 'the model'} generates one result: ask for one sample")
+        at_random = self.predictor.can_sample and (samples > 1 or seed is not None)
+        try:
+            layouts = [plan_tiles(hole, self.tiling, mode) for _, hole in pairs]
+        except ValueError as error:
+            raise ImageError("bad_request", str(error)) from error
+        tiles = [
+            tile
+            for (rgb, hole), layout in zip(pairs, layouts, strict=True)
+            for tile in layout.split_tiles(rgb, hole)
+        ]
+        number = samples if at_random else 0
+        found = iter(
+            self.predictor.predict_tiles(
+                tiles, number, seed or 0, lambda h, w: tiles_per_pass(h, w, number)
+            )
+        )
+        results = []
+        for (_, hole), layout in zip(pairs, layouts, strict=True):
+            own = [next(found) for _ in layout.sizes]
+            results.append(
+                [layout.merge_tiles([tile[at] for tile in own], hole) for at in range(samples)]
+            )
+        return results

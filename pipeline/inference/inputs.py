@@ -1,0 +1,191 @@
+"""Images and masks as callers hold them: what the network sees of them, and results of their kind.
+
+Known pixels never pass through the network's 8 bits: a result is a copy of what was given, in
+which the hole alone is overwritten.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from infill.pipeline import storage
+from infill.pipeline.errors import ImageError, UserError
+from infill.pipeline.images import (
+    Hole,
+    MaskRule,
+    Picture,
+    PilImage,
+    Pixels,
+    decode,
+    fill_in,
+    grey,
+    picture_of,
+    read_mask,
+    to_pillow,
+)
+
+MAX_PIXELS = 2**28
+"""Height times width of an image file that is read."""
+CHANNELS = (1, 2, 3, 4)
+"""Grey, grey and alpha, RGB, RGB and alpha."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One image."""
+
+    rgb: Pixels
+    """What the network sees of it, uint8 [H, W, 3]."""
+    result: Callable[[Pixels, Hole], Any]
+    """Returns a copy, of the same kind, whose hole shows a prediction, uint8 [H, W, 3]."""
+
+
+def read_input(image: Any) -> Input:
+    """Take an image of any kind that :class:`Inpainter` accepts.
+
+    Raises:
+        ImageError: if its shape, type or values are not accepted.
+        TypeError: if it is no image at all.
+    """
+    if isinstance(image, str | os.PathLike):
+        return _of_picture(decode(_file(image, "image"), MAX_PIXELS), to_pillow)
+    if isinstance(image, PilImage):
+        return _of_picture(picture_of(image), to_pillow)
+    if isinstance(image, Tensor):
+        return _of_tensor(image)
+    if isinstance(image, np.ndarray):
+        return _of_array(image)
+    raise TypeError(
+        f"an image is a PIL image, a NumPy array, a tensor or a path, not {type(image).__name__}"
+    )
+
+
+def read_hole(mask: Any) -> Hole:
+    """Take a mask of any kind that :class:`Inpainter` accepts: bool [H, W].
+
+    Raises:
+        ImageError: if its shape, type or values are not accepted.
+        TypeError: if it is no mask at all.
+    """
+    rule = MaskRule(max_pixels=MAX_PIXELS)
+    if isinstance(mask, str | os.PathLike):
+        return read_mask(_file(mask, "mask"), replace(rule, any_format=True))
+    if isinstance(mask, PilImage):
+        return read_mask(picture_of(mask).pixels, rule)
+    if isinstance(mask, Tensor):
+        values = _as_array(mask)
+        return read_mask(np.moveaxis(values, 0, -1) if values.ndim == 3 else values, rule)
+    if isinstance(mask, np.ndarray):
+        return read_mask(mask, rule)
+    raise TypeError(
+        f"a mask is a PIL image, a NumPy array, a tensor or a path, not {type(mask).__name__}"
+    )
+
+
+def _file(path: str | os.PathLike[str], what: str) -> bytes:
+    location = os.fspath(path)
+    try:
+        return storage.read(location)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise UserError(f"there is no {what} {location}") from error
+
+
+def _of_picture(picture: Picture, finish: Callable[[Picture], Any]) -> Input:
+    return Input(
+        picture.rgb,
+        lambda prediction, hole: finish(fill_in(picture, hole, prediction)),
+    )
+
+
+def _of_array(array: NDArray[Any]) -> Input:
+    """Take [H, W] or [H, W, C]: uint8, or floating in 0 to 1."""
+    pixels = array[..., None] if array.ndim == 2 else array
+    if pixels.ndim != 3 or pixels.shape[2] not in CHANNELS or not pixels.size:
+        raise ImageError(
+            "bad_request",
+            f"an array is [H, W] or [H, W, C], C from 1 to 4, not {array.shape}",
+        )
+    if array.dtype == np.uint8:
+        picture = Picture(pixels=pixels, format="png", profile=None)
+        return _of_picture(picture, lambda filled: filled.pixels.reshape(array.shape))
+    if array.dtype.kind != "f":
+        raise ImageError(
+            "bad_request", f"the image is {array.dtype}: give uint8, or floating in 0 to 1"
+        )
+    if not (pixels.min() >= 0 and pixels.max() <= 1):  # also refuses NaN
+        raise ImageError(
+            "bad_request",
+            f"the image's values are {pixels.min():g} to {pixels.max():g}: floating images are in "
+            "0 to 1; bring [-1, 1] there by (image + 1) / 2",
+        )
+    levels = np.rint(pixels.astype(np.float64) * 255).astype(np.uint8)
+    seen = Picture(pixels=levels, format="png", profile=None).rgb
+    return Input(seen, lambda prediction, hole: _overwritten(array, prediction, hole))
+
+
+def _overwritten(array: NDArray[Any], prediction: Pixels, hole: Hole) -> NDArray[Any]:
+    """Return a copy of a floating array whose hole shows the prediction, opaque."""
+    result = array.copy()
+    pixels = result[..., None] if result.ndim == 2 else result
+    colours = 3 if pixels.shape[2] >= 3 else 1
+    inside = prediction[hole]
+    levels = inside if colours == 3 else grey(inside)[:, None]
+    pixels[hole, :colours] = levels / 255
+    pixels[hole, colours:] = 1
+    return result
+
+
+def _of_tensor(tensor: Tensor) -> Input:
+    """Take [C, H, W] or [H, W]: uint8, or floating in 0 to 1."""
+    values = _as_array(tensor)
+    if values.ndim == 3 and values.shape[0] not in CHANNELS:
+        raise ImageError(
+            "bad_request", f"a tensor is [C, H, W] with 1 to 4 channels, not {list(tensor.shape)}"
+        )
+    array = _of_array(np.moveaxis(values, 0, -1) if values.ndim == 3 else values)
+
+    def result(prediction: Pixels, hole: Hole) -> Tensor:
+        found = array.result(prediction, hole)
+        found = np.moveaxis(found, -1, 0) if found.ndim == 3 else found
+        back = torch.from_numpy(np.ascontiguousarray(found))
+        return back.to(device=tensor.device, dtype=tensor.dtype)
+
+    return Input(array.rgb, result)
+
+
+def _as_array(tensor: Tensor) -> NDArray[Any]:
+    """Return a tensor's values; those of half precision as float32, which holds them exactly."""
+    plain = tensor.detach().cpu()
+    array: NDArray[Any] = (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+    return array
+
+
+def unbatched(images: Any, masks: Any) -> tuple[list[Any], list[Any], Callable[[list[Any]], Any]]:
+    """Take a batch apart, and return what puts results together as the images were.
+
+    A list is one, and so is an array [B, H, W, C] or a tensor [B, C, H, W]; anything else is a
+    single image.
+
+    Raises:
+        ImageError: if there are not as many masks as images.
+    """
+    if isinstance(images, list | tuple):
+        return list(images), _each(masks, len(images)), lambda results: results
+    if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
+        join = torch.stack if isinstance(images, Tensor) else np.stack
+        return list(images), _each(masks, len(images)), join
+    return [images], [masks], lambda results: results[0]
+
+
+def _each(masks: Any, count: int) -> list[Any]:
+    if not isinstance(masks, Sequence | np.ndarray | Tensor) or isinstance(masks, str):
+        raise ImageError("bad_request", f"{count} images need a list of {count} masks")
+    if len(masks) != count:
+        raise ImageError("bad_request", f"there are {count} images and {len(masks)} masks")
+    return list(masks)

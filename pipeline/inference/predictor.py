@@ -1,0 +1,223 @@
+"""The core of every prediction: a generator on a device, 8-bit pixels in, 8-bit pixels out.
+
+Serving, batch inference, evaluation, validation and visualization all predict here; padding,
+precision, sampling and the way from values to pixels are nowhere else.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from infill.models.architecture import SamplingGenerator, fill
+from infill.models.config import Subsampling
+from infill.models.masking import crop_to, pad_to_multiple
+from infill.models.subsampling import fill_in_pieces
+from infill.pipeline.checkpoints import LoadedGenerator
+from infill.pipeline.errors import UserError
+from infill.pipeline.images import ByteHole, Pixels
+from infill.pipeline.images.tensors import to_pixels, to_tensor
+from infill.pipeline.inference.config import Precision
+
+Tile = tuple[Pixels, ByteHole]
+"""An image, uint8 [H, W, 3], and its hole, uint8 [H, W] with 1 in it."""
+
+MAX_BATCH_SIZE = 8
+MAX_BATCH_PX = 8 * 512 * 512
+
+
+def tiles_per_pass(
+    height: int,
+    width: int,
+    samples: int = 1,
+    max_size: int = MAX_BATCH_SIZE,
+    max_px: int = MAX_BATCH_PX,
+) -> int:
+    """Return how many tiles of a size, each with ``samples`` results, share a forward pass.
+
+    Args:
+        height: of a tile, in pixels.
+        width: likewise.
+        samples: results of each tile.
+        max_size: results in one pass, at most.
+        max_px: pixels in one pass, at most; a single tile always passes.
+    """
+    samples = max(samples, 1)
+    return max(min(max_size // samples, max_px // (height * width * samples)), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictor:
+    """Predicts images of any size with one generator; knows nothing of files or requests."""
+
+    generator: nn.Module
+    """On ``device``, in evaluation mode."""
+    size_multiple: int
+    """Sides are padded to a multiple of this, see :attr:`ModelConfig.size_multiple`."""
+    device: str | torch.device = "cpu"
+    precision: Precision = "float32"
+    """Other than float32: under autocast, as training in that precision."""
+    trains_on: bool = False
+    """True for a generator that goes on training: what it caches must stay usable by autograd."""
+
+    @classmethod
+    def of(
+        cls,
+        loaded: LoadedGenerator,
+        device: str | torch.device = "cpu",
+        precision: Precision = "float32",
+    ) -> "Predictor":
+        """Wrap a checkpoint's generator, which is on ``device`` already."""
+        return cls(
+            generator=loaded.generator,
+            size_multiple=loaded.config.size_multiple,
+            device=device,
+            precision=precision,
+        )
+
+    @property
+    def can_sample(self) -> bool:
+        """Whether the generator can inpaint one hole in several ways."""
+        return isinstance(self.generator, SamplingGenerator)
+
+    def predict(self, images: Pixels, holes: ByteHole) -> Pixels:
+        """Predict whole frames, without randomness.
+
+        Args:
+            images: uint8 [B, H, W, 3].
+            holes: uint8 [B, H, W], 1 in the hole.
+
+        Returns:
+            uint8 [B, H, W, 3]; known pixels are not put back.
+        """
+        with self._without_gradients():
+            return to_pixels(self._values(*self.tensors(images, holes)))
+
+    def predict_in_pieces(
+        self, images: Pixels, holes: ByteHole, how: Subsampling, at_once: int
+    ) -> Pixels:
+        """Predict each frame in strided pieces of one size, as DeepGIN does.
+
+        Args:
+            images: as in :meth:`predict`.
+            holes: likewise.
+            how: size of the pieces and what is done with them.
+            at_once: pieces of a frame in one pass.
+        """
+        with self._without_gradients():
+            image, mask = self.tensors(images, holes)
+            found = [
+                fill_in_pieces(self._values, image[i : i + 1], mask[i : i + 1], how, at_once)
+                for i in range(len(image))
+            ]
+            return to_pixels(torch.cat(found))
+
+    def sample(
+        self,
+        images: Pixels,
+        holes: ByteHole,
+        samples: int,
+        seeds: int | Sequence[int],
+        in_one_pass: bool = True,
+    ) -> Pixels:
+        """Inpaint each hole in several ways.
+
+        Args:
+            images: uint8 [B, H, W, 3].
+            holes: uint8 [B, H, W], 1 in the hole.
+            samples: results of each image.
+            seeds: one for each image, whose results then depend on nothing else in the batch; or
+                one for the whole batch.
+            in_one_pass: False takes one sample after the other: the memory of one.
+
+        Returns:
+            uint8 [B, samples, H, W, 3]; known pixels are not put back.
+
+        Raises:
+            UserError: if the generator is deterministic.
+        """
+        generator = self.generator
+        if not isinstance(generator, SamplingGenerator):
+            raise UserError("the model generates one result: ask for one sample")
+        height, width = holes.shape[1:]
+        with self._without_gradients():
+            image, mask = pad_to_multiple(*self.tensors(images, holes), self.size_multiple)
+            noise = _noise(generator, image, samples, seeds)
+            parts = [noise] if in_one_pass else torch.split(noise, 1)
+            found = []
+            for part in parts:
+                with self._autocast():
+                    final = generator(image, mask, part).final
+                found.append(to_pixels(crop_to(final, height, width)))
+        several = np.concatenate(found).reshape(samples, len(images), height, width, 3)
+        return np.ascontiguousarray(several.swapaxes(0, 1))
+
+    def predict_tiles(
+        self,
+        tiles: Sequence[Tile],
+        samples: int = 0,
+        seed: int = 0,
+        batch_size: Callable[[int, int], int] = tiles_per_pass,
+    ) -> list[Pixels]:
+        """Predict tiles of many sizes; those of one size share passes.
+
+        Args:
+            tiles: in any order.
+            samples: results of each by :meth:`sample`; 0 for the one without randomness.
+            seed: of the samples, for every tile.
+            batch_size: how many tiles of a height and width pass at once.
+
+        Returns:
+            For each tile uint8 [max(samples, 1), H, W, 3].
+        """
+        by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for number, (_, hole) in enumerate(tiles):
+            by_size[hole.shape].append(number)
+        found: dict[int, Pixels] = {}
+        for (height, width), numbers in by_size.items():
+            limit = batch_size(height, width)
+            for start in range(0, len(numbers), limit):
+                few = numbers[start : start + limit]
+                images = np.stack([tiles[number][0] for number in few])
+                holes = np.stack([tiles[number][1] for number in few])
+                if samples:
+                    predictions = self.sample(images, holes, samples, [seed] * len(few))
+                else:
+                    predictions = self.predict(images, holes)[:, None]
+                found.update(zip(few, predictions, strict=True))
+        return [found[number] for number in range(len(tiles))]
+
+    def tensors(self, images: Pixels, holes: ByteHole) -> tuple[Tensor, Tensor]:
+        """Return [B, 3, H, W] in [-1, 1] and [B, 1, H, W], 1 in the hole, on the device."""
+        mask = torch.from_numpy(holes)[:, None].float()
+        return to_tensor(images).to(self.device), mask.to(self.device)
+
+    def _values(self, image: Tensor, mask: Tensor) -> Tensor:
+        with self._autocast():
+            return fill(self.generator, image, mask, self.size_multiple)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.precision == "float32":
+            return nullcontext()
+        kind = torch.device(self.device).type
+        return torch.autocast(kind, dtype=getattr(torch, self.precision))
+
+    def _without_gradients(self) -> AbstractContextManager[object]:
+        return torch.no_grad() if self.trains_on else torch.inference_mode()
+
+
+def _noise(
+    generator: SamplingGenerator, image: Tensor, samples: int, seeds: int | Sequence[int]
+) -> Tensor:
+    """Return noise for each sample of each image: [samples, B, ...]."""
+    if isinstance(seeds, int):
+        return generator.sample_noise(image, samples, seeds)
+    each = [
+        generator.sample_noise(one[None], samples, seed)
+        for one, seed in zip(image, seeds, strict=True)
+    ]
+    return torch.cat(each, dim=1)

@@ -1,0 +1,109 @@
+"""Load a model by whatever names it: a checkpoint, a run, a version, a file of its authors.
+
+The registry stands above this package in the order of imports, because to look a version up takes
+no prediction, while ``load("spn@champion")`` takes the registry; an injected resolver would make a
+notebook pass what it can name. MLflow itself is imported by the registry when a version is looked
+up, and not before; PyTorch is imported by :func:`load`, so that a notebook starts at once.
+"""
+
+import os
+import re
+from typing import TYPE_CHECKING, Literal
+
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.inference.config import Precision, TilingConfig
+from infill.pipeline.registry.config import RegistryConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from infill.pipeline.inference.inpainter import Inpainter
+
+BEST_BY = "hole_psnr"
+"""The validation score of a run's best checkpoint."""
+
+
+def load(
+    reference: str | os.PathLike[str],
+    device: "str | torch.device" = "cpu",
+    precision: Precision = "float32",
+    *,
+    architecture: str | None = None,
+    checkpoint: Literal["newest", "best"] = "newest",
+    registry: RegistryConfig | None = None,
+    tiling: "TilingConfig | None" = None,
+) -> "Inpainter":
+    """Load a model for inpainting.
+
+    Args:
+        reference: one of
+
+            - a version of the registry: ``spn`` (its champion), ``spn@champion``, ``spn@3`` or
+              ``spn/3``;
+            - the directory of a checkpoint, or of a run; a path or s3:// address;
+            - a file of the authors' released weights (.pth, .npz, .safetensors ...).
+        device: where to compute: "cpu", "cuda", "cuda:1" ...
+        precision: "float32", or "bfloat16" or "float16" under autocast.
+        architecture: of an authors' file, such as ``"spn"``, if it cannot be recognized.
+        checkpoint: which one of a run: its newest, or the best by hole PSNR on the val set.
+        registry: where versions are kept; ``runs/mlflow.db`` by default.
+        tiling: how images of any size meet the network; as the service does by default.
+
+    Returns:
+        The model, ready to be called with an image and a mask.
+
+    Raises:
+        UserError: if there is no such model, its files are damaged, or they are of no network
+            known here.
+    """
+    from infill.pipeline.checkpoints import load_generator
+    from infill.pipeline.inference.inpainter import Inpainter
+    from infill.pipeline.inference.predictor import Predictor
+
+    name = os.fspath(reference)
+    if precision not in ("float32", "bfloat16", "float16"):
+        raise UserError(f"precision is float32, bfloat16 or float16, not {precision!r}")
+    if os.path.isfile(name):
+        generator, multiple = _released(name, architecture, device)
+        predictor = Predictor(
+            generator=generator, size_multiple=multiple, device=device, precision=precision
+        )
+        return Inpainter(predictor, os.path.basename(name), tiling)
+    if architecture is not None:
+        raise UserError(
+            f"architecture goes with a file of released weights; there is no file {name}"
+        )
+    called, location = _located(name, checkpoint, registry or RegistryConfig())
+    loaded = load_generator(location, device)
+    return Inpainter(Predictor.of(loaded, device, precision), called, tiling)
+
+
+def _released(
+    file: str, architecture: str | None, device: "str | torch.device"
+) -> "tuple[torch.nn.Module, int]":
+    """Return the generator of an authors' file, and the multiple its sides must be of."""
+    from infill.models.architecture import load as load_architecture
+    from infill.models.layers import at_rest
+    from infill.pipeline.weight_import import translate
+
+    released = translate((file,), architecture)
+    generator = load_architecture(released.config.architecture).generator(released.config)
+    generator.load_state_dict(released.states["generator"])
+    return at_rest(generator.to(device)), released.config.size_multiple
+
+
+def _located(
+    reference: str, which: Literal["newest", "best"], registry: RegistryConfig
+) -> tuple[str, str]:
+    """Return what a model is called, and where its checkpoint can be read."""
+    from infill.pipeline import checkpoints
+    from infill.pipeline.registry import resolve
+
+    version = re.fullmatch(r"([\w.-]+)/(\d+)", reference)
+    if version and not storage.exists(reference):
+        reference = f"{version.group(1)}@{version.group(2)}"
+    elif which == "best" and checkpoints.steps(storage.absolute(reference)):
+        reference = checkpoints.best(storage.absolute(reference), BEST_BY)[0]
+    found = resolve(registry, reference)
+    return f"{found.name}@{found.version}", found.location
