@@ -13,6 +13,7 @@ from infill.models.config import ModelConfig as ModelConfig
 from infill.models.config import names as names
 from infill.models.config import require_known
 from infill.models.masking import crop_to, pad_to_multiple
+from infill.models.optimizers import OPTIMIZERS, SAME
 from infill.models.tables import Table
 
 Prepare = Callable[[nn.Module], nn.Module]
@@ -115,7 +116,10 @@ class Objective(ABC):
     updates_once: ClassVar[bool] = True
     """Whether a step updates each network at most once, so that its batch can come in parts."""
     updating: Updating = Updating()
+    total_steps: int = 0
+    """The run's last step, to which a schedule may decay; 0 if unknown."""
     _part: int = 0
+    _rates: ModelConfig | None = None
 
     @property
     def gradient_norms(self) -> dict[str, Tensor]:
@@ -151,6 +155,37 @@ class Objective(ABC):
         """The unwrapped generator."""
         return self.networks["generator"]
 
+    def build_optimizers(self, config: ModelConfig) -> None:
+        """Build the configured optimizer of each network; for a constructor to call.
+
+        From then on :meth:`take` sets the learning rates by the configuration's schedules.
+
+        Raises:
+            ValueError: if there are settings of a discriminator and no discriminator.
+        """
+        alone = set(self.networks) == {"generator"}
+        for name in ("optimizer", "schedule") if alone else ():
+            if getattr(config, f"discriminator_{name}").name != SAME:
+                raise ValueError(
+                    f"{config.architecture} has no discriminator: leave discriminator_{name} alone"
+                )
+        self._rates = config
+        self.optimizers = {}
+        for role, network in self.networks.items():
+            weights = [weight for weight in network.parameters() if weight.requires_grad]
+            chosen, rate = config.optimizer_of(role), config.base_learning_rate(role)
+            build = OPTIMIZERS[chosen.name]
+            self.optimizers[role] = build(chosen, weights, rate, (config.beta1, config.beta2))
+
+    def set_learning_rates(self, step: int) -> None:
+        """Give every optimizer the learning rate of a step."""
+        if self._rates is None:
+            return
+        for role, optimizer in self.optimizers.items():
+            rate = self._rates.learning_rate_at(role, step, self.total_steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
     @abstractmethod
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update every network once by the paper's algorithm.
@@ -163,7 +198,7 @@ class Objective(ABC):
         """
 
     def take(self, batch: Batch) -> dict[str, Tensor]:
-        """Take one :meth:`step`, in as many parts as :attr:`updating` says.
+        """Take one :meth:`step` at its learning rates, in the parts of :attr:`updating`.
 
         Returns:
             The loss terms' means over the parts.
@@ -171,6 +206,7 @@ class Objective(ABC):
         Raises:
             ValueError: if the batch cannot be cut into equal parts.
         """
+        self.set_learning_rates(batch.step)
         if self.updating.parts == 1:
             return self.step(batch)
         taken = []

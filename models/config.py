@@ -6,10 +6,12 @@ Jobs that train nothing read and write configurations too, and start in half the
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from infill import models
+from infill.models.optimizers import SAME, DiscriminatorOptimizerConfig, OptimizerConfig
+from infill.models.schedules import DiscriminatorScheduleConfig, ScheduleConfig, factor
 from infill.models.tables import Table
 
 
@@ -19,6 +21,51 @@ class ModelConfig:
 
     architecture: ClassVar[str]
     """The folder under ``models/`` that reads this configuration."""
+
+    learning_rate: float = 1e-4
+    """Of every network, before the schedule."""
+    beta1: float = 0.9
+    """Adam's decay of the mean gradient."""
+    beta2: float = 0.999
+    """Adam's decay of the mean squared gradient."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """What updates the networks."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """How the networks' learning rates change over the run."""
+    discriminator_optimizer: DiscriminatorOptimizerConfig = field(
+        default_factory=DiscriminatorOptimizerConfig
+    )
+    """What updates the discriminators."""
+    discriminator_schedule: DiscriminatorScheduleConfig = field(
+        default_factory=DiscriminatorScheduleConfig
+    )
+    """How the discriminators' learning rates change."""
+
+    def optimizer_of(self, role: str) -> OptimizerConfig:
+        """Return what updates the network of a role."""
+        own = self.discriminator_optimizer
+        return self.optimizer if role == "generator" or own.name == SAME else own
+
+    def schedule_of(self, role: str) -> ScheduleConfig:
+        """Return the learning-rate schedule of a role's network."""
+        own = self.discriminator_schedule
+        return self.schedule if role == "generator" or own.name == SAME else own
+
+    def base_learning_rate(self, role: str) -> float:
+        """Return a role's learning rate before any schedule."""
+        return self.learning_rate
+
+    def published_learning_rate(self, role: str, step: int) -> float:
+        """Return a role's learning rate at a step as published; constant here."""
+        return self.base_learning_rate(role)
+
+    def learning_rate_at(self, role: str, step: int, total_steps: int) -> float:
+        """Return a role's learning rate at a step, from 0, of a run of ``total_steps``."""
+        schedule = self.schedule_of(role)
+        rate = self.base_learning_rate(role)
+        if schedule.name == "paper":
+            rate = self.published_learning_rate(role, step)
+        return rate * factor(schedule, step, total_steps)
 
     @property
     def size_multiple(self) -> int:

@@ -96,7 +96,7 @@ def step_flops(config: ModelConfig, side_px: int, samples: int = 2, step: int = 
 def without_files(config: ModelConfig) -> ModelConfig:
     """Return a configuration whose frozen networks need no file; none of them is counted."""
     names = {field.name for field in fields(config)}
-    changes = {
+    changes: dict[str, Any] = {
         name: untrained
         for name, (trained, untrained) in UNTRAINED.items()
         if name in names and getattr(config, name) == trained

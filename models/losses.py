@@ -65,12 +65,6 @@ def frozen(network: nn.Module) -> Iterator[nn.Module]:
             parameter.requires_grad_(True)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Give every parameter group of an optimizer this learning rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-
-
 def detached(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the losses without their graphs, as an objective's ``step`` reports them."""
     return {name: loss.detach() for name, loss in losses.items()}

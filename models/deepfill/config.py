@@ -92,7 +92,7 @@ class DeepFillConfig(ModelConfig):
     """For so many steps only the coarse network is trained, and no critic."""
 
     learning_rate: float = 1e-4
-    """Of both Adam optimizers, constant."""
+    """Of both networks; constant as published."""
     beta1: float = 0.5
     """Adam's decay of the mean gradient."""
     beta2: float = 0.9

@@ -47,12 +47,7 @@ class DeepFillObjective(Objective):
         self.networks = {"generator": generator, "discriminator": critics}
         self.prepared_generator = prepare(generator)
         self.prepared_critics = prepare(critics)
-        self.optimizers = {
-            role: torch.optim.Adam(
-                network.parameters(), lr=config.learning_rate, betas=(config.beta1, config.beta2)
-            )
-            for role, network in self.networks.items()
-        }
+        self.build_optimizers(config)
         device = next(generator.parameters()).device
         self.box_discount = box_discount(config.local_size_px, config.discount_rate).to(device)
 

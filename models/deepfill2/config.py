@@ -40,7 +40,7 @@ class DeepFill2Config(ModelConfig):
     """Of each half of the hinge loss; 0.5 released, 1 in the paper."""
 
     learning_rate: float = 1e-4
-    """Of both Adam optimizers, constant."""
+    """Of both networks; constant as published."""
     beta1: float = 0.5
     """Adam's decay of the mean gradient."""
     beta2: float = 0.999

@@ -28,12 +28,7 @@ class DeepFill2Objective(Objective):
         self.networks = {"generator": generator, "discriminator": discriminator}
         self.prepared_generator = prepare(generator)
         self.prepared_discriminator = prepare(discriminator)
-        self.optimizers = {
-            role: torch.optim.Adam(
-                network.parameters(), lr=config.learning_rate, betas=(config.beta1, config.beta2)
-            )
-            for role, network in self.networks.items()
-        }
+        self.build_optimizers(config)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update the discriminator on one half of the batch, the generator on the other.

@@ -70,9 +70,9 @@ class DeepGINConfig(ModelConfig):
     """Expected digest of that file; not compared if None."""
 
     learning_rate: float = 1e-4
-    """Of the generator's Adam optimizer."""
+    """Of the generator."""
     discriminator_learning_rate: float = 4e-4
-    """Of the discriminators'."""
+    """Of the discriminators."""
     beta1: float = 0.5
     """Adam's decay of the mean gradient."""
     beta2: float = 0.999
@@ -85,6 +85,19 @@ class DeepGINConfig(ModelConfig):
     """Epochs of the second stage before the learning rates fall; 11 as released."""
     decay_epochs: int = 0
     """Epochs after which they would reach zero, linearly; 0 keeps them. The paper's are 90."""
+
+    def base_learning_rate(self, role: str) -> float:
+        """Return the generator's or the discriminator's learning rate."""
+        return self.learning_rate if role == "generator" else self.discriminator_learning_rate
+
+    def published_learning_rate(self, role: str, step: int) -> float:
+        """Return a constant rate, then one that falls linearly towards zero (Sec. 4.1)."""
+        rate = self.base_learning_rate(role)
+        if not self.decay_epochs:
+            return rate
+        epoch = step // self.epoch_steps - self.warm_up_epochs + 1
+        fallen = max(0, epoch - self.constant_epochs) / self.decay_epochs
+        return rate * max(0.0, 1.0 - fallen)
 
     def __post_init__(self) -> None:
         for name in ("channels", "num_coarse_blocks", "num_refine_blocks", "epoch_steps"):

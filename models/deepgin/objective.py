@@ -10,7 +10,7 @@ from infill.models.architecture import Batch, Objective, Prepare
 from infill.models.deepgin.config import DeepGINConfig
 from infill.models.deepgin.networks import Discriminators, Generator, Prediction, shrunk, whitened
 from infill.models.layers import at_least_float32
-from infill.models.losses import detached, frozen, hinge_generator, set_learning_rate, weighted_l1
+from infill.models.losses import detached, frozen, hinge_generator, weighted_l1
 from infill.models.masking import paste
 from infill.models.vgg import VGGFeatures, load_features
 
@@ -43,16 +43,7 @@ class DeepGINObjective(Objective):
         self.perceptual = build_perceptual(config)
         self.networks = {"generator": Generator(config), "discriminator": Discriminators(config)}
         self.prepared = {role: prepare(network) for role, network in self.networks.items()}
-        rates = {
-            "generator": config.learning_rate,
-            "discriminator": config.discriminator_learning_rate,
-        }
-        self.optimizers: dict[str, torch.optim.Optimizer] = {
-            role: torch.optim.Adam(
-                network.parameters(), lr=rates[role], betas=(config.beta1, config.beta2)
-            )
-            for role, network in self.networks.items()
-        }
+        self.build_optimizers(config)
         if self.perceptual is not None:
             self.perceptual.to(next(self.generator.parameters()).device)
 
@@ -71,8 +62,7 @@ class DeepGINObjective(Objective):
         """
         config = self.config
         start = config.warm_up_epochs * config.epoch_steps
-        for role, optimizer in self.optimizers.items():
-            set_learning_rate(optimizer, learning_rate(config, role, batch.step))
+        for optimizer in self.optimizers.values():
             if batch.step == start:
                 optimizer.state.clear()  # the second stage begins with fresh optimizers
         prediction: Prediction = self.prepared["generator"](batch.image, batch.mask)
@@ -172,18 +162,6 @@ def build_perceptual(config: DeepGINConfig) -> VGGFeatures | None:
         return None
     taps = TAPS[config.perceptual_taps]
     return load_features(19, taps, config.perceptual_weights, config.perceptual_sha256)
-
-
-def learning_rate(config: DeepGINConfig, role: str, step: int) -> float:
-    """Return a role's learning rate at a step: constant, then linear towards zero (Sec. 4.1)."""
-    rate = config.discriminator_learning_rate
-    if role == "generator":
-        rate = config.learning_rate
-    if not config.decay_epochs:
-        return rate
-    epoch = step // config.epoch_steps - config.warm_up_epochs + 1
-    fallen = max(0, epoch - config.constant_epochs) / config.decay_epochs
-    return rate * max(0.0, 1.0 - fallen)
 
 
 def hole_l1(picture: Tensor, image: Tensor, mask: Tensor, hole_weight: float) -> Tensor:

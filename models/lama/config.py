@@ -44,9 +44,13 @@ class LaMaConfig(ModelConfig):
     """Expected digest of that file; not compared if None."""
 
     learning_rate: float = 1e-3
-    """Of the generator's Adam optimizer."""
+    """Of the generator."""
     discriminator_learning_rate: float = 1e-4
-    """Of the discriminator's."""
+    """Of the discriminator."""
+
+    def base_learning_rate(self, role: str) -> float:
+        """Return the generator's or the discriminator's learning rate."""
+        return self.learning_rate if role == "generator" else self.discriminator_learning_rate
 
     def __post_init__(self) -> None:
         for name in ("channels", "num_blocks", "discriminator_channels"):
@@ -63,6 +67,9 @@ class LaMaConfig(ModelConfig):
         for name in ("learning_rate", "discriminator_learning_rate"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
 
     @property
     def size_multiple(self) -> int:

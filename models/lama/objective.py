@@ -39,14 +39,7 @@ class LaMaObjective(Objective):
             "discriminator": Discriminator(config.discriminator_channels),
         }
         self.prepared = {role: prepare(network) for role, network in self.networks.items()}
-        rates = {
-            "generator": config.learning_rate,
-            "discriminator": config.discriminator_learning_rate,
-        }
-        self.optimizers: dict[str, torch.optim.Optimizer] = {
-            role: torch.optim.Adam(network.parameters(), lr=rates[role])
-            for role, network in self.networks.items()
-        }
+        self.build_optimizers(config)
         if self.perceptual is not None:
             self.perceptual.to(next(self.generator.parameters()).device)
 

@@ -67,7 +67,7 @@ class MADFConfig(ModelConfig):
     """Expected digest of that file; not compared if None."""
 
     learning_rate: float = 2e-4
-    """Of Adam, constant."""
+    """Of the network; constant as published."""
     beta1: float = 0.9
     """Adam's decay of the mean gradient."""
     beta2: float = 0.999

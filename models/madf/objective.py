@@ -97,12 +97,7 @@ class MADFObjective(Objective):
         generator = build_generator(config)
         self.networks = {"generator": generator}
         self.prepared_generator = prepare(generator)
-        trained = [weight for weight in generator.parameters() if weight.requires_grad]
-        self.optimizers = {
-            "generator": torch.optim.Adam(
-                trained, lr=config.learning_rate, betas=(config.beta1, config.beta2)
-            )
-        }
+        self.build_optimizers(config)
         device = next(generator.parameters()).device
         if self.perceptual is not None:
             self.perceptual.to(device)

@@ -60,13 +60,17 @@ class PENNetConfig(ModelConfig):
     """Weight of the L1 loss outside the hole at full size (released only)."""
 
     learning_rate: float = 1e-4
-    """Of both Adam optimizers."""
+    """Of both networks."""
     beta1: float = 0.5
     """Adam's decay of the mean gradient."""
     beta2: float = 0.999
     """Adam's decay of the mean squared gradient."""
     learning_rate_drop_steps: tuple[int, ...] = ()
     """At each of these steps both learning rates fall to a tenth."""
+
+    def published_learning_rate(self, role: str, step: int) -> float:
+        """Return a rate that falls to a tenth at each of ``learning_rate_drop_steps``."""
+        return self.learning_rate * 0.1 ** sum(step >= d for d in self.learning_rate_drop_steps)
 
     def __post_init__(self) -> None:
         for name in ("channels", "discriminator_channels"):

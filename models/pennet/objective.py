@@ -13,14 +13,11 @@ from infill.models.losses import (
     hinge_generator,
     non_saturating_discriminator,
     non_saturating_generator,
-    set_learning_rate,
 )
 from infill.models.masking import paste
 from infill.models.pennet.config import PENNetConfig
 from infill.models.pennet.networks import Discriminator, Generator, Prediction
 
-LEARNING_RATE_DROP = 0.1
-"""Factor of both learning rates at each of ``learning_rate_drop_steps``."""
 SMALLEST_SHARE = 1e-6
 """Of hole or known pixels in a batch, so that a batch without either has a loss of 0."""
 
@@ -43,12 +40,7 @@ class PENNetObjective(Objective):
         self.config = config
         self.networks = {"generator": Generator(config), "discriminator": Discriminator(config)}
         self.prepared = {role: prepare(network) for role, network in self.networks.items()}
-        self.optimizers: dict[str, torch.optim.Optimizer] = {
-            role: torch.optim.Adam(
-                network.parameters(), lr=config.learning_rate, betas=(config.beta1, config.beta2)
-            )
-            for role, network in self.networks.items()
-        }
+        self.build_optimizers(config)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update the discriminator, then the generator (Eq. 7 to 10).
@@ -59,8 +51,6 @@ class PENNetObjective(Objective):
         Returns:
             "discriminator", "pyramid", "hole", "known" and "adversarial", weighted.
         """
-        for optimizer in self.optimizers.values():
-            set_learning_rate(optimizer, learning_rate(self.config, batch.step))
         prediction: Prediction = self.prepared["generator"](batch.image, batch.mask)
         composite = paste(prediction.final, batch.image, batch.mask)
 
@@ -124,12 +114,6 @@ def pooled_l1(prediction: Tensor, image: Tensor, region: Tensor) -> Tensor:
     """
     difference = (at_least_float32(prediction) - image).abs() * region
     return difference.mean() / region.mean().clamp_min(SMALLEST_SHARE)
-
-
-def learning_rate(config: PENNetConfig, step: int) -> float:
-    """Return both networks' learning rate at a step."""
-    drops = sum(step >= drop for drop in config.learning_rate_drop_steps)
-    return config.learning_rate * LEARNING_RATE_DROP**drops
 
 
 def least_squares_discriminator(real: Tensor, fake: Tensor) -> Tensor:

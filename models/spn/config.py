@@ -75,7 +75,7 @@ class SPNConfig(ModelConfig):
     """KL from the normal distribution to the latent's, or the other way as in Eq. 6."""
 
     learning_rate: float = 1e-4
-    """Of both Adam optimizers."""
+    """Of both networks."""
     beta1: float = 0.0
     """Adam's decay of the mean gradient."""
     beta2: float = 0.9
@@ -84,6 +84,11 @@ class SPNConfig(ModelConfig):
     """From this step on the learning rate is a tenth; None means never."""
     prior_stop_step: int | None = None
     """From this step on the distillation loss has no weight; None means never."""
+
+    def published_learning_rate(self, role: str, step: int) -> float:
+        """Return the constant rate, a tenth of it from ``learning_rate_drop_step`` on."""
+        drop = self.learning_rate_drop_step
+        return self.learning_rate * (0.1 if drop is not None and step >= drop else 1.0)
 
     def __post_init__(self) -> None:
         for name in ("num_blocks", "num_dense_blocks", "num_dense_layers", "num_prior_blocks"):

@@ -10,15 +10,11 @@ from infill.models.losses import (
     frozen,
     non_saturating_discriminator,
     non_saturating_generator,
-    set_learning_rate,
     weighted_l1,
 )
 from infill.models.spn.config import SPNConfig
 from infill.models.spn.networks import Discriminator, Prediction, deterministic_generator
 from infill.models.spn.teacher import build_teacher
-
-LEARNING_RATE_DROP = 0.1
-"""Factor of both learning rates from ``learning_rate_drop_step`` on."""
 
 
 def alone(network: nn.Module) -> nn.Module:
@@ -44,7 +40,7 @@ class SPNObjective(Objective):
         self.networks = self.networks_of(config)
         self.prepared_generator = prepare(self.networks["generator"])
         self.prepared_discriminator = prepare(self.networks["discriminator"])
-        self.optimizers = {name: adam(config, part) for name, part in self.networks.items()}
+        self.build_optimizers(config)
         if self.teacher is not None:
             self.teacher.to(next(self.generator.parameters()).device)
 
@@ -64,7 +60,6 @@ class SPNObjective(Objective):
         Returns:
             "discriminator", "prior" (if taught), "image" and "adversarial", weighted.
         """
-        self.set_learning_rates(batch.step)
         prediction: Prediction = self.prepared_generator(batch.image, batch.mask)
 
         discriminator_losses = self.discriminator_losses(batch.image, prediction.final.detach())
@@ -73,11 +68,6 @@ class SPNObjective(Objective):
         generator_losses = self.generator_losses(batch, prediction)
         self.update("generator", generator_losses)
         return detached({**discriminator_losses, **generator_losses})
-
-    def set_learning_rates(self, step: int) -> None:
-        """Give both optimizers the learning rate of a step."""
-        for optimizer in self.optimizers.values():
-            set_learning_rate(optimizer, learning_rate(self.config, step))
 
     def discriminator_losses(self, image: Tensor, prediction: Tensor) -> dict[str, Tensor]:
         """Tell originals from predictions, judged in one pass (Eq. 11)."""
@@ -118,19 +108,6 @@ class SPNObjective(Objective):
             for level, target in zip(prior, targets, strict=False)
         ]
         return {"prior": config.prior_weight * torch.stack(terms).sum()}
-
-
-def adam(config: SPNConfig, network: nn.Module) -> torch.optim.Adam:
-    """Return the optimizer of one network."""
-    return torch.optim.Adam(
-        network.parameters(), lr=config.learning_rate, betas=(config.beta1, config.beta2)
-    )
-
-
-def learning_rate(config: SPNConfig, step: int) -> float:
-    """Return both networks' learning rate at a step."""
-    dropped = config.learning_rate_drop_step is not None and step >= config.learning_rate_drop_step
-    return config.learning_rate * (LEARNING_RATE_DROP if dropped else 1.0)
 
 
 def prior_loss(prior: Tensor, target: Tensor, mask: Tensor, hole_emphasis: float) -> Tensor:

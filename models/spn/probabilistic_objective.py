@@ -56,7 +56,6 @@ class ProbabilisticObjective(SPNObjective):
             "discriminator", "prior" (if taught), "image", "adversarial", "feature_matching",
             "perceptual", "diversity" and "latent", weighted.
         """
-        self.set_learning_rates(batch.step)
         generator = self.generator
         assert isinstance(generator, ProbabilisticGenerator)
         noise = generator.sample_noise(batch.image, NUM_SAMPLES, batch.seed)

@@ -32,6 +32,7 @@ def build_objective(config: TrainConfig, place: WorkerContext) -> Objective:
             f"{model.architecture} cuts its batches itself, one part for each update within a "
             "step; leave accumulate at 1 and choose a smaller data.batch_size"
         )
+    objective.total_steps = config.steps
     objective.updating = Updating(
         parts=config.accumulate, max_gradient_norm=config.max_gradient_norm
     )

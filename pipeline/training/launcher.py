@@ -30,7 +30,12 @@ from infill.pipeline.training.build import build_objective
 from infill.pipeline.training.config import TrainConfig, TrainResult
 from infill.pipeline.training.distributed import WorkerContext
 from infill.pipeline.training.heartbeat import monitored, sending_heartbeats
-from infill.pipeline.training.run_dir import best, find_sets, require_same_run
+from infill.pipeline.training.run_dir import (
+    best,
+    find_sets,
+    require_same_optimizers,
+    require_same_run,
+)
 from infill.pipeline.training.train_loop import NonFiniteLossError, run_worker
 
 ROOM_ATTEMPTS = 60
@@ -129,7 +134,10 @@ def resolve(config: TrainConfig) -> TrainConfig:
     for name in ("init_from", "resume_from"):
         if location := getattr(config, name):
             changes[name] = checkpoints.find(storage.absolute(location))
-    return override(config, changes)
+    config = override(config, changes)
+    if config.resume_from:
+        require_same_optimizers(config)
+    return config
 
 
 def launch(config: TrainConfig, report: Report) -> None:

@@ -54,6 +54,23 @@ def require_same_run(config: TrainConfig, newest: str) -> None:
             )
 
 
+def require_same_optimizers(config: TrainConfig) -> None:
+    """Refuse to go on from a checkpoint whose optimizer state another optimizer would misread.
+
+    Raises:
+        UserError: naming the field that differs.
+    """
+    values = checkpoints.read_config(config.resume_from)["model"]
+    before = from_dict(type(config.model), values, f"{config.resume_from}: model")
+    for role, field in (("generator", "optimizer"), ("discriminator", "discriminator_optimizer")):
+        old, new = (model.optimizer_of(role).name for model in (before, config.model))
+        if old != new:
+            raise UserError(
+                f"model.{field}.name is {old!r} in {config.resume_from} and {new!r} here, which "
+                "cannot go on from its state; --init-from takes the weights alone"
+            )
+
+
 def best(run: str) -> tuple[str, dict[str, float]]:
     """Return a run's best whole checkpoint by :data:`SCORE`, and its validation scores.
 

@@ -11,7 +11,6 @@ from infill.models.losses import (
     hinge_generator,
     non_saturating_discriminator,
     non_saturating_generator,
-    set_learning_rate,
     weighted_l1,
 )
 
@@ -56,13 +55,6 @@ def test_frozen_parameters_get_no_gradient_and_are_thawed_even_after_an_error() 
         raise RuntimeError("on purpose")
     assert network.weight.requires_grad
     assert not network.bias.requires_grad
-
-
-def test_learning_rate_reaches_every_group() -> None:
-    groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": rate} for rate in (1.0, 2.0)]
-    optimizer = torch.optim.SGD(groups)
-    set_learning_rate(optimizer, 0.25)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
 
 
 def test_detached_losses_keep_names_and_values() -> None:

@@ -88,6 +88,20 @@ def test_help_explains_every_field(capsys):
         assert words in text
 
 
+def test_optimizers_and_schedules_are_flags_and_absent_from_old_files():
+    words = ["fine", "--model.optimizer.name", "adamw", "--model.schedule.name", "cosine"]
+    words += ["--model.schedule.warmup-steps", "500"]
+    config = parse(PRESETS, "Paint.", [*words, "--model.discriminator-optimizer.name", "sgd"])
+    assert config.model.optimizer_of("generator").name == "adamw"
+    assert config.model.optimizer_of("discriminator").name == "sgd"
+    assert config.model.schedule_of("discriminator").warmup_steps == 500
+    assert from_dict(Painting, to_dict(config)) == config
+    old = to_dict(PRESETS["fine"])
+    for name in ("optimizer", "schedule", "discriminator_optimizer", "discriminator_schedule"):
+        del old["model"][name]
+    assert from_dict(Painting, old) == PRESETS["fine"]
+
+
 def test_override_changes_a_copy_and_checks_it_again():
     config = Painting()
     changed = override(config, {"brush.width_px": 3, "levels": [4, 5]})

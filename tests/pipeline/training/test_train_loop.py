@@ -90,6 +90,48 @@ def test_resumed_run_equals_uninterrupted_run(
     assert largest_difference(ours, theirs) == 0
 
 
+def test_a_scheduled_run_that_was_interrupted_equals_one_that_was_not(
+    config, tmp_path, quietly, weights, largest_difference
+):
+    changes = {
+        "model.optimizer.name": "adamw",
+        "model.optimizer.weight_decay": 0.1,
+        "model.schedule.name": "cosine",
+        "model.schedule.warmup_steps": 2,
+        "report_every_steps": 1,
+    }
+    whole = override(config, changes)
+    rates = {}
+
+    def watch(record):
+        if record.kind == "losses":
+            rates[record.step] = record.values["learning_rate/generator"]
+
+    train(whole, quietly, watch)
+    base = config.model.learning_rate
+    assert [rates[step] / base for step in (1, 2, 3)] == pytest.approx([0.5, 1, 1])
+    assert base > rates[4] > rates[5] > rates[6] > 0
+
+    def stop(record):
+        if record.kind == "losses" and record.step == 4:
+            raise KeyboardInterrupt
+
+    stopped = override(whole, {"storage": str(tmp_path / "stopped")})
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, quietly, stop)
+    lines = []
+    train(stopped, lines.append)
+    assert any("going on from step 2" in line for line in lines)
+    ours, theirs = weights(whole.storage, 6), weights(stopped.storage, 6)
+    assert largest_difference(ours, theirs) == 0
+
+
+def test_another_optimizer_does_not_go_on_from_a_checkpoint(config, finished, quietly):
+    other = {"model.optimizer.name": "sgd", "resume_from": finished.result.checkpoint, "steps": 8}
+    with pytest.raises(UserError, match=r"model\.optimizer\.name is 'adam'.*--init-from"):
+        train(override(config, other), quietly)
+
+
 def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(
     config, finished, quietly, weights, largest_difference
 ):
