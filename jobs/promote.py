@@ -4,7 +4,8 @@ python jobs/promote.py --checkpoint runs/train --scores runs/evaluation --minimu
 python jobs/promote.py --checkpoint spn@challenger
 python jobs/promote.py --name spn --rollback
 
-A checkpoint whose scores fail a gate is not promoted. As tags in the MLflow model registry the
+A checkpoint whose scores fail a gate, or are below those of OpenCV's Telea or Navier-Stokes, is not
+promoted. As tags in the MLflow model registry the
 version keeps its configuration, the digest of its data, its mask recipe, the file of pairs it was
 scored on, its scores, the git commit, package versions and the time it takes for a picture. A
 running `jobs/serve.py` picks a new champion up by itself.
@@ -41,6 +42,8 @@ class PromoteConfig:
     """Gates such as ``hole_psnr=20`` or ``hole_psnr:0.4-0.5=18``: the least score allowed."""
     maximum: tuple[str, ...] = ()
     """Gates such as ``hole_l1=0.08``: the greatest score allowed."""
+    below_baselines: bool = False
+    """Promote a checkpoint even if its scores are below those of Telea or Navier-Stokes."""
     rollback: bool = False
     """Withdraw the champion and restore the one before, instead of promoting."""
     registry: RegistryConfig = field(default_factory=RegistryConfig)
@@ -67,7 +70,7 @@ def promote(config: PromoteConfig) -> "Version":
     """
     if not config.checkpoint:
         raise UserError("give --checkpoint to promote one, or --rollback to undo a promotion")
-    from infill.pipeline.evaluation.gates import require
+    from infill.pipeline.evaluation.gates import require, require_better_than_baselines
 
     gates = config.gates
     if gates and not config.scores:
@@ -77,6 +80,8 @@ def promote(config: PromoteConfig) -> "Version":
     scored = _evaluation(config.scores, found.digest)
     if scored:
         require(gates, scored)
+        if not config.below_baselines:
+            require_better_than_baselines(scored)
     if config.alias == CHAMPION and before and before.digest == found.digest:
         return before
     cost = registry.measure_latency(found.location)

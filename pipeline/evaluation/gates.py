@@ -57,6 +57,35 @@ def require(gates: Sequence[Gate], evaluation: Evaluation) -> None:
         raise UserError(f"not promoted, as it fails: {', '.join(failures)}")
 
 
+CLASSICAL = ("telea", "navier-stokes")
+"""What a network has to be better than: no training, milliseconds a picture."""
+
+
+def require_better_than_baselines(evaluation: Evaluation) -> None:
+    """Raise if a network loses to a classical method that was evaluated on the same pairs.
+
+    It loses with a lower PSNR inside the holes, unless LPIPS was measured and is better: networks
+    trained to look sharp give up PSNR for it.
+
+    Raises:
+        UserError: naming the baseline and both scores.
+    """
+    ours = evaluation.scores[evaluation.network]["all"]
+    for name in CLASSICAL:
+        theirs = evaluation.scores.get(name, {}).get("all", {})
+        if "hole_psnr" not in theirs or "hole_psnr" not in ours:
+            continue
+        looks_better = "lpips" in ours and ours["lpips"].mean < theirs["lpips"].mean
+        if not ours["hole_psnr"].mean >= theirs["hole_psnr"].mean and not looks_better:
+            raise UserError(
+                f"not promoted: {evaluation.network} fills holes at "
+                f"{ours['hole_psnr'].mean:.2f} dB, and {name}, which learns nothing, at "
+                f"{theirs['hole_psnr'].mean:.2f} dB on the same pairs ({evaluation.out}); train "
+                "longer or start from better weights, or promote it all the same with "
+                "--below-baselines"
+            )
+
+
 def _score(gate: Gate, evaluation: Evaluation) -> float:
     groups = evaluation.scores[evaluation.network]
     if gate.group not in groups:

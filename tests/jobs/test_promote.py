@@ -1,7 +1,9 @@
 import hashlib
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -162,3 +164,18 @@ def test_command_prints_one_line_and_rolls_back(tmp_path, checkpoint, run_job):
     assert again.returncode == 1
     assert again.stderr.startswith("error: spn@1 is the only champion")
     assert again.stderr.count("\n") == 1
+
+
+def test_champion_below_the_baselines_is_made_only_if_asked_for(checkpoint, registry, tmp_path):
+    location = checkpoint(1)
+    scores = evaluation(tmp_path, location, 21.0)
+    written = Path(scores, "scores.json")
+    kept = json.loads(written.read_text())
+    kept["scores"]["telea"] = json.loads(json.dumps(kept["scores"]["spn"]).replace("21.0", "28.6"))
+    written.write_text(json.dumps(kept))
+    config = PromoteConfig(checkpoint=location, scores=scores, registry=registry)
+    with pytest.raises(UserError, match=r"not promoted: spn fills holes at 21.00 dB, and telea"):
+        promote(config)
+    assert champion(registry, "spn") is None
+    version = promote(replace(config, below_baselines=True))
+    assert champion(registry, "spn") == version

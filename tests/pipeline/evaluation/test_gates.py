@@ -3,7 +3,13 @@
 import pytest
 
 from infill.pipeline.errors import UserError
-from infill.pipeline.evaluation.gates import Gate, parse_gate, require, require_about
+from infill.pipeline.evaluation.gates import (
+    Gate,
+    parse_gate,
+    require,
+    require_about,
+    require_better_than_baselines,
+)
 from infill.pipeline.evaluation.result import Evaluation
 from infill.pipeline.evaluation.scores import Score
 
@@ -126,3 +132,39 @@ def test_scores_of_another_checkpoint_are_refused(evaluation):
         "the scores at runs/evaluation are of another checkpoint, runs/other; "
         "evaluate this one first"
     )
+
+
+def test_network_that_loses_to_a_classical_method_is_refused_with_both_scores(evaluation):
+    with pytest.raises(UserError) as refused:
+        require_better_than_baselines(evaluation)
+    assert str(refused.value) == (
+        "not promoted: network fills holes at 21.50 dB, and telea, which learns nothing, at "
+        "31.50 dB on the same pairs (runs/evaluation); train longer or start from better weights, "
+        "or promote it all the same with --below-baselines"
+    )
+
+
+def test_network_passes_where_it_is_better_or_only_mean_fill_beats_it(evaluation):
+    evaluation.scores["network"]["all"]["hole_psnr"] = score(31.5)
+    require_better_than_baselines(evaluation)
+    evaluation.scores["mean-fill"] = evaluation.scores.pop("telea")
+    evaluation.scores["network"]["all"]["hole_psnr"] = score(10.0)
+    require_better_than_baselines(evaluation)
+
+
+@pytest.mark.parametrize(("lpips", "passes"), [(0.1, True), (0.3, False)])
+def test_network_that_looks_better_may_have_less_psnr(evaluation, lpips, passes):
+    evaluation.scores["navier-stokes"] = evaluation.scores.pop("telea")
+    evaluation.scores["network"]["all"]["lpips"] = score(lpips)
+    evaluation.scores["navier-stokes"]["all"]["lpips"] = score(0.2)
+    if passes:
+        require_better_than_baselines(evaluation)
+        return
+    with pytest.raises(UserError, match="and navier-stokes, which learns nothing, at 31.50 dB"):
+        require_better_than_baselines(evaluation)
+
+
+def test_score_that_is_not_a_number_does_not_pass_the_baselines(evaluation):
+    evaluation.scores["network"]["all"]["hole_psnr"] = score(float("nan"))
+    with pytest.raises(UserError, match="fills holes at nan dB"):
+        require_better_than_baselines(evaluation)
