@@ -1,8 +1,8 @@
 """Evaluate a checkpoint on test shards: scores by hole ratio.
 
 ``config`` is the configuration, ``protocols`` the protocols of the papers and ``published`` their
-printed results. ``pairs`` assigns masks to images; ``metric_registry``, ``metric_networks`` and
-``distribution_metrics`` are the metrics. ``scorer`` inpaints and measures pairs in an actor,
+printed results. ``pairs`` assigns masks to images; ``metric_networks`` reads the networks of the
+metrics that need one. ``scorer`` inpaints and measures pairs in an actor,
 ``scores`` averages them, ``result`` is the saved result, ``page`` its HTML page, and ``launch``
 distributes the work over the cluster. ``comparison`` compares finished evaluations.
 
@@ -19,19 +19,16 @@ from infill.lazy import lazy_names
 if TYPE_CHECKING:
     from infill.pipeline.evaluation.config import EvaluationConfig
     from infill.pipeline.evaluation.launch import evaluate, prepare
-    from infill.pipeline.evaluation.metric_registry import METRICS, Metric
     from infill.pipeline.evaluation.page import terminal_tables, verdict
     from infill.pipeline.evaluation.protocols import PROTOCOLS, Group, Protocol
     from infill.pipeline.evaluation.result import Evaluation, load_evaluation
     from infill.pipeline.evaluation.scores import Score
 
 __all__ = [
-    "METRICS",
     "PROTOCOLS",
     "Evaluation",
     "EvaluationConfig",
     "Group",
-    "Metric",
     "Protocol",
     "Score",
     "evaluate",
@@ -46,7 +43,6 @@ __getattr__ = lazy_names(
     {
         "config": ("EvaluationConfig",),
         "launch": ("evaluate", "prepare"),
-        "metric_registry": ("METRICS", "Metric"),
         "page": ("terminal_tables", "verdict"),
         "protocols": ("PROTOCOLS", "Group", "Protocol"),
         "result": ("Evaluation", "load_evaluation"),

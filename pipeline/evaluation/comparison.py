@@ -17,11 +17,11 @@ from infill.pipeline import checkpoints, storage
 from infill.pipeline.config import from_dict
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation.config import CompareConfig, EvaluationConfig
-from infill.pipeline.evaluation.metric_registry import Metric
 from infill.pipeline.evaluation.result import Evaluation, load_evaluation
 from infill.pipeline.evaluation.scorer import Scorer, read_table
 from infill.pipeline.evaluation.scores import ALL, intervals
 from infill.pipeline.images import Pixels, composite
+from infill.pipeline.metrics.metric_registry import Metric
 
 DECIDING = "hole_psnr"
 """The metric by which the best and worst cases are chosen."""

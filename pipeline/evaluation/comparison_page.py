@@ -6,11 +6,11 @@ from markupsafe import Markup
 
 from infill.pipeline import storage
 from infill.pipeline.evaluation.comparison import DECIDING, Case, Comparison, Gain, draw_cases
-from infill.pipeline.evaluation.metric_registry import Metric
 from infill.pipeline.evaluation.scorer import SHOWN_PX
 from infill.pipeline.evaluation.scores import ALL
 from infill.pipeline.image_grid import fit, grid, masked_view, shrink
 from infill.pipeline.images import Pixels, encode_png
+from infill.pipeline.metrics.metric_registry import Metric
 from infill.pipeline.reporting import (
     Section,
     beside,

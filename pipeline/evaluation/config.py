@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from infill.models.config import Subsampling
 from infill.pipeline.errors import UserError
-from infill.pipeline.evaluation.network_config import OF_SETS, NetworkConfig
+from infill.pipeline.evaluation.network_config import NetworkConfig
 from infill.pipeline.evaluation.protocols import (
     Crop,
     Group,
@@ -19,7 +19,7 @@ from infill.pipeline.loading import BatchConfig
 from infill.pipeline.masks import HOLE_RATIO_BUCKETS, MaskConfig
 
 if TYPE_CHECKING:
-    from infill.pipeline.evaluation.metric_registry import Metric
+    from infill.pipeline.metrics.metric_registry import Metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +147,7 @@ class EvaluationConfig:
     @property
     def measured(self) -> "tuple[Metric, ...]":
         """What is measured on every composite."""
-        from infill.pipeline.evaluation.metric_networks import OF_NETWORKS
-        from infill.pipeline.evaluation.metric_registry import chosen_metrics
+        from infill.pipeline.metrics.metric_registry import OF_NETWORKS, OF_SETS, chosen_metrics
 
         names = [name for name in self.setting.metrics if name not in OF_NETWORKS]
         return chosen_metrics([*names, *(n for n in self.networks.given if n not in OF_SETS)])

@@ -19,7 +19,6 @@ from infill.pipeline.cluster import quiet_data
 from infill.pipeline.config import from_dict, to_dict
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation.config import EvaluationConfig
-from infill.pipeline.evaluation.distribution_metrics import distribution_scores
 from infill.pipeline.evaluation.metric_networks import load_networks
 from infill.pipeline.evaluation.page import write_pages
 from infill.pipeline.evaluation.pairs import Pairs, lay_pairs
@@ -34,7 +33,7 @@ from infill.pipeline.evaluation.scorer import (
     read_table,
     write_table,
 )
-from infill.pipeline.evaluation.scores import ALL, SetScores, average
+from infill.pipeline.evaluation.scores import ALL, SetScores, average, distribution_scores
 from infill.pipeline.loading import left_out, open_set
 from infill.pipeline.tracking import duration
 

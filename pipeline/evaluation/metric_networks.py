@@ -22,26 +22,6 @@ NOT_GIVEN = "not computed: weights not given"
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkMetric:
-    """How tables show the judgement of a network."""
-
-    title: str
-    better: str
-    decimals: int
-    scale: float = 1.0
-
-
-OF_NETWORKS: dict[str, NetworkMetric] = {
-    "fid": NetworkMetric(title="FID", better="lower", decimals=2),
-    "kid": NetworkMetric(title="KID x 1000", better="lower", decimals=2, scale=1000.0),
-    "inception_score": NetworkMetric(title="inception score", better="higher", decimals=2),
-    "places_score": NetworkMetric(title="IS by Places365", better="higher", decimals=2),
-    "lpips": NetworkMetric(title="LPIPS", better="lower", decimals=3),
-}
-"""By name, as protocols and published tables use it. No Places365 classifier is read so far."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class LoadedNetworks:
     """The networks whose weights were given, ready to look at pictures."""
 

@@ -5,9 +5,6 @@ from dataclasses import dataclass
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 
-OF_SETS = ("fid", "kid", "inception_score")
-"""Those that judge a whole set of pictures, by Inception."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
@@ -48,7 +45,10 @@ class NetworkConfig:
     @property
     def given(self) -> tuple[str, ...]:
         """The metrics whose weights are given."""
-        return (*(OF_SETS if self.inception else ()), *(("lpips",) if self.lpips_linear else ()))
+        from infill.pipeline.metrics.metric_registry import OF_NETWORKS
+
+        networks = {"inception": self.inception, "lpips": self.lpips_linear}
+        return tuple(name for name, m in OF_NETWORKS.items() if networks.get(m.network))
 
     def require_files(self) -> None:
         """Prove that local files are there and are what their checksums say.

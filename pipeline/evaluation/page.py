@@ -8,13 +8,19 @@ from markupsafe import Markup
 from infill.pipeline import storage
 from infill.pipeline.config import flatten, from_dict
 from infill.pipeline.evaluation.config import EvaluationConfig
-from infill.pipeline.evaluation.metric_networks import NOT_GIVEN, OF_NETWORKS
-from infill.pipeline.evaluation.metric_registry import FURTHER, METRICS, Metric, chosen_metrics
-from infill.pipeline.evaluation.network_config import OF_SETS
+from infill.pipeline.evaluation.metric_networks import NOT_GIVEN
 from infill.pipeline.evaluation.protocols import load_protocol
 from infill.pipeline.evaluation.published import PUBLISHED, Published
 from infill.pipeline.evaluation.result import Evaluation
 from infill.pipeline.evaluation.scores import ALL, Score, SetScore
+from infill.pipeline.metrics.metric_registry import (
+    FURTHER,
+    METRICS,
+    OF_NETWORKS,
+    OF_SETS,
+    Metric,
+    chosen_metrics,
+)
 from infill.pipeline.reporting import (
     Section,
     Series,

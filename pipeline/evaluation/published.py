@@ -1,7 +1,7 @@
 """The printed figures of the tables of the papers.
 
 They were measured by their authors, on their images, masks and machines; nothing here is ours.
-Values are in the unit that :class:`~infill.pipeline.evaluation.metric_registry.Metric` shows. A
+Values are in the unit that :class:`~infill.pipeline.metrics.metric_registry.Metric` shows. A
 dash is a figure that the paper does not give.
 """
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
-from infill.pipeline.evaluation.metric_registry import Metric, chosen_metrics
 from infill.pipeline.evaluation.scores import ALL, Score, Scores, SetScore, SetScores
+from infill.pipeline.metrics.metric_registry import Metric, chosen_metrics
 
 SCORES = "scores.json"
 FORMAT = 1
@@ -88,7 +88,7 @@ def save_evaluation(evaluation: Evaluation) -> None:
         "checkpoint": evaluation.checkpoint,
         "data": evaluation.data,
         "settings": evaluation.settings,
-        "metrics": {metric.name: asdict(metric) for metric in evaluation.metrics},
+        "metrics": {metric.name: metric.display() for metric in evaluation.metrics},
         "cost": evaluation.cost,
         "scores": _plain(evaluation.scores),
         "set_scores": _plain(evaluation.set_scores),

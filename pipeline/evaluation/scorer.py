@@ -24,13 +24,13 @@ from infill.pipeline.checkpoints import load_generator
 from infill.pipeline.config import sentence_of
 from infill.pipeline.evaluation.config import EvaluationConfig
 from infill.pipeline.evaluation.metric_networks import load_networks
-from infill.pipeline.evaluation.metric_registry import measure
 from infill.pipeline.evaluation.pairs import Pair, Pairs, lay_pairs
 from infill.pipeline.image_grid import fit, grid, masked_view
 from infill.pipeline.images import Pixels, composite
 from infill.pipeline.images.tensors import to_pixels, to_tensor
 from infill.pipeline.loading import open_set
 from infill.pipeline.masks import Mask, number_for
+from infill.pipeline.metrics.metric_registry import measure
 
 FEATURES = "features"
 """The parts that hold Inception's features, as long as the evaluation lasts."""

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from infill.pipeline.evaluation.metric_registry import METRICS, Metric
 from infill.pipeline.evaluation.protocols import Group
+from infill.pipeline.metrics.metric_registry import METRICS, OF_SETS, Classify, Metric
 
 ALL = "all"
 """The column over every group that counts in it."""
@@ -80,6 +80,28 @@ def average(
             own = part.filter(pc.equal(part["method"], method))
             scores[method][column] = _average_one(own, seed, metrics)
     return scores
+
+
+def distribution_scores(
+    composites: Numbers, images: Numbers, classify: Classify, seed: int
+) -> dict[str, SetScore]:
+    """Return every metric of a set of composites; nothing of less than two.
+
+    Args:
+        composites: features [N, D].
+        images: features [M, D] of their originals, each once.
+        classify: features -> probabilities, [N, classes].
+        seed: of subsets.
+    """
+    count = len(composites)
+    if min(count, len(images)) < 2:
+        return {}
+    found = {}
+    for name, metric in OF_SETS.items():
+        assert metric.compare is not None
+        value, spread = metric.compare(composites, images, classify, seed)
+        found[name] = SetScore(value=value, spread=spread, n=count)
+    return found
 
 
 def _average_one(rows: pa.Table, seed: int, metrics: Sequence[Metric]) -> dict[str, Score]:

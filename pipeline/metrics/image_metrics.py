@@ -105,6 +105,16 @@ def hole_l1(picture: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     return region_mean((unit(picture) - unit(image)).abs(), mask)
 
 
+def ring_psnr(picture: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    """Return the PSNR over the hole's rim alone, [B] in dB, at most ``MAX_PSNR_DB``."""
+    return hole_psnr(picture, image, ring(mask))
+
+
+def ring_l1(picture: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean absolute difference over the rim's pixels and channels, [B] in [0, 1]."""
+    return hole_l1(picture, image, ring(mask))
+
+
 def grey_l1(picture: Tensor, image: Tensor) -> Tensor:
     """Return SPN's MAE: the absolute difference of the channels' means, [B] in [0, 1].
 

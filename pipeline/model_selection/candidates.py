@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
-from infill.pipeline.evaluation.metric_registry import METRICS
 from infill.pipeline.evaluation.scores import ALL, Score
 from infill.pipeline.metrics.image_metrics import mean_interval
+from infill.pipeline.metrics.metric_registry import METRICS
 from infill.pipeline.model_selection.config import SelectionConfig, guard
 from infill.pipeline.registry import everywhere, measure_latency, resolve
 from infill.pipeline.training import SCORE

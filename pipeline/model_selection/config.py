@@ -40,7 +40,7 @@ class SelectionConfig:
     """Where the champion is found."""
 
     def __post_init__(self) -> None:
-        from infill.pipeline.evaluation.metric_registry import METRICS
+        from infill.pipeline.metrics.metric_registry import METRICS
 
         known = {metric.name for metric in METRICS}
         if self.metric not in known:

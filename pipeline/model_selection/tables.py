@@ -7,13 +7,12 @@ from infill.models.tables import Table
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation import PROTOCOLS, Evaluation, EvaluationConfig, evaluate
-from infill.pipeline.evaluation.metric_networks import NOT_GIVEN, OF_NETWORKS
-from infill.pipeline.evaluation.metric_registry import FURTHER
-from infill.pipeline.evaluation.network_config import OF_SETS
+from infill.pipeline.evaluation.metric_networks import NOT_GIVEN
 from infill.pipeline.evaluation.page import metric_heading
 from infill.pipeline.evaluation.scores import ALL
 from infill.pipeline.manifest import FILE_NAME
 from infill.pipeline.metrics.image_metrics import mean_interval
+from infill.pipeline.metrics.metric_registry import FURTHER, OF_NETWORKS, OF_SETS
 from infill.pipeline.model_selection.config import TableConfig
 from infill.pipeline.tuning import TuneConfig, TuneResult
 
@@ -94,7 +93,7 @@ def _figures(table: Table) -> list[str]:
 
 def _measurable(table: Table, side: int) -> tuple[str, ...]:
     """Return those of a table's metrics that are defined at a size and no network's judgement."""
-    metrics = (FURTHER[name][0] for name in _figures(table) if name in FURTHER)
+    metrics = (FURTHER[name] for name in _figures(table) if name in FURTHER)
     return tuple(metric.name for metric in metrics if metric.least_side_px <= side)
 
 

@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict
 
 from infill.pipeline import storage
+from infill.pipeline.metrics.metric_registry import VALIDATED, Metric
 from infill.pipeline.reporting.page import (
     Section,
     facts,
@@ -26,7 +27,7 @@ def trial_rows(result: TuneResult) -> tuple[list[str], list[list[str]]]:
     names = searched(result)
     seeds = len({trial.seed for trial in result.trials}) > 1
     header = [name.removeprefix("model.") for name in names] + (["seed"] if seeds else [])
-    header += [SCORE, "psnr", "hole_l1", "time"]
+    header += [*(metric.name for metric in VALIDATED), "time"]
     return header, [_row(trial, names, seeds) for trial in result.trials]
 
 
@@ -39,10 +40,17 @@ def _row(trial: Trial, names: list[str], seeds: bool) -> list[str]:
     values = [str(trial.changes.get(name, "-")) for name in names]
     values += [str(trial.seed)] if seeds else []
     if trial.error:
-        return [*values, "failed", trial.error[:80], "", ""]
-    numbers = [f"{trial.scores[name]:.3f}" for name in (SCORE, "psnr")]
+        return [*values, "failed", trial.error[:80], *[""] * (len(VALIDATED) - 1)]
+    numbers = [_number(metric, trial.scores.get(metric.name)) for metric in VALIDATED]
     took = "finished before" if trial.reused else duration(trial.seconds)
-    return [*values, *numbers, f"{trial.scores['hole_l1']:.4f}", took]
+    return [*values, *numbers, took]
+
+
+def _number(metric: Metric, value: float | None) -> str:
+    """Return a score as measured; "-" for a trial that was validated before the metric was."""
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if metric.scale == 1 else f"{value:.4f}"
 
 
 def draw_trials(result: TuneResult) -> bytes:

@@ -14,7 +14,7 @@ from infill.pipeline.images.tensors import to_pixels, to_tensor
 from infill.pipeline.loading import BatchConfig, InpaintingDataset
 from infill.pipeline.manifest import Manifest
 from infill.pipeline.masks import HOLE_RATIO_BUCKETS, bucket_of
-from infill.pipeline.metrics.image_metrics import hole_l1, hole_psnr, psnr
+from infill.pipeline.metrics.metric_registry import VALIDATED, Metric
 from infill.pipeline.tracking import Record, Report
 from infill.pipeline.training.config import TrainConfig
 
@@ -26,6 +26,8 @@ class Validator:
         self.config, self.device = config, device
         self.pairs: list[tuple[Tensor, Tensor]] = []
         maker = InpaintingDataset(validation_data(config.data), manifest)
+        side = config.data.image_size_px
+        self.metrics: list[Metric] = [m for m in VALIDATED if m.least_side_px <= side]
         count = min(config.validation_samples, len(manifest))
         rows = np.linspace(0, len(manifest) - 1, count).round().astype(int)
         for row in rows.tolist():
@@ -39,24 +41,27 @@ class Validator:
         return fill(generator.eval(), image, mask, self.config.model.size_multiple).cpu()
 
     def scores(self, generator: nn.Module) -> dict[str, float]:
-        """Return mean PSNR and L1 of the 8-bit composites; the generator is left judging.
+        """Return the mean of every validated metric of the 8-bit composites.
 
-        ``hole_psnr/0.1-0.2`` and so on are the means over holes of those published ranges.
+        ``hole_psnr/0.1-0.2`` and so on are the means of the first one over holes of those published
+        ranges. The generator is left in evaluation mode.
         """
-        sums = torch.zeros(len(HOLE_RATIO_BUCKETS) + 1, 4, dtype=torch.float64)
+        names, first = [metric.name for metric in self.metrics], self.metrics[0].name
+        sums = torch.zeros(len(HOLE_RATIO_BUCKETS) + 1, len(names) + 1, dtype=torch.float64)
         for image, mask in self.pairs:
             composite = paste(self._predict(generator, image, mask), image, mask)
             ours, theirs = (torch.from_numpy(to_pixels(x)) for x in (composite, image))
-            found = [hole_psnr(ours, theirs, mask), psnr(ours, theirs), hole_l1(ours, theirs, mask)]
-            scored = torch.tensor([*(score.item() for score in found), 1.0], dtype=torch.float64)
+            measures = [metric.measure for metric in self.metrics if metric.measure]
+            found = [measure(ours, theirs, mask).item() for measure in measures]
+            scored = torch.tensor([*found, 1.0], dtype=torch.float64)
             sums[-1] += scored
             if bucket := bucket_of(mask.mean().item()):
                 sums[HOLE_RATIO_BUCKETS.index(bucket)] += scored
-        means = (sums[-1, :3] / sums[-1, 3]).tolist()
-        return dict(zip(("hole_psnr", "psnr", "hole_l1"), means, strict=True)) | {
-            f"hole_psnr/{low:g}-{high:g}": (row[0] / row[3]).item()
+        means = (sums[-1, :-1] / sums[-1, -1]).tolist()
+        return dict(zip(names, means, strict=True)) | {
+            f"{first}/{low:g}-{high:g}": (row[0] / row[-1]).item()
             for (low, high), row in zip(HOLE_RATIO_BUCKETS, sums[:-1], strict=True)
-            if row[3]
+            if row[-1]
         }
 
     def draw(self, generator: nn.Module, step: int, report: Report) -> None:

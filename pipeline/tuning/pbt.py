@@ -15,6 +15,7 @@ from typing import Any
 
 from infill.pipeline import checkpoints, storage
 from infill.pipeline.config import flatten, override
+from infill.pipeline.metrics.metric_registry import VALIDATED
 from infill.pipeline.tracking import Record
 from infill.pipeline.training import SCORE, TrainConfig, train
 from infill.pipeline.tuning.config import Trial, TuneConfig
@@ -186,7 +187,8 @@ def _live(settings: dict[str, Any]) -> None:
 def _member(
     config: TuneConfig, name: str, changes: Mapping[str, Any], metrics: Mapping[str, Any]
 ) -> Trial:
-    names = [key for key in metrics if key.split("/")[0] in (SCORE, "psnr", "hole_l1")]
+    validated = {metric.name for metric in VALIDATED}
+    names = [key for key in metrics if key.split("/")[0] in validated]
     return Trial(
         name=name,
         changes=dict(changes),

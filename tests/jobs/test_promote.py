@@ -13,7 +13,8 @@ from infill.models.architecture import load
 from infill.pipeline import checkpoints
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation.result import Evaluation, save_evaluation
-from infill.pipeline.evaluation.scores import METRICS, Score
+from infill.pipeline.evaluation.scores import Score
+from infill.pipeline.metrics.metric_registry import METRICS
 from infill.pipeline.registry import RegistryConfig, champion, resolve
 
 

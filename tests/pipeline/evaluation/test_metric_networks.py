@@ -8,10 +8,10 @@ import torch
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation import EvaluationConfig, evaluate, load_evaluation
-from infill.pipeline.evaluation.distribution_metrics import frechet_distance
 from infill.pipeline.evaluation.metric_networks import load_networks
 from infill.pipeline.evaluation.network_config import NetworkConfig
 from infill.pipeline.evaluation.scorer import Scorer
+from infill.pipeline.metrics.distribution_metrics import frechet_distance
 from infill.pipeline.metrics.inception import Inception
 from infill.pipeline.metrics.lpips import LPIPS
 

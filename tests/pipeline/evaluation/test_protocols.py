@@ -2,11 +2,10 @@ import pytest
 
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation import PROTOCOLS, EvaluationConfig
-from infill.pipeline.evaluation.metric_networks import OF_NETWORKS
-from infill.pipeline.evaluation.metric_registry import FURTHER, METRICS
 from infill.pipeline.evaluation.protocols import load_protocol
 from infill.pipeline.evaluation.published import PUBLISHED
 from infill.pipeline.masks import MaskConfig, draw_mask
+from infill.pipeline.metrics.metric_registry import FURTHER, METRICS, OF_NETWORKS
 
 KNOWN = {metric.name for metric in METRICS} | set(FURTHER) | set(OF_NETWORKS)
 

@@ -11,10 +11,11 @@ from infill.models.architecture import load
 from infill.pipeline import checkpoints
 from infill.pipeline.baselines import telea
 from infill.pipeline.config import to_dict
-from infill.pipeline.evaluation import METRICS, EvaluationConfig, prepare
+from infill.pipeline.evaluation import EvaluationConfig, prepare
 from infill.pipeline.evaluation.scorer import GRID, Scorer, best_samples, part_location
 from infill.pipeline.loading import BatchConfig
 from infill.pipeline.masks import MaskConfig, mask_from_id
+from infill.pipeline.metrics.metric_registry import METRICS
 
 
 @pytest.fixture

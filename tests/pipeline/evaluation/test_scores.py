@@ -2,9 +2,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from infill.pipeline.evaluation import METRICS, Group
+from infill.pipeline.evaluation import Group
 from infill.pipeline.evaluation.scores import average, intervals
 from infill.pipeline.masks import MaskConfig
+from infill.pipeline.metrics.metric_registry import METRICS
 
 GROUPS = [
     Group(name="small", masks=MaskConfig()),

@@ -5,43 +5,13 @@ few hundred it is far too large, and the more so the fewer they are. KID has no 
 spread over subsets says how much to believe it. So the two are always given together, with N.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
-
-from infill.pipeline.evaluation.scores import SetScore
 
 Features = NDArray[np.float64]
 
 SUBSETS, SUBSET_SIZE = 100, 1000
 """Of KID (Binkowski et al. 2018); subsets are smaller where there are fewer pictures."""
-
-
-def distribution_scores(
-    composites: Features,
-    images: Features,
-    classify: Callable[[Features], Features],
-    seed: int,
-) -> dict[str, SetScore]:
-    """Return FID, KID and inception score of a set of composites; nothing of less than two.
-
-    Args:
-        composites: [N, D].
-        images: [M, D], their originals, each once.
-        classify: features -> probabilities, [N, classes].
-        seed: of KID's subsets.
-    """
-    count = len(composites)
-    if min(count, len(images)) < 2:
-        return {}
-    kid, kid_spread = kernel_distance(composites, images, seed)
-    score, score_spread = inception_score(classify(composites))
-    return {
-        "fid": SetScore(value=frechet_distance(composites, images), spread=None, n=count),
-        "kid": SetScore(value=kid, spread=kid_spread, n=count),
-        "inception_score": SetScore(value=score, spread=score_spread, n=count),
-    }
 
 
 def frechet_distance(one: Features, other: Features) -> float:

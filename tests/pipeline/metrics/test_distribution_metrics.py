@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from infill.pipeline.evaluation.distribution_metrics import (
-    distribution_scores,
+from infill.pipeline.evaluation.scores import distribution_scores
+from infill.pipeline.metrics.distribution_metrics import (
     frechet_distance,
     inception_score,
     kernel_distance,

@@ -4,7 +4,7 @@ import torch
 from skimage.metrics import structural_similarity
 
 from infill.pipeline.errors import UserError
-from infill.pipeline.evaluation.metric_registry import (
+from infill.pipeline.metrics.metric_registry import (
     FURTHER,
     METRICS,
     chosen_metrics,
@@ -95,10 +95,18 @@ def test_unknown_metric_is_refused_with_the_known_ones():
         chosen_metrics(["vmaf"])
 
 
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_a_metric_s_own_function_agrees_with_what_evaluations_compute_at_once(metric):
+    ours, theirs, masks = pictures()
+    at_once = measure(ours, theirs, masks, METRICS)[metric.name]
+    assert torch.allclose(metric.measure(ours, theirs, masks).double(), at_once, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", FURTHER)
 def test_equal_pictures_score_perfectly(name):
     _, images, masks = pictures(side=192, count=1)
-    metric, measurement = FURTHER[name]
+    metric = FURTHER[name]
+    measurement = metric.measure
     value = measurement(images, images, masks).item()
     if name == "total_variation":
         assert value > 0

@@ -1,0 +1,284 @@
+"""Every metric, declared once: its name, how tables show it, and the function that measures it.
+
+To add one, write its function (or take one of ``image_metrics``) and give it a line in
+``DECLARED``: validation, evaluation, comparison, model selection and every table read that list.
+
+"L1" and "SSIM" mean different numbers in different papers; each form has a name of its own here,
+so no column ever mixes two. The arithmetic is that of ``metrics`` and, for MS-SSIM, torchmetrics.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from infill.pipeline.errors import UserError
+from infill.pipeline.metrics import image_metrics
+from infill.pipeline.metrics.distribution_metrics import (
+    Features,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+)
+from infill.pipeline.metrics.lpips import LEAST_SIDE_PX
+
+Measurement = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""``measure(composites, images, masks)``: uint8 [B, H, W, 3] twice and [B, 1, H, W]; gives [B]."""
+Classify = Callable[[Features], Features]
+"""Features [N, D] to probabilities [N, classes]."""
+SetMeasurement = Callable[[Features, Features, Classify, int], tuple[float, float | None]]
+"""``compare(composites, images, classify, seed)`` of features [N, D] and [M, D]; gives the figure
+and its spread over subsets, None where it has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A number measured on composites, and how tables show it."""
+
+    name: str
+    """Of the column in the rows, in every record and table."""
+    title: str
+    unit: str = ""
+    better: Literal["higher", "lower"]
+    decimals: int
+    scale: float = 1.0
+    """What a value is multiplied by to be shown in its unit."""
+    least_side_px: int = 11
+    """It is not defined on smaller images."""
+    measure: Measurement | None = None
+    """Measures each composite; None for a metric of a set, or of LPIPS's network."""
+    compare: SetMeasurement | None = None
+    """Compares a set of composites with a set of images, by features of ``network``."""
+    network: Literal["", "inception", "lpips", "places365"] = ""
+    """The network it needs; it is computed only where that network's weights are given."""
+    validated: bool = True
+    """Whether training measures it at each checkpoint."""
+    evaluated: bool = True
+    """Whether every evaluation measures it; otherwise where a protocol or --metrics asks."""
+
+    @property
+    def heading(self) -> str:
+        """The title with its unit."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+    def shown(self, value: float) -> str:
+        """Return a value in its unit, with its decimals."""
+        return f"{value * self.scale:.{self.decimals}f}"
+
+    def display(self) -> dict[str, Any]:
+        """Return how it is shown, as JSON values."""
+        names = ("name", "title", "unit", "better", "decimals", "scale", "least_side_px")
+        return {name: getattr(self, name) for name in names}
+
+
+def _decibels(name: str, where: str, measure: Measurement, validated: bool = True) -> Metric:
+    return Metric(
+        name=name,
+        title=f"PSNR {where}",
+        unit="dB",
+        better="higher",
+        decimals=2,
+        measure=measure,
+        validated=validated,
+    )
+
+
+def _similarity(
+    name: str, what: str, measure: Measurement, least_side_px: int = 11, evaluated: bool = True
+) -> Metric:
+    return Metric(
+        name=name,
+        title=what,
+        better="higher",
+        decimals=3,
+        least_side_px=least_side_px,
+        measure=measure,
+        validated=False,
+        evaluated=evaluated,
+    )
+
+
+def _percent(
+    name: str, what: str, measure: Measurement, validated: bool = False, evaluated: bool = True
+) -> Metric:
+    return Metric(
+        name=name,
+        title=what,
+        unit="%",
+        better="lower",
+        decimals=2,
+        scale=100.0,
+        measure=measure,
+        validated=validated,
+        evaluated=evaluated,
+    )
+
+
+DECLARED: tuple[Metric, ...] = (
+    _decibels("hole_psnr", "hole", image_metrics.hole_psnr),
+    _decibels("psnr", "whole", lambda ours, theirs, _: image_metrics.psnr(ours, theirs)),
+    _similarity("hole_ssim", "SSIM hole", image_metrics.hole_ssim),
+    _similarity("ssim", "SSIM whole", lambda ours, theirs, _: image_metrics.ssim(ours, theirs)),
+    _percent("hole_l1", "L1 hole", image_metrics.hole_l1, validated=True),
+    _percent("l1", "L1 whole", lambda ours, theirs, _: image_metrics.l1(ours, theirs)),
+    _decibels("ring_psnr", "rim", image_metrics.ring_psnr, validated=False),
+    _percent("ring_l1", "L1 rim", image_metrics.ring_l1),
+    Metric(
+        name="grey_l1",
+        title="MAE of grey, SPN's",
+        unit="x 0.1",
+        better="lower",
+        decimals=3,
+        scale=10.0,
+        measure=lambda ours, theirs, _: image_metrics.grey_l1(ours, theirs),
+        validated=False,
+        evaluated=False,
+    ),
+    _percent(
+        "relative_l1",
+        "L1 relative, PEN-Net's release",
+        lambda ours, theirs, _: image_metrics.relative_l1(ours, theirs),
+        evaluated=False,
+    ),
+    _percent(
+        "l2", "L2 whole", lambda ours, theirs, _: image_metrics.l2(ours, theirs), evaluated=False
+    ),
+    _percent(
+        "total_variation",
+        "total variation",
+        lambda ours, _theirs, _: image_metrics.total_variation(ours),
+        evaluated=False,
+    ),
+    _similarity(
+        "uniform_ssim_11",
+        "SSIM uniform 11, SPN's",
+        lambda ours, theirs, _: image_metrics.uniform_ssim(ours, theirs, 11),
+        evaluated=False,
+    ),
+    _similarity(
+        "uniform_ssim_51",
+        "SSIM uniform 51, PEN-Net's release",
+        lambda ours, theirs, _: image_metrics.uniform_ssim(ours, theirs, 51),
+        least_side_px=51,
+        evaluated=False,
+    ),
+    _similarity(
+        "ms_ssim",
+        "MS-SSIM",
+        lambda ours, theirs, _: multiscale_ssim(ours, theirs),
+        least_side_px=161,
+        evaluated=False,
+    ),
+    Metric(
+        name="fid",
+        title="FID",
+        better="lower",
+        decimals=2,
+        network="inception",
+        compare=lambda ours, theirs, _classify, _seed: (frechet_distance(ours, theirs), None),
+    ),
+    Metric(
+        name="kid",
+        title="KID x 1000",
+        better="lower",
+        decimals=2,
+        scale=1000.0,
+        network="inception",
+        compare=lambda ours, theirs, _classify, seed: kernel_distance(ours, theirs, seed),
+    ),
+    Metric(
+        name="inception_score",
+        title="inception score",
+        better="higher",
+        decimals=2,
+        network="inception",
+        compare=lambda ours, _theirs, classify, _seed: inception_score(classify(ours)),
+    ),
+    # No Places365 classifier is read so far: papers' figures are shown beside a gap.
+    Metric(
+        name="places_score",
+        title="IS by Places365",
+        better="higher",
+        decimals=2,
+        network="places365",
+    ),
+    Metric(
+        name="lpips",
+        title="LPIPS",
+        better="lower",
+        decimals=3,
+        least_side_px=LEAST_SIDE_PX,
+        network="lpips",
+    ),
+)
+"""Every metric, in the order of the reports."""
+
+METRICS = tuple(m for m in DECLARED if m.measure and m.evaluated and not m.network)
+"""What every row of an evaluation carries, in the order of the report."""
+VALIDATED = tuple(m for m in METRICS if m.validated)
+"""What training measures at each checkpoint; the first one decides."""
+FURTHER = {m.name: m for m in DECLARED if m.measure and not m.evaluated and not m.network}
+"""Further metrics of papers, measured where a protocol or ``--metrics`` asks for them."""
+OF_NETWORKS = {m.name: m for m in DECLARED if m.network}
+"""Those that are a network's judgement, by the name that protocols and published tables use."""
+OF_SETS = {m.name: m for m in DECLARED if m.compare}
+"""Those that judge a whole set of pictures, by Inception."""
+PERCEIVED = OF_NETWORKS["lpips"]
+"""Measured on each composite by its network, where that is given."""
+
+
+def multiscale_ssim(picture: Tensor, image: Tensor) -> Tensor:
+    """Return MS-SSIM (Wang et al. 2003), [B]: five scales, published weights, 11 x 11 Gaussian.
+
+    As torchmetrics has it, with negative terms cut at 0.
+
+    Raises:
+        ValueError: if a side is shorter than 161 px, where the coarsest scale has no window.
+    """
+    if min(image.shape[1:3] if image.shape[-1] == 3 else image.shape[-2:]) < 161:
+        raise ValueError(f"MS-SSIM needs pictures of at least 161 px a side: {image.shape}")
+    from torchmetrics.functional.image import (  # Four seconds, spent by those who measure it.
+        multiscale_structural_similarity_index_measure as measure,
+    )
+
+    found: Tensor = measure(
+        image_metrics.unit(picture),
+        image_metrics.unit(image),
+        reduction="none",
+        data_range=1.0,
+        normalize="relu",
+    )
+    return found
+
+
+def chosen_metrics(names: Sequence[str]) -> tuple[Metric, ...]:
+    """Return what is measured: always ``METRICS``, and the further ones named.
+
+    Raises:
+        UserError: if there is none of a name; the message lists those there are.
+    """
+    own = [metric.name for metric in METRICS]
+    for name in names:
+        if name not in (*own, *FURTHER, PERCEIVED.name):
+            raise UserError(f"unknown metric {name!r}; there are: {', '.join([*own, *FURTHER])}")
+    further = [FURTHER[name] for name in dict.fromkeys(names) if name in FURTHER]
+    return (*METRICS, *further, *((PERCEIVED,) if PERCEIVED.name in names else ()))
+
+
+def measure(
+    composites: Tensor, images: Tensor, masks: Tensor, chosen: Sequence[Metric]
+) -> dict[str, Tensor]:
+    """Return every chosen metric of composites by name, each [B] float64.
+
+    Args:
+        composites: uint8 [B, H, W, 3].
+        images: uint8 [B, H, W, 3].
+        masks: float32 [B, 1, H, W], 1 in the hole.
+        chosen: as :func:`chosen_metrics` gives; LPIPS is left to its network.
+    """
+    found = image_metrics.scores(composites, images, masks)
+    for metric in chosen:
+        if metric.name not in found and metric.measure is not None:
+            found[metric.name] = metric.measure(composites, images, masks)
+    return {m.name: found[m.name].double() for m in chosen if m.name in found}
