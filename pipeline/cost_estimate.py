@@ -17,7 +17,6 @@ from infill.pipeline.config import from_json
 from infill.pipeline.errors import UserError
 from infill.pipeline.loading import BatchConfig
 from infill.pipeline.manifest import read_manifest
-from infill.pipeline.train_cli import BYTES_PER_PARAMETER
 from infill.pipeline.training import TrainConfig
 
 PEAK_TFLOPS = {
@@ -28,6 +27,9 @@ PEAK_TFLOPS = {
     "h100": 494.0,
 }
 """Of the makers' data sheets, dense: float32 up to the V100, TF32 on tensor cores after it."""
+BYTES_PER_PARAMETER = 16
+"""In float32: the weight, its gradient and Adam's two means."""
+GIB = 2**30
 LEAST_SHARE, MOST_SHARE = 0.05, 0.9
 """Of the peak: what the papers' own trainings sustained, from MADF's to SPN's."""
 ASSUMED_DECODES_PER_S = 150.0
@@ -83,9 +85,27 @@ class Rate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComputeEstimate:
+    """The arithmetic, memory and computing time of a training."""
+
+    workers: int
+    sample_flops: float
+    """Of a step: forward and backward of every network that takes part, for one sample."""
+    memory_bytes: int
+    """A worker's weights, gradients, optimizer and the generator's maps."""
+    step_s: tuple[float, float]
+    """A worker's computing for a step, at best and at worst; the same where it was measured."""
+    hours: tuple[float, float]
+    """The same for all steps."""
+    source: str
+    """Where the time is from."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CostEstimate:
     """What a training will take. Times are of one step unless they say otherwise."""
 
+    compute: ComputeEstimate
     workers: int
     steps: int
     epochs: float
@@ -112,6 +132,43 @@ class CostEstimate:
     """Where each rate is from."""
 
 
+def estimate_compute(config: CostEstimateConfig) -> ComputeEstimate:
+    """Work out FLOPs, memory and computing time; ``--dry-run`` and ``jobs/plan.py`` print these.
+
+    Raises:
+        UserError: if the run that was measured is none, or too short.
+    """
+    from infill.models.flops import size_of
+
+    train = config.train
+    workers = max(train.num_workers, 1)
+    share = train.data.batch_size // workers
+    size = size_of(train.model)
+    flops = _sample_flops(train)
+    step_s, source = _compute(config, flops, train.data.batch_size / workers)
+    maps = activations(train) * max(1, share // train.accumulate)
+    return ComputeEstimate(
+        workers=workers,
+        sample_flops=flops,
+        memory_bytes=(size.generator + size.discriminators) * BYTES_PER_PARAMETER + maps,
+        step_s=step_s,
+        hours=(train.steps * step_s[0] / 3600, train.steps * step_s[1] / 3600),
+        source=source,
+    )
+
+
+def compute_lines(found: ComputeEstimate) -> list[str]:
+    """Return FLOPs, memory and computing time for people, a line each."""
+    gpu_hours = (found.workers * found.hours[0], found.workers * found.hours[1])
+    return [
+        f"arithmetic  {found.sample_flops / 1e9:,.3g} GFLOP a sample and step, all networks, "
+        "forward and backward",
+        f"memory      about {found.memory_bytes / GIB:.1f} GiB a worker for weights, gradients, "
+        "optimizer and the generator's maps; other networks' maps come on top",
+        f"computing   {_span(gpu_hours)} GPU-hours: {found.source}",
+    ]
+
+
 def estimate_cost(config: CostEstimateConfig) -> CostEstimate:
     """Work out what a training will take.
 
@@ -126,7 +183,7 @@ def estimate_cost(config: CostEstimateConfig) -> CostEstimate:
     train = config.train
     workers = max(train.num_workers, 1)
     share = train.data.batch_size / workers
-    compute, source = _compute(config, share)
+    compute = estimate_compute(config)
     images, kb, stored = _images(config)
     decode = _decodes(config)
     size = size_of(train.model)
@@ -136,8 +193,8 @@ def estimate_cost(config: CostEstimateConfig) -> CostEstimate:
     read_s = share / train.data.masks_per_image * kb * KB / bytes_per_s
     # A ring: each gradient leaves and enters every worker once for each half of the sum.
     exchange_s = 2 * (workers - 1) / workers * parameters * 4 / bytes_per_s
-    waits = {"computing": compute[0], "decoding": decode_s, "reading": read_s}
-    step_s = [max(seconds, decode_s, read_s) + exchange_s for seconds in compute]
+    waits = {"computing": compute.step_s[0], "decoding": decode_s, "reading": read_s}
+    step_s = [max(seconds, decode_s, read_s) + exchange_s for seconds in compute.step_s]
     hours = (train.steps * step_s[0] / 3600, train.steps * step_s[1] / 3600)
     price = workers * config.price_per_worker_hour
     shard_gb = images * kb * KB / GB
@@ -146,12 +203,13 @@ def estimate_cost(config: CostEstimateConfig) -> CostEstimate:
     checkpoint_gb = kept * (parameters * (BYTES_PER_PARAMETER - 4) + averaged) / GB
     slowest = max(waits, key=lambda name: waits[name])
     return CostEstimate(
+        compute=compute,
         workers=workers,
         steps=train.steps,
         epochs=train.steps * train.data.batch_size / train.data.masks_per_image / images
         if images
         else 0.0,
-        compute_s=compute,
+        compute_s=compute.step_s,
         decode_s=decode_s,
         exchange_s=exchange_s,
         read_s=read_s,
@@ -160,18 +218,20 @@ def estimate_cost(config: CostEstimateConfig) -> CostEstimate:
         shard_gb=shard_gb,
         checkpoint_gb=checkpoint_gb,
         storage_cost_per_month=(shard_gb + checkpoint_gb) * config.price_per_gb_month,
-        decode_cores_per_worker=share / decode.value / compute[0],
+        decode_cores_per_worker=share / decode.value / compute.step_s[0],
         bottleneck="exchanging gradients" if exchange_s > waits[slowest] else slowest,
-        sources={"computing": source, "decoding": decode.source, "images": stored},
+        sources={"computing": compute.source, "decoding": decode.source, "images": stored},
     )
 
 
-def _compute(config: CostEstimateConfig, share: float) -> tuple[tuple[float, float], str]:
+def _compute(
+    config: CostEstimateConfig, sample_flops: float, share: float
+) -> tuple[tuple[float, float], str]:
     """Return the seconds a worker computes for a step, at best and at worst, and who says so."""
     if config.run:
         rate = measured(config.run)
         return (share / rate.value, share / rate.value), rate.source
-    flops = share * _sample_flops(config.train)
+    flops = share * sample_flops
     peak = PEAK_TFLOPS[config.gpu] * 1e12
     source = (
         f"{flops / share / 1e9:,.0f} GFLOP a sample at {LEAST_SHARE:.0%} to {MOST_SHARE:.0%} of a "
@@ -272,12 +332,33 @@ def decode_rate(data: BatchConfig, seconds: float = DECODE_FOR_S) -> float:
     return made / (time.perf_counter() - begin)
 
 
+def activations(config: TrainConfig) -> int:
+    """Return the bytes that one sample's forward pass keeps for the backward pass."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from infill.models.activation_checkpointing import recompute
+    from infill.models.architecture import load
+    from infill.models.flops import kept_for_backward, without_files
+
+    paper, model = load(config.model.architecture), without_files(config.model)
+    side = config.data.image_size_px
+    with FakeTensorMode():
+        generator = paper.generator(model)
+        if config.recompute:
+            recompute(generator, paper.blocks)
+        image, mask = torch.zeros(1, 3, side, side), torch.zeros(1, 1, side, side)
+        _, kept = kept_for_backward(generator, image, mask)
+    return kept if config.precision == "float32" else kept // 2
+
+
 def lines(found: CostEstimate, config: CostEstimateConfig) -> list[str]:
     """Return the plan for people, a line each."""
     epochs = f", {found.epochs:,.1f} epochs" if found.epochs else ""
     told = [
         f"{found.steps:,} steps of {config.train.data.batch_size} samples on {found.workers} "
         f"workers{epochs}",
+        *compute_lines(found.compute),
         f"hours       {_span(found.hours)}",
         f"a step      {_span(found.compute_s)} s computing, {found.decode_s:.3g} s decoding on "
         f"{config.cores_per_worker:g} cores, {found.read_s:.3g} s reading, "

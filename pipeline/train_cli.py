@@ -11,6 +11,7 @@ from infill.models.config import ModelConfig
 from infill.pipeline import loading, sharding, storage, training
 from infill.pipeline.cluster import connect
 from infill.pipeline.config import override, parse
+from infill.pipeline.cost_estimate import CostEstimateConfig, compute_lines, estimate_compute
 from infill.pipeline.errors import UserError
 from infill.pipeline.loading import BatchConfig, names_tars
 from infill.pipeline.loading.tar_names import expand
@@ -21,13 +22,6 @@ from infill.pipeline.training import TrainConfig
 
 BUNDLED = "bundled"
 """The source that needs no location: photographs that installed packages carry."""
-BYTES_PER_PARAMETER = 16
-"""In float32: the weight, its gradient and Adam's two means."""
-STEP_FORWARDS = 3
-"""A forward pass and its backward pass, in forward passes."""
-ASSUMED_TFLOPS = 20.0
-"""Sustained by one GPU in float32 or TF32; the plan says so."""
-GIB = 2**30
 FREE_FORM = MaskConfig(
     recipe="strokes", min_hole_ratio=0.1, max_hole_ratio=0.4, hole_ratios="uniform"
 )
@@ -186,12 +180,6 @@ def plan(config: TrainConfig) -> list[str]:
     size = size_of(config.model)
     workers = max(1, config.num_workers)
     share = config.data.batch_size // workers
-    parameters = size.generator + size.discriminators
-    held = activations(config) * share // config.accumulate
-    memory = parameters * BYTES_PER_PARAMETER + held
-    scale = (config.data.image_size_px / 256) ** 2
-    flops = 2 * size.macs * scale * STEP_FORWARDS * config.data.batch_size * config.steps
-    hours = flops / (ASSUMED_TFLOPS * 1e12) / 3600
     validation = "no val set"
     if validation_set:
         count = min(len(loading.open_set(validation_set, data)), config.validation_samples)
@@ -200,10 +188,7 @@ def plan(config: TrainConfig) -> list[str]:
         f"{load(config.model.architecture).name}: {size.generator:,} parameters drawn with, "
         f"{size.discriminators:,} that judge",
         *_amounts(config, training_set, share, validation),
-        f"about {memory / GIB:.1f} GiB a worker for weights, gradients, optimizer and the "
-        f"generator's maps; discriminators' and frozen networks' maps come on top",
-        f"{hours:,.1f} GPU-hours for the generator's arithmetic alone, if a GPU sustains "
-        f"{ASSUMED_TFLOPS:.0f} TFLOP/s",
+        *compute_lines(estimate_compute(CostEstimateConfig(train=config))),
         f"checkpoints every {config.save_every_steps:,} steps in {config.storage}",
     ]
 
@@ -223,23 +208,3 @@ def _amounts(config: TrainConfig, training_set: str, share: int, validation: str
         steps += f", {config.steps * images / len(manifest):,.1f} epochs"
     each = f"{-(-shards // workers)} at most for each of {workers} workers at a time"
     return [f"{held}, {each}; {validation}", steps]
-
-
-def activations(config: TrainConfig) -> int:
-    """Return the bytes that one sample's forward pass keeps for the backward pass."""
-    import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    from infill.models.activation_checkpointing import recompute
-    from infill.models.architecture import load
-    from infill.models.flops import kept_for_backward, without_files
-
-    paper, model = load(config.model.architecture), without_files(config.model)
-    side = config.data.image_size_px
-    with FakeTensorMode():
-        generator = paper.generator(model)
-        if config.recompute:
-            recompute(generator, paper.blocks)
-        image, mask = torch.zeros(1, 3, side, side), torch.zeros(1, 1, side, side)
-        _, kept = kept_for_backward(generator, image, mask)
-    return kept if config.precision == "float32" else kept // 2

@@ -8,15 +8,18 @@ import cv2
 import numpy as np
 import pytest
 
+from infill.jobs import plan as plan_job
+from infill.jobs.train_spn import PRESETS
 from infill.models.architecture import load, names
 from infill.models.spn.config import SPNConfig
 from infill.pipeline import checkpoints
 from infill.pipeline.config import override
+from infill.pipeline.cost_estimate import activations
 from infill.pipeline.errors import UserError
 from infill.pipeline.loading import BatchConfig
 from infill.pipeline.masks import MaskConfig
 from infill.pipeline.tracking import TrackingConfig
-from infill.pipeline.train_cli import activations, launch, plan, smoke, with_shards
+from infill.pipeline.train_cli import launch, plan, smoke, with_shards
 from infill.pipeline.training import TrainConfig, train
 
 
@@ -86,6 +89,26 @@ def test_dry_run_says_what_would_be_done_and_trains_nothing(config, shards, ray_
     assert "30 steps of 4 samples (4 a worker)" in said
     assert "GPU-hours" in said
     assert not Path(config.storage).exists()
+
+
+def test_a_dry_run_and_the_plan_print_the_same_arithmetic_memory_and_hours(
+    shards, tmp_path, capsys
+):
+    changes = {"data.batch_size": "8", "num_workers": "2", "accumulate": "2", "steps": "300"}
+    words = [word for name, value in changes.items() for word in (f"--{name}", value)]
+    there = ["--data.shards", shards, "--storage", str(tmp_path / "run"), "--dry-run"]
+    launch(PRESETS, "", ["smoke", *words, *there])
+    dry = capsys.readouterr().out.splitlines()
+    words = [word.replace("--", "--train.") for word in [*words, "--data.shards", shards]]
+    plan_job.main(["spn-smoke", *words])
+    planned = capsys.readouterr().out.splitlines()
+    for start in ("arithmetic", "memory", "computing"):
+        [ours], [theirs] = (
+            [line.partition(start)[2] for line in said if start in line.split()[:2]]
+            for said in (dry, planned)
+        )
+        assert ours == theirs
+        assert any(letter.isdigit() for letter in ours)
 
 
 def test_estimated_maps_are_those_of_the_released_network(config):
