@@ -7,27 +7,28 @@ of rows stays small whatever the pictures' size. Nothing but names comes back to
 why one picture failed (``failure``) or why nothing can go on (``refusal``).
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from infill.pipeline import storage
 from infill.pipeline.batch_inference.config import BatchInferenceConfig
 from infill.pipeline.batch_inference.pairs import Pair
 from infill.pipeline.batch_inference.runner import Outcome, failure_of, read_files
-from infill.pipeline.checkpoints import LoadedGenerator, load_generator
+from infill.pipeline.checkpoints import load_generator
 from infill.pipeline.cluster import quiet_data
 from infill.pipeline.config import sentence_of
 from infill.pipeline.errors import ImageError, UserError
 from infill.pipeline.images import Pixels
 from infill.pipeline.inference.pair_files import InpaintOptions, compose, read_pair
+from infill.pipeline.inference.predictor import Predictor
 from infill.pipeline.registry import readable
 from infill.pipeline.serving.config import ReplicaConfig
-from infill.pipeline.serving.replica.replica import ServedModel, generate
+from infill.pipeline.serving.replica.replica import ServedModel
 
 Rows = dict[str, Any]
 _ROWS_PER_BLOCK = 16
@@ -147,44 +148,30 @@ class InpaintActor:
         self._config, self._model = config, model
 
     @cached_property
-    def _loaded(self) -> LoadedGenerator:
+    def _predictor(self) -> Predictor:
         place = readable(self._model.location, self._model.digest)
-        return load_generator(place, self._config.device)
+        device = self._config.device
+        return Predictor.of(load_generator(place, device), device)
 
     def __call__(self, rows: Rows) -> Rows:
         """Replace every canvas by its prediction, size by size."""
         kept = {name: values for name, values in rows.items() if name != "missing"}
         try:
-            return {**kept, "canvases": _objects(self._drawn(rows))}
+            return {**kept, "canvases": _objects(self._predictions(rows))}
         except Exception as error:
             return {**kept, "refusal": _objects([sentence_of(error)] * len(rows["name"]))}
 
-    def _drawn(self, rows: Rows) -> list[bytes]:
-        count = len(rows["name"])
-        canvases = [_cut(rows["canvases"][at], rows["sizes"][at], 3) for at in range(count)]
-        missing = [_cut(rows["missing"][at], rows["sizes"][at], 1) for at in range(count)]
-        by_size: dict[tuple[int, ...], list[tuple[int, int]]] = defaultdict(list)
-        for at, holes in enumerate(missing):
-            for number, hole in enumerate(holes):
-                by_size[hole.shape[:2]].append((at, number))
-        for (height, width), places in by_size.items():
-            limit = self._config.batch_size(height, width)
-            for start in range(0, len(places), limit):
-                self._fill(canvases, missing, places[start : start + limit])
-        return [b"".join(one.tobytes() for one in several) for several in canvases]
-
-    def _fill(
-        self,
-        canvases: list[list[Pixels]],
-        missing: list[list[Pixels]],
-        places: Sequence[tuple[int, int]],
-    ) -> None:
-        """Fill some canvases of one size in one pass, in their places."""
-        laid = np.stack([canvases[at][number] for at, number in places])
-        holes = np.stack([missing[at][number][..., 0] for at, number in places])
-        drawn = generate(self._loaded, self._config, laid, holes)
-        for (at, number), prediction in zip(places, drawn, strict=True):
-            canvases[at][number] = prediction
+    def _predictions(self, rows: Rows) -> list[bytes]:
+        torch.set_num_threads(self._config.threads)  # counts for the calling thread only
+        images = [_cut(*each, 3) for each in zip(rows["canvases"], rows["sizes"], strict=True)]
+        holes = [_cut(*each, 1) for each in zip(rows["missing"], rows["sizes"], strict=True)]
+        tiles = [
+            (image, hole[..., 0])
+            for own, missing in zip(images, holes, strict=True)
+            for image, hole in zip(own, missing, strict=True)
+        ]
+        found = iter(self._predictor.predict_tiles(tiles, batch_size=self._config.batch_size))
+        return [b"".join(next(found).tobytes() for _ in own) for own in images]
 
 
 def finish(rows: Rows, config: BatchInferenceConfig) -> Rows:

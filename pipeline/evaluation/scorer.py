@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import cv2
@@ -13,11 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from infill.models.architecture import SamplingGenerator, fill
-from infill.models.masking import crop_to, pad_to_multiple
-from infill.models.subsampling import fill_in_pieces
 from infill.pipeline import storage
 from infill.pipeline.baselines import load_baseline
 from infill.pipeline.checkpoints import load_generator
@@ -26,8 +22,8 @@ from infill.pipeline.evaluation.config import EvaluationConfig
 from infill.pipeline.evaluation.metric_networks import load_networks
 from infill.pipeline.evaluation.pairs import Pair, Pairs, lay_pairs
 from infill.pipeline.image_grid import fit, grid, masked_view
-from infill.pipeline.images import Pixels, composite
-from infill.pipeline.images.tensors import to_pixels, to_tensor
+from infill.pipeline.images import ByteHole, Pixels, composite
+from infill.pipeline.inference.predictor import Predictor
 from infill.pipeline.loading import open_set
 from infill.pipeline.masks import Mask, number_for
 from infill.pipeline.metrics.metric_registry import measure
@@ -52,7 +48,7 @@ class InpaintedPairs:
     images: Pixels
     """[B, H, W, 3]."""
     masks: Sequence[Mask]
-    holes: Pixels
+    holes: ByteHole
     """[B, H, W], 1 where missing."""
     predictions: dict[str, Pixels]
     """By method, each [B, H, W, 3], rounded to 8 bits."""
@@ -75,6 +71,7 @@ class Scorer:
         self.config, self.parts = config, parts
         self.device = "cuda" if config.gpus_per_actor else "cpu"
         self.loaded = load_generator(config.checkpoint, self.device)
+        self.predictor = Predictor.of(self.loaded, self.device)
         self.judges = load_networks(config.networks, self.device)
         self.pairs: Pairs = lay_pairs(
             config, open_set(config.shards, config.reading), image_size_px
@@ -137,27 +134,17 @@ class Scorer:
             pairs=pairs, images=images, masks=masks, holes=holes, predictions=predictions
         )
 
-    @torch.inference_mode()
-    def _predict(self, images: Pixels, holes: Pixels, first_pair: int) -> Pixels:
-        image = to_tensor(images).to(self.device)
-        mask = torch.from_numpy(holes).float()[:, None].to(self.device)
-        generator, multiple = self.loaded.generator, self.loaded.config.size_multiple
-        samples = self.config.setting.samples
-        subsampling = self.config.setting.subsampling
-        if subsampling.side_px and max(image.shape[-2:]) > subsampling.side_px:
-            each = partial(_fill, generator, multiple)
-            at_once = self.config.batch_size
-            found = [
-                fill_in_pieces(each, image[i : i + 1], mask[i : i + 1], subsampling, at_once)
-                for i in range(len(image))
-            ]
-            return to_pixels(torch.cat(found))
+    def _predict(self, images: Pixels, holes: ByteHole, first_pair: int) -> Pixels:
+        samples, subsampling = self.config.setting.samples, self.config.setting.subsampling
+        if subsampling.side_px and max(holes.shape[1:]) > subsampling.side_px:
+            return self.predictor.predict_in_pieces(
+                images, holes, subsampling, self.config.batch_size
+            )
         if samples == 1:
-            return to_pixels(fill(generator, image, mask, multiple))
-        assert isinstance(generator, SamplingGenerator)
+            return self.predictor.predict(images, holes)
         seed = number_for("sample", self.config.seed, first_pair) % 2**63
-        drawn = draw_samples(generator, image, mask, multiple, samples, seed)
-        return best_samples(drawn, images, holes)
+        drawn = self.predictor.sample(images, holes, samples, seed, in_one_pass=False)
+        return best_samples(drawn.swapaxes(0, 1), images, holes)
 
     def measure(self, filled: InpaintedPairs) -> dict[str, dict[str, NDArray[np.float64]]]:
         """Return every metric of every method's composites, each [B]."""
@@ -264,30 +251,7 @@ class Scorer:
         self.seconds[stage] += time.perf_counter() - start
 
 
-def _fill(generator: nn.Module, multiple: int, image: Tensor, mask: Tensor) -> Tensor:
-    return fill(generator, image, mask, multiple)
-
-
-def draw_samples(
-    generator: SamplingGenerator,
-    image: Tensor,
-    mask: Tensor,
-    multiple: int,
-    samples: int,
-    seed: int,
-) -> Pixels:
-    """Return several predictions for each pair, rounded to 8 bits: [samples, B, H, W, 3]."""
-    height, width = image.shape[-2:]
-    image, mask = pad_to_multiple(image, mask, multiple)
-    drawn = []
-    # One at a time: memory as for one sample.
-    for noise in generator.sample_noise(image, samples, seed):
-        final = generator(image, mask, noise[None]).final
-        drawn.append(to_pixels(crop_to(final, height, width)))
-    return np.stack(drawn)
-
-
-def best_samples(drawn: Pixels, images: Pixels, holes: Pixels) -> Pixels:
+def best_samples(drawn: Pixels, images: Pixels, holes: ByteHole) -> Pixels:
     """Return for each pair the sample whose composite has the highest PSNR over the frame.
 
     Args:

@@ -6,6 +6,9 @@ from typing import Literal
 Precision = Literal["float32", "bfloat16", "float16"]
 Mode = Literal["auto", "crop", "resize", "tile", "subsample"]
 
+MAX_BATCH_SIZE = 8
+MAX_BATCH_PX = 8 * 512 * 512
+
 
 @dataclass(frozen=True, kw_only=True)
 class TilingConfig:
@@ -38,3 +41,23 @@ class TilingConfig:
     def largest_px(self) -> int:
         """The side of the largest canvas."""
         return self.sides_px[-1]
+
+
+def tiles_per_pass(
+    height: int,
+    width: int,
+    samples: int = 1,
+    max_size: int = MAX_BATCH_SIZE,
+    max_px: int = MAX_BATCH_PX,
+) -> int:
+    """Return how many tiles of a size, each with ``samples`` results, share a forward pass.
+
+    Args:
+        height: of a tile, in pixels.
+        width: likewise.
+        samples: results of each tile.
+        max_size: results in one pass, at most.
+        max_px: pixels in one pass, at most; a single tile always passes.
+    """
+    samples = max(samples, 1)
+    return max(min(max_size // samples, max_px // (height * width * samples)), 1)

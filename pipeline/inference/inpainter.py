@@ -9,10 +9,10 @@ from torch import Tensor
 
 from infill.pipeline.errors import ImageError, UserError
 from infill.pipeline.images import Hole, PilImage, Pixels
-from infill.pipeline.inference.config import Mode, TilingConfig
+from infill.pipeline.inference.config import Mode, TilingConfig, tiles_per_pass
 from infill.pipeline.inference.inputs import read_hole, read_input, unbatched
 from infill.pipeline.inference.pair_files import require_fitting
-from infill.pipeline.inference.predictor import Predictor, tiles_per_pass
+from infill.pipeline.inference.predictor import Predictor
 from infill.pipeline.inference.tiling_plan import plan_tiles
 
 Path = str | os.PathLike[str]

@@ -4,6 +4,7 @@ Serving, batch inference, evaluation, validation and visualization all predict h
 precision, sampling and the way from values to pixels are nowhere else.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,33 +22,10 @@ from infill.pipeline.checkpoints import LoadedGenerator
 from infill.pipeline.errors import UserError
 from infill.pipeline.images import ByteHole, Pixels
 from infill.pipeline.images.tensors import to_pixels, to_tensor
-from infill.pipeline.inference.config import Precision
+from infill.pipeline.inference.config import Precision, tiles_per_pass
 
 Tile = tuple[Pixels, ByteHole]
 """An image, uint8 [H, W, 3], and its hole, uint8 [H, W] with 1 in it."""
-
-MAX_BATCH_SIZE = 8
-MAX_BATCH_PX = 8 * 512 * 512
-
-
-def tiles_per_pass(
-    height: int,
-    width: int,
-    samples: int = 1,
-    max_size: int = MAX_BATCH_SIZE,
-    max_px: int = MAX_BATCH_PX,
-) -> int:
-    """Return how many tiles of a size, each with ``samples`` results, share a forward pass.
-
-    Args:
-        height: of a tile, in pixels.
-        width: likewise.
-        samples: results of each tile.
-        max_size: results in one pass, at most.
-        max_px: pixels in one pass, at most; a single tile always passes.
-    """
-    samples = max(samples, 1)
-    return max(min(max_size // samples, max_px // (height * width * samples)), 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +134,35 @@ class Predictor:
         several = np.concatenate(found).reshape(samples, len(images), height, width, 3)
         return np.ascontiguousarray(several.swapaxes(0, 1))
 
+    def intermediate_results(
+        self,
+        pictures: Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]],
+        image: Pixels,
+        hole: ByteHole,
+    ) -> dict[str, Pixels]:
+        """Return what the network computes on the way, as pictures.
+
+        Args:
+            pictures: the architecture's, see :attr:`Architecture.pictures`.
+            image: uint8 [H, W, 3].
+            hole: uint8 [H, W], 1 in the hole.
+
+        Returns:
+            By name uint8 [h, w, 3]; those of the frame at some size without its padding.
+        """
+        height, width = hole.shape
+        with self._without_gradients():
+            padded = pad_to_multiple(*self.tensors(image[None], hole[None]), self.size_multiple)
+            shown = pictures(self.generator, *padded)
+        kept = height / padded[0].shape[2], width / padded[0].shape[3]
+        found = {}
+        for name, picture in shown.items():
+            if _is_of_the_frame(picture, padded[0]):
+                rows, columns = picture.shape[-2:]
+                picture = crop_to(picture, math.ceil(rows * kept[0]), math.ceil(columns * kept[1]))
+            found[name] = to_pixels(picture)[0]
+        return found
+
     def predict_tiles(
         self,
         tiles: Sequence[Tile],
@@ -208,6 +215,13 @@ class Predictor:
 
     def _without_gradients(self) -> AbstractContextManager[object]:
         return torch.no_grad() if self.trains_on else torch.inference_mode()
+
+
+def _is_of_the_frame(picture: Tensor, frame: Tensor) -> bool:
+    """Tell pictures of the frame at some size from others, such as kernels."""
+    height, width = frame.shape[-2:]
+    rows, columns = picture.shape[-2:]
+    return bool(rows * width == columns * height and height % rows == 0)
 
 
 def _noise(

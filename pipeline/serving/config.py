@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from infill.pipeline.inference.config import TilingConfig
+from infill.pipeline.inference.config import TilingConfig, tiles_per_pass
 from infill.pipeline.registry import RegistryConfig
 from infill.pipeline.serving.limits import LimitsConfig
 
@@ -30,9 +30,7 @@ class ReplicaConfig:
 
     def batch_size(self, height: int, width: int, samples: int = 1) -> int:
         """Return how many canvases of a size, each drawn ``samples`` times, pass at once."""
-        samples = max(samples, 1)
-        room = self.max_batch_px // (height * width * samples)
-        return max(min(self.max_batch_size // samples, room), 1)
+        return tiles_per_pass(height, width, samples, self.max_batch_size, self.max_batch_px)
 
     def __post_init__(self) -> None:
         for name in ("threads", "max_batch_size", "max_batch_px"):

@@ -4,13 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from infill.models.architecture import fill
-from infill.models.masking import paste
 from infill.pipeline import storage
 from infill.pipeline.image_grid import sample_grid
-from infill.pipeline.images.tensors import to_pixels, to_tensor
+from infill.pipeline.images import ByteHole, Pixels, composite
+from infill.pipeline.inference.predictor import Predictor
 from infill.pipeline.loading import BatchConfig, InpaintingDataset
 from infill.pipeline.manifest import Manifest
 from infill.pipeline.masks import HOLE_RATIO_BUCKETS, bucket_of
@@ -24,7 +23,7 @@ class Validator:
 
     def __init__(self, config: TrainConfig, device: torch.device, manifest: Manifest) -> None:
         self.config, self.device = config, device
-        self.pairs: list[tuple[Tensor, Tensor]] = []
+        self.pairs: list[tuple[Pixels, ByteHole]] = []
         maker = InpaintingDataset(validation_data(config.data), manifest)
         side = config.data.image_size_px
         self.metrics: list[Metric] = [m for m in VALIDATED if m.least_side_px <= side]
@@ -32,13 +31,17 @@ class Validator:
         rows = np.linspace(0, len(manifest) - 1, count).round().astype(int)
         for row in rows.tolist():
             sample = maker.make(row, epoch=0)
-            hole = torch.from_numpy(np.ascontiguousarray(sample.hole)).float()[None, None]
-            self.pairs.append((to_tensor(sample.pixels), hole))
+            self.pairs.append((sample.pixels, np.ascontiguousarray(sample.hole)))
 
-    @torch.no_grad()
-    def _predict(self, generator: nn.Module, image: Tensor, mask: Tensor) -> Tensor:
-        image, mask = image.to(self.device), mask.to(self.device)
-        return fill(generator.eval(), image, mask, self.config.model.size_multiple).cpu()
+    def _predict(self, generator: nn.Module, image: Pixels, hole: ByteHole) -> Pixels:
+        predictor = Predictor(
+            generator=generator.eval(),
+            size_multiple=self.config.model.size_multiple,
+            device=self.device,
+            trains_on=True,
+        )
+        prediction: Pixels = predictor.predict(image[None], hole[None])[0]
+        return prediction
 
     def scores(self, generator: nn.Module) -> dict[str, float]:
         """Return the mean of every validated metric of the 8-bit composites.
@@ -48,9 +51,10 @@ class Validator:
         """
         names, first = [metric.name for metric in self.metrics], self.metrics[0].name
         sums = torch.zeros(len(HOLE_RATIO_BUCKETS) + 1, len(names) + 1, dtype=torch.float64)
-        for image, mask in self.pairs:
-            composite = paste(self._predict(generator, image, mask), image, mask)
-            ours, theirs = (torch.from_numpy(to_pixels(x)) for x in (composite, image))
+        for image, hole in self.pairs:
+            pasted = composite(self._predict(generator, image, hole), image, hole)
+            ours, theirs = (torch.from_numpy(pixels)[None] for pixels in (pasted, image))
+            mask = torch.from_numpy(hole).float()[None, None]
             measures = [metric.measure for metric in self.metrics if metric.measure]
             found = [measure(ours, theirs, mask).item() for measure in measures]
             scored = torch.tensor([*found, 1.0], dtype=torch.float64)
@@ -67,11 +71,11 @@ class Validator:
     def draw(self, generator: nn.Module, step: int, report: Report) -> None:
         """Write a grid of a few samples into the run; the generator is left judging."""
         shown = self.pairs[:: max(1, len(self.pairs) // 6)][:6]
-        images = np.concatenate([to_pixels(image) for image, _ in shown])
-        holes = np.concatenate([mask[:, 0].numpy().astype(np.uint8) for _, mask in shown])
-        predictions = [to_pixels(self._predict(generator, *pair)) for pair in shown]
+        images = np.stack([image for image, _ in shown])
+        holes = np.stack([hole for _, hole in shown])
+        predictions = np.stack([self._predict(generator, *pair) for pair in shown])
         location = storage.join(self.config.storage, "samples", f"step-{step:09d}.png")
-        storage.write(location, sample_grid(images, holes, np.concatenate(predictions)))
+        storage.write(location, sample_grid(images, holes, predictions))
         text = f"sample grid {location}"
         report(Record(kind="picture", step=step, text=text, picture=location))
 

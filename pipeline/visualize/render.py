@@ -1,7 +1,5 @@
 """Render the intermediate results of a checkpoint as PNG files and a sheet of them."""
 
-import math
-
 import cv2
 import numpy as np
 import torch
@@ -9,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from infill.models.architecture import load
-from infill.models.masking import crop_to, pad_to_multiple
 from infill.pipeline import checkpoints, storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.image_grid import draw_grid, masked_view
@@ -21,7 +18,7 @@ from infill.pipeline.images import (
     encode_png,
     read_header,
 )
-from infill.pipeline.images.tensors import to_pixels, to_tensor
+from infill.pipeline.inference.predictor import Predictor
 from infill.pipeline.masks import draw_mask
 from infill.pipeline.masks.mask_files import read_mask_file
 from infill.pipeline.sharding.preprocess import resize_short_side
@@ -46,26 +43,11 @@ def visualize(config: VisualizeConfig) -> dict[str, str]:
             raise UserError(f"--{name} is missing: name the {name} to look into")
     loaded = checkpoints.load_generator(config.checkpoint, config.device)
     pixels, hole = _photograph(config, config.short_side_px or loaded.image_size_px)
-    image = to_tensor(pixels[None]).to(config.device)
-    mask = torch.from_numpy(hole)[None, None].to(image)
-    padded = pad_to_multiple(image, mask, loaded.config.size_multiple)
-    shown = load(loaded.architecture).pictures(loaded.generator, *padded)
-    height, width = hole.shape
-    kept = height / padded[0].shape[2], width / padded[0].shape[3]
-    pictures = {"masked image": masked_view(pixels, hole)}
-    for name, picture in shown.items():
-        if _is_of_the_frame(picture, padded[0]):
-            rows, columns = picture.shape[-2:]
-            picture = crop_to(picture, math.ceil(rows * kept[0]), math.ceil(columns * kept[1]))
-        pictures[name] = to_pixels(picture)[0]
+    shown = Predictor.of(loaded, config.device).intermediate_results(
+        load(loaded.architecture).pictures, pixels, hole
+    )
+    pictures = {"masked image": masked_view(pixels, hole), **shown}
     return _write(config.out, pictures)
-
-
-def _is_of_the_frame(picture: Tensor, frame: Tensor) -> bool:
-    """Tell pictures of the frame at some size from others, such as kernels."""
-    height, width = frame.shape[-2:]
-    rows, columns = picture.shape[-2:]
-    return bool(rows * width == columns * height and height % rows == 0)
 
 
 def _photograph(config: VisualizeConfig, short_side_px: int) -> tuple[Pixels, ByteHole]:

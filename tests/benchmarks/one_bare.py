@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from infill.pipeline.checkpoints import load_generator
-from infill.pipeline.serving.config import ReplicaConfig
-from infill.pipeline.serving.replica.replica import generate
+from infill.pipeline.inference import Predictor
 
 
 def main(checkpoint: str, batch: int, side: int, seconds: float) -> float:
@@ -21,12 +20,12 @@ def main(checkpoint: str, batch: int, side: int, seconds: float) -> float:
     images = random.integers(0, 256, (batch, side, side, 3), np.uint8)
     masks = np.zeros((batch, side, side), np.uint8)
     masks[:, side // 4 : side // 2, side // 4 : side // 2] = 1
-    config = ReplicaConfig(max_batch_size=batch)
+    predictor = Predictor.of(loaded)
     times = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times) < 8:
         begin = time.perf_counter()
-        generate(loaded, config, images, masks)
+        predictor.predict(images, masks)
         times.append(time.perf_counter() - begin)
     return float(np.median(times[2:]))
 

@@ -11,18 +11,14 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from infill.models.architecture import SamplingGenerator, fill
-from infill.models.masking import crop_to, pad_to_multiple
-from infill.pipeline.checkpoints import LoadedGenerator, load_generator
+from infill.pipeline.checkpoints import load_generator
 from infill.pipeline.images import Pixels
-from infill.pipeline.images.tensors import to_pixels, to_tensor
+from infill.pipeline.inference.predictor import Predictor
 from infill.pipeline.registry import readable
 from infill.pipeline.serving.config import ReplicaConfig
 from infill.pipeline.serving.errors import RequestError
@@ -110,9 +106,7 @@ class Replica:
 
     def __init__(self, config: ReplicaConfig) -> None:
         self._config = config
-        self._shelf: ModelCache[LoadedGenerator] = ModelCache(
-            _bytes_of, int(config.memory_gb * 1e9)
-        )
+        self._shelf: ModelCache[Predictor] = ModelCache(_bytes_of, int(config.memory_gb * 1e9))
         self._shown: tuple[_Shown, ...] = ()
         self._canaries: tuple[_Shown, ...] = ()
         self._canary_share = 0.0
@@ -154,13 +148,13 @@ class Replica:
         log.info("serving %s", ", ".join(model.label for model in (*wanted, *canaries)))
 
     def _show(self, model: ServedModel) -> _Shown:
-        return _Shown(model, isinstance(self._take(model).generator, SamplingGenerator))
+        return _Shown(model, self._take(model).can_sample)
 
-    def _take(self, model: ServedModel) -> LoadedGenerator:
+    def _take(self, model: ServedModel) -> Predictor:
         """Return a version's generator, from the shelf or from its checkpoint."""
         return self._shelf.take(model.digest, lambda: self._load(model))
 
-    def _take_again(self, model: ServedModel) -> LoadedGenerator:
+    def _take_again(self, model: ServedModel) -> Predictor:
         """Return a generator that may have been let go.
 
         Raises:
@@ -182,12 +176,15 @@ class Replica:
             self._canary_count.failures += 1
             return None
 
-    def _load(self, model: ServedModel) -> LoadedGenerator:
-        loaded = load_generator(readable(model.location, model.digest), self._config.device)
+    def _load(self, model: ServedModel) -> Predictor:
+        device = self._config.device
+        loaded = load_generator(readable(model.location, model.digest), device)
+        predictor = Predictor.of(loaded, device)
         for side in sorted({loaded.image_size_px, *self._config.warm_sides_px}):
             grey = np.full((1, side, side, 3), 127, np.uint8)
-            generate(loaded, self._config, grey, np.ones((1, side, side), np.uint8))
-        return loaded
+            torch.set_num_threads(self._config.threads)  # counts for the calling thread only
+            predictor.predict(grey, np.ones((1, side, side), np.uint8))
+        return predictor
 
     def check_health(self) -> None:
         """Raise if this replica cannot answer; Serve then replaces it."""
@@ -289,16 +286,15 @@ class Replica:
         images = np.stack([canvas.image for canvas in canvases])
         masks = np.stack([canvas.mask for canvas in canvases])
         seeds = [canvas.seed or 0 for canvas in canvases]
-        work = (
-            partial(generate_samples, draws=key.samples, seeds=seeds)
-            if key.samples
-            else generate_once
-        )
 
-        def draw_here() -> Pixels:
-            return work(self._take_again(shown.model), self._config, images, masks)
+        def predict() -> Pixels:
+            torch.set_num_threads(self._config.threads)  # counts for the calling thread only
+            predictor = self._take_again(shown.model)
+            if key.samples:
+                return predictor.sample(images, masks, key.samples, seeds)
+            return predictor.predict(images, masks)[:, None]
 
-        drawn = await asyncio.to_thread(draw_here)
+        generated = await asyncio.to_thread(predict)
         compute_s = time.perf_counter() - started
         return [
             GeneratedTile(
@@ -307,74 +303,13 @@ class Replica:
                 batch_size=len(canvases),
                 compute_s=compute_s,
             )
-            for predictions in drawn
+            for predictions in generated
         ]
 
 
-def _bytes_of(loaded: LoadedGenerator) -> int:
-    tensors = [*loaded.generator.parameters(), *loaded.generator.buffers()]
+def _bytes_of(predictor: Predictor) -> int:
+    tensors = [*predictor.generator.parameters(), *predictor.generator.buffers()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def generate(
-    loaded: LoadedGenerator, config: ReplicaConfig, images: Pixels, masks: Pixels
-) -> Pixels:
-    """Pass canvases through a network.
-
-    Args:
-        loaded: the network, on ``config.device``.
-        config: where and with how many threads to compute.
-        images: uint8 [B, H, W, 3].
-        masks: uint8 [B, H, W], 1 in the hole.
-
-    Returns:
-        The predictions, uint8 [B, H, W, 3].
-    """
-    image, mask = _tensors(config, images, masks)
-    with torch.inference_mode():
-        prediction = fill(loaded.generator, image, mask, loaded.config.size_multiple)
-    return to_pixels(prediction)
-
-
-def generate_once(
-    loaded: LoadedGenerator, config: ReplicaConfig, images: Pixels, masks: Pixels
-) -> Pixels:
-    """Pass canvases through a network: as :func:`generate`, but uint8 [B, 1, H, W, 3]."""
-    return generate(loaded, config, images, masks)[:, None]
-
-
-def generate_samples(
-    loaded: LoadedGenerator,
-    config: ReplicaConfig,
-    images: Pixels,
-    masks: Pixels,
-    draws: int,
-    seeds: Sequence[int],
-) -> Pixels:
-    """Fill each canvas in several ways, each by its own seed.
-
-    Returns:
-        The predictions, uint8 [B, draws, H, W, 3]. A canvas's pictures depend on its seed and not
-        on what else is in the batch.
-    """
-    generator = cast(SamplingGenerator, loaded.generator)
-    height, width = masks.shape[1:]
-    image, mask = pad_to_multiple(*_tensors(config, images, masks), loaded.config.size_multiple)
-    with torch.inference_mode():
-        noise = [
-            generator.sample_noise(one[None], draws, seed)
-            for one, seed in zip(image, seeds, strict=True)
-        ]
-        prediction = generator(image, mask, torch.cat(noise, dim=1)).final
-    pixels = to_pixels(crop_to(prediction, height, width))
-    several = pixels.reshape(draws, len(images), height, width, 3)
-    return np.ascontiguousarray(several.swapaxes(0, 1))
-
-
-def _tensors(config: ReplicaConfig, images: Pixels, masks: Pixels) -> tuple[Tensor, Tensor]:
-    torch.set_num_threads(config.threads)  # counts for the calling thread only
-    mask = torch.from_numpy(masks)[:, None].float()
-    return to_tensor(images).to(config.device), mask.to(config.device)
 
 
 def version_info(model: ServedModel) -> dict[str, str]:
