@@ -192,6 +192,29 @@ def test_image_files_are_read_and_written_in_one_package():
     )
 
 
+OF_A_PREDICTION = {
+    "infill.models.architecture.fill",
+    "infill.models.masking.crop_to",
+    "infill.models.masking.pad_to_multiple",
+    "infill.models.masking.paste",
+    "infill.models.subsampling.fill_in_pieces",
+    "infill.pipeline.images.tensors.to_pixels",
+}
+TIMES = Path("pipeline/registry/latency.py")
+"""Times a generator alone, without the way from pixels and back."""
+
+
+def test_generators_are_run_in_one_package():
+    def offences(paths: Iterable[Path]) -> list[str]:
+        return [f"{path} imports {n}" for path in paths for n in imported(path) & OF_A_PREDICTION]
+
+    stages = [path for path in FILES if path.parts[0] != "models" and path != TIMES]
+    inside = [path for path in stages if path.is_relative_to("pipeline/inference")]
+    found = {line.split()[-1] for line in offences(inside)}
+    assert found == OF_A_PREDICTION - {"infill.models.masking.paste"}
+    assert_none(offences(path for path in stages if path not in inside))
+
+
 def test_array_types_are_named_once():
     names = {"Pixels", "Hole", "ByteHole", "Picture"}
     defined = [

@@ -1,7 +1,7 @@
 """Metrics of an image against the original: PSNR, SSIM, L1, over the frame, the hole and its rim.
 
-Pictures are 8-bit RGB, [B, H, W, 3] uint8 as ``batches.to_pixels`` gives, or [B, 3, H, W] float in
-[0, 1]. Reported scores are of 8-bit pictures: what a user receives, and what the papers saved to
+Pictures are 8-bit RGB, [B, H, W, 3] uint8 as the predictor gives, or [B, 3, H, W] float in [0, 1].
+Reported scores are of 8-bit pictures: what a user receives, and what the papers saved to
 files before scoring. Every score is per image, [B] float32; means are taken over images.
 
 Masks are [B, 1, H, W] with 1 in the hole. Where a hole is empty nothing can be wrong: its L1 is 0,
