@@ -122,7 +122,7 @@ def read_manifest(location: str) -> Manifest:
         location: the set's folder or s3:// prefix.
 
     Raises:
-        UserError: if there is no manifest (sharding has not finished, or the place is wrong),
+        UserError: if there is no manifest (sharding has not finished, or the location is wrong),
             or it cannot be read.
     """
     location = storage.absolute(location)

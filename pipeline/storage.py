@@ -70,10 +70,10 @@ def refuse_password(address: str) -> None:
         UserError: if there is one; it is not repeated.
     """
     kind, found, rest = address.partition("://")
-    user, at, place = rest.partition("/")[0].rpartition("@")
+    user, at, host = rest.partition("/")[0].rpartition("@")
     if found and at and ":" in user:
         raise UserError(
-            f"the address {kind}://...@{place} has a password in it, which would be written down "
+            f"the address {kind}://...@{host} has a password in it, which would be written down "
             "with everything that is made; leave it out and set "
             f"{PASSWORDS.get(kind, 'its password')} in the environment"
         )

@@ -48,7 +48,7 @@ class Field:
     """Flat: whether a patch centred there is wholly known, [H * W]."""
     trust: Colours
     """How much each target's vote counts: the less, the deeper in the hole it lies, [N]."""
-    places: Index
+    positions: Index
     """Flat: which target is centred there, or -1, [H * W]."""
 
 
@@ -139,8 +139,8 @@ def _begin(
     choices = np.flatnonzero(known)
     if not len(choices) or not len(targets):
         return None
-    places = np.full(height * width, -1)
-    places[targets] = np.arange(len(targets))
+    positions = np.full(height * width, -1)
+    positions[targets] = np.arange(len(targets))
     sources = random.choice(choices, len(targets))
     if coarse is not None:
         inherited = _inherited(coarse, targets, (height, width))
@@ -154,7 +154,7 @@ def _begin(
         costs=costs,
         known=known,
         trust=(DISTRUST ** -_depths(missing).ravel()[targets]).astype(np.float32),
-        places=places,
+        positions=positions,
     )
 
 
@@ -163,10 +163,10 @@ def _inherited(coarse: Field, targets: Index, shape: tuple[int, int]) -> Index:
     rows, columns = np.divmod(targets, shape[1])
     above = np.minimum(rows // 2, coarse.shape[0] - 1) * coarse.shape[1]
     above += np.minimum(columns // 2, coarse.shape[1] - 1)
-    place = coarse.places[above]
-    row, column = np.divmod(coarse.sources[np.maximum(place, 0)], coarse.shape[1])
+    position = coarse.positions[above]
+    row, column = np.divmod(coarse.sources[np.maximum(position, 0)], coarse.shape[1])
     row, column = 2 * row + rows % 2, 2 * column + columns % 2
-    fits = (place >= 0) & (row < shape[0]) & (column < shape[1])
+    fits = (position >= 0) & (row < shape[0]) & (column < shape[1])
     return np.where(fits, row * shape[1] + column, -1)
 
 
@@ -178,8 +178,8 @@ def _search(field: Field, colours: Colours, random: np.random.Generator) -> None
         for row, column in ((0, 1), (0, -1), (1, 0), (-1, 0)):
             # A neighbour's source, moved back by as much as the neighbour is away.
             step = row * width + column
-            place = field.places[field.targets + step]
-            _improve(field, colours, np.where(place >= 0, field.sources[place] - step, -1))
+            position = field.positions[field.targets + step]
+            _improve(field, colours, np.where(position >= 0, field.sources[position] - step, -1))
         reach = max(height, width)
         while reach >= 1:
             rows, columns = np.divmod(field.sources, width)

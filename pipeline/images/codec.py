@@ -2,7 +2,7 @@
 
 Accepted are PNG, JPEG and WebP with 8 bits per channel and one frame. The header's size is
 compared with the limit before any pixel is decoded. Orientation (EXIF) is applied, so that image
-and mask mean the same place; the colour profile (ICC) is kept and returned with the result.
+and mask mean the same pixels; the colour profile (ICC) is kept and returned with the result.
 """
 
 import io

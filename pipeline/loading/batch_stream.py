@@ -13,7 +13,7 @@ from infill.pipeline.loading.workers import ProcessPool
 
 
 class Loader(Protocol):
-    """Makes the batches of one place in order."""
+    """Makes the batches of one worker in order."""
 
     def __next__(self) -> Batch:
         """Return the next step's batch."""
@@ -46,8 +46,8 @@ class BatchStream:
     ) -> None:
         self.wait_s = 0.0
         """Time the consumer has waited for batches so far."""
-        place = WorkerShare(config=config, rank=rank, world_size=world_size)
-        self._loader = _loader(place, first_step)
+        share = WorkerShare(config=config, rank=rank, world_size=world_size)
+        self._loader = _loader(share, first_step)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -69,17 +69,17 @@ class BatchStream:
         self._loader.close()
 
 
-def _loader(place: WorkerShare, first_step: int) -> Loader:
-    if names_tars(place.config.shards):
+def _loader(share: WorkerShare, first_step: int) -> Loader:
+    if names_tars(share.config.shards):
         from infill.pipeline.loading.webdataset_loader import WebDatasetLoader  # a second's import
 
-        return WebDatasetLoader(place, first_step)
-    if place.config.loader == "ray":
+        return WebDatasetLoader(share, first_step)
+    if share.config.loader == "ray":
         from infill.pipeline.loading.ray_loader import (
             RayLoader,  # imports Ray, which others need not
         )
 
-        return RayLoader(place, first_step)
-    if place.config.loader == "processes":
-        return PrefetchLoader(place, first_step, ProcessPool)
-    return PrefetchLoader(place, first_step, ThreadPool)
+        return RayLoader(share, first_step)
+    if share.config.loader == "processes":
+        return PrefetchLoader(share, first_step, ProcessPool)
+    return PrefetchLoader(share, first_step, ThreadPool)

@@ -28,15 +28,17 @@ def serve(pipe: Connection, memory: int, samples: int) -> None:
     frames = SharedBuffers(values, setup.slots, setup.count, setup.config.image_size_px)
     listed = mmap.mmap(samples, 0, access=mmap.ACCESS_READ)
     table = pa.ipc.open_file(pa.py_buffer(listed)).read_all()  # in place, for all processes
-    maker = InpaintingDataset(setup.config, replace(setup.manifest, samples=table))
+    dataset = InpaintingDataset(setup.config, replace(setup.manifest, samples=table))
     while True:
-        pipe.send(answer(maker, frames, pipe.recv()))
+        pipe.send(answer(dataset, frames, pipe.recv()))
 
 
-def answer(maker: InpaintingDataset, frames: SharedBuffers, task: DecodeTask) -> Names | Exception:
-    """Fill a task's places, or return why that could not be done."""
+def answer(
+    dataset: InpaintingDataset, frames: SharedBuffers, task: DecodeTask
+) -> Names | Exception:
+    """Fill a task's slots, or return why that could not be done."""
     try:
-        return frames.fill(maker, task)
+        return frames.fill(dataset, task)
     except UserError as error:
         return error
     except Exception:

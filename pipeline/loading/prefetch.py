@@ -31,7 +31,7 @@ class DecodeTask:
     """Samples that lie side by side in a batch."""
 
     slot: int
-    """Which of the places for batches."""
+    """Which slot of the buffers."""
     first: int
     """Where in the batch the first one lies."""
     step: int
@@ -91,8 +91,8 @@ class SharedBuffers:
         """Return how many numbers so many batches take."""
         return slots * count * 4 * size_px**2
 
-    def fill(self, maker: InpaintingDataset, task: DecodeTask) -> Names:
-        """Make a task's samples in their places.
+    def fill(self, dataset: InpaintingDataset, task: DecodeTask) -> Names:
+        """Make a task's samples in their slots.
 
         All images first, then all masks: what draws masks stays in the processor's caches, which
         saves a third of their time.
@@ -100,11 +100,11 @@ class SharedBuffers:
         part = slice(task.first, task.first + len(task.visits))
         images, masks = self.images[task.slot][part], self.masks[task.slot][part, 0]
         keys = [
-            maker.write_image(row, epoch, image)
+            dataset.write_image(row, epoch, image)
             for (row, epoch, _), image in zip(task.visits, images, strict=True)
         ]
         return [
-            (key, maker.write_mask(key, epoch, task.step, turn, mask))
+            (key, dataset.write_mask(key, epoch, task.step, turn, mask))
             for key, (_, epoch, turn), mask in zip(keys, task.visits, masks, strict=True)
         ]
 
@@ -124,44 +124,44 @@ class PendingBatch:
 
 
 class PrefetchLoader:
-    """Keeps a crew busy with the batches after the one in use.
+    """Keeps a pool busy with the batches after the one in use.
 
     Args:
-        place: whose batches.
+        share: whose batches.
         first_step: the first to deliver.
-        crew: of a configuration, the set's manifest and so many places for this many samples.
+        pool: of a configuration, the set's manifest and so many slots for this many samples.
     """
 
     def __init__(
         self,
-        place: WorkerShare,
+        share: WorkerShare,
         first_step: int,
-        crew: "Callable[[BatchConfig, Manifest, int, int], WorkerPool]",
+        pool: "Callable[[BatchConfig, Manifest, int, int], WorkerPool]",
     ) -> None:
-        self.place, self.next_step = place, first_step
-        config = place.config
+        self.share, self.next_step = share, first_step
+        config = share.config
         manifest = read_manifest(config.shards)
         self.order = StatelessSampler(manifest.counts, config.seed, config.shuffle_window_shards)
         # Those under way, the one in use and the one before it.
         self.slots = config.prefetch_batches + 3
-        self.crew = crew(config, manifest, self.slots, place.slice_size)
+        self.pool = pool(config, manifest, self.slots, share.slice_size)
         self.pending: deque[PendingBatch] = deque()
 
     def __next__(self) -> Batch:
-        while len(self.pending) <= self.place.config.prefetch_batches:
+        while len(self.pending) <= self.share.config.prefetch_batches:
             self.pending.append(self._begin(self.next_step))
             self.next_step += 1
         ready = self.pending.popleft()
         names = [pair for answer in ready.answers for pair in answer.result()]
         keys, mask_ids = zip(*names, strict=True)
-        frames = self.crew.frames
+        frames = self.pool.frames
         return Batch(
             image=self._handed_out(frames.images[ready.slot]),
             mask=self._handed_out(frames.masks[ready.slot]),
             keys=keys,
             mask_ids=mask_ids,
             step=ready.step,
-            seed=self.place.seed(ready.step),
+            seed=self.share.seed(ready.step),
         )
 
     def _handed_out(self, values: Values) -> Tensor:
@@ -174,12 +174,12 @@ class PrefetchLoader:
 
     def _free_slots(self) -> list[int]:
         taken = {pending.slot for pending in self.pending}
-        frames = self.crew.frames
+        frames = self.pool.frames
         return [s for s in range(self.slots) if s not in taken and frames.unused(s)]
 
     def _begin(self, step: int) -> PendingBatch:
-        config, slot = self.place.config, self._free_slots()[0]
-        visits = self.place.visits(self.order, step)
+        config, slot = self.share.config, self._free_slots()[0]
+        visits = self.share.visits(self.order, step)
         share = math.ceil(
             len(visits) / config.num_decode_workers
         )  # one task for each: few handovers
@@ -188,12 +188,12 @@ class PrefetchLoader:
         for first in range(0, len(visits), share):
             part = visits[first : first + share]
             task = DecodeTask(slot=slot, first=first, step=step, visits=part)
-            answers.append(self.crew.begin(task))
+            answers.append(self.pool.begin(task))
         return PendingBatch(step=step, slot=slot, answers=answers)
 
     def close(self) -> None:
-        """Let the crew finish the samples in hand, and forget the others."""
-        self.crew.close()
+        """Let the pool finish the samples in hand, and forget the others."""
+        self.pool.close()
         self.pending.clear()
 
 
@@ -203,14 +203,14 @@ class ThreadPool:
     def __init__(self, config: BatchConfig, manifest: Manifest, slots: int, count: int) -> None:
         # OpenCV's own threads would only take the cores from the other samples' decoding.
         cv2.setNumThreads(1)
-        self.maker = InpaintingDataset(config, manifest)
+        self.dataset = InpaintingDataset(config, manifest)
         memory = np.empty(SharedBuffers.room(slots, count, config.image_size_px), np.float32)
         self.frames = SharedBuffers(memory, slots, count, config.image_size_px)
         self.pool = ThreadPoolExecutor(config.num_decode_workers, thread_name_prefix="decode")
 
     def begin(self, task: DecodeTask) -> Future[Names]:
         """Have a task done by whichever thread is free first."""
-        return self.pool.submit(self.frames.fill, self.maker, task)
+        return self.pool.submit(self.frames.fill, self.dataset, task)
 
     def close(self) -> None:
         """Let the threads finish the samples in hand, and forget the others."""

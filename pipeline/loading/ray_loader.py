@@ -31,10 +31,10 @@ STEPS_PER_DATASET = 1000  # a dataset is finite; starting the next takes a fract
 class RayLoader:
     """Iterates Ray datasets of this worker's steps, one after the other."""
 
-    def __init__(self, place: WorkerShare, first_step: int) -> None:
+    def __init__(self, share: WorkerShare, first_step: int) -> None:
         # Made here too, so that what is wrong with the set is said before anything starts.
-        _recipe(place.config)
-        self.batches = self._all(place, first_step)
+        _recipe(share.config)
+        self.batches = self._all(share, first_step)
 
     def __next__(self) -> Batch:
         return next(self.batches)
@@ -43,18 +43,18 @@ class RayLoader:
         """Stop the dataset under way."""
         self.batches.close()
 
-    def _all(self, place: WorkerShare, first_step: int) -> Generator[Batch, None, None]:
+    def _all(self, share: WorkerShare, first_step: int) -> Generator[Batch, None, None]:
         while True:
-            yield from _batches(place, first_step)
+            yield from _batches(share, first_step)
             first_step += STEPS_PER_DATASET
 
 
-def _batches(place: WorkerShare, first_step: int) -> Generator[Batch, None, None]:
+def _batches(share: WorkerShare, first_step: int) -> Generator[Batch, None, None]:
     """Yield the batches of one dataset of steps."""
     steps = ray.data.range(STEPS_PER_DATASET, override_num_blocks=STEPS_PER_DATASET)
     steps.context.execution_options.preserve_order = True
-    made = steps.map_batches(partial(make_slice, place=place, first_step=first_step), batch_size=1)
-    ahead = place.config.prefetch_batches
+    made = steps.map_batches(partial(make_slice, share=share, first_step=first_step), batch_size=1)
+    ahead = share.config.prefetch_batches
     for columns in made.iter_batches(batch_size=1, prefetch_batches=ahead):
         step = int(columns["step"][0])
         told = json.loads(str(columns["told"][0]))
@@ -66,24 +66,24 @@ def _batches(place: WorkerShare, first_step: int) -> Generator[Batch, None, None
             keys=tuple(told["keys"]),
             mask_ids=tuple(told["mask_ids"]),
             step=step,
-            seed=place.seed(step),
+            seed=share.seed(step),
         )
 
 
-def make_slice(columns: Columns, place: WorkerShare, first_step: int) -> Columns:
+def make_slice(columns: Columns, share: WorkerShare, first_step: int) -> Columns:
     """Make one step's slice. In a task on any node.
 
     A damaged sample is told of in the row: an exception would arrive wrapped, without its
     sentence, after a page of tracebacks.
     """
     step = first_step + int(columns["id"][0])
-    size = place.config.image_size_px
-    pixels = np.zeros((place.slice_size, size, size, 3), np.uint8)
-    holes = np.zeros((place.slice_size, size, size), np.uint8)
+    size = share.config.image_size_px
+    pixels = np.zeros((share.slice_size, size, size, 3), np.uint8)
+    holes = np.zeros((share.slice_size, size, size), np.uint8)
     try:
-        maker, order = _recipe(place.config)
-        visits = place.visits(order, step)
-        samples = [maker.make(row, epoch, step, turn) for row, epoch, turn in visits]
+        dataset, order = _recipe(share.config)
+        visits = share.visits(order, step)
+        samples = [dataset.make(row, epoch, step, turn) for row, epoch, turn in visits]
     except UserError as error:
         told: dict[str, object] = {"error": str(error)}
     else:

@@ -83,7 +83,7 @@ class StatelessSampler:
     def position(self, epoch: int, row: int) -> int:
         """Return when a row is seen in an epoch: the inverse of :meth:`at`.
 
-        Divided by the global batch size it is the step, and the remainder is the place in it.
+        Divided by the global batch size it is the step, and the remainder is the position in it.
         """
         if not 0 <= row < self.total:
             raise IndexError(f"row {row} of a set of {self.total} samples")
@@ -91,8 +91,8 @@ class StatelessSampler:
         shard = int(np.searchsorted(self.first_rows + self.counts, row, side="right"))
         window = int(np.flatnonzero(self._shards == shard)[0]) // self.shuffle_window_shards
         self._enter_window(epoch, window)
-        place = int(np.flatnonzero(self._rows == row)[0])
-        return epoch * self.total + int(self._starts[window]) + place
+        offset = int(np.flatnonzero(self._rows == row)[0])
+        return epoch * self.total + int(self._starts[window]) + offset
 
     def _enter_epoch(self, epoch: int) -> None:
         shards = random_for("order of shards", self.seed, epoch).permutation(len(self.counts))

@@ -267,9 +267,9 @@ def draw_text(config: MaskConfig, random: np.random.Generator, height: int, widt
         length = whole(random, 6, 24)
         letters = "".join(LETTERS[i] for i in (random.random(length) * len(LETTERS)).astype(int))
         size = unit * (0.5 + 1.2 * random.random())
-        place = int(random.random() * width / 2), whole(random, height // 8, height - 1)
+        origin = int(random.random() * width / 2), whole(random, height // 8, height - 1)
         thickness = max(1, round(unit * (1 + 3 * random.random())))
-        cv2.putText(hole, letters, place, cv2.FONT_HERSHEY_SIMPLEX, size, 1, thickness)
+        cv2.putText(hole, letters, origin, cv2.FONT_HERSHEY_SIMPLEX, size, 1, thickness)
     return hole
 
 

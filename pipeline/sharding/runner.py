@@ -89,13 +89,13 @@ def _absolute_source(source: str) -> str:
 
 
 def _require_writable(out: str) -> None:
-    """Refuse a place on disk where nothing can be made, before a long list is made for it."""
+    """Refuse a folder in which nothing can be made, before a long list is made for it."""
     if storage.is_remote(out):
         return
-    place = next(path for path in (Path(out), *Path(out).parents) if path.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        what = "must not be written to" if place.is_dir() else "is a file"
-        raise UserError(f"cannot write to {out}: {place} {what}; choose another --out")
+    folder = next(path for path in (Path(out), *Path(out).parents) if path.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        what = "must not be written to" if folder.is_dir() else "is a file"
+        raise UserError(f"cannot write to {out}: {folder} {what}; choose another --out")
 
 
 def _list(config: ShardConfig, folder: Path, report: Report) -> dict[str, Listing]:

@@ -40,10 +40,10 @@ class ListSource:
                 a photograph that is not there.
         """
         for rows in self._rows():
-            places = [self._place(row["path"]) for row in rows]
-            sizes = _sizes(places)
-            for row, place in zip(rows, places, strict=True):
-                size = sizes[place]
+            locations = [self._location(row["path"]) for row in rows]
+            sizes = _sizes(locations)
+            for row, location in zip(rows, locations, strict=True):
+                size = sizes[location]
                 if size is None:
                     raise UserError(f"{self.location} names {row['path']}, which is not there")
                 if row["split"] not in (None, *SPLITS):
@@ -54,7 +54,7 @@ class ListSource:
                 yield Original(
                     path=row["path"],
                     size=size,
-                    file=place.encode(),
+                    file=location.encode(),
                     split=row["split"],
                 )
 
@@ -63,7 +63,7 @@ class ListSource:
         folder, _, name = original.file.decode().rpartition("/")
         return open_store(folder or "/").read(name.encode())
 
-    def _place(self, path: str) -> str:
+    def _location(self, path: str) -> str:
         if storage.is_remote(path) or path.startswith("/"):
             return path
         return posixpath.join(self.location.rpartition("/")[0], path)
@@ -95,15 +95,15 @@ def _table(location: str) -> pa.Table:
     return pa.csv.read_csv(pa.BufferReader(data), read_options=options, convert_options=kinds)
 
 
-def _sizes(places: list[str]) -> dict[str, int | None]:
+def _sizes(locations: list[str]) -> dict[str, int | None]:
     """Return each file's size, or None where there is no file."""
     found: dict[str, int | None] = {}
     for remote in (False, True):
-        chosen = [place for place in places if storage.is_remote(place) == remote]
+        chosen = [location for location in locations if storage.is_remote(location) == remote]
         if not chosen:
             continue
         system = storage.filesystem(chosen[0])[0]
-        infos = system.get_file_info([place.removeprefix("s3://") for place in chosen])
-        for place, info in zip(chosen, infos, strict=True):
-            found[place] = info.size if info.type == fs.FileType.File else None
+        infos = system.get_file_info([location.removeprefix("s3://") for location in chosen])
+        for location, info in zip(chosen, infos, strict=True):
+            found[location] = info.size if info.type == fs.FileType.File else None
     return found

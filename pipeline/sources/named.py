@@ -22,7 +22,7 @@ Rule = Callable[[Store], Callable[[str], str | None]]
 class Part:
     """A folder or archive of a public set."""
 
-    places: tuple[str, ...]
+    paths: tuple[str, ...]
     """Under which names it is found, the first that is there; "" is the set's own folder."""
     counts: tuple[int, ...]
     """How many photographs it has; several where distributions differ."""
@@ -91,8 +91,8 @@ def _places2(size: str, take: int | None) -> NamedSet:
     return NamedSet(
         title=f"Places2 (Places365-Standard, {size})",
         parts=(
-            Part(places=train, counts=(1_803_460,), split="train"),
-            Part(places=val, counts=(36_500,), split="test", take=take),
+            Part(paths=train, counts=(1_803_460,), split="train"),
+            Part(paths=val, counts=(36_500,), split="test", take=take),
         ),
     )
 
@@ -101,7 +101,7 @@ def _dtd(number: int) -> NamedSet:
     lists = {split: f"labels/{split}{number}.txt" for split in ("train", "val", "test")}
     return NamedSet(
         title=f"Describable Textures, split {number}",
-        parts=(Part(places=("images",), counts=(5640,)),),
+        parts=(Part(paths=("images",), counts=(5640,)),),
         rule=_by_lists(lists),
     )
 
@@ -113,20 +113,20 @@ NAMED = {
     "places2-large-12k": _places2("large", 12_000),
     "celeba": NamedSet(
         title="CelebA (aligned and cropped)",
-        parts=(Part(places=("img_align_celeba", "img_align_celeba.zip"), counts=(202_599,)),),
+        parts=(Part(paths=("img_align_celeba", "img_align_celeba.zip"), counts=(202_599,)),),
         rule=_by_list("list_eval_partition.txt", {"0": "train", "1": "val", "2": "test"}),
     ),
     # The papers publish no list: PEN-Net keeps 2,000 for test, and so do we, the last by number.
     "celeba-hq": NamedSet(
         title="CelebA-HQ",
-        parts=(Part(places=("CelebA-HQ-img", "celeba_hq_256", "images"), counts=(30_000,)),),
+        parts=(Part(paths=("CelebA-HQ-img", "celeba_hq_256", "images"), counts=(30_000,)),),
         rule=_by_number(28_000),
     ),
     "paris": NamedSet(
         title="Paris StreetView",
         parts=(
-            Part(places=("paris_train_original",), counts=(14_900,), split="train"),
-            Part(places=("paris_eval_gt",), counts=(100,), split="test"),
+            Part(paths=("paris_train_original",), counts=(14_900,), split="train"),
+            Part(paths=("paris_eval_gt",), counts=(100,), split="test"),
         ),
     ),
     **{f"dtd-{number}": _dtd(number) for number in range(1, 11)},
@@ -134,8 +134,8 @@ NAMED = {
     "facade": NamedSet(
         title="CMP Facade",
         parts=(
-            Part(places=("base",), counts=(378,), suffixes=(".jpg",)),
-            Part(places=("extended",), counts=(228,), suffixes=(".jpg",), split="train"),
+            Part(paths=("base",), counts=(378,), suffixes=(".jpg",)),
+            Part(paths=("extended",), counts=(228,), suffixes=(".jpg",), split="train"),
         ),
         rule=_by_number(279),
     ),
@@ -143,12 +143,12 @@ NAMED = {
         title="ImageNet (ILSVRC2012)",
         parts=(
             Part(
-                places=("train", "ILSVRC2012_img_train", "ILSVRC2012_img_train.tar"),
+                paths=("train", "ILSVRC2012_img_train", "ILSVRC2012_img_train.tar"),
                 counts=(1_281_167,),
                 split="train",
             ),
             Part(
-                places=("val", "ILSVRC2012_img_val", "ILSVRC2012_img_val.tar"),
+                paths=("val", "ILSVRC2012_img_val", "ILSVRC2012_img_val.tar"),
                 counts=(50_000,),
                 split="test",
             ),
@@ -156,18 +156,18 @@ NAMED = {
     ),
     "ffhq": NamedSet(
         title="FFHQ",
-        parts=(Part(places=("images1024x1024", "thumbnails128x128"), counts=(70_000,)),),
+        parts=(Part(paths=("images1024x1024", "thumbnails128x128"), counts=(70_000,)),),
         rule=_by_number(60_000),  # the authors' own: the last 10,000 are for validation
     ),
     "oxford": NamedSet(
         title="Oxford Buildings",
-        parts=(Part(places=("oxbuild_images", "images", ""), counts=(5062, 5063), split="test"),),
+        parts=(Part(paths=("oxbuild_images", "images", ""), counts=(5062, 5063), split="test"),),
     ),
     "ade20k": NamedSet(
         title="ADE20K (scene parsing challenge)",
         parts=(
-            Part(places=("images/training",), counts=(20_210,), split="train"),
-            Part(places=("images/validation",), counts=(2000,), split="test"),
+            Part(paths=("images/training",), counts=(20_210,), split="train"),
+            Part(paths=("images/validation",), counts=(2000,), split="test"),
         ),
     ),
 }
@@ -200,21 +200,21 @@ class NamedSource:
             self._require_count(part, found)
 
     def _members(self, part: Part) -> Iterator[Original]:
-        place = self._place(part)
-        if is_archive(place):
-            archive = StoredFile(path=place, file=place.encode())
-            yield from members(self.store, archive, place.rpartition(".")[0] + "/")
+        path = self._path(part)
+        if is_archive(path):
+            archive = StoredFile(path=path, file=path.encode())
+            yield from members(self.store, archive, path.rpartition(".")[0] + "/")
             return
-        for found in self.store.files(place):
+        for found in self.store.files(path):
             if is_picture_name(found.path):
                 yield whole_file(found, None)
 
-    def _place(self, part: Part) -> str:
-        for place in part.places:
-            if self.store.has(place):
-                return place
+    def _path(self, part: Part) -> str:
+        for path in part.paths:
+            if self.store.has(path):
+                return path
         raise UserError(
-            f"{self.named.title} has no {' or '.join(part.places)} in the source folder; "
+            f"{self.named.title} has no {' or '.join(part.paths)} in the source folder; "
             "give the folder that holds it, as the authors distribute it, with --source"
         )
 
@@ -222,7 +222,7 @@ class NamedSource:
         if found not in part.counts:
             expected = " or ".join(f"{count:,}" for count in part.counts)
             raise UserError(
-                f"{self.named.title}: {self._place(part) or 'the source folder'} holds {found:,} "
+                f"{self.named.title}: {self._path(part) or 'the source folder'} holds {found:,} "
                 f"photographs, expected {expected}; fetch what is missing"
             )
 

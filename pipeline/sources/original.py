@@ -42,13 +42,13 @@ class Original:
 
 
 class Source(Protocol):
-    """A place that lists originals and reads them; cheap to open, on any machine."""
+    """A source that lists originals and reads them; cheap to open, on any machine."""
 
     def originals(self) -> Iterator[Original]:
         """Yield every original once, in an order that does not depend on the machine.
 
         Raises:
-            UserError: if the place is missing or incomplete.
+            UserError: if the source is missing or incomplete.
         """
         ...
 

@@ -48,7 +48,7 @@ class Store(Protocol):
         """Yield all visible files below a folder of the store, ordered by path.
 
         Raises:
-            UserError: if the place cannot be listed.
+            UserError: if the source cannot be listed.
         """
         ...
 

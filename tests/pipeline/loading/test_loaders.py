@@ -113,7 +113,7 @@ def test_killed_decoders_cost_no_sample(shards, take, assert_same) -> None:
     with BatchStream(replace(config, loader="processes", num_decode_workers=2)) as stream:
         found = [next(stream)]
         for _ in range(2):
-            for decoder in stream._loader.crew.decoders:
+            for decoder in stream._loader.pool.decoders:
                 decoder.process.kill()
             found += [next(stream) for _ in range(3)]
     assert_same(found, take(config, 7))
@@ -133,7 +133,7 @@ import sys, time
 from infill.pipeline.loading import BatchConfig, BatchStream
 stream = BatchStream(BatchConfig(shards=sys.argv[1], image_size_px=32, loader="processes"))
 next(stream)
-print(*(decoder.process.pid for decoder in stream._loader.crew.decoders), flush=True)
+print(*(decoder.process.pid for decoder in stream._loader.pool.decoders), flush=True)
 time.sleep(600)
 """
 
