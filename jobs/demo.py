@@ -184,7 +184,7 @@ def crown(config: DemoConfig, winner: str, found: "Evaluation") -> "Version":
 def write_request(config: DemoConfig) -> list[str]:
     """Write the whole test photographs and a mask for each, white in the hole; return the names."""
     from infill.pipeline.images import decode_original, encode_mask, encode_png, read_header
-    from infill.pipeline.masks import draw_mask
+    from infill.pipeline.masks import generate_mask
 
     source, names = open_source("bundled", ""), []
     for original in source.originals():
@@ -193,7 +193,7 @@ def write_request(config: DemoConfig) -> list[str]:
         name = Path(original.path).stem
         data = source.read(original)
         image = decode_original(data, read_header(data))
-        hole = draw_mask(HOLES, name, 0, 0, *image.shape[:2]).hole
+        hole = generate_mask(HOLES, name, 0, 0, *image.shape[:2]).hole
         for suffix, file in (("", encode_png(image)), ("_mask", encode_mask(hole))):
             storage.write(config.place("request", f"{name}{suffix}.png"), file)
         names.append(name)

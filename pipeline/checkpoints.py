@@ -41,7 +41,7 @@ STEP_PREFIX = "step-"
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedGenerator:
-    """A generator ready to draw: in evaluation mode, without gradients."""
+    """A generator ready for inference: in evaluation mode, without gradients."""
 
     architecture: str
     config: ModelConfig
@@ -357,7 +357,7 @@ def load_generator(location: str, device: str | torch.device = "cpu") -> LoadedG
 
     Args:
         location: of a checkpoint, or of a run, whose newest checkpoint is taken.
-        device: where the generator will draw.
+        device: the device of the generator.
 
     Raises:
         UserError: if there is no checkpoint, or it is damaged.

@@ -145,7 +145,7 @@ def _join(address: str) -> None:
 
 
 def is_this_machine(address: str) -> bool:
-    """Tell whether an address such as ``10.0.0.5:6379`` can be reached from this machine alone."""
+    """Return whether an address such as ``10.0.0.5:6379`` leads to this machine alone."""
     host = address.removeprefix("ray://").rpartition(":")[0].strip("[]")
     try:
         return host in ("", "localhost") or ipaddress.ip_address(host).is_loopback

@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 
 def is_remote(location: str) -> bool:
-    """Tell whether a location is an address rather than a local path."""
+    """Return whether a location is an address rather than a local path."""
     return "://" in location
 
 
@@ -120,7 +120,7 @@ def _object_store(bucket: str, settings: tuple[tuple[str, str], ...]) -> fs.File
 
 
 def exists(location: str) -> bool:
-    """Tell whether a file or folder is there."""
+    """Return whether a file or folder is there."""
     system, path = filesystem(location)
     return bool(system.get_file_info(path).type != fs.FileType.NotFound)
 

@@ -34,15 +34,15 @@ class BatchInferenceConfig:
     """Folder of masks (same stem, or name_mask.png), or one mask for all; beside the pictures
     (name_mask.png) if empty."""
     draw: bool = False
-    """Draw a mask for each picture by ``recipe`` instead."""
+    """Generate a mask for each image by ``recipe`` instead."""
     recipe: MaskConfig = field(
         default_factory=lambda: MaskConfig(
             recipe="irregular", min_hole_ratio=0.1, max_hole_ratio=0.3
         )
     )
-    """What to draw."""
+    """The masks to generate."""
     seed: int = 0
-    """Of drawn masks."""
+    """Seed of generated masks."""
     mask_polarity: Literal["white", "black"] = "white"
     """What marks the hole in mask files."""
     mode: Literal["auto", "crop", "resize", "tile", "subsample"] = "auto"

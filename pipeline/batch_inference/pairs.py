@@ -9,7 +9,7 @@ from pyarrow import fs
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.images import encode_mask, upright_size
-from infill.pipeline.masks import MaskConfig, draw_mask
+from infill.pipeline.masks import MaskConfig, generate_mask
 from infill.pipeline.sources import SUFFIXES
 
 MASK_SUFFIX = "_mask"
@@ -82,7 +82,7 @@ def _stem(name: str) -> str:
 
 
 def _is_mask(name: str, stems: Iterable[str]) -> bool:
-    """Tell whether a file is the mask of another one in the same listing."""
+    """Return whether a file is the mask of another one in the same listing."""
     stem = _stem(name)
     return stem.endswith(MASK_SUFFIX) and stem.removesuffix(MASK_SUFFIX) in stems
 
@@ -136,4 +136,4 @@ def draw_mask_file(image: bytes, key: str, recipe: MaskConfig, seed: int, max_pi
         ImageError: if the image is not one that is accepted.
     """
     height, width = upright_size(image, max_pixels)
-    return encode_mask(draw_mask(recipe, key, 0, seed, height, width).hole)
+    return encode_mask(generate_mask(recipe, key, 0, seed, height, width).hole)

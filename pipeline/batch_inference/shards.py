@@ -80,7 +80,7 @@ class Part:
 
 
 def is_shard_set(location: str) -> bool:
-    """Tell whether a folder is a finished shard set."""
+    """Return whether a folder is a finished shard set."""
     return storage.exists(storage.join(location, FILE_NAME))
 
 

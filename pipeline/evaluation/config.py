@@ -54,7 +54,7 @@ class EvaluationConfig:
     crop: Crop = "centre"
     """How it becomes square: a window of that size from the middle, the largest square in the
     middle resized, or all of it resized without regard to its shape. "original": it stays as it
-    is, of any size and shape, and masks are drawn at that size."""
+    is, of any size and shape, and masks are generated at that size."""
     subsampling: Subsampling = field(default_factory=Subsampling)
     """How the network sees frames larger than it was made for; a protocol has its own way unless
     ``side_px`` is given."""
@@ -65,9 +65,9 @@ class EvaluationConfig:
     networks: NetworkConfig = field(default_factory=NetworkConfig)
     """Weights of the networks behind FID, KID, IS and LPIPS, which need them."""
     samples: int = 1
-    """Pictures drawn per pair, for networks that draw at random: the one of highest PSNR counts."""
+    """Samples per pair, of probabilistic networks: the one of highest PSNR counts."""
     examples: int = 6
-    """Pairs drawn in the grid of pictures."""
+    """Pairs shown in the grid of examples."""
     batch_size: int = 8
     """Pairs the network fills at once."""
     num_actors: int = 1
@@ -110,7 +110,7 @@ class EvaluationConfig:
             self._leave_to(f"the file of pairs {self.pairs}", _DECIDED_BY_PAIRS)
         _require(
             self.setting.samples == 1 or not self.setting.subsampling.side_px,
-            "several samples are drawn of whole frames; leave out subsampling.side_px or samples",
+            "several samples need whole frames; leave out subsampling.side_px or samples",
         )
         assert self.setting.groups
         assert self.measured

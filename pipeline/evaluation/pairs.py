@@ -20,7 +20,7 @@ from infill.pipeline.evaluation.protocols import Crop, Group
 from infill.pipeline.images import Pixels
 from infill.pipeline.loading import load_sample, load_whole
 from infill.pipeline.manifest import Manifest
-from infill.pipeline.masks import Mask, MaskConfig, draw_mask
+from infill.pipeline.masks import Mask, MaskConfig, generate_mask
 
 MOST_PARTS = 200
 """Parts an evaluation is cut into: small enough to lose little, few enough to list quickly."""
@@ -155,7 +155,7 @@ class Pairs(ABC):
         )
 
 
-class DrawnPairs(Pairs):
+class GeneratedPairs(Pairs):
     """Every image under masks from each group's recipe: nothing but arithmetic decides them."""
 
     def __init__(self, config: EvaluationConfig, manifest: Manifest, image_size_px: int) -> None:
@@ -193,7 +193,7 @@ class DrawnPairs(Pairs):
     def mask(self, pair: Pair) -> Mask:
         """Draw a pair's mask."""
         height, width = self.size(pair.row)
-        return draw_mask(pair.group.masks, pair.key, pair.repeat, self.seed, height, width)
+        return generate_mask(pair.group.masks, pair.key, pair.repeat, self.seed, height, width)
 
 
 class FrozenPairs(Pairs):
@@ -309,7 +309,7 @@ def _read_pairs(location: str) -> tuple[pa.Table, str]:
 
 
 def lay_pairs(config: EvaluationConfig, manifest: Manifest, trained_size_px: int) -> Pairs:
-    """Return the pairs of an evaluation: those of a file, or drawn.
+    """Return the pairs of an evaluation: those of a file, or generated.
 
     Args:
         config: of the evaluation.
@@ -318,4 +318,4 @@ def lay_pairs(config: EvaluationConfig, manifest: Manifest, trained_size_px: int
     """
     if config.pairs:
         return FrozenPairs(config, manifest)
-    return DrawnPairs(config, manifest, config.setting.image_size_px or trained_size_px)
+    return GeneratedPairs(config, manifest, config.setting.image_size_px or trained_size_px)

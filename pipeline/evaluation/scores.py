@@ -131,7 +131,7 @@ def intervals(
         values: [pairs, metrics].
         photographs: [pairs], which photograph each pair comes from, numbered from 0.
         seed: the same seed and photographs give the same resamples, whatever the values.
-        resamples: how often photographs are drawn anew, with replacement.
+        resamples: how often photographs are resampled, with replacement.
 
     Returns:
         Lower and upper ends, each [metrics]: the 2.5th and 97.5th percentiles.

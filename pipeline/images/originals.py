@@ -122,7 +122,7 @@ def _turn_upright(picture: Pixels, orientation: int) -> Pixels:
 
 
 def _jpeg_is_whole(data: bytes) -> bool:
-    """Tell whether the end marker follows the first scan.
+    """Return whether the end marker follows the first scan.
 
     Inside entropy-coded data a byte FF is always followed by 00 or a restart marker, so FF D9
     after the scan has begun is the end; before it, FF D9 may belong to a thumbnail.

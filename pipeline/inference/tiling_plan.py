@@ -73,7 +73,7 @@ def _plan_crops(hole: Hole, config: TilingConfig) -> Tiles | None:
 
 
 def _shows(frame: Tile, rows: Span, columns: Span) -> bool:
-    """Tell whether a box lies within a frame."""
+    """Return whether a box lies within a frame."""
     bottom, right = frame.top + frame.height, frame.left + frame.width
     above = frame.top <= rows[0] and rows[1] <= bottom
     return above and frame.left <= columns[0] and columns[1] <= right

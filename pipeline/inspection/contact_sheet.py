@@ -14,7 +14,7 @@ from infill.pipeline.image_grid import grid, masked_view
 from infill.pipeline.inspection.config import InspectConfig
 from infill.pipeline.loading import BatchConfig, InpaintingDataset, Sample, StatelessSampler
 from infill.pipeline.manifest import Manifest
-from infill.pipeline.masks import HOLE_RATIO_BUCKETS, bucket_of, draw_mask
+from infill.pipeline.masks import HOLE_RATIO_BUCKETS, bucket_of, generate_mask
 
 SAMPLES_PER_LINE = 4
 MEASURED_MASKS = 1000
@@ -110,7 +110,9 @@ def describe_masks(data: BatchConfig, manifest: Manifest) -> list[str]:
     size = data.image_size_px
     keys = manifest.samples["key"].slice(0, MEASURED_MASKS).to_pylist()
     ratios = [
-        draw_mask(data.masks, keys[i % len(keys)], i // len(keys), data.seed, size, size).hole_ratio
+        generate_mask(
+            data.masks, keys[i % len(keys)], i // len(keys), data.seed, size, size
+        ).hole_ratio
         for i in range(MEASURED_MASKS)
     ]
     counts = Counter(bucket_of(ratio) for ratio in ratios)

@@ -56,7 +56,7 @@ class BatchConfig:
     lock of Python's slows down; or Ray Data on any CPU of the cluster, which needs CPUs that no
     worker has reserved. The batches are the same to the bit."""
     num_decode_workers: int = 2
-    """Threads or processes per worker that read, decode and draw masks."""
+    """Threads or processes per worker that read, decode and generate masks."""
     prefetch_batches: int = 2
     """Batches made ahead of the one in use."""
     verify_checksums: bool = False

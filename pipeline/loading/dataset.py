@@ -29,7 +29,7 @@ from infill.pipeline.images.tensors import Values, write_values
 from infill.pipeline.loading.config import BatchConfig, Crop
 from infill.pipeline.loading.shard_reader import ShardCache, ShardReader
 from infill.pipeline.manifest import Manifest
-from infill.pipeline.masks import Mask, draw_mask, number_for
+from infill.pipeline.masks import Mask, generate_mask, number_for
 
 SHIFTS = (0, 32, 64, 96)
 
@@ -56,12 +56,12 @@ class SampleTransform:
         """Return a sample's mask; the arguments are those of :meth:`InpaintingDataset.make`."""
         config, size = self.config, self.config.image_size_px
         masked = epoch * config.masks_per_image + turn
-        return draw_mask(config.masks, key, masked, config.seed, size, size, step)
+        return generate_mask(config.masks, key, masked, config.seed, size, size, step)
 
     def view(self, image: Pixels, key: str, epoch: int) -> Pixels:
         """Return the part of a decoded image that is shown in an epoch; both RGB."""
         config = self.config
-        # All are drawn whether used or not: switching one off leaves the others as they were.
+        # All are generated whether used or not: switching one off leaves the others as they were.
         down, across, flip, turn = uniform_numbers(number_for("view", key, epoch, config.seed))
         pixels = crop_image(rescale(image, config), config.image_size_px, config.crop, down, across)
         if config.quarter_turns:

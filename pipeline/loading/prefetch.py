@@ -94,7 +94,7 @@ class SharedBuffers:
     def fill(self, dataset: InpaintingDataset, task: DecodeTask) -> Names:
         """Make a task's samples in their slots.
 
-        All images first, then all masks: what draws masks stays in the processor's caches, which
+        All images first, then all masks: what makes masks stays in the processor's caches, which
         saves a third of their time.
         """
         part = slice(task.first, task.first + len(task.visits))
@@ -109,7 +109,7 @@ class SharedBuffers:
         ]
 
     def unused(self, slot: int) -> bool:
-        """Tell whether no tensor that was handed out still shows a slot."""
+        """Return whether no tensor that was handed out still shows a slot."""
         # A tensor's memory holds its array; the list and the call's own argument are all the rest.
         return all(sys.getrefcount(arrays[slot]) == 2 for arrays in (self.images, self.masks))
 

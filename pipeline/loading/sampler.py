@@ -4,7 +4,7 @@ The samples of a global step are a function of (samples per shard, seed, step) a
 number of workers, of restarts, or of who was slow. Each epoch permutes the shards, cuts the list
 into windows of W shards and permutes the samples inside each window. So a shard is needed during
 one window only, at most W shards are in use at a time, and a sample's neighbours in an epoch come
-from W shards drawn anew each time: shuffle quality grows with W, as memory does.
+from W shards, others each time: shuffle quality grows with W, as memory does.
 """
 
 from collections.abc import Sequence

@@ -60,7 +60,7 @@ class ShardReader:
         return data
 
     def plain(self, row: int) -> bool:
-        """Tell whether every decoder reads a sample alike; sharding makes no other samples."""
+        """Return whether every decoder reads a sample alike; sharding makes no other samples."""
         return bool(self.suffixes[row].as_py())
 
     def damaged(self, row: int, reason: str) -> UserError:

@@ -13,7 +13,7 @@ EVERY_IMAGE = "*"
 
 
 def names_tars(location: str) -> bool:
-    """Tell whether a location names tars, such as ``s3://bucket/{00000..01023}.tar``."""
+    """Return whether a location names tars, such as ``s3://bucket/{00000..01023}.tar``."""
     return location.rstrip("}").endswith(".tar")
 
 

@@ -11,7 +11,7 @@ from infill.lazy import lazy_names
 
 if TYPE_CHECKING:
     from infill.pipeline.masks.config import HOLE_RATIO_BUCKETS, MaskConfig, Recipe
-    from infill.pipeline.masks.draw import Mask, bucket_of, draw_mask, mask_from_id
+    from infill.pipeline.masks.generate import Mask, bucket_of, generate_mask, mask_from_id
     from infill.pipeline.masks.rng import number_for, random_for
 
 __all__ = [
@@ -20,7 +20,7 @@ __all__ = [
     "MaskConfig",
     "Recipe",
     "bucket_of",
-    "draw_mask",
+    "generate_mask",
     "mask_from_id",
     "number_for",
     "random_for",
@@ -30,7 +30,7 @@ __getattr__ = lazy_names(
     __name__,
     {
         "config": ("HOLE_RATIO_BUCKETS", "MaskConfig", "Recipe"),
-        "draw": ("Mask", "bucket_of", "draw_mask", "mask_from_id"),
+        "generate": ("Mask", "bucket_of", "generate_mask", "mask_from_id"),
         "rng": ("number_for", "random_for"),
     },
 )

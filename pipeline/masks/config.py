@@ -41,7 +41,7 @@ class MaskConfig:
     """A recipe for holes. The defaults are the published numbers, without any constraint."""
 
     recipe: Recipe = "strokes"
-    """What is drawn; "mixed" chooses among ``mixture`` for every sample."""
+    """The kind of hole; "mixed" chooses among ``mixture`` for every sample."""
     mixture: tuple[tuple[Recipe, float], ...] = (("strokes", 2.0), ("box", 1.0))
     """Recipes and their weights, for "mixed"."""
     in_turn: bool = False
@@ -119,13 +119,13 @@ class MaskConfig:
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
-        """The recipes that may be drawn."""
+        """The recipes that may be used."""
         return tuple(r for r, _ in self.mixture) if self.recipe == "mixed" else (self.recipe,)
 
     def changes(self) -> dict[str, object]:
         """Return the fields that differ from their defaults: what identifies the recipe.
 
-        A field added later, at its default, therefore changes no mask drawn before.
+        A field added later, at its default, therefore changes no mask generated before.
         """
         values = asdict(self)
         return {f.name: values[f.name] for f in fields(self) if values[f.name] != f.default}

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from infill.pipeline.images import ByteHole
 from infill.pipeline.masks.config import MaskConfig
-from infill.pipeline.masks.mask_files import draw_file, draw_silhouette
+from infill.pipeline.masks.mask_files import generate_file, generate_silhouette
 
-Draw = Callable[[MaskConfig, np.random.Generator, int, int], ByteHole]
+Generate = Callable[[MaskConfig, np.random.Generator, int, int], ByteHole]
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789    "
 
@@ -29,7 +29,7 @@ def whole(random: np.random.Generator, low: int, high: int) -> int:
     return low + int(random.random() * (high - low + 1))
 
 
-def draw_centre(
+def generate_centre(
     config: MaskConfig, random: np.random.Generator, height: int, width: int
 ) -> ByteHole:
     """Hide the centre, half as high and wide as the frame: 128 x 128 of 256 x 256."""
@@ -40,7 +40,9 @@ def draw_centre(
     return hole
 
 
-def draw_box(config: MaskConfig, random: np.random.Generator, height: int, width: int) -> ByteHole:
+def generate_box(
+    config: MaskConfig, random: np.random.Generator, height: int, width: int
+) -> ByteHole:
     """Hide a rectangle anywhere, its sides uniform shares of the frame's (DeepGIN, 30-70 %)."""
     shares = config.min_box_side, config.max_box_side
     tall, wide = (
@@ -50,7 +52,7 @@ def draw_box(config: MaskConfig, random: np.random.Generator, height: int, width
     return _rectangle(random, height, width, tall, wide)
 
 
-def draw_box_of(
+def generate_box_of(
     config: MaskConfig, random: np.random.Generator, height: int, width: int, pixels: int
 ) -> ByteHole:
     """Hide a rectangle of about ``pixels`` pixels, at most twice as long as wide where it fits."""
@@ -62,7 +64,7 @@ def draw_box_of(
     return _rectangle(random, height, width, tall, wide)
 
 
-def draw_square(
+def generate_square(
     config: MaskConfig, random: np.random.Generator, height: int, width: int
 ) -> ByteHole:
     """Hide a half-size square anywhere, shrunk on both sides by a random delta (DeepFill v1)."""
@@ -85,7 +87,7 @@ def _rectangle(
     return hole
 
 
-def draw_blocks(
+def generate_blocks(
     config: MaskConfig, random: np.random.Generator, height: int, width: int
 ) -> ByteHole:
     """Hide PEN-Net's block: a half-size square, flipped, tilted by 0-45 degrees, grown by 1 px.
@@ -115,7 +117,7 @@ def _grow(hole: ByteHole, size_px: int) -> ByteHole:
     return grown
 
 
-def draw_strokes(
+def generate_strokes(
     config: MaskConfig, random: np.random.Generator, height: int, width: int
 ) -> ByteHole:
     """Hide free-form strokes with DeepFill v2's parameters: 16 % of the frame on average.
@@ -158,7 +160,7 @@ def _zigzag(
     cv2.polylines(hole, [np.array(points, np.int32)], False, 1, thickness)
 
 
-def draw_long_strokes(
+def generate_long_strokes(
     config: MaskConfig, random: np.random.Generator, height: int, width: int
 ) -> ByteHole:
     """Hide DeepGIN's free-form strokes: 15 to 23 of them, 40 % of the frame on average."""
@@ -178,7 +180,7 @@ def draw_long_strokes(
     return hole
 
 
-def draw_automaton(
+def generate_automaton(
     config: MaskConfig, random: np.random.Generator, height: int, width: int
 ) -> ByteHole:
     """Hide what a cellular automaton settles to: noise under the majority rule (DeepGIN)."""
@@ -198,7 +200,7 @@ def draw_automaton(
     return hole
 
 
-def draw_irregular(
+def generate_irregular(
     config: MaskConfig, random: np.random.Generator, height: int, width: int
 ) -> ByteHole:
     """Hide a tangle of thick lines, discs and ellipses, in the manner of Liu et al.'s set."""
@@ -218,7 +220,7 @@ def draw_irregular(
     return hole
 
 
-def draw_outpaint(
+def generate_outpaint(
     config: MaskConfig, random: np.random.Generator, height: int, width: int
 ) -> ByteHole:
     """Hide a border along one to four sides, each 1/16 to 3/8 of the frame deep."""
@@ -236,7 +238,9 @@ def draw_outpaint(
     return hole
 
 
-def draw_half(config: MaskConfig, random: np.random.Generator, height: int, width: int) -> ByteHole:
+def generate_half(
+    config: MaskConfig, random: np.random.Generator, height: int, width: int
+) -> ByteHole:
     """Hide the left, right, top or bottom half."""
     del config
     hole = empty(height, width)
@@ -273,7 +277,7 @@ def draw_text(config: MaskConfig, random: np.random.Generator, height: int, widt
     return hole
 
 
-def draw_scratches(
+def generate_scratches(
     config: MaskConfig, random: np.random.Generator, height: int, width: int
 ) -> ByteHole:
     """Hide long thin cracks, 1 to 4 px wide at 256 px, as on an old print."""
@@ -290,26 +294,26 @@ def draw_scratches(
     return hole
 
 
-DRAW: dict[str, Draw] = {
-    "centre": draw_centre,
-    "box": draw_box,
-    "square": draw_square,
-    "blocks": draw_blocks,
-    "strokes": draw_strokes,
-    "long_strokes": draw_long_strokes,
-    "automaton": draw_automaton,
-    "irregular": draw_irregular,
-    "outpaint": draw_outpaint,
-    "half": draw_half,
+GENERATORS: dict[str, Generate] = {
+    "centre": generate_centre,
+    "box": generate_box,
+    "square": generate_square,
+    "blocks": generate_blocks,
+    "strokes": generate_strokes,
+    "long_strokes": generate_long_strokes,
+    "automaton": generate_automaton,
+    "irregular": generate_irregular,
+    "outpaint": generate_outpaint,
+    "half": generate_half,
     "grid": draw_grid,
     "text": draw_text,
-    "scratches": draw_scratches,
-    "files": draw_file,
-    "silhouettes": draw_silhouette,
+    "scratches": generate_scratches,
+    "files": generate_file,
+    "silhouettes": generate_silhouette,
 }
 """The function of each recipe."""
 
 JOINED = frozenset(
     ["strokes", "long_strokes", "irregular", "outpaint", "text", "scratches", "silhouettes"]
 )
-"""Recipes whose holes, too small, are joined with another drawing of the same recipe."""
+"""Recipes whose holes, too small, are joined with another hole of the same recipe."""

@@ -61,7 +61,9 @@ def _choose(config: MaskConfig, random: np.random.Generator) -> ByteHole:
     return read_mask_file(storage.join(config.folder, name), config.white_is_hole)
 
 
-def draw_file(config: MaskConfig, random: np.random.Generator, height: int, width: int) -> ByteHole:
+def generate_file(
+    config: MaskConfig, random: np.random.Generator, height: int, width: int
+) -> ByteHole:
     """Hide a mask of the folder, flipped, cropped, turned and dilated (Liu et al.; MADF).
 
     Two flips, a crop of 80 to 100 % of each side, up to 10 degrees either way, and in every other
@@ -92,7 +94,7 @@ def draw_file(config: MaskConfig, random: np.random.Generator, height: int, widt
     return moved
 
 
-def draw_silhouette(
+def generate_silhouette(
     config: MaskConfig, random: np.random.Generator, height: int, width: int
 ) -> ByteHole:
     """Hide the shape of an object of the folder, 30 to 80 % of the frame's side, anywhere."""

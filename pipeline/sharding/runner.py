@@ -134,7 +134,7 @@ def _require_same_settings(config: ShardConfig) -> None:
 
 
 def _is_whole(config: ShardConfig, found: Listing) -> bool:
-    """Tell whether a split's set is finished, from the same list, with every tar in its size."""
+    """Return whether a split's set is finished, from the same list, with every tar in its size."""
     location = storage.join(config.out, found.split)
     if listing.read_digest(location) != found.digest:
         return False

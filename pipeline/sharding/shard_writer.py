@@ -109,7 +109,7 @@ def read_record(folder: str, number: int) -> Record | None:
 
 
 def _is_true(folder: str, shard: ShardRecord) -> bool:
-    """Tell whether the tar is there and still has the checksum it was recorded with."""
+    """Return whether the tar is there and still has the checksum it was recorded with."""
     system, path = storage.filesystem(storage.join(folder, shard.name))
     if system.get_file_info(path).size != shard.size:
         return False
@@ -122,7 +122,7 @@ def _is_true(folder: str, shard: ShardRecord) -> bool:
 def _still_refused(
     config: ShardConfig, source: Source, rows: list[dict[str, Any]], before: list[Quarantined]
 ) -> bool:
-    """Tell whether what could not be taken still cannot: it may have been mended meanwhile."""
+    """Return whether what could not be taken still cannot: it may have been mended meanwhile."""
     reasons = {item.source: item.reason for item in before}
     bad = [row for row in rows if row["path"] in reasons]
     return all(

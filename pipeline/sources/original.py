@@ -63,7 +63,7 @@ class Source(Protocol):
 
 
 def is_picture_name(path: str) -> bool:
-    """Tell whether a relative path counts as a picture.
+    """Return whether a relative path counts as a picture.
 
     Hidden files and folders do not, nor do files being written (``_tmp-...``) and folders that
     start with ``_`` (such as ``__MACOSX``). A file that starts with ``_`` does: cameras write
@@ -73,7 +73,7 @@ def is_picture_name(path: str) -> bool:
 
 
 def is_visible(path: str) -> bool:
-    """Tell whether a relative path is neither hidden nor being written."""
+    """Return whether a relative path is neither hidden nor being written."""
     *folders, name = path.split("/")
     if any(folder.startswith((".", "_")) for folder in folders):
         return False

@@ -61,7 +61,7 @@ class Store(Protocol):
         ...
 
     def has(self, path: str) -> bool:
-        """Tell whether there is such a file, or a folder with something in it."""
+        """Return whether there is such a file, or a folder with something in it."""
         ...
 
 
@@ -122,7 +122,7 @@ class LocalStore:
         return open(self.root / os.fsdecode(file), "rb")
 
     def has(self, path: str) -> bool:
-        """Tell whether a file or folder is there."""
+        """Return whether a file or folder is there."""
         return (self.root / path).exists()
 
 
@@ -164,6 +164,6 @@ class S3Store:
         return cast(BinaryIO, io.BufferedReader(found, BUFFER_BYTES))
 
     def has(self, path: str) -> bool:
-        """Tell whether there is an object, or one below it."""
+        """Return whether there is an object, or one below it."""
         info = self.filesystem.get_file_info(f"{self.root}/{path}")
         return bool(info.type != fs.FileType.NotFound)

@@ -63,7 +63,7 @@ def run_worker(config: TrainConfig, place: WorkerContext, report: Report) -> Non
 
 
 def due(done: int, every: int, last: int) -> bool:
-    """Tell whether something that happens ``every`` so many steps, and at the last, is due."""
+    """Return whether something that happens ``every`` so many steps, and at the last, is due."""
     return done % every == 0 or done == last
 
 

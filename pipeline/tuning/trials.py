@@ -73,10 +73,10 @@ def _combinations(config: TuneConfig, space: Space) -> list[dict[str, Any]]:
             found = [found[index] for index in chosen]
         return found
     count = 1 if config.algorithm == "tpe" else config.num_trials
-    return [drawn(space, random.Random(f"{config.seed}/{index}")) for index in range(count)]
+    return [sample(space, random.Random(f"{config.seed}/{index}")) for index in range(count)]
 
 
-def drawn(space: Space, chance: random.Random) -> dict[str, Any]:
+def sample(space: Space, chance: random.Random) -> dict[str, Any]:
     """Return a combination by chance."""
     return {name: _drawn_one(values, chance) for name, values in space.items()}
 

@@ -71,7 +71,7 @@ def _trials(config: TuneConfig, space: Space | Table, log: Log) -> list[Trial]:
 
 
 def _is_over(config: TuneConfig, trial: Trial | None) -> bool:
-    """Tell whether a trial need not go on: it took all steps, or ASHA stopped it."""
+    """Return whether a trial need not go on: it took all steps, or ASHA stopped it."""
     if trial is None or not trial.scores:
         return False
     return trial.steps >= config.train.steps or config.algorithm == "asha"

@@ -19,7 +19,7 @@ from infill.pipeline.images import (
     read_header,
 )
 from infill.pipeline.inference.predictor import Predictor
-from infill.pipeline.masks import draw_mask
+from infill.pipeline.masks import generate_mask
 from infill.pipeline.masks.mask_files import read_mask_file
 from infill.pipeline.sharding.preprocess import resize_short_side
 from infill.pipeline.visualize.config import VisualizeConfig
@@ -64,7 +64,7 @@ def _photograph(config: VisualizeConfig, short_side_px: int) -> tuple[Pixels, By
     height, width = pixels.shape[:2]
     if not config.mask:
         name = config.image.rsplit("/", 1)[-1]
-        return pixels, draw_mask(config.masks, name, 0, 0, height, width).hole
+        return pixels, generate_mask(config.masks, name, 0, 0, height, width).hole
     if not storage.exists(config.mask):
         raise UserError(f"--mask: there is no file {config.mask}")
     hole = read_mask_file(config.mask, config.masks.white_is_hole)

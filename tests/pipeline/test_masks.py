@@ -18,7 +18,7 @@ from infill.pipeline.masks import (
     MaskConfig,
     Recipe,
     bucket_of,
-    draw_mask,
+    generate_mask,
     mask_from_id,
 )
 
@@ -39,16 +39,18 @@ def mask_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def ratios(config: MaskConfig, count: int, size: int = 256) -> np.ndarray:
-    return np.array([draw_mask(config, f"k{i}", 0, 7, size, size).hole_ratio for i in range(count)])
+    return np.array(
+        [generate_mask(config, f"k{i}", 0, 7, size, size).hole_ratio for i in range(count)]
+    )
 
 
 @pytest.mark.parametrize("recipe", DRAWN)
 def test_mask_is_a_function_of_its_arguments(recipe: Recipe) -> None:
     config = MaskConfig(recipe=recipe)
     np.random.seed(1)
-    first = draw_mask(config, "a/b", 3, 5, 64, 96)
+    first = generate_mask(config, "a/b", 3, 5, 64, 96)
     np.random.seed(2)
-    again = draw_mask(config, "a/b", 3, 5, 64, 96)
+    again = generate_mask(config, "a/b", 3, 5, 64, 96)
     assert first.id == again.id
     np.testing.assert_array_equal(first.hole, again.hole)
     assert first.hole.shape == (64, 96)
@@ -60,7 +62,7 @@ def test_mask_is_a_function_of_its_arguments(recipe: Recipe) -> None:
 def test_key_epoch_and_seed_each_change_the_mask(recipe: Recipe) -> None:
     config = MaskConfig(recipe=recipe)
     holes = {
-        draw_mask(config, *arguments, 64, 64).hole.tobytes()
+        generate_mask(config, *arguments, 64, 64).hole.tobytes()
         for arguments in (("a", 0, 0), ("b", 0, 0), ("a", 1, 0), ("a", 0, 1), ("ab", 0, 0))
     }
     assert len(holes) >= 4  # outpainting has few forms, so two of five may agree
@@ -70,7 +72,9 @@ def test_masks_drawn_years_ago_are_drawn_the_same_today() -> None:
     digest = hashlib.sha256()
     for recipe in DRAWN:
         for key in ("portrait", "places/0001"):
-            digest.update(draw_mask(MaskConfig(recipe=recipe), key, 2, 9, 128, 96).hole.tobytes())
+            digest.update(
+                generate_mask(MaskConfig(recipe=recipe), key, 2, 9, 128, 96).hole.tobytes()
+            )
     assert digest.hexdigest() == GOLDEN
 
 
@@ -96,7 +100,7 @@ def test_any_range_is_kept_at_any_size(
 ) -> None:
     high = min(1.0, low + width)
     config = MaskConfig(recipe=recipe, min_hole_ratio=low, max_hole_ratio=high)
-    mask = draw_mask(config, key, 0, 0, *size)
+    mask = generate_mask(config, key, 0, 0, *size)
     assert low * mask.hole.size < mask.hole.sum() <= high * mask.hole.size
 
 
@@ -126,7 +130,7 @@ def test_automaton_covers_about_half() -> None:
 
 
 def test_centre_is_the_middle_square_of_half_the_side() -> None:
-    hole = draw_mask(MaskConfig(recipe="centre"), "k", 0, 0, 256, 256).hole
+    hole = generate_mask(MaskConfig(recipe="centre"), "k", 0, 0, 256, 256).hole
     expected = np.zeros((256, 256), np.uint8)
     expected[64:192, 64:192] = 1
     np.testing.assert_array_equal(hole, expected)
@@ -134,7 +138,7 @@ def test_centre_is_the_middle_square_of_half_the_side() -> None:
 
 def test_box_is_a_rectangle_within_its_sides() -> None:
     for index in range(50):
-        hole = draw_mask(MaskConfig(recipe="box"), f"k{index}", 0, 0, 256, 256).hole
+        hole = generate_mask(MaskConfig(recipe="box"), f"k{index}", 0, 0, 256, 256).hole
         _, _, wide, tall = cv2.boundingRect(hole)
         assert hole.sum() == wide * tall
         assert 76 <= wide <= 179
@@ -143,7 +147,7 @@ def test_box_is_a_rectangle_within_its_sides() -> None:
 
 def test_square_loses_at_most_its_delta_on_each_side() -> None:
     for index in range(50):
-        hole = draw_mask(MaskConfig(recipe="square"), f"k{index}", 0, 0, 256, 256).hole
+        hole = generate_mask(MaskConfig(recipe="square"), f"k{index}", 0, 0, 256, 256).hole
         _, _, wide, tall = cv2.boundingRect(hole)
         assert hole.sum() == wide * tall
         assert {wide % 2, tall % 2} == {0}
@@ -153,21 +157,23 @@ def test_square_loses_at_most_its_delta_on_each_side() -> None:
 
 def test_half_and_outpaint_reach_the_edges_of_the_frame() -> None:
     for index in range(20):
-        half = draw_mask(MaskConfig(recipe="half"), f"k{index}", 0, 0, 32, 48).hole
+        half = generate_mask(MaskConfig(recipe="half"), f"k{index}", 0, 0, 32, 48).hole
         assert half.sum() == 32 * 48 // 2
-        known = 1 - draw_mask(MaskConfig(recipe="outpaint"), f"k{index}", 0, 0, 64, 64).hole
+        known = 1 - generate_mask(MaskConfig(recipe="outpaint"), f"k{index}", 0, 0, 64, 64).hole
         _, _, wide, tall = cv2.boundingRect(known)
         assert known.sum() == wide * tall
 
 
 def test_grid_keeps_one_pixel_of_each_cell() -> None:
-    hole = draw_mask(MaskConfig(recipe="grid", grid_stride=4), "k", 0, 0, 64, 64).hole
+    hole = generate_mask(MaskConfig(recipe="grid", grid_stride=4), "k", 0, 0, 64, 64).hole
     assert (1 - hole).reshape(16, 4, 16, 4).sum(axis=(1, 3)).tolist() == [[1] * 16] * 16
 
 
 def test_mixture_draws_recipes_by_their_weights() -> None:
     config = MaskConfig(recipe="mixed", mixture=(("strokes", 3.0), ("box", 1.0)))
-    names = Counter(draw_mask(config, f"k{i}", 0, 0, 32, 32).id.split(":")[0] for i in range(400))
+    names = Counter(
+        generate_mask(config, f"k{i}", 0, 0, 32, 32).id.split(":")[0] for i in range(400)
+    )
     assert set(names) == {"strokes", "box"}
     assert 260 < names["strokes"] < 340
 
@@ -177,11 +183,11 @@ def test_curriculum_grows_the_largest_hole_with_the_steps() -> None:
         recipe="box", max_hole_ratio=0.5, curriculum_steps=100, curriculum_start_ratio=0.1
     )
     for step, largest in ((0, 0.1), (50, 0.3), (100, 0.5), (10_000, 0.5)):
-        found = [draw_mask(config, f"k{i}", 0, 0, 64, 64, step).hole_ratio for i in range(60)]
+        found = [generate_mask(config, f"k{i}", 0, 0, 64, 64, step).hole_ratio for i in range(60)]
         assert max(found) <= largest
         assert max(found) > 0.7 * largest
-    late = draw_mask(config, "k", 0, 0, 64, 64, 100)
-    assert draw_mask(config, "k", 0, 0, 64, 64, 999).id == late.id
+    late = generate_mask(config, "k", 0, 0, 64, 64, 100)
+    assert generate_mask(config, "k", 0, 0, 64, 64, 999).id == late.id
 
 
 @pytest.mark.parametrize("recipe", PICTURED)
@@ -200,7 +206,7 @@ def digest_of_masks(config: MaskConfig) -> str:
     found = hashlib.sha256()
     for index in range(24):
         for height, width in ((1, 1), (3, 2), (64, 48), (80, 97)):
-            found.update(draw_mask(config, f"key/{index}", index // 5, 3, height, width).hole)
+            found.update(generate_mask(config, f"key/{index}", index // 5, 3, height, width).hole)
     return found.hexdigest()[:16]
 
 
@@ -242,8 +248,8 @@ def test_mask_folder_moved_elsewhere_gives_the_same_masks(mask_folder: str, tmp_
     import shutil
 
     copy = shutil.copytree(mask_folder, tmp_path / "elsewhere")
-    here = draw_mask(MaskConfig(recipe="files", folder=mask_folder), "k", 0, 0, 64, 64)
-    there = draw_mask(MaskConfig(recipe="files", folder=str(copy)), "k", 0, 0, 64, 64)
+    here = generate_mask(MaskConfig(recipe="files", folder=mask_folder), "k", 0, 0, 64, 64)
+    there = generate_mask(MaskConfig(recipe="files", folder=str(copy)), "k", 0, 0, 64, 64)
     assert here.id == there.id
     np.testing.assert_array_equal(here.hole, there.hole)
 
@@ -252,15 +258,15 @@ def test_mask_is_drawn_again_from_its_id() -> None:
     config = MaskConfig(
         recipe="mixed", min_hole_ratio=0.1, curriculum_steps=50, curriculum_start_ratio=0.3
     )
-    mask = draw_mask(config, "places/0:1-x", 4, 11, 48, 64, step=20)
+    mask = generate_mask(config, "places/0:1-x", 4, 11, 48, 64, step=20)
     again = mask_from_id(config, mask.id)
     assert again.id == mask.id
     np.testing.assert_array_equal(again.hole, mask.hole)
 
 
 def test_mask_id_of_other_settings_is_refused() -> None:
-    mask = draw_mask(MaskConfig(recipe="box"), "k", 0, 0, 32, 32)
-    with pytest.raises(UserError, match="drawn with settings"):
+    mask = generate_mask(MaskConfig(recipe="box"), "k", 0, 0, 32, 32)
+    with pytest.raises(UserError, match="generated with settings"):
         mask_from_id(MaskConfig(recipe="strokes"), mask.id)
     with pytest.raises(UserError, match="no mask id"):
         mask_from_id(MaskConfig(), "k")
@@ -270,7 +276,7 @@ def test_configuration_survives_json() -> None:
     config = MaskConfig(recipe="mixed", mixture=(("text", 1.0), ("box", 2.5)), max_hole_ratio=0.4)
     again = from_json(MaskConfig, to_json(config))
     assert again == config
-    assert draw_mask(again, "k", 0, 0, 32, 32).id == draw_mask(config, "k", 0, 0, 32, 32).id
+    assert generate_mask(again, "k", 0, 0, 32, 32).id == generate_mask(config, "k", 0, 0, 32, 32).id
 
 
 @pytest.mark.parametrize(
@@ -297,13 +303,15 @@ def test_impossible_settings_are_refused(fields: dict[str, typing.Any], sentence
 
 def test_folder_without_pictures_and_frames_too_small_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no mask pictures"):
-        draw_mask(MaskConfig(recipe="files", folder=str(tmp_path)), "k", 0, 0, 32, 32)
+        generate_mask(MaskConfig(recipe="files", folder=str(tmp_path)), "k", 0, 0, 32, 32)
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match="broken.png is not a picture"):
-        draw_mask(MaskConfig(recipe="silhouettes", folder=str(tmp_path) + "/"), "k", 0, 0, 32, 32)
+        generate_mask(
+            MaskConfig(recipe="silhouettes", folder=str(tmp_path) + "/"), "k", 0, 0, 32, 32
+        )
     narrow = MaskConfig(min_hole_ratio=0.101, max_hole_ratio=0.102)
     with pytest.raises(UserError, match="widen"):
-        draw_mask(narrow, "k", 0, 0, 8, 8)
+        generate_mask(narrow, "k", 0, 0, 8, 8)
 
 
 def test_bucket_of_a_ratio_is_open_below_and_closed_above() -> None:

@@ -47,7 +47,7 @@ class ServedModel:
         return f"{self.name}@{self.version} ({self.digest[:12]})"
 
     def answers_to(self, wanted: str) -> bool:
-        """Tell whether a caller who asks for ``wanted`` means this version."""
+        """Return whether a caller who asks for ``wanted`` means this version."""
         return wanted in (self.name, self.reference, f"{self.name}@{self.version}")
 
 

@@ -23,7 +23,7 @@ from infill.pipeline.config import to_json
 from infill.pipeline.errors import UserError
 from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.manifest import read_manifest
-from infill.pipeline.masks import MaskConfig, draw_mask
+from infill.pipeline.masks import MaskConfig, generate_mask
 from infill.pipeline.sharding import ShardConfig, make_shards
 
 pytestmark = pytest.mark.slow
@@ -115,7 +115,7 @@ def test_every_sample_is_filled_once_with_its_mask_and_known_pixels(
         image, composite = decoded(sent[f"{key}.jpg"]), decoded(got[f"{key}.png"])
         mask = decoded(got[f"{key}.mask.png"], cv2.IMREAD_GRAYSCALE)
         height, width = mask.shape
-        expected = draw_mask(RECIPE, key, 0, 0, height, width).hole
+        expected = generate_mask(RECIPE, key, 0, 0, height, width).hole
         np.testing.assert_array_equal(mask > 127, expected != 0)
         np.testing.assert_array_equal(composite[mask < 128], image[mask < 128])
         assert (composite[mask > 127] != image[mask > 127]).any()

@@ -8,7 +8,7 @@ import pytest
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation import EvaluationConfig, evaluate, prepare
 from infill.pipeline.evaluation.launch import warn_if_inverted
-from infill.pipeline.evaluation.pairs import DrawnPairs, FrozenPairs
+from infill.pipeline.evaluation.pairs import FrozenPairs, GeneratedPairs
 from infill.pipeline.evaluation.scorer import Scorer, part_location
 from infill.pipeline.manifest import read_manifest
 from infill.pipeline.masks import MaskConfig
@@ -57,7 +57,7 @@ def rewritten(location: str, **columns: list) -> str:
 
 def test_frozen_pairs_are_the_drawn_ones_hole_by_hole(config, frozen, test_set):
     manifest = read_manifest(test_set)
-    drawn = DrawnPairs(config, manifest, 48)
+    drawn = GeneratedPairs(config, manifest, 48)
     kept = FrozenPairs(using(config, frozen), manifest)
     assert len(kept) == len(drawn) == 16
     assert [group.name for group in kept.groups] == ["0.1-0.2", "0.3-0.4"]
@@ -148,5 +148,5 @@ def test_large_holes_that_were_asked_for_are_no_mistake(config, test_set):
     masks = MaskConfig(min_hole_ratio=0.7, max_hole_ratio=0.9)
     asked = replace(config, masks=masks, buckets=())
     lines: list[str] = []
-    warn_if_inverted(DrawnPairs(asked, read_manifest(test_set), 48), lines.append)
+    warn_if_inverted(GeneratedPairs(asked, read_manifest(test_set), 48), lines.append)
     assert lines == []

@@ -5,15 +5,15 @@ import pytest
 
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation import EvaluationConfig
-from infill.pipeline.evaluation.pairs import MOST_PARTS, DrawnPairs
+from infill.pipeline.evaluation.pairs import MOST_PARTS, GeneratedPairs
 from infill.pipeline.manifest import Manifest, ShardRecord
 
 BUCKETS = ((0.1, 0.2), (0.3, 0.4), (0.5, 0.6))
 CONFIG = EvaluationConfig(checkpoint="c", shards="s", buckets=BUCKETS, pairs_per_image=2)
 
 
-def pairs_of(manifest: Manifest, size: int = 64, **changes) -> DrawnPairs:
-    return DrawnPairs(replace(CONFIG, **changes), manifest, size)
+def pairs_of(manifest: Manifest, size: int = 64, **changes) -> GeneratedPairs:
+    return GeneratedPairs(replace(CONFIG, **changes), manifest, size)
 
 
 def test_every_image_meets_every_group_as_often_as_asked(listed):

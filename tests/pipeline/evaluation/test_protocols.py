@@ -4,7 +4,7 @@ from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation import PROTOCOLS, EvaluationConfig
 from infill.pipeline.evaluation.protocols import load_protocol
 from infill.pipeline.evaluation.published import PUBLISHED
-from infill.pipeline.masks import MaskConfig, draw_mask
+from infill.pipeline.masks import MaskConfig, generate_mask
 from infill.pipeline.metrics.metric_registry import FURTHER, METRICS, OF_NETWORKS
 
 KNOWN = {metric.name for metric in METRICS} | set(FURTHER) | set(OF_NETWORKS)
@@ -29,7 +29,7 @@ def test_masks_of_every_protocol_can_be_drawn_at_its_size(name):
     protocol = PROTOCOLS[name]
     side = protocol.image_size_px or 320
     for group in protocol.groups:
-        ratio = draw_mask(group.masks, "a", 0, 0, side, side).hole_ratio
+        ratio = generate_mask(group.masks, "a", 0, 0, side, side).hole_ratio
         assert group.masks.min_hole_ratio < ratio <= group.masks.max_hole_ratio
     assert any(group.in_all for group in protocol.groups)
 

@@ -1,4 +1,4 @@
-"""Draw masks, and draw one again from its id."""
+"""Generate masks, and generate one again from its id."""
 
 import hashlib
 import json
@@ -11,13 +11,13 @@ import numpy as np
 from infill.pipeline.errors import UserError
 from infill.pipeline.images import ByteHole
 from infill.pipeline.masks.config import HOLE_RATIO_BUCKETS, MaskConfig, Recipe
-from infill.pipeline.masks.generators import DRAW, JOINED, draw_box_of
+from infill.pipeline.masks.generators import GENERATORS, JOINED, generate_box_of
 from infill.pipeline.masks.mask_files import list_pictures
 from infill.pipeline.masks.rng import random_for
 
 TRIES = 8  # drawings of a recipe before the last is grown or shrunk to fit
 MOST_JOINED = 24
-UNIFORM_WIDTH = 0.05  # half-width of the range around a uniformly drawn hole ratio
+UNIFORM_WIDTH = 0.05  # half-width of the range around a uniformly sampled hole ratio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,10 @@ class Mask:
         return cv2.countNonZero(self.hole) / self.hole.size
 
 
-def draw_mask(
+def generate_mask(
     config: MaskConfig, key: str, epoch: int, seed: int, height: int, width: int, step: int = 0
 ) -> Mask:
-    """Draw the mask of one sample in one epoch.
+    """Generate the mask of one sample in one epoch.
 
     Args:
         config: the recipe and the range (min, max] that the hole ratio is to lie in; it does,
@@ -58,16 +58,16 @@ def draw_mask(
     random = random_for("mask", settings, key, epoch, seed)
     recipe = _choose_recipe(config, random, epoch)
     low, high = _pixel_range(config, random, step, height, width)
-    hole = _draw_in_range(config, recipe, random, (height, width), low, high)
+    hole = _generate_in_range(config, recipe, random, (height, width), low, high)
     name = f"{recipe}:{settings}:{height}x{width}:{seed}:{epoch}:{step}:{key}"
     return Mask(hole=hole, id=name)
 
 
 def mask_from_id(config: MaskConfig, mask_id: str) -> Mask:
-    """Draw a mask again from its id.
+    """Generate a mask again from its id.
 
     Args:
-        config: the configuration it was drawn with; checkpoints carry it.
+        config: the configuration it was generated with; checkpoints carry it.
         mask_id: as in :attr:`Mask.id`.
 
     Raises:
@@ -83,10 +83,10 @@ def mask_from_id(config: MaskConfig, mask_id: str) -> Mask:
         ) from error
     if settings != settings_digest(config):
         raise UserError(
-            f"mask {mask_id!r} was drawn with settings {settings}, these masks' settings are "
-            f"{settings_digest(config)}; use the configuration it was drawn with"
+            f"mask {mask_id!r} was generated with settings {settings}, these masks' settings are "
+            f"{settings_digest(config)}; use the configuration it was generated with"
         )
-    return draw_mask(config, key, *numbers)
+    return generate_mask(config, key, *numbers)
 
 
 def bucket_of(hole_ratio: float) -> tuple[float, float] | None:
@@ -137,7 +137,7 @@ def _pixel_range(
     return least, most
 
 
-def _draw_in_range(
+def _generate_in_range(
     config: MaskConfig,
     recipe: Recipe,
     random: np.random.Generator,
@@ -145,21 +145,21 @@ def _draw_in_range(
     least: int,
     most: int,
 ) -> ByteHole:
-    """Draw until the hole fits; join what is too small; at last grow or shrink the last one."""
-    draw = DRAW[recipe]
+    """Generate until the hole fits; join what is too small; at last grow or shrink the last one."""
+    generate = GENERATORS[recipe]
     for _ in range(TRIES):
-        hole = draw(config, random, *size)
+        hole = generate(config, random, *size)
         pixels = cv2.countNonZero(hole)
         for _ in range(MOST_JOINED if recipe in JOINED else 0):
             if pixels >= least:
                 break
-            hole |= draw(config, random, *size)
+            hole |= generate(config, random, *size)
             pixels = cv2.countNonZero(hole)
         if least <= pixels <= most:
             return hole
     target = least + int(random.random() * (most - least + 1))
     if recipe in ("box", "square"):
-        hole = draw_box_of(config, random, *size, target)
+        hole = generate_box_of(config, random, *size, target)
         if least <= cv2.countNonZero(hole) <= most:
             return hole
     return resize_hole(hole, target)
