@@ -13,13 +13,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from infill.models import architecture
-from infill.pipeline import config, train_cli
+from infill.pipeline import checkpoints, config, registry, train_cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(place.name for place in (ROOT / "docs").glob("*.md"))
@@ -275,6 +277,40 @@ def test_pages_leave_what_they_promise(desk, reader):
     # Row, SSIM, printed, PSNR, printed, ...
     assert [row[5].strip() for row in rows] == ["29.40", "29.69", "29.61"]
     assert all(float(row[4].split("±")[0]) > 3 for row in rows)
+
+
+def test_program_of_the_library_page_does_what_the_page_says(tmp_path, monkeypatch):
+    """Its blocks run one after the other, as in a notebook, beside a run and a registry."""
+    random, side = np.random.default_rng(4), (96, 128)
+    photo = cv2.resize(random.integers(0, 256, (6, 8, 3), np.uint8), side[::-1])
+    hole = np.zeros(side, np.uint8)
+    hole[30:60, 40:80] = 255
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("photo.jpg", photo)
+    cv2.imwrite("hole.png", hole)
+    paper = architecture.load("spn")
+    model = paper.config.tiny()
+    for step, score in ((1, 20.0), (2, 10.0)):
+        torch.manual_seed(step)
+        checkpoints.export(
+            checkpoints.step_location("runs/spn", step),
+            {"generator": paper.generator(model).state_dict()},
+            {"model": config.to_dict(model), "data": {"image_size_px": 64}},
+            {"step": step, "scores": {"hole_psnr": score}},
+        )
+    registry.register(
+        registry.RegistryConfig(), "runs/spn", "spn", registry.Lineage(configuration={})
+    )
+    names: dict[str, Any] = {}
+    for block in fences("library.md", "python"):
+        exec(block, names)
+    result, known = np.asarray(names["result"]), hole == 0
+    np.testing.assert_array_equal(result, names["array"])
+    np.testing.assert_array_equal(result[known], names["photo"][known])
+    assert not np.array_equal(result, names["photo"])
+    one, other = (names[name].predictor.generator.state_dict() for name in ("newest", "best"))
+    assert any(not torch.equal(one[key], other[key]) for key in one)
+    assert names["fast"].predictor.precision == "bfloat16"
 
 
 def test_site_is_built_without_a_warning_and_fetches_nothing(tmp_path):

@@ -15,6 +15,8 @@ from infill.pipeline.baselines.patchmatch import patchmatch
 from infill.pipeline.errors import UserError
 from infill.pipeline.images import ByteHole, Pixels
 
+__all__ = ["BASELINES", "Baseline", "load_baseline", "mean_fill", "navier_stokes", "telea"]
+
 Baseline = Callable[[Pixels, ByteHole], Pixels]
 """``baseline(image [H, W, 3], hole [H, W], 1 = missing) -> prediction [H, W, 3]``."""
 

@@ -8,7 +8,12 @@ from infill.pipeline.batch_inference.config import BatchInferenceConfig
 from infill.pipeline.batch_inference.pairs import Pair
 from infill.pipeline.batch_inference.runner import Outcome, failure_of, read_files
 from infill.pipeline.errors import ImageError, UserError
-from infill.pipeline.serving.client import AsyncInpainter, ClientConfig, Inpainter, ServiceError
+from infill.pipeline.serving.client import (
+    AsyncInpaintClient,
+    ClientConfig,
+    InpaintClient,
+    ServiceError,
+)
 
 
 def endpoint_model(config: BatchInferenceConfig) -> str:
@@ -17,7 +22,7 @@ def endpoint_model(config: BatchInferenceConfig) -> str:
     Raises:
         UserError: if nothing answers there, or it does not serve the model.
     """
-    with Inpainter(_client(config)) as client:
+    with InpaintClient(_client(config)) as client:
         served = client.models()
     for model in served:
         label = f"{model['name']}@{model['version']}"
@@ -52,7 +57,7 @@ async def _send_all(
     """Yield what becomes of each pair, with at most ``concurrency`` under way."""
     waiting = iter(pairs)
     under_way: set[asyncio.Task[Outcome]] = set()
-    async with AsyncInpainter(_client(config), config.concurrency) as client:
+    async with AsyncInpaintClient(_client(config), config.concurrency) as client:
         try:
             while True:
                 while len(under_way) < config.concurrency and (pair := next(waiting, None)):
@@ -70,7 +75,7 @@ async def _send_all(
             await asyncio.gather(*under_way, return_exceptions=True)
 
 
-async def _send(client: AsyncInpainter, config: BatchInferenceConfig, pair: Pair) -> Outcome:
+async def _send(client: AsyncInpaintClient, config: BatchInferenceConfig, pair: Pair) -> Outcome:
     try:
         image, mask = await asyncio.to_thread(read_files, config, pair)
         answer = await client.inpaint(

@@ -63,14 +63,14 @@ class ServiceError(Exception):
         return f"{self.message} ({self.code})"
 
 
-class Inpainter:
+class InpaintClient:
     """The client of one thread."""
 
     def __init__(self, config: ClientConfig) -> None:
         self._config = config
         self._http = httpx.Client(**_options(config))
 
-    def __enter__(self) -> "Inpainter":
+    def __enter__(self) -> "InpaintClient":
         return self
 
     def __exit__(
@@ -123,7 +123,7 @@ class Inpainter:
         return models
 
 
-class AsyncInpainter:
+class AsyncInpaintClient:
     """The client of many requests at once, on one event loop."""
 
     def __init__(self, config: ClientConfig, connections: int) -> None:
@@ -131,7 +131,7 @@ class AsyncInpainter:
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._http = httpx.AsyncClient(limits=limits, **_options(config))
 
-    async def __aenter__(self) -> "AsyncInpainter":
+    async def __aenter__(self) -> "AsyncInpaintClient":
         return self
 
     async def __aexit__(
@@ -143,7 +143,7 @@ class AsyncInpainter:
         await self._http.aclose()
 
     async def inpaint(self, image: bytes, mask: bytes, **fields: str) -> Inpainted:
-        """Fill one image's hole; see :meth:`Inpainter.inpaint`."""
+        """Fill one image's hole; see :meth:`InpaintClient.inpaint`."""
         attempts = _Attempts(self._config.patience_s)
         for _ in attempts:
             try:

@@ -18,7 +18,12 @@ from infill.pipeline.batch_inference.config import BatchInferenceConfig
 from infill.pipeline.errors import UserError
 from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.masks import MaskConfig
-from infill.pipeline.serving.client import AsyncInpainter, ClientConfig, Inpainter, ServiceError
+from infill.pipeline.serving.client import (
+    AsyncInpaintClient,
+    ClientConfig,
+    InpaintClient,
+    ServiceError,
+)
 from infill.pipeline.serving.config import ServeConfig
 from infill.pipeline.serving.replica.deployment import start, stop
 
@@ -232,7 +237,7 @@ def moody():
 
 def test_client_waits_as_long_as_it_is_asked_to(moody):
     url, seen = moody
-    with Inpainter(ClientConfig(url=url)) as client:
+    with InpaintClient(ClientConfig(url=url)) as client:
         answer = client.inpaint(b"image", b"mask")
     assert (answer.data, answer.model, answer.hole_ratio) == (b"data", "spn@1 (abc)", 0.5)
     assert len(seen) == 3
@@ -244,13 +249,13 @@ def test_client_gives_up_when_its_patience_ends(moody):
     import asyncio
 
     async def main():
-        async with AsyncInpainter(ClientConfig(url=moody[0], patience_s=0.5), 1) as client:
+        async with AsyncInpaintClient(ClientConfig(url=moody[0], patience_s=0.5), 1) as client:
             await client.inpaint(b"image", b"mask")
 
     with pytest.raises(ServiceError, match="status 503"):
         asyncio.run(main())
     with (
-        Inpainter(ClientConfig(url="http://127.0.0.1:9", patience_s=0.3)) as client,
+        InpaintClient(ClientConfig(url="http://127.0.0.1:9", patience_s=0.3)) as client,
         pytest.raises(ServiceError, match="no answer"),
     ):
         client.inpaint(b"image", b"mask")
@@ -258,7 +263,7 @@ def test_client_gives_up_when_its_patience_ends(moody):
 
 def test_client_raises_the_service_s_own_sentence(url):
     with (
-        Inpainter(ClientConfig(url=url)) as client,
+        InpaintClient(ClientConfig(url=url)) as client,
         pytest.raises(ServiceError, match=r"not a PNG, JPEG or WebP .*\(unsupported_image\)"),
     ):
         client.inpaint(b"image", b"mask")

@@ -21,7 +21,7 @@ import yaml
 from infill.pipeline.errors import UserError
 from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.registry import Lineage, RegistryConfig, register, rollback
-from infill.pipeline.serving.client import AsyncInpainter, ClientConfig
+from infill.pipeline.serving.client import AsyncInpaintClient, ClientConfig
 from infill.pipeline.serving.config import ServeConfig
 from infill.pipeline.serving.limits import LimitsConfig
 from infill.pipeline.serving.replica import deployment as service
@@ -347,7 +347,7 @@ def test_store_that_is_away_is_told_and_its_return_found_without_help(
 def test_replica_killed_under_load_costs_the_shipped_client_nothing(url, make):
     async def main():
         answered, killed = [], []
-        async with AsyncInpainter(ClientConfig(url=url, patience_s=LONG_S), 4) as client:
+        async with AsyncInpaintClient(ClientConfig(url=url, patience_s=LONG_S), 4) as client:
 
             async def caller(number: int) -> None:
                 for turn in range(15):
@@ -463,7 +463,9 @@ def test_minute_of_load_after_a_kill_and_swaps_loses_no_request_and_keeps_its_me
     answered, done = [0] * len(sent), threading.Event()
 
     async def load():
-        async with AsyncInpainter(ClientConfig(url=url, patience_s=LONG_S), len(sent)) as client:
+        async with AsyncInpaintClient(
+            ClientConfig(url=url, patience_s=LONG_S), len(sent)
+        ) as client:
 
             async def caller(number: int) -> None:
                 image, mask = sent[number]["image"], sent[number]["mask"]
