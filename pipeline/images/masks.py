@@ -75,7 +75,7 @@ def _levels(mask: NDArray[Any]) -> NDArray[Any]:
             )
         return mask
     if mask.dtype.kind == "f" and mask.min(initial=0) >= 0 and mask.max(initial=0) <= 1:
-        return mask * 255
+        return np.rint(mask.astype(np.float64) * 255)
     raise ImageError(
         "bad_request",
         f"the mask is {mask.dtype}: give bool, uint8 in 0 to 255, or floating in 0 to 1",

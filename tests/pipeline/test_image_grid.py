@@ -32,16 +32,6 @@ def test_masked_view_paints_the_hole_and_keeps_the_rest():
     assert np.array_equal(view[hole == 0], image[hole == 0])
 
 
-def test_composite_takes_the_hole_from_the_prediction_and_the_rest_from_the_image():
-    image, prediction = pictures(2)
-    hole = np.zeros((130, 140), np.uint8)
-    hole[4:9, 7:20] = 1
-    pasted = composite(prediction, image, hole)
-    assert np.array_equal(pasted[4:9, 7:20], prediction[4:9, 7:20])
-    assert np.array_equal(pasted[hole == 0], image[hole == 0])
-    assert pasted.dtype == np.uint8
-
-
 def test_grid_holds_every_picture_untouched_in_its_place():
     cells = pictures(6)
     sheet = opened(grid([cells[:3], cells[3:]]))

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from infill.pipeline.errors import UserError
-from infill.pipeline.images.tensors import to_pixels, to_tensor
 from infill.pipeline.loading import (
     BatchConfig,
     BatchStream,
@@ -94,24 +93,6 @@ def test_colour_jitter_changes_colours_a_little_and_the_same_again(shards: str) 
         differences.append(np.abs(difference).mean())
     assert 0.3 < np.mean(differences) < 20
     assert len(set(differences)) == 6
-
-
-def test_all_levels_survive_the_way_to_the_model_and_back() -> None:
-    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    pixels = np.stack([levels, levels[::-1], levels.T], axis=-1)[None]
-    image = to_tensor(pixels)
-    assert image.dtype == torch.float32
-    assert (image.min().item(), image.max().item()) == (-1.0, 1.0)
-    np.testing.assert_allclose(
-        image[0, 0].numpy(), levels.astype(np.float64) / 127.5 - 1, atol=1e-7
-    )
-    np.testing.assert_array_equal(to_pixels(image), pixels)
-    np.testing.assert_array_equal(to_pixels(to_tensor(pixels[0])), pixels)
-
-
-def test_values_outside_the_range_are_clamped() -> None:
-    image = torch.tensor([-1.5, -0.999, 0.001, 7.0]).view(1, 1, 2, 2).expand(1, 3, 2, 2)
-    assert to_pixels(image)[0, ..., 0].ravel().tolist() == [0, 0, 128, 255]
 
 
 def test_every_image_of_a_batch_has_one_mask_of_each_kind(shards: str) -> None:

@@ -1,0 +1,111 @@
+"""Pixels as arrays, as images of Pillow, as masks, and as the values of networks."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from infill.pipeline.errors import ImageError
+from infill.pipeline.images import MaskRule, composite, grey, picture_of, read_mask, to_pillow
+from infill.pipeline.images.tensors import to_pixels, to_tensor, write_values
+
+BRIGHT = [[False, False, True, True]]
+
+
+def test_composite_takes_the_hole_from_the_prediction_and_the_rest_from_the_image():
+    image, prediction = np.random.default_rng(5).integers(0, 256, (2, 30, 40, 3), np.uint8)
+    hole = np.zeros((30, 40), np.uint8)
+    hole[4:9, 7:20] = 1
+    for marked in (hole, hole != 0):
+        pasted = composite(prediction, image, marked)
+        assert np.array_equal(pasted[4:9, 7:20], prediction[4:9, 7:20])
+        assert np.array_equal(pasted[hole == 0], image[hole == 0])
+        assert pasted.dtype == np.uint8
+    both = composite(np.stack([prediction] * 2), np.stack([image] * 2), np.stack([hole] * 2))
+    np.testing.assert_array_equal(both[1], pasted)
+
+
+def test_grey_weighs_colours_as_bt_601_does():
+    pixels = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]], np.uint8)
+    assert grey(pixels).tolist() == [[76, 150, 29, 255]]
+
+
+def test_all_levels_survive_the_way_to_the_model_and_back():
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    pixels = np.stack([levels, levels[::-1], levels.T], axis=-1)[None]
+    image = to_tensor(pixels)
+    assert image.dtype == torch.float32
+    assert (image.min().item(), image.max().item()) == (-1.0, 1.0)
+    np.testing.assert_allclose(
+        image[0, 0].numpy(), levels.astype(np.float64) / 127.5 - 1, atol=1e-7
+    )
+    np.testing.assert_array_equal(to_pixels(image), pixels)
+    np.testing.assert_array_equal(to_pixels(to_tensor(pixels[0])), pixels)
+
+
+def test_values_outside_the_range_are_clamped():
+    image = torch.tensor([-1.5, -0.999, 0.001, 7.0]).view(1, 1, 2, 2).expand(1, 3, 2, 2)
+    assert to_pixels(image)[0, ..., 0].ravel().tolist() == [0, 0, 128, 255]
+
+
+def test_values_are_written_in_place_with_red_first():
+    values = np.zeros((3, 1, 2), np.float32)
+    write_values(np.array([[[255, 0, 0], [0, 51, 255]]], np.uint8), values)
+    np.testing.assert_allclose(values[:, 0], [[1, -1], [-1, -0.6], [-1, 1]], atol=1e-7)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_image_of_pillow_becomes_a_picture_and_an_image_again(mode):
+    noise = np.random.default_rng(1).integers(0, 256, (7, 9, 4), np.uint8)
+    image = Image.fromarray(noise).convert(mode)
+    image.info["icc_profile"] = b"profile"
+    picture = picture_of(image)
+    assert picture.pixels.shape == (7, 9, len(mode))
+    back = to_pillow(picture)
+    assert (back.mode, back.info["icc_profile"]) == (mode, b"profile")
+    np.testing.assert_array_equal(np.asarray(back), np.asarray(image))
+
+
+def test_ink_and_single_bits_of_pillow_become_plain_and_deep_ones_are_refused():
+    ink = Image.new("CMYK", (4, 4), (255, 0, 0, 0))
+    assert picture_of(ink).pixels[0, 0].tolist() == [0, 255, 255]
+    assert picture_of(Image.new("1", (4, 4), 1)).pixels[0, 0].tolist() == [255]
+    for mode in ("I", "I;16", "F"):
+        with pytest.raises(ImageError, match=f"mode {mode}: convert") as caught:
+            picture_of(Image.new(mode, (4, 4)))
+        assert caught.value.code == "unsupported_image"
+
+
+def test_profile_of_ink_does_not_go_with_light():
+    ink = Image.new("CMYK", (4, 4))
+    ink.info["icc_profile"] = b""
+    assert picture_of(ink).profile is None
+
+
+def test_arrays_are_masks_by_the_rule_of_files():
+    levels = np.array([[0, 127, 128, 255]], np.uint8)
+    arrays = [levels, levels[..., None], np.stack([levels] * 3, axis=-1), levels > 127]
+    arrays += [(levels / 255).astype(kind) for kind in ("float16", "float32", "float64")]
+    for array in arrays:
+        assert read_mask(array, MaskRule()).tolist() == BRIGHT
+        assert (~read_mask(array, MaskRule(white_is_hole=False))).tolist() == BRIGHT
+    clear = np.stack([levels, np.zeros_like(levels)], axis=-1)  # grey and alpha
+    assert read_mask(clear, MaskRule()).tolist() == BRIGHT
+    assert not read_mask(np.zeros((2, 2), np.uint8), MaskRule()).any()
+
+
+@pytest.mark.parametrize(
+    ("array", "sentence"),
+    [
+        (np.eye(3, dtype=np.uint8), "values are 0 and 1"),
+        (np.eye(3, dtype=np.int64), "the mask is int64"),
+        (np.eye(3) * 1.01, "the mask is float64"),
+        (np.eye(3) - 0.5, "the mask is float64"),
+        (np.zeros((3, 3, 5), np.uint8), "a mask is .H, W. or .H, W, C., not"),
+        (np.zeros(3, np.uint8)[None, None, None], "a mask is"),
+    ],
+)
+def test_arrays_that_are_no_masks_are_refused(array, sentence):
+    with pytest.raises(ImageError, match=sentence) as caught:
+        read_mask(array, MaskRule())
+    assert caught.value.code == "bad_request"
