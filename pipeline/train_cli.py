@@ -113,13 +113,23 @@ def launch(
     presets: Mapping[str, TrainConfig], description: str, words: Sequence[str] | None = None
 ) -> None:
     """Train what the command line asks for, or say what that would be (``--dry-run``)."""
-    config = parse(presets, description, words)
+    config = parse(named(presets), description, words)
     with connect():
         config = with_shards(config)
         if config.dry_run:
             print("\n".join(plan(config)))
         else:
             print(training.summary(training.train(config)))
+
+
+def named(presets: Mapping[str, TrainConfig]) -> dict[str, TrainConfig]:
+    """Return presets whose runs are named after architecture and preset, unless they have names."""
+    return {
+        name: config
+        if config.tracking.run_name
+        else override(config, {"tracking.run_name": f"{config.model.architecture} {name}"})
+        for name, config in presets.items()
+    }
 
 
 def with_shards(config: TrainConfig) -> TrainConfig:

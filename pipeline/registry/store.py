@@ -3,19 +3,27 @@
 import contextlib
 import os
 import tempfile
+import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from infill.pipeline import checkpoints, storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.registry.config import RegistryConfig
-from infill.pipeline.tracking import absolute_uri, quieten_mlflow
+from infill.pipeline.tracking.mlflow_store import (
+    experiment_id,
+    mlflow_client,
+    mlflow_error,
+    mlflow_errors,
+)
 
 EXPERIMENT = "infill-registry"
 FOLDER = "checkpoint"
 """Of the run's artifacts."""
+MOST_METRICS = 1000
+"""That MLflow takes in one call."""
 _SERVED = "/mlflow-artifacts:/"
 """Between a server's URI and the path of a file that it alone can reach."""
 
@@ -29,45 +37,35 @@ def open_registry(config: RegistryConfig, must_exist: str = "") -> Iterator[Any]
             f"there is no registry at {storage.absolute(database)} and {must_exist}; "
             "promote one with `python jobs/promote.py`"
         )
-    client_type, mlflow_error = _import_mlflow()
-    uri = absolute_uri(config.tracking_uri)
-    try:
-        yield client_type(tracking_uri=uri, registry_uri=uri)
-    except mlflow_error as error:
-        raise UserError(
-            f"the registry at {config.tracking_uri} answered: {str(error).splitlines()[0]}"
-        ) from error
-
-
-def _import_mlflow() -> tuple[Any, type[Exception]]:
-    """Import MLflow late, as it costs over a second, and keep it from talking or phoning home."""
-    import logging
-
-    quieten_mlflow()
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    for noisy in ("mlflow", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    return MlflowClient, MlflowException
+    with mlflow_errors(f"the registry at {config.tracking_uri} answered"):
+        yield mlflow_client(config)
 
 
 def ensure_model(client: Any, name: str) -> None:
     """Make the model's entry, unless there is one."""
-    _, mlflow_error = _import_mlflow()
     try:
         client.create_registered_model(name)
-    except mlflow_error as error:
+    except mlflow_error() as error:
         if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
             raise
 
 
 def keep(
-    client: Any, config: RegistryConfig, source: str, name: str, digest: str
+    client: Any,
+    config: RegistryConfig,
+    source: str,
+    name: str,
+    digest: str,
+    scores: Mapping[str, Any],
 ) -> tuple[str, str]:
-    """Copy the checkpoint beside a run of its own; return the run and where the copy lies."""
-    run = client.create_run(_experiment(client, config), run_name=f"{name}-{digest[:12]}")
+    """Copy the checkpoint beside a run of its own; return the run and where the copy lies.
+
+    The run carries the scores as metrics, by which versions can be sorted.
+    """
+    experiment = experiment_id(client, config, EXPERIMENT)
+    run = client.create_run(experiment, run_name=f"{name}-{digest[:12]}")
     try:
+        _log_scores(client, run.info.run_id, scores)
         with _local(source) as folder:
             client.log_artifacts(run.info.run_id, folder, FOLDER)
         copy = f"{run.info.artifact_uri.rstrip('/')}/{FOLDER}"
@@ -80,22 +78,28 @@ def keep(
     return run.info.run_id, copy
 
 
-def _experiment(client: Any, config: RegistryConfig) -> str:
-    _, mlflow_error = _import_mlflow()
-    server = config.tracking_uri.startswith(("http://", "https://"))
-    place = None if server else _artifact_uri(config.artifacts)
-    try:
-        created: str = client.create_experiment(EXPERIMENT, artifact_location=place)
-        return created
-    except mlflow_error as error:
-        if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
-            raise
-    found: str = client.get_experiment_by_name(EXPERIMENT).experiment_id
+def _log_scores(client: Any, run_id: str, scores: Mapping[str, Any]) -> None:
+    from mlflow.entities import Metric
+
+    moment = int(time.time() * 1000)
+    numbers = [Metric(name, value, moment, 0) for name, value in score_metrics(scores).items()]
+    for start in range(0, len(numbers), MOST_METRICS):
+        client.log_batch(run_id, metrics=numbers[start : start + MOST_METRICS])
+
+
+def score_metrics(scores: Mapping[str, Any]) -> dict[str, float]:
+    """Return an evaluation's scores under the names that a training's validation has for them.
+
+    Args:
+        scores: means by metric, or ``{"scores": {group: {metric: mean}}}``: "hole_psnr" over all
+            pairs and "hole_psnr/0.1-0.2" over a group.
+    """
+    found: dict[str, float] = {}
+    for group, means in scores.get("scores", {"all": scores}).items():
+        for name, value in means.items() if isinstance(means, Mapping) else ():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                found[name if group == "all" else f"{name}/{group}"] = float(value)
     return found
-
-
-def _artifact_uri(artifacts: str) -> str:
-    return artifacts if storage.is_remote(artifacts) else Path(storage.absolute(artifacts)).as_uri()
 
 
 @contextlib.contextmanager
@@ -144,14 +148,13 @@ def readable(address: str, digest: str) -> str:
 
 
 def _download(address: str, folder: str) -> str:
-    _, mlflow_error = _import_mlflow()
     from mlflow.artifacts import download_artifacts
 
     server, served, path = address.partition(_SERVED)
     uri, tracking_uri = (_SERVED[1:] + path, server) if served else (address, None)
     try:
         return str(download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=tracking_uri))
-    except (mlflow_error, OSError) as error:
+    except (mlflow_error(), OSError) as error:
         first = str(error).splitlines()[0]
         raise UserError(f"cannot fetch the files of a version from {address}: {first}") from error
 

@@ -98,7 +98,7 @@ def register(
     with open_registry(config) as client:
         ensure_model(client, name)
         before = _champion(config, client, name) if successor_to is None else successor_to
-        run_id, copy = keep(client, config, source, name, digest)
+        run_id, copy = keep(client, config, source, name, digest, lineage.scores)
         tags = {_CLAIM: alias, _DIGEST: digest, **lineage_tags(lineage)}
         created = client.create_model_version(name, copy, run_id=run_id, tags=tags)
         number = int(created.version)

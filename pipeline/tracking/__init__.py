@@ -1,8 +1,8 @@
-"""Log a run: terminal, JSONL file, MLflow, Prometheus.
+"""Log a run: terminal, JSONL file, MLflow, TensorBoard, Prometheus, Weights & Biases.
 
 Workers send :class:`Record` values, and only the driver writes them. One stream of records feeds
-the progress line, ``progress-*.jsonl``, MLflow and Prometheus, so only the driver needs access to
-the database of MLflow.
+the list of ``loggers``, so only the driver needs access to the database of MLflow, which
+``mlflow_store`` opens for runs and for the registry.
 """
 
 from typing import TYPE_CHECKING
@@ -10,27 +10,24 @@ from typing import TYPE_CHECKING
 from infill.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from infill.pipeline.tracking.config import MLflowConfig, TrackingConfig
     from infill.pipeline.tracking.driver_queue import record_queue
-    from infill.pipeline.tracking.mlflow_run import (
-        TrackingConfig,
-        absolute_uri,
-        attach,
-        mlflow_run_id,
-        quieten_mlflow,
-        tracked,
-    )
-    from infill.pipeline.tracking.prometheus import PrometheusGauges
-    from infill.pipeline.tracking.records import Record, Report, RunLogger, duration
+    from infill.pipeline.tracking.loggers import LOGGERS, logged
+    from infill.pipeline.tracking.mlflow_run import attach, mlflow_run_id, tracked
+    from infill.pipeline.tracking.mlflow_store import absolute_uri, quieten_mlflow
+    from infill.pipeline.tracking.records import Record, Report, RunInfo, duration
 
 __all__ = [
-    "PrometheusGauges",
+    "LOGGERS",
+    "MLflowConfig",
     "Record",
     "Report",
-    "RunLogger",
+    "RunInfo",
     "TrackingConfig",
     "absolute_uri",
     "attach",
     "duration",
+    "logged",
     "tracked",
     "mlflow_run_id",
     "record_queue",
@@ -41,15 +38,10 @@ __getattr__ = lazy_names(
     __name__,
     {
         "driver_queue": ("record_queue",),
-        "mlflow_run": (
-            "TrackingConfig",
-            "absolute_uri",
-            "attach",
-            "mlflow_run_id",
-            "quieten_mlflow",
-            "tracked",
-        ),
-        "prometheus": ("PrometheusGauges",),
-        "records": ("Record", "Report", "RunLogger", "duration"),
+        "config": ("MLflowConfig", "TrackingConfig"),
+        "loggers": ("LOGGERS", "logged"),
+        "mlflow_run": ("attach", "mlflow_run_id", "tracked"),
+        "mlflow_store": ("absolute_uri", "quieten_mlflow"),
+        "records": ("Record", "Report", "RunInfo", "duration"),
     },
 )

@@ -1,20 +1,26 @@
 """The MLflow run of a training or search."""
 
 import json
-import os
 import queue
+import signal
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from infill.pipeline import storage
-from infill.pipeline.errors import UserError
-from infill.pipeline.tracking.records import Record, Report
+from infill.pipeline.tracking.config import MLflowConfig, TrackingConfig
+from infill.pipeline.tracking.mlflow_store import (
+    absolute_uri,
+    experiment_id,
+    mlflow_client,
+    mlflow_error,
+    mlflow_errors,
+)
+from infill.pipeline.tracking.records import Record, Report, RunInfo
 
 FLUSH_EVERY_S = 5.0
 """Between two writings: about what a person who watches the page will wait."""
@@ -27,21 +33,11 @@ LAST_ATTEMPTS = 5
 """Of writing down what is left when a run has ended."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrackingConfig:
-    """Where runs, scores and versions are written down."""
-
-    tracking_uri: str = "sqlite:///runs/mlflow.db"
-    """MLflow's server or database; "" to keep no such record."""
-    artifacts: str = "runs/mlartifacts"
-    """Where MLflow keeps files, for a database that is not behind a server."""
-    experiment: str = "infill"
-    """The MLflow experiment that collects the runs."""
-    parent: str = ""
-    """The MLflow run that this one is part of, as a trial is of a search."""
-
-    def __post_init__(self) -> None:
-        storage.refuse_password(self.tracking_uri)
+@contextmanager
+def mlflow_logger(info: RunInfo, tell: Callable[[str], None]) -> Iterator[Report]:
+    """Write a run's records to MLflow, under its name and the time of its start."""
+    with tracked(info.config, info.run, info.name, info.settings, info.facts, tell) as report:
+        yield report
 
 
 @contextmanager
@@ -51,7 +47,6 @@ def tracked(
     name: str,
     settings: Mapping[str, Any],
     facts: Mapping[str, str],
-    symbols: Mapping[str, str],
     tell: Callable[[str], None],
 ) -> Iterator[Report]:
     """Write a run's records to MLflow while the block runs. On the driver.
@@ -62,10 +57,9 @@ def tracked(
     Args:
         config: where to.
         run: its folder, where the entry's id is kept.
-        name: of the entry.
+        name: of the entry; the time is added to it.
         settings: the configuration by dotted name; they become parameters.
         facts: whatever else is known of the run; they become tags.
-        symbols: of the loss terms, by the names that records have for them.
         tell: takes a sentence when MLflow does not answer.
 
     Yields:
@@ -77,7 +71,7 @@ def tracked(
     if not config.tracking_uri:
         yield lambda record: None
         return
-    entry = MLflowRun(config, run, name, symbols)
+    entry = MLflowRun(config, run, name)
     entry.open(settings, facts)
     waiting: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
     writer = threading.Thread(
@@ -86,15 +80,34 @@ def tracked(
     writer.start()
     status = "FAILED"
     try:
-        yield waiting.put
+        with _raising_on_sigterm():
+            yield waiting.put
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
         raise
     finally:
         waiting.put(None)
         writer.join()
         entry.close(status, tell)
+
+
+@contextmanager
+def _raising_on_sigterm() -> Iterator[None]:
+    """Raise SystemExit in the main thread where SIGTERM would end the process without a word."""
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _write(
@@ -122,39 +135,38 @@ def _write(
 class MLflowRun:
     """One run in MLflow, and what has still to be written there."""
 
-    def __init__(
-        self, config: TrackingConfig, run: str, name: str, symbols: Mapping[str, str]
-    ) -> None:
-        self.config, self.run, self.name, self.symbols = config, run, name, symbols
+    def __init__(self, config: TrackingConfig, run: str, name: str) -> None:
+        self.config, self.run, self.name = config, run, name
         self.metrics: list[Any] = []
         self.pictures: list[str] = []
 
     def open(self, settings: Mapping[str, Any], facts: Mapping[str, str]) -> None:
         """Find the run's entry, or make one."""
         from mlflow.entities import Param, RunTag
-        from mlflow.exceptions import MlflowException
 
-        try:
-            self.client, experiment = connect_mlflow(self.config)
+        where = f"MLflow at {self.config.tracking_uri} cannot be written to"
+        advice = '; correct tracking.tracking_uri, or set it to "" to keep no such record'
+        with mlflow_errors(where, advice):
+            self.client = mlflow_client(self.config)
+            experiment = experiment_id(self.client, self.config, self.config.experiment)
             self.id = self._former()
             params = [Param(key, str(value)[:LONGEST_SETTING]) for key, value in settings.items()]
             if self.id:  # its parameters are written and cannot be changed
                 params = []
                 self.client.update_run(self.id, status="RUNNING")
             else:
-                self.id = self.client.create_run(experiment, run_name=self.name).info.run_id
+                self.id = self.client.create_run(experiment, run_name=self._name).info.run_id
             for start in range(0, len(params), MOST_SETTINGS):
                 self.client.log_batch(self.id, params=params[start : start + MOST_SETTINGS])
             tags = [RunTag(key, str(facts[key])) for key in facts]
             if self.config.parent:
                 tags.append(RunTag("mlflow.parentRunId", self.config.parent))
             self.client.log_batch(self.id, tags=tags)
-        except MlflowException as error:
-            raise UserError(
-                f"MLflow at {self.config.tracking_uri} cannot be written to: {error}; correct "
-                'tracking.tracking_uri, or set it to "" to keep no such record'
-            ) from error
         storage.write(self._book, json.dumps({**self._where, "run_id": self.id}).encode())
+
+    @property
+    def _name(self) -> str:
+        return f"{self.name} {time.strftime('%Y-%m-%d %H:%M')}"
 
     @property
     def _book(self) -> str:
@@ -166,8 +178,6 @@ class MLflowRun:
 
     def _former(self) -> str:
         """Return the id of the entry that an earlier part of the run has made, "" if none."""
-        from mlflow.exceptions import MlflowException
-
         if not storage.exists(self._book):
             return ""
         book: dict[str, str] = json.loads(storage.read(self._book))
@@ -175,7 +185,7 @@ class MLflowRun:
             return ""
         try:
             found = self.client.get_run(book["run_id"])
-        except MlflowException:  # its database was deleted
+        except mlflow_error():  # its database was deleted
             return ""
         return str(found.info.run_id) if found.info.lifecycle_stage == "active" else ""
 
@@ -185,16 +195,13 @@ class MLflowRun:
 
         moment = int(time.time() * 1000)
         self.metrics += [
-            Metric(self.symbols.get(key, key), value, moment, record.step)
-            for key, value in record.values.items()
+            Metric(key, value, moment, record.step) for key, value in record.values.items()
         ]
         if record.picture:
             self.pictures.append(record.picture)
 
     def flush(self) -> Exception | None:
         """Write what is kept; return what was in the way, if anything, and keep the rest."""
-        from mlflow.exceptions import MlflowException
-
         try:
             while self.metrics:
                 self.client.log_batch(self.id, metrics=self.metrics[:MOST_METRICS])
@@ -202,18 +209,16 @@ class MLflowRun:
             while self.pictures:
                 _send(self.client, self.id, self.pictures[0], "samples")
                 del self.pictures[0]
-        except (MlflowException, OSError) as error:
+        except (mlflow_error(), OSError) as error:
             return error
         return None
 
     def close(self, status: str, tell: Callable[[str], None]) -> None:
         """Write what is left and how the run ended, or say that it could not be done."""
-        from mlflow.exceptions import MlflowException
-
         try:
             storage.patiently(self._write_all, LAST_ATTEMPTS, lambda error: None)
             self.client.set_terminated(self.id, status)
-        except (MlflowException, OSError) as error:
+        except (mlflow_error(), OSError) as error:
             tell(
                 f"MLflow does not answer: its entry lacks {len(self.metrics)} numbers, which "
                 f"progress-*.jsonl has, and how the run ended: {error}"
@@ -234,15 +239,12 @@ def attach(run: str, locations: Sequence[str], tell: Callable[[str], None]) -> N
     """
     if not mlflow_run_id(run):
         return
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
     book: dict[str, str] = json.loads(storage.read(storage.join(run, BOOK)))
     try:
-        client = MlflowClient(tracking_uri=book["tracking_uri"])
+        client = mlflow_client(MLflowConfig(tracking_uri=book["tracking_uri"]))
         for location in locations:
             _send(client, book["run_id"], location, "report")
-    except (MlflowException, OSError) as error:
+    except (mlflow_error(), OSError) as error:
         tell(f"MLflow does not answer, its entry lacks {', '.join(locations)}: {error}")
 
 
@@ -259,48 +261,3 @@ def mlflow_run_id(run: str) -> str:
     if not storage.exists(book):
         return ""
     return str(json.loads(storage.read(book))["run_id"])
-
-
-def connect_mlflow(config: TrackingConfig) -> tuple[Any, str]:
-    """Return an MLflow client and the experiment's id, creating database and experiment if new."""
-    import logging
-
-    quieten_mlflow()
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    client = MlflowClient(tracking_uri=absolute_uri(config.tracking_uri))
-    found = client.get_experiment_by_name(config.experiment)
-    if found is not None:
-        return client, str(found.experiment_id)
-    try:
-        place = storage.absolute(config.artifacts) if _is_database(config.tracking_uri) else None
-        return client, str(client.create_experiment(config.experiment, artifact_location=place))
-    except MlflowException:  # another process made it a moment ago
-        return client, str(client.get_experiment_by_name(config.experiment).experiment_id)
-
-
-def quieten_mlflow() -> None:
-    """Keep MLflow from phoning home, drawing bars, and asking a server that is away for minutes."""
-    for name, value in (
-        ("MLFLOW_DISABLE_TELEMETRY", "true"),
-        ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"),
-        ("MLFLOW_LOGGING_LEVEL", "WARNING"),
-        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3"),  # With pauses that double: about ten seconds.
-    ):
-        os.environ.setdefault(name, value)
-
-
-def absolute_uri(tracking_uri: str) -> str:
-    """Return a SQLite address made absolute, so that it means the same in every folder."""
-    prefix = "sqlite:///"
-    if not tracking_uri.startswith(prefix) or tracking_uri.startswith(prefix + "/"):
-        return tracking_uri
-    path = storage.absolute(tracking_uri.removeprefix(prefix))
-    storage.make_folder(path.rsplit("/", 1)[0])
-    return prefix + path
-
-
-def _is_database(tracking_uri: str) -> bool:
-    return tracking_uri.split(":", 1)[0] in ("sqlite", "postgresql", "mysql")

@@ -3,15 +3,23 @@
 Ray puts ``ray_`` before every name; ``infra/monitoring`` has the dashboards.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from infill.pipeline.tracking.records import Record
+from infill.pipeline.tracking.records import Record, Report, RunInfo
 
 _PLAIN = {
     "samples_per_s": "Photographs per second, all workers together.",
     "data_wait_share": "Share of the time in which the network waited for a batch, 0 to 1.",
     "gpu_memory_gib": "The most that was allocated on the first worker's GPU.",
 }
+
+
+@contextmanager
+def prometheus(info: RunInfo, tell: Callable[[str], None]) -> Iterator[Report]:
+    """Show the latest figures of a run."""
+    yield PrometheusGauges(info.run, info.architecture)
 
 
 class PrometheusGauges:

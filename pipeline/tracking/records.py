@@ -1,12 +1,12 @@
 """Records that a worker logs, and their line on the terminal."""
 
-import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from infill.pipeline import storage
+from infill.pipeline.tracking.config import TrackingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,32 +29,46 @@ class Record:
 Report = Callable[[Record], None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """What loggers know of a run before its first record."""
+
+    config: TrackingConfig
+    run: str
+    """The run's folder or s3:// prefix."""
+    name: str
+    """For people: architecture and preset."""
+    architecture: str
+    steps: int
+    """The last one."""
+    first_step: int = 0
+    """Where this part of the run goes on."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The configuration by dotted name."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Whatever else is known of it, such as the commit of the code."""
+    log: Callable[[str], None] = print
+    """Takes a line for a person who watches."""
+
+
+@contextmanager
+def terminal(info: RunInfo, tell: Callable[[str], None]) -> Iterator[Report]:
+    """Show each record as a line."""
+    yield RunLogger(info.architecture, info.steps, info.log)
+
+
 class RunLogger:
-    """The driver's end of the stream of records: its terminal and its file of JSON lines.
+    """Shows the stream of records on the driver's terminal, with the time that is left."""
 
-    The file is written anew with each validation, so that it ends where the newest checkpoint does.
-    """
-
-    def __init__(
-        self, label: str, steps: int, log: Callable[[str], None] = print, location: str = ""
-    ) -> None:
+    def __init__(self, label: str, steps: int, log: Callable[[str], None] = print) -> None:
         self.label = label
         self.steps = steps
         self.log = log
-        self.location = location
-        self.records: list[Record] = []
         self._first: tuple[int, float] | None = None
 
     def __call__(self, record: Record) -> None:
-        """Take one record: keep it and show it."""
-        self.records.append(record)
+        """Show one record."""
         self.log(f"{self.label}  {self._line(record)}")
-        if record.kind == "scores":
-            self.save()
-
-    def note(self, text: str) -> None:
-        """Say a sentence of the driver's own."""
-        self(Record(kind="note", step=0, text=text))
 
     def _line(self, record: Record) -> str:
         if record.kind in ("note", "picture"):
@@ -75,13 +89,6 @@ class RunLogger:
             return ""
         seconds = (now - start) / (step - first_step) * (self.steps - step)
         return f"  {duration(seconds)} left"
-
-    def save(self) -> None:
-        """Write all records down, where there is a place for them."""
-        if not self.location:
-            return
-        lines = "".join(json.dumps(asdict(record)) + "\n" for record in self.records)
-        storage.write(self.location, lines.encode())
 
 
 def duration(seconds: float) -> str:

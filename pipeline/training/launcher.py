@@ -17,15 +17,7 @@ from infill.pipeline.loading import InpaintingDataset, names_tars
 from infill.pipeline.loading.tar_names import given_up, require_tars
 from infill.pipeline.manifest import read_manifest
 from infill.pipeline.provenance import made_with
-from infill.pipeline.tracking import (
-    PrometheusGauges,
-    Record,
-    Report,
-    RunLogger,
-    duration,
-    record_queue,
-    tracked,
-)
+from infill.pipeline.tracking import Record, Report, RunInfo, duration, logged, record_queue
 from infill.pipeline.training.build import build_objective
 from infill.pipeline.training.config import TrainConfig, TrainResult
 from infill.pipeline.training.distributed import WorkerContext
@@ -90,30 +82,31 @@ def train(
 def _launch_written_down(
     config: TrainConfig, done: int, log: Callable[[str], None], also: Report | None
 ) -> None:
-    """Launch a run from ``done`` steps on, and write what it says to file and MLflow meanwhile."""
-    paper = load(config.model.architecture)
-    progress = storage.join(config.storage, f"progress-{done:09d}.jsonl")
-    track = RunLogger(config.model.architecture, config.steps, log, progress)
+    """Launch a run from ``done`` steps on, and log what it says meanwhile."""
+    architecture = config.model.architecture
     code = made_with()
     facts = {"storage": config.storage, "mlflow.source.git.commit": code["git_commit"]}
     facts |= {f"package.{name}": version for name, version in code["packages"].items()}
-    name, settings = config.model.architecture, flatten(config)
-    gauges = PrometheusGauges(config.storage, name)
-    with tracked(
-        config.tracking, config.storage, name, settings, facts, paper.symbols, track.note
-    ) as entry:
+    facts |= {f"symbol.{name}": symbol for name, symbol in load(architecture).symbols.items()}
+    info = RunInfo(
+        config=config.tracking,
+        run=config.storage,
+        name=config.tracking.run_name or architecture,
+        architecture=architecture,
+        steps=config.steps,
+        first_step=done,
+        settings=flatten(config),
+        facts=facts,
+        log=log,
+    )
+    with logged(info) as logs:
 
         def report(record: Record) -> None:
-            track(record)
-            entry(record)
-            gauges(record)
+            logs(record)
             if also is not None:
                 also(record)
 
-        try:
-            launch(config, report)
-        finally:
-            track.save()
+        launch(config, report)
 
 
 def resolve(config: TrainConfig) -> TrainConfig:

@@ -143,6 +143,7 @@ def stretch(config: TuneConfig, name: str, changes: Mapping[str, Any], begin: st
     settings = {
         **changes,
         "storage": storage.join(folder(config), name, place),
+        "tracking.run_name": name,
         "resume_from": begin,
         "num_workers": 0,
         "use_gpu": config.gpus_per_trial > 0,

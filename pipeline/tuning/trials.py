@@ -108,6 +108,7 @@ def plan_one(config: TuneConfig, changes: Mapping[str, Any], seed: int, label: s
     settings = {
         **changes,
         "storage": storage.join(folder(config), name),
+        "tracking.run_name": name,
         "num_workers": 0,
         "seed": seed,
         "use_gpu": config.gpus_per_trial > 0,

@@ -35,7 +35,7 @@ def tune(config: TuneConfig, space: Space | Table, log: Log = print) -> TuneResu
     about = {"space": config.space, "algorithm": config.algorithm, "seeds": config.seeds}
     about |= {"num_trials": config.num_trials, "steps": config.train.steps}
     name, facts = f"search {config.space}", {"storage": run}
-    with tracked(tracking, run, name, about, facts, {}, log) as report:
+    with tracked(tracking, run, name, about, facts, log) as report:
         part = override(config, {"train.tracking.parent": mlflow_run_id(run)})
         trials = sorted(_trials(part, space, log), key=_rank)
         if trials and trials[0].scores:

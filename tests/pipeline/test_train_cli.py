@@ -19,7 +19,7 @@ from infill.pipeline.errors import UserError
 from infill.pipeline.loading import BatchConfig
 from infill.pipeline.masks import MaskConfig
 from infill.pipeline.tracking import TrackingConfig
-from infill.pipeline.train_cli import launch, plan, smoke, with_shards
+from infill.pipeline.train_cli import launch, named, plan, smoke, with_shards
 from infill.pipeline.training import TrainConfig, train
 
 
@@ -49,6 +49,13 @@ def test_photographs_are_sharded_then_trained_on_by_one_command(
     again = capsys.readouterr().out
     assert "samples in" not in again
     assert "was complete already" in again
+
+
+def test_runs_are_named_after_architecture_and_preset_unless_named(config):
+    own = override(config, {"tracking.run_name": "mine"})
+    found = named({"smoke": config, "own": own})
+    assert found["smoke"].tracking.run_name == "spn smoke"
+    assert found["own"] == own
 
 
 def test_finished_shards_are_taken_as_they_are(config, shards):

@@ -56,6 +56,26 @@ def test_registered_champion_is_resolved_with_its_lineage(registry, tmp_path):
     assert kept == lineage(manifest_digest="m" * 64)
 
 
+def test_scores_of_versions_are_metrics_by_which_mlflow_sorts(registry, tmp_path):
+    from infill.pipeline.registry.store import EXPERIMENT
+    from infill.pipeline.tracking.mlflow_store import experiment_id, mlflow_client
+
+    scores = (20.0, 23.5, 21.0)
+    for step, score in enumerate(scores, start=1):
+        evaluated = {"all": {"hole_psnr": score}, "0.1-0.2": {"hole_psnr": score + 3}}
+        register(
+            registry, checkpoint(tmp_path, step), "sorted", lineage(scores={"scores": evaluated})
+        )
+    client = mlflow_client(registry)
+    found = client.search_runs(
+        [experiment_id(client, registry, EXPERIMENT)],
+        "metrics.hole_psnr >= 20.5 AND attributes.run_name LIKE 'sorted-%'",
+        order_by=["metrics.hole_psnr DESC"],
+    )
+    assert [run.data.metrics["hole_psnr"] for run in found] == [23.5, 21.0]
+    assert found[0].data.metrics["hole_psnr/0.1-0.2"] == 26.5
+
+
 def test_rollback_restores_champion_before_champion(registry, tmp_path):
     for step in (1, 2, 3):
         register(registry, checkpoint(tmp_path, step), "back", lineage())

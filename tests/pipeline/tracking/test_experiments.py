@@ -15,7 +15,6 @@ from infill.pipeline.tracking import Record, TrackingConfig, absolute_uri, attac
 
 SETTINGS = {"model.channels": 4, "data.seed": 7}
 FACTS = {"git": "abc"}
-SYMBOLS = {"hole": "L_hole"}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +64,7 @@ def until(look, seconds=120):
 
 
 def enter(tracking, tmp_path, told=print):
-    return tracked(tracking, str(tmp_path / "run"), "spn", SETTINGS, FACTS, SYMBOLS, told)
+    return tracked(tracking, str(tmp_path / "run"), "spn", SETTINGS, FACTS, told)
 
 
 def test_numbers_and_pictures_are_there_while_the_run_goes_on(tracking, tmp_path):
@@ -76,7 +75,7 @@ def test_numbers_and_pictures_are_there_while_the_run_goes_on(tracking, tmp_path
         report(Record(kind="picture", step=1, picture=str(picture)))
         [run] = runs(tracking)
         assert run.info.status == "RUNNING"
-        assert until(lambda: numbers(tracking, run, "L_hole")) == {1: 0.5}
+        assert until(lambda: numbers(tracking, run, "hole")) == {1: 0.5}
         assert numbers(tracking, run, "samples_per_s") == {1: 9.0}
         until(lambda: list((tmp_path / "artifacts").rglob("samples/step-1.png")))
     [run] = runs(tracking)
@@ -95,7 +94,7 @@ def test_a_run_that_goes_on_keeps_its_entry(tracking, tmp_path):
         report(losses(2, hole=0.25))
     [run] = runs(tracking)
     assert run.info.status == "FINISHED"
-    assert numbers(tracking, run, "L_hole") == {1: 0.5, 2: 0.25}
+    assert numbers(tracking, run, "hole") == {1: 0.5, 2: 0.25}
 
 
 def test_an_entry_that_was_deleted_is_made_anew(tracking, tmp_path):
@@ -156,7 +155,7 @@ def test_a_server_that_is_away_for_a_while_costs_no_number(tmp_path, monkeypatch
         report = entry.__enter__()
         report(losses(1, hole=0.5))
         [run] = runs(tracking)
-        until(lambda: numbers(tracking, run, "L_hole"))
+        until(lambda: numbers(tracking, run, "hole"))
     report(losses(2, hole=0.25))
     until(lambda: said)
     assert "does not answer" in said[0]
@@ -164,7 +163,7 @@ def test_a_server_that_is_away_for_a_while_costs_no_number(tmp_path, monkeypatch
         entry.__exit__(None, None, None)
         [run] = runs(tracking)
         assert run.info.status == "FINISHED"
-        assert numbers(tracking, run, "L_hole") == {1: 0.5, 2: 0.25}
+        assert numbers(tracking, run, "hole") == {1: 0.5, 2: 0.25}
     assert len(said) == 1
 
 
@@ -183,7 +182,7 @@ def test_nothing_is_written_where_no_record_is_wanted(tmp_path):
 
 def test_pages_written_after_a_run_are_added_to_its_entry(tracking, tmp_path):
     run = str(tmp_path / "run")
-    with tracked(tracking, run, "search", SETTINGS, FACTS, {}, print):
+    with tracked(tracking, run, "search", SETTINGS, FACTS, print):
         pass
     page = tmp_path / "report.html"
     page.write_text("a page")

@@ -270,7 +270,7 @@ def test_mlflow_has_the_trials_under_their_search(finished_search):
     client = MlflowClient(tracking_uri=tracking.tracking_uri)
     experiment = client.get_experiment_by_name("infill").experiment_id
     runs = client.search_runs([experiment])
-    [parent] = [run for run in runs if run.info.run_name == "search lambdas"]
+    [parent] = [run for run in runs if run.info.run_name.startswith("search lambdas 2")]
     children = [run for run in runs if run is not parent]
     assert len(children) == 4
     assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in children)

@@ -1,0 +1,58 @@
+"""The loggers of a run: every record goes to each of those that the configuration names.
+
+To add one, write a module here with a context manager that takes a :class:`RunInfo` and a function
+for sentences, and yields what takes a record; then give it a line in ``LOGGERS``.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+
+from infill.pipeline.errors import UserError
+from infill.pipeline.tracking.json_lines import json_lines
+from infill.pipeline.tracking.mlflow_run import mlflow_logger
+from infill.pipeline.tracking.prometheus import prometheus
+from infill.pipeline.tracking.records import Record, Report, RunInfo, terminal
+from infill.pipeline.tracking.tensorboard import tensorboard
+from infill.pipeline.tracking.weights_and_biases import weights_and_biases
+
+Logger = Callable[[RunInfo, Callable[[str], None]], AbstractContextManager[Report]]
+"""Opens a logger for a run; the function takes a sentence where something does not answer."""
+
+LOGGERS: dict[str, Logger] = {
+    "terminal": terminal,
+    "jsonl": json_lines,
+    "mlflow": mlflow_logger,
+    "prometheus": prometheus,
+    "tensorboard": tensorboard,
+    "wandb": weights_and_biases,
+}
+
+
+@contextmanager
+def logged(info: RunInfo) -> Iterator[Report]:
+    """Log a run's records while the block runs. On the driver.
+
+    Yields:
+        What takes a record, for every logger in ``info.config.loggers``, in that order.
+
+    Raises:
+        UserError: if a logger is unknown, not installed, or cannot be reached at the start.
+    """
+    reports: list[Report] = []
+
+    def report(record: Record) -> None:
+        for one in reports:
+            one(record)
+
+    def tell(text: str) -> None:
+        report(Record(kind="note", step=0, text=text))
+
+    for name in info.config.loggers:
+        if name not in LOGGERS:
+            raise UserError(
+                f"tracking.loggers: there is no logger {name!r}; there are: {', '.join(LOGGERS)}"
+            )
+    with ExitStack() as stack:
+        for name in info.config.loggers:
+            reports.append(stack.enter_context(LOGGERS[name](info, tell)))
+        yield report

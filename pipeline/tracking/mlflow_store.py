@@ -1,0 +1,91 @@
+"""The one access to MLflow: its client, its experiments, its errors, and its noise turned off."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.tracking.config import MLflowConfig
+
+
+def mlflow_client(config: MLflowConfig) -> Any:
+    """Return an MLflow client for runs and registered versions; an SQLite database is made if new.
+
+    MLflow is imported here, as it costs over a second.
+    """
+    quieten_mlflow()
+    from mlflow import MlflowClient
+
+    uri = absolute_uri(config.tracking_uri)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def mlflow_error() -> type[Exception]:
+    """Return the type of what MLflow raises."""
+    quieten_mlflow()
+    from mlflow.exceptions import MlflowException
+
+    error: type[Exception] = MlflowException
+    return error
+
+
+@contextmanager
+def mlflow_errors(what: str, advice: str = "") -> Iterator[None]:
+    """Turn what MLflow raises into one sentence for a person.
+
+    Args:
+        what: such as "the registry at sqlite:///runs/mlflow.db answered".
+        advice: what to do about it.
+    """
+    try:
+        yield
+    except mlflow_error() as error:
+        raise UserError(f"{what}: {str(error).splitlines()[0]}{advice}") from error
+
+
+def experiment_id(client: Any, config: MLflowConfig, name: str) -> str:
+    """Return an experiment's id; it is made if new."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=_artifact_uri(config)))
+        except mlflow_error():  # another process made it a moment ago
+            found = client.get_experiment_by_name(name)
+    return str(found.experiment_id)
+
+
+def _artifact_uri(config: MLflowConfig) -> str | None:
+    """Return where an experiment's files go; None leaves it to a server."""
+    if config.tracking_uri.startswith(("http://", "https://")):
+        return None
+    if storage.is_remote(config.artifacts):
+        return config.artifacts
+    return Path(storage.absolute(config.artifacts)).as_uri()
+
+
+def quieten_mlflow() -> None:
+    """Keep MLflow from phoning home, drawing bars, and asking a server that is away for minutes."""
+    import logging
+
+    for name, value in (
+        ("MLFLOW_DISABLE_TELEMETRY", "true"),
+        ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"),
+        ("MLFLOW_LOGGING_LEVEL", "WARNING"),
+        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3"),  # With pauses that double: about ten seconds.
+    ):
+        os.environ.setdefault(name, value)
+    for noisy in ("mlflow", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def absolute_uri(tracking_uri: str) -> str:
+    """Return a SQLite address made absolute, so that it means the same in every folder."""
+    prefix = "sqlite:///"
+    if not tracking_uri.startswith(prefix) or tracking_uri.startswith(prefix + "/"):
+        return tracking_uri
+    path = storage.absolute(tracking_uri.removeprefix(prefix))
+    storage.make_folder(path.rsplit("/", 1)[0])
+    return prefix + path

@@ -1,0 +1,52 @@
+"""A run's records for Weights & Biases; needs ``pip install 'infill[wandb]'``."""
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.tracking.records import Record, Report, RunInfo
+
+
+@contextmanager
+def weights_and_biases(info: RunInfo, tell: Callable[[str], None]) -> Iterator[Report]:
+    """Log numbers over ``step`` and sample grids; a run that goes on keeps its entry.
+
+    Raises:
+        UserError: if the package is not installed.
+    """
+    try:
+        import wandb
+    except ImportError as error:
+        raise UserError(
+            "the logger 'wandb' needs Weights & Biases: pip install 'infill[wandb]', or leave it "
+            "out of tracking.loggers"
+        ) from error
+    run = wandb.init(
+        project=info.config.experiment,
+        name=info.name,
+        id=hashlib.sha256(info.run.encode()).hexdigest()[:16],
+        resume="allow",
+        config=dict(info.settings),
+    )
+    # Scores come later than the losses of the same step, which W&B's own counter would refuse.
+    run.define_metric("*", step_metric="step")
+
+    def report(record: Record) -> None:
+        if record.values:
+            run.log({"step": record.step, **record.values})
+        if record.picture:
+            with tempfile.TemporaryDirectory() as folder:
+                copy = Path(folder, "samples.png")
+                copy.write_bytes(storage.read(record.picture))
+                run.log({"step": record.step, "samples": wandb.Image(str(copy))})
+
+    try:
+        yield report
+    except BaseException:
+        run.finish(exit_code=1)
+        raise
+    run.finish(exit_code=0)

@@ -1,0 +1,128 @@
+"""Every record goes to each logger that a run names, under the same names."""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from infill.pipeline.errors import UserError
+from infill.pipeline.tracking import Record, RunInfo, TrackingConfig, logged
+from infill.pipeline.tracking.mlflow_store import experiment_id, mlflow_client
+
+LOSSES = {"hole": 0.5, "learning_rate/generator": 1e-4, "samples_per_s": 9.0}
+SCORES = {"hole_psnr": 21.5, "hole_psnr/0.1-0.2": 24.0}
+
+
+def info_of(tmp_path, lines, *loggers):
+    config = TrackingConfig(
+        tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",
+        artifacts=str(tmp_path / "artifacts"),
+        loggers=loggers,
+    )
+    return RunInfo(
+        config=config,
+        run=str(tmp_path / "run"),
+        name="spn smoke",
+        architecture="spn",
+        steps=9,
+        settings={"model.channels": 4},
+        log=lines.append,
+    )
+
+
+def runs(config):
+    client = mlflow_client(config)
+    return client.search_runs([experiment_id(client, config, config.experiment)])
+
+
+def events(folder):
+    """Return name, step and value of everything in TensorBoard's files, by their own format."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    for file in Path(folder).iterdir():
+        data = file.read_bytes()
+        while data:
+            (length,) = struct.unpack("<Q", data[:8])
+            event = Event.FromString(data[12 : 12 + length])
+            found += [(value.tag, event.step, value) for value in event.summary.value]
+            data = data[16 + length :]
+    return found
+
+
+def test_terminal_files_tensorboard_and_mlflow_have_one_set_of_names(tmp_path):
+    picture = tmp_path / "grid.png"
+    cv2.imwrite(str(picture), np.full((8, 12, 3), 200, np.uint8))
+    lines = []
+    info = info_of(tmp_path, lines, "terminal", "jsonl", "mlflow", "tensorboard")
+    with logged(info) as report:
+        report(Record(kind="losses", step=4, values=LOSSES))
+        report(Record(kind="picture", step=4, text="a grid", picture=str(picture)))
+        report(Record(kind="scores", step=4, values=SCORES))
+    [file] = Path(info.run).glob("progress-000000000.jsonl")
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    names = set(LOSSES) | set(SCORES)
+    assert {name for record in records for name in record["values"]} == names
+    [run] = runs(info.config)
+    assert set(run.data.metrics) == names
+    assert run.info.run_name.startswith("spn smoke 20")
+    written = events(Path(info.run, "tensorboard"))
+    numbers = {tag: (step, value.simple_value) for tag, step, value in written}
+    assert names <= set(numbers)
+    assert numbers["hole_psnr"] == (4, 21.5)
+    [image] = [value.image for tag, _, value in written if tag == "samples"]
+    assert (image.height, image.width) == (8, 12)
+    shown = "\n".join(lines)
+    assert all(name in shown for name in names if "/" not in name)
+
+
+def test_only_the_loggers_named_take_records(tmp_path):
+    lines = []
+    with logged(info_of(tmp_path, lines, "terminal")) as report:
+        report(Record(kind="losses", step=1, values=LOSSES))
+    assert len(lines) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_logger_that_cannot_be_is_refused_with_what_to_do(tmp_path, monkeypatch):
+    unknown = info_of(tmp_path, [], "terminal", "telegraph")
+    with pytest.raises(UserError, match=r"no logger 'telegraph'; there are: terminal, jsonl"):
+        logged(unknown).__enter__()
+    with pytest.raises(UserError, match="names one twice"):
+        TrackingConfig(loggers=("jsonl", "jsonl"))
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=r"pip install 'infill\[wandb\]'"):
+        logged(info_of(tmp_path, [], "wandb")).__enter__()
+
+
+PROGRAM = """
+import sys, time
+from infill.pipeline.tracking import TrackingConfig, tracked
+
+uri, artifacts, run = sys.argv[1:]
+config = TrackingConfig(tracking_uri=uri, artifacts=artifacts)
+with tracked(config, run, "spn", {}, {}, print):
+    print("inside", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+def test_a_run_that_a_signal_stops_is_killed_and_not_failed(tmp_path, number):
+    config = info_of(tmp_path, []).config
+    arguments = [config.tracking_uri, config.artifacts, str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout.readline() == "inside\n"
+        os.kill(process.pid, number)
+        assert process.wait(120) != 0
+    assert [run.info.status for run in runs(config)] == ["KILLED"]
