@@ -88,7 +88,7 @@ def started(way: str, shards: str, cores: list[int]) -> Run:
 
 def test_batches(tmp_path: Path) -> None:
     shards = shards_of(tmp_path / "set")
-    ways = [(way, cores) for way in ("ours", "webloader", "ray-data") for cores in CORES]
+    ways = [(way, cores) for way in ("ours", "torch", "webloader", "ray-data") for cores in CORES]
     seen: dict[tuple[str, int], list[float]] = {}
     for _ in range(ROUNDS):  # in turns, so that a slow minute meets all alike
         for way, cores in [("pillow", 1), *(("floor", cores) for cores in CORES), *ways]:

@@ -5,6 +5,7 @@ python tests/benchmarks/one_loader.py ours SHARDS 2 1000
 The number of cores is given by the caller, who pins the process to them.
 """
 
+import itertools
 import json
 import os
 import sys
@@ -20,8 +21,9 @@ import numpy as np
 import torch
 
 from infill.pipeline.images.tensors import write_values
-from infill.pipeline.loading import BatchConfig, BatchStream
+from infill.pipeline.loading import BatchConfig, BatchStream, InpaintingDataset, StatelessSampler
 from infill.pipeline.loading.shard_reader import ShardReader
+from infill.pipeline.loading.worker_context import WorkerShare
 from infill.pipeline.manifest import read_manifest
 from infill.pipeline.masks import MaskConfig
 
@@ -59,9 +61,9 @@ def pillow(shards: str, cores: int) -> Iterator[int]:
             yield 1
 
 
-def ours(shards: str, cores: int) -> Iterator[int]:
-    """Shuffled, cropped, mirrored batches with strokes as masks."""
-    config = BatchConfig(
+def configured(shards: str, cores: int) -> BatchConfig:
+    """Return shuffled, cropped, mirrored batches with strokes as masks."""
+    return BatchConfig(
         shards=shards,
         batch_size=BATCH,
         image_size_px=SIDE_PX,
@@ -69,9 +71,49 @@ def ours(shards: str, cores: int) -> Iterator[int]:
         loader="processes",
         num_decode_workers=cores,
     )
-    with BatchStream(config) as stream:
+
+
+def ours(shards: str, cores: int) -> Iterator[int]:
+    """Decode in this project's own processes."""
+    with BatchStream(configured(shards, cores)) as stream:
         for batch in stream:
             yield len(batch.image)
+
+
+class Batches(torch.utils.data.Dataset):
+    """This project's samples, asked for a batch at a time by PyTorch's loader."""
+
+    def __init__(self, config: BatchConfig) -> None:
+        self.dataset = InpaintingDataset(config, read_manifest(config.shards))
+
+    def __getitems__(self, visits: list[tuple[int, int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        images = np.empty((len(visits), 3, SIDE_PX, SIDE_PX), np.float32)
+        masks = np.empty((len(visits), 1, SIDE_PX, SIDE_PX), np.float32)
+        keys = [
+            self.dataset.write_image(row, epoch, image)
+            for (row, epoch, _), image in zip(visits, images, strict=True)
+        ]
+        for key, (_, epoch, turn), mask in zip(keys, visits, masks, strict=True):
+            self.dataset.write_mask(key, epoch, 0, turn, mask[0])
+        return torch.from_numpy(images), torch.from_numpy(masks)
+
+
+def torch_loader(shards: str, cores: int) -> Iterator[int]:
+    """Decode in ``torch.utils.data.DataLoader``'s processes, with our sampler and dataset."""
+    config = configured(shards, cores)
+    share = WorkerShare(config=config, rank=0, world_size=1)
+    counts = read_manifest(shards).counts
+    sampler = StatelessSampler(counts, config.seed, config.shuffle_window_shards)
+    loader = torch.utils.data.DataLoader(
+        Batches(config),
+        batch_sampler=(share.visits(sampler, step) for step in itertools.count()),
+        num_workers=cores,
+        prefetch_factor=config.prefetch_batches,
+        collate_fn=lambda batch: batch,
+        worker_init_fn=lambda worker: cv2.setNumThreads(1),
+    )
+    for images, _ in loader:
+        yield len(images)
 
 
 def augmentation() -> object:
@@ -159,6 +201,7 @@ if __name__ == "__main__":
         "floor": floor,
         "pillow": pillow,
         "ours": ours,
+        "torch": torch_loader,
         "webloader": webloader,
         "ray-data": ray_data,
     }
