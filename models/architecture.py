@@ -158,7 +158,8 @@ class Objective(ABC):
     def build_optimizers(self, config: ModelConfig) -> None:
         """Build the configured optimizer of each network; for a constructor to call.
 
-        From then on :meth:`take` sets the learning rates by the configuration's schedules.
+        From then on :meth:`step_with_accumulation` sets the learning rates by the schedules of the
+        configuration.
 
         Raises:
             ValueError: if there are settings of a discriminator and no discriminator.
@@ -197,7 +198,7 @@ class Objective(ABC):
             Each loss term by name, already weighted: detached scalars.
         """
 
-    def take(self, batch: Batch) -> dict[str, Tensor]:
+    def step_with_accumulation(self, batch: Batch) -> dict[str, Tensor]:
         """Take one :meth:`step` at its learning rates, in the parts of :attr:`updating`.
 
         Returns:

@@ -355,7 +355,7 @@ def activations(config: TrainConfig) -> int:
 def lines(found: CostEstimate, config: CostEstimateConfig) -> list[str]:
     """Return the plan for people, a line each."""
     epochs = f", {found.epochs:,.1f} epochs" if found.epochs else ""
-    told = [
+    shown = [
         f"{found.steps:,} steps of {config.train.data.batch_size} samples on {found.workers} "
         f"workers{epochs}",
         *compute_lines(found.compute),
@@ -369,10 +369,10 @@ def lines(found: CostEstimate, config: CostEstimateConfig) -> list[str]:
         "checkpoints at once",
     ]
     if config.price_per_worker_hour:
-        told.append(f"cost        {_span(found.cost)} for the workers")
+        shown.append(f"cost        {_span(found.cost)} for the workers")
     if config.price_per_gb_month:
-        told.append(f"            {found.storage_cost_per_month:,.2f} a month for storage")
-    return told + [f"  {name}: {source}" for name, source in found.sources.items()]
+        shown.append(f"            {found.storage_cost_per_month:,.2f} a month for storage")
+    return shown + [f"  {name}: {source}" for name, source in found.sources.items()]
 
 
 def _span(values: tuple[float, float]) -> str:

@@ -204,7 +204,7 @@ def digest_of(location: str) -> str:
 def patiently(
     ask: Callable[[], T],
     attempts: int = READ_ATTEMPTS,
-    told: Callable[[Exception], None] | None = None,
+    on_failure: Callable[[Exception], None] | None = None,
 ) -> T:
     """Ask again, with pauses that double up to :data:`LONGEST_PAUSE_S`, where a store fails.
 
@@ -214,7 +214,7 @@ def patiently(
     Args:
         ask: may be done several times.
         attempts: in all.
-        told: of each failure before the last.
+        on_failure: called with each failure before the last.
     """
     for attempt in range(attempts - 1):
         try:
@@ -223,8 +223,8 @@ def patiently(
             lasting = isinstance(error, FileNotFoundError | PermissionError)
             if lasting or getattr(error, "errno", None) in LASTING:
                 raise
-            if told is not None:
-                told(error)
+            if on_failure is not None:
+                on_failure(error)
             time.sleep(min(FIRST_PAUSE_S * 2**attempt, LONGEST_PAUSE_S))
     return ask()
 

@@ -63,7 +63,7 @@ class BatchInferenceConfig:
     cpus_per_actor: float = 1.0
     """CPUs of each of them; it computes with as many threads, at least one."""
     price_per_hour: float = 0.0
-    """Of all machines together, in any currency, for the cost that is told at the end."""
+    """Of all machines together, in any currency, for the cost that is reported at the end."""
     use_gpu: bool = False
     """One GPU for each of them."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)

@@ -181,17 +181,17 @@ def finish(rows: Rows, config: BatchInferenceConfig) -> Rows:
 
 
 def _finish(row: Rows, config: BatchInferenceConfig) -> Rows:
-    told = {name: row[name] for name in ("name", "failure", "refusal")}
+    facts = {name: row[name] for name in ("name", "failure", "refusal")}
     if row["failure"] or row["refusal"]:
-        return told
+        return facts
     try:
         data, _ = composed(config, row)
         storage.write(storage.join(config.out, row["output"]), data)
     except ImageError as error:
-        return {**told, "failure": failure_of(error)}
+        return {**facts, "failure": failure_of(error)}
     except Exception as error:
-        return {**told, "refusal": sentence_of(error)}
-    return told
+        return {**facts, "refusal": sentence_of(error)}
+    return facts
 
 
 def composed(config: BatchInferenceConfig, row: Rows) -> tuple[bytes, float]:

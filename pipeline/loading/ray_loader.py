@@ -57,14 +57,14 @@ def _batches(share: WorkerShare, first_step: int) -> Generator[Batch, None, None
     ahead = share.config.prefetch_batches
     for columns in made.iter_batches(batch_size=1, prefetch_batches=ahead):
         step = int(columns["step"][0])
-        told = json.loads(str(columns["told"][0]))
-        if "error" in told:
-            raise UserError(told["error"])
+        facts = json.loads(str(columns["facts"][0]))
+        if "error" in facts:
+            raise UserError(facts["error"])
         yield Batch(
             image=to_tensor(columns["pixels"][0]),
             mask=torch.from_numpy(columns["holes"][0].astype(np.float32))[:, None],
-            keys=tuple(told["keys"]),
-            mask_ids=tuple(told["mask_ids"]),
+            keys=tuple(facts["keys"]),
+            mask_ids=tuple(facts["mask_ids"]),
             step=step,
             seed=share.seed(step),
         )
@@ -73,7 +73,7 @@ def _batches(share: WorkerShare, first_step: int) -> Generator[Batch, None, None
 def make_slice(columns: Columns, share: WorkerShare, first_step: int) -> Columns:
     """Make one step's slice. In a task on any node.
 
-    A damaged sample is told of in the row: an exception would arrive wrapped, without its
+    A damaged sample is reported in the row: an exception would arrive wrapped, without its
     sentence, after a page of tracebacks.
     """
     step = first_step + int(columns["id"][0])
@@ -85,16 +85,16 @@ def make_slice(columns: Columns, share: WorkerShare, first_step: int) -> Columns
         visits = share.visits(order, step)
         samples = [dataset.make(row, epoch, step, turn) for row, epoch, turn in visits]
     except UserError as error:
-        told: dict[str, object] = {"error": str(error)}
+        facts: dict[str, object] = {"error": str(error)}
     else:
         np.stack([s.pixels for s in samples], out=pixels)
         np.stack([s.hole for s in samples], out=holes)
-        told = {"keys": [s.key for s in samples], "mask_ids": [s.mask_id for s in samples]}
+        facts = {"keys": [s.key for s in samples], "mask_ids": [s.mask_id for s in samples]}
     return {
         "step": np.array([step]),
         "pixels": pixels[None],
         "holes": holes[None],
-        "told": np.array([json.dumps(told)]),
+        "facts": np.array([json.dumps(facts)]),
     }
 
 

@@ -182,7 +182,7 @@ class ShardCache:
 
 
 def _use(path: Path) -> bool:
-    """Mark a copy as just used; tell whether it is there."""
+    """Mark a copy as just used; return whether it is there."""
     try:
         os.utime(path)
     except FileNotFoundError:

@@ -74,10 +74,12 @@ def left_out(manifest: Manifest) -> list[str]:
     if not manifest.quarantined or "webdataset" not in manifest.settings:
         return []
     images = manifest.quarantined
-    told = [f"left out: {image.source}: {image.reason}" for image in images[:MOST_NAMED]]
+    lines = [f"left out: {image.source}: {image.reason}" for image in images[:MOST_NAMED]]
     if len(images) > MOST_NAMED:
-        told.append(f"left out: {len(images)} in all; `python jobs/make_shards.py` names every one")
-    return told
+        lines.append(
+            f"left out: {len(images)} in all; `python jobs/make_shards.py` names every one"
+        )
+    return lines
 
 
 def set_digest(location: str) -> str:

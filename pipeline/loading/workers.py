@@ -38,7 +38,7 @@ main(*map(int, sys.argv[2:]))"""
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSetup:
-    """What a decoding process is told first."""
+    """The first message to a decoding process."""
 
     config: BatchConfig
     manifest: Manifest

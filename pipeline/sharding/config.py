@@ -51,7 +51,7 @@ class ShardConfig:
     max_quarantined_share: float = 0.1
     """Fail when more than this share of the photographs cannot be taken."""
     splits: Literal["auto", "folders", "shares"] = "auto"
-    """How train, val and test are told apart: by the source's own folders of these names, or by
+    """How train, val and test are separated: by the source's own folders of these names, or by
     shares; "auto" takes the folders where every photograph lies in one."""
     val_share: float = 0.05
     """Share of the photographs for validation, where the source has no splits of its own."""

@@ -14,7 +14,7 @@ import numpy as np
 from infill.pipeline.manifest import Manifest
 
 FEWEST_SET_BITS = 8
-"""A picture with fewer rises in brightness (or fewer falls) is too plain to be told by its hash."""
+"""An image with fewer rises in brightness (or fewer falls) is too plain to compare by hash."""
 
 Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 

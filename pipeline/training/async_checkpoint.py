@@ -1,4 +1,4 @@
-"""Validate, draw sample grids and write checkpoints in a background thread."""
+"""Validate, render sample grids and write checkpoints in a background thread."""
 
 import copy
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,7 +39,7 @@ class TrainingSnapshot:
 
 
 class AsyncCheckpointer:
-    """Runs on the first worker: judges, draws and saves in a thread, one moment after the other.
+    """Runs on the first worker: validates, renders grids and saves in a thread, step by step.
 
     Every worker has the same weights, so no other has to wait or to agree. What went wrong in the
     thread is raised when the next moment is handed over, or at the end.
@@ -118,11 +118,11 @@ class AsyncCheckpointer:
             keep = checkpoints.read_state(best(run)[0])["step"]
             checkpoints.prune(run, self.config.keep_checkpoints, protected={keep})
 
-        def told(error: Exception) -> None:
+        def on_failure(error: Exception) -> None:
             text = f"cannot save at step {step} for the moment, trying again: {error}"
             self.report(Record(kind="note", step=step, text=text))
 
-        storage.patiently(write, SAVE_ATTEMPTS, told)
+        storage.patiently(write, SAVE_ATTEMPTS, on_failure)
         if scores:
             self.report(Record(kind="scores", step=step, values=scores, checkpoint=location))
 

@@ -14,17 +14,17 @@ from infill.pipeline.training.config import TrainConfig
 from infill.pipeline.training.distributed import WorkerContext
 
 
-def build_objective(config: TrainConfig, place: WorkerContext) -> Objective:
+def build_objective(config: TrainConfig, worker: WorkerContext) -> Objective:
     """Build networks, optimisers and teachers; files of weights are fetched to this machine.
 
     Raises:
         UserError: if a file of weights is missing or not what it should be.
     """
     model = with_local_weights(config.model)
-    with torch.random.fork_rng(), torch.device(place.device):
+    with torch.random.fork_rng(), torch.device(worker.device):
         torch.manual_seed(config.seed)
         try:
-            objective = load(model.architecture).objective(model, place.prepare)
+            objective = load(model.architecture).objective(model, worker.prepare)
         except ValueError as error:
             raise UserError(str(error)) from error
     if config.accumulate > 1 and not objective.updates_once:

@@ -30,11 +30,11 @@ class WorkerContext:
     channels_last: bool = True
     activity: Activity = field(default_factory=Activity)
     notice: Callable[[], bool] = lambda: False
-    """Tells whether the cluster is about to take away a node with workers; every worker asks at
+    """Returns whether the cluster is about to take away a node with workers; every worker asks at
     the same steps and gets the same answer."""
 
-    def tell(self, report: Report, step: int, text: str) -> None:
-        """Say a sentence, on behalf of all workers."""
+    def log(self, report: Report, step: int, text: str) -> None:
+        """Log a sentence, once for all workers."""
         if self.rank == 0:
             report(Record(kind="note", step=step, text=text))
 

@@ -2,7 +2,7 @@
 
 A collective operation waits for every worker, so one that is stuck looks, to all the others, like
 a slow network. Each tells every few seconds what it is doing; silence, or everybody standing at
-one step, is told with the worker's name long before the collective's own timeout ends the group.
+one step, is logged with the worker's name long before the collective's own timeout ends the group.
 """
 
 import threading
@@ -20,9 +20,9 @@ BEAT_EVERY_S = 2.0
 SILENT_S = 20.0
 """Without a beat, after which a worker is named."""
 ROOMLESS_S = 10.0
-"""Without a place for the workers, after which that is told."""
+"""Without room for the workers, after which that is logged."""
 STALLED_S = 120.0
-"""Without a step anywhere, after which everybody's place is told."""
+"""Without a step anywhere, after which every worker's position is logged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ def monitored(report: Report, room_wanted: Callable[[], str]) -> Iterator[Any]:
 
     Args:
         report: takes what there is to say.
-        room_wanted: says what the workers wait for, "" once they have their place.
+        room_wanted: says what the workers wait for, "" once they have room.
     """
     import ray
 
@@ -106,7 +106,7 @@ def monitored(report: Report, room_wanted: Callable[[], str]) -> Iterator[Any]:
     over = threading.Event()
 
     def look() -> None:
-        told: set[str] = set()
+        logged: set[str] = set()
         roomless_since = float("inf")
         while not over.wait(BEAT_EVERY_S):
             beats, now = ray.get(watch.heard.remote())
@@ -116,9 +116,9 @@ def monitored(report: Report, room_wanted: Callable[[], str]) -> Iterator[Any]:
             if now - roomless_since > ROOMLESS_S:
                 sentences["room"] = wanted
             for who, sentence in sentences.items():
-                if who not in told:
+                if who not in logged:
                     report(Record(kind="note", step=0, text=sentence))
-            told = set(sentences)
+            logged = set(sentences)
 
     thread = threading.Thread(target=look, name="watch", daemon=True)
     thread.start()
@@ -131,7 +131,7 @@ def monitored(report: Report, room_wanted: Callable[[], str]) -> Iterator[Any]:
 
 
 def diagnose(beats: dict[int, Heartbeat], now: float) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong, each with a name by which it is told only once."""
+    """Yield what is wrong, each with a name by which it is logged only once."""
     silent = {rank for rank, beat in beats.items() if now - beat.heard_s > SILENT_S}
     for rank in sorted(silent):
         beat = beats[rank]
@@ -141,5 +141,7 @@ def diagnose(beats: dict[int, Heartbeat], now: float) -> Iterator[tuple[str, str
             f"{beat.doing} at step {beat.step}; the others wait for it",
         )
     if beats and not silent and all(now - beat.since_s > STALLED_S for beat in beats.values()):
-        places = [f"worker {rank} {beats[rank].doing} at step {beats[rank].step}" for rank in beats]
-        yield "stalled", f"no step for {STALLED_S:.0f} s: {', '.join(sorted(places))}"
+        positions = [
+            f"worker {rank} {beats[rank].doing} at step {beats[rank].step}" for rank in beats
+        ]
+        yield "stalled", f"no step for {STALLED_S:.0f} s: {', '.join(sorted(positions))}"

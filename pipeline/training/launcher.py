@@ -237,7 +237,7 @@ def _work_on_cluster(settings: dict[str, Any]) -> None:
     if ray.get(watch.given_up.remote()) is not None:
         return  # another group would fail as the last one did
     context = ray.train.get_context()
-    place = WorkerContext(
+    worker = WorkerContext(
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
         device=get_device(),
@@ -247,8 +247,8 @@ def _work_on_cluster(settings: dict[str, Any]) -> None:
     torch.set_num_threads(max(1, int(config.cpus_per_worker)))
     watch.begin.remote()
     try:
-        with sending_heartbeats(watch, place.rank, place.activity):
-            run_worker(config, place, lambda record: box.put.remote(record))
+        with sending_heartbeats(watch, worker.rank, worker.activity):
+            run_worker(config, worker, lambda record: box.put.remote(record))
     except (NonFiniteLossError, UserError) as error:
         ray.get(watch.give_up.remote(error))
         raise

@@ -1,7 +1,7 @@
 """The train loop of every worker.
 
 The loop belongs to every paper: it feeds batches to the paper's own ``step``, and at fixed steps
-reports, and hands a copy over to be drawn, validated and saved.
+reports, and hands a copy over for sample grids, validation and saving.
 """
 
 import time
@@ -27,39 +27,39 @@ NOTICE_EVERY_STEPS = 10
 """How often workers ask together whether one of their nodes will be taken away."""
 
 
-def run_worker(config: TrainConfig, place: WorkerContext, report: Report) -> None:
+def run_worker(config: TrainConfig, worker: WorkerContext, report: Report) -> None:
     """Take this worker's share of every step. On every worker."""
     data = replace(config.data, shards=find_sets(config.data.shards)[0])
-    objective, average, first_step = _begin(config, place, report)
-    meter = MetricsReporter(config, place, report, objective)
+    objective, average, first_step = _begin(config, worker, report)
+    reporter = MetricsReporter(config, worker, report, objective)
     steps, low = range(first_step, config.steps), config.precision == "bfloat16"
     warned = False
     with (
-        _keeper(config, place, report) as keeper,
-        BatchStream(data, place.rank, place.world_size, first_step) as stream,
+        _checkpointer(config, worker, report) as checkpointer,
+        BatchStream(data, worker.rank, worker.world_size, first_step) as stream,
     ):
-        meter.start(stream, first_step)
+        reporter.start(stream, first_step)
         for step, batch in zip(steps, stream, strict=False):
-            place.activity.step, place.activity.doing = step, "taking a step"
-            with torch.autocast(place.device.type, torch.bfloat16, enabled=low):
-                losses = objective.take(batch.to(place.device))
+            worker.activity.step, worker.activity.doing = step, "taking a step"
+            with torch.autocast(worker.device.type, torch.bfloat16, enabled=low):
+                losses = objective.step_with_accumulation(batch.to(worker.device))
             stop_if_not_finite(losses, step)
             if average is not None:
                 average.update(objective.generator, step)
             done = step + 1
             if due(done, config.report_every_steps, config.steps):
-                meter.report_losses(losses, done)
+                reporter.report_losses(losses, done)
             draw = due(done, config.sample_every_steps, config.steps)
             save = due(done, config.save_every_steps, config.steps)
             hurry = False
-            if not warned and due(done, NOTICE_EVERY_STEPS, config.steps) and place.notice():
-                place.tell(report, done, "a node will be taken away: saving now")
+            if not warned and due(done, NOTICE_EVERY_STEPS, config.steps) and worker.notice():
+                worker.log(report, done, "a node will be taken away: saving now")
                 # Without scores: they can take longer than the node is still there.
                 warned, hurry = True, done < config.steps
-            if keeper is not None and (draw or save or hurry):
-                place.activity.doing = "waiting for the checkpoint before this one"
-                keeper.keep(objective, average, done, draw=draw, save=save, hurry=hurry)
-            place.activity.doing = "waiting for a batch"
+            if checkpointer is not None and (draw or save or hurry):
+                worker.activity.doing = "waiting for the checkpoint before this one"
+                checkpointer.keep(objective, average, done, draw=draw, save=save, hurry=hurry)
+            worker.activity.doing = "waiting for a batch"
 
 
 def due(done: int, every: int, last: int) -> bool:
@@ -68,39 +68,39 @@ def due(done: int, every: int, last: int) -> bool:
 
 
 @contextmanager
-def _keeper(
-    config: TrainConfig, place: WorkerContext, report: Report
+def _checkpointer(
+    config: TrainConfig, worker: WorkerContext, report: Report
 ) -> Iterator[AsyncCheckpointer | None]:
-    """Yield the first worker's keeper, None on others; at the end everything is written."""
-    if place.rank != 0:
+    """Yield the first worker's checkpointer, None on others; at the end all is written."""
+    if worker.rank != 0:
         yield None
         return
     data = config.data
     training_set, validation_set = find_sets(data.shards, data.validation_shards)
-    judge = (
+    validator = (
         Validator(
             config,
-            place.device,
+            worker.device,
             open_set(validation_set, data),
         )
         if validation_set
         else None
     )
-    with AsyncCheckpointer(config, judge, report, set_digest(training_set)) as keeper:
-        yield keeper
-        place.activity.doing = "waiting for the last checkpoint to be written"
+    with AsyncCheckpointer(config, validator, report, set_digest(training_set)) as checkpointer:
+        yield checkpointer
+        worker.activity.doing = "waiting for the last checkpoint to be written"
 
 
 def _begin(
-    config: TrainConfig, place: WorkerContext, report: Report
+    config: TrainConfig, worker: WorkerContext, report: Report
 ) -> tuple[Objective, ExponentialMovingAverage | None, int]:
     """Build the networks and bring them to where the run stands."""
-    objective = build_objective(config, place)
+    objective = build_objective(config, worker)
 
     def note(text: str) -> None:
-        place.tell(report, 0, text)
+        worker.log(report, 0, text)
 
-    newest = place.agree(checkpoints.latest(config.storage, note) if place.rank == 0 else None)
+    newest = worker.agree(checkpoints.latest(config.storage, note) if worker.rank == 0 else None)
     if newest is None and config.init_from:
         checkpoints.initialize(config.init_from, objective)
         note(f"starting from the weights of {config.init_from}")
@@ -122,7 +122,7 @@ def _begin(
 
 
 class NonFiniteLossError(ArithmeticError):
-    """A loss that is no longer a number; names the term and the step."""
+    """NaN or infinite loss; names the term and the step."""
 
     def __init__(self, term: str, step: int) -> None:
         super().__init__(term, step)
@@ -133,7 +133,7 @@ class NonFiniteLossError(ArithmeticError):
 
 
 def stop_if_not_finite(losses: dict[str, Tensor], step: int) -> None:
-    """Raise :class:`NonFiniteLossError` for the first term that is infinite or not a number."""
+    """Raise :class:`NonFiniteLossError` for the first term that is NaN or infinite."""
     finite = torch.stack([value.detach().float() for value in losses.values()]).isfinite()
     for term, good in zip(losses, finite.tolist(), strict=True):  # one wait for the device
         if not good:
@@ -141,12 +141,12 @@ def stop_if_not_finite(losses: dict[str, Tensor], step: int) -> None:
 
 
 class MetricsReporter:
-    """A worker's clock and pen: what has changed between two reports."""
+    """Throughput and loss reporter of a worker."""
 
     def __init__(
-        self, config: TrainConfig, place: WorkerContext, report: Report, objective: Objective
+        self, config: TrainConfig, worker: WorkerContext, report: Report, objective: Objective
     ) -> None:
-        self.config, self.place, self.report = config, place, report
+        self.config, self.worker, self.report = config, worker, report
         self.objective = objective
 
     def start(self, stream: BatchStream, step: int) -> None:
@@ -158,8 +158,8 @@ class MetricsReporter:
         """Report global means of loss terms and verdicts, samples per second, data wait share."""
         right = {f"accuracy/{role}": share for role, share in self.objective.accuracies.items()}
         meant = losses | right
-        sums = self.place.total(torch.stack([mean.detach().float() for mean in meant.values()]))
-        values = dict(zip(meant, (sums / self.place.world_size).tolist(), strict=True))
+        sums = self.worker.total(torch.stack([mean.detach().float() for mean in meant.values()]))
+        values = dict(zip(meant, (sums / self.worker.world_size).tolist(), strict=True))
         now, waited_s = time.monotonic(), self.stream.wait_s
         elapsed_s = now - self.moment
         samples = (step - self.step) * self.config.data.batch_size
@@ -169,8 +169,8 @@ class MetricsReporter:
             values[f"learning_rate/{role}"] = optimizer.param_groups[0]["lr"]
         values["samples_per_s"] = samples / elapsed_s
         values["data_wait_share"] = (waited_s - self.waited_s) / elapsed_s
-        if self.place.device.type == "cuda":
-            values["gpu_memory_gib"] = torch.cuda.max_memory_allocated(self.place.device) / 2**30
+        if self.worker.device.type == "cuda":
+            values["gpu_memory_gib"] = torch.cuda.max_memory_allocated(self.worker.device) / 2**30
         self.step, self.moment, self.waited_s = step, now, waited_s
-        if self.place.rank == 0:
+        if self.worker.rank == 0:
             self.report(Record(kind="losses", step=step, values=values))

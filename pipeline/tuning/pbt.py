@@ -167,7 +167,9 @@ def _live(settings: dict[str, Any]) -> None:
     training = stretch(search, name, changes, begin)
     torch.set_num_threads(max(1, int(training.cpus_per_worker)))
 
-    def tell(step: int, scores: Mapping[str, float], checkpoint: str, seconds: float) -> None:
+    def report_scores(
+        step: int, scores: Mapping[str, float], checkpoint: str, seconds: float
+    ) -> None:
         metrics = {**scores, "step": step, "checkpoint": checkpoint, "trained_s": seconds}
         write_down(search, _member(search, name, changes, metrics))
         with tempfile.TemporaryDirectory() as place:
@@ -176,13 +178,15 @@ def _live(settings: dict[str, Any]) -> None:
 
     def report(record: Record) -> None:
         if record.kind == "scores" and record.step < training.steps:
-            tell(record.step, record.values, record.checkpoint, 0.0)
+            report_scores(record.step, record.values, record.checkpoint, 0.0)
 
     if begin and (state := checkpoints.read_state(begin))["step"] >= training.steps:
-        tell(state["step"], state["scores"], begin, 0.0)  # it went over to one that had arrived
+        report_scores(
+            state["step"], state["scores"], begin, 0.0
+        )  # it went over to one that had arrived
         return
     result = train(training, lambda line: None, report)
-    tell(result.step, result.scores, result.checkpoint, result.seconds)
+    report_scores(result.step, result.scores, result.checkpoint, result.seconds)
 
 
 def _member(

@@ -35,7 +35,7 @@ def main(config: TrainConfig, warm: int, steps: int) -> None:
         if index == warm:
             distributed.barrier()
             start = time.perf_counter()
-        objective.take(batch)
+        objective.step_with_accumulation(batch)
     distributed.barrier()
     if place.rank == 0:
         print(json.dumps({"step_s": (time.perf_counter() - start) / steps}), flush=True)

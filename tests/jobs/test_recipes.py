@@ -159,7 +159,7 @@ def test_learning_rates_follow_the_sheet_s_schedule(name: str, preset: str) -> N
     mask = torch.zeros(6, 1, 64, 64)
     mask[..., 16:48, 16:48] = 1
     for step, rate in SCHEDULES[name, preset].items():
-        objective.take(Batch(image=image, mask=mask, step=step))
+        objective.step_with_accumulation(Batch(image=image, mask=mask, step=step))
         [group] = objective.optimizers["generator"].param_groups
         assert group["lr"] == pytest.approx(rate, rel=1e-4), step
 

@@ -106,7 +106,7 @@ def trained(case: str, place: WorkerContext) -> State:
             batch = share(batch, place.rank)
         elif in_parts:
             batch = one_after_the_other(batch)
-        losses = objective.take(batch)
+        losses = objective.step_with_accumulation(batch)
         assert all(loss.isfinite() for loss in losses.values()), losses
     return {
         f"{role}.{key}": tensor

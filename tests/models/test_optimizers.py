@@ -75,7 +75,7 @@ def test_the_default_is_adam_at_the_paper_s_rates_bit_for_bit(name: str) -> None
     }
     for step in range(STEPS):
         batch = batch_of(config, count=6, step=step)
-        losses = configured.take(batch)
+        losses = configured.step_with_accumulation(batch)
         for role, optimizer in written_out.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = published(config, role, step)
@@ -94,7 +94,7 @@ def test_every_optimizer_takes_a_step_and_its_settings(name: str) -> None:
     config = replace(SPNConfig.tiny(), optimizer=chosen)
     objective = architecture.load("spn").objective(config, lambda network: network)
     before = {key: value.clone() for key, value in weights(objective).items()}
-    objective.take(batch_of(config))
+    objective.step_with_accumulation(batch_of(config))
     assert any(not torch.equal(value, before[key]) for key, value in weights(objective).items())
     for optimizer in objective.optimizers.values():
         assert type(optimizer).__name__.lower() == name

@@ -35,7 +35,7 @@ def batch_of(*values: float, seed: int = 5) -> Batch:
 def test_an_update_steps_down_the_sum_and_forgets_old_gradients() -> None:
     objective = Line()
     objective.generator.weight.grad = torch.full((1, 1), 99.0)
-    objective.take(batch_of(1.0, 3.0))
+    objective.step_with_accumulation(batch_of(1.0, 3.0))
     assert objective.generator.weight.item() == 1 - 0.5 * 3 * 2
     assert objective.gradient_norms["generator"].item() == 6
 
@@ -44,12 +44,12 @@ def test_an_update_steps_down_the_sum_and_forgets_old_gradients() -> None:
 def test_parts_make_the_update_of_the_whole_batch(parts: int) -> None:
     objective = Line()
     objective.updating = Updating(parts=parts)
-    losses = objective.take(batch_of(1.0, 2.0, 4.0, 9.0))
+    losses = objective.step_with_accumulation(batch_of(1.0, 2.0, 4.0, 9.0))
     assert objective.generator.weight.item() == pytest.approx(1 - 0.5 * 3 * 4)
     assert losses["one"].item() == pytest.approx(2 * 4.0)
     assert losses["other"].item() == pytest.approx(4.0)
     assert objective.seeds == [5 + part for part in range(parts)]
-    objective.take(batch_of(0.0, 0.0, 0.0, 0.0))
+    objective.step_with_accumulation(batch_of(0.0, 0.0, 0.0, 0.0))
     assert objective.generator.weight.item() == pytest.approx(1 - 0.5 * 3 * 4)
 
 
@@ -66,16 +66,16 @@ def test_a_batch_that_cannot_be_cut_is_refused() -> None:
     objective = Line()
     objective.updating = Updating(parts=2)
     with pytest.raises(ValueError, match="3 samples cannot be cut into 2 equal parts"):
-        objective.take(batch_of(1.0, 2.0, 3.0))
+        objective.step_with_accumulation(batch_of(1.0, 2.0, 3.0))
 
 
 def test_gradients_are_scaled_down_to_the_greatest_norm_and_never_up() -> None:
     objective = Line()
     objective.updating = Updating(max_gradient_norm=1.5)
-    objective.take(batch_of(4.0))
+    objective.step_with_accumulation(batch_of(4.0))
     assert objective.gradient_norms["generator"].item() == 12
     assert objective.generator.weight.item() == pytest.approx(1 - 0.5 * 1.5, abs=1e-5)
-    objective.take(batch_of(0.1))
+    objective.step_with_accumulation(batch_of(0.1))
     assert objective.generator.weight.item() == pytest.approx(1 - 0.5 * 1.8, abs=1e-5)
 
 
@@ -91,7 +91,9 @@ def test_every_network_of_a_step_in_parts_is_updated_once(name: str) -> None:
     image, mask = torch.rand(4, 3, 64, 64) * 2 - 1, torch.zeros(4, 1, 64, 64)
     mask[..., 16:48, 16:40] = 1
     names = tuple("abcd")
-    losses = objective.take(Batch(image=image, mask=mask, keys=names, mask_ids=names, step=10**6))
+    losses = objective.step_with_accumulation(
+        Batch(image=image, mask=mask, keys=names, mask_ids=names, step=10**6)
+    )
     assert all(value.isfinite() for value in losses.values())
     assert set(objective.gradient_norms) == set(objective.optimizers)
     for optimizer in objective.optimizers.values():
