@@ -1,0 +1,106 @@
+"""docs/extending.md names files that exist, what to look for in them, and few of them."""
+
+import importlib
+import re
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from infill.models.optimizers import OptimizerConfig
+from infill.models.schedules import ScheduleConfig
+from infill.pipeline.masks import MaskConfig
+from infill.pipeline.tracking import Record, RunInfo, TrackingConfig
+
+ROOT = Path(__file__).parent.parent
+MOST_FILES = 3
+TASKS = (
+    "A loss term",
+    "A mask recipe",
+    "A source",
+    "A metric",
+    "A route",
+    "A request field",
+    "A Tune algorithm",
+    "An optimizer",
+    "A schedule",
+    "A checkpoint field",
+    "A logger",
+    "A GPU augmentation",
+    "A CPU augmentation",
+    "A manifest field",
+    "A baseline",
+    "An architecture",
+    "FSDP",
+    "Weights & Biases",
+    "A dataset",
+    "A report section",
+)
+ENTRY = re.compile(r"^- `([^`]+)`(?:, `([^`]+)`| (\*\(new\)\*)):", re.MULTILINE)
+
+
+def sections() -> dict[str, str]:
+    """Return the text of each task."""
+    _, *parts = re.split(r"^## ", (ROOT / "docs/extending.md").read_text(), flags=re.MULTILINE)
+    return {title: text for title, _, text in (part.partition("\n") for part in parts)}
+
+
+def test_every_task_has_a_section():
+    assert tuple(sections()) == TASKS
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_files_of_a_task_exist_hold_what_is_named_and_are_few(task):
+    text = sections()[task]
+    entries = ENTRY.findall(text)
+    assert len(entries) == text.count("\n- ") > 0
+    assert len(entries) <= MOST_FILES or task == "FSDP"
+    for path, symbol, new in entries:
+        if new:
+            assert (ROOT / path).parent.is_dir(), path
+            assert not (ROOT / path).exists(), path
+        else:
+            assert symbol in (ROOT / path).read_text(), f"{path} has no {symbol}"
+
+
+def sketch(task: str, module: str, **names: object) -> dict[str, Any]:
+    """Run the code of a task among the names of the module that it is written for."""
+    [code] = re.findall(r"```python\n(.*?)```", sections()[task], flags=re.DOTALL)
+    namespace = {**vars(importlib.import_module(module)), **names}
+    exec(compile(code, f"docs/extending.md: {task}", "exec"), namespace)
+    return namespace
+
+
+def test_sketches_of_functions_do_what_they_say(tmp_path):
+    network = torch.nn.Linear(2, 1)
+    nadam = sketch("An optimizer", "infill.models.optimizers")["nadam"]
+    optimizer = nadam(OptimizerConfig(), network.parameters(), 0.1, (0.9, 0.999))
+    assert type(optimizer) is torch.optim.NAdam
+
+    linear = sketch("A schedule", "infill.models.schedules")["linear"]
+    schedule = ScheduleConfig(final_factor=0.5)
+    assert [linear(schedule, step, 4) for step in (0, 2, 4, 6)] == [1, 0.75, 0.5, 0.5]
+
+    cross = sketch("A mask recipe", "infill.pipeline.masks.generators")["generate_cross"]
+    hole = cross(MaskConfig(), np.random.default_rng(0), 5, 7)
+    assert hole.shape == (5, 7)
+    assert hole.sum() == 5 + 7 - 1
+
+    mirror = sketch("A baseline", "infill.pipeline.baselines")["mirror"]
+    image = np.arange(12, dtype=np.uint8).reshape(1, 4, 3)
+    hole = np.array([[1, 0, 0, 0]], np.uint8)
+    assert mirror(image, hole)[0, 0].tolist() == image[0, 3].tolist()
+    assert mirror(image, hole)[0, 1:].tolist() == image[0, 1:].tolist()
+
+    records = "infill.pipeline.tracking.json_lines"
+    names = {"Path": Path, "contextmanager": contextmanager}
+    csv_file = sketch("A logger", records, **names)["csv_file"]
+    info = RunInfo(
+        config=TrackingConfig(), run=str(tmp_path / "run"), name="x", architecture="spn", steps=1
+    )
+    with csv_file(info, print) as report:
+        report(Record(kind="losses", step=3, values={"hole": 0.5}))
+    assert (tmp_path / "run/numbers.csv").read_text() == "3,hole,0.5\n"
