@@ -139,7 +139,7 @@ def test_squares_are_no_whole_images(config, test_set, whole_set, checkpoint, tm
     ("changes", "complaint"),
     [
         ({"image_size_px": 64}, "images stay of their original size"),
-        ({"samples": 5}, "several samples are drawn of whole frames"),
+        ({"samples": 5}, "several samples need whole frames"),
     ],
 )
 def test_what_does_not_go_with_whole_images_is_refused(config, changes, complaint):
