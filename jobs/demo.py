@@ -26,10 +26,11 @@ from infill.pipeline.config import override, parse_one, run
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation import EvaluationConfig
 from infill.pipeline.masks import MaskConfig
+from infill.pipeline.progress import duration
 from infill.pipeline.registry import RegistryConfig
 from infill.pipeline.serving.config import ServeConfig
 from infill.pipeline.sources import open_source
-from infill.pipeline.tracking import TrackingConfig, duration
+from infill.pipeline.tracking import TrackingConfig
 from infill.pipeline.tuning import TuneConfig
 
 if TYPE_CHECKING:

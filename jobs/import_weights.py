@@ -12,15 +12,21 @@ goes on from its own checkpoints by itself, optimizers, step and schedules inclu
 from collections.abc import Sequence
 
 from infill.models.config import names
+from infill.pipeline import commands
 from infill.pipeline.config import parse, run
 from infill.pipeline.weight_import import ImportConfig, import_weights
 
 PRESETS = {name: ImportConfig(architecture=name) for name in names()}
 
 
+def about(name: str, config: ImportConfig) -> str:
+    """Return which paper an architecture is of."""
+    return f"{commands.paper(name)} The checkpoint goes to {config.out or f'runs/imported/{name}'}."
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Import one architecture's files."""
-    location = import_weights(parse(PRESETS, __doc__, words))
+    location = import_weights(parse(PRESETS, __doc__, words, about))
     print(f"a checkpoint at {location}")
 
 

@@ -16,6 +16,7 @@ from infill.pipeline.config import parse, run
 from infill.pipeline.manifest import Manifest
 from infill.pipeline.sharding import ShardConfig
 from infill.pipeline.sources import KINDS
+from infill.pipeline.sources.named import NAMED
 
 PRESETS = {
     **{kind: ShardConfig(kind=kind) for kind in KINDS},  # the folder, archives, public sets
@@ -43,9 +44,25 @@ PRESETS = {
 }
 
 
+ABOUT = {
+    "folder": "A folder of photographs, one zip or tar of them, or a CSV or Parquet list.",
+    "archives": "A folder of zips and tars of photographs.",
+    "places2-12k": "Places2, the first 12,000 test photographs, as MADF and SPN test.",
+    "places2-large-12k": "The same of Places2's large photographs.",
+    "bundled": "The photographs that installed packages carry, cut into crops of 128 px.",
+    "demo": "The same for the demo: resized to 256 px, crops of 96 px.",
+    "smoke": "The same for tests: resized to 96 px, crops of 64 px.",
+}
+
+
+def about(name: str, config: ShardConfig) -> str:
+    """Return what a preset shards."""
+    return ABOUT[name] if name in ABOUT else f"{NAMED[config.kind].title}, as its authors share it."
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Make the sets and print one line for each."""
-    config = parse(PRESETS, __doc__, words)
+    config = parse(PRESETS, __doc__, words, about)
     for split, manifest in sharding.make_shards(config).items():
         print(summary(split, manifest))
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from infill.models.config import names
 from infill.pipeline.config import parse, run
 from infill.pipeline.cost_estimate import CostEstimateConfig, estimate_cost, lines
+from infill.pipeline.train_cli import describe
 
 
 def presets() -> dict[str, CostEstimateConfig]:
@@ -25,9 +26,16 @@ def presets() -> dict[str, CostEstimateConfig]:
     }
 
 
+def describe_training(name: str, config: CostEstimateConfig) -> str:
+    """Return what the training of a preset such as ``spn-cpu`` is."""
+    architecture, _, preset = name.partition("-")
+    job = importlib.import_module(f"infill.jobs.train_{architecture}")
+    return describe(preset, config.train, getattr(job, "TABLES", {}))
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Plan, and print."""
-    config = parse(presets(), __doc__, words)
+    config = parse(presets(), __doc__, words, describe_training)
     print("\n".join(lines(estimate_cost(config), config)))
 
 

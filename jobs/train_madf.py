@@ -55,9 +55,13 @@ PRESETS = {
 }
 
 
+TABLES = {"places2": "Table I"}
+"""Of the paper, by the preset that has its recipe."""
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Train one preset, or go on with it."""
-    launch(PRESETS, __doc__ or "", words)
+    launch(PRESETS, __doc__ or "", words, TABLES)
 
 
 if __name__ == "__main__":

@@ -74,6 +74,15 @@ def presets_of(scale: Scale) -> dict[str, SearchConfig]:
     return found
 
 
+def about_search(name: str, config: SearchConfig) -> str:
+    """Return which training the search of an architecture varies."""
+    data, training = config.train.data, config.train
+    return (
+        f"Trials of {name} at {data.image_size_px} px, {training.steps:,} steps of "
+        f"{data.batch_size} images each; they go to {config.storage}."
+    )
+
+
 def scale_of(words: Sequence[str]) -> tuple[Scale, list[str]]:
     """Take ``--scale`` out of the command line, as it decides what all other fields start from."""
     rest = [word.replace("--scale=", "--scale\0") for word in words]
@@ -93,7 +102,7 @@ def main(words: Sequence[str] | None = None) -> None:
     scale, rest = scale_of(sys.argv[1:] if words is None else words)
     if rest and rest[0] in names():
         training_of(rest[0], scale)  # Its error says more than that the preset is unknown.
-    config = parse(presets_of(scale), __doc__, rest)
+    config = parse(presets_of(scale), __doc__, rest, about_search)
     name = config.train.model.architecture
     space = tuning.read_table(config.space, name) or tuning.read_space(config.space, name)
     tuning.plan(config, space)

@@ -17,15 +17,18 @@ from contextlib import contextmanager
 from typing import Any
 
 from infill.pipeline.errors import UserError
+from infill.pipeline.progress import Progress, shows_everything
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_DEDUP_LOGS": "0",
     "RAY_SCHEDULER_EVENTS": "0",
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # A busy machine starts one in more than 5 s.
 }
 """Ray reads these while it is imported; a value that the user has set is kept."""
+
+SILENT = {"RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+"""The same, unless Ray is to log what it would by itself."""
 
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**28), "MALLOC_MMAP_THRESHOLD_": str(2**28)}
 """For the workers of a Ray started here: has the GNU C library keep what one picture took for the
@@ -59,7 +62,8 @@ def quiet_data() -> Iterator[None]:
     """
     logger = logging.getLogger("ray.data")
     level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    if not shows_everything():
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
@@ -88,18 +92,23 @@ def connect(
     Raises:
         UserError: if nothing answers at ``RAY_ADDRESS``.
     """
-    for name, value in (QUIET | KEEP_MEMORY).items():
+    settings = QUIET | KEEP_MEMORY | ({} if shows_everything() else SILENT)
+    for name, value in settings.items():
         os.environ.setdefault(name, value)
-    import ray
-
-    if ray.is_initialized():
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         yield
         return
-    if os.environ.get("RAY_ADDRESS"):
-        _join(os.environ["RAY_ADDRESS"])
+    if address := os.environ.get("RAY_ADDRESS"):
+        with Progress(f"joining Ray at {address}") as progress:
+            _join(address)
+            progress.ending = "joined"
     else:
         os.environ.update(environment or {})
-        _start(dashboard, num_cpus)
+        with Progress("starting Ray") as progress:
+            _start(dashboard, num_cpus)
+            progress.ending = "started"
+    import ray
+
     before = _interrupt_when_terminated()
     try:
         yield
@@ -130,7 +139,7 @@ def _join(address: str) -> None:
 
     try:
         _knock(address)
-        ray.init(log_to_driver=False, logging_level="ERROR")
+        ray.init(**_logging())
     except (ConnectionError, TimeoutError, socket.gaierror) as error:
         raise UserError(
             f"no Ray answers at RAY_ADDRESS={address}; start it, correct the address, "
@@ -172,9 +181,15 @@ def _start(dashboard: bool, num_cpus: int | None) -> None:
         num_cpus=num_cpus,
         include_dashboard=dashboard,
         object_store_memory=min(OBJECT_STORE_BYTES, memory // 8),
-        log_to_driver=False,
-        logging_level="ERROR",
+        **_logging(),
     )
+
+
+def _logging() -> dict[str, Any]:
+    """Return what of Ray's and the workers' own log comes to the terminal."""
+    if shows_everything():
+        return {"log_to_driver": True, "logging_level": "INFO"}
+    return {"log_to_driver": False, "logging_level": "ERROR"}
 
 
 def start_ray(**options: Any) -> None:

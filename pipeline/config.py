@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import sys
+import threading
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +21,16 @@ from typing import Any, TypeVar
 import tyro
 
 from infill.models.config import ModelConfig, config_class
+from infill.pipeline.commands import as_typed, program
 from infill.pipeline.errors import UserError
+from infill.pipeline.progress import show_everything
 
 Config = TypeVar("Config")
+
+VERBOSE = "--verbose"
+_OPTIONS = (VERBOSE, "--help")
+_COMMON_HELP = f"With {VERBOSE}, Ray and MLflow log on the terminal as well."
+_completing = threading.Event()  # While a job is only asked for the words it understands.
 
 RENAMED_FIELDS = {
     "window_shards": "shuffle_window_shards",
@@ -35,7 +43,10 @@ RENAMED_FIELDS = {
 
 
 def parse(
-    presets: Mapping[str, Config], description: str, args: Sequence[str] | None = None
+    presets: Mapping[str, Config],
+    description: str,
+    args: Sequence[str] | None = None,
+    about: Callable[[str, Config], str] | None = None,
 ) -> Config:
     """Choose a preset by its name and override its fields from the command line.
 
@@ -43,6 +54,7 @@ def parse(
         presets: named configurations, all of one type.
         description: the job's docstring; it heads ``--help``.
         args: command-line words; ``sys.argv[1:]`` if None.
+        about: returns one line on a preset for ``--help``.
 
     Returns:
         The chosen preset with the given fields replaced.
@@ -50,26 +62,112 @@ def parse(
     Raises:
         SystemExit: with status 2 after naming a preset, field or value that cannot be.
     """
-    words = list(sys.argv[1:] if args is None else args)
-    _refuse_renamed(words)
-    if words and not words[0].startswith("-") and words[0] not in presets:
-        close = difflib.get_close_matches(words[0], presets, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        _leave(f"unknown preset {words[0]!r}{hint}  The presets are: {', '.join(presets)}.")
+    words = _common_options(args)
+    name = words[0] if words else ""
+    if _completing.is_set():
+        raise Suggestions([*_flags(presets[name])] if name in presets else [*presets, *_OPTIONS])
+    if name in ("-h", "--help"):
+        _print_presets(presets, description, about)
+        raise SystemExit(0)
     if not words:
-        _leave(f"name a preset first: {', '.join(presets)}. --help explains every field.")
-    return tyro.extras.overridable_config_cli(
-        {name: (_first_line(name, preset), preset) for name, preset in presets.items()},
-        args=words,
-        description=description,
-        config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed),
-    )
+        leave(f"name a preset first: {', '.join(presets)}. --help explains them.")
+    if name not in presets:
+        leave(f"unknown preset {name!r}", name, list(presets), "presets")
+    preset = presets[name]
+    shown = f"The preset {name!r}: {about(name, preset)}" if about else f"The preset {name!r}."
+    return _parse_fields(type(preset), shown, words[1:], f"{program()} {name}", preset)
 
 
 def parse_one(config: type[Config], description: str, args: Sequence[str] | None = None) -> Config:
     """Read one configuration that has no presets from the command line."""
-    _refuse_renamed(sys.argv[1:] if args is None else args)
-    return tyro.cli(config, args=args, description=description)
+    words = _common_options(args)
+    if _completing.is_set():
+        raise Suggestions(_flags(config))
+    return _parse_fields(config, description, words, program())
+
+
+def _parse_fields(
+    kind: type[Config], description: str, words: list[str], prog: str, preset: Config | None = None
+) -> Config:
+    """Read fields; ``--help`` shows the description line by line, so that it can be copied."""
+    if {"-h", "--help"} & set(words):
+        print(as_typed(description).strip(), end="\n\n", flush=True)
+    if preset is None:
+        return tyro.cli(kind, prog=prog, args=words, description=_COMMON_HELP)
+    return tyro.cli(
+        kind,
+        prog=prog,
+        args=words,
+        description=_COMMON_HELP,
+        default=preset,
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed),
+    )
+
+
+def _print_presets(
+    presets: Mapping[str, Config], description: str, about: Callable[[str, Config], str] | None
+) -> None:
+    print(as_typed(description).strip())
+    print(f"\nusage: {program()} PRESET [OPTIONS]\n\npresets:")
+    width = 2 + max(map(len, presets))
+    for name, preset in presets.items():
+        print(f"  {name:<{width}}{about(name, preset) if about else ''}".rstrip())
+    print(f"\n`{program()} {next(iter(presets))} --help` explains the fields of a preset.")
+    print(_COMMON_HELP)
+
+
+def _common_options(args: Sequence[str] | None) -> list[str]:
+    """Take ``--verbose``, which every job has, out of the words, and refuse former flags."""
+    words = list(sys.argv[1:] if args is None else args)
+    if VERBOSE in words:
+        words.remove(VERBOSE)
+        show_everything()
+    _refuse_renamed(words)
+    return words
+
+
+class Suggestions(BaseException):
+    """Ends a job that was only asked which words its command line can go on with."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        super().__init__(words)
+        self.words = list(words)
+
+
+def suggestions(main: Callable[..., Any], words: Sequence[str]) -> list[str]:
+    """Return what can follow on a job's command line: its presets, or the flags of its fields.
+
+    Args:
+        main: of the job; it ends where it reads its command line.
+        words: those that are there already.
+    """
+    _completing.set()
+    try:
+        main(list(words))
+    except Suggestions as found:
+        return found.words
+    except SystemExit:
+        return []
+    finally:
+        _completing.clear()
+    return []
+
+
+def _flags(config: Any) -> list[str]:
+    """Return the flags of a configuration, or of a class of them."""
+    names = field_names(config) if not isinstance(config, type) else _names_of_class(config)
+    return [*(f"--{name.replace('_', '-')}" for name in names), *_OPTIONS]
+
+
+def _names_of_class(kind: type, prefix: str = "") -> list[str]:
+    hints, names = typing.get_type_hints(kind), []
+    for field in dataclasses.fields(kind):
+        inner = hints[field.name]
+        if dataclasses.is_dataclass(inner) and isinstance(inner, type):
+            names += _names_of_class(inner, f"{prefix}{field.name}.")
+        else:
+            names.append(f"{prefix}{field.name}")
+    return names
 
 
 def _refuse_renamed(words: Sequence[str]) -> None:
@@ -79,16 +177,24 @@ def _refuse_renamed(words: Sequence[str]) -> None:
         path, dot, last = flag.removeprefix("--").rpartition(".")
         new = RENAMED_FIELDS.get(last.replace("-", "_"))
         if flag.startswith("--") and new is not None:
-            _leave(f"{flag} is now --{path}{dot}{new.replace('_', '-')}")
+            leave(f"{flag} is now --{path}{dot}{new.replace('_', '-')}")
 
 
-def _first_line(name: str, preset: Any) -> str:
-    del preset
-    return f"the {name} preset"
+def leave(
+    sentence: str, word: str = "", known: Sequence[str] = (), kind: str = ""
+) -> typing.NoReturn:
+    """End the process with status 2 and a sentence, for words that no job understands.
 
-
-def _leave(sentence: str) -> typing.NoReturn:
-    print(f"error: {sentence}", file=sys.stderr)
+    Args:
+        sentence: what is wrong.
+        word: that is unknown, if one is.
+        known: the words there are, of which the nearest is suggested.
+        kind: of words, such as "presets".
+    """
+    close = difflib.get_close_matches(word, known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    listed = f"  The {kind} are: {', '.join(known)}." if known else ""
+    print(f"error: {sentence}{hint}{listed}", file=sys.stderr)
     raise SystemExit(2)
 
 

@@ -5,6 +5,7 @@ Every ``jobs/train_*.py`` is its presets and this.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from infill.models.config import ModelConfig
@@ -22,6 +23,20 @@ from infill.pipeline.training import TrainConfig
 
 BUNDLED = "bundled"
 """The source that needs no location: photographs that installed packages carry."""
+IMAGES_OF = {
+    "ade20k": "ADE20K",
+    "big": "Places2",
+    "celeba": "CelebA",
+    "celebahq": "CelebA-HQ",
+    "demo": "Bundled photographs",
+    "dtd": "Describable Textures",
+    "facade": "CMP Facade",
+    "imagenet": "ImageNet",
+    "paris": "Paris StreetView",
+    "places2": "Places2",
+    "smoke": "Bundled photographs",
+}
+"""What a preset of a name trains on; others train on what they are given."""
 FREE_FORM = MaskConfig(
     recipe="strokes", min_hole_ratio=0.1, max_hole_ratio=0.4, hole_ratios="uniform"
 )
@@ -110,10 +125,20 @@ def smoke(model: ModelConfig, data: BatchConfig) -> TrainConfig:
 
 
 def launch(
-    presets: Mapping[str, TrainConfig], description: str, words: Sequence[str] | None = None
+    presets: Mapping[str, TrainConfig],
+    description: str,
+    words: Sequence[str] | None = None,
+    tables: Mapping[str, str] | None = None,
 ) -> None:
-    """Train what the command line asks for, or say what that would be (``--dry-run``)."""
-    config = parse(named(presets), description, words)
+    """Train what the command line asks for, or say what that would be (``--dry-run``).
+
+    Args:
+        presets: of the job, by name.
+        description: the job's docstring.
+        words: of the command line; ``sys.argv[1:]`` if None.
+        tables: of the paper that a preset reproduces, such as "Table 1", by the preset's name.
+    """
+    config = parse(named(presets), description, words, partial(describe, tables=tables or {}))
     with connect():
         config = with_shards(config)
         if config.dry_run:
@@ -130,6 +155,24 @@ def named(presets: Mapping[str, TrainConfig]) -> dict[str, TrainConfig]:
         else override(config, {"tracking.run_name": f"{config.model.architecture} {name}"})
         for name, config in presets.items()
     }
+
+
+def describe(name: str, config: TrainConfig, tables: Mapping[str, str]) -> str:
+    """Return what a preset is, in one line: data, image size, steps, batch size, hardware, table.
+
+    Args:
+        name: of the preset.
+        config: the preset.
+        tables: as for :func:`launch`.
+    """
+    data = config.data
+    where = "GPUs" if config.use_gpu else "CPUs"
+    weights = f", from the weights in {config.init_from}" if config.init_from else ""
+    table = f"; reproduces {tables[name]} of the paper" if name in tables else ""
+    return (
+        f"{IMAGES_OF.get(name, 'Your photographs')}, {data.image_size_px} px, {config.steps:,} "
+        f"steps of {data.batch_size} images on {where}{weights}{table}."
+    )
 
 
 def with_shards(config: TrainConfig) -> TrainConfig:

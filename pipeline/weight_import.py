@@ -14,6 +14,7 @@ import tyro
 from infill.pipeline import storage
 from infill.pipeline.config import to_dict
 from infill.pipeline.errors import UserError
+from infill.pipeline.progress import Log, Progress
 
 if TYPE_CHECKING:
     from infill.models.architecture import Released
@@ -40,7 +41,7 @@ class ImportConfig:
         return storage.absolute(self.out or f"runs/imported/{self.architecture}")
 
 
-def import_weights(config: ImportConfig) -> str:
+def import_weights(config: ImportConfig, log: Log = print) -> str:
     """Translate released files and write a checkpoint.
 
     Returns:
@@ -49,8 +50,6 @@ def import_weights(config: ImportConfig) -> str:
     Raises:
         UserError: if a file is missing or of another network; the tensor is named.
     """
-    from infill.pipeline import checkpoints
-
     if not config.weights:
         raise UserError("name the released files: --from FILE [FILE ...]")
     if config.sha256 and len(config.sha256) != len(config.weights):
@@ -58,6 +57,13 @@ def import_weights(config: ImportConfig) -> str:
             f"--sha256 names {len(config.sha256)} checksums for {len(config.weights)} files; "
             "give one for each, in the same order"
         )
+    with Progress(f"import of {config.architecture}", log=log):
+        return _import(config)
+
+
+def _import(config: ImportConfig) -> str:
+    from infill.pipeline import checkpoints
+
     released = translate(config.weights, config.architecture, config.sha256)
     roots = {"model": to_dict(released.config), "data": {"image_size_px": config.image_size_px}}
     origin = {"step": 0, "imported_from": list(config.weights)}

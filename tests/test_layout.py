@@ -13,6 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PIPELINE_ORDER = (
     "errors",
+    "progress",
+    "commands",
     "config",
     "provenance",
     "cluster",

@@ -26,6 +26,7 @@ from infill.pipeline.errors import ImageError, UserError
 from infill.pipeline.images import Pixels
 from infill.pipeline.inference.pair_files import InpaintOptions, compose, read_pair
 from infill.pipeline.inference.predictor import Predictor
+from infill.pipeline.progress import shows_everything
 from infill.pipeline.registry import readable
 from infill.pipeline.serving.config import ReplicaConfig
 from infill.pipeline.serving.replica.replica import ServedModel
@@ -70,7 +71,7 @@ def run_offline(
         )
         .map_batches(partial(finish, config=config), batch_size=_ROWS_PER_BLOCK, num_cpus=0.5)
     )
-    rows.context.enable_progress_bars = False  # one line of progress is enough, and is ours
+    rows.context.enable_progress_bars = shows_everything()
     with quiet_data():
         for row in rows.iter_rows():
             if row["refusal"]:

@@ -20,7 +20,7 @@ from infill.pipeline.batch_inference.config import (
 from infill.pipeline.batch_inference.pairs import Pair, draw_mask_file, list_pairs, list_pictures
 from infill.pipeline.config import to_dict
 from infill.pipeline.errors import ImageError, UserError
-from infill.pipeline.tracking import duration
+from infill.pipeline.progress import Log, Progress, duration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +64,7 @@ class Summary:
 Run = Callable[[BatchInferenceConfig, list[Pair]], Iterator[Outcome]]
 
 
-def inpaint_folder(
-    config: BatchInferenceConfig, run: Run, model: str, say: Callable[[str], None] = print
-) -> Summary:
+def inpaint_folder(config: BatchInferenceConfig, run: Run, model: str, say: Log = print) -> Summary:
     """Fill what is not filled yet.
 
     Args:
@@ -86,13 +84,13 @@ def inpaint_folder(
     there = set(list_pictures(config.out))
     missing = [pair for pair in pairs if pair.output not in there]
     failures, models, started = [], set(), time.monotonic()
-    progress = Progress(len(missing), say)
-    for done in run(config, missing):
-        progress(done)
-        if done.failure:
-            failures.append({"image": done.name, "reason": done.failure})
-        else:
-            models.add(done.model)
+    with Progress("batch inference", len(missing), "images", log=say) as progress:
+        for done in run(config, missing):
+            if done.failure:
+                failures.append({"image": done.name, "reason": done.failure})
+            else:
+                models.add(done.model)
+            progress.advance(1, f"{len(failures)} failed" if failures else "")
     write_failures(config.out, failures)
     return Summary(
         filled=len(missing) - len(failures),
@@ -103,28 +101,6 @@ def inpaint_folder(
         out=config.out,
         price_per_hour=config.price_per_hour,
     )
-
-
-class Progress:
-    """A line every few seconds, and one at the end."""
-
-    def __init__(self, total: int, say: Callable[[str], None], every_s: float = 2.0) -> None:
-        self._total, self._say, self._every_s = total, say, every_s
-        self._count = self._failed = 0
-        self._started = self._last = time.monotonic()
-
-    def __call__(self, done: Outcome) -> None:
-        """Count one picture."""
-        self._count += 1
-        self._failed += bool(done.failure)
-        now = time.monotonic()
-        if now - self._last < self._every_s and self._count < self._total:
-            return
-        self._last = now
-        rate = self._count / max(now - self._started, 1e-9)
-        left = duration((self._total - self._count) / rate)
-        failed = f"  {self._failed} failed" if self._failed else ""
-        self._say(f"{self._count}/{self._total} pictures  {rate:.1f}/s  {left} left{failed}")
 
 
 def claim(config: BatchInferenceConfig, model: str, data: str = "") -> None:

@@ -11,7 +11,6 @@ and KEY.json of the samples of the shard of the same number.
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -34,8 +33,6 @@ from infill.pipeline.batch_inference.ray_data import (
     row_of,
 )
 from infill.pipeline.batch_inference.runner import (
-    Outcome,
-    Progress,
     Summary,
     claim,
     failure_of,
@@ -54,6 +51,7 @@ from infill.pipeline.manifest import (
     read_manifest,
     write_manifest,
 )
+from infill.pipeline.progress import Log, Progress, shows_everything
 from infill.pipeline.serving.replica.replica import ServedModel
 from infill.pipeline.sharding.shard_writer import record_name, tar_name
 from infill.pipeline.sharding.tar_writer import TarWriter, written_whole
@@ -84,9 +82,7 @@ def is_shard_set(location: str) -> bool:
     return storage.exists(storage.join(location, FILE_NAME))
 
 
-def inpaint_shards(
-    model: ServedModel, config: BatchInferenceConfig, say: Callable[[str], None] = print
-) -> Summary:
+def inpaint_shards(model: ServedModel, config: BatchInferenceConfig, say: Log = print) -> Summary:
     """Fill every sample of a shard set that is not filled yet. On the driver; Ray is at hand.
 
     Raises:
@@ -105,17 +101,16 @@ def inpaint_shards(
     missing = [p for p in parts if p.shard not in finished and p.name not in there]
     total = sum(part.last - part.first for part in missing)
     left = Counter(part.shard for part in missing)
-    progress = Progress(total, say)
     for shard in sorted({part.shard for part in parts} - finished - set(left)):
         _assemble(config, manifest, parts, shard)
     refused = 0
-    for part, failures in _run(model, config, manifest, missing):
-        refused += len(failures)
-        for row in range(part.first, part.last):
-            progress(Outcome(name="", failure=failures.get(row, "")))
-        left[part.shard] -= 1
-        if not left[part.shard]:
-            _assemble(config, manifest, parts, part.shard)
+    with Progress("batch inference", total, "images", log=say) as progress:
+        for part, failures in _run(model, config, manifest, missing):
+            refused += len(failures)
+            left[part.shard] -= 1
+            if not left[part.shard]:
+                _assemble(config, manifest, parts, part.shard)
+            progress.advance(part.last - part.first, f"{refused} failed" if refused else "")
     whole = _finish(config, manifest, model)
     return Summary(
         filled=total - refused,
@@ -162,7 +157,7 @@ def _run(
             partial(finish_part, config=config, model=model.label), batch_size=None, num_cpus=0.5
         )
     )
-    stream.context.enable_progress_bars = False
+    stream.context.enable_progress_bars = shows_everything()
     with quiet_data():
         for row in stream.iter_rows():
             if row["refusal"]:

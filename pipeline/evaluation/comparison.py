@@ -22,6 +22,7 @@ from infill.pipeline.evaluation.scorer import Scorer, read_table
 from infill.pipeline.evaluation.scores import ALL, intervals
 from infill.pipeline.images import Pixels, composite
 from infill.pipeline.metrics.metric_registry import Metric
+from infill.pipeline.progress import Log, Progress
 
 DECIDING = "hole_psnr"
 """The metric by which the best and worst cases are chosen."""
@@ -220,17 +221,21 @@ def _counted(contender: Contender, names: Sequence[str]) -> list[str]:
     return [name for name in names if counts[name]]
 
 
-def draw_cases(comparison: Comparison, indices: Sequence[int]) -> list[Case]:
+def draw_cases(comparison: Comparison, indices: Sequence[int], log: Log = print) -> list[Case]:
     """Fill some pairs again, by every contender. Runs in this process.
 
     Raises:
         UserError: if a checkpoint has been changed or removed since its evaluation.
     """
     images: dict[str, list[PastedMethod]] = {}
-    for contender in comparison.contenders:
-        out = contender.evaluation.out
-        if out not in images:
-            images[out] = list(fill_again(contender.evaluation, indices))
+    evaluations = {one.evaluation.out: one.evaluation for one in comparison.contenders}
+    total = len(evaluations) * len(indices)
+    with Progress("comparison", total, "pairs", log=log) as progress:
+        for out, evaluation in evaluations.items():
+            images[out] = []
+            for pasted in fill_again(evaluation, indices):
+                images[out].append(pasted)
+                progress.advance()
     cases = []
     for place, index in enumerate(indices):
         drawn = images[comparison.first.evaluation.out][place]

@@ -3,7 +3,7 @@
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,15 +35,13 @@ from infill.pipeline.evaluation.scorer import (
 )
 from infill.pipeline.evaluation.scores import ALL, SetScores, average, distribution_scores
 from infill.pipeline.loading import left_out, open_set
-from infill.pipeline.tracking import duration
+from infill.pipeline.progress import Log, Progress, duration, shows_everything
 
 NO_MATTER = (
     *("checkpoint", "shards", "image_member", "pairs", "out"),
     *("num_actors", "cpus_per_actor", "gpus_per_actor"),
 )
 """Fields that change no score: where things lie (their content counts), and who does the work."""
-
-Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,11 +177,11 @@ def _score(plan: Plan, report: Log) -> dict[str, float]:
     if kept:
         report(f"{kept} of {total} pairs were scored before an interruption; going on")
     cost = dict.fromkeys(STAGES, 0.0)
-    progress = Progress(total=total, done=kept, report=report)
-    for done in _results(plan, missing):
-        progress.add(int(done["pairs"]))
-        for stage in STAGES:
-            cost[stage] += done[stage]
+    with Progress("evaluation", total, "pairs", done=kept, log=report) as progress:
+        for done in _results(plan, missing):
+            progress.advance(int(done["pairs"]))
+            for stage in STAGES:
+                cost[stage] += done[stage]
     return cost
 
 
@@ -207,7 +205,7 @@ def _results(plan: Plan, missing: Sequence[int]) -> Iterator[dict[str, float]]:
     with quiet_data():
         # Blocks made here need no reading tasks, so the actors may take every CPU there is.
         data = ray.data.from_arrow(blocks)
-        data.context.enable_progress_bars = False
+        data.context.enable_progress_bars = shows_everything()
         scored = data.map_batches(
             Scorer,
             fn_constructor_args=(config, plan.pairs.image_size_px, plan.parts),
@@ -321,34 +319,3 @@ def _data(plan: Plan, pairs: pa.Table) -> dict[str, Any]:
             for group in plan.pairs.groups
         },
     }
-
-
-class Progress:
-    """Says how many pairs are scored, how fast, and how long it will take; every two seconds."""
-
-    def __init__(self, total: int, done: int, report: Log, every_s: float = 2.0) -> None:
-        """Start from ``done`` pairs of ``total``."""
-        self.total, self.done, self.report, self.every_s = total, done, report, every_s
-        self.spoke = 0.0
-        self.first: tuple[int, float] | None = None
-
-    def add(self, pairs: int) -> None:
-        """Count pairs that have been scored."""
-        now = time.monotonic()
-        self.done += pairs
-        if self.first is None:  # Before this the actors were starting: it says nothing of speed.
-            self.first = (self.done, now)
-        if self.done < self.total and now - self.spoke < self.every_s:
-            return
-        if pairs:
-            self.spoke = now
-            self.report(f"scored {self.done} of {self.total} pairs{self._speed(now)}")
-
-    def _speed(self, now: float) -> str:
-        assert self.first is not None
-        done, start = self.first
-        if self.done == done or now <= start:
-            return ""
-        rate = (self.done - done) / (now - start)
-        left = f", {duration((self.total - self.done) / rate)} left"
-        return f", {rate:.1f} pairs/s{left if self.done < self.total else ''}"

@@ -21,6 +21,7 @@ from infill.pipeline.metrics.metric_registry import (
     Metric,
     chosen_metrics,
 )
+from infill.pipeline.progress import duration
 from infill.pipeline.reporting import (
     Section,
     Series,
@@ -36,7 +37,6 @@ from infill.pipeline.reporting import (
     write_report,
 )
 from infill.pipeline.reporting.page import Cell
-from infill.pipeline.tracking import duration
 
 Table = tuple[list[str], list[list[str]]]
 """Headers and rows."""

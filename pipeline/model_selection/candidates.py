@@ -1,7 +1,7 @@
 """Evaluate every trial on the same pairs, apply the limits, and select the best."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from infill.pipeline import storage
@@ -11,11 +11,10 @@ from infill.pipeline.evaluation.scores import ALL, Score
 from infill.pipeline.metrics.image_metrics import mean_interval
 from infill.pipeline.metrics.metric_registry import METRICS
 from infill.pipeline.model_selection.config import SelectionConfig, guard
+from infill.pipeline.progress import Log, Progress
 from infill.pipeline.registry import everywhere, measure_latency, resolve
 from infill.pipeline.training import SCORE
 from infill.pipeline.tuning import Trial, written_down
-
-Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,22 +111,24 @@ def select_model(config: SelectionConfig, log: Log = print) -> SelectionResult:
         place = everywhere(known.address, known.digest, storage.join(out, "champion-checkpoint"))
         champion = _judged(config, place, storage.join(out, "champion"), pairs, log)
         pairs = champion.files["pairs"]
-    for seeds in _by_combination(trials):
-        evaluations = []
-        for trial in seeds:
-            log(f"judging {trial.label or trial.name}")
-            place = storage.join(out, trial.name)
-            evaluations.append(_judged(config, trial.checkpoint, place, pairs, log))
-            pairs = pairs or evaluations[0].files["pairs"]
-        cost = measure_latency(seeds[0].checkpoint)
-        candidate = Candidate(
-            trial=seeds[0],
-            evaluation=evaluations[0],
-            others=tuple(evaluations[1:]),
-            parameters=cost.parameters,
-            latency_ms=cost.latency_ms,
-        )
-        found.append(admitted(candidate, config, champion))
+    with Progress("model selection", len(trials), "trials", log=log) as progress:
+        for seeds in _by_combination(trials):
+            evaluations = []
+            for trial in seeds:
+                place = storage.join(out, trial.name)
+                evaluations.append(_judged(config, trial.checkpoint, place, pairs, log))
+                pairs = pairs or evaluations[0].files["pairs"]
+                progress.advance()
+                progress.say(f"evaluated {trial.label or trial.name}")
+            cost = measure_latency(seeds[0].checkpoint)
+            candidate = Candidate(
+                trial=seeds[0],
+                evaluation=evaluations[0],
+                others=tuple(evaluations[1:]),
+                parameters=cost.parameters,
+                latency_ms=cost.latency_ms,
+            )
+            found.append(admitted(candidate, config, champion))
     choice = SelectionResult(metric=config.metric, candidates=tuple(found), champion=champion)
     order = sorted(found, key=choice.goodness, reverse=True)
     return SelectionResult(metric=config.metric, candidates=tuple(order), champion=champion)

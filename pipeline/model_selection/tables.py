@@ -1,6 +1,6 @@
 """The ablation table of a paper after its search, beside the printed figures."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from infill.models.tables import Table
@@ -14,9 +14,9 @@ from infill.pipeline.manifest import FILE_NAME
 from infill.pipeline.metrics.image_metrics import mean_interval
 from infill.pipeline.metrics.metric_registry import FURTHER, OF_NETWORKS, OF_SETS
 from infill.pipeline.model_selection.config import TableConfig
+from infill.pipeline.progress import Log, Progress
 from infill.pipeline.tuning import TuneConfig, TuneResult
 
-Log = Callable[[str], None]
 Judged = Mapping[str, Sequence[Evaluation]]
 """The evaluations of a row's trials, one per seed, by the row's label."""
 
@@ -58,30 +58,31 @@ def judge_table(
     """
     test_set = find_test_set(search, config)
     judged: dict[str, list[Evaluation]] = {row.label: [] for row in table.rows}
-    for trial in result.trials:
-        if not trial.scores:
-            continue
-        log(f"measuring {trial.label}")
-        common = EvaluationConfig(
-            checkpoint=trial.checkpoint,
-            shards=test_set,
-            out=storage.join(storage.absolute(search.storage), "table", trial.name),
-            networks=config.networks,
-            num_actors=config.num_actors,
-            gpus_per_actor=config.gpus_per_actor,
-            baselines=(),
-        )
-        setting = (
-            replace(common, protocol=table.protocol)
-            if as_published
-            else replace(
-                common,
-                masks=replace(search.train.data.masks, curriculum_steps=0),
-                buckets=(),
-                metrics=_measurable(table, search.train.data.image_size_px),
+    scored = [trial for trial in result.trials if trial.scores]
+    with Progress("table", len(scored), "trials", log=log) as progress:
+        for trial in scored:
+            common = EvaluationConfig(
+                checkpoint=trial.checkpoint,
+                shards=test_set,
+                out=storage.join(storage.absolute(search.storage), "table", trial.name),
+                networks=config.networks,
+                num_actors=config.num_actors,
+                gpus_per_actor=config.gpus_per_actor,
+                baselines=(),
             )
-        )
-        judged[trial.label].append(evaluate(setting, lambda line: None))
+            setting = (
+                replace(common, protocol=table.protocol)
+                if as_published
+                else replace(
+                    common,
+                    masks=replace(search.train.data.masks, curriculum_steps=0),
+                    buckets=(),
+                    metrics=_measurable(table, search.train.data.image_size_px),
+                )
+            )
+            judged[trial.label].append(evaluate(setting, lambda line: None))
+            progress.advance()
+            progress.say(f"measured {trial.label}")
     return judged
 
 

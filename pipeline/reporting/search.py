@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from infill.pipeline import storage
 from infill.pipeline.metrics.metric_registry import VALIDATED, Metric
+from infill.pipeline.progress import duration
 from infill.pipeline.reporting.page import (
     Section,
     facts,
@@ -15,7 +16,6 @@ from infill.pipeline.reporting.page import (
     table,
     write_report,
 )
-from infill.pipeline.tracking import duration
 from infill.pipeline.training import SCORE
 from infill.pipeline.tuning import Trial, TuneResult
 

@@ -6,6 +6,7 @@ from typing import Any
 from infill.pipeline.cluster import quiet_data
 from infill.pipeline.config import sentence_of
 from infill.pipeline.errors import UserError
+from infill.pipeline.progress import shows_everything
 
 Result = dict[str, Any]
 REFUSAL = "refusal"
@@ -34,7 +35,7 @@ def parallel_map(task: Callable[[int], Result], count: int) -> Iterator[Result]:
 
     if not count:
         return
-    data.DataContext.get_current().enable_progress_bars = False
+    data.DataContext.get_current().enable_progress_bars = shows_everything()
     with quiet_data():
         for result in data.range(count, override_num_blocks=count).map(run).iter_rows():
             if sentence := result.pop(REFUSAL):

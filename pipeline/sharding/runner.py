@@ -9,7 +9,7 @@ import errno
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from infill.pipeline.cluster import connect
 from infill.pipeline.errors import UserError
 from infill.pipeline.manifest import FILE_NAME as MANIFEST_NAME
 from infill.pipeline.manifest import Manifest, Quarantined, read_manifest, write_manifest
+from infill.pipeline.progress import Log, Progress
 from infill.pipeline.sharding import listing
 from infill.pipeline.sharding.config import ShardConfig, content_settings
 from infill.pipeline.sharding.listing import Listing, Shares, write_listings
@@ -36,13 +37,10 @@ from infill.pipeline.sharding.shard_writer import (
 from infill.pipeline.sharding.tar_writer import TEMPORARY
 from infill.pipeline.sources import SPLITS, SUFFIXES, open_source
 
-REPORT_EVERY_S = 2.0
 NAMED_REASONS = 3
 
-Report = Callable[[str], None]
 
-
-def make_shards(config: ShardConfig, report: Report = print) -> dict[str, Manifest]:
+def make_shards(config: ShardConfig, report: Log = print) -> dict[str, Manifest]:
     """Write the shard sets of a source, or what is missing of them, over the cluster.
 
     Runs on the driver. The same source and settings give the same tars to the byte, however many
@@ -51,7 +49,7 @@ def make_shards(config: ShardConfig, report: Report = print) -> dict[str, Manife
 
     Args:
         config: which photographs, how and where to.
-        report: receives one line of progress every few seconds, and one per finished set.
+        report: takes a line at a time for a person who waits.
 
     Returns:
         The manifest of each split that has photographs.
@@ -98,7 +96,7 @@ def _require_writable(out: str) -> None:
         raise UserError(f"cannot write to {out}: {folder} {what}; choose another --out")
 
 
-def _list(config: ShardConfig, folder: Path, report: Report) -> dict[str, Listing]:
+def _list(config: ShardConfig, folder: Path, report: Log) -> dict[str, Listing]:
     source = open_source(config.kind, config.source)
     shares = Shares(
         val=config.val_share, test=config.test_share, seed=config.seed, splits=config.splits
@@ -172,66 +170,59 @@ def _drop_sets_without_photographs(config: ShardConfig, listings: dict[str, List
 
 
 @dataclass
-class Progress:
-    """What has been done so far, as one line."""
+class Tally:
+    """What has been done so far."""
 
     photographs: int
     """To be done in all."""
     shards: int
     started_s: float = field(default_factory=time.monotonic)
-    reported_s: float = 0.0
     done_shards: int = 0
-    done_photographs: int = 0
-    made_photographs: int = 0
-    """Without those in shards that were there already."""
     made_bytes: int = 0
+    """Without those of shards that were there already."""
     quarantined: int = 0
     reasons: list[str] = field(default_factory=list)
 
     def add(self, result: dict[str, Any]) -> None:
         """Count one finished shard."""
         self.done_shards += 1
-        self.done_photographs += result["photographs"]
         if not result["reused"]:
-            self.made_photographs += result["photographs"]
             self.made_bytes += result["bytes_read"]
         self.quarantined += result["quarantined"]
         self.reasons += list(result["reasons"])[: NAMED_REASONS - len(self.reasons)]
 
     def line(self) -> str:
-        """Return shards done, images/s, MB/s and time left."""
+        """Return shards done, MB/s and quarantined photographs."""
         elapsed = max(time.monotonic() - self.started_s, 1e-6)
-        rate = self.made_photographs / elapsed
-        left = self.photographs - self.done_photographs
-        time_left = f"{left / rate:.0f} s left" if rate else "time left unknown"
+        bad = f", {self.quarantined} quarantined" if self.quarantined else ""
         return (
-            f"{self.done_shards} of {self.shards} shards, {self.done_photographs} of "
-            f"{self.photographs} photographs, {rate:.0f} images/s, "
-            f"{self.made_bytes / elapsed / 1e6:.1f} MB/s, {time_left}"
+            f"{self.done_shards} of {self.shards} shards, "
+            f"{self.made_bytes / elapsed / 1e6:.1f} MB/s{bad}"
         )
 
 
-def _make_missing(config: ShardConfig, missing: dict[str, Listing], report: Report) -> None:
+def _make_missing(config: ShardConfig, missing: dict[str, Listing], report: Log) -> None:
     """Make every shard of the given splits, and stop as soon as too many photographs are bad."""
-    progress = Progress(
+    tally = Tally(
         photographs=sum(found.photographs for found in missing.values()),
         shards=sum(found.shards for found in missing.values()),
     )
-    for result in _results(config, {name: found.shards for name, found in missing.items()}):
-        progress.add(result)
-        _require_few_quarantined(config, progress)
-        now = time.monotonic()
-        if now - progress.reported_s > REPORT_EVERY_S or progress.done_shards == progress.shards:
-            report(progress.line())
-            progress.reported_s = now
+    with Progress("sharding", tally.photographs, "photographs", log=report) as progress:
+        for result in _results(config, {name: found.shards for name, found in missing.items()}):
+            tally.add(result)
+            _require_few_quarantined(config, tally)
+            if result["reused"]:
+                progress.skip(result["photographs"])
+            else:
+                progress.advance(result["photographs"], tally.line())
 
 
-def _require_few_quarantined(config: ShardConfig, progress: Progress) -> None:
-    bad, total = progress.quarantined, progress.photographs
+def _require_few_quarantined(config: ShardConfig, tally: Tally) -> None:
+    bad, total = tally.quarantined, tally.photographs
     if bad > config.max_quarantined_share * total or bad == total:
         raise UserError(
             f"{bad} of {total} photographs cannot be taken, more than max_quarantined_share "
-            f"{config.max_quarantined_share:g} allows: {'; '.join(progress.reasons)}; mend or "
+            f"{config.max_quarantined_share:g} allows: {'; '.join(tally.reasons)}; mend or "
             "remove them, or allow a larger share"
         )
 

@@ -5,7 +5,7 @@ again from their range of the list and accepts nothing but the same bytes.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,13 +16,12 @@ from infill.pipeline.config import from_dict
 from infill.pipeline.errors import UserError
 from infill.pipeline.manifest import FILE_NAME as MANIFEST_NAME
 from infill.pipeline.manifest import Manifest, ShardRecord, read_manifest
+from infill.pipeline.progress import Log, Progress
 from infill.pipeline.sharding import listing
 from infill.pipeline.sharding.config import ShardConfig
 from infill.pipeline.sharding.parallel_map import parallel_map
 from infill.pipeline.sharding.shard_writer import make_shard, record_name
 from infill.pipeline.sources import SPLITS, S3Config
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +53,7 @@ def read_sets(location: str) -> dict[str, Manifest]:
     return sets
 
 
-def verify(location: str, report: Report = print, s3: S3Config | None = None) -> list[Damage]:
+def verify(location: str, report: Log = print, s3: S3Config | None = None) -> list[Damage]:
     """Read every tar of the sets under a location again and return what is wrong.
 
     Runs on the driver; the tars are read wherever a core is free. A set is true if each tar has
@@ -76,15 +75,15 @@ def verify(location: str, report: Report = print, s3: S3Config | None = None) ->
         manifest = _manifest(storage.join(location, split), digests[split])
         return {"index": index, "what": check_shard(manifest, number)}
 
-    damages, done = [], 0
-    with connect():
+    damages = []
+    with connect(), Progress("verification", len(tasks), "shards", log=report) as progress:
         for result in parallel_map(task, len(tasks)):
-            done += 1
             if result["what"]:
                 split, number = tasks[result["index"]]
                 damages.append(Damage(split=split, number=number, what=result["what"]))
+            progress.advance(1, f"{len(damages)} damaged")
     samples = sum(len(found) for found in sets.values())
-    report(f"read {done} shards with {samples} samples again: {len(damages)} damaged")
+    report(f"read {len(tasks)} shards with {samples} samples again: {len(damages)} damaged")
     return sorted(damages, key=lambda damage: (damage.split, damage.number))
 
 
@@ -122,7 +121,7 @@ def _bad_keys(manifest: Manifest, number: int, data: bytes) -> Iterator[str]:
 
 
 def repair(
-    location: str, damages: list[Damage], report: Report = print, s3: S3Config | None = None
+    location: str, damages: list[Damage], report: Log = print, s3: S3Config | None = None
 ) -> None:
     """Make damaged shards again, from the same originals, to the same bytes.
 
@@ -142,7 +141,7 @@ def repair(
         made = remake(settings[damage.split], location, damage.split, damage.number)
         return {"index": index, "sha256": made.sha256}
 
-    with connect():
+    with connect(), Progress("repair", len(damages), "shards", log=report) as progress:
         for result in parallel_map(task, len(damages)):
             damage = damages[result["index"]]
             shard = sets[damage.split].shards[damage.number]
@@ -152,7 +151,8 @@ def repair(
                     "or the decoding libraries have changed; make the set anew with "
                     "`python jobs/make_shards.py` and --overwrite"
                 )
-            report(f"{damage.split}/{shard.name} is whole again")
+            progress.say(f"{damage.split}/{shard.name} is whole again")
+            progress.advance()
 
 
 def remake(settings: dict[str, Any], location: str, split: str, number: int) -> ShardRecord:

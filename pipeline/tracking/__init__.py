@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from infill.pipeline.tracking.loggers import LOGGERS, logged
     from infill.pipeline.tracking.mlflow_run import attach, mlflow_run_id, tracked
     from infill.pipeline.tracking.mlflow_store import absolute_uri, quieten_mlflow
-    from infill.pipeline.tracking.records import Record, Report, RunInfo, duration
+    from infill.pipeline.tracking.records import Record, Report, RunInfo
 
 __all__ = [
     "LOGGERS",
@@ -26,7 +26,6 @@ __all__ = [
     "TrackingConfig",
     "absolute_uri",
     "attach",
-    "duration",
     "logged",
     "tracked",
     "mlflow_run_id",
@@ -42,6 +41,6 @@ __getattr__ = lazy_names(
         "loggers": ("LOGGERS", "logged"),
         "mlflow_run": ("attach", "mlflow_run_id", "tracked"),
         "mlflow_store": ("absolute_uri", "quieten_mlflow"),
-        "records": ("Record", "Report", "RunInfo", "duration"),
+        "records": ("Record", "Report", "RunInfo"),
     },
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
+from infill.pipeline.progress import shows_everything
 from infill.pipeline.tracking.config import MLflowConfig
 
 
@@ -73,10 +74,12 @@ def quieten_mlflow() -> None:
     for name, value in (
         ("MLFLOW_DISABLE_TELEMETRY", "true"),
         ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"),
-        ("MLFLOW_LOGGING_LEVEL", "WARNING"),
         ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3"),  # With pauses that double: about ten seconds.
     ):
         os.environ.setdefault(name, value)
+    if shows_everything():
+        return
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 

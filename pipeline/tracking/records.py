@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from infill.pipeline.progress import Progress, duration
 from infill.pipeline.tracking.config import TrackingConfig
 
 
@@ -53,8 +54,18 @@ class RunInfo:
 
 @contextmanager
 def terminal(info: RunInfo, tell: Callable[[str], None]) -> Iterator[Report]:
-    """Show each record as a line."""
-    yield RunLogger(info.architecture, info.steps, info.log)
+    """Show each record as a line; on a terminal a bar has the losses."""
+    name = info.architecture
+    with Progress(name, info.steps, "steps", done=info.first_step, log=info.log) as progress:
+        logger = RunLogger(name, info.steps, progress.say)
+
+        def show(record: Record) -> None:
+            if record.kind == "losses":
+                progress.reach(record.step, RunLogger.numbers(record) if progress.has_bar else "")
+            if record.kind != "losses" or not progress.has_bar:
+                logger(record)
+
+        yield show
 
 
 class RunLogger:
@@ -73,11 +84,16 @@ class RunLogger:
     def _line(self, record: Record) -> str:
         if record.kind in ("note", "picture"):
             return record.text
-        shown = {name: value for name, value in record.values.items() if "/" not in name}
-        numbers = "  ".join(f"{name} {_short(value)}" for name, value in shown.items())
+        numbers = self.numbers(record)
         if record.kind == "scores":
             return f"step {record.step}/{self.steps}  validation: {numbers}"
         return f"step {record.step}/{self.steps}  {numbers}{self._time_left(record.step)}"
+
+    @staticmethod
+    def numbers(record: Record) -> str:
+        """Return a record's values as text."""
+        shown = {name: value for name, value in record.values.items() if "/" not in name}
+        return "  ".join(f"{name} {_short(value)}" for name, value in shown.items())
 
     def _time_left(self, step: int) -> str:
         now = time.monotonic()
@@ -89,16 +105,6 @@ class RunLogger:
             return ""
         seconds = (now - start) / (step - first_step) * (self.steps - step)
         return f"  {duration(seconds)} left"
-
-
-def duration(seconds: float) -> str:
-    """Return a time span as people write it: 42s, 3m10s, 2h05m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
 def _short(value: float) -> str:

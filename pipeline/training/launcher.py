@@ -16,8 +16,9 @@ from infill.pipeline.errors import UserError
 from infill.pipeline.loading import InpaintingDataset, names_tars
 from infill.pipeline.loading.tar_names import given_up, require_tars
 from infill.pipeline.manifest import read_manifest
+from infill.pipeline.progress import duration
 from infill.pipeline.provenance import made_with
-from infill.pipeline.tracking import Record, Report, RunInfo, duration, logged, record_queue
+from infill.pipeline.tracking import Record, Report, RunInfo, logged, record_queue
 from infill.pipeline.training.build import build_objective
 from infill.pipeline.training.config import TrainConfig, TrainResult
 from infill.pipeline.training.distributed import WorkerContext

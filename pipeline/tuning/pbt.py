@@ -8,7 +8,7 @@ is a run in it, which begins with the checkpoint of the stretch before, its own 
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from infill.pipeline import checkpoints, storage
 from infill.pipeline.config import flatten, override
 from infill.pipeline.metrics.metric_registry import VALIDATED
+from infill.pipeline.progress import Log, Progress
 from infill.pipeline.tracking import Record
 from infill.pipeline.training import SCORE, TrainConfig, train
 from infill.pipeline.tuning.config import Trial, TuneConfig
@@ -27,7 +28,6 @@ REFERENCE = "reference.json"
 """In what Ray passes from one member to another: where the real checkpoint lies."""
 KEEP_ALL = 10**9
 """Another member may still go over to any of them."""
-Log = Callable[[str], None]
 
 
 def run_pbt(
@@ -68,16 +68,18 @@ def run_pbt(
         custom_explore_fn=lambda values: values | within(space, values),
         log_config=False,
     )
-    results = run_tuner(
-        config,
-        _live,
-        {"search": config, "space": dict(space), "begin": begin}
-        | {name: ray_tune.choice([one[name] for one in first]) for name in space},
-        _watcher(config, space, log),
-        num_samples=config.num_trials,
-        scheduler=scheduler,
-        search_alg=BasicVariantGenerator(points_to_evaluate=first),
-    )
+    steps = config.num_trials * config.train.steps
+    with Progress("search", steps, "steps of all members", log=log) as progress:
+        results = run_tuner(
+            config,
+            _live,
+            {"search": config, "space": dict(space), "begin": begin}
+            | {name: ray_tune.choice([one[name] for one in first]) for name in space},
+            _watcher(config, progress),
+            num_samples=config.num_trials,
+            scheduler=scheduler,
+            search_alg=BasicVariantGenerator(points_to_evaluate=first),
+        )
     trials = []
     for index, result in enumerate(results):
         metrics = result.metrics or {}
@@ -206,8 +208,10 @@ def _member(
     )
 
 
-def _watcher(config: TuneConfig, space: Space, log: Log) -> Any:
+def _watcher(config: TuneConfig, progress: Progress) -> Any:
     from ray.tune import Callback
+
+    steps: dict[str, int] = {}
 
     class Watcher(Callback):
         def on_trial_result(
@@ -215,6 +219,8 @@ def _watcher(config: TuneConfig, space: Space, log: Log) -> Any:
         ) -> None:
             name = name_of(int(trial.trial_id.rsplit("_", 1)[1]))
             step = f"step {result['step']}/{config.train.steps}"
-            log(f"{name}  {step}  {SCORE} {result.get(SCORE, float('nan')):.3f}")
+            steps[name] = result["step"]
+            progress.reach(sum(steps.values()))
+            progress.say(f"{name}  {step}  {SCORE} {result.get(SCORE, float('nan')):.3f}")
 
     return Watcher()

@@ -3,14 +3,15 @@
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from infill.models.tables import Table
 from infill.pipeline import storage
 from infill.pipeline.config import override
-from infill.pipeline.tracking import Record, duration, mlflow_run_id, tracked
+from infill.pipeline.progress import Log, Progress
+from infill.pipeline.tracking import Record, mlflow_run_id, tracked
 from infill.pipeline.training import SCORE, best, train
 from infill.pipeline.tuning.config import Trial, TuneConfig, TuneResult
 from infill.pipeline.tuning.pbt import encode_values, run_pbt, values_of
@@ -18,7 +19,6 @@ from infill.pipeline.tuning.ray_tuner import run_tuner
 from infill.pipeline.tuning.spaces import Range, Space
 from infill.pipeline.tuning.trials import Planned, plan, plan_one, write_down, written_down
 
-Log = Callable[[str], None]
 ROUNDS = 8
 """The steps of ASHA's first round are this part of all; they double from round to round."""
 
@@ -155,11 +155,12 @@ def _fit(
     Returns:
         Those that have begun, by name: the search's time may be up before all have.
     """
-    watcher = _watcher(config, count, log)
     chosen = {"num_samples": count} if searcher is not None else {}
-    results = run_tuner(
-        config, _run_trial, space, watcher, search_alg=searcher, scheduler=scheduler, **chosen
-    )
+    with Progress("search", count, "trials", log=log) as progress:
+        watcher = _watcher(config, progress)
+        results = run_tuner(
+            config, _run_trial, space, watcher, search_alg=searcher, scheduler=scheduler, **chosen
+        )
     trials = {}
     for result in results:
         if result.config is None:
@@ -205,21 +206,16 @@ def _run_trial(settings: dict[str, Any]) -> None:
     )
 
 
-def _watcher(config: TuneConfig, total: int, log: Log) -> Any:
-    """Return a Tune callback that tells of each trial that ends, and writes it down."""
+def _watcher(config: TuneConfig, progress: Progress) -> Any:
+    """Return a Tune callback that reports each trial that ends, and writes it down."""
     from ray.tune import Callback
 
     class Watcher(Callback):
-        def __init__(self) -> None:
-            self.start, self.done = time.monotonic(), 0
-
         def _tell(self, trial: Any, outcome: str) -> None:
-            self.done += 1
-            spent = time.monotonic() - self.start
-            left = spent / self.done * max(0, total - self.done)
+            progress.advance()
             run = planned_of(trial.config)[0]
             name = run.label or run.name
-            log(f"trial {self.done}/{total}  {name}  {outcome}  {duration(left)} left")
+            progress.say(f"trial {progress.done}/{progress.total}  {name}  {outcome}")
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             ended = _outcome(trial.config, trial.last_result, None)

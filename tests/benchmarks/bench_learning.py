@@ -22,7 +22,8 @@ from infill.pipeline.cluster import connect
 from infill.pipeline.config import override
 from infill.pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
 from infill.pipeline.evaluation.scores import ALL
-from infill.pipeline.tracking import TrackingConfig, duration
+from infill.pipeline.progress import duration
+from infill.pipeline.tracking import TrackingConfig
 from infill.pipeline.train_cli import FREE_FORM
 from infill.pipeline.training import TrainConfig, train
 

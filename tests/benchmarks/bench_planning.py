@@ -13,7 +13,8 @@ from pages import machine, table, write_section
 from infill.pipeline.cluster import connect
 from infill.pipeline.config import override
 from infill.pipeline.cost_estimate import PEAK_TFLOPS, CostEstimateConfig, estimate_cost
-from infill.pipeline.tracking import TrackingConfig, duration
+from infill.pipeline.progress import duration
+from infill.pipeline.tracking import TrackingConfig
 from infill.pipeline.training import train
 
 PUBLISHED = (

@@ -22,7 +22,7 @@ def test_a_reader_who_leaves_early_is_no_error():
     """As a process of its own, which is what a pipe ends."""
     command = f"{sys.executable} {ROOT / 'jobs' / 'train_spn.py'} smoke --help | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
-    assert done.stdout.startswith("usage:")
+    assert done.stdout.startswith("The preset 'smoke': Bundled photographs, 32 px")
     assert done.stderr == ""
 
 

@@ -11,7 +11,7 @@ import ray
 
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation import EvaluationConfig, evaluate, load_evaluation, prepare
-from infill.pipeline.evaluation.launch import Progress, _num_actors
+from infill.pipeline.evaluation.launch import _num_actors
 from infill.pipeline.evaluation.scorer import GRID, Scorer
 from infill.pipeline.manifest import read_manifest
 
@@ -92,7 +92,7 @@ def test_the_same_settings_are_answered_without_work(evaluation, config):
 
 
 def test_progress_ends_with_every_pair_and_a_line_of_what_was_done(evaluation, lines):
-    assert any(line.startswith("scored 16 of 16 pairs") for line in lines)
+    assert any(line.startswith("evaluation: 16 pairs in ") for line in lines)
     assert lines[-1].startswith("scored 3 methods on 16 pairs in ")
 
 
@@ -104,7 +104,7 @@ def test_actors_find_what_one_process_finds(evaluation, config, ray_local, tmp_p
     for kind in ("rows", "pairs"):
         one, two = (pq.read_table(e.files[kind]) for e in (evaluation, spread))
         assert one.equals(two)
-    assert any(line.startswith("scored 16 of 16 pairs") for line in lines)
+    assert any(line.startswith("evaluation: 16 pairs in ") for line in lines)
 
 
 def test_another_network_meets_the_same_pairs(evaluation, config, other_checkpoint, tmp_path):
@@ -252,21 +252,6 @@ def test_tars_without_a_manifest_are_evaluated(config, test_set, tmp_path, ray_l
     stem = manifest.shards[0].name.removesuffix(".tar")
     assert {row["key"] for row in rows} == {f"{stem}/{key}" for key in first}
     assert any(line.startswith("left out: more/1: ") for line in lines)
-
-
-def test_time_left_is_told_from_the_speed_since_the_first_part(monkeypatch):
-    clock = iter([100.0, 101.0, 110.0, 120.0])
-    monkeypatch.setattr("infill.pipeline.evaluation.launch.time.monotonic", lambda: next(clock))
-    lines: list[str] = []
-    progress = Progress(total=100, done=10, report=lines.append, every_s=2)
-    for _ in range(3):
-        progress.add(10)
-    progress.add(60)
-    assert lines == [
-        "scored 20 of 100 pairs",
-        "scored 40 of 100 pairs, 2.0 pairs/s, 30s left",
-        "scored 100 of 100 pairs, 4.0 pairs/s",
-    ]
 
 
 def test_several_samples_of_a_network_that_draws_one_are_refused(config):

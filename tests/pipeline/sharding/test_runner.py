@@ -18,7 +18,7 @@ from infill.pipeline.config import explain
 from infill.pipeline.errors import UserError
 from infill.pipeline.manifest import SAMPLE_SCHEMA, Manifest, read_manifest
 from infill.pipeline.sharding import ShardConfig, listing, make_shards
-from infill.pipeline.sharding.runner import Progress
+from infill.pipeline.sharding.runner import Tally
 from infill.pipeline.sharding.shard_writer import make_shard
 from infill.pipeline.sources import Original, open_source
 
@@ -326,15 +326,14 @@ def test_place_that_cannot_be_written_is_refused(photographs: str, tmp_path: Pat
         make_shards(config(photographs, tmp_path / "file" / "out"), quiet)
 
 
-def test_progress_line_tells_rate_and_time_left() -> None:
-    progress = Progress(photographs=40, shards=4)
-    progress.started_s -= 2.0
+def test_tally_tells_shards_rate_and_quarantined_photographs() -> None:
+    tally = Tally(photographs=40, shards=4)
+    tally.started_s -= 2.0
     done = {"photographs": 10, "bytes_read": 5_000_000, "quarantined": 0, "reasons": []}
-    progress.add({**done, "reused": False})
-    line = progress.line()
-    assert line.startswith("1 of 4 shards, 10 of 40 photographs, 5 images/s, 2.5 MB/s, 6 s left")
-    progress.add({**done, "reused": True})
-    assert progress.line().startswith("2 of 4 shards, 20 of 40 photographs, 5 images/s, 2.5 MB/s")
+    tally.add({**done, "reused": False})
+    assert tally.line() == "1 of 4 shards, 2.5 MB/s"
+    tally.add({**done, "reused": True, "quarantined": 3})
+    assert tally.line() == "2 of 4 shards, 2.5 MB/s, 3 quarantined"
 
 
 @pytest.fixture
