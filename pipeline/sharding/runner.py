@@ -5,7 +5,9 @@ photograph. The order of events is what makes an interruption harmless: the mani
 before anything in it changes, and comes back last.
 """
 
+import csv
 import errno
+import io
 import os
 import tempfile
 import time
@@ -38,6 +40,9 @@ from infill.pipeline.sharding.tar_writer import TEMPORARY
 from infill.pipeline.sources import SPLITS, SUFFIXES, open_source
 
 NAMED_REASONS = 3
+NAMED_FILES = 10
+"""Quarantined photographs that are named on the screen."""
+QUARANTINED_NAME = "quarantined.csv"
 
 
 def make_shards(config: ShardConfig, report: Log = print) -> dict[str, Manifest]:
@@ -78,7 +83,7 @@ def make_shards(config: ShardConfig, report: Log = print) -> dict[str, Manifest]
         with connect():
             _make_missing(config, missing, report)
     for found in missing.values():
-        _finish(config, found)
+        _finish(config, found, report)
     return {split: read_manifest(storage.join(config.out, split)) for split in listings}
 
 
@@ -253,7 +258,7 @@ def _summary(config: ShardConfig, split: str, number: int) -> dict[str, Any]:
     }
 
 
-def _finish(config: ShardConfig, found: Listing) -> None:
+def _finish(config: ShardConfig, found: Listing, report: Log) -> None:
     """Assemble a split's manifest from its records, clear away what is not part of it, write it."""
     location = storage.join(config.out, found.split)
     shards, tables, quarantined = [], [], list[Quarantined]()
@@ -274,6 +279,7 @@ def _finish(config: ShardConfig, found: Listing) -> None:
             f"{quarantined[0].source}: {quarantined[0].reason}"
         )
     _clear(location, found.shards)
+    _write_quarantined(location, quarantined, report)
     write_manifest(
         Manifest(
             location=location,
@@ -283,6 +289,23 @@ def _finish(config: ShardConfig, found: Listing) -> None:
             settings=content_settings(config),
         )
     )
+
+
+def _write_quarantined(location: str, quarantined: list[Quarantined], report: Log) -> None:
+    """Name the photographs that are left out: all in a CSV file, the first on the screen."""
+    file = storage.join(location, QUARANTINED_NAME)
+    if not quarantined:
+        storage.remove(file)
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("file", "reason"))
+    writer.writerows((item.source, item.reason) for item in quarantined)
+    storage.write(file, text.getvalue().encode())
+    for item in quarantined[:NAMED_FILES]:
+        report(f"quarantined: {item.source}: {item.reason}")
+    more = len(quarantined) - NAMED_FILES
+    report(f"quarantined: {f'{more} more, ' if more > 0 else ''}all of them in {file}")
 
 
 def _clear(location: str, shards: int) -> None:

@@ -1,3 +1,4 @@
+import csv
 import errno
 import hashlib
 import json
@@ -260,8 +261,9 @@ def spoil(source: Path) -> dict[str, str]:
 
 def test_bad_photographs_are_quarantined_with_their_reasons(source: Path, tmp_path: Path) -> None:
     reasons = spoil(source)
+    lines: list[str] = []
     settings = config(source, tmp_path / "out", max_quarantined_share=0.5, max_pixels=400_000)
-    sets = make_shards(settings, quiet)
+    sets = make_shards(settings, lines.append)
     found = {item.source: item.reason for m in sets.values() for item in m.quarantined}
     assert found.keys() == reasons.keys()
     for name, reason in reasons.items():
@@ -269,6 +271,16 @@ def test_bad_photographs_are_quarantined_with_their_reasons(source: Path, tmp_pa
     assert sum(len(manifest) for manifest in sets.values()) == 8
     for split, manifest in sets.items():
         assert read_manifest(str(tmp_path / "out" / split)).quarantined == manifest.quarantined
+        file = tmp_path / "out" / split / "quarantined.csv"
+        assert file.exists() == bool(manifest.quarantined)
+        if manifest.quarantined:
+            rows = list(csv.DictReader(file.read_text().splitlines()))
+            assert [(r["file"], r["reason"]) for r in rows] == [
+                (item.source, item.reason) for item in manifest.quarantined
+            ]
+            for item in manifest.quarantined:
+                assert f"quarantined: {item.source}: {item.reason}" in lines
+            assert f"quarantined: all of them in {file}" in lines
 
 
 def test_too_many_bad_photographs_fail_and_leave_no_set(source: Path, tmp_path: Path) -> None:
