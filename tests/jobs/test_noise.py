@@ -1,0 +1,45 @@
+"""What Ray and MLflow log by themselves is on the terminal with ``--verbose`` only."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RAYS = re.compile(r"(INFO|WARNING) \w+\.py:\d+ --|Running Dataset|View the dashboard")
+MLFLOWS = re.compile(r"(INFO|WARNING) (mlflow|alembic)")
+
+
+def said_by(job: str, *words: str, cwd: Path) -> str:
+    """Run a job without the settings that tests give Ray, and return all that it says."""
+    names = ("RAY_DATA_DISABLE_PROGRESS_BARS", "RAY_AUTH_MODE", "MLFLOW_LOGGING_LEVEL")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / f"{job}.py"), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env={name: value for name, value in os.environ.items() if name not in names},
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_ray_and_mlflow_are_heard_with_verbose_only(tmp_path):
+    for words, heard in (([], False), (["--verbose"], True)):
+        folder = tmp_path / f"verbose-{heard}"
+        folder.mkdir()
+        sharding = said_by("make_shards", "smoke", *words, cwd=folder)
+        assert sharding.index("starting Ray ...") < sharding.index("sharding: 0 of 15 photographs")
+        assert "sharding: 15 photographs in " in sharding
+        shards = ("--data.shards", "runs/smoke/shards", "--num-workers", "0")
+        training = said_by("train_spn", "smoke", *shards, *words, cwd=folder)
+        assert "spn: 6 steps in " in training
+        assert bool(RAYS.search(sharding)) == heard, sharding
+        assert bool(RAYS.search(training)) == heard, training
+        assert bool(MLFLOWS.search(training)) == heard, training
