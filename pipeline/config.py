@@ -8,6 +8,7 @@ This module can choose one (``parse``), change one (``override``) and keep one
 import dataclasses
 import difflib
 import errno
+import io
 import json
 import os
 import sys
@@ -211,6 +212,8 @@ def run(main: Callable[..., Any], words: Sequence[str] | None = None) -> typing.
     Raises:
         SystemExit: always, with the status.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # A log file shows each line at once.
+        sys.stdout.reconfigure(line_buffering=True)
     try:
         main() if words is None else main(words)
     except KeyboardInterrupt:

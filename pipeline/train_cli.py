@@ -4,6 +4,7 @@ Every ``jobs/train_*.py`` is its presets and this.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -139,7 +140,8 @@ def launch(
         tables: of the paper that a preset reproduces, such as "Table 1", by the preset's name.
     """
     config = parse(named(presets), description, words, partial(describe, tables=tables or {}))
-    with connect():
+    needs_ray = config.num_workers or config.data.source
+    with connect() if needs_ray else nullcontext():
         config = with_shards(config)
         if config.dry_run:
             print("\n".join(plan(config)))

@@ -1,4 +1,6 @@
 import errno
+import subprocess
+import sys
 from dataclasses import dataclass, field
 
 import pytest
@@ -144,6 +146,19 @@ def test_a_users_mistake_ends_in_one_sentence(capsys):
         run(fail)
     assert stop.value.code == 1
     assert capsys.readouterr().err == "error: there is no folder photos; give one that exists\n"
+
+
+def test_a_line_of_a_job_can_be_read_before_it_ends():
+    """Through a pipe, as into a log file; the job waits for an answer to what it has printed."""
+    program = (
+        "from infill.pipeline.config import run; run(lambda: print(input(print('begun') or '')))"
+    )
+    job = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert job.stdout.readline() == "begun\n"
+    assert job.communicate("done\n", timeout=120)[0] == "done\n"
+    assert job.returncode == 0
 
 
 def test_our_own_defect_keeps_its_traceback():

@@ -1,6 +1,9 @@
 """A training job before its first step: shards from photographs, and the plan."""
 
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +52,21 @@ def test_photographs_are_sharded_then_trained_on_by_one_command(
     again = capsys.readouterr().out
     assert "samples in" not in again
     assert "was complete already" in again
+
+
+def test_training_in_one_process_starts_no_ray(shards, tmp_path):
+    """`--num-workers 0` trains in the job's own process, where Ray may not even start."""
+    words = ["smoke", "--data.source", "", "--data.shards", shards, "--num-workers", "0"]
+    words += ["--storage", str(tmp_path / "run"), "--tracking.tracking-uri", "", "--steps", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "infill.jobs.train_spn", *words],
+        env={**os.environ, "RAY_ADDRESS": "127.0.0.1:1"},  # No Ray could be joined there.
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert checkpoints.steps(str(tmp_path / "run")) == [2]
 
 
 def test_runs_are_named_after_architecture_and_preset_unless_named(config):
