@@ -110,6 +110,10 @@ class Progress:
         if kind is None:
             self.say(self._last_line())
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return what a copy needs: Ray Tune pickles its callbacks, and what they report to."""
+        return {**self.__dict__, "_bar": None, "_over": None, "_ticker": None}
+
     def advance(self, amount: int = 1, details: str = "") -> None:
         """Count what is finished.
 

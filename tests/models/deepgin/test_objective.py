@@ -14,7 +14,6 @@ from infill.models.deepgin.objective import (
     gram_matrix,
     hinge,
     hole_l1,
-    learning_rate,
     total_variation,
 )
 from infill.models.losses import hinge_generator
@@ -70,9 +69,11 @@ def test_gram_matrix_of_ones() -> None:
 def test_learning_rate_falls_linearly_after_eleven_epochs(epoch: int, rate: float) -> None:
     config = DeepGINConfig(epoch_steps=7, warm_up_epochs=10, decay_epochs=90)
     for step in (7 * (epoch + 9), 7 * (epoch + 9) + 6):
-        assert learning_rate(config, "generator", step) == pytest.approx(rate, rel=1e-4)
-        assert learning_rate(config, "discriminator", step) == pytest.approx(4 * rate, rel=1e-4)
-    assert learning_rate(config, "generator", 0) == 1e-4
+        assert config.published_learning_rate("generator", step) == pytest.approx(rate, rel=1e-4)
+        assert config.published_learning_rate("discriminator", step) == pytest.approx(
+            4 * rate, rel=1e-4
+        )
+    assert config.published_learning_rate("generator", 0) == 1e-4
 
 
 def test_first_stage_is_l1_alone_and_leaves_the_discriminators() -> None:
