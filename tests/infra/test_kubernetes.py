@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from infill.jobs import train_spn, tune
+from infill.pipeline import tuning
 from infill.pipeline.config import parse
 from infill.pipeline.serving.config import ServeConfig
 from infill.pipeline.serving.replica.deployment import deploy_yaml
@@ -176,8 +177,8 @@ def test_commands_of_jobs_are_understood_by_the_jobs(jobs):
     assert train.storage == "s3://infill-example/runs/spn-places2"
     scale, rest = tune.scale_of(words["infill-search"][2:])
     search = parse(tune.presets_of(scale), "", rest)
-    space = tune.read_space(search.space, "spn")
-    assert len(tune.plan(search, space)) == search.num_trials == 9
+    space = tuning.read_space(search.space, "spn")
+    assert len(tuning.plan(search, space)) == search.num_trials == 9
     assert scale == "paper"
 
 

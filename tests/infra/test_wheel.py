@@ -64,7 +64,7 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel):
     listed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    files = ["infill/__init__.py"] + [
+    files = [f"infill/{path.name}" for path in (ROOT / "infill").glob("*.py")] + [
         f"infill/{path.relative_to(ROOT).as_posix()}"
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")

@@ -84,7 +84,8 @@ def test_a_search_s_winner_is_served_by_one_command_without_a_failed_request(
     """The responses change, and the service, a process of its own, ends when interrupted."""
     write_search(tmp_path, {seed: untrained("spn", seed) for seed in (2, 3)})
     words = ["--search", "search", "--shards", f"{shards}/test", "--promote", "spn"]
-    first = service.stdout.readline()
+    said = iter(service.stdout.readline, "")  # After the lines of Ray's start.
+    first = next((line for line in said if not line.startswith("starting Ray")), "")
     assert first.startswith("serving spn@1 ("), first or service.stderr.read()
     url = re.search(r"http://\S+", first).group()
     photo, hole = np.full((50, 40, 3), 90, np.uint8), np.zeros((50, 40), np.uint8)

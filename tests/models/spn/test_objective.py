@@ -165,7 +165,7 @@ def test_without_distillation_there_is_no_prior_term() -> None:
 def test_the_learning_rate_drops_once_and_follows_the_step_alone() -> None:
     objective = SPNObjective(replace(TINY, learning_rate_drop_step=3, learning_rate=1e-3))
     for step, expected in ((2, 1e-3), (3, 1e-4), (900, 1e-4), (0, 1e-3)):
-        objective.step(batch_of(step))
+        objective.step_with_accumulation(batch_of(step))
         rates = [g["lr"] for o in objective.optimizers.values() for g in o.param_groups]
         assert rates == pytest.approx([expected, expected])
 

@@ -43,7 +43,8 @@ def flip(file: Path, position: int) -> None:
 def test_whole_sets_are_proved_true(sets: Path) -> None:
     lines: list[str] = []
     assert verify(str(sets), lines.append) == []
-    assert lines == ["read 5 shards with 8 samples again: 0 damaged"]
+    assert lines[0] == "verification: 0 of 5 shards"
+    assert lines[-1] == "read 5 shards with 8 samples again: 0 damaged"
 
 
 def test_every_kind_of_damage_is_found_named_and_mended(sets: Path) -> None:
@@ -70,7 +71,7 @@ def test_every_kind_of_damage_is_found_named_and_mended(sets: Path) -> None:
     lines: list[str] = []
     repair(str(sets), damages, lines.append)
     assert "train/shard-000002.tar is whole again" in lines
-    assert len(lines) == 4
+    assert len([line for line in lines if "is whole again" in line]) == 4
     assert checksums(sets) == before
     assert untouched.stat().st_mtime_ns == time
     assert verify(str(sets), quiet) == []
