@@ -5,6 +5,7 @@ to find out; what was found is kept beside the cached shards, by the tars' names
 """
 
 import json
+import os
 import posixpath
 import tarfile
 from collections.abc import Iterator
@@ -114,6 +115,7 @@ def _images(
 ) -> Iterator[dict[str, object]]:
     """Yield the row of every image in a tar, without its shard."""
     try:
+        _require_whole(path)
         for sample, members in _samples(path):
             for ending in image_of(sample, [*members], image_member, tar):
                 offset, size = members[ending]
@@ -138,6 +140,14 @@ def _images(
                 }
     except (tarfile.TarError, EOFError, OSError) as error:
         raise UserError(f"{tar} is no whole tar: {error}; copy or make it again") from error
+
+
+def _require_whole(path: Path) -> None:
+    """Refuse a tar without the empty block at its end: tarfile takes one cut short for whole."""
+    with path.open("rb") as file:
+        file.seek(-min(tarfile.BLOCKSIZE, path.stat().st_size), os.SEEK_END)
+        if any(file.read()) or not path.stat().st_size:
+            raise EOFError("it ends before its end: the last block is not empty")
 
 
 def _samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:

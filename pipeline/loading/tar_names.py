@@ -71,7 +71,7 @@ def image_of(sample: str, members: list[str], wanted: str, tar: str) -> list[str
 
 
 def key_of(tar: str, sample: str, member: str) -> str:
-    """Return the key of an image: its tar's name, its sample's, and what else tells it apart.
+    """Return the key of an image: its tar's name, its sample's, and what else identifies it.
 
     Numbers in different tars may be equal, so that the tar's name belongs to the key.
     """
@@ -96,6 +96,20 @@ def require_tars(location: str) -> None:
     if lost:
         error = missing(lost[0])
         raise error if len(lost) == 1 else UserError(f"{error}; {len(lost)} are missing in all")
+
+
+def require_tar_for_each(location: str, workers: int) -> None:
+    """Refuse fewer tars than workers: webdataset deals whole tars.
+
+    Raises:
+        UserError: with both numbers.
+    """
+    count = len(expand(location))
+    if count < workers:
+        raise UserError(
+            f"{location} names {count} tars for {workers} workers, and each needs one of its own: "
+            "use fewer workers, or shard the images again"
+        )
 
 
 def given_up(location: str) -> str:

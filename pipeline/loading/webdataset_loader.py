@@ -26,7 +26,13 @@ from infill.pipeline.images import Pixels, RejectedError
 from infill.pipeline.images.tensors import write_values
 from infill.pipeline.loading.config import BatchConfig
 from infill.pipeline.loading.dataset import SampleTransform, decode_any
-from infill.pipeline.loading.tar_names import expand, image_of, key_of, missing
+from infill.pipeline.loading.tar_names import (
+    expand,
+    image_of,
+    key_of,
+    missing,
+    require_tar_for_each,
+)
 from infill.pipeline.loading.worker_context import WorkerShare
 from infill.pipeline.masks import number_for
 
@@ -60,11 +66,13 @@ class WebDatasetLoader:
         if config.loader == "ray":
             raise UserError("--data.loader ray needs a shard set; WebDataset tars take processes")
         tars = expand(config.shards)
+        require_tar_for_each(config.shards, share.world_size)
         mine = tars[share.rank :: share.world_size]
-        if not mine:
+        if share.slice_size % config.masks_per_image:
             raise UserError(
-                f"{config.shards} names {len(tars)} tars for {share.world_size} workers, and each "
-                "needs one of its own: use fewer workers, or shard the images again"
+                f"each of {share.world_size} workers takes {share.slice_size} samples a step, "
+                f"which is no multiple of masks_per_image ({config.masks_per_image}); give a larger "
+                "--data.batch-size or fewer workers"
             )
         self.share, self.step = share, first_step
         processes = config.loader == "processes"

@@ -14,7 +14,7 @@ from infill.pipeline import checkpoints, storage
 from infill.pipeline.config import flatten, override, to_json
 from infill.pipeline.errors import UserError
 from infill.pipeline.loading import InpaintingDataset, names_tars
-from infill.pipeline.loading.tar_names import given_up, require_tars
+from infill.pipeline.loading.tar_names import given_up, require_tar_for_each, require_tars
 from infill.pipeline.manifest import read_manifest
 from infill.pipeline.progress import duration
 from infill.pipeline.provenance import made_with
@@ -119,6 +119,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     training_set, _ = find_sets(config.data.shards)
     if names_tars(training_set):
         require_tars(training_set)
+        require_tar_for_each(training_set, max(1, config.num_workers))
     else:
         InpaintingDataset(replace(config.data, shards=training_set), read_manifest(training_set))
     changes = {"data.shards": storage.absolute(config.data.shards)}

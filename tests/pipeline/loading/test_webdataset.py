@@ -241,11 +241,21 @@ def test_wrong_sets_end_in_a_sentence(tars, tmp_path):
         second = tar.getmembers()[3]
     (tmp_path / "inside.tar").write_bytes(whole[: second.offset_data + 100])
     (tmp_path / "between.tar").write_bytes(whole[: second.offset])
+    (tmp_path / "empty.tar").write_bytes(b"")
+    data = BatchConfig(cache_folder=str(tmp_path / "cache"))
+    for name in ("inside", "between", "empty"):
+        with pytest.raises(UserError, match=rf"{name}.tar is no whole tar: .*; copy or make it"):
+            open_set(f"{tmp_path}/{name}.tar", data)
+    assert not (tmp_path / "cache" / "indexes").exists()  # Nothing cut is remembered as whole.
     for name, sentence in wrong.items():
         with pytest.raises(UserError, match=sentence):
             taken(replace(config, shards=f"{tmp_path}/{name}"), 8)
     with pytest.raises(UserError, match=r"names 3 tars for 4 workers, and each needs one"):
         taken(config, 1, rank=3, world_size=4)
+    with pytest.raises(
+        UserError, match=r"takes 1 samples a step, which is no multiple of masks_per"
+    ):
+        taken(replace(config, batch_size=2, masks_per_image=2), 1, rank=0, world_size=2)
     with pytest.raises(UserError, match=r"needs a shard set; WebDataset tars take processes"):
         taken(replace(config, loader="ray"), 1)
     with pytest.raises(UserError, match=r"^sample 'small/1' of "):
