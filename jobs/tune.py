@@ -116,10 +116,10 @@ def main(words: Sequence[str] | None = None) -> None:
             )  # A night of training later would be too late.
         result = tuning.tune(config, space)
         if isinstance(space, Table):
-            judged = model_selection.judge_table(
+            evaluated = model_selection.judge_table(
                 config, space, result, config.table, scale == "paper"
             )
-            rows = model_selection.paper_rows(space, judged)
+            rows = model_selection.paper_rows(space, evaluated)
     from infill.pipeline.reporting.search import write_search
 
     print(write_search(result, config.storage, f"{name}: {config.space}", rows))

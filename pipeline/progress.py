@@ -20,7 +20,7 @@ Log = Callable[[str], None]
 
 PERIOD_S = 30.0
 """Between two lines where there is no terminal."""
-_terminal = threading.Lock()  # Held by the one step that draws its bar.
+_terminal = threading.Lock()  # Held by the one step that shows its bar.
 _verbose = threading.Event()
 
 
@@ -56,7 +56,7 @@ class Progress:
         total: how much there is to do; 0 if that is unknown.
         unit: of the amounts, such as "pairs".
         done: how much was done before, by an interrupted run; it does not count in the rate.
-        log: takes the lines; the bar is drawn only if it is ``print``.
+        log: takes the lines; the bar is shown only if it is ``print``.
         period_s: the longest silence, in seconds.
     """
 
@@ -85,10 +85,10 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._start = time.monotonic()
-        if self._log is print and draws_bars() and _terminal.acquire(blocking=False):
+        if self._log is print and shows_bars() and _terminal.acquire(blocking=False):
             self._bar = _bar(self.what, self.total, self.done)
             self._bar.start()
-            self._draw()
+            self._render()
             return self
         self.say(self.line())
         self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
@@ -128,7 +128,7 @@ class Progress:
         self.done, self.details = done, details
         if self._first is None:  # The workers were starting until now: no measure of their rate.
             self._first = (self.done, time.monotonic())
-        self._draw()
+        self._render()
 
     def skip(self, amount: int) -> None:
         """Count what turns out to have been finished before; it does not count in the rate."""
@@ -136,7 +136,7 @@ class Progress:
         self._before += amount
         if self._first is not None:
             self._first = (self._first[0] + amount, self._first[1])
-        self._draw()
+        self._render()
 
     def say(self, line: str) -> None:
         """Log a line of the step's own, above the bar."""
@@ -184,7 +184,7 @@ class Progress:
         details = f", {self.details}" if self.details else ""
         return f"{self.what}: {self.done} {self.unit}{kept} in {duration(spent)}{rate}{details}"
 
-    def _draw(self) -> None:
+    def _render(self) -> None:
         if self._bar is not None:
             task = self._bar.tasks[0].id
             self._bar.update(task, completed=self.done, facts=", ".join(self._facts()[1:]))
@@ -195,8 +195,8 @@ class Progress:
                 self.say(self.line())
 
 
-def draws_bars() -> bool:
-    """Return whether standard output is a terminal on which a bar can be drawn."""
+def shows_bars() -> bool:
+    """Return whether standard output is a terminal on which a bar can be shown."""
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 

@@ -137,8 +137,8 @@ OVERFLOW = """() => {
   const wide = !page.length ? [] : all
     .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
     .filter(e => !e.closest('.table, .picture'));
-  const told = e => `${e.tagName}.${e.className}: ${e.innerText}`.slice(0, 200);
-  return page.concat([...cut, ...hidden, ...wide].map(told));
+  const shown = e => `${e.tagName}.${e.className}: ${e.innerText}`.slice(0, 200);
+  return page.concat([...cut, ...hidden, ...wide].map(shown));
 }"""
 """What a window cuts off; on a phone a table may scroll by itself, behind its first column."""
 

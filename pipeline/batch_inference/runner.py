@@ -70,7 +70,7 @@ def inpaint_folder(config: BatchInferenceConfig, run: Run, model: str, say: Log 
     Args:
         config: the folder and how to fill it.
         run: fills pairs and yields what became of each, in any order.
-        model: the label of who draws, kept with the results.
+        model: the label of the model, kept with the results.
         say: takes a line of progress now and then.
 
     Returns:
@@ -108,7 +108,7 @@ def claim(config: BatchInferenceConfig, model: str, data: str = "") -> None:
 
     Args:
         config: of the run.
-        model: the label of who draws.
+        model: the label of the model.
         data: the identity of what is filled, where it has one.
 
     Raises:
@@ -152,7 +152,7 @@ def read_files(config: BatchInferenceConfig, pair: Pair) -> tuple[bytes, bytes]:
     """Return a picture's and its mask's file.
 
     Raises:
-        ImageError: if there is no mask, or the picture is not one for which a mask can be drawn.
+        ImageError: if there is no mask, or none can be generated for the image.
         OSError: if one cannot be read.
     """
     image = storage.read(pair.image)

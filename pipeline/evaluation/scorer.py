@@ -128,8 +128,8 @@ class Scorer:
         with self._timed("baselines_s"):
             for name in self.config.baselines:
                 method = load_baseline(name)
-                drawn = [method(*each) for each in zip(images, holes, strict=True)]
-                predictions[name] = np.stack(drawn)
+                found = [method(*each) for each in zip(images, holes, strict=True)]
+                predictions[name] = np.stack(found)
         return InpaintedPairs(
             pairs=pairs, images=images, masks=masks, holes=holes, predictions=predictions
         )
@@ -143,8 +143,8 @@ class Scorer:
         if samples == 1:
             return self.predictor.predict(images, holes)
         seed = number_for("sample", self.config.seed, first_pair) % 2**63
-        drawn = self.predictor.sample(images, holes, samples, seed, in_one_pass=False)
-        return best_samples(drawn.swapaxes(0, 1), images, holes)
+        found = self.predictor.sample(images, holes, samples, seed, in_one_pass=False)
+        return best_samples(found.swapaxes(0, 1), images, holes)
 
     def measure(self, filled: InpaintedPairs) -> dict[str, dict[str, NDArray[np.float64]]]:
         """Return every metric of every method's composites, each [B]."""
@@ -162,8 +162,8 @@ class Scorer:
 
     def _composites(self, filled: InpaintedPairs) -> dict[str, Pixels]:
         return {
-            method: composite(drawn, filled.images, filled.holes)
-            for method, drawn in filled.predictions.items()
+            method: composite(predicted, filled.images, filled.holes)
+            for method, predicted in filled.predictions.items()
         }
 
     def _judge(self, composites: Pixels, images: Pixels) -> NDArray[np.float64]:
@@ -234,9 +234,9 @@ class Scorer:
         measured = self.measure(filled)
         rows, captions = [], []
         for place, (image, hole) in enumerate(zip(filled.images, filled.holes, strict=True)):
-            drawn = {method: found[place] for method, found in filled.predictions.items()}
-            pasted = [composite(prediction, image, hole) for prediction in drawn.values()]
-            first = drawn[self.loaded.architecture]
+            predicted = {method: found[place] for method, found in filled.predictions.items()}
+            pasted = [composite(prediction, image, hole) for prediction in predicted.values()]
+            first = predicted[self.loaded.architecture]
             row = [image, masked_view(image, hole), first, *pasted]
             whole = self.pairs.crop == "original"
             rows.append([fit(picture, SHOWN_PX) for picture in row] if whole else row)
@@ -251,17 +251,17 @@ class Scorer:
         self.seconds[stage] += time.perf_counter() - start
 
 
-def best_samples(drawn: Pixels, images: Pixels, holes: ByteHole) -> Pixels:
+def best_samples(samples: Pixels, images: Pixels, holes: ByteHole) -> Pixels:
     """Return for each pair the sample whose composite has the highest PSNR over the frame.
 
     Args:
-        drawn: [samples, B, H, W, 3].
+        samples: [samples, B, H, W, 3].
         images: [B, H, W, 3].
         holes: [B, H, W], 1 where missing.
     """
-    pasted = composite(drawn, images[None], holes[None]).astype(np.int64)
+    pasted = composite(samples, images[None], holes[None]).astype(np.int64)
     errors = np.square(pasted - images[None]).sum(axis=(2, 3, 4))
-    best: Pixels = drawn[errors.argmin(axis=0), np.arange(len(images))]
+    best: Pixels = samples[errors.argmin(axis=0), np.arange(len(images))]
     return best
 
 

@@ -71,8 +71,8 @@ class WebDatasetLoader:
         if share.slice_size % config.masks_per_image:
             raise UserError(
                 f"each of {share.world_size} workers takes {share.slice_size} samples a step, "
-                f"which is no multiple of masks_per_image ({config.masks_per_image}); give a larger "
-                "--data.batch-size or fewer workers"
+                f"which is no multiple of masks_per_image ({config.masks_per_image}); give a "
+                "larger --data.batch-size or fewer workers"
             )
         self.share, self.step = share, first_step
         processes = config.loader == "processes"

@@ -109,14 +109,14 @@ def select_model(config: SelectionConfig, log: Log = print) -> SelectionResult:
     if config.champion:
         known = resolve(config.registry, config.champion)
         place = everywhere(known.address, known.digest, storage.join(out, "champion-checkpoint"))
-        champion = _judged(config, place, storage.join(out, "champion"), pairs, log)
+        champion = _evaluated(config, place, storage.join(out, "champion"), pairs, log)
         pairs = champion.files["pairs"]
     with Progress("model selection", len(trials), "trials", log=log) as progress:
         for seeds in _by_combination(trials):
             evaluations = []
             for trial in seeds:
                 place = storage.join(out, trial.name)
-                evaluations.append(_judged(config, trial.checkpoint, place, pairs, log))
+                evaluations.append(_evaluated(config, trial.checkpoint, place, pairs, log))
                 pairs = pairs or evaluations[0].files["pairs"]
                 progress.advance()
                 progress.say(f"evaluated {trial.label or trial.name}")
@@ -143,7 +143,7 @@ def _by_combination(trials: Sequence[Trial]) -> list[list[Trial]]:
     return [sorted(seeds, key=lambda trial: -trial.scores[SCORE]) for seeds in found.values()]
 
 
-def _judged(config: SelectionConfig, place: str, out: str, pairs: str, log: Log) -> Evaluation:
+def _evaluated(config: SelectionConfig, place: str, out: str, pairs: str, log: Log) -> Evaluation:
     common = EvaluationConfig(
         checkpoint=place,
         shards=config.shards,

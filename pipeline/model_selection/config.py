@@ -10,12 +10,12 @@ from infill.pipeline.registry import RegistryConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionConfig:
-    """A finished search, the photographs it is judged on, and what counts."""
+    """A finished search, the photographs it is evaluated on, and what counts."""
 
     search: str
     """The search's folder or s3:// prefix."""
     shards: str
-    """The test set on which every trial is judged."""
+    """The test set on which every trial is evaluated."""
     out: str = ""
     """Where evaluations, table and page go; ``SEARCH/choice`` if empty."""
     metric: str = "hole_psnr"

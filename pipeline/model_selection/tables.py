@@ -17,7 +17,7 @@ from infill.pipeline.model_selection.config import TableConfig
 from infill.pipeline.progress import Log, Progress
 from infill.pipeline.tuning import TuneConfig, TuneResult
 
-Judged = Mapping[str, Sequence[Evaluation]]
+Evaluated = Mapping[str, Sequence[Evaluation]]
 """The evaluations of a row's trials, one per seed, by the row's label."""
 
 
@@ -44,7 +44,7 @@ def judge_table(
     config: TableConfig,
     as_published: bool,
     log: Log = print,
-) -> Judged:
+) -> Evaluated:
     """Evaluate every row's trials on the same test pairs. Finished evaluations are reused.
 
     Args:
@@ -57,7 +57,7 @@ def judge_table(
         log: takes a line at a time.
     """
     test_set = find_test_set(search, config)
-    judged: dict[str, list[Evaluation]] = {row.label: [] for row in table.rows}
+    evaluated: dict[str, list[Evaluation]] = {row.label: [] for row in table.rows}
     scored = [trial for trial in result.trials if trial.scores]
     with Progress("table", len(scored), "trials", log=log) as progress:
         for trial in scored:
@@ -80,10 +80,10 @@ def judge_table(
                     metrics=_measurable(table, search.train.data.image_size_px),
                 )
             )
-            judged[trial.label].append(evaluate(setting, lambda line: None))
+            evaluated[trial.label].append(evaluate(setting, lambda line: None))
             progress.advance()
             progress.say(f"measured {trial.label}")
-    return judged
+    return evaluated
 
 
 def _figures(table: Table) -> list[str]:
@@ -98,7 +98,7 @@ def _measurable(table: Table, side: int) -> tuple[str, ...]:
     return tuple(metric.name for metric in metrics if metric.least_side_px <= side)
 
 
-def paper_rows(table: Table, judged: Judged) -> tuple[list[str], list[list[str]]]:
+def paper_rows(table: Table, evaluated: Evaluated) -> tuple[list[str], list[list[str]]]:
     """Return header and rows in the paper's order, each metric measured here and as printed.
 
     One seed's figure has half its 95 % interval over photographs after ±; several seeds' is their
@@ -112,7 +112,7 @@ def paper_rows(table: Table, judged: Judged) -> tuple[list[str], list[list[str]]
     for row in table.rows:
         cells = [row.label]
         for name in names:
-            cells += [_ours(judged.get(row.label, ()), name), row.published.get(name, "-")]
+            cells += [_ours(evaluated.get(row.label, ()), name), row.published.get(name, "-")]
         rows.append(cells)
     return header, rows
 

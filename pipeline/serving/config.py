@@ -22,14 +22,14 @@ class ReplicaConfig:
     batch_wait_timeout_s: float = 0.002
     """How long a request waits for company when the network is idle."""
     warm_sides_px: tuple[int, ...] = ()
-    """Of square canvases that a version draws before it answers, beside the side it was trained
+    """Of square canvases that a version predicts before it answers, beside the side it was trained
     at: the first pass of a shape is slow, on a GPU above all."""
     memory_gb: float = 0.0
     """For the weights of all models together: what was not asked for the longest is let go, and
     loaded again when it is asked for. 0 holds all of them."""
 
     def batch_size(self, height: int, width: int, samples: int = 1) -> int:
-        """Return how many canvases of a size, each drawn ``samples`` times, pass at once."""
+        """Return how many canvases of a size, each sampled ``samples`` times, pass at once."""
         return tiles_per_pass(height, width, samples, self.max_batch_size, self.max_batch_px)
 
     def __post_init__(self) -> None:

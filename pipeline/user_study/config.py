@@ -10,12 +10,12 @@ Kind = Literal["paired", "single"]
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig:
-    """Whose pictures are judged, how, and where people vote."""
+    """Which results are compared, how, and where people vote."""
 
     evaluations: tuple[str, ...]
     """Folders that ``jobs/evaluate.py`` wrote, over the same pairs."""
     baselines: tuple[str, ...] = ()
-    """Baselines of the first evaluation to be judged as well, by name."""
+    """Baselines of the first evaluation to be compared as well, by name."""
     kind: Kind = "paired"
     """"paired": two pictures of one pair by different methods, which is more natural (MADF,
     Figure 10; PEN-Net, Table 4). "single": one picture, filled or untouched, is it a real
