@@ -132,13 +132,15 @@ OVERFLOW = """() => {
     .filter(e => innerWidth >= 1280 && e.scrollWidth > e.clientWidth + 1 && e.clientWidth);
   const hidden = [...document.querySelectorAll('.table tbody tr:first-child > :nth-child(2)')]
     .filter(e => e.getBoundingClientRect().right > innerWidth + 1);
+  const squeezed = [...document.querySelectorAll('.table th:first-child')]
+    .filter(e => e.innerText.length > 8 && e.getBoundingClientRect().width < 56);
   const page = document.documentElement.scrollWidth > innerWidth ? ['the page itself'] : [];
   const all = [...document.querySelectorAll('body *')];
   const wide = !page.length ? [] : all
     .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
     .filter(e => !e.closest('.table, .picture'));
   const shown = e => `${e.tagName}.${e.className}: ${e.innerText}`.slice(0, 200);
-  return page.concat([...cut, ...hidden, ...wide].map(shown));
+  return page.concat([...cut, ...hidden, ...squeezed, ...wide].map(shown));
 }"""
 """What a window cuts off; on a phone a table may scroll by itself, behind its first column."""
 
