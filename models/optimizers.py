@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from torch import nn
     from torch.optim import Optimizer
 
@@ -42,6 +43,16 @@ SAME = "same"
 """The discriminators' default name: whatever the generator has."""
 
 
+def require_defaults(config: "DataclassInstance", name: str) -> None:
+    """Refuse settings of a discriminator's configuration that is the generator's by its name.
+
+    Raises:
+        ValueError: naming the field to set.
+    """
+    if any(getattr(config, field.name) != field.default for field in fields(config)):
+        raise ValueError(f"settings of {name} need {name}.name; {SAME!r} takes the generator's")
+
+
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorOptimizerConfig(OptimizerConfig):
     """Which optimizer updates the discriminators; "same" is the generator's, with its settings."""
@@ -52,11 +63,8 @@ class DiscriminatorOptimizerConfig(OptimizerConfig):
     def __post_init__(self) -> None:
         if self.name != SAME:
             super().__post_init__()
-        elif any(getattr(self, field.name) != field.default for field in fields(self)):
-            raise ValueError(
-                "settings of discriminator_optimizer need discriminator_optimizer.name; "
-                f"{SAME!r} takes the generator's"
-            )
+        else:
+            require_defaults(self, "discriminator_optimizer")
 
 
 Weights = Iterable["nn.Parameter"]

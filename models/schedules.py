@@ -5,9 +5,9 @@ To add one, write a function here and give it a line in ``SCHEDULES``. PyTorch i
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from infill.models.optimizers import SAME
+from infill.models.optimizers import SAME, require_defaults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +54,8 @@ class DiscriminatorScheduleConfig(ScheduleConfig):
     def __post_init__(self) -> None:
         if self.name != SAME:
             super().__post_init__()
-        elif any(getattr(self, field.name) != field.default for field in fields(self)):
-            raise ValueError(
-                "settings of discriminator_schedule need discriminator_schedule.name; "
-                f"{SAME!r} takes the generator's"
-            )
+        else:
+            require_defaults(self, "discriminator_schedule")
 
 
 Schedule = Callable[[ScheduleConfig, int, int], float]
