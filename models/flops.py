@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.module_tracker import ModuleTracker
 
 from infill.models import architecture
 from infill.models.architecture import ModelConfig, Variant
@@ -27,6 +28,26 @@ def _attention_flops(
 
 FUSED_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
 """PyTorch's counter knows the fused kernels of GPUs alone."""
+
+
+class _Whole(ModuleTracker):
+    """Tracks no modules, only their sum.
+
+    PyTorch's own hooks the inputs of each module, and cannot where a penalty differentiates with
+    respect to one of them, as LaMa's does with respect to the image.
+    """
+
+    def __enter__(self) -> "_Whole":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+
+def _counter() -> FlopCounterMode:
+    counter = FlopCounterMode(display=False, custom_mapping=FUSED_ATTENTION)
+    counter.mod_tracker = _Whole()
+    return counter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +75,7 @@ def size_of(config: ModelConfig) -> Size:
     with FakeTensorMode(), torch.no_grad():
         generator = paper.generator(config).eval()
         image, mask = torch.zeros(1, 3, SIDE_PX, SIDE_PX), torch.zeros(1, 1, SIDE_PX, SIDE_PX)
-        with FlopCounterMode(display=False, custom_mapping=FUSED_ATTENTION) as counter:
+        with _counter() as counter:
             generator(image, mask)
     return Size(
         generator=counts.pop("generator"),
@@ -88,7 +109,7 @@ def step_flops(config: ModelConfig, side_px: int, samples: int = 2, step: int = 
         mask=(mask[:, None] * mask)[None, None].expand(samples, 1, -1, -1).contiguous(),
         step=step,
     )
-    with FlopCounterMode(display=False, custom_mapping=FUSED_ATTENTION) as counter:
+    with _counter() as counter:
         objective.step(batch)
     return float(counter.get_total_flops()) / samples
 

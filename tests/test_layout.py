@@ -4,6 +4,8 @@ python tests/test_layout.py prints the map that the README shows.
 """
 
 import ast
+import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -228,6 +230,42 @@ def test_array_types_are_named_once():
         if isinstance(target, ast.Name) and target.id in names
     ]
     assert [line.split()[0] for line in defined] == ["pipeline/images/arrays.py"] * 3
+
+
+PROGRAM_LINE = re.compile(r"^ *from (infill[.\w]*) import (\([^)]*\)|[^\n;(]+)", re.MULTILINE)
+
+
+def has(module: str, name: str) -> bool:
+    """Tell whether ``from module import name`` works."""
+    if hasattr(importlib.import_module(module), name):
+        return True
+    try:
+        importlib.import_module(f"{module}.{name}")
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+def test_programs_kept_as_strings_import_names_that_exist():
+    """No linter reads them, and most of them run in the long tests only."""
+    texts = [
+        (path, node.value)
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    found = [
+        (path, module, name.split(" as ")[0].strip())
+        for path, text in texts
+        for module, names in PROGRAM_LINE.findall(text)
+        for name in names.strip("()\n ").rstrip(",").split(",")
+    ]
+    assert len(found) > 20
+    assert_none(
+        f"{path.relative_to(ROOT)}: {module} has no {name}"
+        for path, module, name in set(found)
+        if not has(module, name)
+    )
 
 
 WIDTH = 30

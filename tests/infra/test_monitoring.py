@@ -44,7 +44,7 @@ threading.Thread(target=look, daemon=True).start()
 from infill.models.spn.config import SPNConfig
 from infill.pipeline.loading import BatchConfig
 from infill.pipeline.masks import MaskConfig
-from infill.pipeline.inference.tiling import TilingConfig
+from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.serving.replica.deployment import ServeConfig, start, stop
 from infill.pipeline.sharding import ShardConfig, make_shards
 from infill.pipeline.tracking import TrackingConfig

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from infill.models import architecture
 from infill.models.activation_checkpointing import recompute
 from infill.models.architecture import Architecture, Batch, ModelConfig, Objective, fill
-from infill.models.flops import kept_for_backward
+from infill.models.flops import kept_for_backward, step_flops
 from infill.models.masking import paste
 
 every_architecture = pytest.mark.parametrize("name", architecture.names())
@@ -225,6 +226,17 @@ def test_recomputed_blocks_keep_less_and_change_nothing(name: str) -> None:
         lean.state_dict().items(), plain.state_dict().values(), strict=True
     ):
         assert torch.equal(ours, theirs), key
+
+
+@every_architecture
+def test_the_arithmetic_of_a_step_is_counted_with_its_penalties(name: str) -> None:
+    """The generator's backward pass costs about twice its forward pass, besides all else."""
+    paper, config = tiny(name)
+    image, mask = (tensor.clone() for tensor in (batch_of(config).image, batch_of(config).mask))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        drawing(paper, config)(image, mask)
+    forward = counter.get_total_flops() / len(image)
+    assert step_flops(config, image.shape[-1], len(image)) > 2 * forward > 0
 
 
 @every_architecture
