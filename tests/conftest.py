@@ -22,6 +22,7 @@ os.environ.update(
     RAY_SERVE_LOG_TO_STDERR="0",
     RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S="60",
     RAY_DEDUP_LOGS="0",
+    RAY_worker_niceness="0",  # Not 15, by which other work on the machine starves them.
     RAY_COLOR_PREFIX="0",
     RAY_SCHEDULER_EVENTS="0",
     NO_ALBUMENTATIONS_UPDATE="1",
