@@ -23,10 +23,11 @@ from infill.pipeline.model_selection import SelectionConfig
 
 @dataclass(frozen=True, kw_only=True)
 class ChooseConfig(SelectionConfig):
-    """A choice, and what becomes of the winner."""
+    """A model selection, and whether the selected model is promoted."""
 
     promote: str = ""
-    """The model's name under which the winner becomes champion; "" leaves the registry alone."""
+    """Name of the model in the registry whose champion the selected model becomes; empty leaves the
+    registry unchanged."""
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -49,16 +49,16 @@ HOLES = MaskConfig(recipe="irregular", min_hole_ratio=0.1, max_hole_ratio=0.2)
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """Where the demo works, and how long it trains."""
+    """The demo's folder, its numbers of steps and its port."""
 
     root: str = "runs/demo"
-    """The folder for everything it makes; delete it to start over."""
+    """Folder for all files of the demo; delete it to start over."""
     steps: int = train_spn.PRESETS["demo"].steps
-    """Steps of the main training."""
+    """Number of steps of the main training."""
     trial_steps: int = 60
-    """Steps that each trial of the search adds to it."""
+    """Number of steps of each trial of the search."""
     port: int = 8000
-    """Of the endpoint; a free one is taken if it is in use."""
+    """TCP port of the endpoint; a free one is used if it is taken."""
 
     def place(self, *parts: str) -> str:
         """Return a location under the root."""

@@ -31,30 +31,32 @@ FORMATS = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 @dataclass(frozen=True, kw_only=True)
 class InpaintConfig:
-    """One photograph, its mask, and the model."""
+    """One image, its mask, and the model."""
 
     image: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="PHOTO")]]
-    """The photograph: a PNG, JPEG or WebP file, by path or s3:// address."""
+    """The image: a PNG, JPEG or WebP file, by path or s3:// address."""
     mask: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MASK")]]
     """The mask, of the same size; pixels brighter than 127 of 255 are the hole."""
     model: str = "spn@champion"
     """The model: ``spn@champion``, ``spn@3``, a checkpoint, a run, or a file of its authors."""
     out: str = ""
-    """The file to write, .png, .jpg or .webp; PHOTO-filled.png in this folder if empty."""
+    """The file to write, .png, .jpg or .webp; empty writes PHOTO-filled.png into the working
+    directory."""
     samples: int = 1
-    """How many results to write; more than one needs a probabilistic model."""
+    """Number of results to write; more than one needs a probabilistic model."""
     seed: int | None = None
-    """The seed of random results; None gives the most likely one."""
+    """Seed of random results; None gives the most likely result."""
     mode: Mode = "auto"
-    """How an image larger than the model's tiles is seen."""
+    """How an image larger than the largest canvas is processed: "crop" around the holes, "resize"
+    it, "tile" it, or "subsample" it; "auto" chooses."""
     device: str = "cpu"
-    """Where to compute: cpu, cuda, cuda:1 ..."""
+    """The device: cpu, cuda, cuda:1 ..."""
     precision: Precision = "float32"
-    """The type in which the network computes."""
+    """Data type in which the network computes."""
     tiling: TilingConfig = field(default_factory=TilingConfig)
-    """The tiles that images of any size are cut into."""
+    """How images of any size are tiled."""
     registry: RegistryConfig = field(default_factory=RegistryConfig)
-    """The registry that holds the versions."""
+    """The model registry."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be written."""

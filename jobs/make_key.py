@@ -18,14 +18,14 @@ from infill.pipeline.serving.http.auth import add_key, new_key
 
 @dataclass(frozen=True, kw_only=True)
 class KeyConfig:
-    """Whose key, and how much it may ask."""
+    """The client that gets the key, and its rate limit."""
 
     name: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="NAME")]]
-    """Who it is for; logs show it."""
+    """Name of the client, for logs."""
     keys: str = "keys.jsonl"
-    """The file of keys, made if new."""
+    """File of keys; it is created if it does not exist."""
     per_minute: float = 600.0
-    """Requests it may make in a minute."""
+    """Maximum number of requests per minute."""
 
 
 def main(words: Sequence[str] | None = None) -> None:

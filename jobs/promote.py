@@ -28,26 +28,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PromoteConfig:
-    """What to promote, and what it has to show."""
+    """The checkpoint to promote, and the gates that its scores must pass."""
 
     checkpoint: str = ""
-    """A checkpoint, a run (its newest checkpoint), or a version such as ``spn@challenger``."""
+    """The checkpoint, a run (its newest checkpoint is used), or a version such as
+    ``spn@challenger``."""
     name: str = "spn"
-    """The model's name in the registry."""
+    """Name of the model in the registry."""
     alias: str = CHAMPION
-    """What the version becomes: champion, challenger, or a word of your own."""
+    """Alias of the version: champion, challenger, or any other word."""
     scores: str = ""
     """The evaluation of this checkpoint: its folder or its scores.json."""
     minimum: tuple[str, ...] = ()
-    """Gates such as ``hole_psnr=20`` or ``hole_psnr:0.4-0.5=18``: the least score allowed."""
+    """Gates such as ``hole_psnr=20`` or ``hole_psnr:0.4-0.5=18``: the minimum score."""
     maximum: tuple[str, ...] = ()
-    """Gates such as ``hole_l1=0.08``: the greatest score allowed."""
+    """Gates such as ``hole_l1=0.08``: the maximum score."""
     below_baselines: bool = False
-    """Promote a checkpoint even if its scores are below those of Telea or Navier-Stokes."""
+    """Whether to promote a checkpoint even if its scores are below those of Telea or
+    Navier-Stokes."""
     rollback: bool = False
-    """Withdraw the champion and restore the one before, instead of promoting."""
+    """Whether to withdraw the champion and restore the previous one, instead of promoting."""
     registry: RegistryConfig = field(default_factory=RegistryConfig)
-    """Where versions are kept."""
+    """The model registry."""
 
     @property
     def gates(self) -> "list[Gate]":

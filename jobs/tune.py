@@ -33,10 +33,10 @@ from infill.pipeline.tuning.config import Scale
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig(TuneConfig):
-    """A search, and how its rows are measured where it is a paper's table."""
+    """A search; and how its rows are evaluated if the space is a paper's table."""
 
     table: TableConfig = field(default_factory=TableConfig)
-    """Of a paper's table only."""
+    """Settings of the evaluation, for a paper's table only."""
 
 
 def training_of(name: str, scale: Scale) -> TrainConfig:

@@ -20,18 +20,18 @@ NAMED = 10
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyConfig:
-    """Which sets to read again, and what to do about damage."""
+    """The sets to verify, and whether to repair them."""
 
     shards: str = "runs/shards"
-    """Where the sets lie, as train/, val/ and test/."""
+    """Folder or s3:// prefix of the sets, with train/, val/ and test/."""
     repair: bool = False
-    """Make damaged shards again from their originals, to the same bytes."""
+    """Whether to make damaged shards again from their originals, to the same bytes."""
     near_duplicate_bits: int = 4
-    """Report pictures of val and test whose perceptual hash differs from one of train in no more
-    than this many of 64 bits; -1 to report none."""
+    """Near duplicates: maximum number of the 64 bits of the perceptual hash in which an image of
+    val or test differs from one of train; -1 turns the report off."""
 
     s3: S3Config = field(default_factory=S3Config)
-    """Where s3:// leads."""
+    """The S3 service behind s3:// addresses."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""

@@ -17,29 +17,29 @@ from infill.models.tables import Table
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The numbers of one paper. Subclasses refuse impossible values in ``__post_init__``."""
+    """The settings of one architecture; subclasses check them in ``__post_init__``."""
 
     architecture: ClassVar[str]
     """The folder under ``models/`` that reads this configuration."""
 
     learning_rate: float = 1e-4
-    """Of every network, before the schedule."""
+    """Learning rate of every network, before the schedule."""
     beta1: float = 0.9
-    """Adam's decay of the mean gradient."""
+    """Adam's decay of the running mean of the gradient."""
     beta2: float = 0.999
-    """Adam's decay of the mean squared gradient."""
+    """Adam's decay of the running mean of the squared gradient."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """What updates the networks."""
+    """The optimizer of the networks."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    """How the networks' learning rates change over the run."""
+    """The learning rate schedule of the networks."""
     discriminator_optimizer: DiscriminatorOptimizerConfig = field(
         default_factory=DiscriminatorOptimizerConfig
     )
-    """What updates the discriminators."""
+    """The optimizer of the discriminators."""
     discriminator_schedule: DiscriminatorScheduleConfig = field(
         default_factory=DiscriminatorScheduleConfig
     )
-    """How the discriminators' learning rates change."""
+    """The learning rate schedule of the discriminators."""
 
     def optimizer_of(self, role: str) -> OptimizerConfig:
         """Return what updates the network of a role."""
@@ -119,15 +119,16 @@ def require_known(name: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Subsampling:
-    """How a large frame is completed in pieces."""
+    """How a large image is inpainted in pieces: every n-th pixel each way is one piece."""
 
     side_px: int = 0
-    """Side of the pieces, 256 in the paper; 0: the whole frame at once."""
+    """Side of the pieces in pixels, 256 in the paper; 0 inpaints the whole image at once."""
     average: bool = False
-    """Complete each piece five times, as it is, turned by 90, 180 and 270 degrees, and mirrored,
-    and average: the authors' code does, the paper says nothing of it."""
+    """Whether each piece is inpainted five times (as it is, rotated by 90, 180 and 270 degrees, and
+    mirrored) and the results averaged, as the authors' code does; the paper does not mention it."""
     low_pass: bool = False
-    """Halve the prediction and double it again, bicubic: likewise of the authors' code alone."""
+    """Whether the prediction is halved and doubled again (bicubic), as the authors' code does; the
+    paper does not mention it."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a side.

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """Which optimizer updates a network; its rates and betas are the model's own fields."""
+    """The optimizer of a network; its learning rate and betas are fields of the model."""
 
     name: str = "adam"
-    """"adam" (as published), "adamw", "radam" or "sgd"."""
+    """The optimizer: "adam" (as published), "adamw", "radam" or "sgd"."""
     weight_decay: float = 0.0
     """L2 penalty on the weights; decoupled from the gradient for "adamw"."""
     eps: float = 1e-8
-    """Added to the denominator by "adam", "adamw" and "radam"."""
+    """Term that "adam", "adamw" and "radam" add to the denominator."""
     momentum: float = 0.9
-    """Of "sgd"; the others take the model's beta1 and beta2."""
+    """Momentum of "sgd"; the others use the model's beta1 and beta2."""
 
     def __post_init__(self) -> None:
         if self.name not in OPTIMIZERS:
@@ -55,10 +55,10 @@ def require_defaults(config: "DataclassInstance", name: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorOptimizerConfig(OptimizerConfig):
-    """Which optimizer updates the discriminators; "same" is the generator's, with its settings."""
+    """The optimizer of the discriminators; "same" uses the generator's, with its settings."""
 
     name: str = SAME
-    """"same" as the generator's, or another one."""
+    """The optimizer: "same" uses the generator's; or "adam", "adamw", "radam", "sgd"."""
 
     def __post_init__(self) -> None:
         if self.name != SAME:

@@ -15,18 +15,20 @@ class ScheduleConfig:
     """How the learning rate changes over a run; a function of the step alone, so it resumes."""
 
     name: str = "paper"
-    """"paper": as published, with the model's own fields for drops or decay; "constant"; "cosine"
-    to the end of the run; "step": times drop_factor at each of drop_steps."""
+    """The schedule: "paper" as published, with the model's own fields for drops or decay;
+    "constant"; "cosine" to the end of the run; or "step", which multiplies by drop_factor at each
+    of drop_steps."""
     warmup_steps: int = 0
-    """The learning rate rises linearly from 0 over so many steps; goes with every schedule."""
+    """Number of steps over which the learning rate rises linearly from 0; works with every
+    schedule."""
     decay_steps: int = 0
-    """"cosine": the step at which the lowest rate is reached; 0 for the run's last step."""
+    """For "cosine": the step at which the lowest rate is reached; 0 means the run's last step."""
     final_factor: float = 0.0
-    """"cosine": the lowest rate, as a share of the learning rate."""
+    """For "cosine": the lowest rate, as a share of the learning rate."""
     drop_steps: tuple[int, ...] = ()
-    """"step": the steps at which the rate drops."""
+    """For "step": the steps at which the rate drops."""
     drop_factor: float = 0.1
-    """"step": factor of the rate at each drop."""
+    """For "step": the factor of the rate at each drop."""
 
     def __post_init__(self) -> None:
         if self.name not in SCHEDULES:
@@ -49,7 +51,7 @@ class DiscriminatorScheduleConfig(ScheduleConfig):
     """The discriminators' schedule; "same" is the generator's, with its settings."""
 
     name: str = SAME
-    """"same" as the generator's, or another one."""
+    """The schedule: "same" uses the generator's; or "paper", "constant", "cosine", "step"."""
 
     def __post_init__(self) -> None:
         if self.name != SAME:

@@ -44,28 +44,31 @@ MONTH_H = 730.0
 
 @dataclass(frozen=True, kw_only=True)
 class CostEstimateConfig:
-    """A training, what it runs on, and what was measured of it."""
+    """A training, the hardware it runs on, and measured rates where there are any."""
 
     train: TrainConfig
-    """The training; every field of it counts."""
+    """The training whose cost is estimated."""
     images: int = 0
-    """Photographs in the training set; 0 takes those of ``train.data.shards``."""
+    """Number of images in the training set; 0 counts those of ``train.data.shards``."""
     image_kb: float = 0.0
-    """Size of one of them in its shard; 0 takes that of the shards, or assumes one."""
+    """Average size of an image in its shard, in KB; 0 measures the shards, or assumes a size if
+    there are none."""
     run: str = ""
-    """A short run of the same training on the same kind of machine, whose rate is taken."""
+    """A short run of the same training on the same kind of machine. If given, its measured rate
+    replaces the estimate."""
     gpu: Literal["1080ti", "2080ti", "v100", "a100", "h100"] = "v100"
-    """Whose peak bounds the arithmetic where no run was measured."""
+    """The GPU whose peak performance bounds the estimate if there is no measured run."""
     decodes_per_s: float = 0.0
-    """Images a core makes ready in a second; 0 measures it here with the shards, or assumes it."""
+    """Images that one core decodes per second; 0 measures it here with the shards, or assumes a
+    rate."""
     cores_per_worker: float = 8.0
-    """CPU cores that decode for each worker."""
+    """Number of CPU cores that decode for each worker."""
     link_gbit_s: float = 10.0
-    """Between nodes: gradients cross it at every step, shards once an epoch."""
+    """Bandwidth between nodes in Gbit/s: gradients cross it at every step, shards once an epoch."""
     price_per_worker_hour: float = 0.0
-    """Of one GPU with its share of the node, in the currency you think in; 0 leaves cost out."""
+    """Price of one GPU with its share of the node per hour, in any currency; 0 leaves costs out."""
     price_per_gb_month: float = 0.0
-    """Of stored data."""
+    """Price of storage per GB and month, in the same currency."""
 
     def __post_init__(self) -> None:
         for name in ("images", "image_kb", "decodes_per_s"):

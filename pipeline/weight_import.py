@@ -22,18 +22,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportConfig:
-    """Which files, of which architecture, to where."""
+    """The released files, their architecture, and where the checkpoint goes."""
 
     architecture: str
-    """The folder under ``models/`` that knows the files' names."""
+    """The architecture: the name of a folder under ``models/``."""
     weights: Annotated[tuple[str, ...], tyro.conf.arg(name="from")] = ()
-    """The released files: generator and discriminator may lie in one or in several."""
+    """The released files; generator and discriminator may be in one file or in several."""
     sha256: tuple[str, ...] = ()
-    """Their SHA-256, in the same order; needed for downloads."""
+    """SHA-256 of the files, in the same order; needed for downloads."""
     out: str = ""
-    """Where the checkpoint goes; ``runs/imported/ARCHITECTURE`` if empty."""
+    """Folder or s3:// prefix for the checkpoint; ``runs/imported/ARCHITECTURE`` if empty."""
     image_size_px: int = 256
-    """Side of the pictures the weights were trained on; evaluation and serving start from it."""
+    """Side in pixels of the images that the weights were trained on, which evaluation and serving
+    use as the default."""
 
     @property
     def location(self) -> str:

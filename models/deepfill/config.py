@@ -11,28 +11,32 @@ class AttentionConfig:
     """Contextual attention (Sec. 3.2), as released unless a field says otherwise."""
 
     kind: Literal["contextual", "none"] = "contextual"
-    """Whether the attention branch is built; "none" is the ablation."""
+    """Whether the attention branch is built; "none" is the paper's ablation."""
     scale: float = 10.0
     """Factor of the similarities before the softmax; lambda in Eq. 8."""
     fuse: bool = True
-    """Whether neighbouring matches support each other (attention propagation)."""
+    """Whether neighbouring matches reinforce each other (attention propagation)."""
     wrap: bool = True
-    """Whether support runs on from the end of a line to the start of the next, as released."""
+    """Whether propagation continues from the end of a line to the start of the next, as
+    released."""
     downsample: Literal["stride", "align_corners"] = "stride"
-    """How features and mask are thinned out: every second value, or the released sampling,
-    which spreads the source indices from corner to corner. Imported weights want the latter."""
+    """How features and mask are downsampled: "stride" takes every second value; "align_corners" is
+    the released sampling, which spreads the source indices from corner to corner. Imported weights
+    need the latter."""
     mask_pool: Literal["nearest", "max"] = "nearest"
-    """How the mask is thinned out: like the features, or so that no thin hole is lost."""
+    """How the mask is downsampled: "nearest" as the features, or "max", which keeps every thin
+    hole."""
     normalize: Literal["background", "both"] = "background"
-    """Whether similarities are divided by the norm of the background patch alone (released) or
-    by both, which is the cosine of Eq. 7."""
+    """Norms by which similarities are divided: that of the background patch alone (released), or
+    both, which is the cosine of Eq. 7."""
     norm_floor: Literal["maximum", "added"] = "maximum"
-    """How a norm is kept from zero: at least 1e-4 (released), or 1e-4 added to every square."""
+    """How a norm is kept above zero: "maximum" makes it at least 1e-4 (released), "added" adds 1e-4
+    to every square."""
     masked: Literal["zero", "neginf"] = "zero"
-    """The logit of a background patch that touches the hole: 0 (released) or minus infinity."""
+    """Logit of a background patch that touches the hole: 0 (released) or minus infinity."""
     overlap: Literal["fixed", "true_count"] = "fixed"
-    """By what the sum of overlapping patches is divided: 4 everywhere (released, darkens the
-    frame's border) or the number of patches that meet there."""
+    """Divisor of the sum of overlapping patches: 4 everywhere (released; darkens the image's
+    border), or the true number of overlapping patches."""
 
     def __post_init__(self) -> None:
         if self.scale <= 0:
@@ -41,62 +45,65 @@ class AttentionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DeepFillConfig(ModelConfig):
-    """DeepFill v1 as its authors released it; every width follows ``channels``."""
+    """DeepFill v1 as its authors released it; every width is a multiple of ``channels``."""
 
     architecture: ClassVar[str] = "deepfill"
 
     channels: int = 32
-    """Feature maps after the first convolution; 2 and 4 times as many at half and quarter size."""
+    """Number of feature maps after the first convolution; 2 and 4 times as many at half and quarter
+    size."""
     padding: Literal["same", "mirror", "centred"] = "same"
-    """At the frame's border: zeros laid out as TensorFlow does (released), mirrored pixels (the
-    paper's text), or zeros in equal number on both sides (the known PyTorch port)."""
+    """Padding at the image's border: zeros placed as TensorFlow does (released), mirrored pixels
+    (the paper's text), or zeros in equal number on both sides (the known PyTorch port)."""
     refinement: Literal["released", "paper"] = "released"
     """Widths of the second network's encoders: 32-32-64-64 (released) or 32-64-64-128 (paper)."""
     num_dilated: int = 4
-    """Dilated convolutions in a row, with dilations 2, 4, 8, 16, ..."""
+    """Number of consecutive dilated convolutions, with dilations 2, 4, 8, 16, ..."""
     num_extra_convs: int = 0
-    """Further plain convolutions before the dilated ones of each stage, 147,584 parameters each."""
+    """Number of further plain convolutions before the dilated ones of each stage; each has 147,584
+    parameters."""
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     """The attention branch of the second network."""
 
     image_size_px: int = 256
-    """Side of the training images; the global critic's last layer is made for it."""
+    """Side of the training images in pixels; the global critic's last layer has this size."""
     local_size_px: int = 128
-    """Side of the window around the hole that the local critic sees."""
+    """Side in pixels of the window around the hole that the local critic sees."""
     gan: Literal["wgan_gp", "hinge", "dcgan", "lsgan"] = "wgan_gp"
     """The adversarial loss; all but WGAN-GP are ablations of Sec. 3.3."""
     critic_updates: int = 5
-    """Updates of the critics for one of the generator."""
+    """Number of critic updates per generator update."""
     critic_batches: Literal["fresh", "shared"] = "fresh"
-    """Whether each update has images of its own, critic_updates + 1 equal slices of a step's
-    batch (released), or all of them the whole batch."""
+    """Images of each update: "fresh" cuts a step's batch into critic_updates + 1 equal slices
+    (released); "shared" gives every update the whole batch."""
     penalty_weight: float = 10.0
-    """Weight of the gradient penalty, WGAN-GP only."""
+    """Weight of the gradient penalty, for WGAN-GP only."""
 
     discount: Literal["box", "distance"] = "box"
-    """Where the spatially discounted L1 is taken: in the window, discounted from its border
-    (released), or on the hole's own pixels, discounted by distance to the nearest known one."""
+    """Region of the spatially discounted L1: "box" is the window, discounted from its border
+    (released); "distance" is the hole's own pixels, discounted by their distance to the nearest
+    known pixel."""
     discount_rate: float = 0.9
-    """Weight lost per pixel of distance; gamma, 0.99 in the paper, 0.9 released."""
+    """Factor of the weight per pixel of distance; gamma, 0.99 in the paper, 0.9 released."""
     hole_weight: float = 1.2
-    """Weight of the spatially discounted L1."""
+    """Weight of the spatially discounted L1 loss."""
     known_weight: float = 1.2
-    """Weight of the L1 on known pixels; not in the paper, 0 leaves it out."""
+    """Weight of the L1 loss on known pixels, which the paper does not have; 0 leaves it out."""
     coarse_factor: float = 1.2
-    """Further factor of both L1 terms of the coarse picture."""
+    """Further factor of both L1 losses of the coarse output."""
     refined_factor: float = 1.0
-    """Further factor of both L1 terms of the final picture; 0 is the ablation without."""
+    """Further factor of both L1 losses of the final output; 0 is the paper's ablation."""
     adversarial_weight: float = 0.001
     """Weight of the generator's adversarial loss."""
     coarse_steps: int = 0
-    """For so many steps only the coarse network is trained, and no critic."""
+    """Number of first steps in which only the coarse network is trained, without critics."""
 
     learning_rate: float = 1e-4
-    """Of both networks; constant as published."""
+    """Learning rate of both networks; constant as published."""
     beta1: float = 0.5
-    """Adam's decay of the mean gradient."""
+    """Adam's decay of the running mean of the gradient."""
     beta2: float = 0.9
-    """Adam's decay of the mean squared gradient."""
+    """Adam's decay of the running mean of the squared gradient."""
 
     def __post_init__(self) -> None:
         if self.channels < 2 or self.channels % 2:

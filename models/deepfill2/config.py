@@ -9,42 +9,43 @@ from infill.models.deepfill.config import AttentionConfig
 
 @dataclass(frozen=True, kw_only=True)
 class DeepFill2Config(ModelConfig):
-    """DeepFill v2 as its authors released it; every width follows ``channels``."""
+    """DeepFill v2 as its authors released it; every width is a multiple of ``channels``."""
 
     architecture: ClassVar[str] = "deepfill2"
 
     channels: int = 48
-    """Feature maps the first convolution yields; its gates use up half of them."""
+    """Number of feature maps that the first convolution computes; half of them are gates."""
     num_dilated: int = 4
-    """Dilated convolutions in a row, with dilations 2, 4, 8, 16, ..."""
+    """Number of consecutive dilated convolutions, with dilations 2, 4, 8, 16, ..."""
     num_extra_convs: int = 0
-    """Further plain convolutions before the dilated ones."""
+    """Number of further plain convolutions before the dilated ones."""
     attention: AttentionConfig = field(default_factory=AttentionConfig)
-    """The attention branch of the second network; the same as version 1's."""
+    """The attention branch of the second network; the same as in version 1."""
 
     discriminator_channels: int = 64
-    """Feature maps after the discriminator's first convolution; 2, then 4 times as many follow."""
+    """Number of feature maps after the discriminator's first convolution; then 2 and 4 times as
+    many."""
     mask_to_discriminator: bool = True
-    """Whether the discriminator sees the mask beside the image."""
+    """Whether the discriminator receives the mask beside the image."""
     discriminator_batches: Literal["fresh", "shared"] = "fresh"
-    """Whether discriminator and generator are updated on a half of the step's batch each
-    (released) or both on all of it."""
+    """Images of each update: "fresh" gives discriminator and generator one half of the step's batch
+    each (released); "shared" gives both the whole batch."""
 
     coarse_weight: float = 1.0
-    """Weight of the L1 of the coarse picture."""
+    """Weight of the L1 loss of the coarse output."""
     image_weight: float = 1.0
-    """Weight of the L1 of the final picture."""
+    """Weight of the L1 loss of the final output."""
     adversarial_weight: float = 1.0
     """Weight of the generator's adversarial loss."""
     discriminator_weight: float = 0.5
-    """Of each half of the hinge loss; 0.5 released, 1 in the paper."""
+    """Weight of each half of the hinge loss; 0.5 released, 1 in the paper."""
 
     learning_rate: float = 1e-4
-    """Of both networks; constant as published."""
+    """Learning rate of both networks; constant as published."""
     beta1: float = 0.5
-    """Adam's decay of the mean gradient."""
+    """Adam's decay of the running mean of the gradient."""
     beta2: float = 0.999
-    """Adam's decay of the mean squared gradient."""
+    """Adam's decay of the running mean of the squared gradient."""
 
     def __post_init__(self) -> None:
         if self.channels < 4 or self.channels % 4:

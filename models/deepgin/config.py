@@ -16,75 +16,81 @@ class DeepGINConfig(ModelConfig):
     architecture: ClassVar[str] = "deepgin"
 
     channels: int = 32
-    """Feature maps at full size; doubled at each halving, up to 16 times as many."""
+    """Number of feature maps at full size; doubled at each halving, up to 16 times as many."""
     refine: bool = True
-    """Whether the second network is built; without it the coarse picture is the last (Table 1)."""
+    """Whether the second network is built; without it the coarse output is the final one (Table
+    1)."""
     block: Literal["spd", "dilated", "standard"] = "spd"
-    """Residual blocks (Table 1): spatial pyramids of dilations, dilation 2, or none."""
+    """Kind of residual block (Table 1): "spd" is a spatial pyramid of dilations, "dilated" has
+    dilation 2, "standard" none."""
     coarse_rates: tuple[int, ...] = (2, 3, 4, 5, 6, 8, 10, 1)
-    """Dilations side by side in the first network's pyramids, in the released order."""
+    """Parallel dilations in the first network's pyramids, in the released order."""
     refine_rates: tuple[int, ...] = (2, 3, 4, 5)
-    """Dilations side by side in the second network's pyramids."""
+    """Parallel dilations in the second network's pyramids."""
     num_coarse_blocks: int = 6
-    """Residual blocks of the first network, 1,180,160 parameters each."""
+    """Number of residual blocks of the first network; each has 1,180,160 parameters."""
     num_refine_blocks: int = 6
-    """Residual blocks of the second network, 4,719,616 parameters each."""
+    """Number of residual blocks of the second network; each has 4,719,616 parameters."""
     attention: Literal["multi_scale", "single", "none"] = "multi_scale"
-    """Self-attention (Table 1): between the second network's blocks and on two skip connections,
-    between the blocks alone (then there are no skip connections), or nowhere."""
+    """Self-attention (Table 1): "multi_scale" between the second network's blocks and on two skip
+    connections; "single" between the blocks alone, without skip connections; or "none"."""
     back_projection: bool = True
-    """Whether a small picture corrects the large one (BP in Table 1)."""
+    """Whether a small output corrects the large one (BP in Table 1)."""
 
     initial_gain: float = 0.1
-    """Factor of Kaiming's initialisation. Released 0.1, with which learning starts slowly."""
+    """Factor of Kaiming's initialization. The released 0.1 makes learning start slowly."""
     attention_starts_as_identity: bool = False
-    """Start attention's last convolution at zero, as non-local networks do; released code
-    overwrites it."""
+    """Whether the attention's last convolution starts at zero, as in non-local networks; the
+    released code overwrites that."""
 
     hole_weight: float = 5.0
-    """Weight of an L1 error inside the hole, as a multiple of one outside."""
+    """Weight of an L1 error inside the hole; the weight outside is 1."""
     adversarial_weight: float = 0.001
     """Weight of the generator's hinge loss."""
     perceptual_weight: float = 0.05
-    """Weight of the distance of VGG-19's features."""
+    """Weight of the perceptual loss: the distance of VGG-19's features."""
     style_weight: float = 80.0
-    """Weight of the distance of their Gram matrices."""
+    """Weight of the style loss: the distance of their Gram matrices."""
     variation_weight: float = 0.1
     """Weight of the composite's total variation."""
     discriminator_weight: float = 0.5
     """Factor of the discriminators' hinge loss: 0.5 as released, 1 as printed."""
     perceptual_layer_weights: tuple[float, ...] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
-    """Of the five layers, as released; the paper's are all alike."""
+    """Weights of the five VGG layers, as released; the paper's are all equal."""
     perceptual_taps: Literal["released", "before_relu"] = "released"
-    """conv1_1 to conv5_1: the first four after their ReLU and the last before, which is what the
-    released in-place ReLUs amount to; or all before, as the paper says."""
+    """VGG outputs of the perceptual loss, conv1_1 to conv5_1. "released": the first four after
+    their ReLU and the last before it, the effect of the released in-place ReLUs; "before_relu": all
+    before, as the paper says."""
     perceptual_size_px: int = 224
-    """Side to which pictures are resized for VGG-19, as released; 0 leaves them as they are."""
+    """Side in pixels to which images are resized for VGG-19, as released; 0 does not resize."""
     style_form: Literal["squared", "absolute"] = "squared"
-    """Distance of Gram matrices: squared as released, absolute as printed."""
+    """Distance of Gram matrices: squared as released, or absolute as printed."""
     variation_form: Literal["squared", "absolute"] = "squared"
-    """Total variation: twice the squared differences as released, absolute ones as printed."""
+    """Total variation: twice the squared differences as released, or absolute differences as
+    printed."""
     perceptual_weights: str | None = None
     """Path of torchvision's vgg19 state dict, or "random"; training needs it."""
     perceptual_sha256: str | None = None
-    """Expected digest of that file; not compared if None."""
+    """SHA-256 of that file; None does not check it."""
 
     learning_rate: float = 1e-4
-    """Of the generator."""
+    """Learning rate of the generator."""
     discriminator_learning_rate: float = 4e-4
-    """Of the discriminators."""
+    """Learning rate of the discriminators."""
     beta1: float = 0.5
-    """Adam's decay of the mean gradient."""
+    """Adam's decay of the running mean of the gradient."""
     beta2: float = 0.999
-    """Adam's decay of the mean squared gradient."""
+    """Adam's decay of the running mean of the squared gradient."""
     epoch_steps: int = 1
-    """Steps in an epoch, which the next three count."""
+    """Number of steps in an epoch, for the next three fields."""
     warm_up_epochs: int = 0
-    """Epochs of the first stage: L1 losses alone, no discriminators. The paper's are 10."""
+    """Number of epochs of the first stage: L1 losses alone, without discriminators. The paper's is
+    10."""
     constant_epochs: int = 11
-    """Epochs of the second stage before the learning rates fall; 11 as released."""
+    """Number of epochs of the second stage before the learning rates fall; 11 as released."""
     decay_epochs: int = 0
-    """Epochs after which they would reach zero, linearly; 0 keeps them. The paper's are 90."""
+    """Number of epochs over which the learning rates then fall linearly to zero; 0 keeps them
+    constant. The paper's is 90."""
 
     def base_learning_rate(self, role: str) -> float:
         """Return the generator's or the discriminator's learning rate."""

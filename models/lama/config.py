@@ -16,37 +16,39 @@ class LaMaConfig(ModelConfig):
     architecture: ClassVar[str] = "lama"
 
     channels: int = 64
-    """Feature maps at full size; doubled at each of three halvings."""
+    """Number of feature maps at full size; doubled at each of three halvings."""
     num_blocks: int = 18
-    """Residual blocks of two Fourier convolutions each: 18 in Big LaMa, 9 in the paper's."""
+    """Number of residual blocks, with two Fourier convolutions each: 18 in Big LaMa, 9 in the
+    paper's."""
     global_share: float = 0.75
-    """Share of the blocks' feature maps that see the whole frame (Sec. 2.1)."""
+    """Share of the blocks' feature maps that go through the Fourier branch, whose receptive field
+    is the whole image (Sec. 2.1)."""
     discriminator_channels: int = 64
-    """Feature maps after the discriminator's first convolution; at most 8 times as many."""
+    """Number of feature maps after the discriminator's first convolution; at most 8 times as many
+    later."""
 
     known_weight: float = 10.0
     """Weight of the L1 loss outside the hole (Sec. 2.2)."""
     hole_weight: float = 0.0
-    """Weight of the L1 loss inside the hole, where the paper wants none; released as a switch that
-    is off."""
+    """Weight of the L1 loss inside the hole; 0 in the paper and as released."""
     adversarial_weight: float = 10.0
     """Weight of the generator's non-saturating loss."""
     penalty_weight: float = 0.001
-    """Weight of the discriminator's gradient at originals, squared (R1)."""
+    """Weight of the R1 penalty: the squared gradient of the discriminator at original images."""
     matching_weight: float = 100.0
-    """Weight of the distance of the discriminator's features."""
+    """Weight of the feature matching loss: the distance of the discriminator's features."""
     perceptual_weight: float = 30.0
-    """Weight of the high receptive field perceptual loss."""
+    """Weight of the perceptual loss with a high receptive field."""
     perceptual_weights: str | None = None
-    """Path of the encoder's state dict, a dilated ResNet-50 trained to segment ADE20K, or
-    "random"; training needs it unless ``perceptual_weight`` is 0."""
+    """Path of the perceptual network's state dict, a dilated ResNet-50 trained to segment ADE20K,
+    or "random"; training needs it unless ``perceptual_weight`` is 0."""
     perceptual_sha256: str | None = None
-    """Expected digest of that file; not compared if None."""
+    """SHA-256 of that file; None does not check it."""
 
     learning_rate: float = 1e-3
-    """Of the generator."""
+    """Learning rate of the generator."""
     discriminator_learning_rate: float = 1e-4
-    """Of the discriminator."""
+    """Learning rate of the discriminator."""
 
     def base_learning_rate(self, role: str) -> float:
         """Return the generator's or the discriminator's learning rate."""

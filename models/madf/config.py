@@ -22,56 +22,61 @@ class MADFConfig(ModelConfig):
     architecture: ClassVar[str] = "madf"
 
     encoder: Literal["dynamic", "gated", "partial"] = "dynamic"
-    """Table II: kernels made from the mask at every position (MADF); gated convolutions in their
-    place (GConv); or the plain U-Net of partial convolutions (PConv), which has its own decoder."""
+    """Kind of encoder (Table II): "dynamic" makes a kernel from the mask at every position (MADF),
+    "gated" has gated convolutions instead (GConv), "partial" is the plain U-Net of partial
+    convolutions (PConv), with its own decoder."""
     num_refinements: int = 2
-    """Refinement decoders beside the recovery decoder, K in Table II: 0 to 3."""
+    """Number of refinement decoders beside the recovery decoder, 0 to 3; K in Table II."""
     refinement_norm: Literal["pointwise", "batch"] = "pointwise"
-    """Norm of the refinement decoders: conditioned on the decoder before (PN), or batch norm
-    (Table II, "no PN"), which leaves them its picture only."""
+    """Norm of the refinement decoders: "pointwise" is conditioned on the features of the previous
+    decoder (PN); "batch" is batch norm (Table II, "no PN"), which passes on only its output
+    image."""
 
     levels: int = 7
-    """Halvings of the image; the authors' code calls it layer_size."""
+    """Number of halvings of the image; layer_size in the authors' code."""
     channels: int = 16
-    """Features of the filtered image at level 1; at most 8 times as many deeper."""
+    """Number of features of the filtered image at level 1; at most 8 times as many at deeper
+    levels."""
     mask_channels: int = 16
-    """Features of the mask from which a position's kernel is made."""
+    """Number of features of the mask from which a position's kernel is made."""
     decoder_channels: int = 64
-    """Features in skip connections and decoders at level 1; at most 8 times as many deeper."""
+    """Number of features in skip connections and decoders at level 1; at most 8 times as many at
+    deeper levels."""
     norm_channels: int = 128
-    """Features inside a point-wise norm between condition and gain."""
+    """Number of features inside a point-wise norm between condition and gain."""
     dead_norms: bool = False
-    """Carry the batch norms that the released encoder declares and never runs: 1,248 parameters
-    that are saved, counted and never trained."""
+    """Whether to keep the batch norms that the released encoder declares and never runs: 1,248
+    parameters that are saved and counted but never trained."""
 
     supervision: Literal["coarse_to_fine", "none", "same"] = "coarse_to_fine"
-    """Table III: L1 on every picture, the perceptual loss from the second on, style and variation
-    on the last; all losses on the last only; or all on every picture."""
+    """Outputs that each loss sees (Table III). "coarse_to_fine": L1 on every output, perceptual
+    from the second on, style and variation on the last; "none": all losses on the last only;
+    "same": all losses on every output."""
     style_target: Literal["last", "released"] = "last"
-    """Picture of the style loss under coarse_to_fine. The released index is off by one at K = 2
-    and grades the one before the last."""
+    """Output of the style loss under coarse_to_fine: the last, or as "released", where the index is
+    off by one at K = 2 and selects the one before the last."""
     known_weight: float = 1.0
     """Weight of the L1 loss outside the hole."""
     hole_weight: float = 6.0
     """Weight of the L1 loss inside the hole."""
     perceptual_weight: float = 0.05
-    """Weight of the distance of VGG-16's features."""
+    """Weight of the perceptual loss: the distance of VGG-16's features."""
     style_weight: float = 120.0
-    """Weight of the distance of their Gram matrices."""
+    """Weight of the style loss: the distance of their Gram matrices."""
     variation_weight: float = 0.1
     """Weight of the composite's total variation."""
     perceptual_weights: str | None = None
     """Path of torchvision's vgg16 state dict, or "random"; training needs it unless both
     ``perceptual_weight`` and ``style_weight`` are 0."""
     perceptual_sha256: str | None = None
-    """Expected digest of that file; not compared if None."""
+    """SHA-256 of that file; None does not check it."""
 
     learning_rate: float = 2e-4
-    """Of the network; constant as published."""
+    """Learning rate of the network; constant as published."""
     beta1: float = 0.9
-    """Adam's decay of the mean gradient."""
+    """Adam's decay of the running mean of the gradient."""
     beta2: float = 0.999
-    """Adam's decay of the mean squared gradient."""
+    """Adam's decay of the running mean of the squared gradient."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.num_refinements <= 3:

@@ -11,7 +11,7 @@ LEVELS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class PENNetConfig(ModelConfig):
-    """PEN-Net as its authors released it; every width follows ``channels``.
+    """PEN-Net as its authors released it; every width is a multiple of ``channels``.
 
     Equations and tables are the paper's; "released" is the authors' PyTorch code.
     """
@@ -19,34 +19,39 @@ class PENNetConfig(ModelConfig):
     architecture: ClassVar[str] = "pennet"
 
     channels: int = 32
-    """Feature maps after the first convolution; the next are 2, 4, 8, 16 and 16 times as many."""
+    """Number of feature maps after the first convolution; 2, 4, 8, 16 and 16 times as many in the
+    next."""
     discriminator_channels: int = 64
-    """Feature maps after the discriminator's first convolution; the next are 2, 4, 8 as many."""
+    """Number of feature maps after the discriminator's first convolution; 2, 4, 8 times as many in
+    the next."""
 
     attention: Literal["cross_layer", "single", "same_layer", "patch_swap", "none"] = "cross_layer"
-    """What fills the skip connections: attention learned one level deeper, at every level or at
-    one (Table 6); attention learned on the level itself; the nearest patch at one level (Table
-    6); or nothing, a plain U-Net."""
+    """How the skip connections are inpainted: by attention learned one level deeper, at every level
+    ("cross_layer") or at one ("single", Table 6); by attention learned on the level itself
+    ("same_layer"); by the nearest patch at one level ("patch_swap", Table 6); or not at all
+    ("none", a plain U-Net)."""
     attention_level: int = 2
-    """The level of "single" and "patch_swap", 1 (finest) to 5; the paper does not say which."""
+    """Level of "single" and "patch_swap", 1 (finest) to 5; the paper does not give it."""
     softmax_scale: float = 10.0
-    """Factor of the scores before the softmax (released; the paper prints none)."""
+    """Factor of the attention scores before the softmax (released; the paper prints none)."""
     normalise_queries: bool = False
-    """Divide queries by their length as keys are: cosine similarity (Eq. 2), bounded scores."""
+    """Whether queries are divided by their length, as keys are: cosine similarity (Eq. 2), bounded
+    scores."""
     hidden_keys: Literal["score_zero", "excluded"] = "score_zero"
-    """A key that touches the hole keeps the score 0 and its share of the softmax (released), or
-    is left out of the softmax (Eq. 3)."""
+    """Treatment of a key that touches the hole: "score_zero" keeps the score 0 and its share of the
+    softmax (released), "excluded" leaves it out of the softmax (Eq. 3)."""
     mask_resize: Literal["bilinear", "nearest", "largest"] = "bilinear"
-    """How the mask comes to a level's size: 2 x 2 samples (released), one (paper), or the largest
-    value of each cell, which no thin hole can slip through."""
+    """How the mask is resized to a level: by 2 x 2 samples (released), by one (paper), or by the
+    largest value of each cell, which keeps every thin hole."""
     filled: Literal["everywhere", "hole"] = "everywhere"
-    """Positions made of attended patches: all (released), or those in the hole (Eq. 4)."""
+    """Positions that are replaced by attended patches: all (released), or those in the hole (Eq.
+    4)."""
     overlap: Literal["quarter", "mean"] = "quarter"
-    """Overlapping patches are summed and divided by 4 even at the border, where only one or two
-    meet (released), or averaged."""
+    """Divisor of the sum of overlapping patches: "quarter" is 4 even at the border, where only one
+    or two overlap (released); "mean" is their true number."""
     attention_floor: float = 0.0
-    """Smallest weight of any key. Released 1e-8, which changes outputs by 1.5e-5 and, through
-    it, lets hidden keys in; 0 computes nothing."""
+    """Minimum weight of any key. The released 1e-8 changes outputs by 1.5e-5 and lets keys in the
+    hole contribute; 0 sets no minimum."""
 
     adversarial: Literal["hinge", "nsgan", "lsgan"] = "hinge"
     """The GAN loss: hinge for CelebA-HQ and Places2, nsgan for DTD and Facade (released)."""
@@ -60,13 +65,13 @@ class PENNetConfig(ModelConfig):
     """Weight of the L1 loss outside the hole at full size (released only)."""
 
     learning_rate: float = 1e-4
-    """Of both networks."""
+    """Learning rate of both networks."""
     beta1: float = 0.5
-    """Adam's decay of the mean gradient."""
+    """Adam's decay of the running mean of the gradient."""
     beta2: float = 0.999
-    """Adam's decay of the mean squared gradient."""
+    """Adam's decay of the running mean of the squared gradient."""
     learning_rate_drop_steps: tuple[int, ...] = ()
-    """At each of these steps both learning rates fall to a tenth."""
+    """Steps at which both learning rates fall to a tenth."""
 
     def published_learning_rate(self, role: str, step: int) -> float:
         """Return a rate that falls to a tenth at each of ``learning_rate_drop_steps``."""

@@ -8,7 +8,7 @@ from infill.models.config import ModelConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SPNConfig(ModelConfig):
-    """SPN as its authors released it; every width follows ``channels``.
+    """SPN as its authors released it; every width is a multiple of ``channels``.
 
     Equations and sections are the paper's; "released" is the authors' code.
     """
@@ -16,31 +16,34 @@ class SPNConfig(ModelConfig):
     architecture: ClassVar[str] = "spn"
 
     variant: Literal["deterministic", "probabilistic"] = "deterministic"
-    """One picture per hole, or several drawn through a Gaussian latent (Sec. 3.1.2)."""
+    """"deterministic" predicts one result per hole; "probabilistic" samples several from a Gaussian
+    latent (Sec. 3.1.2)."""
     channels: int = 64
-    """Feature maps after the first convolution; the others are 2, 4 and 8 times as many."""
+    """Number of feature maps after the first convolution; 2, 4 and 8 times as many in the
+    others."""
     num_blocks: int = 8
-    """SPADE residual blocks between image encoder and decoder (Table 4: 4, 8, 12)."""
+    """Number of SPADE residual blocks between image encoder and decoder (Table 4: 4, 8, 12)."""
     num_dense_blocks: int = 16
-    """Residual dense blocks of the prior learner."""
+    """Number of residual dense blocks of the prior learner."""
     num_dense_layers: int = 6
-    """Convolutions in one residual dense block; each adds channels / 2 maps."""
+    """Number of convolutions in one residual dense block; each adds channels / 2 feature maps."""
     num_prior_blocks: int = 4
-    """Residual blocks between the dense blocks and the coarsest prior."""
+    """Number of residual blocks between the dense blocks and the coarsest prior."""
     prior_levels: Literal[1, 2, 3] = 3
-    """Levels of the prior pyramid that modulate the decoder, coarsest first (Table 3)."""
+    """Number of levels of the prior pyramid that modulate the decoder, coarsest first (Table 3)."""
     fusion: Literal["spade", "concat"] = "spade"
     """How the prior enters the generator; "concat" is the ablation without SPADE (Fig. 7)."""
     semantic_slope: float = 0.0
-    """Negative slope in the prior learner's encoder: 0 for SPN, 0.1 for its predecessor SPL."""
+    """Negative slope of the ReLUs in the prior learner's encoder: 0 for SPN, 0.1 for its
+    predecessor SPL."""
 
     teacher: Literal["asl", "filterbank", "random", "edge"] = "asl"
-    """What the prior imitates: the paper's TResNet-L, a fixed bank of oriented filters, a
-    TResNet with random weights, or gradient magnitudes."""
+    """The teacher that the prior imitates: "asl" is the paper's TResNet-L, "filterbank" a fixed
+    bank of oriented filters, "random" a TResNet with random weights, "edge" gradient magnitudes."""
     teacher_weights: str | None = None
     """Path of the ASL checkpoint, TResNet-L trained on OpenImages; needed by teacher "asl"."""
     teacher_sha256: str | None = None
-    """Expected digest of that file; not compared if None."""
+    """SHA-256 of that file; None does not check it."""
 
     image_weight: float = 10.0
     """Weight of the reconstruction loss; lambda_1 in Eq. 12."""
@@ -54,36 +57,40 @@ class SPNConfig(ModelConfig):
     """Weight of the generator's adversarial loss; lambda_2 in Eq. 12."""
 
     feature_matching_weight: float = 10.0
-    """Probabilistic only: weight of the discriminator's features; lambda_3 in Eq. 15."""
+    """Probabilistic only: weight of the feature matching loss, the distance of the discriminator's
+    features; lambda_3 in Eq. 15."""
     perceptual_weight: float = 10.0
-    """Probabilistic only: weight of VGG-19's features; also lambda_3."""
+    """Probabilistic only: weight of the perceptual loss, the distance of VGG-19's features;
+    lambda_3 as well."""
     perceptual_layer_weights: tuple[float, ...] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
-    """Probabilistic only: of relu1_1 to relu5_1, as released; the paper's are 1/5 each."""
+    """Probabilistic only: weights of relu1_1 to relu5_1, as released; the paper's are 1/5 each."""
     perceptual_weights: str | None = None
     """Probabilistic only: path of torchvision's vgg19 state dict, or "random"."""
     perceptual_sha256: str | None = None
-    """Expected digest of that file; not compared if None."""
+    """SHA-256 of that file; None does not check it."""
     perceptual_normalised: bool = False
-    """Whether colours are normalised for VGG-19 as for ImageNet; the authors do not."""
+    """Whether colours are normalized for VGG-19 as for ImageNet; the authors do not."""
     diversity_weight: float = 1.0
-    """Probabilistic only: weight of the likeness of two draws; lambda_4 in Eq. 15."""
+    """Probabilistic only: weight of the similarity of two samples; lambda_4 in Eq. 15."""
     diversity_form: Literal["released", "paper"] = "released"
-    """Inverse of the summed distances per masked area, or Eq. 14 as printed."""
+    """Form of the diversity loss: the inverse of the summed distances per masked area ("released"),
+    or Eq. 14 as printed ("paper")."""
     latent_weight: float = 0.05
-    """Probabilistic only: weight of the latent's divergence; lambda_5 in Eq. 15."""
+    """Probabilistic only: weight of the latent's KL divergence; lambda_5 in Eq. 15."""
     latent_form: Literal["released", "paper"] = "released"
-    """KL from the normal distribution to the latent's, or the other way as in Eq. 6."""
+    """Direction of that divergence: from the normal distribution to the latent's ("released"), or
+    the other way as in Eq. 6 ("paper")."""
 
     learning_rate: float = 1e-4
-    """Of both networks."""
+    """Learning rate of both networks."""
     beta1: float = 0.0
-    """Adam's decay of the mean gradient."""
+    """Adam's decay of the running mean of the gradient."""
     beta2: float = 0.9
-    """Adam's decay of the mean squared gradient."""
+    """Adam's decay of the running mean of the squared gradient."""
     learning_rate_drop_step: int | None = None
-    """From this step on the learning rate is a tenth; None means never."""
+    """Step from which the learning rate is a tenth; None never lowers it."""
     prior_stop_step: int | None = None
-    """From this step on the distillation loss has no weight; None means never."""
+    """Step from which the distillation loss has weight 0; None never stops it."""
 
     def published_learning_rate(self, role: str, step: int) -> float:
         """Return the constant rate, a tenth of it from ``learning_rate_drop_step`` on."""

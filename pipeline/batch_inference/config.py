@@ -20,58 +20,63 @@ _FORMATS: dict[str, Format] = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
 @dataclass(frozen=True, kw_only=True)
 class BatchInferenceConfig:
-    """Which pictures to fill, with which masks, by whom."""
+    """Images and masks, and the model or endpoint that inpaints them."""
 
     folder: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="FOLDER")]]
-    """Pictures: a folder, with folders inside, or an s3:// prefix; or a shard set."""
+    """The images: a folder (with its subfolders), an s3:// prefix, or a shard set."""
     out: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OUT")]]
-    """Where the composites go, under the same names; a shard set of them, for a shard set."""
+    """Folder or s3:// prefix for the composites, under the images' names. For a shard set, it
+    becomes a shard set of composites."""
     endpoint: str = ""
-    """Base URL of a running service; without it the model runs here, on Ray."""
+    """Base URL of a running service that predicts. Empty: the model runs here, on Ray."""
     model: str = ""
-    """``spn@champion``, ``spn@3`` or a checkpoint; the endpoint's first model if empty."""
+    """The model: ``spn@champion``, ``spn@3`` or a checkpoint. Empty: the first model of the
+    endpoint."""
     masks: str = ""
-    """Folder of masks (same stem, or name_mask.png), or one mask for all; beside the pictures
-    (name_mask.png) if empty."""
+    """Folder of masks (same stem, or name_mask.png), or one mask file for all images. Empty: each
+    mask lies beside its image (name_mask.png)."""
     draw: bool = False
-    """Generate a mask for each image by ``recipe`` instead."""
+    """Whether to generate a mask for each image by ``recipe`` instead of reading mask files."""
     recipe: MaskConfig = field(
         default_factory=lambda: MaskConfig(
             recipe="irregular", min_hole_ratio=0.1, max_hole_ratio=0.3
         )
     )
-    """The masks to generate."""
+    """How masks are generated, with ``draw``."""
     seed: int = 0
     """Seed of generated masks."""
     mask_polarity: Literal["white", "black"] = "white"
-    """What marks the hole in mask files."""
+    """The colour that marks the hole in mask files."""
     mode: Literal["auto", "crop", "resize", "tile", "subsample"] = "auto"
-    """How large pictures meet the network."""
+    """How an image larger than the largest canvas is processed: "crop" around the holes, "resize"
+    it, "tile" it, or "subsample" it; "auto" chooses."""
     output_format: Literal["png", "jpeg", "webp", "same"] = "png"
-    """Of the composites; only png and webp keep known pixels exactly."""
+    """File format of the composites. Only png and webp keep the known pixels exactly."""
     concurrency: int = 8
-    """Requests under way at once, with an endpoint."""
+    """With an endpoint: number of concurrent requests."""
     api_key_file: str = ""
-    """Holds the key for the endpoint, if it asks for one; what stands on a command line is seen by
-    others."""
+    """With an endpoint that needs an API key: the file that holds the key (a command line would
+    show it to others)."""
     patience_s: float = 300.0
-    """How long to try again when the endpoint is busy or away."""
+    """With an endpoint: total seconds of retries per request while the endpoint is busy or down."""
     batch_size: int = 8
-    """Canvases in one pass through the network, without an endpoint."""
+    """Without an endpoint: number of canvases in one forward pass."""
     num_actors: int = 1
-    """Processes that hold the model, without an endpoint."""
+    """Without an endpoint: number of Ray actors that hold the model."""
     cpus_per_actor: float = 1.0
-    """CPUs of each of them; it computes with as many threads, at least one."""
+    """Without an endpoint: CPUs that each actor reserves. PyTorch uses as many threads, at least
+    one."""
     price_per_hour: float = 0.0
-    """Of all machines together, in any currency, for the cost that is reported at the end."""
+    """Price per hour of all machines together, in any currency. If given, the cost is reported at
+    the end."""
     use_gpu: bool = False
-    """One GPU for each of them."""
+    """Without an endpoint: whether each actor gets one GPU."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
-    """``max_pixels`` counts, without an endpoint."""
+    """Size limits of images; only ``max_pixels`` applies, without an endpoint."""
     canvas: TilingConfig = field(default_factory=TilingConfig)
-    """How images of any size meet the network, without an endpoint."""
+    """Without an endpoint: how images of any size are tiled."""
     registry: RegistryConfig = field(default_factory=RegistryConfig)
-    """Where versions are kept, without an endpoint."""
+    """Without an endpoint: the model registry."""
 
     def __post_init__(self) -> None:
         if self.draw and self.masks:

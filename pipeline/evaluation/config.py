@@ -24,61 +24,67 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """A checkpoint, a test set, and the masks laid over it."""
+    """A checkpoint, a test set, and the masks of the evaluation."""
 
     checkpoint: str
-    """A checkpoint, or a run whose newest checkpoint is taken; a folder or s3:// address."""
+    """The checkpoint, or a run whose newest checkpoint is used; a folder or s3:// address."""
     shards: str
-    """The test set: a folder or s3:// prefix that ``jobs/make_shards.py`` has written; or the tars
-    of any WebDataset by name, such as 's3://bucket/{00000..00009}.tar', read once before."""
+    """The test set: folder or s3:// prefix of a shard set of ``jobs/make_shards.py``; or the tars
+    of any WebDataset by name, such as 's3://bucket/{00000..00009}.tar', which are read once to
+    index them."""
     image_member: str = ""
-    """For such tars: which member of a sample is its image, as ``--data.image-member`` of a
-    training."""
+    """For tars without a manifest whose samples have several images: the member to use, as
+    ``--data.image-member`` of a training."""
     out: str = "runs/evaluation"
-    """Folder or s3:// prefix for rows, pairs, scores and pictures."""
+    """Folder or s3:// prefix for rows, pairs, scores and images."""
     pairs: str = ""
-    """A pairs.parquet of another evaluation, to meet the very same holes; it decides masks, groups
-    and size."""
+    """A pairs.parquet of another evaluation, whose pairs of image and mask are used again. It
+    replaces the settings of masks, buckets and size."""
     protocol: str = ""
-    """A paper's way of measuring, such as "madf-places2"; it decides masks, size and metrics."""
+    """Name of a paper's evaluation protocol, such as "madf-places2". It replaces the settings of
+    masks, size and metrics."""
     masks: MaskConfig = field(default_factory=MaskConfig)
-    """The recipe of the holes; its range of hole ratios counts only without buckets."""
+    """How masks are generated. Their range of hole ratios applies only without buckets."""
     buckets: tuple[tuple[float, float], ...] = HOLE_RATIO_BUCKETS
-    """Ranges (low, high] of hole ratio; every image meets a mask from each. None: one column."""
+    """Ranges (low, high] of hole ratio; every image gets a mask from each. None puts all in one
+    column."""
     pairs_per_image: int = 1
-    """Masks for each image and bucket."""
+    """Number of masks for each image and bucket."""
     num_images: int | None = None
-    """Take the first so many images of the test set only; all if None."""
+    """Number of images, from the start of the test set; None evaluates all."""
     image_size_px: int | None = None
-    """Side of the square every image becomes; the checkpoint's training size if None."""
+    """Side in pixels of the square that every image becomes; None uses the training size of the
+    checkpoint."""
     crop: Crop = "centre"
-    """How it becomes square: a window of that size from the middle, the largest square in the
-    middle resized, or all of it resized without regard to its shape. "original": it stays as it
-    is, of any size and shape, and masks are generated at that size."""
+    """How an image becomes square: "centre" cuts a window of that size, "centre_square" resizes the
+    largest square, "squash" resizes the whole image without regard to its shape. "original" keeps
+    every image's own size and shape and generates masks at that size."""
     subsampling: Subsampling = field(default_factory=Subsampling)
-    """How the network sees frames larger than it was made for; a protocol has its own way unless
-    ``side_px`` is given."""
+    """How images larger than the network was trained on are inpainted. A protocol has its own way
+    unless ``side_px`` is given."""
     baselines: tuple[str, ...] = ("mean-fill", "telea", "navier-stokes")
-    """What the network is compared with, on the same pairs."""
+    """Classical methods that are evaluated on the same pairs."""
     metrics: tuple[str, ...] = ()
-    """Further metrics by name, such as "grey_l1" or "ms_ssim", beside those always measured."""
+    """Names of further metrics, such as "grey_l1" or "ms_ssim", beside those that are always
+    measured."""
     networks: NetworkConfig = field(default_factory=NetworkConfig)
-    """Weights of the networks behind FID, KID, IS and LPIPS, which need them."""
+    """Weights of the networks that FID, KID, IS and LPIPS need."""
     samples: int = 1
-    """Samples per pair, of probabilistic networks: the one of highest PSNR counts."""
+    """Number of samples per pair of a probabilistic network; the sample with the highest PSNR
+    counts."""
     examples: int = 6
-    """Pairs shown in the grid of examples."""
+    """Number of pairs in the grid of examples."""
     batch_size: int = 8
-    """Pairs the network fills at once."""
+    """Number of pairs in one forward pass."""
     num_actors: int = 1
-    """Most processes at work; fewer if the cluster has fewer CPUs or GPUs to give. With 0, this
-    process does it, without Ray."""
+    """Maximum number of Ray actors; there are fewer if the cluster has fewer CPUs or GPUs. 0
+    evaluates in this process, without Ray."""
     cpus_per_actor: int = 1
-    """CPUs, and threads, of each."""
+    """CPUs that each actor reserves, and its number of threads."""
     gpus_per_actor: float = 0.0
-    """GPUs of each: 0 for the CPU, 1 or a fraction to share one."""
+    """GPUs that each actor reserves: 0 for the CPU, 1, or a fraction to share one."""
     seed: int = 0
-    """Of the masks and of the intervals' resampling."""
+    """Seed of the masks and of the bootstrap intervals."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be evaluated; each bucket's masks are checked as well."""
@@ -185,18 +191,19 @@ def _require(condition: bool, sentence: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig:
-    """Finished evaluations over the same pairs, the first being what others are held against."""
+    """Finished evaluations of the same pairs; the others are compared with the first."""
 
     evaluations: tuple[str, ...]
-    """Folders that ``jobs/evaluate.py`` wrote; give the later ones the --pairs of the first."""
+    """Folders of ``jobs/evaluate.py``; evaluate the later ones with the --pairs of the first."""
     baselines: tuple[str, ...] = ()
-    """Baselines of the first evaluation to compare as well, by name."""
+    """Names of baselines of the first evaluation that are compared as well."""
     out: str = "runs/comparison"
-    """Folder or s3:// prefix for the page and the figures."""
+    """Folder or s3:// prefix for the page and its images."""
     cases: int = 3
-    """Pairs shown where each wins most over the first, and as many where it loses most."""
+    """Number of pairs to show where each evaluation gains most over the first, and as many where it
+    loses most."""
     seed: int = 0
-    """Of the intervals' resampling."""
+    """Seed of the bootstrap intervals."""
 
     def __post_init__(self) -> None:
         """Refuse what leaves nothing to compare."""

@@ -8,21 +8,22 @@ from infill.pipeline.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """Where the judging networks' weights lie; what is not given is not computed."""
+    """Files of the metrics' networks; a metric whose network has no file is left out."""
 
     inception: str = ""
-    """TensorFlow's Inception of 2015 for FID, KID and IS, as a PyTorch state dict:
-    pytorch-fid's pt_inception-2015-12-05-6726825d.pth."""
+    """For FID, KID and IS: TensorFlow's Inception of 2015 as a PyTorch state dict, pytorch-fid's
+    pt_inception-2015-12-05-6726825d.pth."""
     inception_sha256: str = ""
-    """Its checksum; needed for a download."""
+    """SHA-256 of that file; needed for a download."""
     lpips_backbone: str = ""
-    """torchvision's AlexNet, alexnet-owt-7be5be79.pth, for LPIPS; needs ``lpips_linear``."""
+    """For LPIPS: torchvision's AlexNet, alexnet-owt-7be5be79.pth; needs ``lpips_linear`` too."""
     lpips_backbone_sha256: str = ""
-    """Its checksum; needed for a download."""
+    """SHA-256 of that file; needed for a download."""
     lpips_linear: str = ""
-    """The weights of LPIPS v0.1 for AlexNet, the authors' alex.pth; needs ``lpips_backbone``."""
+    """For LPIPS: its weights v0.1 for AlexNet, the authors' alex.pth; needs ``lpips_backbone``
+    too."""
     lpips_linear_sha256: str = ""
-    """Its checksum; needed for a download."""
+    """SHA-256 of that file; needed for a download."""
 
     def __post_init__(self) -> None:
         """Refuse half of a network, and downloads that could be anything."""

@@ -12,20 +12,22 @@ MAX_BATCH_PX = 8 * 512 * 512
 
 @dataclass(frozen=True, kw_only=True)
 class TilingConfig:
-    """The canvases there are, and how much surrounding a hole is given."""
+    """The sizes of canvases (network inputs), and how images are cut into them."""
 
     sides_px: tuple[int, ...] = (128, 256, 384, 512)
-    """Heights and widths of a canvas, in ascending order; each pair is one shape of batches."""
+    """Possible heights and widths of a canvas in pixels, in ascending order; each pair is one input
+    shape."""
     context: float = 2.0
-    """A crop's side as a multiple of the hole's."""
+    """Side of a crop around a hole, as a multiple of the hole's side."""
     least_crop_px: int = 256
-    """A crop is no smaller than this, where the image allows."""
+    """Minimum side of a crop in pixels, if the image is as large."""
     overlap: float = 0.125
-    """By how much neighbouring tiles overlap, at least, as a share of the largest canvas."""
+    """Minimum overlap of neighbouring tiles, as a share of the largest canvas."""
     max_crops: int = 8
-    """Most separate crops that ``auto`` makes."""
+    """Maximum number of separate crops in mode ``auto``."""
     max_canvases: int = 64
-    """Most canvases of one image; tiles and subsampling of a large one may need more."""
+    """Maximum number of canvases of one image; tiles and subsampling of a larger image may need
+    more."""
 
     def __post_init__(self) -> None:
         if not self.sides_px or list(self.sides_px) != sorted(set(self.sides_px)):

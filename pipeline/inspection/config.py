@@ -8,26 +8,26 @@ from infill.pipeline.loading import BatchConfig
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig:
-    """What to look at."""
+    """The samples to show, and the data settings they are shown with."""
 
     shards: str
     """Folder or s3:// prefix of a finished shard set, or the tars of a WebDataset by name."""
     run: str = ""
-    """A training run or one of its checkpoints, whose data settings replace those below."""
+    """A training run, or one of its checkpoints, whose data settings replace those below."""
     sample: str = ""
-    """Key of the one sample to show; a sheet of many if empty."""
+    """Key of the one sample to show. Empty shows a sheet of many."""
     epoch: int = 0
-    """How often training had gone through the set before."""
+    """The epoch whose crops, augmentations and masks are shown, from 0."""
     num_samples: int = 24
-    """Samples on the sheet, the first in the order of that epoch."""
+    """Number of samples on the sheet, the first in the order of that epoch."""
     out: str = "runs/inspection/sheet.png"
-    """Where the sheet goes."""
+    """File for the sheet."""
     data: BatchConfig = field(
         default_factory=lambda: BatchConfig(
             crop="centre_square", image_size_px=128, horizontal_flip=False
         )
     )
-    """What is done to a sample; its own ``shards`` is not read."""
+    """The data settings; their own ``shards`` is ignored."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""

@@ -1,4 +1,4 @@
-"""The configuration of batches: sampling, crops, augmentation, masks."""
+"""The configuration of data loading: sampling, crops, augmentation, masks."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,60 +11,68 @@ Crop = Literal["random", "centre", "squash", "centre_square", "subsample"]
 
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig:
-    """Batches of a shard set."""
+    """A dataset, and how batches are made from it."""
 
     shards: str = ""
     """Folder or s3:// prefix of a finished shard set; or the tars of any WebDataset by name, such
     as 's3://bucket/{00000..01023}.tar', which need no manifest."""
     validation_shards: str = ""
-    """Shard set or tars for the validation scores; empty for the val split beside training's."""
+    """Shard set or tars for validation. Empty: the val set beside the training set."""
     image_member: str = ""
-    """For tars without a manifest: which member of a sample is its image, such as "image.jpg",
-    where several could be; "*" for every image as a sample of its own."""
+    """For tars without a manifest whose samples have several images: the member to use, such as
+    "image.jpg". "*" makes a sample of every image."""
     source: str = ""
-    """Photographs that a training shards first, unless ``shards`` is finished: a folder, archive or
-    list, as --source of jobs/make_shards.py; "bundled" for those that installed packages carry."""
+    """Images from which training makes shards first, unless ``shards`` is finished: a folder,
+    archive or list, as --source of jobs/make_shards.py; "bundled" uses images that installed
+    packages carry."""
     batch_size: int = 8
-    """Samples per step over all workers; a multiple of their number."""
+    """Number of samples per step over all workers (global batch); a multiple of the number of
+    workers."""
     image_size_px: int = 256
-    """Height and width of what the network sees."""
+    """Height and width of the images in a batch, in pixels."""
     masks: MaskConfig = field(default_factory=MaskConfig)
-    """The holes."""
+    """How masks are generated, or which mask files are used."""
     masks_per_image: int = 1
-    """Samples in a row that show the same window of one image, each with a mask of its own
-    (DeepGIN: 3); batch_size counts samples, so it is a multiple."""
+    """Number of consecutive samples that show the same crop of one image, each with its own mask
+    (DeepGIN: 3). batch_size counts samples, so it must be a multiple."""
     crop: Crop = "random"
-    """Which part of the image: a "random" or the "centre" window of image_size_px; all of it,
-    "squash"-ed to a square; the largest "centre_square", resized; or all of it squashed to twice
-    the size, of which every second pixel is kept ("subsample", DeepGIN)."""
+    """How an image becomes square. "random" and "centre" cut a window of image_size_px; "squash"
+    resizes the whole image without regard to its shape; "centre_square" resizes the largest square;
+    "subsample" squashes to twice the size and keeps every second pixel (DeepGIN)."""
     resize_short_side_px: int = 0
-    """Resize to this short side before cropping a window (MADF: 572); 0 to crop as it is."""
+    """Short side in pixels to which images are resized before the window is cut (MADF: 572); 0 does
+    not resize."""
     enlarge_small_images: bool = False
-    """Enlarge images smaller than the window, instead of refusing them (DeepFill)."""
+    """Whether images smaller than the window are enlarged (DeepFill); otherwise such an image is an
+    error."""
     horizontal_flip: bool = True
-    """Mirror every other image, by chance."""
+    """Whether each image is mirrored with probability 1/2."""
     quarter_turns: bool = False
-    """Turn by 0, 90, 180 or 270 degrees, by chance (DeepGIN)."""
+    """Whether each image is rotated by 0, 90, 180 or 270 degrees, at random (DeepGIN)."""
     colour_jitter: float = 0.0
-    """Most that brightness, contrast, saturation and hue change (PEN-Net: 0.05)."""
+    """Maximum relative change of brightness, contrast, saturation and hue, from 0 (off) to 0.5
+    (PEN-Net: 0.05)."""
     seed: int = 0
-    """Of order, crops, flips, colours and masks."""
+    """Seed of the order of samples, the augmentations and the masks."""
     shuffle_window_shards: int = 8
-    """Shards whose samples are shuffled among each other: better mixing for more open shards."""
+    """Number of shards whose samples are shuffled together. More mix better and keep more files
+    open."""
     loader: Literal["threads", "processes", "ray"] = "threads"
-    """Who decodes: the worker's own threads, which start at once; processes beside it, which no
-    lock of Python's slows down; or Ray Data on any CPU of the cluster, which needs CPUs that no
-    worker has reserved. The batches are the same to the bit."""
+    """Where images are decoded: in "threads" of the training process, which start at once; in
+    "processes" beside it, which the GIL does not slow down; or in "ray" tasks on any free CPU of
+    the cluster. The batches are the same to the bit."""
     num_decode_workers: int = 2
-    """Threads or processes per worker that read, decode and generate masks."""
+    """Number of threads or processes per training worker that read, decode and generate masks."""
     prefetch_batches: int = 2
-    """Batches made ahead of the one in use."""
+    """Number of batches that are loaded ahead of the training step."""
     verify_checksums: bool = False
-    """Compare every image with its SHA-256 as it is read: a tenth more time per small JPEG."""
+    """Whether every image is compared with its SHA-256 as it is read; it costs a tenth more time
+    per small JPEG."""
     cache_folder: str = "~/.cache/infill/shards"
-    """Where each node keeps the remote shards that its workers read."""
+    """Local folder in which each node caches remote shards."""
     cache_size_gb: float = 50.0
-    """The oldest kept shards are deleted past this; should exceed two windows of shards."""
+    """Maximum size of that cache in GB; the oldest shards are deleted beyond it. It should hold two
+    shuffle windows."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""

@@ -38,37 +38,40 @@ HOLE_RATIO_BUCKETS: tuple[tuple[float, float], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class MaskConfig:
-    """A recipe for holes. The defaults are the published numbers, without any constraint."""
+    """How masks are generated. The defaults are the published numbers, without any constraint."""
 
     recipe: Recipe = "strokes"
-    """The kind of hole; "mixed" chooses among ``mixture`` for every sample."""
+    """The kind of hole. "mixed" chooses one of ``mixture`` for every sample."""
     mixture: tuple[tuple[Recipe, float], ...] = (("strokes", 2.0), ("box", 1.0))
-    """Recipes and their weights, for "mixed"."""
+    """For "mixed": recipes and their relative weights."""
     in_turn: bool = False
-    """Whether the masks of a sample take the mixture's recipes one after the other, in place of
-    chance; with as many masks per image every image has one of each (DeepGIN)."""
+    """Whether the masks of an image take the recipes of ``mixture`` in order, not at random. With
+    as many masks per image as recipes, every image gets one of each (DeepGIN)."""
     min_hole_ratio: float = 0.0
-    """Every hole covers more than this share of the frame."""
+    """Minimum share of the image that a hole covers, from 0 to 1 (exclusive bound)."""
     max_hole_ratio: float = 1.0
-    """Every hole covers at most this share of the frame."""
+    """Maximum share of the image that a hole covers, from 0 to 1 (inclusive bound)."""
     hole_ratios: Literal["natural", "uniform"] = "natural"
-    """Within that range: as the recipe gives them, or spread evenly over it."""
+    """Distribution of the hole ratio within that range: "natural" is whatever the recipe yields,
+    "uniform" spreads it evenly."""
     curriculum_steps: int = 0
-    """Steps over which the largest hole grows to ``max_hole_ratio``; 0 for no curriculum."""
+    """Number of steps over which the largest hole grows to ``max_hole_ratio``; 0 turns the
+    curriculum off."""
     curriculum_start_ratio: float = 0.1
-    """The largest hole ratio at step 0, with a curriculum."""
+    """Largest hole ratio at step 0 of a curriculum."""
     min_box_side: float = 0.3
-    """Shortest side of a "box", as a share of the frame's (DeepGIN)."""
+    """Minimum side of a "box", as a share of the image's side (DeepGIN)."""
     max_box_side: float = 0.7
-    """Longest side of a "box", as a share of the frame's (DeepGIN)."""
+    """Maximum side of a "box", as a share of the image's side (DeepGIN)."""
     max_shrink: float = 1 / 16
-    """Most that a "square" loses on each side, as a share of the frame's (DeepFill's delta)."""
+    """Maximum that a "square" loses on each side, as a share of the image's side (DeepFill's
+    delta)."""
     grid_stride: int = 2
-    """One pixel in this many, each way, stays known in a "grid" (super-resolution)."""
+    """For "grid": one pixel in this many, in each direction, stays known (super-resolution)."""
     folder: str = ""
-    """Folder or s3:// prefix of mask pictures, for "files" and "silhouettes"."""
+    """For "files" and "silhouettes": folder or s3:// prefix of mask images."""
     white_is_hole: bool = True
-    """Whether bright pixels of those pictures are the hole (MADF's copies: no)."""
+    """Whether bright pixels of mask images are the hole; False if dark ones are (MADF's files)."""
 
     def __post_init__(self) -> None:
         """Refuse what no mask can satisfy."""

@@ -10,34 +10,36 @@ from infill.pipeline.registry import RegistryConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionConfig:
-    """A finished search, the photographs it is evaluated on, and what counts."""
+    """A finished search, the test set of its trials, and the criteria of the selection."""
 
     search: str
-    """The search's folder or s3:// prefix."""
+    """Folder or s3:// prefix of the finished search."""
     shards: str
     """The test set on which every trial is evaluated."""
     out: str = ""
-    """Where evaluations, table and page go; ``SEARCH/choice`` if empty."""
+    """Folder or s3:// prefix for evaluations, table and page; ``SEARCH/choice`` if empty."""
     metric: str = "hole_psnr"
-    """What decides, among the trials that pass."""
+    """The metric by which trials are ranked."""
     guards: tuple[str, ...] = ()
-    """Such as ``ssim=0.005``: no worse than the champion's by more than that."""
+    """Regression limits such as ``ssim=0.005``: a trial whose score is worse than the champion's by
+    more than that is rejected."""
     champion: str = ""
-    """A model's name in the registry, whose champion the guards compare with; or a checkpoint."""
+    """The model for the regression limits: a model's name in the registry, whose champion is used,
+    or a checkpoint."""
     max_parameters: int = 0
-    """Of the generator; 0 for no bound."""
+    """Maximum number of generator parameters; 0 sets no limit."""
     max_latency_ms: float = 0.0
-    """To fill one picture of the training's size with one thread; 0 for no bound."""
+    """Maximum milliseconds per image of the training size on one thread; 0 sets no limit."""
     masks: MaskConfig = field(default_factory=lambda: MaskConfig(recipe="irregular"))
-    """The recipe of the holes."""
+    """How masks are generated."""
     buckets: tuple[tuple[float, float], ...] = HOLE_RATIO_BUCKETS
-    """Ranges of hole ratio; every photograph meets a mask from each."""
+    """Ranges (low, high] of hole ratio; every image gets a mask from each."""
     num_images: int | None = None
-    """Take the first so many photographs only; all if None."""
+    """Number of images, from the start of the test set; None evaluates all."""
     num_actors: int = 1
-    """Processes at work; with 0, this one, without Ray."""
+    """Maximum number of Ray actors; 0 evaluates in this process, without Ray."""
     registry: RegistryConfig = field(default_factory=RegistryConfig)
-    """Where the champion is found."""
+    """The registry of the champion."""
 
     def __post_init__(self) -> None:
         from infill.pipeline.metrics.metric_registry import METRICS
@@ -72,13 +74,13 @@ def guard(text: str) -> tuple[str, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class TableConfig:
-    """How the rows of a paper's table are measured."""
+    """How the rows of a paper's table are evaluated."""
 
     test_shards: str = ""
-    """The test set; the ``test`` folder beside the training set if empty."""
+    """The test set; empty uses the ``test`` folder beside the training set."""
     networks: NetworkConfig = field(default_factory=NetworkConfig)
-    """Weights of the networks behind FID and LPIPS."""
+    """Weights of the networks that FID and LPIPS need."""
     num_actors: int = 1
-    """Most processes at work; with 0, this one, without Ray."""
+    """Maximum number of Ray actors; 0 evaluates in this process, without Ray."""
     gpus_per_actor: float = 0.0
-    """GPUs of each."""
+    """GPUs that each actor reserves; a fraction lets several share one."""

@@ -10,4 +10,4 @@ CHALLENGER = "challenger"
 
 @dataclass(frozen=True, kw_only=True)
 class RegistryConfig(MLflowConfig):
-    """Where versions and their checkpoints are kept."""
+    """The MLflow registry that holds versions and their checkpoints."""

@@ -21,27 +21,27 @@ _PASSING = (429, 502, 503, 504)
 
 @dataclass(frozen=True, kw_only=True)
 class ClientConfig:
-    """Where the endpoint is, and how patient its client."""
+    """The address of the endpoint, the API key and the timeouts."""
 
     url: str = "http://127.0.0.1:8000"
-    """The service's base URL."""
+    """Base URL of the service."""
     api_key: str = field(default="", repr=False)
-    """Sent as a bearer token, if the service asks for one."""
+    """API key, sent as a bearer token; empty if the service needs none."""
     timeout_s: float = 120.0
-    """For one attempt."""
+    """Timeout of one attempt in seconds."""
     patience_s: float = 300.0
-    """For all attempts of one request together."""
+    """Timeout of all attempts of one request together, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inpainted:
-    """An answer of the service."""
+    """A response of the service."""
 
     data: bytes
-    """The composite, as a file."""
+    """The composite, encoded as a file."""
     media_type: str
     model: str
-    """Which version drew it, such as ``spn@3 (0a1b2c3d4e5f)``."""
+    """The version that predicted it, such as ``spn@3 (0a1b2c3d4e5f)``."""
     hole_ratio: float
 
 

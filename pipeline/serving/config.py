@@ -9,24 +9,24 @@ from infill.pipeline.serving.limits import LimitsConfig
 
 @dataclass(frozen=True, kw_only=True)
 class ReplicaConfig:
-    """How a replica computes."""
+    """The device, batches and model cache of a replica."""
 
     device: str = "cpu"
-    """"cpu" or "cuda"."""
+    """The device: "cpu" or "cuda"."""
     threads: int = 1
-    """CPU threads of one pass through the network."""
+    """Number of CPU threads of a forward pass."""
     max_batch_size: int = 8
-    """Canvases in one pass, at most."""
+    """Maximum number of canvases in one forward pass."""
     max_batch_px: int = 8 * 512 * 512
-    """Canvas pixels in one pass, at most; a single canvas always passes."""
+    """Maximum number of canvas pixels in one forward pass; a single canvas is always accepted."""
     batch_wait_timeout_s: float = 0.002
-    """How long a request waits for company when the network is idle."""
+    """Batching timeout: seconds that a request waits for others while the network is idle."""
     warm_sides_px: tuple[int, ...] = ()
-    """Of square canvases that a version predicts before it answers, beside the side it was trained
-    at: the first pass of a shape is slow, on a GPU above all."""
+    """Sides of square canvases that a new version predicts before it receives requests, beside its
+    training size. The first pass of a shape is slow, above all on a GPU."""
     memory_gb: float = 0.0
-    """For the weights of all models together: what was not asked for the longest is let go, and
-    loaded again when it is asked for. 0 holds all of them."""
+    """Size of the LRU cache of models, in GB of weights. Models that do not fit are unloaded and
+    loaded again on request; 0 keeps all in memory."""
 
     def batch_size(self, height: int, width: int, samples: int = 1) -> int:
         """Return how many canvases of a size, each sampled ``samples`` times, pass at once."""
@@ -42,51 +42,53 @@ class ReplicaConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig:
-    """What is served, where, and at what cost."""
+    """The models of the service, its address, and its resources."""
 
     model: str = "spn@champion"
-    """Answers requests that name no model: ``spn@champion``, ``spn@3`` or a checkpoint's path."""
+    """The default model, for requests that name none: ``spn@champion``, ``spn@3`` or a checkpoint's
+    path."""
     more_models: tuple[str, ...] = ()
     """Further models, which requests choose by name."""
     host: str = "127.0.0.1"
-    """Address to listen at; 0.0.0.0 opens the service to the network."""
+    """Address to listen on; 0.0.0.0 opens the service to the network."""
     port: int = 8000
     """TCP port; 0 takes a free one."""
     num_replicas: int = 1
-    """Processes that hold the models; the least of them, with ``max_replicas``."""
+    """Number of replicas, the processes that hold the models; the minimum number if
+    ``max_replicas`` is given."""
     max_replicas: int = 0
-    """So many at most, as many as the load asks for; 0 keeps ``num_replicas``."""
+    """Maximum number of replicas (autoscaling); 0 turns autoscaling off."""
     upscale_delay_s: float = 10.0
-    """How long there must be more load than replicas before one is added; taking one away waits
-    ten times as long."""
+    """Seconds of overload before a replica is added. Removing one takes ten times as long."""
     cpus_per_replica: float = 1.0
-    """CPUs each of them reserves; it computes with as many threads, at least one."""
+    """CPUs that each replica reserves. PyTorch uses as many threads, at least one."""
     use_gpu: bool = False
-    """One GPU for each replica instead of the CPU."""
+    """Whether each replica gets one GPU instead of CPUs only."""
     refresh_s: float = 10.0
-    """How often aliases such as ``@champion`` are looked up again; 0 is never."""
+    """Seconds between two look-ups of aliases such as ``@champion``; 0 looks them up once."""
     canary_share: float = 0.0
-    """Share of the requests that a new version answers at first, such as 0.1; should it fail, the
-    old one answers them and stays. 0: a new version answers all at once."""
+    """Share of the requests that a new version serves at first, such as 0.1. If it fails, the old
+    version serves them and stays. 0 switches to a new version at once."""
     canary_s: float = 60.0
-    """How long it does."""
+    """Duration of that canary phase in seconds."""
     max_batch_size: int = 8
-    """Canvases in one pass through the network, at most."""
+    """Maximum number of canvases in one forward pass."""
     memory_gb: float = 0.0
-    """In each replica, for the weights of all models together: those not asked for the longest are
-    let go, and loaded again when they are. 0 holds all of them."""
+    """Size of each replica's LRU cache of models, in GB of weights. Models that do not fit are
+    unloaded and loaded again on request; 0 keeps all in memory."""
     batch_wait_timeout_s: float = 0.002
-    """How long a request waits for company when the network is idle."""
+    """Batching timeout: seconds that a request waits for others while the network is idle."""
     keys: str = ""
-    """File of API keys, made by ``jobs/make_key.py``; anyone may ask if empty."""
+    """File of API keys, made by ``jobs/make_key.py``. Empty: the service needs no key."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
-    """What a request may cost."""
+    """Limits of requests: size, memory, time."""
     canvas: TilingConfig = field(default_factory=TilingConfig)
-    """How images of any size meet the network."""
+    """How images of any size are tiled."""
     registry: RegistryConfig = field(default_factory=RegistryConfig)
-    """Where versions are kept."""
+    """The model registry."""
     print_config: bool = False
-    """Print Serve's own configuration, for ``serve deploy`` or a RayService, and end."""
+    """Whether to print Serve's own configuration, for ``serve deploy`` or a RayService, and not to
+    serve."""
 
     def __post_init__(self) -> None:
         if self.num_replicas < 1:

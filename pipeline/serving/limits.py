@@ -9,26 +9,28 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True, kw_only=True)
 class LimitsConfig:
-    """What a request may cost."""
+    """Limits of requests: size, memory, time."""
 
     max_body_bytes: int = 32 * 2**20
-    """Of a request, image and mask together."""
+    """Maximum size of a request's body in bytes, image and mask together."""
     max_pixels: int = 25_000_000
-    """Height times width of an image, as its header claims."""
+    """Maximum height times width of an image, as its header gives them."""
     max_pixels_inside: int = 100_000_000
-    """Pixels of all requests that are decoded at once; later ones wait. A pixel takes 12 bytes."""
+    """Maximum number of pixels of all requests that are decoded at once, at 12 bytes each; further
+    requests wait."""
     max_waiting: int = 32
-    """Requests inside the service at once; more are answered 503 with Retry-After."""
+    """Maximum number of requests inside the service; further ones get 503 with Retry-After."""
     request_timeout_s: float = 60.0
-    """From the first byte to the answer; of each pair, in a batch."""
+    """Timeout in seconds from the first byte of a request to its response; in a batch, of each
+    pair."""
     max_batch_body_bytes: int = 256 * 2**20
-    """Of a request with many pairs."""
+    """Maximum size in bytes of a request with many pairs."""
     batch_timeout_s: float = 600.0
-    """From the first byte of such a request to its last answer."""
+    """Timeout in seconds from the first byte of a request with many pairs to its last response."""
     pairs_at_once: int = 8
-    """Pairs of such a request that are worked on at once."""
+    """Number of pairs of such a request that are processed at once."""
     retry_after_s: int = 1
-    """What a 503 asks its caller to wait."""
+    """Value of Retry-After in a 503 response, in seconds."""
 
     def __post_init__(self) -> None:
         for item in fields(self):

@@ -13,56 +13,59 @@ NOT_CONTENT = ("out", "overwrite", "max_quarantined_share", "s3.endpoint")
 
 @dataclass(frozen=True, kw_only=True)
 class ShardConfig:
-    """Which photographs become shards, how they are prepared, and where the shards go."""
+    """The source of the images, how they are preprocessed, and where the shards go."""
 
     kind: str = "folder"
-    """The source: "folder", "archives" (all zips and tars below a folder), "bundled" (photographs
-    that installed packages carry), or a public set as its authors distribute it: places2,
+    """Kind of source: "folder", "archives" (all zips and tars below a folder), "bundled" (images
+    that installed packages carry), or a public dataset as its authors distribute it: places2,
     places2-12k, places2-large, places2-large-12k, celeba, celeba-hq, paris, dtd-1 to dtd-10,
     facade, imagenet, ffhq, oxford, ade20k."""
     source: str = ""
-    """The folder of photographs, or s3://bucket/prefix; also one zip or tar, or a CSV or Parquet
-    list with a column "path" (and "split"); empty for "bundled"."""
+    """Folder or s3:// prefix of the images; or one zip or tar; or a CSV or Parquet list with a
+    column "path" (and "split"). Empty for "bundled"."""
     out: str = "runs/shards"
-    """Where the sets go, as train/, val/ and test/; every machine of a cluster must see it."""
+    """Folder or s3:// prefix for the sets, as train/, val/ and test/. Every machine of a cluster
+    must see it."""
     photographs_per_shard: int = 1000
-    """Originals in one tar; with 100 KB each, 1000 make a tar of 100 MB."""
+    """Number of original images per tar; at 100 KB each, 1000 make a tar of 100 MB."""
     format: Literal["original", "jpg", "png", "webp"] = "original"
-    """What to encode as; "original" keeps the bytes of every plain picture that is not altered.
-
-    Plain is a still, 8-bit, grey or RGB JPEG, PNG or WebP without transparency. Others are encoded
-    once: JPEG and WebP as they were, all else as PNG. A plain picture that already has the wanted
-    format and is neither cropped nor resized keeps its bytes, too."""
+    """File format of the samples. "original" keeps the bytes of every plain image that is not
+    altered: a still, 8-bit, grey or RGB JPEG, PNG or WebP without transparency. Others are encoded
+    once: JPEG and WebP in their own format, all others as PNG. A plain image that already has the
+    wanted format and is neither cropped nor resized keeps its bytes, too."""
     quality: int = 95
-    """Of JPEG and WebP where something is encoded, 1 to 100."""
+    """Quality of encoded JPEG and WebP, 1 to 100."""
     frame: Literal["whole", "square", "squash"] = "whole"
-    """What is taken of a photograph before all else: all of it, the largest square at its centre
-    (CelebA's custom), or all of it with both sides made resize_short_side_px (SPN's)."""
+    """First preprocessing step: "whole" keeps the image, "square" cuts the largest square at its
+    centre (CelebA's custom), "squash" resizes both sides to resize_short_side_px (SPN's)."""
     resize_short_side_px: int | None = None
-    """Shrink to this short side before cropping, so that training decodes less; never enlarges."""
+    """Short side in pixels to which larger images are reduced before cropping, so that training
+    decodes less. None does not resize; images are never enlarged."""
     crop_size_px: int | None = None
-    """Cut each photograph into squares of this side, from the top left; whole ones if None."""
+    """Side in pixels of the squares into which each image is cut, from the top left; None keeps it
+    whole."""
     crop_stride_px: int | None = None
-    """Distance from one square to the next; the squares touch if None."""
+    """Distance in pixels from one square to the next; None lets them touch."""
     min_side_px: int = 64
-    """Photographs with a shorter side are quarantined."""
+    """Minimum side in pixels; smaller images are quarantined."""
     max_pixels: int = 100_000_000
-    """Photographs with more are quarantined unopened: a small file can claim a vast picture."""
+    """Maximum number of pixels; larger images are quarantined undecoded, as a small file can claim
+    any size."""
     max_quarantined_share: float = 0.1
-    """Fail when more than this share of the photographs cannot be taken."""
+    """Maximum share of quarantined images, 0 to 1; beyond it the job fails."""
     splits: Literal["auto", "folders", "shares"] = "auto"
-    """How train, val and test are separated: by the source's own folders of these names, or by
-    shares; "auto" takes the folders where every photograph lies in one."""
+    """How train, val and test are separated: by the source's "folders" of these names, or by random
+    "shares". "auto" uses the folders if every image lies in one of them."""
     val_share: float = 0.05
-    """Share of the photographs for validation, where the source has no splits of its own."""
+    """Share of the images for validation, if the source has no splits of its own."""
     test_share: float = 0.1
-    """Share of the photographs for test, where the source has no splits of its own."""
+    """Share of the images for test, if the source has no splits of its own."""
     seed: int = 0
-    """Of the choice of photographs for validation and test."""
+    """Seed of the random choice of validation and test images."""
     overwrite: bool = False
-    """Replace a finished set that was made with other settings."""
+    """Whether to replace a finished set that was made with other settings."""
     s3: S3Config = field(default_factory=S3Config)
-    """Where s3:// leads."""
+    """The S3 service behind s3:// addresses."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be, before anything is read."""

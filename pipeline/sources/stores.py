@@ -18,10 +18,11 @@ BUFFER_BYTES = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class S3Config:
-    """Where s3:// leads; credentials come by AWS's usual chain."""
+    """The S3 service behind s3:// addresses; credentials come from AWS's usual chain."""
 
     endpoint: str | None = None
-    """Address of the service, such as http://minio:9000; AWS_ENDPOINT_URL, or AWS, if None."""
+    """Address of the service, such as http://minio:9000. None uses AWS_ENDPOINT_URL, or else
+    AWS."""
 
     def use(self) -> None:
         """Lead every s3:// address of this process there, in boto3 and in Arrow alike."""
@@ -34,11 +35,11 @@ class StoredFile:
     """A file of a store."""
 
     path: str
-    """For people, relative to the store; what is not UTF-8 is written as ``\\xe9``."""
+    """Printable path, relative to the store; bytes that are not UTF-8 are written as ``\\xe9``."""
     file: bytes
-    """For reading it again."""
+    """The path's bytes, to read the file again."""
     size: int = 0
-    """In bytes; 0 where nobody asked for it."""
+    """Size in bytes; 0 if it was not requested."""
 
 
 class Store(Protocol):

@@ -11,9 +11,11 @@ class MLflowConfig:
     """MLflow's server or database, and where its files lie."""
 
     tracking_uri: str = "sqlite:///runs/mlflow.db"
-    """MLflow's server or database; a relative SQLite path starts at the working directory."""
+    """Address of the MLflow server or database. A relative SQLite path starts at the working
+    directory."""
     artifacts: str = "runs/mlartifacts"
-    """Folder or s3:// prefix for files; an MLflow server decides this for itself."""
+    """Folder or s3:// prefix for MLflow's artifacts; an MLflow server has its own and ignores
+    this."""
 
     def __post_init__(self) -> None:
         storage.refuse_password(self.tracking_uri)
@@ -21,17 +23,18 @@ class MLflowConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingConfig(MLflowConfig):
-    """Where a run's numbers and pictures go; ``tracking_uri`` "" keeps nothing in MLflow."""
+    """Where a run's metrics and images are logged; an empty ``tracking_uri`` turns MLflow off."""
 
     experiment: str = "infill"
-    """The MLflow experiment, or Weights & Biases project, that collects the runs."""
+    """Name of the MLflow experiment, or Weights & Biases project, that collects the runs."""
     parent: str = ""
-    """The MLflow run that this one is part of, as a trial is of a search."""
+    """ID of the MLflow run that this run is a child of, as a trial is of a search. Empty: none."""
     run_name: str = ""
-    """Of the run in MLflow, the time being added; architecture and preset if empty."""
+    """Name of the run in MLflow; the time is appended. Empty: architecture and preset."""
     loggers: tuple[str, ...] = ("terminal", "jsonl", "mlflow", "prometheus")
-    """What takes every record: "terminal", "jsonl", "mlflow", "prometheus", "tensorboard" (writes
-    into the run's folder) and "wandb" (Weights & Biases; needs ``infill[wandb]``)."""
+    """The loggers that receive every record: "terminal", "jsonl", "mlflow", "prometheus",
+    "tensorboard" (writes into the run's folder) and "wandb" (Weights & Biases; needs
+    ``infill[wandb]``)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,68 +13,82 @@ class TrainConfig:
     """One training: a model, its data, and how long on how many workers."""
 
     model: ModelConfig
-    """The paper's numbers."""
+    """The settings of the architecture: widths, losses, learning rates. The defaults are the
+    paper's."""
     data: BatchConfig
-    """The shards and what is done to a sample; its ``shards`` may hold a train and a val set."""
+    """The dataset and how each sample is made from it. If ``shards`` holds a train and a val set,
+    training uses both."""
     storage: str = "runs/train"
-    """The run's folder or s3:// prefix; an unfinished run found there is gone on with."""
+    """Folder or s3:// prefix of the run. If it holds an unfinished run, training resumes it."""
     steps: int = 1000
-    """Global steps; every worker takes its share of each."""
+    """Number of training steps; each step uses one global batch."""
     num_workers: int = 2
-    """Training processes on the cluster; 0 trains in this process, without Ray."""
+    """Number of training processes (data parallel) on the Ray cluster; 0 trains in this process,
+    without Ray."""
     min_workers: int = 0
-    """Fewer processes that will do while the cluster has no room for all; 0 waits for all. The
-    batches stay the same; data.batch_size must suit every number in between."""
+    """Minimum number of workers (elastic training): training goes on with fewer than num_workers
+    while the cluster lacks resources. 0 always waits for num_workers. The global batch stays the
+    same, so data.batch_size must be a multiple of every number in between."""
     cpus_per_worker: float = 1.0
-    """Logical CPUs a worker reserves; it computes with as many threads, at least one."""
+    """Logical CPUs that Ray reserves for each worker. PyTorch uses as many threads, at least
+    one."""
     use_gpu: bool = False
-    """One GPU for each worker (NCCL) instead of CPUs only (gloo)."""
+    """Whether each worker gets one GPU and gradients travel by NCCL. Otherwise workers use CPUs and
+    gloo."""
     worker_labels: tuple[str, ...] = ()
-    """Labels that the nodes of workers must have, such as ``ray.io/accelerator-type=H100``."""
+    """Ray node labels that a node must have to run a worker, such as
+    ``ray.io/accelerator-type=H100``."""
     channels_last: bool = True
-    """Whether weights and maps are laid out with channels innermost: a tenth to a fifth faster on
-    CPUs, and what tensor cores read. Results agree to the order of sums."""
+    """Whether weights and feature maps use the channels_last memory format: 10 to 20 % faster on
+    CPUs, and the layout of tensor cores. Results differ only by the order of sums."""
     seed: int = 0
-    """Of the initial weights and of whatever the networks draw; the data has its own."""
+    """Seed of the initial weights and of random layers; data.seed is the seed of the data."""
     ema_decay: float = 0.0
-    """Per step, of the averaged generator that is validated and served; 0 keeps none."""
+    """Decay per step of the EMA of the generator's weights, such as 0.999. The EMA is what
+    validation and serving use; 0 keeps no EMA."""
     init_from: str = ""
-    """Checkpoint or run whose weights to start from (fine-tuning); "" starts at random."""
+    """Checkpoint or run whose weights training starts from (fine-tuning); optimizers and step start
+    anew. Empty: random weights."""
     resume_from: str = ""
-    """Checkpoint to go on from with optimisers, step and all, where this run has none of its own;
-    unlike in a run that goes on, the model's weights of losses and learning rates may be others
-    (population based training)."""
+    """Checkpoint to resume from, with optimizers and step, if this run has no checkpoint of its
+    own. Unlike a resumed run, it may have other loss weights and learning rates (population based
+    training)."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """What convolutions and matrix products compute in during training; "bfloat16" by autocast:
-    scores, statistics, losses, critics and the weights themselves stay in float32."""
+    """Data type of convolutions and matrix products in training. "bfloat16" is autocast: attention
+    scores, statistics, losses, discriminators and the weights themselves stay in float32."""
     compile: bool = False
-    """Whether the generator is compiled: minutes at the start, which long runs on GPUs earn back.
-    """
+    """Whether ``torch.compile`` compiles the generator. It takes minutes at the start, which pays
+    off in long runs on GPUs."""
     recompute: bool = False
-    """Whether the generator's blocks compute their maps again in the backward pass (activation
-    checkpointing): less memory for about a fourth more arithmetic."""
+    """Whether the backward pass computes the generator's blocks again (activation checkpointing).
+    It saves memory and costs about a fourth more arithmetic."""
     accumulate: int = 1
-    """Parts a worker's share of a batch is cut into, to hold one at a time in memory."""
+    """Number of equal parts into which a worker cuts its share of a batch (gradient accumulation):
+    more parts need less memory."""
     max_gradient_norm: float = 0.0
-    """A network's gradients are scaled down to this L2 norm; 0 leaves them (as published)."""
+    """Maximum L2 norm of each network's gradients; larger ones are scaled down to it. 0 does not
+    clip, as published."""
     report_every_steps: int = 10
-    """Steps between two progress lines."""
+    """Number of steps between two reports of losses and throughput."""
     save_every_steps: int = 100
-    """Steps between two checkpoints, each with validation scores; the last step saves too."""
+    """Number of steps between two checkpoints. Each is validated; the last step always saves
+    one."""
     sample_every_steps: int = 100
-    """Steps between two sample grids."""
+    """Number of steps between two image grids of the same validation samples."""
     keep_checkpoints: int = 2
-    """The newest ones that are kept, beside the best."""
+    """Number of newest checkpoints to keep; the best one by validation is kept as well."""
     validation_samples: int = 64
-    """How many samples of the val set are scored at each checkpoint."""
+    """Number of samples of the val set that each validation scores."""
     dry_run: bool = False
-    """Only say what would be done, and what it needs."""
+    """Whether to print the plan of the training and its estimated cost and memory, and not to
+    train."""
     max_failures: int = 3
-    """How often the group of workers is rebuilt after one of them died."""
+    """Number of times that Ray Train restarts the workers after one of them died; then the training
+    fails."""
     collective_timeout_s: float = 600.0
-    """How long workers wait for one of them before the group is rebuilt."""
+    """Seconds that workers wait for one that does not answer before Ray Train restarts them all."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    """Where the run's numbers are written down."""
+    """The loggers: where losses, scores and images of the run go."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -100,7 +114,7 @@ class TrainConfig:
         share = self.data.batch_size // max(self.num_workers, 1)
         if self.accumulate < 1 or share % self.accumulate:
             raise ValueError(
-                f"accumulate must divide each worker's {share} samples equally, "
+                f"accumulate must divide the {share} samples of each worker into equal parts, "
                 f"which {self.accumulate} does not"
             )
         if self.compile and self.recompute:
@@ -119,10 +133,10 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """What a training left behind."""
+    """The result of a training."""
 
     run: str
-    """The run's folder."""
+    """Folder or s3:// prefix of the run."""
     checkpoint: str
     """The best checkpoint by validation :data:`SCORE`; the last one without a val set."""
     scores: dict[str, float]
@@ -130,6 +144,6 @@ class TrainResult:
     step: int
     """The last step taken."""
     seconds: float
-    """Spent in this call."""
+    """Duration of this call."""
     reused: bool
-    """Whether the run was complete already."""
+    """Whether the run was complete before this call."""

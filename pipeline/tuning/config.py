@@ -12,35 +12,41 @@ Scale = Literal["cpu", "paper", "smoke"]
 
 @dataclass(frozen=True, kw_only=True)
 class TuneConfig:
-    """A search: which values around which training, how they are chosen, and when to stop."""
+    """A hyperparameter search: the training, the search space, the algorithm and the limits."""
 
     train: TrainConfig
-    """The training that every trial varies; ``train.storage`` is not used."""
+    """The training that every trial varies. ``train.storage`` is ignored: each trial has a folder
+    in ``storage``."""
     space: str = "lambdas"
-    """A paper's space or table ("spn-table3"), or a .json, .yaml or .py file of dotted names."""
+    """The search space: a paper's space or table by name, such as "spn-table3", or a .json, .yaml
+    or .py file of dotted field names."""
     algorithm: Literal["grid", "random", "tpe", "asha", "pbt"] = "grid"
-    """Every combination; some by chance; some by what earlier ones have scored (Optuna's TPE); some
-    by chance, of which the worse half is stopped at each doubling of their steps (ASHA); or a
-    population that trains on, the worst going over to the networks and optimisers of the best at
-    each validation, with their values changed a little (PBT; all checkpoints are kept)."""
+    """The search algorithm. "grid" runs every combination and "random" a random selection; "tpe" is
+    Optuna's TPE, which learns from earlier trials; "asha" samples at random and stops the worse
+    half of the trials at each doubling of their steps; "pbt" is population based training: at each
+    validation the worst trials copy networks and optimizers of the best and change their values a
+    little (it keeps all checkpoints)."""
     num_trials: int = 0
-    """Combinations to try, evenly spread over a "grid"; 0 tries all, which only "grid" can."""
+    """Number of combinations to try, evenly spread over a "grid". 0 tries all, which only "grid"
+    can."""
     seeds: int = 1
-    """Trainings of each combination, with seeds that count up from ``train.seed``."""
+    """Number of trainings of each combination; their seeds count up from ``train.seed``."""
     storage: str = "runs/sweep"
-    """The folder or s3:// prefix that gets one run per trial, the table and the plot."""
+    """Folder or s3:// prefix for the trials' runs, the table of results and the plot."""
     concurrent_trials: int = 2
-    """Trials at a time; each trains in one process and needs ``train.cpus_per_worker``."""
+    """Number of trials that run at a time. Each trains in one process and reserves
+    ``train.cpus_per_worker`` CPUs."""
     gpus_per_trial: float = 0.0
-    """GPUs of each; a fraction lets several share one."""
+    """GPUs that each trial reserves; a fraction lets several trials share one."""
     max_failures: int = 1
-    """How often a trial that failed is tried again before it is reported as failed."""
+    """Number of times that a failed trial is retried before it is reported as failed."""
     max_hours: float = 0.0
-    """After so many hours nothing more is started and what runs is stopped; 0 for no limit."""
+    """Time limit of the search in hours: after it no trial starts and running trials are stopped. 0
+    sets no limit."""
     max_gpu_hours: float = 0.0
-    """The same for hours of trials' GPUs together."""
+    """The same limit for the GPU hours of all trials together; 0 sets no limit."""
     seed: int = 0
-    """Of the choice of combinations."""
+    """Seed of the choice of combinations."""
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -62,25 +68,25 @@ class TuneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One combination under one seed, and what came of it."""
+    """One combination of values with one seed, and its result."""
 
     name: str
     changes: dict[str, Any]
-    """Values by dotted name."""
+    """Field values by dotted name."""
     seed: int = 0
     label: str = ""
-    """The row of a paper's table that it is."""
+    """Label of the row of a paper's table that the trial reproduces, if any."""
     scores: dict[str, float] = field(default_factory=dict)
-    """The validation scores of its best checkpoint; empty if it failed."""
+    """Validation scores of its best checkpoint; empty if it failed."""
     checkpoint: str = ""
     seconds: float = 0.0
-    """Spent training, in this search."""
+    """Training time within this search."""
     reused: bool = False
     """Whether an earlier search had finished it."""
     steps: int = 0
-    """Steps it has taken: fewer than asked for if it was stopped early."""
+    """Number of steps taken; fewer than configured if it was stopped early."""
     error: str = ""
-    """Why it failed or was not finished; "" if it was."""
+    """Why it failed or did not finish; empty if it finished."""
 
 
 @dataclass(frozen=True, kw_only=True)

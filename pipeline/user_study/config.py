@@ -10,31 +10,32 @@ Kind = Literal["paired", "single"]
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig:
-    """Which results are compared, how, and where people vote."""
+    """The evaluations that people compare, the kind of questions, and the address of the page."""
 
     evaluations: tuple[str, ...]
-    """Folders that ``jobs/evaluate.py`` wrote, over the same pairs."""
+    """Folders of ``jobs/evaluate.py``, evaluated on the same pairs."""
     baselines: tuple[str, ...] = ()
-    """Baselines of the first evaluation to be compared as well, by name."""
+    """Names of baselines of the first evaluation that are compared as well."""
     kind: Kind = "paired"
-    """"paired": two pictures of one pair by different methods, which is more natural (MADF,
-    Figure 10; PEN-Net, Table 4). "single": one picture, filled or untouched, is it a real
-    photograph (PEN-Net, Table 5)."""
+    """Kind of question. "paired" shows one pair inpainted by two methods: which is more natural
+    (MADF, Figure 10; PEN-Net, Table 4)? "single" shows one image, inpainted or original: is it a
+    real photograph (PEN-Net, Table 5)?"""
     num_pairs: int = 100
-    """Pairs to ask about, of as many photographs as there are."""
+    """Number of pairs in the study, from as many images as there are."""
     questions_per_voter: int = 50
-    """How many of the questions one person is asked."""
+    """Number of questions per person."""
     least_ms: int = 300
-    """An answer given sooner was given without looking, and does not count."""
+    """Minimum milliseconds per answer; faster votes do not count."""
     out: str = "runs/study"
-    """Folder or s3:// prefix of questions, pictures and votes."""
+    """Folder or s3:// prefix for questions, images and votes."""
     seed: int = 0
-    """Of the choice of pairs."""
+    """Seed of the choice of pairs."""
     host: str = "127.0.0.1"
-    """Where the page is served; 0.0.0.0 opens it to others, who can then vote."""
+    """Address to listen on; 0.0.0.0 opens the page to the network, so that others can vote."""
     port: int = 8010
+    """TCP port of the page."""
     summarise: bool = False
-    """Only count the votes there are."""
+    """Whether to count the votes so far and end, instead of serving the page."""
 
     def __post_init__(self) -> None:
         """Refuse what leaves nothing to ask."""

@@ -22,14 +22,14 @@ from infill.pipeline.serving.errors import RequestError
 
 @dataclass(frozen=True, kw_only=True)
 class ApiKey:
-    """One caller's key."""
+    """The API key of one client."""
 
     name: str
-    """Who it was given to; logs show it."""
+    """Name of the client, for logs."""
     sha256: str
-    """Of the key itself."""
+    """SHA-256 of the key."""
     per_minute: float = 600.0
-    """Requests it may make in a minute, evenly or at once."""
+    """Maximum number of requests per minute, evenly spread or at once."""
 
     def __post_init__(self) -> None:
         if len(self.sha256) != 64 or self.per_minute <= 0:

@@ -34,14 +34,14 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class HttpConfig:
-    """What the ingress needs to know."""
+    """The settings of the ingress."""
 
     limits: LimitsConfig = field(default_factory=LimitsConfig)
-    """What a request may cost."""
+    """Limits of requests: size, memory, time."""
     canvas: TilingConfig = field(default_factory=TilingConfig)
-    """How images of any size meet the network."""
+    """How images of any size are tiled."""
     keys: tuple[ApiKey, ...] = ()
-    """Who may ask; anyone if empty."""
+    """The accepted API keys; if empty, requests need no key."""
 
 
 @dataclass(frozen=True, kw_only=True)
