@@ -23,6 +23,9 @@ class LaMaConfig(ModelConfig):
     global_share: float = 0.75
     """Share of the blocks' feature maps that go through the Fourier branch, whose receptive field
     is the whole image (Sec. 2.1)."""
+    prefill: bool = False
+    """Fill the hole smoothly before the first convolution, and predict the difference from that.
+    This is not the paper's: it spares a small network what an interpolation can do."""
     discriminator_channels: int = 64
     """Number of feature maps after the discriminator's first convolution; at most 8 times as many
     later."""

@@ -9,9 +9,14 @@ from torch.nn import functional
 from infill.models.lama.config import LaMaConfig
 from infill.models.layers import at_least_float32
 from infill.models.masking import hide
+from infill.models.prefill import prefill
 
 Halves = tuple[Tensor, Tensor]
 """Local and global feature maps of one size."""
+
+
+LOGIT_MARGIN = 0.01
+"""First guesses are clamped to [0.01, 0.99] before their logits are taken."""
 
 
 class Prediction(NamedTuple):
@@ -160,6 +165,10 @@ class Generator(nn.Module):
             Doubling(8 * c, 4 * c), Doubling(4 * c, 2 * c), Doubling(2 * c, c)
         )
         self.out = nn.Conv2d(c, 3, 7, padding=3, padding_mode="reflect")
+        self.prefill = config.prefill
+        if self.prefill:
+            for parameter in self.out.parameters():  # Training starts at the first guess.
+                nn.init.zeros_(parameter)
 
     def forward(self, image: Tensor, mask: Tensor) -> Prediction:
         """Predict the whole frame.
@@ -172,12 +181,15 @@ class Generator(nn.Module):
             ValueError: if H or W is not a multiple of 8, or under 16.
         """
         check_size(image, self.size_multiple)
-        masked_image = hide((image + 1.0) / 2.0, mask)
-        features = self.entry(torch.cat([masked_image, mask.to(image.dtype)], dim=1))
+        known = hide((image + 1.0) / 2.0, mask)
+        entered = prefill(known, mask) if self.prefill else known
+        features = self.entry(torch.cat([entered, mask.to(image.dtype)], dim=1))
         halves = self.blocks(self.split(self.halvings(features)))
         features = self.doublings(torch.cat(halves, dim=1))
-        drawn = torch.sigmoid(at_least_float32(self.out(features)))
-        return Prediction(drawn * 2.0 - 1.0)
+        logits = at_least_float32(self.out(features))
+        if self.prefill:
+            logits = logits + torch.logit(at_least_float32(entered), eps=LOGIT_MARGIN)
+        return Prediction(torch.sigmoid(logits) * 2.0 - 1.0)
 
 
 def check_size(image: Tensor, size_multiple: int) -> None:

@@ -34,10 +34,9 @@ class LaMaObjective(Objective):
         self.perceptual: DilatedResNet | None = None
         if config.perceptual_weight:
             self.perceptual = load_encoder(config.perceptual_weights, config.perceptual_sha256)
-        self.networks = {
-            "generator": Generator(config),
-            "discriminator": Discriminator(config.discriminator_channels),
-        }
+        self.networks: dict[str, nn.Module] = {"generator": Generator(config)}
+        if config.adversarial_weight or config.matching_weight:
+            self.networks["discriminator"] = Discriminator(config.discriminator_channels)
         self.prepared = {role: prepare(network) for role, network in self.networks.items()}
         self.build_optimizers(config)
         if self.perceptual is not None:
@@ -50,13 +49,16 @@ class LaMaObjective(Objective):
             batch: this worker's share of the global batch.
 
         Returns:
-            "known", "adversarial", "matching", "hole" and "perceptual" unless switched off,
-            "discriminator" and "penalty", weighted.
+            "known", "hole" and "perceptual" unless switched off, and unless neither adversarial
+            nor matching loss is wanted, "adversarial", "matching", "discriminator" and "penalty",
+            weighted.
         """
         prediction = self.prepared["generator"](batch.image, batch.mask)
         drawn, image = ((one + 1.0) / 2.0 for one in (prediction.final, batch.image))
         generator_losses = self.generator_losses(drawn, image, batch.mask)
         self.update("generator", generator_losses)
+        if "discriminator" not in self.networks:
+            return detached(generator_losses)
         judged = self.discriminator_losses(drawn.detach(), image, batch.mask)
         self.update("discriminator", judged)
         return detached(generator_losses | judged)
@@ -64,15 +66,16 @@ class LaMaObjective(Objective):
     def generator_losses(self, drawn: Tensor, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Keep known pixels, and look real to the discriminator and to the encoder."""
         config = self.config
-        with frozen(self.networks["discriminator"]) as discriminator:
-            with torch.no_grad():
-                _, wanted = discriminator(image)
-            logits, seen = discriminator(drawn)
-        losses = {
-            "known": config.known_weight * weighted_l1(drawn, image, 1.0 - mask),
-            "adversarial": config.adversarial_weight * functional.softplus(-logits).mean(),
-            "matching": config.matching_weight * torch.stack(distances(seen, wanted)).mean(),
-        }
+        losses = {"known": config.known_weight * weighted_l1(drawn, image, 1.0 - mask)}
+        if "discriminator" in self.networks:
+            with frozen(self.networks["discriminator"]) as discriminator:
+                with torch.no_grad():
+                    _, wanted = discriminator(image)
+                logits, seen = discriminator(drawn)
+            losses["adversarial"] = config.adversarial_weight * functional.softplus(-logits).mean()
+            losses["matching"] = (
+                config.matching_weight * torch.stack(distances(seen, wanted)).mean()
+            )
         if config.hole_weight:
             losses["hole"] = config.hole_weight * weighted_l1(drawn, image, mask)
         if self.perceptual is not None:
