@@ -130,6 +130,21 @@ def test_old_checkpoints_go_and_the_protected_stays(run, objective):
     assert checkpoints.steps(run) == [2, 4]
 
 
+def test_best_is_the_whole_checkpoint_with_the_highest_score_and_the_newest_of_equals(
+    objective, tmp_path
+):
+    run = str(tmp_path)
+    with pytest.raises(UserError, match="has no checkpoint; train first"):
+        checkpoints.best(run, "psnr")
+    for step, scores in enumerate(({}, {"psnr": 9.0}, {"psnr": 7.0}, {"psnr": 7.0}), 1):
+        location = checkpoints.step_location(run, step)
+        write(location, objective, None, CONFIG, {"step": step, "scores": scores})
+    assert checkpoints.best(run, "psnr") == (checkpoints.step_location(run, 2), {"psnr": 9.0})
+    assert checkpoints.best(run, "ssim")[0] == checkpoints.step_location(run, 4)
+    (Path(checkpoints.step_location(run, 2)) / "state.json").unlink()
+    assert checkpoints.best(run, "psnr")[0] == checkpoints.step_location(run, 4)
+
+
 def test_nothing_in_a_checkpoint_is_pickled(run):
     for path in Path(checkpoints.step_location(run, 1)).iterdir():
         if path.suffix == ".json":

@@ -39,6 +39,7 @@ def test_all_levels_survive_the_way_to_the_model_and_back():
     np.testing.assert_allclose(
         image[0, 0].numpy(), levels.astype(np.float64) / 127.5 - 1, atol=1e-7
     )
+    assert to_pixels(image).dtype == np.uint8
     np.testing.assert_array_equal(to_pixels(image), pixels)
     np.testing.assert_array_equal(to_pixels(to_tensor(pixels[0])), pixels)
 

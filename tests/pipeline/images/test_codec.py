@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
+from skimage.color import lab2rgb
 
 from infill.pipeline.errors import ImageError
-from infill.pipeline.images import decode, encode, fill_in, grey
+from infill.pipeline.images import decode, encode, encode_png, fill_in, grey, picture_of
 from infill.pipeline.serving.errors import RequestError, image_errors_refused
 
 LIMIT = 1_000_000
@@ -69,6 +70,60 @@ def test_palettes_bits_and_ink_become_plain_colours(make):
     sink = io.BytesIO()
     Image.new("CMYK", (8, 8), (255, 0, 0, 0)).save(sink, "jpeg")
     assert decode(sink.getvalue(), LIMIT).pixels[4, 4].tolist() == pytest.approx([0, 255, 255], 5)
+
+
+def ink_profile(corners: np.ndarray) -> bytes:
+    """Return an ICC profile of CMYK inks: a table with two steps an axis (lut8Type of ICC.1).
+
+    Args:
+        corners: [2, 2, 2, 2, 3] uint8, by cyan, magenta, yellow and black: Lab as ICC encodes it.
+    """
+    identity, ramp = struct.pack(">9i", *(np.eye(3, dtype=int) * 65536).flat), bytes(range(256))
+    table = b"mft1" + bytes(4) + bytes((4, 3, 2, 0)) + identity
+    table += ramp * 4 + corners.tobytes() + ramp * 3
+    text = b"desc" + bytes(4) + struct.pack(">I", 4) + b"ink\0" + bytes(78)
+    white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
+    right = b"text" + bytes(4) + b"none\0"
+    tags = {b"A2B0": table, b"desc": text, b"wtpt": white, b"cprt": right}
+    at, listed, bodies = 128 + 4 + 12 * len(tags), b"", b""
+    for name, body in tags.items():
+        body += bytes(-len(body) % 4)
+        listed += name + struct.pack(">II", at + len(bodies), len(body))
+        bodies += body
+    size = at + len(bodies)
+    header = struct.pack(
+        ">I4sI4s4s4s12x4s", size, b"test", 0x02400000, b"prtr", b"CMYK", b"Lab ", b"acsp"
+    )
+    header += bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
+    return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + listed + bodies
+
+
+@pytest.mark.parametrize("from_pillow", [False, True])
+def test_ink_is_converted_by_the_profile_of_its_file(from_pillow):
+    """The press of this profile prints cyan ink as a dark red: no plain formula would say so."""
+    lab = np.empty((2, 2, 2, 2, 3), np.uint8)
+    lab[:] = (255, 128, 128)
+    lab[1] = (102, 178, 158)  # L* 40, a* 50, b* 30
+    lab[..., 1, :] = (0, 128, 128)
+    sink = io.BytesIO()
+    image = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
+    image.paste((0, 0, 0, 0), (0, 0, 4, 8))
+    image.save(sink, "tiff" if from_pillow else "jpeg", icc_profile=ink_profile(lab), quality=100)
+    opened = Image.open(io.BytesIO(sink.getvalue()))
+    picture = picture_of(opened) if from_pillow else decode(sink.getvalue(), LIMIT)
+    assert picture.profile is None
+    white, red = picture.pixels[4, 1].tolist(), picture.pixels[4, 6].tolist()
+    assert white == pytest.approx([255, 255, 255], abs=2)
+    assert red == pytest.approx(lab2rgb((40.0, 50.0, 30.0)) * 255, abs=4)
+
+
+def test_png_of_pixels_is_whole_and_the_same_each_time(make):
+    pixels = make.photograph(9, 14)
+    data = encode_png(pixels)
+    with Image.open(io.BytesIO(data)) as opened:
+        assert (opened.format, opened.mode) == ("PNG", "RGB")
+        np.testing.assert_array_equal(np.asarray(opened), pixels)
+    assert encode_png(pixels.copy()) == data
 
 
 def png_claiming(width: int, height: int, depth: int = 8) -> bytes:

@@ -166,6 +166,9 @@ def test_ring_scores_see_the_ring_alone() -> None:
     found = image_metrics.scores(worse, image, mask)
     assert found["ring_l1"].tolist() == [0, 0, 0]
     assert (found["hole_l1"] > 0.01).all()
+    cap = [image_metrics.MAX_PSNR_DB] * 3
+    assert image_metrics.ring_psnr(worse, image, mask).tolist() == cap
+    assert image_metrics.ring_l1(worse, image, mask).tolist() == [0, 0, 0]
 
 
 def test_table_of_scores_holds_what_each_function_gives() -> None:
@@ -185,6 +188,8 @@ def test_table_of_scores_holds_what_each_function_gives() -> None:
         "ring_psnr": image_metrics.hole_psnr(picture, image, rim),
         "ring_l1": image_metrics.hole_l1(picture, image, rim),
     }
+    for measure in (image_metrics.ring_psnr, image_metrics.ring_l1):
+        torch.testing.assert_close(measure(picture, image, mask), expected[measure.__name__])
     for name, values in expected.items():
         assert found[name].shape == (3,)
         torch.testing.assert_close(found[name], values, msg=name)
