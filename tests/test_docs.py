@@ -25,7 +25,16 @@ from infill.pipeline import checkpoints, config, registry, train_cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(place.name for place in (ROOT / "docs").glob("*.md"))
-IN_A_SHELL = ("index.md", "photographs.md", "sweeps.md", "serving.md", "fidelity.md", "faq.md")
+IN_A_SHELL = (
+    "index.md",
+    "photographs.md",
+    "training.md",
+    "sweeps.md",
+    "evaluation.md",
+    "serving.md",
+    "fidelity.md",
+    "faq.md",
+)
 """Run below from their first command to their last, in this order; the others elsewhere."""
 OWN_RAY = ("index.md", "serving.md")
 """Their commands start Rays of their own, as they do for a reader; the other pages join one."""
@@ -267,10 +276,17 @@ def test_pages_leave_what_they_promise(desk, reader):
         assert not np.array_equal(filled, photo), name
     for name in ("filled", "filled-by-endpoint", "filled-offline"):
         assert len(list((desk / name).glob("*.png"))) >= 2, name
-    for name in ("runs/evaluation", "runs/mine-scores", "runs/sweep-lambdas/choice"):
+    own = desk / "docs" / "pictures"
+    known = cv2.imread(str(own / "hole.png"), cv2.IMREAD_GRAYSCALE) < 128
+    photo, filled = cv2.imread(str(own / "photo.jpg")), cv2.imread(str(desk / "first-fill.png"))
+    assert np.array_equal(filled[known], photo[known])
+    assert not np.array_equal(filled, photo)
+    for name in ("runs/evaluation", "runs/mine-scores", "runs/sweep/choice"):
         assert "<table" in (desk / name / "report.html").read_text(), name
+    assert list((desk / "runs/compared").glob("*.html"))
     assert reader.after("index.md").count("was complete already") == 1
     searched = reader.after("sweeps.md")
+    assert "trial 2/2" in searched
     assert "trial 3/3" in searched
     rows = [line.split("|") for line in searched.splitlines() if line.startswith("| N = ")]
     assert [row[1].strip() for row in rows] == ["N = 4", "N = 8", "N = 12"]
