@@ -22,6 +22,7 @@ JOB_OF = {
     "explain": "explain",
     "plan": "plan",
     "import-weights": "import_weights",
+    "export-weights": "export_weights",
     "make-key": "make_key",
     "study": "study",
     "demo": "demo",

@@ -32,6 +32,7 @@ PIPELINE_ORDER = (
     "baselines",
     "checkpoints",
     "weight_import",
+    "weight_export",
     "tracking",
     "registry",
     "inference",
