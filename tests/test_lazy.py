@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,13 @@ from infill import pipeline
 from infill.models.config import config_class, names, tables
 
 ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "docs" / "reference.md"
+INSIDE = ("serving.http", "serving.replica")
+"""Packages of which the reference shows what ``serving`` offers."""
 PACKAGES = [
-    module.name
-    for module in pkgutil.iter_modules(pipeline.__path__)
-    if module.ispkg and "lazy_names(" in (ROOT / f"pipeline/{module.name}/__init__.py").read_text()
+    module.name.removeprefix("infill.pipeline.")
+    for module in pkgutil.walk_packages(pipeline.__path__, "infill.pipeline.")
+    if module.ispkg
 ]
 
 
@@ -24,10 +28,16 @@ def test_every_listed_name_is_there_and_none_is_a_modules(name):
     package = importlib.import_module(f"infill.pipeline.{name}")
     modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
     assert package.__all__
+    assert len(set(package.__all__)) == len(package.__all__)
     assert not modules & set(package.__all__)
     for offered in package.__all__:
         value = getattr(package, offered)
         assert getattr(package, offered) is value
+
+
+def test_every_package_of_the_pipeline_is_in_the_reference():
+    described = re.findall(r"^::: infill\.pipeline\.(\S+)$", REFERENCE.read_text(), re.MULTILINE)
+    assert sorted(described) == sorted(name for name in PACKAGES if name not in INSIDE)
 
 
 def test_a_name_that_is_not_offered_is_an_attribute_error():

@@ -16,3 +16,60 @@ A request passes from top to bottom, and its response back:
 
 ``errors`` and ``limits`` belong to both sides. ``client`` is the Python client of the endpoint.
 """
+
+from typing import TYPE_CHECKING
+
+from infill.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from infill.pipeline.serving.client import (
+        AsyncInpaintClient,
+        ClientConfig,
+        InpaintClient,
+        Inpainted,
+        ServiceError,
+    )
+    from infill.pipeline.serving.config import ReplicaConfig, ServeConfig
+    from infill.pipeline.serving.errors import RequestError
+    from infill.pipeline.serving.limits import LimitsConfig
+    from infill.pipeline.serving.replica.deployment import (
+        deploy_yaml,
+        resolve_models,
+        start,
+        stop,
+        watch,
+    )
+
+__all__ = [
+    "AsyncInpaintClient",
+    "ClientConfig",
+    "InpaintClient",
+    "Inpainted",
+    "LimitsConfig",
+    "ReplicaConfig",
+    "RequestError",
+    "ServeConfig",
+    "ServiceError",
+    "deploy_yaml",
+    "resolve_models",
+    "start",
+    "stop",
+    "watch",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "client": (
+            "AsyncInpaintClient",
+            "ClientConfig",
+            "InpaintClient",
+            "Inpainted",
+            "ServiceError",
+        ),
+        "config": ("ReplicaConfig", "ServeConfig"),
+        "errors": ("RequestError",),
+        "limits": ("LimitsConfig",),
+        "replica.deployment": ("deploy_yaml", "resolve_models", "start", "stop", "watch"),
+    },
+)
