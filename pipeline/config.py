@@ -39,6 +39,8 @@ RENAMED_FIELDS = {
     "batch_wait_s": "batch_wait_timeout_s",
     "continue_from": "resume_from",
     "scale_after_s": "upscale_delay_s",
+    "canvas": "tiling",
+    "max_canvases": "max_tiles",
 }
 """Fields by their names in earlier releases: read in saved files, refused on the command line."""
 
@@ -79,12 +81,24 @@ def parse(
     return _parse_fields(type(preset), shown, words[1:], f"{program()} {name}", preset)
 
 
-def parse_one(config: type[Config], description: str, args: Sequence[str] | None = None) -> Config:
-    """Read one configuration that has no presets from the command line."""
+def parse_one(
+    config: type[Config],
+    description: str,
+    args: Sequence[str] | None = None,
+    default: Config | None = None,
+) -> Config:
+    """Read one configuration that has no presets from the command line.
+
+    Args:
+        config: its class.
+        description: the job's docstring; it heads ``--help``.
+        args: command-line words; ``sys.argv[1:]`` if None.
+        default: whose values stand where no flag is given; required ones are ``tyro.MISSING``.
+    """
     words = _common_options(args)
     if _completing.is_set():
         raise Suggestions(_flags(config))
-    return _parse_fields(config, description, words, program())
+    return _parse_fields(config, description, words, program(), default)
 
 
 def _parse_fields(
@@ -175,10 +189,10 @@ def _refuse_renamed(words: Sequence[str]) -> None:
     """End with a sentence if a flag has the name of an earlier release."""
     for word in words:
         flag = word.partition("=")[0]
-        path, dot, last = flag.removeprefix("--").rpartition(".")
-        new = RENAMED_FIELDS.get(last.replace("-", "_"))
-        if flag.startswith("--") and new is not None:
-            leave(f"{flag} is now --{path}{dot}{new.replace('_', '-')}")
+        parts = flag.removeprefix("--").replace("-", "_").split(".")
+        new = [RENAMED_FIELDS.get(part, part) for part in parts]
+        if flag.startswith("--") and new != parts:
+            leave(f"{flag} is now --{'.'.join(new).replace('_', '-')}")
 
 
 def leave(

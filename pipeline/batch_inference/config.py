@@ -73,7 +73,7 @@ class BatchInferenceConfig:
     """Without an endpoint: whether each actor gets one GPU."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     """Size limits of images; only ``max_pixels`` applies, without an endpoint."""
-    canvas: TilingConfig = field(default_factory=TilingConfig)
+    tiling: TilingConfig = field(default_factory=TilingConfig)
     """Without an endpoint: how images of any size are tiled."""
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     """Without an endpoint: the model registry."""

@@ -131,7 +131,7 @@ def laid_on_canvases(config: BatchInferenceConfig, name: str, image: bytes, mask
     """
     options = options_of(config, name)
     limit = config.limits.max_pixels
-    picture, hole, layout = read_pair(image, mask, options, limit, config.canvas)
+    picture, hole, layout = read_pair(image, mask, options, limit, config.tiling)
     laid = layout.split_tiles(picture.rgb, hole)
     return {
         "image": image,
@@ -202,7 +202,7 @@ def composed(config: BatchInferenceConfig, row: Rows) -> tuple[bytes, float]:
         ImageError: if it cannot be written in the format asked for.
     """
     options, limit = options_of(config, row["name"]), config.limits.max_pixels
-    picture, hole, layout = read_pair(row["image"], row["mask"], options, limit, config.canvas)
+    picture, hole, layout = read_pair(row["image"], row["mask"], options, limit, config.tiling)
     predictions = _cut(row["canvases"], row["sizes"], 3)
     return compose(picture, hole, layout, predictions, options), float(hole.mean())
 

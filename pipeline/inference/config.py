@@ -25,7 +25,7 @@ class TilingConfig:
     """Minimum overlap of neighbouring tiles, as a share of the largest canvas."""
     max_crops: int = 8
     """Maximum number of separate crops in mode ``auto``."""
-    max_canvases: int = 64
+    max_tiles: int = 64
     """Maximum number of canvases of one image; tiles and subsampling of a larger image may need
     more."""
 

@@ -39,7 +39,7 @@ def read_pair(
     mask: bytes | None,
     options: InpaintOptions,
     max_pixels: int,
-    canvas: TilingConfig,
+    tiling: TilingConfig,
 ) -> tuple[Picture, Hole, tiling.Layout]:
     """Decode an image and its mask, and plan the tiles.
 
@@ -48,7 +48,7 @@ def read_pair(
         mask: a file of the same size; None if the transparency of the image marks the hole.
         options: of the request.
         max_pixels: maximum height times width.
-        canvas: the tile sizes that the network accepts.
+        tiling: the tile sizes that the network accepts.
 
     Returns:
         The image, the hole as bool [H, W], and the layout of the tiles.
@@ -63,7 +63,7 @@ def read_pair(
         hole = read_mask(mask, MaskRule(white_is_hole=options.white_is_hole, max_pixels=max_pixels))
     require_fitting(hole, picture.pixels.shape[:2], options.white_is_hole, mask is None)
     try:
-        return picture, hole, tiling_plan.plan_tiles(hole, canvas, options.mode)
+        return picture, hole, tiling_plan.plan_tiles(hole, tiling, options.mode)
     except ValueError as error:
         raise ImageError("bad_request", str(error)) from error
 

@@ -115,9 +115,9 @@ def _plan_strides(height: int, width: int, config: TilingConfig) -> Strides:
 
 
 def _refuse_too_many(count: int, what: str, config: TilingConfig) -> None:
-    if count > config.max_canvases:
+    if count > config.max_tiles:
         raise ValueError(
-            f"the image would take {count} {what}, at most {config.max_canvases} are drawn; "
+            f"the image would take {count} {what}, at most {config.max_tiles} are drawn; "
             "use mode auto, or a smaller image"
         )
 

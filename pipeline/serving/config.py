@@ -82,7 +82,7 @@ class ServeConfig:
     """File of API keys, made by ``jobs/make_key.py``. Empty: the service needs no key."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     """Limits of requests: size, memory, time."""
-    canvas: TilingConfig = field(default_factory=TilingConfig)
+    tiling: TilingConfig = field(default_factory=TilingConfig)
     """How images of any size are tiled."""
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     """The model registry."""
@@ -110,6 +110,6 @@ class ServeConfig:
             threads=max(int(self.cpus_per_replica), 1),
             max_batch_size=self.max_batch_size,
             batch_wait_timeout_s=self.batch_wait_timeout_s,
-            warm_sides_px=self.canvas.sides_px if self.use_gpu else (),
+            warm_sides_px=self.tiling.sides_px if self.use_gpu else (),
             memory_gb=self.memory_gb,
         )

@@ -124,7 +124,7 @@ def offline_rate(checkpoint: str, shards: dict[int, str], folder: Path, side: in
             model=checkpoint,
             draw=True,
             recipe=MaskConfig(recipe="box"),
-            canvas=canvas(side),
+            tiling=canvas(side),
         )
         took[count] = inpaint_shards(model, config, lambda line: None).seconds
     few, many = sorted(took)
@@ -156,7 +156,7 @@ def measure(checkpoint: str, side: int, folder: Path) -> tuple[float, dict, str]
             model=checkpoint,
             port=port,
             max_batch_size=best,
-            canvas=canvas(side),
+            tiling=canvas(side),
             limits=LimitsConfig(max_waiting=64),
         )
         url = start(config)

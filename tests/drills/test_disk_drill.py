@@ -96,7 +96,7 @@ def test_full_disk_of_composites(run, tmp_path, passed, mounts):
         cv2.imwrite(f"{photographs}/{number:02}.png", noise)
     command = (
         f"{sys.executable} jobs/batch_inpaint.py --model {run[1]} --draw "
-        f"--canvas.sides-px 64 --canvas.least-crop-px 64 {photographs}"
+        f"--tiling.sides-px 64 --tiling.least-crop-px 64 {photographs}"
     )
     begin = time.monotonic()
     kept, held = on_a_small_disk(mounts, tmp_path, command, 300, "out")

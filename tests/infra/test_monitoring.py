@@ -58,7 +58,7 @@ run = train(TrainConfig(model=SPNConfig.tiny(), data=data, steps=2, num_workers=
                         report_every_steps=1, validation_samples=4, storage=out + "/run",
                         tracking=TrackingConfig(tracking_uri="")), log=str)
 url = start(ServeConfig(model=run.checkpoint, port=0, cpus_per_replica=0.5,
-                        canvas=TilingConfig(sides_px=(32,), least_crop_px=32)))
+                        tiling=TilingConfig(sides_px=(32,), least_crop_px=32)))
 hole = np.zeros((40, 40), np.uint8)
 hole[10:20, 10:20] = 255
 png = lambda pixels: cv2.imencode(".png", pixels)[1].tobytes()

@@ -38,7 +38,7 @@ def checkpoint(untrained) -> str:
 
 @pytest.fixture(scope="module")
 def url(ray_local, checkpoint):
-    yield start(ServeConfig(model=checkpoint, port=0, cpus_per_replica=0.5, canvas=CANVAS))
+    yield start(ServeConfig(model=checkpoint, port=0, cpus_per_replica=0.5, tiling=CANVAS))
     stop()
 
 
@@ -80,7 +80,7 @@ def assert_composites(folder: Path, out: Path, names: list[str]) -> None:
 
 
 def config_of(folder: Path, out: Path, **changes) -> BatchInferenceConfig:
-    return BatchInferenceConfig(folder=str(folder), out=str(out), canvas=CANVAS, **changes)
+    return BatchInferenceConfig(folder=str(folder), out=str(out), tiling=CANVAS, **changes)
 
 
 @pytest.mark.parametrize("way", ["endpoint", "offline"])

@@ -14,6 +14,7 @@ from infill.pipeline.config import (
     from_json,
     override,
     parse,
+    parse_one,
     run,
     sentence_of,
     to_dict,
@@ -21,6 +22,7 @@ from infill.pipeline.config import (
 )
 from infill.pipeline.errors import UserError
 from infill.pipeline.loading import BatchConfig
+from infill.pipeline.serving.config import ServeConfig
 from infill.pipeline.training import TrainConfig
 from infill.pipeline.training.run_dir import require_same_run
 
@@ -219,6 +221,12 @@ def test_names_of_earlier_releases_are_read_in_files_and_refused_with_the_new_on
     assert ended.value.code == 2
     said = "error: --data.window-shards is now --data.shuffle-window-shards\n"
     assert capsys.readouterr().err == said
+    served = from_dict(ServeConfig, {"canvas": {"sides_px": [64], "max_canvases": 3}})
+    assert (served.tiling.sides_px, served.tiling.max_tiles) == ((64,), 3)
+    for old, new in (("sides-px", "sides-px"), ("max-canvases", "max-tiles")):
+        with pytest.raises(SystemExit):
+            parse_one(ServeConfig, "A job.", [f"--canvas.{old}", "4"])
+        assert capsys.readouterr().err == f"error: --canvas.{old} is now --tiling.{new}\n"
 
 
 def test_run_of_an_earlier_release_is_resumed(tmp_path):

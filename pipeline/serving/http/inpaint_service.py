@@ -38,7 +38,7 @@ class HttpConfig:
 
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     """Limits of requests: size, memory, time."""
-    canvas: TilingConfig = field(default_factory=TilingConfig)
+    tiling: TilingConfig = field(default_factory=TilingConfig)
     """How images of any size are tiled."""
     keys: tuple[ApiKey, ...] = ()
     """The accepted API keys; if empty, requests need no key."""
@@ -148,5 +148,5 @@ def _read_and_lay(
     config: HttpConfig, options: InpaintOptions, image: bytes, mask: bytes | None
 ) -> tuple[Picture, Hole, tiling.Layout, list[tuple[Pixels, Pixels]]]:
     limit = config.limits.max_pixels
-    picture, hole, layout = read_pair(image, mask, options, limit, config.canvas)
+    picture, hole, layout = read_pair(image, mask, options, limit, config.tiling)
     return picture, hole, layout, layout.split_tiles(picture.rgb, hole)

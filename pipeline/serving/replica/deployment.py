@@ -311,7 +311,7 @@ def _number_of_replicas(config: ServeConfig) -> dict[str, Any]:
 
 
 def _app_config(config: ServeConfig) -> HttpConfig:
-    return HttpConfig(limits=config.limits, canvas=config.canvas, keys=read_keys(config.keys))
+    return HttpConfig(limits=config.limits, tiling=config.tiling, keys=read_keys(config.keys))
 
 
 def _deploy(

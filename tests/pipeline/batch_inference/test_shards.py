@@ -49,7 +49,7 @@ def config_of(photo_shards, spn, out: Path) -> BatchInferenceConfig:
         model=spn.location,
         draw=True,
         recipe=RECIPE,
-        canvas=CANVAS,
+        tiling=CANVAS,
         price_per_hour=36.0,
     )
 

@@ -38,7 +38,7 @@ def test_every_hole_is_covered_by_canvases_of_the_list(case):
     hole, mode = case
     layout = plan_tiles(hole, CONFIG, mode)
     assert {side for size in layout.sizes for side in size} <= set(CONFIG.sides_px)
-    assert 1 <= len(layout.sizes) <= CONFIG.max_canvases
+    assert 1 <= len(layout.sizes) <= CONFIG.max_tiles
     if isinstance(layout, Tiles):
         outside = hole.copy()
         for frame in layout.frames:

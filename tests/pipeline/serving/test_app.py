@@ -16,7 +16,7 @@ from infill.pipeline.serving.limits import LimitsConfig
 
 CONFIG = HttpConfig(
     limits=LimitsConfig(max_body_bytes=2_000_000, max_pixels=400_000, max_waiting=4),
-    canvas=TilingConfig(sides_px=(32, 64, 128), least_crop_px=64),
+    tiling=TilingConfig(sides_px=(32, 64, 128), least_crop_px=64),
 )
 
 
@@ -333,7 +333,7 @@ def test_json_body_with_base64_or_data_urls_equals_the_form(replica, make):
 
 def test_keys_are_asked_for_where_pictures_are(replica, make):
     secret, key = new_key("alice", 2)
-    config = HttpConfig(canvas=CONFIG.canvas, keys=(key,))
+    config = HttpConfig(tiling=CONFIG.tiling, keys=(key,))
     request = pair(make, 40, 50, slice(0, 20), slice(0, 25))
     known = {**request, "headers": {"authorization": f"Bearer {secret}"}}
     get = [{"method": "GET", "url": url} for url in ("/v1/models", "/readyz", "/metrics")]

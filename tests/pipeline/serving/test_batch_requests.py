@@ -12,7 +12,7 @@ from infill.pipeline.serving.limits import LimitsConfig
 
 CONFIG = HttpConfig(
     limits=LimitsConfig(max_body_bytes=200_000, max_batch_body_bytes=2_000_000, pairs_at_once=3),
-    canvas=TilingConfig(sides_px=(64, 128), least_crop_px=64),
+    tiling=TilingConfig(sides_px=(64, 128), least_crop_px=64),
 )
 LINES = {"content-type": "application/x-ndjson"}
 

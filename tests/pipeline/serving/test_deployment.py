@@ -53,7 +53,7 @@ def config(tmp_path_factory, spn) -> ServeConfig:
         registry=registry,
         cpus_per_replica=0.5,
         limits=LimitsConfig(max_pixels=1_000_000, max_waiting=16, request_timeout_s=15),
-        canvas=TilingConfig(sides_px=(64, 128), least_crop_px=64),
+        tiling=TilingConfig(sides_px=(64, 128), least_crop_px=64),
     )
 
 

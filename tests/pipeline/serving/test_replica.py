@@ -196,5 +196,5 @@ def test_version_has_drawn_every_shape_it_is_told_to_before_it_answers(spn):
 
 def test_service_on_gpus_warms_every_canvas():
     canvas = TilingConfig(sides_px=(64, 128), least_crop_px=64)
-    assert ServeConfig(canvas=canvas, use_gpu=True).replica.warm_sides_px == (64, 128)
-    assert ServeConfig(canvas=canvas).replica.warm_sides_px == ()
+    assert ServeConfig(tiling=canvas, use_gpu=True).replica.warm_sides_px == (64, 128)
+    assert ServeConfig(tiling=canvas).replica.warm_sides_px == ()

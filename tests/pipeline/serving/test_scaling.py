@@ -24,7 +24,7 @@ def url(ray_local, spn, tmp_path_factory):
             upscale_delay_s=1.0,
             max_batch_size=1,
             limits=LimitsConfig(max_pixels=1_000_000, max_waiting=16),
-            canvas=TilingConfig(sides_px=(64, 128), least_crop_px=64),
+            tiling=TilingConfig(sides_px=(64, 128), least_crop_px=64),
         )
     )
     stop()
