@@ -30,8 +30,10 @@ class TrainConfig:
     while the cluster lacks resources. 0 always waits for num_workers. The global batch stays the
     same, so data.batch_size must be a multiple of every number in between."""
     cpus_per_worker: float = 1.0
-    """Logical CPUs that Ray reserves for each worker. PyTorch uses as many threads, at least
-    one."""
+    """Logical CPUs that Ray reserves for each worker."""
+    num_threads_per_worker: int = 0
+    """CPU threads with which PyTorch computes in each worker. With 0, a worker on the cluster uses
+    ``cpus_per_worker`` threads, at least one, and a training without Ray PyTorch's default."""
     use_gpu: bool = False
     """Whether each worker gets one GPU and gradients travel by NCCL. Otherwise workers use CPUs and
     gloo."""
@@ -95,6 +97,10 @@ class TrainConfig:
             raise ValueError(f"steps must be at least 1, not {self.steps}")
         if self.num_workers < 0:
             raise ValueError(f"num_workers must be 0 or more, not {self.num_workers}")
+        if self.num_threads_per_worker < 0:
+            raise ValueError(
+                f"num_threads_per_worker must be 0 or more, not {self.num_threads_per_worker}"
+            )
         if self.min_workers and not 1 <= self.min_workers <= self.num_workers:
             raise ValueError(
                 f"min_workers must be 0, or at least 1 and at most num_workers {self.num_workers}: "

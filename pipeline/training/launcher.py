@@ -2,7 +2,8 @@
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -138,13 +139,25 @@ def resolve(config: TrainConfig) -> TrainConfig:
 def launch(config: TrainConfig, report: Report) -> None:
     """Run the loop in this process, or on ``num_workers`` processes of the cluster."""
     if config.num_workers == 0:
-        run_worker(
-            config,
-            WorkerContext(device=_own_device(config), channels_last=config.channels_last),
-            report,
-        )
+        worker = WorkerContext(device=_own_device(config), channels_last=config.channels_last)
+        with computing_threads(config.num_threads_per_worker):
+            run_worker(config, worker, report)
         return
     _launch_on_cluster(config, report)
+
+
+@contextmanager
+def computing_threads(count: int) -> Iterator[None]:
+    """Let PyTorch compute with a number of CPU threads while the block runs; 0 changes nothing."""
+    if not count:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _own_device(config: TrainConfig) -> torch.device:
@@ -246,7 +259,7 @@ def _work_on_cluster(settings: dict[str, Any]) -> None:
         channels_last=config.channels_last,
         notice=lambda: ray.train.get_preemption_info() is not None,
     )
-    torch.set_num_threads(max(1, int(config.cpus_per_worker)))
+    torch.set_num_threads(config.num_threads_per_worker or max(1, int(config.cpus_per_worker)))
     watch.begin.remote()
     try:
         with sending_heartbeats(watch, worker.rank, worker.activity):

@@ -100,6 +100,8 @@ def _begin(
     def note(text: str) -> None:
         worker.log(report, 0, text)
 
+    if config.num_threads_per_worker:
+        note(f"PyTorch computes with {torch.get_num_threads()} threads in each worker")
     newest = worker.agree(checkpoints.latest(config.storage, note) if worker.rank == 0 else None)
     if newest is None and config.init_from:
         checkpoints.initialize(config.init_from, objective)

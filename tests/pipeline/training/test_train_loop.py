@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,28 @@ def test_what_goes_wrong_while_a_checkpoint_is_written_ends_the_run(config, monk
     with pytest.raises(OSError, match="No space left"):
         train(config, quietly)
     assert checkpoints.steps(config.storage) == []
+
+
+def test_a_training_computes_with_the_threads_that_are_asked_for(config, quietly):
+    before, seen = torch.get_num_threads(), []
+
+    def look(record):
+        if record.kind == "losses":  # Reported by the thread that takes the steps.
+            seen.append(torch.get_num_threads())
+
+    asked = before + 2
+    train(replace(config, num_threads_per_worker=asked), quietly, look)
+    assert seen == [asked] * 3
+    assert torch.get_num_threads() == before
+    seen.clear()
+    train(replace(config, storage=f"{config.storage}-as-is"), quietly, look)
+    assert seen == [before] * 3
+
+
+def test_workers_on_a_cluster_compute_with_the_threads_that_are_asked_for(config, ray_local):
+    lines = []
+    train(replace(config, num_workers=1, num_threads_per_worker=3, steps=1), lines.append)
+    assert any("PyTorch computes with 3 threads in each worker" in line for line in lines)
 
 
 def test_gradient_norms_and_learning_rates_are_written_down(config, quietly):
