@@ -1,23 +1,32 @@
 """Look at a shard set: its statistics, and a contact sheet of what training sees of it.
 
 python jobs/inspect_shards.py --shards runs/shards/train
+python jobs/inspect_shards.py --shards runs/shards/train --preset spn-cpu
 python jobs/inspect_shards.py --shards runs/shards/train --run runs/train --sample KEY --epoch 7
 
-With --run, crops, flips and masks are those of that training (or checkpoint), else those of the
---data fields. With --sample, the sheet shows exactly what that training saw of one sample in one
-epoch, and the step and place in the batch at which it did.
+With --preset, crops, flips and masks are those of that training preset, named as in
+`python jobs/plan.py --help`; --data fields override them. With --run they are those of that
+training (or checkpoint). With --sample, the sheet shows exactly what that training saw of one
+sample in one epoch, and the step and place in the batch at which it did.
 """
 
+import sys
 from collections.abc import Sequence
 
+import tyro
+
 from infill.pipeline import inspection, loading, storage
-from infill.pipeline.config import parse_one, run
+from infill.pipeline.config import leave, parse_one, run
 from infill.pipeline.inspection import InspectConfig
+from infill.pipeline.loading import BatchConfig
+
+PRESET = "--preset"
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Print the statistics and write the sheet."""
-    config = parse_one(InspectConfig, __doc__ or "", words)
+    words = sys.argv[1:] if words is None else words
+    config = parse_one(InspectConfig, __doc__ or "", words, defaults(words))
     data = inspection.data_settings(config)
     manifest = loading.open_set(config.shards, config.data)
     seen = inspection.look(config, data, manifest)
@@ -29,6 +38,27 @@ def main(words: Sequence[str] | None = None) -> None:
     print("\n".join(lines))
     storage.write(config.out, inspection.sheet([sighting.sample for sighting in seen]))
     print(f"{'sheet':<14} {storage.absolute(config.out)}")
+
+
+def defaults(words: Sequence[str]) -> InspectConfig | None:
+    """Return the configuration of ``--preset``, from which all other fields start; None without."""
+    split = [
+        part for word in words for part in word.replace(f"{PRESET}=", f"{PRESET}\0").split("\0")
+    ]
+    if PRESET not in split or split[-1] == PRESET:
+        return None
+    name = split[split.index(PRESET) + 1]
+    return InspectConfig(shards=tyro.MISSING, preset=name, data=data_of(name))
+
+
+def data_of(preset: str) -> BatchConfig:
+    """Return the data settings of a training preset, such as "spn-cpu"."""
+    from infill.jobs.plan import presets
+
+    known = presets()
+    if preset not in known:
+        leave(f"unknown training preset {preset!r}", preset, list(known), "training presets")
+    return known[preset].train.data
 
 
 if __name__ == "__main__":

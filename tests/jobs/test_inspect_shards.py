@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from infill.jobs import inspect_shards as job
+from infill.jobs import train_spn
 from infill.models.architecture import load
 from infill.pipeline import checkpoints, inspection
 from infill.pipeline.config import to_dict
@@ -122,6 +124,28 @@ def test_sample_is_shown_exactly_as_training_saw_it(shards, trained, tmp_path, m
     np.testing.assert_array_equal(shown["s"].hole, batches[2].mask[0, 0].numpy())
 
 
+def test_a_presets_sheet_shows_what_its_training_loads(shards, tmp_path, monkeypatch, capsys):
+    preset = train_spn.PRESETS["smoke"].data
+    shown = []
+    sheet = inspection.sheet
+    monkeypatch.setattr(
+        inspection, "sheet", lambda samples: shown.extend(samples) or sheet(samples)
+    )
+    with BatchStream(replace(preset, shards=shards, source="")) as stream:
+        batches = [next(stream) for _ in range(2)]  # All 8 samples of the first epoch.
+    out = ["--out", str(tmp_path / "sheet.png")]
+    inspect(capsys, "--shards", shards, "--preset", "spn-smoke", *out)
+    assert [one.key for one in shown] == [key for batch in batches for key in batch.keys]
+    pixels = np.concatenate([to_pixels(batch.image) for batch in batches])
+    holes = np.concatenate([batch.mask[:, 0].numpy() for batch in batches])
+    for one, image, hole in zip(shown, pixels, holes, strict=True):
+        np.testing.assert_array_equal(one.pixels, image)
+        np.testing.assert_array_equal(one.hole, hole)
+    shown.clear()
+    inspect(capsys, "--shards", shards, "--preset=spn-smoke", "--data.image-size-px", "48", *out)
+    assert {one.hole.shape for one in shown} == {(48, 48)}
+
+
 def test_what_cannot_be_shown_is_refused(shards, trained, tmp_path, capsys):
     out = ["--out", str(tmp_path / "sheet.png")]
     with pytest.raises(UserError, match="holds no sample with key 'nobody'; its keys look like"):
@@ -133,4 +157,10 @@ def test_what_cannot_be_shown_is_refused(shards, trained, tmp_path, capsys):
         inspect(capsys, "--shards", shards, *words, *out)
     with pytest.raises(UserError, match="num_samples must be at least 1"):
         inspection.InspectConfig(shards=shards, num_samples=0)
+    with pytest.raises(SystemExit):
+        inspect(capsys, "--shards", shards, "--run", trained[0], "--preset", "spn-cpu", *out)
+    assert "a run decides its data settings itself" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        inspect(capsys, "--shards", shards, "--preset", "spn-cpo", *out)
+    assert "unknown training preset 'spn-cpo'; did you mean 'spn-cpu'?" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
