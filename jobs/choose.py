@@ -6,18 +6,19 @@ python jobs/choose.py --search runs/sweep-spn-cpu --shards runs/shards/test \
 
 Every trial fills the same holes. The best by --metric wins among those that are no worse than the
 champion by more than the guards allow, and within the bounds of size and time; the page shows all
-of them. With --promote the winner becomes that model's champion, and a running `jobs/serve.py`
-takes it up by itself.
+of them. With --promote the winner becomes that model's champion, unless its scores are below those
+of OpenCV's Telea or Navier-Stokes; a running `jobs/serve.py` takes it up by itself.
 """
 
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from infill.jobs.promote import PromoteConfig, line, promote
+from infill.jobs.promote import PromoteConfig, promote, promote_command, report_version
 from infill.pipeline import model_selection, storage, tracking
 from infill.pipeline.cluster import connect
 from infill.pipeline.config import parse_one, run
+from infill.pipeline.job_summary import announce, report_results
 from infill.pipeline.model_selection import SelectionConfig
 
 
@@ -28,30 +29,45 @@ class ChooseConfig(SelectionConfig):
     promote: str = ""
     """Name of the model in the registry whose champion the selected model becomes; empty leaves the
     registry unchanged."""
+    below_baselines: bool = False
+    """Whether to promote a selected model whose scores are below those of Telea or
+    Navier-Stokes."""
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Judge, write the page, and promote if asked."""
     config = parse_one(ChooseConfig, __doc__ or "", words)
+    out = config.out or storage.join(storage.absolute(config.search), "choice")
+    trials = model_selection.finished_trials(config.search)
+    where = f"in {config.num_actors} processes at most" if config.num_actors else "in this process"
+    announce(
+        f"selection among {len(trials)} trials of {config.search} on {config.shards}, {where} on "
+        "the CPU",
+        out=out,
+    )
     with connect() if config.num_actors else nullcontext():
         choice = model_selection.select_model(config)
-    out = config.out or storage.join(storage.absolute(config.search), "choice")
-    table = model_selection.write_selection(
-        choice, out, f"Choice among the trials of {config.search}"
-    )
-    print(table)
+        table = model_selection.write_selection(
+            choice, out, f"Choice among the trials of {config.search}"
+        )
+        print(table)
+        winner = choice.winner
+        scored = model_selection.evaluate_with_baselines(config, winner)
     pages = [storage.join(out, file) for file in ("report.html", "choice.csv")]
     tracking.attach(storage.absolute(config.search), pages, print)
-    winner = choice.winner
     print(f"chosen: {winner.trial.checkpoint}\ntable, pictures and page: {out}")
-    if config.promote:
-        wanted = PromoteConfig(
-            checkpoint=winner.trial.checkpoint,
-            name=config.promote,
-            scores=winner.evaluation.out,
-            registry=config.registry,
-        )
-        print(line(promote(wanted), wanted.alias))
+    if not config.promote:
+        command, why = promote_command(scored)
+        report_results({}, command, why=why)
+        return
+    wanted = PromoteConfig(
+        checkpoint=winner.trial.checkpoint,
+        name=config.promote,
+        scores=scored.out,
+        below_baselines=config.below_baselines,
+        registry=config.registry,
+    )
+    report_version(promote(wanted), wanted.alias, wanted.registry)
 
 
 if __name__ == "__main__":

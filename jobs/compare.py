@@ -12,8 +12,10 @@ to pull between the two.
 
 from collections.abc import Sequence
 
+from infill.jobs.promote import promote_command
 from infill.pipeline.config import parse_one, run
 from infill.pipeline.evaluation.config import CompareConfig
+from infill.pipeline.job_summary import announce, report_results
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -25,13 +27,23 @@ def main(words: Sequence[str] | None = None) -> None:
         verdicts,
         write_comparison,
     )
+    from infill.pipeline.evaluation.result import load_evaluation
 
+    evaluations = [load_evaluation(folder) for folder in config.evaluations]
+    methods = ", ".join([*config.evaluations, *config.baselines])
+    announce(
+        f"comparison of {methods} on {evaluations[0].data['pairs']:,} pairs, in this process on "
+        "the CPU",
+        out=config.out,
+    )
     comparison = compare(config)
     page = write_comparison(comparison, config.out)
     figures = save_figures(comparison, config.out)
     print(terminal_table(comparison))
     print("\n".join(verdicts(comparison)))
-    print(f"page         {page}\nfigures      {figures}")
+    best = max(evaluations, key=lambda one: one.summary["hole_psnr"])
+    command, why = promote_command(best)
+    report_results({"page": page, "figures": figures}, command, why=why)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,11 @@ from infill.jobs.promote import PromoteConfig, line, promote
 from infill.pipeline import evaluation, sharding, storage, training, tuning
 from infill.pipeline.batch_inference.config import BatchInferenceConfig
 from infill.pipeline.cluster import connect
+from infill.pipeline.commands import typed
 from infill.pipeline.config import override, parse_one, run
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation import EvaluationConfig
+from infill.pipeline.job_summary import announce, registry_words, report_results, watching
 from infill.pipeline.masks import MaskConfig
 from infill.pipeline.progress import duration
 from infill.pipeline.registry import RegistryConfig
@@ -241,6 +243,12 @@ def main(words: Sequence[str] | None = None) -> None:
     """Go through every stage, then say where everything is."""
     begin = time.monotonic()
     config = parse_one(DemoConfig, __doc__ or "", words)
+    announce(
+        f"demo in {STAGES} stages: {config.steps:,} steps of SPN on 2 workers, four trials of "
+        f"{config.trial_steps:,}, evaluation, promotion and a batch of requests, on the CPU",
+        out=config.root,
+        watch=watching(config.tracking, config.root),
+    )
     with connect(dashboard=True):
         shards = shard(config)
         base = learn(config, shards)
@@ -257,18 +265,15 @@ def main(words: Sequence[str] | None = None) -> None:
         "search": config.place("sweep", "report.html"),
         "filled": config.place("filled"),
     }
-    for name, location in where.items():
-        print(f"{name:<11} {location}")
-    print(f"\nDone in {duration(time.monotonic() - begin)}. To serve the champion again:")
-    print(
-        f"  .venv/bin/python jobs/serve.py --model {service.model} --port {service.port} "
-        f"--registry.tracking-uri {config.registry.tracking_uri}"
-    )
-    print("and, from another terminal, to repeat the first request:")
     request = config.place("request", "chelsea")
-    print(
-        f"  curl -F image=@{request}.png -F mask=@{request}_mask.png "
-        f"http://127.0.0.1:{service.port}/v1/inpaint -o filled.png"
+    words = ["--model", service.model, "--port", str(service.port)]
+    report_results(
+        where,
+        typed("serve", *words, *registry_words(config.registry)),
+        f"curl -F image=@{request}.png -F mask=@{request}_mask.png "
+        f"http://127.0.0.1:{service.port}/v1/inpaint -o filled.png",
+        why=f"\nDone in {duration(time.monotonic() - begin)}. Serve the champion again and, from "
+        "another terminal, repeat the first request.",
     )
 
 

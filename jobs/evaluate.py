@@ -10,21 +10,37 @@ report. The same command goes on after an interruption, and answers at once when
 from collections.abc import Sequence
 from contextlib import nullcontext
 
+from infill.jobs.promote import promote_command
 from infill.pipeline import evaluation
 from infill.pipeline.cluster import connect
 from infill.pipeline.config import parse_one, run
 from infill.pipeline.evaluation import EvaluationConfig
+from infill.pipeline.job_summary import announce, report_results
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Refuse what cannot be evaluated, then start Ray, evaluate, and say what came out."""
     config = parse_one(EvaluationConfig, __doc__ or "", words)
-    evaluation.prepare(config)
+    plan = evaluation.prepare(config)
+    methods = ", ".join([str(plan.checkpoint["architecture"]), *config.baselines])
+    announce(
+        f"evaluation of {plan.checkpoint['location']}: {len(plan.pairs):,} pairs of "
+        f"{len(plan.pairs.rows()):,} images, {methods}; {hardware(config)}",
+        out=config.out,
+    )
     with connect() if config.num_actors else nullcontext():
         found = evaluation.evaluate(config)
     print(f"\n{evaluation.terminal_tables(found)}\n{evaluation.verdict(found)}")
-    for kind, location in found.files.items():
-        print(f"{kind:<12} {location}")
+    command, why = promote_command(found)
+    report_results(found.files, command, why=why)
+
+
+def hardware(config: EvaluationConfig) -> str:
+    """Return how many processes evaluate, and on what."""
+    device = "GPU" if config.gpus_per_actor else "CPU"
+    if not config.num_actors:
+        return f"in this process on the {device}"
+    return f"in {config.num_actors} processes at most, on the {device}"
 
 
 if __name__ == "__main__":

@@ -11,8 +11,10 @@ tar, or a CSV or Parquet list; for a public set it is what the authors distribut
 
 from collections.abc import Sequence
 
-from infill.pipeline import sharding
+from infill.pipeline import sharding, storage
+from infill.pipeline.commands import typed
 from infill.pipeline.config import parse, run
+from infill.pipeline.job_summary import announce, report_results
 from infill.pipeline.manifest import Manifest
 from infill.pipeline.sharding import ShardConfig
 from infill.pipeline.sources import KINDS
@@ -63,8 +65,17 @@ def about(name: str, config: ShardConfig) -> str:
 def main(words: Sequence[str] | None = None) -> None:
     """Make the sets and print one line for each."""
     config = parse(PRESETS, __doc__, words, about)
+    announce(describe(config), out=config.out)
     for split, manifest in sharding.make_shards(config).items():
         print(summary(split, manifest))
+    report_results({}, typed("train_spn", "cpu", "--data.shards", storage.absolute(config.out)))
+
+
+def describe(config: ShardConfig) -> str:
+    """Return what will be sharded and how, in one line."""
+    source = config.source or "the images that installed packages carry"
+    size = f", crops of {config.crop_size_px} px" if config.crop_size_px else ""
+    return f"sharding {source}: {config.photographs_per_shard} images a shard{size}"
 
 
 def summary(split: str, manifest: Manifest) -> str:

@@ -16,8 +16,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from infill.pipeline import evaluation, registry, storage
+from infill.pipeline.commands import typed
 from infill.pipeline.config import parse_one, run
 from infill.pipeline.errors import UserError
+from infill.pipeline.job_summary import inpaint_command, registry_words, report_results
 from infill.pipeline.registry.config import CHAMPION, RegistryConfig
 
 if TYPE_CHECKING:
@@ -134,6 +136,37 @@ def line(version: "Version", alias: str) -> str:
     return f"{version.name}@{version.number}  {alias}  digest {version.digest[:12]}{shown}"
 
 
+def promote_command(found: "Evaluation") -> tuple[str, str]:
+    """Return the command that promotes an evaluated checkpoint, and what speaks against it.
+
+    The registry is the one in which its training is logged.
+    """
+    from infill.pipeline import checkpoints
+    from infill.pipeline.evaluation.gates import below_baseline
+
+    checkpoint = str(found.checkpoint["location"])
+    words = ["--checkpoint", checkpoint, "--name", str(found.checkpoint["architecture"])]
+    words += ["--scores", found.out]
+    tracking = checkpoints.read_config(checkpoint).get("tracking", {})
+    if tracking.get("tracking_uri"):
+        kept = RegistryConfig(
+            tracking_uri=tracking["tracking_uri"], artifacts=tracking["artifacts"]
+        )
+        words += registry_words(kept)
+    if reason := below_baseline(found):
+        words.append("--below-baselines")
+        reason = f"promote refuses it without --below-baselines: {reason}"
+    return typed("promote", *words), reason
+
+
+def report_version(version: "Version", alias: str, config: RegistryConfig) -> None:
+    """Print what the job prints, and the commands that serve the version and inpaint with it."""
+    print(line(version, alias))
+    model = f"{version.name}@{alias}"
+    serve = typed("serve", "--model", model, *registry_words(config))
+    report_results({}, serve, inpaint_command(model, config))
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Promote or roll back, and say which version it is now."""
     config = parse_one(PromoteConfig, __doc__ or "", words)
@@ -142,7 +175,7 @@ def main(words: Sequence[str] | None = None) -> None:
         version = registry.rollback(config.registry, config.name)
     else:
         version = promote(config)
-    print(line(version, config.alias))
+    report_version(version, config.alias, config.registry)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from infill.pipeline.cluster import connect
 from infill.pipeline.config import parse_one, run
+from infill.pipeline.job_summary import PHOTO, announce, report_results
 from infill.pipeline.serving.config import ServeConfig
 
 
@@ -37,20 +38,36 @@ def main(words: Sequence[str] | None = None) -> None:
         print(deploy_yaml(config, models), end="")
         return
     port = choose_port(config.host, config.port)
+    announce(
+        f"endpoint for {', '.join(model.label for model in models)} at "
+        f"http://{config.host}:{port}: {replicas(config)}"
+    )
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     with connect(environment=direct_ingress(port)):
         url = start(replace(config, port=port))
         try:
             print(f"serving {', '.join(model.label for model in models)} at {url}", flush=True)
-            print(
-                f"curl -F image=@photo.jpg -F mask=@hole.png {url}/v1/inpaint -o filled.png",
-                flush=True,
+            photo, mask = PHOTO
+            key = " -H 'Authorization: Bearer KEY'" if config.keys else ""
+            report_results(
+                {"page": f"{url}/", "interface": f"{url}/docs"},
+                f"curl -F image=@{photo} -F mask=@{mask}{key} {url}/v1/inpaint -o filled.png",
             )
             if not config.keys and config.host not in ("127.0.0.1", "::1", "localhost"):
                 print(f"anyone who reaches {config.host} may use it: give --keys to ask for a key")
             watch(config)
         finally:
             stop()
+
+
+def replicas(config: ServeConfig) -> str:
+    """Return how many replicas there are, and what each computes on."""
+    count = str(config.num_replicas)
+    if config.max_replicas:
+        count = f"{config.num_replicas} to {config.max_replicas}"
+    noun = "replica" if count == "1" else "replicas"
+    device = "a GPU each" if config.use_gpu else f"{config.cpus_per_replica:g} CPU each"
+    return f"{count} {noun}, {device}"
 
 
 if __name__ == "__main__":

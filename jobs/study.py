@@ -12,7 +12,9 @@ on with the same votes when started again, and the count is printed at its end.
 from collections.abc import Sequence
 
 from infill.pipeline import user_study
+from infill.pipeline.commands import typed
 from infill.pipeline.config import parse_one, run
+from infill.pipeline.job_summary import announce, report_results
 from infill.pipeline.user_study import StudyConfig
 
 
@@ -21,7 +23,12 @@ def main(words: Sequence[str] | None = None) -> None:
     config = parse_one(StudyConfig, __doc__ or "", words)
     study = user_study.prepare(config)
     if not config.summarise:
-        print(f"{len(study.questions)} questions in {study.out}")
+        announce(
+            f"study of {', '.join(study.methods)}: {len(study.questions)} questions, "
+            f"{config.questions_per_voter} for each person",
+            out=study.out,
+            resumes=f"with {given} votes" if (given := len(user_study.read_votes(study))) else "",
+        )
         print(f"vote at http://{config.host}:{config.port}/ (Ctrl-C ends it)", flush=True)
         import uvicorn
 
@@ -30,7 +37,13 @@ def main(words: Sequence[str] | None = None) -> None:
     votes = user_study.read_votes(study)
     counted = user_study.count(study, votes, config.least_ms, config.seed)
     print(user_study.terminal_tables(study, counted))
-    print(f"page         {user_study.write_summary(study, counted)}")
+    words = ["--evaluations", *config.evaluations, "--kind", config.kind, "--out", config.out]
+    if config.baselines:
+        words += ["--baselines", *config.baselines]
+    report_results(
+        {"page": user_study.write_summary(study, counted)},
+        typed("study", *words, *([] if config.summarise else ["--summarise"])),
+    )
 
 
 if __name__ == "__main__":

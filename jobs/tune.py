@@ -22,8 +22,16 @@ from infill.models.config import names, tables
 from infill.models.tables import Table
 from infill.pipeline import model_selection, storage, tracking, training, tuning
 from infill.pipeline.cluster import connect
+from infill.pipeline.commands import typed
 from infill.pipeline.config import parse, run
 from infill.pipeline.errors import UserError
+from infill.pipeline.job_summary import (
+    announce,
+    inpaint_command,
+    report_results,
+    test_set_of,
+    watching,
+)
 from infill.pipeline.model_selection import TableConfig
 from infill.pipeline.train_cli import with_shards
 from infill.pipeline.training import TrainConfig
@@ -105,7 +113,7 @@ def main(words: Sequence[str] | None = None) -> None:
     config = parse(presets_of(scale), __doc__, rest, about_search)
     name = config.train.model.architecture
     space = tuning.read_table(config.space, name) or tuning.read_space(config.space, name)
-    tuning.plan(config, space)
+    announce_search(config, len(tuning.plan(config, space)))
     with connect():
         # Trials need no shards of their own: what is missing is made once, for all of them.
         config = replace(config, train=training.resolve(with_shards(config.train)))
@@ -126,6 +134,26 @@ def main(words: Sequence[str] | None = None) -> None:
     pages = [storage.join(config.storage, file) for file in ("report.html", "trials.csv")]
     tracking.attach(storage.absolute(config.storage), pages, print)
     print(f"best: {result.best.checkpoint}\ntable, plot and page: {config.storage}")
+    command = inpaint_command(result.best.checkpoint)
+    if test_set := test_set_of(config.train.data.shards):
+        search = storage.absolute(config.storage)
+        command = typed("choose", "--search", search, "--shards", test_set)
+    report_results({}, command)
+
+
+def announce_search(config: SearchConfig, planned: int) -> None:
+    """Say what is searched, how many trials it takes, and how many there are already."""
+    train, count = config.train, config.num_trials if config.algorithm == "tpe" else planned
+    device = f"{config.gpus_per_trial:g} GPU each" if config.gpus_per_trial else "on the CPU"
+    earlier = [trial for trial in tuning.written_down(config.storage).values() if trial.scores]
+    announce(
+        f"search over {config.space!r} around {train.model.architecture}: {count} trials of "
+        f"{train.steps:,} steps of {train.data.batch_size} images at {train.data.image_size_px} "
+        f"px, {config.concurrent_trials} at a time, {device}",
+        out=config.storage,
+        resumes=f"with {len(earlier)} finished trials" if earlier else "",
+        watch=watching(train.tracking, storage.join(config.storage, "trials"), loggers=False),
+    )
 
 
 if __name__ == "__main__":

@@ -30,6 +30,9 @@ QUIET = {
 SILENT = {"RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
 """The same, unless Ray is to log what it would by itself."""
 
+FALSE_ALARM = b"has constructor arguments in the object store"
+"""In a line of Ray's C++ part about each pool of Ray Data's actors, which always has them there."""
+
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**28), "MALLOC_MMAP_THRESHOLD_": str(2**28)}
 """For the workers of a Ray started here: has the GNU C library keep what one picture took for the
 next one, in place of fetching it anew from the system; a tenth of the time of small pictures."""
@@ -60,14 +63,47 @@ def quiet_data() -> Iterator[None]:
 
     Runs on the driver.
     """
+    if shows_everything():
+        yield
+        return
     logger = logging.getLogger("ray.data")
     level = logger.level
-    if not shows_everything():
-        logger.setLevel(logging.CRITICAL)
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with without_error_lines(FALSE_ALARM):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def without_error_lines(words: bytes) -> Iterator[None]:
+    """Keep lines with certain words off this process's standard error while the block runs.
+
+    C++ writes there without Python's knowledge, so the file descriptor itself is replaced, by a
+    pipe whose other lines a thread passes on.
+    """
+    sys.stderr.flush()
+    before = os.dup(2)
+    reader, writer = os.pipe()
+    os.dup2(writer, 2)
+    os.close(writer)
+
+    def pass_on() -> None:
+        with open(reader, "rb") as lines, open(before, "wb", buffering=0) as terminal:
+            for line in lines:
+                if words not in line:
+                    terminal.write(line)
+
+    thread = threading.Thread(target=pass_on, name="stderr", daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        logger.setLevel(level)
+        sys.stderr.flush()
+        os.dup2(before, 2)
+        # A process that was started meanwhile may hold the pipe: its lines are passed on still.
+        thread.join(timeout=1)
 
 
 @contextmanager
@@ -100,13 +136,15 @@ def connect(
         return
     if address := os.environ.get("RAY_ADDRESS"):
         with Progress(f"joining Ray at {address}") as progress:
-            _join(address)
+            dashboard_url = _join(address)
             progress.ending = "joined"
     else:
         os.environ.update(environment or {})
         with Progress("starting Ray") as progress:
-            _start(dashboard, num_cpus)
+            dashboard_url = _start(dashboard, num_cpus)
             progress.ending = "started"
+    if dashboard_url:
+        print(dashboard_line(dashboard_url), flush=True)
     import ray
 
     before = _interrupt_when_terminated()
@@ -133,13 +171,20 @@ def _interrupt_when_terminated() -> Any:
     return signal.signal(signal.SIGTERM, interrupt) or signal.SIG_DFL
 
 
-def _join(address: str) -> None:
-    """Join the cluster of ``RAY_ADDRESS``, which Ray reads by itself."""
+def dashboard_line(address: str) -> str:
+    """Return where Ray's dashboard is and, where it asks for a token, what prints that."""
+    asks = os.environ.get("RAY_AUTH_MODE") == "token"  # Ray sets it too, for one that it starts.
+    token = "; `ray get-auth-token` prints its token" if asks else ""
+    return f"Ray's dashboard: http://{address}{token}"
+
+
+def _join(address: str) -> str | None:
+    """Join the cluster of ``RAY_ADDRESS``, which Ray reads by itself; return its dashboard."""
     import ray
 
     try:
         _knock(address)
-        ray.init(**_logging())
+        dashboard: str | None = ray.init(**_logging()).dashboard_url
     except (ConnectionError, TimeoutError, socket.gaierror) as error:
         raise UserError(
             f"no Ray answers at RAY_ADDRESS={address}; start it, correct the address, "
@@ -151,6 +196,7 @@ def _join(address: str) -> None:
             "RAY_AUTH_MODE=token, as docs/security.md says",
             file=sys.stderr,
         )
+    return dashboard
 
 
 def is_this_machine(address: str) -> bool:
@@ -169,14 +215,14 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def _start(dashboard: bool, num_cpus: int | None) -> None:
-    """Start a Ray that only this process uses.
+def _start(dashboard: bool, num_cpus: int | None) -> str | None:
+    """Start a Ray that only this process uses; return its dashboard.
 
     Named "local" because a bare ``ray.init()`` would join whatever Ray was last started on this
     machine, by whomever.
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    start_ray(
+    return start_ray(
         address="local",
         num_cpus=num_cpus,
         include_dashboard=dashboard,
@@ -192,11 +238,14 @@ def _logging() -> dict[str, Any]:
     return {"log_to_driver": False, "logging_level": "ERROR"}
 
 
-def start_ray(**options: Any) -> None:
+def start_ray(**options: Any) -> str | None:
     """Start Ray, again if a busy machine does not manage it in the half minute that Ray allows.
 
     Args:
         **options: of ``ray.init``.
+
+    Returns:
+        The address of its dashboard, such as "127.0.0.1:8265"; None or "" without one.
 
     Raises:
         UserError: if Ray does not start in several attempts.
@@ -205,8 +254,8 @@ def start_ray(**options: Any) -> None:
 
     for _ in range(STARTS):
         try:
-            ray.init(**options)
-            return
+            dashboard: str | None = ray.init(**options).dashboard_url
+            return dashboard
         except Exception as error:  # Ray raises no narrower type for this.
             if "timed out during startup" not in str(error):
                 raise

@@ -52,7 +52,16 @@ def typed(job: str, *words: str) -> str:
         job: the job's name, such as "make_shards".
         words: its arguments; they are quoted for the shell where needed.
     """
-    return " ".join([as_typed(f"python jobs/{job}.py"), *map(shlex.quote, words)])
+    return " ".join([_started_as(job), *map(shlex.quote, words)])
+
+
+def _started_as(job: str) -> str:
+    """Return what starts a job: the command, or its file beside the one that was started."""
+    if program().startswith("infill "):
+        return f"infill {command_of(job)}"
+    script = Path(sys.argv[0])
+    beside = script.parent if script.suffix == ".py" and script.parent.name == "jobs" else "jobs"
+    return f"python {beside}/{job}.py"
 
 
 def as_typed(text: str) -> str:

@@ -12,15 +12,23 @@ from typing import Any
 from infill.models.config import ModelConfig
 from infill.pipeline import loading, sharding, storage, training
 from infill.pipeline.cluster import connect
+from infill.pipeline.commands import typed
 from infill.pipeline.config import override, parse
 from infill.pipeline.cost_estimate import CostEstimateConfig, compute_lines, estimate_compute
 from infill.pipeline.errors import UserError
+from infill.pipeline.job_summary import (
+    announce,
+    inpaint_command,
+    report_results,
+    test_set_of,
+    watching,
+)
 from infill.pipeline.loading import BatchConfig, names_tars
 from infill.pipeline.loading.tar_names import expand
 from infill.pipeline.manifest import read_manifest
 from infill.pipeline.masks import MaskConfig
 from infill.pipeline.sharding import ShardConfig
-from infill.pipeline.training import TrainConfig
+from infill.pipeline.training import TrainConfig, TrainResult
 
 BUNDLED = "bundled"
 """The source that needs no location: photographs that installed packages carry."""
@@ -38,6 +46,8 @@ IMAGES_OF = {
     "smoke": "Bundled photographs",
 }
 """What a preset of a name trains on; others train on what they are given."""
+WHOLE = ("squash", "centre_square")
+"""Crops of a training that take (nearly) the whole image, which its evaluation does too."""
 FREE_FORM = MaskConfig(
     recipe="strokes", min_hole_ratio=0.1, max_hole_ratio=0.4, hole_ratios="uniform"
 )
@@ -141,12 +151,73 @@ def launch(
     """
     config = parse(named(presets), description, words, partial(describe, tables=tables or {}))
     needs_ray = config.num_workers or config.data.source
+    if not config.dry_run:
+        _announce(config)
     with connect() if needs_ray else nullcontext():
         config = with_shards(config)
         if config.dry_run:
             print("\n".join(plan(config)))
         else:
-            print(training.summary(training.train(config)))
+            _report(config, training.train(config))
+
+
+def _announce(config: TrainConfig) -> None:
+    """Say what will be trained, on how much data, on what, and from which step."""
+    if not config.data.source:
+        config = training.resolve(config)  # What is wrong is said before anything is announced.
+    announce(
+        f"training {config.model.architecture}: {config.steps:,} steps of "
+        f"{config.data.batch_size} images at {config.data.image_size_px} px, {_hardware(config)}; "
+        f"{_training_data(config)}",
+        out=config.storage,
+        resumes=_resumes(config),
+        watch=watching(config.tracking, config.storage),
+    )
+
+
+def _hardware(config: TrainConfig) -> str:
+    device = "GPU" if config.use_gpu else "CPU"
+    if not config.num_workers:
+        return f"in this process on the {device}"
+    workers = "1 worker" if config.num_workers == 1 else f"{config.num_workers} workers"
+    return f"on {workers}, {device} each" if config.use_gpu else f"on {workers}, CPU only"
+
+
+def _training_data(config: TrainConfig) -> str:
+    """Return how much data there is; a source that is not sharded yet is named."""
+    shards = config.data.shards or storage.join(config.storage, "shards")
+    if config.data.source and not _finished(shards):
+        return f"first, {config.data.source} is sharded into {storage.absolute(shards)}"
+    training_set, _ = training.find_sets(shards)
+    if names_tars(training_set):
+        return f"{len(expand(training_set))} tars at {training_set}"
+    return f"{len(read_manifest(training_set)):,} samples in {training_set}"
+
+
+def _resumes(config: TrainConfig) -> str:
+    """Return from which step a run goes on; "" for one that begins."""
+    from infill.pipeline import checkpoints
+
+    done = checkpoints.steps(config.storage)
+    if done:
+        last = ", its last: nothing is left to train" if done[-1] >= config.steps else ""
+        return f"from step {done[-1]:,}{last}"
+    return f"from the checkpoint {config.resume_from}" if config.resume_from else ""
+
+
+def _report(config: TrainConfig, result: TrainResult) -> None:
+    """Say what a training has left behind, and which command evaluates it."""
+    print(training.summary(result))
+    test_set = "" if names_tars(config.data.shards) else test_set_of(config.data.shards)
+    command = inpaint_command(result.checkpoint)
+    if test_set:
+        out = storage.join(result.run, "evaluation")
+        # Another crop would measure images that the training has never seen.
+        crop = ["--crop", config.data.crop] if config.data.crop in WHOLE else []
+        command = typed(
+            "evaluate", "--checkpoint", result.checkpoint, "--shards", test_set, "--out", out, *crop
+        )
+    report_results({"run": result.run}, command)
 
 
 def named(presets: Mapping[str, TrainConfig]) -> dict[str, TrainConfig]:

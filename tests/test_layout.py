@@ -35,6 +35,7 @@ PIPELINE_ORDER = (
     "weight_export",
     "tracking",
     "registry",
+    "job_summary",
     "inference",
     "visualize",
     "inspection",

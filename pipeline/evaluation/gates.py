@@ -62,13 +62,26 @@ CLASSICAL = ("telea", "navier-stokes")
 
 
 def require_better_than_baselines(evaluation: Evaluation) -> None:
-    """Raise if a network loses to a classical method that was evaluated on the same pairs.
+    """Raise if a network loses to a classical method, as :func:`below_baseline` says.
+
+    Raises:
+        UserError: naming the baseline and both scores.
+    """
+    if reason := below_baseline(evaluation):
+        raise UserError(
+            f"not promoted: {reason}; train longer or start from better weights, or promote it "
+            "all the same with --below-baselines"
+        )
+
+
+def below_baseline(evaluation: Evaluation) -> str:
+    """Return which classical method a network loses to on the same pairs; "" if to none.
 
     It loses with a lower PSNR inside the holes, unless LPIPS was measured and is better: networks
     trained to look sharp give up PSNR for it.
 
-    Raises:
-        UserError: naming the baseline and both scores.
+    Returns:
+        A sentence with the baseline and both scores.
     """
     ours = evaluation.scores[evaluation.network]["all"]
     for name in CLASSICAL:
@@ -77,13 +90,12 @@ def require_better_than_baselines(evaluation: Evaluation) -> None:
             continue
         looks_better = "lpips" in ours and ours["lpips"].mean < theirs["lpips"].mean
         if not ours["hole_psnr"].mean >= theirs["hole_psnr"].mean and not looks_better:
-            raise UserError(
-                f"not promoted: {evaluation.network} fills holes at "
-                f"{ours['hole_psnr'].mean:.2f} dB, and {name}, which learns nothing, at "
-                f"{theirs['hole_psnr'].mean:.2f} dB on the same pairs ({evaluation.out}); train "
-                "longer or start from better weights, or promote it all the same with "
-                "--below-baselines"
+            return (
+                f"{evaluation.network} fills holes at {ours['hole_psnr'].mean:.2f} dB, and {name}, "
+                f"which learns nothing, at {theirs['hole_psnr'].mean:.2f} dB on the same pairs "
+                f"({evaluation.out})"
             )
+    return ""
 
 
 def _score(gate: Gate, evaluation: Evaluation) -> float:

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 from infill.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from infill.pipeline.model_selection.candidates import Candidate, SelectionResult, select_model
+    from infill.pipeline.model_selection.candidates import (
+        Candidate,
+        SelectionResult,
+        evaluate_with_baselines,
+        finished_trials,
+        select_model,
+    )
     from infill.pipeline.model_selection.config import SelectionConfig, TableConfig
     from infill.pipeline.model_selection.page import candidate_rows, write_selection
     from infill.pipeline.model_selection.tables import find_test_set, judge_table, paper_rows
@@ -21,6 +27,8 @@ __all__ = [
     "SelectionConfig",
     "TableConfig",
     "candidate_rows",
+    "evaluate_with_baselines",
+    "finished_trials",
     "select_model",
     "find_test_set",
     "judge_table",
@@ -31,7 +39,13 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "candidates": ("Candidate", "SelectionResult", "select_model"),
+        "candidates": (
+            "Candidate",
+            "SelectionResult",
+            "evaluate_with_baselines",
+            "finished_trials",
+            "select_model",
+        ),
         "config": ("SelectionConfig", "TableConfig"),
         "page": ("candidate_rows", "write_selection"),
         "tables": ("find_test_set", "judge_table", "paper_rows"),

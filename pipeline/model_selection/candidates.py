@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
+from infill.pipeline.evaluation.gates import CLASSICAL
 from infill.pipeline.evaluation.scores import ALL, Score
 from infill.pipeline.metrics.image_metrics import mean_interval
 from infill.pipeline.metrics.metric_registry import METRICS
@@ -101,9 +102,7 @@ def select_model(config: SelectionConfig, log: Log = print) -> SelectionResult:
     Raises:
         UserError: if the search has no finished trial, or the champion is unknown.
     """
-    trials = [trial for trial in written_down(config.search).values() if trial.scores]
-    if not trials:
-        raise UserError(f"{config.search} has no finished trial: run `python jobs/tune.py` first")
+    trials = finished_trials(config.search)
     out = config.out or storage.join(storage.absolute(config.search), "choice")
     pairs, champion, found = "", None, []
     if config.champion:
@@ -132,6 +131,36 @@ def select_model(config: SelectionConfig, log: Log = print) -> SelectionResult:
     choice = SelectionResult(metric=config.metric, candidates=tuple(found), champion=champion)
     order = sorted(found, key=choice.goodness, reverse=True)
     return SelectionResult(metric=config.metric, candidates=tuple(order), champion=champion)
+
+
+def finished_trials(search: str) -> list[Trial]:
+    """Return the trials of a search that have scores.
+
+    Raises:
+        UserError: if there is none.
+    """
+    trials = [trial for trial in written_down(search).values() if trial.scores]
+    if not trials:
+        raise UserError(f"{search} has no finished trial: run `python jobs/tune.py` first")
+    return trials
+
+
+def evaluate_with_baselines(
+    config: SelectionConfig, winner: Candidate, log: Log = print
+) -> Evaluation:
+    """Evaluate the winner and the classical baselines on the pairs of the selection.
+
+    Ray must be up, unless ``num_actors`` is 0. Promotion needs the baselines' scores.
+    """
+    scored = EvaluationConfig(
+        checkpoint=winner.trial.checkpoint,
+        shards=config.shards,
+        out=f"{winner.evaluation.out}-baselines",
+        pairs=winner.evaluation.files["pairs"],
+        baselines=CLASSICAL,
+        num_actors=config.num_actors,
+    )
+    return evaluate(scored, log)
 
 
 def _by_combination(trials: Sequence[Trial]) -> list[list[Trial]]:

@@ -23,6 +23,10 @@ def test_the_demo_ends_with_scores_pictures_and_a_request_and_reuses_what_is_the
         return done.stdout
 
     output = demo()
+    begin = output.splitlines()
+    assert begin[0].startswith("demo in 7 stages: 4 steps of SPN on 2 workers, four trials of 2")
+    assert begin[1] == f"written to   {root}"
+    assert begin[3] == f"  mlflow ui --backend-store-uri sqlite:///{root}/mlflow.db"
     for number in range(1, 8):
         assert f"[{number}/7]" in output
     for method in ("spn", "mean-fill", "telea", "navier-stokes"):

@@ -10,6 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RAYS = re.compile(r"(INFO|WARNING) \w+\.py:\d+ --|Running Dataset|View the dashboard")
+CPP = re.compile(r"core_worker\.cc")
+"""Where Ray's C++ part warns that actors have arguments in the object store, as all of Ray Data."""
 MLFLOWS = re.compile(r"(INFO|WARNING) (mlflow|alembic)")
 
 
@@ -43,3 +45,10 @@ def test_ray_and_mlflow_are_heard_with_verbose_only(tmp_path):
         assert bool(RAYS.search(sharding)) == heard, sharding
         assert bool(RAYS.search(training)) == heard, training
         assert bool(MLFLOWS.search(training)) == heard, training
+        test_set = "runs/smoke/shards/test"
+        checkpoint = ("--checkpoint", "runs/smoke/spn", "--shards", test_set, "--num-images", "1")
+        evaluation = said_by("evaluate", *checkpoint, *words, cwd=folder)
+        model = ("--model", "runs/smoke/spn", "--draw")
+        inference = said_by("batch_inpaint", test_set, "filled", *model, *words, cwd=folder)
+        assert bool(CPP.search(evaluation)) == heard, evaluation
+        assert bool(CPP.search(inference)) == heard, inference

@@ -85,7 +85,11 @@ def test_a_search_s_winner_is_served_by_one_command_without_a_failed_request(
     write_search(tmp_path, {seed: untrained("spn", seed) for seed in (2, 3)})
     words = ["--search", "search", "--shards", f"{shards}/test", "--promote", "spn"]
     said = iter(service.stdout.readline, "")  # After the lines of Ray's start.
-    first = next((line for line in said if not line.startswith("starting Ray")), "")
+    begun = [next(said, "")]
+    while begun[-1] and not begun[-1].startswith("serving"):
+        begun.append(next(said, ""))
+    assert begun[0].startswith("endpoint for spn@1 ("), begun
+    first = begun[-1]
     assert first.startswith("serving spn@1 ("), first or service.stderr.read()
     url = re.search(r"http://\S+", first).group()
     photo, hole = np.full((50, 40, 3), 90, np.uint8), np.zeros((50, 40), np.uint8)
@@ -102,7 +106,12 @@ def test_a_search_s_winner_is_served_by_one_command_without_a_failed_request(
     caller = threading.Thread(target=ask)
     caller.start()
     try:
-        done = run_job("choose", *words, "--num-actors", "0", cwd=tmp_path)
+        refused = run_job("choose", *words, "--num-actors", "0", cwd=tmp_path)
+        assert refused.returncode == 1
+        assert "error: not promoted: spn fills holes at" in refused.stderr
+        assert "and telea, which learns nothing, at" in refused.stderr
+        words += ["--num-actors", "0", "--below-baselines"]
+        done = run_job("choose", *words, cwd=tmp_path)
         assert done.returncode == 0, done.stderr[-3000:]
         assert "spn@2  champion" in done.stdout
         deadline = time.monotonic() + 60

@@ -77,11 +77,16 @@ def test_votes_taken_until_interrupted_are_counted(study, run_job):
     serving.send_signal(signal.SIGINT)
     printed, _ = serving.communicate(timeout=30)
     assert serving.returncode == 0
+    assert printed.startswith(
+        f"study of a, b: 1 questions, 50 for each person\nwritten to   {study.out}"
+    )
     assert f"vote at {base}/" in printed
     assert "1 votes of 1 people" in printed
     assert json.loads(Path(study.out, "summary.json").read_text())["preferred"]["b"]["value"] == 1
     again = run_job("study", *words(study), "--summarise")
     assert again.returncode == 0, again.stderr
+    assert "next:" in printed
+    assert "--summarise" in printed.splitlines()[-1]
     assert "1 votes of 1 people" in again.stdout
     assert Path(study.out, "summary.html").exists()
 

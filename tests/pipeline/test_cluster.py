@@ -4,11 +4,18 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import ray
 
-from infill.pipeline.cluster import STARTS, is_this_machine, start_ray
+from infill.pipeline.cluster import (
+    STARTS,
+    dashboard_line,
+    is_this_machine,
+    start_ray,
+    without_error_lines,
+)
 from infill.pipeline.errors import UserError
 
 
@@ -69,14 +76,35 @@ def test_start_that_takes_ray_too_long_is_tried_again_and_ends_in_a_sentence(mon
         attempts.append(options)
         if len(attempts) != 6:
             raise Exception("The current node timed out during startup. This could happen ...")
+        return SimpleNamespace(dashboard_url="127.0.0.1:8265")
 
     monkeypatch.setattr(ray, "init", slow)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     with pytest.raises(UserError, match="too busy or out of memory"):
         start_ray(num_cpus=1)
     assert attempts == [{"num_cpus": 1}] * STARTS
-    start_ray(num_cpus=2)
+    assert start_ray(num_cpus=2) == "127.0.0.1:8265"
     assert attempts[STARTS:] == [{"num_cpus": 2}] * (6 - STARTS)
+
+
+def test_lines_that_are_left_out_are_the_only_ones_missing(capfd):
+    with without_error_lines(b"noise"):
+        os.write(2, b"first\n")
+        os.write(2, b"some noise of C++\n")
+        os.write(2, b"second\n")
+        subprocess.run(["bash", "-c", "echo third >&2; echo noise >&2"], check=True)
+        os.write(2, b"no end of line")
+    os.write(2, b"noise after\n")
+    assert capfd.readouterr().err == "first\nsecond\nthird\nno end of linenoise after\n"
+
+
+def test_a_dashboard_s_token_is_named_only_if_it_asks_for_one(monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    assert dashboard_line("127.0.0.1:8265") == (
+        "Ray's dashboard: http://127.0.0.1:8265; `ray get-auth-token` prints its token"
+    )
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert dashboard_line("10.0.0.5:8265") == "Ray's dashboard: http://10.0.0.5:8265"
 
 
 def test_start_that_fails_otherwise_is_not_tried_again(monkeypatch):
