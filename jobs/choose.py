@@ -1,8 +1,8 @@
 """Choose among a finished search's trials, on test photographs; promote the choice if asked.
 
 python jobs/choose.py --search runs/sweep-spn-cpu --shards runs/shards/test
-python jobs/choose.py --search runs/sweep-spn-cpu --shards runs/shards/test \
-    --champion spn --guards ssim=0.005 --max-latency-ms 40 --promote spn
+python jobs/choose.py --search runs/sweep --shards runs/test --champion spn --guards ssim=0.01
+python jobs/choose.py --search runs/sweep --shards runs/test --max-latency-ms 40 --promote spn
 
 Every trial fills the same holes. The best by --metric wins among those that are no worse than the
 champion by more than the guards allow, and within the bounds of size and time; the page shows all

@@ -1,7 +1,6 @@
 """Train DeepGIN (ECCV Workshops 2020) on shards of photographs.
 
-python jobs/train_deepgin.py ade20k --data.shards s3://photos/ade20k \
-    --model.perceptual-weights vgg19.pth --storage s3://runs/deepgin
+python jobs/train_deepgin.py ade20k --data.shards s3://ade20k --model.perceptual-weights vgg19.pth
 python jobs/train_deepgin.py smoke
 
 Ten epochs of L1 losses, then a hundred against two discriminators, in one run. On CelebA-HQ the

@@ -1,7 +1,6 @@
 """Train LaMa (WACV 2022) on shards of photographs.
 
-python jobs/train_lama.py places2 --data.shards s3://photos/places2 \
-    --model.perceptual-weights encoder_epoch_20.pth --storage s3://runs/lama
+python jobs/train_lama.py places2 --data.shards s3://places2 --model.perceptual-weights ade20k.pth
 python jobs/train_lama.py smoke
 
 The paper trains a million steps on batches of 30 and reports, for its network of 27 million

@@ -1,7 +1,6 @@
 """Train MADF (IEEE Transactions on Image Processing 2021) on shards of photographs.
 
-python jobs/train_madf.py places2 --data.shards s3://photos/places2 \
-    --model.perceptual-weights vgg16.pth --storage s3://runs/madf
+python jobs/train_madf.py places2 --data.shards s3://places2 --model.perceptual-weights vgg16.pth
 python jobs/train_madf.py smoke
 
 The paper trains 300,000 steps on batches of 24, five days on eight GPUs, and reports a PSNR of

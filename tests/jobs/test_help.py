@@ -1,11 +1,16 @@
-"""The help of every job: quick, because nothing is imported that only the work needs."""
+"""The help of every job and preset: quick, plain, with examples that can be copied."""
 
+import ast
+import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from infill.pipeline.config import suggestions
 
 ROOT = Path(__file__).parents[2]
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if path.stem != "__init__")
@@ -40,3 +45,72 @@ def test_help_imports_nothing_that_only_work_needs(name):
         assert told["status"] == 0
         assert told["words"] > 200
         assert told["found"] == []
+
+
+REQUIRED = {
+    "batch_inpaint": ["images", "out", "--model", "m"],
+    "choose": ["--search", "s", "--shards", "s"],
+    "compare": ["--evaluations", "a", "b"],
+    "evaluate": ["--checkpoint", "c", "--shards", "s"],
+    "explain": ["--checkpoint", "c", "--image", "i"],
+    "export_weights": ["--checkpoint", "c", "--out", "o"],
+    "import_weights": ["--from", "f"],
+    "inpaint": ["photo.jpg", "mask.png"],
+    "inspect_shards": ["--shards", "s"],
+    "make_key": ["alice"],
+    "study": ["--evaluations", "a", "b"],
+    "verify_shards": ["--shards", "s"],
+}
+"""What a job cannot do without, so that it comes to its other words."""
+INTERNAL = re.compile(r"dummy|\binner\b|Traceback|the paris preset")
+NUMBER = re.compile(r"(--[\w.-]+) (?:INT|FLOAT)\b")
+FLAG = re.compile(r"^ +(--[\w.-]+)", re.MULTILINE)
+
+
+def presets_of(name: str) -> list[str]:
+    """Return a job's presets, or one empty name if it has none."""
+    main = importlib.import_module(f"infill.jobs.{name}").main
+    return [word for word in suggestions(main, []) if not word.startswith("-")] or [""]
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_help_and_mistakes_of_every_preset_are_plain(name, run_job):
+    """Suggestions for a mistyped flag are flags of the preset that was chosen."""
+    for preset in presets_of(name):
+        chosen = [preset] if preset else []
+        shown = run_job(name, *chosen, "--help")
+        assert shown.returncode == 0
+        assert not INTERNAL.search(shown.stdout), shown.stdout
+        if preset:
+            assert re.match(rf"The preset '{preset}': \S.*\.$", shown.stdout, re.MULTILINE)
+        flags = set(suggestions(importlib.import_module(f"infill.jobs.{name}").main, chosen))
+        number = NUMBER.search(shown.stdout)
+        flag = number.group(1) if number else min(flags - {"--help", "--verbose"})
+        refused = run_job(name, *chosen, *REQUIRED.get(name, []), f"{flag}z", "1")
+        assert refused.returncode == 2, refused.stdout
+        assert "Unrecognized options" in refused.stderr
+        assert not INTERNAL.search(refused.stderr), refused.stderr
+        meant = refused.stderr.partition("Perhaps you meant")[2]
+        assert flag in meant
+        assert set(FLAG.findall(meant)) <= flags | {f"--no-{one[2:]}" for one in flags}
+        if number:
+            refused = run_job(name, *chosen, *REQUIRED.get(name, []), flag, "many")
+            assert refused.returncode == 2, refused.stdout
+            assert f"Error parsing {flag}: " in refused.stderr
+            assert not INTERNAL.search(refused.stderr), refused.stderr
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_help_says_what_every_preset_is_and_its_examples_can_be_copied(name, run_job):
+    """Each example is one line, whatever the width of the terminal."""
+    text = ast.get_docstring(ast.parse((ROOT / "jobs" / f"{name}.py").read_text()))
+    examples = [line for line in text.splitlines() if line.startswith(("python jobs/", "curl"))]
+    assert examples
+    shown = run_job(name, "--help", COLUMNS="60").stdout.splitlines()
+    for example in examples:
+        assert not example.endswith("\\")
+        assert example in shown
+    assert not [line for line in shown if line.endswith("\\")]
+    for preset in presets_of(name):
+        if preset:
+            assert [line for line in shown if re.match(rf"  {preset} +\S+ .*\.$", line)], preset
