@@ -29,20 +29,20 @@ from infill.pipeline.masks import Mask, number_for
 from infill.pipeline.metrics.metric_registry import measure
 
 FEATURES = "features"
-"""The parts that hold Inception's features, as long as the evaluation lasts."""
+"""Parts with Inception's features, kept until the evaluation ends."""
 ORIGINAL = ""
-"""Stands for a method in those parts: the images themselves."""
+"""Name of the images themselves, in place of a method, in those parts."""
 GRID = -1
-"""The number that asks for the grid of examples instead of a part."""
+"""Number of the grid of examples among the parts."""
 SHOWN_PX = 256
-"""Side at which pictures of many sizes are shown."""
+"""Side in pixels at which images of different sizes are shown."""
 STAGES = ("reading_s", "network_s", "baselines_s", "metrics_s", "judges_s")
-"""What an actor's time is spent on."""
+"""The stages of an actor's work."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InpaintedPairs:
-    """Some pairs and what every method drew into them."""
+    """Some pairs and the prediction of every method."""
 
     pairs: Sequence[Pair]
     images: Pixels
@@ -51,21 +51,21 @@ class InpaintedPairs:
     holes: ByteHole
     """[B, H, W], 1 where missing."""
     predictions: dict[str, Pixels]
-    """By method, each [B, H, W, 3], rounded to 8 bits."""
+    """Predictions by method, each [B, H, W, 3], rounded to 8 bits."""
 
 
 class Scorer:
     """Loads the checkpoint once, then scores parts of an evaluation. Runs in an actor."""
 
     def __init__(self, config: EvaluationConfig, image_size_px: int, parts: str) -> None:
-        """Get ready.
+        """Load the checkpoint and the pairs.
 
         Args:
-            config: of the evaluation.
-            image_size_px: side of the pairs, where the configuration leaves it open.
-            parts: where the parts are written.
+            config: the evaluation.
+            image_size_px: side of the pairs, if the configuration does not give it.
+            parts: folder for the parts.
         """
-        # The actor has reserved so many CPUs: OpenCV would take every core there is.
+        # Use the CPUs that the actor has reserved: OpenCV would use every core.
         cv2.setNumThreads(config.cpus_per_actor)
         torch.set_num_threads(config.cpus_per_actor)
         self.config, self.parts = config, parts
@@ -79,10 +79,10 @@ class Scorer:
         self.seconds = dict.fromkeys(STAGES, 0.0)
 
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[Any]]:
-        """Score and write the parts named in a block; return what it cost.
+        """Score and write the parts of a block; return their times.
 
-        What a person has to put right is returned as a sentence in ``error``: raised here, it
-        would reach the driver as a traceback in text, and everything else being scored would die.
+        An error that the user must correct is returned as a sentence in ``error``: raised here, it
+        would reach the driver as the text of a traceback, and end all other actors.
         """
         done = [self._try(int(number)) for number in batch["part"]]
         return {name: [costs[name] for costs in done] for name in done[0]}
@@ -111,7 +111,7 @@ class Scorer:
             pairs += [self._frozen(*each) for each in zip(filled.pairs, filled.masks, strict=True)]
         if features:
             write_table(part_location(self.parts, FEATURES, number), pa.concat_tables(features))
-        # The rows are written last: where they are, the part is whole.
+        # The rows are written last and complete the part.
         write_table(part_location(self.parts, "pairs", number), pa.Table.from_pylist(pairs))
         write_table(part_location(self.parts, "rows", number), pa.Table.from_pylist(rows))
         return {"pairs": len(indices), **self.seconds}
@@ -252,7 +252,7 @@ class Scorer:
 
 
 def best_samples(samples: Pixels, images: Pixels, holes: ByteHole) -> Pixels:
-    """Return for each pair the sample whose composite has the highest PSNR over the frame.
+    """Return for each pair the sample whose composite has the highest PSNR over the image.
 
     Args:
         samples: [samples, B, H, W, 3].
@@ -266,12 +266,12 @@ def best_samples(samples: Pixels, images: Pixels, holes: ByteHole) -> Pixels:
 
 
 def part_location(parts: str, kind: str, number: int) -> str:
-    """Return where the rows or pairs of a part lie."""
+    """Return the location of the rows or pairs of a part."""
     return storage.join(parts, f"{kind}-{number:06d}.parquet")
 
 
 def write_table(location: str, table: pa.Table) -> None:
-    """Write a Parquet file, whole or not at all."""
+    """Write a Parquet file atomically."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     storage.write(location, sink.getvalue().to_pybytes())

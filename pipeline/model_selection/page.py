@@ -20,13 +20,13 @@ from infill.pipeline.reporting.page import (
 )
 
 BINS = 4
-"""Into so many parts a range is cut to ask what it explains."""
+"""Number of parts of a range, for the variance that it explains."""
 RESTS = {"color": "#9aa5b1", "alpha": 0.8}
 CHOSEN = "#c1403d"
 
 
 def candidate_rows(choice: SelectionResult) -> tuple[list[str], list[list[str]]]:
-    """Return header and one row per candidate, best first, with what speaks against it."""
+    """Return header and one row per candidate, best first, with the reasons against it."""
     header = ["trial", "seeds", choice.metric, "95 % interval"]
     header += ["parameters", "ms a picture", "against it"]
     rows = []
@@ -61,8 +61,8 @@ def searched(choice: SelectionResult) -> list[str]:
 def importance(choice: SelectionResult) -> dict[str, float]:
     """Return, for each field, the share of the scores' variance that it explains alone.
 
-    That is the variance of the means of equal values (of a range: of its quarters) over the
-    variance of all scores; fields that only count together explain little alone.
+    That is the variance of the means of equal values (for a range: of its quarters) over the
+    variance of all scores; fields that only interact explain little alone.
     """
     scores = np.array([choice.goodness(one) for one in choice.candidates])
     whole = scores.var()
@@ -86,7 +86,7 @@ def _groups(values: Sequence[Any]) -> list[str]:
 
 
 def draw_frontier(choice: SelectionResult) -> bytes:
-    """Draw score against latency, the frontier as a line; returns a PNG file."""
+    """Plot score against latency, with the frontier as a line; returns a PNG file."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.8), layout="constrained", dpi=120)
@@ -110,7 +110,7 @@ def draw_frontier(choice: SelectionResult) -> bytes:
 
 
 def draw_parallel(choice: SelectionResult) -> bytes:
-    """Draw every candidate as a line through its values to its score; returns a PNG file."""
+    """Plot every candidate as a line through its values to its score; returns a PNG file."""
     from matplotlib.figure import Figure
 
     names = searched(choice)
@@ -132,12 +132,12 @@ def draw_parallel(choice: SelectionResult) -> bytes:
     labels = [name.removeprefix("model.") for name in names] + [choice.metric]
     panel.set_xticks(range(len(axes)), labels)
     panel.set_yticks([])
-    panel.set_xlim(-0.3, len(axes) - 0.5)  # Room for what stands to the right of the last axis.
+    panel.set_xlim(-0.3, len(axes) - 0.5)  # space for the labels to the right of the last axis
     return _png(figure)
 
 
 def _axis(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:
-    """Return each value's height, 0 to 1, and the heights that are labelled."""
+    """Return each value's height, 0 to 1, and the labelled heights."""
     if all(isinstance(value, float) for value in values) and len(set(values)) > BINS:
         low, high = min(values), max(values)
         heights = [(value - low) / (high - low) for value in values]
@@ -156,7 +156,7 @@ def _png(figure: Any) -> bytes:
 
 
 def write_selection(choice: SelectionResult, location: str, title: str) -> str:
-    """Write a choice's table, pictures and page into a folder.
+    """Write the table, figures and page of a selection into a folder.
 
     Returns:
         The table as text, for the terminal.
@@ -169,7 +169,7 @@ def write_selection(choice: SelectionResult, location: str, title: str) -> str:
     frontier = draw_frontier(choice)
     files["frontier.png"] = frontier
     about = (
-        "score of every candidate over the time it takes; the frontier dashed, the chosen ringed"
+        "score of every candidate over its latency; the frontier dashed, the selected one ringed"
     )
     sections.append(Section(title="Score and time", body=picture(frontier, about)))
     if shares:

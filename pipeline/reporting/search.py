@@ -23,7 +23,7 @@ SCORE_LABEL = "hole PSNR on the val set (dB)"
 
 
 def trial_rows(result: TuneResult) -> tuple[list[str], list[list[str]]]:
-    """Return header and one row per trial, best first; a failed trial says why."""
+    """Return header and one row per trial, best first; a failed trial has its error."""
     names = searched(result)
     seeds = len({trial.seed for trial in result.trials}) > 1
     header = [name.removeprefix("model.") for name in names] + (["seed"] if seeds else [])
@@ -32,7 +32,7 @@ def trial_rows(result: TuneResult) -> tuple[list[str], list[list[str]]]:
 
 
 def searched(result: TuneResult) -> list[str]:
-    """Return the fields that any trial changes; rows of a paper's table change different ones."""
+    """Return the fields that any trial changes; rows of a paper's table differ in their fields."""
     return list(dict.fromkeys(name for trial in result.trials for name in trial.changes))
 
 
@@ -54,7 +54,7 @@ def _number(metric: Metric, value: float | None) -> str:
 
 
 def draw_trials(result: TuneResult) -> bytes:
-    """Draw every trial's score over each searched field, the best one ringed.
+    """Plot every trial's score over each searched field, the best one ringed.
 
     Returns:
         A PNG file.
@@ -83,7 +83,7 @@ def draw_trials(result: TuneResult) -> bytes:
 
 
 def _sortable(value: object) -> tuple[bool, float, str]:
-    """Order numbers by size, before words by alphabet."""
+    """Sort numbers by size, before words by alphabet."""
     if isinstance(value, int | float):
         return (False, float(value), "")
     return (True, 0.0, str(value))
@@ -98,10 +98,10 @@ def write_search(
     """Write a search's table (``trials.md``, ``.csv``, ``.json``), plot and page into a folder.
 
     Args:
-        result: what was searched.
-        location: of the folder.
-        title: of the page.
-        rows_of_paper: header and rows of the paper's table, if that was searched.
+        result: the result of the search.
+        location: the folder.
+        title: title of the page.
+        rows_of_paper: header and rows of the paper's table, if the space was one.
 
     Returns:
         The table as text, for the terminal.

@@ -151,7 +151,7 @@ def test_output_format_same_keeps_suffix_and_mask_folder_is_read(url, photograph
     ("changes", "sentence"),
     [
         ({"endpoint": "http://127.0.0.1:9"}, "no inpainting service answers at http://127"),
-        ({"model": "/nothing/here"}, "is no checkpoint"),
+        ({"model": "/nothing/here"}, "is not a checkpoint"),
         ({"folder": "/nothing/here"}, "there is no folder /nothing/here"),
         ({"masks": "/nothing/m.png"}, "there is no mask /nothing/m.png"),
     ],

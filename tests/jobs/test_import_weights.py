@@ -189,7 +189,7 @@ def test_what_lies_among_the_tensors_and_is_none_is_named(tmp_path: Path) -> Non
         config = ImportConfig(
             architecture="pennet", weights=(str(tmp_path / "gen.pth"),), out=str(tmp_path / "o")
         )
-        with pytest.raises(UserError, match=r"gen\.pth: iteration is no tensor but of type int"):
+        with pytest.raises(UserError, match=r"gen\.pth: iteration is not a tensor but of type int"):
             import_weights(config)
 
 

@@ -65,13 +65,13 @@ def test_a_wrong_field_or_value_is_refused_without_a_traceback(name, words, sent
     ("name", "words", "sentence"),
     [
         ("train_spn", ["demo"], "no shards given: add --data.shards"),
-        ("train_spn", ["demo", "--data.shards", "nowhere"], "nowhere is no finished shard set"),
+        ("train_spn", ["demo", "--data.shards", "nowhere"], "nowhere is not a finished shard set"),
         ("tune", ["spn", "--space", "nothing"], "unknown space 'nothing'"),
         ("make_shards", ["folder"], "give the folder of photographs with --source"),
         ("make_shards", ["folder", "--source", "nowhere"], "nowhere"),
         ("evaluate", ["--checkpoint", "nowhere", "--shards", "nowhere"], "nowhere"),
-        ("promote", ["--checkpoint", "./nowhere"], "nowhere is no checkpoint"),
-        ("serve", ["--model", "./nowhere"], "nowhere is no checkpoint"),
+        ("promote", ["--checkpoint", "./nowhere"], "nowhere is not a checkpoint"),
+        ("serve", ["--model", "./nowhere"], "nowhere is not a checkpoint"),
     ],
 )
 def test_a_persons_mistake_ends_in_one_sentence(

@@ -33,7 +33,7 @@ def test_mistakes_end_in_a_sentence_before_ray_starts(tmp_path, untrained, run_j
         return done.stderr
 
     assert "there is no registry" in refused("--model", "spn@champion")
-    assert "is no checkpoint" in refused("--model", "./nothing")
+    assert "is not a checkpoint" in refused("--model", "./nothing")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -90,7 +90,7 @@ def test_archive_that_is_half_there_is_refused(suffix: str, kept: float, tmp_pat
     file = make(tmp_path / f"photos.{suffix}", {f"{n}.jpg": bytes(3000) for n in range(9)})
     end = file.stat().st_size if suffix == "zip" else 9 * (512 + 3072)
     file.write_bytes(file.read_bytes()[: int(kept * end)])
-    with pytest.raises(UserError, match="is damaged or only half there"):
+    with pytest.raises(UserError, match="is damaged or truncated"):
         read_all("folder", file)
 
 

@@ -81,7 +81,7 @@ def test_a_changed_byte_is_found_and_the_checkpoint_before_is_taken(run):
         checkpoints.verify(newest)
     said = []
     assert checkpoints.latest(run, said.append) == checkpoints.step_location(run, 1)
-    assert "taking the one before" in said[0]
+    assert "using the previous one" in said[0]
 
 
 def test_a_missing_file_or_unfinished_directory_is_never_taken_for_whole(run):
@@ -91,7 +91,7 @@ def test_a_missing_file_or_unfinished_directory_is_never_taken_for_whole(run):
         checkpoints.verify(newest)
     (Path(checkpoints.step_location(run, 1)) / "checksums.json").unlink()
     assert checkpoints.latest(run, lambda sentence: None) is None
-    with pytest.raises(UserError, match="is no checkpoint"):
+    with pytest.raises(UserError, match="is not a checkpoint"):
         checkpoints.load_generator(run)
 
 

@@ -30,7 +30,7 @@ class Brush:
     """Strokes."""
 
     width_px: float = 12.0
-    """Of a stroke."""
+    """Width of a stroke."""
 
     def __post_init__(self) -> None:
         if self.width_px <= 0:
@@ -42,15 +42,16 @@ class Painting:
     """A picture."""
 
     brush: Brush = field(default_factory=Brush)
-    """What paints."""
+    """The brush."""
     model: SPNConfig = field(default_factory=SPNConfig)
-    """Who paints."""
+    """The model."""
     steps: int = 10
-    """How long."""
+    """Number of steps
+    of the brush."""
     levels: tuple[int, ...] = (1, 2)
-    """How deep."""
+    """Levels of detail."""
     name: str | None = None
-    """Of the picture."""
+    """Name of the picture."""
 
 
 PRESETS = {"fine": Painting(), "coarse": Painting(brush=Brush(width_px=30.0))}
@@ -86,8 +87,9 @@ def test_help_explains_every_field(capsys):
         parse(PRESETS, "Paint a picture.", ["fine", "--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for words in ("--brush.width-px", "Of a stroke.", "--model.num-blocks", "How long."):
+    for words in ("--brush.width-px", "Width of a stroke.", "--model.num-blocks"):
         assert words in text
+    assert "Number of steps of the brush." in text  # joined over lines of the source
 
 
 def test_optimizers_and_schedules_are_flags_and_absent_from_old_files():
@@ -187,7 +189,7 @@ def test_a_store_that_does_not_answer_is_explained():
     said = "When reading 'b/k': AWS Error NETWORK_CONNECTION during GetObject: refused\nand more"
     sentence = explain(OSError(said))
     assert sentence is not None
-    assert "AWS Error NETWORK_CONNECTION during GetObject: refused; see to its address" in sentence
+    assert "AWS Error NETWORK_CONNECTION during GetObject: refused; check its address" in sentence
     assert "and more" not in sentence
 
 

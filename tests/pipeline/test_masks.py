@@ -268,7 +268,7 @@ def test_mask_id_of_other_settings_is_refused() -> None:
     mask = generate_mask(MaskConfig(recipe="box"), "k", 0, 0, 32, 32)
     with pytest.raises(UserError, match="generated with settings"):
         mask_from_id(MaskConfig(recipe="strokes"), mask.id)
-    with pytest.raises(UserError, match="no mask id"):
+    with pytest.raises(UserError, match="not a mask id"):
         mask_from_id(MaskConfig(), "k")
 
 
@@ -302,10 +302,10 @@ def test_impossible_settings_are_refused(fields: dict[str, typing.Any], sentence
 
 
 def test_folder_without_pictures_and_frames_too_small_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no mask pictures"):
+    with pytest.raises(UserError, match="holds no mask images"):
         generate_mask(MaskConfig(recipe="files", folder=str(tmp_path)), "k", 0, 0, 32, 32)
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match="broken.png is not a picture"):
+    with pytest.raises(UserError, match="broken.png is not an image"):
         generate_mask(
             MaskConfig(recipe="silhouettes", folder=str(tmp_path) + "/"), "k", 0, 0, 32, 32
         )

@@ -45,7 +45,7 @@ def test_one_mask_file_serves_every_picture(tmp_path):
 
 
 def test_folder_without_pictures_is_named(tmp_path):
-    with pytest.raises(UserError, match=f"{tmp_path} holds no picture"):
+    with pytest.raises(UserError, match=f"{tmp_path} holds no images"):
         list_pairs(touch(tmp_path, "notes.txt"), "", ".png")
 
 

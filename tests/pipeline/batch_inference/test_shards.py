@@ -190,7 +190,7 @@ def test_bad_rows_are_set_aside_with_the_reason(config, spn, photo_shards, tmp_p
     result = read_manifest(config.out)
     [bad] = result.quarantined
     assert victim["key"] in bad.source
-    assert "SHA-256 is not the manifest's" in bad.reason
+    assert "SHA-256 differs from the manifest's" in bad.reason
     assert victim["key"] not in result.samples["key"].to_pylist()
     again = inpaint_shards(spn, replace(config, folder=str(broken)), quietly)
     assert (again.filled, again.kept, again.failed) == (0, 8, 1)
@@ -208,7 +208,7 @@ def test_what_a_person_has_to_mend_ends_in_a_sentence_and_the_rest_is_kept(
     with pytest.raises(UserError, match=rf"^shard {tar} is missing, .* --repair`$"):
         inpaint_shards(spn, replace(config, folder=str(lost)), quietly)
     shutil.copy(Path(photo_shards, tar.name), tar)
-    with pytest.raises(UserError, match=r"^/nothing/here is no checkpoint"):
+    with pytest.raises(UserError, match=r"^/nothing/here is not a checkpoint"):
         inpaint_shards(replace(spn, location="/nothing/here"), replace(config, folder=str(lost)))
     summary = inpaint_shards(spn, replace(config, folder=str(lost)), quietly)
     assert (summary.filled + summary.kept, summary.failed) == (8, 0)

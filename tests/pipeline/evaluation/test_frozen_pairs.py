@@ -114,7 +114,7 @@ def test_a_file_that_holds_no_pairs_is_refused(config, tmp_path):
     with pytest.raises(UserError, match="there is no file of pairs"):
         prepare(using(config, str(location)))
     location.write_bytes(b"PAR1 but not really")
-    with pytest.raises(UserError, match="is no Parquet file of pairs"):
+    with pytest.raises(UserError, match="is not a Parquet file of pairs"):
         prepare(using(config, str(location)))
     pq.write_table(pa.table({"key": ["a"]}), location)
     with pytest.raises(UserError, match="it lacks group, height_px, hole, image_sha256"):

@@ -126,7 +126,7 @@ def test_interrupted_evaluation_equals_an_uninterrupted_one(evaluation, config, 
     (tmp_path / "second" / plan.parts.rsplit("/", 1)[-1] / "pairs-000001.parquet").write_bytes(b"")
     lines: list[str] = []
     second = evaluate(config, report=lines.append)
-    assert lines[0] == "4 of 16 pairs were scored before an interruption; going on"
+    assert lines[0] == "4 of 16 pairs were scored before an interruption; resuming"
     assert scores_of(second) == scores_of(evaluation)
     assert second.digest == evaluation.digest
     for kind in ("rows", "pairs"):
@@ -184,12 +184,12 @@ def test_tables_for_machines_and_people_hold_the_same_numbers(evaluation):
 
 
 def test_missing_checkpoint_is_one_sentence(config, tmp_path):
-    with pytest.raises(UserError, match="is no checkpoint"):
+    with pytest.raises(UserError, match="is not a checkpoint"):
         prepare(replace(config, checkpoint=str(tmp_path)))
 
 
 def test_missing_test_set_is_one_sentence(config, tmp_path):
-    with pytest.raises(UserError, match="is no finished shard set"):
+    with pytest.raises(UserError, match="is not a finished shard set"):
         prepare(replace(config, shards=str(tmp_path)))
 
 

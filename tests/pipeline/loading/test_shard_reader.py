@@ -54,7 +54,7 @@ def test_overwritten_image_is_noticed(
     data = bytearray(path.read_bytes())
     data[row["offset"] : row["offset"] + 200] = b"\0" * 200
     path.write_bytes(data)
-    with pytest.raises(UserError, match="'p001'.*not a picture"):
+    with pytest.raises(UserError, match="'p001'.*not an image"):
         take(BatchConfig(shards=str(tmp_path), **SMALL), 1)
 
 

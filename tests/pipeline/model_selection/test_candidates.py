@@ -73,7 +73,7 @@ def test_what_is_too_large_or_too_slow_is_left_out_and_says_why(config, choice):
     assert all(f"over {small:,}" in one.against for one in out)
     assert bounded.winner.trial.changes["model.num_blocks"] == 1
     nothing = select_model(override(config, {"max_latency_ms": 1e-6}), quietly)
-    with pytest.raises(UserError, match=r"no trial can be chosen.*ms, over"):
+    with pytest.raises(UserError, match=r"no trial can be selected.*ms, over"):
         _ = nothing.winner
 
 

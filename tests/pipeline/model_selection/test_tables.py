@@ -153,5 +153,5 @@ def test_failed_row_is_told(result):
 
 def test_a_table_without_test_photographs_is_refused_before_anything_trains(search, tmp_path):
     missing = override(search, {"train.data.shards": str(tmp_path)})
-    with pytest.raises(UserError, match="is no shard set; name one with --table.test-shards"):
+    with pytest.raises(UserError, match="is not a shard set; name one with --table.test-shards"):
         find_test_set(missing, TableConfig())

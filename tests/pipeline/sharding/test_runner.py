@@ -165,7 +165,7 @@ def test_finished_set_is_reused_and_says_so(
     lines: list[str] = []
     second = make_shards(config(photographs, whole), lines.append)
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == times
-    assert "train: 2 shards are there and whole; reused" in lines
+    assert "train: 2 finished shards; reused" in lines
     for split, manifest in made[1].items():
         assert second[split].digest == manifest.digest
         assert second[split].samples.equals(manifest.samples)
@@ -320,7 +320,7 @@ def test_split_without_one_good_photograph_fails(source: Path, tmp_path: Path) -
         (source / f"picture{number}.jpg").rename(source / "train" / f"picture{number}.jpg")
     (source / "val" / "a.jpg").write_bytes(b"nothing")
     settings = config(source, tmp_path / "out", max_quarantined_share=1.0)
-    with pytest.raises(UserError, match="not one photograph of val can be taken.*val/a.jpg"):
+    with pytest.raises(UserError, match="all images of val are quarantined.*val/a.jpg"):
         make_shards(settings, quiet)
 
 

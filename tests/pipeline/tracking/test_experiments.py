@@ -195,6 +195,6 @@ def test_pages_written_after_a_run_are_added_to_its_entry(tracking, tmp_path):
     ]
     attach(run, [str(tmp_path / "nowhere.html")], lines.append)
     assert len(lines) == 1
-    assert "its entry lacks" in lines[0]
+    assert "its run lacks" in lines[0]
     attach(str(tmp_path / "another"), [str(page)], lines.append)
     assert len(lines) == 1

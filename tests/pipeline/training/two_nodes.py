@@ -72,7 +72,7 @@ def main(config: TrainConfig) -> None:
             time.sleep(0.05)
 
     def started_again() -> int:
-        return sum("going on from step" in line for line in said)
+        return sum("resuming at step" in line for line in said)
 
     def run() -> None:
         try:

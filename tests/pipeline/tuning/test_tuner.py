@@ -59,7 +59,7 @@ def test_a_search_of_more_steps_goes_on_with_its_trials(finished_search, tmp_pat
     run = plan(search, space)[0][1].storage
     assert checkpoints.steps(run)[-1] == 5
     [progress] = Path(run).glob("progress-000000002.jsonl")
-    assert "going on from step 2" in progress.read_text()
+    assert "resuming at step 2" in progress.read_text()
 
 
 @pytest.mark.slow
@@ -192,7 +192,7 @@ def test_what_the_time_did_not_suffice_for_is_told_and_gone_on_with(config, ray_
     [*_, progress] = sorted(Path(run).glob("progress-*.jsonl"))
     begin = int(progress.stem.removeprefix("progress-"))
     assert before <= begin < before + 100
-    assert f"going on from step {begin}" in progress.read_text()
+    assert f"resuming at step {begin}" in progress.read_text()
 
 
 def test_trials_that_have_not_begun_are_listed_and_leave_earlier_records_alone(

@@ -152,7 +152,7 @@ def test_a_damaged_vote_is_named(tmp_path):
     save_vote(study, vote("voter0001", "question0ab", "picture0a"))
     path = Path(tmp_path, "votes", "voter0001", "question0ab.json")
     path.write_text(path.read_text()[:20])
-    with pytest.raises(UserError, match=r"question0ab\.json is no vote"):
+    with pytest.raises(UserError, match=r"question0ab\.json is not a vote"):
         read_votes(study)
 
 
