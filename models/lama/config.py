@@ -25,7 +25,7 @@ class LaMaConfig(ModelConfig):
     is the whole image (Sec. 2.1)."""
     prefill: bool = False
     """Fill the hole smoothly before the first convolution, and predict the difference from that.
-    This is not the paper's: it spares a small network what an interpolation can do."""
+    This is not the paper's: interpolation relieves a small network."""
     discriminator_channels: int = 64
     """Number of feature maps after the discriminator's first convolution; at most 8 times as many
     later."""

@@ -103,7 +103,7 @@ def test_spn_draws_differ_and_repeat() -> None:
         nn.init.normal_(parameter, std=0.3)
     image, mask = example()
     shown, again = (paper.pictures(generator, image, mask) for _ in range(2))
-    draws = [shown[f"draw {index}"] for index in (1, 2, 3, 4)]
+    draws = [shown[f"sample {index}"] for index in (1, 2, 3, 4)]
     assert all(not torch.equal(draws[0], other) for other in draws[1:])
     assert all(torch.equal(shown[title], again[title]) for title in shown)
 

@@ -78,7 +78,7 @@ def test_every_parameter_learns_in_every_row(variant: str) -> None:
     mask[..., 16:48, 16:48] = 1
     drawn = generator(image, mask)
     pictures = [
-        picture for picture in (drawn.drawn, drawn.coarse, drawn.small) if picture is not None
+        picture for picture in (drawn.unclipped, drawn.coarse, drawn.small) if picture is not None
     ]
     sum((picture - 0.3).abs().mean() for picture in pictures).backward()
     for name, parameter in generator.named_parameters():
@@ -115,7 +115,7 @@ def test_each_block_costs_what_the_table_says(coarse: int, refine: int) -> None:
 @torch.no_grad()
 def test_pictures_have_the_size_of_the_image_and_a_quarter(height: int, width: int) -> None:
     drawn = Generator(SMALL)(torch.zeros(1, 3, height, width), torch.zeros(1, 1, height, width))
-    for picture in (drawn.final, drawn.drawn, drawn.coarse):
+    for picture in (drawn.final, drawn.unclipped, drawn.coarse):
         assert picture.shape == (1, 3, height, width)
     assert drawn.small.shape == (1, 3, height // 4, width // 4)
 
@@ -151,7 +151,7 @@ def test_weights_start_at_a_tenth_of_kaiming_s() -> None:
 def test_a_hole_over_everything_leaves_nothing_to_see() -> None:
     generator, mask = Generator(SMALL), torch.ones(1, 1, 64, 64)
     one, other = torch.rand(2, 1, 3, 64, 64)
-    assert torch.equal(generator(one, mask).drawn, generator(other, mask).drawn)
+    assert torch.equal(generator(one, mask).unclipped, generator(other, mask).unclipped)
 
 
 @pytest.mark.parametrize("reach", [0, 1, 3])

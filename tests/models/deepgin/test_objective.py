@@ -108,7 +108,7 @@ def test_discriminators_judge_as_they_did_before_their_own_update() -> None:
     judge = objective.networks["discriminator"].eval()
     batch = batch_at(0)
     with torch.no_grad():
-        drawn = objective.generator(batch.image, batch.mask).drawn
+        drawn = objective.generator(batch.image, batch.mask).unclipped
         image = (batch.image + 1) / 2
         completed = torch.where(batch.mask.bool(), drawn, image)
         white = image.masked_fill(batch.mask.bool(), 1.0)

@@ -112,7 +112,7 @@ def test_missing_misshapen_and_left_over_tensors_are_named() -> None:
         read_release({**file, name: torch.zeros(1)})
     with pytest.raises(ValueError, match=r"1 tensors are left over, first extra"):
         read_release({**file, "extra": torch.zeros(1)})
-    with pytest.raises(ValueError, match="no released checkpoint of LaMa"):
+    with pytest.raises(ValueError, match="not a released checkpoint of LaMa"):
         read_release({"other": torch.zeros(1)})
 
 

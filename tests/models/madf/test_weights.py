@@ -151,5 +151,5 @@ def test_our_own_missing_and_left_over_tensors_are_named() -> None:
 
 
 def test_another_paper_s_checkpoint_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"no released checkpoint of MADF.*enc_up_1"):
+    with pytest.raises(ValueError, match=r"not a released checkpoint of MADF.*enc_up_1"):
         weights.from_released({"encoder_conv1.weight": torch.zeros(3)})
