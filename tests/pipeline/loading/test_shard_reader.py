@@ -91,7 +91,7 @@ def test_image_of_another_size_than_the_manifest_says_is_noticed(
 
 
 def test_unfinished_and_empty_sets_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no finished shard set"):
+    with pytest.raises(UserError, match="not a finished shard set"):
         BatchStream(BatchConfig(shards=str(tmp_path)))
     empty = pa.Table.from_pylist([], schema=SAMPLE_SCHEMA)
     write_manifest(Manifest(location=str(tmp_path), samples=empty, shards=()))

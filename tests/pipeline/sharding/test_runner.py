@@ -226,7 +226,7 @@ def test_split_that_has_no_photographs_any_more_is_no_set(source: Path, tmp_path
     assert set(make_shards(config(source, out), quiet)) == {"train", "test"}
     shutil.rmtree(source / "test")
     assert set(make_shards(config(source, out), quiet)) == {"train"}
-    with pytest.raises(UserError, match="no finished shard set"):
+    with pytest.raises(UserError, match="not a finished shard set"):
         read_manifest(str(out / "test"))
 
 
@@ -235,7 +235,7 @@ def test_finished_set_is_not_replaced_by_other_settings_unasked(
 ) -> None:
     before = checksums(whole)
     other = config(photographs, whole, format="png")
-    with pytest.raises(UserError, match="made with format 'original', now 'png' is asked for"):
+    with pytest.raises(UserError, match="made with format 'original', now 'png' is given"):
         make_shards(other, quiet)
     assert checksums(whole) == before
     replaced = make_shards(replace(other, overwrite=True), quiet)

@@ -131,7 +131,7 @@ def test_impossible_settings_are_refused_on_construction(config, changes, told):
 def test_missing_shards_and_too_small_images_are_told_before_training(config, quietly):
     with pytest.raises(UserError, match="no shards given"):
         train(override(config, {"data.shards": ""}), quietly)
-    with pytest.raises(UserError, match="no finished shard set"):
+    with pytest.raises(UserError, match="not a finished shard set"):
         train(override(config, {"data.shards": config.storage}), quietly)
     with pytest.raises(UserError, match="64"):
         train(override(config, {"data.image_size_px": 64}), quietly)
