@@ -260,7 +260,7 @@ def running(folder: Path, **options: Any) -> Iterator[Room]:
     settings[""] = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60", **settings.get("", {})}
     cluster = load_local().LocalCluster(folder, settings=settings, **options)
     try:
-        cluster.up(tell=lambda line: None)
+        cluster.up(log=lambda line: None)
         weather.target = (host, cluster.known["ports"]["store"])
         room = Room(cluster, weather)
         made = room.submit(f"python {ROOT}/jobs/make_shards.py smoke --out s3://infill/shards")

@@ -151,7 +151,7 @@ def test_folder_of_something_else_is_left_alone(tmp_path, what):
     words = [sys.executable, str(SCRIPT), what, "--folder", str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    assert "is no cluster's folder and would be removed" in done.stderr
+    assert "does not belong to a cluster and would be removed" in done.stderr
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
