@@ -110,7 +110,7 @@ def test_a_mistake_ends_with_the_jobs_status_and_a_sentence(words, status, sente
         assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_a_reader_who_leaves_early_is_no_error():
+def test_a_reader_who_leaves_early_is_not_an_error():
     words = ["bash", "-c", f"{sys.executable} -m infill --help | head -1"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.startswith("Image inpainting on Ray")

@@ -86,9 +86,9 @@ def test_address_with_a_password_is_refused_and_not_repeated(address):
         lambda uri: TrackingConfig(tracking_uri=uri),
         lambda uri: RegistryConfig(tracking_uri=uri),
     ):
-        with pytest.raises(UserError, match=r"contains a password.* in the environment") as told:
+        with pytest.raises(UserError, match=r"contains a password.* in the environment") as raised:
             take(address)
-        assert "geheim" not in str(told.value)
+        assert "geheim" not in str(raised.value)
 
 
 def test_addresses_without_a_password_are_not_refused():

@@ -4,7 +4,7 @@ make bench ONLY=evaluation
 SIDES=64 NETWORKS=lama,madf make bench ONLY=evaluation
 
 The floor is the network's own time: whatever else takes is overhead. The networks are untrained,
-which costs the same. Pairs are drawn on the photographs that installed packages carry.
+which costs the same. Pairs are predicted on the photographs that installed packages carry.
 """
 
 import importlib

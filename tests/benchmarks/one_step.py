@@ -54,7 +54,7 @@ def batch_of(count: int) -> Batch:
 def work_of(
     name: str, form: str, kind: str, count: int
 ) -> tuple[Callable[[], object], list[nn.Module]]:
-    """Return what is to be measured, a picture drawn or every network updated once; and whom."""
+    """Return the function to measure, a prediction or an update, and its networks."""
     paper, config = architecture.load(name), without_files(architecture.load(name).config())
     torch.manual_seed(0)
     if kind == "forward":
@@ -124,8 +124,8 @@ def plain_rate() -> float:
     macs = features.shape[0] * 64 * 64 * 256 * 256 * 9
 
     def work() -> Tensor:
-        drawn: Tensor = conv(features)
-        return drawn
+        predicted: Tensor = conv(features)
+        return predicted
 
     with torch.no_grad():
         work()

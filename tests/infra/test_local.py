@@ -168,7 +168,7 @@ def test_second_cluster_of_a_folder_is_refused_and_a_missing_one_ends_quietly(tm
     local.down()
 
 
-def test_nodes_are_not_told_of_another_ray(monkeypatch):
+def test_nodes_do_not_inherit_another_ray(monkeypatch):
     """A Ray that serves without a proxy leaves its settings in the environment."""
     foreign = {"RAY_ADDRESS": "127.0.0.1:1", **direct_ingress(1)}
     for name, value in foreign.items():

@@ -68,7 +68,7 @@ def inspect(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().out
 
 
-def test_statistics_tell_what_the_set_holds(shards, tmp_path, capsys):
+def test_statistics_describe_the_set(shards, tmp_path, capsys):
     out = tmp_path / "sheet.png"
     said = inspect(capsys, "--shards", shards, "--out", str(out))
     facts = {line[:14].strip(): line[15:] for line in said.splitlines()}

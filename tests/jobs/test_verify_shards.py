@@ -13,7 +13,7 @@ def test_folder_without_sets_ends_in_a_sentence(tmp_path: Path, run_job) -> None
 
 
 @pytest.mark.slow
-def test_damage_is_reported_then_mended_and_leaks_are_named(
+def test_damage_is_reported_then_repaired_and_leaks_are_named(
     photographs: str, tmp_path: Path, ray_local: None, run_job
 ) -> None:
     source = tmp_path / "source"

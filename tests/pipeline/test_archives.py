@@ -127,7 +127,7 @@ def test_archives_in_an_object_store_are_read_by_ranges(
     assert both == {f"{name}/{path}": data for name in "ab" for path, data in CONTENT.items()}
 
 
-def test_original_of_an_archive_carries_its_size_and_place(tmp_path: Path) -> None:
+def test_original_of_an_archive_carries_its_size_and_offset(tmp_path: Path) -> None:
     file = tarred(tmp_path / "photos.tar", {"a.jpg": b"12345"})
     (original,) = open_source("folder", str(file)).originals()
     assert original == Original(path="a.jpg", size=5, file=b"photos.tar", offset=512)

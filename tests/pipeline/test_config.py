@@ -65,7 +65,7 @@ def test_a_preset_is_chosen_by_name_and_fields_by_dotted_name():
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["corse"], "did you mean 'coarse'"),
         ([], "name a preset first: fine, coarse"),
@@ -74,12 +74,12 @@ def test_a_preset_is_chosen_by_name_and_fields_by_dotted_name():
         (["fine", "--steps", "many"], "steps"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name_with_status_2(words, told, capsys):
+def test_what_cannot_be_is_refused_by_name_with_status_2(words, expected, capsys):
     with pytest.raises(SystemExit) as stop:
         parse(PRESETS, "Paint.", words)
     assert stop.value.code == 2
     output = capsys.readouterr()
-    assert told in output.err + output.out
+    assert expected in output.err + output.out
 
 
 def test_help_explains_every_field(capsys):

@@ -93,7 +93,7 @@ def test_bundled_photographs_do_not_stand_in_for_shards_whose_name_is_wrong(tmp_
     assert not misspelt.exists()
 
 
-def test_photographs_too_small_are_told_before_anything_is_trained(config, ray_local, tmp_path):
+def test_photographs_too_small_are_reported_before_anything_is_trained(config, ray_local, tmp_path):
     folder = tmp_path / "small"
     folder.mkdir()
     for index in range(4):

@@ -78,7 +78,7 @@ class DoubledFirst(nn.Module):
         super().__init__()
         self.blocks, self.head = decoder.blocks, decoder.head
 
-    def draw(self, features: Tensor, pictures: list[Tensor], entry: Tensor) -> Tensor:
+    def predict(self, features: Tensor, pictures: list[Tensor], entry: Tensor) -> Tensor:
         doubled = functional.interpolate(
             features, scale_factor=2.0, mode="bilinear", align_corners=False
         )

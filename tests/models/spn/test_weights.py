@@ -99,8 +99,8 @@ def test_imported_networks_compute_what_the_released_names_say(
     ):
         for name, tensor in network.state_dict().items():
             fan_in = tensor[0].numel() if tensor.dim() > 1 else 4
-            drawn = torch.randn(tensor.shape, dtype=torch.float64) / fan_in**0.5
-            file.update({f"{role}.module.{theirs}": drawn for theirs in names[name]})
+            predicted = torch.randn(tensor.shape, dtype=torch.float64) / fan_in**0.5
+            file.update({f"{role}.module.{theirs}": predicted for theirs in names[name]})
     read = weights.read_release(file)
     assert read.config == config
     colours, hole = torch.rand(2, 3, 64, 96).double(), torch.zeros(2, 1, 64, 96).double()

@@ -65,7 +65,7 @@ def test_size_from_the_header_is_the_size_of_the_decoded_picture(make, orientati
         upright_size(file, 599)
 
 
-def test_drawn_mask_fits_its_picture_and_is_drawn_again_alike(make):
+def test_generated_mask_fits_its_image_and_is_reproducible(make):
     file = make.file(make.photograph(70, 90), "jpeg")
     recipe = MaskConfig(recipe="box", min_hole_ratio=0.1, max_hole_ratio=0.5)
     first = draw_mask_file(file, "a.jpg", recipe, 1, 10_000)

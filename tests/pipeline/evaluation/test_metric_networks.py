@@ -64,7 +64,7 @@ def test_without_weights_the_report_says_so_and_no_number_stands_there(config):
     assert "FID: not computed: weights not given." in Path(evaluation.files["table"]).read_text()
 
 
-def test_with_weights_sets_are_judged_and_lpips_is_a_column(config, weights):
+def test_with_weights_sets_are_measured_and_lpips_is_a_column(config, weights):
     config = replace(config, networks=weights)
     evaluation = evaluate(config, report=str)
     assert load_evaluation(evaluation.out) == evaluation

@@ -97,7 +97,7 @@ def test_workers_get_tars_of_their_own(tars):
     assert all(len(set(found)) == PER_TAR for found in of_rank)
 
 
-def test_run_that_goes_on_sees_another_order_and_the_same_one_if_asked_again(tars):
+def test_run_that_resumes_sees_another_order_and_the_same_one_if_asked_again(tars):
     config = BatchConfig(shards=tars, **SMALL)
     first = taken(config, 4)
     again = taken(config, 4)

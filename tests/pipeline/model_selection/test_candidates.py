@@ -142,7 +142,7 @@ def test_importance_is_the_share_of_variance_that_a_field_explains_alone():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         ({"metric": "beauty"}, "metric is one of"),
         ({"guards": ("psnr=1",)}, "name it with --champion"),
@@ -151,11 +151,11 @@ def test_importance_is_the_share_of_variance_that_a_field_explains_alone():
         ({"max_parameters": -1}, "must not be negative"),
     ],
 )
-def test_impossible_choices_are_refused(changes, told):
-    with pytest.raises(UserError, match=told):
+def test_impossible_choices_are_refused(changes, expected):
+    with pytest.raises(UserError, match=expected):
         SelectionConfig(search="a", shards="b", **changes)
 
 
-def test_a_search_without_trials_is_told(tmp_path):
+def test_a_search_without_trials_is_reported(tmp_path):
     with pytest.raises(UserError, match="no finished trial"):
         select_model(SelectionConfig(search=str(tmp_path), shards="b", num_actors=0), quietly)

@@ -240,7 +240,7 @@ def test_files_that_only_a_server_reaches_are_fetched_by_whoever_needs_them(
     assert checkpoints.verify(copied) == found.digest
 
 
-def test_files_that_a_server_has_lost_are_told_of(server, tmp_path, monkeypatch):
+def test_files_that_a_server_has_lost_are_reported(server, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     address = f"{server.tracking_uri}/mlflow-artifacts:/9/nothing/artifacts/checkpoint"
     with pytest.raises(UserError, match="cannot fetch the files of a version from .*9/nothing"):

@@ -229,7 +229,7 @@ def raw_request(url, make, height: int, width: int) -> bytes:
     return "\r\n".join(head).encode() + b"\r\n\r\n" + request.read()
 
 
-def test_those_who_send_slowly_are_told_so_and_keep_nobody_out(url, config, make, wait_until):
+def test_those_who_send_slowly_get_an_error_and_block_nobody(url, config, make, wait_until):
     request = raw_request(url, make, 60, 60)
     host, port = url.removeprefix("http://").split(":")
     slow = [socket.create_connection((host, int(port)), timeout=LONG_S) for _ in range(12)]
@@ -281,7 +281,7 @@ def test_those_who_do_not_read_their_answer_keep_nobody_out(url, make, wait_unti
         caller.close()
 
 
-def test_caller_who_leaves_gives_the_room_back(url, wait_until):
+def test_caller_who_leaves_frees_its_share(url, wait_until):
     host, port = url.removeprefix("http://").split(":")
     callers = []
     for _ in range(3):
@@ -314,7 +314,7 @@ def test_replica_that_is_killed_is_replaced(url, make):
     assert set(replica_processes()).isdisjoint(victims)
 
 
-def test_store_that_is_away_is_told_and_its_return_found_without_help(
+def test_store_that_is_away_is_reported_and_its_return_found_without_help(
     url, config, make, wait_until
 ):
     def ask() -> int:

@@ -89,7 +89,7 @@ def test_version_that_cannot_be_loaded_leaves_the_old_one_in_service(replica, sp
     replica.check_health()
 
 
-def test_several_models_are_told_apart_by_name_and_version(spn, newer_spn, make):
+def test_several_models_are_distinguished_by_name_and_version(spn, newer_spn, make):
     challenger = {**vars(newer_spn), "reference": "spn@challenger"}
     replica = Replica(ReplicaConfig())
     replica.reconfigure({"models": [vars(spn), challenger]})
@@ -181,7 +181,7 @@ def test_what_is_held_is_given_out_while_something_is_loaded():
     assert cache.size == len("second")
 
 
-def test_version_has_drawn_every_shape_it_is_told_to_before_it_answers(spn):
+def test_version_has_predicted_every_configured_shape_before_it_answers(spn):
     sides = set()
 
     def note(module, arguments):

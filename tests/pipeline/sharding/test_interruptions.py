@@ -107,7 +107,7 @@ def expected(
 
 
 @pytest.mark.slow
-def test_driver_killed_at_every_stage_goes_on_to_the_same_result(
+def test_driver_killed_at_every_stage_resumes_to_the_same_result(
     many: Path, expected: dict[str, str], address: str, tmp_path: Path, kill_before
 ) -> None:
     for function, number, whole in STAGES:
@@ -120,7 +120,7 @@ def test_driver_killed_at_every_stage_goes_on_to_the_same_result(
 @pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.timeout(1800)
-def test_driver_killed_at_any_moment_goes_on_to_the_same_result(
+def test_driver_killed_at_any_moment_resumes_to_the_same_result(
     many: Path, expected: dict[str, str], address: str, tmp_path: Path
 ) -> None:
     moments = random.Random(0)

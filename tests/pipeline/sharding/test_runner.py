@@ -293,7 +293,9 @@ def test_too_many_bad_photographs_fail_and_leave_no_set(source: Path, tmp_path: 
     assert sum(len(manifest.quarantined) for manifest in allowed.values()) == 5
 
 
-def test_photograph_mended_in_place_is_taken_by_the_next_run(source: Path, tmp_path: Path) -> None:
+def test_photograph_repaired_in_place_is_taken_by_the_next_run(
+    source: Path, tmp_path: Path
+) -> None:
     good = (source / "picture0.jpg").read_bytes()
     (source / "picture0.jpg").write_bytes(good[:-10] + b"0123456789")
     settings = config(source, tmp_path / "out", max_quarantined_share=0.0)
@@ -338,7 +340,7 @@ def test_place_that_cannot_be_written_is_refused(photographs: str, tmp_path: Pat
         make_shards(config(photographs, tmp_path / "file" / "out"), quiet)
 
 
-def test_tally_tells_shards_rate_and_quarantined_photographs() -> None:
+def test_tally_shows_shards_rate_and_quarantined_photographs() -> None:
     tally = Tally(photographs=40, shards=4)
     tally.started_s -= 2.0
     done = {"photographs": 10, "bytes_read": 5_000_000, "quarantined": 0, "reasons": []}

@@ -100,7 +100,7 @@ def calm(alone, ray_local, tmp_path_factory, quietly):
 def test_two_workers_take_the_same_updates_as_one(alone, calm, weights):
     ours, theirs = weights(alone.storage, 3), weights(calm.storage, 3)
     # Gradients agree. Weights agree where there is one: a bias before a norm has none but rounding,
-    # which Adam divides by its own size, and makes no difference to what is drawn.
+    # which Adam divides by its own size, and makes no difference to what is predicted.
     for name, moment in ours["optimizers"].items():
         if name.endswith("/exp_avg"):
             other = theirs["optimizers"][name]
@@ -220,9 +220,9 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(config, finished, bucket
     checkpoints.verify(checkpoints.step_location(remote.storage, 6))
     runs = (remote.storage, finished.config.storage)
     ours, theirs = (checkpoints.step_location(run, 6) for run in runs)
-    drawn = [checkpoints.load_generator(location).generator for location in (ours, theirs)]
+    predicted = [checkpoints.load_generator(location).generator for location in (ours, theirs)]
     image, mask = torch.rand(1, 3, 32, 32) * 2 - 1, torch.ones(1, 1, 32, 32)
-    assert torch.equal(*(generator(image, mask).final for generator in drawn))
+    assert torch.equal(*(generator(image, mask).final for generator in predicted))
 
 
 @pytest.mark.slow
@@ -265,7 +265,7 @@ def test_nodes_that_go_and_come_change_nothing(config, tmp_path, quietly):
     image, mask = torch.rand(2, 3, 32, 32) * 2 - 1, torch.zeros(2, 1, 32, 32)
     mask[..., 8:20, 6:22] = 1
 
-    def drawn(run):
+    def predicted(run):
         location = checkpoints.step_location(run.storage, steps)
         return checkpoints.load_generator(location).generator(image, mask).final
 
@@ -273,8 +273,8 @@ def test_nodes_that_go_and_come_change_nothing(config, tmp_path, quietly):
         train(run, quietly)
     # Sums over two workers round differently, which hundreds of steps of Adam make visible; other
     # samples make another network.
-    difference = (drawn(storm) - drawn(alone)).abs().mean()
-    assert difference < (drawn(other) - drawn(alone)).abs().mean() / 5, difference
+    difference = (predicted(storm) - predicted(alone)).abs().mean()
+    assert difference < (predicted(other) - predicted(alone)).abs().mean() / 5, difference
 
 
 @pytest.mark.slow
@@ -314,7 +314,7 @@ def test_a_driver_killed_at_any_moment_costs_nothing(alone, ray_local, tmp_path,
             assert torch.equal(tensor, theirs[part][name]), f"{part} {name}"
 
 
-def test_workers_that_find_no_room_are_told_of(ray_local):
+def test_workers_that_find_no_resources_are_reported(ray_local):
     """With what they want and what there is; others' waiting is none of theirs."""
     import ray
     from ray.util import placement_group, remove_placement_group

@@ -35,7 +35,7 @@ def test_a_run_leaves_checkpoints_scores_grids_and_its_configuration(finished):
     assert "data_wait_share" in text
 
 
-def test_training_goes_on_while_a_checkpoint_is_scored(config, monkeypatch):
+def test_training_continues_while_a_checkpoint_is_scored(config, monkeypatch):
     """Scores of step 2 are held back until step 3 has been reported: nobody waits for them."""
     later, held = threading.Event(), []
 

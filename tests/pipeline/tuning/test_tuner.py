@@ -48,7 +48,7 @@ def test_a_search_started_again_runs_nothing_twice(finished_search):
 
 
 @pytest.mark.slow
-def test_a_search_of_more_steps_goes_on_with_its_trials(finished_search, tmp_path):
+def test_a_search_of_more_steps_resumes_its_trials(finished_search, tmp_path):
     shutil.copytree(finished_search.config.storage, tmp_path / "longer")
     changes = {"storage": str(tmp_path / "longer"), "train.steps": 5}
     search = override(finished_search.config, {**changes, "train.tracking.tracking_uri": ""})
@@ -73,7 +73,7 @@ def test_the_search_is_written_as_table_plot_and_page(finished_search, tmp_path,
 
 
 @pytest.mark.slow
-def test_optuna_proposes_what_is_tried_and_knows_it_when_the_search_goes_on(
+def test_optuna_proposes_what_is_tried_and_knows_it_when_the_search_resumes(
     config, ray_local, tmp_path
 ):
     space = {
@@ -171,7 +171,7 @@ def test_a_trial_that_fails_is_tried_again_then_reported(config, ray_local, tmp_
 
 
 @pytest.mark.slow
-def test_what_the_time_did_not_suffice_for_is_told_and_gone_on_with(config, ray_local, tmp_path):
+def test_what_the_time_did_not_suffice_for_is_reported_and_resumed(config, ray_local, tmp_path):
     changes = {
         "storage": str(tmp_path / "late"),
         "train.steps": 100_000,

@@ -108,7 +108,7 @@ def test_interval_is_over_photographs_not_votes(tmp_path):
     assert (alone.value, alone.low, alone.high) == (0.0, None, None)
 
 
-def test_hasty_answers_do_not_count_and_are_told(tmp_path):
+def test_hasty_answers_do_not_count_and_are_reported(tmp_path):
     study = paired_study(str(tmp_path))
     question = study.questions[0]
     picture = question.pictures["a"]
