@@ -110,8 +110,8 @@ def fit(picture: Pixels, side: int) -> Pixels:
     scale = side / max(image.size)
     width, height = (max(1, round(length * scale)) for length in image.size)
     square = Image.new("RGB", (side, side), _PAPER)
-    place = ((side - width) // 2, (side - height) // 2)
-    square.paste(image.resize((width, height), Image.Resampling.LANCZOS), place)
+    at = ((side - width) // 2, (side - height) // 2)
+    square.paste(image.resize((width, height), Image.Resampling.LANCZOS), at)
     return np.asarray(square)
 
 
@@ -145,7 +145,7 @@ def _measure(
 
 def _write(
     draw: ImageDraw.ImageDraw,
-    place: tuple[int, int],
+    at: tuple[int, int],
     text: str,
     room: int,
     size: int,
@@ -160,4 +160,4 @@ def _write(
         while text and draw.textlength(text + "...", font) > room:
             text = text[:-1]
         text += "..."
-    draw.text(place, text, colour, font)
+    draw.text(at, text, colour, font)

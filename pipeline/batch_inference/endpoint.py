@@ -95,8 +95,8 @@ async def _send(client: AsyncInpaintClient, config: BatchInferenceConfig, pair: 
         return Outcome(name=pair.name, failure=str(error))
     except (ImageError, FileNotFoundError) as error:
         return Outcome(name=pair.name, failure=failure_of(error))
-    place = storage.join(config.out, pair.output)
-    await asyncio.to_thread(storage.write, place, answer.data)
+    target = storage.join(config.out, pair.output)
+    await asyncio.to_thread(storage.write, target, answer.data)
     return Outcome(name=pair.name, model=answer.model)
 
 

@@ -121,7 +121,9 @@ def _refuse_collisions(pairs: list[Pair]) -> None:
             )
 
 
-def draw_mask_file(image: bytes, key: str, recipe: MaskConfig, seed: int, max_pixels: int) -> bytes:
+def generate_mask_file(
+    image: bytes, key: str, recipe: MaskConfig, seed: int, max_pixels: int
+) -> bytes:
     """Generate a mask of an image's size, white in the hole; the same for the same key and seed.
 
     Args:

@@ -150,9 +150,9 @@ class InpaintActor:
 
     @cached_property
     def _predictor(self) -> Predictor:
-        place = readable(self._model.location, self._model.digest)
+        path = readable(self._model.location, self._model.digest)
         device = self._config.device
-        return Predictor.of(load_generator(place, device), device)
+        return Predictor.of(load_generator(path, device), device)
 
     def __call__(self, rows: Rows) -> Rows:
         """Replace every canvas by its prediction, size by size."""

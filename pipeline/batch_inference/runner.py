@@ -17,7 +17,12 @@ from infill.pipeline.batch_inference.config import (
     SUFFIXES,
     BatchInferenceConfig,
 )
-from infill.pipeline.batch_inference.pairs import Pair, draw_mask_file, list_pairs, list_pictures
+from infill.pipeline.batch_inference.pairs import (
+    Pair,
+    generate_mask_file,
+    list_pairs,
+    list_pictures,
+)
 from infill.pipeline.config import to_dict
 from infill.pipeline.errors import ImageError, UserError
 from infill.pipeline.progress import Log, Progress, duration
@@ -124,12 +129,12 @@ def claim(config: BatchInferenceConfig, model: str, data: str = "") -> None:
         "mode": config.mode,
         "output_format": config.output_format,
     }
-    place = storage.join(config.out, SETTINGS)
-    if not storage.exists(place):
+    location = storage.join(config.out, SETTINGS)
+    if not storage.exists(location):
         storage.make_folder(config.out)
-        storage.write(place, (json.dumps(identity, indent=2) + "\n").encode())
+        storage.write(location, (json.dumps(identity, indent=2) + "\n").encode())
         return
-    kept = json.loads(storage.read(place))
+    kept = json.loads(storage.read(location))
     for name, value in identity.items():
         if kept.get(name) != value:
             raise UserError(
@@ -140,12 +145,12 @@ def claim(config: BatchInferenceConfig, model: str, data: str = "") -> None:
 
 def write_failures(out: str, failures: list[dict[str, str]]) -> None:
     """Write ``failures.jsonl``, or remove it if nothing failed."""
-    place = storage.join(out, FAILURES)
+    location = storage.join(out, FAILURES)
     if not failures:
-        storage.remove(place)
+        storage.remove(location)
         return
     failures = sorted(failures, key=lambda failure: failure["image"])
-    storage.write(place, "".join(json.dumps(f) + "\n" for f in failures).encode())
+    storage.write(location, "".join(json.dumps(f) + "\n" for f in failures).encode())
 
 
 def read_files(config: BatchInferenceConfig, pair: Pair) -> tuple[bytes, bytes]:
@@ -158,7 +163,7 @@ def read_files(config: BatchInferenceConfig, pair: Pair) -> tuple[bytes, bytes]:
     image = storage.read(pair.image)
     if config.draw:
         limit = config.limits.max_pixels
-        return image, draw_mask_file(image, pair.name, config.recipe, config.seed, limit)
+        return image, generate_mask_file(image, pair.name, config.recipe, config.seed, limit)
     if not pair.mask:
         raise ImageError(
             "bad_request", "it has no mask: add name_mask.png, or use --masks or --draw"

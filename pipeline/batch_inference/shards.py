@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from infill.pipeline import storage
 from infill.pipeline.batch_inference.config import BatchInferenceConfig
-from infill.pipeline.batch_inference.pairs import MaskFinder, draw_mask_file
+from infill.pipeline.batch_inference.pairs import MaskFinder, generate_mask_file
 from infill.pipeline.batch_inference.ray_data import (
     NOTHING_LAID,
     InpaintActor,
@@ -225,7 +225,7 @@ def _laid(config: BatchInferenceConfig, row: Rows, image: bytes) -> Rows:
         )
     if config.draw:
         limit = config.limits.max_pixels
-        mask = draw_mask_file(image, str(row["key"]), config.recipe, config.seed, limit)
+        mask = generate_mask_file(image, str(row["key"]), config.recipe, config.seed, limit)
     elif row["mask_file"]:
         mask = storage.read(str(row["mask_file"]))
     else:
@@ -238,16 +238,16 @@ def finish_part(rows: Rows, config: BatchInferenceConfig, model: str) -> Rows:
     first, shard = int(rows["first"][0]), int(rows["shard"][0])
     last, refusal, failures = first + len(rows["name"]), str(rows["refusal"][0]), {}
     if not refusal:
-        place = storage.join(config.out, PARTS, Part(shard=shard, first=first, last=last).name)
+        path = storage.join(config.out, PARTS, Part(shard=shard, first=first, last=last).name)
         try:
-            failures = _keep_part(place, rows, config, model)
+            failures = _keep_part(path, rows, config, model)
         except Exception as error:
             refusal = sentence_of(error)
     done = {"shard": shard, "first": first, "last": last, "failures": json.dumps(failures)}
     return {name: [value] for name, value in {**done, "refusal": refusal}.items()}
 
 
-def _keep_part(place: str, rows: Rows, config: BatchInferenceConfig, model: str) -> dict[int, str]:
+def _keep_part(path: str, rows: Rows, config: BatchInferenceConfig, model: str) -> dict[int, str]:
     """Write a part's composites with their masks; return the errors by row of the manifest."""
     first = int(rows["first"][0])
     kept, failures = [], {}
@@ -270,7 +270,7 @@ def _keep_part(place: str, rows: Rows, config: BatchInferenceConfig, model: str)
         )
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(kept), sink, compression="none")
-    storage.write(place, sink.getvalue().to_pybytes())
+    storage.write(path, sink.getvalue().to_pybytes())
     return failures
 
 
@@ -279,12 +279,12 @@ def _assemble(
 ) -> None:
     """Make a shard's tar of its parts, write its record, and delete the parts."""
     own = [part for part in parts if part.shard == shard]
-    places = [storage.join(config.out, PARTS, part.name) for part in own]
+    locations = [storage.join(config.out, PARTS, part.name) for part in own]
     rows, quarantined = [], []
     with written_whole(storage.join(config.out, tar_name(shard))) as stream:
         writer = TarWriter(stream)
-        for place in places:
-            for sample in storage.table_of(storage.read(place)).to_pylist():
+        for path in locations:
+            for sample in storage.table_of(storage.read(path)).to_pylist():
                 if sample["failure"]:
                     name = f"{sample['key']} ({sample['source']})"
                     quarantined.append({"source": name, "reason": sample["failure"]})
@@ -299,8 +299,8 @@ def _assemble(
     )
     values = {"shard": asdict(record), "rows": rows, "quarantined": quarantined}
     storage.write(storage.join(config.out, record_name(shard)), json.dumps(values).encode())
-    for place in places:
-        storage.remove(place)
+    for path in locations:
+        storage.remove(path)
 
 
 def _add(
@@ -324,10 +324,10 @@ def _add(
 
 def _record(out: str, shard: int) -> dict[str, Any] | None:
     """Return a finished shard's record, or None if it or its tar does not exist."""
-    place = storage.join(out, record_name(shard))
-    if not storage.exists(place):
+    path = storage.join(out, record_name(shard))
+    if not storage.exists(path):
         return None
-    values: dict[str, Any] = json.loads(storage.read(place))
+    values: dict[str, Any] = json.loads(storage.read(path))
     system, tar = storage.filesystem(storage.join(out, tar_name(shard)))
     whole = system.get_file_info(tar).size == values["shard"]["size"]
     return values if whole else None

@@ -221,7 +221,7 @@ def _counted(contender: Contender, names: Sequence[str]) -> list[str]:
     return [name for name in names if counts[name]]
 
 
-def draw_cases(comparison: Comparison, indices: Sequence[int], log: Log = print) -> list[Case]:
+def inpaint_cases(comparison: Comparison, indices: Sequence[int], log: Log = print) -> list[Case]:
     """Inpaint some pairs again, with every contender. Runs in this process.
 
     Raises:
@@ -237,8 +237,8 @@ def draw_cases(comparison: Comparison, indices: Sequence[int], log: Log = print)
                 images[out].append(pasted)
                 progress.advance()
     cases = []
-    for place, index in enumerate(indices):
-        drawn = images[comparison.first.evaluation.out][place]
+    for at, index in enumerate(indices):
+        pair = images[comparison.first.evaluation.out][at]
         row = comparison.first.rows.slice(index, 1).to_pylist()[0]
         cases.append(
             Case(
@@ -246,10 +246,10 @@ def draw_cases(comparison: Comparison, indices: Sequence[int], log: Log = print)
                 key=row["key"],
                 hole_ratio=row["hole_ratio"],
                 scores={c.name: c.rows[DECIDING][index].as_py() for c in comparison.contenders},
-                image=drawn.image,
-                hole=drawn.hole,
+                image=pair.image,
+                hole=pair.hole,
                 composites={
-                    c.name: images[c.evaluation.out][place].composites[c.method]
+                    c.name: images[c.evaluation.out][at].composites[c.method]
                     for c in comparison.contenders
                 },
             )
@@ -274,10 +274,10 @@ def fill_again(evaluation: Evaluation, indices: Sequence[int]) -> Iterator[Paste
     scorer = Scorer(config, evaluation.data["image_size_px"], evaluation.out)
     for few in scorer.pairs.batches(indices):
         filled = scorer.fill(few)
-        for place, (image, hole) in enumerate(zip(filled.images, filled.holes, strict=True)):
+        for at, (image, hole) in enumerate(zip(filled.images, filled.holes, strict=True)):
             pasted = {
-                method: composite(drawn[place], image, hole)
-                for method, drawn in filled.predictions.items()
+                method: composite(prediction[at], image, hole)
+                for method, prediction in filled.predictions.items()
             }
             yield PastedMethod(image=image, hole=hole, composites=pasted)
 

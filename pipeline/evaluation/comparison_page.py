@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from infill.pipeline import storage
-from infill.pipeline.evaluation.comparison import DECIDING, Case, Comparison, Gain, draw_cases
+from infill.pipeline.evaluation.comparison import DECIDING, Case, Comparison, Gain, inpaint_cases
 from infill.pipeline.evaluation.scorer import SHOWN_PX
 from infill.pipeline.evaluation.scores import ALL
 from infill.pipeline.image_grid import fit, grid, masked_view, shrink
@@ -103,7 +103,7 @@ def _by_group(comparison: Comparison) -> Markup:
 
 def _case_sections(comparison: Comparison) -> list[Section]:
     indices = sorted({i for chosen in (comparison.best, comparison.worst) for i in _all(chosen)})
-    cases = dict(zip(indices, draw_cases(comparison, indices), strict=True))
+    cases = dict(zip(indices, inpaint_cases(comparison, indices), strict=True))
     sections = []
     for name in comparison.gains:
         for word, chosen in (("most", comparison.best), ("least", comparison.worst)):

@@ -261,23 +261,23 @@ class FrozenPairs(Pairs):
     def _find_rows(self) -> list[int]:
         samples = self.manifest.samples
         keys = samples["key"].to_pylist()
-        places = {key: row for row, key in enumerate(keys)}
+        row_of_key = {key: row for row, key in enumerate(keys)}
         checksums = samples["sha256"].to_pylist()
         rows = []
         for key, checksum in zip(
             self.table["key"].to_pylist(), self.table["image_sha256"].to_pylist(), strict=True
         ):
-            if key not in places:
+            if key not in row_of_key:
                 raise UserError(
                     f"{self.location} pairs image {key!r} with a mask, but the test set "
                     f"{self.manifest.location} has no such image; give the set it was made for"
                 )
-            if checksums[places[key]] != checksum:
+            if checksums[row_of_key[key]] != checksum:
                 raise UserError(
                     f"image {key!r} of {self.manifest.location} is not the image that "
                     f"{self.location} was made with: their SHA-256 differ"
                 )
-            rows.append(places[key])
+            rows.append(row_of_key[key])
         return rows
 
     def _require_whole_images(self) -> None:

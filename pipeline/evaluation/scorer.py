@@ -205,9 +205,9 @@ class Scorer:
             {
                 **_identity(pair, mask),
                 "method": method,
-                **{name: float(values[place]) for name, values in found.items()},
+                **{name: float(values[index]) for name, values in found.items()},
             }
-            for place, (pair, mask) in enumerate(zip(filled.pairs, filled.masks, strict=True))
+            for index, (pair, mask) in enumerate(zip(filled.pairs, filled.masks, strict=True))
             for method, found in measured.items()
         ]
 
@@ -233,15 +233,15 @@ class Scorer:
     def _grid_rows(self, filled: InpaintedPairs) -> tuple[list[list[Pixels]], list[str]]:
         measured = self.measure(filled)
         rows, captions = [], []
-        for place, (image, hole) in enumerate(zip(filled.images, filled.holes, strict=True)):
-            predicted = {method: found[place] for method, found in filled.predictions.items()}
+        for index, (image, hole) in enumerate(zip(filled.images, filled.holes, strict=True)):
+            predicted = {method: found[index] for method, found in filled.predictions.items()}
             pasted = [composite(prediction, image, hole) for prediction in predicted.values()]
             first = predicted[self.loaded.architecture]
             row = [image, masked_view(image, hole), first, *pasted]
             whole = self.pairs.crop == "original"
             rows.append([fit(picture, SHOWN_PX) for picture in row] if whole else row)
-            values = {name: found["hole_psnr"][place] for name, found in measured.items()}
-            captions.append(_caption(filled.pairs[place], filled.masks[place], values))
+            values = {name: found["hole_psnr"][index] for name, found in measured.items()}
+            captions.append(_caption(filled.pairs[index], filled.masks[index], values))
         return rows, captions
 
     @contextmanager

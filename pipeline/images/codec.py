@@ -102,12 +102,12 @@ def fill_in(picture: Picture, hole: Hole, prediction: Pixels) -> Picture:
 
     Returns:
         A picture of the same kind. Known pixels are bit for bit those of ``picture``; with alpha,
-            the hole becomes opaque.
+        the hole becomes opaque.
     """
     pixels = picture.pixels.copy()
     colours = 3 if pixels.shape[2] >= 3 else 1
-    drawn = prediction[hole]
-    pixels[hole, :colours] = drawn if colours == 3 else grey(drawn)[:, None]
+    values = prediction[hole]
+    pixels[hole, :colours] = values if colours == 3 else grey(values)[:, None]
     pixels[hole, colours:] = 255
     return Picture(pixels=pixels, format=picture.format, profile=picture.profile)
 

@@ -149,7 +149,7 @@ class Predictor:
 
         Returns:
             Images by name, uint8 [h, w, 3]; those of the image at some size are without its
-                padding.
+            padding.
         """
         height, width = hole.shape
         with self._without_gradients():

@@ -29,9 +29,9 @@ class Tile:
     height: int
     """Height of the part, in the image's pixels."""
     width: int
-    drawn_height: int
+    scaled_height: int
     """Height of the part on the canvas; smaller than ``height`` for ``resize``."""
-    drawn_width: int
+    scaled_width: int
     canvas_height: int
     canvas_width: int
 
@@ -108,13 +108,13 @@ class Tiles:
     def merge_tiles(self, predictions: Sequence[Pixels], hole: Hole) -> Pixels:
         """Merge and blend the parts; see :meth:`Layout.merge_tiles`."""
         whole = np.zeros((*hole.shape, 3), np.uint8)
-        drawn = [_lift(p, frame) for p, frame in zip(predictions, self.frames, strict=True)]
-        if len(drawn) == 1:
-            whole[self.frames[0].window] = drawn[0]
+        parts = [_lift(p, frame) for p, frame in zip(predictions, self.frames, strict=True)]
+        if len(parts) == 1:
+            whole[self.frames[0].window] = parts[0]
             return whole
         shares = np.zeros((*hole.shape, 1), np.float32)
         colours = np.zeros(whole.shape, np.float32)
-        for part, frame in zip(drawn, self.frames, strict=True):
+        for part, frame in zip(parts, self.frames, strict=True):
             weight = _tent(frame)
             colours[frame.window] += weight * part
             shares[frame.window] += weight
@@ -135,7 +135,7 @@ def _lay(image: Pixels, hole: Hole, frame: Tile) -> tuple[Pixels, Pixels]:
     part, missing = image[frame.window].copy(), hole[frame.window].astype(np.uint8)
     part[missing.astype(bool)] = _BLANK
     if frame.kind == "resize":
-        size = (frame.drawn_width, frame.drawn_height)
+        size = (frame.scaled_width, frame.scaled_height)
         part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
         share = cv2.resize(missing.astype(np.float32), size, interpolation=cv2.INTER_AREA)
         missing = (share > 0).astype(np.uint8)
@@ -143,10 +143,10 @@ def _lay(image: Pixels, hole: Hole, frame: Tile) -> tuple[Pixels, Pixels]:
 
 
 def _lift(prediction: Pixels, frame: Tile) -> Pixels:
-    drawn = prediction[: frame.drawn_height, : frame.drawn_width]
+    part = prediction[: frame.scaled_height, : frame.scaled_width]
     if frame.kind == "resize":
-        drawn = cv2.resize(drawn, (frame.width, frame.height), interpolation=cv2.INTER_CUBIC)
-    return drawn
+        part = cv2.resize(part, (frame.width, frame.height), interpolation=cv2.INTER_CUBIC)
+    return part
 
 
 @dataclass(frozen=True)
@@ -179,8 +179,8 @@ class Strides:
         """Interleave the sub-images again; see :meth:`Layout.merge_tiles`."""
         whole = np.zeros((*hole.shape, 3), np.uint8)
         for (v, u), prediction in zip(self._phases(hole), predictions, strict=True):
-            place = whole[v :: self.step, u :: self.step]
-            place[:] = prediction[: place.shape[0], : place.shape[1]]
+            phase = whole[v :: self.step, u :: self.step]
+            phase[:] = prediction[: phase.shape[0], : phase.shape[1]]
         return whole
 
     def _phases(self, hole: Hole) -> list[tuple[int, int]]:

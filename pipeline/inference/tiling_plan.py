@@ -145,15 +145,15 @@ def _side(length: int, config: TilingConfig) -> int:
 def _frame(kind: Kind, rows: Span, columns: Span, config: TilingConfig) -> Tile:
     height, width = rows[1] - rows[0], columns[1] - columns[0]
     scale = min(1.0, config.largest_px / max(height, width))
-    drawn_height, drawn_width = (max(round(length * scale), 1) for length in (height, width))
+    scaled_height, scaled_width = (max(round(length * scale), 1) for length in (height, width))
     return Tile(
         kind=kind if scale == 1.0 else "resize",
         top=rows[0],
         left=columns[0],
         height=height,
         width=width,
-        drawn_height=drawn_height,
-        drawn_width=drawn_width,
-        canvas_height=_side(drawn_height, config),
-        canvas_width=_side(drawn_width, config),
+        scaled_height=scaled_height,
+        scaled_width=scaled_width,
+        canvas_height=_side(scaled_height, config),
+        canvas_width=_side(scaled_width, config),
     )

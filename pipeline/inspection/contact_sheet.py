@@ -27,7 +27,7 @@ class Sighting:
     row: int
     epoch: int
     step: int
-    place: int
+    index: int
     """Index in the global batch."""
     sample: Sample
 
@@ -55,9 +55,9 @@ def look(config: InspectConfig, data: BatchConfig, manifest: Manifest) -> list[S
     sightings = []
     for position in positions:
         epoch, row = order.at(position)
-        step, place = divmod(position * data.masks_per_image, data.batch_size)
+        step, index = divmod(position * data.masks_per_image, data.batch_size)
         sample = maker.make(row, epoch, step)
-        sightings.append(Sighting(row=row, epoch=epoch, step=step, place=place, sample=sample))
+        sightings.append(Sighting(row=row, epoch=epoch, step=step, index=index, sample=sample))
     return sightings
 
 
@@ -137,7 +137,7 @@ def describe_sample(manifest: Manifest, sighting: Sighting) -> list[str]:
         f"{'SHA-256':<14} {row['sha256']}",
         f"{'image':<14} {row['width_px']}x{row['height_px']} px",
         f"{'seen':<14} epoch {sighting.epoch}, step {sighting.step}, "
-        f"place {sighting.place} in the global batch",
+        f"index {sighting.index} in the global batch",
         f"{'mask':<14} {sighting.sample.mask_id}",
         f"{'hole ratio':<14} {hole.mean():.4f}",
     ]

@@ -108,15 +108,15 @@ def select_model(config: SelectionConfig, log: Log = print) -> SelectionResult:
     pairs, champion, found = "", None, []
     if config.champion:
         known = resolve(config.registry, config.champion)
-        place = everywhere(known.address, known.digest, storage.join(out, "champion-checkpoint"))
-        champion = _evaluated(config, place, storage.join(out, "champion"), pairs, log)
+        location = everywhere(known.address, known.digest, storage.join(out, "champion-checkpoint"))
+        champion = _evaluated(config, location, storage.join(out, "champion"), pairs, log)
         pairs = champion.files["pairs"]
     with Progress("model selection", len(trials), "trials", log=log) as progress:
         for seeds in _by_combination(trials):
             evaluations = []
             for trial in seeds:
-                place = storage.join(out, trial.name)
-                evaluations.append(_evaluated(config, trial.checkpoint, place, pairs, log))
+                location = storage.join(out, trial.name)
+                evaluations.append(_evaluated(config, trial.checkpoint, location, pairs, log))
                 pairs = pairs or evaluations[0].files["pairs"]
                 progress.advance()
                 progress.say(f"evaluated {trial.label or trial.name}")
@@ -143,9 +143,11 @@ def _by_combination(trials: Sequence[Trial]) -> list[list[Trial]]:
     return [sorted(seeds, key=lambda trial: -trial.scores[SCORE]) for seeds in found.values()]
 
 
-def _evaluated(config: SelectionConfig, place: str, out: str, pairs: str, log: Log) -> Evaluation:
+def _evaluated(
+    config: SelectionConfig, location: str, out: str, pairs: str, log: Log
+) -> Evaluation:
     common = EvaluationConfig(
-        checkpoint=place,
+        checkpoint=location,
         shards=config.shards,
         out=out,
         baselines=(),
@@ -153,10 +155,10 @@ def _evaluated(config: SelectionConfig, place: str, out: str, pairs: str, log: L
     )
     if pairs:
         return evaluate(replace(common, pairs=pairs), lambda line: None)
-    drawn = replace(
+    settings = replace(
         common, masks=config.masks, buckets=config.buckets, num_images=config.num_images
     )
-    return evaluate(drawn, lambda line: None)
+    return evaluate(settings, lambda line: None)
 
 
 def admitted(

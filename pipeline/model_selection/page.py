@@ -85,7 +85,7 @@ def _groups(values: Sequence[Any]) -> list[str]:
     return [str(np.searchsorted(edges, value)) for value in values]
 
 
-def draw_frontier(choice: SelectionResult) -> bytes:
+def plot_frontier(choice: SelectionResult) -> bytes:
     """Plot score against latency, with the frontier as a line; returns a PNG file."""
     from matplotlib.figure import Figure
 
@@ -101,15 +101,15 @@ def draw_frontier(choice: SelectionResult) -> bytes:
     panel.plot(*zip(*line, strict=True), color="#444", lw=1, ls="--", zorder=0)
     winners = [one for one in choice.candidates if not one.against][:1]
     for winner in winners:
-        place = (winner.latency_ms, winner.score(choice.metric).mean)
-        panel.plot(*place, "o", ms=13, mfc="none", mec=CHOSEN, mew=2)
+        point = (winner.latency_ms, winner.score(choice.metric).mean)
+        panel.plot(*point, "o", ms=13, mfc="none", mec=CHOSEN, mew=2)
     panel.set_xlabel("ms a picture, one thread")
     panel.set_ylabel(choice.metric)
     panel.grid(alpha=0.3)
     return _png(figure)
 
 
-def draw_parallel(choice: SelectionResult) -> bytes:
+def plot_parallel(choice: SelectionResult) -> bytes:
     """Plot every candidate as a line through its values to its score; returns a PNG file."""
     from matplotlib.figure import Figure
 
@@ -120,7 +120,7 @@ def draw_parallel(choice: SelectionResult) -> bytes:
     axes.append(_axis([one.score(choice.metric).mean for one in choice.candidates]))
     best = next((one for one in choice.candidates if not one.against), None)
     for index, one in reversed(list(enumerate(choice.candidates))):
-        heights = [places[index] for places, _ in axes]
+        heights = [heights_of[index] for heights_of, _ in axes]
         chosen = one is best
         style: dict[str, Any] = {"color": CHOSEN, "lw": 2.5} if chosen else {**RESTS, "lw": 1}
         panel.plot(range(len(axes)), heights, **style)
@@ -144,9 +144,9 @@ def _axis(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:
         return heights, [(0.0, f"{low:.4g}"), (1.0, f"{high:.4g}")]
     numbers = all(isinstance(value, int | float) for value in values)
     order = sorted(set(values), key=float if numbers else str)
-    place = {value: index / max(1, len(order) - 1) for index, value in enumerate(order)}
-    shown = [(place[v], f"{v:.4g}" if isinstance(v, float) else str(v)) for v in order]
-    return [place[value] for value in values], shown
+    rank = {value: index / max(1, len(order) - 1) for index, value in enumerate(order)}
+    shown = [(rank[v], f"{v:.4g}" if isinstance(v, float) else str(v)) for v in order]
+    return [rank[value] for value in values], shown
 
 
 def _png(figure: Any) -> bytes:
@@ -166,14 +166,14 @@ def write_selection(choice: SelectionResult, location: str, title: str) -> str:
     files = {"choice.md": text.encode(), "choice.csv": format_csv(header, rows).encode()}
     shares = importance(choice)
     sections = [Section(title="Candidates", body=table(header, rows))]
-    frontier = draw_frontier(choice)
+    frontier = plot_frontier(choice)
     files["frontier.png"] = frontier
     about = (
         "score of every candidate over its latency; the frontier dashed, the selected one ringed"
     )
     sections.append(Section(title="Score and time", body=picture(frontier, about)))
     if shares:
-        parallel = draw_parallel(choice)
+        parallel = plot_parallel(choice)
         files["parallel.png"] = parallel
         named = [[name.removeprefix("model."), f"{share:.0%}"] for name, share in shares.items()]
         body = stack(

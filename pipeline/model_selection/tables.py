@@ -28,16 +28,16 @@ def find_test_set(search: TuneConfig, config: TableConfig) -> str:
         UserError: if it does not exist.
     """
     shards = search.train.data.shards
-    place = config.test_shards or storage.join(shards, "test")
-    if not storage.exists(storage.join(place, FILE_NAME)):
+    shards_at = config.test_shards or storage.join(shards, "test")
+    if not storage.exists(storage.join(shards_at, FILE_NAME)):
         raise UserError(
-            f"a paper's table is measured on test images, and {place} is not a shard set; name "
+            f"a paper's table is measured on test images, and {shards_at} is not a shard set; name "
             "one with --table.test-shards"
         )
-    return storage.absolute(place)
+    return storage.absolute(shards_at)
 
 
-def judge_table(
+def evaluate_table(
     search: TuneConfig,
     table: Table,
     result: TuneResult,

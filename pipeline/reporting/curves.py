@@ -56,11 +56,11 @@ def curve(series: Sequence[Series], x_label: str, y_label: str, title: str = "")
         A ``<figure>``; a sentence instead if there are no points.
     """
     points = [_finite(line) for line in series]
-    drawn = [point for line in points for point in line]
-    if not drawn:
+    plotted = [point for line in points for point in line]
+    if not plotted:
         return Markup("<p>{}: there are no values yet.</p>").format(title or y_label)
-    x_ticks = ticks(min(p[0] for p in drawn), max(p[0] for p in drawn))
-    y_ticks = ticks(min(p[2] for p in drawn), max(p[3] for p in drawn))
+    x_ticks = ticks(min(p[0] for p in plotted), max(p[0] for p in plotted))
+    y_ticks = ticks(min(p[2] for p in plotted), max(p[3] for p in plotted))
     across = _Scale(first=x_ticks[0], last=x_ticks[-1], start=LEFT, end=WIDTH - RIGHT)
     upwards = _Scale(first=y_ticks[0], last=y_ticks[-1], start=HEIGHT - BOTTOM, end=TOP)
     return render(
@@ -117,7 +117,7 @@ def _line(
     across: _Scale,
     upwards: _Scale,
 ) -> dict[str, object]:
-    places = [(across(x), upwards(y)) for x, y, _, _ in points]
+    coordinates = [(across(x), upwards(y)) for x, y, _, _ in points]
     lower = [(across(x), upwards(low)) for x, _, low, _ in points]
     upper = [(across(x), upwards(high)) for x, _, _, high in points]
     return {
@@ -125,8 +125,8 @@ def _line(
         "colour": index % 6 + 1,
         "marker": MARKERS[index % len(MARKERS)],
         # A training curve has thousands of points: its markers would overlap.
-        "places": places if len(places) <= 24 else [],
-        "path": _joined(places),
+        "coordinates": coordinates if len(coordinates) <= 24 else [],
+        "path": _joined(coordinates),
         "band": _joined(lower + upper[::-1]) if lower != upper else "",
     }
 

@@ -53,7 +53,7 @@ def _number(metric: Metric, value: float | None) -> str:
     return f"{value:.3f}" if metric.scale == 1 else f"{value:.4f}"
 
 
-def draw_trials(result: TuneResult) -> bytes:
+def plot_trials(result: TuneResult) -> bytes:
     """Plot every trial's score over each searched field, the best one ringed.
 
     Returns:
@@ -67,11 +67,11 @@ def draw_trials(result: TuneResult) -> bytes:
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for panel, name in zip(panels, names, strict=True):
         values = sorted({trial.changes.get(name, "-") for trial in trials}, key=_sortable)
-        places = [values.index(trial.changes.get(name, "-")) for trial in trials]
+        positions = [values.index(trial.changes.get(name, "-")) for trial in trials]
         scores = [trial.scores[SCORE] for trial in trials]
-        panel.plot(places, scores, "o", color="#4a6fa5", alpha=0.8)
+        panel.plot(positions, scores, "o", color="#4a6fa5", alpha=0.8)
         if trials:
-            panel.plot(places[0], scores[0], "o", ms=13, mfc="none", mec="#c1403d", mew=2)
+            panel.plot(positions[0], scores[0], "o", ms=13, mfc="none", mec="#c1403d", mew=2)
         panel.set_xticks(range(len(values)), [str(value) for value in values])
         panel.set_xlabel(name.removeprefix("model."))
         panel.margins(x=0.3)
@@ -107,7 +107,7 @@ def write_search(
         The table as text, for the terminal.
     """
     header, rows = rows_of_paper or trial_rows(result)
-    text, plot = format_table(header, rows), draw_trials(result)
+    text, plot = format_table(header, rows), plot_trials(result)
     trials = [asdict(trial) for trial in result.trials]
     files = {
         "trials.md": text.encode(),

@@ -78,10 +78,10 @@ def _combinations(config: TuneConfig, space: Space) -> list[dict[str, Any]]:
 
 def sample(space: Space, chance: random.Random) -> dict[str, Any]:
     """Return a random combination."""
-    return {name: _drawn_one(values, chance) for name, values in space.items()}
+    return {name: _sample_one(values, chance) for name, values in space.items()}
 
 
-def _drawn_one(values: Any, chance: random.Random) -> Any:
+def _sample_one(values: Any, chance: random.Random) -> Any:
     if not isinstance(values, Range):
         return values[chance.randrange(len(values))]
     low, high = (math.log(v) if values.log else v for v in (values.low, values.high))

@@ -222,11 +222,11 @@ class Replica:
             raise RequestError(
                 400, "bad_request", f"{model.name} generates one result: ask for one sample"
             )
-        drawn = several and (samples > 1 or seed is not None)
+        sampled = several and (samples > 1 or seed is not None)
         pinned = wanted == f"{model.name}@{model.version}"
         reference = wanted if pinned else model.reference
         height, width = mask.shape
-        key = _Key(reference, height, width, samples if drawn else 0)
+        key = _Key(reference, height, width, samples if sampled else 0)
         canvas = _Canvas(image, mask, seed)
         canary = None if pinned else self._canary_for(model)
         if canary is not None:

@@ -8,7 +8,7 @@ import pytest
 
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
-from infill.pipeline.evaluation.comparison import compare, draw_cases, save_figures
+from infill.pipeline.evaluation.comparison import compare, inpaint_cases, save_figures
 from infill.pipeline.evaluation.comparison_page import terminal_table, verdicts, write_comparison
 from infill.pipeline.evaluation.config import CompareConfig
 
@@ -68,7 +68,7 @@ def test_best_and_worst_cases_are_the_extremes(comparison, evaluations):
 
 def test_cases_are_predicted_again_as_they_were_scored(comparison):
     index = comparison.best["telea"][0]
-    (case,) = draw_cases(comparison, [index])
+    (case,) = inpaint_cases(comparison, [index])
     assert list(case.composites) == ["spn, seven", "spn, eight", "telea"]
     for name, predicted in case.composites.items():
         error = (predicted.astype(float) - case.image)[case.hole == 1] / 255
@@ -122,7 +122,7 @@ def test_checkpoint_that_has_changed_since_is_refused(comparison, tmp_path):
         comparison, contenders=(comparison.first, replace(contender, evaluation=evaluation))
     )
     with pytest.raises(UserError, match="has changed since"):
-        draw_cases(broken, [0])
+        inpaint_cases(broken, [0])
 
 
 @pytest.mark.parametrize(

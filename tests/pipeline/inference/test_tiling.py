@@ -44,10 +44,10 @@ def test_every_hole_is_covered_by_canvases_of_the_list(case):
         for frame in layout.frames:
             outside[frame.window] = False
             assert hole[frame.window].shape == (frame.height, frame.width)
-            assert frame.drawn_height <= frame.canvas_height
-            assert frame.drawn_width <= frame.canvas_width
+            assert frame.scaled_height <= frame.canvas_height
+            assert frame.scaled_width <= frame.canvas_width
             if frame.kind != "resize":
-                assert (frame.drawn_height, frame.drawn_width) == (frame.height, frame.width)
+                assert (frame.scaled_height, frame.scaled_width) == (frame.height, frame.width)
         assert not outside.any()
 
 

@@ -13,8 +13,8 @@ from infill.pipeline.model_selection import (
     SelectionConfig,
     TableConfig,
     candidate_rows,
+    evaluate_table,
     find_test_set,
-    judge_table,
     paper_rows,
     select_model,
 )
@@ -58,7 +58,7 @@ def test_rows_are_measured_on_the_same_test_pairs_beside_what_is_printed(
     search, result, shards, tmp_path
 ):
     config = TableConfig(num_actors=0)
-    evaluated = judge_table(search, TABLE, result, config, False, quietly)
+    evaluated = evaluate_table(search, TABLE, result, config, False, quietly)
     assert {label: len(found) for label, found in evaluated.items()} == {"N = 2": 2, "N = 1": 2}
     everyone = [one for found in evaluated.values() for one in found]
     assert {one.data["location"] for one in everyone} == {f"{shards}/test"}
@@ -86,7 +86,7 @@ def test_rows_are_measured_on_the_same_test_pairs_beside_what_is_printed(
 
 
 def test_figures_are_those_of_an_evaluation_of_ones_own(search, result, shards, tmp_path):
-    evaluated = judge_table(search, TABLE, result, TableConfig(num_actors=0), False, quietly)
+    evaluated = evaluate_table(search, TABLE, result, TableConfig(num_actors=0), False, quietly)
     trial = next(trial for trial in result.trials if trial.label == "N = 1" and trial.seed == 0)
     own = evaluate(
         EvaluationConfig(
@@ -111,7 +111,7 @@ def test_figures_are_those_of_an_evaluation_of_ones_own(search, result, shards, 
 def test_published_scale_takes_the_papers_protocol(search, result):
     one_row = replace(TABLE, rows=TABLE.rows[:1])
     one = replace(result, trials=[t for t in result.trials if t.label == "N = 2"][:1])
-    evaluated = judge_table(search, one_row, one, TableConfig(num_actors=0), True, quietly)
+    evaluated = evaluate_table(search, one_row, one, TableConfig(num_actors=0), True, quietly)
     [evaluation] = evaluated["N = 2"]
     assert evaluation.groups == ["0-0.2", "0.2-0.4", "0.4-0.6", "all"]
     assert evaluation.settings["protocol"] == "spn-paris"
