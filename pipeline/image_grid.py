@@ -99,8 +99,10 @@ def make_grid(
             enlarged = picture.repeat(factor, axis=0).repeat(factor, axis=1)
             sheet.paste(Image.fromarray(enlarged), (_MARGIN_PX + column * (width + _GUTTER_PX), y))
         if captions:
-            room = sheet.width - 2 * _MARGIN_PX
-            _write(draw, (_MARGIN_PX, y + height + 2), captions[line], room, size - 1, _FAINT_INK)
+            max_width = sheet.width - 2 * _MARGIN_PX
+            _write(
+                draw, (_MARGIN_PX, y + height + 2), captions[line], max_width, size - 1, _FAINT_INK
+            )
     return np.asarray(sheet)
 
 
@@ -147,17 +149,17 @@ def _write(
     draw: ImageDraw.ImageDraw,
     at: tuple[int, int],
     text: str,
-    room: int,
+    max_width: int,
     size: int,
     colour: tuple[int, int, int],
 ) -> None:
     """Write one line: smaller if it does not fit, and cut with dots if even that is too long."""
     for smaller in range(size, 9, -1):
         font = ImageFont.load_default(smaller)
-        if draw.textlength(text, font) <= room:
+        if draw.textlength(text, font) <= max_width:
             break
     else:
-        while text and draw.textlength(text + "...", font) > room:
+        while text and draw.textlength(text + "...", font) > max_width:
             text = text[:-1]
         text += "..."
     draw.text(at, text, colour, font)

@@ -1,6 +1,6 @@
 """Progress of long steps: a bar with rate and time left on a terminal, elsewhere a line a period.
 
-Every job reports through :class:`Progress`. What libraries log themselves is off unless the command
+Every job reports through :class:`Progress`. The libraries' own logging is off unless the command
 line has ``--verbose``.
 """
 

@@ -143,7 +143,7 @@ def read(location: str, offset: int = 0, size: int | None = None) -> bytes:
         with open(absolute(location), "rb") as file:
             file.seek(offset)
             return file.read(-1 if size is None else size)
-    return patiently(lambda: _read_object(location, offset, size))
+    return retry(lambda: _read_object(location, offset, size))
 
 
 def blocks(location: str) -> Iterator[bytes]:
@@ -201,7 +201,7 @@ def digest_of(location: str) -> str:
     return digest.hexdigest()
 
 
-def patiently(
+def retry(
     ask: Callable[[], T],
     attempts: int = READ_ATTEMPTS,
     on_failure: Callable[[Exception], None] | None = None,

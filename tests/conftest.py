@@ -48,7 +48,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 ONE_CLUSTER = "tests/drills/"
 """Files that share a cluster of three nodes, so that one test process takes them all."""
 LONGEST = (ONE_CLUSTER, "tests/test_docs.py")
-"""Of `make test-cluster`; it ends earlier if these begin first."""
+"""Tests of `make test-cluster` that start first, so that it ends earlier."""
 
 
 @pytest.hookimpl(trylast=True)
@@ -127,7 +127,7 @@ def browser() -> Iterator[Any]:
 
 
 WIDTHS = (1440, 1280, 390)
-"""Of windows, in pixels: two common desks and a phone."""
+"""Widths of windows in pixels: two common screens and a phone."""
 OVERFLOW = """() => {
   const cut = [...document.querySelectorAll('.table, table, pre, img, form, section, main')]
     .filter(e => innerWidth >= 1280 && e.scrollWidth > e.clientWidth + 1 && e.clientWidth);

@@ -84,8 +84,12 @@ def configuration_of(tensors: Mapping[str, Tensor]) -> LaMaConfig:
         count += 1
     share = len(tensors[split]) / (8 * channels)
     config = LaMaConfig(channels=channels, num_blocks=max(1, count), global_share=share)
-    judge = tensors.get(f"{DISCRIMINATOR}model0.0.weight")
-    return config if judge is None else replace(config, discriminator_channels=len(judge))
+    first_weight = tensors.get(f"{DISCRIMINATOR}model0.0.weight")
+    return (
+        config
+        if first_weight is None
+        else replace(config, discriminator_channels=len(first_weight))
+    )
 
 
 def networks_of(config: LaMaConfig) -> dict[str, nn.Module]:

@@ -65,8 +65,8 @@ class ProbabilisticObjective(SPNObjective):
         noise = generator.sample_noise(batch.image, NUM_SAMPLES, batch.seed)
         prediction: Prediction = self.prepared_generator(batch.image, batch.mask, noise)
 
-        judged = torch.cat([batch.image, prediction.final.detach()])
-        output: DiscriminatorOutput = self.prepared_discriminator(judged)
+        images = torch.cat([batch.image, prediction.final.detach()])
+        output: DiscriminatorOutput = self.prepared_discriminator(images)
         count = batch.image.shape[0]
         real, fake = output.logits[:count], output.logits[count:]
         discriminator_losses = {"discriminator": hinge_discriminator(real, fake)}

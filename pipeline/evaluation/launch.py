@@ -227,16 +227,16 @@ def _num_actors(config: EvaluationConfig) -> int:
     import ray
 
     has = ray.cluster_resources()
-    room = int(has.get("CPU", 0) // config.cpus_per_actor)
+    available = int(has.get("CPU", 0) // config.cpus_per_actor)
     if config.gpus_per_actor:
-        room = min(room, int(has.get("GPU", 0) / config.gpus_per_actor))
-    if room < 1:
+        available = min(available, int(has.get("GPU", 0) / config.gpus_per_actor))
+    if available < 1:
         raise UserError(
             f"an actor needs {config.cpus_per_actor} CPU and {config.gpus_per_actor:g} GPU, the "
             f"cluster has {has.get('CPU', 0):g} CPU and {has.get('GPU', 0):g} GPU; lower "
             "--cpus-per-actor or --gpus-per-actor"
         )
-    return min(config.num_actors, room)
+    return min(config.num_actors, available)
 
 
 def _assemble(plan: Plan, cost: dict[str, float]) -> Evaluation:
@@ -271,8 +271,8 @@ def _assemble(plan: Plan, cost: dict[str, float]) -> Evaluation:
 def _score_sets(plan: Plan, pairs: pa.Table, methods: Sequence[str]) -> SetScores:
     """Compare the composites of each method and group with their images by Inception."""
     config = plan.config
-    judge = load_networks(config.networks, "cpu").inception
-    if judge is None:
+    inception = load_networks(config.networks, "cpu").inception
+    if inception is None:
         return {}
     groups = pairs["group"].to_pylist()
     columns = {group.name: [group.name] for group in plan.pairs.groups}
@@ -288,7 +288,7 @@ def _score_sets(plan: Plan, pairs: pa.Table, methods: Sequence[str]) -> SetScore
             ours = np.stack([composites[index] for index in chosen]).astype(np.float64)
             theirs = np.stack([images[row] for row in rows]).astype(np.float64)
             scores[method][column] = distribution_scores(
-                ours, theirs, judge.probabilities, config.seed
+                ours, theirs, inception.probabilities, config.seed
             )
     return scores
 

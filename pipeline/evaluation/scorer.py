@@ -72,7 +72,7 @@ class Scorer:
         self.device = "cuda" if config.gpus_per_actor else "cpu"
         self.loaded = load_generator(config.checkpoint, self.device)
         self.predictor = Predictor.of(self.loaded, self.device)
-        self.judges = load_networks(config.networks, self.device)
+        self.networks = load_networks(config.networks, self.device)
         self.pairs: Pairs = lay_pairs(
             config, open_set(config.shards, config.reading), image_size_px
         )
@@ -156,7 +156,7 @@ class Scorer:
                 composites = torch.from_numpy(pasted).to(self.device)
                 measured = measure(composites, images, masks, chosen)
                 found[method] = {name: values.cpu().numpy() for name, values in measured.items()}
-            if self.judges.lpips is not None:
+            if self.networks.lpips is not None:
                 found[method]["lpips"] = self._judge(pasted, filled.images)
         return found
 
@@ -168,15 +168,15 @@ class Scorer:
 
     def _judge(self, composites: Pixels, images: Pixels) -> NDArray[np.float64]:
         """Return the LPIPS of composites, [B]."""
-        assert self.judges.lpips is not None
+        assert self.networks.lpips is not None
         with self._timed("judges_s"), torch.inference_mode():
             ours, theirs = (torch.from_numpy(p).to(self.device) for p in (composites, images))
-            distances: Tensor = self.judges.lpips(ours, theirs)
+            distances: Tensor = self.networks.lpips(ours, theirs)
             return distances.double().cpu().numpy()
 
     def _features(self, filled: InpaintedPairs) -> list[pa.Table]:
         """Return Inception's features of every composite, and of each image once."""
-        if self.judges.inception is None:
+        if self.networks.inception is None:
             return []
         rows = [pair.row for pair in filled.pairs]
         _, firsts = np.unique(rows, return_index=True)
@@ -186,9 +186,9 @@ class Scorer:
         return found
 
     def _look(self, method: str, pairs: Sequence[Pair], pictures: Pixels) -> pa.Table:
-        assert self.judges.inception is not None
+        assert self.networks.inception is not None
         with self._timed("judges_s"), torch.inference_mode():
-            seen = self.judges.inception(torch.from_numpy(pictures).to(self.device)).cpu().numpy()
+            seen = self.networks.inception(torch.from_numpy(pictures).to(self.device)).cpu().numpy()
         flat = pa.array(seen.ravel(), pa.float32())
         return pa.table(
             {

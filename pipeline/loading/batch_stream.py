@@ -32,7 +32,7 @@ class BatchStream:
     stopped. Tars without a manifest come through webdataset, which promises less; see ``given_up``.
 
     Args:
-        config: what to read and how.
+        config: the dataset and the settings.
         rank: of this worker, from 0.
         world_size: number of workers; ``batch_size`` is a multiple of it.
         first_step: the first global step to deliver.

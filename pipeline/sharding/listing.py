@@ -273,7 +273,7 @@ def read_range(location: str, shard: int) -> list[dict[str, Any]]:
             )
         return rows
 
-    return storage.patiently(read)
+    return storage.retry(read)
 
 
 def read_digest(location: str) -> str | None:

@@ -23,7 +23,7 @@ from infill.pipeline.tracking.mlflow_store import (
 from infill.pipeline.tracking.records import Record, Report, RunInfo
 
 FLUSH_EVERY_S = 5.0
-"""Seconds between two writes, about the patience of a reader of the page."""
+"""Seconds between two writes, about as long as a reader of the page waits."""
 MOST_METRICS, MOST_SETTINGS = 1000, 100
 """Number of metrics that MLflow accepts in one call."""
 LONGEST_SETTING = 500
@@ -216,7 +216,7 @@ class MLflowRun:
     def close(self, status: str, warn: Callable[[str], None]) -> None:
         """Write the remaining records and the run's status, or log that this failed."""
         try:
-            storage.patiently(self._write_all, LAST_ATTEMPTS, lambda error: None)
+            storage.retry(self._write_all, LAST_ATTEMPTS, lambda error: None)
             self.client.set_terminated(self.id, status)
         except (mlflow_error(), OSError) as error:
             warn(

@@ -122,7 +122,7 @@ class AsyncCheckpointer:
             text = f"cannot save at step {step} for the snapshot, trying again: {error}"
             self.report(Record(kind="note", step=step, text=text))
 
-        storage.patiently(write, SAVE_ATTEMPTS, on_failure)
+        storage.retry(write, SAVE_ATTEMPTS, on_failure)
         if scores:
             self.report(Record(kind="scores", step=step, values=scores, checkpoint=location))
 

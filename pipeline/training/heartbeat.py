@@ -116,8 +116,8 @@ def monitored(report: Report, missing_resources: Callable[[], str]) -> Iterator[
             waiting_since = min(waiting_since, now) if wanted else float("inf")
             if now - waiting_since > NO_RESOURCES_S:
                 sentences["resources"] = wanted
-            for who, sentence in sentences.items():
-                if who not in logged:
+            for name, sentence in sentences.items():
+                if name not in logged:
                     report(Record(kind="note", step=0, text=sentence))
             logged = set(sentences)
 

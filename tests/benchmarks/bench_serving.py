@@ -36,7 +36,7 @@ from infill.pipeline.serving.replica.replica import ServedModel
 NETWORK = os.environ.get("NETWORK", "spn")
 SECONDS = float(os.environ.get("SECONDS", "12"))
 SIDES = {64: (256, 2304), 256: (64, 256)}
-"""Of pictures, in pixels; how many of them two offline runs fill, whose difference counts."""
+"""Side of the images in pixels; their numbers in two offline runs, whose difference counts."""
 BATCHES = (1, 2, 4, 8, 16)
 CALLERS = (1, 2, 4, 8, 16, 32)
 PICTURE = Path(__file__).parents[2] / "docs" / "pictures" / "serving.png"

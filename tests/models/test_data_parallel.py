@@ -33,7 +33,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
         "perceptual_weights": "random",
     },
 }
-"""Of an architecture's tiny configuration; its steps differ in what they update or leave out."""
+"""Changes of an architecture's tiny configuration, whose steps update different networks."""
 CASES = [*architecture.names(), *(case for case in CHANGES if "," in case)]
 # The noise of a worker comes from its own seed, and the loss that two pictures be different is no
 # mean over samples.

@@ -167,6 +167,6 @@ def test_only_what_may_pass_is_waited_for(number, asked, monkeypatch):
         raise OSError(number, "as the system says")
 
     with pytest.raises(OSError, match="as the system says"):
-        storage.patiently(ask, 3, reported.append)
+        storage.retry(ask, 3, reported.append)
     assert len(calls) == asked
     assert len(reported) == asked - 1

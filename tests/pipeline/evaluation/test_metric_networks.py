@@ -78,11 +78,11 @@ def test_with_weights_sets_are_measured_and_lpips_is_a_column(config, weights):
 
     scorer = Scorer(config, 48, config.out)
     filled = scorer.fill(range(3))
-    judge = scorer.judges.inception
+    inception = scorer.networks.inception
     pasted = torch.from_numpy(scorer._composites(filled)["mean-fill"])
     with torch.inference_mode():
-        ours = judge(pasted).double().numpy()
-        theirs = judge(torch.from_numpy(filled.images)).double().numpy()
+        ours = inception(pasted).double().numpy()
+        theirs = inception(torch.from_numpy(filled.images)).double().numpy()
     assert fid.value == pytest.approx(frechet_distance(ours, theirs), rel=1e-3)
 
 
