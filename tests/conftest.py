@@ -148,7 +148,7 @@ OVERFLOW = """() => {
 
 @pytest.fixture
 def require_fit(browser: Any) -> Callable[[str], None]:
-    """Give what opens a page, an address or a file, and fails where a window cuts it off."""
+    """Yield a function that opens a page, and fails if a window cuts it off."""
 
     def require(address: str) -> None:
         address = address if "://" in address else Path(address).as_uri()
@@ -164,7 +164,7 @@ def require_fit(browser: Any) -> Callable[[str], None]:
 
 @pytest.fixture(scope="session")
 def in_one_shell() -> Callable[[Sequence[str], Path, Mapping[str, str]], str]:
-    """Give what runs commands one after the other in a folder, as a person types them.
+    """Yield a function that runs commands one after the other in a folder, as a user types them.
 
     The first that fails ends it, and the test. Returns what they have said.
     """

@@ -1,4 +1,4 @@
-"""Measure one network in a process of its own, and print what was seen as JSON.
+"""Measure one network in a process of its own, and print the result as JSON.
 
 python tests/benchmarks/one_step.py time madf naive step 1
 
@@ -75,7 +75,7 @@ def work_of(
 
 
 def reset_peak() -> int:
-    """Forget the greatest memory held so far; return what is held now, in bytes."""
+    """Reset the peak memory; return the present memory in bytes."""
     Path("/proc/self/clear_refs").write_text("5")
     return held("VmRSS")
 
@@ -106,7 +106,7 @@ def time_of(name: str, form: str, kind: str, count: int) -> dict[str, float]:
 
 
 def memory_of(name: str, form: str, kind: str, count: int) -> dict[str, float]:
-    """Return what one call holds at most beyond weights and optimizer state, gradients included."""
+    """Return the peak memory of one call beyond weights and optimizer state, with gradients."""
     work, networks = work_of(name, form, kind, count)
     with torch.set_grad_enabled(kind == "step"):
         work()

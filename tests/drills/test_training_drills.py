@@ -1,4 +1,4 @@
-"""A training on two nodes, and what may happen to it on the way.
+"""A training on two nodes, and the faults it may meet.
 
 Whatever happens, the weights that come out are those of a run that nothing happened to, to the bit.
 """

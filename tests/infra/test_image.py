@@ -130,14 +130,14 @@ def test_targets_install_from_the_lock_and_torch_for_cpus_first(target):
 
 @pytest.fixture(scope="module")
 def tools():
-    """Install what `make audit` runs, where it does, and return the folder of its commands."""
+    """Install the tools of `make audit`, and return the folder of its commands."""
     made = Path(sys.prefix, "audit", "installed")
     subprocess.run(["make", f"VENV={sys.prefix}", made], cwd=ROOT, check=True, capture_output=True)
     return made.parent / "bin"
 
 
 def audit(tools, tmp_path, holes):
-    """Do what `make audit` does, with an answerer of the test's in place of the advisories."""
+    """Run the steps of `make audit`, with a server of the test in place of the advisories."""
 
     class Advisories(http.server.BaseHTTPRequestHandler):
         def do_POST(self):  # noqa: N802
@@ -265,7 +265,7 @@ def test_install_commands_build_an_environment_in_which_jobs_run(tmp_path):
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the environment without what would lead to this test's own packages."""
+    """Return the environment without paths to this test's own packages."""
     return {
         name: value
         for name, value in os.environ.items()

@@ -58,7 +58,7 @@ def parts(folder: Path) -> list[str]:
 
 @pytest.fixture
 def cluster(tmp_path) -> Iterator[Path]:
-    """Give a folder for a cluster, and end what is left of it."""
+    """Yield a folder for a cluster, and end the rest of it."""
     yield tmp_path / "cluster"
     subprocess.run(
         [sys.executable, str(SCRIPT), "down", "--folder", str(tmp_path / "cluster")],

@@ -33,7 +33,7 @@ HOLE[10:30, 10:30] = 255
 
 
 def small(name: str) -> ModelConfig:
-    """Return a configuration as narrow as the tests' and as deep as what was released."""
+    """Return a configuration as narrow as the tests' and as deep as the release."""
     config = load(name).config.tiny()
     if name == "spn":
         return replace(config, teacher="random")

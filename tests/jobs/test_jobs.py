@@ -19,7 +19,7 @@ def test_help_gives_the_command(name, run_job):
 
 
 def test_a_reader_who_leaves_early_is_not_an_error():
-    """As a process of its own, which is what a pipe ends."""
+    """In a process of its own, which a pipe ends."""
     command = f"{sys.executable} {ROOT / 'jobs' / 'train_spn.py'} smoke --help | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith("The preset 'smoke': Bundled photographs, 32 px")

@@ -205,7 +205,7 @@ def test_one_step_changes_every_network_and_names_finite_losses(name: str) -> No
 
 
 def kept_bytes(generator: nn.Module, batch: Batch) -> tuple[int, list[Tensor | None]]:
-    """Return what a forward pass keeps for the backward pass, and the gradients."""
+    """Return the tensors that a forward pass keeps for the backward pass, and the gradients."""
     prediction, size = kept_for_backward(generator, batch.image, batch.mask)
     prediction.final.square().mean().backward()
     return size, [parameter.grad for parameter in generator.parameters()]

@@ -1,4 +1,4 @@
-"""What networks think, as pictures: that each shows what it says."""
+"""Images of intermediate results: each shows what its name says."""
 
 from dataclasses import replace
 

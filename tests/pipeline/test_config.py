@@ -151,7 +151,7 @@ def test_a_users_mistake_ends_in_one_sentence(capsys):
 
 
 def test_a_line_of_a_job_can_be_read_before_it_ends():
-    """Through a pipe, as into a log file; the job waits for an answer to what it has printed."""
+    """Through a pipe, as into a log file; the job waits for an answer to its output."""
     program = (
         "from infill.pipeline.config import run; run(lambda: print(input(print('begun') or '')))"
     )

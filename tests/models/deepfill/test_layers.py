@@ -1,4 +1,4 @@
-"""Paddings, and doubling folded into the convolution, against what they stand for."""
+"""Paddings, and doubling folded into the convolution, against their plain forms."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""DeepFill v1's networks: the published counts, known outputs, and what reaches what."""
+"""DeepFill v1's networks: the published counts, known outputs, and receptive fields."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""DeepFill v1's step: what is taught by which images, and what the losses come to."""
+"""DeepFill v1's step: the images of each update, and the values of the losses."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -147,7 +147,7 @@ def test_the_critics_pass_leaves_the_generator_without_gradients() -> None:
 
 
 class Counted(nn.Module):
-    """Stands in the place of a prepared network and notes what it is called with."""
+    """Replaces a prepared network and records its arguments."""
 
     def __init__(self, network: nn.Module, calls: list[tuple[Tensor, ...]]) -> None:
         super().__init__()

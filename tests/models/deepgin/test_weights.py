@@ -1,4 +1,4 @@
-"""DeepGIN's released names, and that imported weights draw what the released network draws."""
+"""DeepGIN's released names, and the predictions of imported weights."""
 
 import importlib.util
 import json

@@ -72,7 +72,7 @@ class PrintedNorm(nn.Module):
 
 
 class DoubledFirst(nn.Module):
-    """A refinement decoder whose head doubles all of its features before it draws."""
+    """A refinement decoder whose head doubles all of its features before it predicts."""
 
     def __init__(self, decoder: nn.Module) -> None:
         super().__init__()

@@ -31,7 +31,7 @@ def on_meta(config: PENNetConfig) -> Generator:
 
 
 def tiny(**changes: object) -> Generator:
-    """Return a small generator whose weights are large enough to tell inputs apart."""
+    """Return a small generator whose weights are large enough to distinguish inputs."""
     generator = ARCHITECTURE.generator(replace(PENNetConfig.tiny(), **changes))
     for parameter in generator.parameters():
         if parameter.dim() > 1:

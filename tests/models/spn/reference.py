@@ -148,7 +148,7 @@ def replace_in(module: nn.Module) -> None:
 
 
 class ReleasedPictures(NamedTuple):
-    """What a released generator draws, in [0, 1], and the maps its heads compare with a teacher."""
+    """A released generator's output in [0, 1], and the maps its heads compare with a teacher."""
 
     final: Tensor
     heads: list[Tensor]
@@ -287,7 +287,7 @@ class ByName:
         return self.conv(f"{name}.conv_s", shortcut, padding=1) + main
 
     def found_regions(self, name: str, x: Tensor) -> Tensor:
-        """Normalise the regions that a map of the features themselves tells apart."""
+        """Normalize the regions that a map of the features distinguishes."""
         pooled = torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)
         pooled = torch.sigmoid(self.conv(f"{name}.conv1", pooled, padding=3))
         region = pooled >= 0.8

@@ -1,4 +1,4 @@
-"""Bytes of samples: what is damaged is named, what is remote is copied once."""
+"""Bytes of samples: damaged samples are named, remote shards are copied once."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor

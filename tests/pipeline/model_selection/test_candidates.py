@@ -36,7 +36,7 @@ def search(two_steps, ray_local, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config(search, shards):
-    """Return how the trials are judged."""
+    """Return the settings of the selection."""
     return SelectionConfig(
         search=search,
         shards=f"{shards}/test",

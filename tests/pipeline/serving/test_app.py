@@ -229,7 +229,7 @@ def test_body_without_announced_length_is_cut_at_the_limit(replica):
 
 
 class Slow:
-    """A backend that takes its time, for what the real one is too fast for."""
+    """A slow backend, for cases that need one."""
 
     def __init__(self, replica, seconds: float) -> None:
         self.replica, self.seconds, self.cancelled = replica, seconds, 0

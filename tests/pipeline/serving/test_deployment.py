@@ -209,7 +209,7 @@ def test_flood_at_ten_times_the_capacity_is_refused_in_part_in_bounded_memory(
 
 
 def memory_bytes() -> int:
-    """Return what ingress and replica hold together, without the pages of their libraries' files.
+    """Return the memory of ingress and replica, without the pages of their libraries' files.
 
     Those come and go as the system likes.
     """
@@ -486,7 +486,7 @@ def test_minute_of_load_after_a_kill_and_swaps_loses_no_request_and_keeps_its_me
         assert not loading.done()  # It ends by itself only with an error.
 
     def memory_of_half() -> list[int]:
-        """Return what the processes hold in the last quarter of half a minute of load."""
+        """Return the memory of the processes in the last quarter of half a minute of load."""
         used, begin = [], time.monotonic()
         while time.monotonic() < begin + half_s:
             used.append(memory_bytes())

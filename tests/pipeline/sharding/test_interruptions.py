@@ -32,9 +32,9 @@ STAGES = (
     ("_finish", 1, 0),
     ("write_manifest", 2, 1),
 )
-"""Of one set after the other: the call before which the driver is killed, and the sets that are
-whole then. One list of three is laid down; a few shards are made; more of them; all are made; one
-manifest of three is written."""
+"""The call before which the driver is killed, and the sets that are complete by then: one list of
+three is written; a few shards are made; more of them; all are made; one manifest of three is
+written."""
 KILLS = 20
 
 

@@ -52,7 +52,7 @@ def rows(manifest: Manifest) -> list[dict[str, object]]:
 def made(
     photographs: str, ray_local: None, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Manifest]]:
-    """Make the sets of the eight pictures once, for those who only read them."""
+    """Make the sets of the eight images once, for tests that only read them."""
     out = tmp_path_factory.mktemp("made")
     return out, make_shards(config(photographs, out), quiet)
 
@@ -243,7 +243,7 @@ def test_finished_set_is_not_replaced_by_other_settings_unasked(
 
 
 def spoil(source: Path) -> dict[str, str]:
-    """Put bad files beside the eight pictures; return what is to be said of each."""
+    """Put bad files beside the eight images; return the expected reason of each."""
     good = (source / "picture0.jpg").read_bytes()
     (source / "empty.jpg").write_bytes(b"")
     (source / "short.jpg").write_bytes(good[: len(good) // 2])

@@ -1,4 +1,4 @@
-"""A run's entry in MLflow, as someone sees it who looks while the run goes on."""
+"""A run in MLflow, as it looks while the training continues."""
 
 import select
 import socket
@@ -55,7 +55,7 @@ def numbers(tracking, run, name):
 
 
 def until(look, seconds=120):
-    """Return what ``look`` finds once it finds something."""
+    """Return the result of ``look`` once it is not empty."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""What a training is built of, and what is refused before it starts."""
+"""The parts of a training, and the settings that are refused before it starts."""
 
 import hashlib
 import math
@@ -39,7 +39,7 @@ def test_channels_lie_innermost_unless_configured_otherwise(
 
 
 def test_precision_and_parts_do_what_they_say(config, finished, tmp_path, quietly, weights):
-    """Each changes the arithmetic a little and what is learned hardly."""
+    """Each changes the arithmetic a little, and the result hardly."""
     plain = weights(finished.config.storage, 6)
     for change in ({"precision": "bfloat16"}, {"accumulate": 2}):
         storage_of_its_own = {"storage": str(tmp_path / next(iter(change)))}

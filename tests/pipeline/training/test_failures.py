@@ -209,7 +209,7 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(config, finished, bucket
     remote = override(config, {"storage": f"{bucket}/run", "save_every_steps": 1})
 
     def shut_once(line):
-        """With the first scores, which the thread that saves reports before it goes on."""
+        """With the first scores, which the saving thread reports before it continues."""
         if "validation" in line and not gate.turned_away:
             gate.shut.set()
 
@@ -280,7 +280,7 @@ def test_nodes_that_go_and_come_change_nothing(config, tmp_path, quietly):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_driver_killed_at_any_moment_costs_nothing(alone, ray_local, tmp_path, weights):
-    """The same command again goes on from the newest whole checkpoint, to the same weights.
+    """The same command again resumes from the newest intact checkpoint, to the same weights.
 
     The driver's Ray, which it has started, ends with it.
     """
@@ -315,7 +315,7 @@ def test_a_driver_killed_at_any_moment_costs_nothing(alone, ray_local, tmp_path,
 
 
 def test_workers_that_find_no_resources_are_reported(ray_local):
-    """With what they want and what there is; others' waiting is none of theirs."""
+    """With the resources they need and those that are free; others' waiting does not count."""
     import ray
     from ray.util import placement_group, remove_placement_group
 

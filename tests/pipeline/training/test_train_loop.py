@@ -1,4 +1,4 @@
-"""A run from its first step to its last, stopped and gone on with."""
+"""A run from its first step to its last, stopped and resumed."""
 
 import errno
 import json

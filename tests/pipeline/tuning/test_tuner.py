@@ -198,7 +198,7 @@ def test_what_the_time_did_not_suffice_for_is_reported_and_resumed(config, ray_l
 def test_trials_that_have_not_begun_are_listed_and_leave_earlier_records_alone(
     config, tmp_path, monkeypatch
 ):
-    """Ray gives no configuration for what it had no time to begin."""
+    """Ray returns no configuration for trials that it had no time to start."""
     search = override(config, {"storage": str(tmp_path / "late")})
     space = {"model.num_blocks": [1, 2]}
     first = plan(search, space)[0][0]
