@@ -95,7 +95,7 @@ class MaskFinder:
     def __init__(self, folder: str, beside: list[str], masks: str) -> None:
         single = PurePosixPath(masks).suffix.lower() in SUFFIXES and bool(masks)
         self._single = masks if single else ""
-        self._place = masks or folder
+        self._location = masks or folder
         names = [] if single else (list_pictures(masks) if masks else beside)
         self._by_stem = {_stem(name): name for name in names}
         self._same_stem = bool(masks)
@@ -107,7 +107,7 @@ class MaskFinder:
         stem = _stem(name)
         for candidate in [stem] * self._same_stem + [stem + MASK_SUFFIX]:
             if candidate in self._by_stem:
-                return storage.join(self._place, self._by_stem[candidate])
+                return storage.join(self._location, self._by_stem[candidate])
         return self._single
 
 

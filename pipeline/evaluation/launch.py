@@ -69,7 +69,7 @@ def prepare(config: EvaluationConfig) -> Plan:
     found = checkpoints.find(storage.absolute(config.checkpoint))
     values = checkpoints.read_config(found)
     manifest = open_set(config.shards, config.reading)
-    config = _placed(config, checkpoint=found, shards=storage.absolute(config.shards))
+    config = _located(config, checkpoint=found, shards=storage.absolute(config.shards))
     checkpoint: dict[str, str | int] = {
         "location": found,
         "digest": checkpoints.digest(found),
@@ -162,7 +162,7 @@ def _require_measurable(config: EvaluationConfig, side: int) -> None:
             )
 
 
-def _placed(config: EvaluationConfig, checkpoint: str, shards: str) -> EvaluationConfig:
+def _located(config: EvaluationConfig, checkpoint: str, shards: str) -> EvaluationConfig:
     out = storage.absolute(config.out)
     return replace(config, checkpoint=checkpoint, shards=shards, out=out)
 

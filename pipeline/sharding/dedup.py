@@ -57,16 +57,16 @@ def _hashes(manifest: Manifest) -> Hashes:
 
 def _pairs(ours: Hashes, others: Hashes, most_bits: int) -> list[tuple[int, int, int]]:
     found = []
-    telling = np.flatnonzero(_is_telling(others))
+    distinctive = np.flatnonzero(_is_distinctive(others))
     edges = np.linspace(0, 64, most_bits + 2).round().astype(int)
     for low, high in zip(edges[:-1], edges[1:], strict=True):
-        bands = _band(others[telling], low, high)
+        bands = _band(others[distinctive], low, high)
         order = np.argsort(bands, kind="stable")
-        candidates, bands = telling[order], bands[order]
+        candidates, bands = distinctive[order], bands[order]
         wanted = _band(ours, low, high)
         first = np.searchsorted(bands, wanted, "left")
         last = np.searchsorted(bands, wanted, "right")
-        for row in np.flatnonzero((last > first) & _is_telling(ours)).tolist():
+        for row in np.flatnonzero((last > first) & _is_distinctive(ours)).tolist():
             near = candidates[first[row] : last[row]]
             bits = np.bitwise_count(others[near] ^ ours[row])
             best = int(bits.argmin())
@@ -75,7 +75,7 @@ def _pairs(ours: Hashes, others: Hashes, most_bits: int) -> list[tuple[int, int,
     return found
 
 
-def _is_telling(hashes: Hashes) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _is_distinctive(hashes: Hashes) -> np.ndarray[Any, np.dtype[np.bool_]]:
     bits = np.bitwise_count(hashes)
     return (bits >= FEWEST_SET_BITS) & (bits <= 64 - FEWEST_SET_BITS)
 

@@ -141,10 +141,10 @@ def stretch(config: TuneConfig, name: str, changes: Mapping[str, Any], begin: st
     """Return a member's training with one set of values, from a checkpoint or from the start."""
     values = flatten(override(config.train, changes))
     identity = json.dumps([{n: values[n] for n in changes}, begin], sort_keys=True, default=str)
-    place = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
     settings = {
         **changes,
-        "storage": storage.join(folder(config), name, place),
+        "storage": storage.join(folder(config), name, digest),
         "tracking.run_name": name,
         "resume_from": begin,
         "num_workers": 0,
@@ -163,8 +163,8 @@ def _live(settings: dict[str, Any]) -> None:
     name = name_of(int(ray_tune.get_context().get_trial_id().rsplit("_", 1)[1]))
     begin, given = settings["begin"].get(name, ""), ray_tune.get_checkpoint()
     if given is not None:
-        with given.as_directory() as place:
-            begin = json.loads(Path(place, REFERENCE).read_text())["checkpoint"]
+        with given.as_directory() as directory:
+            begin = json.loads(Path(directory, REFERENCE).read_text())["checkpoint"]
     changes = values_of(space, settings)
     training = stretch(search, name, changes, begin)
     torch.set_num_threads(max(1, int(training.cpus_per_worker)))
@@ -174,9 +174,9 @@ def _live(settings: dict[str, Any]) -> None:
     ) -> None:
         metrics = {**scores, "step": step, "checkpoint": checkpoint, "trained_s": seconds}
         write_down(search, _member(search, name, changes, metrics))
-        with tempfile.TemporaryDirectory() as place:
-            Path(place, REFERENCE).write_text(json.dumps({"checkpoint": checkpoint}))
-            ray_tune.report(metrics, checkpoint=ray_tune.Checkpoint.from_directory(place))
+        with tempfile.TemporaryDirectory() as directory:
+            Path(directory, REFERENCE).write_text(json.dumps({"checkpoint": checkpoint}))
+            ray_tune.report(metrics, checkpoint=ray_tune.Checkpoint.from_directory(directory))
 
     def report(record: Record) -> None:
         if record.kind == "scores" and record.step < training.steps:

@@ -211,7 +211,7 @@ def _watcher(config: TuneConfig, progress: Progress) -> Any:
     from ray.tune import Callback
 
     class Watcher(Callback):
-        def _tell(self, trial: Any, outcome: str) -> None:
+        def _report(self, trial: Any, outcome: str) -> None:
             progress.advance()
             run = planned_of(trial.config)[0]
             name = run.label or run.name
@@ -222,10 +222,10 @@ def _watcher(config: TuneConfig, progress: Progress) -> Any:
             write_down(config, ended)
             steps = config.train.steps
             early = f"  stopped after {ended.steps} steps" if ended.steps < steps else ""
-            self._tell(trial, f"{SCORE} {ended.scores.get(SCORE, math.nan):.3f}{early}")
+            self._report(trial, f"{SCORE} {ended.scores.get(SCORE, math.nan):.3f}{early}")
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            self._tell(trial, "failed")
+            self._report(trial, "failed")
 
     return Watcher()
 

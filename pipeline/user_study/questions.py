@@ -71,7 +71,7 @@ class Study:
     def asked(self, voter: str, most: int) -> list[Question]:
         """Return a voter's questions, in the voter's own order; the same every time."""
         order = random_for("study-order", voter).permutation(len(self.questions))
-        return [self.questions[place] for place in order[:most]]
+        return [self.questions[index] for index in order[:most]]
 
     def shown(self, voter: str, question: Question) -> list[str]:
         """Return a question's images from left to right, in a voter's order."""
@@ -169,9 +169,9 @@ def _chosen(rows: Sequence[dict[str, Any]], most: int, seed: int) -> list[int]:
     order = random_for("study-pairs", seed).permutation(len(rows)).tolist()
     turns: dict[str, int] = {}
     ranked = []
-    for place, pair in enumerate(order):
+    for rank, pair in enumerate(order):
         source = rows[pair]["source"]
-        ranked.append((turns.setdefault(source, 0), place, pair))
+        ranked.append((turns.setdefault(source, 0), rank, pair))
         turns[source] += 1
     return [pair for _, _, pair in sorted(ranked)[:most]]
 

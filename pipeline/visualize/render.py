@@ -77,15 +77,15 @@ def _photograph(config: VisualizeConfig, short_side_px: int) -> tuple[Pixels, By
 
 
 def _write(folder: str, pictures: dict[str, Pixels]) -> dict[str, str]:
-    places = {}
+    locations = {}
     for index, (name, picture) in enumerate(pictures.items()):
         slug = "".join(letter if letter.isalnum() else "-" for letter in name.lower())
         slug = "-".join(part for part in slug.split("-") if part)
-        places[name] = storage.join(storage.absolute(folder), f"{index:02d}-{slug}.png")
-        storage.write(places[name], encode_png(picture))
-    places["sheet"] = storage.join(storage.absolute(folder), "sheet.png")
-    storage.write(places["sheet"], _sheet(pictures))
-    return places
+        locations[name] = storage.join(storage.absolute(folder), f"{index:02d}-{slug}.png")
+        storage.write(locations[name], encode_png(picture))
+    locations["sheet"] = storage.join(storage.absolute(folder), "sheet.png")
+    storage.write(locations["sheet"], _sheet(pictures))
+    return locations
 
 
 def _sheet(pictures: dict[str, Pixels]) -> bytes:
