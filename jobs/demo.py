@@ -46,7 +46,7 @@ TRIAL_LEARNING_RATE = 5e-4
 SPACE = {"model.image_weight": [1.0, 10.0], "model.adversarial_weight": [0.01, 0.1]}
 """lambda_1 and lambda_2."""
 HOLES = MaskConfig(recipe="irregular", min_hole_ratio=0.1, max_hole_ratio=0.2)
-"""Of the photographs sent to the endpoint."""
+"""Masks of the images sent to the endpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,16 +99,16 @@ def say(text: str) -> None:
 
 def shard(config: DemoConfig) -> str:
     """Cut the bundled photographs into crops and shards; test photographs stay apart."""
-    with stage(1, "photographs to shards (Ray Data)") as tell:
+    with stage(1, "photographs to shards (Ray Data)") as report:
         settings = replace(make_shards.PRESETS["demo"], out=config.place("shards"))
         for split, manifest in sharding.make_shards(settings, say).items():
-            tell(make_shards.summary(split, manifest))
+            report(make_shards.summary(split, manifest))
     return settings.out
 
 
 def learn(config: DemoConfig, shards: str) -> "TrainResult":
     """Train SPN with two workers under DDP."""
-    with stage(2, "training with two workers (Ray Train, DDP)") as tell:
+    with stage(2, "training with two workers (Ray Train, DDP)") as report:
         settings = override(
             train_spn.PRESETS["demo"],
             {
@@ -119,7 +119,7 @@ def learn(config: DemoConfig, shards: str) -> "TrainResult":
             },
         )
         result = training.train(settings, say)
-        tell(training.summary(result))
+        report(training.summary(result))
     return result
 
 
@@ -127,7 +127,7 @@ def sweep(config: DemoConfig, shards: str, base: "TrainResult") -> str:
     """Search two loss weights from the trained weights on; return the best checkpoint of all."""
     from infill.pipeline.reporting.search import write_search
 
-    with stage(3, "two-by-two search over lambda_1 and lambda_2 (Ray Tune)") as tell:
+    with stage(3, "two-by-two search over lambda_1 and lambda_2 (Ray Tune)") as report:
         settings = override(
             train_spn.PRESETS["demo"],
             {
@@ -149,13 +149,13 @@ def sweep(config: DemoConfig, shards: str, base: "TrainResult") -> str:
             winner, name = best.checkpoint, best.name
         else:
             winner, name = base.checkpoint, "the training they started from"
-        tell(f"winner: {name}; table, plot and page in {search.storage}")
+        report(f"winner: {name}; table, plot and page in {search.storage}")
     return winner
 
 
 def judge(config: DemoConfig, shards: str, winner: str) -> "Evaluation":
     """Score the winner and the baselines on photographs no training has seen."""
-    with stage(4, "evaluation on the test photographs (Ray Data)") as tell:
+    with stage(4, "evaluation on the test photographs (Ray Data)") as report:
         settings = EvaluationConfig(
             checkpoint=winner,
             shards=storage.join(shards, "test"),
@@ -164,13 +164,13 @@ def judge(config: DemoConfig, shards: str, winner: str) -> "Evaluation":
             num_actors=2,
         )
         found = evaluation.evaluate(settings, say)
-        tell(f"{evaluation.verdict(found)} Report: {found.files['report']}")
+        report(f"{evaluation.verdict(found)} Report: {found.files['report']}")
     return found
 
 
 def crown(config: DemoConfig, winner: str, found: "Evaluation") -> "Version":
     """Make the winner spn@champion, with its lineage."""
-    with stage(5, "promotion (MLflow registry)") as tell:
+    with stage(5, "promotion (MLflow registry)") as report:
         version = promote(
             PromoteConfig(
                 checkpoint=winner,
@@ -180,7 +180,7 @@ def crown(config: DemoConfig, winner: str, found: "Evaluation") -> "Version":
                 registry=config.registry,
             )
         )
-        tell(f"{line(version, 'champion')} in {config.registry.tracking_uri}")
+        report(f"{line(version, 'champion')} in {config.registry.tracking_uri}")
     return version
 
 
@@ -210,11 +210,11 @@ def serve(config: DemoConfig) -> ServeConfig:
     settings = ServeConfig(
         model="spn@champion", port=free_port(config.port), registry=config.registry
     )
-    with stage(6, "serving (Ray Serve)") as tell:
+    with stage(6, "serving (Ray Serve)") as report:
         url = start(settings)
-        tell(f"{settings.model} at {url}")
+        report(f"{settings.model} at {url}")
     try:
-        with stage(7, "a batch of photographs through the endpoint") as tell:
+        with stage(7, "a batch of photographs through the endpoint") as report:
             names = write_request(config)
             filled = batch_inpaint(
                 BatchInferenceConfig(
@@ -223,7 +223,7 @@ def serve(config: DemoConfig) -> ServeConfig:
             )
             if filled.failed:
                 raise UserError(f"{filled.failed} of {len(names)} requests failed: {filled.out}")
-            tell(str(filled))
+            report(str(filled))
     finally:
         stop()
     return settings

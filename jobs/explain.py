@@ -19,8 +19,8 @@ from infill.pipeline.visualize import VisualizeConfig
 def main(words: Sequence[str] | None = None) -> None:
     """Write every picture and a sheet of them."""
     config = parse_one(VisualizeConfig, __doc__, words)
-    for name, place in visualize.visualize(config).items():
-        print(f"{name}: {place}")
+    for name, location in visualize.visualize(config).items():
+        print(f"{name}: {location}")
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ PRESETS = {
 
 
 TABLES = {"places2": "Table 1"}
-"""Of the paper, by the preset that has its recipe."""
+"""The paper's table that each preset reproduces."""
 
 
 def main(words: Sequence[str] | None = None) -> None:

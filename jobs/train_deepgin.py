@@ -83,7 +83,7 @@ PRESETS = {
 
 
 TABLES = {"celebahq": "Table 1"}
-"""Of the paper, by the preset that has its recipe."""
+"""The paper's table that each preset reproduces."""
 
 
 def main(words: Sequence[str] | None = None) -> None:

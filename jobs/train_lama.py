@@ -56,7 +56,7 @@ PRESETS = {
 
 
 TABLES = {"places2": "the row LaMa-Fourier of Table 1"}
-"""Of the paper, by the preset that has its recipe."""
+"""The paper's table that each preset reproduces."""
 
 
 def main(words: Sequence[str] | None = None) -> None:

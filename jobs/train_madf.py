@@ -55,7 +55,7 @@ PRESETS = {
 
 
 TABLES = {"places2": "Table I"}
-"""Of the paper, by the preset that has its recipe."""
+"""The paper's table that each preset reproduces."""
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -65,7 +65,7 @@ PRESETS = {
 
 
 TABLES = {"places2": "Table 3"}
-"""Of the paper, by the preset that has its recipe."""
+"""The paper's table that each preset reproduces."""
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -124,7 +124,7 @@ def main(words: Sequence[str] | None = None) -> None:
             )  # A night of training later would be too late.
         result = tuning.tune(config, space)
         if isinstance(space, Table):
-            evaluated = model_selection.judge_table(
+            evaluated = model_selection.evaluate_table(
                 config, space, result, config.table, scale == "paper"
             )
             rows = model_selection.paper_rows(space, evaluated)

@@ -22,7 +22,7 @@ def recompute(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> None:
 
     Args:
         network: whose blocks are meant.
-        kinds: of blocks; one that lies within another is left to that other one.
+        kinds: kinds of blocks; a block inside another one is part of that one.
     """
     for child in network.children():
         if isinstance(child, kinds):

@@ -31,11 +31,11 @@ class Batch:
     keys: tuple[str, ...] = ()
     """Each sample's key in its shard."""
     mask_ids: tuple[str, ...] = ()
-    """Each mask's identity, from which it can be drawn again."""
+    """Each mask's id, from which it can be generated again."""
     step: int = 0
     """The global step; every schedule counts it, from 0."""
     seed: int = 0
-    """For networks that draw at random: a function of run seed, step and rank."""
+    """Seed of random layers: a function of run seed, step and rank."""
 
     def to(self, device: torch.device | str) -> "Batch":
         """Return the same batch with its tensors on ``device``."""
@@ -70,7 +70,7 @@ class Batch:
 
 
 class Prediction(Protocol):
-    """What a generator returns: a named tuple whose full-size picture is called ``final``."""
+    """A generator's output: a named tuple whose full-size image is called ``final``."""
 
     @property
     def final(self) -> Tensor:
@@ -143,8 +143,8 @@ class Objective(ABC):
         Args:
             role: under which the share is reported.
             real: its scores of originals, of any shape.
-            fake: its scores of what was drawn.
-            between: what tells one from the other: 0 for logits; a critic's scores have no zero.
+            fake: its scores of generated images.
+            between: the threshold between both: 0 for logits; a critic's scores have no zero.
         """
         with torch.no_grad():
             right = (real > between).float().mean() + (fake < between).float().mean()
@@ -248,7 +248,7 @@ class Variant:
     name: str
     """Short and unique within the architecture: "full", "k0", "concat"."""
     config: ModelConfig
-    """What the row's text says, everything else as published."""
+    """The settings of the row; all others as published."""
     published: str = ""
     """Parameters as printed, with the digits printed: "42.930M" or "38,898,995"; "" if nowhere."""
     counts: Literal["generator", "everything"] = "generator"
@@ -266,7 +266,7 @@ class Released:
     states: dict[str, dict[str, Tensor]]
     """State dicts by the roles of :attr:`Objective.networks`; "generator" at least."""
     aside: dict[str, Tensor] = field(default_factory=dict)
-    """What else the file holds and no network here runs, by its released names."""
+    """Other tensors of the file, which no network here uses, by their released names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,24 +283,24 @@ class Architecture:
     variants: Callable[[], tuple[Variant, ...]]
     """Returns the rows of the paper's tables that the configuration expresses, "full" first."""
     read_release: Callable[[Mapping[str, Any]], Released]
-    """Translates what a released file holds, strictly: ValueError names a tensor that is missing,
-    misshapen or left over."""
+    """Translates the contents of a released file, strictly: a ValueError names a tensor that is
+    missing, misshapen or left over."""
     write_release: Callable[[Released], dict[str, Any]]
-    """Undoes ``read_release``: what the authors' code reads."""
+    """Reverses ``read_release``: returns the contents of a file for the authors' code."""
     blocks: tuple[type[nn.Module], ...]
-    """Kinds of blocks within the generator that hold most of its maps: what a training that is
-    short of memory computes again (``models/activation_checkpointing.py``)."""
+    """Kinds of blocks that hold most of the generator's activations, for activation checkpointing
+    (``models/activation_checkpointing.py``)."""
     spaces: Mapping[str, Mapping[str, tuple[Any, ...]]]
-    """What to search: by name, the values to try of each field of the configuration."""
+    """Search spaces by name: the values to try of each field of the configuration."""
     tables: Mapping[str, Table]
     """The paper's ablations, by the name of the table."""
     symbols: Mapping[str, str]
-    """The paper's symbol of each loss term that :meth:`Objective.step` returns, weight left out;
-    "released" in a name marks what the paper does not print. In ASCII, as TeX would write it."""
+    """The paper's symbol of each loss term that :meth:`Objective.step` returns, without its weight;
+    "released" in a name marks terms that the paper does not print. In ASCII, in TeX notation."""
     pictures: Callable[[Any, Tensor, Tensor], dict[str, Tensor]]
-    """Shows what a network thinks, as its paper does: ``pictures(generator, image, mask)`` for one
-    image [1, 3, H, W] in [-1, 1] of a size the generator accepts returns pictures by name, each
-    [1, 3, h, w] float32 in [-1, 1], in the order to show them; the last is "final"."""
+    """Visualizes intermediate results, as the paper does: ``pictures(generator, image, mask)`` for
+    one image [1, 3, H, W] in [-1, 1] of a size that the generator accepts returns images by name,
+    each [1, 3, h, w] float32 in [-1, 1], in the order of display; the last is "final"."""
 
 
 def load(name: str) -> Architecture:
@@ -319,7 +319,7 @@ def fill(generator: nn.Module, image: Tensor, mask: Tensor, size_multiple: int) 
     """Predict the whole frame for an image of any size.
 
     The frame is padded by reflection to a multiple of ``size_multiple`` and cropped back, and both
-    tensors are brought to the type of the generator's weights.
+    tensors are converted to the type of the generator's weights.
 
     Args:
         generator: as built by :attr:`Architecture.generator`.

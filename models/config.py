@@ -42,7 +42,7 @@ class ModelConfig:
     """The learning rate schedule of the discriminators."""
 
     def optimizer_of(self, role: str) -> OptimizerConfig:
-        """Return what updates the network of a role."""
+        """Return the optimizer settings of a network, by its role."""
         own = self.discriminator_optimizer
         return self.optimizer if role == "generator" or own.name == SAME else own
 
@@ -131,7 +131,7 @@ class Subsampling:
     paper does not mention it."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be a side.
+        """Refuse an impossible side.
 
         Raises:
             ValueError: naming the field.

@@ -14,9 +14,9 @@ from infill.models import architecture
 from infill.models.architecture import ModelConfig, Variant
 
 SIDE_PX = 256
-"""Of the picture for which multiply-accumulates are counted: what the papers train on."""
+"""Side of the image for which multiply-accumulates are counted: the papers' training size."""
 UNTRAINED = {"teacher": ("asl", "random"), "perceptual_weights": (None, "random")}
-"""Frozen networks by field: a value that asks for a file, and one that does not."""
+"""Frozen networks by field: a value that needs a file, and one that does not."""
 
 
 def _attention_flops(
@@ -52,12 +52,12 @@ def _counter() -> FlopCounterMode:
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """What a configuration amounts to."""
+    """The size of a configuration's networks."""
 
     generator: int
     """Parameters of the generator, its heads for training included."""
     discriminators: int
-    """Trained parameters of all that judge; 0 without any."""
+    """Trained parameters of all discriminators; 0 without any."""
     macs: int
     """Multiply-accumulates of one picture of 256 x 256 px: convolutions and matrix products.
     Fourier transforms, norms and activations are not counted."""

@@ -10,7 +10,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def at_rest(network: Network) -> Network:
-    """Return the network as one that only looks, or only draws: nothing in it is trained.
+    """Freeze a network: it is in evaluation mode and not trained.
 
     Its convolutions keep channels innermost.
     """
@@ -20,7 +20,7 @@ def at_rest(network: Network) -> Network:
 def channels_innermost(network: Network) -> Network:
     """Lay out a network's kernels so that its maps have their channels innermost, and return it.
 
-    Up to a third faster on CPUs, and what tensor cores read.
+    Up to a third faster on CPUs, and the layout of tensor cores.
     """
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
@@ -29,8 +29,8 @@ def channels_innermost(network: Network) -> Network:
 def at_least_float32(features: Tensor) -> Tensor:
     """Return the tensor in float32 if it came in half precision; float32 and float64 as they are.
 
-    Statistics, loss means and the last activation are computed on what this returns: eight bits
-    of mantissa do not hold a mean over a feature map.
+    Statistics, loss means and the last activation are computed on the result: eight bits of
+    mantissa do not hold a mean over a feature map.
     """
     if features.dtype in (torch.bfloat16, torch.float16):
         return features.float()
@@ -40,8 +40,8 @@ def at_least_float32(features: Tensor) -> Tensor:
 def normalise_each(features: Tensor, epsilon: float = 1e-5) -> Tensor:
     """Bring every channel of every image to mean 0 and variance 1 (instance normalisation).
 
-    Unlike ``instance_norm`` it keeps the memory format, and nothing but its result for the
-    backward pass, which whatever modulates the result keeps anyway.
+    Unlike ``instance_norm`` it keeps the memory format, and nothing but its result for the backward
+    pass, which the modulation of the result keeps anyway.
 
     Args:
         features: [B, C, H, W]; statistics are taken in float32 at least.

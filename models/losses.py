@@ -28,7 +28,7 @@ def non_saturating_discriminator(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def non_saturating_generator(fake: Tensor) -> Tensor:
-    """Return -mean(log D) for the logits of what was drawn: the non-saturating GAN loss."""
+    """Return -mean(log D) for the logits of generated images: the non-saturating GAN loss."""
     return _cross_entropy(fake, 1.0)
 
 
@@ -44,7 +44,7 @@ def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def hinge_generator(fake: Tensor) -> Tensor:
-    """Return -mean(logits) of what was drawn."""
+    """Return -mean(logits) of generated images."""
     return -at_least_float32(fake).mean()
 
 

@@ -42,7 +42,7 @@ def pad_to_multiple(image: Tensor, mask: Tensor, multiple: int) -> tuple[Tensor,
     Args:
         image: [B, 3, H, W].
         mask: [B, 1, H, W], 1 in the hole.
-        multiple: of both sides of what is returned, which are 16 px at least.
+        multiple: both sides of the result are a multiple of it, and at least 16 px.
 
     Returns:
         Image and mask, at least as large as before; the same tensors if nothing was to be added.

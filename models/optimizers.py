@@ -40,7 +40,7 @@ class OptimizerConfig:
 
 
 SAME = "same"
-"""The discriminators' default name: whatever the generator has."""
+"""The discriminators' default: the generator's optimizer."""
 
 
 def require_defaults(config: "DataclassInstance", name: str) -> None:

@@ -1,4 +1,4 @@
-"""A first guess of what the hole holds, without parameters, for networks that refine one."""
+"""A first guess of the hole's content, without parameters, for networks that refine it."""
 
 import torch
 from torch import Tensor

@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One row of an ablation: what it changes, and the figures its authors measured."""
+    """One row of an ablation: its changes, and its authors' figures."""
 
     label: str
     """As the paper prints it."""
@@ -29,7 +29,7 @@ class Table:
     """An ablation as a paper prints it: every row is a training with the same recipe."""
 
     title: str
-    """The table and what it compares."""
+    """Title of the table, with its subject."""
     preset: str
     """The training job's preset that has the paper's recipe for it."""
     measured_on: str

@@ -19,13 +19,14 @@ STAGES: dict[int, tuple[int, ...]] = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 STAGE_CHANNELS = (64, 128, 256, 512, 512)
 COLOUR_MEAN = (0.485, 0.456, 0.406)
 COLOUR_DEVIATION = (0.229, 0.224, 0.225)
-"""Of ImageNet in [0, 1]: what the public weights were trained with."""
+"""Mean and deviation of ImageNet's colours in [0, 1], with which the public weights were
+trained."""
 RANDOM = "random"
-"""In place of a path: weights nobody trained, the same ones in every process."""
+"""Value in place of a path: untrained weights, the same in every process."""
 
 
 class VGGFeatures(nn.Module):
-    """The convolutions of a VGG up to the last layer that is looked at; never trained."""
+    """The convolutions of a VGG up to the last layer that is used; never trained."""
 
     def __init__(
         self, depth: Literal[16, 19], layers: Sequence[str], normalise_colours: bool
@@ -37,7 +38,7 @@ class VGGFeatures(nn.Module):
         if missing := [layer for layer in activated if layer not in plan]:
             raise ValueError(
                 f"VGG-{depth} has no layer {missing[0]!r}; its layers are: {', '.join(plan)}, "
-                "and conv in place of relu for what comes before the activation"
+                "and conv in place of relu for the output before the activation"
             )
         self.layers = tuple(layers)
         self.plan = plan[: 1 + max(plan.index(layer) for layer in activated)]

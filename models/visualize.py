@@ -15,9 +15,9 @@ LABEL_COLOURS = (
     (204, 121, 167),
     (60, 60, 60),
 )
-"""Okabe and Ito's, which people of any colour vision tell apart."""
+"""Okabe and Ito's colours, which are distinguishable with any colour vision."""
 ROUNDS = 20
-"""Of Lloyd's algorithm at most, as in the released code of SPN."""
+"""Maximum number of iterations of Lloyd's algorithm, as in the released code of SPN."""
 STARTS = 10
 """As in the released code of SPN."""
 
@@ -43,7 +43,7 @@ def labelled(labels: Tensor) -> Tensor:
 def clustered(features: Tensor, count: int = 8) -> Tensor:
     """Group the places of a map by their features: k-means by Lloyd, the best of several starts.
 
-    Starts are drawn from their own seeds (k-means++), so the same map always gives the same groups.
+    Starts have their own seeds (k-means++), so the same map always gives the same groups.
 
     Args:
         features: [C, h, w].

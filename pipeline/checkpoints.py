@@ -2,15 +2,15 @@
 
     step-000000200/
         generator.safetensors  discriminator.safetensors  ...   one per trained network
-        ema.safetensors        the averaged generator, if the run keeps one; served in its place
-        optimizers.safetensors the optimisers' tensors
+        ema.safetensors        the EMA of the generator, if the run keeps one; served in its place
+        optimizers.safetensors the optimizers' tensors
         config.json            the whole configuration of the run
-        state.json             step, data identity, optimiser settings, validation scores, the code
+        state.json             step, data identity, optimizer settings, validation scores, the code
         checksums.json         SHA-256 of each file above, written last
 
-A directory is a checkpoint when its checksums are there and true; anything else is debris of a
-killed process and is never taken for one. Nothing is pickled. There is no random state to keep:
-every random decision is a function of seed, step and sample (see ``masks``).
+A directory is a checkpoint if it has checksums and they match; anything else was left by a killed
+process and is ignored. Nothing is pickled. There is no random state to save: every random decision
+is a function of seed, step and sample (see ``masks``).
 """
 
 import copy
@@ -47,33 +47,33 @@ class LoadedGenerator:
     config: ModelConfig
     generator: nn.Module
     image_size_px: int
-    """The side of the crops it was trained on."""
+    """Side in pixels of the crops that it was trained on."""
     step: int
     digest: str
     """Identity of the checkpoint: SHA-256 over its files' checksums."""
 
 
 def step_location(run: str, step: int) -> str:
-    """Return where the checkpoint of a step lies within a run."""
+    """Return the location of the checkpoint of a step within a run."""
     return storage.join(run, "checkpoints", f"{STEP_PREFIX}{step:09d}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """A copy of everything that a step changes, in this machine's memory."""
+    """A copy in memory of everything that a step changes."""
 
     tensors: dict[str, dict[str, Tensor]]
-    """By file, then by name."""
+    """Tensors by file, then by name."""
     optimizers: dict[str, Any]
-    """The optimisers' settings, as JSON values."""
+    """Settings of the optimizers, as JSON values."""
 
 
 def snapshot(objective: Objective, ema: nn.Module | None) -> Snapshot:
-    """Copy networks and optimisers, so that training can go on while they are written.
+    """Copy networks and optimizers, so that training can continue while they are written.
 
     Args:
-        objective: whose networks and optimisers are kept.
-        ema: the averaged generator, if there is one.
+        objective: the networks and optimizers.
+        ema: the EMA of the generator, if there is one.
     """
     moments, settings = _optimizer_tensors(objective)
     tensors = {
@@ -87,13 +87,13 @@ def snapshot(objective: Objective, ema: nn.Module | None) -> Snapshot:
 
 
 def write(location: str, whole: Snapshot, config: dict[str, Any], state: dict[str, Any]) -> str:
-    """Write a checkpoint, whole or not at all.
+    """Write a checkpoint atomically.
 
     Args:
-        location: of the directory; what was there before is replaced.
-        whole: what :func:`snapshot` has copied.
+        location: the directory; an existing one is replaced.
+        whole: the copy that :func:`snapshot` made.
         config: the run's configuration as JSON values.
-        state: ``step`` and whatever else the loop needs to go on, as JSON values.
+        state: ``step`` and other values that the loop needs to resume, as JSON values.
 
     Returns:
         The checkpoint's digest.
@@ -112,13 +112,13 @@ def export(
 ) -> str:
     """Write a checkpoint of weights alone, such as one from an imported file.
 
-    It can be evaluated, served and fine-tuned from, but no run can go on from it.
+    It can be evaluated, served and fine-tuned, but not resumed.
 
     Args:
-        location: of the directory; what was there before is replaced.
+        location: the directory; an existing one is replaced.
         networks: state dicts by role, "generator" at least.
         config: with ``model`` and ``data.image_size_px``, as JSON values.
-        state: ``step`` and where the weights come from, as JSON values.
+        state: ``step`` and the source of the weights, as JSON values.
 
     Returns:
         The checkpoint's digest.
@@ -161,13 +161,13 @@ def _write_directory(final: Path, files: dict[str, bytes]) -> None:
 
 
 def verify(location: str) -> str:
-    """Prove that a checkpoint is whole and undamaged.
+    """Check that a checkpoint is complete and undamaged.
 
     Returns:
         Its digest.
 
     Raises:
-        UserError: if there is none, or a file is missing or differs from its checksum.
+        UserError: if it does not exist, or a file is missing or differs from its checksum.
     """
     digest, checksums = _checksums(location)
     for name in checksums:
@@ -190,7 +190,7 @@ def _checksums(location: str) -> tuple[str, dict[str, str]]:
         return storage.sha256(data), json.loads(data)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
-            f"{location} is no checkpoint: it has no {CHECKSUMS}; "
+            f"{location} is not a checkpoint: it has no {CHECKSUMS}; "
             "give the path of a step-... directory or of a run that has saved one"
         ) from error
     except json.JSONDecodeError as error:
@@ -210,7 +210,7 @@ def _read_checked(location: str, name: str, checksums: dict[str, str]) -> bytes:
 
 
 def steps(run: str) -> list[int]:
-    """Return the steps at which a run has checkpoint directories, whole or not, in order."""
+    """Return the steps of a run's checkpoint directories, complete or not, in order."""
     found = storage.names(storage.join(run, "checkpoints"))
     return sorted(int(name.removeprefix(STEP_PREFIX)) for name in found if _is_step(name))
 
@@ -220,24 +220,24 @@ def _is_step(name: str) -> bool:
 
 
 def latest(run: str, report: Callable[[str], None] = print) -> str | None:
-    """Return a run's newest undamaged checkpoint or None, saying which damaged ones it skips."""
+    """Return a run's newest undamaged checkpoint or None, and report the damaged ones it skips."""
     for step in reversed(steps(run)):
         location = step_location(run, step)
         try:
             verify(location)
         except UserError as error:
-            report(f"{error}; taking the one before")
+            report(f"{error}; using the previous one")
             continue
         return location
     return None
 
 
 def best(run: str, score: str) -> tuple[str, dict[str, float]]:
-    """Return a run's best whole checkpoint, and its validation scores.
+    """Return a run's best intact checkpoint, and its validation scores.
 
     Args:
         run: its directory.
-        score: by which the best is chosen; higher is better.
+        score: the validation score that selects the best; higher is better.
 
     Raises:
         UserError: if the run has no checkpoint.
@@ -257,7 +257,7 @@ def best(run: str, score: str) -> tuple[str, dict[str, float]]:
 
 
 def find(location: str) -> str:
-    """Return the checkpoint meant by a location: itself, or the newest one of a run.
+    """Return the checkpoint of a location: itself, or the newest one of a run.
 
     Raises:
         UserError: if it is neither.
@@ -295,13 +295,13 @@ def prune(run: str, keep: int, protected: set[int]) -> None:
 def restore(
     location: str, objective: Objective, ema: nn.Module | None, settings: bool = True
 ) -> dict[str, Any]:
-    """Put a checkpoint's weights and optimiser state back; undoes :func:`snapshot`.
+    """Load a checkpoint's weights and optimizer state; undoes :func:`snapshot`.
 
     Args:
-        location: of the checkpoint.
-        objective: takes its networks' weights and its optimisers' state.
-        ema: takes the averaged generator's weights.
-        settings: whether learning rates and the like are the checkpoint's, too, or stay.
+        location: the checkpoint.
+        objective: its networks and optimizers are loaded.
+        ema: the EMA of the generator, which is loaded.
+        settings: whether to load learning rates and other settings, too, or to keep them.
 
     Returns:
         The ``state`` that was saved.
@@ -326,10 +326,10 @@ def restore(
 
 
 def initialize(location: str, objective: Objective) -> None:
-    """Start from another run's generator, and from its other networks where it has them.
+    """Start from another run's generator, and from its other networks if it has them.
 
-    Only weights are taken: optimisers, step and schedules begin anew (fine-tuning).
-    The averaged generator is preferred to the last one.
+    Only weights are loaded: optimizers, step and schedules start anew (fine-tuning). The EMA of the
+    generator is preferred to its last weights.
 
     Raises:
         UserError: if the checkpoint is damaged or of another network.
@@ -349,18 +349,20 @@ def _load_network(network: nn.Module, location: str, name: str, checksums: dict[
         network.load_state_dict(tensors)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise UserError(f"{storage.join(location, name)} is of another network: {first}") from error
+        raise UserError(
+            f"{storage.join(location, name)} belongs to another network: {first}"
+        ) from error
 
 
 def load_generator(location: str, device: str | torch.device = "cpu") -> LoadedGenerator:
-    """Build the generator a checkpoint describes and load its weights (averaged, if it has them).
+    """Build the generator of a checkpoint and load its weights (those of the EMA, if it has one).
 
     Args:
-        location: of a checkpoint, or of a run, whose newest checkpoint is taken.
+        location: a checkpoint, or a run, whose newest checkpoint is used.
         device: the device of the generator.
 
     Raises:
-        UserError: if there is no checkpoint, or it is damaged.
+        UserError: if the checkpoint does not exist, or is damaged.
     """
     location = find(storage.absolute(location))
     found_digest, checksums = _checksums(location)
@@ -392,7 +394,7 @@ def _json_bytes(values: dict[str, Any]) -> bytes:
 
 
 def _optimizer_tensors(objective: Objective) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Split the optimisers' state into tensors by name and settings as JSON values."""
+    """Split the optimizers' state into tensors by name and settings as JSON values."""
     tensors, settings = {}, {}
     for role, optimizer in objective.optimizers.items():
         state = optimizer.state_dict()
@@ -415,5 +417,5 @@ def _restore_optimizers(
         optimizer.load_state_dict({"state": state, "param_groups": settings[role]})
         for parameter, entries in optimizer.state.items():
             for name, value in entries.items():
-                if value.shape == parameter.shape:  # laid out as the weights are, and as fast
+                if value.shape == parameter.shape:  # in the memory format of the weights
                     entries[name] = torch.empty_like(parameter).copy_(value)

@@ -1,6 +1,6 @@
 """Connect a job to Ray: the cluster it was submitted to, or a local one that it starts.
 
-Ray is imported when it is needed, so that ``--help`` and refused settings cost nothing.
+Ray is imported only when needed, so that ``--help`` and errors of settings are fast.
 """
 
 import gc
@@ -25,20 +25,20 @@ QUIET = {
     "RAY_SCHEDULER_EVENTS": "0",
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # A busy machine starts one in more than 5 s.
 }
-"""Ray reads these while it is imported; a value that the user has set is kept."""
+"""Variables that Ray reads when it is imported; a value that the user has set is kept."""
 
 SILENT = {"RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
-"""The same, unless Ray is to log what it would by itself."""
+"""Further ones, which reduce Ray's own logging; unset with ``--verbose``."""
 
 FALSE_ALARM = b"has constructor arguments in the object store"
 """In a line of Ray's C++ part about each pool of Ray Data's actors, which always has them there."""
 
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**28), "MALLOC_MMAP_THRESHOLD_": str(2**28)}
-"""For the workers of a Ray started here: has the GNU C library keep what one picture took for the
-next one, in place of fetching it anew from the system; a tenth of the time of small pictures."""
+"""Variables for the workers of a local Ray: the GNU C library keeps freed memory for the next image
+instead of returning it to the system, which saves a tenth of the time of small images."""
 
 OBJECT_STORE_BYTES = 2**30
-"""The store holds small records and a few blocks of decoded pictures, never a data set."""
+"""Size of the object store: it holds small records and a few blocks of images, not the dataset."""
 
 
 STARTS = 4
@@ -46,7 +46,7 @@ STARTS = 4
 
 
 def beside_driver(kind: type) -> Any:
-    """Start an actor without CPUs on the driver's own node, so that no other node takes it along.
+    """Start an actor without CPUs on the driver's own node, safe from failures of other nodes.
 
     Runs on the driver.
     """
@@ -113,17 +113,18 @@ def connect(
     num_cpus: int | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[None]:
-    """Run the block on a Ray: the one at hand, that of ``RAY_ADDRESS``, or one of its own.
+    """Run the block on Ray: the connected one, that of ``RAY_ADDRESS``, or a new local one.
 
-    Runs on the driver. What ``ray job stop``, Kubernetes and ``kill`` send (SIGTERM) ends the block
-    as Ctrl-C does. Inside ``ray job submit`` the address is set and the cluster is joined; set
-    ``RAY_ADDRESS=auto`` to join one started by ``ray start`` on this machine. Whatever was
-    started or joined here is left at the end of the block; a Ray that was at hand stays.
+    Runs on the driver. SIGTERM (of ``ray job stop``, Kubernetes and ``kill``) ends the block as
+    Ctrl-C does. Inside ``ray job submit`` the address is set and the cluster is joined; set
+    ``RAY_ADDRESS=auto`` to join one started by ``ray start`` on this machine. A Ray that was
+    started or joined here is left at the end of the block; one that was connected before stays.
 
     Args:
-        dashboard: of a Ray started here; Ray Tune needs it to clean up after stopped trials.
-        num_cpus: of a Ray started here; all that this machine has if None.
-        environment: of a Ray started here, and from then on of this process.
+        dashboard: whether a Ray started here has a dashboard, which Ray Tune needs to clean up
+            after stopped trials.
+        num_cpus: number of CPUs of a Ray started here; None uses all of this machine.
+        environment: environment variables of a Ray started here, and from then on of this process.
 
     Raises:
         UserError: if nothing answers at ``RAY_ADDRESS``.
@@ -157,10 +158,10 @@ def connect(
 
 
 def _interrupt_when_terminated() -> Any:
-    """Answer SIGTERM with a KeyboardInterrupt; what Ray sets for it would end the process at once.
+    """Turn SIGTERM into a KeyboardInterrupt; Ray's own handler would end the process at once.
 
     Returns:
-        What answered before, None where nothing was changed: outside the main thread.
+        The previous handler; None outside the main thread, where nothing changes.
     """
 
     def interrupt(number: int, frame: Any) -> None:
@@ -192,7 +193,7 @@ def _join(address: str) -> str | None:
         ) from error
     if os.environ.get("RAY_AUTH_MODE") != "token" and not is_this_machine(address):
         print(
-            f"warning: the Ray at {address} runs code for whoever reaches it; start it with "
+            f"warning: the Ray at {address} runs code of anyone who can reach it; start it with "
             "RAY_AUTH_MODE=token, as docs/security.md says",
             file=sys.stderr,
         )
@@ -200,26 +201,26 @@ def _join(address: str) -> str | None:
 
 
 def is_this_machine(address: str) -> bool:
-    """Return whether an address such as ``10.0.0.5:6379`` leads to this machine alone."""
+    """Return whether an address such as ``10.0.0.5:6379`` is this machine's loopback."""
     host = address.removeprefix("ray://").rpartition(":")[0].strip("[]")
     try:
         return host in ("", "localhost") or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return False  # A name, which may be anyone's.
+        return False  # A host name, which may be any machine.
 
 
 def _knock(address: str) -> None:
-    """Fail within seconds where nobody listens; Ray itself would try for two minutes."""
+    """Fail within seconds if the port is closed; Ray itself would try for two minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _start(dashboard: bool, num_cpus: int | None) -> str | None:
-    """Start a Ray that only this process uses; return its dashboard.
+    """Start a local Ray for this process only; return its dashboard.
 
-    Named "local" because a bare ``ray.init()`` would join whatever Ray was last started on this
-    machine, by whomever.
+    The address is "local" because a bare ``ray.init()`` would join the Ray that anyone last started
+    on this machine.
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return start_ray(
@@ -232,17 +233,17 @@ def _start(dashboard: bool, num_cpus: int | None) -> str | None:
 
 
 def _logging() -> dict[str, Any]:
-    """Return what of Ray's and the workers' own log comes to the terminal."""
+    """Return which logs of Ray and its workers are printed on the terminal."""
     if shows_everything():
         return {"log_to_driver": True, "logging_level": "INFO"}
     return {"log_to_driver": False, "logging_level": "ERROR"}
 
 
 def start_ray(**options: Any) -> str | None:
-    """Start Ray, again if a busy machine does not manage it in the half minute that Ray allows.
+    """Start Ray, with retries for a busy machine: Ray allows half a minute per start.
 
     Args:
-        **options: of ``ray.init``.
+        **options: options of ``ray.init``.
 
     Returns:
         The address of its dashboard, such as "127.0.0.1:8265"; None or "" without one.
@@ -260,7 +261,7 @@ def start_ray(**options: Any) -> str | None:
             if "timed out during startup" not in str(error):
                 raise
             ray.shutdown()
-            with warnings.catch_warnings():  # Of the processes that the failed start has left.
+            with warnings.catch_warnings():  # The failed start leaves processes behind.
                 warnings.simplefilter("ignore", ResourceWarning)
                 gc.collect()
             failure = error

@@ -1,4 +1,4 @@
-"""The commands, the jobs behind them, and how a person types them."""
+"""The commands, the jobs behind them, and how they are typed."""
 
 import ast
 import re
@@ -35,7 +35,7 @@ _JOBS = Path(__file__).parent.parent / "jobs"
 
 
 def program() -> str:
-    """Return how this process was started, such as "infill evaluate" or "python jobs/evaluate.py".
+    """Return the command of this process, such as "infill evaluate" or "python jobs/evaluate.py".
 
     The command ``infill`` puts its own words into ``sys.argv[0]``.
     """
@@ -46,7 +46,7 @@ def program() -> str:
 
 
 def typed(job: str, *words: str) -> str:
-    """Return the command line of a job, as the one who started this process would type it.
+    """Return the command line of a job, in the form in which this process was started.
 
     Args:
         job: the job's name, such as "make_shards".
@@ -79,7 +79,7 @@ def command_of(job: str) -> str:
 
 
 def architectures() -> list[str]:
-    """Return what can be trained: the architectures that have a training job."""
+    """Return the architectures that have a training job."""
     return sorted(path.stem.removeprefix("train_") for path in _JOBS.glob("train_*.py"))
 
 

@@ -1,17 +1,20 @@
 """Configuration: presets, overrides by dotted name, JSON, and how a job ends with an error.
 
-Every setting of the program is a field of a frozen dataclass next to the code that reads it.
-This module can choose one (``parse``), change one (``override``) and keep one
-(``to_json``, ``from_json``), and how a job ends when a person has to act (``run``).
+Every setting of the program is a field of a frozen dataclass next to the code that reads it. This
+module chooses one (``parse``), changes one (``override``), and writes and reads one (``to_json``,
+``from_json``); it also ends a job with the user's error (``run``).
 """
 
+import ast
 import dataclasses
 import difflib
 import errno
+import inspect
 import io
 import json
 import os
 import sys
+import textwrap
 import threading
 import types
 import typing
@@ -31,7 +34,7 @@ Config = TypeVar("Config")
 VERBOSE = "--verbose"
 _OPTIONS = (VERBOSE, "--help")
 _COMMON_HELP = f"With {VERBOSE}, Ray and MLflow log on the terminal as well."
-_completing = threading.Event()  # While a job is only asked for the words it understands.
+_completing = threading.Event()  # While a job only lists its command-line words.
 
 RENAMED_FIELDS = {
     "window_shards": "shuffle_window_shards",
@@ -63,7 +66,7 @@ def parse(
         The chosen preset with the given fields replaced.
 
     Raises:
-        SystemExit: with status 2 after naming a preset, field or value that cannot be.
+        SystemExit: with status 2 after naming an unknown preset or field, or an impossible value.
     """
     words = _common_options(args)
     name = words[0] if words else ""
@@ -107,6 +110,7 @@ def _parse_fields(
     """Read fields; ``--help`` shows the description line by line, so that it can be copied."""
     if {"-h", "--help"} & set(words):
         print(as_typed(description).strip(), end="\n\n", flush=True)
+        _unwrap_help(kind if preset is None else preset)
     if preset is None:
         return tyro.cli(kind, prog=prog, args=words, description=_COMMON_HELP)
     return tyro.cli(
@@ -117,6 +121,33 @@ def _parse_fields(
         default=preset,
         config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed),
     )
+
+
+def _unwrap_help(config: Any) -> None:
+    """Join the lines of each field's docstring: tyro would break them where the source does."""
+    kind = config if isinstance(config, type) else type(config)
+    hints, help_of = typing.get_type_hints(kind), {}
+    for base in reversed(kind.__mro__):
+        if dataclasses.is_dataclass(base):
+            help_of.update(_field_docstrings(base))
+    for field in dataclasses.fields(kind):
+        field.metadata = types.MappingProxyType({**field.metadata, "help": help_of.get(field.name)})
+        inner = hints[field.name] if config is kind else getattr(config, field.name)
+        if dataclasses.is_dataclass(inner):
+            _unwrap_help(inner)
+
+
+def _field_docstrings(kind: type) -> dict[str, str]:
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    body = definition.body if isinstance(definition, ast.ClassDef) else []
+    return {
+        ast.unparse(field.target): " ".join(docstring.value.value.split())
+        for field, docstring in zip(body, body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(docstring, ast.Expr)
+        and isinstance(docstring.value, ast.Constant)
+        and isinstance(docstring.value.value, str)
+    }
 
 
 def _print_presets(
@@ -132,7 +163,7 @@ def _print_presets(
 
 
 def _common_options(args: Sequence[str] | None) -> list[str]:
-    """Take ``--verbose``, which every job has, out of the words, and refuse former flags."""
+    """Handle ``--verbose``, an option of every job, and refuse flags of earlier releases."""
     words = list(sys.argv[1:] if args is None else args)
     if VERBOSE in words:
         words.remove(VERBOSE)
@@ -142,7 +173,7 @@ def _common_options(args: Sequence[str] | None) -> list[str]:
 
 
 class Suggestions(BaseException):
-    """Ends a job that was only asked which words its command line can go on with."""
+    """Ends a job that only lists the words that its command line can continue with."""
 
     def __init__(self, words: Sequence[str]) -> None:
         super().__init__(words)
@@ -150,11 +181,11 @@ class Suggestions(BaseException):
 
 
 def suggestions(main: Callable[..., Any], words: Sequence[str]) -> list[str]:
-    """Return what can follow on a job's command line: its presets, or the flags of its fields.
+    """Return the words that can follow on a job's command line: presets, or flags.
 
     Args:
-        main: of the job; it ends where it reads its command line.
-        words: those that are there already.
+        main: the job's main; it ends where it reads its command line.
+        words: the words so far.
     """
     _completing.set()
     try:
@@ -198,13 +229,13 @@ def _refuse_renamed(words: Sequence[str]) -> None:
 def leave(
     sentence: str, word: str = "", known: Sequence[str] = (), kind: str = ""
 ) -> typing.NoReturn:
-    """End the process with status 2 and a sentence, for words that no job understands.
+    """End the process with status 2 and a sentence, for an invalid command line.
 
     Args:
-        sentence: what is wrong.
-        word: that is unknown, if one is.
-        known: the words there are, of which the nearest is suggested.
-        kind: of words, such as "presets".
+        sentence: the error.
+        word: the unknown word, if any.
+        known: the known words, of which the nearest is suggested.
+        kind: what the known words are, such as "presets".
     """
     close = difflib.get_close_matches(word, known, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -216,7 +247,7 @@ def leave(
 def run(main: Callable[..., Any], words: Sequence[str] | None = None) -> typing.NoReturn:
     """Run a job's ``main`` and end the process: 0 when done, 1 with one sentence when not.
 
-    Only what a person can put right ends in a sentence; anything else is our defect and keeps
+    An error that the user can correct ends in a sentence; any other is a defect of ours and keeps
     its traceback.
 
     Args:
@@ -231,10 +262,10 @@ def run(main: Callable[..., Any], words: Sequence[str] | None = None) -> typing.
     try:
         main() if words is None else main(words)
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
         raise SystemExit(130) from None
     except BrokenPipeError:
-        # Whoever read what we print has read enough, as `| head` does.
+        # The reader of our output has closed it, as `| head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
     except Exception as error:
@@ -247,7 +278,7 @@ def run(main: Callable[..., Any], words: Sequence[str] | None = None) -> typing.
 
 
 def explain(error: BaseException) -> str | None:
-    """Return the sentence for a person behind an exception, or None if it is our own defect.
+    """Return the user's sentence behind an exception, or None if it is a defect of ours.
 
     Looks through what Ray wraps around an exception on its way from a worker to the driver.
     """
@@ -258,26 +289,26 @@ def explain(error: BaseException) -> str | None:
             where = f" at {cause.filename}" if cause.filename else ""
             return (
                 f"the disk is full{where}; free some space and run the same command again: "
-                "whatever was finished is kept"
+                "finished parts are kept"
             )
         if isinstance(cause, OSError) and "AWS Error" in str(cause):
             return (
-                f"the object store does not do what is asked: {str(cause).splitlines()[0]}; see to "
-                "its address (AWS_ENDPOINT_URL), the credentials and the network, and run the same "
-                "command again: whatever was finished is kept"
+                f"the object store failed: {str(cause).splitlines()[0]}; check its address "
+                "(AWS_ENDPOINT_URL), the credentials and the network, and run the same command "
+                "again: finished parts are kept"
             )
         if isinstance(cause, PermissionError):
-            return f"no permission to write or read {cause.filename}; choose another place"
+            return f"no permission to write or read {cause.filename}; choose another path"
     return None
 
 
 def sentence_of(error: Exception) -> str:
-    """Return the sentence behind an exception, for a task that hands it on with its results.
+    """Return the sentence behind an exception, for a task that returns it with its results.
 
     Ray Data would bring the exception itself to the driver without its cause and its sentence.
 
     Raises:
-        Exception: the same one, if it is our own defect.
+        Exception: the same one, if it is a defect of ours.
     """
     sentence = explain(error)
     if sentence is None:
@@ -316,7 +347,7 @@ def field_names(config: Any, prefix: str = "") -> list[str]:
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:
-    """Return a copy of ``config`` with fields replaced by dotted name; it is checked anew.
+    """Return a copy of ``config`` with fields replaced by dotted name; its checks run again.
 
     Args:
         config: a frozen dataclass, possibly nested.
@@ -348,7 +379,7 @@ def _replace(config: Any, path: list[str], value: Any, name: str, root: Any) -> 
 
 
 def _like(current: Any, value: Any) -> Any:
-    """Keep the type of a number: a search that proposes 4.0 for a whole number means 4."""
+    """Keep the type of a number: a search that proposes 4.0 for an integer means 4."""
     if isinstance(current, bool) or isinstance(value, bool):
         return value
     if isinstance(current, int) and isinstance(value, float) and value.is_integer():
@@ -372,7 +403,7 @@ def flatten(config: Any) -> dict[str, Any]:
 
 
 def to_dict(config: Any) -> Any:
-    """Return a configuration as plain JSON values; a model says which architecture it is of."""
+    """Return a configuration as plain JSON values; a model includes its architecture's name."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         values = {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
         if isinstance(config, ModelConfig):

@@ -1,8 +1,8 @@
 """Estimate the hours, cost, storage and decoding CPUs of a training, and its bottleneck.
 
-Rates come from a run that was measured where there is one, and from arithmetic where there is none;
-each line says which. Arithmetic gives a span, not a figure: the papers' own trainings sustained
-between a twentieth and nine tenths of their GPUs' peak (``make bench ONLY=planning``).
+Rates come from a measured run if there is one, and otherwise from arithmetic; each line names its
+source. Arithmetic gives a range, not a figure: the papers' own trainings sustained between 5 and 90
+% of their GPUs' peak (``make bench ONLY=planning``).
 """
 
 import json
@@ -26,16 +26,16 @@ PEAK_TFLOPS = {
     "a100": 156.0,
     "h100": 494.0,
 }
-"""Of the makers' data sheets, dense: float32 up to the V100, TF32 on tensor cores after it."""
+"""Peak TFLOP/s by the data sheets, dense: float32 up to the V100, TF32 on tensor cores later."""
 BYTES_PER_PARAMETER = 16
-"""In float32: the weight, its gradient and Adam's two means."""
+"""Bytes per parameter in float32: the weight, its gradient and Adam's two means."""
 GIB = 2**30
 LEAST_SHARE, MOST_SHARE = 0.05, 0.9
-"""Of the peak: what the papers' own trainings sustained, from MADF's to SPN's."""
+"""Shares of the peak that the papers' own trainings sustained, from MADF's to SPN's."""
 ASSUMED_DECODES_PER_S = 150.0
-"""Photographs of 256 px that one core reads, decodes, crops and masks in a second."""
+"""Images of 256 px that one core reads, decodes, crops and masks per second."""
 ASSUMED_IMAGE_KB = 40.0
-"""Of a photograph of 256 px in a shard."""
+"""Size of an image of 256 px in a shard, in kB."""
 DECODE_FOR_S = 3.0
 STEPS_TO_WARM_UP = 5
 KB, GB = 1e3, 1e9
@@ -81,7 +81,7 @@ class CostEstimateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """Something a second, and where the figure is from."""
+    """A rate per second, and the source of the figure."""
 
     value: float
     source: str
@@ -93,53 +93,53 @@ class ComputeEstimate:
 
     workers: int
     sample_flops: float
-    """Of a step: forward and backward of every network that takes part, for one sample."""
+    """FLOPs of a step per sample: forward and backward pass of every network in use."""
     memory_bytes: int
-    """A worker's weights, gradients, optimizer and the generator's maps."""
+    """Memory of a worker: weights, gradients, optimizer and the generator's activations."""
     step_s: tuple[float, float]
-    """A worker's computing for a step, at best and at worst; the same where it was measured."""
+    """Seconds that a worker computes per step, at best and at worst; equal if measured."""
     hours: tuple[float, float]
-    """The same for all steps."""
+    """Hours of computing for all steps, at best and at worst."""
     source: str
-    """Where the time is from."""
+    """Source of the time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CostEstimate:
-    """What a training will take. Times are of one step unless they say otherwise."""
+    """The estimate of a training. Times are of one step unless stated otherwise."""
 
     compute: ComputeEstimate
     workers: int
     steps: int
     epochs: float
-    """0 if the number of photographs is unknown."""
+    """Number of epochs; 0 if the number of images is unknown."""
     compute_s: tuple[float, float]
-    """At best and at worst; the same where it was measured."""
+    """Seconds at best and at worst; equal if measured."""
     decode_s: float
-    """To make a worker's share ready, on its cores."""
+    """Seconds to decode a worker's share, on its cores."""
     exchange_s: float
-    """To sum the gradients of all workers over the link."""
+    """Seconds to sum the gradients of all workers over the link."""
     read_s: float
-    """To read a worker's share over the link."""
+    """Seconds to read a worker's share over the link."""
     hours: tuple[float, float]
     cost: tuple[float, float]
     shard_gb: float
     checkpoint_gb: float
-    """Of all that are kept at once."""
+    """Size of all checkpoints that are kept at a time, in GB."""
     storage_cost_per_month: float
     decode_cores_per_worker: float
-    """That keep a worker busy which computes at its best."""
+    """Number of cores that keep a worker busy when it computes at its best."""
     bottleneck: str
-    """What a step at its best waits for."""
+    """The stage that limits a step at its best."""
     sources: dict[str, str] = field(default_factory=dict)
-    """Where each rate is from."""
+    """Source of each rate."""
 
 
 def estimate_compute(config: CostEstimateConfig) -> ComputeEstimate:
-    """Work out FLOPs, memory and computing time; ``--dry-run`` and ``jobs/plan.py`` print these.
+    """Estimate FLOPs, memory and computing time; ``--dry-run`` and ``jobs/plan.py`` print them.
 
     Raises:
-        UserError: if the run that was measured is none, or too short.
+        UserError: if the measured run does not exist, or is too short.
     """
     from infill.models.flops import size_of
 
@@ -161,7 +161,7 @@ def estimate_compute(config: CostEstimateConfig) -> ComputeEstimate:
 
 
 def compute_lines(found: ComputeEstimate) -> list[str]:
-    """Return FLOPs, memory and computing time for people, a line each."""
+    """Return FLOPs, memory and computing time, a line each."""
     gpu_hours = (found.workers * found.hours[0], found.workers * found.hours[1])
     return [
         f"arithmetic  {found.sample_flops / 1e9:,.3g} GFLOP a sample and step, all networks, "
@@ -173,13 +173,13 @@ def compute_lines(found: ComputeEstimate) -> list[str]:
 
 
 def estimate_cost(config: CostEstimateConfig) -> CostEstimate:
-    """Work out what a training will take.
+    """Estimate the time, cost and storage of a training.
 
     A step takes the longest of computing, decoding and reading, which overlap, and then the
-    exchange of gradients, which is counted as if it did not.
+    exchange of gradients, which is counted as not overlapping.
 
     Raises:
-        UserError: if the run that was measured is none, or too short.
+        UserError: if the measured run does not exist, or is too short.
     """
     from infill.models.flops import size_of
 
@@ -230,7 +230,7 @@ def estimate_cost(config: CostEstimateConfig) -> CostEstimate:
 def _compute(
     config: CostEstimateConfig, sample_flops: float, share: float
 ) -> tuple[tuple[float, float], str]:
-    """Return the seconds a worker computes for a step, at best and at worst, and who says so."""
+    """Return the seconds a worker computes per step, at best and at worst, and their source."""
     if config.run:
         rate = measured(config.run)
         return (share / rate.value, share / rate.value), rate.source
@@ -259,12 +259,12 @@ def _sample_flops(train: TrainConfig) -> float:
 
 
 def measured(run: str) -> Rate:
-    """Return the samples that each worker of a run computed in a second, without its waiting.
+    """Return the samples per second that each worker of a run computed, without data waits.
 
-    The median of what the run reported, after its first steps.
+    It is the median of the run's reports, after its first steps.
 
     Raises:
-        UserError: if there is no such run, or it is too short to tell.
+        UserError: if the run does not exist, or is too short.
     """
     run = storage.absolute(run)
     reports = list(_reports(run))
@@ -294,12 +294,12 @@ def _config_of(run: str) -> TrainConfig:
     try:
         text = storage.read(storage.join(run, "config.json")).decode()
     except OSError as error:
-        raise UserError(f"{run} is no run: it has no config.json") from error
+        raise UserError(f"{run} is not a run: it has no config.json") from error
     return from_json(TrainConfig, text)
 
 
 def _images(config: CostEstimateConfig) -> tuple[int, float, str]:
-    """Return how many photographs there are, their size in kB, and who says so."""
+    """Return the number of images, their size in kB, and the source of these figures."""
     images, kb, source = config.images, config.image_kb, "as given"
     if config.train.data.shards and not (images and kb):
         manifest = read_manifest(training.find_sets(config.train.data.shards)[0])
@@ -312,7 +312,7 @@ def _images(config: CostEstimateConfig) -> tuple[int, float, str]:
 
 
 def _decodes(config: CostEstimateConfig) -> Rate:
-    """Return how many images a core makes ready in a second."""
+    """Return how many images a core decodes per second."""
     if config.decodes_per_s:
         return Rate(value=config.decodes_per_s, source="as given")
     if not config.train.data.shards:
@@ -356,7 +356,7 @@ def activations(config: TrainConfig) -> int:
 
 
 def lines(found: CostEstimate, config: CostEstimateConfig) -> list[str]:
-    """Return the plan for people, a line each."""
+    """Return the estimate, a line each."""
     epochs = f", {found.epochs:,.1f} epochs" if found.epochs else ""
     shown = [
         f"{found.steps:,} steps of {config.train.data.batch_size} samples on {found.workers} "
@@ -366,7 +366,7 @@ def lines(found: CostEstimate, config: CostEstimateConfig) -> list[str]:
         f"a step      {_span(found.compute_s)} s computing, {found.decode_s:.3g} s decoding on "
         f"{config.cores_per_worker:g} cores, {found.read_s:.3g} s reading, "
         f"{found.exchange_s:.3g} s exchanging gradients over {config.link_gbit_s:g} Gbit/s",
-        f"held up by  {found.bottleneck}",
+        f"bottleneck  {found.bottleneck}",
         f"decoding    {found.decode_cores_per_worker:.1f} cores keep a worker busy",
         f"storage     {found.shard_gb:,.1f} GB of shards, {found.checkpoint_gb:.2f} GB of "
         "checkpoints at once",

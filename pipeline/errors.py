@@ -1,4 +1,4 @@
-"""Errors that the user or caller has to act on; each names the file or field."""
+"""Errors that the user or caller has to correct; each names the file or field."""
 
 from typing import Literal
 
@@ -21,7 +21,7 @@ class ImageError(UserError):
     """An image or mask file that cannot be inpainted.
 
     Args:
-        code: why, for programs; the endpoint answers with it.
+        code: the error code for programs, which the endpoint returns.
         message: a sentence for the person who sent the file.
     """
 

@@ -10,16 +10,16 @@ from infill.pipeline.images import ByteHole, Pixels, composite, encode_png
 SAMPLE_TITLES = ("image", "masked input", "prediction", "composite")
 """The columns of :func:`sample_grid`."""
 HOLE_COLOUR = (250, 160, 224)
-"""Light magenta: hardly ever found in photographs, so nobody takes it for content."""
+"""Colour of holes: light magenta, which is rare in photographs."""
 
 _PAPER, _INK, _FAINT_INK = (255, 255, 255), (24, 24, 27), (98, 98, 105)
 _GUTTER_PX = 6
 _MARGIN_PX = 12
-_LEAST_CELL_PX = 128  # Narrower cells hold no readable title; they are enlarged by whole factors.
+_LEAST_CELL_PX = 128  # Narrower cells have no readable title; they are enlarged by integer factors.
 
 
 def masked_view(image: Pixels, hole: ByteHole) -> Pixels:
-    """Return the image with its hole painted light magenta.
+    """Return the image with its hole in light magenta.
 
     Args:
         image: uint8 [..., H, W, 3].
@@ -31,7 +31,7 @@ def masked_view(image: Pixels, hole: ByteHole) -> Pixels:
 def sample_grid(
     images: Pixels, holes: ByteHole, predictions: Pixels, captions: Sequence[str] = ()
 ) -> bytes:
-    """Draw each sample as a row: image, masked input, prediction, composite.
+    """Return a grid with a row per sample: image, masked input, prediction, composite.
 
     Args:
         images: uint8 [B, H, W, 3].
@@ -52,19 +52,19 @@ def sample_grid(
 def grid(
     rows: Sequence[Sequence[Pixels]], titles: Sequence[str] = (), captions: Sequence[str] = ()
 ) -> bytes:
-    """Return :func:`draw_grid` as a PNG file; the same bytes for the same input."""
-    return encode_png(draw_grid(rows, titles, captions))
+    """Return :func:`make_grid` as a PNG file; the same bytes for the same input."""
+    return encode_png(make_grid(rows, titles, captions))
 
 
-def draw_grid(
+def make_grid(
     rows: Sequence[Sequence[Pixels]], titles: Sequence[str] = (), captions: Sequence[str] = ()
 ) -> Pixels:
-    """Draw rows of pictures with thin gutters, a title over each column, a caption under each row.
+    """Return rows of images with thin gutters, a title over each column, a caption under each row.
 
-    Pictures narrower than 128 px are enlarged by a whole factor, pixel by pixel.
+    Images narrower than 128 px are enlarged by an integer factor, pixel by pixel.
 
     Args:
-        rows: uint8 [H, W, 3] pictures, all of one size; every row equally long.
+        rows: uint8 [H, W, 3] images, all of one size; every row equally long.
         titles: one per column, or none.
         captions: one per row, or none.
 
@@ -72,7 +72,7 @@ def draw_grid(
         uint8 [H, W, 3].
 
     Raises:
-        ValueError: if there is no picture, or sizes or numbers do not fit together.
+        ValueError: if there are no images, or sizes or numbers do not match.
     """
     height, width, columns = _measure(rows, titles, captions)
     factor = -(-_LEAST_CELL_PX // width)
@@ -99,24 +99,26 @@ def draw_grid(
             enlarged = picture.repeat(factor, axis=0).repeat(factor, axis=1)
             sheet.paste(Image.fromarray(enlarged), (_MARGIN_PX + column * (width + _GUTTER_PX), y))
         if captions:
-            room = sheet.width - 2 * _MARGIN_PX
-            _write(draw, (_MARGIN_PX, y + height + 2), captions[line], room, size - 1, _FAINT_INK)
+            max_width = sheet.width - 2 * _MARGIN_PX
+            _write(
+                draw, (_MARGIN_PX, y + height + 2), captions[line], max_width, size - 1, _FAINT_INK
+            )
     return np.asarray(sheet)
 
 
 def fit(picture: Pixels, side: int) -> Pixels:
-    """Return a picture of any shape on a white square, made smaller or larger to fill it."""
+    """Return an image of any shape, resized to fit on a white square."""
     image = Image.fromarray(picture)
     scale = side / max(image.size)
     width, height = (max(1, round(length * scale)) for length in image.size)
     square = Image.new("RGB", (side, side), _PAPER)
-    place = ((side - width) // 2, (side - height) // 2)
-    square.paste(image.resize((width, height), Image.Resampling.LANCZOS), place)
+    at = ((side - width) // 2, (side - height) // 2)
+    square.paste(image.resize((width, height), Image.Resampling.LANCZOS), at)
     return np.asarray(square)
 
 
 def shrink(picture: Pixels, longest_px: int) -> Pixels:
-    """Return a picture made smaller, if a side is longer than that."""
+    """Return an image, reduced if a side is longer than ``longest_px``."""
     image = Image.fromarray(picture)
     image.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
     return np.asarray(image)
@@ -125,7 +127,7 @@ def shrink(picture: Pixels, longest_px: int) -> Pixels:
 def _measure(
     rows: Sequence[Sequence[Pixels]], titles: Sequence[str], captions: Sequence[str]
 ) -> tuple[int, int, int]:
-    """Return height, width and the number of columns, having refused what cannot be a grid."""
+    """Check a grid; return height, width and the number of columns."""
     if not len(rows) or not len(rows[0]):  # An array of pictures has no truth value.
         raise ValueError("a grid needs at least one picture")
     shapes = {picture.shape for row in rows for picture in row}
@@ -145,19 +147,19 @@ def _measure(
 
 def _write(
     draw: ImageDraw.ImageDraw,
-    place: tuple[int, int],
+    at: tuple[int, int],
     text: str,
-    room: int,
+    max_width: int,
     size: int,
     colour: tuple[int, int, int],
 ) -> None:
-    """Write one line, smaller if it would not fit, cut with dots if even that is too long."""
+    """Write one line: smaller if it does not fit, and cut with dots if even that is too long."""
     for smaller in range(size, 9, -1):
         font = ImageFont.load_default(smaller)
-        if draw.textlength(text, font) <= room:
+        if draw.textlength(text, font) <= max_width:
             break
     else:
-        while text and draw.textlength(text + "...", font) > room:
+        while text and draw.textlength(text + "...", font) > max_width:
             text = text[:-1]
         text += "..."
-    draw.text(place, text, colour, font)
+    draw.text(at, text, colour, font)

@@ -1,8 +1,8 @@
 """The manifest of a shard set: key, position and checksum of every sample, in one Parquet file.
 
 A shard set is a folder (or s3:// prefix) of plain tars and one ``manifest.parquet``. The manifest
-is written last, so a set without one is not a set. Each sample's image bytes are found by shard,
-offset and size, without opening the tar: readers fetch just the bytes they want.
+is written last, so a set without one is unfinished. Each sample's image bytes are found by shard,
+offset and size, without opening the tar: readers fetch only the bytes they need.
 """
 
 import json
@@ -41,13 +41,13 @@ class ShardRecord:
     name: str
     samples: int
     size: int
-    """Of the tar, in bytes."""
+    """Size of the tar in bytes."""
     sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quarantined:
-    """An original that was not taken, and why."""
+    """An original that was rejected, and the reason."""
 
     source: str
     reason: str
@@ -55,7 +55,7 @@ class Quarantined:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A whole shard set, as its ``manifest.parquet`` describes it."""
+    """A finished shard set, as described by its ``manifest.parquet``."""
 
     location: str
     samples: pa.Table
@@ -91,12 +91,12 @@ class Manifest:
         }
 
     def shard_location(self, shard: int) -> str:
-        """Return where a shard's tar lies."""
+        """Return the location of a shard's tar."""
         return storage.join(self.location, self.shards[shard].name)
 
 
 def write_manifest(manifest: Manifest) -> None:
-    """Write ``manifest.parquet``: the last act of sharding, by which the set becomes whole."""
+    """Write ``manifest.parquet``, the last file of sharding, which completes the set."""
     storage.write(storage.join(manifest.location, FILE_NAME), serialize(manifest))
 
 
@@ -122,15 +122,15 @@ def read_manifest(location: str) -> Manifest:
         location: the set's folder or s3:// prefix.
 
     Raises:
-        UserError: if there is no manifest (sharding has not finished, or the location is wrong),
-            or it cannot be read.
+        UserError: if the manifest is missing (sharding has not finished, or the location is wrong)
+            or cannot be read.
     """
     location = storage.absolute(location)
     try:
         data = storage.read(storage.join(location, FILE_NAME))
     except FileNotFoundError as error:
         raise UserError(
-            f"{location} is no finished shard set: it has no {FILE_NAME}; make one with `python "
+            f"{location} is not a finished shard set: it has no {FILE_NAME}; make one with `python "
             "jobs/make_shards.py`, or name the tars of a WebDataset: "
             f"{storage.join(location, '{00000..00099}.tar')}"
         ) from error
@@ -138,12 +138,12 @@ def read_manifest(location: str) -> Manifest:
 
 
 def parse(data: bytes, location: str, name: str) -> Manifest:
-    """Return the manifest that a Parquet file's bytes hold.
+    """Return the manifest in the bytes of a Parquet file.
 
     Args:
         data: the file.
-        location: of the set it describes.
-        name: the file's, for messages.
+        location: location of the set.
+        name: the file's name, for messages.
 
     Raises:
         UserError: if it cannot be read.

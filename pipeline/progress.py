@@ -1,6 +1,6 @@
 """Progress of long steps: a bar with rate and time left on a terminal, elsewhere a line a period.
 
-Every job reports through :class:`Progress`. What libraries log themselves is off unless the command
+Every job reports through :class:`Progress`. The libraries' own logging is off unless the command
 line has ``--verbose``.
 """
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
 Log = Callable[[str], None]
-"""Takes a line at a time for a person who waits."""
+"""Prints one line for the user."""
 
 PERIOD_S = 30.0
-"""Between two lines where there is no terminal."""
-_terminal = threading.Lock()  # Held by the one step that shows its bar.
+"""Seconds between two lines without a terminal."""
+_terminal = threading.Lock()  # held by the one step that shows its bar
 _verbose = threading.Event()
 
 
 def show_everything() -> None:
-    """Let Ray and MLflow log what they would by themselves: ``--verbose``."""
+    """Leave the logs of Ray and MLflow on: ``--verbose``."""
     _verbose.set()
 
 
 def shows_everything() -> bool:
-    """Return whether Ray and MLflow log what they would by themselves."""
+    """Return whether the logs of Ray and MLflow are on."""
     return _verbose.is_set()
 
 
 def duration(seconds: float) -> str:
-    """Return a time span as people write it: 42s, 3m10s, 2h05m."""
+    """Return a duration as text: 42s, 3m10s, 2h05m."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -45,19 +45,19 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """The progress of one long step, from its first second to what came out.
+    """The progress of one long step, from its start to its result.
 
-    On a terminal a bar shows the amount done, the rate and the time left. Elsewhere a line says so
-    at the start, then whenever a period has passed without a line, also while nothing is finished.
-    The last line says what came out; a step that ends with an exception has none.
+    On a terminal a bar shows the amount done, the rate and the time left. Elsewhere lines do: one
+    at the start, then one whenever a period has passed without a line, even if nothing is finished.
+    The last line is the result; a step that ends with an exception has none.
 
     Args:
         what: the step, such as "evaluation".
-        total: how much there is to do; 0 if that is unknown.
-        unit: of the amounts, such as "pairs".
-        done: how much was done before, by an interrupted run; it does not count in the rate.
-        log: takes the lines; the bar is shown only if it is ``print``.
-        period_s: the longest silence, in seconds.
+        total: total amount; 0 if it is unknown.
+        unit: unit of the amounts, such as "pairs".
+        done: amount that an interrupted run had done; it does not count in the rate.
+        log: prints the lines; the bar is shown only if it is ``print``.
+        period_s: maximum seconds between two lines.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Progress:
         self.what, self.total, self.unit, self.done = what, total, unit, done
         self.details = ""
         self.ending = ""
-        """What the last line says in place of amount and rate."""
+        """Text of the last line in place of amount and rate."""
         self._log = log
         self._period_s = PERIOD_S if period_s is None else period_s
         self._before = done
@@ -111,27 +111,27 @@ class Progress:
             self.say(self._last_line())
 
     def __getstate__(self) -> dict[str, object]:
-        """Return what a copy needs: Ray Tune pickles its callbacks, and what they report to."""
+        """Return the picklable state: Ray Tune pickles its callbacks and their progress."""
         return {**self.__dict__, "_bar": None, "_over": None, "_ticker": None}
 
     def advance(self, amount: int = 1, details: str = "") -> None:
-        """Count what is finished.
+        """Count finished work.
 
         Args:
-            amount: finished since the last call.
-            details: what else there is to know now, such as "2 failed".
+            amount: amount finished since the last call.
+            details: further facts, such as "2 failed".
         """
         self.reach(self.done + amount, details)
 
     def reach(self, done: int, details: str = "") -> None:
-        """Set how much is finished in all; ``details`` as in :meth:`advance`."""
+        """Set the total finished amount; ``details`` as in :meth:`advance`."""
         self.done, self.details = done, details
-        if self._first is None:  # The workers were starting until now: no measure of their rate.
+        if self._first is None:  # The workers were starting until now: not part of their rate.
             self._first = (self.done, time.monotonic())
         self._render()
 
     def skip(self, amount: int) -> None:
-        """Count what turns out to have been finished before; it does not count in the rate."""
+        """Count work that was finished before; it does not count in the rate."""
         self.done += amount
         self._before += amount
         if self._first is not None:
@@ -139,7 +139,7 @@ class Progress:
         self._render()
 
     def say(self, line: str) -> None:
-        """Log a line of the step's own, above the bar."""
+        """Log a line above the bar."""
         self._spoke = time.monotonic()
         self._log(line)
         if self._log is print:
@@ -152,13 +152,13 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """How much is finished in a second, since the first result; 0 before there is a second."""
+        """Amount per second since the first result; 0 before the second result."""
         if self._first is None or self.done == self._first[0]:
             return 0.0
         return (self.done - self._first[0]) / max(time.monotonic() - self._first[1], 1e-9)
 
     def line(self) -> str:
-        """Return the progress as a line: amount, rate and time left as far as they are known."""
+        """Return the progress as a line: amount, rate and time left, if known."""
         if not self.total:
             spent = time.monotonic() - self._start
             amount = f": {self.done} {self.unit}" if self.done else ""
@@ -215,7 +215,7 @@ def _bar(what: str, total: int, done: int) -> "Bar":
         *columns,
         console=Console(file=sys.stdout),
         transient=True,
-        redirect_stderr=sys.stderr.isatty(),  # Into a file, errors go where they were sent.
+        redirect_stderr=sys.stderr.isatty(),  # not if stderr is redirected to a file
     )
     bar.add_task(what, total=total or None, completed=done, facts="")
     return bar

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("infill", "torch", "numpy", "ray", "opencv-python-headless", "albumentations")
-"""Packages whose change may change a picture."""
+"""Packages whose version may affect results."""
 COMMIT_VARIABLE = "INFILL_GIT_COMMIT"
-"""Names the commit where the code runs outside its repository: an image, a submitted job."""
+"""Variable with the commit, for code outside its repository: an image, a submitted job."""
 
 
 def made_with() -> dict[str, Any]:
@@ -44,7 +44,7 @@ def packages() -> dict[str, str]:
 
 
 def processor() -> str:
-    """Return the name of this machine's processor, or its kind where the name is not told."""
+    """Return the name of this machine's processor, or its architecture if the name is unknown."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

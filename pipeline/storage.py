@@ -1,9 +1,9 @@
 """Files at a path or an s3:// address: read, and write atomically.
 
-A *location* is a string: a local path or ``s3://bucket/prefix``. Credentials and endpoint come by
-the usual chain (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, profiles, instance roles).
-Nothing here leaves a half-written file under its final name: local files are written beside it
-and renamed; an S3 object appears whole or not at all.
+A *location* is a string: a local path or ``s3://bucket/prefix``. Credentials and endpoint come from
+the usual chain (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, profiles, instance roles). Writes are
+atomic: a local file is written under another name and renamed; an S3 object appears complete or not
+at all.
 """
 
 import errno
@@ -26,22 +26,22 @@ from pyarrow import fs
 from infill.pipeline.errors import UserError
 
 MAX_DOWNLOAD_BYTES = 4 * 2**30
-"""Of one file over https://: no published file of weights is as large."""
+"""Maximum size of a file over https://; published files of weights are smaller."""
 
 S3_ATTEMPTS = 8
-"""Of a request that fails or is refused for the moment, with pauses that double: half a minute."""
+"""Number of attempts of a failing request, with exponential backoff: half a minute in all."""
 READ_ATTEMPTS = 5
-"""Of reading what arrived cut short."""
+"""Number of attempts to read a truncated response."""
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 15.0
 LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
-"""What does not pass by waiting."""
+"""Errors that are not retried."""
 BLOCK_BYTES = 8 * 2**20
 PASSWORDS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     **dict.fromkeys(("http", "https"), "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
 }
-"""Where a password belongs, by kind of address; databases' clients have variables of their own."""
+"""Variables for passwords, by kind of address; database clients have their own variables."""
 
 T = TypeVar("T")
 
@@ -62,19 +62,19 @@ def absolute(location: str) -> str:
 
 
 def refuse_password(address: str) -> None:
-    """Refuse a store's, server's or database's address that has a password in it.
+    """Refuse an address of a store, server or database that contains a password.
 
-    Addresses are written down with every run.
+    Addresses are recorded with every run.
 
     Raises:
-        UserError: if there is one; it is not repeated.
+        UserError: if there is a password; the message does not repeat it.
     """
     kind, found, rest = address.partition("://")
     user, at, host = rest.partition("/")[0].rpartition("@")
     if found and at and ":" in user:
         raise UserError(
-            f"the address {kind}://...@{host} has a password in it, which would be written down "
-            "with everything that is made; leave it out and set "
+            f"the address {kind}://...@{host} contains a password, which would be recorded "
+            "with every result; leave it out and set "
             f"{PASSWORDS.get(kind, 'its password')} in the environment"
         )
 
@@ -83,7 +83,7 @@ def filesystem(location: str) -> tuple[fs.FileSystem, str]:
     """Return the filesystem of a location and the path inside it.
 
     Raises:
-        UserError: if the address is of a kind that is not supported, or has a password in it.
+        UserError: if the kind of address is not supported, or it contains a password.
     """
     refuse_password(location)
     if not is_remote(location):
@@ -103,11 +103,11 @@ def filesystem(location: str) -> tuple[fs.FileSystem, str]:
 
 @lru_cache(maxsize=16)
 def _object_store(bucket: str, settings: tuple[tuple[str, str], ...]) -> fs.FileSystem:
-    """Return the store of a bucket; asked once per bucket, as finding its region is a request.
+    """Return the store of a bucket, cached per bucket, as finding its region is a request.
 
     Args:
-        bucket: its name.
-        settings: of the environment; the store reads most of them by itself.
+        bucket: name of the bucket.
+        settings: settings of the environment, most of which the store reads by itself.
     """
     found, _ = fs.FileSystem.from_uri(f"s3://{bucket}")
     endpoint = dict(settings).get("AWS_ENDPOINT_URL_S3") or dict(settings).get("AWS_ENDPOINT_URL")
@@ -120,13 +120,13 @@ def _object_store(bucket: str, settings: tuple[tuple[str, str], ...]) -> fs.File
 
 
 def exists(location: str) -> bool:
-    """Return whether a file or folder is there."""
+    """Return whether a file or folder exists."""
     system, path = filesystem(location)
     return bool(system.get_file_info(path).type != fs.FileType.NotFound)
 
 
 def names(location: str) -> list[str]:
-    """Return the sorted base names directly under a folder; empty if there is no such folder."""
+    """Return the sorted base names directly in a folder; empty if the folder does not exist."""
     system, path = filesystem(location)
     found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
     return sorted(info.base_name for info in found)
@@ -143,7 +143,7 @@ def read(location: str, offset: int = 0, size: int | None = None) -> bytes:
         with open(absolute(location), "rb") as file:
             file.seek(offset)
             return file.read(-1 if size is None else size)
-    return patiently(lambda: _read_object(location, offset, size))
+    return retry(lambda: _read_object(location, offset, size))
 
 
 def blocks(location: str) -> Iterator[bytes]:
@@ -161,7 +161,7 @@ def blocks(location: str) -> Iterator[bytes]:
 
 @contextmanager
 def open_binary(location: str) -> Iterator[BinaryIO]:
-    """Open a file to read it once from its beginning; an object store's is read in blocks.
+    """Open a file to read it once from its start; files of object stores are read in blocks.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -177,13 +177,13 @@ def open_binary(location: str) -> Iterator[BinaryIO]:
 
 
 class _Blocks:
-    """An object's bytes in order, with no more than a block of them held."""
+    """An object's bytes in order, with at most one block in memory."""
 
     def __init__(self, location: str) -> None:
         self.blocks, self.rest = blocks(location), b""
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next ``size`` bytes, fewer at the end; all that are left if negative."""
+        """Return the next ``size`` bytes, fewer at the end; all remaining ones if negative."""
         while size < 0 or len(self.rest) < size:
             block = next(self.blocks, b"")
             if not block:
@@ -201,20 +201,20 @@ def digest_of(location: str) -> str:
     return digest.hexdigest()
 
 
-def patiently(
+def retry(
     ask: Callable[[], T],
     attempts: int = READ_ATTEMPTS,
     on_failure: Callable[[Exception], None] | None = None,
 ) -> T:
-    """Ask again, with pauses that double up to :data:`LONGEST_PAUSE_S`, where a store fails.
+    """Retry a store's operation, with backoff up to :data:`LONGEST_PAUSE_S`.
 
-    Its client asks again by itself where the store refuses; a connection cut within an answer
-    looks like a short answer, or the end of the file.
+    The store's client retries refused requests by itself, but not a connection that breaks within a
+    response, which looks like a short response or the end of the file.
 
     Args:
-        ask: may be done several times.
-        attempts: in all.
-        on_failure: called with each failure before the last.
+        ask: the operation, which may run several times.
+        attempts: maximum number of attempts.
+        on_failure: called with each error before the last.
     """
     for attempt in range(attempts - 1):
         try:
@@ -241,7 +241,7 @@ def _read_object(location: str, offset: int, size: int | None) -> bytes:
 
 
 def write(location: str, data: bytes) -> None:
-    """Write a file whole: aside first, then renamed over its final name."""
+    """Write a file atomically: under another name first, then renamed."""
     if is_remote(location):
         system, path = filesystem(location)
         with system.open_output_stream(path) as stream:
@@ -261,18 +261,18 @@ def write(location: str, data: bytes) -> None:
 
 
 def table_of(data: bytes) -> pa.Table:
-    """Return the table that a Parquet file's bytes hold, read on this thread alone.
+    """Return the table in the bytes of a Parquet file, read on this thread alone.
 
-    Arrow's own threads may outlive the reading, and the interpreter.
+    Arrow's own threads may outlive the read, and the interpreter.
 
     Raises:
-        pyarrow.ArrowInvalid: if it is none, or damaged.
+        pyarrow.ArrowInvalid: if it is not a Parquet file, or damaged.
     """
     return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
 
 
 def upload(source: Path, location: str) -> None:
-    """Copy a local file to a location, whole or not at all."""
+    """Copy a local file to a location atomically."""
     if is_remote(location):
         system, path = filesystem(location)
         fs.copy_files(str(source), path, destination_filesystem=system)
@@ -294,7 +294,7 @@ def make_folder(location: str) -> None:
 
 
 def remove(location: str) -> None:
-    """Delete a file or a folder with all it holds; nothing happens if it is not there."""
+    """Delete a file or a folder with its contents; do nothing if it does not exist."""
     system, path = filesystem(location)
     kind = system.get_file_info(path).type
     if kind == fs.FileType.Directory:

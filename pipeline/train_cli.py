@@ -1,6 +1,6 @@
 """The command line of a training job: presets, shards if there are none, a plan, training.
 
-Every ``jobs/train_*.py`` is its presets and this.
+Every ``jobs/train_*.py`` consists of its presets and a call of this module.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ from infill.pipeline.sharding import ShardConfig
 from infill.pipeline.training import TrainConfig, TrainResult
 
 BUNDLED = "bundled"
-"""The source that needs no location: photographs that installed packages carry."""
+"""The source without a location: images that installed packages carry."""
 IMAGES_OF = {
     "ade20k": "ADE20K",
     "big": "Places2",
@@ -45,13 +45,13 @@ IMAGES_OF = {
     "places2": "Places2",
     "smoke": "Bundled photographs",
 }
-"""What a preset of a name trains on; others train on what they are given."""
+"""The dataset of each preset's name; other presets train on the user's images."""
 WHOLE = ("squash", "centre_square")
 """Crops of a training that take (nearly) the whole image, which its evaluation does too."""
 FREE_FORM = MaskConfig(
     recipe="strokes", min_hole_ratio=0.1, max_hole_ratio=0.4, hole_ratios="uniform"
 )
-"""Of trainings on two CPU cores."""
+"""Masks of the trainings on two CPU cores."""
 
 
 def published(
@@ -61,14 +61,14 @@ def published(
     steps: int,
     save_every_steps: int = 10_000,
 ) -> TrainConfig:
-    """Return a paper's training of one set, on GPUs.
+    """Return a paper's training on one dataset, on GPUs.
 
     Args:
-        name: of the set; the run goes to ``runs/ARCHITECTURE-NAME``.
-        model: the paper's numbers.
-        data: batches as the paper has them, without shards.
-        steps: in all.
-        save_every_steps: between two checkpoints, each with a sample grid.
+        name: name of the dataset; the run goes to ``runs/ARCHITECTURE-NAME``.
+        model: the paper's settings.
+        data: the paper's data settings, without shards.
+        steps: number of steps.
+        save_every_steps: number of steps between two checkpoints, each with a sample grid.
     """
     return TrainConfig(
         model=model,
@@ -83,14 +83,14 @@ def published(
 
 
 def on_two_cores(model: ModelConfig, steps: int, **changes: Any) -> TrainConfig:
-    """Return a training of at most 45 minutes on two CPU cores, which learns something real.
+    """Return a training of at most 45 minutes on two CPU cores, whose results are visible.
 
-    Photographs of 64 px under free-form holes over 10 to 40 % of them.
+    It uses images of 64 px with free-form masks that cover 10 to 40 % of them.
 
     Args:
         model: the paper's, narrower and without networks that have to be downloaded.
-        steps: in all.
-        changes: of fields of the data.
+        steps: number of steps.
+        changes: further fields of the data settings.
     """
     data = BatchConfig(batch_size=16, image_size_px=64, resize_short_side_px=72, masks=FREE_FORM)
     return TrainConfig(
@@ -106,12 +106,12 @@ def on_two_cores(model: ModelConfig, steps: int, **changes: Any) -> TrainConfig:
 
 
 def fine_tuning(model: ModelConfig, data: BatchConfig, steps: int) -> TrainConfig:
-    """Return a training on GPUs that starts from what ``jobs/import_weights.py`` has written.
+    """Return a training on GPUs that starts from a checkpoint of ``jobs/import_weights.py``.
 
     Args:
         model: as its authors released it, with a tenth of the published learning rates.
-        data: batches as the paper has them, without shards.
-        steps: in all; an average of the weights is kept, scored and served.
+        data: the paper's data settings, without shards.
+        steps: number of steps; the EMA of the weights is validated and served.
     """
     name = model.architecture
     return replace(
@@ -122,7 +122,7 @@ def fine_tuning(model: ModelConfig, data: BatchConfig, steps: int) -> TrainConfi
 
 
 def smoke(model: ModelConfig, data: BatchConfig) -> TrainConfig:
-    """Return a training of seconds on the photographs that installed packages carry."""
+    """Return a training of seconds on the images that installed packages carry."""
     return TrainConfig(
         model=model,
         data=replace(data, source=BUNDLED),
@@ -141,12 +141,12 @@ def launch(
     words: Sequence[str] | None = None,
     tables: Mapping[str, str] | None = None,
 ) -> None:
-    """Train what the command line asks for, or say what that would be (``--dry-run``).
+    """Run the training of a command line, or print its plan (``--dry-run``).
 
     Args:
-        presets: of the job, by name.
+        presets: the job's presets by name.
         description: the job's docstring.
-        words: of the command line; ``sys.argv[1:]`` if None.
+        words: the command line; ``sys.argv[1:]`` if None.
         tables: of the paper that a preset reproduces, such as "Table 1", by the preset's name.
     """
     config = parse(named(presets), description, words, partial(describe, tables=tables or {}))
@@ -231,10 +231,10 @@ def named(presets: Mapping[str, TrainConfig]) -> dict[str, TrainConfig]:
 
 
 def describe(name: str, config: TrainConfig, tables: Mapping[str, str]) -> str:
-    """Return what a preset is, in one line: data, image size, steps, batch size, hardware, table.
+    """Describe a preset in one line: data, image size, steps, batch size, hardware, table.
 
     Args:
-        name: of the preset.
+        name: name of the preset.
         config: the preset.
         tables: as for :func:`launch`.
     """
@@ -249,13 +249,12 @@ def describe(name: str, config: TrainConfig, tables: Mapping[str, str]) -> str:
 
 
 def with_shards(config: TrainConfig) -> TrainConfig:
-    """Shard ``data.source`` where ``data.shards`` is not yet a finished set. On the driver.
+    """Shard ``data.source`` unless ``data.shards`` is a finished set. On the driver.
 
-    Bundled photographs stand in only where no shards were named: a name misspelt is no place to
-    put them.
+    Bundled images are used only if no shards were named, so that a misspelt name is an error.
 
     Raises:
-        UserError: if there are no photographs, or they cannot be sharded.
+        UserError: if there are no images, or they cannot be sharded.
     """
     data = config.data
     if not data.source or (data.source == BUNDLED and data.shards):
@@ -292,7 +291,7 @@ def _recipe(source: str, out: str, size_px: int) -> ShardConfig:
 
 
 def plan(config: TrainConfig) -> list[str]:
-    """Return what a training would do and need, a line each; nothing is trained.
+    """Return the plan of a training, a line each: parameters, data, memory, time. Trains nothing.
 
     Raises:
         UserError: if the data is missing or does not fit.
@@ -311,8 +310,8 @@ def plan(config: TrainConfig) -> list[str]:
         count = min(len(loading.open_set(validation_set, data)), config.validation_samples)
         validation = f"{count} samples scored at each checkpoint"
     return [
-        f"{load(config.model.architecture).name}: {size.generator:,} parameters drawn with, "
-        f"{size.discriminators:,} that judge",
+        f"{load(config.model.architecture).name}: {size.generator:,} generator parameters, "
+        f"{size.discriminators:,} discriminator parameters",
         *_amounts(config, training_set, share, validation),
         *compute_lines(estimate_compute(CostEstimateConfig(train=config))),
         f"checkpoints every {config.save_every_steps:,} steps in {config.storage}",
@@ -320,7 +319,7 @@ def plan(config: TrainConfig) -> list[str]:
 
 
 def _amounts(config: TrainConfig, training_set: str, share: int, validation: str) -> list[str]:
-    """Return how much data and how many steps there are; tars without a manifest are not read."""
+    """Return the amount of data and of steps; tars without a manifest are not read."""
     workers, size = max(1, config.num_workers), config.data.batch_size
     steps = f"{config.steps:,} steps of {size} samples ({share} a worker)"
     if names_tars(training_set):

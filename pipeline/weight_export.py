@@ -20,7 +20,7 @@ class ExportConfig:
     checkpoint: str = ""
     """Directory of a checkpoint, or of a run, whose newest checkpoint is taken."""
     out: str = ""
-    """Folder or s3:// prefix of the exported checkpoint; what was there before is replaced."""
+    """Folder or s3:// prefix of the exported checkpoint; an existing one is replaced."""
     precision: Precision = "float16"
     """Number format in which convolutions and matrices are stored. Biases and the parameters and
     statistics of norms stay in float32. Networks compute in float32 whatever is chosen."""
@@ -28,7 +28,7 @@ class ExportConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What an export has written."""
+    """The result of an export."""
 
     location: str
     """Directory of the checkpoint, absolute."""

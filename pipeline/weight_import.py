@@ -1,7 +1,7 @@
 """Import the released weights of the authors as checkpoints.
 
 A file may be a PyTorch state dict (.pth, .pt, .pth.tar, .ckpt), arrays by name (.npz) or
-safetensors; a path, s3:// or https:// address. Nothing in it is ever executed.
+safetensors, at a path, s3:// or https:// address. Code in a file is never executed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ class ImportConfig:
 
     @property
     def location(self) -> str:
-        """Where the checkpoint goes, absolute."""
+        """Absolute location of the checkpoint."""
         return storage.absolute(self.out or f"runs/imported/{self.architecture}")
 
 
@@ -49,10 +49,10 @@ def import_weights(config: ImportConfig, log: Log = print) -> str:
         The checkpoint's location.
 
     Raises:
-        UserError: if a file is missing or of another network; the tensor is named.
+        UserError: if a file is missing or belongs to another network; the tensor is named.
     """
     if not config.weights:
-        raise UserError("name the released files: --from FILE [FILE ...]")
+        raise UserError("give the released files: --from FILE [FILE ...]")
     if config.sha256 and len(config.sha256) != len(config.weights):
         raise UserError(
             f"--sha256 names {len(config.sha256)} checksums for {len(config.weights)} files; "
@@ -78,13 +78,13 @@ def translate(
     """Translate released files to our networks' names.
 
     Args:
-        weights: the files; generator and discriminator may lie in one or in several.
-        architecture: the folder under ``models/`` that knows them; None tries every one.
+        weights: the files; generator and discriminator may be in one or in several.
+        architecture: the name of a folder under ``models/``; None tries all.
         sha256: their checksums, in the same order; needed for downloads.
 
     Raises:
-        UserError: if a file is missing, or of another network (the tensor is named), or of none or
-            several of ours.
+        UserError: if a file is missing, or belongs to another network (the tensor is named), or
+            fits none or several of ours.
     """
     from infill.models.architecture import load
 
@@ -106,7 +106,7 @@ def translate(
 
 
 def _recognized(called: str, contents: Mapping[str, Any]) -> str:
-    """Return the one architecture whose released names and shapes these are."""
+    """Return the architecture whose released names and shapes match."""
     from infill.models.config import names
 
     fitting = [name for name in names() if _reads(name, contents)]
@@ -126,7 +126,7 @@ def _reads(name: str, contents: Mapping[str, Any]) -> bool:
 
 
 def _refuse_other_than_tensors(found: Mapping[str, Any], location: str) -> None:
-    """Refuse a state dict in which something else lies among the tensors."""
+    """Refuse a state dict that holds other values than tensors."""
     import numpy as np
     import torch
 
@@ -135,16 +135,16 @@ def _refuse_other_than_tensors(found: Mapping[str, Any], location: str) -> None:
     others = [name for name in found if not isinstance(found[name], (*tensors, Mapping))]
     if others and any(isinstance(value, tensors) for value in found.values()):
         kind = type(found[others[0]]).__name__
-        raise UserError(f"{location}: {others[0]} is no tensor but of type {kind}; leave it out")
+        raise UserError(f"{location}: {others[0]} is not a tensor but of type {kind}; leave it out")
     for value in nested:
         _refuse_other_than_tensors(value, location)
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """Return what a file of weights holds: tensors or arrays by name, perhaps nested.
+    """Return the contents of a file of weights: tensors or arrays by name, perhaps nested.
 
     Raises:
-        UserError: if it is of no kind we know, damaged, or wants code to be run.
+        UserError: if its kind is unknown, it is damaged, or it needs to run code.
     """
     import numpy as np
     import torch
@@ -157,10 +157,10 @@ def read_tensors(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes a reader raise errors of any kind
+    except Exception as error:  # readers raise any error for a damaged file
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{path} is no file of weights alone, or damaged ({first}); code in it is not run: "
+            f"{path} is damaged, or holds more than weights ({first}); code in it is not run: "
             "save the state dict alone and give that"
         ) from error
     if not isinstance(found, Mapping):

@@ -48,7 +48,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 ONE_CLUSTER = "tests/drills/"
 """Files that share a cluster of three nodes, so that one test process takes them all."""
 LONGEST = (ONE_CLUSTER, "tests/test_docs.py")
-"""Of `make test-cluster`; it ends earlier if these begin first."""
+"""Tests of `make test-cluster` that start first, so that it ends earlier."""
 
 
 @pytest.hookimpl(trylast=True)
@@ -127,7 +127,7 @@ def browser() -> Iterator[Any]:
 
 
 WIDTHS = (1440, 1280, 390)
-"""Of windows, in pixels: two common desks and a phone."""
+"""Widths of windows in pixels: two common screens and a phone."""
 OVERFLOW = """() => {
   const cut = [...document.querySelectorAll('.table, table, pre, img, form, section, main')]
     .filter(e => innerWidth >= 1280 && e.scrollWidth > e.clientWidth + 1 && e.clientWidth);
@@ -148,7 +148,7 @@ OVERFLOW = """() => {
 
 @pytest.fixture
 def require_fit(browser: Any) -> Callable[[str], None]:
-    """Give what opens a page, an address or a file, and fails where a window cuts it off."""
+    """Yield a function that opens a page, and fails if a window cuts it off."""
 
     def require(address: str) -> None:
         address = address if "://" in address else Path(address).as_uri()
@@ -164,7 +164,7 @@ def require_fit(browser: Any) -> Callable[[str], None]:
 
 @pytest.fixture(scope="session")
 def in_one_shell() -> Callable[[Sequence[str], Path, Mapping[str, str]], str]:
-    """Give what runs commands one after the other in a folder, as a person types them.
+    """Yield a function that runs commands one after the other in a folder, as a user types them.
 
     The first that fails ends it, and the test. Returns what they have said.
     """

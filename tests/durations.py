@@ -1,4 +1,4 @@
-"""Print what each test file costs, from the JUnit files that `make test` leaves in runs/.
+"""Print the time of each test file, from the JUnit files that `make test` writes to runs/.
 
 python tests/durations.py runs/tests.xml runs/cluster-tests.xml
 """

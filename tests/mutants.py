@@ -1,4 +1,4 @@
-"""Print how many mutants of each module the tests kill, from what `make mutants` has left.
+"""Print how many mutants of each module the tests kill, from the results of `make mutants`.
 
 python tests/mutants.py
 """

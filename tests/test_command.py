@@ -98,7 +98,7 @@ def test_help_of_every_command_imports_nothing_that_only_work_needs():
         (["--print-completion", "cmd"], 2, "--print-completion takes bash or zsh"),
         (["evaluate", "--checkpoint", "no", "--shards", "no"], 1, "no"),
         (["inpaint", "a.png", "b.png", "--out", "c.gif", "--model", "no"], 2, "out ends in .png"),
-        (["inpaint", "a.png", "b.png", "--model", "./no"], 1, "no is no checkpoint"),
+        (["inpaint", "a.png", "b.png", "--model", "./no"], 1, "no is not a checkpoint"),
     ],
 )
 def test_a_mistake_ends_with_the_jobs_status_and_a_sentence(words, status, sentence, tmp_path):
@@ -110,7 +110,7 @@ def test_a_mistake_ends_with_the_jobs_status_and_a_sentence(words, status, sente
         assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_a_reader_who_leaves_early_is_no_error():
+def test_a_reader_who_leaves_early_is_not_an_error():
     words = ["bash", "-c", f"{sys.executable} -m infill --help | head -1"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.startswith("Image inpainting on Ray")

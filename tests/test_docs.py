@@ -1,4 +1,4 @@
-"""What the pages under docs/ show is what happens."""
+"""The commands on the pages under docs/ print what the pages show."""
 
 import importlib
 import os
@@ -39,11 +39,11 @@ IN_A_SHELL = (
 OWN_RAY = ("index.md", "serving.md")
 """Their commands start Rays of their own, as they do for a reader; the other pages join one."""
 MARK = re.compile(r'sh title="(needs|takes) [^"]+"')
-"""Over commands that no test can run: what they need, for the reader to see."""
+"""Marks of commands that no test can run, with their requirements, for the reader."""
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
-    """Return the blocks of code of a page: what stands behind the first fence, and the text."""
+    """Return the blocks of code of a page: the text behind the first fence, and the code."""
     text = (ROOT / page).read_text()
     return re.findall(r"^```([^\n]*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
 
@@ -146,7 +146,7 @@ def test_readme_shows_what_the_pages_show():
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory) -> Path:
-    """Give a checkout of its own, and what a reader has: photographs, some with a hole to fill."""
+    """Yield a new checkout with a reader's files: photographs, some with a mask."""
     desk = tmp_path_factory.mktemp("reader") / "infill"
     for name in ("infill", "jobs", "models", "pipeline", "infra", "docs"):
         ignored = shutil.ignore_patterns("__pycache__")
@@ -171,7 +171,7 @@ def desk(tmp_path_factory) -> Path:
 
 
 class Reader:
-    """Somebody who runs the pages' commands, page after page, each page once."""
+    """A reader who runs the pages' commands, page after page, each page once."""
 
     def __init__(self, desk: Path, shell: Callable[[Sequence[str], Path, Mapping[str, str]], str]):
         self.desk, self.shell = desk, shell
@@ -181,7 +181,7 @@ class Reader:
         self.failed = ""
 
     def after(self, page: str) -> str:
-        """Return what the commands of a page print, after those of the pages before it."""
+        """Return the output of a page's commands, after those of the pages before it."""
         for name in IN_A_SHELL[: IN_A_SHELL.index(page) + 1]:
             if name not in self.said:
                 assert not self.failed, f"{self.failed} has failed, on which {page} builds"

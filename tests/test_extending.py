@@ -1,4 +1,4 @@
-"""docs/extending.md names files that exist, what to look for in them, and few of them."""
+"""docs/extending.md names files that exist, lines in them, and few of them."""
 
 import importlib
 import re

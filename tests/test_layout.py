@@ -271,7 +271,7 @@ def test_programs_kept_as_strings_import_names_that_exist():
 
 
 WIDTH = 30
-"""Of the column of names in the map."""
+"""Width of the column of names in the map."""
 
 
 def first_line(path: Path) -> str:

@@ -28,7 +28,7 @@ from infill.pipeline.weight_import import read_tensors
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(p for room in ("models", "pipeline", "jobs") for p in (ROOT / room).rglob("*.py"))
 EXECUTING = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
-"""Modules whose readers run what they read."""
+"""Modules whose readers execute their input."""
 
 
 class Bomb:
@@ -42,7 +42,7 @@ class Bomb:
 
 
 def calls(path: Path) -> list[tuple[str, ast.Call]]:
-    """Return every call of a file with the dotted name of what is called."""
+    """Return every call of a file with the dotted name of its function."""
     tree = ast.parse(path.read_text())
     return [(ast.unparse(n.func), n) for n in ast.walk(tree) if isinstance(n, ast.Call)]
 
@@ -86,9 +86,9 @@ def test_address_with_a_password_is_refused_and_not_repeated(address):
         lambda uri: TrackingConfig(tracking_uri=uri),
         lambda uri: RegistryConfig(tracking_uri=uri),
     ):
-        with pytest.raises(UserError, match=r"has a password in it.* in the environment") as told:
+        with pytest.raises(UserError, match=r"contains a password.* in the environment") as raised:
             take(address)
-        assert "geheim" not in str(told.value)
+        assert "geheim" not in str(raised.value)
 
 
 def test_addresses_without_a_password_are_not_refused():

@@ -5,12 +5,11 @@ source runs/cluster/environment
 ray job submit --working-dir . -- python jobs/train_spn.py smoke
 python infra/local/cluster.py down
 
-A head without CPUs and two workers are three Ray nodes, each with ports and a home of its own,
-which the others cannot see where the system has mount namespaces (``unshare``); the workers carry
-the resources "cpu" and "gpu-like". What they share is an object store that speaks S3 and an MLflow
-server, both of which forget everything when they end. Those two and Ray's dashboard listen at
-127.0.0.1; Ray's own ports listen where Ray has them listen, and ask for a token. ``runs/cluster``
-holds what is remembered; ``down`` removes it.
+It has three Ray nodes, a head without CPUs and two workers, each with its own ports and home, which
+the others cannot see on systems with mount namespaces (``unshare``); the workers have the resources
+"cpu" and "gpu-like". They share an S3 object store and an MLflow server, both of which lose their
+data when they end. Those two and Ray's dashboard listen on 127.0.0.1; Ray's own ports listen on
+Ray's default addresses and need a token. ``runs/cluster`` holds the state; ``down`` removes it.
 """
 
 import argparse
@@ -37,7 +36,7 @@ HOST = "127.0.0.1"
 BUCKET = "infill"
 HEAD, WORKERS = "head", ("cpu", "gpu-like")
 MARK = "INFILL_CLUSTER"
-"""In the environment of every process of a cluster: the folder that it lives in."""
+"""Variable with the cluster's folder, in the environment of each of its processes."""
 LONGEST_START_S = 240.0
 LONGEST_STOP_S = 20.0
 QUIET = {
@@ -52,41 +51,41 @@ QUIET = {
 
 
 class ClusterError(RuntimeError):
-    """What a person has to put right, in one sentence."""
+    """An error that the user has to correct, in one sentence."""
 
 
 @dataclass
 class LocalCluster:
-    """The processes of one cluster, and the folder that remembers them."""
+    """The processes of one cluster, and the folder of its state."""
 
     folder: Path
-    """For logs, homes and the token; removed by :meth:`down`."""
+    """Folder for logs, homes and the token; removed by :meth:`down`."""
     cpus_per_worker: int = 2
     object_store_bytes: int = 200_000_000
     host: str = HOST
-    """The address of everything that has no other."""
+    """Address of all parts without an address of their own."""
     addresses: Mapping[str, str] = field(default_factory=dict)
-    """Of nodes that are hosts of their own, by name."""
+    """Addresses of nodes on other hosts, by name."""
     before: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Words before a node's command, which lead to its host, by name."""
+    """Words before a node's command that run it on its host, by name."""
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """For the environment of one part, by name; "" is every part's."""
+    """Environment variables of one part, by name; "" applies to every part."""
     started: list[subprocess.Popen[bytes]] = field(default_factory=list, init=False)
-    """By this object, and so its children."""
+    """Processes started by this object, which are its children."""
 
     def __post_init__(self) -> None:
         self.folder = self.folder.absolute()
 
-    # What is there.
+    # State.
 
     @property
     def book(self) -> Path:
-        """Who runs: ports, and process ids by name."""
+        """File with ports, and process ids by name."""
         return self.folder / "cluster.json"
 
     @property
     def known(self) -> dict[str, Any]:
-        """What the book says."""
+        """The contents of that file."""
         if not self.book.exists():
             return {"ports": {}, "processes": {}, "starts": {}}
         found: dict[str, Any] = json.loads(self.book.read_text())
@@ -98,7 +97,7 @@ class LocalCluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a shell needs to use the cluster, and every node to be part of it."""
+        """Environment variables for shells that use the cluster, and for its nodes."""
         at = {name: f"http://{self.host}:{port}" for name, port in self.known["ports"].items()}
         return {
             "RAY_AUTH_MODE": "token",
@@ -113,7 +112,7 @@ class LocalCluster:
 
     # Up and down.
 
-    def up(self, tell: Callable[[str], None] = print) -> None:
+    def up(self, log: Callable[[str], None] = print) -> None:
         """Start everything, and return when jobs are accepted.
 
         Raises:
@@ -137,8 +136,8 @@ class LocalCluster:
         try:
             self.start_store()
             self.start_mlflow()
-            tell(f"object store  s3://{BUCKET} at {self.environment['AWS_ENDPOINT_URL']}")
-            tell(f"MLflow        {self.environment['MLFLOW_TRACKING_URI']}")
+            log(f"object store  s3://{BUCKET} at {self.environment['AWS_ENDPOINT_URL']}")
+            log(f"MLflow        {self.environment['MLFLOW_TRACKING_URI']}")
             self.start_node(HEAD)
             for name in WORKERS:
                 self.start_node(name)
@@ -148,7 +147,7 @@ class LocalCluster:
             raise
         lines = [f"export {name}={value}" for name, value in self.environment.items()]
         (self.folder / "environment").write_text("\n".join(lines) + "\n")
-        tell(f"Ray           {self.environment['RAY_API_SERVER_ADDRESS']}, 3 nodes")
+        log(f"Ray           {self.environment['RAY_API_SERVER_ADDRESS']}, 3 nodes")
 
     def down(self) -> None:
         """End every process and remove the folder.
@@ -177,10 +176,10 @@ class LocalCluster:
             process.wait()
 
     def _require_own(self) -> None:
-        """Refuse a folder that would be removed though it is no cluster's."""
+        """Refuse a folder that does not belong to a cluster, as it would be removed."""
         if self.folder.exists() and not self.book.exists() and any(self.folder.iterdir()):
             raise ClusterError(
-                f"{self.folder} is no cluster's folder and would be removed: choose another"
+                f"{self.folder} does not belong to a cluster and would be removed: choose another"
             )
 
     # Its parts.
@@ -188,7 +187,7 @@ class LocalCluster:
     def start_node(self, name: str) -> None:
         """Start the head or a worker, with an empty disk as a new machine has.
 
-        :meth:`wait_for_nodes` tells when it has joined.
+        :meth:`wait_for_nodes` returns when it has joined.
         """
         ports = self.known["ports"]
         start = self.known["starts"].get(name, 0) + 1
@@ -237,10 +236,10 @@ class LocalCluster:
         return Path(self.known["homes"], name)
 
     def wait_for_nodes(self, count: int) -> None:
-        """Return when so many nodes are alive and the head takes jobs.
+        """Return when ``count`` nodes are alive and the head accepts jobs.
 
-        A node whose Ray ends while it starts, as it does on a machine that is too busy to start its
-        agent within half a minute, is started again, as Kubernetes does with a container.
+        A node whose Ray ends during its start, for example because a busy machine does not start
+        its agent within half a minute, is started again, as Kubernetes restarts a container.
 
         Raises:
             ClusterError: if they are not in time, with the last lines of the logs.
@@ -255,10 +254,10 @@ class LocalCluster:
             time.sleep(0.3)
 
     def alive(self) -> list[str]:
-        """Return the nodes that the head takes for alive, by name.
+        """Return the nodes that the head considers alive, by name.
 
-        One that was started anew counts once it has joined again: the head takes what was there
-        before for alive until it has missed it for half a minute.
+        A restarted node counts once it has joined again: the head considers the former one alive
+        until half a minute has passed without it.
         """
         summary = self.ask("/nodes?view=summary")
         nodes = summary["data"]["summary"] if summary else []
@@ -271,7 +270,7 @@ class LocalCluster:
         )
 
     def _ended(self) -> list[str]:
-        """Return the nodes whose Ray has ended though nobody has killed it."""
+        """Return the nodes whose Ray has ended by itself."""
         known, running = self.known["processes"], self.running()
         return [name for name in (HEAD, *WORKERS) if name in known and known[name] not in running]
 
@@ -283,7 +282,7 @@ class LocalCluster:
             for pid in parts:
                 _kill(pid)
         for process in self.started:
-            process.poll()  # So that those that have ended leave the table of processes.
+            process.poll()  # Ended processes leave the process table.
 
     def processes(self, name: str) -> list[int]:
         """Return the processes of one part: a node, "store" or "mlflow"."""
@@ -357,11 +356,11 @@ class LocalCluster:
         return True
 
     def ask(self, path: str, body: Any = None) -> Any:
-        """Return what the head's dashboard answers, None if it does not.
+        """Return the response of the head's dashboard, None if there is none.
 
         Args:
-            path: of its API, such as ``/api/jobs/``.
-            body: sent as JSON, by POST; nothing is, by GET, if None.
+            path: path of its API, such as ``/api/jobs/``.
+            body: sent as JSON, by POST; None sends a GET.
         """
         request = self._request(self.environment["RAY_API_SERVER_ADDRESS"] + path)
         if body is not None:
@@ -383,7 +382,7 @@ class LocalCluster:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nothing listens at."""
+    """Return unused ports."""
     probes = [socket.socket() for _ in range(count)]
     for probe in probes:
         probe.bind((HOST, 0))
@@ -394,7 +393,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def hiding(folders: Sequence[Path]) -> list[str]:
-    """Return the words before a command that hide folders from it; none where not allowed."""
+    """Return the words before a command that hide folders from it; empty if not permitted."""
     if shutil.which("unshare") is None:
         return []
     for words in (["unshare", "--mount"], ["unshare", "--user", "--map-root-user", "--mount"]):
@@ -415,9 +414,9 @@ def _marked() -> Iterator[tuple[int, str]]:
 
 
 def _inherited() -> dict[str, str]:
-    """Return the caller's environment without what is meant for another Ray than this cluster.
+    """Return the caller's environment without variables of another Ray.
 
-    A Ray that serves without a proxy, as ``jobs/serve.py`` starts one, has its port there.
+    A Ray that serves without a proxy, as that of ``jobs/serve.py``, has its port there.
     """
     foreign = (
         "RAY_ADDRESS",
@@ -430,7 +429,7 @@ def _inherited() -> dict[str, str]:
 
 
 def _environment(pid: int) -> dict[str, str]:
-    """Return what a process was started with; nothing once it has ended."""
+    """Return a process's environment; empty once it has ended."""
     try:
         raw = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:

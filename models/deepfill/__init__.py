@@ -1,10 +1,10 @@
 """DeepFill v1: generative image inpainting with contextual attention.
 
 Yu, Lin, Yang, Shen, Lu and Huang, "Generative Image Inpainting with Contextual Attention", CVPR
-2018. A coarse network draws a rough picture. Its composite goes to a second network of two
+2018. A coarse network predicts a rough image. Its composite is the input of a second network of two
 branches: one imagines with dilated convolutions, one copies, rebuilding every feature patch from
-known ones by attention. Both pictures are held to the original, the hole's rim above all; a
-global and a local Wasserstein critic judge the final one.
+known ones by attention. Both pictures are held to the original, the hole's rim above all; a global
+and a local Wasserstein critic score the final one.
 
 We follow the authors' released code, version 1.0.0, wherever it differs from the paper's text:
 zeros laid out as TensorFlow does instead of mirrored borders, a channel of ones, narrower
@@ -19,14 +19,14 @@ Where we differ from the code, and why:
 - Each image may have its own mask. Means over known or hole pixels are taken per image, then over
   images, so that the result does not depend on how a batch is spread over workers.
 - The window that the local critic and the discount see is centred on the hole's bounding box. For
-  the authors' holes that is exactly the box they were drawn in; free-form holes have one too.
+  the authors' holes that is exactly their box; free-form holes have one too.
 - Features are thinned out by taking every second value; theirs, which depends on the size of the
-  image, is attention.downsample "align_corners" and is what imported weights get.
+  image, is attention.downsample "align_corners", which imported weights use.
 - Images are red-green-blue; imported weights are turned from blue-green-red.
 - Attention works by matrix products over the batch (attention.py), and a doubled map is never
   made (layers.py). The same numbers, up to rounding.
 - Critics have an optimizer of their own; theirs shares one, whose step count runs six times as
   fast and only matters in the first steps.
 - The critics stay in full precision under autocast.
-- The blend of a gradient penalty is drawn from the sample's name, not from a generator's state.
+- The blend of a gradient penalty is a function of the sample's name, not of a generator's state.
 """

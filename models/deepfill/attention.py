@@ -33,7 +33,7 @@ ROWS, COLUMNS = (1, 3), (2, 4)
 
 
 class Attention(NamedTuple):
-    """Who looks where, over a grid of h x w places at half the feature map's size."""
+    """Attention weights over a grid of h x w positions at half the feature map's size."""
 
     weights: Tensor
     """[B, N, N]: for each place (row) a softmax over all places."""
@@ -82,7 +82,7 @@ def attend(features: Tensor, mask: Tensor, config: AttentionConfig) -> Attention
     """Compare every place with every other and turn similarities into weights (Eq. 7 and 8).
 
     Places whose patch touches the hole get the logit 0, not minus infinity, as released, and are
-    zeroed by whoever uses the weights: a row sums to less than 1.
+    zeroed by the user of the weights: a row sums to less than 1.
     """
     places = thinned(features, 2, config.downsample)
     height, width = places.shape[-2:]
@@ -133,7 +133,7 @@ def propagated(scores: Tensor, height: int, width: int, wrap: bool) -> Tensor:
 
 
 def free_of_hole(mask: Tensor, size: torch.Size, config: AttentionConfig) -> Tensor:
-    """Return [B, 1, N]: 1 where no pixel of a place's 3 x 3 patch lies in the hole, 0 elsewhere.
+    """Return [B, 1, N]: 1 where a position's 3 x 3 patch is wholly known, 0 elsewhere.
 
     Args:
         mask: [B, 1, s * h, s * w], 1 in the hole.
@@ -318,7 +318,7 @@ class Paste(torch.autograd.Function):
         to_features = torch.empty_like(features)
         table = _table(weights, valid, height, width)
         to_table = torch.zeros_like(table)
-        # Called under the autocast of whoever calls backward().
+        # Called under the autocast of the caller of backward().
         with torch.autocast(features.device.type, enabled=False):
             for down in (0, 1):
                 lines = _met(table, ROWS, 1 - 2 * down)

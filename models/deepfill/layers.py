@@ -49,8 +49,8 @@ class Convolution(nn.Conv2d):
         if self.border == "mirror":
             return self._conv_forward_padded(mirrored(features, reach), self.weight, 0)
         if self.row.stride == 2 and self.border == "same":
-            # Zeros fall on the far side first. One more row and column of zeros in the kernel
-            # does what a padded copy of the map, kept for the backward pass, would do.
+            # Zeros fall on the far side first. One more row and column of zeros in the kernel has
+            # the effect of a padded copy of the map without keeping it for the backward pass.
             return self._conv_forward_padded(features, functional.pad(self.weight, (1, 0, 1, 0)), 1)
         return self._conv_forward_padded(features, self.weight, reach)
 

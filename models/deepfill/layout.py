@@ -1,7 +1,7 @@
 """The order, widths, strides and dilations of DeepFill's convolutions, both versions'.
 
-Widths are what a convolution yields before its activation, in terms of the first one's, ``c``:
-32 in version 1, 48 in version 2, whose gates use up half of each.
+Widths are the output channels of a convolution before its activation, in terms of the first one's,
+``c``: 32 in version 1, 48 in version 2, whose gates use up half of each.
 """
 
 from dataclasses import dataclass

@@ -24,7 +24,7 @@ LEAK = 0.2
 
 
 class Prediction(NamedTuple):
-    """What the two stages drew."""
+    """The outputs of the two stages."""
 
     final: Tensor
     """The second stage's picture, [B, 3, H, W] in [-1, 1]."""
@@ -59,14 +59,14 @@ class Refinement(nn.Module):
             copied = self.attention(self.match(composite), mask)
             # The attention comes back in float32; outside autocast this changes nothing.
             features = torch.cat([features, self.rebuild(copied.to(features.dtype))], dim=1)
-        drawn: Tensor = self.merge(features)
-        return drawn
+        predicted: Tensor = self.merge(features)
+        return predicted
 
     def most_attended(self, composite: Tensor, mask: Tensor) -> Tensor:
         """Return the flat index that each place looks at most, [B, H/8, W/8].
 
         Raises:
-            ValueError: if there is no attention to look at.
+            ValueError: if the network has no attention.
         """
         if not self.copies:
             raise ValueError("attention.kind 'none' leaves no attention to look at")
@@ -105,8 +105,8 @@ class Generator(nn.Module):
             ValueError: if H or W is not a multiple of 8.
         """
         coarse, composite = self._first_stage(image, mask)
-        drawn = self.refine(composite, mask.to(composite.dtype))
-        return Prediction(final=clipped(drawn), coarse=coarse)
+        predicted = self.refine(composite, mask.to(composite.dtype))
+        return Prediction(final=clipped(predicted), coarse=coarse)
 
     @torch.no_grad()
     def most_attended(self, image: Tensor, mask: Tensor) -> Tensor:
@@ -134,9 +134,9 @@ def _with_border_and_mask(picture: Tensor, mask: Tensor) -> Tensor:
     return torch.cat([picture, torch.ones_like(mask), mask], dim=1)
 
 
-def clipped(drawn: Tensor) -> Tensor:
+def clipped(predicted: Tensor) -> Tensor:
     """Cut a picture to [-1, 1], in full precision."""
-    return at_least_float32(drawn).clamp(-1.0, 1.0)
+    return at_least_float32(predicted).clamp(-1.0, 1.0)
 
 
 def require_multiple(image: Tensor, multiple: int) -> None:
@@ -153,12 +153,12 @@ def require_multiple(image: Tensor, multiple: int) -> None:
 
 
 class Scores(NamedTuple):
-    """What the two critics think of each image."""
+    """The scores of the two critics for each image."""
 
     whole: Tensor
-    """Of the whole images, [B]; any real number."""
+    """Scores of the whole images, [B]; any real number."""
     window: Tensor
-    """Of the windows around their holes, [B]."""
+    """Scores of the windows around their holes, [B]."""
 
 
 class Critic(nn.Module):
@@ -186,7 +186,7 @@ class Critic(nn.Module):
         """
         if image.shape[-2:] != (self.size_px, self.size_px):
             raise ValueError(
-                f"this critic judges images of {self.size_px} x {self.size_px}, "
+                f"this critic scores images of {self.size_px} x {self.size_px}, "
                 f"got {image.shape[-2]} x {image.shape[-1]}"
             )
         features = image

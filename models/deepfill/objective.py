@@ -1,4 +1,4 @@
-"""What DeepFill is taught: two discounted L1, two critics, several critic updates per step."""
+"""DeepFill's losses: two discounted L1, two critics, several critic updates per step."""
 
 import hashlib
 from collections.abc import Iterator
@@ -63,8 +63,8 @@ class DeepFillObjective(Objective):
 
         Returns:
             "critic_whole", "critic_window" and, for WGAN-GP, their "penalty_..." (means over the
-            updates); "hole_coarse", "hole", "known_coarse", "known" and "adversarial". While
-            only the coarse network is trained, no term that names or asks a critic.
+            updates); "hole_coarse", "hole", "known_coarse", "known" and "adversarial". While only
+            the coarse network is trained, without terms of the critics.
 
         Raises:
             ValueError: if the images have not the configured size, or cannot be cut equally.
@@ -121,7 +121,7 @@ class DeepFillObjective(Objective):
         if config.gan == "wgan_gp":
             whole.append(blend(whole[0], whole[1], fractions(batch, f"whole {turn}")))
             window.append(blend(window[0], window[1], fractions(batch, f"window {turn}")))
-        # One pass judges all: there are no statistics over the batch.
+        # One pass scores all: there are no statistics over the batch.
         scores: Scores = self.prepared_critics(torch.cat(whole), torch.cat(window))
         judged_whole = scores.whole.chunk(len(whole))
         judged_window = scores.window.chunk(len(window))
@@ -228,7 +228,7 @@ def divided(batch: Batch, count: int) -> list[Batch]:
 
 
 def fractions(batch: Batch, purpose: str) -> Tensor:
-    """Draw one number in [0, 1] per sample, [B]; the same whatever worker holds the sample.
+    """Return one random number in [0, 1] per sample, [B]; independent of the worker.
 
     It is keyed by purpose, step, sample and mask, whose identity names the run's seed; without
     keys by the batch's own seed and the sample's place in it.

@@ -1,4 +1,4 @@
-"""What DeepFill v1 is searched over, and the systems of its Table 1."""
+"""DeepFill v1's search spaces, and the systems of its Table 1."""
 
 from functools import partial
 from typing import Any

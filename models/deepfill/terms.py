@@ -19,10 +19,10 @@ SLOPE_FLOOR = 1e-12
 def window_corners(mask: Tensor, size_px: int) -> Tensor:
     """Return the top-left corner of each hole's window, [B, 2] int64: row, column.
 
-    The window is centred on the hole's bounding box and pushed inside the frame. The paper's
-    holes are boxes shrunk by the same amount on opposite sides, so this is the box they were
-    drawn in, without its being carried along; for free-form holes it is defined all the same.
-    An empty mask has its window in the middle of the frame.
+    The window is centred on the hole's bounding box and pushed inside the frame. The paper's holes
+    are boxes shrunk by the same amount on opposite sides, so this is the original box, without
+    storing it; it is defined for free-form holes as well. An empty mask has its window in the
+    middle of the frame.
 
     Args:
         mask: [B, 1, H, W], 1 in the hole.
@@ -64,8 +64,8 @@ def distance_to_known(mask: Tensor, limit: int) -> Tensor:
     """Return for each hole pixel the steps to the nearest known one, diagonals being one step.
 
     Args:
-        mask: [B, 1, H, W], 1 in the hole. What lies beyond the frame is not known.
-        limit: largest distance told apart.
+        mask: [B, 1, H, W], 1 in the hole. Pixels outside the image are not known.
+        limit: largest distance that is distinguished.
 
     Returns:
         [B, 1, H, W], 0 where known, 1 at the hole's rim, up to ``limit``.
@@ -91,7 +91,7 @@ def mean_over(error: Tensor, region: Tensor) -> Tensor:
 
 
 def critic_loss(gan: str, real: Tensor, fake: Tensor) -> Tensor:
-    """Return what one critic minimises, without penalty.
+    """Return the loss of one critic, without penalty.
 
     Args:
         gan: "wgan_gp" mean(fake) - mean(real); "hinge", "dcgan" (cross-entropy) or "lsgan"
@@ -109,7 +109,7 @@ def critic_loss(gan: str, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def generator_loss(gan: str, fake: Tensor) -> Tensor:
-    """Return what the generator minimises against one critic, from its scores of composites."""
+    """Return the generator's loss for one critic, from its scores of composites."""
     if gan == "dcgan":
         return non_saturating_generator(fake)
     if gan == "lsgan":

@@ -23,7 +23,7 @@ class Attending(Protocol):
 
 
 class TwoPictures(Protocol):
-    """What it draws."""
+    """The image that shows it."""
 
     final: Tensor
     coarse: Tensor

@@ -75,7 +75,8 @@ def write_release(released: Released) -> State:
     Weights of a network that pads as the port does become the port's, others TensorFlow's.
 
     Raises:
-        ValueError: if a tensor is missing or left over, or the port's form is asked for critics.
+        ValueError: if a tensor is missing or left over, or the port's form is requested for
+            critics.
     """
     states, config = released.states, released.config
     assert isinstance(config, DeepFillConfig)
@@ -115,7 +116,7 @@ def with_output_numbers(released: State) -> State:
 
 
 def configuration_of(released: Mapping[str, Tensor | np.ndarray]) -> DeepFillConfig:
-    """Return the configuration under which a released file draws as it was trained to.
+    """Return the configuration with which a released file reproduces its authors' results.
 
     The width, and the sizes the critics were made for, are read from the tensors' shapes.
     """
@@ -239,7 +240,7 @@ def translated(
         networks: by role, with the shapes that are expected; may be on the meta device.
         entries: by role.
         read: turns a released tensor into ours.
-        write: turns ours into a released one; it tells the shape that is expected.
+        write: turns ours into a released one; it determines the expected shape.
 
     Raises:
         ValueError: if a tensor is missing, misshapen or left over; it is named.

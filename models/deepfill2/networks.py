@@ -50,18 +50,18 @@ class Gate(torch.autograd.Function):
         """Gate [B, 2C, H, W]."""
         ctx.save_for_backward(features)
         ctx.activation = activation
-        drawn, gate = features.chunk(2, 1)
-        return _activated(drawn, activation) * gate.sigmoid()
+        values, gate = features.chunk(2, 1)
+        return _activated(values, activation) * gate.sigmoid()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         """Return the gradient by the features."""
-        drawn, gate = ctx.saved_tensors[0].chunk(2, 1)
+        values, gate = ctx.saved_tensors[0].chunk(2, 1)
         share = gate.sigmoid()
-        active = _activated(drawn, ctx.activation)
+        active = _activated(values, ctx.activation)
         # Where ELU is negative it is exp(x) - 1, its own slope minus one.
         slope = active + 1.0 if ctx.activation == "elu" else torch.zeros_like(active)
-        slope = torch.where(drawn > 0, torch.ones_like(active), slope)
+        slope = torch.where(values > 0, torch.ones_like(active), slope)
         to_drawn = gradients[0] * share * slope
         to_gate = gradients[0] * active * share * (1.0 - share)
         return torch.cat([to_drawn, to_gate], 1), None
@@ -99,8 +99,8 @@ class Generator(nn.Module):
             ValueError: if H or W is not a multiple of 8.
         """
         coarse, composite = self._first_stage(image, mask)
-        drawn = self.refine(composite, mask.to(composite.dtype))
-        return Prediction(final=at_least_float32(drawn).tanh(), coarse=coarse)
+        predicted = self.refine(composite, mask.to(composite.dtype))
+        return Prediction(final=at_least_float32(predicted).tanh(), coarse=coarse)
 
     @torch.no_grad()
     def most_attended(self, image: Tensor, mask: Tensor) -> Tensor:
@@ -120,13 +120,13 @@ class Generator(nn.Module):
         """Return the coarse picture and its composite."""
         require_multiple(image, SIZE_MULTIPLE)
         masked_image = hide(image, mask)
-        drawn = self.coarse(torch.cat([masked_image, torch.ones_like(mask), mask], dim=1))
-        coarse = at_least_float32(drawn).tanh()
+        predicted = self.coarse(torch.cat([masked_image, torch.ones_like(mask), mask], dim=1))
+        coarse = at_least_float32(predicted).tanh()
         return coarse, paste(coarse, masked_image, mask)
 
 
 class Discriminator(nn.Module):
-    """Six spectrally normalised convolutions of stride 2; every value judges a patch."""
+    """Six spectrally normalized convolutions of stride 2; every output value scores a patch."""
 
     def __init__(self, config: DeepFill2Config) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What DeepFill v2 is taught: L1 of both pictures and a patch discriminator with a hinge loss."""
+"""DeepFill v2's losses: L1 of both outputs, and a patch discriminator with a hinge loss."""
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ class DeepFill2Objective(Objective):
         return detached({**discriminator_losses, **generator_losses})
 
     def discriminator_losses(self, batch: Batch, composite: Tensor) -> dict[str, Tensor]:
-        """Tell originals from composites, judged in one pass, patch by patch (Eq. 4)."""
+        """Discriminate originals from composites, in one pass, patch by patch (Eq. 4)."""
         pictures = torch.cat([batch.image, composite])
         scores = self.prepared_discriminator(pictures, torch.cat([batch.mask, batch.mask]))
         real, fake = scores.chunk(2)

@@ -1,4 +1,4 @@
-"""What DeepFill v2 is searched over."""
+"""DeepFill v2's search spaces."""
 
 from typing import Any
 

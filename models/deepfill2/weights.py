@@ -82,14 +82,14 @@ def write_release(released: Released) -> State:
 
 
 def configuration_of(released: Mapping[str, Tensor | np.ndarray]) -> DeepFill2Config:
-    """Return the configuration under which the released variables draw as they were trained to.
+    """Return the configuration with which the released variables reproduce their authors' results.
 
     Raises:
-        ValueError: if something other than a tensor lies among them; it is named.
+        ValueError: if one of them is not a tensor; it is named.
     """
     for name, value in released.items():
         if not isinstance(value, Tensor | np.ndarray):
-            raise ValueError(f"{name} is no tensor but of type {type(value).__name__}")
+            raise ValueError(f"{name} is not a tensor but of type {type(value).__name__}")
     shapes = {canonical(name): tuple(value.shape) for name, value in released.items()}
     channels = shapes.get("inpaint_net/conv1/bias", (48,))[0]
     kernel = shapes.get(f"{DISCRIMINATOR}/conv1/kernel", (5, 5, 4, 64))

@@ -10,8 +10,8 @@ which VGG-19 looks. Fields of the configuration choose the printed form.
 
 Where we differ from the code, and why:
 
-- Images are in [-1, 1] outside; networks and losses work in [0, 1] inside. ``final`` is cut to
-  its range, losses see what was drawn.
+- Images are in [-1, 1] outside; networks and losses work in [0, 1] inside. ``final`` is cut to its
+  range; losses use the unclipped output.
 - A pyramid's border is replicated once, for the widest dilation, and activated once, with the
   border of what follows; padding keeps nothing for the backward pass (blocks.py).
 - Attention never holds all pairs: a fused kernel, on contiguous rows (blocks.py).
@@ -21,6 +21,6 @@ Where we differ from the code, and why:
 - No clipping of gradients, which came to the code after publication.
 - A warm-up of L1 losses is a stage of the same run, after which the optimizers begin anew.
 
-A batch is as it comes. The authors draw three masks for each photograph of a batch of four; with
-twelve photographs and one mask each the losses have the same mean over kinds of holes.
+Batches are used as they are. The authors generate three masks for each image of a batch of four;
+with twelve photographs and one mask each the losses have the same mean over kinds of holes.
 """

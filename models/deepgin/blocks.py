@@ -14,7 +14,7 @@ LEAK = 0.2
 
 
 class Convolution(nn.Conv2d):
-    """A convolution of what :func:`bordered` has padded already."""
+    """A convolution without padding, after :func:`bordered`."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, dilation: int = 1
@@ -49,7 +49,7 @@ class _Border(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """Add to the outermost pixels what their copies received."""
+        """Add the gradients of the copies to the outermost pixels."""
         reach, (height, width) = context.reach, context.size[-2:]
         rows = gradient.narrow(2, reach, height).clone()
         rows[:, :, 0] += gradient[:, :, :reach].sum(2)
@@ -96,7 +96,7 @@ class ResidualBlock(nn.Module):
             rows = padded.narrow(2, inset, height + 2 * branch.reach)
             outputs.append(branch(rows.narrow(3, inset, width + 2 * branch.reach)))
         merged = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
-        # Activated with its border, so that only what the next convolution reads is kept.
+        # Activated with its border, so that only the next convolution's input is kept.
         activated = functional.relu(bordered(merged, self.fuse.reach), inplace=True)
         refined: Tensor = features + self.fuse(activated)
         return refined

@@ -24,11 +24,11 @@ SMALL = 4
 
 
 class Prediction(NamedTuple):
-    """What the networks drew; all but ``final`` in [0, 1], beyond which training may stray."""
+    """The networks' outputs; all but ``final`` in [0, 1], which training may exceed."""
 
     final: Tensor
-    """``drawn`` cut to its range, [B, 3, H, W] in [-1, 1]."""
-    drawn: Tensor
+    """``unclipped``, clipped to its range, [B, 3, H, W] in [-1, 1]."""
+    unclipped: Tensor
     """The last picture of the whole frame, [B, 3, H, W]; "out" in the released code."""
     coarse: Tensor
     """The first network's picture, [B, 3, H, W]."""
@@ -121,13 +121,13 @@ class RefiningNetwork(nn.Module):
                 quarter = features
         # The share of the correction reads the same border as the picture, less of it.
         padded = bordered(features, self.out.reach)
-        drawn: Tensor = self.out(padded)
+        predicted: Tensor = self.out(padded)
         if not self.projects:
-            return drawn, None
+            return predicted, None
         small = framed(self.small[1], leaky(framed(self.small[0], quarter)))
         inset = self.out.reach - self.share.reach
         share = torch.sigmoid(at_least_float32(self.share(padded[..., inset:-inset, inset:-inset])))
-        return self.projected(drawn, small, share, composite, mask), small
+        return self.projected(predicted, small, share, composite, mask), small
 
     def encode(self, features: Tensor) -> list[Tensor]:
         """Return the map of every size, largest first."""
@@ -151,10 +151,10 @@ class RefiningNetwork(nn.Module):
         return leaky(framed(self.mix[index], torch.cat([features, skip], dim=1)))
 
     def projected(
-        self, drawn: Tensor, small: Tensor, share: Tensor, composite: Tensor, mask: Tensor
+        self, predicted: Tensor, small: Tensor, share: Tensor, composite: Tensor, mask: Tensor
     ) -> Tensor:
         """Correct the picture where, made small, it differs from the small one (Eq. 3)."""
-        base = paste(at_least_float32(drawn), at_least_float32(composite), mask)
+        base = paste(at_least_float32(predicted), at_least_float32(composite), mask)
         error = at_least_float32(small) - shrunk(base)
         return base + share * grown(error)
 
@@ -200,16 +200,16 @@ class Generator(nn.Module):
         mask = mask.to(image.dtype)
         masked_image = whitened(image, mask)
         coarse = at_least_float32(self.coarse(masked_image, mask))
-        drawn, small = coarse, None
+        predicted, small = coarse, None
         if self.refine is not None:
             composite = paste(coarse, at_least_float32(masked_image), mask)
-            drawn, small = self.refine(composite, mask)
-        drawn = at_least_float32(drawn)
-        return Prediction((drawn * 2.0 - 1.0).clamp(-1.0, 1.0), drawn, coarse, small)
+            predicted, small = self.refine(composite, mask)
+        predicted = at_least_float32(predicted)
+        return Prediction((predicted * 2.0 - 1.0).clamp(-1.0, 1.0), predicted, coarse, small)
 
 
 def whitened(image: Tensor, mask: Tensor) -> Tensor:
-    """Return the image in [0, 1], white in its hole; whatever the hole contained is gone."""
+    """Return the image in [0, 1], white in its hole; its former content is removed."""
     return ((image + 1.0) / 2.0).masked_fill(mask.bool(), 1.0)
 
 
@@ -243,7 +243,7 @@ def initialise(network: nn.Module, config: DeepGINConfig) -> None:
 
 
 class PatchDiscriminator(nn.Module):
-    """Four spectrally normalised convolutions; every channel of the last judges every patch."""
+    """Four spectrally normalized convolutions; every channel of the last scores every patch."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

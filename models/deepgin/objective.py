@@ -1,4 +1,4 @@
-"""What DeepGIN is taught: pictures at two sizes, to pass for real, textures; in two stages."""
+"""DeepGIN's losses: L1 at two sizes, adversarial, perceptual and style; in two stages."""
 
 from typing import Literal
 
@@ -27,7 +27,7 @@ def alone(network: nn.Module) -> nn.Module:
 
 
 class DeepGINObjective(Objective):
-    """A generator step, then a discriminator step on the same pictures, judged as they were."""
+    """A generator step, then a discriminator step on the same outputs."""
 
     def __init__(self, config: DeepGINConfig, prepare: Prepare = alone) -> None:
         """Build all networks, their optimizers and VGG-19.
@@ -37,7 +37,7 @@ class DeepGINObjective(Objective):
             prepare: wraps each trained network and places it on its device.
 
         Raises:
-            ValueError: if VGG's weights are missing or not what they should be.
+            ValueError: if VGG's weights are missing or have another checksum.
         """
         self.config = config
         self.perceptual = build_perceptual(config)
@@ -50,8 +50,8 @@ class DeepGINObjective(Objective):
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update the generator and, after the first stage, the discriminators.
 
-        The discriminators judge the pictures drawn before the generator's update, by the weights
-        they had then, as the released code takes both gradients at once.
+        The discriminators score the images predicted before the generator's update, with the
+        weights they had then, as the released code takes both gradients at once.
 
         Args:
             batch: this worker's share of the global batch.
@@ -72,12 +72,12 @@ class DeepGINObjective(Objective):
             self.update("generator", losses)
             return detached(losses)
         masked_image = whitened(batch.image, batch.mask)
-        completed = paste(prediction.drawn, image, batch.mask)
-        losses |= self.appearance_losses(prediction.drawn, completed, image, masked_image)
+        completed = paste(prediction.unclipped, image, batch.mask)
+        losses |= self.appearance_losses(prediction.unclipped, completed, image, masked_image)
         self.update("generator", losses)
-        judged = self.discriminator_losses(image, completed.detach(), masked_image)
-        self.update("discriminator", judged)
-        return detached(losses | judged)
+        discriminator_losses = self.discriminator_losses(image, completed.detach(), masked_image)
+        self.update("discriminator", discriminator_losses)
+        return detached(losses | discriminator_losses)
 
     def picture_losses(
         self, prediction: Prediction, image: Tensor, mask: Tensor
@@ -86,15 +86,15 @@ class DeepGINObjective(Objective):
         hole = self.config.hole_weight
         losses = {"coarse": hole_l1(prediction.coarse, image, mask, hole)}
         if self.config.refine:
-            losses["drawn"] = hole_l1(prediction.drawn, image, mask, hole)
+            losses["drawn"] = hole_l1(prediction.unclipped, image, mask, hole)
         if prediction.small is not None:
             losses["small"] = hole_l1(prediction.small, shrunk(image), shrunk(mask), hole)
         return losses
 
     def appearance_losses(
-        self, drawn: Tensor, completed: Tensor, image: Tensor, masked_image: Tensor
+        self, predicted: Tensor, completed: Tensor, image: Tensor, masked_image: Tensor
     ) -> dict[str, Tensor]:
-        """Pass for real, and look alike in features, textures and smoothness (Eq. 6 to 9)."""
+        """Return the adversarial, perceptual, style and variation losses (Eq. 6 to 9)."""
         config = self.config
         with frozen(self.networks["discriminator"]) as discriminators:
             whole, half = discriminators(masked_image, completed)
@@ -105,22 +105,24 @@ class DeepGINObjective(Objective):
             * total_variation(completed, config.variation_form),
         }
         if self.perceptual is not None:
-            features, textures = self.compared(drawn, completed, image)
+            features, textures = self.compared(predicted, completed, image)
             losses["perceptual"] = config.perceptual_weight * features
             losses["style"] = config.style_weight * textures
         return losses
 
-    def compared(self, drawn: Tensor, completed: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+    def compared(
+        self, predicted: Tensor, completed: Tensor, image: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return the distances of features and of Gram matrices from the original's.
 
-        Both are summed over the two pictures and, weighted, over the layers. The original is
-        looked at once, without a graph.
+        Both are summed over the two images and, weighted, over the layers. The original's features
+        are computed once, without a graph.
         """
         config = self.config
         assert self.perceptual is not None
         with torch.no_grad():
             wanted = self.perceptual(self.resized(image))
-        seen = self.perceptual(self.resized(torch.cat([drawn, completed])))
+        seen = self.perceptual(self.resized(torch.cat([predicted, completed])))
         features, textures = [], []
         for maps, target, weight in zip(seen, wanted, config.perceptual_layer_weights, strict=True):
             pairs = at_least_float32(maps).chunk(2)
@@ -133,7 +135,7 @@ class DeepGINObjective(Objective):
         return torch.stack(features).sum(), torch.stack(textures).sum()
 
     def resized(self, picture: Tensor) -> Tensor:
-        """Bring a picture [B, 3, H, W] in [0, 1] to the size at which VGG looks at it."""
+        """Resize an image [B, 3, H, W] in [0, 1] to VGG's input size."""
         side = self.config.perceptual_size_px
         if not side:
             return picture
@@ -142,7 +144,7 @@ class DeepGINObjective(Objective):
     def discriminator_losses(
         self, image: Tensor, completed: Tensor, masked_image: Tensor
     ) -> dict[str, Tensor]:
-        """Tell originals from completed images by the hinge loss, judged in one pass (Eq. 4)."""
+        """Discriminate originals from completed images by the hinge loss, in one pass (Eq. 4)."""
         both = torch.cat([image, completed])
         scores = self.prepared["discriminator"](torch.cat([masked_image, masked_image]), both)
         pairs = [logits.chunk(2) for logits in scores]
@@ -156,7 +158,7 @@ def build_perceptual(config: DeepGINConfig) -> VGGFeatures | None:
     """Return VGG-19, or None if no loss looks through it.
 
     Raises:
-        ValueError: if its weights are missing or not what they should be.
+        ValueError: if its weights are missing or have another checksum.
     """
     if not config.perceptual_weight and not config.style_weight:
         return None

@@ -1,4 +1,4 @@
-"""What DeepGIN is searched over, and its ablation (Table 1)."""
+"""DeepGIN's search spaces, and its ablation (Table 1)."""
 
 from functools import partial
 from typing import Any

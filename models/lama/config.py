@@ -24,8 +24,8 @@ class LaMaConfig(ModelConfig):
     """Share of the blocks' feature maps that go through the Fourier branch, whose receptive field
     is the whole image (Sec. 2.1)."""
     prefill: bool = False
-    """Fill the hole smoothly before the first convolution, and predict the difference from that.
-    This is not the paper's: it spares a small network what an interpolation can do."""
+    """Whether the hole is interpolated smoothly before the first convolution, so that the network
+    predicts the difference from that. The paper does not do so; it helps small networks."""
     discriminator_channels: int = 64
     """Number of feature maps after the discriminator's first convolution; at most 8 times as many
     later."""

@@ -20,7 +20,7 @@ LOGIT_MARGIN = 0.01
 
 
 class Prediction(NamedTuple):
-    """What the generator drew."""
+    """The generator's output."""
 
     final: Tensor
     """[B, 3, H, W] in [-1, 1]."""

@@ -1,4 +1,4 @@
-"""What LaMa is taught: known pixels, to pass for real in the hole, and what segmenters see."""
+"""LaMa's losses: L1 on known pixels, adversarial in the hole, and perceptual."""
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class LaMaObjective(Objective):
             prepare: wraps each trained network and places it on its device.
 
         Raises:
-            ValueError: if the encoder's weights are missing or not what they should be.
+            ValueError: if the encoder's weights are missing or have another checksum.
         """
         self.config = config
         self.perceptual: DilatedResNet | None = None
@@ -54,51 +54,53 @@ class LaMaObjective(Objective):
             weighted.
         """
         prediction = self.prepared["generator"](batch.image, batch.mask)
-        drawn, image = ((one + 1.0) / 2.0 for one in (prediction.final, batch.image))
-        generator_losses = self.generator_losses(drawn, image, batch.mask)
+        predicted, image = ((one + 1.0) / 2.0 for one in (prediction.final, batch.image))
+        generator_losses = self.generator_losses(predicted, image, batch.mask)
         self.update("generator", generator_losses)
         if "discriminator" not in self.networks:
             return detached(generator_losses)
-        judged = self.discriminator_losses(drawn.detach(), image, batch.mask)
-        self.update("discriminator", judged)
-        return detached(generator_losses | judged)
+        discriminator_losses = self.discriminator_losses(predicted.detach(), image, batch.mask)
+        self.update("discriminator", discriminator_losses)
+        return detached(generator_losses | discriminator_losses)
 
-    def generator_losses(self, drawn: Tensor, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Keep known pixels, and look real to the discriminator and to the encoder."""
+    def generator_losses(self, predicted: Tensor, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Return the L1, adversarial, matching and perceptual losses."""
         config = self.config
-        losses = {"known": config.known_weight * weighted_l1(drawn, image, 1.0 - mask)}
+        losses = {"known": config.known_weight * weighted_l1(predicted, image, 1.0 - mask)}
         if "discriminator" in self.networks:
             with frozen(self.networks["discriminator"]) as discriminator:
                 with torch.no_grad():
                     _, wanted = discriminator(image)
-                logits, seen = discriminator(drawn)
+                logits, seen = discriminator(predicted)
             losses["adversarial"] = config.adversarial_weight * functional.softplus(-logits).mean()
             losses["matching"] = (
                 config.matching_weight * torch.stack(distances(seen, wanted)).mean()
             )
         if config.hole_weight:
-            losses["hole"] = config.hole_weight * weighted_l1(drawn, image, mask)
+            losses["hole"] = config.hole_weight * weighted_l1(predicted, image, mask)
         if self.perceptual is not None:
             with torch.no_grad():
                 target = self.perceptual(image)
-            apart = torch.stack(distances(self.perceptual(drawn), target)).sum()
+            apart = torch.stack(distances(self.perceptual(predicted), target)).sum()
             losses["perceptual"] = config.perceptual_weight * apart
         return losses
 
-    def discriminator_losses(self, drawn: Tensor, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Tell originals from pictures, which outside the hole count as original (Eq. 4 to 6)."""
+    def discriminator_losses(
+        self, predicted: Tensor, image: Tensor, mask: Tensor
+    ) -> dict[str, Tensor]:
+        """Discriminate originals from predictions; known pixels count as original (Eq. 4 to 6)."""
         image = image.detach().requires_grad_()
         with torch.enable_grad():
             real, _ = self.prepared["discriminator"](image)
-            fake, _ = self.prepared["discriminator"](drawn)
+            fake, _ = self.prepared["discriminator"](predicted)
             (slope,) = torch.autograd.grad(real.sum(), image, create_graph=True)
         penalty = slope.flatten(1).square().sum(1).mean()
         hole = functional.interpolate(mask.to(fake.dtype), fake.shape[2:], mode="nearest")
-        drawn_there = fake.detach()[hole.expand_as(fake) > 0]
-        self.log_accuracy("discriminator", real.detach(), drawn_there)
-        told = functional.softplus(fake) * hole + functional.softplus(-fake) * (1.0 - hole)
+        fake_in_hole = fake.detach()[hole.expand_as(fake) > 0]
+        self.log_accuracy("discriminator", real.detach(), fake_in_hole)
+        fake_losses = functional.softplus(fake) * hole + functional.softplus(-fake) * (1.0 - hole)
         return {
-            "discriminator": functional.softplus(-real).mean() + told.mean(),
+            "discriminator": functional.softplus(-real).mean() + fake_losses.mean(),
             "penalty": self.config.penalty_weight * penalty,
         }
 

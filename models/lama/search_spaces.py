@@ -1,4 +1,4 @@
-"""What LaMa is searched over."""
+"""LaMa's search spaces."""
 
 from typing import Any
 

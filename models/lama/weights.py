@@ -73,19 +73,23 @@ def configuration_of(tensors: Mapping[str, Tensor]) -> LaMaConfig:
     """Read widths, blocks and the global share off the shapes.
 
     Raises:
-        ValueError: if it is no generator of LaMa.
+        ValueError: if it is not a generator of LaMa.
     """
     first, split = f"{GENERATOR}1.ffc.convl2l.weight", f"{GENERATOR}4.ffc.convl2g.weight"
     for name in (first, split):
         if name not in tensors:
-            raise ValueError(f"this is no released checkpoint of LaMa: it has no tensor {name}")
+            raise ValueError(f"this is not a released checkpoint of LaMa: it has no tensor {name}")
     channels, count = len(tensors[first]), 0
     while f"{GENERATOR}{FIRST_BLOCK + count}.conv1.ffc.convl2l.weight" in tensors:
         count += 1
     share = len(tensors[split]) / (8 * channels)
     config = LaMaConfig(channels=channels, num_blocks=max(1, count), global_share=share)
-    judge = tensors.get(f"{DISCRIMINATOR}model0.0.weight")
-    return config if judge is None else replace(config, discriminator_channels=len(judge))
+    first_weight = tensors.get(f"{DISCRIMINATOR}model0.0.weight")
+    return (
+        config
+        if first_weight is None
+        else replace(config, discriminator_channels=len(first_weight))
+    )
 
 
 def networks_of(config: LaMaConfig) -> dict[str, nn.Module]:
@@ -153,7 +157,7 @@ def _discriminator_modules() -> dict[str, str]:
 
 
 def _taken(rest: State, name: str, shape: tuple[int, ...], role: str) -> Tensor:
-    """Take a tensor out of what has not been used yet."""
+    """Remove a tensor from the unused ones and return it."""
     if name not in rest:
         raise ValueError(f"the {role} lacks the tensor {name}")
     if tuple(rest[name].shape) != shape:

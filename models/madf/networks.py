@@ -17,17 +17,17 @@ from infill.models.madf.filtering import DynamicConv2d, DynamicEncoder, GatedEnc
 from infill.models.vgg import COLOUR_DEVIATION, COLOUR_MEAN
 
 SLOPE = 0.2
-"""Of every leaky ReLU."""
+"""Negative slope of every leaky ReLU."""
 
 
 class Prediction(NamedTuple):
-    """What the generator drew, and every picture on the way there."""
+    """The generator's output, and every decoder's."""
 
     final: Tensor
     """The last picture, [B, 3, H, W] in [-1, 1]."""
     outputs: tuple[Tensor, ...] = ()
-    """Pictures of recovery and refinement decoders, coarse to fine, each [B, 3, H, W] in
-    normalised colours and unbounded: what the losses grade."""
+    """Pictures of recovery and refinement decoders, coarse to fine, each [B, 3, H, W] in normalized
+    colours and unbounded: the input of the losses."""
 
 
 class NormalisedColours(nn.Module):
@@ -145,7 +145,7 @@ class RefinementDecoder(nn.Module):
         )
         self.head = nn.Conv2d(widths[0] + 3 * earlier_pictures + 6, 3, 1)
 
-    def draw(self, features: Tensor, pictures: list[Tensor], entry: Tensor) -> Tensor:
+    def predict(self, features: Tensor, pictures: list[Tensor], entry: Tensor) -> Tensor:
         """Draw a picture [B, 3, H, W] from features [B, C, H/2, W/2].
 
         A 1x1 convolution and a doubling commute: features become three colours first.
@@ -174,7 +174,7 @@ def steps_up(widths: tuple[int, ...]) -> list[tuple[int, int]]:
 
 
 class Generator(nn.Module):
-    """Fill a hole by kernels made from the mask, and refine what was drawn K times."""
+    """Inpaint a hole by kernels made from the mask, and refine the result K times."""
 
     def __init__(self, config: MADFConfig) -> None:
         super().__init__()
@@ -230,7 +230,7 @@ class Generator(nn.Module):
         with full_precision(entry.device):
             pictures = [self.recovery_head(at_least_float32(recovered), entry)]
             for decoder, features in zip(decoders, refined, strict=True):
-                pictures.append(decoder.draw(at_least_float32(features), pictures, entry))
+                pictures.append(decoder.predict(at_least_float32(features), pictures, entry))
         return pictures
 
     def kernels(self, mask: Tensor, level: int, row: int, column: int) -> Tensor:
@@ -279,7 +279,7 @@ def build_encoder(config: MADFConfig) -> nn.Module:
 def entered(colours: NormalisedColours, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return the image in normalised colours, 0 in its hole, and where it is known.
 
-    Any mask value but 0 is hole; whatever the hole contained is gone, even what is not finite.
+    Any mask value but 0 is hole; the hole's former content is removed, even NaN and infinity.
 
     Returns:
         [B, 3, H, W] and [B, 1, H, W], 1 where known.

@@ -1,4 +1,4 @@
-"""What MADF is taught: to match the original in pixels and in features, picture by picture.
+"""MADF's losses: the distance to the original in pixels and in features, for every output.
 
 There is no discriminator. All losses are computed in ImageNet's normalised colours, in which
 the networks work and VGG-16 was trained.
@@ -19,7 +19,7 @@ from infill.models.masking import paste
 from infill.models.vgg import load_features
 
 LAYERS = ("pool1", "pool2", "pool3")
-"""Of VGG-16."""
+"""Layers of VGG-16."""
 
 
 def alone(network: nn.Module) -> nn.Module:
@@ -77,11 +77,11 @@ class MADFObjective(Objective):
         """Build the generator, its optimizer and the perceptual network.
 
         Args:
-            config: the paper's numbers; VGG-16's file is read now, if a weight asks for it.
+            config: the settings; VGG-16's file is read here, if a loss needs it.
             prepare: wraps the generator and places it on its device.
 
         Raises:
-            ValueError: if VGG-16's weights are missing or not what they should be.
+            ValueError: if VGG-16's weights are missing or have another checksum.
         """
         self.config = config
         self.supervision = supervision(config)
@@ -160,10 +160,12 @@ class MADFObjective(Objective):
             for features in perceptual(torch.cat(pairs).flatten(0, 1))
         ]
         styled = [plan.perceptual.index(index) for index in plan.style]
-        content = [distance_of_pairs(drawn, of) for drawn, of in zip(seen, real, strict=True)]
+        content = [
+            distance_of_pairs(predicted, of) for predicted, of in zip(seen, real, strict=True)
+        ]
         style = [
-            distance_of_pairs(gram(drawn[styled]), gram(of))
-            for drawn, of in zip(seen, real, strict=True)
+            distance_of_pairs(gram(predicted[styled]), gram(of))
+            for predicted, of in zip(seen, real, strict=True)
         ]
         return {
             "perceptual": config.perceptual_weight * torch.stack(content).sum(),
@@ -176,15 +178,15 @@ class MADFObjective(Objective):
         return {"variation": self.config.variation_weight * torch.stack(terms).sum()}
 
 
-def distance_of_pairs(drawn: Tensor, real: Tensor) -> Tensor:
-    """Return the sum over n pictures and their composites of mean(|drawn - real|).
+def distance_of_pairs(predicted: Tensor, real: Tensor) -> Tensor:
+    """Return the sum over n pictures and their composites of mean(|predicted - real|).
 
     Args:
-        drawn: [n, 2, B, ...].
+        predicted: [n, 2, B, ...].
         real: [B, ...].
     """
     everything = torch.ones((), device=real.device)
-    return drawn.shape[0] * drawn.shape[1] * weighted_l1(drawn, real, everything)
+    return predicted.shape[0] * predicted.shape[1] * weighted_l1(predicted, real, everything)
 
 
 def gram(features: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What MADF is searched over, and its ablations (Tables II and III)."""
+"""MADF's search spaces, and its ablations (Tables II and III)."""
 
 from functools import partial
 from typing import Any

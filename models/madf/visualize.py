@@ -1,4 +1,4 @@
-"""MADF's pictures: every decoder's, and the kernels that three kinds of places get (Fig. 7)."""
+"""MADF's images: every decoder's, and the kernels of three kinds of positions (Fig. 7)."""
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +12,14 @@ LEVEL = 1
 """The level whose kernels are shown: the one that reads colours."""
 COLUMNS = 4
 CELL_PX = 6
-"""Side of the square that a weight becomes."""
+"""Side of the square that shows a weight."""
 
 
 @torch.no_grad()
 def pictures(generator: nn.Module, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """Return kernels by where their window lies, every decoder's picture and the last.
+    """Return kernels by the position of their window, every decoder's output and the last.
 
-    Kernels read red, green and blue and are drawn as colours, grey being zero.
+    Kernels for red, green and blue are shown as colours; grey is zero.
 
     Args:
         generator: in evaluation mode.

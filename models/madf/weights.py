@@ -19,7 +19,7 @@ from infill.models.madf.config import MADFConfig
 from infill.models.madf.networks import Generator
 
 PREFIXES = ("module.", "model.")
-"""Of data parallelism and of the training module, in the order they are taken off."""
+"""Prefixes of data parallelism and of the training module, in the order of removal."""
 PERCEPTUAL_PREFIX = "extractor."
 """The frozen VGG inside a released checkpoint."""
 DEAD = "dead_norms"
@@ -116,7 +116,7 @@ def configuration_of(released: Mapping[str, Any]) -> MADFConfig:
         )
     except KeyError as error:
         raise ValueError(
-            f"this is no released checkpoint of MADF: it has no tensor {error.args[0]}"
+            f"this is not a released checkpoint of MADF: it has no tensor {error.args[0]}"
         ) from error
 
 

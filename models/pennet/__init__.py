@@ -17,7 +17,7 @@ Where we differ from the code, and why:
 - Keys have no smallest weight of 1e-8: it costs a pass, lets the hole's own features in, and
   moves outputs by 1.5e-5 (``attention_floor``).
 - The squared length of a patch is clamped, not the length: an empty patch has a gradient.
-- The generator gives its pictures coarsest first, in the order it draws them.
+- The generator returns its images coarsest first, in the order of its decoder.
 - Originals and composites pass the discriminator together, so that its spectral norms take one
   power iteration there instead of two; its loss takes logits, not sigmoids.
 - The discriminator's weights have no gradient in the generator's pass.

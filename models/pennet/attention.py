@@ -1,4 +1,4 @@
-"""What fills a skip connection: attention transfer (ATN, Sec. 3.1), patch swap, or nothing.
+"""Inpainting of skip connections: attention transfer (ATN, Sec. 3.1), patch swap, or none.
 
 An ATN compares every k x k patch of a deeper map with every other and re-assembles the next
 shallower map, twice as large, from its own 4 x 4 patches by these affinities. The released code
@@ -28,26 +28,26 @@ from infill.models.pennet.config import PENNetConfig
 from infill.models.pennet.diagonals import matched, pasted
 
 REFINEMENT_DILATIONS = (1, 2, 4, 8)
-"""Of the four parallel convolutions after an attention (Fig. 2 c)."""
+"""Dilations of the four parallel convolutions after an attention (Fig. 2 c)."""
 PAIRS_PER_BLOCK = 2**21
 """Affinities computed at once: 8 MB in float32, which a processor's cache holds."""
 PAIRS_PER_BLOCK_ELSEWHERE = 2**27
 """On other devices, which need much work at a time: 512 MB."""
 FEWEST_ROWS = 4
-"""Of queries in a block, even so: it computes the pixels of two more rows for their patches."""
+"""Rows of queries in a block, an even number: it computes two more rows for their patches."""
 SMALLEST_SQUARED_NORM = 1e-8
-"""Of a patch, under the root: an empty patch has a finite gradient."""
+"""Term under the root of a patch's length, so that an empty patch has a finite gradient."""
 OUT_OF_REACH = -1e30
-"""Score of what is no key; finite, so that a row of nothing else is not a NaN."""
+"""Score of positions that are not keys; finite, so that a row of them alone is not NaN."""
 LAST_RESORT = -1e20
-"""Score of what stands for hidden keys if they have no share: taken if there is no known key."""
+"""Score of the substitute for hidden keys without a share; it wins only without known keys."""
 
 
 class Keys(NamedTuple):
     """A deeper map [B, C, h, w] laid out for matching its k x k patches with each other.
 
-    Positions are flat with a pitch of w + 2, so that neighbours are at constant offsets also
-    across rows; the two positions after each row are no patches.
+    Positions are flat with a pitch of w + 2, so that neighbours are at constant offsets also across
+    rows; the two positions after each row are not patches.
     """
 
     pixels: Tensor
@@ -125,7 +125,7 @@ def diagonal_scores(pixels: Tensor, block: tuple[int, int, int], kernel_size: in
         kernel_size: of the patches.
 
     Returns:
-        [B, rows * pitch, h * pitch]; anything at positions that are no patch.
+        [B, rows * pitch, h * pitch]; any value at positions that are not patches.
     """
     top, rows, pitch = block
     overhang = kernel_size - 1
@@ -137,7 +137,7 @@ def diagonal_scores(pixels: Tensor, block: tuple[int, int, int], kernel_size: in
 
 
 def blocks_of(batch: int, height: int, width: int, pairs: int) -> list[tuple[slice, int, int]]:
-    """Cut the queries of maps [B, C, h, w] into what is matched at once.
+    """Split the queries of maps [B, C, h, w] into blocks that are matched at once.
 
     Args:
         batch: B.
@@ -190,7 +190,7 @@ class AttentionTransfer(nn.Module):
         """Fill the shallower map and refine it.
 
         Args:
-            shallow: [B, C, 2h, 2w], what is filled and where the patches come from.
+            shallow: [B, C, 2h, 2w], the map to inpaint, and the source of the patches.
             deeper: [B, C', h, w], filled already, where patches are compared.
             mask: [B, 1, H, W] at the image's size, 1 in the hole.
 
@@ -248,7 +248,7 @@ class AttentionTransfer(nn.Module):
         return attention
 
     def _paste(self, keys: Keys, cells: Tensor, block: tuple[int, int, int]) -> Tensor:
-        """Return what a block of queries adds to the cells of its rows and of the next row."""
+        """Return a block of queries' contribution to the cells of its rows and of the next row."""
         received = pasted(self._attend(keys, block), 2, block[2])
         return torch.bmm(received.to(cells.dtype), cells)
 
@@ -279,7 +279,7 @@ def from_cells(cells: Tensor, height: int, width: int) -> Tensor:
 
 
 def border_factor(features: Tensor) -> Tensor:
-    """Return by what to multiply sums of overlapping patches: 1, 2 at a border, 4 in a corner."""
+    """Return the factors of sums of overlapping patches: 1, 2 at a border, 4 in a corner."""
     rows, columns = (
         functional.pad(features.new_ones(side - 2), (1, 1), value=2.0)
         for side in features.shape[2:]
@@ -298,7 +298,7 @@ def leanly(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
 class PatchSwap(nn.Module):
     """Fill the hole of a map with its nearest known patches: the ablation of Table 6.
 
-    Nothing is learned here, and the choice of a patch has no gradient; what it contains has.
+    This module has no parameters; the choice of a patch has no gradient, its content has.
     """
 
     def __init__(self, config: PENNetConfig) -> None:
@@ -335,7 +335,7 @@ class PatchSwap(nn.Module):
             some = keys.of(samples)
             scores = diagonal_scores(some.pixels, (top, rows, pitch), 3)
             scores = torch.addcmul(some.bias, scores, some.scale)
-            best = scores[:, :, :-2].argmax(dim=2)  # the last two are no patches
+            best = scores[:, :, :-2].argmax(dim=2)  # the last two are not patches
             nearest[samples, top : top + rows] = best.view(-1, rows, pitch)
         return nearest[:, :, :width]
 

@@ -81,12 +81,12 @@ def matched(affinities: Tensor, size: int, pitch: int) -> Tensor:
 
 
 def pasted(attention: Tensor, size: int, pitch: int) -> Tensor:
-    """Return what cells receive from cells when patches attend to patches.
+    """Return the attention of cells to cells from the attention of patches to patches.
 
     Args:
-        attention: [B, rows * pitch, N]; what is at positions that are no patch is left out.
+        attention: [B, rows * pitch, N]; values at positions that are not patches are ignored.
         size: of a patch, in cells.
-        pitch: distance of two rows; the last two positions of each are no patches.
+        pitch: distance of two rows; the last two positions of each are not patches.
 
     Returns:
         out[p + s, n + s] = sum of attention[p, n] over the offsets s of a patch:
@@ -108,7 +108,7 @@ def _pasted(attention: Tensor, size: int, pitch: int) -> Tensor:
 def leave_out(attention: Tensor, pitch: int) -> None:
     """Set to 0, in place, the two positions after each row of queries, and the last key.
 
-    Other keys after a row have no attention anyway; the last stands for all hidden ones.
+    Other keys after a row have no attention anyway; the last one represents all hidden keys.
     """
     attention[:, pitch - 2 :: pitch] = 0
     attention[:, pitch - 1 :: pitch] = 0

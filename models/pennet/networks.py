@@ -11,11 +11,11 @@ from infill.models.pennet.attention import AttentionTransfer, PatchSwap, Unfille
 from infill.models.pennet.config import LEVELS, PENNetConfig
 
 INITIAL_DEVIATION = 0.02
-"""Of every weight of both networks."""
+"""Standard deviation of every initial weight of both networks."""
 
 
 class Prediction(NamedTuple):
-    """What the generator drew, at full size and at every level of its decoder."""
+    """The generator's output, at full size and at every level of its decoder."""
 
     final: Tensor
     """[B, 3, H, W] in [-1, 1]."""
@@ -67,14 +67,14 @@ class Generator(nn.Module):
             deeper = filler(shallow, deeper, mask)
             features = functional.relu(conv(doubled(features)))
             features = torch.cat([features, deeper], dim=1)
-            pyramid.append(drawn(head(features)))
+            pyramid.append(to_image(head(features)))
         features = functional.relu(self.last(doubled(features)))
-        return Prediction(drawn(self.out(features)), tuple(pyramid))
+        return Prediction(to_image(self.out(features)), tuple(pyramid))
 
     def encode(self, image: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the deepest map and the five before it, deepest first; arguments as above."""
         check_size(image, self.size_multiple)
-        # White in its hole; whatever the hole contained is gone.
+        # White in its hole; the hole's former content is removed.
         white = image.masked_fill(mask.bool(), 1.0)
         features, maps = torch.cat([white, mask.to(image.dtype)], dim=1), []
         for conv in self.encoder[:-1]:
@@ -83,7 +83,7 @@ class Generator(nn.Module):
         return functional.relu(self.encoder[-1](features)), maps[::-1]
 
     def attention(self, image: Tensor, mask: Tensor) -> dict[int, Tensor]:
-        """Return what every ATN attends to, for pictures of it; arguments as above.
+        """Return the attention of every ATN, for visualization; arguments as above.
 
         Returns:
             By level, 5 the deepest: [B, h, w, h, w] for maps of H / 2^(level + 1) rows; queries
@@ -99,7 +99,7 @@ class Generator(nn.Module):
 
 
 def build_filler(config: PENNetConfig, level: int) -> nn.Module:
-    """Return what fills the skip connection of a level, 1 (finest) to 5."""
+    """Return the module that inpaints the skip connection of a level, 1 (finest) to 5."""
     if level not in config.attended_levels:
         return Unfilled()
     if config.attention == "patch_swap":
@@ -114,7 +114,7 @@ def doubled(features: Tensor) -> Tensor:
     return functional.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=True)
 
 
-def drawn(features: Tensor) -> Tensor:
+def to_image(features: Tensor) -> Tensor:
     """Return a picture in [-1, 1]; its tanh is computed in float32 at least."""
     return torch.tanh(at_least_float32(features))
 

@@ -1,4 +1,4 @@
-"""What PEN-Net is taught: a pyramid of pictures, the picture itself, and to pass for real."""
+"""PEN-Net's losses: L1 of the pyramid and of the output, and adversarial."""
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from infill.models.pennet.config import PENNetConfig
 from infill.models.pennet.networks import Discriminator, Generator, Prediction
 
 SMALLEST_SHARE = 1e-6
-"""Of hole or known pixels in a batch, so that a batch without either has a loss of 0."""
+"""Minimum count of hole or known pixels, so that a batch without either has a loss of 0."""
 
 
 def alone(network: nn.Module) -> nn.Module:
@@ -62,7 +62,7 @@ class PENNetObjective(Objective):
         return detached({**discriminator_losses, **generator_losses})
 
     def discriminator_losses(self, image: Tensor, composite: Tensor) -> dict[str, Tensor]:
-        """Tell originals from composites, judged in one pass (Eq. 8, halved as released)."""
+        """Discriminate originals from composites, in one pass (Eq. 8, halved as released)."""
         logits = self.prepared["discriminator"](torch.cat([image, composite]))
         real, fake = logits.chunk(2)
         self.log_accuracy("discriminator", real, fake)

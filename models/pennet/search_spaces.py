@@ -1,4 +1,4 @@
-"""What PEN-Net is searched over, and its ablation (Table 6)."""
+"""PEN-Net's search spaces, and its ablation (Table 6)."""
 
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
     "attention": {"attention": ("cross_layer", "single", "same_layer", "patch_swap", "none")},
     "level": {"attention": ("single",), "attention_level": (1, 2, 3, 4, 5)},
 }
-"""lambda_G and lambda_pd; what fills the skip connections; the level of a single attention."""
+"""lambda_G and lambda_pd; the kind of attention; the level of a single attention."""
 
 
 _row = partial(printed_row, "l1 ms_ssim places_score fid")

@@ -1,4 +1,4 @@
-"""The rows of PEN-Net's Table 6: what fills the skip connections."""
+"""The rows of PEN-Net's Table 6: kinds of attention in the skip connections."""
 
 from infill.models.architecture import Variant
 from infill.models.pennet.config import PENNetConfig

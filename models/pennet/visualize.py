@@ -1,4 +1,4 @@
-"""PEN-Net's pictures: what every level draws, and where the hole's middle looks (Fig. 3 and 6)."""
+"""PEN-Net's images: every level's output, and the attention of the hole's centre (Fig. 3, 6)."""
 
 import torch
 from torch import Tensor

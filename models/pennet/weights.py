@@ -18,7 +18,7 @@ from infill.models.pennet.networks import Discriminator, Generator
 State = dict[str, Tensor]
 
 RELEASED_NAMES = {"generator": "netG", "discriminator": "netD"}
-"""What the authors call each role."""
+"""The authors' name of each role."""
 RELEASED_FLOOR = 1e-8
 """Smallest weight of a key in the released code; we leave it out of networks trained here."""
 
@@ -62,7 +62,7 @@ def read_release(released: Mapping[str, Mapping[str, Tensor] | Tensor]) -> Relea
 
 
 def write_release(released: Released) -> dict[str, State]:
-    """Turn our state dicts into what the authors' code reads: "netG", "netD" or both.
+    """Convert our state dicts for the authors' code: "netG", "netD" or both.
 
     Raises:
         ValueError: if a role is unknown, or a tensor is missing, misshapen or left over.

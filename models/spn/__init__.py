@@ -22,10 +22,10 @@ Where we differ from the code, and why:
   power iteration there instead of two.
 - The teacher sees the image doubled bilinearly instead of a second, larger copy of the original.
 - A latent's deviation is at least 0.001, so that its divergence stays finite; and the generator
-  draws the latent's mean unless it is given noise, so that serving repeats itself.
+  uses the latent's mean unless it is given noise, so that serving is deterministic.
 - A layer of VGG-19 in which the hole has vanished is left out of the diversity loss, where the
   code divides by zero. That loss inverts a sum over this worker's share of the batch, as the
   code does, so it is the one term that depends on the number of workers.
-- From ``prior_stop_step`` on the teacher is not asked any more; the heads get gradients of zero.
+- From ``prior_stop_step`` on the teacher is no longer used; the heads get gradients of zero.
 - Schedules count steps, not epochs.
 """

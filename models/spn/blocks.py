@@ -147,7 +147,7 @@ class Spade(nn.Module):
         del hidden
         if normalised.shape != gain.shape:
             normalised = doubled(normalised)
-        # In place, since no backward pass asks what a convolution gave.
+        # In place, since no backward pass needs the convolution's output.
         return modulated.addcmul_(normalised.to(gain.dtype), gain)
 
 
@@ -231,7 +231,7 @@ class MergingBlock(nn.Module):
         return merged
 
     def _both(self, parts: tuple[Tensor, ...]) -> Tensor:
-        """Return what both branches first make of the parts, [B, 2 C_out, H, W].
+        """Return the first layer of both branches, [B, 2 C_out, H, W].
 
         The parts are convolved one by one and summed: no tensor of them all.
         """
@@ -252,7 +252,7 @@ class DenseBlock(nn.Module):
 
     Nothing is concatenated as it grows: the input is convolved once for all layers, and each
     layer's output once for all later ones, into the sums that those layers take. Convolution is
-    linear, so the sums are what the concatenation would give.
+    linear, so the sums equal the result of the concatenation.
     """
 
     def __init__(self, channels: int, growth: int, num_layers: int) -> None:

@@ -27,7 +27,7 @@ SMALLEST_SIZE_PX = 12
 
 
 class Prediction(NamedTuple):
-    """What the generator drew, and what it believes the teacher would have seen."""
+    """The generator's output, and its prediction of the teacher's features."""
 
     final: Tensor
     """[B, 3, H, W] in [-1, 1]."""
@@ -213,7 +213,7 @@ def build_heads(config: SPNConfig) -> nn.ModuleList:
 
 
 def whitened(image: Tensor, mask: Tensor) -> Tensor:
-    """Return the image in [0, 1], white in its hole; whatever the hole contained is gone."""
+    """Return the image in [0, 1], white in its hole; its former content is removed."""
     return ((image + 1.0) / 2.0).masked_fill(mask.bool(), 1.0)
 
 

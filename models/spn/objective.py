@@ -1,4 +1,4 @@
-"""What SPN is taught: distillation, reconstruction and a patch discriminator (Sec. 3.3.1)."""
+"""SPN's losses: distillation, reconstruction and a patch discriminator (Sec. 3.3.1)."""
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class SPNObjective(Objective):
             prepare: wraps each trained network and places it on its device.
 
         Raises:
-            ValueError: if the teacher's weights are missing or not what they should be.
+            ValueError: if the teacher's weights are missing or have another checksum.
         """
         self.config = config
         self.teacher = build_teacher(config)
@@ -70,7 +70,7 @@ class SPNObjective(Objective):
         return detached({**discriminator_losses, **generator_losses})
 
     def discriminator_losses(self, image: Tensor, prediction: Tensor) -> dict[str, Tensor]:
-        """Tell originals from predictions, judged in one pass (Eq. 11)."""
+        """Discriminate originals from predictions, in one pass (Eq. 11)."""
         logits = self.prepared_discriminator(torch.cat([image, prediction]))
         real, fake = logits.chunk(2)
         self.log_accuracy("discriminator", real, fake)
@@ -86,12 +86,14 @@ class SPNObjective(Objective):
             "adversarial": self.config.adversarial_weight * non_saturating_generator(fake),
         }
 
-    def image_losses(self, batch: Batch, drawn: Tensor) -> dict[str, Tensor]:
+    def image_losses(self, batch: Batch, predicted: Tensor) -> dict[str, Tensor]:
         """Match the original everywhere, the hole above all (Eq. 10)."""
         emphasis = 1.0 + self.config.hole_emphasis * batch.mask
-        draws = drawn.reshape(-1, *batch.image.shape)
+        samples = predicted.reshape(-1, *batch.image.shape)
         # In [0, 1] as the authors': an error between -1 and 1 is half as large there.
-        return {"image": self.config.image_weight * 0.5 * weighted_l1(draws, batch.image, emphasis)}
+        return {
+            "image": self.config.image_weight * 0.5 * weighted_l1(samples, batch.image, emphasis)
+        }
 
     def prior_losses(self, batch: Batch, prior: tuple[Tensor, ...]) -> dict[str, Tensor]:
         """Imitate the teacher's view of the complete image, the hole above all (Eq. 4)."""

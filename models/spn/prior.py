@@ -84,7 +84,7 @@ class Rise(nn.Module):
 
 
 class PriorLearner(nn.Module):
-    """Imagine the semantics of the whole image from what is known of it (Eq. 2 and 3)."""
+    """Predict the semantics of the whole image from its known pixels (Eq. 2 and 3)."""
 
     def __init__(self, config: SPNConfig) -> None:
         super().__init__()

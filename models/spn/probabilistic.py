@@ -1,7 +1,7 @@
 """The probabilistic SPN: a Gaussian latent in the prior learner (Sec. 3.1.2).
 
-Each draw of the latent gives another pyramid, hence another picture. What does not depend on the
-draw is computed once, in training for two draws as in sampling for many.
+Each sample of the latent gives another pyramid, hence another output. Layers that do not depend on
+it are computed once, for two samples in training as for many in sampling.
 """
 
 from typing import NamedTuple
@@ -59,7 +59,7 @@ class LatentDecoder(nn.Module):
 
 
 class VariationalPriorLearner(PriorLearner):
-    """A prior learner that imagines one pyramid per draw of its latent (Eq. 5)."""
+    """A prior learner that predicts one pyramid per sample of its latent (Eq. 5)."""
 
     def __init__(self, config: SPNConfig) -> None:
         super().__init__(config)
@@ -72,32 +72,32 @@ class VariationalPriorLearner(PriorLearner):
     def imagine(
         self, masked_image: Tensor, mask: Tensor, noise: Tensor | None
     ) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-        """Learn one prior pyramid per draw.
+        """Predict one prior pyramid per sample.
 
         Args:
             masked_image: [B, 3, H, W] in [0, 1], 1 inside the hole.
             mask: [B, 1, H, W], 1 in the hole.
-            noise: [R, B, 2C, H/32, W/32] of normal draws; None takes the mean, once.
+            noise: [R, B, 2C, H/32, W/32], normally distributed; None uses the mean, once.
 
         Returns:
-            The pyramid, coarsest first, of R * B maps, all images of the first draw before all
-            of the second; mean and deviation, [B, 2C, H/32, W/32] each.
+            The pyramid, coarsest first, of R * B maps, all images of the first sample before all of
+            the second; mean and deviation, [B, 2C, H/32, W/32] each.
         """
         encoded, *skips = self.encoder(masked_image, mask)
         features = self.trunk(encoded)
         mean, deviation = self.latent_encoder(features)
         latent = mean if noise is None else (mean + deviation * noise).flatten(0, 1)
-        draws = 1 if noise is None else noise.shape[0]
+        samples = 1 if noise is None else noise.shape[0]
         decoded = self.latent_decoder(latent)
-        prior = torch.cat([repeated(features, draws), decoded.to(features.dtype)], dim=1)
+        prior = torch.cat([repeated(features, samples), decoded.to(features.dtype)], dim=1)
         for block in self.blocks:
             prior = block(prior)
-        return self.rise(prior, [repeated(skip, draws) for skip in skips]), mean, deviation
+        return self.rise(prior, [repeated(skip, samples) for skip in skips]), mean, deviation
 
 
-def repeated(features: Tensor, draws: int) -> Tensor:
-    """Repeat a batch as a whole: [B, ...] to [draws * B, ...]."""
-    return features if draws == 1 else features.repeat(draws, 1, 1, 1)
+def repeated(features: Tensor, samples: int) -> Tensor:
+    """Repeat a batch as a whole: [B, ...] to [samples * B, ...]."""
+    return features if samples == 1 else features.repeat(samples, 1, 1, 1)
 
 
 class ProbabilisticGenerator(Generator):
@@ -110,17 +110,17 @@ class ProbabilisticGenerator(Generator):
         self.latent_channels = 2 * config.channels
 
     def forward(self, image: Tensor, mask: Tensor, noise: Tensor | None = None) -> Prediction:
-        """Predict the whole frame, once for each draw.
+        """Predict the whole image, once for each sample.
 
         Args:
             image: [B, 3, H, W] in [-1, 1]; pixels inside the hole are ignored.
             mask: [B, 1, H, W], 1 in the hole.
-            noise: [R, B, 2C, H/32, W/32], as :meth:`draw` makes it; without noise the one
-                picture of the latent's mean is drawn.
+            noise: [R, B, 2C, H/32, W/32], as :meth:`draw` makes it; without noise, the result is
+                that of the latent's mean.
 
         Returns:
-            ``final``, [R * B, 3, H, W] in [-1, 1], all images of the first draw before all of
-            the second; ``latent``, its mean and deviation; in training also ``prior``.
+            ``final``, [R * B, 3, H, W] in [-1, 1], all images of the first sample before all of the
+            second; ``latent``, its mean and deviation; in training also ``prior``.
 
         Raises:
             ValueError: if H or W is not a multiple of 32.
@@ -150,8 +150,8 @@ class ProbabilisticGenerator(Generator):
         return noise.to(image.device)
 
 
-class Judgement(NamedTuple):
-    """What the probabilistic variant's discriminator says and what it saw."""
+class DiscriminatorOutput(NamedTuple):
+    """The logits and features of the probabilistic variant's discriminator."""
 
     logits: Tensor
     """[B, 1, H/8 - 2, W/8 - 2]."""
@@ -172,11 +172,11 @@ class MatchingDiscriminator(nn.Module):
         )
         self.last = nn.Conv2d(8 * channels, 1, 4, padding=1)
 
-    def forward(self, image: Tensor) -> Judgement:
+    def forward(self, image: Tensor) -> DiscriminatorOutput:
         """Judge patches of [B, 3, H, W] in [-1, 1]."""
         features = functional.leaky_relu(self.first((image + 1.0) / 2.0), 0.2)
         seen = []
         for conv in self.convs:
             features = functional.leaky_relu(normalise_each(conv(features)), 0.2)
             seen.append(features)
-        return Judgement(self.last(features), tuple(seen))
+        return DiscriminatorOutput(self.last(features), tuple(seen))

@@ -1,4 +1,4 @@
-"""What the probabilistic SPN is taught: two draws per hole, alike yet different (Sec. 3.3.2)."""
+"""The probabilistic SPN's losses, on two samples per hole (Sec. 3.3.2)."""
 
 import torch
 from torch import Tensor, nn
@@ -9,15 +9,19 @@ from infill.models.losses import detached, frozen, hinge_discriminator, hinge_ge
 from infill.models.spn.config import SPNConfig
 from infill.models.spn.networks import Prediction
 from infill.models.spn.objective import SPNObjective, alone
-from infill.models.spn.probabilistic import Judgement, MatchingDiscriminator, ProbabilisticGenerator
+from infill.models.spn.probabilistic import (
+    DiscriminatorOutput,
+    MatchingDiscriminator,
+    ProbabilisticGenerator,
+)
 from infill.models.vgg import load_features
 
 NUM_SAMPLES = 2
-"""Pictures drawn for each hole in training: the fewest that can differ."""
+"""Number of samples for each hole in training: the minimum that can differ."""
 SMALLEST_DISTANCE = 1e-5
 """Added to the distance of two pictures before it is inverted; epsilon in Eq. 14."""
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
-"""Of VGG-19, K = 5."""
+"""Layers of VGG-19, K = 5."""
 
 
 class ProbabilisticObjective(SPNObjective):
@@ -50,7 +54,7 @@ class ProbabilisticObjective(SPNObjective):
         """Update the discriminator, then the generator (Eq. 15).
 
         Args:
-            batch: this worker's share of the global batch; its seed gives the two draws.
+            batch: this worker's share of the global batch; its seed determines the two samples.
 
         Returns:
             "discriminator", "prior" (if taught), "image", "adversarial", "feature_matching",
@@ -61,13 +65,13 @@ class ProbabilisticObjective(SPNObjective):
         noise = generator.sample_noise(batch.image, NUM_SAMPLES, batch.seed)
         prediction: Prediction = self.prepared_generator(batch.image, batch.mask, noise)
 
-        judged = torch.cat([batch.image, prediction.final.detach()])
-        judgement: Judgement = self.prepared_discriminator(judged)
+        images = torch.cat([batch.image, prediction.final.detach()])
+        output: DiscriminatorOutput = self.prepared_discriminator(images)
         count = batch.image.shape[0]
-        real, fake = judgement.logits[:count], judgement.logits[count:]
+        real, fake = output.logits[:count], output.logits[count:]
         discriminator_losses = {"discriminator": hinge_discriminator(real, fake)}
-        # Taken before the update, as released: what the discriminator saw in the originals.
-        real_features = [seen[:count].detach() for seen in judgement.features]
+        # The discriminator's features of the originals, before the update as released.
+        real_features = [seen[:count].detach() for seen in output.features]
         self.update("discriminator", discriminator_losses)
 
         generator_losses = {
@@ -80,26 +84,28 @@ class ProbabilisticObjective(SPNObjective):
         self.update("generator", generator_losses)
         return detached({**discriminator_losses, **generator_losses})
 
-    def adversarial_losses(self, drawn: Tensor, real_features: list[Tensor]) -> dict[str, Tensor]:
-        """Pass for originals, in the verdict and in what leads to it (Eq. 13, first sum)."""
+    def adversarial_losses(
+        self, predicted: Tensor, real_features: list[Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the adversarial and feature matching losses (Eq. 13, first sum)."""
         with frozen(self.networks["discriminator"]) as discriminator:
-            judgement: Judgement = discriminator(drawn)
+            output: DiscriminatorOutput = discriminator(predicted)
         distances = [
-            mean_distance(by_draw(seen), real)
-            for seen, real in zip(judgement.features, real_features, strict=True)
+            mean_distance(by_sample(seen), real)
+            for seen, real in zip(output.features, real_features, strict=True)
         ]
         matching = torch.stack(distances).mean()
         return {
-            "adversarial": self.config.adversarial_weight * hinge_generator(judgement.logits),
+            "adversarial": self.config.adversarial_weight * hinge_generator(output.logits),
             "feature_matching": self.config.feature_matching_weight * matching,
         }
 
-    def perceptual_losses(self, batch: Batch, drawn: Tensor) -> dict[str, Tensor]:
-        """Look like the original, and not like the other draw (Eq. 13, second sum, and 14)."""
+    def perceptual_losses(self, batch: Batch, predicted: Tensor) -> dict[str, Tensor]:
+        """Return the perceptual and diversity losses (Eq. 13, second sum, and 14)."""
         config = self.config
         with torch.no_grad():
             real = self.perceptual((batch.image + 1.0) / 2.0)
-        seen = [by_draw(features) for features in self.perceptual((drawn + 1.0) / 2.0)]
+        seen = [by_sample(features) for features in self.perceptual((predicted + 1.0) / 2.0)]
         distances = [mean_distance(fake, of) for fake, of in zip(seen, real, strict=True)]
         likeness = sum_of(distances, config.perceptual_layer_weights)
         difference = diversity(seen, batch.mask, config.diversity_form)
@@ -114,14 +120,14 @@ class ProbabilisticObjective(SPNObjective):
         return {"latent": self.config.latent_weight * divergence}
 
 
-def by_draw(features: Tensor) -> Tensor:
+def by_sample(features: Tensor) -> Tensor:
     """View [R * B, ...] as [R, B, ...]."""
     return features.reshape(NUM_SAMPLES, -1, *features.shape[1:])
 
 
-def mean_distance(drawn: Tensor, real: Tensor) -> Tensor:
-    """Return mean(|drawn - real|) of [R, B, ...] against [B, ...], without repeating it."""
-    return weighted_l1(drawn, real, torch.ones((), device=real.device))
+def mean_distance(predicted: Tensor, real: Tensor) -> Tensor:
+    """Return mean(|predicted - real|) of [R, B, ...] against [B, ...], without repeating it."""
+    return weighted_l1(predicted, real, torch.ones((), device=real.device))
 
 
 def sum_of(terms: list[Tensor], weights: tuple[float, ...]) -> Tensor:
@@ -130,7 +136,7 @@ def sum_of(terms: list[Tensor], weights: tuple[float, ...]) -> Tensor:
 
 
 def diversity(seen: list[Tensor], mask: Tensor, form: str) -> Tensor:
-    """Return how alike two draws look inside the hole: large when they coincide (Eq. 14).
+    """Return the similarity of two samples inside the hole: large when they coincide (Eq. 14).
 
     Args:
         seen: maps [2, B, C, h, w] of each perceptual layer.

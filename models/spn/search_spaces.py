@@ -1,4 +1,4 @@
-"""What SPN's authors searched, and their ablations (Sec. 4.1, Tables 3 and 4, Fig. 7)."""
+"""SPN's search spaces, and its ablations (Sec. 4.1, Tables 3 and 4, Fig. 7)."""
 
 from functools import partial
 from typing import Any
@@ -48,7 +48,7 @@ TABLES = {
         ),
     ),
     "figure7": Table(
-        title="Figure 7: what the prior is worth (bars without figures)",
+        title="Figure 7: the effect of the prior (bars without figures)",
         preset="paris",
         measured_on=ON,
         protocol="spn-paris",

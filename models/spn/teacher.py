@@ -1,4 +1,4 @@
-"""Frozen teachers: what the prior pyramid imitates of the complete image (Eq. 1).
+"""Frozen teachers, whose features of the complete image the prior pyramid imitates (Eq. 1).
 
 A teacher maps images to three feature maps, coarsest first. The paper's is TResNet-L, trained by
 others for multi-label classification; the rest need no file.
@@ -27,9 +27,9 @@ WIDTHS: dict[str, tuple[int, int, int]] = {
 class FilterBank(nn.Module):
     """A teacher nobody trained: colour means and oriented Gabor filters at three scales.
 
-    At each scale: three colour means, an even and an odd Gabor response to the grey value for
-    four orientations, and the local energy of each such pair. It needs no file and knows no
-    objects; it stands in where the paper's teacher cannot be had.
+    At each scale: three colour means, an even and an odd Gabor response to the grey value for four
+    orientations, and the local energy of each such pair. It needs no file and knows no objects; it
+    replaces the paper's teacher if that is not available.
     """
 
     size_px = 7
@@ -123,7 +123,7 @@ def build_teacher(config: SPNConfig) -> nn.Module | None:
     """Return a configuration's frozen teacher, or None where nothing is taught.
 
     Raises:
-        ValueError: if teacher "asl" is asked for without its file.
+        ValueError: if teacher "asl" has no file.
     """
     if not config.has_heads:
         return None

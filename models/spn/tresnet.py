@@ -195,7 +195,9 @@ def load_network(path: str | None, sha256: str | None = None) -> TResNet:
         )
     file = Path(path).expanduser()
     if not file.is_file():
-        raise ValueError(f"teacher_weights: there is no file {file}; get {ASL_FILE} and name it")
+        raise ValueError(
+            f"teacher_weights: there is no file {file}; get {ASL_FILE} and give its path"
+        )
     if sha256 is not None and (found := _digest(file)) != sha256.lower():
         raise ValueError(f"teacher_sha256 is {sha256}, but {file} has {found}; get the file again")
     network = TResNet()
@@ -226,7 +228,7 @@ def _load_strictly(network: TResNet, checkpoint: Mapping[str, Any], name: str) -
 
 
 def own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a public state dict under our names, without what the first two stages lack.
+    """Return a public state dict under our names, without tensors that the first two stages lack.
 
     Prefixes ``module.`` and ``body.`` are taken off. timm has renamed the layers and stores each
     norm's weight as |w| + 1e-5 already, which is undone.

@@ -1,4 +1,4 @@
-"""SPN's pictures: its priors in eight groups (Fig. 11), and draws of the latent (Fig. 10)."""
+"""SPN's images: its priors in eight groups (Fig. 11), and samples of the latent (Fig. 10)."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ NUM_SAMPLES = 4
 
 @torch.no_grad()
 def pictures(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """Return the groups of every level's prior, coarsest first, the draws and the picture.
+    """Return the groups of every level's prior, coarsest first, the samples and the output.
 
     Places of one colour have priors alike, by k-means with K = 8; colours mean nothing else.
 
@@ -27,6 +27,8 @@ def pictures(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Ten
         shown[f"prior, {prior.shape[-2]} px"] = labelled(clustered(prior[0]))
     if isinstance(generator, ProbabilisticGenerator):
         noise = generator.sample_noise(image, NUM_SAMPLES, seed=0)
-        drawn = generator(image, mask, noise).final.float()
-        shown |= {f"draw {index + 1}": drawn[index : index + 1] for index in range(NUM_SAMPLES)}
+        predicted = generator(image, mask, noise).final.float()
+        shown |= {
+            f"sample {index + 1}": predicted[index : index + 1] for index in range(NUM_SAMPLES)
+        }
     return shown | {"final": generator(image, mask).final.float()}

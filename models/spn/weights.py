@@ -169,7 +169,7 @@ def configuration_of(released: Mapping[str, Tensor]) -> SPNConfig:
         channels = generator["encoder_conv1.weight"].shape[0]
     except KeyError as error:
         raise ValueError(
-            "this is no released checkpoint of SPN: it has no tensor generator.encoder_conv1.weight"
+            "this is not a released checkpoint of SPN: no tensor generator.encoder_conv1.weight"
         ) from error
     config = SPNConfig.spl() if "decoder.2.sa.conv1.weight" in generator else SPNConfig()
     return replace(
@@ -188,7 +188,7 @@ def _count(names: Iterable[str], pattern: str) -> int:
 
 
 def _parts(released: Mapping[str, Tensor]) -> tuple[State, State, list[str]]:
-    """Split a checkpoint into generator, discriminator and the names of what is neither."""
+    """Split a checkpoint into generator, discriminator and the names of other tensors."""
     generator, discriminator, rest = {}, {}, []
     for key, tensor in released.items():
         name = key.replace(".module.", ".", 1)

@@ -1,9 +1,9 @@
 """Inpainting without a network: mean fill, Telea and Navier-Stokes by OpenCV, PatchMatch.
 
 Every baseline takes one image and its hole and returns a prediction, all in 8-bit RGB; pixels
-inside the hole are hidden before it starts. OpenCV speaks BGR, but here the order of the channels
-cannot matter: Telea's weights come from the hole's shape alone, Navier-Stokes is solved per
-channel, and patches are compared by the sum over channels.
+inside the hole are hidden first. OpenCV uses BGR, but the order of the channels does not matter
+here: Telea's weights come from the hole's shape alone, Navier-Stokes is solved per channel, and
+patches are compared by the sum over channels.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Baseline = Callable[[Pixels, ByteHole], Pixels]
 RADIUS_PX = 3
 """Neighbourhood of cv2.inpaint, the value of OpenCV's own examples."""
 UNKNOWN = 128
-"""The level drawn where nothing at all is known: the middle of the 8-bit range."""
+"""The level of the prediction if no pixel is known: the middle of the 8-bit range."""
 
 
 def mean_fill(image: Pixels, hole: ByteHole) -> Pixels:
@@ -31,7 +31,7 @@ def mean_fill(image: Pixels, hole: ByteHole) -> Pixels:
 
     Args:
         image: uint8 [H, W, 3]; pixels inside the hole are ignored.
-        hole: uint8 [H, W], 1 where missing. Where nothing is known the mean is taken as 128.
+        hole: uint8 [H, W], 1 where missing. If no pixel is known, the mean is 128.
     """
     known = hole == 0
     mean = image[known].mean(axis=0) if known.any() else np.full(3, UNKNOWN)
@@ -51,7 +51,7 @@ def navier_stokes(image: Pixels, hole: ByteHole) -> Pixels:
 
 
 def _inpaint(image: Pixels, hole: ByteHole, method: int) -> Pixels:
-    # OpenCV hands back the input when nothing is known: hiding the hole first keeps that honest.
+    # OpenCV returns its input if no pixel is known, so the hole is hidden first.
     hidden = mean_fill(image, hole)
     filled: Pixels = cv2.inpaint(hidden, (hole != 0).astype(np.uint8), RADIUS_PX, method)
     return filled
@@ -70,7 +70,7 @@ def load_baseline(name: str) -> Baseline:
     """Return a baseline by its name.
 
     Raises:
-        UserError: if there is none of that name; the message lists those there are.
+        UserError: if the name is unknown; the message lists the known names.
     """
     if name not in BASELINES:
         raise UserError(f"unknown baseline {name!r}; there are: {', '.join(BASELINES)}")

@@ -2,11 +2,12 @@
 
 The search is that of Barnes et al., "PatchMatch" (SIGGRAPH 2009): a random nearest-neighbour field
 that improves by propagation and by random search. The completion around it is that of Wexler et
-al., "Space-Time Completion of Video" (PAMI 2007): every patch that touches the hole votes for what
-its nearest known patch shows, and search and vote take turns, level by level.
+al., "Space-Time Completion of Video" (PAMI 2007): every patch that touches the hole votes for the
+colours of its nearest known patch; search and vote alternate, level by level.
 
-Our own, in NumPy: all patches move at once rather than in scan order, so that propagation is an
-array operation; the papers propagate pixel after pixel. The chance in it has one fixed seed.
+This is our own implementation in NumPy: all patches move at once rather than in scan order, so that
+propagation is an array operation; the papers propagate pixel by pixel. Its random numbers have one
+fixed seed.
 """
 
 from dataclasses import dataclass
@@ -21,21 +22,21 @@ Colours = NDArray[np.float32]
 Index = NDArray[np.int64]
 
 SIDE = 7
-"""Of a patch, in pixels, as in both papers."""
+"""Side of a patch in pixels, as in both papers."""
 REACH = SIDE // 2
 SEARCHES = 2
 """Rounds of propagation and random search before each vote."""
 VOTES = (2, 4, 8)
 """Rounds of search and vote: at the finest level, at the next, at all coarser ones."""
 DISTRUST = 1.3
-"""Gamma of Wexler et al.: what lies one pixel deeper in the hole is trusted so much less."""
+"""Gamma of Wexler et al.: the factor by which confidence falls per pixel of depth in the hole."""
 LEAST_SIDE = 2 * SIDE
-"""Levels are not made smaller than this."""
+"""Minimum side of a level."""
 
 
 @dataclass
 class Field:
-    """Where each patch that touches the hole finds its like among known patches."""
+    """The nearest known patch of each patch that touches the hole."""
 
     shape: tuple[int, int]
     targets: Index
@@ -47,9 +48,9 @@ class Field:
     known: NDArray[np.bool_]
     """Flat: whether a patch centred there is wholly known, [H * W]."""
     trust: Colours
-    """How much each target's vote counts: the less, the deeper in the hole it lies, [N]."""
+    """Weight of each target's vote, [N]: lower the deeper it lies in the hole."""
     positions: Index
-    """Flat: which target is centred there, or -1, [H * W]."""
+    """Flat: index of the target centred there, or -1, [H * W]."""
 
 
 def patchmatch(image: Pixels, hole: ByteHole) -> Pixels:
@@ -60,7 +61,7 @@ def patchmatch(image: Pixels, hole: ByteHole) -> Pixels:
         hole: uint8 [H, W], 1 where missing.
 
     Returns:
-        uint8 [H, W, 3]. Where no patch of 7 x 7 px is wholly known, what diffusion gives.
+        uint8 [H, W, 3]. If no patch of 7 x 7 px is wholly known, the result of diffusion.
     """
     if not hole.any():
         return image.copy()
@@ -75,8 +76,8 @@ def patchmatch(image: Pixels, hole: ByteHole) -> Pixels:
         if field is None:
             continue
         if coarse is not None:
-            # The enlarged colours are smooth and would be matched by smooth patches alone: before
-            # any search, let the inherited sources vote with their full detail.
+            # The enlarged colours are smooth and would match smooth patches only: before the
+            # search, the inherited sources vote with their full detail.
             colours = _vote(field, colours, missing)
         for _ in range(VOTES[min(number, len(VOTES) - 1)]):
             _search(field, colours, random)
@@ -110,13 +111,13 @@ def _pyramid(image: Pixels, hole: ByteHole) -> list[tuple[Colours, NDArray[np.bo
 
 
 def _depths(missing: NDArray[np.bool_]) -> Colours:
-    """Return how many pixels each pixel is away from a known one, [H, W]."""
+    """Return each pixel's distance from the nearest known pixel, [H, W]."""
     distances: Colours = cv2.distanceTransform(missing.astype(np.uint8), cv2.DIST_L2, 3)
     return distances
 
 
 def _start(colours: Colours, missing: NDArray[np.bool_]) -> Colours:
-    """Fill the coarsest level by diffusion, so that the first search compares something smooth."""
+    """Fill the coarsest level by diffusion, so that the first search compares smooth colours."""
     known = colours[~missing]
     mean = known.mean(axis=0) if len(known) else np.full(3, 128)
     hidden = np.where(missing[..., None], mean, colours)
@@ -159,7 +160,7 @@ def _begin(
 
 
 def _inherited(coarse: Field, targets: Index, shape: tuple[int, int]) -> Index:
-    """Return each target's source as the level above has it, twice as far away; -1 if unknown."""
+    """Return each target's source from the coarser level, scaled by two; -1 if unknown."""
     rows, columns = np.divmod(targets, shape[1])
     above = np.minimum(rows // 2, coarse.shape[0] - 1) * coarse.shape[1]
     above += np.minimum(columns // 2, coarse.shape[1] - 1)
@@ -171,12 +172,12 @@ def _inherited(coarse: Field, targets: Index, shape: tuple[int, int]) -> Index:
 
 
 def _search(field: Field, colours: Colours, random: np.random.Generator) -> None:
-    """Improve every patch's source by its neighbours' and by chance, in place."""
+    """Improve every patch's source by propagation and random search, in place."""
     field.costs = _costs(field, colours, field.sources)  # The colours have changed since.
     height, width = field.shape
     for _ in range(SEARCHES):
         for row, column in ((0, 1), (0, -1), (1, 0), (-1, 0)):
-            # A neighbour's source, moved back by as much as the neighbour is away.
+            # A neighbour's source, shifted back by the neighbour's offset.
             step = row * width + column
             position = field.positions[field.targets + step]
             _improve(field, colours, np.where(position >= 0, field.sources[position] - step, -1))
@@ -191,7 +192,7 @@ def _search(field: Field, colours: Colours, random: np.random.Generator) -> None
 
 
 def _improve(field: Field, colours: Colours, candidates: Index) -> None:
-    """Take the candidates that are known patches and nearer than what a target has."""
+    """Take the candidates that are known patches and nearer than the target's source."""
     good = (candidates >= 0) & field.known[np.maximum(candidates, 0)]
     chosen = np.flatnonzero(good)
     if not len(chosen):
@@ -214,10 +215,10 @@ def _costs(field: Field, colours: Colours, sources: Index, targets: Index | None
 
 
 def _vote(field: Field, colours: Colours, missing: NDArray[np.bool_]) -> Colours:
-    """Return colours whose hole shows the mean of what all patches over it propose.
+    """Return colours whose hole is the mean of the proposals of all patches over it.
 
     Better matches count more, by exp(-cost / 2 sigma^2) with sigma^2 the costs' 75th percentile,
-    and so do patches nearer to what is known, by 1.3^-distance (Wexler et al., Sec. 3.2).
+    and so do patches nearer to known pixels, by 1.3^-distance (Wexler et al., Sec. 3.2).
     """
     spread = max(float(np.percentile(field.costs, 75)), 1e-6)
     weights = field.trust * np.exp(-field.costs / (2 * spread)) + 1e-9

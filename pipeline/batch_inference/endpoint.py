@@ -17,10 +17,10 @@ from infill.pipeline.serving.client import (
 
 
 def endpoint_model(config: BatchInferenceConfig) -> str:
-    """Return the label of the version the endpoint answers with.
+    """Return the label of the version that the endpoint serves.
 
     Raises:
-        UserError: if nothing answers there, or it does not serve the model.
+        UserError: if the endpoint does not answer, or does not serve the model.
     """
     with InpaintClient(_client(config)) as client:
         served = client.models()
@@ -33,10 +33,10 @@ def endpoint_model(config: BatchInferenceConfig) -> str:
 
 
 def run_on_endpoint(config: BatchInferenceConfig, pairs: list[Pair]) -> Iterator[Outcome]:
-    """Send pairs to the endpoint, write what comes back, and yield each as it is done.
+    """Send pairs to the endpoint, write the responses, and yield each as it is done.
 
     Raises:
-        UserError: if the endpoint is gone for longer than ``patience_s``.
+        UserError: if the endpoint is down for longer than ``patience_s``.
     """
     with asyncio.Runner() as runner:
         stream = _send_all(config, pairs)
@@ -54,7 +54,7 @@ async def _next(stream: AsyncGenerator[Outcome, None]) -> Outcome | None:
 async def _send_all(
     config: BatchInferenceConfig, pairs: Iterable[Pair]
 ) -> AsyncGenerator[Outcome, None]:
-    """Yield what becomes of each pair, with at most ``concurrency`` under way."""
+    """Yield the outcome of each pair, with at most ``concurrency`` requests at a time."""
     waiting = iter(pairs)
     under_way: set[asyncio.Task[Outcome]] = set()
     async with AsyncInpaintClient(_client(config), config.concurrency) as client:
@@ -89,14 +89,14 @@ async def _send(client: AsyncInpaintClient, config: BatchInferenceConfig, pair: 
     except ServiceError as error:
         if not error.status:
             raise UserError(
-                f"{config.endpoint} does not answer any more ({error.message}); what is done is "
-                "kept: run the same command again when it does"
+                f"{config.endpoint} no longer answers ({error.message}); finished images are "
+                "kept: run the same command again when it answers"
             ) from error
         return Outcome(name=pair.name, failure=str(error))
     except (ImageError, FileNotFoundError) as error:
         return Outcome(name=pair.name, failure=failure_of(error))
-    place = storage.join(config.out, pair.output)
-    await asyncio.to_thread(storage.write, place, answer.data)
+    target = storage.join(config.out, pair.output)
+    await asyncio.to_thread(storage.write, target, answer.data)
     return Outcome(name=pair.name, model=answer.model)
 
 

@@ -17,37 +17,39 @@ MASK_SUFFIX = "_mask"
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """One picture of the folder."""
+    """One image of the folder, with its mask and output."""
 
     name: str
-    """Its path within the folder."""
+    """Path of the image within the folder."""
     image: str
-    """Where the picture lies."""
+    """Location of the image."""
     mask: str
-    """Where its mask lies; empty if one is drawn, or there is none."""
+    """Location of its mask; empty if the mask is generated or missing."""
     output: str
-    """Its composite's path within the output folder."""
+    """Path of its composite within the output folder."""
 
 
 def list_pairs(folder: str, masks: str, output_suffix: str) -> list[Pair]:
-    """Pair every picture under a folder with its mask, sorted by name.
+    """Pair every image under a folder with its mask, sorted by name.
 
     A mask is looked for in ``masks``: a file of the same path and stem, or ``name_mask.*``; or it
-    is that one file for every picture. Without ``masks`` it is ``name_mask.*`` beside ``name.*``.
+    is that one file for every image. Without ``masks`` it is ``name_mask.*`` beside ``name.*``.
 
     Args:
-        folder: of pictures, with folders inside; local or s3://.
+        folder: folder of images, with subfolders; local or s3://.
         masks: a folder of masks, one mask file, or empty.
-        output_suffix: of the composites, such as ``.png``; empty keeps the picture's.
+        output_suffix: suffix of the composites, such as ``.png``; empty keeps the image's.
 
     Raises:
-        UserError: if there is no picture, or two would have the same output.
+        UserError: if there are no images, or two would have the same output.
     """
     found = list_pictures(folder)
     stems = {_stem(name) for name in found}
     pictures = [name for name in found if not _is_mask(name, stems)]
     if not pictures:
-        raise UserError(f"{folder} holds no picture ({', '.join(SUFFIXES[:6])} ...); name another")
+        raise UserError(
+            f"{folder} holds no images ({', '.join(SUFFIXES[:6])} ...); give another folder"
+        )
     find = MaskFinder(folder, found, masks)
     pairs = [
         Pair(
@@ -63,7 +65,7 @@ def list_pairs(folder: str, masks: str, output_suffix: str) -> list[Pair]:
 
 
 def list_pictures(location: str) -> list[str]:
-    """Return the sorted relative paths of every file under a folder that is named as a picture."""
+    """Return the sorted relative paths of every image file under a folder."""
     system, root = storage.filesystem(location)
     try:
         found = system.get_file_info(fs.FileSelector(root, recursive=True))
@@ -88,12 +90,12 @@ def _is_mask(name: str, stems: Iterable[str]) -> bool:
 
 
 class MaskFinder:
-    """Finds a picture's mask by its name."""
+    """Finds an image's mask by its name."""
 
     def __init__(self, folder: str, beside: list[str], masks: str) -> None:
         single = PurePosixPath(masks).suffix.lower() in SUFFIXES and bool(masks)
         self._single = masks if single else ""
-        self._place = masks or folder
+        self._location = masks or folder
         names = [] if single else (list_pictures(masks) if masks else beside)
         self._by_stem = {_stem(name): name for name in names}
         self._same_stem = bool(masks)
@@ -101,11 +103,11 @@ class MaskFinder:
             raise UserError(f"there is no mask {masks}")
 
     def __call__(self, name: str) -> str:
-        """Return where the mask lies, or "" if there is none."""
+        """Return the location of the mask, or "" if there is none."""
         stem = _stem(name)
         for candidate in [stem] * self._same_stem + [stem + MASK_SUFFIX]:
             if candidate in self._by_stem:
-                return storage.join(self._place, self._by_stem[candidate])
+                return storage.join(self._location, self._by_stem[candidate])
         return self._single
 
 
@@ -119,21 +121,23 @@ def _refuse_collisions(pairs: list[Pair]) -> None:
             )
 
 
-def draw_mask_file(image: bytes, key: str, recipe: MaskConfig, seed: int, max_pixels: int) -> bytes:
-    """Draw a mask of an image's size, white in the hole; the same for the same key and seed.
+def generate_mask_file(
+    image: bytes, key: str, recipe: MaskConfig, seed: int, max_pixels: int
+) -> bytes:
+    """Generate a mask of an image's size, white in the hole; the same for the same key and seed.
 
     Args:
-        image: the picture's file; only its header is read.
-        key: the picture's name.
-        recipe: what to draw.
-        seed: of the run.
-        max_pixels: height times width that is accepted.
+        image: the image's file; only its header is read.
+        key: the image's name.
+        recipe: how masks are generated.
+        seed: the run's seed.
+        max_pixels: maximum height times width.
 
     Returns:
         A PNG file.
 
     Raises:
-        ImageError: if the image is not one that is accepted.
+        ImageError: if the image is not accepted.
     """
     height, width = upright_size(image, max_pixels)
     return encode_mask(generate_mask(recipe, key, 0, seed, height, width).hole)

@@ -2,9 +2,9 @@
 
     read and lay out (tasks) -> fill (actors that hold the model) -> composite and write (tasks)
 
-Between the stages travel the encoded files and the canvas, not decoded photographs, so a block
-of rows stays small whatever the pictures' size. Nothing but names comes back to the driver, with
-why one picture failed (``failure``) or why nothing can go on (``refusal``).
+The stages exchange encoded files and canvases, not decoded images, so a block of rows stays small
+for any image size. The driver receives only names, with the error of one image (``failure``) or the
+error that ends the run (``refusal``).
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,21 +37,21 @@ NOTHING_LAID: Rows = {
     **{"image": b"", "mask": b"", "canvases": b"", "missing": b"", "sizes": b""},
     **{"failure": "", "refusal": ""},
 }
-"""What a row has beside its names where there is nothing to fill."""
+"""The columns of a row without canvases."""
 
 
 def run_offline(
     model: ServedModel, config: BatchInferenceConfig, pairs: list[Pair]
 ) -> Iterator[Outcome]:
-    """Fill pairs on the Ray at hand and yield each as it is done. Runs on the driver.
+    """Inpaint pairs on the connected Ray and yield each as it is done. Runs on the driver.
 
     Args:
-        model: the version that draws.
-        config: the folder and how to fill it.
-        pairs: what is to be filled.
+        model: the version that predicts.
+        config: the configuration.
+        pairs: the pairs to inpaint.
 
     Raises:
-        UserError: if the disk is full, the store away, or the model cannot be read.
+        UserError: if the disk is full, the store is down, or the model cannot be read.
     """
     if not pairs:
         return
@@ -81,7 +81,7 @@ def run_offline(
 
 
 def actor_cpus(config: BatchInferenceConfig) -> float:
-    """Return the CPUs that an actor reserves: as asked, if the cluster has them.
+    """Return the CPUs that an actor reserves: as configured, if the cluster has them.
 
     Half a CPU stays for the tasks around the actors, which would wait forever otherwise.
     """
@@ -92,7 +92,7 @@ def actor_cpus(config: BatchInferenceConfig) -> float:
 
 
 def replica_config(config: BatchInferenceConfig) -> ReplicaConfig:
-    """Return how an actor of the pool computes."""
+    """Return the settings of an actor's replica."""
     return ReplicaConfig(
         device="cuda" if config.use_gpu else "cpu",
         threads=max(int(config.cpus_per_actor), 1),
@@ -101,7 +101,7 @@ def replica_config(config: BatchInferenceConfig) -> ReplicaConfig:
 
 
 def lay_out(rows: Rows, config: BatchInferenceConfig) -> Rows:
-    """Read, decode and lay pictures on canvases. In a task.
+    """Read and decode images and split them into canvases. In a task.
 
     Returns:
         Columns ``name``, ``output``, ``failure``, ``refusal``, ``image`` and ``mask`` (files);
@@ -143,16 +143,16 @@ def laid_on_canvases(config: BatchInferenceConfig, name: str, image: bytes, mask
 
 
 class InpaintActor:
-    """Holds the model and fills canvases. In an actor of the pool."""
+    """Holds the model and predicts canvases. In an actor of the pool."""
 
     def __init__(self, model: ServedModel, config: ReplicaConfig) -> None:
         self._config, self._model = config, model
 
     @cached_property
     def _predictor(self) -> Predictor:
-        place = readable(self._model.location, self._model.digest)
+        path = readable(self._model.location, self._model.digest)
         device = self._config.device
-        return Predictor.of(load_generator(place, device), device)
+        return Predictor.of(load_generator(path, device), device)
 
     def __call__(self, rows: Rows) -> Rows:
         """Replace every canvas by its prediction, size by size."""
@@ -163,7 +163,7 @@ class InpaintActor:
             return {**kept, "refusal": _objects([sentence_of(error)] * len(rows["name"]))}
 
     def _predictions(self, rows: Rows) -> list[bytes]:
-        torch.set_num_threads(self._config.threads)  # counts for the calling thread only
+        torch.set_num_threads(self._config.threads)  # applies to the calling thread only
         images = [_cut(*each, 3) for each in zip(rows["canvases"], rows["sizes"], strict=True)]
         holes = [_cut(*each, 1) for each in zip(rows["missing"], rows["sizes"], strict=True)]
         tiles = [
@@ -176,7 +176,7 @@ class InpaintActor:
 
 
 def finish(rows: Rows, config: BatchInferenceConfig) -> Rows:
-    """Paste predictions into their pictures and write the composites. In a task."""
+    """Paste predictions into their images and write the composites. In a task."""
     done = [_finish(row_of(rows, at), config) for at in range(len(rows["name"]))]
     return columns_of(done)
 
@@ -196,10 +196,10 @@ def _finish(row: Rows, config: BatchInferenceConfig) -> Rows:
 
 
 def composed(config: BatchInferenceConfig, row: Rows) -> tuple[bytes, float]:
-    """Return the composite of a row whose canvases were filled, as a file, and its hole ratio.
+    """Return the composite of a row with predicted canvases, as a file, and its hole ratio.
 
     Raises:
-        ImageError: if it cannot be written in the format asked for.
+        ImageError: if it cannot be written in the configured format.
     """
     options, limit = options_of(config, row["name"]), config.limits.max_pixels
     picture, hole, layout = read_pair(row["image"], row["mask"], options, limit, config.tiling)
@@ -208,7 +208,7 @@ def composed(config: BatchInferenceConfig, row: Rows) -> tuple[bytes, float]:
 
 
 def options_of(config: BatchInferenceConfig, name: str) -> InpaintOptions:
-    """Return what is asked for one picture."""
+    """Return the options of one image."""
     return InpaintOptions(
         mode=config.mode,
         white_is_hole=config.draw or config.mask_polarity == "white",
@@ -227,14 +227,14 @@ def columns_of(rows: Sequence[Rows]) -> Rows:
 
 
 def _objects(values: Sequence[Any]) -> Any:
-    """Return values as a column; NumPy alone would cut bytes off at their trailing zeros."""
+    """Return values as a column; NumPy's bytes type would drop trailing zeros."""
     column = np.empty(len(values), object)
     column[:] = values
     return column
 
 
 def _cut(data: bytes, sizes: bytes, channels: int) -> list[Pixels]:
-    """Take apart raw pixels that lie one after the other: uint8 [height, width, channels] each."""
+    """Split concatenated raw pixels: uint8 [height, width, channels] each."""
     found, start = [], 0
     for height, width in np.frombuffer(sizes, np.int32).reshape(-1, 2).tolist():
         length = height * width * channels

@@ -1,7 +1,7 @@
-"""Inpaint what is missing of a folder, and write down what failed.
+"""Inpaint the images of a folder that have no composite yet, and list the failures.
 
-A composite that is there is kept, so an interrupted run goes on where it stopped. What could not
-be filled stands in ``failures.jsonl`` with the reason, and is tried again by the next run.
+Existing composites are kept, so an interrupted run resumes where it stopped. ``failures.jsonl``
+lists each failed image with its error; the next run tries it again.
 """
 
 import json
@@ -17,7 +17,12 @@ from infill.pipeline.batch_inference.config import (
     SUFFIXES,
     BatchInferenceConfig,
 )
-from infill.pipeline.batch_inference.pairs import Pair, draw_mask_file, list_pairs, list_pictures
+from infill.pipeline.batch_inference.pairs import (
+    Pair,
+    generate_mask_file,
+    list_pairs,
+    list_pictures,
+)
 from infill.pipeline.config import to_dict
 from infill.pipeline.errors import ImageError, UserError
 from infill.pipeline.progress import Log, Progress, duration
@@ -25,31 +30,31 @@ from infill.pipeline.progress import Log, Progress, duration
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one picture."""
+    """The outcome of one image."""
 
     name: str
     failure: str = ""
-    """Why there is no composite; empty if there is."""
+    """Why there is no composite; empty if there is one."""
     model: str = ""
-    """Which version drew it."""
+    """The version that predicted it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What became of a folder."""
+    """The summary of a run over a folder."""
 
     filled: int
     kept: int
-    """Composites that were there already."""
+    """Number of composites that existed before."""
     failed: int
     seconds: float
     models: tuple[str, ...]
-    """The versions that drew; more than one if the champion changed meanwhile."""
+    """The versions that predicted; more than one if the champion changed during the run."""
     out: str
     price_per_hour: float = 0.0
 
     def __str__(self) -> str:
-        """Return the line a job ends with."""
+        """Return the last line of a job."""
         rate = f", {self.filled / self.seconds:.1f}/s" if self.filled else ""
         if self.filled and self.price_per_hour:
             cost = self.price_per_hour * self.seconds / 3600 / self.filled * 1000
@@ -65,19 +70,19 @@ Run = Callable[[BatchInferenceConfig, list[Pair]], Iterator[Outcome]]
 
 
 def inpaint_folder(config: BatchInferenceConfig, run: Run, model: str, say: Log = print) -> Summary:
-    """Fill what is not filled yet.
+    """Inpaint the images that have no composite yet.
 
     Args:
-        config: the folder and how to fill it.
-        run: fills pairs and yields what became of each, in any order.
+        config: the configuration.
+        run: inpaints pairs and yields the outcome of each, in any order.
         model: the label of the model, kept with the results.
-        say: takes a line of progress now and then.
+        say: prints one line of progress.
 
     Returns:
-        What was done in this run.
+        The summary of this run.
 
     Raises:
-        UserError: if there is no picture, or ``out`` holds results of other settings.
+        UserError: if there are no images, or ``out`` holds results of other settings.
     """
     pairs = list_pairs(config.folder, config.masks, SUFFIXES[config.output_format])
     claim(config, model)
@@ -104,12 +109,12 @@ def inpaint_folder(config: BatchInferenceConfig, run: Run, model: str, say: Log 
 
 
 def claim(config: BatchInferenceConfig, model: str, data: str = "") -> None:
-    """Write down whose results these are; refuse to mix them with others.
+    """Record the settings and model of the results; refuse to mix them with others.
 
     Args:
-        config: of the run.
+        config: the configuration of the run.
         model: the label of the model.
-        data: the identity of what is filled, where it has one.
+        data: the digest of the shard set, if it is one.
 
     Raises:
         UserError: if ``out`` holds results of other settings.
@@ -124,12 +129,12 @@ def claim(config: BatchInferenceConfig, model: str, data: str = "") -> None:
         "mode": config.mode,
         "output_format": config.output_format,
     }
-    place = storage.join(config.out, SETTINGS)
-    if not storage.exists(place):
+    location = storage.join(config.out, SETTINGS)
+    if not storage.exists(location):
         storage.make_folder(config.out)
-        storage.write(place, (json.dumps(identity, indent=2) + "\n").encode())
+        storage.write(location, (json.dumps(identity, indent=2) + "\n").encode())
         return
-    kept = json.loads(storage.read(place))
+    kept = json.loads(storage.read(location))
     for name, value in identity.items():
         if kept.get(name) != value:
             raise UserError(
@@ -139,26 +144,26 @@ def claim(config: BatchInferenceConfig, model: str, data: str = "") -> None:
 
 
 def write_failures(out: str, failures: list[dict[str, str]]) -> None:
-    """Write ``failures.jsonl``, or remove it where nothing failed."""
-    place = storage.join(out, FAILURES)
+    """Write ``failures.jsonl``, or remove it if nothing failed."""
+    location = storage.join(out, FAILURES)
     if not failures:
-        storage.remove(place)
+        storage.remove(location)
         return
     failures = sorted(failures, key=lambda failure: failure["image"])
-    storage.write(place, "".join(json.dumps(f) + "\n" for f in failures).encode())
+    storage.write(location, "".join(json.dumps(f) + "\n" for f in failures).encode())
 
 
 def read_files(config: BatchInferenceConfig, pair: Pair) -> tuple[bytes, bytes]:
-    """Return a picture's and its mask's file.
+    """Return the files of an image and its mask.
 
     Raises:
-        ImageError: if there is no mask, or none can be generated for the image.
-        OSError: if one cannot be read.
+        ImageError: if there is no mask and none can be generated for the image.
+        OSError: if a file cannot be read.
     """
     image = storage.read(pair.image)
     if config.draw:
         limit = config.limits.max_pixels
-        return image, draw_mask_file(image, pair.name, config.recipe, config.seed, limit)
+        return image, generate_mask_file(image, pair.name, config.recipe, config.seed, limit)
     if not pair.mask:
         raise ImageError(
             "bad_request", "it has no mask: add name_mask.png, or use --masks or --draw"
@@ -167,7 +172,7 @@ def read_files(config: BatchInferenceConfig, pair: Pair) -> tuple[bytes, bytes]:
 
 
 def failure_of(error: ImageError | FileNotFoundError) -> str:
-    """Return why one picture could not be filled, as ``failures.jsonl`` has it."""
+    """Return the error of one image as a line for ``failures.jsonl``."""
     if isinstance(error, ImageError):
         return f"{error} ({error.code})"
     return f"there is no {error.filename or 'such file'}"

@@ -1,11 +1,11 @@
 """Inpaint a shard set on Ray Data into a new shard set, each sample exactly once.
 
-    read a stretch of a shard and lay it out (tasks) -> fill (actors) -> composite (tasks)
+    read a part of a shard and tile it (tasks) -> predict (actors) -> composite (tasks)
 
-A stretch of samples is kept as one file when all of it is done; the stretches of a shard become
-its tar when all of them are there, and the manifest is written last. So an interrupted run loses
-the stretches it was working on, and nothing is drawn twice. Each tar holds KEY.png, KEY.mask.png
-and KEY.json of the samples of the shard of the same number.
+A part is a run of consecutive samples, stored as one file when it is done; the parts of a shard
+become its tar when all of them are done, and the manifest is written last. So an interrupted run
+loses only its unfinished parts, and no finished part is predicted twice. Each tar holds KEY.png,
+KEY.mask.png and KEY.json of the samples of the shard of the same number.
 """
 
 import json
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from infill.pipeline import storage
 from infill.pipeline.batch_inference.config import BatchInferenceConfig
-from infill.pipeline.batch_inference.pairs import MaskFinder, draw_mask_file
+from infill.pipeline.batch_inference.pairs import MaskFinder, generate_mask_file
 from infill.pipeline.batch_inference.ray_data import (
     NOTHING_LAID,
     InpaintActor,
@@ -63,17 +63,17 @@ _FIELDS = ("key", "source", "suffix", "offset", "size", "sha256", "height_px", "
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A stretch of samples of one shard."""
+    """Consecutive samples of one shard."""
 
     shard: int
     first: int
-    """Row of the manifest."""
+    """First row of the manifest."""
     last: int
     """One past its last row."""
 
     @property
     def name(self) -> str:
-        """Of the file that holds its results."""
+        """Name of the file that holds its results."""
         return f"{self.shard:06d}-{self.first:09d}.parquet"
 
 
@@ -83,11 +83,11 @@ def is_shard_set(location: str) -> bool:
 
 
 def inpaint_shards(model: ServedModel, config: BatchInferenceConfig, say: Log = print) -> Summary:
-    """Fill every sample of a shard set that is not filled yet. On the driver; Ray is at hand.
+    """Inpaint every sample of a shard set that has no result yet. On the driver, with Ray.
 
     Raises:
-        UserError: if ``out`` holds results of other settings, the disk is full, the store away, or
-            the model cannot be read.
+        UserError: if ``out`` holds results of other settings, the disk is full, the store is down,
+            or the model cannot be read.
     """
     manifest = read_manifest(config.folder)
     masks = storage.absolute(config.masks) if config.masks else ""
@@ -136,7 +136,7 @@ def _parts(manifest: Manifest) -> list[Part]:
 def _run(
     model: ServedModel, config: BatchInferenceConfig, manifest: Manifest, parts: list[Part]
 ) -> Any:
-    """Yield each part when its results are written, with why rows of it failed."""
+    """Yield each part when its results are written, with the errors of its rows."""
     if not parts:
         return
     import ray
@@ -169,7 +169,7 @@ def _run(
 def _block(
     manifest: Manifest, part: Part, config: BatchInferenceConfig, find: MaskFinder | None
 ) -> pa.Table:
-    """Return what a task needs to know of a part: its rows of the manifest, and their masks."""
+    """Return the input of a part's task: its rows of the manifest, and their masks."""
     rows = manifest.samples.slice(part.first, part.last - part.first).select(_FIELDS)
     keys = rows["key"].to_pylist()
     count = len(keys)
@@ -188,7 +188,7 @@ def _block(
 
 
 def lay_out_part(rows: Rows, config: BatchInferenceConfig) -> Rows:
-    """Read a part's images in one go and lay them on canvases. In a task."""
+    """Read a part's images at once and split them into canvases. In a task."""
     try:
         laid = _laid_part(rows, config)
     except Exception as error:
@@ -220,10 +220,12 @@ def _laid_part(rows: Rows, config: BatchInferenceConfig) -> list[Rows]:
 
 def _laid(config: BatchInferenceConfig, row: Rows, image: bytes) -> Rows:
     if storage.sha256(image) != row["sha256"]:
-        raise ImageError("damaged_image", "its SHA-256 is not the manifest's: the shard is damaged")
+        raise ImageError(
+            "damaged_image", "its SHA-256 differs from the manifest's: the shard is damaged"
+        )
     if config.draw:
         limit = config.limits.max_pixels
-        mask = draw_mask_file(image, str(row["key"]), config.recipe, config.seed, limit)
+        mask = generate_mask_file(image, str(row["key"]), config.recipe, config.seed, limit)
     elif row["mask_file"]:
         mask = storage.read(str(row["mask_file"]))
     else:
@@ -232,21 +234,21 @@ def _laid(config: BatchInferenceConfig, row: Rows, image: bytes) -> Rows:
 
 
 def finish_part(rows: Rows, config: BatchInferenceConfig, model: str) -> Rows:
-    """Composite a part and keep it. In a task."""
+    """Composite a part and store it. In a task."""
     first, shard = int(rows["first"][0]), int(rows["shard"][0])
     last, refusal, failures = first + len(rows["name"]), str(rows["refusal"][0]), {}
     if not refusal:
-        place = storage.join(config.out, PARTS, Part(shard=shard, first=first, last=last).name)
+        path = storage.join(config.out, PARTS, Part(shard=shard, first=first, last=last).name)
         try:
-            failures = _keep_part(place, rows, config, model)
+            failures = _keep_part(path, rows, config, model)
         except Exception as error:
             refusal = sentence_of(error)
     done = {"shard": shard, "first": first, "last": last, "failures": json.dumps(failures)}
     return {name: [value] for name, value in {**done, "refusal": refusal}.items()}
 
 
-def _keep_part(place: str, rows: Rows, config: BatchInferenceConfig, model: str) -> dict[int, str]:
-    """Write a part's composites with their masks; return why rows of the manifest failed."""
+def _keep_part(path: str, rows: Rows, config: BatchInferenceConfig, model: str) -> dict[int, str]:
+    """Write a part's composites with their masks; return the errors by row of the manifest."""
     first = int(rows["first"][0])
     kept, failures = [], {}
     for at in range(len(rows["name"])):
@@ -268,21 +270,21 @@ def _keep_part(place: str, rows: Rows, config: BatchInferenceConfig, model: str)
         )
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(kept), sink, compression="none")
-    storage.write(place, sink.getvalue().to_pybytes())
+    storage.write(path, sink.getvalue().to_pybytes())
     return failures
 
 
 def _assemble(
     config: BatchInferenceConfig, manifest: Manifest, parts: list[Part], shard: int
 ) -> None:
-    """Make a shard's tar of its parts, write its record, and let the parts go."""
+    """Make a shard's tar of its parts, write its record, and delete the parts."""
     own = [part for part in parts if part.shard == shard]
-    places = [storage.join(config.out, PARTS, part.name) for part in own]
+    locations = [storage.join(config.out, PARTS, part.name) for part in own]
     rows, quarantined = [], []
     with written_whole(storage.join(config.out, tar_name(shard))) as stream:
         writer = TarWriter(stream)
-        for place in places:
-            for sample in storage.table_of(storage.read(place)).to_pylist():
+        for path in locations:
+            for sample in storage.table_of(storage.read(path)).to_pylist():
                 if sample["failure"]:
                     name = f"{sample['key']} ({sample['source']})"
                     quarantined.append({"source": name, "reason": sample["failure"]})
@@ -297,8 +299,8 @@ def _assemble(
     )
     values = {"shard": asdict(record), "rows": rows, "quarantined": quarantined}
     storage.write(storage.join(config.out, record_name(shard)), json.dumps(values).encode())
-    for place in places:
-        storage.remove(place)
+    for path in locations:
+        storage.remove(path)
 
 
 def _add(
@@ -321,18 +323,18 @@ def _add(
 
 
 def _record(out: str, shard: int) -> dict[str, Any] | None:
-    """Return a finished shard's record, or None if it, or the tar it tells of, is not there."""
-    place = storage.join(out, record_name(shard))
-    if not storage.exists(place):
+    """Return a finished shard's record, or None if it or its tar does not exist."""
+    path = storage.join(out, record_name(shard))
+    if not storage.exists(path):
         return None
-    values: dict[str, Any] = json.loads(storage.read(place))
+    values: dict[str, Any] = json.loads(storage.read(path))
     system, tar = storage.filesystem(storage.join(out, tar_name(shard)))
     whole = system.get_file_info(tar).size == values["shard"]["size"]
     return values if whole else None
 
 
 def _finish(config: BatchInferenceConfig, manifest: Manifest, model: ServedModel) -> Manifest:
-    """Write the manifest over all records; the set is whole from then on."""
+    """Write the manifest over all records, which completes the set."""
     records = [_record(config.out, shard) for shard in range(len(manifest.shards))]
     rows = [row for record in records if record for row in record["rows"]]
     failures = [item for record in records if record for item in record["quarantined"]]

@@ -1,7 +1,7 @@
 """Compare two or more evaluated methods on the same pairs.
 
-A mean of differences over the same pairs is far sharper than a difference of means: what makes an
-image hard is hard for everyone, and cancels.
+A mean of differences over the same pairs has a much narrower interval than a difference of means:
+an image's difficulty is the same for every method and cancels.
 """
 
 import json
@@ -41,10 +41,10 @@ class Contender:
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """How much better than the first contender, over the same pairs."""
+    """The gain over the first contender on the same pairs."""
 
     mean: float
-    """Of the differences; positive is better, whichever way the metric runs."""
+    """Mean of the differences; positive is better, whichever direction of the metric is better."""
     low: float | None
     """Lower end of the 95 % interval; None with one photograph."""
     high: float | None
@@ -56,53 +56,53 @@ class Gain:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One pair as every contender filled it."""
+    """One pair, inpainted by every contender."""
 
     pair: int
     key: str
     hole_ratio: float
     scores: dict[str, float]
-    """The deciding metric by contender."""
+    """The metric that selects the cases, by contender."""
     image: Pixels
     hole: Pixels
     composites: dict[str, Pixels]
-    """By contender, each [H, W, 3]."""
+    """Composites by contender, each [H, W, 3]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PastedMethod:
-    """One pair as every method of an evaluation fills it."""
+    """One pair, inpainted by every method of an evaluation."""
 
     image: Pixels
     """[H, W, 3]."""
     hole: Pixels
     """[H, W], 1 where missing."""
     composites: dict[str, Pixels]
-    """By method, each [H, W, 3]."""
+    """Composites by method, each [H, W, 3]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What a comparison found."""
+    """The result of a comparison."""
 
     contenders: tuple[Contender, ...]
     metrics: tuple[Metric, ...]
-    """Those that every evaluation measured."""
+    """The metrics that every evaluation measured."""
     groups: tuple[str, ...]
     gains: dict[str, dict[str, dict[str, Gain]]]
-    """By contender (all but the first), group and metric."""
+    """Gains by contender (all but the first), group and metric."""
     best: dict[str, list[int]]
-    """By contender: the pairs on which it gains most, the most first."""
+    """By contender: the pairs with the largest gains, largest first."""
     worst: dict[str, list[int]]
 
     @property
     def first(self) -> Contender:
-        """What the others are held against."""
+        """The contender that the others are compared with."""
         return self.contenders[0]
 
 
 def compare(config: CompareConfig) -> Comparison:
-    """Hold contenders against the first, pair by pair. Runs on the driver, without Ray.
+    """Compare contenders with the first, pair by pair. Runs on the driver, without Ray.
 
     Raises:
         UserError: if an evaluation is missing, or their pairs are not the same.
@@ -136,11 +136,11 @@ def compare(config: CompareConfig) -> Comparison:
 
 
 def load_contenders(locations: Sequence[str], baselines: Sequence[str] = ()) -> list[Contender]:
-    """Read evaluations and prove that they are over the same pairs.
+    """Read evaluations and check that their pairs are the same.
 
     Args:
         locations: folders of evaluations.
-        baselines: of the first of them, by name, to stand beside the networks.
+        baselines: names of baselines of the first one that are compared as well.
 
     Raises:
         UserError: if one is missing, or their pairs are not the same.
@@ -168,7 +168,7 @@ def load_contenders(locations: Sequence[str], baselines: Sequence[str] = ()) -> 
 
 
 def _name(evaluation: Evaluation, all_of_them: Sequence[Evaluation]) -> str:
-    """Return the network's name, with its folder's where the name alone would be ambiguous."""
+    """Return the network's name, with its folder's if the name alone is ambiguous."""
     if sum(other.network == evaluation.network for other in all_of_them) == 1:
         return evaluation.network
     return f"{evaluation.network}, {evaluation.out.rstrip('/').rsplit('/', 1)[-1]}"
@@ -181,7 +181,7 @@ def _contender(name: str, evaluation: Evaluation, method: str) -> Contender:
 
 
 def _differences(first: pa.Table, other: pa.Table, metric: Metric) -> NDArray[np.float64]:
-    """Return how much better the other is on each pair."""
+    """Return the gain of the other on each pair."""
     sign = 1.0 if metric.better == "higher" else -1.0
     difference: NDArray[np.float64] = sign * (
         other[metric.name].to_numpy() - first[metric.name].to_numpy()
@@ -221,8 +221,8 @@ def _counted(contender: Contender, names: Sequence[str]) -> list[str]:
     return [name for name in names if counts[name]]
 
 
-def draw_cases(comparison: Comparison, indices: Sequence[int], log: Log = print) -> list[Case]:
-    """Fill some pairs again, by every contender. Runs in this process.
+def inpaint_cases(comparison: Comparison, indices: Sequence[int], log: Log = print) -> list[Case]:
+    """Inpaint some pairs again, with every contender. Runs in this process.
 
     Raises:
         UserError: if a checkpoint has been changed or removed since its evaluation.
@@ -237,8 +237,8 @@ def draw_cases(comparison: Comparison, indices: Sequence[int], log: Log = print)
                 images[out].append(pasted)
                 progress.advance()
     cases = []
-    for place, index in enumerate(indices):
-        drawn = images[comparison.first.evaluation.out][place]
+    for at, index in enumerate(indices):
+        pair = images[comparison.first.evaluation.out][at]
         row = comparison.first.rows.slice(index, 1).to_pylist()[0]
         cases.append(
             Case(
@@ -246,10 +246,10 @@ def draw_cases(comparison: Comparison, indices: Sequence[int], log: Log = print)
                 key=row["key"],
                 hole_ratio=row["hole_ratio"],
                 scores={c.name: c.rows[DECIDING][index].as_py() for c in comparison.contenders},
-                image=drawn.image,
-                hole=drawn.hole,
+                image=pair.image,
+                hole=pair.hole,
                 composites={
-                    c.name: images[c.evaluation.out][place].composites[c.method]
+                    c.name: images[c.evaluation.out][at].composites[c.method]
                     for c in comparison.contenders
                 },
             )
@@ -258,7 +258,7 @@ def draw_cases(comparison: Comparison, indices: Sequence[int], log: Log = print)
 
 
 def fill_again(evaluation: Evaluation, indices: Sequence[int]) -> Iterator[PastedMethod]:
-    """Fill some pairs of an evaluation as they were filled when it was made, on CPUs.
+    """Inpaint some pairs of an evaluation again, as it did, on CPUs.
 
     Raises:
         UserError: if the checkpoint has been changed or removed since.
@@ -266,18 +266,18 @@ def fill_again(evaluation: Evaluation, indices: Sequence[int]) -> Iterator[Paste
     location = str(evaluation.checkpoint["location"])
     if checkpoints.digest(location) != evaluation.checkpoint["digest"]:
         raise UserError(
-            f"the checkpoint {location} has changed since {evaluation.out} was made of it; "
+            f"the checkpoint {location} has changed since its evaluation {evaluation.out}; "
             "evaluate it again"
         )
-    # A few pictures: not worth a GPU, which the driver may not have.
+    # A few images do not need a GPU, which the driver may not have.
     config = replace(from_dict(EvaluationConfig, evaluation.settings), gpus_per_actor=0.0)
     scorer = Scorer(config, evaluation.data["image_size_px"], evaluation.out)
     for few in scorer.pairs.batches(indices):
         filled = scorer.fill(few)
-        for place, (image, hole) in enumerate(zip(filled.images, filled.holes, strict=True)):
+        for at, (image, hole) in enumerate(zip(filled.images, filled.holes, strict=True)):
             pasted = {
-                method: composite(drawn[place], image, hole)
-                for method, drawn in filled.predictions.items()
+                method: composite(prediction[at], image, hole)
+                for method, prediction in filled.predictions.items()
             }
             yield PastedMethod(image=image, hole=hole, composites=pasted)
 
@@ -310,7 +310,7 @@ def comparison_json(comparison: Comparison) -> str:
 
 
 def save_figures(comparison: Comparison, out: str) -> str:
-    """Write ``comparison.json`` and return where."""
+    """Write ``comparison.json`` and return its location."""
     location = storage.join(storage.absolute(out), "comparison.json")
     storage.write(location, comparison_json(comparison).encode())
     return location

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from infill.pipeline import storage
-from infill.pipeline.evaluation.comparison import DECIDING, Case, Comparison, Gain, draw_cases
+from infill.pipeline.evaluation.comparison import DECIDING, Case, Comparison, Gain, inpaint_cases
 from infill.pipeline.evaluation.scorer import SHOWN_PX
 from infill.pipeline.evaluation.scores import ALL
 from infill.pipeline.image_grid import fit, grid, masked_view, shrink
@@ -26,14 +26,14 @@ from infill.pipeline.reporting import (
 
 IN_WORDS = (
     "Gains are means of differences over the same pairs, in each metric's unit; positive is "
-    "better, whichever way the metric runs. After ± stands half the width of the 95 % interval, "
-    "a bootstrap over photographs: a gain smaller than that may be chance. In brackets stands the "
-    "share of pairs on which it is better; a tie counts half.",
+    "better, whichever direction of the metric is better. ± is half the width of the 95 % "
+    "interval, a bootstrap over photographs: a smaller gain may be chance. In brackets: the share "
+    "of pairs on which the method is better; a tie counts half.",
 )
 
 
 def write_comparison(comparison: Comparison, out: str) -> str:
-    """Fill the best and worst pairs again, write the page, and return where it is.
+    """Inpaint the best and worst pairs again, write the page, and return its location.
 
     Raises:
         UserError: if a checkpoint has been changed or removed since its evaluation.
@@ -65,7 +65,7 @@ def overall_gains(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def terminal_table(comparison: Comparison) -> str:
-    """Return what the job prints."""
+    """Return the job's table."""
     return format_table(*overall_gains(comparison))
 
 
@@ -103,7 +103,7 @@ def _by_group(comparison: Comparison) -> Markup:
 
 def _case_sections(comparison: Comparison) -> list[Section]:
     indices = sorted({i for chosen in (comparison.best, comparison.worst) for i in _all(chosen)})
-    cases = dict(zip(indices, draw_cases(comparison, indices), strict=True))
+    cases = dict(zip(indices, inpaint_cases(comparison, indices), strict=True))
     sections = []
     for name in comparison.gains:
         for word, chosen in (("most", comparison.best), ("least", comparison.worst)):
@@ -141,7 +141,7 @@ def _cases(comparison: Comparison, name: str, cases: Sequence[Case]) -> Markup:
 
 
 def _shown(picture: Pixels) -> Pixels:
-    """Return a picture no larger than a page has room for."""
+    """Return an image no larger than fits on a page."""
     return shrink(picture, 2 * SHOWN_PX)
 
 

@@ -128,7 +128,7 @@ class EvaluationConfig:
 
     @property
     def setting(self) -> Protocol:
-        """The protocol, or one made of the fields that stand in its place."""
+        """The protocol, or one made of the fields that replace it."""
         if self.protocol:
             return self._published_setting(load_protocol(self.protocol))
         own = Group(name=range_name(self.masks), masks=self.masks)
@@ -152,7 +152,7 @@ class EvaluationConfig:
 
     @property
     def measured(self) -> "tuple[Metric, ...]":
-        """What is measured on every composite."""
+        """The metrics of every composite."""
         from infill.pipeline.metrics.metric_registry import OF_NETWORKS, OF_SETS, chosen_metrics
 
         names = [name for name in self.setting.metrics if name not in OF_NETWORKS]
@@ -167,13 +167,13 @@ class EvaluationConfig:
         groups = [with_mask_files(group, folder, white_is_hole) for group in protocol.groups]
         return replace(protocol, groups=tuple(groups))
 
-    def _leave_to(self, who: str, decided: tuple[str, ...]) -> None:
+    def _leave_to(self, setting: str, decided: tuple[str, ...]) -> None:
         """A value given for what is decided elsewhere would silently be ignored: refuse it."""
         files = MaskConfig(folder=self.masks.folder, white_is_hole=self.masks.white_is_hole)
-        _require(self.masks == files, f"of masks, only folder and white_is_hole go with {who}")
+        _require(self.masks == files, f"of masks, only folder and white_is_hole go with {setting}")
         for one in fields(self):
             if one.name in decided and getattr(self, one.name) != one.default:
-                raise UserError(f"{who} decides {one.name}; leave out one of the two")
+                raise UserError(f"{setting} decides {one.name}; leave out one of the two")
 
 
 _AT_LEAST_ONE = (

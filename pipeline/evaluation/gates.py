@@ -19,7 +19,7 @@ class Gate:
     kind: Literal["minimum", "maximum"]
 
     def __str__(self) -> str:
-        """Return the gate as its option spells it."""
+        """Return the gate in the form of its option."""
         group = "" if self.group == "all" else f":{self.group}"
         return f"{self.kind} {self.metric}{group}={self.bound:g}"
 
@@ -28,7 +28,7 @@ def parse_gate(text: str, kind: Literal["minimum", "maximum"]) -> Gate:
     """Read a gate such as ``hole_psnr=21.5`` or ``hole_psnr:0.4-0.5=18``.
 
     Raises:
-        UserError: if it is not of this form.
+        UserError: if the text does not have this form.
     """
     name, _, bound = text.partition("=")
     metric, _, group = name.partition(":")
@@ -36,7 +36,7 @@ def parse_gate(text: str, kind: Literal["minimum", "maximum"]) -> Gate:
         return Gate(metric=metric, group=group or "all", bound=float(bound), kind=kind)
     except ValueError as error:
         raise UserError(
-            f"--{kind} {text!r} is no gate: write metric=number or metric:group=number, "
+            f"--{kind} {text!r} is not a gate: write metric=number or metric:group=number, "
             "such as hole_psnr=21.5 or hole_psnr:0.4-0.5=18"
         ) from error
 
@@ -45,7 +45,7 @@ def require(gates: Sequence[Gate], evaluation: Evaluation) -> None:
     """Raise unless every gate is passed.
 
     Raises:
-        UserError: naming each gate that fails and the score found, or a score there is not.
+        UserError: naming each gate that fails and the score found, or a missing score.
     """
     failures = []
     for gate in gates:
@@ -58,7 +58,7 @@ def require(gates: Sequence[Gate], evaluation: Evaluation) -> None:
 
 
 CLASSICAL = ("telea", "navier-stokes")
-"""What a network has to be better than: no training, milliseconds a picture."""
+"""Baselines that a network must beat: they need no training and milliseconds per image."""
 
 
 def require_better_than_baselines(evaluation: Evaluation) -> None:
@@ -70,7 +70,7 @@ def require_better_than_baselines(evaluation: Evaluation) -> None:
     if reason := below_baseline(evaluation):
         raise UserError(
             f"not promoted: {reason}; train longer or start from better weights, or promote it "
-            "all the same with --below-baselines"
+            "anyway with --below-baselines"
         )
 
 
@@ -78,7 +78,7 @@ def below_baseline(evaluation: Evaluation) -> str:
     """Return which classical method a network loses to on the same pairs; "" if to none.
 
     It loses with a lower PSNR inside the holes, unless LPIPS was measured and is better: networks
-    trained to look sharp give up PSNR for it.
+    trained for sharp results trade PSNR for it.
 
     Returns:
         A sentence with the baseline and both scores.
@@ -91,9 +91,9 @@ def below_baseline(evaluation: Evaluation) -> str:
         looks_better = "lpips" in ours and ours["lpips"].mean < theirs["lpips"].mean
         if not ours["hole_psnr"].mean >= theirs["hole_psnr"].mean and not looks_better:
             return (
-                f"{evaluation.network} fills holes at {ours['hole_psnr'].mean:.2f} dB, and {name}, "
-                f"which learns nothing, at {theirs['hole_psnr'].mean:.2f} dB on the same pairs "
-                f"({evaluation.out})"
+                f"{evaluation.network} inpaints holes at {ours['hole_psnr'].mean:.2f} dB, and "
+                f"{name}, which needs no training, at {theirs['hole_psnr'].mean:.2f} dB on the same "
+                f"pairs ({evaluation.out})"
             )
     return ""
 

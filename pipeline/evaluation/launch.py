@@ -41,27 +41,27 @@ NO_MATTER = (
     *("checkpoint", "shards", "image_member", "pairs", "out"),
     *("num_actors", "cpus_per_actor", "gpus_per_actor"),
 )
-"""Fields that change no score: where things lie (their content counts), and who does the work."""
+"""Fields that do not change scores: locations (their content counts), and resources."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """An evaluation that can begin: everything named in its configuration is there."""
+    """An evaluation that can start: all its inputs exist."""
 
     config: EvaluationConfig
-    """With the checkpoint that was found in the run, and absolute places."""
+    """The configuration, with the checkpoint that was found in the run, and absolute locations."""
     checkpoint: dict[str, str | int]
     pairs: Pairs
     digest: str
 
     @property
     def parts(self) -> str:
-        """Where unfinished work is kept; work of other settings is never taken for it."""
+        """Folder of the unfinished parts, which depends on the settings."""
         return storage.join(self.config.out, f"_parts-{self.digest[:16]}")
 
 
 def prepare(config: EvaluationConfig) -> Plan:
-    """Find checkpoint and data and refuse what does not fit together; Ray is not needed yet.
+    """Find checkpoint and data and check that they fit together; Ray is not needed yet.
 
     Raises:
         UserError: if the checkpoint or the test set is missing or damaged, or images are too small.
@@ -69,7 +69,7 @@ def prepare(config: EvaluationConfig) -> Plan:
     found = checkpoints.find(storage.absolute(config.checkpoint))
     values = checkpoints.read_config(found)
     manifest = open_set(config.shards, config.reading)
-    config = _placed(config, checkpoint=found, shards=storage.absolute(config.shards))
+    config = _located(config, checkpoint=found, shards=storage.absolute(config.shards))
     checkpoint: dict[str, str | int] = {
         "location": found,
         "digest": checkpoints.digest(found),
@@ -96,17 +96,17 @@ def prepare(config: EvaluationConfig) -> Plan:
 def evaluate(config: EvaluationConfig, report: Log = print) -> Evaluation:
     """Score a checkpoint and the baselines on a test set. Runs on the driver.
 
-    Ray must be up, unless ``num_actors`` is 0.
+    Ray must be connected, unless ``num_actors`` is 0.
 
-    Finished parts of an interrupted evaluation of the same settings are taken up; a finished
-    one is returned as it is.
+    Finished parts of an interrupted evaluation with the same settings are reused; a finished
+    evaluation is returned as it is.
 
     Args:
-        config: what to evaluate.
-        report: takes a line at a time for a person who waits.
+        config: the evaluation.
+        report: prints one line.
 
     Raises:
-        UserError: as :func:`prepare` does, or if the cluster has no CPU or GPU to give.
+        UserError: as :func:`prepare` does, or if the cluster lacks CPUs or GPUs.
     """
     plan = prepare(config)
     kept = finished(plan.config.out, plan.digest)
@@ -125,7 +125,7 @@ def evaluate(config: EvaluationConfig, report: Log = print) -> Evaluation:
 
 
 def warn_if_inverted(pairs: Pairs, report: Log) -> None:
-    """Say so if most masks hide most of the image though nobody asked for that."""
+    """Warn if most masks hide most of the image, although the settings do not ask for it."""
     looked_at = range(0, len(pairs), -(-len(pairs) // 32))
     ratios = [
         pairs.mask(pair).hole_ratio
@@ -143,7 +143,7 @@ def _require_samples(config: EvaluationConfig, values: dict[str, Any]) -> None:
     if config.setting.samples == 1:
         return
     model = from_dict(ModelConfig, values, "model")
-    with torch.device("meta"):  # The class is all that is asked about: nothing is allocated.
+    with torch.device("meta"):  # Only the class is needed: nothing is allocated.
         generator = load(model.architecture).generator(model)
     if not isinstance(generator, SamplingGenerator):
         raise UserError(
@@ -162,7 +162,7 @@ def _require_measurable(config: EvaluationConfig, side: int) -> None:
             )
 
 
-def _placed(config: EvaluationConfig, checkpoint: str, shards: str) -> EvaluationConfig:
+def _located(config: EvaluationConfig, checkpoint: str, shards: str) -> EvaluationConfig:
     out = storage.absolute(config.out)
     return replace(config, checkpoint=checkpoint, shards=shards, out=out)
 
@@ -175,7 +175,7 @@ def _score(plan: Plan, report: Log) -> dict[str, float]:
     total = len(plan.pairs)
     kept = total - sum(len(plan.pairs.part(n)) for n in missing if n != GRID)
     if kept:
-        report(f"{kept} of {total} pairs were scored before an interruption; going on")
+        report(f"{kept} of {total} pairs were scored before an interruption; resuming")
     cost = dict.fromkeys(STAGES, 0.0)
     with Progress("evaluation", total, "pairs", done=kept, log=report) as progress:
         for done in _results(plan, missing):
@@ -191,7 +191,7 @@ def _part_name(plan: Plan, number: int) -> str:
 
 
 def _results(plan: Plan, missing: Sequence[int]) -> Iterator[dict[str, float]]:
-    """Work on parts, here or in a pool of actors; give what each cost as it is finished."""
+    """Score parts, here or in a pool of actors; yield the times of each as it is finished."""
     if not missing:
         return
     config = plan.config
@@ -203,7 +203,7 @@ def _results(plan: Plan, missing: Sequence[int]) -> Iterator[dict[str, float]]:
 
     blocks = [pa.table({"part": [number]}) for number in missing]
     with quiet_data():
-        # Blocks made here need no reading tasks, so the actors may take every CPU there is.
+        # Blocks made here need no reading tasks, so the actors may use every CPU.
         data = ray.data.from_arrow(blocks)
         data.context.enable_progress_bars = shows_everything()
         scored = data.map_batches(
@@ -223,26 +223,26 @@ def _results(plan: Plan, missing: Sequence[int]) -> Iterator[dict[str, float]]:
 
 
 def _num_actors(config: EvaluationConfig) -> int:
-    """Return how many actors the cluster has room for, at most as many as asked."""
+    """Return how many of the configured actors the cluster has resources for."""
     import ray
 
     has = ray.cluster_resources()
-    room = int(has.get("CPU", 0) // config.cpus_per_actor)
+    available = int(has.get("CPU", 0) // config.cpus_per_actor)
     if config.gpus_per_actor:
-        room = min(room, int(has.get("GPU", 0) / config.gpus_per_actor))
-    if room < 1:
+        available = min(available, int(has.get("GPU", 0) / config.gpus_per_actor))
+    if available < 1:
         raise UserError(
             f"an actor needs {config.cpus_per_actor} CPU and {config.gpus_per_actor:g} GPU, the "
-            f"cluster has {has.get('CPU', 0):g} CPU and {has.get('GPU', 0):g} GPU; ask for less "
-            "with --cpus-per-actor or --gpus-per-actor"
+            f"cluster has {has.get('CPU', 0):g} CPU and {has.get('GPU', 0):g} GPU; lower "
+            "--cpus-per-actor or --gpus-per-actor"
         )
-    return min(config.num_actors, room)
+    return min(config.num_actors, available)
 
 
 def _assemble(plan: Plan, cost: dict[str, float]) -> Evaluation:
     """Join the parts, average, and write every file; ``scores.json`` comes last."""
     out = plan.config.out
-    storage.remove(storage.join(out, SCORES))  # What stands beside it is about to change.
+    storage.remove(storage.join(out, SCORES))  # The files beside it will change.
     tables = {}
     for kind in ("rows", "pairs"):
         locations = [part_location(plan.parts, kind, n) for n in range(plan.pairs.num_parts)]
@@ -260,7 +260,7 @@ def _assemble(plan: Plan, cost: dict[str, float]) -> Evaluation:
             tables["rows"], plan.pairs.groups, methods, plan.config.seed, plan.config.measured
         ),
         cost=cost,
-        set_scores=_judge_sets(plan, tables["pairs"], methods),
+        set_scores=_score_sets(plan, tables["pairs"], methods),
     )
     write_pages(evaluation)
     save_evaluation(evaluation)
@@ -268,11 +268,11 @@ def _assemble(plan: Plan, cost: dict[str, float]) -> Evaluation:
     return evaluation
 
 
-def _judge_sets(plan: Plan, pairs: pa.Table, methods: Sequence[str]) -> SetScores:
-    """Hold the composites of each method and group against their images, by Inception's eyes."""
+def _score_sets(plan: Plan, pairs: pa.Table, methods: Sequence[str]) -> SetScores:
+    """Compare the composites of each method and group with their images by Inception."""
     config = plan.config
-    judge = load_networks(config.networks, "cpu").inception
-    if judge is None:
+    inception = load_networks(config.networks, "cpu").inception
+    if inception is None:
         return {}
     groups = pairs["group"].to_pylist()
     columns = {group.name: [group.name] for group in plan.pairs.groups}
@@ -288,7 +288,7 @@ def _judge_sets(plan: Plan, pairs: pa.Table, methods: Sequence[str]) -> SetScore
             ours = np.stack([composites[index] for index in chosen]).astype(np.float64)
             theirs = np.stack([images[row] for row in rows]).astype(np.float64)
             scores[method][column] = distribution_scores(
-                ours, theirs, judge.probabilities, config.seed
+                ours, theirs, inception.probabilities, config.seed
             )
     return scores
 

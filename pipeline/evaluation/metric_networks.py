@@ -1,8 +1,8 @@
 """The metrics that need a trained network: FID, KID, inception score, LPIPS.
 
-A figure under one of these names is that of the published network or is not given at all: without
-its weights a table says "not computed: weights not given", never a number from another network.
-Weights are given by path, s3:// or https:// address; a download needs its SHA-256.
+Each of these metrics is computed with the published network or not at all: without its weights a
+table shows "not computed: weights not given", never a number from another network. Weights are
+given by path, s3:// or https:// address; a download needs its SHA-256.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ NOT_GIVEN = "not computed: weights not given"
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedNetworks:
-    """The networks whose weights were given, ready to look at pictures."""
+    """The networks whose weights were given, ready for use."""
 
     inception: Inception | None
     lpips: LPIPS | None
@@ -60,9 +60,9 @@ def _read(location: str, checksum: str) -> Mapping[str, Tensor]:
     path = storage.fetch(location, checksum or None)
     try:
         tensors: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load has no one type for a file that is none of its own.
+    except Exception as error:  # torch.load raises many types for foreign files.
         raise UserError(
-            f"{location} is no file of PyTorch tensors: {_first_line(error)}"
+            f"{location} is not a file of PyTorch tensors: {_first_line(error)}"
         ) from error
     if not isinstance(tensors, Mapping):
         raise UserError(f"{location} holds no state dict but a {type(tensors).__name__}")
@@ -72,7 +72,7 @@ def _read(location: str, checksum: str) -> Mapping[str, Tensor]:
 def _load_inception(network: nn.Module, tensors: Mapping[str, Tensor], location: str) -> None:
     counters = {k: v for k, v in network.state_dict().items() if k.endswith("num_batches_tracked")}
     try:
-        # Files from before PyTorch counted batches lack the counters, which play no part here.
+        # Files of old PyTorch versions lack the batch counters, which are not used here.
         network.load_state_dict({**counters, **tensors})
     except RuntimeError as error:
         raise UserError(f"{location} is not the Inception of FID: {_first_line(error)}") from error

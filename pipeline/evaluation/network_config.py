@@ -26,7 +26,7 @@ class NetworkConfig:
     """SHA-256 of that file; needed for a download."""
 
     def __post_init__(self) -> None:
-        """Refuse half of a network, and downloads that could be anything."""
+        """Refuse half of LPIPS, and downloads without a checksum."""
         if bool(self.lpips_backbone) != bool(self.lpips_linear):
             raise UserError("LPIPS needs two files: give both lpips_backbone and lpips_linear")
         for location, checksum in self.files:
@@ -52,10 +52,10 @@ class NetworkConfig:
         return tuple(name for name, m in OF_NETWORKS.items() if networks.get(m.network))
 
     def require_files(self) -> None:
-        """Prove that local files are there and are what their checksums say.
+        """Check that local files exist and match their checksums.
 
         Raises:
-            UserError: if one is not.
+            UserError: if a file is missing or differs.
         """
         for location, checksum in self.files:
             if not storage.is_remote(location):

@@ -48,16 +48,16 @@ IN_WORDS = (
     "Hole: over the hole's pixels alone. Rim: over the hole's pixels within 8 px of a known one. "
     "PSNR is capped at 100 dB. SSIM has an 11 x 11 Gaussian window of sigma 1.5. L1 is the mean "
     "absolute difference, in percent of the full range.",
-    "Each figure is the mean over pairs of its score, with half the width of its 95 % interval: "
+    "Each figure is the mean of a score over pairs, with half the width of its 95 % interval: "
     "a bootstrap over photographs, since crops and masks of one photograph are not independent. "
     "With one photograph there is no interval.",
 )
 
 
 OF_FEW = (
-    "FID is far too large for a few hundred pictures, and the more so the fewer they are: compare "
-    "it only at equal N, and read it with KID, which has no such bias. After KID and inception "
-    "score stands their standard deviation over subsets."
+    "FID is biased upwards for a few hundred images, more so the fewer they are: compare it only "
+    "at equal N, and read it with KID, which has no such bias. ± of KID and inception score is "
+    "their standard deviation over subsets."
 )
 
 
@@ -104,7 +104,7 @@ def by_group(evaluation: Evaluation, metric: Metric) -> Table:
 
 
 def terminal_tables(evaluation: Evaluation) -> str:
-    """Return what a job prints: the means over all pairs, and hole PSNR by hole ratio."""
+    """Return a job's tables: the means over all pairs, and hole PSNR by hole ratio."""
     first, *_ = METRICS
     parts = [format_table(*overall(evaluation))]
     if len(_ranges(evaluation)) > 1:
@@ -113,11 +113,11 @@ def terminal_tables(evaluation: Evaluation) -> str:
 
 
 def verdict(evaluation: Evaluation) -> str:
-    """Return in a sentence or two how the network stands against the best baseline."""
+    """Compare the network with the best baseline in a sentence or two."""
     metric, *_ = METRICS
     score = evaluation.scores[evaluation.network][ALL][metric.name]
     over = f"over {score.n} pairs from {_count(score.photographs, 'photograph')}"
-    sentence = f"{evaluation.network} fills holes at {metric.shown(score.mean)} dB PSNR {over}."
+    sentence = f"{evaluation.network} inpaints holes at {metric.shown(score.mean)} dB PSNR {over}."
     means = {m: evaluation.scores[m][ALL][metric.name].mean for m in evaluation.methods[1:]}
     if not means:
         return sentence
@@ -209,14 +209,14 @@ def _published_sections(evaluation: Evaluation) -> list[Section]:
     words = paragraphs(
         f"{protocol.paper}. {protocol.about}",
         f"Where this evaluation differs: {protocol.differs}",
-        "Slanted rows are the figures that papers print, of their images, masks and networks; "
+        "Rows in italics are figures printed in papers, of their images, masks and networks; "
         "only upright rows were measured here.",
     )
     return [Section(title=f"Beside the papers: {name}", body=stack(words, *tables))]
 
 
 def metric_heading(name: str) -> str:
-    """Return the heading of a metric of pairs, or of one that is a network's judgement."""
+    """Return the heading of a metric of pairs, or of one that needs a network."""
     if name in OF_NETWORKS:
         return OF_NETWORKS[name].title
     return chosen_metrics([name])[-1].heading if name in FURTHER else _usual(name).heading
@@ -263,7 +263,7 @@ def _curve(evaluation: Evaluation, metric: Metric) -> Markup:
                 name=method,
                 x=middles,
                 y=[s.mean * metric.scale for s in scores],
-                # Bands of every method would hide each other; the network's is the one asked for.
+                # Bands of all methods would hide each other; only the network's is shown.
                 low=[e * metric.scale for e in ends] if method == evaluation.network else (),
                 high=[t * metric.scale for t in tops] if method == evaluation.network else (),
             )

@@ -1,8 +1,8 @@
 """The pairs of image and mask, known before anything is read.
 
-Pair p of a test set is the same image and the same hole for every checkpoint, on every machine:
-a function of manifest, groups, repeats and seed. So two models are always scored on equal terms,
-and any worker can take any stretch of pairs.
+Pair p of a test set is the same image and the same hole for every checkpoint, on every machine: a
+function of manifest, groups, repeats and seed. So two models are always scored on the same pairs,
+and any worker can score any of them.
 """
 
 from abc import ABC, abstractmethod
@@ -23,7 +23,7 @@ from infill.pipeline.manifest import Manifest
 from infill.pipeline.masks import Mask, MaskConfig, generate_mask
 
 MOST_PARTS = 200
-"""Parts an evaluation is cut into: small enough to lose little, few enough to list quickly."""
+"""Maximum number of parts of an evaluation, so that listing them stays fast."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,17 +32,17 @@ class Pair:
 
     index: int
     row: int
-    """Of the image, in the manifest."""
+    """Row of the image in the manifest."""
     key: str
     source: str
     """The original photograph: pairs that share it are not independent."""
     group: Group
     repeat: int
-    """Which of the masks for this image and group; it takes the epoch's place in the recipe."""
+    """Number of the mask for this image and group; the recipe uses it as the epoch."""
 
 
 class Pairs(ABC):
-    """All pairs of an evaluation, in an order in which those of one image lie together."""
+    """All pairs of an evaluation; those of one image are consecutive."""
 
     manifest: Manifest
     groups: tuple[Group, ...]
@@ -69,7 +69,7 @@ class Pairs(ABC):
 
     @property
     def identity(self) -> str:
-        """What tells these pairs from others, beside settings and data."""
+        """The identity of these pairs, beside settings and data."""
         return ""
 
     def image(self, pair: Pair) -> Pixels:
@@ -92,7 +92,7 @@ class Pairs(ABC):
         return min(min(self.size(row)) for row in self.rows())
 
     def batches(self, indices: Sequence[int]) -> Iterator[Sequence[int]]:
-        """Cut pairs into those that are filled together: images of many sizes go one by one."""
+        """Split pairs into batches; images of different sizes go one by one."""
         at_once = 1 if self.crop == "original" else self.batch_size
         for start in range(0, len(indices), at_once):
             yield indices[start : start + at_once]
@@ -125,7 +125,7 @@ class Pairs(ABC):
         return chosen
 
     def require_large_enough(self) -> None:
-        """Refuse images that are smaller than what is cut from them.
+        """Refuse images that are smaller than the crop.
 
         Raises:
             UserError: naming the first of them.
@@ -156,10 +156,10 @@ class Pairs(ABC):
 
 
 class GeneratedPairs(Pairs):
-    """Every image under masks from each group's recipe: nothing but arithmetic decides them."""
+    """Every image with masks from each group's recipe, as a pure function of the settings."""
 
     def __init__(self, config: EvaluationConfig, manifest: Manifest, image_size_px: int) -> None:
-        """Lay masks over a test set.
+        """Assign masks to a test set.
 
         Raises:
             UserError: if the set is empty, or an image is smaller than the crop.
@@ -191,19 +191,19 @@ class GeneratedPairs(Pairs):
         return list(range(self.images))
 
     def mask(self, pair: Pair) -> Mask:
-        """Draw a pair's mask."""
+        """Generate a pair's mask."""
         height, width = self.size(pair.row)
         return generate_mask(pair.group.masks, pair.key, pair.repeat, self.seed, height, width)
 
 
 class FrozenPairs(Pairs):
-    """The pairs of a file that an evaluation has written, hole by hole as they are there."""
+    """The pairs of a file of another evaluation, with the holes in the file."""
 
     def __init__(self, config: EvaluationConfig, manifest: Manifest) -> None:
         """Find every pair's image in a test set.
 
         Raises:
-            UserError: if the file is missing or no such file, or an image is not in the set.
+            UserError: if the file is missing or not a file of pairs, or an image is not in the set.
         """
         self.location = storage.absolute(config.pairs)
         self.table, self._identity = _read_pairs(self.location)
@@ -212,7 +212,7 @@ class FrozenPairs(Pairs):
         self.batch_size = config.batch_size
         self.image_size_px = self.table["height_px"][0].as_py()
         self._require_squares()
-        # The holes are in the file: the recipe stands there for its range alone.
+        # The holes are in the file: only the range of the recipe is used.
         self.groups = tuple(
             Group(name=name, masks=MaskConfig(), in_all=in_all)
             for name, in_all in dict.fromkeys(
@@ -254,30 +254,30 @@ class FrozenPairs(Pairs):
         if self.crop != "original" and len(sides) != 1:
             raise UserError(
                 f"the pairs of {self.location} are not squares of one size but of sides from "
-                f"{min(sides)} to {max(sides)} px: they were laid over whole images; give "
+                f"{min(sides)} to {max(sides)} px: they belong to whole images; give "
                 "--crop original"
             )
 
     def _find_rows(self) -> list[int]:
         samples = self.manifest.samples
         keys = samples["key"].to_pylist()
-        places = {key: row for row, key in enumerate(keys)}
+        row_of_key = {key: row for row, key in enumerate(keys)}
         checksums = samples["sha256"].to_pylist()
         rows = []
         for key, checksum in zip(
             self.table["key"].to_pylist(), self.table["image_sha256"].to_pylist(), strict=True
         ):
-            if key not in places:
+            if key not in row_of_key:
                 raise UserError(
                     f"{self.location} pairs image {key!r} with a mask, but the test set "
                     f"{self.manifest.location} has no such image; give the set it was made for"
                 )
-            if checksums[places[key]] != checksum:
+            if checksums[row_of_key[key]] != checksum:
                 raise UserError(
-                    f"image {key!r} of {self.manifest.location} is not the one that "
+                    f"image {key!r} of {self.manifest.location} is not the image that "
                     f"{self.location} was made with: their SHA-256 differ"
                 )
-            rows.append(places[key])
+            rows.append(row_of_key[key])
         return rows
 
     def _require_whole_images(self) -> None:
@@ -301,10 +301,10 @@ def _read_pairs(location: str) -> tuple[pa.Table, str]:
             f"there is no file of pairs {location}; an evaluation writes one as pairs.parquet"
         ) from error
     except pa.ArrowInvalid as error:
-        raise UserError(f"{location} is no Parquet file of pairs: {error}") from error
+        raise UserError(f"{location} is not a Parquet file of pairs: {error}") from error
     needed = {"key", "image_sha256", "group", "in_all", "mask_id", "height_px", "width_px", "hole"}
     if missing := sorted(needed - set(table.column_names)):
-        raise UserError(f"{location} is no file of pairs: it lacks {', '.join(missing)}")
+        raise UserError(f"{location} is not a file of pairs: it lacks {', '.join(missing)}")
     return table, storage.sha256(data)
 
 
@@ -312,9 +312,9 @@ def lay_pairs(config: EvaluationConfig, manifest: Manifest, trained_size_px: int
     """Return the pairs of an evaluation: those of a file, or generated.
 
     Args:
-        config: of the evaluation.
-        manifest: of the test set.
-        trained_size_px: what the network was trained at, for want of another size.
+        config: the evaluation.
+        manifest: the manifest of the test set.
+        trained_size_px: the training size of the network, the default size.
     """
     if config.pairs:
         return FrozenPairs(config, manifest)

@@ -1,7 +1,7 @@
 """Evaluation protocols: the masks, sizes and metrics behind each table of the papers.
 
-A protocol fixes what a comparison with a paper needs, and says in ``differs`` what we cannot or
-do not repeat, so that nobody takes two numbers for comparable that are not.
+A protocol fixes the settings that a comparison with a paper needs; ``differs`` lists what we cannot
+or do not repeat, so that readers know which numbers are comparable.
 """
 
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ class Group:
     """A column of the table: the pairs whose masks one configuration generates."""
 
     name: str
-    """As tables show it: "0.1-0.2" means hole ratios above 0.1, up to 0.2."""
+    """Name in tables: "0.1-0.2" means hole ratios above 0.1, up to 0.2."""
     masks: MaskConfig
     in_all: bool = True
     """Whether its pairs count in the column "all"."""
@@ -27,17 +27,17 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """One paper's way of measuring on one data set."""
+    """The evaluation protocol of one paper on one dataset."""
 
     name: str
     paper: str
     about: str
-    """What the paper did."""
+    """The paper's protocol."""
     differs: str
-    """Where this evaluation is not that."""
+    """Differences of this evaluation."""
     groups: tuple[Group, ...]
     metrics: tuple[str, ...]
-    """Of the paper's table, in its order; those of a whole set of images as well."""
+    """Metrics of the paper's table, in its order, including those of sets of images."""
     image_size_px: int | None = 256
     crop: Crop = "squash"
     samples: int = 1
@@ -102,7 +102,7 @@ _SPN_PROBABILISTIC = replace(
 _PENNET_PLACES2 = Protocol(
     name="pennet-places2",
     paper="Zeng et al., Learning Pyramid-Context Encoder Network (PEN-Net)",
-    about="Places2 with squares of side 128 at random places. L1, MS-SSIM, inception score by a "
+    about="Places2 with squares of side 128 at random positions. L1, MS-SSIM, inception score by a "
     "Places365 classifier, FID.",
     differs="Every image meets one random and one centre square; only the random one counts in "
     '"all". The paper states neither its unit of L1 (ours is percent of the range) nor how many '
@@ -154,7 +154,7 @@ def _deepgin_original(name: str, data: str) -> Protocol:
         _deepgin(name, data),
         name=f"deepgin-{name}-original",
         about=f"{data} at their original size, with random rectangles and with three types of "
-        "masks. What is larger than 256 x 256 is completed in interleaved pieces of that size. "
+        "masks. Images larger than 256 x 256 are inpainted in interleaved pieces of that size. "
         "PSNR, SSIM, L1 in percent, FID and LPIPS.",
         differs=f"{DEEPGIN_L1} Neither the average over five turned copies nor the low-pass of "
         "the authors' code is applied, as the paper mentions neither; --subsampling.side-px 256 "
@@ -190,7 +190,7 @@ def load_protocol(name: str) -> Protocol:
     """Return a protocol by its name.
 
     Raises:
-        UserError: if there is none of that name; the message lists those there are.
+        UserError: if the name is unknown; the message lists the known names.
     """
     if name not in PROTOCOLS:
         raise UserError(f"unknown protocol {name!r}; there are: {', '.join(PROTOCOLS)}")
@@ -198,7 +198,7 @@ def load_protocol(name: str) -> Protocol:
 
 
 def with_mask_files(group: Group, folder: str, white_is_hole: bool) -> Group:
-    """Return a group whose irregular masks come from files rather than from the recipe."""
+    """Return a group whose irregular masks come from files instead of the recipe."""
     if group.masks.recipe != "irregular":
         return group
     return replace(

@@ -1,8 +1,8 @@
 """The printed figures of the tables of the papers.
 
-They were measured by their authors, on their images, masks and machines; nothing here is ours.
-Values are in the unit that :class:`~infill.pipeline.metrics.metric_registry.Metric` shows. A
-dash is a figure that the paper does not give.
+The authors measured them on their images, masks and machines; none are ours. Values have the unit
+of :class:`~infill.pipeline.metrics.metric_registry.Metric`. A dash is a figure that the paper does
+not give.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Published:
     source: str
     """Paper and table."""
     values: dict[str, dict[str, str]]
-    """By metric and column, as printed."""
+    """Values by metric and column, as printed."""
 
 
 def _table(source: str, columns: str, text: str) -> tuple[Published, ...]:
@@ -397,4 +397,4 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
     "deepgin-ffhq-original": _DEEPGIN_FFHQ_ORIGINAL,
     "deepgin-oxford-original": _DEEPGIN_OXFORD_ORIGINAL,
 }
-"""By protocol."""
+"""Published figures by protocol."""

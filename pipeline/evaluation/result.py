@@ -11,16 +11,16 @@ from infill.pipeline.metrics.metric_registry import Metric, chosen_metrics
 
 SCORES = "scores.json"
 FORMAT = 1
-"""Changes when the same settings would give other rows or scores."""
+"""Format version; it changes when the same settings would give other rows or scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A finished evaluation: its scores, what they are of, and where its files lie."""
+    """A finished evaluation: its scores, inputs and files."""
 
     out: str
     digest: str
-    """Of the settings, the checkpoint and the data: equal digests mean equal scores."""
+    """Digest of settings, checkpoint and data: equal digests mean equal scores."""
     settings: dict[str, Any]
     """The configuration, as JSON values."""
     checkpoint: dict[str, Any]
@@ -29,7 +29,7 @@ class Evaluation:
     """``location`` and ``digest`` of the test set; its ``images``, ``photographs`` and ``pairs``;
     the mean of the ``hole_ratios`` in each group."""
     scores: Scores
-    """By method (the network first), group ("all" last) and metric."""
+    """Scores by method (the network first), group ("all" last) and metric."""
     cost: dict[str, float]
     """Seconds the actors spent on each stage, summed over them; of the last session only."""
     set_scores: SetScores = field(default_factory=dict)
@@ -52,21 +52,21 @@ class Evaluation:
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """What was measured, in the order of the tables."""
+        """The measured metrics, in the order of the tables."""
         return chosen_metrics(list(self.scores[self.network][ALL]))
 
     @property
     def summary(self) -> dict[str, float]:
-        """The network's mean of every metric over all pairs: what a gate or a search reads."""
+        """The network's mean of every metric over all pairs, for gates and searches."""
         return {name: score.mean for name, score in self.scores[self.network][ALL].items()}
 
     def location(self, name: str) -> str:
-        """Return where one of the evaluation's files lies."""
+        """Return the location of one of the evaluation's files."""
         return storage.join(self.out, name)
 
     @property
     def files(self) -> dict[str, str]:
-        """Where each file lies, by what it is."""
+        """Location of each file, by its content."""
         names = {
             "report": "report.html",
             "grid": "grid.png",
@@ -80,7 +80,7 @@ class Evaluation:
 
 
 def save_evaluation(evaluation: Evaluation) -> None:
-    """Write ``scores.json``: the last act, by which an evaluation becomes whole."""
+    """Write ``scores.json``, the last file, which completes an evaluation."""
     values = {
         "format": FORMAT,
         "digest": evaluation.digest,
@@ -101,7 +101,7 @@ def load_evaluation(out: str) -> Evaluation:
     """Read a finished evaluation.
 
     Raises:
-        UserError: if there is none, or another version of this program wrote it.
+        UserError: if it does not exist, or another version of this program wrote it.
     """
     out = storage.absolute(out)
     try:
@@ -148,7 +148,7 @@ def _rebuilt(kind: type[Score] | type[SetScore], values: dict[str, Any]) -> dict
 
 
 def finished(out: str, digest: str) -> Evaluation | None:
-    """Return the whole evaluation of these very settings that lies in a folder, or None."""
+    """Return the finished evaluation of these settings in a folder, or None."""
     try:
         evaluation = load_evaluation(out)
     except UserError:

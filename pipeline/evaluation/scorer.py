@@ -29,20 +29,20 @@ from infill.pipeline.masks import Mask, number_for
 from infill.pipeline.metrics.metric_registry import measure
 
 FEATURES = "features"
-"""The parts that hold Inception's features, as long as the evaluation lasts."""
+"""Parts with Inception's features, kept until the evaluation ends."""
 ORIGINAL = ""
-"""Stands for a method in those parts: the images themselves."""
+"""Name of the images themselves, in place of a method, in those parts."""
 GRID = -1
-"""The number that asks for the grid of examples instead of a part."""
+"""Number of the grid of examples among the parts."""
 SHOWN_PX = 256
-"""Side at which pictures of many sizes are shown."""
+"""Side in pixels at which images of different sizes are shown."""
 STAGES = ("reading_s", "network_s", "baselines_s", "metrics_s", "judges_s")
-"""What an actor's time is spent on."""
+"""The stages of an actor's work."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InpaintedPairs:
-    """Some pairs and what every method drew into them."""
+    """Some pairs and the prediction of every method."""
 
     pairs: Sequence[Pair]
     images: Pixels
@@ -51,38 +51,38 @@ class InpaintedPairs:
     holes: ByteHole
     """[B, H, W], 1 where missing."""
     predictions: dict[str, Pixels]
-    """By method, each [B, H, W, 3], rounded to 8 bits."""
+    """Predictions by method, each [B, H, W, 3], rounded to 8 bits."""
 
 
 class Scorer:
     """Loads the checkpoint once, then scores parts of an evaluation. Runs in an actor."""
 
     def __init__(self, config: EvaluationConfig, image_size_px: int, parts: str) -> None:
-        """Get ready.
+        """Load the checkpoint and the pairs.
 
         Args:
-            config: of the evaluation.
-            image_size_px: side of the pairs, where the configuration leaves it open.
-            parts: where the parts are written.
+            config: the evaluation.
+            image_size_px: side of the pairs, if the configuration does not give it.
+            parts: folder for the parts.
         """
-        # The actor has reserved so many CPUs: OpenCV would take every core there is.
+        # Use the CPUs that the actor has reserved: OpenCV would use every core.
         cv2.setNumThreads(config.cpus_per_actor)
         torch.set_num_threads(config.cpus_per_actor)
         self.config, self.parts = config, parts
         self.device = "cuda" if config.gpus_per_actor else "cpu"
         self.loaded = load_generator(config.checkpoint, self.device)
         self.predictor = Predictor.of(self.loaded, self.device)
-        self.judges = load_networks(config.networks, self.device)
+        self.networks = load_networks(config.networks, self.device)
         self.pairs: Pairs = lay_pairs(
             config, open_set(config.shards, config.reading), image_size_px
         )
         self.seconds = dict.fromkeys(STAGES, 0.0)
 
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[Any]]:
-        """Score and write the parts named in a block; return what it cost.
+        """Score and write the parts of a block; return their times.
 
-        What a person has to put right is returned as a sentence in ``error``: raised here, it
-        would reach the driver as a traceback in text, and everything else being scored would die.
+        An error that the user must correct is returned as a sentence in ``error``: raised here, it
+        would reach the driver as the text of a traceback, and end all other actors.
         """
         done = [self._try(int(number)) for number in batch["part"]]
         return {name: [costs[name] for costs in done] for name in done[0]}
@@ -111,7 +111,7 @@ class Scorer:
             pairs += [self._frozen(*each) for each in zip(filled.pairs, filled.masks, strict=True)]
         if features:
             write_table(part_location(self.parts, FEATURES, number), pa.concat_tables(features))
-        # The rows are written last: where they are, the part is whole.
+        # The rows are written last and complete the part.
         write_table(part_location(self.parts, "pairs", number), pa.Table.from_pylist(pairs))
         write_table(part_location(self.parts, "rows", number), pa.Table.from_pylist(rows))
         return {"pairs": len(indices), **self.seconds}
@@ -156,7 +156,7 @@ class Scorer:
                 composites = torch.from_numpy(pasted).to(self.device)
                 measured = measure(composites, images, masks, chosen)
                 found[method] = {name: values.cpu().numpy() for name, values in measured.items()}
-            if self.judges.lpips is not None:
+            if self.networks.lpips is not None:
                 found[method]["lpips"] = self._judge(pasted, filled.images)
         return found
 
@@ -168,15 +168,15 @@ class Scorer:
 
     def _judge(self, composites: Pixels, images: Pixels) -> NDArray[np.float64]:
         """Return the LPIPS of composites, [B]."""
-        assert self.judges.lpips is not None
+        assert self.networks.lpips is not None
         with self._timed("judges_s"), torch.inference_mode():
             ours, theirs = (torch.from_numpy(p).to(self.device) for p in (composites, images))
-            distances: Tensor = self.judges.lpips(ours, theirs)
+            distances: Tensor = self.networks.lpips(ours, theirs)
             return distances.double().cpu().numpy()
 
     def _features(self, filled: InpaintedPairs) -> list[pa.Table]:
         """Return Inception's features of every composite, and of each image once."""
-        if self.judges.inception is None:
+        if self.networks.inception is None:
             return []
         rows = [pair.row for pair in filled.pairs]
         _, firsts = np.unique(rows, return_index=True)
@@ -186,9 +186,9 @@ class Scorer:
         return found
 
     def _look(self, method: str, pairs: Sequence[Pair], pictures: Pixels) -> pa.Table:
-        assert self.judges.inception is not None
+        assert self.networks.inception is not None
         with self._timed("judges_s"), torch.inference_mode():
-            seen = self.judges.inception(torch.from_numpy(pictures).to(self.device)).cpu().numpy()
+            seen = self.networks.inception(torch.from_numpy(pictures).to(self.device)).cpu().numpy()
         flat = pa.array(seen.ravel(), pa.float32())
         return pa.table(
             {
@@ -205,9 +205,9 @@ class Scorer:
             {
                 **_identity(pair, mask),
                 "method": method,
-                **{name: float(values[place]) for name, values in found.items()},
+                **{name: float(values[index]) for name, values in found.items()},
             }
-            for place, (pair, mask) in enumerate(zip(filled.pairs, filled.masks, strict=True))
+            for index, (pair, mask) in enumerate(zip(filled.pairs, filled.masks, strict=True))
             for method, found in measured.items()
         ]
 
@@ -233,15 +233,15 @@ class Scorer:
     def _grid_rows(self, filled: InpaintedPairs) -> tuple[list[list[Pixels]], list[str]]:
         measured = self.measure(filled)
         rows, captions = [], []
-        for place, (image, hole) in enumerate(zip(filled.images, filled.holes, strict=True)):
-            predicted = {method: found[place] for method, found in filled.predictions.items()}
+        for index, (image, hole) in enumerate(zip(filled.images, filled.holes, strict=True)):
+            predicted = {method: found[index] for method, found in filled.predictions.items()}
             pasted = [composite(prediction, image, hole) for prediction in predicted.values()]
             first = predicted[self.loaded.architecture]
             row = [image, masked_view(image, hole), first, *pasted]
             whole = self.pairs.crop == "original"
             rows.append([fit(picture, SHOWN_PX) for picture in row] if whole else row)
-            values = {name: found["hole_psnr"][place] for name, found in measured.items()}
-            captions.append(_caption(filled.pairs[place], filled.masks[place], values))
+            values = {name: found["hole_psnr"][index] for name, found in measured.items()}
+            captions.append(_caption(filled.pairs[index], filled.masks[index], values))
         return rows, captions
 
     @contextmanager
@@ -252,7 +252,7 @@ class Scorer:
 
 
 def best_samples(samples: Pixels, images: Pixels, holes: ByteHole) -> Pixels:
-    """Return for each pair the sample whose composite has the highest PSNR over the frame.
+    """Return for each pair the sample whose composite has the highest PSNR over the image.
 
     Args:
         samples: [samples, B, H, W, 3].
@@ -266,12 +266,12 @@ def best_samples(samples: Pixels, images: Pixels, holes: ByteHole) -> Pixels:
 
 
 def part_location(parts: str, kind: str, number: int) -> str:
-    """Return where the rows or pairs of a part lie."""
+    """Return the location of the rows or pairs of a part."""
     return storage.join(parts, f"{kind}-{number:06d}.parquet")
 
 
 def write_table(location: str, table: pa.Table) -> None:
-    """Write a Parquet file, whole or not at all."""
+    """Write a Parquet file atomically."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     storage.write(location, sink.getvalue().to_pybytes())

@@ -12,25 +12,25 @@ from infill.pipeline.evaluation.protocols import Group
 from infill.pipeline.metrics.metric_registry import METRICS, OF_SETS, Classify, Metric
 
 ALL = "all"
-"""The column over every group that counts in it."""
+"""Name of the column over all groups that count in it."""
 RESAMPLES = 1000
-"""Of the bootstrap."""
+"""Number of bootstrap resamples."""
 
 Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """A mean over pairs, and how far it can be trusted."""
+    """A mean over pairs, with its confidence interval."""
 
     mean: float
     low: float | None
-    """Lower end of the 95 % interval; None where one photograph alone says nothing of others."""
+    """Lower end of the 95 % interval; None for a single photograph, which gives no interval."""
     high: float | None
     n: int
     """Pairs."""
     photographs: int
-    """Originals they come from: the independent observations."""
+    """Number of original photographs, the independent observations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class SetScore:
 
     value: float
     spread: float | None
-    """Standard deviation over subsets or splits; None where the metric has no such."""
+    """Standard deviation over subsets or splits; None if the metric has none."""
     n: int
     """Composites."""
 
@@ -66,9 +66,9 @@ def average(
 
     Args:
         rows: one per pair and method, with ``source``, ``group``, ``method`` and each metric.
-        groups: of the evaluation.
+        groups: groups of the evaluation.
         methods: in the order of the tables.
-        seed: of the resampling.
+        seed: seed of the resampling.
         metrics: columns of the rows.
     """
     scores: Scores = {method: {} for method in methods}
@@ -85,13 +85,13 @@ def average(
 def distribution_scores(
     composites: Numbers, images: Numbers, classify: Classify, seed: int
 ) -> dict[str, SetScore]:
-    """Return every metric of a set of composites; nothing of less than two.
+    """Return every metric of a set of composites; an empty result for fewer than two.
 
     Args:
         composites: features [N, D].
         images: features [M, D] of their originals, each once.
         classify: features -> probabilities, [N, classes].
-        seed: of subsets.
+        seed: seed of the subsets.
     """
     count = len(composites)
     if min(count, len(images)) < 2:

@@ -1,7 +1,7 @@
 """Image files as arrays: decoding, encoding, orientation, colour profiles and limits.
 
 Arrays are RGB, uint8, everywhere outside this package. ``codec`` reads and writes uploads within
-limits, ``headers`` and ``originals`` read what a data set holds and write and read the images of
+limits, ``headers`` and ``originals`` read the images of datasets and write and read those of
 shards, and ``masks`` reads every mask by one rule. ``tensors`` turns pixels into the values of
 networks and back; it alone imports PyTorch.
 """

@@ -1,4 +1,4 @@
-"""The arrays that images and masks are outside of files, defined once."""
+"""The array types of images and masks."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,7 @@ Pixels = NDArray[np.uint8]
 Hole = NDArray[np.bool_]
 """bool [H, W], True in the hole."""
 ByteHole = NDArray[np.uint8]
-"""uint8 [..., H, W], 1 in the hole, 0 where known: what OpenCV and tensors take."""
+"""uint8 [..., H, W], 1 in the hole, 0 where known; for OpenCV and tensors."""
 
 _GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's own "L"
 
@@ -20,9 +20,9 @@ def grey(rgb: Pixels) -> NDArray[np.uint8]:
 
 
 def composite(prediction: Pixels, image: Pixels, hole: ByteHole | Hole) -> Pixels:
-    """Return known pixels of the image and, in the hole, those of the prediction.
+    """Return the known pixels of the image and, in the hole, those of the prediction.
 
-    The 8-bit twin of :func:`infill.models.masking.paste`.
+    The 8-bit counterpart of :func:`infill.models.masking.paste`.
 
     Args:
         prediction: uint8 [..., H, W, 3].

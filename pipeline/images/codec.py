@@ -32,13 +32,13 @@ class Picture:
     pixels: Pixels
     """uint8 [H, W, C]: grey (1), grey and alpha (2), RGB (3) or RGB and alpha (4)."""
     format: Format
-    """Of the file it came from."""
+    """Format of its file."""
     profile: bytes | None
-    """Its ICC colour profile."""
+    """ICC colour profile, if any."""
 
     @property
     def rgb(self) -> Pixels:
-        """What a network sees: uint8 [H, W, 3]."""
+        """The input of a network: uint8 [H, W, 3]."""
         channels = self.pixels.shape[2]
         return self.pixels[..., :3] if channels >= 3 else self.pixels[..., :1].repeat(3, axis=2)
 
@@ -49,11 +49,11 @@ class Picture:
 
 
 def decode(data: bytes, max_pixels: int, what: str = "image") -> Picture:
-    """Decode a file that a stranger sent.
+    """Decode an uploaded file.
 
     Args:
         data: the whole file.
-        max_pixels: height times width that is accepted.
+        max_pixels: maximum height times width.
         what: the field's name, for messages.
 
     Raises:
@@ -77,11 +77,11 @@ def decode(data: bytes, max_pixels: int, what: str = "image") -> Picture:
 
 
 def upright_size(data: bytes, max_pixels: int, what: str = "image") -> tuple[int, int]:
-    """Return height and width as :func:`decode` would give them, from the header alone.
+    """Return height and width of :func:`decode`'s result, from the header alone.
 
     Raises:
-        ImageError: if the header is damaged, claims too many pixels, or is not that of a PNG,
-            JPEG or WebP.
+        ImageError: if the header is damaged, gives too many pixels, or is not of a PNG, JPEG or
+            WebP.
     """
     kind = _kind(data, what)
     width, height = _claimed_size(data, kind, max_pixels, what)
@@ -93,21 +93,21 @@ def upright_size(data: bytes, max_pixels: int, what: str = "image") -> tuple[int
 
 
 def fill_in(picture: Picture, hole: Hole, prediction: Pixels) -> Picture:
-    """Return the composite: the picture's own pixels, and the prediction in the hole.
+    """Return the composite: the image's own pixels, and the prediction in the hole.
 
     Args:
-        picture: the image as it was sent.
+        picture: the decoded image.
         hole: bool [H, W].
         prediction: uint8 [H, W, 3].
 
     Returns:
-        A picture of the same kind. Known pixels are bit for bit those of ``picture``; where it
-        has alpha, the hole becomes opaque.
+        A picture of the same kind. Known pixels are bit for bit those of ``picture``; with alpha,
+        the hole becomes opaque.
     """
     pixels = picture.pixels.copy()
     colours = 3 if pixels.shape[2] >= 3 else 1
-    drawn = prediction[hole]
-    pixels[hole, :colours] = drawn if colours == 3 else grey(drawn)[:, None]
+    values = prediction[hole]
+    pixels[hole, :colours] = values if colours == 3 else grey(values)[:, None]
     pixels[hole, colours:] = 255
     return Picture(pixels=pixels, format=picture.format, profile=picture.profile)
 
@@ -120,11 +120,12 @@ def encode(picture: Picture, form: Format) -> bytes:
     """
     if form == "jpeg" and picture.alpha is not None:
         raise ImageError(
-            "bad_request", "JPEG has no transparency, this image has: ask for png or webp"
+            "bad_request",
+            "this image has transparency, which JPEG cannot store: request png or webp",
         )
     pixels = picture.pixels[..., 0] if picture.pixels.shape[2] == 1 else picture.pixels
     options = {
-        "png": {"compress_level": 1},  # A third of the time of the default, hardly larger.
+        "png": {"compress_level": 1},  # a third of the default's time, and hardly larger
         "jpeg": {"quality": 95, "subsampling": 0},
         "webp": {"lossless": True, "quality": 20, "method": 1, "exact": True},
     }[form]
@@ -134,9 +135,9 @@ def encode(picture: Picture, form: Format) -> bytes:
 
 
 def picture_of(image: PilImage) -> Picture:
-    """Return an image that Pillow holds: its pixels as they lie, no orientation applied.
+    """Convert a Pillow image, without applying its orientation.
 
-    Palettes, ink and single bits become plain colours, as in :func:`decode`.
+    Palettes, CMYK and 1-bit images become plain colours, as in :func:`decode`.
 
     Raises:
         ImageError: if it has more than 8 bits per channel.
@@ -152,7 +153,7 @@ def picture_of(image: PilImage) -> Picture:
 
 
 def to_pillow(picture: Picture) -> PilImage:
-    """Return a picture as an image of Pillow, with its colour profile."""
+    """Convert to a Pillow image, with the colour profile."""
     pixels = picture.pixels[..., 0] if picture.pixels.shape[2] == 1 else picture.pixels
     image = Image.fromarray(np.ascontiguousarray(pixels))
     if picture.profile:
@@ -168,7 +169,7 @@ def encode_png(pixels: Pixels) -> bytes:
 
 
 def encode_mask(hole: ByteHole | Hole) -> bytes:
-    """Return a hole, [H, W], as a PNG file, white where it is."""
+    """Return a hole, [H, W], as a PNG file, white in the hole."""
     sink = io.BytesIO()
     Image.fromarray(hole.astype(np.uint8) * np.uint8(255)).save(sink, "png", compress_level=1)
     return sink.getvalue()
@@ -189,10 +190,10 @@ def _kind(data: bytes, what: str) -> Format:
 
 
 def _claimed_size(data: bytes, kind: Format, max_pixels: int, what: str) -> tuple[int, int]:
-    """Return width and height as the header has them; refuse more pixels than are accepted."""
+    """Return width and height by the header; refuse too many pixels."""
     try:
         width, height = _CLAIMED_SIZE[kind](data)
-    except Exception as error:  # decoders meet hostile bytes with any exception there is
+    except Exception as error:  # decoders raise any exception for hostile bytes
         raise _damaged(what) from error
     if width * height > max_pixels:
         raise ImageError(
@@ -212,9 +213,9 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-    """Read the size that comes first in each of WebP's three layouts (RFC 9649, Sec. 2.5 to 2.7).
+    """Read the size at the start of each of WebP's three layouts (RFC 9649, Sec. 2.5 to 2.7).
 
-    Done by hand because the decoder reserves two whole canvases as soon as it opens a file.
+    Written here because the decoder allocates two whole canvases when it opens a file.
     """
     chunk = data[12:16]
     if chunk == b"VP8X":
@@ -268,7 +269,7 @@ def plain(opened: Image.Image) -> Image.Image:
 
 
 def _from_cmyk(opened: Image.Image) -> Image.Image:
-    """Convert ink to light by the file's own profile, or by the plain formula without one."""
+    """Convert CMYK to RGB by the file's own profile, or by the plain formula without one."""
     profile = opened.info.get("icc_profile")
     if not profile:
         return opened.convert("RGB")

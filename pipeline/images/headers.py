@@ -1,7 +1,7 @@
 """Read the headers of originals of many formats, before their pixels are decoded.
 
-:class:`RejectedError` says why an original is not taken. Uploads meet the narrower gate of
-:mod:`infill.pipeline.images.codec`.
+:class:`RejectedError` gives the reason why an original is rejected. Uploads have the narrower
+limits of :mod:`infill.pipeline.images.codec`.
 """
 
 import io
@@ -14,9 +14,9 @@ import cv2
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 MAX_PIXELS = 2**26
-"""Height times width that is accepted where no other limit is given."""
+"""Default maximum of height times width."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000")
-"""What Pillow may open (its JPEG reader finds MPO too); other readers run programs or are rare."""
+"""Formats that Pillow may open (its JPEG reader reads MPO too); others run programs or are rare."""
 SUFFIX_OF = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 """Formats whose bytes can be kept."""
 DECODE_ERRORS = (
@@ -34,43 +34,43 @@ DECODE_ERRORS = (
     cv2.error,
     Image.DecompressionBombError,
 )
-"""What Pillow and OpenCV raise for bytes that are no picture, found by damaging pictures."""
+"""Exceptions of Pillow and OpenCV for invalid images, found by damaging images."""
 
 ORIENTATION_TAG = 0x0112
 
 
 class RejectedError(ValueError):
-    """Why an original is not taken."""
+    """The reason why an original is rejected."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a picture says of itself before its pixels are decoded."""
+    """The header of an image, before its pixels are decoded."""
 
     format: str
     """One of :data:`FORMATS`, or "MPO": a JPEG with more pictures behind it."""
     mode: str
     """Pillow's name for the kind of pixels."""
     deep: bool
-    """More than 8 bits per channel."""
+    """Whether it has more than 8 bits per channel."""
     orientation: int
-    """EXIF's 1 to 8; 1 is upright."""
+    """EXIF orientation, 1 to 8; 1 is upright."""
     height_px: int
-    """Once upright."""
+    """Height once upright."""
     width_px: int
-    """Once upright."""
+    """Width once upright."""
     plain: bool
-    """Its bytes can be kept: every reader decodes them to the same 8-bit grey or RGB."""
+    """Whether its bytes can be kept: every reader decodes them to the same 8-bit grey or RGB."""
 
 
 def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
-    """Read a picture's header, so that a decompression bomb is refused before it goes off.
+    """Read an image's header, so that a decompression bomb is refused before decoding.
 
     Plain is a still 8-bit grey or RGB JPEG, PNG or WebP without transparency; only a JPEG may
     carry an EXIF orientation, which ``cv2.imread`` honours.
 
     Raises:
-        RejectedError: if it is empty, no picture of a known format, truncated, or too large.
+        RejectedError: if it is empty, not an image of a known format, truncated, or too large.
     """
     if not data:
         raise RejectedError("empty file")
@@ -112,8 +112,8 @@ def _header(data: bytes, image: ImageFile.ImageFile, max_pixels: int) -> Header:
 
 
 def _orientation(data: bytes, image: ImageFile.ImageFile) -> int:
-    """Return EXIF's orientation, without making Pillow decode a whole PNG to look for it."""
-    if image.format == "TIFF":  # Pillow turns these by itself
+    """Return EXIF's orientation, without letting Pillow decode a whole PNG to find it."""
+    if image.format == "TIFF":  # Pillow rotates these by itself
         return 1
     if image.format == "PNG" and b"eXIf" not in data:
         return 1
@@ -122,7 +122,7 @@ def _orientation(data: bytes, image: ImageFile.ImageFile) -> int:
 
 
 def _is_deep(data: bytes, image: Image.Image) -> bool:
-    """Tell 16 bits per channel from 8: Pillow calls a 16-bit colour PNG plain "RGB"."""
+    """Return whether there are 16 bits per channel: Pillow calls a 16-bit colour PNG "RGB"."""
     if image.format == "PNG":
         return data[24:25] == b"\x10"
     bits = image.tag_v2.get(258, (8,)) if image.format == "TIFF" else (8,)  # type: ignore[attr-defined]
@@ -130,7 +130,7 @@ def _is_deep(data: bytes, image: Image.Image) -> bool:
 
 
 class _NoLimitOfPillow:
-    """Lets ``max_pixels`` be the limit: Pillow's own is a global, for all threads that decode."""
+    """Disables Pillow's own global limit, so that ``max_pixels`` applies in every thread."""
 
     def __init__(self) -> None:
         self.lock, self.users = threading.Lock(), 0
@@ -153,7 +153,7 @@ NO_LIMIT_OF_PILLOW = _NoLimitOfPillow()
 
 
 def first_line_of(error: BaseException) -> str:
-    """Return an error's first line without what differs from run to run (addresses of objects)."""
+    """Return an error's first line without parts that differ between runs (object addresses)."""
     lines = str(error).strip().splitlines()
     if not lines or " at 0x" in lines[0]:
         return type(error).__name__

@@ -26,33 +26,33 @@ HOLE_THRESHOLD = 127
 
 @dataclass(frozen=True, kw_only=True)
 class MaskRule:
-    """Which pixels of a mask file are hole, and which files are read."""
+    """The rule for mask files: which pixels are the hole, and which files are accepted."""
 
     white_is_hole: bool = True
-    """False if black marks the hole."""
+    """Whether white marks the hole; False if black does."""
     max_pixels: int = MAX_PIXELS
-    """Height times width that is accepted."""
+    """Maximum height times width."""
     any_format: bool = False
-    """True also reads BMP, GIF and TIFF, the first of several frames, and 16 bits per channel:
-    for files of one's own. Uploads are PNG, JPEG or WebP with 8 bits."""
+    """Whether to read BMP, GIF and TIFF as well, the first of several frames, and 16 bits per
+    channel: for local files. Uploads are PNG, JPEG or WebP with 8 bits."""
 
 
 def read_mask(mask: bytes | NDArray[Any], rule: MaskRule) -> Hole:
-    """Read a mask: pixels brighter than :data:`HOLE_THRESHOLD` are hole, or the others.
+    """Read a mask: pixels brighter than :data:`HOLE_THRESHOLD` are the hole, or the others.
 
     Brightness is that of ITU-R BT.601; transparency is ignored and orientation (EXIF) applied.
 
     Args:
         mask: the whole file; or an array [H, W] or [H, W, C]: bool, uint8 in 0 to 255, or
             floating in 0 to 1.
-        rule: which pixels are hole, and which files are read.
+        rule: which pixels are the hole, and which files are accepted.
 
     Returns:
         bool [H, W], True in the hole.
 
     Raises:
-        ImageError: if the file is not accepted, or the array is none of these; uint8 with 0 and 1
-            alone is refused, as both would be dark.
+        ImageError: if the file is not accepted, or the array has another type or shape; uint8 with
+            only 0 and 1 is refused, as both would be dark.
     """
     if isinstance(mask, bytes):
         pixels = _pixels_of_any_format(mask, rule) if rule.any_format else _pixels(mask, rule)

@@ -1,8 +1,8 @@
 """Decode originals of many formats, and encode and decode the images of shards.
 
-What a sample's bytes become is part of a shard's identity, so decoders are chosen for good:
-OpenCV for plain JPEG, Pillow for the rest, both named in :data:`ENCODER`. Arrays are RGB; OpenCV's
-own order, blue first, stays in here.
+The decoded pixels are part of a shard's identity, so the decoders are fixed: OpenCV for plain JPEG,
+Pillow for the rest, both named in :data:`ENCODER`. Arrays are RGB; OpenCV's own order, blue first,
+stays inside this module.
 """
 
 import io
@@ -25,17 +25,18 @@ from infill.pipeline.images.headers import (
 )
 
 WIDEST_PX = {"jpg": 65_500, "webp": 16_383, "png": 1_000_000}
-"""What each format can hold."""
+"""Maximum side of each format, in pixels."""
 
 ENCODER = f"opencv {cv2.__version__}, pillow {PIL.__version__}"
-"""Who decodes and encodes: part of a shard's identity, as another version may round otherwise."""
+"""Versions of the codecs: part of a shard's identity, as other versions may round differently."""
 
 
 def decode_original(data: bytes, header: Header) -> Pixels:
-    """Return a picture upright, 8-bit and in colour: RGB, uint8 [H, W, 3].
+    """Return an image upright, 8-bit and in colour: RGB, uint8 [H, W, 3].
 
-    The first frame of an animation; transparency over white, as a viewer shows it; CMYK, palette
-    and other colour models converted without their ICC profile; 16 bits scaled and rounded to 8.
+    An animation yields its first frame; transparency is blended with white; CMYK, palettes and
+    other colour models are converted without their ICC profile; 16 bits are scaled and rounded to
+    8.
 
     Raises:
         RejectedError: if the pixels cannot be decoded, or some are missing.
@@ -57,7 +58,7 @@ def decode_original(data: bytes, header: Header) -> Pixels:
 
 def _decode(data: bytes, header: Header) -> Pixels:
     if SUFFIX_OF.get(header.format) == "jpg":
-        # Both libraries fill what is missing with grey and say nothing the caller could catch.
+        # Both libraries silently fill missing pixels with grey.
         if not _jpeg_is_whole(data):
             raise RejectedError("truncated: the JPEG has no end")
         if header.plain:
@@ -83,13 +84,13 @@ def _decode_by_pillow(data: bytes) -> np.ndarray[Any, Any]:
         if image.mode.startswith("I"):
             return np.asarray(image)
         if image.mode == "F":
-            raise RejectedError("floating-point pixels, of which the range is not known")
+            raise RejectedError("floating-point pixels of unknown range")
         clear = "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa")
         return np.asarray(image.convert("RGBA" if clear else "RGB"))
 
 
 def _red_first(picture: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Turn OpenCV's order of channels, where there are several, to RGB or RGBA."""
+    """Convert OpenCV's order of channels, if there are several, to RGB or RGBA."""
     return picture if picture.ndim == 2 else picture[:, :, [2, 1, 0, 3][: picture.shape[2]]]
 
 
@@ -97,7 +98,7 @@ def _to_8_bits(picture: np.ndarray[Any, Any]) -> Pixels:
     if picture.dtype == np.uint8:
         return picture
     if picture.dtype.kind not in "iu" or picture.min() < 0 or picture.max() > 65535:
-        raise RejectedError(f"{picture.dtype} pixels, of which the range is not known")
+        raise RejectedError(f"{picture.dtype} pixels of unknown range")
     return ((picture.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 
@@ -111,7 +112,7 @@ def _to_colour(picture: Pixels) -> Pixels:
 
 
 def _turn_upright(picture: Pixels, orientation: int) -> Pixels:
-    """Undo EXIF's orientation: 5 to 8 are transposed, and half of all are mirrored."""
+    """Apply EXIF's orientation: 5 to 8 are transposed, and half of all are mirrored."""
     if orientation >= 5:
         picture = picture.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):
@@ -143,15 +144,15 @@ def _jpeg_is_whole(data: bytes) -> bool:
 
 
 def encode_sample(picture: Pixels, suffix: str, quality: int) -> bytes:
-    """Encode a picture as a shard keeps it.
+    """Encode an image for a shard.
 
     Args:
         picture: RGB, uint8 [H, W, 3].
         suffix: "jpg" (4:2:0), "png" or "webp".
-        quality: 1 to 100; of JPEG and WebP.
+        quality: quality of JPEG and WebP, 1 to 100.
 
     Raises:
-        RejectedError: if the format cannot hold a picture of that size.
+        RejectedError: if the format cannot hold an image of that size.
     """
     height, width = picture.shape[:2]
     if max(height, width) > WIDEST_PX[suffix]:
@@ -166,7 +167,7 @@ def encode_sample(picture: Pixels, suffix: str, quality: int) -> bytes:
 def decode_sample(data: bytes) -> Pixels | None:
     """Decode an image of a shard, fast: RGB, uint8 [H, W, 3], upright; None if it is damaged.
 
-    For bytes whose header and size :func:`decode_original` has checked when the shard was made.
+    Only for bytes whose header and size :func:`decode_original` checked when the shard was made.
     """
     pixels: Pixels | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     return pixels

@@ -1,6 +1,6 @@
-"""Pixels as the values that networks take and return, and back; not imported with the package.
+"""Convert pixels to the tensors of networks, and back; not imported with the package.
 
-All 256 levels survive the way there and back. PyTorch is needed here alone.
+All 256 levels survive the round trip. Only this module of the package needs PyTorch.
 """
 
 import cv2
@@ -14,7 +14,7 @@ from infill.pipeline.images.arrays import Pixels
 Values = NDArray[np.float32]
 
 MODEL_VALUES = (np.arange(256, dtype=np.float32) * 2 - 255) / 255
-"""The value in [-1, 1] of each of the 256 levels."""
+"""Value in [-1, 1] of each of the 256 levels."""
 
 
 def to_tensor(pixels: Pixels) -> Tensor:

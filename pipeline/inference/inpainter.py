@@ -33,8 +33,8 @@ class Inpainter:
 
         Args:
             predictor: holds the generator.
-            name: what the model is called, such as ``spn@3``.
-            tiling: how images of any size meet the network; as the service does by default.
+            name: name of the model, such as ``spn@3``.
+            tiling: how images of any size are tiled; the service's tiling by default.
         """
         self.predictor, self.name = predictor, name
         self.tiling = tiling or TilingConfig()
@@ -45,7 +45,7 @@ class Inpainter:
         return f"Inpainter({self.name!r}, {str(predictor.device)!r}, {predictor.precision!r})"
 
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # a caller's samples are 1 or a number
+    def __call__(  # type: ignore[overload-overlap]  # samples is 1 or another number
         self,
         image: ImageKind,
         mask: Mask,
@@ -112,34 +112,35 @@ class Inpainter:
         seed: int | None = None,
         mode: Mode = "auto",
     ) -> Any:
-        """Fill the hole of an image, or the holes of several.
+        """Inpaint the hole of an image, or the holes of several.
 
         Args:
             image: one of
 
-                - a PIL image of any mode with 8 bits per channel (palettes and ink become RGB);
+                - a PIL image of any mode with 8 bits per channel (palettes and CMYK become RGB);
                 - a NumPy array [H, W] or [H, W, C], C from 1 to 4: uint8, or floating in 0 to 1;
                 - a tensor [H, W] or [C, H, W], likewise uint8 or floating in 0 to 1;
                 - the path or s3:// address of a PNG, JPEG or WebP, turned upright by its EXIF tag;
 
                 or a batch: a list of these, an array [B, H, W, C], or a tensor [B, C, H, W].
-            mask: marks the hole, of the same size: of any of these kinds, or bool. Brighter than
-                127 of 255 is hole, as in every mask here; for a batch, one for each image.
-            samples: results for each image; more than one from probabilistic models only.
-            seed: of random results. None gives the most likely result, or seed 0 for several.
-            mode: how an image larger than the network's tiles is seen: ``auto``, ``crop``,
+            mask: the mask, of the same size: of any of these kinds, or bool. Pixels brighter than
+                127 of 255 are the hole; for a batch, one mask for each image.
+            samples: number of results for each image; more than one needs a probabilistic model.
+            seed: seed of random results. None gives the most likely result, or seed 0 for several.
+            mode: how an image larger than the largest tile is processed: ``auto``, ``crop``,
                 ``resize``, ``tile`` or ``subsample``, see :func:`plan_tiles`.
 
         Returns:
             The composite: of the same kind, type and size as ``image``, on the same device; a PIL
-            image for a path. With ``samples`` above 1, a list of so many. For a list, a list of
-            what each image alone would give; arrays and tensors of a batch are stacked again.
+            image for a path. With ``samples`` above 1, a list of ``samples`` results. For a list, a
+            list of the results of each image; arrays and tensors of a batch are stacked again.
 
         Raises:
             ImageError: if an image or mask is not accepted, their sizes differ, or the mask marks
-                nothing or everything.
-            UserError: if there is no such file, or a deterministic model is asked for several.
-            TypeError: if ``image`` or ``mask`` is none of these kinds.
+                no pixel or all pixels.
+            UserError: if a file does not exist, or a deterministic model is called with several
+                samples.
+            TypeError: if ``image`` or ``mask`` is of another kind.
         """
         if samples < 1:
             raise UserError(f"samples must be at least 1, not {samples}")
@@ -175,7 +176,7 @@ class Inpainter:
             mode: likewise.
 
         Returns:
-            For each image its samples, uint8 [H, W, 3]; only the pixels in the hole are meant.
+            For each image its samples, uint8 [H, W, 3]; only the pixels in the hole are valid.
         """
         if samples > 1 and not self.predictor.can_sample:
             raise UserError(f"{self.name or 'the model'} generates one result: ask for one sample")

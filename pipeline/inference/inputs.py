@@ -1,7 +1,7 @@
-"""Images and masks as callers hold them: what the network sees of them, and results of their kind.
+"""Images and masks of callers: conversion to the network's input, and results of the same kind.
 
-Known pixels never pass through the network's 8 bits: a result is a copy of what was given, in
-which the hole alone is overwritten.
+Known pixels never pass through the network's 8 bits: a result is a copy of the input in which only
+the hole is overwritten.
 """
 
 import os
@@ -31,9 +31,9 @@ from infill.pipeline.images import (
 )
 
 MAX_PIXELS = 2**28
-"""Height times width of an image file that is read."""
+"""Maximum height times width of an image file."""
 CHANNELS = (1, 2, 3, 4)
-"""Grey, grey and alpha, RGB, RGB and alpha."""
+"""Numbers of channels: grey, grey and alpha, RGB, RGB and alpha."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,18 @@ class Input:
     """One image."""
 
     rgb: Pixels
-    """What the network sees of it, uint8 [H, W, 3]."""
+    """Input of the network, uint8 [H, W, 3]."""
     result: Callable[[Pixels, Hole], Any]
-    """Returns a copy, of the same kind, whose hole shows a prediction, uint8 [H, W, 3]."""
+    """Returns a copy of the image, of the same kind, with a prediction, uint8 [H, W, 3], in the
+    hole."""
 
 
 def read_input(image: Any) -> Input:
-    """Take an image of any kind that :class:`Inpainter` accepts.
+    """Read an image of any kind that :class:`Inpainter` accepts.
 
     Raises:
         ImageError: if its shape, type or values are not accepted.
-        TypeError: if it is no image at all.
+        TypeError: if it is not an image.
     """
     if isinstance(image, str | os.PathLike):
         return _of_picture(decode(_file(image, "image"), MAX_PIXELS), to_pillow)
@@ -67,11 +68,11 @@ def read_input(image: Any) -> Input:
 
 
 def read_hole(mask: Any) -> Hole:
-    """Take a mask of any kind that :class:`Inpainter` accepts: bool [H, W].
+    """Read a mask of any kind that :class:`Inpainter` accepts: bool [H, W].
 
     Raises:
         ImageError: if its shape, type or values are not accepted.
-        TypeError: if it is no mask at all.
+        TypeError: if it is not a mask.
     """
     rule = MaskRule(max_pixels=MAX_PIXELS)
     if isinstance(mask, str | os.PathLike):
@@ -122,7 +123,7 @@ def _of_array(array: NDArray[Any]) -> Input:
         raise ImageError(
             "bad_request",
             f"the image's values are {pixels.min():g} to {pixels.max():g}: floating images are in "
-            "0 to 1; bring [-1, 1] there by (image + 1) / 2",
+            "0 to 1; convert [-1, 1] by (image + 1) / 2",
         )
     levels = np.rint(pixels.astype(np.float64) * 255).astype(np.uint8)
     seen = Picture(pixels=levels, format="png", profile=None).rgb
@@ -130,7 +131,7 @@ def _of_array(array: NDArray[Any]) -> Input:
 
 
 def _overwritten(array: NDArray[Any], prediction: Pixels, hole: Hole) -> NDArray[Any]:
-    """Return a copy of a floating array whose hole shows the prediction, opaque."""
+    """Return a copy of a floating array with the opaque prediction in the hole."""
     result = array.copy()
     pixels = result[..., None] if result.ndim == 2 else result
     colours = 3 if pixels.shape[2] >= 3 else 1
@@ -169,11 +170,11 @@ def _as_array(tensor: Tensor) -> NDArray[Any]:
 def unbatched(images: Any, masks: Any) -> tuple[list[Any], list[Any], Callable[[list[Any]], Any]]:
     """Take a batch apart, and return what puts results together as the images were.
 
-    A list is one, and so is an array [B, H, W, C] or a tensor [B, C, H, W]; anything else is a
-    single image.
+    A batch is a list, an array [B, H, W, C] or a tensor [B, C, H, W]; anything else is a single
+    image.
 
     Raises:
-        ImageError: if there are not as many masks as images.
+        ImageError: if the numbers of masks and images differ.
     """
     if isinstance(images, list | tuple):
         return list(images), _each(masks, len(images)), lambda results: results

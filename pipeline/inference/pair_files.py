@@ -69,7 +69,7 @@ def read_pair(
 
 
 def _own_hole(picture: Picture) -> Hole:
-    """Take what is not opaque as hole: a soft eraser leaves a seam otherwise."""
+    """Return the pixels that are not opaque: a soft eraser would leave a seam otherwise."""
     if picture.alpha is None:
         raise ImageError("bad_request", "there is no mask: send one, or an image with transparency")
     hole: Hole = picture.alpha < 255
@@ -79,16 +79,16 @@ def _own_hole(picture: Picture) -> Hole:
 def require_fitting(
     hole: Hole, size: tuple[int, ...], white_is_hole: bool = True, own: bool = False
 ) -> None:
-    """Refuse a hole of another size than the image's, an empty one, and one that is everything.
+    """Refuse a hole of another size than the image's, an empty one, and one that covers the image.
 
     Args:
         hole: bool [H, W].
         size: height and width of the image.
         white_is_hole: for the message.
-        own: likewise: whether the image's own transparency marks the hole.
+        own: whether the image's own transparency marks the hole, for the message.
 
     Raises:
-        ImageError: if it does not fit.
+        ImageError: in these cases.
     """
     if hole.shape != size:
         sizes = [f"{width} × {height}" for height, width in (size, hole.shape)]

@@ -1,7 +1,7 @@
 """The core of every prediction: a generator on a device, 8-bit pixels in, 8-bit pixels out.
 
-Serving, batch inference, evaluation, validation and visualization all predict here; padding,
-precision, sampling and the way from values to pixels are nowhere else.
+Serving, batch inference, evaluation, validation and visualization all predict here: padding,
+precision, sampling and the conversion to pixels have no other implementation.
 """
 
 import math
@@ -30,17 +30,17 @@ Tile = tuple[Pixels, ByteHole]
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
-    """Predicts images of any size with one generator; knows nothing of files or requests."""
+    """Predicts images of any size with one generator; independent of files and requests."""
 
     generator: nn.Module
-    """On ``device``, in evaluation mode."""
+    """The generator, on ``device`` and in evaluation mode."""
     size_multiple: int
     """Sides are padded to a multiple of this, see :attr:`ModelConfig.size_multiple`."""
     device: str | torch.device = "cpu"
     precision: Precision = "float32"
-    """Other than float32: under autocast, as training in that precision."""
+    """Precision; other than float32 by autocast, as in training."""
     trains_on: bool = False
-    """True for a generator that goes on training: what it caches must stay usable by autograd."""
+    """Whether the generator continues training, so that its caches must stay usable by autograd."""
 
     @classmethod
     def of(
@@ -59,7 +59,7 @@ class Predictor:
 
     @property
     def can_sample(self) -> bool:
-        """Whether the generator can inpaint one hole in several ways."""
+        """Whether the generator is probabilistic."""
         return isinstance(self.generator, SamplingGenerator)
 
     def predict(self, images: Pixels, holes: ByteHole) -> Pixels:
@@ -70,7 +70,7 @@ class Predictor:
             holes: uint8 [B, H, W], 1 in the hole.
 
         Returns:
-            uint8 [B, H, W, 3]; known pixels are not put back.
+            uint8 [B, H, W, 3]; known pixels are not restored.
         """
         with self._without_gradients():
             return to_pixels(self._values(*self.tensors(images, holes)))
@@ -83,8 +83,8 @@ class Predictor:
         Args:
             images: as in :meth:`predict`.
             holes: likewise.
-            how: size of the pieces and what is done with them.
-            at_once: pieces of a frame in one pass.
+            how: size and processing of the pieces.
+            at_once: number of pieces of an image in one forward pass.
         """
         with self._without_gradients():
             image, mask = self.tensors(images, holes)
@@ -102,15 +102,15 @@ class Predictor:
         seeds: int | Sequence[int],
         in_one_pass: bool = True,
     ) -> Pixels:
-        """Inpaint each hole in several ways.
+        """Sample several results for each hole.
 
         Args:
             images: uint8 [B, H, W, 3].
             holes: uint8 [B, H, W], 1 in the hole.
-            samples: results of each image.
-            seeds: one for each image, whose results then depend on nothing else in the batch; or
-                one for the whole batch.
-            in_one_pass: False takes one sample after the other: the memory of one.
+            samples: number of results for each image.
+            seeds: one for each image, whose results are then independent of the rest of the batch;
+                or one for the whole batch.
+            in_one_pass: False samples one after the other, which needs the memory of one.
 
         Returns:
             uint8 [B, samples, H, W, 3]; known pixels are not put back.
@@ -140,15 +140,16 @@ class Predictor:
         image: Pixels,
         hole: ByteHole,
     ) -> dict[str, Pixels]:
-        """Return what the network computes on the way, as pictures.
+        """Return the network's intermediate results as images.
 
         Args:
-            pictures: the architecture's, see :attr:`Architecture.pictures`.
+            pictures: the architecture's function, see :attr:`Architecture.pictures`.
             image: uint8 [H, W, 3].
             hole: uint8 [H, W], 1 in the hole.
 
         Returns:
-            By name uint8 [h, w, 3]; those of the frame at some size without its padding.
+            Images by name, uint8 [h, w, 3]; those of the image at some size are without its
+            padding.
         """
         height, width = hole.shape
         with self._without_gradients():
@@ -170,13 +171,14 @@ class Predictor:
         seed: int = 0,
         batch_size: Callable[[int, int], int] = tiles_per_pass,
     ) -> list[Pixels]:
-        """Predict tiles of many sizes; those of one size share passes.
+        """Predict tiles of different sizes; those of one size share forward passes.
 
         Args:
             tiles: in any order.
-            samples: results of each by :meth:`sample`; 0 for the one without randomness.
-            seed: of the samples, for every tile.
-            batch_size: how many tiles of a height and width pass at once.
+            samples: number of results of each by :meth:`sample`; 0 for the one deterministic
+                result.
+            seed: seed of the samples, for every tile.
+            batch_size: number of tiles of one size in a forward pass.
 
         Returns:
             For each tile uint8 [max(samples, 1), H, W, 3].
@@ -218,7 +220,7 @@ class Predictor:
 
 
 def _is_of_the_frame(picture: Tensor, frame: Tensor) -> bool:
-    """Tell pictures of the frame at some size from others, such as kernels."""
+    """Return whether an image shows the frame at some size, and not a kernel, for example."""
     height, width = frame.shape[-2:]
     rows, columns = picture.shape[-2:]
     return bool(rows * width == columns * height and height % rows == 0)

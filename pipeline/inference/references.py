@@ -1,9 +1,8 @@
-"""Load a model by whatever names it: a checkpoint, a run, a version, a file of its authors.
+"""Load a model by its reference: a checkpoint, a run, a version, or a file of its authors.
 
-The registry stands above this package in the order of imports, because to look a version up takes
-no prediction, while ``load("spn@champion")`` takes the registry; an injected resolver would make a
-notebook pass what it can name. MLflow itself is imported by the registry when a version is looked
-up, and not before; PyTorch is imported by :func:`load`, so that a notebook starts at once.
+This package imports the registry, as ``load("spn@champion")`` needs it, while the registry needs no
+prediction. The registry imports MLflow only to look up a version; :func:`load` imports PyTorch, so
+that a notebook starts at once.
 """
 
 import os
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from infill.pipeline.inference.inpainter import Inpainter
 
 BEST_BY = "hole_psnr"
-"""The validation score of a run's best checkpoint."""
+"""The validation score that selects a run's best checkpoint."""
 
 
 def load(
@@ -43,19 +42,18 @@ def load(
               ``spn/3``;
             - the directory of a checkpoint, or of a run; a path or s3:// address;
             - a file of the authors' released weights (.pth, .npz, .safetensors ...).
-        device: where to compute: "cpu", "cuda", "cuda:1" ...
+        device: the device: "cpu", "cuda", "cuda:1" ...
         precision: "float32", or "bfloat16" or "float16" under autocast.
-        architecture: of an authors' file, such as ``"spn"``, if it cannot be recognized.
-        checkpoint: which one of a run: its newest, or the best by hole PSNR on the val set.
-        registry: where versions are kept; ``runs/mlflow.db`` by default.
-        tiling: how images of any size meet the network; as the service does by default.
+        architecture: architecture of an authors' file, such as ``"spn"``, if it is not recognized.
+        checkpoint: the checkpoint of a run: its newest, or the best by hole PSNR on the val set.
+        registry: the model registry; ``runs/mlflow.db`` by default.
+        tiling: how images of any size are tiled; the service's tiling by default.
 
     Returns:
-        The model, ready to be called with an image and a mask.
+        The model, to be called with an image and a mask.
 
     Raises:
-        UserError: if there is no such model, its files are damaged, or they are of no network
-            known here.
+        UserError: if the model does not exist, its files are damaged, or they fit no known network.
     """
     from infill.pipeline.checkpoints import load_generator
     from infill.pipeline.inference.inpainter import Inpainter
@@ -82,7 +80,7 @@ def load(
 def _released(
     file: str, architecture: str | None, device: "str | torch.device"
 ) -> "tuple[torch.nn.Module, int]":
-    """Return the generator of an authors' file, and the multiple its sides must be of."""
+    """Return the generator of an authors' file, and its ``size_multiple``."""
     from infill.models.architecture import load as load_architecture
     from infill.models.layers import at_rest
     from infill.pipeline.weight_import import translate
@@ -96,7 +94,7 @@ def _released(
 def _located(
     reference: str, which: Literal["newest", "best"], registry: RegistryConfig
 ) -> tuple[str, str]:
-    """Return what a model is called, and where its checkpoint can be read."""
+    """Return the name of a model, and the location of its checkpoint."""
     from infill.pipeline import checkpoints
     from infill.pipeline.registry import resolve
 

@@ -1,7 +1,7 @@
 """Tiles: split an image into sizes that the network accepts, and merge the predictions.
 
-The composite is made at the image's own resolution, so only the hole is ever resampled. All of
-this is arithmetic on arrays and knows nothing of requests; ``plan.py`` chooses among it.
+The composite is made at the image's own resolution, so only the hole is ever resampled. This module
+is array arithmetic and independent of requests; ``tiling_plan.py`` chooses the layout.
 """
 
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ Kind = Literal["whole", "crop", "resize", "tile", "subsample"]
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """Which part of an image lies on a canvas, and how."""
+    """A part of an image, and its position and size on a canvas."""
 
     kind: Kind
     top: int
     left: int
     height: int
-    """Of the part, in the image's pixels."""
+    """Height of the part, in the image's pixels."""
     width: int
-    drawn_height: int
-    """Of the part on the canvas; smaller than ``height`` for ``resize``."""
-    drawn_width: int
+    scaled_height: int
+    """Height of the part on the canvas; smaller than ``height`` for ``resize``."""
+    scaled_width: int
     canvas_height: int
     canvas_width: int
 
@@ -45,11 +45,11 @@ class Tile:
 
 
 class Layout(Protocol):
-    """How one image lies on one or more canvases."""
+    """The split of one image into one or more canvases."""
 
     @property
     def kind(self) -> Kind:
-        """What was chosen."""
+        """The kind of layout."""
         ...
 
     @property
@@ -58,10 +58,10 @@ class Layout(Protocol):
         ...
 
     def split_tiles(self, image: Pixels, hole: Hole) -> list[tuple[Pixels, Pixels]]:
-        """Put an image on its canvases.
+        """Split an image into its canvases.
 
-        A canvas pixel that any hidden pixel went into is hole, and hidden pixels are blanked
-        first: nothing of what the hole covers reaches the network.
+        A canvas pixel that depends on any hidden pixel is part of the hole, and hidden pixels are
+        blanked first: the network receives nothing of the hole's content.
 
         Args:
             image: uint8 [H, W, 3].
@@ -73,14 +73,14 @@ class Layout(Protocol):
         ...
 
     def merge_tiles(self, predictions: Sequence[Pixels], hole: Hole) -> Pixels:
-        """Take predictions off their canvases, to where they belong in the image.
+        """Merge the predictions of the canvases into the image.
 
         Args:
             predictions: for each canvas, uint8 [h, w, 3].
             hole: bool [H, W]; gives the image's size.
 
         Returns:
-            uint8 [H, W, 3], of which only the pixels in the hole are meant.
+            uint8 [H, W, 3]; only the pixels in the hole are valid.
         """
         ...
 
@@ -93,7 +93,7 @@ class Tiles:
 
     @property
     def kind(self) -> Kind:
-        """That of every frame."""
+        """The kind of every tile."""
         return self.frames[0].kind
 
     @property
@@ -102,19 +102,19 @@ class Tiles:
         return [(frame.canvas_height, frame.canvas_width) for frame in self.frames]
 
     def split_tiles(self, image: Pixels, hole: Hole) -> list[tuple[Pixels, Pixels]]:
-        """Put each part on its canvas; see :meth:`Layout.lay`."""
+        """Split the parts; see :meth:`Layout.split_tiles`."""
         return [_lay(image, hole, frame) for frame in self.frames]
 
     def merge_tiles(self, predictions: Sequence[Pixels], hole: Hole) -> Pixels:
-        """Take the parts off their canvases; see :meth:`Layout.lift`."""
+        """Merge and blend the parts; see :meth:`Layout.merge_tiles`."""
         whole = np.zeros((*hole.shape, 3), np.uint8)
-        drawn = [_lift(p, frame) for p, frame in zip(predictions, self.frames, strict=True)]
-        if len(drawn) == 1:
-            whole[self.frames[0].window] = drawn[0]
+        parts = [_lift(p, frame) for p, frame in zip(predictions, self.frames, strict=True)]
+        if len(parts) == 1:
+            whole[self.frames[0].window] = parts[0]
             return whole
         shares = np.zeros((*hole.shape, 1), np.float32)
         colours = np.zeros(whole.shape, np.float32)
-        for part, frame in zip(drawn, self.frames, strict=True):
+        for part, frame in zip(parts, self.frames, strict=True):
             weight = _tent(frame)
             colours[frame.window] += weight * part
             shares[frame.window] += weight
@@ -123,7 +123,7 @@ class Tiles:
 
 
 def _tent(frame: Tile) -> NDArray[np.float32]:
-    """Weigh a frame's pixels by their distance from its edges, [height, width, 1]."""
+    """Return weights of a tile's pixels by their distance from its edges, [height, width, 1]."""
     height, width = frame.height, frame.width
     rows = np.minimum(np.arange(1, height + 1), np.arange(height, 0, -1)).astype(np.float32)
     columns = np.minimum(np.arange(1, width + 1), np.arange(width, 0, -1)).astype(np.float32)
@@ -135,7 +135,7 @@ def _lay(image: Pixels, hole: Hole, frame: Tile) -> tuple[Pixels, Pixels]:
     part, missing = image[frame.window].copy(), hole[frame.window].astype(np.uint8)
     part[missing.astype(bool)] = _BLANK
     if frame.kind == "resize":
-        size = (frame.drawn_width, frame.drawn_height)
+        size = (frame.scaled_width, frame.scaled_height)
         part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
         share = cv2.resize(missing.astype(np.float32), size, interpolation=cv2.INTER_AREA)
         missing = (share > 0).astype(np.uint8)
@@ -143,15 +143,15 @@ def _lay(image: Pixels, hole: Hole, frame: Tile) -> tuple[Pixels, Pixels]:
 
 
 def _lift(prediction: Pixels, frame: Tile) -> Pixels:
-    drawn = prediction[: frame.drawn_height, : frame.drawn_width]
+    part = prediction[: frame.scaled_height, : frame.scaled_width]
     if frame.kind == "resize":
-        drawn = cv2.resize(drawn, (frame.width, frame.height), interpolation=cv2.INTER_CUBIC)
-    return drawn
+        part = cv2.resize(part, (frame.width, frame.height), interpolation=cv2.INTER_CUBIC)
+    return part
 
 
 @dataclass(frozen=True)
 class Strides:
-    """Every ``step``-th pixel each way as a picture of its own: ``step``² canvases of one size."""
+    """Every ``step``-th pixel each way as an image of its own: ``step``² canvases of one size."""
 
     step: int
     canvas: tuple[int, int]
@@ -163,7 +163,7 @@ class Strides:
         return [self.canvas] * self.step**2
 
     def split_tiles(self, image: Pixels, hole: Hole) -> list[tuple[Pixels, Pixels]]:
-        """Put each sub-image on its canvas, row phases first; see :meth:`Layout.lay`."""
+        """Split the image into sub-images, row phases first; see :meth:`Layout.split_tiles`."""
         blanked = np.where(hole[..., None], np.uint8(_BLANK), image)
         missing = hole.astype(np.uint8)
         return [
@@ -176,29 +176,29 @@ class Strides:
         ]
 
     def merge_tiles(self, predictions: Sequence[Pixels], hole: Hole) -> Pixels:
-        """Interleave the sub-images again; see :meth:`Layout.lift`."""
+        """Interleave the sub-images again; see :meth:`Layout.merge_tiles`."""
         whole = np.zeros((*hole.shape, 3), np.uint8)
         for (v, u), prediction in zip(self._phases(hole), predictions, strict=True):
-            place = whole[v :: self.step, u :: self.step]
-            place[:] = prediction[: place.shape[0], : place.shape[1]]
+            phase = whole[v :: self.step, u :: self.step]
+            phase[:] = prediction[: phase.shape[0], : phase.shape[1]]
         return whole
 
     def _phases(self, hole: Hole) -> list[tuple[int, int]]:
-        """Return the offsets of the sub-images; one that the image is too narrow for repeats."""
+        """Return the offsets of the sub-images; those beyond a narrow image repeat the last."""
         height, width = hole.shape
         steps = range(self.step)
         return [(min(v, height - 1), min(u, width - 1)) for v in steps for u in steps]
 
 
 def _pad(part: Pixels, missing: Pixels, size: tuple[int, int]) -> tuple[Pixels, Pixels]:
-    """Grow both to a canvas, at bottom and right, by mirroring."""
+    """Pad both to a canvas, at bottom and right, by mirroring."""
     height, width = missing.shape
     rows, columns = _mirror(height, size[0] - height), _mirror(width, size[1] - width)
     return part[rows][:, columns], missing[rows][:, columns]
 
 
 def _mirror(length: int, more: int) -> NDArray[np.int64]:
-    """Return indices that go on past ``length`` by walking back and forth, for any ``more``."""
+    """Return indices that continue past ``length`` by reflection, for any ``more``."""
     period = max(2 * (length - 1), 1)
     walk = np.arange(length + more) % period
     return np.where(walk < length, walk, period - walk)

@@ -1,6 +1,6 @@
-"""Plan which part of an image goes to which tile, at a bounded cost.
+"""Choose the tiles of an image, at a bounded cost.
 
-By itself (``auto``) the network sees
+In mode ``auto`` the network sees
 
 * the whole image, if that fits on the largest canvas;
 * else a crop around the hole, grown to show its surroundings, if that fits;
@@ -20,20 +20,20 @@ from infill.pipeline.inference.config import Mode, TilingConfig
 from infill.pipeline.inference.tiling import Kind, Layout, Strides, Tile, Tiles
 
 Span = tuple[int, int]
-"""The first row or column, and one past the last."""
+"""First row or column, and one past the last."""
 
 
 def plan_tiles(hole: Hole, config: TilingConfig, mode: Mode = "auto") -> Layout:
-    """Choose what lies on which canvas.
+    """Choose the layout of an image.
 
     Args:
         hole: bool [H, W] with at least one True.
-        config: the canvases there are.
+        config: the possible canvases.
         mode: ``auto`` as above; ``crop`` crops around the hole even if the whole image would fit;
-            ``resize`` shows the whole image always, smaller if it has to be.
+            ``resize`` always shows the whole image, reduced if necessary.
 
     Raises:
-        ValueError: if ``tile`` or ``subsample`` would take more canvases than allowed.
+        ValueError: if ``tile`` or ``subsample`` needs more canvases than allowed.
     """
     height, width = hole.shape
     if mode == "subsample":
@@ -50,7 +50,7 @@ def plan_tiles(hole: Hole, config: TilingConfig, mode: Mode = "auto") -> Layout:
 
 
 def _crop(rows: Span, columns: Span, shape: tuple[int, ...], config: TilingConfig) -> Tile:
-    """Frame a box with its surroundings."""
+    """Return a crop of a box and its surroundings."""
     height, width = shape
     return _frame("crop", _grow(rows, height, config), _grow(columns, width, config), config)
 
@@ -73,7 +73,7 @@ def _plan_crops(hole: Hole, config: TilingConfig) -> Tiles | None:
 
 
 def _shows(frame: Tile, rows: Span, columns: Span) -> bool:
-    """Return whether a box lies within a frame."""
+    """Return whether a box lies within a tile."""
     bottom, right = frame.top + frame.height, frame.left + frame.width
     above = frame.top <= rows[0] and rows[1] <= bottom
     return above and frame.left <= columns[0] and columns[1] <= right
@@ -117,7 +117,7 @@ def _plan_strides(height: int, width: int, config: TilingConfig) -> Strides:
 def _refuse_too_many(count: int, what: str, config: TilingConfig) -> None:
     if count > config.max_tiles:
         raise ValueError(
-            f"the image would take {count} {what}, at most {config.max_tiles} are drawn; "
+            f"the image needs {count} {what}, more than max_tiles {config.max_tiles}; "
             "use mode auto, or a smaller image"
         )
 
@@ -129,7 +129,7 @@ def _extent(hole: Hole, axis: int) -> Span:
 
 
 def _grow(extent: Span, limit: int, config: TilingConfig) -> Span:
-    """Grow an extent around its centre to the length a crop has, inside ``limit`` pixels."""
+    """Grow an extent around its centre to a crop's length, inside ``limit`` pixels."""
     start, stop = extent
     wanted = max(round((stop - start) * config.context), config.least_crop_px)
     length = min(_side(wanted, config) if wanted <= config.largest_px else wanted, limit)
@@ -145,15 +145,15 @@ def _side(length: int, config: TilingConfig) -> int:
 def _frame(kind: Kind, rows: Span, columns: Span, config: TilingConfig) -> Tile:
     height, width = rows[1] - rows[0], columns[1] - columns[0]
     scale = min(1.0, config.largest_px / max(height, width))
-    drawn_height, drawn_width = (max(round(length * scale), 1) for length in (height, width))
+    scaled_height, scaled_width = (max(round(length * scale), 1) for length in (height, width))
     return Tile(
         kind=kind if scale == 1.0 else "resize",
         top=rows[0],
         left=columns[0],
         height=height,
         width=width,
-        drawn_height=drawn_height,
-        drawn_width=drawn_width,
-        canvas_height=_side(drawn_height, config),
-        canvas_width=_side(drawn_width, config),
+        scaled_height=scaled_height,
+        scaled_width=scaled_width,
+        canvas_height=_side(scaled_height, config),
+        canvas_width=_side(scaled_width, config),
     )

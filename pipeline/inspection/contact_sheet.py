@@ -22,30 +22,30 @@ MEASURED_MASKS = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Sighting:
-    """One sample as one step saw it."""
+    """One sample in one training step."""
 
     row: int
     epoch: int
     step: int
-    place: int
-    """In the global batch."""
+    index: int
+    """Index in the global batch."""
     sample: Sample
 
 
 def data_settings(config: InspectConfig) -> BatchConfig:
-    """Return the settings of the run that is asked about, or those given."""
+    """Return the data settings of the configured run, or the given ones."""
     data = config.data
     if config.run:
         location = checkpoints.find(storage.absolute(config.run))
         values = checkpoints.read_config(location).get("data")
         if values is None:
-            raise UserError(f"{location} was not trained here: it carries no data settings")
+            raise UserError(f"{location} was not trained here: it has no data settings")
         data = from_dict(BatchConfig, values, f"{location}/config.json: data")
     return replace(data, shards=config.shards)
 
 
 def look(config: InspectConfig, data: BatchConfig, manifest: Manifest) -> list[Sighting]:
-    """Make the samples to be shown, as training makes them."""
+    """Make the samples for the sheet, as training makes them."""
     maker = InpaintingDataset(data, manifest)
     order = StatelessSampler(manifest.counts, data.seed, data.shuffle_window_shards)
     first = config.epoch * order.total
@@ -55,9 +55,9 @@ def look(config: InspectConfig, data: BatchConfig, manifest: Manifest) -> list[S
     sightings = []
     for position in positions:
         epoch, row = order.at(position)
-        step, place = divmod(position * data.masks_per_image, data.batch_size)
+        step, index = divmod(position * data.masks_per_image, data.batch_size)
         sample = maker.make(row, epoch, step)
-        sightings.append(Sighting(row=row, epoch=epoch, step=step, place=place, sample=sample))
+        sightings.append(Sighting(row=row, epoch=epoch, step=step, index=index, sample=sample))
     return sightings
 
 
@@ -65,7 +65,7 @@ def row_of(manifest: Manifest, key: str) -> int:
     """Return a sample's row by its key.
 
     Raises:
-        UserError: if the set has no such key.
+        UserError: if the set does not have the key.
     """
     row = int(pc.index(manifest.samples["key"], key).as_py())
     if row < 0:
@@ -77,7 +77,7 @@ def row_of(manifest: Manifest, key: str) -> int:
 
 
 def describe(manifest: Manifest) -> list[str]:
-    """Return what a set holds, one line per fact."""
+    """Describe a set, one line per fact."""
     table = manifest.samples
     short = pc.min_element_wise(table["height_px"], table["width_px"]).to_numpy()
     sizes = table["size"].to_numpy() / 1e3
@@ -106,7 +106,7 @@ def _spread(values: np.ndarray, decimals: int = 0) -> str:
 
 
 def describe_masks(data: BatchConfig, manifest: Manifest) -> list[str]:
-    """Return how the hole ratios of an epoch's masks are spread, one line per range."""
+    """Return the distribution of the hole ratios of an epoch's masks, one line per range."""
     size = data.image_size_px
     keys = manifest.samples["key"].slice(0, MEASURED_MASKS).to_pylist()
     ratios = [
@@ -127,7 +127,7 @@ def describe_masks(data: BatchConfig, manifest: Manifest) -> list[str]:
 
 
 def describe_sample(manifest: Manifest, sighting: Sighting) -> list[str]:
-    """Return where a sample lies, when it was seen and under which mask."""
+    """Describe a sample: its shard, its step and its mask."""
     row, hole = manifest.row(sighting.row), sighting.sample.hole
     shard = manifest.shards[row["shard"]].name
     return [
@@ -137,14 +137,14 @@ def describe_sample(manifest: Manifest, sighting: Sighting) -> list[str]:
         f"{'SHA-256':<14} {row['sha256']}",
         f"{'image':<14} {row['width_px']}x{row['height_px']} px",
         f"{'seen':<14} epoch {sighting.epoch}, step {sighting.step}, "
-        f"place {sighting.place} in the global batch",
+        f"index {sighting.index} in the global batch",
         f"{'mask':<14} {sighting.sample.mask_id}",
         f"{'hole ratio':<14} {hole.mean():.4f}",
     ]
 
 
 def sheet(samples: Sequence[Sample]) -> bytes:
-    """Draw samples beside their masked selves, several to a line, as one PNG."""
+    """Return samples beside their masked images, several per row, as one PNG."""
     per_line = min(SAMPLES_PER_LINE, len(samples))
     blank = np.full_like(samples[0].pixels, 255)
     rows, captions = [], []

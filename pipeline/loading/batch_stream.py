@@ -20,19 +20,19 @@ class Loader(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop and let go of threads or tasks."""
+        """Stop, and release threads or tasks."""
         ...
 
 
 class BatchStream:
     """This worker's slice of every global batch, from ``first_step`` on, forever.
 
-    What a step holds depends on the shard set, the configuration and the step alone: not on the
-    number of workers, threads or batches made ahead, nor on where an earlier run stopped. Tars
-    without a manifest come through webdataset, which promises less; see ``given_up``.
+    The samples of a step depend on the shard set, the configuration and the step alone: not on the
+    number of workers, threads or prefetched batches, nor on the step at which an earlier run
+    stopped. Tars without a manifest come through webdataset, which promises less; see ``given_up``.
 
     Args:
-        config: what to read and how.
+        config: the dataset and the settings.
         rank: of this worker, from 0.
         world_size: number of workers; ``batch_size`` is a multiple of it.
         first_step: the first global step to deliver.
@@ -45,7 +45,7 @@ class BatchStream:
         self, config: BatchConfig, rank: int = 0, world_size: int = 1, first_step: int = 0
     ) -> None:
         self.wait_s = 0.0
-        """Time the consumer has waited for batches so far."""
+        """Seconds that the consumer has waited for batches so far."""
         share = WorkerShare(config=config, rank=rank, world_size=world_size)
         self._loader = _loader(share, first_step)
 
@@ -65,7 +65,7 @@ class BatchStream:
         self.close()
 
     def close(self) -> None:
-        """Stop the work that is under way."""
+        """Stop the running tasks."""
         self._loader.close()
 
 
@@ -76,7 +76,7 @@ def _loader(share: WorkerShare, first_step: int) -> Loader:
         return WebDatasetLoader(share, first_step)
     if share.config.loader == "ray":
         from infill.pipeline.loading.ray_loader import (
-            RayLoader,  # imports Ray, which others need not
+            RayLoader,  # the only loader that imports Ray
         )
 
         return RayLoader(share, first_step)

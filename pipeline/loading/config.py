@@ -75,7 +75,7 @@ class BatchConfig:
     shuffle windows."""
 
     def __post_init__(self) -> None:
-        """Refuse impossible numbers."""
+        """Check the values."""
         for name, least in (
             ("batch_size", 1),
             ("masks_per_image", 1),
@@ -103,6 +103,6 @@ class BatchConfig:
 
     @property
     def keeps_scale(self) -> bool:
-        """Whether a window of image_size_px is cut, so that smaller images do not do."""
+        """Whether a window of image_size_px is cut, so that smaller images are refused."""
         windowed = self.crop in ("random", "centre")
         return windowed and not (self.resize_short_side_px or self.enlarge_small_images)

@@ -1,7 +1,7 @@
 """Samples: an image decoded, cropped and augmented, and its mask.
 
-Every random decision is keyed by (purpose, sample key, epoch, seed), so whoever makes a sample,
-wherever and when, makes the same one.
+Every random decision is keyed by (purpose, sample key, epoch, seed), so that every process and
+every node makes the same sample.
 """
 
 import math
@@ -36,7 +36,7 @@ SHIFTS = (0, 32, 64, 96)
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What a network is shown of one image."""
+    """One image as the network receives it, and its mask."""
 
     key: str
     pixels: Pixels
@@ -47,7 +47,7 @@ class Sample:
 
 
 class SampleTransform:
-    """What becomes of an image before a network sees it: window, augmentation and mask."""
+    """The transform of an image before the network sees it: crop, augmentation and mask."""
 
     def __init__(self, config: BatchConfig) -> None:
         self.config = config
@@ -59,7 +59,7 @@ class SampleTransform:
         return generate_mask(config.masks, key, masked, config.seed, size, size, step)
 
     def view(self, image: Pixels, key: str, epoch: int) -> Pixels:
-        """Return the part of a decoded image that is shown in an epoch; both RGB."""
+        """Return the crop of a decoded image for an epoch; both RGB."""
         config = self.config
         # All are generated whether used or not: switching one off leaves the others as they were.
         down, across, flip, turn = uniform_numbers(number_for("view", key, epoch, config.seed))
@@ -94,7 +94,7 @@ class InpaintingDataset(SampleTransform):
 
         Args:
             row: of the manifest.
-            epoch: how often the set has been gone through before.
+            epoch: number of completed passes over the set.
             step: the global step; read by a mask curriculum only.
             turn: which of the sample's masks of this epoch.
 
@@ -107,7 +107,7 @@ class InpaintingDataset(SampleTransform):
         return Sample(key=key, pixels=pixels, hole=mask.hole, mask_id=mask.id)
 
     def write_image(self, row: int, epoch: int, values: Values) -> str:
-        """Write what is shown of a sample as :meth:`make` makes it; return its key.
+        """Write a sample's image as :meth:`make` makes it; return the sample's key.
 
         Args:
             row: of the manifest.
@@ -136,7 +136,7 @@ class InpaintingDataset(SampleTransform):
         return mask.id
 
     def _seen(self, row: int, key: str, epoch: int) -> Pixels:
-        """Return what is shown of a sample; each thread remembers its last one."""
+        """Return a sample's transformed image; each thread remembers its last one."""
         if self.config.masks_per_image == 1:
             return self.view(decode(self.reader, row), key, epoch)
         last: tuple[tuple[int, int], Pixels] | None = getattr(self._last, "seen", None)
@@ -176,7 +176,7 @@ def decode(reader: ShardReader, row: int) -> Pixels:
     """Return a sample's whole image, RGB [H, W, 3] uint8, upright as its EXIF tag says.
 
     Raises:
-        UserError: if the bytes are no picture, or one of another size than the manifest's.
+        UserError: if the bytes are not an image, or not one of the manifest's size.
     """
     data = reader.read(row)
     try:
@@ -184,7 +184,7 @@ def decode(reader: ShardReader, row: int) -> Pixels:
     except RejectedError as error:
         raise reader.damaged(row, str(error)) from error
     if image is None:
-        raise reader.damaged(row, "its bytes are not a picture")
+        raise reader.damaged(row, "its bytes are not an image")
     height, width = reader.heights[row], reader.widths[row]
     if image.shape[:2] != (height, width):
         found = f"{image.shape[1]}x{image.shape[0]}"
@@ -202,7 +202,7 @@ def decode_any(data: bytes) -> Pixels:
 
 
 def rescale(image: Pixels, config: BatchConfig) -> Pixels:
-    """Resize an image, keeping its proportions, to what windows are cut from."""
+    """Resize an image, keeping its aspect ratio, before windows are cut from it."""
     short = min(image.shape[:2])
     wanted = config.resize_short_side_px or short
     if config.crop not in ("random", "centre"):
@@ -216,7 +216,7 @@ def rescale(image: Pixels, config: BatchConfig) -> Pixels:
 
 
 def crop_image(image: Pixels, size: int, crop: Crop, down: float, across: float) -> Pixels:
-    """Return the [size, size, 3] part of an image; ``down`` and ``across``, in [0, 1), place it."""
+    """Return the [size, size, 3] crop of an image at ``down`` and ``across``, each in [0, 1)."""
     height, width = image.shape[:2]
     if crop == "squash":
         return resize(image, size, size)
@@ -233,7 +233,7 @@ def crop_image(image: Pixels, size: int, crop: Crop, down: float, across: float)
 
 
 def resize(image: Pixels, height: int, width: int) -> Pixels:
-    """Resize: by area where it shrinks, so that nothing aliases, bicubic where it grows."""
+    """Resize: by area when reducing, so that nothing aliases, bicubic when enlarging."""
     if image.shape[:2] == (height, width):
         return image
     shrinks = height * width < image.shape[0] * image.shape[1]
@@ -255,7 +255,7 @@ def _colour_jitter(amount: float, thread: int) -> Any:
     """Return a transform of this thread's own: it keeps the seed of the sample in hand."""
     del thread
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    import albumentations  # two seconds, spent by those who jitter
+    import albumentations  # takes two seconds; only jitter needs it
 
     spread = (1 - amount, 1 + amount)
     return albumentations.Compose(
@@ -285,7 +285,7 @@ def load_sample(manifest: Manifest, row: int, image_size_px: int, crop: Crop = "
     """
     chosen: Crop = "centre" if crop == "random" else crop
     config = BatchConfig(crop=chosen, image_size_px=image_size_px)
-    alone = replace(manifest, samples=manifest.samples.slice(row, 1))  # the others cost nothing
+    alone = replace(manifest, samples=manifest.samples.slice(row, 1))  # do not copy the other rows
     if config.keeps_scale:
         require_large_enough(alone, image_size_px)
     reader = ShardReader(alone, _cache_for(manifest, config), verify=True)

@@ -1,6 +1,6 @@
-"""The main loop of a decoding process; it ends when its pipe closes.
+"""The main loop of a decoding process.
 
-So it outlives no worker, however that one died.
+It ends when its pipe closes, so it never outlives its worker.
 """
 
 import gc
@@ -22,7 +22,7 @@ from infill.pipeline.loading.workers import WorkerSetup
 
 
 def serve(pipe: Connection, memory: int, samples: int) -> None:
-    """Fill what the worker asks for, until it goes away."""
+    """Make the samples that the worker requests, until the worker closes the pipe."""
     setup: WorkerSetup = pipe.recv()
     values = np.frombuffer(mmap.mmap(memory, 0), np.float32)
     frames = SharedBuffers(values, setup.slots, setup.count, setup.config.image_size_px)
@@ -36,7 +36,7 @@ def serve(pipe: Connection, memory: int, samples: int) -> None:
 def answer(
     dataset: InpaintingDataset, frames: SharedBuffers, task: DecodeTask
 ) -> Names | Exception:
-    """Fill a task's slots, or return why that could not be done."""
+    """Fill a task's slots, or return the error."""
     try:
         return frames.fill(dataset, task)
     except UserError as error:
@@ -47,8 +47,8 @@ def answer(
 
 def main(pipe: int, memory: int, samples: int) -> None:
     """Serve on these open files, inherited from the worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker handles Ctrl-C
     cv2.setNumThreads(1)
-    gc.freeze()  # what has been imported is here to stay: the collector need not look at it again
+    gc.freeze()  # imported modules stay: the garbage collector need not scan them again
     with suppress(EOFError, ConnectionError):
         serve(Connection(pipe), memory, samples)

@@ -28,19 +28,19 @@ Values = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeTask:
-    """Samples that lie side by side in a batch."""
+    """A run of consecutive samples of a batch."""
 
     slot: int
-    """Which slot of the buffers."""
+    """Index of the slot in the buffers."""
     first: int
-    """Where in the batch the first one lies."""
+    """Index in the batch of the first sample."""
     step: int
     visits: list[tuple[int, int, int]]
-    """Row, epoch, and which of its masks, for each."""
+    """Row, epoch and mask number of each sample."""
 
 
 class Pending(Protocol):
-    """What is becoming of a task."""
+    """A task's future result."""
 
     def result(self) -> Names:
         """Wait for the names of the samples made.
@@ -52,26 +52,26 @@ class Pending(Protocol):
 
 
 class WorkerPool(Protocol):
-    """Whoever fills batches."""
+    """Threads or processes that make samples."""
 
     frames: "SharedBuffers"
 
     def begin(self, task: DecodeTask) -> Pending:
-        """Have a task done by whoever is free first."""
+        """Start a task on the next free worker."""
         ...
 
     def close(self) -> None:
-        """Forget what has not been begun, and let everyone go."""
+        """Drop the tasks that have not begun, and end the workers."""
         ...
 
 
 class SharedBuffers:
-    """Places for batches in one piece of memory, used again and again.
+    """Reusable slots for batches in one piece of memory.
 
-    New pages cost a tenth of the decoding of what goes into them, more on virtual machines.
+    Allocating new pages costs a tenth of decoding into them, more on virtual machines.
 
     Args:
-        memory: [:meth:`room`] float32.
+        memory: [:meth:`size`] float32.
         slots: batches that fit.
         count: samples in each.
         size_px: height and width of a sample.
@@ -87,15 +87,15 @@ class SharedBuffers:
             self.masks.append(masks.reshape(count, 1, size_px, size_px))
 
     @staticmethod
-    def room(slots: int, count: int, size_px: int) -> int:
-        """Return how many numbers so many batches take."""
+    def size(slots: int, count: int, size_px: int) -> int:
+        """Return how many float32 values the slots take."""
         return slots * count * 4 * size_px**2
 
     def fill(self, dataset: InpaintingDataset, task: DecodeTask) -> Names:
         """Make a task's samples in their slots.
 
-        All images first, then all masks: what makes masks stays in the processor's caches, which
-        saves a third of their time.
+        All images first, then all masks: the mask code stays in the processor's caches, which saves
+        a third of its time.
         """
         part = slice(task.first, task.first + len(task.visits))
         images, masks = self.images[task.slot][part], self.masks[task.slot][part, 0]
@@ -109,14 +109,14 @@ class SharedBuffers:
         ]
 
     def unused(self, slot: int) -> bool:
-        """Return whether no tensor that was handed out still shows a slot."""
-        # A tensor's memory holds its array; the list and the call's own argument are all the rest.
+        """Return whether no tensor that was handed out still uses a slot."""
+        # A tensor holds a reference to its array; the list and the call's argument are the others.
         return all(sys.getrefcount(arrays[slot]) == 2 for arrays in (self.images, self.masks))
 
 
 @dataclass(kw_only=True)
 class PendingBatch:
-    """A batch in the making."""
+    """A batch whose samples are being made."""
 
     step: int
     slot: int
@@ -124,12 +124,13 @@ class PendingBatch:
 
 
 class PrefetchLoader:
-    """Keeps a pool busy with the batches after the one in use.
+    """Prefetches batches with a pool of workers.
 
     Args:
-        share: whose batches.
-        first_step: the first to deliver.
-        pool: of a configuration, the set's manifest and so many slots for this many samples.
+        share: the worker's share of each step.
+        first_step: the first step to deliver.
+        pool: makes the pool from the configuration, the manifest, and the numbers of slots and of
+            samples per slot.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class PrefetchLoader:
         config = share.config
         manifest = read_manifest(config.shards)
         self.order = StatelessSampler(manifest.counts, config.seed, config.shuffle_window_shards)
-        # Those under way, the one in use and the one before it.
+        # The batches being made, the one in use and the one before it.
         self.slots = config.prefetch_batches + 3
         self.pool = pool(config, manifest, self.slots, share.slice_size)
         self.pending: deque[PendingBatch] = deque()
@@ -182,7 +183,7 @@ class PrefetchLoader:
         visits = self.share.visits(self.order, step)
         share = math.ceil(
             len(visits) / config.num_decode_workers
-        )  # one task for each: few handovers
+        )  # one task for each worker: few messages
         share = math.ceil(share / config.masks_per_image) * config.masks_per_image
         answers = []
         for first in range(0, len(visits), share):
@@ -192,26 +193,26 @@ class PrefetchLoader:
         return PendingBatch(step=step, slot=slot, answers=answers)
 
     def close(self) -> None:
-        """Let the pool finish the samples in hand, and forget the others."""
+        """Let the pool finish its current samples, and drop the others."""
         self.pool.close()
         self.pending.clear()
 
 
 class ThreadPool:
-    """This process's threads; OpenCV lets go of Python's lock while it decodes."""
+    """A pool of threads; OpenCV releases the GIL while it decodes."""
 
     def __init__(self, config: BatchConfig, manifest: Manifest, slots: int, count: int) -> None:
-        # OpenCV's own threads would only take the cores from the other samples' decoding.
+        # OpenCV's own threads would compete with the decoding of other samples.
         cv2.setNumThreads(1)
         self.dataset = InpaintingDataset(config, manifest)
-        memory = np.empty(SharedBuffers.room(slots, count, config.image_size_px), np.float32)
+        memory = np.empty(SharedBuffers.size(slots, count, config.image_size_px), np.float32)
         self.frames = SharedBuffers(memory, slots, count, config.image_size_px)
         self.pool = ThreadPoolExecutor(config.num_decode_workers, thread_name_prefix="decode")
 
     def begin(self, task: DecodeTask) -> Future[Names]:
-        """Have a task done by whichever thread is free first."""
+        """Start a task on the next free thread."""
         return self.pool.submit(self.frames.fill, self.dataset, task)
 
     def close(self) -> None:
-        """Let the threads finish the samples in hand, and forget the others."""
+        """Let the threads finish their current samples, and drop the others."""
         self.pool.shutdown(wait=True, cancel_futures=True)

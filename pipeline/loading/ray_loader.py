@@ -1,7 +1,7 @@
 """Decode batches with Ray Data on free CPUs of the cluster.
 
-Each worker makes a dataset of its own steps, in order; a task makes one step's slice. Pixels
-travel as bytes, a quarter of what the tensors weigh, and become tensors on the worker.
+Each worker makes a dataset of its own steps, in order; a task makes one step's slice. Pixels are
+sent as bytes, a quarter of the size of the tensors, and become tensors on the worker.
 """
 
 import json
@@ -32,7 +32,7 @@ class RayLoader:
     """Iterates Ray datasets of this worker's steps, one after the other."""
 
     def __init__(self, share: WorkerShare, first_step: int) -> None:
-        # Made here too, so that what is wrong with the set is said before anything starts.
+        # Made here too, so that errors of the set are reported before anything starts.
         _recipe(share.config)
         self.batches = self._all(share, first_step)
 
@@ -40,7 +40,7 @@ class RayLoader:
         return next(self.batches)
 
     def close(self) -> None:
-        """Stop the dataset under way."""
+        """Stop the current dataset."""
         self.batches.close()
 
     def _all(self, share: WorkerShare, first_step: int) -> Generator[Batch, None, None]:

@@ -1,10 +1,10 @@
 """The sampler: a stateless order of samples, the same for any number of workers.
 
 The samples of a global step are a function of (samples per shard, seed, step) alone: not of the
-number of workers, of restarts, or of who was slow. Each epoch permutes the shards, cuts the list
-into windows of W shards and permutes the samples inside each window. So a shard is needed during
-one window only, at most W shards are in use at a time, and a sample's neighbours in an epoch come
-from W shards, others each time: shuffle quality grows with W, as memory does.
+number of workers, of restarts, or of timing. Each epoch permutes the shards, cuts the list into
+windows of W shards and permutes the samples inside each window. So a shard is needed during one
+window only, at most W shards are in use at a time, and a sample's neighbours come from W shards,
+which differ in each epoch: shuffle quality and memory grow with W.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ Rows = NDArray[np.int64]
 
 
 class StatelessSampler:
-    """Which sample comes when, from the first step to any other, by arithmetic.
+    """Computes the samples of any step, without state.
 
-    Memory: a few numbers per shard, and the rows of the window last asked for.
+    Memory: a few numbers per shard, and the rows of the last window used.
 
     Args:
         counts: samples per shard.
-        seed: of the order.
+        seed: seed of the order.
         shuffle_window_shards: W, the shards whose samples are shuffled among each other.
 
     Raises:
@@ -54,15 +54,15 @@ class StatelessSampler:
 
         Step s holds the positions [s G, (s + 1) G) of an endless sequence of epochs, G being the
         global batch size; rank r of R takes every R-th of them from the r-th on. A last partial
-        batch goes on into the next epoch, so all ranks have equal steps. With several visits
-        every sample holds as many positions in a row.
+        batch continues in the next epoch, so all ranks have equal steps. With several visits every
+        sample takes as many consecutive positions.
         """
         first = step * batch_size
         positions = np.arange(first + rank, first + batch_size, world_size) // visits
         return self._all_at(positions)
 
     def _all_at(self, positions: Rows) -> list[tuple[int, int]]:
-        """Return what :meth:`at` does for each of ascending positions; at once where it can."""
+        """Return :meth:`at` of each of ascending positions, vectorized where possible."""
         epoch, _ = self.at(int(positions[0]))
         window = self._window
         if self.at(int(positions[-1]))[0] != epoch or self._window != window:
@@ -81,7 +81,7 @@ class StatelessSampler:
         return epoch, int(self._rows[offset - self._starts[window]])
 
     def position(self, epoch: int, row: int) -> int:
-        """Return when a row is seen in an epoch: the inverse of :meth:`at`.
+        """Return the position of a row in an epoch: the inverse of :meth:`at`.
 
         Divided by the global batch size it is the step, and the remainder is the position in it.
         """

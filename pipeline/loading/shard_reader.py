@@ -13,17 +13,17 @@ from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.manifest import Manifest, ShardRecord
 
-MEND = "mend the set with `python jobs/verify_shards.py --repair`"
+REPAIR = "repair the set with `python jobs/verify_shards.py --repair`"
 MOST_OPEN = 64
-"""Shards that a reader keeps open; should exceed a window of them."""
+"""Number of shards that a reader keeps open; it should exceed a shuffle window."""
 
 
 class ShardReader:
     """Reads samples' image bytes from a shard set; safe to share between threads.
 
     Args:
-        manifest: of the set.
-        cache: where copies of remote shards are kept; None for a set on local disk.
+        manifest: the set's manifest.
+        cache: the cache of remote shards; None for a set on local disk.
         verify: whether to compare every image with its SHA-256.
     """
 
@@ -56,7 +56,7 @@ class ShardReader:
         if len(data) != size:
             raise self.damaged(row, f"its shard ends after {len(data)} of its {size} bytes")
         if self.verify and storage.sha256(data) != self.checksums[row].as_py():
-            raise self.damaged(row, "its SHA-256 is not the manifest's")
+            raise self.damaged(row, "its SHA-256 differs from the manifest's")
         return data
 
     def plain(self, row: int) -> bool:
@@ -67,7 +67,7 @@ class ShardReader:
         """Return the error for a sample that cannot be used."""
         location = self.manifest.shard_location(int(self.shards[row]))
         return UserError(
-            f"sample {self.key(row)!r} in shard {location} is damaged: {reason}; {MEND}"
+            f"sample {self.key(row)!r} in shard {location} is damaged: {reason}; {REPAIR}"
         )
 
     def _read_at(self, shard: int, offset: int, size: int) -> bytes:
@@ -91,11 +91,11 @@ class ShardReader:
 
 def missing_shard(location: str) -> UserError:
     """Return the error for a shard that its manifest lists and that is not there."""
-    return UserError(f"shard {location} is missing, though its manifest lists it; {MEND}")
+    return UserError(f"shard {location} is missing, though its manifest lists it; {REPAIR}")
 
 
 class OpenFile:
-    """A file that is closed once nobody holds it: whoever reads may be another thread."""
+    """A file that is closed with its last reference: another thread may still read it."""
 
     def __init__(self, path: Path) -> None:
         self.number = -1
@@ -107,7 +107,7 @@ class OpenFile:
 
 
 class ShardCache:
-    """Copies of remote shards that all processes of a node share: each is downloaded once.
+    """Local copies of remote shards, shared by all processes of a node: each is downloaded once.
 
     A copy is named by its content's SHA-256, appears under that name only once whole and
     verified, and the least recently used ones are deleted past ``max_bytes``.
@@ -120,14 +120,14 @@ class ShardCache:
         """Return the local copy of a shard, downloading it if it is not there.
 
         Raises:
-            UserError: if the shard is missing or its content is not what the manifest says.
+            UserError: if the shard is missing or its checksum differs from the manifest's.
         """
         kept = self.folder / f"{record.sha256}.tar"
         if _use(kept):
             return kept
         self.folder.mkdir(parents=True, exist_ok=True)
         with _locked(self.folder / f"{record.sha256}.lock"):
-            if not _use(kept):  # a neighbour may have fetched it while we waited
+            if not _use(kept):  # another process may have fetched it while we waited
                 self._download(location, record, kept)
                 self._evict(kept)
         return kept
@@ -158,7 +158,7 @@ class ShardCache:
             if found != record.sha256:
                 raise UserError(
                     f"shard {location} has SHA-256 {found}, its manifest says {record.sha256}; "
-                    f"{MEND}"
+                    f"{REPAIR}"
                 )
             os.replace(aside, kept)
         finally:
@@ -169,7 +169,7 @@ class ShardCache:
         for path in self.folder.glob("*.tar"):
             try:
                 status = path.stat()
-            except FileNotFoundError:  # deleted by a neighbour
+            except FileNotFoundError:  # deleted by another process
                 continue
             copies.append((status.st_mtime_ns, status.st_size, path))
         excess = sum(size for _, size, _ in copies) - self.max_bytes

@@ -1,7 +1,7 @@
 """Index WebDataset tars, so that their samples are found by row as those of a shard set.
 
-Evaluation and validation need to know which images there are, and how large. The tars are read once
-to find out; what was found is kept beside the cached shards, by the tars' names, sizes and times.
+Evaluation and validation need a list of the images and their sizes. The tars are read once to make
+this index; it is kept beside the cached shards, by the tars' names, sizes and times.
 """
 
 import json
@@ -24,7 +24,7 @@ from infill.pipeline.loading.tar_names import expand, image_of, key_of, missing,
 from infill.pipeline.manifest import SAMPLE_SCHEMA, Manifest, Quarantined, ShardRecord
 
 FORMAT = 1
-"""Of what is kept; other ones are made anew."""
+"""Version of the index's format; indexes of other versions are made again."""
 MOST_NAMED = 10
 
 
@@ -33,10 +33,11 @@ def open_set(location: str, data: BatchConfig | None = None) -> Manifest:
 
     Args:
         location: a finished shard set, or tars by name, such as ``s3://bucket/{00000..01023}.tar``.
-        data: how tars are read: ``image_member``, and where copies and indexes are kept.
+        data: ``image_member``, and the folder of the cache.
 
     Raises:
-        UserError: if there is no finished set, a tar is missing or damaged, or holds no image.
+        UserError: if the location holds no finished set, or a tar is missing, damaged or without
+            images.
     """
     if not names_tars(location):
         return manifests.read_manifest(location)
@@ -58,7 +59,9 @@ def open_set(location: str, data: BatchConfig | None = None) -> Manifest:
         record = tar.removeprefix(folder).lstrip("/")
         records.append(ShardRecord(name=record, samples=len(found), size=size, sha256=digest))
     if not rows:
-        raise UserError(f"{location} holds no image that can be read ({len(quarantined)} damaged)")
+        raise UserError(
+            f"{location} holds no readable image ({len(quarantined)} damaged); check the tars"
+        )
     index = Manifest(
         location=folder,
         samples=pa.Table.from_pylist(rows, schema=SAMPLE_SCHEMA),
@@ -71,7 +74,7 @@ def open_set(location: str, data: BatchConfig | None = None) -> Manifest:
 
 
 def left_out(manifest: Manifest) -> list[str]:
-    """Return which images of indexed tars cannot be read, a line each; a shard set has said so."""
+    """Return a line for each unreadable image of indexed tars; sharding has reported its own."""
     if not manifest.quarantined or "webdataset" not in manifest.settings:
         return []
     images = manifest.quarantined
@@ -139,15 +142,15 @@ def _images(
                     "width_px": header.width_px,
                 }
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise UserError(f"{tar} is no whole tar: {error}; copy or make it again") from error
+        raise UserError(f"{tar} is not a complete tar: {error}; copy or make it again") from error
 
 
 def _require_whole(path: Path) -> None:
-    """Refuse a tar without the empty block at its end: tarfile takes one cut short for whole."""
+    """Refuse a tar without the empty block at its end: tarfile accepts truncated tars."""
     with path.open("rb") as file:
         file.seek(-min(tarfile.BLOCKSIZE, path.stat().st_size), os.SEEK_END)
         if any(file.read()) or not path.stat().st_size:
-            raise EOFError("it ends before its end: the last block is not empty")
+            raise EOFError("it is truncated: its last block is not empty")
 
 
 def _samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:

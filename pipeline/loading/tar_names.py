@@ -8,7 +8,7 @@ from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
-"""Members of a sample that are images; others (json, txt, cls) are not read."""
+"""Endings of members that are images; others (json, txt, cls) are not read."""
 EVERY_IMAGE = "*"
 
 
@@ -35,23 +35,23 @@ def expand(location: str) -> list[str]:
 
 
 def image_of(sample: str, members: list[str], wanted: str, tar: str) -> list[str]:
-    """Return which members of a sample are its image.
+    """Return the members of a sample that are its images.
 
-    A sample is what shares a name up to the first dot, as WebDataset has it. Its image is the
+    Members whose names agree up to the first dot are one sample, as in WebDataset. Its image is the
     member whose whole ending is an image's (``0001.jpg``); further ones, such as ``0001.seg.png``,
-    are not. Where none is plain, the only image there is taken (``photo.v2.jpg``).
+    are ignored. If no member has such an ending, the only image is used (``photo.v2.jpg``).
 
     Args:
-        sample: its name, for messages.
+        sample: the sample's name, for messages.
         members: the endings of its members, lower case, such as "jpg", "seg.png", "json".
-        wanted: an ending to take instead, such as "image.jpg", or "*" for each image as a sample.
-        tar: where it lies, for messages.
+        wanted: an ending to use instead, such as "image.jpg", or "*" for each image as a sample.
+        tar: the sample's tar, for messages.
 
     Returns:
-        Endings; none if the sample holds no image.
+        Endings; empty if the sample holds no image.
 
     Raises:
-        UserError: if several could be meant.
+        UserError: if several members qualify.
     """
     images = [name for name in members if name.rpartition(".")[2] in IMAGE_SUFFIXES]
     if wanted == EVERY_IMAGE:
@@ -71,7 +71,7 @@ def image_of(sample: str, members: list[str], wanted: str, tar: str) -> list[str
 
 
 def key_of(tar: str, sample: str, member: str) -> str:
-    """Return the key of an image: its tar's name, its sample's, and what else identifies it.
+    """Return the key of an image: the names of its tar, sample and member.
 
     Numbers in different tars may be equal, so that the tar's name belongs to the key.
     """
@@ -82,14 +82,16 @@ def key_of(tar: str, sample: str, member: str) -> str:
 
 def missing(tar: str) -> UserError:
     """Return the error for a tar that is not there."""
-    return UserError(f"there is no tar {tar}; give the names as they are, {{00000..00099}}.tar")
+    return UserError(
+        f"there is no tar {tar}; give the names of existing tars, such as {{00000..00099}}.tar"
+    )
 
 
 def require_tars(location: str) -> None:
-    """Refuse a set of which a tar is not there.
+    """Refuse a set if one of its tars does not exist.
 
     Raises:
-        UserError: naming the first, and how many there are.
+        UserError: naming the first, and how many are missing.
     """
     tars = expand(location)
     lost = [tar for tar in tars if not storage.exists(tar)]
@@ -99,7 +101,7 @@ def require_tars(location: str) -> None:
 
 
 def require_tar_for_each(location: str, workers: int) -> None:
-    """Refuse fewer tars than workers: webdataset deals whole tars.
+    """Refuse fewer tars than workers: webdataset splits by whole tars.
 
     Raises:
         UserError: with both numbers.
@@ -113,7 +115,7 @@ def require_tar_for_each(location: str, workers: int) -> None:
 
 
 def given_up(location: str) -> str:
-    """Return the sentence that says what training from tars without a manifest gives up."""
+    """Return a sentence on the limits of training from tars without a manifest."""
     return (
         f"{location} is read through webdataset, without a manifest: a resumed run starts a new "
         "pass over the data instead of going on within one, another number of workers sees other "

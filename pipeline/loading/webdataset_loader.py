@@ -1,8 +1,8 @@
 """Batches from WebDataset tars that have no manifest, through webdataset's own pipeline.
 
-Its shuffle and its splitting of tars among nodes and workers hold here. What a shard set gives
-besides is given up: a resumed run starts a new pass, workers need a tar each, and another number of
-workers sees other batches.
+It uses webdataset's shuffle and its splitting of tars among nodes and workers. It lacks the
+guarantees of a shard set: a resumed run starts a new pass, each worker needs a tar, and another
+number of workers sees other batches.
 """
 
 import itertools
@@ -37,15 +37,15 @@ from infill.pipeline.loading.worker_context import WorkerShare
 from infill.pipeline.masks import number_for
 
 SAMPLES_PER_SHARD = 128
-"""Of the shuffle buffer, for each shard of shuffle_window_shards: images wait there encoded."""
+"""Size of the shuffle buffer in encoded images, for each shard of shuffle_window_shards."""
 MOST_DAMAGED = 0.05
-"""Share of a pass's images; more than these end the run."""
+"""Maximum share of unreadable images in a pass; more end the run."""
 
 Encoded = tuple[str, bytes]
 """Key and bytes of an image."""
 Arrays = tuple[torch.Tensor, torch.Tensor, list[str], list[str]]
 Made = Arrays | UserError
-"""A batch, or why there is none: a DataLoader would wrap what is raised in its process."""
+"""A batch, or the error: a DataLoader would wrap an exception of its process."""
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +54,8 @@ class WebDatasetLoader:
     """Makes one worker's batches from tars, in processes or in a thread ahead of the step.
 
     Args:
-        share: whose batches.
-        first_step: the first to deliver; it also decides the order of this pass.
+        share: the worker's share of each step.
+        first_step: the first step to deliver; it also decides the order of this pass.
 
     Raises:
         UserError: if there are fewer tars than workers, or the loader is Ray's.
@@ -71,7 +71,7 @@ class WebDatasetLoader:
         if share.slice_size % config.masks_per_image:
             raise UserError(
                 f"each of {share.world_size} workers takes {share.slice_size} samples a step, "
-                f"which is no multiple of masks_per_image ({config.masks_per_image}); give a "
+                f"which is not a multiple of masks_per_image ({config.masks_per_image}); give a "
                 "larger --data.batch-size or fewer workers"
             )
         self.share, self.step = share, first_step
@@ -118,7 +118,7 @@ class WebDatasetLoader:
 
 @dataclass
 class TarStream(IterableDataset[Made]):
-    """An endless stream of batches; in a process of a DataLoader it takes its part of the tars."""
+    """An endless stream of batches; each DataLoader process reads its own part of the tars."""
 
     share: WorkerShare
     tars: tuple[str, ...]
@@ -165,7 +165,7 @@ def _pipeline(
 
 
 def _opened(source: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Open each tar where it lies; close it when it has been read."""
+    """Open each tar, and close it when it has been read."""
     for item in source:
         url = item["url"]
         try:
@@ -174,21 +174,21 @@ def _opened(source: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                 yield {**item, "stream": remembering}
                 if any(remembering.tail):
                     raise UserError(
-                        f"{url} ends before its end: the last block is not empty, as that of every "
-                        "whole tar is; copy or make it again"
+                        f"{url} is truncated: its last block is not empty, as in every complete "
+                        "tar; copy or make it again"
                     )
         except FileNotFoundError as error:
             raise missing(url) from error
 
 
 class _Tail:
-    """A stream that remembers its last block: tarfile takes a tar that is cut short for whole."""
+    """A stream that remembers its last block: tarfile accepts truncated tars."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream, self.tail = stream, b""
 
     def read(self, size: int = -1) -> bytes:
-        """Read on."""
+        """Read, as a file does."""
         data = self.stream.read(size)
         self.tail = (self.tail + data)[-tarfile.BLOCKSIZE :]
         return data
@@ -233,7 +233,7 @@ class _Images:
         return torch.from_numpy(images), torch.from_numpy(holes), keys, mask_ids
 
     def _next(self, encoded: Iterator[Encoded]) -> tuple[str, Pixels]:
-        """Return the next image that can be decoded; name those that cannot."""
+        """Return the next image that can be decoded; log those that cannot."""
         for key, data in encoded:
             try:
                 pixels = decode_any(data)
@@ -244,7 +244,7 @@ class _Images:
                     raise UserError(
                         f"{self.damaged} of {self.seen} images of {self.config.shards} cannot be "
                         f"read, the last is {key}: {error}; `python jobs/make_shards.py --source` "
-                        "makes a set of the good ones"
+                        "makes a shard set of the others"
                     ) from error
                 continue
             return key, self._large_enough(key, pixels)

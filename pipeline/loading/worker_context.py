@@ -10,14 +10,14 @@ from infill.pipeline.masks import number_for
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerShare:
-    """Where a stream stands among the workers, and what it reads."""
+    """Rank and world size of a stream, and its configuration."""
 
     config: BatchConfig
     rank: int
     world_size: int
 
     def __post_init__(self) -> None:
-        """Refuse unequal slices: means over them would not be means over the batch."""
+        """Refuse unequal slices: their means would not average to the mean over the batch."""
         if self.config.batch_size % self.world_size:
             raise UserError(
                 f"batch_size must be a multiple of the number of workers, found "
@@ -30,7 +30,7 @@ class WorkerShare:
         return self.config.batch_size // self.world_size
 
     def visits(self, order: StatelessSampler, step: int) -> list[tuple[int, int, int]]:
-        """Return this worker's samples of a step: row, epoch, and which of its masks it is."""
+        """Return this worker's samples of a step: row, epoch and mask number."""
         size, each = self.config.batch_size, self.config.masks_per_image
         rows = order.batch(step, size, self.rank, self.world_size, each)
         first = step * size + self.rank
@@ -40,5 +40,5 @@ class WorkerShare:
         ]
 
     def seed(self, step: int) -> int:
-        """Return the seed a batch carries, below 2^63."""
+        """Return the seed of a batch, below 2^63."""
         return number_for("batch", self.config.seed, step, self.rank) % 2**63

@@ -1,8 +1,8 @@
 """Decoding processes that write batches into shared memory.
 
-Python's lock lets two threads decode at nine tenths of twice one thread's rate, and leaves the
-training itself to wait for it. The processes are started afresh, not forked: a worker has threads
-of Ray's and of PyTorch's, whose locks a fork would copy as they happen to be.
+With the GIL, two threads decode at 90 % of twice one thread's rate, and the training waits for the
+lock as well. The processes are spawned, not forked: a worker has threads of Ray and PyTorch, whose
+locks a fork would copy in whatever state they are.
 """
 
 import json
@@ -27,13 +27,14 @@ from infill.pipeline.loading.prefetch import DecodeTask, Names, SharedBuffers
 from infill.pipeline.manifest import Manifest
 
 MOST_RESTARTS = 3
-"""Of one process, before its end is taken for an error."""
+"""Maximum number of restarts of one process before its death is an error."""
 STOP_TIMEOUT_S = 10
 PROGRAM = """import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 from infill.pipeline.loading.decode_worker import main
 main(*map(int, sys.argv[2:]))"""
-"""Finds modules where its worker does: a cluster's job lies in a folder of its own."""
+"""Program of a process: it finds modules where its worker does, as a cluster's job has a folder of
+its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class WorkerSetup:
 
     config: BatchConfig
     manifest: Manifest
-    """Without its samples, which lie in a file of their own."""
+    """The manifest without its samples, which are in a file of their own."""
     slots: int
     count: int
 
@@ -52,9 +53,9 @@ class ProcessPool:
 
     def __init__(self, config: BatchConfig, manifest: Manifest, slots: int, count: int) -> None:
         InpaintingDataset(config, manifest)  # errors of the set are reported before anything starts
-        room = 4 * SharedBuffers.room(slots, count, config.image_size_px)
-        self.files = [nameless_file(room), nameless_file(0)]
-        memory = np.frombuffer(mmap.mmap(self.files[0], room), np.float32)
+        size = 4 * SharedBuffers.size(slots, count, config.image_size_px)
+        self.files = [nameless_file(size), nameless_file(0)]
+        memory = np.frombuffer(mmap.mmap(self.files[0], size), np.float32)
         self.frames = SharedBuffers(memory, slots, count, config.image_size_px)
         with (
             open(self.files[1], "wb", closefd=False) as file,
@@ -77,13 +78,13 @@ class ProcessPool:
         return process, ours
 
     def begin(self, task: DecodeTask) -> "PendingResult":
-        """Send a task to the process that has least to do."""
+        """Send a task to the process with the fewest samples to make."""
         for decoder in self.decoders:
             decoder.receive_ready()
         return min(self.decoders, key=DecodeWorker.samples_to_come).send(task)
 
     def close(self) -> None:
-        """Let the processes end, and give their memory back once no tensor shows it."""
+        """End the processes, and free their memory once no tensor uses it."""
         for decoder in self.decoders:
             decoder.close()
         for file in self.files:
@@ -92,7 +93,7 @@ class ProcessPool:
 
 
 class DecodeWorker:
-    """One process, started again where it dies, with the tasks it had not answered."""
+    """One process, restarted if it dies, with the tasks it had not finished."""
 
     def __init__(self, start: "Callable[[], tuple[subprocess.Popen[bytes], Connection]]") -> None:
         self.start, self.restarts = start, 0
@@ -100,11 +101,11 @@ class DecodeWorker:
         self.unanswered: deque[PendingResult] = deque()
 
     def samples_to_come(self) -> int:
-        """Return how many samples it has still to make."""
+        """Return how many samples the process still has to make."""
         return sum(len(awaited.task.visits) for awaited in self.unanswered)
 
     def send(self, task: DecodeTask) -> "PendingResult":
-        """Send a task; if nobody is there to take it, :meth:`receive` finds that out."""
+        """Send a task; if the process is dead, :meth:`receive` restarts it."""
         awaited = PendingResult(self, task)
         self.unanswered.append(awaited)
         with suppress(OSError):
@@ -112,12 +113,12 @@ class DecodeWorker:
         return awaited
 
     def receive_ready(self) -> None:
-        """Take the answers that are there already."""
+        """Take the results that have arrived."""
         while self.unanswered and self.pipe.poll():
             self.receive()
 
     def receive(self) -> None:
-        """Wait for the answer to the oldest task: they come in their order.
+        """Wait for the result of the oldest task: results come in order.
 
         Raises:
             RuntimeError: if the process died too often.
@@ -137,16 +138,16 @@ class DecodeWorker:
         if self.restarts == MOST_RESTARTS:
             raise RuntimeError(
                 f"a decoding process died {MOST_RESTARTS + 1} times, at last with status {status} "
-                "(-9: killed, often for want of memory); try fewer data.num_decode_workers"
+                "(-9: killed, often because memory ran out); lower data.num_decode_workers"
             )
         self.restarts += 1
         self.process, self.pipe = self.start()
-        with suppress(OSError):  # dead already: the next receive finds that out
+        with suppress(OSError):  # already dead: the next receive restarts it
             for awaited in self.unanswered:
                 self.pipe.send(awaited.task)
 
     def close(self) -> None:
-        """End the process: its pipe's end tells it."""
+        """End the process by closing its pipe."""
         self.pipe.close()
         try:
             self.process.wait(STOP_TIMEOUT_S)
@@ -156,7 +157,7 @@ class DecodeWorker:
 
 
 class PendingResult:
-    """What is becoming of a task."""
+    """A task's future result."""
 
     def __init__(self, decoder: DecodeWorker, task: DecodeTask) -> None:
         self.decoder, self.task = decoder, task
@@ -176,7 +177,7 @@ class PendingResult:
 
 
 def nameless_file(size: int) -> int:
-    """Open a file of ``size`` bytes that has no name and is gone with the last who holds it.
+    """Open a file of ``size`` bytes without a name; it is deleted with its last descriptor.
 
     In memory where the system can: beyond /dev/shm, which containers make too small for batches.
     """

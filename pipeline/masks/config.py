@@ -74,7 +74,7 @@ class MaskConfig:
     """Whether bright pixels of mask images are the hole; False if dark ones are (MADF's files)."""
 
     def __post_init__(self) -> None:
-        """Refuse what no mask can satisfy."""
+        """Refuse settings that no mask can satisfy."""
         _require(
             0 <= self.min_hole_ratio < self.max_hole_ratio <= 1,
             "min_hole_ratio and max_hole_ratio must satisfy 0 <= min < max <= 1, "
@@ -117,7 +117,7 @@ class MaskConfig:
             )
             _require(
                 name not in ("files", "silhouettes") or bool(self.folder),
-                f"the {name!r} masks need a folder of mask pictures: set `folder`",
+                f"the {name!r} masks need a folder of mask images: set `folder`",
             )
 
     @property
@@ -126,9 +126,9 @@ class MaskConfig:
         return tuple(r for r, _ in self.mixture) if self.recipe == "mixed" else (self.recipe,)
 
     def changes(self) -> dict[str, object]:
-        """Return the fields that differ from their defaults: what identifies the recipe.
+        """Return the fields that differ from their defaults, which identify the recipe.
 
-        A field added later, at its default, therefore changes no mask generated before.
+        A later field at its default therefore leaves earlier masks unchanged.
         """
         values = asdict(self)
         return {f.name: values[f.name] for f in fields(self) if values[f.name] != f.default}

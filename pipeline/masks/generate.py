@@ -15,7 +15,7 @@ from infill.pipeline.masks.generators import GENERATORS, JOINED, generate_box_of
 from infill.pipeline.masks.mask_files import list_pictures
 from infill.pipeline.masks.rng import random_for
 
-TRIES = 8  # drawings of a recipe before the last is grown or shrunk to fit
+TRIES = 8  # attempts of a recipe before the last hole is grown or shrunk to fit
 MOST_JOINED = 24
 UNIFORM_WIDTH = 0.05  # half-width of the range around a uniformly sampled hole ratio
 
@@ -41,19 +41,18 @@ def generate_mask(
     """Generate the mask of one sample in one epoch.
 
     Args:
-        config: the recipe and the range (min, max] that the hole ratio is to lie in; it does,
-            always.
+        config: the recipe and the range (min, max] of the hole ratio, which every mask satisfies.
         key: the sample's key.
-        epoch: how many masks the sample has had before.
-        seed: of the run.
-        height: of the frame, in pixels.
-        width: of the frame, in pixels.
+        epoch: number of earlier masks of the sample.
+        seed: the run's seed.
+        height: height of the mask in pixels.
+        width: width of the mask in pixels.
         step: the global step; read by a curriculum only.
 
     Raises:
         UserError: if the frame has too few pixels for the range, or the mask folder is empty.
     """
-    step = min(step, config.curriculum_steps)  # past its end, a curriculum changes nothing
+    step = min(step, config.curriculum_steps)  # after its end, a curriculum has no effect
     settings = settings_digest(config)
     random = random_for("mask", settings, key, epoch, seed)
     recipe = _choose_recipe(config, random, epoch)
@@ -71,7 +70,7 @@ def mask_from_id(config: MaskConfig, mask_id: str) -> Mask:
         mask_id: as in :attr:`Mask.id`.
 
     Raises:
-        UserError: if the id is none, or was made with other settings.
+        UserError: if the id is malformed, or was made with other settings.
     """
     try:
         _, settings, size, seed, epoch, step, key = mask_id.split(":", 6)
@@ -79,7 +78,7 @@ def mask_from_id(config: MaskConfig, mask_id: str) -> Mask:
         numbers = int(epoch), int(seed), height, width, int(step)
     except ValueError as error:
         raise UserError(
-            f"{mask_id!r} is no mask id; it reads recipe:settings:HxW:seed:epoch:step:key"
+            f"{mask_id!r} is not a mask id; an id reads recipe:settings:HxW:seed:epoch:step:key"
         ) from error
     if settings != settings_digest(config):
         raise UserError(
@@ -90,15 +89,15 @@ def mask_from_id(config: MaskConfig, mask_id: str) -> Mask:
 
 
 def bucket_of(hole_ratio: float) -> tuple[float, float] | None:
-    """Return the published range (low, high] a hole ratio lies in, or None if in none."""
+    """Return the published range (low, high] of a hole ratio, or None outside of all."""
     return next((b for b in HOLE_RATIO_BUCKETS if b[0] < hole_ratio <= b[1]), None)
 
 
 @lru_cache(maxsize=64)
 def settings_digest(config: MaskConfig) -> str:
-    """Return eight hexadecimal digits that name a configuration.
+    """Return eight hexadecimal digits that identify a configuration.
 
-    A mask folder counts by the names and sizes of its pictures, not by where it lies.
+    A mask folder is identified by the names and sizes of its images, not by its path.
     """
     settings = config.changes()
     if "folder" in settings:
@@ -123,7 +122,7 @@ def _choose_recipe(config: MaskConfig, random: np.random.Generator, epoch: int) 
 def _pixel_range(
     config: MaskConfig, random: np.random.Generator, step: int, height: int, width: int
 ) -> tuple[int, int]:
-    """Return the least and the most pixels a hole may have."""
+    """Return the minimum and maximum number of pixels of a hole."""
     low, high = config.min_hole_ratio, config.largest_ratio(step)
     if config.hole_ratios == "uniform":
         aim = low + (high - low) * random.random()
@@ -145,7 +144,7 @@ def _generate_in_range(
     least: int,
     most: int,
 ) -> ByteHole:
-    """Generate until the hole fits; join what is too small; at last grow or shrink the last one."""
+    """Generate until the hole fits; join small holes; finally grow or shrink the last one."""
     generate = GENERATORS[recipe]
     for _ in range(TRIES):
         hole = generate(config, random, *size)
@@ -170,7 +169,7 @@ def resize_hole(hole: ByteHole, pixels: int) -> ByteHole:
 
     Args:
         hole: [H, W] uint8, 1 in the hole.
-        pixels: wanted, at least 1 and at most H * W.
+        pixels: the number of pixels, at least 1 and at most H * W.
     """
     found = cv2.countNonZero(hole)
     if found == pixels:
@@ -186,6 +185,6 @@ def resize_hole(hole: ByteHole, pixels: int) -> ByteHole:
     least_deep = np.partition(depth, depth.size - pixels)[depth.size - pixels]
     resized = (depth > least_deep).astype(np.uint8)
     ties = np.flatnonzero(depth == least_deep)[: pixels - int(resized.sum())]
-    resized[ties] = 1  # in raster order, which no machine's sorting changes
+    resized[ties] = 1  # in raster order, the same on every machine
     reshaped: ByteHole = resized.reshape(hole.shape)
     return reshaped

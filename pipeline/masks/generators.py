@@ -25,7 +25,7 @@ def empty(height: int, width: int) -> ByteHole:
 
 
 def whole(random: np.random.Generator, low: int, high: int) -> int:
-    """Return a whole number, uniform over ``low`` to ``high`` inclusive."""
+    """Return an integer, uniform over ``low`` to ``high`` inclusive."""
     return low + int(random.random() * (high - low + 1))
 
 
@@ -55,7 +55,7 @@ def generate_box(
 def generate_box_of(
     config: MaskConfig, random: np.random.Generator, height: int, width: int, pixels: int
 ) -> ByteHole:
-    """Hide a rectangle of about ``pixels`` pixels, at most twice as long as wide where it fits."""
+    """Hide a rectangle of about ``pixels`` pixels, at most twice as long as wide if it fits."""
     del config
     aspect = 2.0 ** (2 * random.random() - 1)
     shortest = math.ceil(pixels / width)
@@ -183,7 +183,7 @@ def generate_long_strokes(
 def generate_automaton(
     config: MaskConfig, random: np.random.Generator, height: int, width: int
 ) -> ByteHole:
-    """Hide what a cellular automaton settles to: noise under the majority rule (DeepGIN)."""
+    """Hide the stable state of a cellular automaton: noise under the majority rule (DeepGIN)."""
     del config
     scale = (1, 2, 4, 8)[whole(random, 0, 3)]
     rounds = whole(random, 2, 6)
@@ -203,7 +203,7 @@ def generate_automaton(
 def generate_irregular(
     config: MaskConfig, random: np.random.Generator, height: int, width: int
 ) -> ByteHole:
-    """Hide a tangle of thick lines, discs and ellipses, in the manner of Liu et al.'s set."""
+    """Hide overlapping thick lines, discs and ellipses, as in Liu et al.'s dataset."""
     del config
     hole = empty(height, width)
     unit = min(height, width) / 256
@@ -254,7 +254,9 @@ def generate_half(
     return hole
 
 
-def draw_grid(config: MaskConfig, random: np.random.Generator, height: int, width: int) -> ByteHole:
+def generate_grid(
+    config: MaskConfig, random: np.random.Generator, height: int, width: int
+) -> ByteHole:
     """Hide all but one pixel in every ``grid_stride`` each way: super-resolution as inpainting."""
     stride = config.grid_stride
     hole = np.ones((height, width), np.uint8)
@@ -262,7 +264,9 @@ def draw_grid(config: MaskConfig, random: np.random.Generator, height: int, widt
     return hole
 
 
-def draw_text(config: MaskConfig, random: np.random.Generator, height: int, width: int) -> ByteHole:
+def generate_text(
+    config: MaskConfig, random: np.random.Generator, height: int, width: int
+) -> ByteHole:
     """Hide lines of random letters, as a caption or a watermark would."""
     del config
     hole = empty(height, width)
@@ -305,13 +309,13 @@ GENERATORS: dict[str, Generate] = {
     "irregular": generate_irregular,
     "outpaint": generate_outpaint,
     "half": generate_half,
-    "grid": draw_grid,
-    "text": draw_text,
+    "grid": generate_grid,
+    "text": generate_text,
     "scratches": generate_scratches,
     "files": generate_file,
     "silhouettes": generate_silhouette,
 }
-"""The function of each recipe."""
+"""The generator of each recipe."""
 
 JOINED = frozenset(
     ["strokes", "long_strokes", "irregular", "outpaint", "text", "scratches", "silhouettes"]

@@ -19,7 +19,7 @@ MAX_DILATION_PX = 9  # at 256 px
 
 @lru_cache(maxsize=8)
 def list_pictures(folder: str) -> tuple[tuple[str, int], ...]:
-    """Return name and size in bytes of every mask picture directly under a folder, by name.
+    """Return name and size in bytes of every mask image directly in a folder, by name.
 
     Raises:
         UserError: if there are none.
@@ -33,8 +33,8 @@ def list_pictures(folder: str) -> tuple[tuple[str, int], ...]:
     )
     if not pictures:
         raise UserError(
-            f"masks: {storage.absolute(folder)} holds no mask pictures ({', '.join(SUFFIXES)}); "
-            "set `folder` to where they lie"
+            f"masks: {storage.absolute(folder)} holds no mask images ({', '.join(SUFFIXES)}); "
+            "set `folder` to the folder that holds them"
         )
     return tuple(pictures)
 
@@ -44,14 +44,14 @@ def read_mask_file(location: str, white_is_hole: bool) -> ByteHole:
     """Return a mask file's hole, [H, W] uint8, by the rule of :func:`read_mask`.
 
     Raises:
-        UserError: if it is not a picture.
+        UserError: if it is not an image.
     """
     rule = MaskRule(white_is_hole=white_is_hole, any_format=True)
     try:
         return read_mask(storage.read(location), rule).astype(np.uint8)
     except UserError as error:
         raise UserError(
-            f"masks: {location} is not a picture; remove it or replace it ({error})"
+            f"masks: {location} is not an image; remove it or replace it ({error})"
         ) from error
 
 
@@ -66,8 +66,8 @@ def generate_file(
 ) -> ByteHole:
     """Hide a mask of the folder, flipped, cropped, turned and dilated (Liu et al.; MADF).
 
-    Two flips, a crop of 80 to 100 % of each side, up to 10 degrees either way, and in every other
-    mask a dilation. Pixels that the turn brings in from outside repeat the border.
+    Two flips, a crop of 80 to 100 % of each side, a rotation by up to 10 degrees, and a dilation of
+    every second mask. The rotation repeats border pixels outside the mask.
     """
     hole = _choose(config, random)
     rows, columns = hole.shape
@@ -97,7 +97,7 @@ def generate_file(
 def generate_silhouette(
     config: MaskConfig, random: np.random.Generator, height: int, width: int
 ) -> ByteHole:
-    """Hide the shape of an object of the folder, 30 to 80 % of the frame's side, anywhere."""
+    """Hide the shape of an object of the folder, at 30 to 80 % of the image's side, anywhere."""
     hole = _choose(config, random)
     left, top, tight_width, tight_height = cv2.boundingRect(hole)
     canvas = np.zeros((height, width), np.uint8)

@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 
 
 class Key(ISeedSequence):
-    """A generator's 128-bit key as NumPy asks for it, without entropy of the system's."""
+    """A generator's 128-bit key in NumPy's interface, without entropy of the system."""
 
     def __init__(self, number: int) -> None:
         self.number = number
 
     def generate_state(self, n_words: int, dtype: Any = np.uint64) -> NDArray[np.uint64]:
         """Return the key's two words."""
-        assert (n_words, dtype) == (2, np.uint64), "Philox asks for two words of 64 bits"
+        assert (n_words, dtype) == (2, np.uint64), "Philox needs two words of 64 bits"
         return np.array((self.number & 2**64 - 1, self.number >> 64), np.uint64)
 
 
 def number_for(purpose: str, *parts: str | int | float) -> int:
-    """Return 128 bits that depend on all of ``parts`` and on nothing else."""
+    """Return 128 bits that depend on ``parts`` alone."""
     name = json.dumps([purpose, *parts], separators=(",", ":"))
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=16).digest(), "little")
 
@@ -31,8 +31,8 @@ def random_for(purpose: str, *parts: str | int | float) -> np.random.Generator:
     """Return the generator of one decision, the same on every machine and after any restart.
 
     Args:
-        purpose: what is decided ("mask", "crop"), so that decisions do not depend on each other.
-        parts: what it is decided for: settings, sample key, epoch, seed.
+        purpose: name of the decision ("mask", "crop"), so that decisions are independent.
+        parts: inputs of the decision: settings, sample key, epoch, seed.
     """
     key = Key(number_for(purpose, *parts))
     return np.random.Generator(np.random.Philox(key))  # type: ignore[arg-type]  # NumPy's stubs

@@ -1,8 +1,8 @@
 """Metrics of a set of images, from features of each image: FID, KID, inception score.
 
-FID compares two Gaussians whose 2048 x 2048 covariances need tens of thousands of pictures: on a
-few hundred it is far too large, and the more so the fewer they are. KID has no such bias; its
-spread over subsets says how much to believe it. So the two are always given together, with N.
+FID compares two Gaussians whose 2048 x 2048 covariances need tens of thousands of images: on a few
+hundred it is biased upwards, more so the fewer they are. KID has no such bias, and its spread over
+subsets is its uncertainty. So the two are always given together, with N.
 """
 
 import numpy as np
@@ -11,22 +11,22 @@ from numpy.typing import NDArray
 Features = NDArray[np.float64]
 
 SUBSETS, SUBSET_SIZE = 100, 1000
-"""Of KID (Binkowski et al. 2018); subsets are smaller where there are fewer pictures."""
+"""Subsets of KID and their size (Binkowski et al. 2018); smaller if there are fewer images."""
 
 
 def frechet_distance(one: Features, other: Features) -> float:
     """Return FID (Heusel et al. 2017): the Frechet distance of two Gaussians.
 
     |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)). The last trace is the nuclear norm of A B^T, where
-    S1 = A^T A and S2 = B^T B: exact, symmetric, and small where there are few pictures, while a
-    square root of the 2048 x 2048 product is none of these.
+    S1 = A^T A and S2 = B^T B: exact, symmetric, and small for few images, unlike a square root of
+    the 2048 x 2048 product.
 
     Args:
         one: [N, D].
         other: [M, D].
 
     Raises:
-        ValueError: if a set has less than two pictures, which have no covariance.
+        ValueError: if a set has fewer than two images, so that it has no covariance.
     """
     if min(len(one), len(other)) < 2:
         raise ValueError(f"FID needs two pictures a set, found {len(one)} and {len(other)}")
@@ -47,15 +47,15 @@ def kernel_distance(one: Features, other: Features, seed: int) -> tuple[float, f
     """Return KID and its standard deviation over subsets (Binkowski et al. 2018).
 
     The unbiased squared maximum mean discrepancy under the kernel (x.y / D + 1)^3, which may be
-    a little below zero for sets that are alike.
+    slightly below zero for similar sets.
 
     Args:
         one: [N, D].
         other: [M, D].
-        seed: of the subsets.
+        seed: seed of the subsets.
 
     Raises:
-        ValueError: if a set has less than two pictures.
+        ValueError: if a set has fewer than two images.
     """
     size = min(SUBSET_SIZE, len(one), len(other))
     if size < 2:
@@ -85,9 +85,9 @@ def _kernel(x: Features, y: Features) -> Features:
 def inception_score(probabilities: Features, splits: int = 10) -> tuple[float, float]:
     """Return the inception score (Salimans et al. 2016) and its deviation over splits.
 
-    exp of the mean KL divergence of each picture's classes from those of all, in each of
-    ``splits`` equal stretches; in one only where there are less than 1,000 pictures, as smaller
-    stretches cannot show a thousand classes.
+    exp of the mean KL divergence of each image's classes from those of all, in each of ``splits``
+    equal parts; in a single part for fewer than 1,000 images, as smaller parts cannot show a
+    thousand classes.
 
     Args:
         probabilities: [N, classes], rows that sum to 1.

@@ -1,11 +1,11 @@
 """Metrics of an image against the original: PSNR, SSIM, L1, over the frame, the hole and its rim.
 
-Pictures are 8-bit RGB, [B, H, W, 3] uint8 as the predictor gives, or [B, 3, H, W] float in [0, 1].
-Reported scores are of 8-bit pictures: what a user receives, and what the papers saved to
-files before scoring. Every score is per image, [B] float32; means are taken over images.
+Images are 8-bit RGB, [B, H, W, 3] uint8 as the predictor returns, or [B, 3, H, W] float in [0, 1].
+Reported scores are of 8-bit images, which users receive and which the papers saved to files before
+scoring. Every score is per image, [B] float32; means are taken over images.
 
-Masks are [B, 1, H, W] with 1 in the hole. Where a hole is empty nothing can be wrong: its L1 is 0,
-its SSIM 1, and its PSNR the highest we report, ``MAX_PSNR_DB``.
+Masks are [B, 1, H, W] with 1 in the hole. An empty hole has L1 0, SSIM 1, and the maximum PSNR
+``MAX_PSNR_DB``.
 """
 
 from typing import NamedTuple
@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 MAX_PSNR_DB = 100.0
-"""PSNR of equal pictures. One level of error in one channel of one pixel of 256 x 256 is 101 dB:
-past this cap, differences mean nothing, and means over images stay finite."""
+"""PSNR of equal images. One level of error in one channel of one pixel of 256 x 256 is 101 dB:
+beyond this cap, differences are meaningless, and means over images stay finite."""
 RING_WIDTH_PX = 8
 SSIM_SIGMA = 1.5  # Wang et al. 2004, with an 11 x 11 window
 SSIM_LUMINANCE, SSIM_CONTRAST = 0.01**2, 0.03**2  # C1 and C2 for a data range of 1
@@ -36,7 +36,7 @@ class Interval(NamedTuple):
 
 
 def unit(pictures: Tensor) -> Tensor:
-    """Return pictures as float32 [B, 3, H, W] in [0, 1].
+    """Return images as float32 [B, 3, H, W] in [0, 1].
 
     Raises:
         ValueError: if they are neither 8-bit [B, H, W, 3] nor float [B, 3, H, W].
@@ -62,7 +62,7 @@ def region_mean(values: Tensor, region: Tensor) -> Tensor:
 def ring(mask: Tensor, width_px: int = RING_WIDTH_PX) -> Tensor:
     """Return the rim of the hole, [B, 1, H, W]: its pixels within ``width_px`` of a known pixel.
 
-    Distance counts diagonal steps as one. The edge of the frame is no known pixel.
+    Distance counts diagonal steps as one. The edge of the image does not count as known.
     """
     near = functional.pad(1 - mask.float(), (width_px,) * 4)
     for axis in (2, 3):
@@ -199,7 +199,7 @@ def _require_window(picture: Tensor, window_px: int) -> None:
 def _similarity(a: Tensor, b: Tensor, weights: Tensor, unbias: float) -> Tensor:
     """Return the SSIM index of every window inside the frame; ``weights`` are of one axis.
 
-    Memory is taken once and written in place: on a CPU, taking it is what costs.
+    Memory is allocated once and written in place: on a CPU, allocation is the main cost.
     """
     moments = a.new_empty(4, *a.shape)
     # Around 1/2 the squares are small, so that float32 keeps the variance of flat windows.
@@ -223,7 +223,7 @@ def _blur(values: Tensor, weights: Tensor) -> Tensor:
     """Convolve [..., H, W] values with the same weights both ways, inside the frame.
 
     Returns:
-        [..., W, H], so that memory lies as it is read.
+        [..., W, H], so that memory is read in order.
     """
     down = _blur_down(values.flatten(0, -3), weights)
     turned = _blur_down(down.mT.contiguous(), weights)
@@ -233,12 +233,12 @@ def _blur(values: Tensor, weights: Tensor) -> Tensor:
 def _blur_down(planes: Tensor, weights: Tensor) -> Tensor:
     """Convolve every column of [N, H, W] planes.
 
-    The columns go as channels, innermost: the quickest way that PyTorch has on a CPU, where one
-    channel has none.
+    The columns are passed as innermost channels, PyTorch's fastest convolution on a CPU; a single
+    channel has no fast one.
     """
     width = planes.shape[2]
     kernel = weights.to(planes).repeat(width, 1, 1)[..., None]
-    # A GPU's shortened products (TF32) would cost three digits of every variance.
+    # TF32 on a GPU would lose three digits of every variance.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         blurred = functional.conv2d(planes[:, :, None].permute(0, 3, 1, 2), kernel, groups=width)
     return blurred[..., 0].mT
@@ -247,10 +247,10 @@ def _blur_down(planes: Tensor, weights: Tensor) -> Tensor:
 def scores(picture: Tensor, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """Return every score of a table by name, each [B]: whole, hole and ring.
 
-    Each is what the function of that name gives; what they share is computed once.
+    Each equals the function of that name; shared terms are computed once.
     """
     a, b = unit(picture), unit(image)
-    # On a CPU a few at a time: what stays in its cache is measured three times as fast.
+    # On a CPU a few at a time: data that stays in its cache is measured three times as fast.
     at_once = max(1, _AT_ONCE_PX // a[0, 0].numel()) if a.device.type == "cpu" else len(a)
     found = [
         _scores(*(frames[start : start + at_once] for frames in (a, b, mask)))
@@ -289,7 +289,7 @@ def mean_interval(values: ArrayLike, seed: int = 0) -> Interval:
 
     Args:
         values: [N] finite scores.
-        seed: of the resampling, so that a table is the same when it is made again.
+        seed: seed of the resampling, so that a table is reproducible.
 
     Raises:
         ValueError: if there are no values or one is not finite.

@@ -16,7 +16,7 @@ from torch.nn import functional
 FEATURES = 2048
 CLASSES = 1008
 SIDE = 299
-"""Pixels a side of what the network sees; images are resized bilinearly, as pytorch-fid does."""
+"""Input side in pixels; images are resized bilinearly, as pytorch-fid does."""
 
 Size = int | tuple[int, int]
 
@@ -37,15 +37,14 @@ class ConvNormReLU(nn.Module):
 
 
 class Block(nn.Module):
-    """Branches side by side. Each is a chain of convolutions by name; one pools first.
+    """Parallel branches. Each is a chain of named convolutions; one pools first.
 
     Args:
-        channels: coming in.
+        channels: number of input channels.
         branches: chains; each link is (name, out_channels, size, stride).
-        forks: names of links that split: both halves read what comes before and are joined.
-        pooling: "mean" leaves the padding out of its averages, as TensorFlow does; "max" of
-            stride 1 stands in the last block alone; "shrink" is a max of stride 2 without
-            convolution.
+        forks: names of links that split: both halves have the same input and are joined.
+        pooling: "mean" leaves the padding out of its averages, as TensorFlow does; "max" of stride
+            1 is used in the last block only; "shrink" is a max of stride 2 without convolution.
     """
 
     def __init__(
@@ -193,7 +192,7 @@ def _block_e(channels: int, pooling: str) -> Block:
 
 
 class Inception(nn.Module):
-    """Features before the last layer, and that layer."""
+    """Inception-v3: features before the last layer, and that layer."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """LPIPS (Zhang et al., CVPR 2018), version 0.1 on AlexNet.
 
-Two public files make it: torchvision's AlexNet (``alexnet-owt-7be5be79.pth``) and the authors'
+It needs two public files: torchvision's AlexNet (``alexnet-owt-7be5be79.pth``) and the authors'
 weights of its channels (``weights/v0.1/alex.pth``). Their names are kept.
 """
 
@@ -14,15 +14,15 @@ LAYERS = {0: (3, 64, 11, 4, 2), 3: (64, 192, 5, 1, 2), 6: (192, 384, 3, 1, 1)}
 LAYERS |= {8: (384, 256, 3, 1, 1), 10: (256, 256, 3, 1, 1)}
 """Convolutions by torchvision's index: channels in and out, side, stride, padding."""
 POOLED_BEFORE = (3, 6)
-"""A max pooling of 3, stride 2, stands before these."""
+"""Indices of the convolutions after a max pooling of 3, stride 2."""
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-"""The authors' normalisation of images in [-1, 1]."""
+"""The authors' normalization of images in [-1, 1]."""
 LEAST_SIDE_PX = 31
-"""The second pooling has no window in smaller images."""
+"""Minimum side: the second pooling has no window in smaller images."""
 
 
 class LPIPS(nn.Module):
-    """The distance of two pictures, from five layers of AlexNet."""
+    """The distance of two images, from five layers of AlexNet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class LPIPS(nn.Module):
     scale: Tensor
 
     def load(self, backbone: Mapping[str, Tensor], linear: Mapping[str, Tensor]) -> None:
-        """Take the two files' tensors.
+        """Load the tensors of the two files.
 
         Raises:
             KeyError: if one is missing.
@@ -54,7 +54,7 @@ class LPIPS(nn.Module):
             weight.data.copy_(linear[f"lin{number}.model.1.weight"].reshape(weight.shape))
 
     def forward(self, picture: Tensor, image: Tensor) -> Tensor:
-        """Return the distance of uint8 [B, H, W, 3] pictures from their images: [B], 0 if equal."""
+        """Return the distance of uint8 [B, H, W, 3] images, [B]; 0 if they are equal."""
         distances = torch.zeros(len(image), device=self.shift.device)
         stages = zip(self.stages(picture), self.stages(image), self.weights, strict=True)
         for one, other, weight in stages:

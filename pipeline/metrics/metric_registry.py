@@ -1,10 +1,10 @@
-"""Every metric, declared once: its name, how tables show it, and the function that measures it.
+"""Every metric, declared once: its name, its format in tables, and its function.
 
 To add one, write its function (or take one of ``image_metrics``) and give it a line in
 ``DECLARED``: validation, evaluation, comparison, model selection and every table read that list.
 
-"L1" and "SSIM" mean different numbers in different papers; each form has a name of its own here,
-so no column ever mixes two. The arithmetic is that of ``metrics`` and, for MS-SSIM, torchmetrics.
+"L1" and "SSIM" mean different numbers in different papers; each form has its own name here, so no
+column ever mixes two. The implementation is in ``metrics`` and, for MS-SSIM, in torchmetrics.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,38 +24,39 @@ from infill.pipeline.metrics.distribution_metrics import (
 from infill.pipeline.metrics.lpips import LEAST_SIDE_PX
 
 Measurement = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""``measure(composites, images, masks)``: uint8 [B, H, W, 3] twice and [B, 1, H, W]; gives [B]."""
+"""``measure(composites, images, masks)``: uint8 [B, H, W, 3] twice and [B, 1, H, W]; returns
+[B]."""
 Classify = Callable[[Features], Features]
 """Features [N, D] to probabilities [N, classes]."""
 SetMeasurement = Callable[[Features, Features, Classify, int], tuple[float, float | None]]
-"""``compare(composites, images, classify, seed)`` of features [N, D] and [M, D]; gives the figure
-and its spread over subsets, None where it has none."""
+"""``compare(composites, images, classify, seed)`` of features [N, D] and [M, D]; returns the figure
+and its spread over subsets, None if it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A number measured on composites, and how tables show it."""
+    """A metric of composites, and its format in tables."""
 
     name: str
-    """Of the column in the rows, in every record and table."""
+    """Name of the metric's column in rows, records and tables."""
     title: str
     unit: str = ""
     better: Literal["higher", "lower"]
     decimals: int
     scale: float = 1.0
-    """What a value is multiplied by to be shown in its unit."""
+    """Factor from a value to its displayed unit."""
     least_side_px: int = 11
-    """It is not defined on smaller images."""
+    """Minimum side of an image for which it is defined, in pixels."""
     measure: Measurement | None = None
     """Measures each composite; None for a metric of a set, or of LPIPS's network."""
     compare: SetMeasurement | None = None
     """Compares a set of composites with a set of images, by features of ``network``."""
     network: Literal["", "inception", "lpips", "places365"] = ""
-    """The network it needs; it is computed only where that network's weights are given."""
+    """The network that it needs; without that network's weights it is not computed."""
     validated: bool = True
     """Whether training measures it at each checkpoint."""
     evaluated: bool = True
-    """Whether every evaluation measures it; otherwise where a protocol or --metrics asks."""
+    """Whether every evaluation measures it; otherwise only if a protocol or --metrics names it."""
 
     @property
     def heading(self) -> str:
@@ -67,7 +68,7 @@ class Metric:
         return f"{value * self.scale:.{self.decimals}f}"
 
     def display(self) -> dict[str, Any]:
-        """Return how it is shown, as JSON values."""
+        """Return its format, as JSON values."""
         names = ("name", "title", "unit", "better", "decimals", "scale", "least_side_px")
         return {name: getattr(self, name) for name in names}
 
@@ -195,7 +196,7 @@ DECLARED: tuple[Metric, ...] = (
         network="inception",
         compare=lambda ours, _theirs, classify, _seed: inception_score(classify(ours)),
     ),
-    # No Places365 classifier is read so far: papers' figures are shown beside a gap.
+    # There is no Places365 classifier yet: papers' figures are shown beside an empty cell.
     Metric(
         name="places_score",
         title="IS by Places365",
@@ -215,30 +216,30 @@ DECLARED: tuple[Metric, ...] = (
 """Every metric, in the order of the reports."""
 
 METRICS = tuple(m for m in DECLARED if m.measure and m.evaluated and not m.network)
-"""What every row of an evaluation carries, in the order of the report."""
+"""Metrics of every row of an evaluation, in the order of the report."""
 VALIDATED = tuple(m for m in METRICS if m.validated)
-"""What training measures at each checkpoint; the first one decides."""
+"""Metrics of each validation in training; the first one selects the best checkpoint."""
 FURTHER = {m.name: m for m in DECLARED if m.measure and not m.evaluated and not m.network}
-"""Further metrics of papers, measured where a protocol or ``--metrics`` asks for them."""
+"""Further metrics of papers, measured if a protocol or ``--metrics`` names them."""
 OF_NETWORKS = {m.name: m for m in DECLARED if m.network}
-"""Those that are a network's judgement, by the name that protocols and published tables use."""
+"""Metrics that need a network, by their name in protocols and published tables."""
 OF_SETS = {m.name: m for m in DECLARED if m.compare}
-"""Those that judge a whole set of pictures, by Inception."""
+"""Metrics of a whole set of images, by Inception's features."""
 PERCEIVED = OF_NETWORKS["lpips"]
-"""Measured on each composite by its network, where that is given."""
+"""Metrics of each composite by a network, if its weights are given."""
 
 
 def multiscale_ssim(picture: Tensor, image: Tensor) -> Tensor:
     """Return MS-SSIM (Wang et al. 2003), [B]: five scales, published weights, 11 x 11 Gaussian.
 
-    As torchmetrics has it, with negative terms cut at 0.
+    As in torchmetrics, with negative terms clipped at 0.
 
     Raises:
         ValueError: if a side is shorter than 161 px, where the coarsest scale has no window.
     """
     if min(image.shape[1:3] if image.shape[-1] == 3 else image.shape[-2:]) < 161:
         raise ValueError(f"MS-SSIM needs pictures of at least 161 px a side: {image.shape}")
-    from torchmetrics.functional.image import (  # Four seconds, spent by those who measure it.
+    from torchmetrics.functional.image import (  # a slow import of four seconds
         multiscale_structural_similarity_index_measure as measure,
     )
 
@@ -253,10 +254,10 @@ def multiscale_ssim(picture: Tensor, image: Tensor) -> Tensor:
 
 
 def chosen_metrics(names: Sequence[str]) -> tuple[Metric, ...]:
-    """Return what is measured: always ``METRICS``, and the further ones named.
+    """Return the metrics to measure: always ``METRICS``, and the named further ones.
 
     Raises:
-        UserError: if there is none of a name; the message lists those there are.
+        UserError: if a name is unknown; the message lists the known names.
     """
     own = [metric.name for metric in METRICS]
     for name in names:
@@ -275,7 +276,7 @@ def measure(
         composites: uint8 [B, H, W, 3].
         images: uint8 [B, H, W, 3].
         masks: float32 [B, 1, H, W], 1 in the hole.
-        chosen: as :func:`chosen_metrics` gives; LPIPS is left to its network.
+        chosen: the result of :func:`chosen_metrics`; LPIPS is left to its network.
     """
     found = image_metrics.scores(composites, images, masks)
     for metric in chosen:

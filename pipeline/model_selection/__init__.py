@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     )
     from infill.pipeline.model_selection.config import SelectionConfig, TableConfig
     from infill.pipeline.model_selection.page import candidate_rows, write_selection
-    from infill.pipeline.model_selection.tables import find_test_set, judge_table, paper_rows
+    from infill.pipeline.model_selection.tables import evaluate_table, find_test_set, paper_rows
 
 __all__ = [
     "Candidate",
@@ -31,7 +31,7 @@ __all__ = [
     "finished_trials",
     "select_model",
     "find_test_set",
-    "judge_table",
+    "evaluate_table",
     "paper_rows",
     "write_selection",
 ]
@@ -48,6 +48,6 @@ __getattr__ = lazy_names(
         ),
         "config": ("SelectionConfig", "TableConfig"),
         "page": ("candidate_rows", "write_selection"),
-        "tables": ("find_test_set", "judge_table", "paper_rows"),
+        "tables": ("find_test_set", "evaluate_table", "paper_rows"),
     },
 )

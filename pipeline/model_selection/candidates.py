@@ -20,26 +20,26 @@ from infill.pipeline.tuning import Trial, written_down
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A combination and everything that speaks for or against it."""
+    """A combination of values: its scores, size, latency, and the reason against it, if any."""
 
     trial: Trial
-    """Of several seeds, the one that was best in validation: its checkpoint may be promoted."""
+    """The trial; of several seeds the best in validation, whose checkpoint may be promoted."""
     evaluation: Evaluation
-    """Of that trial."""
+    """Evaluation of that trial."""
     parameters: int
-    """Of the generator."""
+    """Number of generator parameters."""
     latency_ms: float
-    """To fill one picture of the training's size, one thread: the median of five."""
+    """Milliseconds per image of the training size on one thread: the median of five."""
     others: tuple[Evaluation, ...] = ()
-    """Of the same combination under other seeds."""
+    """Evaluations of the same combination with other seeds."""
     against: str = ""
-    """Why it cannot be chosen; "" if it can."""
+    """Why it cannot be selected; empty if it can."""
 
     def score(self, metric: str) -> Score:
         """Return its mean of a metric over all pairs, with its 95 % interval.
 
-        Under one seed the interval is over photographs; under several it is over seeds, whose
-        means differ by more.
+        With one seed the interval is over photographs; with several it is over seeds, whose means
+        differ more.
         """
         everyone = [self.evaluation, *self.others]
         scores = [one.scores[one.network][ALL][metric] for one in everyone]
@@ -59,22 +59,22 @@ class SelectionResult:
 
     @property
     def winner(self) -> Candidate:
-        """The best candidate that nothing speaks against.
+        """The best candidate that passes all limits.
 
         Raises:
-            UserError: if there is none; the message has the reason against the best.
+            UserError: if none passes; the message has the reason against the best.
         """
         for candidate in self.candidates:
             if not candidate.against:
                 return candidate
         raise UserError(
-            f"no trial can be chosen; against the best, {self.candidates[0].trial.name}, speaks: "
+            f"no trial can be selected; the best, {self.candidates[0].trial.name}, is excluded: "
             f"{self.candidates[0].against}"
         )
 
     @property
     def frontier(self) -> list[Candidate]:
-        """The candidates that none beats in score without being slower."""
+        """The Pareto frontier: candidates that no faster candidate beats in score."""
         best, found = -float("inf"), []
         order = sorted(self.candidates, key=lambda c: (c.latency_ms, -self.goodness(c)))
         for candidate in order:
@@ -84,20 +84,20 @@ class SelectionResult:
         return found
 
     def goodness(self, candidate: Candidate) -> float:
-        """Return the deciding score, turned round where lower is better."""
+        """Return the score of the selection metric, negated if lower is better."""
         return sign_of(self.metric) * candidate.score(self.metric).mean
 
 
 def sign_of(metric: str) -> int:
-    """Return 1 for a metric of which more is better, -1 for others."""
+    """Return 1 for a metric of which higher is better, -1 for others."""
     [found] = [one for one in METRICS if one.name == metric]
     return 1 if found.better == "higher" else -1
 
 
 def select_model(config: SelectionConfig, log: Log = print) -> SelectionResult:
-    """Judge every finished trial of a search on the same pairs.
+    """Evaluate every finished trial of a search on the same pairs, and rank them.
 
-    Ray must be up, unless ``num_actors`` is 0. Evaluations that are finished are reused.
+    Ray must be connected, unless ``num_actors`` is 0. Finished evaluations are reused.
 
     Raises:
         UserError: if the search has no finished trial, or the champion is unknown.
@@ -107,15 +107,15 @@ def select_model(config: SelectionConfig, log: Log = print) -> SelectionResult:
     pairs, champion, found = "", None, []
     if config.champion:
         known = resolve(config.registry, config.champion)
-        place = everywhere(known.address, known.digest, storage.join(out, "champion-checkpoint"))
-        champion = _evaluated(config, place, storage.join(out, "champion"), pairs, log)
+        location = everywhere(known.address, known.digest, storage.join(out, "champion-checkpoint"))
+        champion = _evaluated(config, location, storage.join(out, "champion"), pairs, log)
         pairs = champion.files["pairs"]
     with Progress("model selection", len(trials), "trials", log=log) as progress:
         for seeds in _by_combination(trials):
             evaluations = []
             for trial in seeds:
-                place = storage.join(out, trial.name)
-                evaluations.append(_evaluated(config, trial.checkpoint, place, pairs, log))
+                location = storage.join(out, trial.name)
+                evaluations.append(_evaluated(config, trial.checkpoint, location, pairs, log))
                 pairs = pairs or evaluations[0].files["pairs"]
                 progress.advance()
                 progress.say(f"evaluated {trial.label or trial.name}")
@@ -164,7 +164,7 @@ def evaluate_with_baselines(
 
 
 def _by_combination(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Return the trials that differ in nothing but the seed together, best validated first."""
+    """Group the trials that differ only in the seed, the best in validation first."""
     found: dict[str, list[Trial]] = {}
     for trial in trials:
         identity = json.dumps([trial.label, trial.changes], sort_keys=True, default=str)
@@ -172,9 +172,11 @@ def _by_combination(trials: Sequence[Trial]) -> list[list[Trial]]:
     return [sorted(seeds, key=lambda trial: -trial.scores[SCORE]) for seeds in found.values()]
 
 
-def _evaluated(config: SelectionConfig, place: str, out: str, pairs: str, log: Log) -> Evaluation:
+def _evaluated(
+    config: SelectionConfig, location: str, out: str, pairs: str, log: Log
+) -> Evaluation:
     common = EvaluationConfig(
-        checkpoint=place,
+        checkpoint=location,
         shards=config.shards,
         out=out,
         baselines=(),
@@ -182,16 +184,16 @@ def _evaluated(config: SelectionConfig, place: str, out: str, pairs: str, log: L
     )
     if pairs:
         return evaluate(replace(common, pairs=pairs), lambda line: None)
-    drawn = replace(
+    settings = replace(
         common, masks=config.masks, buckets=config.buckets, num_images=config.num_images
     )
-    return evaluate(drawn, lambda line: None)
+    return evaluate(settings, lambda line: None)
 
 
 def admitted(
     candidate: Candidate, config: SelectionConfig, champion: Evaluation | None
 ) -> Candidate:
-    """Return the candidate with what speaks against it."""
+    """Return the candidate with the reasons against it."""
     reasons = []
     if config.max_parameters and candidate.parameters > config.max_parameters:
         reasons.append(f"{candidate.parameters:,} parameters, over {config.max_parameters:,}")

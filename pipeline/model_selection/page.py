@@ -20,13 +20,13 @@ from infill.pipeline.reporting.page import (
 )
 
 BINS = 4
-"""Into so many parts a range is cut to ask what it explains."""
+"""Number of parts of a range, for the variance that it explains."""
 RESTS = {"color": "#9aa5b1", "alpha": 0.8}
 CHOSEN = "#c1403d"
 
 
 def candidate_rows(choice: SelectionResult) -> tuple[list[str], list[list[str]]]:
-    """Return header and one row per candidate, best first, with what speaks against it."""
+    """Return header and one row per candidate, best first, with the reasons against it."""
     header = ["trial", "seeds", choice.metric, "95 % interval"]
     header += ["parameters", "ms a picture", "against it"]
     rows = []
@@ -61,8 +61,8 @@ def searched(choice: SelectionResult) -> list[str]:
 def importance(choice: SelectionResult) -> dict[str, float]:
     """Return, for each field, the share of the scores' variance that it explains alone.
 
-    That is the variance of the means of equal values (of a range: of its quarters) over the
-    variance of all scores; fields that only count together explain little alone.
+    That is the variance of the means of equal values (for a range: of its quarters) over the
+    variance of all scores; fields that only interact explain little alone.
     """
     scores = np.array([choice.goodness(one) for one in choice.candidates])
     whole = scores.var()
@@ -85,8 +85,8 @@ def _groups(values: Sequence[Any]) -> list[str]:
     return [str(np.searchsorted(edges, value)) for value in values]
 
 
-def draw_frontier(choice: SelectionResult) -> bytes:
-    """Draw score against latency, the frontier as a line; returns a PNG file."""
+def plot_frontier(choice: SelectionResult) -> bytes:
+    """Plot score against latency, with the frontier as a line; returns a PNG file."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.8), layout="constrained", dpi=120)
@@ -101,16 +101,16 @@ def draw_frontier(choice: SelectionResult) -> bytes:
     panel.plot(*zip(*line, strict=True), color="#444", lw=1, ls="--", zorder=0)
     winners = [one for one in choice.candidates if not one.against][:1]
     for winner in winners:
-        place = (winner.latency_ms, winner.score(choice.metric).mean)
-        panel.plot(*place, "o", ms=13, mfc="none", mec=CHOSEN, mew=2)
+        point = (winner.latency_ms, winner.score(choice.metric).mean)
+        panel.plot(*point, "o", ms=13, mfc="none", mec=CHOSEN, mew=2)
     panel.set_xlabel("ms a picture, one thread")
     panel.set_ylabel(choice.metric)
     panel.grid(alpha=0.3)
     return _png(figure)
 
 
-def draw_parallel(choice: SelectionResult) -> bytes:
-    """Draw every candidate as a line through its values to its score; returns a PNG file."""
+def plot_parallel(choice: SelectionResult) -> bytes:
+    """Plot every candidate as a line through its values to its score; returns a PNG file."""
     from matplotlib.figure import Figure
 
     names = searched(choice)
@@ -120,7 +120,7 @@ def draw_parallel(choice: SelectionResult) -> bytes:
     axes.append(_axis([one.score(choice.metric).mean for one in choice.candidates]))
     best = next((one for one in choice.candidates if not one.against), None)
     for index, one in reversed(list(enumerate(choice.candidates))):
-        heights = [places[index] for places, _ in axes]
+        heights = [heights_of[index] for heights_of, _ in axes]
         chosen = one is best
         style: dict[str, Any] = {"color": CHOSEN, "lw": 2.5} if chosen else {**RESTS, "lw": 1}
         panel.plot(range(len(axes)), heights, **style)
@@ -132,21 +132,21 @@ def draw_parallel(choice: SelectionResult) -> bytes:
     labels = [name.removeprefix("model.") for name in names] + [choice.metric]
     panel.set_xticks(range(len(axes)), labels)
     panel.set_yticks([])
-    panel.set_xlim(-0.3, len(axes) - 0.5)  # Room for what stands to the right of the last axis.
+    panel.set_xlim(-0.3, len(axes) - 0.5)  # space for the labels to the right of the last axis
     return _png(figure)
 
 
 def _axis(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:
-    """Return each value's height, 0 to 1, and the heights that are labelled."""
+    """Return each value's height, 0 to 1, and the labelled heights."""
     if all(isinstance(value, float) for value in values) and len(set(values)) > BINS:
         low, high = min(values), max(values)
         heights = [(value - low) / (high - low) for value in values]
         return heights, [(0.0, f"{low:.4g}"), (1.0, f"{high:.4g}")]
     numbers = all(isinstance(value, int | float) for value in values)
     order = sorted(set(values), key=float if numbers else str)
-    place = {value: index / max(1, len(order) - 1) for index, value in enumerate(order)}
-    shown = [(place[v], f"{v:.4g}" if isinstance(v, float) else str(v)) for v in order]
-    return [place[value] for value in values], shown
+    rank = {value: index / max(1, len(order) - 1) for index, value in enumerate(order)}
+    shown = [(rank[v], f"{v:.4g}" if isinstance(v, float) else str(v)) for v in order]
+    return [rank[value] for value in values], shown
 
 
 def _png(figure: Any) -> bytes:
@@ -156,7 +156,7 @@ def _png(figure: Any) -> bytes:
 
 
 def write_selection(choice: SelectionResult, location: str, title: str) -> str:
-    """Write a choice's table, pictures and page into a folder.
+    """Write the table, figures and page of a selection into a folder.
 
     Returns:
         The table as text, for the terminal.
@@ -166,14 +166,14 @@ def write_selection(choice: SelectionResult, location: str, title: str) -> str:
     files = {"choice.md": text.encode(), "choice.csv": format_csv(header, rows).encode()}
     shares = importance(choice)
     sections = [Section(title="Candidates", body=table(header, rows))]
-    frontier = draw_frontier(choice)
+    frontier = plot_frontier(choice)
     files["frontier.png"] = frontier
     about = (
-        "score of every candidate over the time it takes; the frontier dashed, the chosen ringed"
+        "score of every candidate over its latency; the frontier dashed, the selected one ringed"
     )
     sections.append(Section(title="Score and time", body=picture(frontier, about)))
     if shares:
-        parallel = draw_parallel(choice)
+        parallel = plot_parallel(choice)
         files["parallel.png"] = parallel
         named = [[name.removeprefix("model."), f"{share:.0%}"] for name, share in shares.items()]
         body = stack(

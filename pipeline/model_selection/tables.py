@@ -22,22 +22,22 @@ Evaluated = Mapping[str, Sequence[Evaluation]]
 
 
 def find_test_set(search: TuneConfig, config: TableConfig) -> str:
-    """Return where the test set of a table lies.
+    """Return the location of a table's test set.
 
     Raises:
-        UserError: if there is none.
+        UserError: if it does not exist.
     """
     shards = search.train.data.shards
-    place = config.test_shards or storage.join(shards, "test")
-    if not storage.exists(storage.join(place, FILE_NAME)):
+    shards_at = config.test_shards or storage.join(shards, "test")
+    if not storage.exists(storage.join(shards_at, FILE_NAME)):
         raise UserError(
-            f"a paper's table is measured on test photographs, and {place} is no shard set; name "
+            f"a paper's table is measured on test images, and {shards_at} is not a shard set; name "
             "one with --table.test-shards"
         )
-    return storage.absolute(place)
+    return storage.absolute(shards_at)
 
 
-def judge_table(
+def evaluate_table(
     search: TuneConfig,
     table: Table,
     result: TuneResult,
@@ -48,13 +48,13 @@ def judge_table(
     """Evaluate every row's trials on the same test pairs. Finished evaluations are reused.
 
     Args:
-        search: that has been run.
+        search: the finished search.
         table: its space.
-        result: what came of it.
-        config: how to measure.
-        as_published: by the paper's own protocol; otherwise at the size and under the masks of the
-            training, which is all that small networks are good for.
-        log: takes a line at a time.
+        result: the result of the search.
+        config: settings of the evaluation.
+        as_published: whether to use the paper's own protocol; otherwise the size and masks of the
+            training, which suit small networks.
+        log: prints one line.
     """
     test_set = find_test_set(search, config)
     evaluated: dict[str, list[Evaluation]] = {row.label: [] for row in table.rows}
@@ -93,7 +93,7 @@ def _figures(table: Table) -> list[str]:
 
 
 def _measurable(table: Table, side: int) -> tuple[str, ...]:
-    """Return those of a table's metrics that are defined at a size and no network's judgement."""
+    """Return the metrics of a table that are defined at a size and need no network."""
     metrics = (FURTHER[name] for name in _figures(table) if name in FURTHER)
     return tuple(metric.name for metric in metrics if metric.least_side_px <= side)
 
@@ -101,8 +101,8 @@ def _measurable(table: Table, side: int) -> tuple[str, ...]:
 def paper_rows(table: Table, evaluated: Evaluated) -> tuple[list[str], list[list[str]]]:
     """Return header and rows in the paper's order, each metric measured here and as printed.
 
-    One seed's figure has half its 95 % interval over photographs after ±; several seeds' is their
-    mean, with its interval over them.
+    The figure of one seed has half its 95 % interval over photographs after ±; that of several
+    seeds is their mean, with its interval over seeds.
     """
     names = _figures(table)
     header = ["row"]

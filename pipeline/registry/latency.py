@@ -15,19 +15,19 @@ REPEATS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """What a checkpoint's generator costs."""
+    """The size and latency of a checkpoint's generator."""
 
     parameters: int
     latency_ms: float
-    """To fill one picture, by one thread: the median of five."""
+    """Milliseconds per image on one thread: the median of five."""
     side_px: int
-    """Of that picture: the training's size."""
+    """Side of that image in pixels: the training size."""
     processor: str
-    """That took so long."""
+    """Name of the processor."""
 
 
 def measure_latency(checkpoint: str) -> Latency:
-    """Load a checkpoint and fill one picture of its training's size a few times, on the CPU.
+    """Load a checkpoint and inpaint one image of its training size a few times, on the CPU.
 
     Raises:
         UserError: if there is no checkpoint, or it is damaged.

@@ -12,34 +12,34 @@ from infill.pipeline.registry.latency import Latency
 
 @dataclass(frozen=True, kw_only=True)
 class Lineage:
-    """Where a version comes from."""
+    """The lineage of a version."""
 
     configuration: dict[str, Any]
     """The whole configuration of the training run."""
     scores: dict[str, Any] = field(default_factory=dict)
-    """What evaluation wrote."""
+    """Results of its evaluation."""
     manifest_digest: str = ""
     """Identity of the shards it was trained on."""
     mask_recipe: dict[str, Any] = field(default_factory=dict)
     """The masks it was trained with."""
     git_commit: str = ""
-    """Of the code that trained, with ``+changes`` if the tree was not clean; of the code at hand
-    where the checkpoint does not say; empty outside a repository."""
+    """Commit of the training code, with ``+changes`` if the tree was not clean; of the running code
+    if the checkpoint has none; empty outside a repository."""
     packages: dict[str, str] = field(default_factory=dict)
-    """Versions of the packages whose change may change a picture."""
+    """Versions of packages that may affect results."""
     cost: dict[str, Any] = field(default_factory=dict)
-    """Parameters of the generator, and its time for one picture where it was registered."""
+    """Number of generator parameters, and the latency where the version was registered."""
 
 
 def trace_lineage(
     checkpoint: str, scores: dict[str, Any] | None = None, cost: Latency | None = None
 ) -> Lineage:
-    """Gather the lineage of a checkpoint, as far as it or else this process knows it.
+    """Collect the lineage of a checkpoint, from the checkpoint or else from this process.
 
     Args:
         checkpoint: the checkpoint's directory.
-        scores: what evaluation wrote about it.
-        cost: what a picture costs, as measured.
+        scores: results of its evaluation.
+        cost: its measured size and latency.
 
     Raises:
         UserError: if there is no checkpoint, or it is damaged.
@@ -58,7 +58,7 @@ def trace_lineage(
 
 
 def lineage_tags(lineage: Lineage) -> dict[str, str]:
-    """Return a lineage as tags; what is empty has none."""
+    """Return a lineage as tags, without empty fields."""
     return {
         f"infill.{name}": value if isinstance(value, str) else json.dumps(value, sort_keys=True)
         for name, value in to_dict(lineage).items()

@@ -21,16 +21,16 @@ from infill.pipeline.tracking.mlflow_store import (
 
 EXPERIMENT = "infill-registry"
 FOLDER = "checkpoint"
-"""Of the run's artifacts."""
+"""Folder of the checkpoint among the run's artifacts."""
 MOST_METRICS = 1000
-"""That MLflow takes in one call."""
+"""Number of metrics that MLflow accepts in one call."""
 _SERVED = "/mlflow-artifacts:/"
-"""Between a server's URI and the path of a file that it alone can reach."""
+"""Separator between a server's URI and the path of a file that only the server can reach."""
 
 
 @contextlib.contextmanager
 def open_registry(config: RegistryConfig, must_exist: str = "") -> Iterator[Any]:
-    """Give an MLflow client; what it raises becomes a sentence."""
+    """Yield an MLflow client; its exceptions become sentences."""
     database = config.tracking_uri.removeprefix("sqlite:///")
     if must_exist and database != config.tracking_uri and not storage.exists(database):
         raise UserError(
@@ -42,7 +42,7 @@ def open_registry(config: RegistryConfig, must_exist: str = "") -> Iterator[Any]
 
 
 def ensure_model(client: Any, name: str) -> None:
-    """Make the model's entry, unless there is one."""
+    """Create the registered model, unless it exists."""
     try:
         client.create_registered_model(name)
     except mlflow_error() as error:
@@ -58,7 +58,7 @@ def keep(
     digest: str,
     scores: Mapping[str, Any],
 ) -> tuple[str, str]:
-    """Copy the checkpoint beside a run of its own; return the run and where the copy lies.
+    """Copy the checkpoint to a new MLflow run; return the run and the copy's location.
 
     The run carries the scores as metrics, by which versions can be sorted.
     """
@@ -88,7 +88,7 @@ def _log_scores(client: Any, run_id: str, scores: Mapping[str, Any]) -> None:
 
 
 def score_metrics(scores: Mapping[str, Any]) -> dict[str, float]:
-    """Return an evaluation's scores under the names that a training's validation has for them.
+    """Return an evaluation's scores under the names of training's validation.
 
     Args:
         scores: means by metric, or ``{"scores": {group: {metric: mean}}}``: "hole_psnr" over all
@@ -104,7 +104,7 @@ def score_metrics(scores: Mapping[str, Any]) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _local(location: str) -> Iterator[str]:
-    """Give a local folder with the checkpoint's files."""
+    """Yield a local folder with the checkpoint's files."""
     if not storage.is_remote(location):
         yield location
         return
@@ -124,16 +124,16 @@ def address_of(config: RegistryConfig, uri: str) -> str:
 
 
 def readable(address: str, digest: str) -> str:
-    """Return where this node can read a version's files. Runs anywhere.
+    """Return a location where this node can read a version's files. Runs anywhere.
 
     Files that only an MLflow server can reach are downloaded, once per node.
 
     Args:
-        address: as :func:`address_of` gives it.
-        digest: of the checkpoint.
+        address: the result of :func:`address_of`.
+        digest: digest of the checkpoint.
 
     Raises:
-        UserError: if the server does not hand them out.
+        UserError: if the server does not deliver them.
     """
     if not storage.is_remote(address) or address.startswith("s3://"):
         return address
@@ -160,12 +160,13 @@ def _download(address: str, folder: str) -> str:
 
 
 def everywhere(address: str, digest: str, folder: str) -> str:
-    """Return where every node can read a version's files.
+    """Return a location where every node can read a version's files.
 
     Args:
-        address: as :func:`address_of` gives it.
-        digest: of the checkpoint.
-        folder: a location that every node sees; what only a server can reach is copied to it.
+        address: the result of :func:`address_of`.
+        digest: digest of the checkpoint.
+        folder: a location that every node sees; files that only a server can reach are copied to
+            it.
     """
     source = readable(address, digest)
     if source == address:

@@ -1,16 +1,16 @@
 """Register, promote, roll back and resolve model versions.
 
-The MLflow model registry keeps the versions; each is a checkpoint directory copied beside a run,
-with its lineage as tags. Nothing is pickled and nothing is loaded as an "MLflow model".
+The MLflow model registry holds the versions; each is a checkpoint directory copied to a run, with
+its lineage as tags. Nothing is pickled and nothing is loaded as an "MLflow model".
 
-Who is champion follows from the versions alone: the highest that was registered as champion and
-not withdrawn since. The alias ``champion`` repeats this for other tools and is put right by
-whoever changes anything, so it needs no lock and survives a process that dies half way:
+The champion follows from the versions alone: it is the highest version that was registered as
+champion and not withdrawn since. The alias ``champion`` repeats this for other tools, and every
+change corrects it, so it needs no lock and survives a process that dies in between:
 
 * a version and its claim to be champion appear in one transaction of the registry;
-* two promotions that started from one champion both get a version; the lower number wins, the
-  other withdraws its claim and says so;
-* whoever sets the alias looks again afterwards and repeats it if the champion has changed.
+* two promotions that started from one champion both get a version; the lower number wins, the other
+withdraws its claim and reports it;
+* a process that sets the alias checks it afterwards and repeats this if the champion has changed.
 """
 
 import os
@@ -42,27 +42,27 @@ class Version:
     name: str
     number: int
     digest: str
-    """Of the checkpoint, see :func:`infill.pipeline.checkpoints.digest`."""
+    """Digest of the checkpoint, see :func:`infill.pipeline.checkpoints.digest`."""
     location: str
     """The address of its checkpoint directory: a path, s3://, or a file of an MLflow server."""
     claim: str
     """The alias it was registered for; empty if none."""
     withdrawn: str
-    """Why it is champion no more; empty while the claim stands."""
+    """Why its claim was withdrawn; empty while the claim stands."""
     lineage: Lineage
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """What a reference such as ``spn@champion`` means right now."""
+    """The checkpoint that a reference such as ``spn@champion`` means at present."""
 
     name: str
     version: str
     """The version's number, or the checkpoint's directory name for a path."""
     location: str
-    """Where this node can read its checkpoint directory."""
+    """Location where this node can read its checkpoint directory."""
     address: str
-    """How any node finds it, by :func:`infill.pipeline.registry.store.readable`."""
+    """Address for any node, for :func:`infill.pipeline.registry.store.readable`."""
     digest: str
 
 
@@ -77,13 +77,13 @@ def register(
     """Make a checkpoint the next version of ``name`` and give it an alias.
 
     Args:
-        config: where versions are kept.
-        checkpoint: a checkpoint directory, or a run, whose newest checkpoint is taken.
+        config: the registry.
+        checkpoint: a checkpoint directory, or a run, whose newest checkpoint is used.
         name: the model's name in the registry.
-        lineage: where the checkpoint comes from.
+        lineage: the lineage of the checkpoint.
         alias: ``champion``, ``challenger`` or another.
-        successor_to: the champion this one was compared with; the present one if None, 0 if there
-            was none.
+        successor_to: the champion that this one was compared with; None means the present one, 0
+            none.
 
     Returns:
         The new version.
@@ -111,7 +111,7 @@ def register(
 
 
 def champion(config: RegistryConfig, name: str) -> Version | None:
-    """Return the present champion of ``name``, or None if there is none."""
+    """Return the present champion of ``name``, or None."""
     with open_registry(config) as client:
         number = _champion(config, client, name)
         return next((v for v in _versions(config, client, name) if v.number == number), None)
@@ -152,12 +152,12 @@ def resolve(config: RegistryConfig, reference: str) -> Resolved:
     """Find the checkpoint meant by a reference.
 
     Args:
-        config: where versions are kept; not read for a path.
+        config: the registry; not read for a path.
         reference: ``spn`` (its champion), ``spn@champion``, ``spn@3``, or the path of a checkpoint
             or of a run.
 
     Raises:
-        UserError: if the model, alias or version is unknown, or its files are gone or damaged.
+        UserError: if the model, alias or version is unknown, or its files are missing or damaged.
     """
     if _is_path(reference):
         location = checkpoints.find(storage.absolute(reference))
@@ -198,17 +198,17 @@ def _require_files(version: Version, location: str) -> None:
         found = checkpoints.verify(location)
     except UserError as error:
         raise UserError(
-            f"the files of {called} at {location} are gone or damaged ({error}); "
+            f"the files of {called} at {location} are missing or damaged ({error}); "
             "restore them, or promote another checkpoint"
         ) from error
     if found != version.digest:
         raise UserError(
-            f"the files of {called} at {location} are not those that were registered: "
+            f"the files of {called} at {location} differ from the registered ones: "
             f"digest {found[:12]}, expected {version.digest[:12]}"
         )
 
 
-# Versions and who of them is champion.
+# Versions and their champion.
 
 
 def _versions(config: RegistryConfig, client: Any, name: str) -> list[Version]:
@@ -258,13 +258,13 @@ def _require_first(
     client.set_model_version_tag(name, str(number), _WITHDRAWN, reason)
     _settle(config, client, name)
     raise UserError(
-        f"{name}@{first} became champion while this promotion was under way; {name}@{number} is "
+        f"{name}@{first} became champion during this promotion; {name}@{number} is "
         "registered but not promoted: compare it with the new champion and promote again"
     )
 
 
 def _settle(config: RegistryConfig, client: Any, name: str) -> None:
-    """Make the alias name the champion; look again after writing, as others write too."""
+    """Set the alias to the champion; check it after writing, as others write too."""
     written = None
     while (number := _champion(config, client, name)) and number != written:
         client.set_registered_model_alias(name, CHAMPION, str(number))

@@ -1,6 +1,6 @@
 """The sections of a report, and the file they are written to.
 
-Whatever comes in as text is escaped; only what these functions made counts as markup.
+Text is escaped; only the results of these functions count as markup.
 """
 
 import base64
@@ -22,11 +22,11 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A heading and what stands under it."""
+    """A heading and its content."""
 
     title: str
     body: Markup
-    """Made by the functions of this package."""
+    """Content, made by the functions of this package."""
 
 
 def write_report(
@@ -35,13 +35,13 @@ def write_report(
     sections: Sequence[Section],
     summary: str = "",
 ) -> None:
-    """Write a report as one self-contained HTML file, whole or not at all.
+    """Write a report atomically as one self-contained HTML file.
 
     Args:
         location: path or s3:// address of the file.
         title: the page's heading.
         sections: from top to bottom; the page lists them as links if there are three or more.
-        summary: one or two sentences under the title: what a hurried reader takes away.
+        summary: one or two sentences under the title: the main result.
     """
     page = render("report.html.j2", title=title, summary=summary, sections=sections)
     storage.write(location, page.encode())
@@ -53,7 +53,7 @@ def paragraphs(*texts: str) -> Markup:
 
 
 def preformatted(text: str) -> Markup:
-    """Return text in a fixed-width font, its lines kept: a command, a configuration."""
+    """Return preformatted text: a command, a configuration."""
     return Markup("<pre>{}</pre>").format(text)
 
 
@@ -75,15 +75,15 @@ def table(
     quoted: Sequence[int] = (),
     words: bool = False,
 ) -> Markup:
-    """Return a table; it scrolls sideways by itself where the screen is narrower.
+    """Return a table, which scrolls sideways on a narrower screen.
 
     Args:
         headers: one per column; the first column names the row.
         rows: a number is shown as it is (format it before), None as a dash.
-        caption: what the table shows.
+        caption: caption of the table.
         strong: (row, column) of the cells to stress, both from 0.
-        quoted: rows that come from elsewhere, set apart from what was measured; from 0.
-        words: whether the cells are words, which are set left and broken, and not numbers.
+        quoted: rows of other sources, set apart from measured ones; from 0.
+        words: whether the cells are words, which are left-aligned and wrapped, and not numbers.
     """
     _require_equal_lengths(headers, rows)
     shown = [[_shown(cell) for cell in row] for row in rows]
@@ -99,14 +99,14 @@ def table(
 
 
 def picture(png: bytes, description: str, caption: str = "") -> Markup:
-    """Return a PNG inside the page itself; on a narrow screen it scrolls rather than shrinks.
+    """Return a PNG embedded in the page; on a narrow screen it scrolls rather than shrinks.
 
     Args:
         png: the file's bytes.
-        description: what is seen, for those who cannot.
+        description: alternative text, for readers who cannot see it.
         caption: a line under it.
     """
-    width, height = struct.unpack(">II", png[16:24])  # Where every PNG's header has them.
+    width, height = struct.unpack(">II", png[16:24])  # in every PNG's header
     return render(
         "picture.html.j2",
         data=base64.b64encode(png).decode(),
@@ -118,9 +118,9 @@ def picture(png: bytes, description: str, caption: str = "") -> Markup:
 
 
 def slider(left: bytes, right: bytes, left_name: str, right_name: str, caption: str = "") -> Markup:
-    """Return two PNGs of one size over each other, with a bar to pull between them.
+    """Return two PNGs of one size over each other, with a slider between them.
 
-    The bar answers to mouse, touch and arrow keys; on paper each shows one half.
+    The slider reacts to mouse, touch and arrow keys; on paper each PNG shows one half.
     """
     width, height = struct.unpack(">II", left[16:24])
     return render(
@@ -136,7 +136,7 @@ def slider(left: bytes, right: bytes, left_name: str, right_name: str, caption: 
 
 
 def beside(*parts: Markup) -> Markup:
-    """Return parts side by side where the screen is wide enough, below each other elsewhere."""
+    """Return parts side by side on a wide screen, below each other on a narrow one."""
     return Markup('<div class="beside">{}</div>').format(Markup().join(parts))
 
 
@@ -146,9 +146,9 @@ def stack(*parts: Markup) -> Markup:
 
 
 def format_table(headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-    """Return a table as text: aligned for a terminal, and Markdown as well.
+    """Return a table as text: aligned for a terminal, and valid Markdown.
 
-    The first column is set left, the others right.
+    The first column is left-aligned, the others right-aligned.
 
     Raises:
         ValueError: if a row is not as long as the headers.

@@ -23,7 +23,7 @@ SCORE_LABEL = "hole PSNR on the val set (dB)"
 
 
 def trial_rows(result: TuneResult) -> tuple[list[str], list[list[str]]]:
-    """Return header and one row per trial, best first; a failed trial says why."""
+    """Return header and one row per trial, best first; a failed trial has its error."""
     names = searched(result)
     seeds = len({trial.seed for trial in result.trials}) > 1
     header = [name.removeprefix("model.") for name in names] + (["seed"] if seeds else [])
@@ -32,7 +32,7 @@ def trial_rows(result: TuneResult) -> tuple[list[str], list[list[str]]]:
 
 
 def searched(result: TuneResult) -> list[str]:
-    """Return the fields that any trial changes; rows of a paper's table change different ones."""
+    """Return the fields that any trial changes; rows of a paper's table differ in their fields."""
     return list(dict.fromkeys(name for trial in result.trials for name in trial.changes))
 
 
@@ -53,8 +53,8 @@ def _number(metric: Metric, value: float | None) -> str:
     return f"{value:.3f}" if metric.scale == 1 else f"{value:.4f}"
 
 
-def draw_trials(result: TuneResult) -> bytes:
-    """Draw every trial's score over each searched field, the best one ringed.
+def plot_trials(result: TuneResult) -> bytes:
+    """Plot every trial's score over each searched field, the best one ringed.
 
     Returns:
         A PNG file.
@@ -67,11 +67,11 @@ def draw_trials(result: TuneResult) -> bytes:
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for panel, name in zip(panels, names, strict=True):
         values = sorted({trial.changes.get(name, "-") for trial in trials}, key=_sortable)
-        places = [values.index(trial.changes.get(name, "-")) for trial in trials]
+        positions = [values.index(trial.changes.get(name, "-")) for trial in trials]
         scores = [trial.scores[SCORE] for trial in trials]
-        panel.plot(places, scores, "o", color="#4a6fa5", alpha=0.8)
+        panel.plot(positions, scores, "o", color="#4a6fa5", alpha=0.8)
         if trials:
-            panel.plot(places[0], scores[0], "o", ms=13, mfc="none", mec="#c1403d", mew=2)
+            panel.plot(positions[0], scores[0], "o", ms=13, mfc="none", mec="#c1403d", mew=2)
         panel.set_xticks(range(len(values)), [str(value) for value in values])
         panel.set_xlabel(name.removeprefix("model."))
         panel.margins(x=0.3)
@@ -83,7 +83,7 @@ def draw_trials(result: TuneResult) -> bytes:
 
 
 def _sortable(value: object) -> tuple[bool, float, str]:
-    """Order numbers by size, before words by alphabet."""
+    """Sort numbers by size, before words by alphabet."""
     if isinstance(value, int | float):
         return (False, float(value), "")
     return (True, 0.0, str(value))
@@ -98,16 +98,16 @@ def write_search(
     """Write a search's table (``trials.md``, ``.csv``, ``.json``), plot and page into a folder.
 
     Args:
-        result: what was searched.
-        location: of the folder.
-        title: of the page.
-        rows_of_paper: header and rows of the paper's table, if that was searched.
+        result: the result of the search.
+        location: the folder.
+        title: title of the page.
+        rows_of_paper: header and rows of the paper's table, if the space was one.
 
     Returns:
         The table as text, for the terminal.
     """
     header, rows = rows_of_paper or trial_rows(result)
-    text, plot = format_table(header, rows), draw_trials(result)
+    text, plot = format_table(header, rows), plot_trials(result)
     trials = [asdict(trial) for trial in result.trials]
     files = {
         "trials.md": text.encode(),

@@ -1,8 +1,8 @@
 """The Python client of the endpoint, synchronous and asynchronous.
 
-What can pass by itself is tried again: a full queue (503, 429, waiting as long as Retry-After
-says), a replica being replaced, a connection that broke. What the service refuses for good raises
-:class:`ServiceError` with the service's own code and sentence.
+Temporary failures are retried: a full queue (503 or 429, after the seconds of Retry-After), a
+replica being replaced, a broken connection. Any other error raises :class:`ServiceError` with the
+service's own code and sentence.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ class Inpainted:
 
 
 class ServiceError(Exception):
-    """The service refused a request for good.
+    """The service refused a request, and retries would not help.
 
     Args:
         status: the HTTP status.
@@ -82,15 +82,15 @@ class InpaintClient:
         self._http.close()
 
     def inpaint(self, image: bytes, mask: bytes, **fields: str) -> Inpainted:
-        """Fill one image's hole.
+        """Inpaint one image.
 
         Args:
             image: a PNG, JPEG or WebP file.
             mask: a file of the same size.
-            fields: of the form, such as ``model``, ``mode`` or ``output_format``.
+            fields: fields of the form, such as ``model``, ``mode`` or ``output_format``.
 
         Raises:
-            ServiceError: if the service refuses, or was not to be had within the client's patience.
+            ServiceError: if the service refuses, or does not answer within ``patience_s``.
         """
         attempts = _Attempts(self._config.patience_s)
         for _ in attempts:
@@ -109,7 +109,7 @@ class InpaintClient:
         """Return the versions that are served.
 
         Raises:
-            UserError: if nothing answers at the URL, or not this service.
+            UserError: if no service, or another one, answers at the URL.
         """
         try:
             answer = self._http.get("/v1/models")
@@ -143,7 +143,7 @@ class AsyncInpaintClient:
         await self._http.aclose()
 
     async def inpaint(self, image: bytes, mask: bytes, **fields: str) -> Inpainted:
-        """Fill one image's hole; see :meth:`InpaintClient.inpaint`."""
+        """Inpaint one image; see :meth:`InpaintClient.inpaint`."""
         attempts = _Attempts(self._config.patience_s)
         for _ in attempts:
             try:
@@ -161,7 +161,7 @@ class AsyncInpaintClient:
 
 
 class _Attempts:
-    """How often and how late to try again."""
+    """Retries with exponential backoff."""
 
     def __init__(self, patience_s: float) -> None:
         self._deadline = time.monotonic() + patience_s
@@ -176,12 +176,12 @@ class _Attempts:
             number += 1
 
     def failed(self, error: httpx.TransportError) -> None:
-        """Note an attempt that got no answer."""
+        """Record an attempt without a response."""
         self.last = ServiceError(0, "not_ready", f"no answer: {error or type(error).__name__}")
         self._back_off(0)
 
     def refused(self, answer: httpx.Response) -> None:
-        """Note an answer that asks for patience."""
+        """Record a response that asks for a retry."""
         self.last = _refusal(answer)
         given = answer.headers.get("retry-after", "")
         self._back_off(float(given) if given.isdigit() else 0)
@@ -212,7 +212,7 @@ def _inpainted(answer: httpx.Response) -> Inpainted:
 
 
 def _refusal(answer: httpx.Response) -> ServiceError:
-    """Read the documented error; a proxy in between may have answered in another shape."""
+    """Read the documented error; the response of a proxy may have another shape."""
     try:
         error = answer.json()["error"]
         return ServiceError(answer.status_code, error["code"], error["message"])

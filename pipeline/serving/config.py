@@ -29,7 +29,7 @@ class ReplicaConfig:
     loaded again on request; 0 keeps all in memory."""
 
     def batch_size(self, height: int, width: int, samples: int = 1) -> int:
-        """Return how many canvases of a size, each sampled ``samples`` times, pass at once."""
+        """Return the batch size for canvases of a size, each sampled ``samples`` times."""
         return tiles_per_pass(height, width, samples, self.max_batch_size, self.max_batch_px)
 
     def __post_init__(self) -> None:
@@ -104,7 +104,7 @@ class ServeConfig:
 
     @property
     def replica(self) -> ReplicaConfig:
-        """How each replica computes."""
+        """The settings of each replica."""
         return ReplicaConfig(
             device="cuda" if self.use_gpu else "cpu",
             threads=max(int(self.cpus_per_replica), 1),

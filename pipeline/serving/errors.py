@@ -12,14 +12,14 @@ from starlette.exceptions import HTTPException
 from infill.pipeline.errors import ImageCode, ImageError
 
 CODES = {
-    "bad_request": "A field is missing, or has a value that cannot be.",
+    "bad_request": "A field is missing, or has an invalid value.",
     "damaged_image": "The file starts like an image but cannot be decoded to its end.",
     "different_sizes": "Image and mask have different sizes.",
     "empty_mask": "The mask marks no pixel as hole, so there is nothing to fill.",
     "full_mask": "The mask marks every pixel as hole, so there is nothing to fill it from.",
     "unknown_model": "No model of this name or version is served.",
     "unknown_route": "There is nothing under this path, or not for this method.",
-    "unauthorized": "An API key is asked for, and none or an unknown one was sent.",
+    "unauthorized": "The service needs an API key, and the request has none or an unknown one.",
     "rate_limited": "The API key makes too many requests; try again after Retry-After.",
     "unsupported_body": "The body is neither a form nor JSON.",
     "slow_request": "The body did not arrive in time.",
@@ -30,17 +30,17 @@ CODES = {
     "not_ready": "No model is loaded, or none answers in time; try again after Retry-After.",
     "internal": "A defect of the service; the request id helps to find it in the logs.",
 }
-"""Every code an answer can carry."""
+"""Every error code of a response."""
 
 
 class RequestError(HTTPException):
-    """An answer other than the picture that was asked for.
+    """An error response.
 
     Args:
         status: the HTTP status.
         code: one of :data:`CODES`.
-        message: a sentence for the person who sent the request.
-        retry_after_s: when it is worth asking again; None if never.
+        message: a sentence for the user of the client.
+        retry_after_s: seconds until a retry makes sense; None if it never does.
     """
 
     def __init__(
@@ -52,17 +52,17 @@ class RequestError(HTTPException):
         self.retry_after_s = retry_after_s
 
     def __reduce__(self) -> tuple[type["RequestError"], tuple[Any, ...]]:
-        """Survive the trip between processes with all arguments."""
+        """Keep all arguments when pickled."""
         return RequestError, (self.status_code, self.code, self.detail, self.retry_after_s)
 
 
 _STATUS_OF: dict[ImageCode, int] = {"too_many_pixels": 413, "unsupported_image": 415}
-"""All others are answered 400."""
+"""HTTP status of image errors; all others have 400."""
 
 
 @contextmanager
 def image_errors_refused() -> Iterator[None]:
-    """Turn an image that is not accepted into the response that says so."""
+    """Turn the error of an unacceptable image into an error response."""
     try:
         yield
     except ImageError as error:

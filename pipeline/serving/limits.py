@@ -39,10 +39,10 @@ class LimitsConfig:
 
 
 class PixelBudget:
-    """Bounds the memory of decoded pictures: whoever comes first is served first.
+    """Limits the memory of decoded images; requests wait in order of arrival.
 
     Args:
-        total: pixels that may be decoded at once.
+        total: maximum number of pixels that are decoded at once.
     """
 
     def __init__(self, total: int) -> None:
@@ -52,7 +52,7 @@ class PixelBudget:
 
     @contextlib.asynccontextmanager
     async def spend(self, pixels: int) -> AsyncIterator[None]:
-        """Hold so many pixels of the budget; a larger picture than all of it takes all of it."""
+        """Hold ``pixels`` of the budget; an image larger than the budget takes all of it."""
         pixels = min(pixels, self._total)
         await self._take(pixels)
         try:
@@ -68,7 +68,7 @@ class PixelBudget:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # it was given in the same moment
+            if turn.done() and not turn.cancelled():  # it was granted in the same moment
                 self._free += pixels
             self._wake()
             raise

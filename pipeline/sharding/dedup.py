@@ -1,9 +1,9 @@
 """Find near-duplicates between splits by perceptual hashes.
 
-Two pictures count as near-duplicates when their perceptual hashes differ in few bits. With
-``most_bits`` of difference spread over ``most_bits + 1`` bands of a hash, one band at least is
-equal, so only pictures that share a band are compared: a million against a hundred thousand needs
-seconds, not the 10^11 comparisons of all pairs.
+Two images are near-duplicates if their perceptual hashes differ in few bits. If at most
+``most_bits`` differ in ``most_bits + 1`` bands of a hash, at least one band is equal, so only
+images that share a band are compared: a million against a hundred thousand takes seconds, not the
+10^11 comparisons of all pairs.
 """
 
 from dataclasses import dataclass
@@ -14,28 +14,28 @@ import numpy as np
 from infill.pipeline.manifest import Manifest
 
 FEWEST_SET_BITS = 8
-"""An image with fewer rises in brightness (or fewer falls) is too plain to compare by hash."""
+"""Minimum numbers of rises and falls in brightness: plainer images are not compared by hash."""
 
 Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class NearDuplicate:
-    """A sample of one set that looks like one of another."""
+    """A sample of one set that resembles one of another."""
 
     key: str
     other_key: str
     bits: int
-    """In which the two hashes differ, 0 to 64."""
+    """Number of bits in which the two hashes differ, 0 to 64."""
 
 
 def near_duplicates(ours: Manifest, others: Manifest, most_bits: int = 4) -> list[NearDuplicate]:
-    """Return the samples of ``ours`` that look like one of ``others``, the closest for each.
+    """Return the samples of ``ours`` that resemble one of ``others``, the closest for each.
 
     Args:
         ours: usually the test set.
         others: usually the train set.
-        most_bits: how many of 64 bits may differ.
+        most_bits: maximum number of the 64 bits that differ.
     """
     our_hashes, other_hashes = _hashes(ours), _hashes(others)
     closest: dict[int, tuple[int, int]] = {}
@@ -57,16 +57,16 @@ def _hashes(manifest: Manifest) -> Hashes:
 
 def _pairs(ours: Hashes, others: Hashes, most_bits: int) -> list[tuple[int, int, int]]:
     found = []
-    telling = np.flatnonzero(_is_telling(others))
+    distinctive = np.flatnonzero(_is_distinctive(others))
     edges = np.linspace(0, 64, most_bits + 2).round().astype(int)
     for low, high in zip(edges[:-1], edges[1:], strict=True):
-        bands = _band(others[telling], low, high)
+        bands = _band(others[distinctive], low, high)
         order = np.argsort(bands, kind="stable")
-        candidates, bands = telling[order], bands[order]
+        candidates, bands = distinctive[order], bands[order]
         wanted = _band(ours, low, high)
         first = np.searchsorted(bands, wanted, "left")
         last = np.searchsorted(bands, wanted, "right")
-        for row in np.flatnonzero((last > first) & _is_telling(ours)).tolist():
+        for row in np.flatnonzero((last > first) & _is_distinctive(ours)).tolist():
             near = candidates[first[row] : last[row]]
             bits = np.bitwise_count(others[near] ^ ours[row])
             best = int(bits.argmin())
@@ -75,7 +75,7 @@ def _pairs(ours: Hashes, others: Hashes, most_bits: int) -> list[tuple[int, int,
     return found
 
 
-def _is_telling(hashes: Hashes) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _is_distinctive(hashes: Hashes) -> np.ndarray[Any, np.dtype[np.bool_]]:
     bits = np.bitwise_count(hashes)
     return (bits >= FEWEST_SET_BITS) & (bits <= 64 - FEWEST_SET_BITS)
 

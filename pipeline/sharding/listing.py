@@ -1,7 +1,7 @@
 """List the originals, assign splits, and number the ranges of the shards.
 
 Each split's list is one Parquet file whose row group k holds the originals of shard k, so that a
-task reads its range and nothing else. What the driver holds in memory is 17 bytes per original.
+task reads only its range. The driver holds 17 bytes per original in memory.
 """
 
 import hashlib
@@ -32,14 +32,14 @@ SCHEMA = pa.schema(
         ("packed_size", pa.int64()),
     ]
 )
-LONGEST_KEY = 72  # with a crop's number and a suffix it still fits a tar header's 100 characters
+LONGEST_KEY = 72  # with a crop's number and a suffix it fits a tar header's 100 characters
 BATCH_ROWS = 10_000
 UNSPLIT = len(SPLITS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shares:
-    """How photographs without a published split are kept apart."""
+    """How images without a published split are divided."""
 
     val: float
     test: float
@@ -50,7 +50,7 @@ class Shares:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """One split's list: how long it is, and its identity."""
+    """One split's list: its length and its digest."""
 
     split: str
     file: Path
@@ -62,10 +62,10 @@ class Listing:
 
 
 def key_of(path: str) -> str:
-    """Return the key of an original: its path without suffix, where that makes a good key.
+    """Return the key of an original: its path without suffix, if that is a valid key.
 
-    Where a character had to be replaced or the end cut off, eight digits of the path's SHA-256
-    keep the key unique.
+    If a character was replaced or the end cut off, eight digits of the path's SHA-256 keep the key
+    unique.
     """
     stem = path.rpartition(".")[0]
     key = re.sub(r"[^A-Za-z0-9_/-]", "_", stem)
@@ -82,10 +82,9 @@ def distinct(key: str, path: str) -> str:
 def write_listings(
     originals: Iterable[Original], shares: Shares, photographs_per_shard: int, folder: Path
 ) -> dict[str, Listing]:
-    """Write each split's list into ``folder``; splits without photographs have none.
+    """Write each split's list into ``folder``; splits without images have none.
 
-    Runs on the driver. Reads ``originals`` once; memory stays flat in their number but for the
-    17 bytes of each.
+    Runs on the driver. Reads ``originals`` once; memory grows only by 17 bytes per original.
 
     Raises:
         UserError: if there are no originals, or only some of them have a split of their own.
@@ -148,8 +147,8 @@ def _assign(
 ) -> np.ndarray[Any, Any]:
     """Return each original's split as an index into SPLITS.
 
-    By rank of a hash, so that the shares are met exactly and the choice has nothing to do with
-    names; from three photographs on, a share above 0 gets at least one.
+    By rank of a hash, so that the shares are exact and the choice is independent of names; from
+    three images on, a share above 0 gets at least one.
     """
     without = int((published == UNSPLIT).sum())
     if without == 0:
@@ -179,18 +178,18 @@ def _first_without_split(spool: Path) -> str:
         for row in batch.to_pylist():
             if row["split"] == UNSPLIT:
                 return str(row["path"])
-    raise AssertionError("called only where one is without a split")
+    raise AssertionError("called only if an original has no split")
 
 
 def _refuse_repetition(spool: Path, shares: Shares, repeated: set[int]) -> None:
-    """Name two originals of one path, as a tar may hold, or a folder beside a zip of that name."""
+    """Refuse two originals of one path, as in a tar, or in a folder beside a zip of that name."""
     for batch in _stored(spool).iter_batches(columns=["path"], use_threads=False):
         for row in batch.to_pylist():
             if _hash(f"{shares.seed}/{row['path']}") in repeated:
                 raise UserError(
                     f"the source holds two photographs called {row['path']}; rename one of them"
                 )
-    raise AssertionError("called only where a path is repeated")
+    raise AssertionError("called only if a path is repeated")
 
 
 def _write_split(
@@ -201,7 +200,7 @@ def _write_split(
     shared_keys: set[int],
     photographs_per_shard: int,
 ) -> Listing:
-    """Write one split's rows, a row group per shard; keys that two paths share become distinct."""
+    """Write one split's rows, a row group per shard; equal keys of two paths become distinct."""
     digest, size, shards = hashlib.sha256(), 0, 0
     file = spool.parent / f"{name}.parquet"
     chosen = _chosen(spool, splits == code, shared_keys)
@@ -249,12 +248,12 @@ def original_of(row: dict[str, Any]) -> Original:
 
 
 def digest_of(rows: list[dict[str, Any]]) -> str:
-    """Return the SHA-256 over some rows of a list."""
+    """Return the SHA-256 of some rows of a list."""
     return storage.sha256(b"".join(_identity(row) for row in rows))
 
 
 def _stored(file: Any) -> pq.ParquetFile:
-    """Open a list without Arrow's threads: a process that ends while one winds down is aborted."""
+    """Open a list without Arrow's threads, which abort a process that exits while one ends."""
     return pq.ParquetFile(file, pre_buffer=False)
 
 
@@ -274,7 +273,7 @@ def read_range(location: str, shard: int) -> list[dict[str, Any]]:
             )
         return rows
 
-    return storage.patiently(read)
+    return storage.retry(read)
 
 
 def read_digest(location: str) -> str | None:

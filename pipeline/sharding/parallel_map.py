@@ -10,20 +10,20 @@ from infill.pipeline.progress import shows_everything
 
 Result = dict[str, Any]
 REFUSAL = "refusal"
-"""In a result: what a person has to put right."""
+"""Key of the user's error in a result."""
 
 
 def parallel_map(task: Callable[[int], Result], count: int) -> Iterator[Result]:
     """Yield ``task(number)`` for every number below ``count``, in the order they finish.
 
-    Runs on the driver, which holds no more than a few results at a time; Ray must be at hand.
+    Runs on the driver, which holds only a few results at a time; Ray must be connected.
 
     Args:
         task: runs in a worker; returns a small dictionary of plain values.
-        count: of tasks; each is a block of its own, handed out wherever a core is free.
+        count: number of tasks; each is a block of its own and runs on any free core.
 
     Raises:
-        UserError: what a task raised for a person, without what Ray wraps around it.
+        UserError: the one that a task raised, without Ray's wrapping.
     """
     from ray import data
 

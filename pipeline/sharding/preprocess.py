@@ -1,4 +1,4 @@
-"""Bring a decoded original to size, and hash what near-duplicates share; pixels are RGB."""
+"""Resize decoded originals, and hash them for near-duplicates; pixels are RGB."""
 
 import cv2
 import numpy as np
@@ -7,7 +7,7 @@ from infill.pipeline.images import Pixels
 
 
 def resize_short_side(picture: Pixels, side_px: int) -> Pixels:
-    """Shrink a picture so that its short side is ``side_px``; smaller ones stay as they are."""
+    """Reduce an image to the short side ``side_px``; smaller images are unchanged."""
     height, width = picture.shape[:2]
     short = min(height, width)
     if short <= side_px:
@@ -18,7 +18,7 @@ def resize_short_side(picture: Pixels, side_px: int) -> Pixels:
 
 
 def squash(picture: Pixels, side_px: int) -> Pixels:
-    """Make both sides ``side_px``, whatever that does to the shapes in it."""
+    """Resize both sides to ``side_px``, without regard to the aspect ratio."""
     height, width = picture.shape[:2]
     if height == width == side_px:
         return picture
@@ -32,8 +32,8 @@ def perceptual_hash(picture: Pixels) -> int:
 
     Encoding again, scaling and a change of brightness flip few of them.
     """
-    # Whole blocks first, which OpenCV averages many times as fast; fewer pixels than a block of
-    # the right and lower edge go unseen.
+    # Whole blocks first, which OpenCV averages much faster; less than a block of the right and
+    # lower edge is ignored.
     height, width = picture.shape[:2]
     block = max(1, min(height, width) // 64)
     rows, columns = height // block, width // block

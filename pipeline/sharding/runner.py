@@ -1,8 +1,8 @@
 """Shard over the cluster: list, write the missing shards, write the manifests.
 
 Runs on the driver, which holds one small result per shard and, for the list, 17 bytes per
-photograph. The order of events is what makes an interruption harmless: the manifest of a set goes
-before anything in it changes, and comes back last.
+photograph. Interruptions are harmless because of the order: the manifest of a set is deleted before
+anything in it changes, and written last.
 """
 
 import csv
@@ -41,27 +41,27 @@ from infill.pipeline.sources import SPLITS, SUFFIXES, open_source
 
 NAMED_REASONS = 3
 NAMED_FILES = 10
-"""Quarantined photographs that are named on the screen."""
+"""Number of quarantined images that are printed."""
 QUARANTINED_NAME = "quarantined.csv"
 
 
 def make_shards(config: ShardConfig, report: Log = print) -> dict[str, Manifest]:
-    """Write the shard sets of a source, or what is missing of them, over the cluster.
+    """Write the shard sets of a source, or their missing shards, over the cluster.
 
-    Runs on the driver. The same source and settings give the same tars to the byte, however many
-    workers there are and however often it is interrupted. A Ray is started, or joined, only where
-    something is missing and none is at hand.
+    Runs on the driver. The same source and settings give the same tars to the byte, for any number
+    of workers and interruptions. Ray is started or joined only if a shard is missing and Ray is not
+    connected yet.
 
     Args:
-        config: which photographs, how and where to.
-        report: takes a line at a time for a person who waits.
+        config: the source, the preprocessing and the output.
+        report: prints one line.
 
     Returns:
-        The manifest of each split that has photographs.
+        The manifest of each split that has images.
 
     Raises:
-        UserError: if there are no photographs, too many of them cannot be taken, ``out`` cannot
-            be written or holds a set made with other settings.
+        UserError: if there are no images, too many are rejected, or ``out`` is not writable or
+            holds a set made with other settings.
     """
     config = replace(
         config, out=storage.absolute(config.out), source=_absolute_source(config.source)
@@ -74,7 +74,7 @@ def make_shards(config: ShardConfig, report: Log = print) -> dict[str, Manifest]
         missing = {}
         for split, found in listings.items():
             if _is_whole(config, found):
-                report(f"{split}: {found.shards} shards are there and whole; reused")
+                report(f"{split}: {found.shards} finished shards; reused")
             else:
                 _begin(config, found)
                 missing[split] = found
@@ -92,7 +92,7 @@ def _absolute_source(source: str) -> str:
 
 
 def _require_writable(out: str) -> None:
-    """Refuse a folder in which nothing can be made, before a long list is made for it."""
+    """Refuse a folder that is not writable, before listing the originals."""
     if storage.is_remote(out):
         return
     folder = next(path for path in (Path(out), *Path(out).parents) if path.exists())
@@ -119,7 +119,7 @@ def _list(config: ShardConfig, folder: Path, report: Log) -> dict[str, Listing]:
 
 
 def _require_same_settings(config: ShardConfig) -> None:
-    """Refuse to change a finished set by accident."""
+    """Refuse to change a finished set unintentionally."""
     if config.overwrite:
         return
     wanted = content_settings(config)
@@ -132,12 +132,12 @@ def _require_same_settings(config: ShardConfig) -> None:
             name = different[0]
             raise UserError(
                 f"{location} was made with {name} {found.get(name)!r}, now {wanted[name]!r} is "
-                "asked for; choose another --out, or give --overwrite to replace it"
+                "given; choose another --out, or give --overwrite to replace it"
             )
 
 
 def _is_whole(config: ShardConfig, found: Listing) -> bool:
-    """Return whether a split's set is finished, from the same list, with every tar in its size."""
+    """Return whether a split's set is finished, with the same list and the recorded sizes."""
     location = storage.join(config.out, found.split)
     if listing.read_digest(location) != found.digest:
         return False
@@ -157,7 +157,7 @@ def _sizes(location: str) -> dict[str, int]:
 
 
 def _begin(config: ShardConfig, found: Listing) -> None:
-    """Take away the manifest, then lay down the list."""
+    """Delete the manifest, then write the list."""
     location = storage.join(config.out, found.split)
     try:
         storage.remove(storage.join(location, MANIFEST_NAME))
@@ -176,15 +176,15 @@ def _drop_sets_without_photographs(config: ShardConfig, listings: dict[str, List
 
 @dataclass
 class Tally:
-    """What has been done so far."""
+    """The amount of work done so far."""
 
     photographs: int
-    """To be done in all."""
+    """Total number of originals."""
     shards: int
     started_s: float = field(default_factory=time.monotonic)
     done_shards: int = 0
     made_bytes: int = 0
-    """Without those of shards that were there already."""
+    """Bytes written, without those of earlier shards."""
     quarantined: int = 0
     reasons: list[str] = field(default_factory=list)
 
@@ -197,7 +197,7 @@ class Tally:
         self.reasons += list(result["reasons"])[: NAMED_REASONS - len(self.reasons)]
 
     def line(self) -> str:
-        """Return shards done, MB/s and quarantined photographs."""
+        """Return the finished shards, MB/s and quarantined images."""
         elapsed = max(time.monotonic() - self.started_s, 1e-6)
         bad = f", {self.quarantined} quarantined" if self.quarantined else ""
         return (
@@ -207,7 +207,7 @@ class Tally:
 
 
 def _make_missing(config: ShardConfig, missing: dict[str, Listing], report: Log) -> None:
-    """Make every shard of the given splits, and stop as soon as too many photographs are bad."""
+    """Make every shard of the given splits; stop when too many images are quarantined."""
     tally = Tally(
         photographs=sum(found.photographs for found in missing.values()),
         shards=sum(found.shards for found in missing.values()),
@@ -227,13 +227,13 @@ def _require_few_quarantined(config: ShardConfig, tally: Tally) -> None:
     if bad > config.max_quarantined_share * total or bad == total:
         raise UserError(
             f"{bad} of {total} photographs cannot be taken, more than max_quarantined_share "
-            f"{config.max_quarantined_share:g} allows: {'; '.join(tally.reasons)}; mend or "
-            "remove them, or allow a larger share"
+            f"{config.max_quarantined_share:g} allows: {'; '.join(tally.reasons)}; repair "
+            "or remove them, or allow a larger share"
         )
 
 
 def _results(config: ShardConfig, shards: dict[str, int]) -> Iterator[dict[str, Any]]:
-    """Yield one small result per shard, in the order in which they are finished."""
+    """Yield one small result per shard, as they are finished."""
 
     def task(number: int) -> dict[str, Any]:
         for split, count in shards.items():
@@ -259,7 +259,7 @@ def _summary(config: ShardConfig, split: str, number: int) -> dict[str, Any]:
 
 
 def _finish(config: ShardConfig, found: Listing, report: Log) -> None:
-    """Assemble a split's manifest from its records, clear away what is not part of it, write it."""
+    """Assemble a split's manifest from its records, delete other files, and write it."""
     location = storage.join(config.out, found.split)
     shards, tables, quarantined = [], [], list[Quarantined]()
     for number in range(found.shards):
@@ -275,7 +275,7 @@ def _finish(config: ShardConfig, found: Listing, report: Log) -> None:
     samples = pa.concat_tables(tables)
     if not samples.num_rows:
         raise UserError(
-            f"not one photograph of {found.split} can be taken; the first, "
+            f"all images of {found.split} are quarantined; the first, "
             f"{quarantined[0].source}: {quarantined[0].reason}"
         )
     _clear(location, found.shards)
@@ -292,7 +292,7 @@ def _finish(config: ShardConfig, found: Listing, report: Log) -> None:
 
 
 def _write_quarantined(location: str, quarantined: list[Quarantined], report: Log) -> None:
-    """Name the photographs that are left out: all in a CSV file, the first on the screen."""
+    """List the quarantined images: all in a CSV file, the first on the screen."""
     file = storage.join(location, QUARANTINED_NAME)
     if not quarantined:
         storage.remove(file)
@@ -309,7 +309,7 @@ def _write_quarantined(location: str, quarantined: list[Quarantined], report: Lo
 
 
 def _clear(location: str, shards: int) -> None:
-    """Remove what a killed task left, and the shards of a longer list."""
+    """Delete leftovers of killed tasks, and the shards of a longer list."""
     ours = {name(number) for number in range(shards) for name in (tar_name, record_name)}
     for name in storage.names(location):
         old = name.startswith(("shard-", "_record-")) and name not in ours

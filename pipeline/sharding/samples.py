@@ -37,12 +37,12 @@ def samples_of(key: str, data: bytes, config: ShardConfig) -> Iterator[Sample]:
     """Yield an original's samples: one, or one per square of the grid, row by row.
 
     Args:
-        key: of the original; a square appends its row and column to it.
+        key: key of the original; a square appends its row and column.
         data: the original's bytes.
-        config: how to prepare it.
+        config: the preprocessing.
 
     Raises:
-        RejectedError: if it is no picture, a damaged one, or too small or large.
+        RejectedError: if it is not an image, damaged, or too small or large.
     """
     header = read_header(data, config.max_pixels)
     size = f"{header.width_px} x {header.height_px} px"
@@ -66,7 +66,7 @@ def samples_of(key: str, data: bytes, config: ShardConfig) -> Iterator[Sample]:
 
 
 def _framed(picture: Pixels, config: ShardConfig) -> Pixels:
-    """Return the part of a photograph that is wanted, at the wanted size; itself if unchanged."""
+    """Return the configured crop of an image at the configured size; itself if unchanged."""
     height, width = picture.shape[:2]
     if config.frame == "square" and height != width:
         side = min(height, width)

@@ -27,20 +27,20 @@ from infill.pipeline.sources import Source, open_source
 
 SCHEMA = SAMPLE_SCHEMA.append(pa.field("perceptual_hash", pa.uint64()))
 REMOTE_READS = 16
-"""Requests in flight to an object store, whose answers take longer to come than to decode."""
+"""Concurrent requests to an object store, where latency exceeds the time of decoding."""
 THREADS = 2
-"""In each task: the other one works while this one reads, or waits for the next task."""
+"""Threads per task: one computes while the other reads or waits for the next task."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What is known of a finished shard; its file stands beside the tar."""
+    """The record of a finished shard, a file beside its tar."""
 
     digest: str
-    """Of the range and the settings the shard was made from."""
+    """Digest of the range and the settings of the shard."""
     shard: ShardRecord
     rows: list[dict[str, Any]]
-    """The samples, as in the manifest."""
+    """Rows of its samples, as in the manifest."""
     quarantined: list[Quarantined]
     photographs: int
     bytes_read: int
@@ -57,21 +57,21 @@ def record_name(number: int) -> str:
 
 
 def make_shard(config: ShardConfig, split: str, number: int) -> tuple[Record, bool]:
-    """Write one shard and its record, unless they are there and true.
+    """Write one shard and its record, unless they exist and are intact.
 
     Args:
-        config: with absolute locations.
-        split: of which the list lies in ``out``.
-        number: the range of the list.
+        config: the configuration, with absolute locations.
+        split: the split, whose list is in ``out``.
+        number: number of the shard and of its range in the list.
 
     Returns:
-        The record, and whether it was there before.
+        The record, and whether it existed before.
 
     Raises:
-        UserError: if an original is not what the list says.
+        UserError: if an original differs from the list.
     """
     config.s3.use()
-    cv2.setNumThreads(1)  # one task per core; threads of its own would only get in their way
+    cv2.setNumThreads(1)  # one task per core: OpenCV's own threads would compete
     folder = storage.join(config.out, split)
     rows = read_range(folder, number)
     digest = shard_digest(config, rows)
@@ -88,13 +88,13 @@ def make_shard(config: ShardConfig, split: str, number: int) -> tuple[Record, bo
 
 
 def shard_digest(config: ShardConfig, rows: list[dict[str, Any]]) -> str:
-    """Return the identity of a shard: what goes in, how it is prepared, and by what."""
-    settings = {**content_settings(config), "source": None}  # a folder that moved is the same
+    """Return the identity of a shard: its originals, settings and codecs."""
+    settings = {**content_settings(config), "source": None}  # moving the folder does not matter
     return storage.sha256(json.dumps([settings, ENCODER, digest_of(rows)]).encode())
 
 
 def read_record(folder: str, number: int) -> Record | None:
-    """Return the record of a shard, or None if there is none that can be read."""
+    """Return the record of a shard, or None if it is missing or unreadable."""
     try:
         values = json.loads(storage.read(storage.join(folder, record_name(number))))
         return Record(
@@ -109,7 +109,7 @@ def read_record(folder: str, number: int) -> Record | None:
 
 
 def _is_true(folder: str, shard: ShardRecord) -> bool:
-    """Return whether the tar is there and still has the checksum it was recorded with."""
+    """Return whether the tar exists and has the recorded checksum."""
     system, path = storage.filesystem(storage.join(folder, shard.name))
     if system.get_file_info(path).size != shard.size:
         return False
@@ -122,7 +122,7 @@ def _is_true(folder: str, shard: ShardRecord) -> bool:
 def _still_refused(
     config: ShardConfig, source: Source, rows: list[dict[str, Any]], before: list[Quarantined]
 ) -> bool:
-    """Return whether what could not be taken still cannot: it may have been mended meanwhile."""
+    """Return whether the quarantined originals are still rejected: they may have been repaired."""
     reasons = {item.source: item.reason for item in before}
     bad = [row for row in rows if row["path"] in reasons]
     return all(
@@ -178,9 +178,9 @@ def _as_json(record: Record) -> bytes:
 def _prepared(
     source: Source, rows: list[dict[str, Any]], config: ShardConfig
 ) -> Iterator[list[Sample] | RejectedError]:
-    """Yield each original's samples, in order, or why it cannot be taken.
+    """Yield each original's samples, in order, or the reason of its rejection.
 
-    Some are prepared ahead; no more than a few are ever held.
+    A few are prepared ahead; memory holds only those.
     """
     threads = REMOTE_READS if storage.is_remote(config.source) else THREADS
     waiting = iter(rows)
@@ -215,14 +215,14 @@ def _read(source: Source, row: dict[str, Any]) -> bytes | Exception:
 
 
 def _checked(row: dict[str, Any], data: bytes | Exception) -> bytes:
-    """Return the bytes if they are those that were listed: a shard must be made from its list."""
+    """Return the bytes if their size is the listed one: a shard must match its list."""
     if isinstance(data, PermissionError):
-        raise RejectedError("must not be read: permission denied")
+        raise RejectedError("permission denied")
     found = "gone" if isinstance(data, Exception) else f"{len(data)} bytes"
     if isinstance(data, Exception) or len(data) != row["size"]:
         raise UserError(
             f"{row['path']} had {row['size']} bytes when it was listed and now is {found}: "
-            "the source is changing; run the same command again once it is at rest"
+            "the source is changing; run the same command again when it no longer changes"
         )
     return data
 

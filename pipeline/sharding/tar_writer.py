@@ -17,7 +17,7 @@ from typing import BinaryIO
 from infill.pipeline import storage
 
 TEMPORARY = "_tmp-"
-"""Begins the name of every file that is being written; readers pass over it."""
+"""Prefix of the names of files that are being written; readers skip them."""
 
 
 class TarWriter:
@@ -33,7 +33,7 @@ class TarWriter:
 
         Args:
             name: at most 100 ASCII characters.
-            data: its content.
+            data: content of the member.
         """
         header = tarfile.TarInfo(name)
         header.size = len(data)
@@ -56,7 +56,7 @@ class TarWriter:
 
 @contextmanager
 def written_whole(location: str) -> Iterator[BinaryIO]:
-    """Open a file that gets its name only when the block has ended well.
+    """Open a file that gets its name only when the block ends without an error.
 
     A local file is written beside its final name and flushed to the disk; an object is written to
     a local temporary file and sent when it is complete.

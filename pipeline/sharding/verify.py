@@ -1,7 +1,7 @@
 """Verify a finished shard set by reading it again, and repair it.
 
-``verify`` reads every tar and holds it against the manifest; ``repair`` makes the damaged shards
-again from their range of the list and accepts nothing but the same bytes.
+``verify`` reads every tar and compares it with the manifest; ``repair`` makes the damaged shards
+again from their range of the list and accepts only the same bytes.
 """
 
 import hashlib
@@ -26,20 +26,20 @@ from infill.pipeline.sources import SPLITS, S3Config
 
 @dataclass(frozen=True, kw_only=True)
 class Damage:
-    """What is wrong with one tar of a set."""
+    """The damage of one tar of a set."""
 
     split: str
     number: int
-    """Of the shard."""
+    """Number of the shard."""
     what: str
-    """For people: missing, of another size, or which samples are damaged."""
+    """Description: missing, of another size, or the damaged samples."""
 
 
 def read_sets(location: str) -> dict[str, Manifest]:
     """Return the finished sets under a location, by split.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there are no finished sets.
     """
     sets = {
         split: read_manifest(storage.join(location, split))
@@ -54,10 +54,10 @@ def read_sets(location: str) -> dict[str, Manifest]:
 
 
 def verify(location: str, report: Log = print, s3: S3Config | None = None) -> list[Damage]:
-    """Read every tar of the sets under a location again and return what is wrong.
+    """Read every tar of the sets under a location again and return the damage.
 
-    Runs on the driver; the tars are read wherever a core is free. A set is true if each tar has
-    the recorded size and SHA-256, and each sample's bytes, found by the manifest, theirs.
+    Runs on the driver; the tars are read on any free core. A set is intact if each tar has the
+    recorded size and SHA-256, and so have each sample's bytes at the manifest's position.
 
     Raises:
         UserError: if there are no finished sets.
@@ -96,7 +96,7 @@ def _manifest(location: str, digest: str) -> Manifest:
 
 
 def check_shard(manifest: Manifest, number: int) -> str:
-    """Return what is wrong with one tar of a set, or nothing; runs in a task."""
+    """Return the damage of one tar of a set, or ""; runs in a task."""
     shard = manifest.shards[number]
     try:
         data = storage.read(manifest.shard_location(number))
@@ -126,8 +126,8 @@ def repair(
     """Make damaged shards again, from the same originals, to the same bytes.
 
     Raises:
-        UserError: if a shard comes out otherwise, because the originals, or the libraries that
-            decode and encode them, have changed since.
+        UserError: if a shard's bytes differ, because the originals, or the libraries that decode
+            and encode them, have changed.
     """
     s3 = s3 or S3Config()
     s3.use()
@@ -147,11 +147,11 @@ def repair(
             shard = sets[damage.split].shards[damage.number]
             if result["sha256"] != shard.sha256:
                 raise UserError(
-                    f"{damage.split}/{shard.name} comes out otherwise than it was: the originals "
-                    "or the decoding libraries have changed; make the set anew with "
+                    f"{damage.split}/{shard.name} differs from the original shard: the images "
+                    "or the decoding libraries have changed; make the set again with "
                     "`python jobs/make_shards.py` and --overwrite"
                 )
-            progress.say(f"{damage.split}/{shard.name} is whole again")
+            progress.say(f"{damage.split}/{shard.name} is repaired")
             progress.advance()
 
 
@@ -159,16 +159,16 @@ def remake(settings: dict[str, Any], location: str, split: str, number: int) -> 
     """Make one shard of a finished set again; runs in a task.
 
     Args:
-        settings: the manifest's.
-        location: of all sets.
-        split: which of them.
-        number: of the shard.
+        settings: settings in the manifest.
+        location: location of all sets.
+        split: the split.
+        number: number of the shard.
     """
     folder = storage.join(location, split)
     if listing.read_digest(folder) is None:
         raise UserError(
             f"{folder} has lost {listing.FILE_NAME}, from which shards are made; "
-            "run `python jobs/make_shards.py` as before to bring it back"
+            "run `python jobs/make_shards.py` as before to write it again"
         )
     config = from_dict(ShardConfig, {**settings, "out": location}, f"the settings of {folder}")
     storage.remove(storage.join(folder, record_name(number)))

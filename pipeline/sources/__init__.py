@@ -1,7 +1,7 @@
 """Sources of original images, their splits, and how their bytes are read.
 
 A source lists its originals in one order that does not depend on the machine, and reads each by its
-entry in the list. The list is made on the driver; bytes are read wherever a shard is written. The
+entry in the list. The driver makes the list; the task that writes a shard reads the bytes. The
 files are in a ``store``: a folder or an s3:// prefix.
 """
 
@@ -62,7 +62,7 @@ def require_kind(kind: str) -> None:
     """Refuse a source of an unknown kind.
 
     Raises:
-        UserError: with the nearest kind there is.
+        UserError: with the nearest known kind.
     """
     if kind not in KINDS:
         close = difflib.get_close_matches(kind, KINDS, n=1)

@@ -1,7 +1,7 @@
 """Images inside zip and tar archives, read in place by an index of offsets.
 
-A tar within a tar is looked into as well (ImageNet comes so). Compressed tars cannot be read from
-the middle and are refused.
+Tars within a tar are read as well (as in ImageNet). Compressed tars have no random access and are
+refused.
 """
 
 import struct
@@ -17,21 +17,21 @@ from infill.pipeline.sources.original import Original, is_picture_name, split_of
 from infill.pipeline.sources.stores import Store, StoredFile
 
 ZIP_HEADER = struct.Struct("<4s5HIIIHH")
-"""An entry's header: PKWARE's application note, 4.3.7."""
+"""Layout of an entry's header: PKWARE's application note, 4.3.7."""
 ZIP_SLACK_BYTES = 1024
-"""Read beyond the header, for the name and what follows it; longer ones cost a second read."""
+"""Bytes read beyond the header, for the name and extra field; longer ones need a second read."""
 ARCHIVES = (".zip", ".tar")
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 def is_archive(path: str) -> bool:
-    """Tell by its name whether a file is an archive."""
+    """Return whether a file is an archive, by its name."""
     return path.lower().endswith((*ARCHIVES, *COMPRESSED))
 
 
 @dataclass(frozen=True)
 class ArchiveSource:
-    """The pictures in one archive, or in all archives below a folder or prefix.
+    """The images in one archive, or in all archives below a folder or prefix.
 
     Their order is that of the archives' paths and, inside, of the archive itself, so that shards
     read them from front to back.
@@ -39,13 +39,14 @@ class ArchiveSource:
 
     store: Store
     name: str | None = None
-    """Of the one archive in the store; None for all of them."""
+    """Name of the one archive in the store; None for all archives."""
 
     def originals(self) -> Iterator[Original]:
-        """Yield the archives' pictures.
+        """Yield the archives' images.
 
         Raises:
-            UserError: if an archive is missing, damaged, cut off, encrypted or compressed whole.
+            UserError: if an archive is missing, damaged, truncated, encrypted or compressed as a
+                whole.
         """
         for found in self.store.files():
             if is_archive(found.path) and self.name in (None, found.path):
@@ -58,7 +59,7 @@ class ArchiveSource:
 
 
 def members(store: Store, archive: StoredFile, prefix: str) -> Iterator[Original]:
-    """Yield an archive's pictures, their paths and splits as if unpacked under ``prefix``."""
+    """Yield an archive's images, with paths and splits as if unpacked under ``prefix``."""
     if archive.path.lower().endswith(COMPRESSED):
         raise UserError(
             f"{archive.path} is compressed as a whole and cannot be read in place; "
@@ -69,7 +70,7 @@ def members(store: Store, archive: StoredFile, prefix: str) -> Iterator[Original
         yield from found(store, archive, prefix)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, struct.error) as error:
         raise UserError(
-            f"{archive.path} is damaged or only half there ({error}); fetch it again"
+            f"{archive.path} is damaged or truncated ({error}); fetch it again"
         ) from error
 
 
@@ -81,7 +82,9 @@ def _zip(store: Store, archive: StoredFile, prefix: str) -> Iterator[Original]:
             if info.flag_bits & 1:
                 raise UserError(f"{archive.path} is encrypted; decrypt it first")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise UserError(f"{archive.path} is packed by a rare method; pack it with deflate")
+                raise UserError(
+                    f"{archive.path} is packed by an unsupported method; pack it with deflate"
+                )
             yield Original(
                 path=prefix + info.filename,
                 size=info.file_size,
@@ -93,7 +96,7 @@ def _zip(store: Store, archive: StoredFile, prefix: str) -> Iterator[Original]:
 
 
 def _tar(store: Store, archive: StoredFile, prefix: str, start: int = 0) -> Iterator[Original]:
-    """Yield the pictures of a tar that begins at ``start`` of the file."""
+    """Yield the images of a tar that begins at ``start`` of the file."""
     with store.open(archive.file) as stream:
         stream.seek(start)
         with tarfile.open(fileobj=stream, mode="r:", errors="backslashreplace") as opened:
@@ -119,9 +122,9 @@ def _tar_member(archive: StoredFile, path: str, member: tarfile.TarInfo) -> Orig
 
 
 def _require_end(stream: BinaryIO, position: int) -> None:
-    """Refuse a tar without a block of zeros after its last member: the rest has not arrived.
+    """Refuse a truncated tar, without a block of zeros after its last member.
 
-    ``tarfile`` ends without a word where the file is cut off between members or in a header.
+    ``tarfile`` ends silently if the file is cut off between members or in a header.
     """
     stream.seek(position)
     if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -129,7 +132,7 @@ def _require_end(stream: BinaryIO, position: int) -> None:
 
 
 def read_member(store: Store, original: Original) -> bytes:
-    """Return the bytes of a picture in an archive."""
+    """Return the bytes of an image in an archive."""
     assert original.offset is not None
     if original.packed_size is None:
         return store.read(original.file, original.offset, original.size)

@@ -19,7 +19,7 @@ BUNDLED = {
     "skimage/data/gravel.png": "train",
     "skimage/data/hubble_deep_field.jpg": "train",
     "skimage/data/moon.png": "train",
-    # motorcycle_right.png shows the same scene to the other eye: taking both could leak.
+    # motorcycle_right.png shows the same scene for the other eye: using both could leak.
     "skimage/data/motorcycle_left.png": "train",
     "skimage/data/rocket.jpg": "test",
     "sklearn/datasets/images/china.jpg": "train",
@@ -28,13 +28,13 @@ BUNDLED = {
 
 
 class BundledSource:
-    """The photographs of :data:`BUNDLED`, found on each machine anew."""
+    """The images of :data:`BUNDLED`, located on each machine."""
 
     def originals(self) -> Iterator[Original]:
-        """Yield the photographs, ordered by path.
+        """Yield the images, ordered by path.
 
         Raises:
-            UserError: if a package, or one of its photographs, is missing.
+            UserError: if a package, or one of its images, is missing.
         """
         for file, split in sorted(BUNDLED.items()):
             path = _find(file)

@@ -9,12 +9,12 @@ from infill.pipeline.sources.stores import Store, StoredFile
 
 @dataclass(frozen=True)
 class FolderSource:
-    """All pictures below a folder or prefix; folders named train, val and test are splits."""
+    """All images below a folder or prefix; folders named train, val and test are splits."""
 
     store: Store
 
     def originals(self) -> Iterator[Original]:
-        """Yield the tree's pictures, ordered by path."""
+        """Yield the tree's images, ordered by path."""
         for found in self.store.files():
             if is_picture_name(found.path):
                 yield whole_file(found, split_of(found.path))
@@ -25,5 +25,5 @@ class FolderSource:
 
 
 def whole_file(found: StoredFile, split: str | None) -> Original:
-    """Return the original that a file is."""
+    """Return the original of a file."""
     return Original(path=found.path, size=found.size, file=found.file, split=split)

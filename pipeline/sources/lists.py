@@ -19,13 +19,13 @@ LISTS = (".csv", ".parquet")
 
 
 def is_list(path: str) -> bool:
-    """Tell by its name whether a file is a list of photographs."""
+    """Return whether a file is a list of images, by its name."""
     return path.lower().endswith(LISTS)
 
 
 @dataclass(frozen=True)
 class ListSource:
-    """The photographs of a list with a column ``path`` and, optionally, ``split``.
+    """The images of a list with a column ``path`` and, optionally, ``split``.
 
     Paths are absolute, s3://, or relative to the list's own folder. Their order is the list's.
     """
@@ -33,11 +33,11 @@ class ListSource:
     location: str
 
     def originals(self) -> Iterator[Original]:
-        """Yield the list's photographs.
+        """Yield the list's images.
 
         Raises:
-            UserError: if the list is missing, has no column ``path``, an unknown split, or names
-                a photograph that is not there.
+            UserError: if the list is missing, has no column ``path``, an unknown split, or names a
+                file that does not exist.
         """
         for rows in self._rows():
             locations = [self._location(row["path"]) for row in rows]
@@ -45,7 +45,9 @@ class ListSource:
             for row, location in zip(rows, locations, strict=True):
                 size = sizes[location]
                 if size is None:
-                    raise UserError(f"{self.location} names {row['path']}, which is not there")
+                    raise UserError(
+                        f"{self.location} names {row['path']}, which does not exist; remove the row"
+                    )
                 if row["split"] not in (None, *SPLITS):
                     raise UserError(
                         f"{self.location} puts {row['path']} into split {row['split']!r}; "
@@ -85,7 +87,7 @@ class ListSource:
 
 
 def _table(location: str) -> pa.Table:
-    data = storage.read(location)  # whole, or an error: a list cut short is a list as well
+    data = storage.read(location)  # complete, or an error: a truncated list would be valid
     if location.lower().endswith(".parquet"):
         return storage.table_of(data)
     options = pa.csv.ReadOptions(use_threads=False)
@@ -96,7 +98,7 @@ def _table(location: str) -> pa.Table:
 
 
 def _sizes(locations: list[str]) -> dict[str, int | None]:
-    """Return each file's size, or None where there is no file."""
+    """Return each file's size, or None if it does not exist."""
     found: dict[str, int | None] = {}
     for remote in (False, True):
         chosen = [location for location in locations if storage.is_remote(location) == remote]

@@ -1,7 +1,7 @@
 """Public datasets by name: their layout, image counts and test splits.
 
-A set is taken as its authors distribute it, unpacked or as archives, and refused unless every part
-holds as many photographs as published: half a download would train without a word.
+A dataset is read as its authors distribute it, unpacked or as archives, and refused unless every
+part has the published number of images: otherwise half a download would train silently.
 """
 
 import re
@@ -15,37 +15,38 @@ from infill.pipeline.sources.original import Original, is_picture_name
 from infill.pipeline.sources.stores import Store, StoredFile
 
 Rule = Callable[[Store], Callable[[str], str | None]]
-"""Returns, for a store, which split a path is in; None leaves a photograph out."""
+"""Returns, for a store, the function from a path to its split; None leaves an image out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A folder or archive of a public set."""
+    """A folder or archive of a public dataset."""
 
     paths: tuple[str, ...]
-    """Under which names it is found, the first that is there; "" is the set's own folder."""
+    """Its possible paths, of which the first that exists is used; "" is the dataset's own
+    folder."""
     counts: tuple[int, ...]
-    """How many photographs it has; several where distributions differ."""
+    """Its number of images; several if distributions differ."""
     split: str | None = None
-    """Of all its photographs; None where ``rule`` decides."""
+    """Split of all its images; None if ``rule`` decides."""
     suffixes: tuple[str, ...] = ("",)
-    """Of its photographs; other pictures (label maps, say) are passed over."""
+    """Suffixes of its images; other images (label maps, for example) are skipped."""
     take: int | None = None
-    """Only as many, the first by path."""
+    """Number of images to use, the first by path; None for all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NamedSet:
-    """A public set."""
+    """A public dataset."""
 
     title: str
     parts: tuple[Part, ...]
     rule: Rule | None = None
-    """For the parts that have no split of their own."""
+    """The rule for the parts without a split of their own."""
 
 
 def _by_list(file: str, names: dict[str, str]) -> Rule:
-    """Read splits from a text file of lines ``name number``, as CelebA has it."""
+    """Read splits from a text file of lines ``name number``, as in CelebA."""
 
     def rule(store: Store) -> Callable[[str], str | None]:
         lines = _lines(store, file)
@@ -56,7 +57,7 @@ def _by_list(file: str, names: dict[str, str]) -> Rule:
 
 
 def _by_lists(files: dict[str, str]) -> Rule:
-    """Read splits from one text file of paths for each, as DTD has them."""
+    """Read splits from one text file of paths for each, as in DTD."""
 
     def rule(store: Store) -> Callable[[str], str | None]:
         splits = {name: split for split, file in files.items() for name in _lines(store, file)}
@@ -66,7 +67,7 @@ def _by_lists(files: dict[str, str]) -> Rule:
 
 
 def _by_number(first_of_test: int) -> Rule:
-    """Take photographs from a number on for test, the others for train."""
+    """Assign images from a number on to test, the others to train."""
 
     def split(path: str) -> str:
         numbers = re.findall(r"\d+", path.rpartition("/")[2])
@@ -171,21 +172,21 @@ NAMED = {
         ),
     ),
 }
-"""Public sets by the name under which ``open_source`` knows them."""
+"""Public datasets by their name for ``open_source``."""
 
 
 @dataclass(frozen=True)
 class NamedSource:
-    """A public set in a store."""
+    """A public dataset in a store."""
 
     named: NamedSet
     store: Store
 
     def originals(self) -> Iterator[Original]:
-        """Yield the set's photographs, part by part.
+        """Yield the dataset's images, part by part.
 
         Raises:
-            UserError: if a part is missing or does not hold as many as published.
+            UserError: if a part is missing or does not have the published number of images.
         """
         rule = self.named.rule(self.store) if self.named.rule else None
         for part in self.named.parts:
@@ -223,7 +224,7 @@ class NamedSource:
             expected = " or ".join(f"{count:,}" for count in part.counts)
             raise UserError(
                 f"{self.named.title}: {self._path(part) or 'the source folder'} holds {found:,} "
-                f"photographs, expected {expected}; fetch what is missing"
+                f"photographs, expected {expected}; fetch the missing ones"
             )
 
     def read(self, original: Original) -> bytes:

@@ -20,25 +20,25 @@ SUFFIXES = (
     ".pgm",
     ".jp2",
 )
-"""Names that count as pictures, in upper or lower case; what is inside is looked at later."""
+"""Suffixes of images, in upper or lower case; the contents are checked later."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Original:
-    """One photograph of a source, as its listing describes it."""
+    """One original image of a source, as listed."""
 
     path: str
-    """Its name for people: relative to the source, with ``/`` between parts."""
+    """Printable path: relative to the source, with ``/`` between parts."""
     size: int
-    """Of its encoded bytes."""
+    """Size of its encoded bytes."""
     file: bytes
-    """The file it lies in, relative to the source; bytes, as names need not be UTF-8."""
+    """Path of its file, relative to the source; bytes, as names need not be UTF-8."""
     offset: int | None = None
-    """Where in the file it begins, or its entry in a zip; None where it is the whole file."""
+    """Offset in the file, or of its entry in a zip; None if it is the whole file."""
     packed_size: int | None = None
-    """Bytes it takes in a zip; None where it lies as it is."""
+    """Compressed size in a zip; None if it is not compressed."""
     split: str | None = None
-    """"train", "val" or "test" where the source itself says so."""
+    """"train", "val" or "test" if the source itself defines splits."""
 
 
 class Source(Protocol):
@@ -56,14 +56,14 @@ class Source(Protocol):
         """Return the encoded bytes of an original.
 
         Raises:
-            FileNotFoundError: if it is no longer there.
-            PermissionError: if it must not be read.
+            FileNotFoundError: if it no longer exists.
+            PermissionError: if it is not readable.
         """
         ...
 
 
 def is_picture_name(path: str) -> bool:
-    """Return whether a relative path counts as a picture.
+    """Return whether a relative path is that of an image.
 
     Hidden files and folders do not, nor do files being written (``_tmp-...``) and folders that
     start with ``_`` (such as ``__MACOSX``). A file that starts with ``_`` does: cameras write

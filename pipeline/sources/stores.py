@@ -25,7 +25,7 @@ class S3Config:
     AWS."""
 
     def use(self) -> None:
-        """Lead every s3:// address of this process there, in boto3 and in Arrow alike."""
+        """Use the service for every s3:// address of this process, in boto3 and in Arrow."""
         if self.endpoint is not None:
             os.environ["AWS_ENDPOINT_URL"] = self.endpoint
 
@@ -58,11 +58,11 @@ class Store(Protocol):
         ...
 
     def open(self, file: bytes) -> BinaryIO:
-        """Open a file for reading here and there."""
+        """Open a file for random access."""
         ...
 
     def has(self, path: str) -> bool:
-        """Return whether there is such a file, or a folder with something in it."""
+        """Return whether a file, or a folder that is not empty, exists."""
         ...
 
 
@@ -70,7 +70,7 @@ def open_store(location: str) -> Store:
     """Return the store at a path or s3:// prefix.
 
     Raises:
-        UserError: if the location is an address of another kind.
+        UserError: if the location is an unsupported address.
     """
     if location.startswith("s3://"):
         return S3Store(location)
@@ -81,12 +81,12 @@ def open_store(location: str) -> Store:
 
 @dataclass(frozen=True)
 class LocalStore:
-    """A folder on a disk that every worker sees."""
+    """A local folder that every worker sees."""
 
     root: Path
 
     def files(self, under: str = "") -> Iterator[StoredFile]:
-        """Yield files by path; linked folders are followed, but not in circles."""
+        """Yield files by path; links to folders are followed, except in circles."""
         top = self.root / under
         if not top.is_dir():
             what = "is a file" if top.exists() else "does not exist"
@@ -94,7 +94,9 @@ class LocalStore:
         try:
             yield from self._walk(f"{under}/" if under else "", (os.path.realpath(top),))
         except PermissionError as error:
-            raise UserError(f"the folder {error.filename} must not be read; allow it") from error
+            raise UserError(
+                f"the folder {error.filename} is not readable; change its permissions"
+            ) from error
 
     def _walk(self, folder: str, above: tuple[str, ...]) -> Iterator[StoredFile]:
         """Yield files under a folder, sorted as whole paths are: "a-b" before "a/b"."""
@@ -112,7 +114,7 @@ class LocalStore:
                 yield StoredFile(path=shown, file=file, size=entry.stat().st_size)
 
     def read(self, file: bytes, offset: int | None = None, size: int | None = None) -> bytes:
-        """Return a file's bytes or some of them."""
+        """Return a file's bytes, or a range of them."""
         with self.open(file) as stream:
             if offset is not None:
                 stream.seek(offset)
@@ -123,12 +125,12 @@ class LocalStore:
         return open(self.root / os.fsdecode(file), "rb")
 
     def has(self, path: str) -> bool:
-        """Return whether a file or folder is there."""
+        """Return whether a file or folder exists."""
         return (self.root / path).exists()
 
 
 class S3Store:
-    """The objects under an s3:// prefix; what fails is asked again with longer pauses."""
+    """The objects under an s3:// prefix; failed requests are retried with backoff."""
 
     def __init__(self, location: str) -> None:
         self.location = location.rstrip("/")
@@ -156,15 +158,15 @@ class S3Store:
             ) from error
 
     def read(self, file: bytes, offset: int | None = None, size: int | None = None) -> bytes:
-        """Return an object's bytes or some of them."""
+        """Return an object's bytes, or a range of them."""
         return storage.read(f"s3://{self.root}/{file.decode()}", offset or 0, size)
 
     def open(self, file: bytes) -> BinaryIO:
-        """Open an object; small reads are served from pieces of a megabyte."""
+        """Open an object; small reads are served from blocks of a megabyte."""
         found: Any = self.filesystem.open_input_file(f"{self.root}/{file.decode()}")
         return cast(BinaryIO, io.BufferedReader(found, BUFFER_BYTES))
 
     def has(self, path: str) -> bool:
-        """Return whether there is an object, or one below it."""
+        """Return whether an object, or one below it, exists."""
         info = self.filesystem.get_file_info(f"{self.root}/{path}")
         return bool(info.type != fs.FileType.NotFound)

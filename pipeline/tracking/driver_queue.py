@@ -16,18 +16,18 @@ class RecordQueue:
         self.records: list[Record] = []
 
     def put(self, record: Record) -> None:
-        """Leave a record; called by workers."""
+        """Add a record; called by workers."""
         self.records.append(record)
 
     def take(self) -> list[Record]:
-        """Return and forget the records left since the last call; called by the driver."""
+        """Return and remove the records since the last call; called by the driver."""
         records, self.records = self.records, []
         return records
 
 
 @contextmanager
 def record_queue(report: Report, every_s: float = 0.5) -> Iterator[Any]:
-    """Pass what workers put into a Ray actor to ``report``, on the driver, until the block ends.
+    """Pass the workers' records to ``report``, on the driver, until the block ends.
 
     Yields:
         The actor's handle; workers call ``handle.put.remote(record)``.

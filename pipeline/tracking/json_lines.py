@@ -10,10 +10,10 @@ from infill.pipeline.tracking.records import Record, Report, RunInfo
 
 
 @contextmanager
-def json_lines(info: RunInfo, tell: Callable[[str], None]) -> Iterator[Report]:
-    """Keep every record; the file is written anew with each validation and at the end.
+def json_lines(info: RunInfo, warn: Callable[[str], None]) -> Iterator[Report]:
+    """Keep every record; rewrite the file with each validation and at the end.
 
-    So it ends where the newest checkpoint does.
+    So it ends at the newest checkpoint.
     """
     location = storage.join(info.run, f"progress-{info.first_step:09d}.jsonl")
     records: list[Record] = []

@@ -1,7 +1,7 @@
-"""The loggers of a run: every record goes to each of those that the configuration names.
+"""The loggers of a run: every configured logger receives every record.
 
 To add one, write a module here with a context manager that takes a :class:`RunInfo` and a function
-for sentences, and yields what takes a record; then give it a line in ``LOGGERS``.
+for warnings, and yields a function of a record; then give it a line in ``LOGGERS``.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from infill.pipeline.tracking.tensorboard import tensorboard
 from infill.pipeline.tracking.weights_and_biases import weights_and_biases
 
 Logger = Callable[[RunInfo, Callable[[str], None]], AbstractContextManager[Report]]
-"""Opens a logger for a run; the function takes a sentence where something does not answer."""
+"""Opens a logger for a run; the function logs a warning if a server does not answer."""
 
 LOGGERS: dict[str, Logger] = {
     "terminal": terminal,
@@ -33,7 +33,7 @@ def logged(info: RunInfo) -> Iterator[Report]:
     """Log a run's records while the block runs. On the driver.
 
     Yields:
-        What takes a record, for every logger in ``info.config.loggers``, in that order.
+        A function that passes a record to every logger in ``info.config.loggers``, in that order.
 
     Raises:
         UserError: if a logger is unknown, not installed, or cannot be reached at the start.
@@ -44,15 +44,15 @@ def logged(info: RunInfo) -> Iterator[Report]:
         for one in reports:
             one(record)
 
-    def tell(text: str) -> None:
+    def warn(text: str) -> None:
         report(Record(kind="note", step=0, text=text))
 
     for name in info.config.loggers:
         if name not in LOGGERS:
             raise UserError(
-                f"tracking.loggers: there is no logger {name!r}; there are: {', '.join(LOGGERS)}"
+                f"tracking.loggers: there is no logger {name!r}; there are {', '.join(LOGGERS)}"
             )
     with ExitStack() as stack:
         for name in info.config.loggers:
-            reports.append(stack.enter_context(LOGGERS[name](info, tell)))
+            reports.append(stack.enter_context(LOGGERS[name](info, warn)))
         yield report

@@ -23,20 +23,20 @@ from infill.pipeline.tracking.mlflow_store import (
 from infill.pipeline.tracking.records import Record, Report, RunInfo
 
 FLUSH_EVERY_S = 5.0
-"""Between two writings: about what a person who watches the page will wait."""
+"""Seconds between two writes, about as long as a reader of the page waits."""
 MOST_METRICS, MOST_SETTINGS = 1000, 100
-"""That MLflow takes in one call."""
+"""Number of metrics that MLflow accepts in one call."""
 LONGEST_SETTING = 500
 BOOK = "mlflow.json"
-"""In a run's folder: its entry's id, and where that is."""
+"""File in a run's folder with its MLflow run's id and server."""
 LAST_ATTEMPTS = 5
-"""Of writing down what is left when a run has ended."""
+"""Number of attempts to write the remaining records when a run has ended."""
 
 
 @contextmanager
-def mlflow_logger(info: RunInfo, tell: Callable[[str], None]) -> Iterator[Report]:
+def mlflow_logger(info: RunInfo, warn: Callable[[str], None]) -> Iterator[Report]:
     """Write a run's records to MLflow, under its name and the time of its start."""
-    with tracked(info.config, info.run, info.name, info.settings, info.facts, tell) as report:
+    with tracked(info.config, info.run, info.name, info.settings, info.facts, warn) as report:
         yield report
 
 
@@ -47,23 +47,23 @@ def tracked(
     name: str,
     settings: Mapping[str, Any],
     facts: Mapping[str, str],
-    tell: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> Iterator[Report]:
     """Write a run's records to MLflow while the block runs. On the driver.
 
-    Records wait in memory and are written by a thread, so that a slow server holds nobody up; one
-    that is away meanwhile is tried again. A run that goes on has one entry for all its parts.
+    A thread writes the records from memory, so that a slow server delays nothing; a server that is
+    down is retried. A resumed run keeps its MLflow run.
 
     Args:
-        config: where to.
-        run: its folder, where the entry's id is kept.
-        name: of the entry; the time is added to it.
-        settings: the configuration by dotted name; they become parameters.
-        facts: whatever else is known of the run; they become tags.
-        tell: takes a sentence when MLflow does not answer.
+        config: the tracking configuration.
+        run: the run's folder, which keeps the id of the MLflow run.
+        name: name of the MLflow run; the time is appended.
+        settings: the configuration by dotted name; logged as parameters.
+        facts: further facts about the run; logged as tags.
+        warn: logs a sentence when MLflow does not answer.
 
     Yields:
-        What takes a record: its numbers become metrics, its picture an artifact.
+        A function of a record, which logs its values as metrics and its image as an artifact.
 
     Raises:
         UserError: if MLflow cannot be reached at the start.
@@ -75,7 +75,7 @@ def tracked(
     entry.open(settings, facts)
     waiting: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
     writer = threading.Thread(
-        target=_write, args=(entry, waiting, tell), name="mlflow", daemon=True
+        target=_write, args=(entry, waiting, warn), name="mlflow", daemon=True
     )
     writer.start()
     status = "FAILED"
@@ -89,12 +89,12 @@ def tracked(
     finally:
         waiting.put(None)
         writer.join()
-        entry.close(status, tell)
+        entry.close(status, warn)
 
 
 @contextmanager
 def _raising_on_sigterm() -> Iterator[None]:
-    """Raise SystemExit in the main thread where SIGTERM would end the process without a word."""
+    """Raise SystemExit in the main thread on SIGTERM, which would end the process silently."""
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
@@ -111,9 +111,9 @@ def _raising_on_sigterm() -> Iterator[None]:
 
 
 def _write(
-    entry: "MLflowRun", waiting: "queue.SimpleQueue[Record | None]", tell: Callable[[str], None]
+    entry: "MLflowRun", waiting: "queue.SimpleQueue[Record | None]", warn: Callable[[str], None]
 ) -> None:
-    """Take records until None comes, and write them every few seconds."""
+    """Write the queue's records every few seconds, until None arrives."""
     silent, over = False, False
     while not over:
         deadline = time.monotonic() + FLUSH_EVERY_S
@@ -128,12 +128,12 @@ def _write(
                 entry.take(record)
         error = entry.flush()
         if error and not silent:
-            tell(f"MLflow does not answer, the numbers wait for it: {error}")
+            warn(f"MLflow does not answer; metrics are kept until it does: {error}")
         silent = bool(error)
 
 
 class MLflowRun:
-    """One run in MLflow, and what has still to be written there."""
+    """One run in MLflow, and the records that are not written yet."""
 
     def __init__(self, config: TrackingConfig, run: str, name: str) -> None:
         self.config, self.run, self.name = config, run, name
@@ -141,11 +141,11 @@ class MLflowRun:
         self.pictures: list[str] = []
 
     def open(self, settings: Mapping[str, Any], facts: Mapping[str, str]) -> None:
-        """Find the run's entry, or make one."""
+        """Find the MLflow run, or create it."""
         from mlflow.entities import Param, RunTag
 
-        where = f"MLflow at {self.config.tracking_uri} cannot be written to"
-        advice = '; correct tracking.tracking_uri, or set it to "" to keep no such record'
+        where = f"MLflow at {self.config.tracking_uri} is not writable"
+        advice = '; correct tracking.tracking_uri, or set it to "" to turn MLflow off'
         with mlflow_errors(where, advice):
             self.client = mlflow_client(self.config)
             experiment = experiment_id(self.client, self.config, self.config.experiment)
@@ -177,7 +177,7 @@ class MLflowRun:
         return {"tracking_uri": absolute_uri(self.config.tracking_uri)}
 
     def _former(self) -> str:
-        """Return the id of the entry that an earlier part of the run has made, "" if none."""
+        """Return the id of the MLflow run of an earlier part of the run, "" if none."""
         if not storage.exists(self._book):
             return ""
         book: dict[str, str] = json.loads(storage.read(self._book))
@@ -190,7 +190,7 @@ class MLflowRun:
         return str(found.info.run_id) if found.info.lifecycle_stage == "active" else ""
 
     def take(self, record: Record) -> None:
-        """Keep a record's numbers and picture until the next :meth:`flush`."""
+        """Keep a record's values and image until the next :meth:`flush`."""
         from mlflow.entities import Metric
 
         moment = int(time.time() * 1000)
@@ -201,7 +201,7 @@ class MLflowRun:
             self.pictures.append(record.picture)
 
     def flush(self) -> Exception | None:
-        """Write what is kept; return what was in the way, if anything, and keep the rest."""
+        """Write the kept records; return the error, if any, and keep the rest."""
         try:
             while self.metrics:
                 self.client.log_batch(self.id, metrics=self.metrics[:MOST_METRICS])
@@ -213,15 +213,15 @@ class MLflowRun:
             return error
         return None
 
-    def close(self, status: str, tell: Callable[[str], None]) -> None:
-        """Write what is left and how the run ended, or say that it could not be done."""
+    def close(self, status: str, warn: Callable[[str], None]) -> None:
+        """Write the remaining records and the run's status, or log that this failed."""
         try:
-            storage.patiently(self._write_all, LAST_ATTEMPTS, lambda error: None)
+            storage.retry(self._write_all, LAST_ATTEMPTS, lambda error: None)
             self.client.set_terminated(self.id, status)
         except (mlflow_error(), OSError) as error:
-            tell(
-                f"MLflow does not answer: its entry lacks {len(self.metrics)} numbers, which "
-                f"progress-*.jsonl has, and how the run ended: {error}"
+            warn(
+                f"MLflow does not answer: its run lacks {len(self.metrics)} values, which are in "
+                f"progress-*.jsonl, and the run's status: {error}"
             )
 
     def _write_all(self) -> None:
@@ -229,13 +229,13 @@ class MLflowRun:
             raise OSError(str(error)) from error
 
 
-def attach(run: str, locations: Sequence[str], tell: Callable[[str], None]) -> None:
-    """Add files to a run's entry in MLflow, as its ``report``. On the driver, after the run.
+def attach(run: str, locations: Sequence[str], warn: Callable[[str], None]) -> None:
+    """Add files to a run's MLflow run, as its ``report``. On the driver, after the run.
 
     Args:
-        run: its folder; one without an entry is left alone.
-        locations: of the files; their base names are kept.
-        tell: takes a sentence when MLflow does not answer: the files themselves are not lost.
+        run: the run's folder; nothing happens if it has no MLflow run.
+        locations: locations of the files; their base names are kept.
+        warn: logs a sentence when MLflow does not answer; the files themselves are not lost.
     """
     if not mlflow_run_id(run):
         return
@@ -245,7 +245,7 @@ def attach(run: str, locations: Sequence[str], tell: Callable[[str], None]) -> N
         for location in locations:
             _send(client, book["run_id"], location, "report")
     except (mlflow_error(), OSError) as error:
-        tell(f"MLflow does not answer, its entry lacks {', '.join(locations)}: {error}")
+        warn(f"MLflow does not answer; its run lacks {', '.join(locations)}: {error}")
 
 
 def _send(client: Any, entry: str, location: str, folder: str) -> None:
@@ -256,7 +256,7 @@ def _send(client: Any, entry: str, location: str, folder: str) -> None:
 
 
 def mlflow_run_id(run: str) -> str:
-    """Return the id of a run's entry in MLflow, "" if it has none."""
+    """Return the id of a run's MLflow run, "" if it has none."""
     book = storage.join(run, BOOK)
     if not storage.exists(book):
         return ""

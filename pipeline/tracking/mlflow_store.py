@@ -1,4 +1,4 @@
-"""The one access to MLflow: its client, its experiments, its errors, and its noise turned off."""
+"""The one access to MLflow: its client, its experiments, its errors, and its logging."""
 
 import os
 from collections.abc import Iterator
@@ -13,9 +13,9 @@ from infill.pipeline.tracking.config import MLflowConfig
 
 
 def mlflow_client(config: MLflowConfig) -> Any:
-    """Return an MLflow client for runs and registered versions; an SQLite database is made if new.
+    """Return an MLflow client for runs and registered versions; create a missing SQLite database.
 
-    MLflow is imported here, as it costs over a second.
+    MLflow is imported here, as its import takes over a second.
     """
     quieten_mlflow()
     from mlflow import MlflowClient
@@ -25,7 +25,7 @@ def mlflow_client(config: MLflowConfig) -> Any:
 
 
 def mlflow_error() -> type[Exception]:
-    """Return the type of what MLflow raises."""
+    """Return the type of MLflow's exceptions."""
     quieten_mlflow()
     from mlflow.exceptions import MlflowException
 
@@ -35,11 +35,12 @@ def mlflow_error() -> type[Exception]:
 
 @contextmanager
 def mlflow_errors(what: str, advice: str = "") -> Iterator[None]:
-    """Turn what MLflow raises into one sentence for a person.
+    """Turn MLflow's exceptions into one sentence.
 
     Args:
-        what: such as "the registry at sqlite:///runs/mlflow.db answered".
-        advice: what to do about it.
+        what: the start of the sentence, such as "the registry at sqlite:///runs/mlflow.db
+            answered".
+        advice: the end of the sentence, with the remedy.
     """
     try:
         yield
@@ -48,18 +49,18 @@ def mlflow_errors(what: str, advice: str = "") -> Iterator[None]:
 
 
 def experiment_id(client: Any, config: MLflowConfig, name: str) -> str:
-    """Return an experiment's id; it is made if new."""
+    """Return an experiment's id; create a missing experiment."""
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
             return str(client.create_experiment(name, artifact_location=_artifact_uri(config)))
-        except mlflow_error():  # another process made it a moment ago
+        except mlflow_error():  # another process has just created it
             found = client.get_experiment_by_name(name)
     return str(found.experiment_id)
 
 
 def _artifact_uri(config: MLflowConfig) -> str | None:
-    """Return where an experiment's files go; None leaves it to a server."""
+    """Return the location of an experiment's files; None leaves it to a server."""
     if config.tracking_uri.startswith(("http://", "https://")):
         return None
     if storage.is_remote(config.artifacts):
@@ -68,13 +69,13 @@ def _artifact_uri(config: MLflowConfig) -> str | None:
 
 
 def quieten_mlflow() -> None:
-    """Keep MLflow from phoning home, drawing bars, and asking a server that is away for minutes."""
+    """Turn off MLflow's telemetry and progress bars, and shorten its retries."""
     import logging
 
     for name, value in (
         ("MLFLOW_DISABLE_TELEMETRY", "true"),
         ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"),
-        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3"),  # With pauses that double: about ten seconds.
+        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3"),  # with backoff: about ten seconds
     ):
         os.environ.setdefault(name, value)
     if shows_everything():
@@ -85,7 +86,7 @@ def quieten_mlflow() -> None:
 
 
 def absolute_uri(tracking_uri: str) -> str:
-    """Return a SQLite address made absolute, so that it means the same in every folder."""
+    """Return an absolute SQLite address, which means the same in every folder."""
     prefix = "sqlite:///"
     if not tracking_uri.startswith(prefix) or tracking_uri.startswith(prefix + "/"):
         return tracking_uri

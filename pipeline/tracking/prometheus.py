@@ -10,27 +10,27 @@ from typing import Any
 from infill.pipeline.tracking.records import Record, Report, RunInfo
 
 _PLAIN = {
-    "samples_per_s": "Photographs per second, all workers together.",
-    "data_wait_share": "Share of the time in which the network waited for a batch, 0 to 1.",
-    "gpu_memory_gib": "The most that was allocated on the first worker's GPU.",
+    "samples_per_s": "Images per second, all workers together.",
+    "data_wait_share": "Share of the time that the network waited for a batch, 0 to 1.",
+    "gpu_memory_gib": "Maximum memory allocated on the first worker's GPU.",
 }
 
 
 @contextmanager
-def prometheus(info: RunInfo, tell: Callable[[str], None]) -> Iterator[Report]:
-    """Show the latest figures of a run."""
+def prometheus(info: RunInfo, warn: Callable[[str], None]) -> Iterator[Report]:
+    """Export the latest values of a run."""
     yield PrometheusGauges(info.run, info.architecture)
 
 
 class PrometheusGauges:
-    """Takes records as they come. Without a Ray it does nothing."""
+    """Exports records as gauges; without Ray it does nothing."""
 
     def __init__(self, run: str, architecture: str) -> None:
         self._tags = {"run": run.rstrip("/").rpartition("/")[2], "architecture": architecture}
         self._made: dict[str, Any] = {}
 
     def __call__(self, record: Record) -> None:
-        """Show the record's figures from now on."""
+        """Set the gauges to the record's values."""
         import ray
 
         if not record.values or not ray.is_initialized():

@@ -12,19 +12,19 @@ from infill.pipeline.tracking.config import TrackingConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One thing a worker has to say."""
+    """One record of a worker: values, a sentence, an image or a checkpoint."""
 
     kind: Literal["losses", "scores", "picture", "note"]
     step: int
-    """The global step it is about."""
+    """The global step."""
     values: dict[str, float] = field(default_factory=dict)
     """Loss terms, scores or rates by name; the terminal leaves out names with a slash."""
     text: str = ""
-    """For people: a sentence."""
+    """A sentence for the user."""
     picture: str = ""
-    """Where a picture lies."""
+    """Location of an image."""
     checkpoint: str = ""
-    """Where the checkpoint lies that scores are of."""
+    """Location of the checkpoint of the scores."""
 
 
 Report = Callable[[Record], None]
@@ -32,28 +32,28 @@ Report = Callable[[Record], None]
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """What loggers know of a run before its first record."""
+    """The facts about a run that loggers receive before its first record."""
 
     config: TrackingConfig
     run: str
     """The run's folder or s3:// prefix."""
     name: str
-    """For people: architecture and preset."""
+    """Display name: architecture and preset."""
     architecture: str
     steps: int
-    """The last one."""
+    """The last step."""
     first_step: int = 0
-    """Where this part of the run goes on."""
+    """The step at which this part of the run resumes."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The configuration by dotted name."""
     facts: Mapping[str, str] = field(default_factory=dict)
-    """Whatever else is known of it, such as the commit of the code."""
+    """Further facts, such as the commit of the code."""
     log: Callable[[str], None] = print
-    """Takes a line for a person who watches."""
+    """Prints one line for the user."""
 
 
 @contextmanager
-def terminal(info: RunInfo, tell: Callable[[str], None]) -> Iterator[Report]:
+def terminal(info: RunInfo, warn: Callable[[str], None]) -> Iterator[Report]:
     """Show each record as a line; on a terminal a bar has the losses."""
     name = info.architecture
     with Progress(name, info.steps, "steps", done=info.first_step, log=info.log) as progress:
@@ -69,7 +69,7 @@ def terminal(info: RunInfo, tell: Callable[[str], None]) -> Iterator[Report]:
 
 
 class RunLogger:
-    """Shows the stream of records on the driver's terminal, with the time that is left."""
+    """Shows the stream of records on the driver's terminal, with the time left."""
 
     def __init__(self, label: str, steps: int, log: Callable[[str], None] = print) -> None:
         self.label = label

@@ -8,12 +8,12 @@ from infill.pipeline.errors import UserError
 from infill.pipeline.tracking.records import Record, Report, RunInfo
 
 FOLDER = "tensorboard"
-"""In the run's folder."""
+"""Folder of the event files within the run's folder."""
 
 
 @contextmanager
-def tensorboard(info: RunInfo, tell: Callable[[str], None]) -> Iterator[Report]:
-    """Write numbers, pictures and settings as event files.
+def tensorboard(info: RunInfo, warn: Callable[[str], None]) -> Iterator[Report]:
+    """Write values, images and settings as event files.
 
     Raises:
         UserError: if the run is not stored on this machine, where TensorBoard could read it.

@@ -12,8 +12,8 @@ from infill.pipeline.tracking.records import Record, Report, RunInfo
 
 
 @contextmanager
-def weights_and_biases(info: RunInfo, tell: Callable[[str], None]) -> Iterator[Report]:
-    """Log numbers over ``step`` and sample grids; a run that goes on keeps its entry.
+def weights_and_biases(info: RunInfo, warn: Callable[[str], None]) -> Iterator[Report]:
+    """Log values over ``step`` and sample grids; a resumed run keeps its W&B run.
 
     Raises:
         UserError: if the package is not installed.
@@ -32,7 +32,7 @@ def weights_and_biases(info: RunInfo, tell: Callable[[str], None]) -> Iterator[R
         resume="allow",
         config=dict(info.settings),
     )
-    # Scores come later than the losses of the same step, which W&B's own counter would refuse.
+    # Scores arrive later than the losses of the same step, which W&B's own counter would refuse.
     run.define_metric("*", step_metric="step")
 
     def report(record: Record) -> None:

@@ -20,95 +20,95 @@ from infill.pipeline.training.run_dir import best
 from infill.pipeline.training.validation import Validator
 
 SAVE_ATTEMPTS = 20
-"""Of writing a checkpoint: about three minutes, for a store that is away meanwhile."""
+"""Number of attempts to write a checkpoint, over about three minutes, if the store is down."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSnapshot:
-    """A training as it stood after a step."""
+    """A copy of a training after a step."""
 
     step: int
     generator: nn.Module
-    """A copy of what is judged and served: the averaged generator, if there is one."""
+    """A copy of the generator, or of its EMA if there is one: validated and served."""
     whole: checkpoints.Snapshot | None
-    """What a checkpoint holds, if one is wanted."""
-    draw: bool
-    """Whether a sample grid is wanted."""
-    judge: bool
-    """Whether there is time for scores before the checkpoint is written."""
+    """The contents of a checkpoint, if one is to be written."""
+    grid: bool
+    """Whether to write a sample grid."""
+    validate: bool
+    """Whether to validate before the checkpoint is written."""
 
 
 class AsyncCheckpointer:
     """Runs on the first worker: validates, renders grids and saves in a thread, step by step.
 
-    Every worker has the same weights, so no other has to wait or to agree. What went wrong in the
-    thread is raised when the next moment is handed over, or at the end.
+    Every worker has the same weights, so the others neither wait nor communicate. An error of the
+    thread is raised with the next snapshot, or at the end.
     """
 
     def __init__(
-        self, config: TrainConfig, judge: Validator | None, report: Report, data_digest: str
+        self, config: TrainConfig, validator: Validator | None, report: Report, data_digest: str
     ) -> None:
-        self.config, self.judge, self.report = config, judge, report
+        self.config, self.validator, self.report = config, validator, report
         self.lasting = {"data_digest": data_digest, "made_with": made_with()}
         self.under_way: Future[None] | None = None
-        # A new thread would compute with every core; this one is to have as many as the training.
+        # A new thread would use every core; this one has as many threads as the training.
         self.thread = ThreadPoolExecutor(
-            1, "keeper", torch.set_num_threads, (torch.get_num_threads(),)
+            1, "checkpointer", torch.set_num_threads, (torch.get_num_threads(),)
         )
 
-    def keep(
+    def submit(
         self,
         objective: Objective,
         average: ExponentialMovingAverage | None,
         step: int,
         *,
-        draw: bool,
+        grid: bool,
         save: bool,
         hurry: bool = False,
     ) -> None:
-        """Take a copy of the training as it stands, once the copy before is dealt with.
+        """Copy the training and process the copy in the thread, after the previous copy.
 
         Args:
-            objective: with what is trained.
-            average: of its generator, if there is one.
-            step: the steps taken so far.
-            draw: a sample grid.
-            save: a checkpoint, with scores.
-            hurry: a checkpoint at once, without scores; it is never the best one.
+            objective: the networks and optimizers.
+            average: the EMA of its generator, if there is one.
+            step: number of steps taken so far.
+            grid: whether to write a sample grid.
+            save: whether to write a checkpoint, with scores.
+            hurry: whether to write one at once, without scores; it is never the best one.
 
         Raises:
-            OSError: if the checkpoint before could not be written.
+            OSError: if the previous checkpoint could not be written.
         """
         self.wait()
         averaged = average.network if average is not None else None
-        moment = TrainingSnapshot(
+        snapshot = TrainingSnapshot(
             step=step,
             generator=copy.deepcopy(averaged or objective.generator),
             whole=checkpoints.snapshot(objective, averaged) if save or hurry else None,
-            draw=draw and not hurry,
-            judge=not hurry,
+            grid=grid and not hurry,
+            validate=not hurry,
         )
-        self.under_way = self.thread.submit(self._deal_with, moment)
+        self.under_way = self.thread.submit(self._process, snapshot)
 
     def wait(self) -> None:
-        """Return when nothing is under way; raise what went wrong with it."""
+        """Wait for the current copy; raise its error."""
         future, self.under_way = self.under_way, None
         if future is not None:
             future.result()
 
-    def _deal_with(self, moment: TrainingSnapshot) -> None:
-        if moment.draw and self.judge is not None:
-            self.judge.draw(moment.generator, moment.step, self.report)
-        if moment.whole is not None:
-            judge = self.judge if moment.judge else None
-            scores = judge.scores(moment.generator) if judge is not None else {}
-            self._save(moment.whole, scores, moment.step)
-            if not moment.judge:
-                text = f"saved at step {moment.step}"
-                self.report(Record(kind="note", step=moment.step, text=text))
+    def _process(self, snapshot: TrainingSnapshot) -> None:
+        if snapshot.grid and self.validator is not None:
+            self.validator.write_grid(snapshot.generator, snapshot.step, self.report)
+        if snapshot.whole is not None:
+            validator = self.validator if snapshot.validate else None
+            scores = validator.scores(snapshot.generator) if validator is not None else {}
+            self._save(snapshot.whole, scores, snapshot.step)
+            if not snapshot.validate:
+                text = f"saved at step {snapshot.step}"
+                self.report(Record(kind="note", step=snapshot.step, text=text))
 
     def _save(self, whole: checkpoints.Snapshot, scores: dict[str, float], step: int) -> None:
-        """Write a checkpoint, clear older ones, report the scores."""
+        """Write a checkpoint, delete older ones, report the scores."""
         state: dict[str, Any] = {"step": step, "scores": scores, **self.lasting}
         run, configuration = self.config.storage, to_dict(self.config)
         location = checkpoints.step_location(run, step)
@@ -119,10 +119,10 @@ class AsyncCheckpointer:
             checkpoints.prune(run, self.config.keep_checkpoints, protected={keep})
 
         def on_failure(error: Exception) -> None:
-            text = f"cannot save at step {step} for the moment, trying again: {error}"
+            text = f"cannot save at step {step} for the snapshot, trying again: {error}"
             self.report(Record(kind="note", step=step, text=text))
 
-        storage.patiently(write, SAVE_ATTEMPTS, on_failure)
+        storage.retry(write, SAVE_ATTEMPTS, on_failure)
         if scores:
             self.report(Record(kind="scores", step=step, values=scores, checkpoint=location))
 
@@ -135,7 +135,7 @@ class AsyncCheckpointer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Finish what is under way; a failure of the training itself is not hidden by another."""
+        """Finish the current copy; its error does not hide one of the training itself."""
         try:
             self.wait()
         except Exception:

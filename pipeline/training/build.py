@@ -1,4 +1,4 @@
-"""Build the networks, optimisers and teachers of a model, and the EMA of its generator."""
+"""Build the networks, optimizers and teachers of a model, and the EMA of its generator."""
 
 import copy
 
@@ -15,10 +15,10 @@ from infill.pipeline.training.distributed import WorkerContext
 
 
 def build_objective(config: TrainConfig, worker: WorkerContext) -> Objective:
-    """Build networks, optimisers and teachers; files of weights are fetched to this machine.
+    """Build networks, optimizers and teachers; files of weights are fetched to this machine.
 
     Raises:
-        UserError: if a file of weights is missing or not what it should be.
+        UserError: if a file of weights is missing or has another checksum.
     """
     model = with_local_weights(config.model)
     with torch.random.fork_rng(), torch.device(worker.device):
@@ -76,7 +76,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self, generator: nn.Module, step: int) -> None:
-        """Move towards ``generator``; early on faster, so that the random start is forgotten."""
+        """Move towards ``generator``; faster in the first steps, to forget the random weights."""
         decay = min(self.decay, (1 + step) / (10 + step))
         ours, theirs = self.network.state_dict(), generator.state_dict()
         for name, average in ours.items():

@@ -14,7 +14,7 @@ from infill.pipeline.tracking import Record, Report
 
 @dataclass(kw_only=True)
 class Activity:
-    """What a worker does at the moment."""
+    """The current step and activity of a worker, for its heartbeat."""
 
     step: int = 0
     doing: str = "starting"
@@ -22,7 +22,7 @@ class Activity:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerContext:
-    """Where a worker stands among the others, and what it does with them."""
+    """Rank, world size and device of a worker, and its collective operations."""
 
     rank: int = 0
     world_size: int = 1
@@ -30,11 +30,11 @@ class WorkerContext:
     channels_last: bool = True
     activity: Activity = field(default_factory=Activity)
     notice: Callable[[], bool] = lambda: False
-    """Returns whether the cluster is about to take away a node with workers; every worker asks at
-    the same steps and gets the same answer."""
+    """Returns whether the cluster will soon remove a node with workers; every worker calls it at
+    the same steps and gets the same result."""
 
     def log(self, report: Report, step: int, text: str) -> None:
-        """Log a sentence, once for all workers."""
+        """Log a sentence, on the first worker only."""
         if self.rank == 0:
             report(Record(kind="note", step=step, text=text))
 
@@ -69,7 +69,7 @@ class WorkerContext:
 
 
 def buffers_sent_once(network: nn.Module, wrapper: type[nn.Module]) -> dict[str, Any]:
-    """Return the argument with which DDP sends buffers at the start and not at every step.
+    """Return the argument that makes DDP send buffers at the start and not at every step.
 
     Power iterations follow the same path on every worker once they are equal; the statistics of
     batch norms are each worker's own, as in the releases. Up to torch 2.12 the argument has

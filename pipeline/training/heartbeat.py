@@ -1,8 +1,9 @@
 """Heartbeats of the workers, and the diagnosis of silent or stalled ones.
 
-A collective operation waits for every worker, so one that is stuck looks, to all the others, like
-a slow network. Each tells every few seconds what it is doing; silence, or everybody standing at
-one step, is logged with the worker's name long before the collective's own timeout ends the group.
+A collective operation waits for every worker, so to the others a stuck worker looks like a slow
+network. Each worker sends a heartbeat with its activity every few seconds; a silent worker, or a
+step that does not end, is logged with the worker's name long before the collective's own timeout
+ends the group.
 """
 
 import threading
@@ -18,63 +19,63 @@ from infill.pipeline.training.distributed import Activity
 
 BEAT_EVERY_S = 2.0
 SILENT_S = 20.0
-"""Without a beat, after which a worker is named."""
-ROOMLESS_S = 10.0
-"""Without room for the workers, after which that is logged."""
+"""Seconds without a heartbeat after which a worker is logged as silent."""
+NO_RESOURCES_S = 10.0
+"""Seconds without resources for the workers after which that is logged."""
 STALLED_S = 120.0
-"""Without a step anywhere, after which every worker's position is logged."""
+"""Seconds without a step of any worker after which every worker's position is logged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Heartbeat:
-    """A worker's last word."""
+    """The last heartbeat of a worker."""
 
     step: int
     doing: str
     heard_s: float
-    """On the actor's clock."""
+    """Time of its arrival, by the actor's clock."""
     since_s: float
-    """When it came to that step."""
+    """Time at which the worker reached that step, by the actor's clock."""
 
 
 class HeartbeatMonitor:
-    """Runs as a Ray actor: the last word of each worker, and why the run was given up."""
+    """A Ray actor that holds each worker's last heartbeat, and the error that ended the run."""
 
     def __init__(self) -> None:
         self.beats: dict[int, Heartbeat] = {}
         self.reason: Exception | None = None
 
     def begin(self) -> None:
-        """Forget the workers of an earlier group."""
+        """Drop the heartbeats of an earlier group."""
         self.beats.clear()
 
     def leave(self, rank: int) -> None:
-        """Forget a worker that has done its share."""
+        """Drop the heartbeat of a worker that has finished."""
         self.beats.pop(rank, None)
 
     def beat(self, rank: int, step: int, doing: str) -> None:
-        """Take a worker's word."""
+        """Store a worker's heartbeat."""
         now = time.monotonic()
         last = self.beats.get(rank)
         since = last.since_s if last and last.step == step else now
         self.beats[rank] = Heartbeat(step=step, doing=doing, heard_s=now, since_s=since)
 
     def give_up(self, reason: Exception) -> None:
-        """Remember that starting again would not help."""
+        """Store an error that a restart would not solve."""
         self.reason = self.reason or reason
 
     def given_up(self) -> Exception | None:
-        """Return why the run was given up, or None."""
+        """Return the error that ended the run, or None."""
         return self.reason
 
     def heard(self) -> tuple[dict[int, Heartbeat], float]:
-        """Return everybody's last word, and the time by the same clock."""
+        """Return the last heartbeat of each worker, and the time by the same clock."""
         return dict(self.beats), time.monotonic()
 
 
 @contextmanager
 def sending_heartbeats(watch: Any, rank: int, activity: Activity) -> Iterator[None]:
-    """Tell the watch what this worker does, every few seconds, until the block ends."""
+    """Send this worker's heartbeat every few seconds, until the block ends."""
     over = threading.Event()
 
     def beat() -> None:
@@ -93,12 +94,12 @@ def sending_heartbeats(watch: Any, rank: int, activity: Activity) -> Iterator[No
 
 
 @contextmanager
-def monitored(report: Report, room_wanted: Callable[[], str]) -> Iterator[Any]:
-    """Yield a watch for workers; on the driver, name whoever is silent or stuck.
+def monitored(report: Report, missing_resources: Callable[[], str]) -> Iterator[Any]:
+    """Yield a monitor for workers; on the driver, report silent or stuck ones.
 
     Args:
-        report: takes what there is to say.
-        room_wanted: says what the workers wait for, "" once they have room.
+        report: takes the sentences to log.
+        missing_resources: returns what the workers wait for; "" if they have all.
     """
     import ray
 
@@ -107,16 +108,16 @@ def monitored(report: Report, room_wanted: Callable[[], str]) -> Iterator[Any]:
 
     def look() -> None:
         logged: set[str] = set()
-        roomless_since = float("inf")
+        waiting_since = float("inf")
         while not over.wait(BEAT_EVERY_S):
             beats, now = ray.get(watch.heard.remote())
             sentences = dict(diagnose(beats, now))
-            wanted = room_wanted()
-            roomless_since = min(roomless_since, now) if wanted else float("inf")
-            if now - roomless_since > ROOMLESS_S:
-                sentences["room"] = wanted
-            for who, sentence in sentences.items():
-                if who not in logged:
+            wanted = missing_resources()
+            waiting_since = min(waiting_since, now) if wanted else float("inf")
+            if now - waiting_since > NO_RESOURCES_S:
+                sentences["resources"] = wanted
+            for name, sentence in sentences.items():
+                if name not in logged:
                     report(Record(kind="note", step=0, text=sentence))
             logged = set(sentences)
 
@@ -131,7 +132,7 @@ def monitored(report: Report, room_wanted: Callable[[], str]) -> Iterator[Any]:
 
 
 def diagnose(beats: dict[int, Heartbeat], now: float) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong, each with a name by which it is logged only once."""
+    """Yield each problem with a name, by which it is logged only once."""
     silent = {rank for rank, beat in beats.items() if now - beat.heard_s > SILENT_S}
     for rank in sorted(silent):
         beat = beats[rank]

@@ -1,4 +1,4 @@
-"""Check a training, launch it over the cluster, and summarise it; runs on the driver."""
+"""Check a training, launch it on the cluster, and summarise it; runs on the driver."""
 
 import time
 import uuid
@@ -33,27 +33,27 @@ from infill.pipeline.training.run_dir import (
 from infill.pipeline.training.train_loop import NonFiniteLossError, run_worker
 
 ROOM_ATTEMPTS = 60
-"""How often a group of workers is asked for where the cluster has no room, a minute each: a node
-that is bought or mended takes its time. Each that is lost costs an attempt, or several."""
+"""Number of attempts to place the workers on a cluster without free resources, a minute each: a new
+or repaired node takes time to start. Each lost node costs one or several attempts."""
 RESIZE_EVERY_S = 60.0
-"""How often a run of fewer workers than asked for looks whether there is room for more."""
+"""Seconds between two attempts to add workers to a run with fewer than configured."""
 
 
 def train(
     config: TrainConfig, log: Callable[[str], None] = print, also: Report | None = None
 ) -> TrainResult:
-    """Train to the last step, going on from where the run stands. On the driver.
+    """Train to the last step, resuming the run if it exists. On the driver.
 
     Ray must be connected when ``config.num_workers`` is not 0.
 
     Args:
-        config: of the run.
-        log: takes a line at a time for a person who watches.
-        also: takes every record as well, as it comes.
+        config: the configuration of the run.
+        log: prints one line for the user.
+        also: receives every record as well, as it comes.
 
     Raises:
-        UserError: if the data does not fit the configuration, or the run's folder holds a run
-            with another one.
+        UserError: if the data does not fit the configuration, or the run's folder holds a run with
+            another configuration.
     """
     start = time.monotonic()
     config = resolve(config)
@@ -84,7 +84,7 @@ def train(
 def _launch_written_down(
     config: TrainConfig, done: int, log: Callable[[str], None], also: Report | None
 ) -> None:
-    """Launch a run from ``done`` steps on, and log what it says meanwhile."""
+    """Launch a run from step ``done`` on, and log its records."""
     architecture = config.model.architecture
     code = made_with()
     facts = {"storage": config.storage, "mlflow.source.git.commit": code["git_commit"]}
@@ -112,7 +112,7 @@ def _launch_written_down(
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
-    """Return the configuration with absolute locations and its data proven to be there."""
+    """Return the configuration with absolute locations, after checking that its data exists."""
     if not config.data.shards:
         raise UserError(
             "no shards given: add --data.shards DIR, made by `python jobs/make_shards.py`"
@@ -172,7 +172,7 @@ def _launch_on_cluster(config: TrainConfig, report: Report) -> None:
     books = storage.join(config.storage, "ray")
     workers = (config.min_workers, config.num_workers) if config.min_workers else config.num_workers
     sizes = range(config.min_workers or config.num_workers, config.num_workers + 1)
-    wanted = partial(room_wanted, sizes, resources)
+    wanted = partial(missing_resources, sizes, resources)
     with record_queue(report) as box, monitored(report, wanted) as watch:
         trainer = TorchTrainer(
             _work_on_cluster,
@@ -186,7 +186,7 @@ def _launch_on_cluster(config: TrainConfig, report: Report) -> None:
                 elastic_resize_monitor_interval_s=RESIZE_EVERY_S,
             ),
             run_config=RunConfig(
-                # Ray's own books: our checkpoints prove themselves and need none of them.
+                # Ray's own bookkeeping, which our checksummed checkpoints do not need.
                 name=uuid.uuid4().hex,
                 storage_path=books,
                 failure_config=FailureConfig(
@@ -205,12 +205,12 @@ def _launch_on_cluster(config: TrainConfig, report: Report) -> None:
         _raise_what_was_given_up_for(watch, None)
 
 
-def room_wanted(workers: range, resources: Mapping[str, float]) -> str:
-    """Return what a group of workers waits for, "" if none waits. On the driver.
+def missing_resources(workers: range, resources: Mapping[str, float]) -> str:
+    """Return what the workers wait for, "" if they do not wait. On the driver.
 
     Args:
-        workers: how many there may be.
-        resources: that each of them reserves.
+        workers: the possible numbers of workers.
+        resources: the resources that each worker reserves.
     """
     import ray
     from ray.util import placement_group_table
@@ -228,7 +228,7 @@ def room_wanted(workers: range, resources: Mapping[str, float]) -> str:
             each = " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
             left = " and ".join(f"{free.get(name, 0):g} {name}" for name in resources)
             return (
-                f"waiting for room: {len(group['bundles'])} workers want {each} each, and the "
+                f"waiting for resources: {len(group['bundles'])} workers need {each} each, and the "
                 f"cluster has {left} free; add nodes, end other jobs, or ask for fewer workers"
             )
     return ""
@@ -243,14 +243,14 @@ def _raise_what_was_given_up_for(watch: Any, cause: Exception | None) -> None:
 
 
 def _work_on_cluster(settings: dict[str, Any]) -> None:
-    """On every worker: find out where it stands, then run the loop."""
+    """On every worker: make its context, then run the loop."""
     import ray
     import ray.train
     from ray.train.torch import get_device
 
     config, box, watch = settings["config"], settings["mailbox"], settings["watch"]
     if ray.get(watch.given_up.remote()) is not None:
-        return  # another group would fail as the last one did
+        return  # another attempt would fail in the same way
     context = ray.train.get_context()
     worker = WorkerContext(
         rank=context.get_world_rank(),
@@ -270,7 +270,7 @@ def _work_on_cluster(settings: dict[str, Any]) -> None:
 
 
 def summary(result: TrainResult) -> str:
-    """Return one line for people: what came out of a training and where."""
+    """Return the result of a training in one line."""
     plain = {name: value for name, value in result.scores.items() if "/" not in name}
     scores = "  ".join(f"{name} {value:.3f}" for name, value in plain.items())
     how = "was complete already" if result.reused else f"trained in {duration(result.seconds)}"

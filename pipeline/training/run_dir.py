@@ -7,7 +7,7 @@ from infill.pipeline.loading import names_tars
 from infill.pipeline.training.config import TrainConfig
 
 SCORE = "hole_psnr"
-"""The validation score by which a run's best checkpoint is chosen; higher is better."""
+"""The validation score that selects a run's best checkpoint; higher is better."""
 
 
 def find_sets(shards: str, validation_shards: str = "") -> tuple[str, str | None]:
@@ -15,7 +15,7 @@ def find_sets(shards: str, validation_shards: str = "") -> tuple[str, str | None
 
     Args:
         shards: a shard set, a folder with one for each split, or tars by name.
-        validation_shards: the validation set, where it is another than the val split there.
+        validation_shards: the validation set, if it is not the val split there.
     """
     shards = storage.absolute(shards)
     training, validation = storage.join(shards, "train"), storage.join(shards, "val")
@@ -29,7 +29,7 @@ def find_sets(shards: str, validation_shards: str = "") -> tuple[str, str | None
 def require_same_run(config: TrainConfig, newest: str) -> None:
     """Refuse to resume a run with another model, data configuration or seed.
 
-    Fields that the run does not know yet have their defaults, and renamed ones their new names.
+    Fields that are newer than the run have their defaults, and renamed ones their new names.
 
     Raises:
         UserError: naming the first field that differs.
@@ -55,7 +55,7 @@ def require_same_run(config: TrainConfig, newest: str) -> None:
 
 
 def require_same_optimizers(config: TrainConfig) -> None:
-    """Refuse to go on from a checkpoint whose optimizer state another optimizer would misread.
+    """Refuse to resume from a checkpoint whose optimizer state belongs to another optimizer.
 
     Raises:
         UserError: naming the field that differs.
@@ -67,12 +67,12 @@ def require_same_optimizers(config: TrainConfig) -> None:
         if old != new:
             raise UserError(
                 f"model.{field}.name is {old!r} in {config.resume_from} and {new!r} here, which "
-                "cannot go on from its state; --init-from takes the weights alone"
+                "cannot use its optimizer state; --init-from takes the weights alone"
             )
 
 
 def best(run: str) -> tuple[str, dict[str, float]]:
-    """Return a run's best whole checkpoint by :data:`SCORE`, and its validation scores.
+    """Return a run's best intact checkpoint by :data:`SCORE`, and its validation scores.
 
     Raises:
         UserError: if the run has no checkpoint.

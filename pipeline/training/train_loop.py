@@ -1,7 +1,7 @@
 """The train loop of every worker.
 
-The loop belongs to every paper: it feeds batches to the paper's own ``step``, and at fixed steps
-reports, and hands a copy over for sample grids, validation and saving.
+All architectures share this loop: it passes batches to the architecture's own ``step``; at fixed
+steps it reports, and hands a copy over for sample grids, validation and saving.
 """
 
 import time
@@ -24,11 +24,11 @@ from infill.pipeline.training.run_dir import find_sets
 from infill.pipeline.training.validation import Validator
 
 NOTICE_EVERY_STEPS = 10
-"""How often workers ask together whether one of their nodes will be taken away."""
+"""Steps between two checks whether one of the workers' nodes will be removed."""
 
 
 def run_worker(config: TrainConfig, worker: WorkerContext, report: Report) -> None:
-    """Take this worker's share of every step. On every worker."""
+    """Train on this worker's share of every step. On every worker."""
     data = replace(config.data, shards=find_sets(config.data.shards)[0])
     objective, average, first_step = _begin(config, worker, report)
     reporter = MetricsReporter(config, worker, report, objective)
@@ -49,21 +49,21 @@ def run_worker(config: TrainConfig, worker: WorkerContext, report: Report) -> No
             done = step + 1
             if due(done, config.report_every_steps, config.steps):
                 reporter.report_losses(losses, done)
-            draw = due(done, config.sample_every_steps, config.steps)
+            grid = due(done, config.sample_every_steps, config.steps)
             save = due(done, config.save_every_steps, config.steps)
             hurry = False
             if not warned and due(done, NOTICE_EVERY_STEPS, config.steps) and worker.notice():
-                worker.log(report, done, "a node will be taken away: saving now")
-                # Without scores: they can take longer than the node is still there.
+                worker.log(report, done, "a node will be removed: saving now")
+                # Without validation, which can take longer than the node stays.
                 warned, hurry = True, done < config.steps
-            if checkpointer is not None and (draw or save or hurry):
+            if checkpointer is not None and (grid or save or hurry):
                 worker.activity.doing = "waiting for the checkpoint before this one"
-                checkpointer.keep(objective, average, done, draw=draw, save=save, hurry=hurry)
+                checkpointer.submit(objective, average, done, grid=grid, save=save, hurry=hurry)
             worker.activity.doing = "waiting for a batch"
 
 
 def due(done: int, every: int, last: int) -> bool:
-    """Return whether something that happens ``every`` so many steps, and at the last, is due."""
+    """Return whether an event of every ``every`` steps, and of the last step, is due."""
     return done % every == 0 or done == last
 
 
@@ -71,7 +71,7 @@ def due(done: int, every: int, last: int) -> bool:
 def _checkpointer(
     config: TrainConfig, worker: WorkerContext, report: Report
 ) -> Iterator[AsyncCheckpointer | None]:
-    """Yield the first worker's checkpointer, None on others; at the end all is written."""
+    """Yield the first worker's checkpointer, None on others; at the end wait for its writes."""
     if worker.rank != 0:
         yield None
         return
@@ -94,7 +94,7 @@ def _checkpointer(
 def _begin(
     config: TrainConfig, worker: WorkerContext, report: Report
 ) -> tuple[Objective, ExponentialMovingAverage | None, int]:
-    """Build the networks and bring them to where the run stands."""
+    """Build the networks and load the run's latest checkpoint into them."""
     objective = build_objective(config, worker)
 
     def note(text: str) -> None:
@@ -119,7 +119,7 @@ def _begin(
         average.network if average else None,
         settings=newest is not None,
     )
-    note(f"going on from step {state['step']}")
+    note(f"resuming at step {state['step']}")
     return objective, average, int(state["step"])
 
 
@@ -137,7 +137,9 @@ class NonFiniteLossError(ArithmeticError):
 def stop_if_not_finite(losses: dict[str, Tensor], step: int) -> None:
     """Raise :class:`NonFiniteLossError` for the first term that is NaN or infinite."""
     finite = torch.stack([value.detach().float() for value in losses.values()]).isfinite()
-    for term, good in zip(losses, finite.tolist(), strict=True):  # one wait for the device
+    for term, good in zip(
+        losses, finite.tolist(), strict=True
+    ):  # one synchronization with the device
         if not good:
             raise NonFiniteLossError(term, step)
 
@@ -152,12 +154,12 @@ class MetricsReporter:
         self.objective = objective
 
     def start(self, stream: BatchStream, step: int) -> None:
-        """Begin to count time and waiting."""
+        """Start measuring time and data waits."""
         self.stream, self.step = stream, step
         self.moment, self.waited_s = time.monotonic(), stream.wait_s
 
     def report_losses(self, losses: dict[str, Tensor], step: int) -> None:
-        """Report global means of loss terms and verdicts, samples per second, data wait share."""
+        """Report global means of loss terms and accuracies, samples per second, data wait share."""
         right = {f"accuracy/{role}": share for role, share in self.objective.accuracies.items()}
         meant = losses | right
         sums = self.worker.total(torch.stack([mean.detach().float() for mean in meant.values()]))

@@ -19,7 +19,7 @@ from infill.pipeline.training.config import TrainConfig
 
 
 class Validator:
-    """Scores and draws the same samples, spread over the val set, with the same masks each time."""
+    """Scores and shows the same samples of the val set, with the same masks each time."""
 
     def __init__(self, config: TrainConfig, device: torch.device, manifest: Manifest) -> None:
         self.config, self.device = config, device
@@ -68,8 +68,8 @@ class Validator:
             if row[-1]
         }
 
-    def draw(self, generator: nn.Module, step: int, report: Report) -> None:
-        """Write a grid of a few samples into the run; the generator is left judging."""
+    def write_grid(self, generator: nn.Module, step: int, report: Report) -> None:
+        """Write a grid of a few samples into the run; the generator stays in evaluation mode."""
         shown = self.pairs[:: max(1, len(self.pairs) // 6)][:6]
         images = np.stack([image for image, _ in shown])
         holes = np.stack([hole for _, hole in shown])
@@ -81,7 +81,7 @@ class Validator:
 
 
 def validation_data(data: BatchConfig) -> BatchConfig:
-    """Return the training's view of a sample without chance: centred, upright, always the same."""
+    """Return the training's data settings without randomness: centred crops, no augmentation."""
     return replace(
         data,
         crop="centre" if data.crop == "random" else data.crop,

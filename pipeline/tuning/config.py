@@ -7,7 +7,7 @@ from infill.pipeline.errors import UserError
 from infill.pipeline.training import TrainConfig
 
 Scale = Literal["cpu", "paper", "smoke"]
-"""Of the trainings: 45 minutes on two cores, as published, or seconds."""
+"""Presets of the trainings: 45 minutes on two cores, as published, or seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Population based training (Jaderberg et al. 2017).
 
-At each validation the worst members go over to the networks, optimisers and step of the best ones,
-and to their values, changed a little. A member is a folder; each stretch under one set of values
-is a run in it, which begins with the checkpoint of the stretch before, its own or another's.
+At each validation the worst members copy the networks, optimizers and step of the best ones, and
+their values with a small change. A member is a folder; each period with one set of values is a run
+in it, which starts from the checkpoint of the previous period, its own or another member's.
 """
 
 import hashlib
@@ -25,9 +25,9 @@ from infill.pipeline.tuning.spaces import Range, Space
 from infill.pipeline.tuning.trials import Planned, folder, write_down
 
 REFERENCE = "reference.json"
-"""In what Ray passes from one member to another: where the real checkpoint lies."""
+"""Key in the data that Ray passes between members: the location of the real checkpoint."""
 KEEP_ALL = 10**9
-"""Another member may still go over to any of them."""
+"""All checkpoints are kept: another member may still copy any of them."""
 
 
 def run_pbt(
@@ -40,11 +40,11 @@ def run_pbt(
     """Train a population to the last step. On the driver; Ray is connected.
 
     Args:
-        config: of the search; ``num_trials`` members.
-        space: what may change.
+        config: the search; it has ``num_trials`` members.
+        space: the search space.
         planned: each member's first values.
-        earlier: members of a search that was interrupted, which go on from where they stand.
-        log: takes a line at a time.
+        earlier: members of an interrupted search, which are resumed.
+        log: prints one line.
     """
     from ray import tune as ray_tune
     from ray.tune.schedulers import PopulationBasedTraining
@@ -98,7 +98,7 @@ def name_of(index: int) -> str:
 
 
 def encode_values(space: Space, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values as Ray passes them: those of a list by their text."""
+    """Return values in Ray's form: those of a list as text."""
     return {
         name: changes[name] if isinstance(values, Range) else json.dumps(changes[name])
         for name, values in space.items()
@@ -114,7 +114,7 @@ def values_of(space: Space, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def within(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return changed numbers brought back into their ranges."""
+    """Return changed numbers clipped to their ranges."""
     found = {}
     for name, range_ in space.items():
         if isinstance(range_, Range):
@@ -138,13 +138,13 @@ def _mutations(space: Space) -> dict[str, Any]:
 
 
 def stretch(config: TuneConfig, name: str, changes: Mapping[str, Any], begin: str) -> TrainConfig:
-    """Return a member's training under one set of values, from a checkpoint or from the start."""
+    """Return a member's training with one set of values, from a checkpoint or from the start."""
     values = flatten(override(config.train, changes))
     identity = json.dumps([{n: values[n] for n in changes}, begin], sort_keys=True, default=str)
-    place = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
     settings = {
         **changes,
-        "storage": storage.join(folder(config), name, place),
+        "storage": storage.join(folder(config), name, digest),
         "tracking.run_name": name,
         "resume_from": begin,
         "num_workers": 0,
@@ -155,7 +155,7 @@ def stretch(config: TuneConfig, name: str, changes: Mapping[str, Any], begin: st
 
 
 def _live(settings: dict[str, Any]) -> None:
-    """In a member's own process: train on under its values, telling each validation."""
+    """In a member's own process: train with its values, reporting each validation."""
     import torch
     from ray import tune as ray_tune
 
@@ -163,8 +163,8 @@ def _live(settings: dict[str, Any]) -> None:
     name = name_of(int(ray_tune.get_context().get_trial_id().rsplit("_", 1)[1]))
     begin, given = settings["begin"].get(name, ""), ray_tune.get_checkpoint()
     if given is not None:
-        with given.as_directory() as place:
-            begin = json.loads(Path(place, REFERENCE).read_text())["checkpoint"]
+        with given.as_directory() as directory:
+            begin = json.loads(Path(directory, REFERENCE).read_text())["checkpoint"]
     changes = values_of(space, settings)
     training = stretch(search, name, changes, begin)
     torch.set_num_threads(max(1, int(training.cpus_per_worker)))
@@ -174,18 +174,16 @@ def _live(settings: dict[str, Any]) -> None:
     ) -> None:
         metrics = {**scores, "step": step, "checkpoint": checkpoint, "trained_s": seconds}
         write_down(search, _member(search, name, changes, metrics))
-        with tempfile.TemporaryDirectory() as place:
-            Path(place, REFERENCE).write_text(json.dumps({"checkpoint": checkpoint}))
-            ray_tune.report(metrics, checkpoint=ray_tune.Checkpoint.from_directory(place))
+        with tempfile.TemporaryDirectory() as directory:
+            Path(directory, REFERENCE).write_text(json.dumps({"checkpoint": checkpoint}))
+            ray_tune.report(metrics, checkpoint=ray_tune.Checkpoint.from_directory(directory))
 
     def report(record: Record) -> None:
         if record.kind == "scores" and record.step < training.steps:
             report_scores(record.step, record.values, record.checkpoint, 0.0)
 
     if begin and (state := checkpoints.read_state(begin))["step"] >= training.steps:
-        report_scores(
-            state["step"], state["scores"], begin, 0.0
-        )  # it went over to one that had arrived
+        report_scores(state["step"], state["scores"], begin, 0.0)  # it copied a finished member
         return
     result = train(training, lambda line: None, report)
     report_scores(result.step, result.scores, result.checkpoint, result.seconds)

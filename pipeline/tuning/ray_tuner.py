@@ -1,4 +1,4 @@
-"""Start Ray Tune; every kind of search uses this."""
+"""Start Ray Tune, for every kind of search."""
 
 import os
 import warnings
@@ -17,17 +17,17 @@ def run_tuner(
     watcher: Any,
     **chosen: Any,
 ) -> Any:
-    """Run trials on the cluster until they have ended, or the time is up; return Ray's results.
+    """Run trials on the cluster until they end or the time limit is reached; return Ray's results.
 
     Args:
-        config: of the search.
-        trainable: what a trial's process does with its settings.
-        space: of those settings.
-        watcher: a callback of Tune's.
-        chosen: further arguments of Tune's own configuration: algorithm, scheduler, number.
+        config: the search.
+        trainable: runs in a trial's process, with the trial's settings.
+        space: the space of those settings.
+        watcher: a Tune callback.
+        chosen: further arguments of ``TuneConfig`` of Ray Tune: algorithm, scheduler, number.
     """
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Ray's tables: we print a line per trial
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # our trials keep books
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # our trials log themselves
     from ray import tune as ray_tune
 
     books = storage.join(storage.absolute(config.storage), "ray")
@@ -41,8 +41,8 @@ def run_tuner(
             metric=SCORE,
             mode="max",
             max_concurrent_trials=config.concurrent_trials,
-            # A process costs two seconds more than a trial in one that has PyTorch already; but
-            # where a scheduler stops trials, what it has stopped may still be at work there.
+            # A new process takes two seconds more than a trial in one that has loaded PyTorch; but
+            # if a scheduler stops trials, a stopped one may still be running there.
             reuse_actors="scheduler" not in chosen or chosen["scheduler"] is None,
             time_budget_s=budget_s(config),
             trial_dirname_creator=lambda trial: trial.trial_id,
@@ -57,7 +57,7 @@ def run_tuner(
         ),
     )
     with warnings.catch_warnings():
-        # A member that goes over gets a process of its own: the old one is still training.
+        # A member that copies another one gets a new process: the old one is still training.
         warnings.filterwarnings("ignore", message="Consider boosting PBT")
         results = tuner.fit()
     storage.remove(books)

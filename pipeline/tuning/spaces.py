@@ -15,14 +15,14 @@ from infill.pipeline.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """Numbers between two, for algorithms that choose freely."""
+    """A range of numbers, for algorithms that sample freely."""
 
     low: float
     high: float
     log: bool = False
-    """Whether they are spread evenly over orders of magnitude."""
+    """Whether values are spread evenly over orders of magnitude."""
     whole: bool = False
-    """Whether only whole numbers do."""
+    """Whether values are integers."""
 
     def __post_init__(self) -> None:
         if not self.low < self.high or (self.log and self.low <= 0):
@@ -32,17 +32,17 @@ class Range:
 
 
 Space = Mapping[str, Sequence[Any] | Range]
-"""By dotted name of a training's field, the values to try or the range they come from."""
+"""The values to try, or their range, by dotted name of a training's field."""
 
 
 def read_space(name: str, architecture: str) -> Space:
     """Return a paper's space by its name, or the one in a file.
 
-    A file is JSON, YAML, or Python whose ``SPACE`` is written out; nothing in it is executed. It
-    maps dotted names to lists of values, or to ``{"low": ..., "high": ..., "log": ...}``.
+    A file is JSON, YAML, or Python with a literal ``SPACE``; nothing in it is executed. It maps
+    dotted names to lists of values, or to ``{"low": ..., "high": ..., "log": ...}``.
 
     Raises:
-        UserError: if there is neither, or the file is not such a mapping.
+        UserError: if neither exists, or the file is not such a mapping.
     """
     paper = load(architecture)
     if name in paper.spaces:
@@ -66,7 +66,7 @@ def read_space(name: str, architecture: str) -> Space:
 
 
 def read_table(name: str, architecture: str) -> Table | None:
-    """Return the paper's table that a space's name means, such as "spn-table3", or None."""
+    """Return the paper's table of a space's name, such as "spn-table3", or None."""
     return tables(architecture).get(name.removeprefix(f"{architecture}-"))
 
 
@@ -106,4 +106,4 @@ READERS: dict[str, Callable[[str], Any]] = {
     "yml": _from_yaml,
     "py": _from_python,
 }
-"""Of files, by the end of their names."""
+"""Readers of files, by their suffix."""

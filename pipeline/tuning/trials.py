@@ -1,7 +1,7 @@
 """The trials of a search with their full configuration, and those found on disk.
 
-A trial's folder is named after what it changes, so a search that is started again finds the
-trials it has finished and goes on with the one it was interrupted in; nothing runs twice.
+A trial's folder is named after its values, so a restarted search finds the finished trials and
+resumes the interrupted ones; no trial runs twice.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from infill.pipeline.tuning.config import Trial, TuneConfig
 from infill.pipeline.tuning.spaces import Range, Space
 
 BOOK = "trial.json"
-"""In a trial's run: what it is and what came of it."""
+"""File in a trial's run that holds the trial's values and result."""
 TRIALS = "trials"
 Planned = tuple[Trial, TrainConfig]
 
@@ -32,7 +32,7 @@ Planned = tuple[Trial, TrainConfig]
 def plan(config: TuneConfig, space: Space | Table) -> list[Planned]:
     """Return every trial with its complete training configuration, checked.
 
-    Combinations that "tpe" would choose are not known before; one of them stands for all, so that
+    The combinations of "tpe" are not known beforehand; one of them is planned for all, so that
     names and values are checked.
 
     Raises:
@@ -77,11 +77,11 @@ def _combinations(config: TuneConfig, space: Space) -> list[dict[str, Any]]:
 
 
 def sample(space: Space, chance: random.Random) -> dict[str, Any]:
-    """Return a combination by chance."""
-    return {name: _drawn_one(values, chance) for name, values in space.items()}
+    """Return a random combination."""
+    return {name: _sample_one(values, chance) for name, values in space.items()}
 
 
-def _drawn_one(values: Any, chance: random.Random) -> Any:
+def _sample_one(values: Any, chance: random.Random) -> Any:
     if not isinstance(values, Range):
         return values[chance.randrange(len(values))]
     low, high = (math.log(v) if values.log else v for v in (values.low, values.high))
@@ -104,7 +104,7 @@ def plan_one(config: TuneConfig, changes: Mapping[str, Any], seed: int, label: s
     words += [f"seed={seed}"] if config.seeds > 1 else []
     name = "_".join(words)[:80] + "-" + hashlib.sha256(identity.encode()).hexdigest()[:6]
     name = "".join(c if c.isalnum() or c in "=_.-" else "-" for c in name)
-    # In one process: a nested group of workers would cost more to start than a small trial takes.
+    # In one process: starting nested workers would take longer than a small trial.
     settings = {
         **changes,
         "storage": storage.join(folder(config), name),
@@ -118,18 +118,18 @@ def plan_one(config: TuneConfig, changes: Mapping[str, Any], seed: int, label: s
 
 
 def folder(config: TuneConfig) -> str:
-    """Return where the trials' runs lie."""
+    """Return the folder of the trials' runs."""
     return storage.join(storage.absolute(config.storage), TRIALS)
 
 
 def write_down(config: TuneConfig, trial: Trial) -> None:
-    """Keep a trial, so that it is not run twice."""
+    """Store a trial, so that it is not run twice."""
     text = json.dumps(_plain(trial), indent=2) + "\n"
     storage.write(storage.join(folder(config), trial.name, BOOK), text.encode())
 
 
 def written_down(search: str) -> dict[str, Trial]:
-    """Return the trials that earlier searches in this folder have begun, by name."""
+    """Return the trials that earlier searches in this folder have started, by name."""
     trials, found = storage.join(storage.absolute(search), TRIALS), {}
     for name in storage.names(trials):
         book = storage.join(trials, name, BOOK)

@@ -20,14 +20,14 @@ from infill.pipeline.tuning.spaces import Range, Space
 from infill.pipeline.tuning.trials import Planned, plan, plan_one, write_down, written_down
 
 ROUNDS = 8
-"""The steps of ASHA's first round are this part of all; they double from round to round."""
+"""Share of the steps that ASHA's first round takes; they double from round to round."""
 
 
 def tune(config: TuneConfig, space: Space | Table, log: Log = print) -> TuneResult:
     """Run every trial of a space and return them best first. On the driver; Ray is connected.
 
     Raises:
-        UserError: if a name or value of the space is impossible; nothing has started then.
+        UserError: if a name or value of the space is impossible; no trial has started then.
     """
     start = time.monotonic()
     plan(config, space)
@@ -48,7 +48,7 @@ def _rank(trial: Trial) -> float:
 
 
 def _trials(config: TuneConfig, space: Space | Table, log: Log) -> list[Trial]:
-    """Return every trial, those of an earlier search as they were."""
+    """Return every trial; finished ones of an earlier search are unchanged."""
     planned = plan(config, space)
     earlier = written_down(config.storage)
     if config.algorithm == "tpe":
@@ -71,14 +71,14 @@ def _trials(config: TuneConfig, space: Space | Table, log: Log) -> list[Trial]:
 
 
 def _is_over(config: TuneConfig, trial: Trial | None) -> bool:
-    """Return whether a trial need not go on: it took all steps, or ASHA stopped it."""
+    """Return whether a trial is finished: it took all steps, or ASHA stopped it."""
     if trial is None or not trial.scores:
         return False
     return trial.steps >= config.train.steps or config.algorithm == "asha"
 
 
 def _run(config: TuneConfig, todo: list[Planned], log: Log) -> dict[str, Trial]:
-    """Train what is known beforehand."""
+    """Run the trials that are known beforehand."""
     from ray import tune as ray_tune
 
     scheduler = None
@@ -90,7 +90,7 @@ def _run(config: TuneConfig, todo: list[Planned], log: Log) -> dict[str, Trial]:
     space = {"trial": ray_tune.grid_search([_with_space(config, one) for one in todo])}
     found = _fit(config, space, len(todo), log, scheduler=scheduler)
     for trial, _ in todo:
-        if trial.name not in found:  # What an earlier search has written of it stays.
+        if trial.name not in found:  # keep the record of an earlier search
             found[trial.name] = replace(trial, error="not started: the search's time was up")
     return found
 
@@ -102,7 +102,7 @@ def _with_space(config: TuneConfig, one: Planned) -> dict[str, Any]:
 def _suggested(
     config: TuneConfig, space: Space, earlier: dict[str, Trial], log: Log
 ) -> list[Trial]:
-    """Train what Optuna's TPE proposes, given what is known from earlier searches here."""
+    """Run the trials that Optuna's TPE proposes, given the trials of earlier searches here."""
     from ray.tune.search.optuna import OptunaSearch
 
     alike = {name: trial for name, trial in earlier.items() if set(trial.changes) == set(space)}
@@ -150,10 +150,10 @@ def _fit(
     searcher: Any = None,
     scheduler: Any = None,
 ) -> dict[str, Trial]:
-    """Run trials on the cluster and write each down as it ends.
+    """Run trials on the cluster and store each as it ends.
 
     Returns:
-        Those that have begun, by name: the search's time may be up before all have.
+        The trials that have started, by name; the time limit may end the search before all have.
     """
     chosen = {"num_samples": count} if searcher is not None else {}
     with Progress("search", count, "trials", log=log) as progress:
@@ -172,7 +172,7 @@ def _fit(
 
 
 def planned_of(settings: Mapping[str, Any]) -> Planned:
-    """Return the trial that Ray's settings mean: one that was planned, or one proposed."""
+    """Return the trial of Ray's settings: a planned one, or a proposed one."""
     if "trial" in settings:
         one = settings["trial"]
         return one["trial"], one["training"]
@@ -207,11 +207,11 @@ def _run_trial(settings: dict[str, Any]) -> None:
 
 
 def _watcher(config: TuneConfig, progress: Progress) -> Any:
-    """Return a Tune callback that reports each trial that ends, and writes it down."""
+    """Return a Tune callback that reports and stores each trial that ends."""
     from ray.tune import Callback
 
     class Watcher(Callback):
-        def _tell(self, trial: Any, outcome: str) -> None:
+        def _report(self, trial: Any, outcome: str) -> None:
             progress.advance()
             run = planned_of(trial.config)[0]
             name = run.label or run.name
@@ -222,10 +222,10 @@ def _watcher(config: TuneConfig, progress: Progress) -> Any:
             write_down(config, ended)
             steps = config.train.steps
             early = f"  stopped after {ended.steps} steps" if ended.steps < steps else ""
-            self._tell(trial, f"{SCORE} {ended.scores.get(SCORE, math.nan):.3f}{early}")
+            self._report(trial, f"{SCORE} {ended.scores.get(SCORE, math.nan):.3f}{early}")
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            self._tell(trial, "failed")
+            self._report(trial, "failed")
 
     return Watcher()
 

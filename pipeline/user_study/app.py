@@ -5,7 +5,7 @@ GET  /api/questions    what a voter has not answered yet: ids and pictures from 
 POST /api/votes        an answer
 GET  /pictures/NAME    a picture of the study
 
-Nothing sent to a voter names a method, an evaluation, or the votes of others.
+Responses never name a method, an evaluation, or the votes of others.
 """
 
 import json
@@ -25,7 +25,7 @@ from infill.pipeline.user_study.votes import VOTER, Vote, answered, save_vote, v
 
 MOST_BODY_BYTES = 4096
 MOST_VOTERS = 1000
-"""Whoever can reach the page can make up voters: so many at most, and then no more."""
+"""Maximum number of voters: anyone who can reach the page can invent voters."""
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'self'; style-src 'unsafe-inline'; "
@@ -35,11 +35,11 @@ HEADERS = {
 
 
 def make_app(study: Study, questions_per_voter: int) -> Starlette:
-    """Return the application that takes votes in a study.
+    """Return the voting application of a study.
 
     Args:
-        study: what is asked.
-        questions_per_voter: how many of the questions one person is asked.
+        study: the study.
+        questions_per_voter: number of questions per person.
     """
     page = files("infill.pipeline.user_study").joinpath("voting.html").read_text()
     pictures = {name for question in study.questions for name in question.pictures.values()}
@@ -69,7 +69,7 @@ def make_app(study: Study, questions_per_voter: int) -> Starlette:
         if isinstance(vote, str):
             return _refused(400, vote)
         if not await run_in_threadpool(_has_room, study, vote.voter):
-            return _refused(503, "this study has as many voters as it takes")
+            return _refused(503, "this study has reached its maximum number of voters")
         try:
             await run_in_threadpool(save_vote, study, vote)
         except UserError as error:
@@ -109,7 +109,7 @@ async def _body(request: Request) -> bytes | None:
 
 
 def _read_vote(body: bytes) -> Vote | str:
-    """Return the vote in a body, or what is wrong with it."""
+    """Return the vote in a body, or the error."""
     try:
         values: Any = json.loads(body)
     except ValueError:

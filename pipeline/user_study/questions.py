@@ -1,7 +1,7 @@
 """The questions of a user study: pairs, methods, order.
 
-Everything is a function of the evaluations and the seed. A picture's name is a keyed digest, and
-which of two stands left is drawn anew for each voter, so neither tells who made it.
+Everything is a function of the evaluations and the seed. An image's name is a keyed digest, and the
+order of two images is random for each voter, so neither reveals the method.
 """
 
 import json
@@ -26,25 +26,25 @@ from infill.pipeline.user_study.config import Kind, StudyConfig
 FORMAT = 1
 STUDY = "study.json"
 REAL = "photograph"
-"""Stands for a method where the untouched photograph is shown."""
+"""Name of the original photograph, in place of a method."""
 
 
 NOT_ASKED = ("out", "host", "port", "summarise", "questions_per_voter", "least_ms")
-"""Fields that change no question."""
+"""Fields that do not change the questions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """Two pictures of one pair, or one picture."""
+    """Two images of one pair, or one image."""
 
     id: str
     pair: int
     source: str
     """The photograph: questions that share it are not independent."""
     group: str
-    """Of the pair: its range of hole ratio."""
+    """Range of hole ratio of the pair."""
     pictures: dict[str, str]
-    """Name of each picture by its method, :data:`REAL` for the photograph."""
+    """Name of each image by its method; :data:`REAL` for the original photograph."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,23 +58,23 @@ class Study:
     questions: tuple[Question, ...]
     settings: dict[str, Any]
     lineage: dict[str, str]
-    """Of each method: evaluation and digest."""
+    """Evaluation and digest of each method."""
 
     def question(self, name: str) -> Question | None:
         """Return a question by its id."""
         return next((one for one in self.questions if one.id == name), None)
 
     def picture(self, name: str) -> str:
-        """Return where a picture lies."""
+        """Return the location of an image."""
         return storage.join(self.out, "pictures", f"{name}.png")
 
     def asked(self, voter: str, most: int) -> list[Question]:
-        """Return what a voter is asked, in the voter's own order; the same every time."""
+        """Return a voter's questions, in the voter's own order; the same every time."""
         order = random_for("study-order", voter).permutation(len(self.questions))
-        return [self.questions[place] for place in order[:most]]
+        return [self.questions[index] for index in order[:most]]
 
     def shown(self, voter: str, question: Question) -> list[str]:
-        """Return a question's pictures from left to right, as a voter sees them."""
+        """Return a question's images from left to right, in a voter's order."""
         names = sorted(question.pictures.values())
         if random_for("study-side", voter, question.id).integers(2):
             names.reverse()
@@ -82,7 +82,7 @@ class Study:
 
 
 def prepare(config: StudyConfig) -> Study:
-    """Return the study of a configuration, laid out and drawn if it is not there yet.
+    """Return the study of a configuration; create it if it does not exist yet.
 
     Raises:
         UserError: if an evaluation is missing, their pairs differ, a checkpoint has changed since,
@@ -112,10 +112,10 @@ def prepare(config: StudyConfig) -> Study:
             for one in contenders
         },
     )
-    _draw(study, contenders)
+    _write_images(study, contenders)
     values = {"format": FORMAT, **asdict(study)}
     del values["out"]
-    # Written last: where it is, every picture is.
+    # Written last, so that every image exists.
     storage.write(storage.join(out, STUDY), (json.dumps(values, indent=1) + "\n").encode())
     return study
 
@@ -124,23 +124,23 @@ def load_study(out: str) -> Study:
     """Read a study.
 
     Raises:
-        UserError: if there is none, or another version of this program wrote it.
+        UserError: if it does not exist, or another version of this program wrote it.
     """
     out = storage.absolute(out)
     try:
         values = json.loads(storage.read(storage.join(out, STUDY)))
     except FileNotFoundError as error:
-        raise UserError(f"{out} holds no study; lay one out with `python jobs/study.py`") from error
+        raise UserError(f"{out} holds no study; create one with `python jobs/study.py`") from error
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
         raise UserError(f"{storage.join(out, STUDY)} is not of format {FORMAT}; lay it out again")
     return from_dict(Study, {"out": out, **values}, STUDY)
 
 
 def lay_questions(config: StudyConfig, contenders: Sequence[Contender]) -> list[Question]:
-    """Choose pairs and ask about them.
+    """Choose pairs and make the questions.
 
-    Paired: every two methods meet on every chosen pair. Single: each chosen pair is shown once, as
-    a photograph or as filled by one of the methods, in turn.
+    Paired: every two methods are compared on every chosen pair. Single: each chosen pair is shown
+    once, as the original or inpainted by one of the methods, in turn.
     """
     rows = contenders[0].rows.select(["source", "group"]).to_pylist()
     names = [one.name for one in contenders]
@@ -165,13 +165,13 @@ def lay_questions(config: StudyConfig, contenders: Sequence[Contender]) -> list[
 
 
 def _chosen(rows: Sequence[dict[str, Any]], most: int, seed: int) -> list[int]:
-    """Choose pairs at random, a second one of a photograph only when each has had one."""
+    """Choose pairs at random; a second pair of a photograph only after one of each."""
     order = random_for("study-pairs", seed).permutation(len(rows)).tolist()
     turns: dict[str, int] = {}
     ranked = []
-    for place, pair in enumerate(order):
+    for rank, pair in enumerate(order):
         source = rows[pair]["source"]
-        ranked.append((turns.setdefault(source, 0), place, pair))
+        ranked.append((turns.setdefault(source, 0), rank, pair))
         turns[source] += 1
     return [pair for _, _, pair in sorted(ranked)[:most]]
 
@@ -180,7 +180,7 @@ def _name(*parts: object) -> str:
     return storage.sha256(json.dumps(["study", *map(str, parts)]).encode())[:20]
 
 
-def _draw(study: Study, contenders: Sequence[Contender]) -> None:
+def _write_images(study: Study, contenders: Sequence[Contender]) -> None:
     pairs = sorted({question.pair for question in study.questions})
     wanted: dict[tuple[int, str], str] = {
         (question.pair, method): name

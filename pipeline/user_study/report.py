@@ -65,13 +65,13 @@ def tables(study: Study, counted: Counted) -> list[tuple[list[str], list[list[st
 
 
 def terminal_tables(study: Study, counted: Counted) -> str:
-    """Return what the job prints."""
+    """Return the job's tables."""
     parts = [format_table(*one) for one in tables(study, counted)]
     return "\n".join([*parts, _count(counted)])
 
 
 def write_summary(study: Study, counted: Counted) -> str:
-    """Write ``summary.json`` and ``summary.html`` beside the study; return where the page is."""
+    """Write ``summary.json`` and ``summary.html`` beside the study; return the page's location."""
     text = json.dumps(_plain(asdict(counted)), indent=1, allow_nan=False) + "\n"
     storage.write(storage.join(study.out, "summary.json"), text.encode())
     printed: list[Sequence[str]] = [list(row) for row in PRINTED[study.kind]]
@@ -98,9 +98,9 @@ def write_summary(study: Study, counted: Counted) -> str:
 
 
 _IN_WORDS = (
-    "After ± stands half the width of the 95 % interval: a bootstrap over photographs, since votes "
-    "on one picture are not independent. Voters saw neither masks nor originals nor names, in an "
-    "order and with sides of their own."
+    "± is half the width of the 95 % interval: a bootstrap over photographs, since votes on one "
+    "image are not independent. Voters saw neither masks nor originals nor names; the order of "
+    "questions and sides was random for each voter."
 )
 
 
@@ -119,7 +119,7 @@ def _shown(share: Share) -> str:
 
 
 def _plain(value: object) -> object:
-    """Return a value as JSON has it: a share without votes is null."""
+    """Return a value as JSON: a share without votes is null."""
     if isinstance(value, dict):
         if value.get("votes") == 0 and "value" in value:
             return None

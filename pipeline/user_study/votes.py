@@ -1,7 +1,7 @@
 """Votes, one file each, and their counts.
 
-A file per voter and question: written whole or not at all, from as many processes as there are,
-and an answer given again takes the place of the first.
+There is a file per voter and question, written atomically from any number of processes; a repeated
+answer replaces the first.
 """
 
 import json
@@ -18,7 +18,7 @@ from infill.pipeline.user_study.questions import REAL, Question, Study
 
 VOTES = "votes"
 IS_REAL, IS_MADE = "real", "made"
-"""Answers to whether a single picture is a photograph."""
+"""Answers to the question whether a single image is a photograph."""
 VOTER = re.compile(r"[a-z0-9]{8,40}")
 
 
@@ -29,7 +29,7 @@ class Vote:
     voter: str
     question: str
     choice: str
-    """The name of the picture that is more natural; or :data:`IS_REAL` or :data:`IS_MADE`."""
+    """Name of the image that is more natural; or :data:`IS_REAL` or :data:`IS_MADE`."""
     took_ms: int
 
 
@@ -46,27 +46,27 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """What the votes of a study come to."""
+    """The result of a study."""
 
     votes: int
-    """Those that count."""
+    """Number of votes that count."""
     voters: int
     hasty: int
-    """Left out: given sooner than anyone can look."""
+    """Number of votes that were too fast to count."""
     preferred: dict[str, Share]
-    """Paired, by method: how often it was chosen of those times it was shown."""
+    """Paired, by method: share of its appearances in which it was chosen."""
     against: dict[str, dict[str, Share]]
-    """Paired: how often the first method was chosen when the second stood beside it."""
+    """Paired: share of the duels of two methods in which the first was chosen."""
     believed: dict[str, dict[str, Share]]
     """Single, by method (``REAL`` of :mod:`infill.pipeline.user_study.questions` first) and group,
-    "all" last: how often it was taken for a photograph."""
+    "all" last: share of votes that took it for a photograph."""
 
 
 def save_vote(study: Study, vote: Vote) -> None:
-    """Keep a vote.
+    """Store a vote.
 
     Raises:
-        UserError: if it answers no question of the study.
+        UserError: if it does not answer a question of the study.
     """
     if not VOTER.fullmatch(vote.voter):
         raise UserError("voter must be 8 to 40 lower-case letters and digits")
@@ -81,14 +81,14 @@ def save_vote(study: Study, vote: Vote) -> None:
 
 
 def choices(study: Study, question: Question) -> list[str]:
-    """Return the answers a question takes."""
+    """Return the possible answers of a question."""
     if study.kind == "single":
         return [IS_REAL, IS_MADE]
     return sorted(question.pictures.values())
 
 
 def voters(study: Study) -> list[str]:
-    """Return everyone who has voted."""
+    """Return all voters."""
     return [name for name in storage.names(storage.join(study.out, VOTES)) if VOTER.fullmatch(name)]
 
 
@@ -102,7 +102,7 @@ def read_votes(study: Study) -> list[Vote]:
     """Read every vote.
 
     Raises:
-        UserError: if a file is no vote of this study, naming it.
+        UserError: if a file is not a vote of this study, naming it.
     """
     found = []
     for voter in voters(study):
@@ -111,9 +111,9 @@ def read_votes(study: Study) -> list[Vote]:
             try:
                 vote = Vote(**json.loads(storage.read(location)))
             except (ValueError, TypeError) as error:
-                raise UserError(f"{location} is no vote: {error}; remove it") from error
+                raise UserError(f"{location} is not a vote: {error}; remove it") from error
             if study.question(vote.question) is None:
-                raise UserError(f"{location} answers no question of this study; remove it")
+                raise UserError(f"{location} does not answer a question of this study; remove it")
             found.append(vote)
     return found
 
@@ -124,10 +124,10 @@ def count(study: Study, votes: Iterable[Vote], least_ms: int, seed: int = 0) -> 
     The intervals are a bootstrap over photographs, not over votes: those on one picture agree.
 
     Args:
-        study: what was asked.
-        votes: as :func:`read_votes` gives.
-        least_ms: sooner answers are left out.
-        seed: of the resampling.
+        study: the study.
+        votes: the result of :func:`read_votes`.
+        least_ms: minimum time of an answer; faster ones are left out.
+        seed: seed of the resampling.
     """
     votes = list(votes)
     valid = [vote for vote in votes if vote.took_ms >= least_ms]

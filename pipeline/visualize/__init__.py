@@ -1,4 +1,4 @@
-"""Visualize the intermediate results of a checkpoint on one photograph."""
+"""Visualize the intermediate results of a checkpoint on one image."""
 
 from typing import TYPE_CHECKING
 

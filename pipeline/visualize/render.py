@@ -9,7 +9,7 @@ from torch.nn import functional
 from infill.models.architecture import load
 from infill.pipeline import checkpoints, storage
 from infill.pipeline.errors import UserError
-from infill.pipeline.image_grid import draw_grid, masked_view
+from infill.pipeline.image_grid import make_grid, masked_view
 from infill.pipeline.images import (
     ByteHole,
     Pixels,
@@ -26,21 +26,21 @@ from infill.pipeline.visualize.config import VisualizeConfig
 
 PICTURES_PER_LINE = 4
 SHEET_CELL_PX = 256
-"""Longest side of a picture on the sheet."""
+"""Maximum side of an image on the sheet, in pixels."""
 
 
 def visualize(config: VisualizeConfig) -> dict[str, str]:
-    """Draw a checkpoint's pictures and a sheet of them all.
+    """Write a checkpoint's intermediate results as images, and a sheet of them all.
 
     Returns:
-        The location of each PNG by the picture's name; "sheet" has all of them.
+        The location of each PNG by the image's name; "sheet" has all of them.
 
     Raises:
-        UserError: if photograph, mask and checkpoint are not what they should be.
+        UserError: if the image, mask or checkpoint is missing or invalid.
     """
     for name in ("checkpoint", "image"):
         if not getattr(config, name):
-            raise UserError(f"--{name} is missing: name the {name} to look into")
+            raise UserError(f"--{name} is missing: give the {name} to visualize")
     loaded = checkpoints.load_generator(config.checkpoint, config.device)
     pixels, hole = _photograph(config, config.short_side_px or loaded.image_size_px)
     shown = Predictor.of(loaded, config.device).intermediate_results(
@@ -51,7 +51,7 @@ def visualize(config: VisualizeConfig) -> dict[str, str]:
 
 
 def _photograph(config: VisualizeConfig, short_side_px: int) -> tuple[Pixels, ByteHole]:
-    """Return the photograph, uint8 [H, W, 3], and its hole, uint8 [H, W]."""
+    """Return the image, uint8 [H, W, 3], and its hole, uint8 [H, W]."""
     try:
         data = storage.read(config.image)
     except FileNotFoundError as error:
@@ -77,19 +77,19 @@ def _photograph(config: VisualizeConfig, short_side_px: int) -> tuple[Pixels, By
 
 
 def _write(folder: str, pictures: dict[str, Pixels]) -> dict[str, str]:
-    places = {}
+    locations = {}
     for index, (name, picture) in enumerate(pictures.items()):
         slug = "".join(letter if letter.isalnum() else "-" for letter in name.lower())
         slug = "-".join(part for part in slug.split("-") if part)
-        places[name] = storage.join(storage.absolute(folder), f"{index:02d}-{slug}.png")
-        storage.write(places[name], encode_png(picture))
-    places["sheet"] = storage.join(storage.absolute(folder), "sheet.png")
-    storage.write(places["sheet"], _sheet(pictures))
-    return places
+        locations[name] = storage.join(storage.absolute(folder), f"{index:02d}-{slug}.png")
+        storage.write(locations[name], encode_png(picture))
+    locations["sheet"] = storage.join(storage.absolute(folder), "sheet.png")
+    storage.write(locations["sheet"], _sheet(pictures))
+    return locations
 
 
 def _sheet(pictures: dict[str, Pixels]) -> bytes:
-    """Lay all pictures out, brought to one size, each under its name."""
+    """Return a sheet of all images, resized to one size, each under its name."""
     height, width = next(iter(pictures.values())).shape[:2]
     factor = SHEET_CELL_PX / max(height, width)
     cell = round(height * factor), round(width * factor)
@@ -99,12 +99,12 @@ def _sheet(pictures: dict[str, Pixels]) -> bytes:
         row = [_fitted(pictures[name], *cell) for name in titles]
         missing = PICTURES_PER_LINE - len(row)
         row += [np.full_like(row[0], 255)] * missing
-        lines.append(draw_grid([row], titles + [""] * missing))
+        lines.append(make_grid([row], titles + [""] * missing))
     return encode_png(np.concatenate(lines))
 
 
 def _fitted(picture: Pixels, height: int, width: int) -> Pixels:
-    """Bring a picture into a cell without distortion, its pixels kept sharp if it grows."""
+    """Resize an image to a cell without distortion, with sharp pixels if enlarged."""
     scale = min(height / picture.shape[0], width / picture.shape[1])
     size = max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale))
     tensor = torch.from_numpy(picture).permute(2, 0, 1)[None].float()

@@ -1,10 +1,10 @@
-"""Evaluation: what an actor's time is spent on, for the cpu presets on one core.
+"""Evaluation: an actor's time by stage, for the cpu presets on one core.
 
 make bench ONLY=evaluation
 SIDES=64 NETWORKS=lama,madf make bench ONLY=evaluation
 
 The floor is the network's own time: whatever else takes is overhead. The networks are untrained,
-which costs the same. Pairs are drawn on the photographs that installed packages carry.
+which costs the same. Pairs come from the photographs that installed packages carry.
 """
 
 import importlib
@@ -42,7 +42,7 @@ def untrained(name: str, folder: Path) -> str:
 
 
 def milliseconds(config: EvaluationConfig) -> dict[str, float]:
-    """Evaluate in an actor, and return what each stage took of its time, in milliseconds a pair."""
+    """Evaluate in an actor, and return the time of each stage, in milliseconds per pair."""
     evaluation = evaluate(config, report=lambda line: None)
     return {stage: 1e3 * took / evaluation.data["pairs"] for stage, took in evaluation.cost.items()}
 

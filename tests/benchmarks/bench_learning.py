@@ -1,4 +1,4 @@
-"""Learning: what the cpu presets reach on photographs they have never seen, beside no learning.
+"""Learning: the scores of the cpu presets on unseen photographs, beside untrained methods.
 
 PHOTOGRAPHS=/data/bsds500 make bench ONLY=learning
 
@@ -84,7 +84,7 @@ def judged(name: str, run: str, step: int, shards: dict[str, str]) -> Evaluation
 
 
 def test_bench_learning(shards: dict[str, str]) -> None:
-    """Train each architecture, judge each of its checkpoints, write the table and the curve."""
+    """Train each architecture, evaluate each of its checkpoints, write the table and the curve."""
     rows: list[list[str]] = []
     curves: list[list[str]] = []
     notes = []

@@ -1,4 +1,4 @@
-"""Planning: what jobs/plan.py foretells, beside the papers' trainings and one on this machine.
+"""Cost estimates of jobs/plan.py beside the papers' trainings and one on this machine.
 
 make bench ONLY=planning
 """
@@ -54,7 +54,7 @@ def test_papers() -> None:
 
 
 def test_this_machine(tmp_path) -> None:
-    """The hours of a longer run, foretold from a short one, beside what it took."""
+    """The hours of a longer run, estimated from a short one, beside its real hours."""
     job("make_shards", "demo", "--out", str(tmp_path / "shards"))
     rows = []
     for name in ("spn", "pennet"):

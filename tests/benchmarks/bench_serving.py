@@ -36,7 +36,7 @@ from infill.pipeline.serving.replica.replica import ServedModel
 NETWORK = os.environ.get("NETWORK", "spn")
 SECONDS = float(os.environ.get("SECONDS", "12"))
 SIDES = {64: (256, 2304), 256: (64, 256)}
-"""Of pictures, in pixels; how many of them two offline runs fill, whose difference counts."""
+"""Side of the images in pixels; their numbers in two offline runs, whose difference counts."""
 BATCHES = (1, 2, 4, 8, 16)
 CALLERS = (1, 2, 4, 8, 16, 32)
 PICTURE = Path(__file__).parents[2] / "docs" / "pictures" / "serving.png"
@@ -65,8 +65,8 @@ def request_file(folder: Path, side: int) -> tuple[Path, str]:
     smooth = cv2.resize(random.integers(0, 256, (8, 8, 3), np.uint8), (side, side))
     hole = np.zeros((side, side), np.uint8)
     hole[side // 4 : side // 2, side // 4 : side // 2] = 255
-    drawn = {"image": smooth, "mask": hole}
-    files = {name: cv2.imencode(".png", one)[1].tobytes() for name, one in drawn.items()}
+    predicted = {"image": smooth, "mask": hole}
+    files = {name: cv2.imencode(".png", one)[1].tobytes() for name, one in predicted.items()}
     request = httpx.Request("POST", "http://a/", files=files)
     place = folder / f"request-{side}"
     place.write_bytes(request.read())

@@ -1,4 +1,4 @@
-"""Training: what Ray Train, its checkpoints and its batches add to a bare loop of PyTorch's.
+"""Training: the overhead of Ray Train, its checkpoints and its batches over a bare PyTorch loop.
 
 PHOTOGRAPHS=/data/bsds500 make bench ONLY=training
 

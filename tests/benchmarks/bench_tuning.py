@@ -1,4 +1,4 @@
-"""Searches: the wall time of a sweep beside what its trials train, and what starting a trial costs.
+"""Searches: the wall time of a sweep beside its trials' training, and the cost of starting one.
 
 make bench ONLY=tuning
 

@@ -1,4 +1,4 @@
-"""Ask an endpoint as fast as so many callers can, and print what they saw as JSON.
+"""Load an endpoint with many callers, and print their results as JSON.
 
 python one_load.py URL BODY_FILE CONTENT_TYPE CALLERS SECONDS
 

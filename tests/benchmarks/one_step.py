@@ -1,4 +1,4 @@
-"""Measure one network in a process of its own, and print what was seen as JSON.
+"""Measure one network in a process of its own, and print the result as JSON.
 
 python tests/benchmarks/one_step.py time madf naive step 1
 
@@ -54,7 +54,7 @@ def batch_of(count: int) -> Batch:
 def work_of(
     name: str, form: str, kind: str, count: int
 ) -> tuple[Callable[[], object], list[nn.Module]]:
-    """Return what is to be measured, a picture drawn or every network updated once; and whom."""
+    """Return the function to measure, a prediction or an update, and its networks."""
     paper, config = architecture.load(name), without_files(architecture.load(name).config())
     torch.manual_seed(0)
     if kind == "forward":
@@ -75,7 +75,7 @@ def work_of(
 
 
 def reset_peak() -> int:
-    """Forget the greatest memory held so far; return what is held now, in bytes."""
+    """Reset the peak memory; return the present memory in bytes."""
     Path("/proc/self/clear_refs").write_text("5")
     return held("VmRSS")
 
@@ -106,7 +106,7 @@ def time_of(name: str, form: str, kind: str, count: int) -> dict[str, float]:
 
 
 def memory_of(name: str, form: str, kind: str, count: int) -> dict[str, float]:
-    """Return what one call holds at most beyond weights and optimizer state, gradients included."""
+    """Return the peak memory of one call beyond weights and optimizer state, with gradients."""
     work, networks = work_of(name, form, kind, count)
     with torch.set_grad_enabled(kind == "step"):
         work()
@@ -124,8 +124,8 @@ def plain_rate() -> float:
     macs = features.shape[0] * 64 * 64 * 256 * 256 * 9
 
     def work() -> Tensor:
-        drawn: Tensor = conv(features)
-        return drawn
+        predicted: Tensor = conv(features)
+        return predicted
 
     with torch.no_grad():
         work()

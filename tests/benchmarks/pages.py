@@ -12,7 +12,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 
 def machine() -> str:
-    """Return in a line on what, with what and when something was measured."""
+    """Return a line with machine, versions and date of a measurement."""
     return (
         f"{processor()}, {len(os.sched_getaffinity(0))} cores, "
         f"PyTorch {torch.__version__}, {datetime.now(UTC):%Y-%m-%d}"

@@ -1,7 +1,7 @@
-"""Failure drills: what breaks, what is seen, how long until work goes on.
+"""Failure drills: the fault, its symptom, and the time until work resumes.
 
 Each runs on the cluster of ``infra/local`` and states its scenario in its docstring; the recovery
-times are printed at the end of the run. docs/operations.md tells the same to whoever is on duty.
+times are printed at the end of the run. docs/operations.md is the same for the engineer on duty.
 """
 
 import hashlib
@@ -217,7 +217,7 @@ def files(checksums: Mapping[str, Any]) -> dict[str, str]:
 
 @pytest.fixture
 def apart() -> Callable[[str, list[str]], list[str]]:
-    """Give what words in front of a command let it have mounts or a network of its own.
+    """Return the words before a command that give it its own mounts or network.
 
     Skips where the system allows no such thing: macOS has none, some containers forbid them.
     """
@@ -236,7 +236,7 @@ def apart() -> Callable[[str, list[str]], list[str]]:
 
 @pytest.fixture
 def passed(record_property: Callable[[str, object], None]) -> Callable[[str, float, str], None]:
-    """Give what notes that a drill went well: its name, the seconds it cost, who has to act.
+    """Yield a function that records a drill: its name, its seconds, and the necessary action.
 
     The end of the run prints it; the JUnit file keeps it.
     """
@@ -260,7 +260,7 @@ def running(folder: Path, **options: Any) -> Iterator[Room]:
     settings[""] = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60", **settings.get("", {})}
     cluster = load_local().LocalCluster(folder, settings=settings, **options)
     try:
-        cluster.up(tell=lambda line: None)
+        cluster.up(log=lambda line: None)
         weather.target = (host, cluster.known["ports"]["store"])
         room = Room(cluster, weather)
         made = room.submit(f"python {ROOT}/jobs/make_shards.py smoke --out s3://infill/shards")
@@ -310,7 +310,7 @@ def whole(room: Room) -> None:
 
 @pytest.fixture(scope="session")
 def calm(room: Room) -> str:
-    """Train without any disturbance; return the digest of what comes out."""
+    """Train without any disturbance; return the digest of the result."""
     room.train("calm").succeeds()
     return room.weights("calm")
 

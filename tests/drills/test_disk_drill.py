@@ -53,7 +53,7 @@ def on_a_small_disk(
 
 @pytest.fixture
 def mounts(apart):
-    """Words in front of a command that may mount what nobody else sees."""
+    """Words before a command that give it private mounts."""
     return apart("mount", ["true"])
 
 
@@ -73,7 +73,7 @@ def run(tmp_path_factory):
 
 
 def test_full_disk(run, tmp_path, passed, mounts):
-    """Checkpoints fill a run's disk: the job says so, and goes on once there is room."""
+    """Checkpoints fill a run's disk: the job reports it, and resumes once there is space."""
     command, calm = run
     one = calm / "checkpoints" / "step-000000012"
     size_kib = sum(file.stat().st_size for file in one.iterdir()) // 1024
@@ -87,7 +87,7 @@ def test_full_disk(run, tmp_path, passed, mounts):
 
 
 def test_full_disk_of_composites(run, tmp_path, passed, mounts):
-    """Composites fill the disk: the job says so, keeps what is done, and fills the rest later."""
+    """Composites fill the disk: the job reports it, keeps its results, and makes the rest later."""
     photographs = tmp_path / "photographs"
     photographs.mkdir()
     numbers = np.random.default_rng(0)

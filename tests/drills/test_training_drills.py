@@ -1,4 +1,4 @@
-"""A training on two nodes, and what may happen to it on the way.
+"""A training on two nodes, and the faults it may meet.
 
 Whatever happens, the weights that come out are those of a run that nothing happened to, to the bit.
 """
@@ -47,11 +47,11 @@ def test_killed_worker_then_killed_node(room, calm, whole, passed):
     job.wait_for("step 20/")  # Past the first checkpoint.
     broken = time.monotonic()
     os.kill(workers_of(room, "cpu")[0], signal.SIGKILL)
-    job.wait_for("samples_per_s", after="going on from step")
+    job.wait_for("samples_per_s", after="resuming at step")
     passed("worker killed", time.monotonic() - broken, "nobody acts")
     before = job.said
     room.cluster.kill("gpu-like")
-    job.wait_for("waiting for room", after=before)
+    job.wait_for("waiting for resources", after=before)
     returned = time.monotonic()
     before = job.said
     room.cluster.start_node("gpu-like")
@@ -86,7 +86,7 @@ def test_run_that_cannot_start_says_why_and_starts_once_it_can(room, calm, whole
         job = room.train("refused")
         assert job.ends() == "FAILED"
     said = job.said.partition("error: ")[2]
-    assert "the object store does not do what is asked" in said
+    assert "the object store failed" in said
     assert "in bucket 'infill': AWS Error" in said
     assert "Traceback" not in job.said
 
@@ -100,7 +100,7 @@ def test_run_that_cannot_start_says_why_and_starts_once_it_can(room, calm, whole
     assert job.ends() == "FAILED"
     said = job.said.partition("error: ")[2]
     assert f"shard s3://infill/{key} has SHA-256" in said
-    assert "mend the set with `python jobs/verify_shards.py --repair`" in said
+    assert "repair the set with `python jobs/verify_shards.py --repair`" in said
     mending = time.monotonic()
     verify = f"python {ROOT}/jobs/verify_shards.py --shards s3://infill/shards --repair"
     room.submit(verify).succeeds()
@@ -143,8 +143,8 @@ def test_damaged_checkpoint_and_mlflow_that_goes_away(room, calm, whole, passed)
     room.write(key, bytes(data))
     begin = time.monotonic()
     job = room.train("damaged", tracked)
-    job.wait_for("step", after="taking the one before")
-    job.wait_for("samples_per_s", after="taking the one before")
+    job.wait_for("step", after="using the previous one")
+    job.wait_for("samples_per_s", after="using the previous one")
     passed("checkpoint damaged", time.monotonic() - begin, "the command is given again")
     assert f"{newest}: generator.safetensors is damaged" in job.said
     room.cluster.kill("mlflow")

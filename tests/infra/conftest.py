@@ -29,7 +29,7 @@ def objects(overlay) -> list[dict[str, Any]]:
 
 
 def render(folder: Path) -> list[dict[str, Any]]:
-    """Do what kustomize does with the few of its features that we use, and refuse any other."""
+    """Apply the few features of kustomize that we use, and refuse any other."""
     asked = yaml.safe_load((folder / "kustomization.yaml").read_text())
     known = {"apiVersion", "kind", "namespace", "resources", "images", "patches"}
     assert set(asked) <= known, f"{folder}: teach this function {set(asked) - known}"

@@ -1,4 +1,4 @@
-"""The machines on AWS and what lies under them."""
+"""The machines on AWS and their infrastructure."""
 
 import json
 import re

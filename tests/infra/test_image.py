@@ -88,7 +88,7 @@ def test_lock_has_hashes_and_names_neither_an_index_nor_a_folder():
 
 
 @pytest.mark.parametrize(("torch", "shown"), [("cpu", "/one,/two"), ("cuda", "")])
-def test_build_for_cuda_is_not_looked_for_among_files_that_pip_is_told_of(torch, shown, tmp_path):
+def test_build_for_cuda_is_not_looked_for_among_the_given_files(torch, shown, tmp_path):
     """A build for CPUs among them would pass for it, since its version is the same."""
     (tmp_path / "show.mk").write_text('show:\n\t@echo "[$$UV_FIND_LINKS]"\n')
     words = ["make", "-s", "-f", "Makefile", "-f", tmp_path / "show.mk", "show", f"TORCH={torch}"]
@@ -111,7 +111,7 @@ def test_image_and_make_install_the_same_torch_with_the_same_installer():
 @pytest.mark.parametrize("target", ["demo", "test", "check", "cluster", "docs"])
 def test_targets_install_from_the_lock_and_torch_for_cpus_first(target):
     outer = ("MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS")  # of the make that runs this test
-    told = subprocess.run(
+    printed = subprocess.run(
         ["make", "-n", "VENV=nowhere", target],
         cwd=ROOT,
         env={name: value for name, value in os.environ.items() if name not in outer},
@@ -119,8 +119,8 @@ def test_targets_install_from_the_lock_and_torch_for_cpus_first(target):
         text=True,
         check=True,
     ).stdout
-    cpu, rest = told.index("--default-index https://download.pytorch.org/whl/cpu"), -1
-    for found in re.finditer(r"uv pip install [^;|]*?--editable '\.\[\w+\]'", told):
+    cpu, rest = printed.index("--default-index https://download.pytorch.org/whl/cpu"), -1
+    for found in re.finditer(r"uv pip install [^;|]*?--editable '\.\[\w+\]'", printed):
         rest = found.start()
         assert "--constraint infra/constraints.txt" in found.group()
         assert "--build-constraint infra/constraints.txt" in found.group()
@@ -130,14 +130,14 @@ def test_targets_install_from_the_lock_and_torch_for_cpus_first(target):
 
 @pytest.fixture(scope="module")
 def tools():
-    """Install what `make audit` runs, where it does, and return the folder of its commands."""
+    """Install the tools of `make audit`, and return the folder of its commands."""
     made = Path(sys.prefix, "audit", "installed")
     subprocess.run(["make", f"VENV={sys.prefix}", made], cwd=ROOT, check=True, capture_output=True)
     return made.parent / "bin"
 
 
 def audit(tools, tmp_path, holes):
-    """Do what `make audit` does, with an answerer of the test's in place of the advisories."""
+    """Run the steps of `make audit`, with a server of the test in place of the advisories."""
 
     class Advisories(http.server.BaseHTTPRequestHandler):
         def do_POST(self):  # noqa: N802
@@ -150,10 +150,10 @@ def audit(tools, tmp_path, holes):
         def log_message(self, *words):
             pass
 
-    told = subprocess.run(["make", "-n", "audit"], cwd=ROOT, capture_output=True, text=True)
+    printed = subprocess.run(["make", "-n", "audit"], cwd=ROOT, capture_output=True, text=True)
     steps = [
         line
-        for line in told.stdout.splitlines()
+        for line in printed.stdout.splitlines()
         if re.match(r"\S+/(cyclonedx-py|pip-audit) ", line)
     ]
     assert len(steps) == 2
@@ -265,7 +265,7 @@ def test_install_commands_build_an_environment_in_which_jobs_run(tmp_path):
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the environment without what would lead to this test's own packages."""
+    """Return the environment without paths to this test's own packages."""
     return {
         name: value
         for name, value in os.environ.items()

@@ -58,7 +58,7 @@ def parts(folder: Path) -> list[str]:
 
 @pytest.fixture
 def cluster(tmp_path) -> Iterator[Path]:
-    """Give a folder for a cluster, and end what is left of it."""
+    """Yield a folder for a cluster, and end the rest of it."""
     yield tmp_path / "cluster"
     subprocess.run(
         [sys.executable, str(SCRIPT), "down", "--folder", str(tmp_path / "cluster")],
@@ -151,7 +151,7 @@ def test_folder_of_something_else_is_left_alone(tmp_path, what):
     words = [sys.executable, str(SCRIPT), what, "--folder", str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    assert "is no cluster's folder and would be removed" in done.stderr
+    assert "does not belong to a cluster and would be removed" in done.stderr
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
@@ -168,7 +168,7 @@ def test_second_cluster_of_a_folder_is_refused_and_a_missing_one_ends_quietly(tm
     local.down()
 
 
-def test_nodes_are_not_told_of_another_ray(monkeypatch):
+def test_nodes_do_not_inherit_another_ray(monkeypatch):
     """A Ray that serves without a proxy leaves its settings in the environment."""
     foreign = {"RAY_ADDRESS": "127.0.0.1:1", **direct_ingress(1)}
     for name, value in foreign.items():

@@ -1,4 +1,4 @@
-"""The wheel: it holds what code reads and works without the source tree."""
+"""The wheel: it holds every file that code reads, and works without the source tree."""
 
 import json
 import os

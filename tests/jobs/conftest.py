@@ -1,4 +1,4 @@
-"""Run jobs by their words in this process, which is what a process of their own would do."""
+"""Run jobs by their command lines in this process, as in a process of their own."""
 
 import importlib
 import logging
@@ -27,7 +27,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE)
 
 @contextmanager
 def unchanged() -> Iterator[None]:
-    """Restore what a process has one of: folder, environment, logging, warnings, threads."""
+    """Restore the process's state: folder, environment, logging, warnings, threads."""
     folder, environment = Path.cwd(), dict(os.environ)
     loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     levels = {one: one.level for one in loggers if isinstance(one, logging.Logger)}

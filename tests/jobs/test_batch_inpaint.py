@@ -109,7 +109,7 @@ def test_folder_is_filled_and_a_second_run_keeps_what_is_there(
     assert not (out / "failures.jsonl").exists()
 
 
-def test_offline_and_endpoint_draw_the_same_pictures_and_the_same_masks(
+def test_ray_data_and_endpoint_predict_the_same_images_and_the_same_masks(
     url, checkpoint, photographs, tmp_path
 ):
     recipe = MaskConfig(recipe="box", min_hole_ratio=0.1, max_hole_ratio=0.5)
@@ -151,7 +151,7 @@ def test_output_format_same_keeps_suffix_and_mask_folder_is_read(url, photograph
     ("changes", "sentence"),
     [
         ({"endpoint": "http://127.0.0.1:9"}, "no inpainting service answers at http://127"),
-        ({"model": "/nothing/here"}, "is no checkpoint"),
+        ({"model": "/nothing/here"}, "is not a checkpoint"),
         ({"folder": "/nothing/here"}, "there is no folder /nothing/here"),
         ({"masks": "/nothing/m.png"}, "there is no mask /nothing/m.png"),
     ],
@@ -174,7 +174,7 @@ def test_two_pictures_of_one_name_are_refused(url, folder, tmp_path):
         batch_inpaint(config_of(folder, tmp_path / "out", endpoint=url))
 
 
-def test_command_that_was_killed_goes_on_where_it_stopped(url, photographs, tmp_path, run_job):
+def test_command_that_was_killed_resumes_where_it_stopped(url, photographs, tmp_path, run_job):
     source, out = tmp_path / "many", tmp_path / "out"
     source.mkdir()
     for index in range(60):

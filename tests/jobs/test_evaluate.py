@@ -38,8 +38,8 @@ def test_job_prints_the_tables_and_where_everything_is(checkpoint, test_set, tmp
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("--checkpoint", "nowhere", "--shards", "{set}"), "nowhere is no checkpoint"),
-        (("--checkpoint", "{checkpoint}", "--shards", "nowhere"), "is no finished shard set"),
+        (("--checkpoint", "nowhere", "--shards", "{set}"), "nowhere is not a checkpoint"),
+        (("--checkpoint", "{checkpoint}", "--shards", "nowhere"), "is not a finished shard set"),
         (
             ("--checkpoint", "{checkpoint}", "--shards", "{set}", "--image-size-px", "4000"),
             "smaller than the crop of 4000 px",

@@ -49,7 +49,7 @@ def test_job_writes_every_picture_and_a_sheet(
     assert sheet.shape[1] > 4 * 256
 
 
-def test_mask_drawn_for_want_of_one_is_the_recipe_s(
+def test_mask_generated_if_missing_is_the_recipe_s(
     tmp_path: Path, photograph: str, checkpoint: Checkpoint
 ) -> None:
     location = checkpoint("deepgin")
@@ -62,7 +62,7 @@ def test_mask_drawn_for_want_of_one_is_the_recipe_s(
     assert painted[32, 46]
 
 
-def test_size_asked_for_is_the_size_drawn(
+def test_configured_size_is_the_size_predicted(
     tmp_path: Path, photograph: str, checkpoint: Checkpoint
 ) -> None:
     config = VisualizeConfig(

@@ -41,10 +41,10 @@ def test_help_imports_nothing_that_only_work_needs(name):
             check=True,
             cwd=ROOT,
         )
-        told = json.loads(done.stdout)
-        assert told["status"] == 0
-        assert told["words"] > 200
-        assert told["found"] == []
+        shown_help = json.loads(done.stdout)
+        assert shown_help["status"] == 0
+        assert shown_help["words"] > 200
+        assert shown_help["found"] == []
 
 
 REQUIRED = {

@@ -33,7 +33,7 @@ HOLE[10:30, 10:30] = 255
 
 
 def small(name: str) -> ModelConfig:
-    """Return a configuration as narrow as the tests' and as deep as what was released."""
+    """Return a configuration as narrow as the tests' and as deep as the release."""
     config = load(name).config.tiny()
     if name == "spn":
         return replace(config, teacher="random")
@@ -72,7 +72,9 @@ def pennet_file() -> dict[str, Any]:
 
 @every_writer
 @torch.no_grad()
-def test_imported_generator_draws_what_the_file_s_network_draws(name: str, tmp_path: Path) -> None:
+def test_imported_generator_predicts_what_the_file_s_network_predicts(
+    name: str, tmp_path: Path
+) -> None:
     path, networks = released_file(name, tmp_path)
     out = str(tmp_path / "imported")
     config = ImportConfig(architecture=name, weights=(str(path),), out=out, image_size_px=64)
@@ -80,12 +82,12 @@ def test_imported_generator_draws_what_the_file_s_network_draws(name: str, tmp_p
     image = torch.rand(1, 3, 64, 64) * 2 - 1
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., 20:40, 8:30] = 1
-    drawn = loaded.generator(image, mask).final
+    predicted = loaded.generator(image, mask).final
     # The same weights under the switches of the release.
     own = load(name).generator(loaded.config)
     own.load_state_dict(networks["generator"].state_dict())
-    torch.testing.assert_close(drawn, at_rest(own)(image, mask).final, rtol=0, atol=1e-6)
-    assert drawn.std() > 0
+    torch.testing.assert_close(predicted, at_rest(own)(image, mask).final, rtol=0, atol=1e-6)
+    assert predicted.std() > 0
     assert loaded.image_size_px == 64
     assert checkpoints.read_state(out)["imported_from"] == [str(path)]
 
@@ -111,7 +113,7 @@ def test_fine_tuning_starts_from_every_imported_network(name: str, tmp_path: Pat
     assert all(value.isfinite() for value in losses.values())
 
 
-def test_nothing_goes_on_from_imported_weights_as_if_they_were_a_run(tmp_path: Path) -> None:
+def test_nothing_resumes_from_imported_weights_as_if_they_were_a_run(tmp_path: Path) -> None:
     path, _ = released_file("pennet", tmp_path)
     location = import_weights(
         ImportConfig(architecture="pennet", weights=(str(path),), out=str(tmp_path / "imported"))
@@ -189,7 +191,7 @@ def test_what_lies_among_the_tensors_and_is_none_is_named(tmp_path: Path) -> Non
         config = ImportConfig(
             architecture="pennet", weights=(str(tmp_path / "gen.pth"),), out=str(tmp_path / "o")
         )
-        with pytest.raises(UserError, match=r"gen\.pth: iteration is no tensor but of type int"):
+        with pytest.raises(UserError, match=r"gen\.pth: iteration is not a tensor but of type int"):
             import_weights(config)
 
 

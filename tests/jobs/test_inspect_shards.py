@@ -70,7 +70,7 @@ def inspect(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().out
 
 
-def test_statistics_tell_what_the_set_holds(shards, tmp_path, capsys):
+def test_statistics_describe_the_set(shards, tmp_path, capsys):
     out = tmp_path / "sheet.png"
     said = inspect(capsys, "--shards", shards, "--out", str(out))
     facts = {line[:14].strip(): line[15:] for line in said.splitlines()}
@@ -150,7 +150,7 @@ def test_what_cannot_be_shown_is_refused(shards, trained, tmp_path, capsys):
     out = ["--out", str(tmp_path / "sheet.png")]
     with pytest.raises(UserError, match="holds no sample with key 'nobody'; its keys look like"):
         inspect(capsys, "--shards", shards, "--sample", "nobody", *out)
-    with pytest.raises(UserError, match="no finished shard set"):
+    with pytest.raises(UserError, match="not a finished shard set"):
         inspect(capsys, "--shards", str(tmp_path), *out)
     words = ["--data.crop", "centre", "--data.image-size-px", "100"]
     with pytest.raises(UserError, match="smaller than the crop of 100 px"):

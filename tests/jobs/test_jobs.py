@@ -18,8 +18,8 @@ def test_help_gives_the_command(name, run_job):
     assert f"python jobs/{name}.py" in result.stdout
 
 
-def test_a_reader_who_leaves_early_is_no_error():
-    """As a process of its own, which is what a pipe ends."""
+def test_a_reader_who_leaves_early_is_not_an_error():
+    """In a process of its own, which a pipe ends."""
     command = f"{sys.executable} {ROOT / 'jobs' / 'train_spn.py'} smoke --help | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith("The preset 'smoke': Bundled photographs, 32 px")
@@ -37,7 +37,7 @@ def test_a_presets_help_explains_its_fields(preset, field, run_job):
 
 
 @pytest.mark.parametrize("name", WITH_PRESETS)
-def test_an_unknown_preset_is_told_with_those_there_are(name, run_job):
+def test_an_unknown_preset_is_reported_with_those_there_are(name, run_job):
     result = run_job(name, "smokee")
     assert result.returncode == 2
     assert "unknown preset 'smokee'" in result.stderr
@@ -65,18 +65,16 @@ def test_a_wrong_field_or_value_is_refused_without_a_traceback(name, words, sent
     ("name", "words", "sentence"),
     [
         ("train_spn", ["demo"], "no shards given: add --data.shards"),
-        ("train_spn", ["demo", "--data.shards", "nowhere"], "nowhere is no finished shard set"),
+        ("train_spn", ["demo", "--data.shards", "nowhere"], "nowhere is not a finished shard set"),
         ("tune", ["spn", "--space", "nothing"], "unknown space 'nothing'"),
         ("make_shards", ["folder"], "give the folder of photographs with --source"),
         ("make_shards", ["folder", "--source", "nowhere"], "nowhere"),
         ("evaluate", ["--checkpoint", "nowhere", "--shards", "nowhere"], "nowhere"),
-        ("promote", ["--checkpoint", "./nowhere"], "nowhere is no checkpoint"),
-        ("serve", ["--model", "./nowhere"], "nowhere is no checkpoint"),
+        ("promote", ["--checkpoint", "./nowhere"], "nowhere is not a checkpoint"),
+        ("serve", ["--model", "./nowhere"], "nowhere is not a checkpoint"),
     ],
 )
-def test_a_persons_mistake_ends_in_one_sentence(
-    name, words, sentence, tmp_path, run_job, ray_local
-):
+def test_a_mistake_ends_in_one_sentence(name, words, sentence, tmp_path, run_job, ray_local):
     result = run_job(name, *words, cwd=tmp_path)
     assert result.returncode == 1, result.stdout + result.stderr
     assert result.stderr.startswith("error: ")

@@ -7,7 +7,7 @@ from infill.pipeline.manifest import read_manifest
 
 
 def checksums(out: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file of the sets but what is private to making them."""
+    """Return the SHA-256 of every public file of the sets."""
     return {
         str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(out.rglob("*"))

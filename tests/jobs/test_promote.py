@@ -128,8 +128,8 @@ def test_challenger_can_be_promoted_by_its_name(checkpoint, registry, tmp_path):
     [
         ({"checkpoint": ""}, "give --checkpoint"),
         ({"minimum": ("hole_psnr=20",)}, "gates need --scores"),
-        ({"minimum": ("hole_psnr>20",)}, "is no gate"),
-        ({"checkpoint": "/nothing/here"}, "is no checkpoint"),
+        ({"minimum": ("hole_psnr>20",)}, "is not a gate"),
+        ({"checkpoint": "/nothing/here"}, "is not a checkpoint"),
         ({"scores": "/nothing/here"}, "no finished evaluation"),
     ],
 )
@@ -176,7 +176,7 @@ def test_champion_below_the_baselines_is_made_only_if_asked_for(checkpoint, regi
     kept["scores"]["telea"] = json.loads(json.dumps(kept["scores"]["spn"]).replace("21.0", "28.6"))
     written.write_text(json.dumps(kept))
     config = PromoteConfig(checkpoint=location, scores=scores, registry=registry)
-    with pytest.raises(UserError, match=r"not promoted: spn fills holes at 21.00 dB, and telea"):
+    with pytest.raises(UserError, match=r"not promoted: spn inpaints holes at 21.00 dB, and telea"):
         promote(config)
     assert champion(registry, "spn") is None
     version = promote(replace(config, below_baselines=True))

@@ -33,7 +33,7 @@ def test_mistakes_end_in_a_sentence_before_ray_starts(tmp_path, untrained, run_j
         return done.stderr
 
     assert "there is no registry" in refused("--model", "spn@champion")
-    assert "is no checkpoint" in refused("--model", "./nothing")
+    assert "is not a checkpoint" in refused("--model", "./nothing")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -109,7 +109,7 @@ def test_a_search_s_winner_is_served_by_one_command_without_a_failed_request(
         refused = run_job("choose", *words, "--num-actors", "0", cwd=tmp_path)
         assert refused.returncode == 1
         assert "error: not promoted: spn fills holes at" in refused.stderr
-        assert "and telea, which learns nothing, at" in refused.stderr
+        assert "and telea, which needs no training, at" in refused.stderr
         words += ["--num-actors", "0", "--below-baselines"]
         done = run_job("choose", *words, cwd=tmp_path)
         assert done.returncode == 0, done.stderr[-3000:]

@@ -52,7 +52,7 @@ def words(study: Study) -> list[str]:
 
 
 def test_votes_taken_until_interrupted_are_counted(study, run_job):
-    """By a process of its own, which is what Ctrl-C interrupts."""
+    """In a process of its own, which Ctrl-C interrupts."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -13,7 +13,7 @@ def test_folder_without_sets_ends_in_a_sentence(tmp_path: Path, run_job) -> None
 
 
 @pytest.mark.slow
-def test_damage_is_reported_then_mended_and_leaks_are_named(
+def test_damage_is_reported_then_repaired_and_leaks_are_named(
     photographs: str, tmp_path: Path, ray_local: None, run_job
 ) -> None:
     source = tmp_path / "source"
@@ -33,5 +33,5 @@ def test_damage_is_reported_then_mended_and_leaks_are_named(
     assert "test/picture0 looks like train/picture0: 0 of 64 bits differ" in damaged.stdout
     mended = run_job("verify_shards", "--shards", tmp_path / "out", "--repair")
     assert mended.returncode == 0, mended.stderr
-    assert "train/shard-000000.tar is whole again" in mended.stdout
+    assert "train/shard-000000.tar is repaired" in mended.stdout
     assert tar.read_bytes() == whole

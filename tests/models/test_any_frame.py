@@ -24,7 +24,7 @@ examples = settings(
 
 
 @cache
-def drawing(name: str) -> tuple[nn.Module, ModelConfig]:
+def ready_generator(name: str) -> tuple[nn.Module, ModelConfig]:
     torch.manual_seed(0)
     paper = architecture.load(name)
     config = paper.config.tiny()
@@ -52,24 +52,24 @@ def mask_of(kind: str, height: int, width: int, seed: int) -> Tensor:
 @examples
 @given(height=sides, width=sides, kind=st.sampled_from(KINDS), seed=st.integers(0, 999))
 @torch.no_grad()
-def test_any_size_and_mask_is_drawn_keeps_what_is_known_and_never_sees_the_hole(
+def test_any_size_and_mask_is_predicted_keeps_what_is_known_and_never_sees_the_hole(
     name: str, height: int, width: int, kind: str, seed: int
 ) -> None:
     torch.set_num_threads(1)
-    generator, config = drawing(name)
+    generator, config = ready_generator(name)
     image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     mask = mask_of(kind, height, width, seed)
-    drawn = fill(generator, image, mask, config.size_multiple)
-    assert drawn.shape == image.shape
-    assert drawn.dtype == torch.float32
-    assert drawn.isfinite().all()
-    assert drawn.abs().max() <= 1
+    predicted = fill(generator, image, mask, config.size_multiple)
+    assert predicted.shape == image.shape
+    assert predicted.dtype == torch.float32
+    assert predicted.isfinite().all()
+    assert predicted.abs().max() <= 1
     hole = mask.bool().expand_as(image)
-    composite = paste(drawn, image, mask)
+    composite = paste(predicted, image, mask)
     assert torch.equal(composite[~hole], image[~hole])
-    assert torch.equal(composite[hole], drawn[hole])
+    assert torch.equal(composite[hole], predicted[hole])
     other = torch.where(mask.bool(), -image, image)
-    assert torch.equal(drawn, fill(generator, other, mask, config.size_multiple))
+    assert torch.equal(predicted, fill(generator, other, mask, config.size_multiple))
 
 
 @every_architecture
@@ -83,10 +83,10 @@ def test_any_size_and_mask_is_drawn_keeps_what_is_known_and_never_sees_the_hole(
     ],
 )
 @torch.no_grad()
-def test_images_masks_and_weights_of_any_type_draw_the_same_picture(
+def test_images_masks_and_weights_of_any_type_predict_the_same_picture(
     name: str, image_dtype: torch.dtype, mask_dtype: torch.dtype, weight_dtype: torch.dtype
 ) -> None:
-    generator, config = drawing(name)
+    generator, config = ready_generator(name)
     # Eighths, which every type holds exactly.
     image = torch.randint(-8, 9, (1, 3, 64, 64), generator=torch.Generator().manual_seed(0)) / 8
     mask = mask_of("border", 64, 64, 0)
@@ -94,8 +94,8 @@ def test_images_masks_and_weights_of_any_type_draw_the_same_picture(
     try:
         generator.to(weight_dtype)
         typed = image.to(image_dtype), mask.to(mask_dtype)
-        drawn = fill(generator, *typed, config.size_multiple)
+        predicted = fill(generator, *typed, config.size_multiple)
     finally:
         generator.to(torch.float32)
-    assert drawn.dtype == torch.float32
-    torch.testing.assert_close(drawn, expected, rtol=0, atol=1e-4)
+    assert predicted.dtype == torch.float32
+    torch.testing.assert_close(predicted, expected, rtol=0, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Every architecture over two processes, without Ray; this file is also what each of them runs."""
+"""Every architecture over two processes, without Ray; this file is also their program."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
         "perceptual_weights": "random",
     },
 }
-"""Of an architecture's tiny configuration; its steps differ in what they update or leave out."""
+"""Changes of an architecture's tiny configuration, whose steps update different networks."""
 CASES = [*architecture.names(), *(case for case in CHANGES if "," in case)]
 # The noise of a worker comes from its own seed, and the loss that two pictures be different is no
 # mean over samples.
@@ -136,7 +136,7 @@ def work(rank: int, folder: Path, cases: list[str]) -> None:
 def results(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> list[dict[str, dict[str, State]]]:
-    """Return what each of the two processes trained: of the cases that are asked for."""
+    """Return the results of the two processes for the given cases."""
     folder = tmp_path_factory.mktemp("workers")
     here = [item for item in request.session.items if item.path == request.path]
     asked = {item.callspec.params["case"] for item in here}

@@ -45,7 +45,7 @@ def batch_of(config: ModelConfig, count: int = 2, step: int = 0) -> Batch:
     )
 
 
-def drawing(paper: Architecture, config: ModelConfig) -> nn.Module:
+def ready_generator(paper: Architecture, config: ModelConfig) -> nn.Module:
     return paper.generator(config).eval()
 
 
@@ -73,7 +73,7 @@ def test_folder_and_architecture_and_configuration_share_one_name(name: str) -> 
 def test_final_has_the_image_s_shape_and_range(name: str) -> None:
     paper, config = tiny(name)
     batch = batch_of(config)
-    final = drawing(paper, config)(batch.image, batch.mask).final
+    final = ready_generator(paper, config)(batch.image, batch.mask).final
     assert final.shape == batch.image.shape
     assert final.dtype == torch.float32
     assert final.abs().max() <= 1
@@ -85,7 +85,7 @@ def test_final_has_the_image_s_shape_and_range(name: str) -> None:
 def test_composite_keeps_known_pixels_bit_for_bit(name: str) -> None:
     paper, config = tiny(name)
     batch = batch_of(config)
-    final = fill(drawing(paper, config), batch.image, batch.mask, config.size_multiple)
+    final = fill(ready_generator(paper, config), batch.image, batch.mask, config.size_multiple)
     composite = paste(final, batch.image, batch.mask)
     known = (batch.mask == 0).expand_as(composite)
     assert torch.equal(composite[known], batch.image[known])
@@ -97,20 +97,20 @@ def test_composite_keeps_known_pixels_bit_for_bit(name: str) -> None:
 def test_what_the_hole_hides_never_leaks(name: str) -> None:
     paper, config = tiny(name)
     batch = batch_of(config)
-    generator = drawing(paper, config)
-    drawn = generator(batch.image, batch.mask).final
+    generator = ready_generator(paper, config)
+    predicted = generator(batch.image, batch.mask).final
     other = torch.where(batch.mask.bool(), torch.full_like(batch.image, 0.77), batch.image)
-    assert torch.equal(drawn, generator(other, batch.mask).final)
+    assert torch.equal(predicted, generator(other, batch.mask).final)
     known_changed = torch.where(batch.mask.bool(), batch.image, -batch.image)
-    assert not torch.equal(drawn, generator(known_changed, batch.mask).final)
+    assert not torch.equal(predicted, generator(known_changed, batch.mask).final)
 
 
 @every_architecture
 @torch.no_grad()
-def test_the_mask_decides_what_is_drawn(name: str) -> None:
+def test_the_mask_decides_what_is_predicted(name: str) -> None:
     paper, config = tiny(name)
     batch = batch_of(config)
-    generator = drawing(paper, config)
+    generator = ready_generator(paper, config)
     moved = generator(batch.image, batch.mask.roll(9, dims=3)).final
     assert not torch.equal(generator(batch.image, batch.mask).final, moved)
 
@@ -120,7 +120,7 @@ def test_the_mask_decides_what_is_drawn(name: str) -> None:
 def test_images_of_a_batch_do_not_see_each_other(name: str) -> None:
     paper, config = tiny(name)
     batch = batch_of(config)
-    generator = drawing(paper, config)
+    generator = ready_generator(paper, config)
     together = generator(batch.image, batch.mask).final
     apart = torch.cat(
         [generator(batch.image[i : i + 1], batch.mask[i : i + 1]).final for i in range(2)]
@@ -141,22 +141,22 @@ def test_extreme_masks_give_finite_pictures(name: str, kind: str) -> None:
         mask[..., 17, 23] = 1
     if kind == "thin line":
         mask[..., 31] = 1
-    assert drawing(paper, config)(batch.image, mask).final.isfinite().all()
+    assert ready_generator(paper, config)(batch.image, mask).final.isfinite().all()
 
 
 @every_architecture
 @torch.no_grad()
-def test_odd_sizes_are_drawn_through_fill(name: str) -> None:
+def test_odd_sizes_are_predicted_through_fill(name: str) -> None:
     paper, config = tiny(name)
     side = max(64, config.size_multiple)
     image = torch.rand(1, 3, side - 11, side + 7) * 2 - 1
     mask = torch.zeros(1, 1, side - 11, side + 7)
     mask[..., 10:30, 5:25] = 1
-    generator = drawing(paper, config)
-    drawn = fill(generator, image, mask, config.size_multiple)
-    assert drawn.shape == image.shape
+    generator = ready_generator(paper, config)
+    predicted = fill(generator, image, mask, config.size_multiple)
+    assert predicted.shape == image.shape
     hidden = torch.where(mask.bool(), torch.zeros_like(image), image)
-    assert torch.equal(drawn, fill(generator, hidden, mask, config.size_multiple))
+    assert torch.equal(predicted, fill(generator, hidden, mask, config.size_multiple))
 
 
 @every_architecture
@@ -164,12 +164,16 @@ def test_odd_sizes_are_drawn_through_fill(name: str) -> None:
 def test_a_size_the_network_cannot_take_is_refused_with_a_sentence(name: str) -> None:
     paper, config = tiny(name)
     if config.size_multiple == 1:
-        drawn = drawing(paper, config)(torch.zeros(1, 3, 67, 71), torch.zeros(1, 1, 67, 71))
-        assert drawn.final.shape == (1, 3, 67, 71)
+        predicted = ready_generator(paper, config)(
+            torch.zeros(1, 3, 67, 71), torch.zeros(1, 1, 67, 71)
+        )
+        assert predicted.final.shape == (1, 3, 67, 71)
         return
     height = 2 * max(64, config.size_multiple) + 1
     with pytest.raises(ValueError, match=rf"{config.size_multiple}.*{height}"):
-        drawing(paper, config)(torch.zeros(1, 3, height, 128), torch.zeros(1, 1, height, 128))
+        ready_generator(paper, config)(
+            torch.zeros(1, 3, height, 128), torch.zeros(1, 1, height, 128)
+        )
 
 
 @every_architecture
@@ -201,7 +205,7 @@ def test_one_step_changes_every_network_and_names_finite_losses(name: str) -> No
 
 
 def kept_bytes(generator: nn.Module, batch: Batch) -> tuple[int, list[Tensor | None]]:
-    """Return what a forward pass keeps for the backward pass, and the gradients."""
+    """Return the tensors that a forward pass keeps for the backward pass, and the gradients."""
     prediction, size = kept_for_backward(generator, batch.image, batch.mask)
     prediction.final.square().mean().backward()
     return size, [parameter.grad for parameter in generator.parameters()]
@@ -234,7 +238,7 @@ def test_the_arithmetic_of_a_step_is_counted_with_its_penalties(name: str) -> No
     paper, config = tiny(name)
     image, mask = (tensor.clone() for tensor in (batch_of(config).image, batch_of(config).mask))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        drawing(paper, config)(image, mask)
+        ready_generator(paper, config)(image, mask)
     forward = counter.get_total_flops() / len(image)
     assert step_flops(config, image.shape[-1], len(image)) > 2 * forward > 0
 
@@ -269,16 +273,16 @@ def test_a_step_depends_on_its_batch_and_on_no_global_state(name: str) -> None:
 
 
 @every_architecture
-def test_saved_and_restored_networks_draw_the_same_picture(name: str) -> None:
+def test_saved_and_restored_networks_predict_the_same_picture(name: str) -> None:
     paper, config = tiny(name)
     objective = objective_of(paper, config)
     batch = batch_of(config)
     objective.step(batch)
-    restored = drawing(paper, config)
+    restored = ready_generator(paper, config)
     restored.load_state_dict(objective.generator.state_dict())
     with torch.no_grad():
-        drawn = objective.generator.eval()(batch.image, batch.mask).final
-        assert torch.equal(drawn, restored(batch.image, batch.mask).final)
+        predicted = objective.generator.eval()(batch.image, batch.mask).final
+        assert torch.equal(predicted, restored(batch.image, batch.mask).final)
 
 
 @every_architecture
@@ -304,10 +308,10 @@ def test_the_networks_are_what_is_prepared_and_optimized(name: str) -> None:
 
 @every_architecture
 @torch.no_grad()
-def test_bfloat16_autocast_draws_finite_pictures_near_the_full_ones(name: str) -> None:
+def test_bfloat16_autocast_predicts_finite_pictures_near_the_full_ones(name: str) -> None:
     paper, config = tiny(name)
     batch = batch_of(config)
-    generator = drawing(paper, config)
+    generator = ready_generator(paper, config)
     full = generator(batch.image, batch.mask).final
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = generator(batch.image, batch.mask).final
@@ -331,7 +335,7 @@ def test_a_step_under_bfloat16_autocast_is_finite(name: str) -> None:
 def test_the_generator_compiles_in_one_graph_with_its_gradients_and_without(name: str) -> None:
     paper, config = tiny(name)
     batch = batch_of(config)
-    generator = drawing(paper, config)
+    generator = ready_generator(paper, config)
     torch.compiler.reset()
     compiled = torch.compile(generator, backend="eager", fullgraph=True)
     trained = [parameter for parameter in generator.parameters() if parameter.requires_grad]
@@ -351,10 +355,10 @@ def test_the_generator_compiles_in_one_graph_with_its_gradients_and_without(name
 def test_the_generator_exports_as_one_program(name: str) -> None:
     paper, config = tiny(name)
     batch = batch_of(config)
-    generator = drawing(paper, config)
+    generator = ready_generator(paper, config)
     program = torch.export.export(generator, (batch.image, batch.mask))
-    drawn = generator(batch.image, batch.mask).final
-    torch.testing.assert_close(program.module()(batch.image, batch.mask).final, drawn)
+    predicted = generator(batch.image, batch.mask).final
+    torch.testing.assert_close(program.module()(batch.image, batch.mask).final, predicted)
 
 
 def test_an_unknown_architecture_is_refused_with_the_names_there_are() -> None:

@@ -38,10 +38,10 @@ def test_spectral_convolution_steps_as_pytorch_s_own_does() -> None:
     plain.load_state_dict({"weight": convolution.weight})
     matrix, u = convolution.weight.detach().flatten(1), convolution.u.clone()
     image = torch.rand(2, 3, 8, 8)
-    drawn = convolution(image)
+    predicted = convolution(image)
     v = functional.normalize(matrix.t() @ u, dim=0)
     u = functional.normalize(matrix @ v, dim=0)
-    torch.testing.assert_close(drawn, plain(image) / (u @ matrix @ v))
+    torch.testing.assert_close(predicted, plain(image) / (u @ matrix @ v))
     torch.testing.assert_close(convolution.u, u)
     torch.testing.assert_close(convolution.v, v)
 

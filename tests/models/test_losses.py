@@ -29,10 +29,10 @@ def test_weighted_l1_is_the_mean_over_every_element() -> None:
 
 def test_non_saturating_losses_are_cross_entropies_of_logits() -> None:
     real, fake = torch.tensor([2.0, -1.0]), torch.tensor([0.5, 3.0])
-    told = 0.5 * (
+    fake_losses = 0.5 * (
         (sigmoid_log(2.0) + sigmoid_log(-1.0)) / 2 + (sigmoid_log(-0.5) + sigmoid_log(-3.0)) / 2
     )
-    assert non_saturating_discriminator(real, fake).item() == pytest.approx(told)
+    assert non_saturating_discriminator(real, fake).item() == pytest.approx(fake_losses)
     passed = (sigmoid_log(0.5) + sigmoid_log(3.0)) / 2
     assert non_saturating_generator(fake).item() == pytest.approx(passed)
 

@@ -1,4 +1,4 @@
-"""The table of all networks: what it counts, what it compares with, what programs read."""
+"""The table of all networks: its counts, the published figures, and its JSON form."""
 
 import json
 from dataclasses import replace

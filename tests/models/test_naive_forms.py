@@ -43,15 +43,15 @@ def inputs(side: int) -> tuple[Tensor, Tensor]:
 
 
 @every_reference
-def test_naive_generator_draws_the_same_picture_with_the_same_gradients(path: Path) -> None:
+def test_naive_generator_predicts_the_same_picture_with_the_same_gradients(path: Path) -> None:
     ours, naive, side = both_forms(path)
     image, mask = inputs(side)
-    drawn, expected = ours(image, mask).final, naive(image, mask).final
-    torch.testing.assert_close(drawn, expected, rtol=0, atol=1e-5)
-    assert drawn.std() > 1e-3
-    weights = torch.linspace(-1, 1, drawn.numel(), dtype=drawn.dtype).view_as(drawn)
+    predicted, expected = ours(image, mask).final, naive(image, mask).final
+    torch.testing.assert_close(predicted, expected, rtol=0, atol=1e-5)
+    assert predicted.std() > 1e-3
+    weights = torch.linspace(-1, 1, predicted.numel(), dtype=predicted.dtype).view_as(predicted)
     trained = [parameter for parameter in ours.parameters() if parameter.requires_grad]
-    mine = torch.autograd.grad((drawn * weights).sum(), trained, allow_unused=True)
+    mine = torch.autograd.grad((predicted * weights).sum(), trained, allow_unused=True)
     theirs = torch.autograd.grad((expected * weights).sum(), trained, allow_unused=True)
     # A bias before a norm has a gradient of 0, up to rounding.
     greatest = max(gradient.abs().max().item() for gradient in theirs if gradient is not None)

@@ -26,7 +26,7 @@ SCHEDULED: dict[str, dict[str, Any]] = {
 
 
 def batch_of(config: ModelConfig, count: int = 2, step: int = 0) -> Batch:
-    """Return noise with a square hole, the same at a step for whoever asks."""
+    """Return noise with a square hole, the same at a step for every caller."""
     generator = torch.Generator().manual_seed(step)
     side = max(64, config.size_multiple)
     image = torch.rand(count, 3, side, side, generator=generator) * 2 - 1

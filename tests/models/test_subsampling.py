@@ -98,12 +98,12 @@ def test_nothing_hidden_reaches_the_network():
 
 def test_average_is_over_four_turns_and_a_mirror_in_8_bits():
     image, mask = half_frame(32)
-    drawn = torch.rand(5, 1, 3, 32, 32) * 2 - 1
+    predicted = torch.rand(5, 1, 3, 32, 32) * 2 - 1
     turns = []
 
     def fill(image, mask):
         turns.append(image)
-        return drawn[len(turns) - 1]
+        return predicted[len(turns) - 1]
 
     how = Subsampling(side_px=32, average=True)
     found = fill_in_pieces(fill, image, mask, how)
@@ -111,8 +111,8 @@ def test_average_is_over_four_turns_and_a_mirror_in_8_bits():
     for number, turned in enumerate(turns[:4]):
         np.testing.assert_array_equal(turned[0].numpy(), np.rot90(hidden, number, (1, 2)))
     np.testing.assert_array_equal(turns[4][0].numpy(), hidden[..., ::-1])
-    levels = [np.rot90(drawn[n, 0].numpy(), -n, (1, 2)) for n in range(4)]
-    levels.append(drawn[4, 0].numpy()[..., ::-1])
+    levels = [np.rot90(predicted[n, 0].numpy(), -n, (1, 2)) for n in range(4)]
+    levels.append(predicted[4, 0].numpy()[..., ::-1])
     mean = np.mean([np.floor((one.astype(np.float64) + 1) * 127.5) for one in levels], axis=0)
     np.testing.assert_allclose(found[0].numpy(), np.round(mean) / 127.5 - 1, atol=1e-6)
 

@@ -1,4 +1,4 @@
-"""What networks think, as pictures: that each shows what it says."""
+"""Images of intermediate results: each shows what its name says."""
 
 from dataclasses import replace
 
@@ -81,7 +81,7 @@ def test_deepfill_s_flow_is_that_of_its_attention() -> None:
     assert list(paper.pictures(paper.generator(without).eval(), image, mask)) == ["coarse", "final"]
 
 
-def test_madf_s_kernels_are_those_of_the_place() -> None:
+def test_madf_s_kernels_are_those_of_the_position() -> None:
     paper = architecture.load("madf")
     generator = paper.generator(paper.config.tiny()).eval()
     image, mask = example()
@@ -95,7 +95,7 @@ def test_madf_s_kernels_are_those_of_the_place() -> None:
     assert "kernels, hole" not in whole
 
 
-def test_spn_draws_differ_and_repeat() -> None:
+def test_spn_samples_differ_and_repeat() -> None:
     paper = architecture.load("spn")
     config = replace(paper.config.tiny(), variant="probabilistic")
     generator = paper.generator(config).eval()
@@ -103,8 +103,8 @@ def test_spn_draws_differ_and_repeat() -> None:
         nn.init.normal_(parameter, std=0.3)
     image, mask = example()
     shown, again = (paper.pictures(generator, image, mask) for _ in range(2))
-    draws = [shown[f"draw {index}"] for index in (1, 2, 3, 4)]
-    assert all(not torch.equal(draws[0], other) for other in draws[1:])
+    samples = [shown[f"sample {index}"] for index in (1, 2, 3, 4)]
+    assert all(not torch.equal(samples[0], other) for other in samples[1:])
     assert all(torch.equal(shown[title], again[title]) for title in shown)
 
 
@@ -125,7 +125,7 @@ def test_one_colour_is_one_group() -> None:
     assert clustered(torch.ones(3, 4, 4)).unique().tolist() == [0]
 
 
-def test_labels_and_heat_are_coloured_as_told() -> None:
+def test_labels_and_heat_are_coloured_as_specified() -> None:
     picture = labelled(torch.tensor([[0, 7]]))
     for place, label in enumerate((0, 7)):
         levels = ((picture[0, :, 0, place] + 1) * 127.5).round().int().tolist()
@@ -143,7 +143,7 @@ def test_tiles_are_laid_out_row_by_row() -> None:
     assert sheet[0, 0, 3].tolist() == pytest.approx([0.3, 0.3, -1, -1, -1])
 
 
-def test_middle_of_a_ring_is_a_place_of_the_ring() -> None:
+def test_middle_of_a_ring_is_a_position_of_the_ring() -> None:
     mask = torch.zeros(1, 1, 20, 20)
     mask[..., 5:15, 5:15] = 1
     mask[..., 7:13, 7:13] = 0

@@ -115,7 +115,7 @@ def two_steps(shards: str) -> TrainConfig:
 def finished_search(
     two_steps: TrainConfig, ray_local: None, tmp_path_factory: pytest.TempPathFactory
 ) -> SimpleNamespace:
-    """Search once, for all who read what is left of it: its configuration, space and result.
+    """Search once, for all tests that read its configuration, space and result.
 
     It is written down in MLflow, too.
     """
@@ -214,7 +214,7 @@ def newer_spn(tmp_path_factory) -> ServedModel:
 
 @pytest.fixture(scope="session")
 def write_spn() -> Callable[..., ServedModel]:
-    """Return what writes a tiny SPN: a folder, a seed, and settings of its configuration."""
+    """Return a function that writes a tiny SPN, of a folder, a seed, and settings."""
     return export_spn
 
 

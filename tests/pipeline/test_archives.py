@@ -90,7 +90,7 @@ def test_archive_that_is_half_there_is_refused(suffix: str, kept: float, tmp_pat
     file = make(tmp_path / f"photos.{suffix}", {f"{n}.jpg": bytes(3000) for n in range(9)})
     end = file.stat().st_size if suffix == "zip" else 9 * (512 + 3072)
     file.write_bytes(file.read_bytes()[: int(kept * end)])
-    with pytest.raises(UserError, match="is damaged or only half there"):
+    with pytest.raises(UserError, match="is damaged or truncated"):
         read_all("folder", file)
 
 
@@ -127,7 +127,7 @@ def test_archives_in_an_object_store_are_read_by_ranges(
     assert both == {f"{name}/{path}": data for name in "ab" for path, data in CONTENT.items()}
 
 
-def test_original_of_an_archive_carries_its_size_and_place(tmp_path: Path) -> None:
+def test_original_of_an_archive_carries_its_size_and_offset(tmp_path: Path) -> None:
     file = tarred(tmp_path / "photos.tar", {"a.jpg": b"12345"})
     (original,) = open_source("folder", str(file)).originals()
     assert original == Original(path="a.jpg", size=5, file=b"photos.tar", offset=512)

@@ -63,7 +63,7 @@ def test_a_restored_checkpoint_holds_the_same_weights_and_optimiser_state(run, o
         assert after[0]["step"] == 1
 
 
-def test_the_served_generator_draws_what_the_trained_one_draws(run, objective):
+def test_the_served_generator_predicts_what_the_trained_one_predicts(run, objective):
     loaded = checkpoints.load_generator(run)
     image, mask = torch.rand(1, 3, 16, 16), torch.zeros(1, 1, 16, 16)
     mask[..., 4:12, 4:12] = 1
@@ -81,7 +81,7 @@ def test_a_changed_byte_is_found_and_the_checkpoint_before_is_taken(run):
         checkpoints.verify(newest)
     said = []
     assert checkpoints.latest(run, said.append) == checkpoints.step_location(run, 1)
-    assert "taking the one before" in said[0]
+    assert "using the previous one" in said[0]
 
 
 def test_a_missing_file_or_unfinished_directory_is_never_taken_for_whole(run):
@@ -91,7 +91,7 @@ def test_a_missing_file_or_unfinished_directory_is_never_taken_for_whole(run):
         checkpoints.verify(newest)
     (Path(checkpoints.step_location(run, 1)) / "checksums.json").unlink()
     assert checkpoints.latest(run, lambda sentence: None) is None
-    with pytest.raises(UserError, match="is no checkpoint"):
+    with pytest.raises(UserError, match="is not a checkpoint"):
         checkpoints.load_generator(run)
 
 
@@ -172,7 +172,7 @@ def test_an_exported_checkpoint_is_read_served_and_fine_tuned_from(objective, tm
         assert torch.equal(tensor, judging[name]), name
 
 
-def test_training_goes_on_from_weights_and_average_and_fine_tuning_from_the_average(
+def test_training_continues_from_weights_and_average_and_fine_tuning_from_the_average(
     objective, tmp_path
 ):
     torch.manual_seed(9)

@@ -54,7 +54,7 @@ def test_termination_ends_a_job_as_ctrl_c_does(tmp_path):
     said, complaint = process.communicate(timeout=60)
     assert process.returncode == 130, complaint
     assert said == "ended\n"
-    assert complaint == "interrupted; run the same command again to go on\n"
+    assert complaint == "interrupted; run the same command again to resume\n"
 
 
 def test_nobody_at_the_address_ends_in_a_sentence():

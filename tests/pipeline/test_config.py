@@ -32,7 +32,7 @@ class Brush:
     """Strokes."""
 
     width_px: float = 12.0
-    """Of a stroke."""
+    """Width of a stroke."""
 
     def __post_init__(self) -> None:
         if self.width_px <= 0:
@@ -44,15 +44,16 @@ class Painting:
     """A picture."""
 
     brush: Brush = field(default_factory=Brush)
-    """What paints."""
+    """The brush."""
     model: SPNConfig = field(default_factory=SPNConfig)
-    """Who paints."""
+    """The model."""
     steps: int = 10
-    """How long."""
+    """Number of steps
+    of the brush."""
     levels: tuple[int, ...] = (1, 2)
-    """How deep."""
+    """Levels of detail."""
     name: str | None = None
-    """Of the picture."""
+    """Name of the picture."""
 
 
 PRESETS = {"fine": Painting(), "coarse": Painting(brush=Brush(width_px=30.0))}
@@ -66,7 +67,7 @@ def test_a_preset_is_chosen_by_name_and_fields_by_dotted_name():
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["corse"], "did you mean 'coarse'"),
         ([], "name a preset first: fine, coarse"),
@@ -75,12 +76,12 @@ def test_a_preset_is_chosen_by_name_and_fields_by_dotted_name():
         (["fine", "--steps", "many"], "steps"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name_with_status_2(words, told, capsys):
+def test_what_cannot_be_is_refused_by_name_with_status_2(words, expected, capsys):
     with pytest.raises(SystemExit) as stop:
         parse(PRESETS, "Paint.", words)
     assert stop.value.code == 2
     output = capsys.readouterr()
-    assert told in output.err + output.out
+    assert expected in output.err + output.out
 
 
 def test_help_explains_every_field(capsys):
@@ -88,8 +89,9 @@ def test_help_explains_every_field(capsys):
         parse(PRESETS, "Paint a picture.", ["fine", "--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for words in ("--brush.width-px", "Of a stroke.", "--model.num-blocks", "How long."):
+    for words in ("--brush.width-px", "Width of a stroke.", "--model.num-blocks"):
         assert words in text
+    assert "Number of steps of the brush." in text  # joined over lines of the source
 
 
 def test_optimizers_and_schedules_are_flags_and_absent_from_old_files():
@@ -151,7 +153,7 @@ def test_a_users_mistake_ends_in_one_sentence(capsys):
 
 
 def test_a_line_of_a_job_can_be_read_before_it_ends():
-    """Through a pipe, as into a log file; the job waits for an answer to what it has printed."""
+    """Through a pipe, as into a log file; the job waits for an answer to its output."""
     program = (
         "from infill.pipeline.config import run; run(lambda: print(input(print('begun') or '')))"
     )
@@ -189,7 +191,7 @@ def test_a_store_that_does_not_answer_is_explained():
     said = "When reading 'b/k': AWS Error NETWORK_CONNECTION during GetObject: refused\nand more"
     sentence = explain(OSError(said))
     assert sentence is not None
-    assert "AWS Error NETWORK_CONNECTION during GetObject: refused; see to its address" in sentence
+    assert "AWS Error NETWORK_CONNECTION during GetObject: refused; check its address" in sentence
     assert "and more" not in sentence
 
 

@@ -32,7 +32,7 @@ def training():
 
 @pytest.fixture
 def run(tmp_path, training):
-    """Write down what a short run of that training would have reported."""
+    """Write the records of a short run of that training."""
     (tmp_path / "config.json").write_text(to_json(training))
     reports = [(2, 1.0, 0.0), (10, 40.0, 0.5), (20, 90.0, 0.1), (30, 80.0, 0.0)]
     records = [

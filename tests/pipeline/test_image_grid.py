@@ -15,7 +15,7 @@ from infill.pipeline.images import composite
 
 
 def pictures(count: int, height: int = 130, width: int = 140) -> np.ndarray:
-    # Never white, never black: paper and ink can be told from content.
+    # Never white, never black: background and text differ from content.
     return np.random.default_rng(5).integers(60, 190, (count, height, width, 3), np.uint8)
 
 
@@ -32,7 +32,7 @@ def test_masked_view_paints_the_hole_and_keeps_the_rest():
     assert np.array_equal(view[hole == 0], image[hole == 0])
 
 
-def test_grid_holds_every_picture_untouched_in_its_place():
+def test_grid_holds_every_picture_untouched_in_its_cell():
     cells = pictures(6)
     sheet = opened(grid([cells[:3], cells[3:]]))
     assert sheet.shape == (2 * 12 + 2 * 130 + 6, 2 * 12 + 3 * 140 + 2 * 6, 3)

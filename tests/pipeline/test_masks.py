@@ -68,7 +68,7 @@ def test_key_epoch_and_seed_each_change_the_mask(recipe: Recipe) -> None:
     assert len(holes) >= 4  # outpainting has few forms, so two of five may agree
 
 
-def test_masks_drawn_years_ago_are_drawn_the_same_today() -> None:
+def test_masks_generated_years_ago_are_the_same_today() -> None:
     digest = hashlib.sha256()
     for recipe in DRAWN:
         for key in ("portrait", "places/0001"):
@@ -169,7 +169,7 @@ def test_grid_keeps_one_pixel_of_each_cell() -> None:
     assert (1 - hole).reshape(16, 4, 16, 4).sum(axis=(1, 3)).tolist() == [[1] * 16] * 16
 
 
-def test_mixture_draws_recipes_by_their_weights() -> None:
+def test_mixture_samples_recipes_by_their_weights() -> None:
     config = MaskConfig(recipe="mixed", mixture=(("strokes", 3.0), ("box", 1.0)))
     names = Counter(
         generate_mask(config, f"k{i}", 0, 0, 32, 32).id.split(":")[0] for i in range(400)
@@ -191,7 +191,7 @@ def test_curriculum_grows_the_largest_hole_with_the_steps() -> None:
 
 
 @pytest.mark.parametrize("recipe", PICTURED)
-def test_mask_folder_is_drawn_from(recipe: Recipe, mask_folder: str) -> None:
+def test_mask_folder_is_sampled(recipe: Recipe, mask_folder: str) -> None:
     config = MaskConfig(recipe=recipe, folder=mask_folder)
     found = ratios(config, 40, size=64)
     assert found.min() > 0
@@ -254,7 +254,7 @@ def test_mask_folder_moved_elsewhere_gives_the_same_masks(mask_folder: str, tmp_
     np.testing.assert_array_equal(here.hole, there.hole)
 
 
-def test_mask_is_drawn_again_from_its_id() -> None:
+def test_mask_is_generated_again_from_its_id() -> None:
     config = MaskConfig(
         recipe="mixed", min_hole_ratio=0.1, curriculum_steps=50, curriculum_start_ratio=0.3
     )
@@ -268,7 +268,7 @@ def test_mask_id_of_other_settings_is_refused() -> None:
     mask = generate_mask(MaskConfig(recipe="box"), "k", 0, 0, 32, 32)
     with pytest.raises(UserError, match="generated with settings"):
         mask_from_id(MaskConfig(recipe="strokes"), mask.id)
-    with pytest.raises(UserError, match="no mask id"):
+    with pytest.raises(UserError, match="not a mask id"):
         mask_from_id(MaskConfig(), "k")
 
 
@@ -302,10 +302,10 @@ def test_impossible_settings_are_refused(fields: dict[str, typing.Any], sentence
 
 
 def test_folder_without_pictures_and_frames_too_small_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no mask pictures"):
+    with pytest.raises(UserError, match="holds no mask images"):
         generate_mask(MaskConfig(recipe="files", folder=str(tmp_path)), "k", 0, 0, 32, 32)
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match="broken.png is not a picture"):
+    with pytest.raises(UserError, match="broken.png is not an image"):
         generate_mask(
             MaskConfig(recipe="silhouettes", folder=str(tmp_path) + "/"), "k", 0, 0, 32, 32
         )
@@ -322,4 +322,4 @@ def test_bucket_of_a_ratio_is_open_below_and_closed_above() -> None:
 
 
 GOLDEN = "d66c89268fd625eb1be01f001f48db26f1fb86b619edb5c5d3ce9c9667e7bacc"
-"""SHA-256 over two masks of every drawn recipe. A change here forgets every mask ever drawn."""
+"""SHA-256 over two masks of every recipe. A change here breaks every mask ever generated."""

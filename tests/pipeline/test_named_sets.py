@@ -113,7 +113,7 @@ def test_imagenet_is_read_from_its_tar_of_tars(tmp_path: Path) -> None:
 
 def test_half_downloaded_set_is_refused_with_what_was_expected(tmp_path: Path) -> None:
     put(tmp_path, "paris_train_original/1.JPG", "paris_train_original/2.JPG")
-    with pytest.raises(UserError, match="holds 2 photographs, expected 14,900; fetch what is"):
+    with pytest.raises(UserError, match="holds 2 photographs, expected 14,900; fetch the missing"):
         list(open_source("paris", str(tmp_path)).originals())
     (tmp_path / "paris_train_original").rename(tmp_path / "other")
     with pytest.raises(UserError, match="Paris StreetView has no paris_train_original in the"):

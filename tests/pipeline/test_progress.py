@@ -50,10 +50,10 @@ def test_in_a_pipe_there_is_a_line_at_the_start_and_one_at_the_end():
     for _ in range(4):
         advance(child)
     rest, _ = child.communicate(timeout=60)
-    told = rest.decode().splitlines()
-    assert told[0] == "a line of its own"
-    assert re.fullmatch(r"sharding: 4 photographs in \d+s(, [\d.]+/s)?, 3 quarantined", told[1])
-    assert len(told) == 2
+    lines = rest.decode().splitlines()
+    assert lines[0] == "a line of its own"
+    assert re.fullmatch(r"sharding: 4 photographs in \d+s(, [\d.]+/s)?, 3 quarantined", lines[1])
+    assert len(lines) == 2
     assert child.returncode == 0
 
 
@@ -162,7 +162,7 @@ def test_a_step_within_a_step_leaves_the_terminal_to_the_outer_one():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"), [(0.4, "0s"), (59.4, "59s"), (190, "3m10s"), (7512, "2h05m")]
+    ("seconds", "text"), [(0.4, "0s"), (59.4, "59s"), (190, "3m10s"), (7512, "2h05m")]
 )
-def test_a_duration_is_written_as_people_write_it(seconds, told):
-    assert duration(seconds) == told
+def test_a_duration_is_written_as_people_write_it(seconds, text):
+    assert duration(seconds) == text

@@ -160,13 +160,13 @@ def test_https_without_a_trusted_certificate_is_refused(https, tmp_path, monkeyp
 @pytest.mark.parametrize(("number", "asked"), [(errno.ENOSPC, 1), (errno.EROFS, 1), (errno.EIO, 3)])
 def test_only_what_may_pass_is_waited_for(number, asked, monkeypatch):
     monkeypatch.setattr(storage, "FIRST_PAUSE_S", 0.0)
-    calls, told = [], []
+    calls, reported = [], []
 
     def ask():
         calls.append(1)
         raise OSError(number, "as the system says")
 
     with pytest.raises(OSError, match="as the system says"):
-        storage.patiently(ask, 3, told.append)
+        storage.retry(ask, 3, reported.append)
     assert len(calls) == asked
-    assert len(told) == asked - 1
+    assert len(reported) == asked - 1

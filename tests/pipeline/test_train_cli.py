@@ -94,7 +94,7 @@ def test_bundled_photographs_do_not_stand_in_for_shards_whose_name_is_wrong(tmp_
     assert not misspelt.exists()
 
 
-def test_photographs_too_small_are_told_before_anything_is_trained(config, ray_local, tmp_path):
+def test_photographs_too_small_are_reported_before_anything_is_trained(config, ray_local, tmp_path):
     folder = tmp_path / "small"
     folder.mkdir()
     for index in range(4):
@@ -111,7 +111,7 @@ def test_dry_run_says_what_would_be_done_and_trains_nothing(config, shards, ray_
     launch({"smoke": replace(config, data=data)}, "", words)
     said = capsys.readouterr().out
     size = sum(p.numel() for p in load("spn").generator(SPNConfig.tiny()).parameters())
-    assert f"{size:,} parameters drawn with" in said
+    assert f"{size:,} generator parameters" in said
     assert "30 steps of 4 samples (4 a worker)" in said
     assert "GPU-hours" in said
     assert not Path(config.storage).exists()

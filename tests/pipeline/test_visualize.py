@@ -1,4 +1,4 @@
-"""Pictures of what a network computes keep the colours of the photograph."""
+"""Images of intermediate results keep the colours of the photograph."""
 
 from pathlib import Path
 

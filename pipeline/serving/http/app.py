@@ -34,23 +34,23 @@ PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-"""The page needs nothing from elsewhere, and gets nothing."""
+"""Headers of the page: it loads nothing from other hosts."""
 _READY_WITHIN_S = 5
-_BASE64_GROWTH = 1.4  # four thirds, and room for names
+_BASE64_GROWTH = 1.4  # four thirds, and the fields' names
 
 
 def create_app(backend: Backend, config: HttpConfig) -> FastAPI:
     """Build the application.
 
     Args:
-        backend: what fills canvases.
+        backend: predicts canvases.
         config: limits, canvases and keys.
     """
     app = FastAPI(
         title="Infill",
         version="1",
         summary="Image and mask in, composite out.",
-        docs_url=None,  # Swagger's page is fetched from elsewhere; ours is not.
+        docs_url=None,  # Swagger's page loads files from another host; ours does not.
         redoc_url=None,
     )
     metrics = RequestMetrics()
@@ -138,7 +138,7 @@ def _add_page(app: FastAPI) -> None:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """Give every error the documented shape, also those that the framework raises."""
+    """Give every error the documented shape, including those of the framework."""
     assert isinstance(error, HTTPException)
     if not isinstance(error, RequestError):
         code = "unknown_route" if error.status_code in (404, 405) else "bad_request"

@@ -1,7 +1,7 @@
 """API keys, stored as hashes, each with a rate limit.
 
-A key is 32 random bytes, so its plain SHA-256 tells nothing about it; slow password hashes are
-for secrets that people choose. The file holds one JSON object per line:
+A key is 32 random bytes, so its plain SHA-256 does not reveal it; slow password hashes are for
+secrets that people choose. The file holds one JSON object per line:
 
     {"name": "alice", "sha256": "...", "per_minute": 600}
 """
@@ -37,14 +37,14 @@ class ApiKey:
 
 
 def new_key(name: str, per_minute: float) -> tuple[str, ApiKey]:
-    """Return a fresh secret, to be shown once, and what is kept of it."""
+    """Return a new secret, to be shown once, and its stored form."""
     secret = f"infill-{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(secret.encode()).hexdigest()
     return secret, ApiKey(name=name, sha256=digest, per_minute=per_minute)
 
 
 def read_keys(location: str) -> tuple[ApiKey, ...]:
-    """Read a file of keys; none for an empty location.
+    """Read a file of keys; an empty location has none.
 
     Raises:
         UserError: if the file is missing or a line is not a key.
@@ -59,14 +59,14 @@ def read_keys(location: str) -> tuple[ApiKey, ...]:
             f"there is no key file {location}; make one with `python jobs/make_key.py`"
         ) from error
     except (ValueError, TypeError) as error:
-        raise UserError(f"{location} is no key file: {error}") from error
+        raise UserError(f"{location} is not a key file: {error}") from error
     if not keys:
         raise UserError(f"{location} holds no key; add one with `python jobs/make_key.py`")
     return keys
 
 
 def add_key(location: str, key: ApiKey) -> None:
-    """Add a key to a file, made if new.
+    """Add a key to a file, which is created if it does not exist.
 
     Raises:
         UserError: if the name is taken.
@@ -79,7 +79,7 @@ def add_key(location: str, key: ApiKey) -> None:
 
 
 class ApiKeyAuth:
-    """Lets callers in by their key, at their rate. One process counts for itself."""
+    """Checks API keys and their rate limits. Each process counts on its own."""
 
     def __init__(self, keys: Sequence[ApiKey], clock: Callable[[], float] = time.monotonic) -> None:
         self._keys = tuple(keys)
@@ -87,7 +87,7 @@ class ApiKeyAuth:
         self._tokens = {key.name: (key.per_minute, clock()) for key in keys}
 
     def admit(self, headers: Mapping[bytes, bytes]) -> str:
-        """Return the caller's name; "" where no keys are asked for.
+        """Return the client's name; "" if the service needs no keys.
 
         Raises:
             RequestError: 401 without a known key, 429 past its rate.
@@ -96,7 +96,7 @@ class ApiKeyAuth:
             return ""
         given = _secret(headers)
         digest = hashlib.sha256(given).hexdigest()
-        # Every key is compared, whole, so that time tells nothing about where they differ.
+        # Every key is compared in full, so that timing does not reveal where they differ.
         matches = [key for key in self._keys if hmac.compare_digest(key.sha256, digest)]
         if not given or not matches:
             raise RequestError(
@@ -106,7 +106,7 @@ class ApiKeyAuth:
         return matches[0].name
 
     def _spend(self, key: ApiKey) -> None:
-        """Take one from the key's bucket, which refills evenly."""
+        """Take one token from the key's bucket, which refills evenly."""
         tokens, at = self._tokens[key.name]
         now, per_s = self._clock(), key.per_minute / 60
         tokens = min(tokens + (now - at) * per_s, max(key.per_minute, 1.0))

@@ -1,6 +1,7 @@
 """Many pairs in one request: JSON lines or a form in, one JSON line per result out.
 
-A result is sent as soon as it is there; ``id`` tells whose it is. A bad pair is that pair's error.
+Each result is sent as soon as it is ready, with the ``id`` of its pair. An invalid pair gets its
+own error line.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ MAX_FORM_PAIRS = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Numbered:
-    """One pair of a batch, or why it is none."""
+    """One pair of a batch, or its error."""
 
     id: str | int | None
     request: InpaintRequest | RequestError
@@ -47,7 +48,7 @@ async def read_many(request: Request, max_line_bytes: int) -> AsyncIterator[Numb
         try:
             async with request.form(max_files=files, max_fields=fields) as form:
                 pairs = await _form_pairs(form)
-        except HTTPException as error:  # The framework's own, of a form that is none.
+        except HTTPException as error:  # The framework's error for a malformed form.
             if isinstance(error, RequestError):
                 raise
             raise RequestError(error.status_code, "bad_request", str(error.detail)) from error
@@ -65,7 +66,7 @@ async def read_many(request: Request, max_line_bytes: int) -> AsyncIterator[Numb
 
 
 async def _lines(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
-    """Cut the body at its line ends, holding no more than one line."""
+    """Split the body into lines, with at most one line in memory."""
     rest = b""
     async for chunk in request.stream():
         *whole, rest = (rest + chunk).split(b"\n")
@@ -96,7 +97,7 @@ def _from_line(line: bytes, number: int) -> Numbered:
 
 
 async def _form_pairs(form: FormData) -> list[Numbered]:
-    """Pair the form's images and masks in order; its other fields are for all of them."""
+    """Pair the form's images and masks in order; its other fields apply to all pairs."""
     images, masks, names = (form.getlist(name) for name in ("image", "mask", "id"))
     if not images or len(masks) not in (0, len(images)) or len(names) not in (0, len(images)):
         raise RequestError(
@@ -125,7 +126,7 @@ async def _file(part: UploadFile | str) -> bytes | str:
 async def answer_many(
     service: InpaintService, pairs: AsyncIterator[Numbered], accept: str, request_id: str
 ) -> AsyncIterator[bytes]:
-    """Work on a few pairs at once and yield each one's line as it is done."""
+    """Process a few pairs at once and yield each one's line when it is done."""
     limits = service.config.limits
 
     async def work(numbered: Numbered) -> bytes:
@@ -144,7 +145,7 @@ async def answer_many(
     try:
         async for line in in_order_of_arrival(pairs, work, limits.pairs_at_once):
             yield line
-    except RequestError as refusal:  # of the body as a whole: nothing after it can be read
+    except RequestError as refusal:  # an error of the whole body: the rest cannot be read
         yield _line(None, error_body(refusal.code, refusal.detail, request_id))
 
 
@@ -159,10 +160,10 @@ def _line(identity: str | int | None, values: dict[str, Any]) -> bytes:
 async def in_order_of_arrival(
     items: AsyncIterator[Numbered], work: Callable[[Numbered], Awaitable[bytes]], at_once: int
 ) -> AsyncIterator[bytes]:
-    """Yield ``await work(item)`` in the order of completion, with few under way at once.
+    """Yield ``await work(item)`` in the order of completion, with few running at once.
 
-    No item is read before there is room for it, so a fast sender is slowed down, not hoarded.
-    What the items raise is raised once everything read before is answered.
+    An item is read only when a slot is free (back-pressure), so a fast sender is slowed down and
+    not buffered. An error of ``items`` is raised after the results of all earlier items.
     """
     under_way: set[asyncio.Future[bytes]] = set()
     reading: asyncio.Future[Numbered | None] | None = asyncio.ensure_future(_next(items))

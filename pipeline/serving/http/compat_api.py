@@ -1,9 +1,9 @@
 """Two interfaces of other programs, as thin layers over our own.
 
-* ``POST /api/v1/inpaint``, as IOPaint's web page and clients call it: JSON with base64 files,
-  white is hole, the bare picture comes back. Its many sampler settings mean nothing here.
-* ``POST /v1/images/edits``, as OpenAI's clients call it: a form whose mask is transparent where
-  the picture is to be changed, a list of base64 pictures comes back. The prompt is not read.
+* ``POST /api/v1/inpaint``, as IOPaint's web page and clients call it: JSON with base64 files, white
+  is the hole, the response is an image file. Its sampler settings are ignored.
+* ``POST /v1/images/edits``, as OpenAI's clients call it: a form whose mask is transparent in the
+hole; the response is a list of base64 images. The prompt is ignored.
 """
 
 import base64
@@ -64,7 +64,7 @@ def add_compat_routes(
             raise RequestError(400, "bad_request", f"send one image, not {len(image)}")
         if wants_url:
             raise RequestError(
-                400, "bad_request", "no URL is made: ask for response_format b64_json"
+                400, "bad_request", "this service makes no URLs: use response_format b64_json"
             )
         options = check(RequestFields, chosen).options("image/png")
         if own_mask is not None:
@@ -76,11 +76,11 @@ def add_compat_routes(
 
 @image_errors_refused()
 def _opaque_is_known(mask: bytes, max_pixels: int) -> bytes:
-    """Turn a mask that is transparent in the hole into one that is white there."""
+    """Convert a mask that is transparent in the hole to one that is white there."""
     picture = decode(mask, max_pixels, "mask")
     if picture.alpha is None:
         raise RequestError(
-            400, "bad_request", "the mask has no transparency, which is what marks the hole here"
+            400, "bad_request", "the mask has no transparent pixels, which mark the hole here"
         )
     return encode_mask(picture.alpha <= HOLE_THRESHOLD)
 

@@ -1,6 +1,6 @@
 """The reference page of the HTTP interface, made from its OpenAPI document.
 
-Nothing on it comes from elsewhere, so it is there where the service has no way to the internet.
+It loads nothing from other hosts, so it works without access to the internet.
 """
 
 import json
@@ -27,9 +27,9 @@ def reference_page(document: Mapping[str, Any]) -> str:
         body=stack(
             preformatted("curl -F image=@photo.jpg -F mask=@hole.png URL/v1/inpaint -o filled.png"),
             paragraphs(
-                "White marks the hole, in a mask of the image's size; known pixels come back as "
-                "they were sent. For programs the same is at /openapi.json, and the page with the "
-                "brush at /."
+                "White marks the hole, in a mask of the image's size; known pixels come back "
+                "unchanged. Programs find the same at /openapi.json; the page with the brush is "
+                "at /."
             ),
         ),
     )
@@ -65,7 +65,7 @@ def _operation(method: str, path: str, about: Mapping[str, Any]) -> Markup:
 
 
 def _kind(field: Mapping[str, Any]) -> str:
-    """Return what a field takes, in a word or by its values."""
+    """Return the kind of a field: a word, or its values."""
     if "anyOf" in field:
         return ", ".join(_kind(one) for one in field["anyOf"] if one.get("type") != "null")
     if "enum" in field:

@@ -19,12 +19,12 @@ from infill.pipeline.serving.replica.replica import GeneratedTile, ServedModel
 
 
 class Backend(Protocol):
-    """What fills canvases: a replica in this process, or many behind a handle."""
+    """Predicts canvases: a replica in this process, or many behind a handle."""
 
     async def fill(
         self, wanted: str, image: Pixels, mask: Pixels, samples: int, seed: int | None
     ) -> GeneratedTile:
-        """Fill one canvas; see :meth:`infill.pipeline.serving.replica.replica.Replica.fill`."""
+        """Predict one canvas; see :meth:`infill.pipeline.serving.replica.replica.Replica.fill`."""
         ...
 
     async def describe(self) -> list[ServedModel]:
@@ -46,7 +46,7 @@ class HttpConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class InpaintResult:
-    """Composites, encoded, and how they came about."""
+    """Encoded composites, with model, layout and timings."""
 
     files: tuple[bytes, ...]
     """One per sample."""
@@ -55,13 +55,13 @@ class InpaintResult:
     hole_ratio: float
     layout: tiling.Layout
     timings: dict[str, float]
-    """Milliseconds by stage, and ``batch_size``. Queueing is the wait for a free network, and the
-    way there and back."""
+    """Milliseconds by stage, and ``batch_size``. Queueing includes the wait for a free network and
+    the transfer."""
 
 
 @dataclass(frozen=True)
 class InpaintService:
-    """What the routes of one application share."""
+    """The inpainting that all routes of an application share."""
 
     backend: Backend
     config: HttpConfig
@@ -71,15 +71,15 @@ class InpaintService:
     async def inpaint(
         self, options: InpaintOptions, image: bytes, mask: bytes | None
     ) -> InpaintResult:
-        """Decode, fill and encode one pair.
+        """Decode, inpaint and encode one pair.
 
         Args:
-            options: of the request.
+            options: options of the request.
             image: a PNG, JPEG or WebP file.
             mask: a file of the same size; None if the image's transparency marks the hole.
 
         Raises:
-            RequestError: if a file cannot be accepted, or no such model is served.
+            RequestError: if a file is invalid, or the model is not served.
         """
         started = time.perf_counter()
         with image_errors_refused():
@@ -122,26 +122,26 @@ class InpaintService:
             },
         )
         called = f"{answer.model.name}@{answer.model.version}"
-        self.metrics.note_picture(called, layout.kind, answer.timings)
+        self.metrics.count_image(called, layout.kind, answer.timings)
         return answer
 
     async def _fill(
         self, options: InpaintOptions, canvases: Sequence[tuple[Pixels, Pixels]]
     ) -> Sequence[GeneratedTile]:
-        """Fill every canvas of an image, by one version of the model."""
+        """Predict every canvas of an image, with one version of the model."""
         fills = (
             self.backend.fill(options.model, laid, missing, options.samples, options.seed)
             for laid, missing in canvases
         )
         try:
-            async with asyncio.TaskGroup() as group:  # where one fails, the others are cancelled
+            async with asyncio.TaskGroup() as group:  # if one fails, the others are cancelled
                 tasks = [group.create_task(fill) for fill in fills]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         filled = [task.result() for task in tasks]
         if len({one.model.digest for one in filled}) == 1:
             return filled
-        return await self._fill(options, canvases)  # the champion changed in between: once more
+        return await self._fill(options, canvases)  # the champion changed in between: repeat
 
 
 def _read_and_lay(

@@ -10,7 +10,7 @@ _ORDINARY = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of JSON: time, level, message, and whatever else it carries."""
+    """Formats a record as one line of JSON: time, level, message, and its other fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, with the traceback of a defect in it."""
@@ -20,7 +20,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            # Ray adds fields of its own to every record, their names beginning with a stroke.
+            # Ray adds fields of its own to every record; their names begin with an underscore.
             **{
                 name: value
                 for name, value in vars(record).items()
@@ -33,7 +33,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_as_json() -> None:
-    """Write this room's log to standard output; called once, by a process that only serves."""
+    """Write this package's log to standard output; called once, by a serving process."""
     logger = logging.getLogger(LOGGER)
     if any(isinstance(handler.formatter, JsonFormatter) for handler in logger.handlers):
         return

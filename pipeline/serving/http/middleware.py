@@ -1,7 +1,7 @@
 """Middleware before the routes: API keys, admission, body size, deadline.
 
-It refuses before a body is read where it can. Whatever happens behind it, the answer has the
-documented shape and a request id, and one line goes to the log, without any content of images.
+It refuses a request before its body is read if possible. Every response has the documented shape
+and a request id, and one log line, which never contains image content.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ from infill.pipeline.serving.limits import LimitsConfig
 
 BATCH_PATH = "/v1/inpaint/batch"
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"})
-"""Asked by those that hold no key, or not yet; they tell nothing about pictures."""
+"""Paths that need no API key; their responses contain nothing about images."""
 
 log = logging.getLogger("infill.serving")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class _Exchange:
-    """One request and its answer, on their way through the gate."""
+    """One request and its response on their way through the middleware."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, max_bytes: int) -> None:
         self.scope, self._receive, self._send = scope, receive, send
@@ -43,21 +43,21 @@ class _Exchange:
 
     @property
     def seconds(self) -> float:
-        """How long the exchange has taken so far."""
+        """Seconds since the request arrived."""
         return time.perf_counter() - self._started
 
     @property
     def code(self) -> str:
-        """The code of the refusal, if it was refused."""
+        """The error code, if the request was refused."""
         return str(self.scope["state"].get("code", ""))
 
     @property
     def route(self) -> str:
-        """The route's template: one of few, however many paths strangers try."""
+        """The route's template: one of few, whatever paths clients try."""
         return str(getattr(self.scope.get("route"), "path", "other"))
 
     def refuse_long_body(self, size: int) -> None:
-        """Raise if a body has more bytes than are accepted."""
+        """Raise if the body exceeds the limit."""
         if size > self._max_bytes:
             raise RequestError(
                 413, "too_large", f"the body has more than {self._max_bytes:,} bytes; send less"
@@ -73,7 +73,7 @@ class _Exchange:
         return message
 
     async def send(self, message: Message) -> None:
-        """Pass the answer on, with the request id in its headers."""
+        """Pass the response on, with the request id in its headers."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message.get("headers", []), (b"x-request-id", self.request_id.encode())]
@@ -81,7 +81,7 @@ class _Exchange:
         await self._send(message)
 
     async def refuse(self, refusal: RequestError) -> None:
-        """Answer with an error, unless the answer has begun already."""
+        """Send an error response, unless a response has begun already."""
         self.scope["state"]["code"] = refusal.code
         if not self.status:
             await error_response(refusal, self.request_id)(self.scope, self._receive, self.send)
@@ -111,7 +111,7 @@ class AdmissionMiddleware:
         try:
             await self._pass(exchange, bulky)
         finally:
-            self._note(exchange)
+            self._record(exchange)
 
     async def _pass(self, exchange: _Exchange, bulky: bool) -> None:
         timeout_s = self._config.batch_timeout_s if bulky else self._config.request_timeout_s
@@ -134,7 +134,7 @@ class AdmissionMiddleware:
             await exchange.refuse(RequestError(500, "internal", "the service failed; see its log"))
 
     def _admit(self, exchange: _Exchange) -> bool:
-        """Refuse what can be refused by the headers; tell whether the request is a costly one."""
+        """Refuse by the headers if possible; return whether the request is a costly one."""
         if exchange.scope["path"] not in OPEN_PATHS:
             exchange.caller = self._auth.admit(exchange.headers)
         if exchange.scope["method"] != "POST":
@@ -163,9 +163,9 @@ class AdmissionMiddleware:
             self._config.retry_after_s,
         )
 
-    def _note(self, exchange: _Exchange) -> None:
-        """Count the request and write its line."""
-        self._metrics.note(exchange.route, exchange.status, exchange.code, exchange.seconds)
+    def _record(self, exchange: _Exchange) -> None:
+        """Count the request and log its line."""
+        self._metrics.count(exchange.route, exchange.status, exchange.code, exchange.seconds)
         facts: dict[str, Any] = {
             "request_id": exchange.request_id,
             "caller": exchange.caller,
@@ -179,12 +179,12 @@ class AdmissionMiddleware:
 
 
 def error_response(refusal: RequestError, request_id: str) -> JSONResponse:
-    """Return a refusal as the documented JSON answer."""
+    """Return an error as the documented JSON response."""
     content = error_body(refusal.code, refusal.detail, request_id)
     return JSONResponse(content, refusal.status_code, headers=refusal.headers)
 
 
 def _request_id(headers: dict[bytes, bytes]) -> str:
-    """Return the caller's request id if it is a harmless word, else a new one."""
+    """Return the client's request id if it is a harmless word, else a new one."""
     given = headers.get(b"x-request-id", b"").decode("latin-1")
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

@@ -35,9 +35,9 @@ ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
     }
     for status, text in {
         400: "A field, file or mask that cannot be used.",
-        401: "An API key is asked for.",
-        404: "No such model.",
-        405: "Not by this method.",
+        401: "The API key is missing or unknown.",
+        404: "The model is not served.",
+        405: "The path does not support this method.",
         408: "The body came too slowly.",
         413: "Too many bytes or pixels.",
         415: "A body or file of a kind that is not accepted.",
@@ -45,7 +45,7 @@ ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
         503: "Too many requests are waiting, or no model is ready; see Retry-After.",
     }.items()
 }
-"""Every refusal, in its one shape."""
+"""Every error response, in the same shape."""
 
 _TINY = (  # 2 × 2 grey pixels, one of them white
     "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR42mPUMGLI+w8AA3cByblJzjMAAAAASUVO"
@@ -68,20 +68,20 @@ _JSON_ANSWER = {
 }
 PICTURE_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The composite; JSON with it in base64 for `Accept: application/json`.",
+        "description": "The composite; as base64 in JSON for `Accept: application/json`.",
         "content": {**_PICTURE, "application/json": {"schema": _JSON_ANSWER}},
     }
 }
 LINES_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "A line of JSON per pair, as each is done: the answer or its error, and id.",
+        "description": "A line of JSON per pair, as each is done: its id, and response or error.",
         "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
     }
 }
 
 
 def pair_body() -> dict[str, Any]:
-    """Return how ``POST /v1/inpaint`` is asked: by a form, or by JSON in base64."""
+    """Return the body of ``POST /v1/inpaint``: a form, or JSON in base64."""
     file = {"type": "string", "format": "binary"}
     text = {"type": "string", "contentEncoding": "base64"}
     return _body(
@@ -96,7 +96,7 @@ def pair_body() -> dict[str, Any]:
 
 
 def batch_body() -> dict[str, Any]:
-    """Return how ``POST /v1/inpaint/batch`` is asked: by lines of JSON, or by a form."""
+    """Return the body of ``POST /v1/inpaint/batch``: lines of JSON, or a form."""
     files = {"type": "array", "items": {"type": "string", "format": "binary"}}
     form = _with_files(files)
     form["properties"]["id"] = {"type": "array", "items": {"type": "string"}}
@@ -114,7 +114,10 @@ def batch_body() -> dict[str, Any]:
 def _with_files(kind: dict[str, Any]) -> dict[str, Any]:
     schema = RequestFields.model_json_schema()
     image = {**kind, "description": "PNG, JPEG or WebP."}
-    mask = {**kind, "description": "Of the image's size; the image's transparency if absent."}
+    mask = {
+        **kind,
+        "description": "Of the image's size; if absent, the image's transparency is the hole.",
+    }
     schema["properties"] = {"image": image, "mask": mask, **schema["properties"]}
     schema["required"] = ["image"]
     return schema

@@ -25,7 +25,7 @@ class RequestMetrics:
         )
         self._seconds = Histogram(
             "infill_request_seconds",
-            "From the first byte of a request to the last of its answer.",
+            "Seconds from the first byte of a request to the last of its response.",
             ["route"],
             buckets=_SECONDS,
             registry=self._registry,
@@ -34,34 +34,34 @@ class RequestMetrics:
             "infill_refusals", "Requests refused, by code.", ["code"], registry=self._registry
         )
         self.inside = Gauge(
-            "infill_requests_inside", "Costly requests under way.", registry=self._registry
+            "infill_requests_inside", "Costly requests being processed.", registry=self._registry
         )
         self._pictures = Counter(
             "infill_pictures", "Composites made.", ["model", "canvas"], registry=self._registry
         )
         self._stage_seconds = Histogram(
             "infill_stage_seconds",
-            "What a picture spent where.",
+            "Seconds per image in each stage.",
             ["stage"],
             buckets=_SECONDS,
             registry=self._registry,
         )
         self._batch_size = Histogram(
             "infill_batch_size",
-            "Canvases that shared a picture's pass through the network.",
+            "Canvases that shared an image's forward pass.",
             buckets=_BATCHES,
             registry=self._registry,
         )
 
-    def note(self, route: str, status: int, code: str, seconds: float) -> None:
-        """Count one request; status 0 is one whose caller left."""
+    def count(self, route: str, status: int, code: str, seconds: float) -> None:
+        """Count one request; status 0 means that the client disconnected."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
         if code:
             self._refusals.labels(code).inc()
 
-    def note_picture(self, model: str, canvas: str, timings: Mapping[str, float]) -> None:
-        """Count one composite and where its time went."""
+    def count_image(self, model: str, canvas: str, timings: Mapping[str, float]) -> None:
+        """Count one composite and its time in each stage."""
         self._pictures.labels(model, canvas).inc()
         self._batch_size.observe(timings["batch_size"])
         for stage in STAGES:

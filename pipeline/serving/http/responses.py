@@ -17,7 +17,7 @@ LINES = "application/x-ndjson"
 
 
 def public(model: ServedModel) -> dict[str, str]:
-    """Return what a stranger may know; where the files lie is not part of it."""
+    """Return the public facts on a model, without its location."""
     return {
         "name": model.name,
         "version": model.version,
@@ -27,7 +27,7 @@ def public(model: ServedModel) -> dict[str, str]:
 
 
 def headers_of(answer: InpaintResult) -> Mapping[str, str]:
-    """Return the facts that go with a picture."""
+    """Return the headers of an image response."""
     return {
         "Content-Type": MEDIA_TYPES[answer.output_format],
         "X-Infill-Model": answer.model.label,
@@ -37,7 +37,7 @@ def headers_of(answer: InpaintResult) -> Mapping[str, str]:
 
 
 def json_of(answer: InpaintResult, request_id: str) -> dict[str, Any]:
-    """Return an answer as JSON values: ``image`` for one sample, ``images`` for several."""
+    """Return a response as JSON values: ``image`` for one sample, ``images`` for several."""
     encoded = [base64.b64encode(file).decode() for file in answer.files]
     return {
         **({"image": encoded[0]} if len(encoded) == 1 else {"images": encoded}),
@@ -56,27 +56,25 @@ def json_of(answer: InpaintResult, request_id: str) -> dict[str, Any]:
 
 
 def respond(answer: InpaintResult, accept: str, request_id: str) -> Response:
-    """Answer as the Accept header asks.
+    """Return the response in the form of the Accept header.
 
     Raises:
-        RequestError: 400 if several pictures are to go into one file.
+        RequestError: 400 if several samples are requested as one image file.
     """
     if "application/json" in accept:
         return JSONResponse(
             json_of(answer, request_id), headers={"X-Infill-Model": answer.model.label}
         )
     if len(answer.files) > 1:
-        raise RequestError(
-            400, "bad_request", "several samples need `Accept: application/json` to be answered"
-        )
+        raise RequestError(400, "bad_request", "several samples need `Accept: application/json`")
     return Response(answer.files[0], headers=headers_of(answer))
 
 
 class LineStream(Response):
-    """Lines that are sent as they come, while the request's body may still be arriving.
+    """Lines that are sent one by one, while the request's body may still be arriving.
 
-    Starlette's own streaming answer listens for a disconnect meanwhile, and so would take parts
-    of the body away from the reader.
+    Starlette's own streaming response listens for a disconnect meanwhile, and so would consume
+    parts of the body.
     """
 
     media_type = LINES

@@ -20,27 +20,33 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class RequestFields(BaseModel):
-    """Everything a caller may say beside the two files."""
+    """All fields of a request beside the two files."""
 
     model_config = ConfigDict(extra="forbid")
 
-    model: Annotated[str, Field(description="Such as spn, spn@champion or spn@3.")] = ""
+    model: Annotated[str, Field(description="The model, such as spn, spn@champion or spn@3.")] = ""
     mode: Annotated[
         Literal["auto", "crop", "resize", "tile", "subsample"],
-        Field(description="How a large image meets the network."),
+        Field(description="How a large image is processed."),
     ] = "auto"
     mask_polarity: Annotated[
-        Literal["white", "black"], Field(description="What marks the hole.")
+        Literal["white", "black"], Field(description="Colour that marks the hole.")
     ] = "white"
     output_format: Annotated[
         Literal["png", "jpeg", "webp"] | None,
-        Field(description="By the Accept header if absent; jpeg changes known pixels."),
+        Field(
+            description="File format; by the Accept header if absent. jpeg changes known pixels."
+        ),
     ] = None
     samples: Annotated[
         int,
-        Field(ge=1, le=MAX_SAMPLES, description="How many pictures, of models that draw several."),
+        Field(
+            ge=1,
+            le=MAX_SAMPLES,
+            description="Number of results; more than one needs a probabilistic model.",
+        ),
     ] = 1
-    seed: Annotated[int | None, Field(ge=0, lt=2**63, description="Of random draws.")] = None
+    seed: Annotated[int | None, Field(ge=0, lt=2**63, description="Seed of random results.")] = None
 
     def options(self, accept: str) -> InpaintOptions:
         """Return the options of the request, given the Accept header."""
@@ -56,7 +62,7 @@ class RequestFields(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class InpaintRequest:
-    """One pair and what to do with it."""
+    """One pair of image and mask, and the fields."""
 
     image: bytes
     mask: bytes | None
@@ -65,7 +71,7 @@ class InpaintRequest:
 
 
 def accepted_format(accept: str) -> Format:
-    """Return the first picture format named in an Accept header, else PNG."""
+    """Return the first image format in an Accept header, else PNG."""
     named = [(accept.find(media), form) for form, media in MEDIA_TYPES.items() if media in accept]
     return min(named)[1] if named else "png"
 
@@ -115,7 +121,7 @@ def json_object(text: bytes) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        RequestError: 400 if it is none.
+        RequestError: 400 if the text is not a JSON object.
     """
     try:
         values = json.loads(text)
@@ -127,7 +133,7 @@ def json_object(text: bytes) -> dict[str, Any]:
 
 
 def from_base64(value: Any, name: str) -> bytes:
-    """Decode base64, also as a data: URL. Other URLs are never fetched.
+    """Decode base64, also in a data: URL. Other URLs are never fetched.
 
     Raises:
         RequestError: 400, naming the field.
@@ -143,7 +149,7 @@ def from_base64(value: Any, name: str) -> bytes:
 
 
 def parse_request(values: Mapping[str, Any]) -> InpaintRequest:
-    """Check what was sent.
+    """Check the fields of a request.
 
     Raises:
         RequestError: 400, naming the first field that is wrong.

@@ -1,9 +1,9 @@
 """Dynamic batching: requests of one shape share a forward pass.
 
-A batch is formed at the moment the network is free, from whatever waits then: the shape that has
-waited longest, up to its limit. Serve's own ``@serve.batch`` closes a batch by the clock, also
-while the network is busy, and mixes shapes; a slow network would then work through many small
-batches. Requests whose caller has left are dropped before they cost anything.
+A batch is formed when the network becomes free, from the waiting items: those of the shape that has
+waited longest, up to its limit. Serve's own ``@serve.batch`` closes a batch by the clock, even
+while the network is busy, and mixes shapes; a slow network would then compute many small batches.
+Requests of disconnected clients are dropped before they are computed.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ class Batcher(Generic[Key, Item, Result]):
     """Collects single items into batches of one key; runs on one event loop.
 
     Args:
-        compute: gives one result per item; called for ``at_once`` batches at a time.
-        max_size: how many items of a key make a full batch.
-        wait_s: how long the first item waits for company when nothing is being computed.
-        at_once: how many batches are computed beside each other.
+        compute: returns one result per item; called for ``at_once`` batches at a time.
+        max_size: number of items of a key in a full batch.
+        wait_s: batching timeout: seconds that the first item waits while nothing is computed.
+        at_once: number of batches that are computed concurrently.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Batcher(Generic[Key, Item, Result]):
         self._count = 0
         self._at_once = at_once
         self._working = 0
-        self._workers: set[asyncio.Task[None]] = set()  # Held, as the loop does not.
+        self._workers: set[asyncio.Task[None]] = set()  # The loop holds no references.
 
     async def submit(self, key: Key, item: Item) -> Result:
         """Return the item's result, computed together with others of the same key."""
@@ -78,7 +78,7 @@ class Batcher(Generic[Key, Item, Result]):
         batch: list[_Waiting[Item, Result]] = []
         while queue and len(batch) < max(self._max_size(key), 1):
             entry = queue.popleft()
-            if not entry.answer.done():  # cancelled: the caller has left
+            if not entry.answer.done():  # cancelled: the client has disconnected
                 batch.append(entry)
         if not queue:
             del self._waiting[key]
@@ -87,7 +87,7 @@ class Batcher(Generic[Key, Item, Result]):
     async def _answer(self, key: Key, batch: list[_Waiting[Item, Result]]) -> None:
         try:
             results = await self._compute(key, [entry.item for entry in batch])
-        except Exception as error:  # belongs to the callers, each of whom gets it
+        except Exception as error:  # every caller gets it
             for entry in batch:
                 if not entry.answer.done():
                     entry.answer.set_exception(error)

@@ -1,13 +1,13 @@
 """Start, refresh and stop the service on Ray Serve.
 
-Two deployments make the application: ``ingress`` speaks HTTP and decodes, ``replica`` holds the
-models. Which versions are served is the replica's ``user_config``, and it alone changes when a
-champion does: Serve hands it to running replicas (``reconfigure``), none is restarted, and a
-replica that starts later gets the same. That takes a deployment by configuration, as by
-``serve deploy``; ``serve.run`` would replace every replica each time.
+The application has two deployments: ``ingress`` speaks HTTP and decodes, ``replica`` holds the
+models. The replica's ``user_config`` lists the served versions, and a new champion changes nothing
+else: Serve passes it to running replicas (``reconfigure``) without a restart, and to replicas that
+start later. This needs a deployment by configuration, as with ``serve deploy``; ``serve.run`` would
+replace every replica each time.
 
-On a cluster, requests come through Serve's proxies, one on each node. A Ray that is started for the
-service alone needs none: there the ingress listens itself (:func:`direct_ingress`).
+On a cluster, requests come through Serve's proxies, one on each node. A local Ray that is started
+for the service needs no proxy: the ingress itself listens (:func:`direct_ingress`).
 """
 
 import os
@@ -30,19 +30,19 @@ APPLICATION = "infill"
 _IMPORT_PATH = "infill.pipeline.serving.replica.ingress:application"
 _STRAIGHT = "RAY_SERVE_THROUGHPUT_OPTIMIZED"
 _STRAIGHT_PORT = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"
-_BODY_GRACE_S = 5.0  # beyond the app's own deadline, which answers in our shape
+_BODY_GRACE_S = 5.0  # beyond the app's own deadline, whose response has our shape
 _LOGGING = {"encoding": "JSON", "enable_access_log": False}
 LONGEST_START_S = 300.0
-"""How long replicas may take to load and try their models."""
+"""Seconds that replicas may take to load and test their models."""
 LONGEST_STOP_S = 60.0
-"""How long a service is given to end."""
+"""Seconds that a service may take to end."""
 
 
 def resolve_models(config: ServeConfig) -> list[ServedModel]:
     """Look every model up, without Ray.
 
     Raises:
-        UserError: if one is unknown or its files are gone or damaged.
+        UserError: if one is unknown or its files are missing or damaged.
     """
     return [resolve_model(config.registry, name) for name in (config.model, *config.more_models)]
 
@@ -51,7 +51,7 @@ def resolve_model(registry: RegistryConfig, reference: str) -> ServedModel:
     """Look one model up.
 
     Raises:
-        UserError: if it is unknown or its files are gone or damaged.
+        UserError: if it is unknown or its files are missing or damaged.
     """
     found = resolve(registry, reference)
     return ServedModel(
@@ -64,10 +64,10 @@ def resolve_model(registry: RegistryConfig, reference: str) -> ServedModel:
 
 
 def choose_port(host: str, port: int) -> int:
-    """Return the port, or a free one for 0, after trying that it can be listened at.
+    """Return the port, or a free one for 0, after checking that it can be bound.
 
     Raises:
-        UserError: if it is taken, may not be used, or the host is none of this machine's.
+        UserError: if it is taken or not permitted, or the host is not an address of this machine.
     """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -76,40 +76,40 @@ def choose_port(host: str, port: int) -> int:
         except OSError as error:
             raise UserError(
                 f"cannot listen at {host} port {port}: {error.strerror or error}; "
-                "stop what uses it or choose another with --port (0 takes a free one)"
+                "stop what uses it or choose another port with --port (0 takes a free one)"
             ) from error
         return int(probe.getsockname()[1])
 
 
 def direct_ingress(port: int) -> dict[str, str]:
-    """Return the environment of a Ray whose Serve answers at a port without a proxy in between.
+    """Return the environment of a local Ray whose Serve listens on a port without a proxy.
 
-    Ray's own settings for throughput: the ingress listens itself, replicas are called by gRPC and
-    do not hand requests from thread to thread. They count from the start of a Ray, and one
-    port is one process, so they suit a Ray that is started for the service on one machine.
+    These are Ray's own settings for throughput: the ingress itself listens, replicas are called by
+    gRPC and do not pass requests between threads. They apply from the start of Ray, and one port is
+    one process, so they suit a Ray that is started for the service on one machine.
     """
     return {
         _STRAIGHT: "1",
-        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",  # The driver asks without a loop.
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",  # The driver has no event loop.
         _STRAIGHT_PORT: str(port),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(port + 1),  # The first beyond.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",  # There is no balancer to tell.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",  # No load balancer.
         "RAY_SERVE_PORT_QUARANTINE_S": "0",  # An ingress that died is replaced at once.
     }
 
 
 def _straight_port() -> int:
-    """Return the port that this process's environment gives the ingress, 0 if none."""
+    """Return the port of the ingress in this process's environment, 0 if none."""
     return int(os.environ.get(_STRAIGHT_PORT, 0)) if os.environ.get(_STRAIGHT) == "1" else 0
 
 
 def start(config: ServeConfig, timeout_s: float = LONGEST_START_S) -> str:
-    """Serve on the Ray at hand, and return when requests are answered. Runs on the driver.
+    """Serve on the connected Ray, and return when the service is ready. Runs on the driver.
 
     Args:
-        config: what to serve; its models are looked up first. Where the environment is that of
-            :func:`direct_ingress`, its port counts, not this one's.
-        timeout_s: how long the replicas may take to load and try their models.
+        config: the service; its models are looked up first. With the environment of
+            :func:`direct_ingress`, the port of that environment is used.
+        timeout_s: seconds that the replicas may take to load and test their models.
 
     Returns:
         The base URL, such as ``http://127.0.0.1:8000``.
@@ -136,10 +136,10 @@ def start(config: ServeConfig, timeout_s: float = LONGEST_START_S) -> str:
 
 
 def try_out(config: ServeConfig, current: list[ServedModel], renewed: list[ServedModel]) -> str:
-    """Let new versions answer a share of the requests for a while, while the old ones stay.
+    """Route a share of the requests to new versions for a while (canary); the old ones stay.
 
     Returns:
-        What went wrong with them, "" if nothing did.
+        The error of the new versions, "" if there is none.
     """
     new = [model for model in renewed if model not in current]
     _deploy(config, current, new)
@@ -154,7 +154,7 @@ def try_out(config: ServeConfig, current: list[ServedModel], renewed: list[Serve
 
 
 def _canary_counts(config: ServeConfig) -> list[CanaryCount]:
-    """Ask replicas until each has most likely answered: which one does is chance."""
+    """Call replicas until each has most likely answered: Serve chooses one at random."""
     from ray import serve
 
     handle = serve.get_deployment_handle("replica", APPLICATION)
@@ -168,11 +168,11 @@ def refresh(config: ServeConfig, current: list[ServedModel]) -> list[ServedModel
     """Look the models up again and swap those that changed; no request fails meanwhile.
 
     Args:
-        config: as given to :func:`start`.
-        current: what is served now.
+        config: the configuration that was passed to :func:`start`.
+        current: the versions that are served now.
 
     Returns:
-        What is served from now on.
+        The versions that are served from now on.
     """
     models = resolve_models(config)
     if models != current:
@@ -181,10 +181,10 @@ def refresh(config: ServeConfig, current: list[ServedModel]) -> list[ServedModel
 
 
 def stop() -> None:
-    """End the service; Ray goes on.
+    """End the service; Ray keeps running.
 
-    Waits :data:`LONGEST_STOP_S` at most: interrupted in the middle of a new version's start, Serve
-    may have nothing left that would answer.
+    Waits :data:`LONGEST_STOP_S` at most: if a new version's start was interrupted, Serve may not
+    answer at all.
     """
     from ray import serve
 
@@ -193,10 +193,10 @@ def stop() -> None:
     ending.join(LONGEST_STOP_S)
 
 
-def watch(config: ServeConfig, say: Any = print) -> None:
-    """Keep the service on its aliases' versions until interrupted.
+def watch(config: ServeConfig, log: Any = print) -> None:
+    """Keep the service on the versions of its aliases until interrupted.
 
-    A registry that cannot be read for a while changes nothing: what is served stays.
+    If the registry cannot be read for a while, the service keeps its versions.
     """
     current, refused = resolve_models(config), list[ServedModel]()
     trouble = ""
@@ -207,9 +207,9 @@ def watch(config: ServeConfig, say: Any = print) -> None:
         try:
             renewed = resolve_models(config)
             if config.canary_share and renewed not in (current, refused):
-                say(f"trying {_labels(renewed)} on {config.canary_share:.0%} of the requests")
+                log(f"trying {_labels(renewed)} on {config.canary_share:.0%} of the requests")
                 if wrong := try_out(config, current, renewed):
-                    say(f"still serving {_labels(current)}: {wrong}")
+                    log(f"still serving {_labels(current)}: {wrong}")
                     _deploy(config, current)
                     refused = renewed
             if renewed == refused:
@@ -217,11 +217,11 @@ def watch(config: ServeConfig, say: Any = print) -> None:
             renewed = refresh(config, current)
         except UserError as error:
             if str(error) != trouble:
-                say(f"still serving {_labels(current)}: {error}")
+                log(f"still serving {_labels(current)}: {error}")
             trouble = str(error)
             continue
         if renewed != current:
-            say(f"now serving {_labels(renewed)}")
+            log(f"now serving {_labels(renewed)}")
         current, trouble = renewed, ""
 
 
@@ -232,7 +232,7 @@ def _labels(models: list[ServedModel]) -> str:
 def deployment_schema(
     config: ServeConfig, models: list[ServedModel], canaries: Sequence[ServedModel] = ()
 ) -> dict[str, Any]:
-    """Return the application as Serve's configuration: what ``serve deploy`` would be given."""
+    """Return the application as Serve's configuration, the input of ``serve deploy``."""
     settings = {"app": _app_config(config), "replica": config.replica}
     return {
         "name": APPLICATION,
@@ -272,8 +272,8 @@ def deployment_schema(
 def deploy_yaml(config: ServeConfig, models: list[ServedModel]) -> str:
     """Return the service as a file for ``serve deploy`` or a RayService's ``serveConfigV2``.
 
-    It names versions, not aliases: a new champion is a new file, of which Serve takes over
-    ``user_config`` in running replicas.
+    It names versions, not aliases: a new champion needs a new file, whose ``user_config`` Serve
+    passes to running replicas.
     """
     import yaml
 
@@ -317,9 +317,10 @@ def _app_config(config: ServeConfig) -> HttpConfig:
 def _deploy(
     config: ServeConfig, models: list[ServedModel], canaries: Sequence[ServedModel] = ()
 ) -> None:
-    """Hand the configuration to Serve's controller, as the dashboard's REST interface does.
+    """Pass the configuration to Serve's controller, as the dashboard's REST interface does.
 
-    That interface needs a dashboard, which a laptop does not run; there is no public call.
+    That interface needs a dashboard, which a local Ray does not start; Ray has no public call for
+    it.
     """
     from ray.serve.context import _get_global_client
     from ray.serve.schema import ServeDeploySchema

@@ -15,7 +15,7 @@ from infill.pipeline.serving.replica.batcher import Batcher
 from infill.pipeline.serving.replica.replica import GeneratedTile, Replica, ServedModel
 
 CALLS_PER_REPLICA = 2
-"""Under way at once: one that is computed, and one that waits at hand."""
+"""Concurrent calls per replica: one that is computed, and one that waits."""
 
 
 def application(args: dict[str, Any]) -> Any:
@@ -31,7 +31,7 @@ def application(args: dict[str, Any]) -> Any:
 
 
 class Ingress:
-    """Speaks HTTP; many run beside each other. In a replica of ``ingress``."""
+    """The HTTP side, in a replica of ``ingress``; there may be many."""
 
     def __init__(
         self, replicas: Any, config: HttpConfig, computing: ReplicaConfig, most_replicas: int
@@ -41,7 +41,7 @@ class Ingress:
         self._config = config
 
     def __serve_build_asgi_app__(self) -> Any:  # noqa: N807, Serve's own name
-        """Return the application that Serve answers requests with."""
+        """Return the ASGI application for Serve."""
         return create_app(self._backend, self._config)
 
 
@@ -50,7 +50,7 @@ _Canvas = tuple[Pixels, Pixels, int | None]
 
 
 class _Kind(NamedTuple):
-    """What canvases of one call have in common."""
+    """The common properties of the canvases of one call."""
 
     wanted: str
     height: int
@@ -61,8 +61,8 @@ class _Kind(NamedTuple):
 class _Replicas:
     """The backend behind a Serve handle.
 
-    A call costs about a millisecond of Python at either end, in which the replica's network has to
-    wait: canvases that come while all replicas have their hands full travel together.
+    A call costs about a millisecond of Python at either end, during which the replica's network
+    waits: canvases that arrive while all replicas are busy are sent together.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class _Replicas:
 
 @contextlib.contextmanager
 def _unwrapped(retry_after_s: int) -> Any:
-    """Turn what Ray raises into what the caller is told."""
+    """Turn Ray's exceptions into error responses."""
     from ray.exceptions import RayActorError, RayTaskError
     from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 

@@ -9,28 +9,28 @@ Held = TypeVar("Held")
 
 
 class ModelCache(Generic[Held]):
-    """Loads what is asked for, and lets go of what was not asked for the longest.
+    """Loads models on request and evicts the least recently used.
 
     Safe to share between threads.
     """
 
     def __init__(self, size_of: Callable[[Held], int], budget: int) -> None:
-        """Hold nothing yet.
+        """Start with an empty cache.
 
         Args:
-            size_of: tells the bytes of what is held.
-            budget: most bytes of all of it; 0 for no bound. What is asked for is held even if it
-                alone is larger.
+            size_of: returns the bytes of an entry.
+            budget: maximum bytes of all entries; 0 for no limit. A requested entry is kept even if
+                it alone is larger.
         """
         self._size_of, self._budget = size_of, budget
         self._held: OrderedDict[str, Held] = OrderedDict()
         self._lock, self._loading = threading.Lock(), threading.Lock()
 
     def take(self, name: str, load: Callable[[], Held]) -> Held:
-        """Return what is held under a name, loaded first if it is not there."""
+        """Return the entry of a name, loaded first if it is missing."""
         if (held := self._find(name)) is not None:
             return held
-        with self._loading:  # One at a time; what is held is given out meanwhile.
+        with self._loading:  # One at a time; cached entries are available meanwhile.
             if (held := self._find(name)) is not None:
                 return held
             loaded = load()
@@ -47,17 +47,17 @@ class ModelCache(Generic[Held]):
             return self._held.get(name)
 
     def keep(self, names: Collection[str]) -> None:
-        """Let go of everything but these."""
+        """Evict all other entries."""
         with self._lock:
             for name in set(self._held) - set(names):
                 del self._held[name]
 
     @property
     def size(self) -> int:
-        """Bytes of what is held."""
+        """Bytes of all entries."""
         return sum(self._size_of(held) for held in self._held.values())
 
     @property
     def names(self) -> list[str]:
-        """What is held, the longest unused first."""
+        """Names of the entries, the least recently used first."""
         return list(self._held)

@@ -1,6 +1,6 @@
 """The models of a replica: loaded in the background, replaced at once, called in batches.
 
-Nothing here knows of Ray: :class:`Replica` is made a deployment in ``service.py``.
+This module does not use Ray: ``deployment.py`` makes a deployment of :class:`Replica`.
 """
 
 import asyncio
@@ -34,54 +34,55 @@ class ServedModel:
 
     name: str
     reference: str
-    """What the service was told to serve, such as ``spn@champion``."""
+    """The configured reference, such as ``spn@champion``."""
     version: str
     digest: str
     location: str
-    """Of the checkpoint's directory; the same for every node, see
+    """Location of the checkpoint's directory, the same for every node; see
     :func:`infill.pipeline.registry.readable`."""
 
     @property
     def label(self) -> str:
-        """What the header ``X-Infill-Model`` says."""
+        """The value of the header ``X-Infill-Model``."""
         return f"{self.name}@{self.version} ({self.digest[:12]})"
 
     def answers_to(self, wanted: str) -> bool:
-        """Return whether a caller who asks for ``wanted`` means this version."""
+        """Return whether a request for ``wanted`` means this version."""
         return wanted in (self.name, self.reference, f"{self.name}@{self.version}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedTile:
-    """What a replica answers."""
+    """The prediction of one canvas."""
 
     predictions: Pixels
     """uint8 [samples, H, W, 3], the size of the canvas."""
     model: ServedModel
     batch_size: int
-    """How many canvases shared the pass."""
+    """Number of canvases in the forward pass."""
     compute_s: float
-    """Of that pass."""
+    """Duration of the forward pass in seconds."""
 
 
 @dataclass
 class CanaryCount:
-    """How new versions have done on callers' pictures in one replica."""
+    """Results of new versions (canaries) on requests in one replica."""
 
     answers: int = 0
     failures: int = 0
-    """Requests that the old version had to answer after all, and versions not loaded."""
+    """Number of requests that the old version had to serve instead, and of versions that failed to
+    load."""
     replica: str = field(default_factory=lambda: uuid.uuid4().hex)
-    """Tells replicas' counts apart."""
+    """Identifies the replica."""
 
 
 @dataclass(frozen=True)
 class _Shown:
-    """A served version, which was loaded once at least."""
+    """A served version that was loaded at least once."""
 
     model: ServedModel
     several: bool
-    """Whether it can fill a hole in several ways."""
+    """Whether it is probabilistic."""
 
 
 @dataclass(frozen=True)
@@ -92,21 +93,21 @@ class _Canvas:
 
 
 class _Key(NamedTuple):
-    """What canvases of one pass have in common."""
+    """The common properties of the canvases of one forward pass."""
 
     model: str
     height: int
     width: int
     samples: int
-    """0 for the one picture that is drawn without randomness."""
+    """Number of samples; 0 for the one deterministic result."""
 
 
 class Replica:
-    """Fills canvases with the versions it was last configured to serve."""
+    """Predicts canvases with the versions of its last configuration."""
 
     def __init__(self, config: ReplicaConfig) -> None:
         self._config = config
-        self._shelf: ModelCache[Predictor] = ModelCache(_bytes_of, int(config.memory_gb * 1e9))
+        self._cache: ModelCache[Predictor] = ModelCache(_bytes_of, int(config.memory_gb * 1e9))
         self._shown: tuple[_Shown, ...] = ()
         self._canaries: tuple[_Shown, ...] = ()
         self._canary_share = 0.0
@@ -122,43 +123,43 @@ class Replica:
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve these versions from now on.
 
-        Called in a thread, while requests go on: new versions are loaded and tried out aside,
-        then all are swapped in one assignment. A version that stays is not loaded again.
+        Called in a thread while requests are served: new versions are loaded and tested first, then
+        all are swapped in one assignment. A version that stays is not loaded again.
 
         Args:
-            user_config: ``{"models": [...]}`` with the fields of :class:`ServedModel`; and, where
-                new versions are tried out on callers first, ``"canaries"`` likewise and
-                ``"canary_share"``, the share of the requests for their reference that they answer.
-                A canary that cannot be loaded counts as failed, and nothing else happens.
+            user_config: ``{"models": [...]}`` with the fields of :class:`ServedModel`; for a canary
+                phase, also ``"canaries"`` with the same fields and ``"canary_share"``, the share of
+                the requests for their reference that they serve. A canary that cannot be loaded
+                counts as failed; nothing else changes.
 
         Raises:
-            UserError: if a checkpoint is missing or damaged; what was served before stays.
+            UserError: if a checkpoint is missing or damaged; the previous versions stay.
         """
         wanted = [ServedModel(**values) for values in user_config["models"]]
         canaries = [ServedModel(**values) for values in user_config.get("canaries", ())]
         with self._swap:
             shown = tuple(self._show(model) for model in wanted)
-            self._take(wanted[0])  # It is asked for most: the last that would be let go.
+            self._take(wanted[0])  # The most requested version is evicted last.
             self._shown = shown
             self._canary_count = CanaryCount()
             self._canary_share = float(user_config.get("canary_share", 0.0))
             found = [self._try_to_show(model) for model in canaries]
             self._canaries = tuple(canary for canary in found if canary)
-            self._shelf.keep({model.digest for model in (*wanted, *canaries)})
+            self._cache.keep({model.digest for model in (*wanted, *canaries)})
         log.info("serving %s", ", ".join(model.label for model in (*wanted, *canaries)))
 
     def _show(self, model: ServedModel) -> _Shown:
         return _Shown(model, self._take(model).can_sample)
 
     def _take(self, model: ServedModel) -> Predictor:
-        """Return a version's generator, from the shelf or from its checkpoint."""
-        return self._shelf.take(model.digest, lambda: self._load(model))
+        """Return a version's generator, from the cache or from its checkpoint."""
+        return self._cache.take(model.digest, lambda: self._load(model))
 
     def _take_again(self, model: ServedModel) -> Predictor:
-        """Return a generator that may have been let go.
+        """Return a generator that may have been evicted.
 
         Raises:
-            RequestError: 503 if its checkpoint cannot be read now, as it could be at first.
+            RequestError: 503 if its checkpoint can no longer be read.
         """
         try:
             return self._take(model)
@@ -182,37 +183,38 @@ class Replica:
         predictor = Predictor.of(loaded, device)
         for side in sorted({loaded.image_size_px, *self._config.warm_sides_px}):
             grey = np.full((1, side, side, 3), 127, np.uint8)
-            torch.set_num_threads(self._config.threads)  # counts for the calling thread only
+            torch.set_num_threads(self._config.threads)  # applies to the calling thread only
             predictor.predict(grey, np.ones((1, side, side), np.uint8))
         return predictor
 
     def check_health(self) -> None:
-        """Raise if this replica cannot answer; Serve then replaces it."""
+        """Raise if this replica has no model; Serve then replaces it."""
         if not self._shown:
             raise RuntimeError("no model is loaded")
 
     async def describe(self) -> list[ServedModel]:
-        """Return the versions served now; the first answers when a request names none."""
+        """Return the versions served now; the first is the default model."""
         return [shown.model for shown in (*self._shown, *self._canaries)]
 
     async def canary_count(self) -> CanaryCount:
-        """Return how canaries have done here since they were configured."""
+        """Return the results of the canaries here since they were configured."""
         return self._canary_count
 
     async def fill(
         self, wanted: str, image: Pixels, mask: Pixels, samples: int = 1, seed: int | None = None
     ) -> GeneratedTile:
-        """Fill one canvas, in a batch with others of its size.
+        """Predict one canvas, in a batch with others of its size.
 
         Args:
             wanted: a model's name, reference or version; the first that is served if empty.
             image: uint8 [H, W, 3].
             mask: uint8 [H, W], 1 in the hole.
-            samples: how many pictures to draw.
-            seed: of random draws; with None and one sample nothing is random.
+            samples: number of results.
+            seed: seed of random results; with None and one sample the result is deterministic.
 
         Raises:
-            RequestError: 404 if no such model is served, 400 if it cannot draw several pictures.
+            RequestError: 404 if the model is not served, 400 if several samples are requested from
+                a deterministic one.
         """
         shown = self._choose(wanted)
         model, several = shown.model, shown.several
@@ -220,11 +222,11 @@ class Replica:
             raise RequestError(
                 400, "bad_request", f"{model.name} generates one result: ask for one sample"
             )
-        drawn = several and (samples > 1 or seed is not None)
+        sampled = several and (samples > 1 or seed is not None)
         pinned = wanted == f"{model.name}@{model.version}"
         reference = wanted if pinned else model.reference
         height, width = mask.shape
-        key = _Key(reference, height, width, samples if drawn else 0)
+        key = _Key(reference, height, width, samples if sampled else 0)
         canvas = _Canvas(image, mask, seed)
         canary = None if pinned else self._canary_for(model)
         if canary is not None:
@@ -245,15 +247,15 @@ class Replica:
         canvases: Sequence[tuple[Pixels, Pixels, int | None]],
         samples: int = 1,
     ) -> list[GeneratedTile | RequestError]:
-        """Fill canvases that came in one call, as :meth:`fill` each.
+        """Predict the canvases of one call, each as :meth:`fill` does.
 
         Args:
-            wanted: of all of them.
+            wanted: the model of all canvases.
             canvases: image, mask and seed of each.
-            samples: of each.
+            samples: number of results of each.
 
         Returns:
-            For each canvas what fills it or why it is refused.
+            For each canvas its prediction or its error.
         """
 
         async def fill_one(
@@ -267,7 +269,7 @@ class Replica:
         return await asyncio.gather(*(fill_one(*canvas) for canvas in canvases))
 
     def _canary_for(self, model: ServedModel) -> _Shown | None:
-        """Return the canary that answers this request in place of a version, or None."""
+        """Return the canary that serves this request instead of a version, or None."""
         if random.random() >= self._canary_share:
             return None
         alike = (one for one in self._canaries if one.model.reference == model.reference)
@@ -281,14 +283,14 @@ class Replica:
         raise RequestError(404, "unknown_model", f"no model {wanted!r} is served; there is {there}")
 
     async def _compute(self, key: _Key, canvases: Sequence[_Canvas]) -> list[GeneratedTile]:
-        shown = self._choose(key.model)  # as of now: a swap since the request came takes effect
+        shown = self._choose(key.model)  # chosen now: a swap since the request arrived takes effect
         started = time.perf_counter()
         images = np.stack([canvas.image for canvas in canvases])
         masks = np.stack([canvas.mask for canvas in canvases])
         seeds = [canvas.seed or 0 for canvas in canvases]
 
         def predict() -> Pixels:
-            torch.set_num_threads(self._config.threads)  # counts for the calling thread only
+            torch.set_num_threads(self._config.threads)  # applies to the calling thread only
             predictor = self._take_again(shown.model)
             if key.samples:
                 return predictor.sample(images, masks, key.samples, seeds)

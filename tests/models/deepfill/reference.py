@@ -33,12 +33,12 @@ class CopyingConvolution(nn.Module):
         else:
             before = after = reach // 2
         features = functional.pad(features, (before, after, before, after))
-        drawn = functional.conv2d(
+        predicted = functional.conv2d(
             features, self.fast.weight, self.fast.bias, row.stride, dilation=row.dilation
         )
         if row.activation == "elu":
-            return functional.elu(drawn)
-        return functional.relu(drawn) if row.activation == "relu" else drawn
+            return functional.elu(predicted)
+        return functional.relu(predicted) if row.activation == "relu" else predicted
 
 
 class KernelAttention(nn.Module):
@@ -160,20 +160,22 @@ def released_forward(
         else:
             before = after = reach // 2
         features = functional.pad(features, (before, after, before, after))
-        drawn = functional.conv2d(features, weight, bias, stride, dilation=rate)
+        predicted = functional.conv2d(features, weight, bias, stride, dilation=rate)
         if activation == "none":
-            return drawn
+            return predicted
         gate: Tensor | float = 1.0
         if gated:
-            drawn, gate = drawn.chunk(2, dim=1)
+            predicted, gate = predicted.chunk(2, dim=1)
             gate = gate.sigmoid()
-        return gate * (functional.elu(drawn) if activation == "elu" else functional.relu(drawn))
+        return gate * (
+            functional.elu(predicted) if activation == "elu" else functional.relu(predicted)
+        )
 
     def decoded(part: str, features: Tensor) -> Tensor:
         for number in range(11, 17):
             features = conv(part, number, features)
-        drawn = conv(part, 17, features, "none")
-        return drawn.tanh() if gated else drawn.clamp(-1, 1)
+        predicted = conv(part, 17, features, "none")
+        return predicted.tanh() if gated else predicted.clamp(-1, 1)
 
     colours = image.flip(1) if tensorflow else image
     hidden = colours * (1 - mask)

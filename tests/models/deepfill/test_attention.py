@@ -208,7 +208,7 @@ def test_known_features_give_the_released_layer_s_numbers(
     assert attended[0, 3, 8, 8].item() == pytest.approx(value, abs=1e-6)
 
 
-def test_known_features_have_the_released_layer_s_valid_places_and_favourites() -> None:
+def test_known_features_have_the_released_layer_s_valid_positions_and_favourites() -> None:
     features, mask = published_features()
     assert attend(features, mask, AttentionConfig()).valid.sum() == 44
     assert attend(features, mask, RELEASED).valid.sum() == 48
@@ -295,7 +295,7 @@ def test_arithmetic_is_that_of_the_five_products_and_no_more() -> None:
     assert counter.get_total_flops() == 2 * 5 * places**2 * 128
 
 
-def test_only_two_matrices_of_all_places_are_kept_for_the_backward_pass() -> None:
+def test_only_two_matrices_of_all_positions_are_kept_for_the_backward_pass() -> None:
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def colour_by_definition(down: float, right: float) -> list[float]:
     return levels
 
 
-def test_every_place_has_the_colour_of_its_offset() -> None:
+def test_every_position_has_the_colour_of_its_offset() -> None:
     torch.manual_seed(0)
     attended = torch.randint(0, 35, (3, 5, 7))
     attended[0] = torch.randint(0, 7, (5, 7))  # the first sample looks less far

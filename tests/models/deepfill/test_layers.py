@@ -1,4 +1,4 @@
-"""Paddings, and doubling folded into the convolution, against what they stand for."""
+"""Paddings, and doubling folded into the convolution, against their plain forms."""
 
 import pytest
 import torch
@@ -51,9 +51,9 @@ def test_doubling_equals_repeating_pixels_and_convolving(
     ours = layer(features)
     torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
     with torch.no_grad():
-        drawn = layer(features)
-    assert torch.equal(drawn, ours)
-    assert drawn.is_contiguous(memory_format=memory)
+        predicted = layer(features)
+    assert torch.equal(predicted, ours)
+    assert predicted.is_contiguous(memory_format=memory)
     direction = torch.randn_like(plain)
     inputs = [features, layer.weight, layer.bias]
     torch.testing.assert_close(

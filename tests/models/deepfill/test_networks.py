@@ -1,4 +1,4 @@
-"""DeepFill v1's networks: the published counts, known outputs, and what reaches what."""
+"""DeepFill v1's networks: the published counts, known outputs, and receptive fields."""
 
 import math
 from dataclasses import replace
@@ -103,7 +103,7 @@ def summary(picture: Tensor) -> list[float]:
         ("align_corners", [0.141685, 0.490180, 0.75636, -0.38994, 0.06956]),
     ],
 )
-def test_known_weights_draw_the_released_network_s_picture(
+def test_known_weights_predict_the_released_network_s_picture(
     downsample: str, expected: list[float]
 ) -> None:
     config = DeepFillConfig(attention=AttentionConfig(downsample=downsample))
@@ -150,8 +150,8 @@ def test_pictures_have_the_image_s_size_and_the_map_an_eighth(size: tuple[int, i
 @pytest.mark.parametrize("size", [(250, 250), (100, 60)], ids=str)
 def test_other_sizes_are_padded_and_cropped(size: tuple[int, int]) -> None:
     image, mask = sample(*size)
-    drawn = fill(Generator(replace(TINY, channels=2)), image, mask, TINY.size_multiple)
-    assert drawn.shape == image.shape
+    predicted = fill(Generator(replace(TINY, channels=2)), image, mask, TINY.size_multiple)
+    assert predicted.shape == image.shape
 
 
 @torch.no_grad()
@@ -198,7 +198,7 @@ def test_a_loss_on_the_coarse_picture_reaches_the_coarse_network_only() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("padding", ["same", "mirror", "centred"])
-def test_channels_last_draws_the_same_picture(padding: str) -> None:
+def test_channels_last_predicts_the_same_picture(padding: str) -> None:
     generator = Generator(replace(TINY, padding=padding))
     image, mask = sample(64, 64, 2)
     plain = generator(image, mask).final

@@ -1,4 +1,4 @@
-"""DeepFill v1's step: what is taught by which images, and what the losses come to."""
+"""DeepFill v1's step: the images of each update, and the values of the losses."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -25,12 +25,12 @@ def _one_thread_and_a_seed() -> Iterator[None]:
 
 
 def batch_of(count: int, step: int = 0) -> Batch:
-    drawn = torch.Generator().manual_seed(7)
+    predicted = torch.Generator().manual_seed(7)
     mask = torch.zeros(count, 1, 64, 64)
     for index in range(count):
         mask[index, :, 8 + index : 30 + index, 20 : 44 - 2 * index] = 1
     return Batch(
-        image=torch.rand(count, 3, 64, 64, generator=drawn) * 2 - 1,
+        image=torch.rand(count, 3, 64, 64, generator=predicted) * 2 - 1,
         mask=mask,
         keys=tuple(f"photo{i}" for i in range(count)),
         mask_ids=tuple(f"hole{i}" for i in range(count)),
@@ -119,7 +119,7 @@ def test_other_games_have_no_penalty_and_train_every_network(gan: str) -> None:
         assert all(p.grad is not None for p in network.parameters())
 
 
-def test_generator_is_told_by_both_critics_what_they_think() -> None:
+def test_generator_has_the_losses_of_both_critics() -> None:
     objective, batch = DeepFillObjective(TINY), batch_of(2)
     prediction = objective.generator(batch.image, batch.mask)
     losses = objective.generator_losses(batch, prediction)
@@ -147,7 +147,7 @@ def test_the_critics_pass_leaves_the_generator_without_gradients() -> None:
 
 
 class Counted(nn.Module):
-    """Stands in the place of a prepared network and notes what it is called with."""
+    """Replaces a prepared network and records its arguments."""
 
     def __init__(self, network: nn.Module, calls: list[tuple[Tensor, ...]]) -> None:
         super().__init__()
@@ -235,11 +235,11 @@ def test_a_sample_s_blend_is_the_same_on_whatever_worker() -> None:
 
 
 def test_blends_are_spread_evenly_over_zero_to_one() -> None:
-    drawn = fractions(Batch(image=torch.empty(4000, 0), mask=torch.empty(0)), "x")
-    assert 0 <= drawn.min() < 0.01
-    assert 0.99 < drawn.max() <= 1
-    assert drawn.mean().item() == pytest.approx(0.5, abs=0.02)
-    assert drawn.var().item() == pytest.approx(1 / 12, abs=0.004)
+    predicted = fractions(Batch(image=torch.empty(4000, 0), mask=torch.empty(0)), "x")
+    assert 0 <= predicted.min() < 0.01
+    assert 0.99 < predicted.max() <= 1
+    assert predicted.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert predicted.var().item() == pytest.approx(1 / 12, abs=0.004)
 
 
 def test_while_the_coarse_network_is_warmed_up_nothing_else_moves() -> None:

@@ -26,12 +26,12 @@ def box(size: int, top: int, left: int, bottom: int, right: int) -> Tensor:
     return mask
 
 
-def test_a_shrunk_hole_has_the_window_it_was_drawn_in() -> None:
-    drawn = torch.Generator().manual_seed(0)
+def test_a_shrunk_hole_keeps_its_window() -> None:
+    predicted = torch.Generator().manual_seed(0)
     masks, boxes = [], []
     for _ in range(200):
-        top, left = torch.randint(0, 128, (2,), generator=drawn).tolist()
-        down, across = torch.randint(0, 17, (2,), generator=drawn).tolist()
+        top, left = torch.randint(0, 128, (2,), generator=predicted).tolist()
+        down, across = torch.randint(0, 17, (2,), generator=predicted).tolist()
         masks.append(box(256, top + down, left + across, top + 128 - down, left + 128 - across))
         boxes.append([top, left])
     assert window_corners(torch.cat(masks), 128).tolist() == boxes
@@ -80,7 +80,7 @@ def test_distance_counts_steps_to_the_nearest_known_pixel() -> None:
     assert torch.equal(distance_to_known(mask, 9)[0, 0].int(), expected.int())
 
 
-def test_distance_goes_on_beyond_the_frame_and_stops_at_its_limit() -> None:
+def test_distance_continues_beyond_the_frame_and_stops_at_its_limit() -> None:
     mask = box(8, 0, 0, 8, 5)
     assert distance_to_known(mask, 9)[0, 0, 0].tolist() == [5, 4, 3, 2, 1, 0, 0, 0]
     assert distance_to_known(mask, 3)[0, 0, 0].tolist() == [3, 3, 3, 2, 1, 0, 0, 0]

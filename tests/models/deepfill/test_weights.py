@@ -113,7 +113,7 @@ def test_critics_last_layers_read_maps_in_our_order() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("form", ["tensorflow", "port"])
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (72, 128)])
-def test_imported_weights_draw_what_the_released_network_draws(
+def test_imported_weights_predict_what_the_released_network_predicts(
     form: str, height: int, width: int
 ) -> None:
     spec = importlib.util.spec_from_file_location("ref", Path(__file__).with_name("reference.py"))
@@ -134,13 +134,13 @@ def test_imported_weights_draw_what_the_released_network_draws(
     mask = torch.zeros(2, 1, height, width, dtype=torch.float64)
     mask[0, :, 16:40, 16:48] = 1
     mask[1, :, 5:21, 30:61] = 1
-    drawn = generator(image, mask)
+    predicted = generator(image, mask)
     final, coarse = reference.released_forward(there, form, image, mask)
     for picture in (final, coarse):
         assert picture.std() > 0.01
         assert (picture.abs() < 1).double().mean() > 0.2
-    torch.testing.assert_close(drawn.coarse, coarse, rtol=0, atol=1e-9)
-    torch.testing.assert_close(drawn.final, final, rtol=0, atol=1e-7)
+    torch.testing.assert_close(predicted.coarse, coarse, rtol=0, atol=1e-9)
+    torch.testing.assert_close(predicted.final, final, rtol=0, atol=1e-7)
 
 
 def test_missing_misshapen_and_left_over_tensors_are_named() -> None:

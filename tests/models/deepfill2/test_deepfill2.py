@@ -58,7 +58,7 @@ def test_networks_have_the_published_numbers_of_parameters() -> None:
 
 
 @torch.no_grad()
-def test_discriminator_judges_patches_of_an_image() -> None:
+def test_discriminator_scores_patches_of_an_image() -> None:
     discriminator = Discriminator(TINY)
     for size, patches in ((256, 4), (96, 2), (64, 1)):
         mask = torch.zeros(1, 1, size, size)
@@ -79,7 +79,7 @@ def fill_with_known_numbers(network: nn.Module, gain: float) -> None:
 
 
 @torch.no_grad()
-def test_known_weights_draw_the_released_network_s_picture() -> None:
+def test_known_weights_predict_the_released_network_s_picture() -> None:
     generator = Generator(DeepFill2Config()).double()
     fill_with_known_numbers(generator, gain=36)
     i = torch.arange(128, dtype=torch.float64)
@@ -99,8 +99,8 @@ def test_known_weights_draw_the_released_network_s_picture() -> None:
 @pytest.mark.parametrize("activation", ["elu", "relu"])
 def test_gate_is_activation_times_sigmoid_with_its_gradient(activation: str) -> None:
     features = torch.randn(2, 6, 4, 5, dtype=torch.float64, requires_grad=True)
-    drawn, gate = features[:, :3], features[:, 3:]
-    expected = getattr(functional, activation)(drawn) * torch.sigmoid(gate)
+    predicted, gate = features[:, :3], features[:, 3:]
+    expected = getattr(functional, activation)(predicted) * torch.sigmoid(gate)
     gated = Gate.apply(features, activation)
     torch.testing.assert_close(gated, expected, rtol=1e-14, atol=1e-14)
     direction = torch.randn_like(expected)
@@ -130,7 +130,7 @@ def test_second_stage_is_given_the_composite_alone() -> None:
 
 
 @torch.no_grad()
-def test_where_it_looks_is_told_per_cell() -> None:
+def test_attention_is_shown_per_cell() -> None:
     batch = batch_of(2)
     attended = Generator(TINY).most_attended(batch.image, batch.mask)
     assert attended.shape == (2, 8, 8)
@@ -138,7 +138,7 @@ def test_where_it_looks_is_told_per_cell() -> None:
 
 
 @torch.no_grad()
-def test_discriminator_sees_the_mask_unless_told_otherwise() -> None:
+def test_discriminator_sees_the_mask_unless_configured_otherwise() -> None:
     batch = batch_of(1)
     for sees in (True, False):
         discriminator = Discriminator(replace(TINY, mask_to_discriminator=sees)).eval()
@@ -236,7 +236,7 @@ def test_every_released_tensor_goes_to_ours_and_back_unchanged() -> None:
 
 
 @torch.no_grad()
-def test_imported_weights_draw_what_the_released_network_draws() -> None:
+def test_imported_weights_predict_what_the_released_network_predicts() -> None:
     path = Path(__file__).parents[1] / "deepfill" / "reference.py"
     spec = importlib.util.spec_from_file_location("reference", path)
     reference = importlib.util.module_from_spec(spec)
@@ -255,11 +255,11 @@ def test_imported_weights_draw_what_the_released_network_draws() -> None:
     mask = torch.zeros(2, 1, 72, 96, dtype=torch.float64)
     mask[0, :, 16:40, 16:48] = 1
     mask[1, :, 5:21, 30:61] = 1
-    drawn = generator(image, mask)
+    predicted = generator(image, mask)
     final, coarse = reference.released_forward(there, "tensorflow", image, mask, gated=True)
     assert min(final.std(), coarse.std()) > 0.01
-    torch.testing.assert_close(drawn.coarse, coarse, rtol=0, atol=1e-9)
-    torch.testing.assert_close(drawn.final, final, rtol=0, atol=1e-7)
+    torch.testing.assert_close(predicted.coarse, coarse, rtol=0, atol=1e-9)
+    torch.testing.assert_close(predicted.final, final, rtol=0, atol=1e-7)
 
 
 def test_imported_power_iterations_normalise_at_once() -> None:

@@ -76,9 +76,11 @@ def test_every_parameter_learns_in_every_row(variant: str) -> None:
     generator = Generator(replace(config, channels=8, initial_gain=1.0, **blocks))
     image, mask = torch.rand(2, 3, 64, 64), torch.zeros(2, 1, 64, 64)
     mask[..., 16:48, 16:48] = 1
-    drawn = generator(image, mask)
+    predicted = generator(image, mask)
     pictures = [
-        picture for picture in (drawn.drawn, drawn.coarse, drawn.small) if picture is not None
+        picture
+        for picture in (predicted.unclipped, predicted.coarse, predicted.small)
+        if picture is not None
     ]
     sum((picture - 0.3).abs().mean() for picture in pictures).backward()
     for name, parameter in generator.named_parameters():
@@ -114,10 +116,10 @@ def test_each_block_costs_what_the_table_says(coarse: int, refine: int) -> None:
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (80, 80), (128, 192)])
 @torch.no_grad()
 def test_pictures_have_the_size_of_the_image_and_a_quarter(height: int, width: int) -> None:
-    drawn = Generator(SMALL)(torch.zeros(1, 3, height, width), torch.zeros(1, 1, height, width))
-    for picture in (drawn.final, drawn.drawn, drawn.coarse):
+    predicted = Generator(SMALL)(torch.zeros(1, 3, height, width), torch.zeros(1, 1, height, width))
+    for picture in (predicted.final, predicted.unclipped, predicted.coarse):
         assert picture.shape == (1, 3, height, width)
-    assert drawn.small.shape == (1, 3, height // 4, width // 4)
+    assert predicted.small.shape == (1, 3, height // 4, width // 4)
 
 
 @torch.no_grad()
@@ -151,7 +153,7 @@ def test_weights_start_at_a_tenth_of_kaiming_s() -> None:
 def test_a_hole_over_everything_leaves_nothing_to_see() -> None:
     generator, mask = Generator(SMALL), torch.ones(1, 1, 64, 64)
     one, other = torch.rand(2, 1, 3, 64, 64)
-    assert torch.equal(generator(one, mask).drawn, generator(other, mask).drawn)
+    assert torch.equal(generator(one, mask).unclipped, generator(other, mask).unclipped)
 
 
 @pytest.mark.parametrize("reach", [0, 1, 3])
@@ -170,8 +172,8 @@ def plain_pyramid(block: ResidualBlock, features: Tensor) -> Tensor:
     outputs = []
     for branch in block.branches:
         padded = functional.pad(features, [branch.reach] * 4, mode="replicate")
-        drawn = functional.conv2d(padded, branch.weight, branch.bias, dilation=branch.dilation)
-        outputs.append(functional.relu(drawn))
+        predicted = functional.conv2d(padded, branch.weight, branch.bias, dilation=branch.dilation)
+        outputs.append(functional.relu(predicted))
     merged = functional.pad(torch.cat(outputs, 1), [1] * 4, mode="replicate")
     return features + functional.conv2d(merged, block.fuse.weight, block.fuse.bias)
 
@@ -269,8 +271,8 @@ def test_correction_is_the_share_of_the_small_picture_s_error() -> None:
     network = Generator(SMALL).refine
     base, small = torch.full((1, 3, 16, 16), 0.2), torch.full((1, 3, 4, 4), 0.6)
     share = torch.sigmoid(torch.zeros(1, 1, 16, 16))
-    drawn = network.projected(base, small, share, base, torch.ones(1, 1, 16, 16))
-    torch.testing.assert_close(drawn, torch.full_like(base, 0.4))
+    predicted = network.projected(base, small, share, base, torch.ones(1, 1, 16, 16))
+    torch.testing.assert_close(predicted, torch.full_like(base, 0.4))
 
 
 @pytest.mark.parametrize(

@@ -103,16 +103,16 @@ def test_second_stage_begins_with_fresh_optimizers() -> None:
     assert steps == {1}
 
 
-def test_discriminators_judge_as_they_did_before_their_own_update() -> None:
+def test_discriminators_score_as_they_did_before_their_own_update() -> None:
     objective = DeepGINObjective(TINY)
-    judge = objective.networks["discriminator"].eval()
+    discriminator = objective.networks["discriminator"].eval()
     batch = batch_at(0)
     with torch.no_grad():
-        drawn = objective.generator(batch.image, batch.mask).drawn
+        predicted = objective.generator(batch.image, batch.mask).unclipped
         image = (batch.image + 1) / 2
-        completed = torch.where(batch.mask.bool(), drawn, image)
+        completed = torch.where(batch.mask.bool(), predicted, image)
         white = image.masked_fill(batch.mask.bool(), 1.0)
-        scores = zip(judge(white, image), judge(white, completed), strict=True)
+        scores = zip(discriminator(white, image), discriminator(white, completed), strict=True)
         expected = 0.5 * sum(hinge(real, fake) for real, fake in scores)
     losses = objective.step(batch)
     torch.testing.assert_close(losses["discriminator"], expected)
@@ -140,18 +140,18 @@ def test_perfect_pictures_cost_nothing_but_their_own_variation() -> None:
     assert textures == 0
 
 
-def test_original_is_looked_at_without_a_graph_and_layers_weigh_as_told() -> None:
+def test_original_is_looked_at_without_a_graph_and_layers_weigh_as_configured() -> None:
     batch = batch_at(0)
     image = (batch.image + 1) / 2
-    drawn = (image + 0.1 * torch.rand_like(image)).requires_grad_()
+    predicted = (image + 0.1 * torch.rand_like(image)).requires_grad_()
     last = replace(TINY, perceptual_layer_weights=(0.0, 0.0, 0.0, 0.0, 2.0))
     objective = DeepGINObjective(last)
-    features, _ = objective.compared(drawn, image, image)
+    features, _ = objective.compared(predicted, image, image)
     with torch.no_grad():
-        seen = objective.perceptual(drawn)[-1] - objective.perceptual(image)[-1]
+        seen = objective.perceptual(predicted)[-1] - objective.perceptual(image)[-1]
     torch.testing.assert_close(features, 2.0 * seen.abs().mean())
     features.backward()
-    assert drawn.grad.abs().max() > 0
+    assert predicted.grad.abs().max() > 0
 
 
 def test_taps_are_after_four_relus_and_before_the_last() -> None:

@@ -1,4 +1,4 @@
-"""DeepGIN's released names, and that imported weights draw what the released network draws."""
+"""DeepGIN's released names, and the predictions of imported weights."""
 
 import importlib.util
 import json
@@ -45,7 +45,7 @@ def test_released_tensors_come_back_unchanged() -> None:
 
 
 @torch.no_grad()
-def test_imported_weights_draw_what_the_released_network_draws() -> None:
+def test_imported_weights_predict_what_the_released_network_predicts() -> None:
     spec = importlib.util.spec_from_file_location("ref", Path(__file__).with_name("reference.py"))
     reference = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(reference)
@@ -61,11 +61,11 @@ def test_imported_weights_draw_what_the_released_network_draws() -> None:
     mask = torch.zeros(2, 1, 64, 80, dtype=torch.float64)
     mask[0, :, 10:40, 20:60] = 1
     mask[1, :, :, 70:] = 1
-    drawn = generator(image * 2 - 1, mask)
+    predicted = generator(image * 2 - 1, mask)
     expected = reference.released_forward(released, image, mask)
     for name in ("final", "drawn", "coarse", "small"):
         torch.testing.assert_close(
-            getattr(drawn, name), getattr(expected, name), rtol=1e-9, atol=1e-9
+            getattr(predicted, name), getattr(expected, name), rtol=1e-9, atol=1e-9
         )
 
 

@@ -30,8 +30,8 @@ def numbered(network: nn.Module) -> nn.Module:
     """Give every tensor values of its own, statistics too."""
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point():
-            drawn = torch.rand_like(tensor)
-            tensor.copy_(drawn + 0.5 if "running_var" in name else (drawn - 0.5) * 0.6)
+            predicted = torch.rand_like(tensor)
+            tensor.copy_(predicted + 0.5 if "running_var" in name else (predicted - 0.5) * 0.6)
     return network
 
 
@@ -46,7 +46,9 @@ def released(config: LaMaConfig) -> tuple[dict[str, Tensor], Generator]:
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (32, 40), (24, 56)])
 @torch.no_grad()
-def test_imported_weights_draw_what_the_released_network_draws(height: int, width: int) -> None:
+def test_imported_weights_predict_what_the_released_network_predicts(
+    height: int, width: int
+) -> None:
     spec = importlib.util.spec_from_file_location("lama", Path(__file__).with_name("reference.py"))
     reference = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(reference)
@@ -57,10 +59,10 @@ def test_imported_weights_draw_what_the_released_network_draws(height: int, widt
     image = torch.rand(2, 3, height, width, dtype=torch.float64)
     mask = torch.zeros(2, 1, height, width, dtype=torch.float64)
     mask[..., 4:12, 3:9] = 1
-    drawn = (generator(image * 2 - 1, mask).final + 1) / 2
+    predicted = (generator(image * 2 - 1, mask).final + 1) / 2
     expected = reference.released_forward(file, image, mask)
     assert expected.std() > 0.01
-    torch.testing.assert_close(drawn, expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(predicted, expected, rtol=0, atol=1e-10)
 
 
 def test_every_tensor_comes_back_and_the_configuration_is_read_off() -> None:
@@ -112,7 +114,7 @@ def test_missing_misshapen_and_left_over_tensors_are_named() -> None:
         read_release({**file, name: torch.zeros(1)})
     with pytest.raises(ValueError, match=r"1 tensors are left over, first extra"):
         read_release({**file, "extra": torch.zeros(1)})
-    with pytest.raises(ValueError, match="no released checkpoint of LaMa"):
+    with pytest.raises(ValueError, match="not a released checkpoint of LaMa"):
         read_release({"other": torch.zeros(1)})
 
 
@@ -144,27 +146,27 @@ def test_only_known_pixels_cost_l1() -> None:
 
 def test_pictures_outside_the_hole_count_as_original() -> None:
     objective, one = LaMaObjective(TINY), batch()
-    judge = objective.networks["discriminator"].eval()
+    discriminator = objective.networks["discriminator"].eval()
     image = (one.image + 1) / 2
-    drawn = torch.rand_like(image)
-    losses = objective.discriminator_losses(drawn, image, one.mask)
-    real, fake = judge(image)[0], judge(drawn)[0]
+    predicted = torch.rand_like(image)
+    losses = objective.discriminator_losses(predicted, image, one.mask)
+    real, fake = discriminator(image)[0], discriminator(predicted)[0]
     hole = functional.interpolate(one.mask, fake.shape[2:], mode="nearest")
     assert 0 < hole.mean() < 1
     expected = -functional.logsigmoid(real).mean()
-    told = -hole * functional.logsigmoid(-fake) - (1 - hole) * functional.logsigmoid(fake)
-    torch.testing.assert_close(losses["discriminator"], expected + told.mean())
+    fake_losses = -hole * functional.logsigmoid(-fake) - (1 - hole) * functional.logsigmoid(fake)
+    torch.testing.assert_close(losses["discriminator"], expected + fake_losses.mean())
 
 
 def test_penalty_is_the_squared_slope_at_originals() -> None:
     objective, one = LaMaObjective(replace(TINY, penalty_weight=3.0)), batch()
-    judge = objective.networks["discriminator"].double().eval()
+    discriminator = objective.networks["discriminator"].double().eval()
     image = ((one.image + 1) / 2).double()
     penalty = objective.discriminator_losses(image, image, one.mask.double())["penalty"]
     slope = torch.zeros(2, dtype=torch.float64)
     for sample in range(2):
         jacobian = torch.autograd.functional.jacobian(
-            lambda x: judge(x)[0].sum(), image[sample : sample + 1]
+            lambda x: discriminator(x)[0].sum(), image[sample : sample + 1]
         )
         slope[sample] = jacobian.square().sum()
     torch.testing.assert_close(penalty, 3.0 * slope.mean())

@@ -72,13 +72,13 @@ class PrintedNorm(nn.Module):
 
 
 class DoubledFirst(nn.Module):
-    """A refinement decoder whose head doubles all of its features before it draws."""
+    """A refinement decoder whose head doubles all of its features before it predicts."""
 
     def __init__(self, decoder: nn.Module) -> None:
         super().__init__()
         self.blocks, self.head = decoder.blocks, decoder.head
 
-    def draw(self, features: Tensor, pictures: list[Tensor], entry: Tensor) -> Tensor:
+    def predict(self, features: Tensor, pictures: list[Tensor], entry: Tensor) -> Tensor:
         doubled = functional.interpolate(
             features, scale_factor=2.0, mode="bilinear", align_corners=False
         )

@@ -200,14 +200,14 @@ def test_every_stage_has_the_image_s_size(variant: str, size: tuple[int, int]) -
 @one_of_each_kind
 @pytest.mark.parametrize("size", [(200, 200), (250, 333), (97, 61)])
 @torch.no_grad()
-def test_any_size_is_drawn_through_fill(variant: str, size: tuple[int, int]) -> None:
+def test_any_size_is_predicted_through_fill(variant: str, size: tuple[int, int]) -> None:
     config = TINY[variant]
     generator = ARCHITECTURE.generator(config).eval()
     image, mask = torch.rand(1, 3, *size) * 2 - 1, torch.zeros(1, 1, *size)
     mask[..., 20:50, 10:40] = 1
-    drawn = fill(generator, image, mask, config.size_multiple)
-    assert drawn.shape == image.shape
-    assert drawn.isfinite().all()
+    predicted = fill(generator, image, mask, config.size_multiple)
+    assert predicted.shape == image.shape
+    assert predicted.isfinite().all()
 
 
 @pytest.mark.parametrize("size", [(192, 256), (256, 200)])
@@ -227,8 +227,8 @@ def test_fast_generator_equals_the_plain_one_in_value_and_gradient(
     outputs, expected = (network(image, mask).outputs for network in (generator, slow))
     for output, picture in zip(outputs, expected, strict=True):
         assert (output - picture).abs().max() < 1e-9 * picture.abs().max()
-    for drawn in (outputs, expected):
-        torch.stack([picture.square().mean() for picture in drawn]).sum().backward()
+    for predicted in (outputs, expected):
+        torch.stack([picture.square().mean() for picture in predicted]).sum().backward()
     for (name, fast), plain in zip(generator.named_parameters(), slow.parameters(), strict=True):
         scale = plain.grad.abs().max().clamp_min(1e-6)
         assert (fast.grad - plain.grad).abs().max() < 1e-8 * scale, name
@@ -266,9 +266,9 @@ def test_final_is_the_last_output_in_the_image_s_range(example: Example) -> None
 def test_not_even_a_not_a_number_leaks_from_the_hole(example: Example, variant: str) -> None:
     generator = ARCHITECTURE.generator(TINY[variant]).eval()
     image, mask = example(64, 64)
-    drawn = generator(image, mask)
+    predicted = generator(image, mask)
     poisoned = generator(image.masked_fill(mask.bool(), float("nan")), mask)
-    for output, other in zip(drawn.outputs, poisoned.outputs, strict=True):
+    for output, other in zip(predicted.outputs, poisoned.outputs, strict=True):
         assert torch.equal(output, other)
 
 
@@ -277,10 +277,10 @@ def test_not_even_a_not_a_number_leaks_from_the_hole(example: Example, variant: 
 def test_hole_and_known_are_not_alike(example: Example, variant: str) -> None:
     generator = ARCHITECTURE.generator(TINY[variant]).eval()
     image, mask = example(64, 64)
-    drawn = generator(image, mask).outputs[-1]
-    assert not torch.allclose(drawn, generator(image, 1 - mask).outputs[-1], atol=1e-3)
+    predicted = generator(image, mask).outputs[-1]
+    assert not torch.allclose(predicted, generator(image, 1 - mask).outputs[-1], atol=1e-3)
     all_known = generator(image, torch.zeros_like(mask)).outputs[-1]
-    assert not torch.allclose(drawn, all_known, atol=1e-3)
+    assert not torch.allclose(predicted, all_known, atol=1e-3)
 
 
 def test_pointwise_norm_without_convolutions_is_batch_norm() -> None:
@@ -357,7 +357,7 @@ def test_first_picture_owes_nothing_to_refinements(example: Example) -> None:
         assert (parameter.grad is None) == name.startswith("refinements."), name
 
 
-def test_dead_norms_neither_draw_nor_learn(example: Example) -> None:
+def test_dead_norms_neither_predict_nor_learn(example: Example) -> None:
     generator = Generator(replace(MADFConfig.tiny(), dead_norms=True)).eval()
     image, mask = example(64, 64)
     before = generator(image, mask).final
@@ -369,7 +369,7 @@ def test_dead_norms_neither_draw_nor_learn(example: Example) -> None:
 
 @every_variant
 @torch.no_grad()
-def test_channels_last_draws_the_same(example: Example, variant: str) -> None:
+def test_channels_last_predicts_the_same(example: Example, variant: str) -> None:
     generator = ARCHITECTURE.generator(TINY[variant]).double().eval()
     image, mask = (part.double() for part in example(64, 96))
     expected = generator(image, mask).outputs[-1]
@@ -394,13 +394,13 @@ def test_generator_exports(example: Example, variant: str) -> None:
     generator = ARCHITECTURE.generator(TINY[variant]).eval()
     image, mask = example(64, 64)
     program = torch.export.export(generator, (image, mask))
-    drawn = program.module()(image, mask).final
-    torch.testing.assert_close(drawn, generator(image, mask).final, rtol=1e-4, atol=1e-5)
+    predicted = program.module()(image, mask).final
+    torch.testing.assert_close(predicted, generator(image, mask).final, rtol=1e-4, atol=1e-5)
 
 
 @every_variant
 @torch.no_grad()
-def test_pictures_are_drawn_in_full_precision_under_autocast(
+def test_pictures_are_predicted_in_full_precision_under_autocast(
     example: Example, variant: str
 ) -> None:
     generator = ARCHITECTURE.generator(TINY[variant]).eval()

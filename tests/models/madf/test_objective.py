@@ -130,13 +130,13 @@ def test_losses_are_computed_in_normalised_colours_with_binary_holes() -> None:
     image = torch.tensor([-1.0, 0.0, 1.0]).view(1, 3, 1, 1).expand(1, 3, 4, 4)
     mask = torch.zeros(1, 1, 4, 4)
     mask[..., 2:] = 0.25
-    drawn = torch.full((1, 3, 4, 4), 7.0)
-    graded = objective_of().graded(Batch(image=image, mask=mask), (drawn,))
+    predicted = torch.full((1, 3, 4, 4), 7.0)
+    graded = objective_of().graded(Batch(image=image, mask=mask), (predicted,))
     expected = [-0.485 / 0.229, (0.5 - 0.456) / 0.224, (1 - 0.406) / 0.225]
     assert graded.image[0, :, 0, 0].tolist() == pytest.approx(expected, abs=1e-5)
     assert graded.hole.unique().tolist() == [0, 1]
     assert torch.equal(graded.composites[0][..., :2], graded.image[..., :2])
-    assert torch.equal(graded.composites[0][..., 2:], drawn[..., 2:])
+    assert torch.equal(graded.composites[0][..., 2:], predicted[..., 2:])
 
 
 def test_feature_losses_in_one_batch_equal_those_of_each_picture_alone() -> None:
@@ -149,10 +149,10 @@ def test_feature_losses_in_one_batch_equal_those_of_each_picture_alone() -> None
     real = eyes(graded.image)
     for index in (1, 2):
         for picture in (graded.outputs[index], graded.composites[index]):
-            for drawn, of in zip(eyes(picture), real, strict=True):
-                perceptual = perceptual + (drawn - of).abs().mean()
+            for predicted, of in zip(eyes(picture), real, strict=True):
+                perceptual = perceptual + (predicted - of).abs().mean()
                 if index == 1:
-                    style = style + (slow_gram(drawn) - slow_gram(of)).abs().mean()
+                    style = style + (slow_gram(predicted) - slow_gram(of)).abs().mean()
     losses = objective.feature_losses(graded, eyes)
     torch.testing.assert_close(losses["perceptual"], 0.05 * perceptual)
     torch.testing.assert_close(losses["style"], 120 * style)

@@ -87,9 +87,9 @@ def test_border_of_the_hole_moves_inwards_level_by_level() -> None:
     mask = torch.ones(1, 1, 32, 32)
     mask[..., 0, 0] = 0
     with torch.no_grad():
-        drawn = generator(torch.rand(1, 3, 32, 32), mask)
-    assert drawn.final.isfinite().all()
-    assert drawn.final.std() > 0
+        predicted = generator(torch.rand(1, 3, 32, 32), mask)
+    assert predicted.final.isfinite().all()
+    assert predicted.final.std() > 0
 
 
 PARTIAL = {

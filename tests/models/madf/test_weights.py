@@ -36,9 +36,9 @@ def numbered(generator: Generator) -> Generator:
     source = torch.Generator().manual_seed(4)
     for name, tensor in generator.state_dict().items():
         if tensor.is_floating_point():
-            drawn = torch.rand(tensor.shape, generator=source, dtype=torch.float64)
+            predicted = torch.rand(tensor.shape, generator=source, dtype=torch.float64)
             positive = "running_var" in name
-            tensor.copy_(drawn + 0.5 if positive else (drawn - 0.5) * 0.6)
+            tensor.copy_(predicted + 0.5 if positive else (predicted - 0.5) * 0.6)
     return generator
 
 
@@ -86,7 +86,7 @@ def test_whole_training_file_is_read_and_its_vgg_set_aside() -> None:
 
 
 @pytest.mark.parametrize("num_refinements", [0, 1, 2, 3])
-def test_imported_checkpoint_draws_what_the_released_network_draws(
+def test_imported_checkpoint_predicts_what_the_released_network_predicts(
     reference: ModuleType, example: Callable[..., tuple[Tensor, Tensor]], num_refinements: int
 ) -> None:
     config = replace(MADFConfig.tiny(), num_refinements=num_refinements)
@@ -151,5 +151,5 @@ def test_our_own_missing_and_left_over_tensors_are_named() -> None:
 
 
 def test_another_paper_s_checkpoint_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"no released checkpoint of MADF.*enc_up_1"):
+    with pytest.raises(ValueError, match=r"not a released checkpoint of MADF.*enc_up_1"):
         weights.from_released({"encoder_conv1.weight": torch.zeros(3)})

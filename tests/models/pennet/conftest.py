@@ -36,9 +36,11 @@ def numbered() -> Callable[[list[nn.Conv2d], int, float], None]:
         parameters = [p for conv in convs for p in (conv.weight, conv.bias) if p is not None]
         with torch.no_grad():
             for index, parameter in enumerate(parameters):
-                drawn = np.random.RandomState(seed + index).standard_normal(tuple(parameter.shape))
+                predicted = np.random.RandomState(seed + index).standard_normal(
+                    tuple(parameter.shape)
+                )
                 factor = 0.01 if parameter.dim() == 1 else (gain / parameter[0].numel()) ** 0.5
-                parameter.copy_(torch.from_numpy(drawn) * factor)
+                parameter.copy_(torch.from_numpy(predicted) * factor)
 
     return number
 

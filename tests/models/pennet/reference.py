@@ -56,10 +56,10 @@ def transfer(
         weights = attention(high, known_keys(hole, size, kernel_size, resize), kernel_size, **form)
         patches = functional.unfold(low[None], 4, stride=2, padding=1)[0].T
         kernels = patches.reshape(-1, len(low), 4, 4)
-        drawn = functional.conv_transpose2d(
+        predicted = functional.conv_transpose2d(
             weights.T.reshape(1, -1, *size), kernels, stride=2, padding=1
         )
-        filled.append(drawn / 4.0)
+        filled.append(predicted / 4.0)
     return torch.cat(filled)
 
 
@@ -151,7 +151,7 @@ def released_forward(
         features = conv(f"dw_conv{level:02}.0", features, stride=2)
         features = functional.leaky_relu(features, 0.2) if level < 6 else torch.relu(features)
         maps.append(features)
-    filled, drawn, pyramid = maps[5], maps[5], []
+    filled, predicted, pyramid = maps[5], maps[5], []
     for level in range(5, 0, -1):
         k = 1 if level == 5 else 3
         filled = transfer(maps[level - 1], filled, mask, k, floor=1e-8)
@@ -161,8 +161,8 @@ def released_forward(
                 for index in range(4)
             ]
             filled = torch.cat(branches, dim=1)
-        drawn = torch.relu(conv(f"up_conv{level:02}.0", larger(drawn)))
-        drawn = torch.cat([drawn, filled], dim=1)
-        pyramid.append(torch.tanh(conv(f"torgb{level}.0", drawn)))
-    last = torch.relu(conv("decoder.0", larger(drawn)))
+        predicted = torch.relu(conv(f"up_conv{level:02}.0", larger(predicted)))
+        predicted = torch.cat([predicted, filled], dim=1)
+        pyramid.append(torch.tanh(conv(f"torgb{level}.0", predicted)))
+    last = torch.relu(conv("decoder.0", larger(predicted)))
     return torch.tanh(conv("decoder.2", last)), pyramid

@@ -31,7 +31,7 @@ def on_meta(config: PENNetConfig) -> Generator:
 
 
 def tiny(**changes: object) -> Generator:
-    """Return a small generator whose weights are large enough to tell inputs apart."""
+    """Return a small generator whose weights are large enough to distinguish inputs."""
     generator = ARCHITECTURE.generator(replace(PENNetConfig.tiny(), **changes))
     for parameter in generator.parameters():
         if parameter.dim() > 1:
@@ -116,7 +116,7 @@ def test_pyramid_halves_from_level_to_level(height: int, width: int) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize(("height", "width"), [(200, 256), (97, 131), (30, 41)])
-def test_other_sizes_are_refused_and_drawn_through_padding(height: int, width: int) -> None:
+def test_other_sizes_are_refused_and_predicted_through_padding(height: int, width: int) -> None:
     generator = tiny()
     image, mask = frame(height, width)
     with pytest.raises(ValueError, match=f"multiples of 64 px, not {height} x {width}"):
@@ -126,7 +126,7 @@ def test_other_sizes_are_refused_and_drawn_through_padding(height: int, width: i
 
 @torch.no_grad()
 @pytest.mark.parametrize("side", [128, 256])
-def test_discriminator_judges_patches(side: int) -> None:
+def test_discriminator_scores_patches(side: int) -> None:
     discriminator = Discriminator(PENNetConfig(discriminator_channels=4)).eval()
     sizes = []
     for conv in discriminator.convs:
@@ -146,7 +146,7 @@ def test_discriminator_sees_93_pixels() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_numbered_weights_draw_what_the_released_network_draws(dtype, numbered) -> None:
+def test_numbered_weights_predict_what_the_released_network_predicts(dtype, numbered) -> None:
     import numpy as np
 
     generator = Generator(PENNetConfig(attention_floor=1e-8)).to(dtype)
@@ -185,7 +185,7 @@ def test_numbered_weights_draw_what_the_released_network_draws(dtype, numbered) 
 
 
 @torch.no_grad()
-def test_numbered_weights_judge_what_the_released_discriminator_judges(numbered) -> None:
+def test_numbered_weights_score_as_the_released_discriminator_does(numbered) -> None:
     import numpy as np
 
     discriminator = Discriminator(PENNetConfig()).double()
@@ -216,23 +216,26 @@ def test_spectral_norms_reach_one() -> None:
 def test_nothing_in_the_hole_reaches_any_output(changes: dict, hidden: float) -> None:
     generator = tiny(**changes)
     image, mask = frame(64, 128)
-    drawn, other = generator(image, mask), generator(image.masked_fill(mask.bool(), hidden), mask)
-    assert torch.equal(drawn.final, other.final)
-    assert all(torch.equal(a, b) for a, b in zip(drawn.pyramid, other.pyramid, strict=True))
+    predicted, other = (
+        generator(image, mask),
+        generator(image.masked_fill(mask.bool(), hidden), mask),
+    )
+    assert torch.equal(predicted.final, other.final)
+    assert all(torch.equal(a, b) for a, b in zip(predicted.pyramid, other.pyramid, strict=True))
 
 
 @every_ablation
 @torch.no_grad()
-def test_a_batch_draws_what_its_samples_draw_alone(changes: dict) -> None:
+def test_a_batch_predicts_what_its_samples_predict_alone(changes: dict) -> None:
     generator = tiny(**changes)
     image, mask = frame(64, 128)
-    drawn = generator(image, mask).final
+    predicted = generator(image, mask).final
     alone = torch.cat([generator(image[i : i + 1], mask[i : i + 1]).final for i in range(2)])
-    torch.testing.assert_close(drawn, alone, rtol=0, atol=1e-5)
+    torch.testing.assert_close(predicted, alone, rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
-def test_every_ablation_draws_another_picture() -> None:
+def test_every_ablation_predicts_another_picture() -> None:
     state = tiny().state_dict()
     image, mask = frame(64, 128)
     pictures = []
@@ -246,15 +249,15 @@ def test_every_ablation_draws_another_picture() -> None:
 
 
 @torch.no_grad()
-def test_generator_with_naive_attention_draws_the_same(reference) -> None:
+def test_generator_with_naive_attention_predicts_the_same(reference) -> None:
     generator = tiny().double()
     image, mask = (part.double() for part in frame(128, 64))
-    drawn = generator(image, mask)
+    predicted = generator(image, mask)
     for index, filler in enumerate(generator.fillers):
         generator.fillers[index] = reference.NaiveTransfer(filler)
     expected = generator(image, mask)
-    torch.testing.assert_close(drawn.final, expected.final, rtol=0, atol=1e-10)
-    torch.testing.assert_close(drawn.pyramid, expected.pyramid, rtol=0, atol=1e-10)
+    torch.testing.assert_close(predicted.final, expected.final, rtol=0, atol=1e-10)
+    torch.testing.assert_close(predicted.pyramid, expected.pyramid, rtol=0, atol=1e-10)
 
 
 @every_ablation
@@ -273,39 +276,39 @@ def test_every_parameter_has_a_finite_gradient_also_under_autocast(changes: dict
 
 
 @torch.no_grad()
-def test_channels_last_draws_the_same_picture() -> None:
+def test_channels_last_predicts_the_same_picture() -> None:
     generator = tiny()
     image, mask = frame(64, 128)
-    drawn = generator(image, mask).final
+    predicted = generator(image, mask).final
     generator = generator.to(memory_format=torch.channels_last)
     image = image.contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(generator(image, mask).final, drawn, rtol=0, atol=1e-5)
+    torch.testing.assert_close(generator(image, mask).final, predicted, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("attention", ["same_layer", "patch_swap"])
 def test_other_attention_compiles_in_one_piece_with_its_gradients(attention: str) -> None:
     generator = tiny(attention=attention).train()
     image, mask = frame(64, 64)
-    drawn = generator(image, mask).final
-    drawn.square().mean().backward()
+    predicted = generator(image, mask).final
+    predicted.square().mean().backward()
     gradient = generator.encoder[0].weight.grad.clone()
     generator.zero_grad()
     torch._dynamo.reset()
     compiled = torch.compile(generator, fullgraph=True, backend="eager")
     again = compiled(image, mask).final
     again.square().mean().backward()
-    torch.testing.assert_close(again, drawn, rtol=0, atol=1e-6)
+    torch.testing.assert_close(again, predicted, rtol=0, atol=1e-6)
     torch.testing.assert_close(generator.encoder[0].weight.grad, gradient, rtol=1e-4, atol=1e-7)
     with torch.no_grad():
-        torch.testing.assert_close(compiled(image, mask).final, drawn, rtol=0, atol=1e-6)
+        torch.testing.assert_close(compiled(image, mask).final, predicted, rtol=0, atol=1e-6)
 
 
 def test_other_attention_exports_as_one_program() -> None:
     generator = tiny(attention="patch_swap")
     image, mask = frame(64, 128)
     program = torch.export.export(generator, (image, mask))
-    drawn = program.module()(image, mask).final
-    torch.testing.assert_close(drawn, generator(image, mask).final, rtol=0, atol=1e-6)
+    predicted = program.module()(image, mask).final
+    torch.testing.assert_close(predicted, generator(image, mask).final, rtol=0, atol=1e-6)
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ def batch_at(step: int = 0) -> Batch:
 
 
 class Fixed(nn.Module):
-    """Stands for a discriminator that has already judged."""
+    """Replaces a discriminator and returns given scores."""
 
     def __init__(self, logits: list[float]) -> None:
         super().__init__()

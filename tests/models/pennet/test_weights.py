@@ -52,7 +52,7 @@ def test_released_checkpoint_comes_back_unchanged() -> None:
         assert all(torch.equal(back[network][name], state[name]) for name in state)
 
 
-def test_our_networks_come_back_unchanged_and_draw_with_what_was_read() -> None:
+def test_our_networks_come_back_unchanged_and_predict_with_what_was_read() -> None:
     config = PENNetConfig.tiny()
     states = {
         "generator": Generator(config).state_dict(),
@@ -70,7 +70,7 @@ def test_our_networks_come_back_unchanged_and_draw_with_what_was_read() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 128)])
-def test_imported_weights_draw_what_the_released_network_draws(
+def test_imported_weights_predict_what_the_released_network_predicts(
     reference: ModuleType, height: int, width: int
 ) -> None:
     own = Generator(PENNetConfig(channels=8)).double()
@@ -86,11 +86,11 @@ def test_imported_weights_draw_what_the_released_network_draws(
     mask = torch.zeros(2, 1, height, width, dtype=torch.float64)
     mask[0, :, 16:48, 16:48] = 1
     mask[1, :, 3:20, 30:61] = 1
-    drawn = generator(image, mask)
+    predicted = generator(image, mask)
     expected, pyramid = reference.released_forward(released["netG"], image, mask)
     assert expected.std() > 0.01
-    torch.testing.assert_close(drawn.final, expected, rtol=0, atol=1e-7)
-    for ours, theirs in zip(drawn.pyramid, pyramid, strict=True):
+    torch.testing.assert_close(predicted.final, expected, rtol=0, atol=1e-7)
+    for ours, theirs in zip(predicted.pyramid, pyramid, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-7)
 
 

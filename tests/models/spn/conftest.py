@@ -58,11 +58,11 @@ def numbered() -> Callable[[nn.Module], nn.Module]:
         with torch.no_grad():
             for name, parameter in generator.named_parameters():
                 stream = next((s for part, s in STREAMS.items() if part in name), 0)
-                drawn = fill(parameter.numel(), stream).view(parameter.shape) - 0.5
+                predicted = fill(parameter.numel(), stream).view(parameter.shape) - 0.5
                 if parameter.dim() > 1:
-                    parameter.copy_(drawn * 2 / parameter[0].numel() ** 0.5)
+                    parameter.copy_(predicted * 2 / parameter[0].numel() ** 0.5)
                 else:
-                    parameter.copy_(drawn * 0.2)
+                    parameter.copy_(predicted * 0.2)
         return generator
 
     return number

@@ -148,14 +148,14 @@ def replace_in(module: nn.Module) -> None:
 
 
 class ReleasedPictures(NamedTuple):
-    """What a released generator draws, in [0, 1], and the maps its heads compare with a teacher."""
+    """A released generator's output in [0, 1], and the maps its heads compare with a teacher."""
 
     final: Tensor
     heads: list[Tensor]
 
 
 def released_forward(state: dict[str, Tensor], colours: Tensor, hole: Tensor) -> ReleasedPictures:
-    """Run a released generator by the names of its file; of a latent, its mean is drawn.
+    """Run a released generator by the names of its file; of a latent, its mean is predicted.
 
     Args:
         state: the generator's tensors, without a prefix.
@@ -181,16 +181,16 @@ def released_forward(state: dict[str, Tensor], colours: Tensor, hole: Tensor) ->
             features = net.conv(f"decoder.{number}", features, padding=1)
             features = functional.pixel_shuffle(features, 2)
             features = functional.relu(net.found_regions(f"decoder.{number + 2}.sa", features))
-        drawn = net.conv("decoder.9", features, reflection=3)
+        predicted = net.conv("decoder.9", features, reflection=3)
     else:
         for number, level in ((1, pyramid[1]), (3, pyramid[2])):
             features = net.rising(
                 f"decoder.{number}", functional.interpolate(features, None, 2), level
             )
-        drawn = net.conv("decoder.6", functional.leaky_relu(features, 0.2), reflection=3)
+        predicted = net.conv("decoder.6", functional.leaky_relu(features, 0.2), reflection=3)
     names = ["feature_mapping", "feature_mapping_128", "feature_mapping_256"]
     heads = [net.conv(name, level) for name, level in zip(names, pyramid, strict=False)]
-    return ReleasedPictures((torch.tanh(drawn) + 1) / 2, heads)
+    return ReleasedPictures((torch.tanh(predicted) + 1) / 2, heads)
 
 
 class ByName:
@@ -287,13 +287,13 @@ class ByName:
         return self.conv(f"{name}.conv_s", shortcut, padding=1) + main
 
     def found_regions(self, name: str, x: Tensor) -> Tensor:
-        """Normalise the regions that a map of the features themselves tells apart."""
-        told = torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)
-        told = torch.sigmoid(self.conv(f"{name}.conv1", told, padding=3))
-        region = told >= 0.8
+        """Normalize the regions that a map of the features distinguishes."""
+        pooled = torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)
+        pooled = torch.sigmoid(self.conv(f"{name}.conv1", pooled, padding=3))
+        region = pooled >= 0.8
         whole = filled_instance_norm(x, region) + filled_instance_norm(x, ~region)
-        gain = self.conv(f"{name}.gamma_conv", told, padding=3)
-        return whole * (1 + gain) + self.conv(f"{name}.beta_conv", told, padding=3)
+        gain = self.conv(f"{name}.gamma_conv", pooled, padding=3)
+        return whole * (1 + gain) + self.conv(f"{name}.beta_conv", pooled, padding=3)
 
 
 def released_judgement(state: dict[str, Tensor], colours: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ def test_discriminator_has_the_published_parameters_and_buffers() -> None:
     assert Counter(p.dim() for p in discriminator.parameters()) == {4: 5}
 
 
-def test_discriminator_judges_patches_of_seventy_pixels() -> None:
+def test_discriminator_scores_patches_of_seventy_pixels() -> None:
     discriminator = Discriminator(4).eval()
     image = torch.rand(1, 3, 256, 256, requires_grad=True)
     logits = discriminator(image)
@@ -122,14 +122,14 @@ def test_discriminator_judges_patches_of_seventy_pixels() -> None:
     ids=["deterministic", "probabilistic", "spl"],
 )
 @torch.no_grad()
-def test_numbered_weights_draw_what_the_released_network_draws(
+def test_numbered_weights_predict_what_the_released_network_predicts(
     config, mean, deviation, centre, corner, heads, numbered, golden_input
 ) -> None:
     generator = numbered(on_meta(config))
     colours, mask = golden_input
     prediction = generator(2 * colours - 1, mask)
-    drawn = (prediction.final + 1) / 2
-    found = [drawn.mean(), drawn.std(), *drawn[0, :, 32, 32], *drawn[0, :, 0, 0]]
+    predicted = (prediction.final + 1) / 2
+    found = [predicted.mean(), predicted.std(), *predicted[0, :, 32, 32], *predicted[0, :, 0, 0]]
     expected = [mean, deviation, *centre, *corner]
     torch.testing.assert_close(torch.stack(found).tolist(), expected, rtol=0, atol=1.1e-6)
     of_heads = [(level.mean().item(), level.std().item()) for level in prediction.prior]
@@ -142,7 +142,7 @@ def test_numbered_weights_draw_what_the_released_network_draws(
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (68, 64), (100, 100), (12, 16)])
-def test_sizes_that_are_multiples_of_four_are_drawn_natively(height: int, width: int) -> None:
+def test_sizes_that_are_multiples_of_four_are_predicted_natively(height: int, width: int) -> None:
     generator = ARCHITECTURE.generator(SPNConfig.tiny())
     image, mask = tiny_batch(height, width)
     prediction = generator(image, mask)
@@ -162,7 +162,7 @@ def test_heads_are_as_wide_as_the_teacher_s_maps_and_run_in_training_only() -> N
 
 
 @torch.no_grad()
-def test_other_sizes_are_refused_and_drawn_through_padding() -> None:
+def test_other_sizes_are_refused_and_predicted_through_padding() -> None:
     generator = ARCHITECTURE.generator(SPNConfig.tiny()).eval()
     image, mask = tiny_batch(66, 64)
     with pytest.raises(ValueError, match=r"multiples of 4 px from 12 px, not 66 x 64"):
@@ -204,13 +204,13 @@ def test_prediction_and_heads_need_every_parameter(config: SPNConfig) -> None:
     prediction = generator(image, mask)
     total = prediction.final.mean() + sum(level.abs().mean() for level in prediction.prior)
     if prediction.latent:
-        total = total + prediction.latent[1].mean()  # the mean alone is drawn without noise
+        total = total + prediction.latent[1].mean()  # the mean alone is predicted without noise
     total.backward()
     unmoved = [n for n, p in generator.named_parameters() if p.grad is None or not p.grad.any()]
     assert unmoved == []
 
 
-def test_an_out_convolution_of_zeros_draws_grey() -> None:
+def test_an_out_convolution_of_zeros_predicts_grey() -> None:
     generator = ARCHITECTURE.generator(SPNConfig.tiny())
     nn.init.zeros_(generator.out.weight)
     nn.init.zeros_(generator.out.bias)
@@ -232,13 +232,13 @@ def test_prior_pyramid_is_coarsest_first_and_is_what_the_heads_read() -> None:
 
 
 @torch.no_grad()
-def test_channels_last_draws_the_same_picture() -> None:
+def test_channels_last_predicts_the_same_picture() -> None:
     generator = ARCHITECTURE.generator(SPNConfig.tiny()).eval()
     image, mask = tiny_batch(32, 32)
-    drawn = generator(image, mask).final
+    predicted = generator(image, mask).final
     generator = generator.to(memory_format=torch.channels_last)
     image = image.contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(generator(image, mask).final, drawn, rtol=0, atol=1e-5)
+    torch.testing.assert_close(generator(image, mask).final, predicted, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_drawing_takes_the_arithmetic_of_the_release_and_no_more(
 
 @torch.no_grad()
 @pytest.mark.parametrize(("height", "width"), [(68, 64), (100, 100)])
-def test_the_probabilistic_variant_draws_other_sizes_through_padding(
+def test_the_probabilistic_variant_predicts_other_sizes_through_padding(
     height: int, width: int
 ) -> None:
     config = replace(SPNConfig.tiny(), variant="probabilistic")

@@ -40,7 +40,7 @@ def test_discriminator_shows_three_maps_and_patches_of_seventy_pixels() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (96, 160)])
-def test_two_draws_give_two_pictures_of_every_image(height: int, width: int) -> None:
+def test_two_samples_give_two_images_of_every_image(height: int, width: int) -> None:
     generator = ARCHITECTURE.generator(TINY)
     image = torch.rand(2, 3, height, width) * 2 - 1
     mask = torch.zeros(2, 1, height, width)
@@ -54,7 +54,7 @@ def test_two_draws_give_two_pictures_of_every_image(height: int, width: int) -> 
 
 
 @torch.no_grad()
-def test_draws_together_are_the_draws_apart_in_order() -> None:
+def test_samples_together_equal_samples_apart_in_order() -> None:
     generator = ARCHITECTURE.generator(replace(TINY, channels=8)).eval()
     batch = batch_of()
     noise = generator.sample_noise(batch.image, samples=3, seed=3) * 5
@@ -65,7 +65,7 @@ def test_draws_together_are_the_draws_apart_in_order() -> None:
 
 
 @torch.no_grad()
-def test_without_noise_the_latent_s_mean_is_drawn() -> None:
+def test_without_noise_the_latent_s_mean_is_used() -> None:
     generator = ARCHITECTURE.generator(TINY).eval()
     batch = batch_of()
     noise = torch.zeros_like(generator.sample_noise(batch.image, samples=1, seed=0))
@@ -124,7 +124,7 @@ def maps(seed: int) -> list[Tensor]:
     return [torch.randn(2, 2, 3, 16 >> i, 16 >> i, generator=generator) for i in range(3)]
 
 
-def test_equal_draws_cost_the_inverse_of_epsilon() -> None:
+def test_equal_samples_cost_the_inverse_of_epsilon() -> None:
     same = [level[:1].expand(2, -1, -1, -1, -1) for level in maps(1)]
     mask = torch.ones(2, 1, 16, 16)
     for form in ("released", "paper"):
@@ -167,9 +167,9 @@ def test_undecided_logits_cost_one_and_nothing() -> None:
     assert hinge_generator(zeros).item() == 0.0
 
 
-def test_a_distance_counts_both_draws_against_one_original() -> None:
-    drawn = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]])
-    assert mean_distance(drawn, torch.tensor([[1.0, 1.0]])).item() == (0 + 1 + 2 + 3) / 4
+def test_a_distance_counts_both_samples_against_one_original() -> None:
+    predicted = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]])
+    assert mean_distance(predicted, torch.tensor([[1.0, 1.0]])).item() == (0 + 1 + 2 + 3) / 4
 
 
 def test_one_step_changes_both_networks_and_neither_teacher_nor_vgg() -> None:
@@ -199,7 +199,7 @@ def test_one_step_changes_both_networks_and_neither_teacher_nor_vgg() -> None:
         assert [k for k in state if torch.equal(state[k], states[role][k])] == []
 
 
-def test_the_two_draws_of_a_step_follow_the_batch_s_seed() -> None:
+def test_the_two_samples_of_a_step_follow_the_batch_s_seed() -> None:
     def losses(seed: int) -> dict[str, float]:
         torch.manual_seed(0)
         objective = ARCHITECTURE.objective(TINY, lambda network: network)
@@ -215,21 +215,21 @@ def test_features_are_matched_map_by_map() -> None:
     objective.networks["discriminator"].eval()
     batch = batch_of()
     seen = [torch.zeros(2, 4, 16, 16), torch.zeros(2, 8, 8, 8), torch.zeros(2, 16, 7, 7)]
-    drawn = torch.cat([batch.image, -batch.image])
-    _, features = objective.networks["discriminator"](drawn)
+    predicted = torch.cat([batch.image, -batch.image])
+    _, features = objective.networks["discriminator"](predicted)
     expected = sum(level.abs().mean().item() for level in features) / 3
-    found = objective.adversarial_losses(drawn, seen)["feature_matching"].item()
+    found = objective.adversarial_losses(predicted, seen)["feature_matching"].item()
     assert found == pytest.approx(10 * expected, rel=1e-5)
 
 
 def test_perceptual_layers_are_weighted_as_configured() -> None:
     batch = batch_of()
-    drawn = torch.cat([batch.image * 0.5, batch.image * 0.2])
+    predicted = torch.cat([batch.image * 0.5, batch.image * 0.2])
     objective = ARCHITECTURE.objective(TINY, lambda network: network)
 
     def likeness(weights: tuple[float, ...]) -> float:
         objective.config = replace(TINY, perceptual_layer_weights=weights)
-        return objective.perceptual_losses(batch, drawn)["perceptual"].item()
+        return objective.perceptual_losses(batch, predicted)["perceptual"].item()
 
     ones = [likeness(tuple(float(i == k) for i in range(5))) for k in range(5)]
     assert min(ones) > 0

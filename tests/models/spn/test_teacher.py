@@ -28,16 +28,16 @@ def numbered_network(numbers) -> TResNet:
         for name, tensor in network.state_dict().items():
             count = tensor.numel()
             if tensor.dim() > 1:
-                drawn = (numbers(count, 0) - 0.5) * 2 / tensor[0].numel() ** 0.5
+                predicted = (numbers(count, 0) - 0.5) * 2 / tensor[0].numel() ** 0.5
             elif name.endswith("running_mean"):
-                drawn = 0.2 * (numbers(count, 2) - 0.5)
+                predicted = 0.2 * (numbers(count, 2) - 0.5)
             elif name.endswith("running_var"):
-                drawn = 0.5 + numbers(count, 3)
+                predicted = 0.5 + numbers(count, 3)
             elif name.endswith("weight"):
-                drawn = 2 * (numbers(count, 1) - 0.5)
+                predicted = 2 * (numbers(count, 1) - 0.5)
             else:
-                drawn = 0.2 * (numbers(count, 0) - 0.5)
-            tensor.copy_(drawn.view(tensor.shape))
+                predicted = 0.2 * (numbers(count, 0) - 0.5)
+            tensor.copy_(predicted.view(tensor.shape))
     return network
 
 

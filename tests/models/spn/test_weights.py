@@ -11,7 +11,7 @@ from infill.models.architecture import Released
 from infill.models.spn import weights
 from infill.models.spn.architecture import ARCHITECTURE
 from infill.models.spn.config import SPNConfig
-from infill.models.spn.probabilistic import Judgement
+from infill.models.spn.probabilistic import DiscriminatorOutput
 
 RELEASES = {
     "spn_det": SPNConfig(),
@@ -99,8 +99,8 @@ def test_imported_networks_compute_what_the_released_names_say(
     ):
         for name, tensor in network.state_dict().items():
             fan_in = tensor[0].numel() if tensor.dim() > 1 else 4
-            drawn = torch.randn(tensor.shape, dtype=torch.float64) / fan_in**0.5
-            file.update({f"{role}.module.{theirs}": drawn for theirs in names[name]})
+            predicted = torch.randn(tensor.shape, dtype=torch.float64) / fan_in**0.5
+            file.update({f"{role}.module.{theirs}": predicted for theirs in names[name]})
     read = weights.read_release(file)
     assert read.config == config
     colours, hole = torch.rand(2, 3, 64, 96).double(), torch.zeros(2, 1, 64, 96).double()
@@ -119,7 +119,7 @@ def test_imported_networks_compute_what_the_released_names_say(
     discriminator = weights.discriminator_of(config).to_empty(device="cpu").double().eval()
     discriminator.load_state_dict(read.states["discriminator"])
     judged = discriminator(2 * colours - 1)
-    logits = judged.logits if isinstance(judged, Judgement) else judged
+    logits = judged.logits if isinstance(judged, DiscriminatorOutput) else judged
     by_name = {k.removeprefix("discriminator.module."): v for k, v in file.items()}
     torch.testing.assert_close(
         logits, reference.released_judgement(by_name, colours), rtol=1e-7, atol=1e-7
@@ -181,7 +181,7 @@ def test_two_names_of_one_block_must_agree() -> None:
 
 
 def test_another_file_is_refused_as_such() -> None:
-    with pytest.raises(ValueError, match=r"no released checkpoint of SPN"):
+    with pytest.raises(ValueError, match=r"not a released checkpoint of SPN"):
         weights.from_released({"state": torch.zeros(1)})
 
 

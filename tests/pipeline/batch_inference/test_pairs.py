@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infill.pipeline.batch_inference.pairs import draw_mask_file, list_pairs
+from infill.pipeline.batch_inference.pairs import generate_mask_file, list_pairs
 from infill.pipeline.errors import ImageError, UserError
 from infill.pipeline.images import MaskRule, decode, read_mask, upright_size
 from infill.pipeline.masks import MaskConfig
@@ -45,7 +45,7 @@ def test_one_mask_file_serves_every_picture(tmp_path):
 
 
 def test_folder_without_pictures_is_named(tmp_path):
-    with pytest.raises(UserError, match=f"{tmp_path} holds no picture"):
+    with pytest.raises(UserError, match=f"{tmp_path} holds no images"):
         list_pairs(touch(tmp_path, "notes.txt"), "", ".png")
 
 
@@ -65,13 +65,13 @@ def test_size_from_the_header_is_the_size_of_the_decoded_picture(make, orientati
         upright_size(file, 599)
 
 
-def test_drawn_mask_fits_its_picture_and_is_drawn_again_alike(make):
+def test_generated_mask_fits_its_image_and_is_reproducible(make):
     file = make.file(make.photograph(70, 90), "jpeg")
     recipe = MaskConfig(recipe="box", min_hole_ratio=0.1, max_hole_ratio=0.5)
-    first = draw_mask_file(file, "a.jpg", recipe, 1, 10_000)
-    assert first == draw_mask_file(file, "a.jpg", recipe, 1, 10_000)
-    assert first != draw_mask_file(file, "b.jpg", recipe, 1, 10_000)
-    assert first != draw_mask_file(file, "a.jpg", recipe, 2, 10_000)
+    first = generate_mask_file(file, "a.jpg", recipe, 1, 10_000)
+    assert first == generate_mask_file(file, "a.jpg", recipe, 1, 10_000)
+    assert first != generate_mask_file(file, "b.jpg", recipe, 1, 10_000)
+    assert first != generate_mask_file(file, "a.jpg", recipe, 2, 10_000)
     hole = read_mask(first, MaskRule(max_pixels=10_000))
     assert hole.shape == (70, 90)
     assert 0.1 < hole.mean() <= 0.5

@@ -190,7 +190,7 @@ def test_bad_rows_are_set_aside_with_the_reason(config, spn, photo_shards, tmp_p
     result = read_manifest(config.out)
     [bad] = result.quarantined
     assert victim["key"] in bad.source
-    assert "SHA-256 is not the manifest's" in bad.reason
+    assert "SHA-256 differs from the manifest's" in bad.reason
     assert victim["key"] not in result.samples["key"].to_pylist()
     again = inpaint_shards(spn, replace(config, folder=str(broken)), quietly)
     assert (again.filled, again.kept, again.failed) == (0, 8, 1)
@@ -198,7 +198,7 @@ def test_bad_rows_are_set_aside_with_the_reason(config, spn, photo_shards, tmp_p
     assert victim["key"] in json.loads(line)["image"]
 
 
-def test_what_a_person_has_to_mend_ends_in_a_sentence_and_the_rest_is_kept(
+def test_what_the_user_has_to_correct_ends_in_a_sentence_and_the_rest_is_kept(
     config, spn, photo_shards, tmp_path
 ):
     lost = tmp_path / "lost"
@@ -208,13 +208,15 @@ def test_what_a_person_has_to_mend_ends_in_a_sentence_and_the_rest_is_kept(
     with pytest.raises(UserError, match=rf"^shard {tar} is missing, .* --repair`$"):
         inpaint_shards(spn, replace(config, folder=str(lost)), quietly)
     shutil.copy(Path(photo_shards, tar.name), tar)
-    with pytest.raises(UserError, match=r"^/nothing/here is no checkpoint"):
+    with pytest.raises(UserError, match=r"^/nothing/here is not a checkpoint"):
         inpaint_shards(replace(spn, location="/nothing/here"), replace(config, folder=str(lost)))
     summary = inpaint_shards(spn, replace(config, folder=str(lost)), quietly)
     assert (summary.filled + summary.kept, summary.failed) == (8, 0)
 
 
-def test_masks_come_from_files_and_missing_ones_are_told(config, spn, photo_shards, tmp_path, make):
+def test_masks_come_from_files_and_missing_ones_are_reported(
+    config, spn, photo_shards, tmp_path, make
+):
     masks = tmp_path / "masks"
     keys = read_manifest(photo_shards).samples["key"].to_pylist()
     for key in keys[1:]:
@@ -236,7 +238,7 @@ def test_results_of_other_settings_are_not_mixed(filled, spn, newer_spn):
         inpaint_shards(spn, replace(config, seed=1), quietly)
 
 
-def test_the_summary_tells_what_a_thousand_cost(once_filled):
+def test_the_summary_gives_the_cost_of_a_thousand(once_filled):
     summary = once_filled[0]
     assert f", {36 / 3600 * summary.seconds / 8 * 1000:.3g} per 1,000, " in str(summary)
 

@@ -8,7 +8,7 @@ import pytest
 
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
-from infill.pipeline.evaluation.comparison import compare, draw_cases, save_figures
+from infill.pipeline.evaluation.comparison import compare, inpaint_cases, save_figures
 from infill.pipeline.evaluation.comparison_page import terminal_table, verdicts, write_comparison
 from infill.pipeline.evaluation.config import CompareConfig
 
@@ -30,7 +30,7 @@ def rows_of(evaluation: Evaluation, method: str) -> list[dict]:
     return [row for row in rows if row["method"] == method]
 
 
-def test_contenders_are_told_apart_by_their_folders(comparison):
+def test_contenders_are_distinguished_by_their_folders(comparison):
     assert [one.name for one in comparison.contenders] == ["spn, seven", "spn, eight", "telea"]
 
 
@@ -66,15 +66,15 @@ def test_best_and_worst_cases_are_the_extremes(comparison, evaluations):
     assert comparison.best["telea"] == order[::-1][:2]
 
 
-def test_cases_are_drawn_again_as_they_were_scored(comparison):
+def test_cases_are_predicted_again_as_they_were_scored(comparison):
     index = comparison.best["telea"][0]
-    (case,) = draw_cases(comparison, [index])
+    (case,) = inpaint_cases(comparison, [index])
     assert list(case.composites) == ["spn, seven", "spn, eight", "telea"]
-    for name, drawn in case.composites.items():
-        error = (drawn.astype(float) - case.image)[case.hole == 1] / 255
+    for name, predicted in case.composites.items():
+        error = (predicted.astype(float) - case.image)[case.hole == 1] / 255
         psnr = -10 * np.log10(np.square(error).mean())
         assert psnr == pytest.approx(case.scores[name], abs=0.1)
-        assert np.array_equal(drawn[case.hole == 0], case.image[case.hole == 0])
+        assert np.array_equal(predicted[case.hole == 0], case.image[case.hole == 0])
 
 
 def test_page_shows_gains_cases_and_lineage(comparison, tmp_path):
@@ -122,7 +122,7 @@ def test_checkpoint_that_has_changed_since_is_refused(comparison, tmp_path):
         comparison, contenders=(comparison.first, replace(contender, evaluation=evaluation))
     )
     with pytest.raises(UserError, match="has changed since"):
-        draw_cases(broken, [0])
+        inpaint_cases(broken, [0])
 
 
 @pytest.mark.parametrize(

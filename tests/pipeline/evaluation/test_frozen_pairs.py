@@ -55,20 +55,20 @@ def rewritten(location: str, **columns: list) -> str:
     return location
 
 
-def test_frozen_pairs_are_the_drawn_ones_hole_by_hole(config, frozen, test_set):
+def test_frozen_pairs_are_the_generated_ones_hole_by_hole(config, frozen, test_set):
     manifest = read_manifest(test_set)
-    drawn = GeneratedPairs(config, manifest, 48)
+    generated = GeneratedPairs(config, manifest, 48)
     kept = FrozenPairs(using(config, frozen), manifest)
-    assert len(kept) == len(drawn) == 16
+    assert len(kept) == len(generated) == 16
     assert [group.name for group in kept.groups] == ["0.1-0.2", "0.3-0.4"]
     assert kept.image_size_px == 48
-    assert kept.rows() == drawn.rows()
+    assert kept.rows() == generated.rows()
     for index in range(len(kept)):
-        ours, theirs = kept.mask(kept[index]), drawn.mask(drawn[index])
+        ours, theirs = kept.mask(kept[index]), generated.mask(generated[index])
         assert np.array_equal(ours.hole, theirs.hole)
         assert ours.id == theirs.id
-        assert kept[index].key == drawn[index].key
-        assert kept[index].group.name == drawn[index].group.name
+        assert kept[index].key == generated[index].key
+        assert kept[index].group.name == generated[index].group.name
 
 
 def test_evaluation_on_frozen_pairs_finds_the_same_scores(config, tmp_path):
@@ -114,7 +114,7 @@ def test_a_file_that_holds_no_pairs_is_refused(config, tmp_path):
     with pytest.raises(UserError, match="there is no file of pairs"):
         prepare(using(config, str(location)))
     location.write_bytes(b"PAR1 but not really")
-    with pytest.raises(UserError, match="is no Parquet file of pairs"):
+    with pytest.raises(UserError, match="is not a Parquet file of pairs"):
         prepare(using(config, str(location)))
     pq.write_table(pa.table({"key": ["a"]}), location)
     with pytest.raises(UserError, match="it lacks group, height_px, hole, image_sha256"):
@@ -131,7 +131,7 @@ def test_what_the_pairs_decide_cannot_be_given_beside_them(changes):
         EvaluationConfig(checkpoint="c", shards="s", pairs="p.parquet", **changes)
 
 
-def test_masks_that_hide_nearly_everything_are_told_to_be_inverted(config, frozen, test_set):
+def test_masks_that_hide_nearly_everything_are_reported_as_inverted(config, frozen, test_set):
     manifest = read_manifest(test_set)
     lines: list[str] = []
     warn_if_inverted(FrozenPairs(using(config, frozen), manifest), lines.append)

@@ -61,7 +61,7 @@ def test_gate_without_a_number_is_refused_with_an_example(text):
     with pytest.raises(UserError) as refused:
         parse_gate(text, "minimum")
     assert str(refused.value) == (
-        f"--minimum {text!r} is no gate: write metric=number or metric:group=number, "
+        f"--minimum {text!r} is not a gate: write metric=number or metric:group=number, "
         "such as hole_psnr=21.5 or hole_psnr:0.4-0.5=18"
     )
     assert isinstance(refused.value.__cause__, ValueError)
@@ -138,9 +138,9 @@ def test_network_that_loses_to_a_classical_method_is_refused_with_both_scores(ev
     with pytest.raises(UserError) as refused:
         require_better_than_baselines(evaluation)
     assert str(refused.value) == (
-        "not promoted: network fills holes at 21.50 dB, and telea, which learns nothing, at "
+        "not promoted: network inpaints holes at 21.50 dB, and telea, which needs no training, at "
         "31.50 dB on the same pairs (runs/evaluation); train longer or start from better weights, "
-        "or promote it all the same with --below-baselines"
+        "or promote it anyway with --below-baselines"
     )
 
 
@@ -160,11 +160,11 @@ def test_network_that_looks_better_may_have_less_psnr(evaluation, lpips, passes)
     if passes:
         require_better_than_baselines(evaluation)
         return
-    with pytest.raises(UserError, match="and navier-stokes, which learns nothing, at 31.50 dB"):
+    with pytest.raises(UserError, match="and navier-stokes, which needs no training, at 31.50 dB"):
         require_better_than_baselines(evaluation)
 
 
 def test_score_that_is_not_a_number_does_not_pass_the_baselines(evaluation):
     evaluation.scores["network"]["all"]["hole_psnr"] = score(float("nan"))
-    with pytest.raises(UserError, match="fills holes at nan dB"):
+    with pytest.raises(UserError, match="inpaints holes at nan dB"):
         require_better_than_baselines(evaluation)

@@ -126,7 +126,7 @@ def test_interrupted_evaluation_equals_an_uninterrupted_one(evaluation, config, 
     (tmp_path / "second" / plan.parts.rsplit("/", 1)[-1] / "pairs-000001.parquet").write_bytes(b"")
     lines: list[str] = []
     second = evaluate(config, report=lines.append)
-    assert lines[0] == "4 of 16 pairs were scored before an interruption; going on"
+    assert lines[0] == "4 of 16 pairs were scored before an interruption; resuming"
     assert scores_of(second) == scores_of(evaluation)
     assert second.digest == evaluation.digest
     for kind in ("rows", "pairs"):
@@ -135,7 +135,7 @@ def test_interrupted_evaluation_equals_an_uninterrupted_one(evaluation, config, 
     assert not list((tmp_path / "second").glob("_*"))
 
 
-def test_other_settings_in_the_same_place_are_evaluated_anew(evaluation, config, tmp_path):
+def test_other_settings_in_the_same_folder_are_evaluated_anew(evaluation, config, tmp_path):
     config = replace(config, out=str(tmp_path), num_images=1, baselines=())
     one = evaluate(config, report=str)
     two = evaluate(replace(config, seed=1), report=str)
@@ -184,16 +184,16 @@ def test_tables_for_machines_and_people_hold_the_same_numbers(evaluation):
 
 
 def test_missing_checkpoint_is_one_sentence(config, tmp_path):
-    with pytest.raises(UserError, match="is no checkpoint"):
+    with pytest.raises(UserError, match="is not a checkpoint"):
         prepare(replace(config, checkpoint=str(tmp_path)))
 
 
 def test_missing_test_set_is_one_sentence(config, tmp_path):
-    with pytest.raises(UserError, match="is no finished shard set"):
+    with pytest.raises(UserError, match="is not a finished shard set"):
         prepare(replace(config, shards=str(tmp_path)))
 
 
-def test_a_place_without_evaluation_is_one_sentence(tmp_path):
+def test_a_folder_without_evaluation_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="holds no finished evaluation"):
         load_evaluation(str(tmp_path))
     (tmp_path / "scores.json").write_text("{}")
@@ -204,7 +204,7 @@ def test_a_place_without_evaluation_is_one_sentence(tmp_path):
         load_evaluation(str(tmp_path))
 
 
-def test_actors_are_no_more_than_the_cluster_has_room_for(config, ray_local):
+def test_actors_are_no_more_than_the_cluster_has_resources_for(config, ray_local):
     cpus = int(ray.cluster_resources()["CPU"])
     assert _num_actors(replace(config, num_actors=3, cpus_per_actor=cpus)) == 1
     assert _num_actors(replace(config, num_actors=3)) == min(3, cpus)
@@ -254,7 +254,7 @@ def test_tars_without_a_manifest_are_evaluated(config, test_set, tmp_path, ray_l
     assert any(line.startswith("left out: more/1: ") for line in lines)
 
 
-def test_several_samples_of_a_network_that_draws_one_are_refused(config):
+def test_several_samples_of_a_network_with_one_result_are_refused(config):
     with pytest.raises(UserError, match="spn as configured generates one result per pair, not 5"):
         prepare(replace(config, samples=5))
 

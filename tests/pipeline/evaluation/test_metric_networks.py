@@ -64,7 +64,7 @@ def test_without_weights_the_report_says_so_and_no_number_stands_there(config):
     assert "FID: not computed: weights not given." in Path(evaluation.files["table"]).read_text()
 
 
-def test_with_weights_sets_are_judged_and_lpips_is_a_column(config, weights):
+def test_with_weights_sets_are_measured_and_lpips_is_a_column(config, weights):
     config = replace(config, networks=weights)
     evaluation = evaluate(config, report=str)
     assert load_evaluation(evaluation.out) == evaluation
@@ -78,11 +78,11 @@ def test_with_weights_sets_are_judged_and_lpips_is_a_column(config, weights):
 
     scorer = Scorer(config, 48, config.out)
     filled = scorer.fill(range(3))
-    judge = scorer.judges.inception
+    inception = scorer.networks.inception
     pasted = torch.from_numpy(scorer._composites(filled)["mean-fill"])
     with torch.inference_mode():
-        ours = judge(pasted).double().numpy()
-        theirs = judge(torch.from_numpy(filled.images)).double().numpy()
+        ours = inception(pasted).double().numpy()
+        theirs = inception(torch.from_numpy(filled.images)).double().numpy()
     assert fid.value == pytest.approx(frechet_distance(ours, theirs), rel=1e-3)
 
 
@@ -110,7 +110,7 @@ def test_file_of_another_network_is_named(weights, tmp_path):
         load_networks(swapped, "cpu")
     text = tmp_path / "notes.txt"
     text.write_text("no tensors")
-    with pytest.raises(UserError, match=r"notes\.txt is no file of PyTorch tensors"):
+    with pytest.raises(UserError, match=r"notes\.txt is not a file of PyTorch tensors"):
         load_networks(NetworkConfig(inception=str(text)), "cpu")
 
 

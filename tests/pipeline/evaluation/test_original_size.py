@@ -68,9 +68,9 @@ def test_images_keep_size_and_shape_and_are_scored_so(config):
         image = scorer.pairs.image(scorer.pairs[index])
         bits = np.frombuffer(pair["hole"], np.uint8)
         hole = np.unpackbits(bits, count=image[..., 0].size).reshape(image.shape[:2])
-        drawn = composite(telea(image, hole), image, hole)
+        predicted = composite(telea(image, hole), image, hole)
         expected = scores(
-            *(torch.from_numpy(x)[None] for x in (drawn, image)),
+            *(torch.from_numpy(x)[None] for x in (predicted, image)),
             torch.from_numpy(hole)[None, None].float(),
         )
         found = next(r for r in rows if (r["pair"], r["method"]) == (index, "telea"))
@@ -83,7 +83,7 @@ def test_network_sees_pieces_of_what_is_large_and_all_of_what_is_not(config):
     whole = Scorer(replace(config, subsampling=Subsampling(side_px=100)), 48, "")
     generator, multiple = scorer.loaded.generator, scorer.loaded.config.size_multiple
     for index in range(len(scorer.pairs)):
-        [drawn], [undivided] = (one.fill([index]).predictions["spn"] for one in (scorer, whole))
+        [predicted], [undivided] = (one.fill([index]).predictions["spn"] for one in (scorer, whole))
         pair = scorer.pairs[index]
         image = to_tensor(scorer.pairs.image(pair))
         mask = torch.from_numpy(scorer.pairs.mask(pair).hole)[None, None].float()
@@ -94,9 +94,9 @@ def test_network_sees_pieces_of_what_is_large_and_all_of_what_is_not(config):
         with torch.inference_mode():
             expected = fill_in_pieces(one, image, mask, Subsampling(side_px=32))
             direct = one(image, mask)
-        np.testing.assert_array_equal(drawn, to_pixels(expected)[0])
+        np.testing.assert_array_equal(predicted, to_pixels(expected)[0])
         np.testing.assert_array_equal(undivided, to_pixels(direct)[0])
-        assert not np.array_equal(drawn, undivided)
+        assert not np.array_equal(predicted, undivided)
 
 
 def test_pairs_of_whole_images_are_frozen_and_compared(config, other_checkpoint, tmp_path):

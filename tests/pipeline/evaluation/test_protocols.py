@@ -25,7 +25,7 @@ def test_every_protocol_has_published_figures_in_columns_and_metrics_it_knows(na
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_masks_of_every_protocol_can_be_drawn_at_its_size(name):
+def test_masks_of_every_protocol_can_be_generated_at_its_size(name):
     protocol = PROTOCOLS[name]
     side = protocol.image_size_px or 320
     for group in protocol.groups:

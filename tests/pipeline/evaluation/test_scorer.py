@@ -34,21 +34,21 @@ def scorer(checkpoint: str, test_set: str, tmp_path) -> Scorer:
 def test_every_method_predicts_every_pair_in_8_bits(scorer):
     filled = scorer.fill(range(5))
     assert list(filled.predictions) == ["spn", "mean-fill", "telea"]
-    for drawn in filled.predictions.values():
-        assert drawn.shape == (5, 48, 48, 3)
-        assert drawn.dtype == np.uint8
+    for predicted in filled.predictions.values():
+        assert predicted.shape == (5, 48, 48, 3)
+        assert predicted.dtype == np.uint8
     assert np.array_equal(filled.predictions["telea"][3], telea(filled.images[3], filled.holes[3]))
 
 
-def test_a_full_disk_is_told_in_the_part_s_row_and_a_defect_is_raised(scorer, monkeypatch):
+def test_a_full_disk_is_reported_in_the_part_s_row_and_a_defect_is_raised(scorer, monkeypatch):
     def fail(location: str, table: object) -> None:
         raise failure
 
     monkeypatch.setattr("infill.pipeline.evaluation.scorer.write_table", fail)
     failure: Exception = OSError(errno.ENOSPC, "No space left on device")
-    told = scorer({"part": np.array([0])})
-    assert told["error"][0].startswith("the disk is full; free some space")
-    assert told["pairs"] == [0]
+    result = scorer({"part": np.array([0])})
+    assert result["error"][0].startswith("the disk is full; free some space")
+    assert result["pairs"] == [0]
     failure = ZeroDivisionError("ours")
     with pytest.raises(ZeroDivisionError):
         scorer({"part": np.array([0])})
@@ -56,8 +56,8 @@ def test_a_full_disk_is_told_in_the_part_s_row_and_a_defect_is_raised(scorer, mo
 
 def test_pictures_do_not_depend_on_the_batch_they_are_filled_in(scorer):
     together, alone = scorer.fill([4, 5, 6]), scorer.fill([5])
-    for method, drawn in together.predictions.items():
-        difference = np.abs(drawn[1].astype(int) - alone.predictions[method][0].astype(int))
+    for method, predicted in together.predictions.items():
+        difference = np.abs(predicted[1].astype(int) - alone.predictions[method][0].astype(int))
         assert difference.max() <= 1  # Rounding of the last bit of a float, no more.
 
 
@@ -66,8 +66,8 @@ def test_scores_are_of_composites_as_a_slow_reference_finds(scorer):
     found = scorer.measure(filled)["mean-fill"]
     for place in range(2):
         image, hole = filled.images[place].astype(np.float64), filled.holes[place] == 1
-        drawn = filled.predictions["mean-fill"][place].astype(np.float64)
-        pasted = np.where(hole[..., None], drawn, image)
+        predicted = filled.predictions["mean-fill"][place].astype(np.float64)
+        pasted = np.where(hole[..., None], predicted, image)
         error = (pasted - image) / 255
         assert found["psnr"][place] == pytest.approx(-10 * np.log10((error**2).mean()), abs=1e-3)
         inside = error[hole]
@@ -85,8 +85,8 @@ def test_scores_are_of_composites_as_a_slow_reference_finds(scorer):
 
 def test_known_pixels_of_a_prediction_cannot_change_a_score(scorer):
     filled = scorer.fill([0, 1])
-    drawn = filled.predictions["spn"]
-    spoiled = np.where(filled.holes[..., None] == 1, drawn, 255 - drawn)
+    predicted = filled.predictions["spn"]
+    spoiled = np.where(filled.holes[..., None] == 1, predicted, 255 - predicted)
     broken = replace(filled, predictions={"spn": spoiled})
     before, after = scorer.measure(filled)["spn"], scorer.measure(broken)["spn"]
     assert all(np.array_equal(before[metric.name], after[metric.name]) for metric in METRICS)
@@ -119,7 +119,7 @@ def test_a_part_holds_a_row_per_pair_and_method_and_the_hole_itself(scorer):
         assert np.array_equal(hole, mask_from_id(group.masks, frozen["mask_id"]).hole)
 
 
-def test_grid_is_drawn_when_asked_for(scorer, tmp_path):
+def test_grid_is_rendered_on_request(scorer, tmp_path):
     scorer({"part": np.array([GRID])})
     png = (tmp_path / "grid.png").read_bytes()
     assert png.startswith(b"\x89PNG")
@@ -131,18 +131,18 @@ def test_of_several_samples_the_one_of_highest_psnr_counts_for_each_pair():
     images = random.integers(0, 256, (3, 16, 16, 3), np.uint8)
     holes = np.zeros((3, 16, 16), np.uint8)
     holes[:, 4:12, 4:12] = 1
-    drawn = random.integers(0, 256, (5, 3, 16, 16, 3), np.uint8)
+    predicted = random.integers(0, 256, (5, 3, 16, 16, 3), np.uint8)
     for place, best in enumerate((4, 0, 2)):
         near = images[place].astype(int) + random.integers(-9, 10, (16, 16, 3))
-        drawn[best, place] = near.clip(0, 255)
+        predicted[best, place] = near.clip(0, 255)
         outside = holes[place] == 0
-        drawn[best, place][outside] = 255 - images[place][outside]  # Counts for nothing.
-    chosen = best_samples(drawn, images, holes)
+        predicted[best, place][outside] = 255 - images[place][outside]  # Counts for nothing.
+    chosen = best_samples(predicted, images, holes)
     for place, best in enumerate((4, 0, 2)):
-        assert np.array_equal(chosen[place], drawn[best, place])
+        assert np.array_equal(chosen[place], predicted[best, place])
 
 
-def test_a_network_that_draws_at_random_is_given_several_chances(test_set, tmp_path):
+def test_a_network_that_samples_is_given_several_chances(test_set, tmp_path):
     location = str(tmp_path / "checkpoint")
     torch.manual_seed(0)
     architecture = load("spn")

@@ -53,10 +53,10 @@ def test_intervals_equal_a_slow_resampling_of_photographs():
     photographs = random.integers(0, 9, 40)
     photographs[:9] = range(9)
     values = random.normal(20, 5, (40, 2))
-    drawn = np.random.Generator(np.random.Philox(11))
+    random = np.random.Generator(np.random.Philox(11))
     means = []
     for _ in range(200):
-        times = drawn.multinomial(9, [1 / 9] * 9)
+        times = random.multinomial(9, [1 / 9] * 9)
         taken = [v for v, p in zip(values, photographs, strict=True) for _ in range(times[p])]
         means.append(np.mean(taken, axis=0))
     expected = np.percentile(means, [2.5, 97.5], axis=0)

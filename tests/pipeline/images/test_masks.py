@@ -1,4 +1,4 @@
-"""One rule tells hole from known in every mask file, wherever it comes from."""
+"""One rule separates hole and known pixels in every mask file, wherever it comes from."""
 
 import io
 

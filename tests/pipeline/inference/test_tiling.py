@@ -44,10 +44,10 @@ def test_every_hole_is_covered_by_canvases_of_the_list(case):
         for frame in layout.frames:
             outside[frame.window] = False
             assert hole[frame.window].shape == (frame.height, frame.width)
-            assert frame.drawn_height <= frame.canvas_height
-            assert frame.drawn_width <= frame.canvas_width
+            assert frame.scaled_height <= frame.canvas_height
+            assert frame.scaled_width <= frame.canvas_width
             if frame.kind != "resize":
-                assert (frame.drawn_height, frame.drawn_width) == (frame.height, frame.width)
+                assert (frame.scaled_height, frame.scaled_width) == (frame.height, frame.width)
         assert not outside.any()
 
 
@@ -71,7 +71,7 @@ def test_nothing_that_the_hole_covers_reaches_a_canvas(case, seed):
 
 @settings(max_examples=150, deadline=None)
 @given(cases(), st.integers(0, 2**32 - 1))
-def test_what_a_perfect_network_draws_returns_to_its_place(case, seed):
+def test_what_a_perfect_network_predicts_returns_to_its_position(case, seed):
     hole, mode = case
     image = np.random.default_rng(seed).integers(0, 256, (*hole.shape, 3), np.uint8)
     layout = plan_tiles(hole, CONFIG, mode)
@@ -101,7 +101,7 @@ def test_policy_of_small_and_large_images_and_holes(shape, boxes, kind, sizes):
     assert (layout.kind, layout.sizes) == (kind, sizes)
 
 
-def test_many_scattered_holes_are_drawn_from_one_smaller_canvas():
+def test_many_scattered_holes_are_predicted_from_one_smaller_canvas():
     boxes = [(row, column, 4, 4) for row in range(0, 900, 150) for column in range(0, 900, 150)]
     layout = plan_tiles(hole_of(900, 900, *boxes), CONFIG)
     assert (layout.kind, len(layout.sizes)) == ("resize", 1)
@@ -173,7 +173,7 @@ def test_sub_images_interleave_to_the_image_they_came_from(height, width):
 @pytest.mark.parametrize("mode", ["tile", "subsample"])
 def test_more_canvases_than_allowed_are_refused(mode):
     hole = hole_of(2000, 2000, (10, 10, 1900, 1900))
-    with pytest.raises(ValueError, match=r"would take \d+ .*at most 64"):
+    with pytest.raises(ValueError, match=r"needs \d+ .*more than max_tiles 64"):
         plan_tiles(hole, CONFIG, mode)
 
 

@@ -19,7 +19,7 @@ from infill.pipeline.manifest import SAMPLE_SCHEMA, Manifest, ShardRecord, write
 
 @pytest.fixture(scope="session")
 def write_set() -> Callable[..., str]:
-    """Return what writes encoded pictures as a shard set."""
+    """Return a function that writes encoded images as a shard set."""
     return _write_set
 
 
@@ -64,7 +64,7 @@ def _write_set(folder: Path, pictures: list[bytes], per_shard: int) -> str:
 
 @pytest.fixture(scope="session")
 def take() -> Callable[..., list[Batch]]:
-    """Return what takes the first batches of a stream."""
+    """Return a function that takes the first batches of a stream."""
     return _take
 
 
@@ -85,7 +85,7 @@ def shards(pictures: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> s
 
 @pytest.fixture(scope="session")
 def assert_same() -> Callable[[list[Batch], list[Batch]], None]:
-    """Return what compares batches to the bit."""
+    """Return a function that compares batches to the bit."""
     return _assert_same
 
 

@@ -25,7 +25,7 @@ def test_batch_has_the_shapes_ranges_and_names_it_promises(shards: str, take) ->
         np.testing.assert_array_equal(again.hole, mask[0].numpy())
 
 
-def test_stream_from_a_later_step_goes_on_exactly(shards: str, take, assert_same) -> None:
+def test_stream_from_a_later_step_continues_exactly(shards: str, take, assert_same) -> None:
     config = BatchConfig(shards=shards, **SMALL)
     whole = take(config, 6)  # eight samples, six a step: steps cross epochs
     assert_same(take(config, 3, first_step=3), whole[3:])

@@ -1,4 +1,4 @@
-"""What is shown of an image, and what a network sees of it."""
+"""The crop of an image, and the input of the network."""
 
 from dataclasses import replace
 

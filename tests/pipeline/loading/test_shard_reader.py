@@ -1,4 +1,4 @@
-"""Bytes of samples: what is damaged is named, what is remote is copied once."""
+"""Bytes of samples: damaged samples are named, remote shards are copied once."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -54,7 +54,7 @@ def test_overwritten_image_is_noticed(
     data = bytearray(path.read_bytes())
     data[row["offset"] : row["offset"] + 200] = b"\0" * 200
     path.write_bytes(data)
-    with pytest.raises(UserError, match="'p001'.*not a picture"):
+    with pytest.raises(UserError, match="'p001'.*not an image"):
         take(BatchConfig(shards=str(tmp_path), **SMALL), 1)
 
 
@@ -91,7 +91,7 @@ def test_image_of_another_size_than_the_manifest_says_is_noticed(
 
 
 def test_unfinished_and_empty_sets_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no finished shard set"):
+    with pytest.raises(UserError, match="not a finished shard set"):
         BatchStream(BatchConfig(shards=str(tmp_path)))
     empty = pa.Table.from_pylist([], schema=SAMPLE_SCHEMA)
     write_manifest(Manifest(location=str(tmp_path), samples=empty, shards=()))

@@ -97,7 +97,7 @@ def test_workers_get_tars_of_their_own(tars):
     assert all(len(set(found)) == PER_TAR for found in of_rank)
 
 
-def test_run_that_goes_on_sees_another_order_and_the_same_one_if_asked_again(tars):
+def test_run_that_resumes_sees_another_order_and_the_same_one_if_asked_again(tars):
     config = BatchConfig(shards=tars, **SMALL)
     first = taken(config, 4)
     again = taken(config, 4)
@@ -228,10 +228,10 @@ def test_damaged_image_is_named_and_left_out_and_many_end_the_run(tmp_path, capl
 def test_wrong_sets_end_in_a_sentence(tars, tmp_path):
     config = BatchConfig(shards=tars, **SMALL)
     wrong = {
-        "{00000..00004}.tar": r"there is no tar .*/0000[34].tar; give the names as they are",
+        "{00000..00004}.tar": r"there is no tar .*/0000[34].tar; give the names of existing tars",
         "text.tar": r"holds no image: no member is jpg, jpeg, png or webp",
         "inside.tar": r"inside.tar cannot be read: unexpected end of data",
-        "between.tar": r"between.tar ends before its end: the last block is not empty",
+        "between.tar": r"between.tar is truncated: its last block is not empty",
         "small.tar": r"sample 'small/1' of .* is 36x20 px, smaller than the crop of 32 px; give",
     }
     write_tar(tmp_path / "text.tar", {"1.txt": b"text"})
@@ -244,7 +244,9 @@ def test_wrong_sets_end_in_a_sentence(tars, tmp_path):
     (tmp_path / "empty.tar").write_bytes(b"")
     data = BatchConfig(cache_folder=str(tmp_path / "cache"))
     for name in ("inside", "between", "empty"):
-        with pytest.raises(UserError, match=rf"{name}.tar is no whole tar: .*; copy or make it"):
+        with pytest.raises(
+            UserError, match=rf"{name}.tar is not a complete tar: .*; copy or make it"
+        ):
             open_set(f"{tmp_path}/{name}.tar", data)
     assert not (tmp_path / "cache" / "indexes").exists()  # Nothing cut is remembered as whole.
     for name, sentence in wrong.items():
@@ -253,7 +255,7 @@ def test_wrong_sets_end_in_a_sentence(tars, tmp_path):
     with pytest.raises(UserError, match=r"names 3 tars for 4 workers, and each needs one"):
         taken(config, 1, rank=3, world_size=4)
     with pytest.raises(
-        UserError, match=r"takes 1 samples a step, which is no multiple of masks_per"
+        UserError, match=r"takes 1 samples a step, which is not a multiple of masks_per"
     ):
         taken(replace(config, batch_size=2, masks_per_image=2), 1, rank=0, world_size=2)
     with pytest.raises(UserError, match=r"needs a shard set; WebDataset tars take processes"):

@@ -89,7 +89,7 @@ def test_inception_score_is_split_only_where_there_are_enough_pictures():
     assert inception_score(many[:999])[1] == 0
 
 
-def test_a_set_of_one_is_not_judged():
+def test_a_set_of_one_is_not_measured():
     one, other = sets(1, 5)
     assert distribution_scores(one, other, lambda features: features, seed=0) == {}
     with pytest.raises(ValueError, match="FID needs two pictures a set, found 1 and 5"):
@@ -98,7 +98,7 @@ def test_a_set_of_one_is_not_judged():
         kernel_distance(one, other, seed=0)
 
 
-def test_a_set_is_judged_three_ways_with_its_number():
+def test_a_set_is_measured_three_ways_with_its_number():
     one, other = sets(20, 30)
     found = distribution_scores(
         one, other, lambda f: np.abs(f) / np.abs(f).sum(1, keepdims=True), seed=0

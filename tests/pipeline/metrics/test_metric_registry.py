@@ -21,8 +21,8 @@ def pictures(side: int = 64, count: int = 2) -> tuple[torch.Tensor, torch.Tensor
     noise = random.integers(-40, 41, images.shape)
     hole = np.zeros((count, 1, side, side), np.float32)
     hole[..., 8:40, 20:50] = 1
-    drawn = np.where(hole[:, 0, ..., None] == 1, images.astype(int) + noise, images)
-    composites = drawn.clip(0, 255).astype(np.uint8)
+    predicted = np.where(hole[:, 0, ..., None] == 1, images.astype(int) + noise, images)
+    composites = predicted.clip(0, 255).astype(np.uint8)
     return torch.from_numpy(composites), torch.from_numpy(images), torch.from_numpy(hole)
 
 

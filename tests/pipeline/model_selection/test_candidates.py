@@ -36,7 +36,7 @@ def search(two_steps, ray_local, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config(search, shards):
-    """Return how the trials are judged."""
+    """Return the settings of the selection."""
     return SelectionConfig(
         search=search,
         shards=f"{shards}/test",
@@ -73,7 +73,7 @@ def test_what_is_too_large_or_too_slow_is_left_out_and_says_why(config, choice):
     assert all(f"over {small:,}" in one.against for one in out)
     assert bounded.winner.trial.changes["model.num_blocks"] == 1
     nothing = select_model(override(config, {"max_latency_ms": 1e-6}), quietly)
-    with pytest.raises(UserError, match=r"no trial can be chosen.*ms, over"):
+    with pytest.raises(UserError, match=r"no trial can be selected.*ms, over"):
         _ = nothing.winner
 
 
@@ -142,7 +142,7 @@ def test_importance_is_the_share_of_variance_that_a_field_explains_alone():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         ({"metric": "beauty"}, "metric is one of"),
         ({"guards": ("psnr=1",)}, "name it with --champion"),
@@ -151,11 +151,11 @@ def test_importance_is_the_share_of_variance_that_a_field_explains_alone():
         ({"max_parameters": -1}, "must not be negative"),
     ],
 )
-def test_impossible_choices_are_refused(changes, told):
-    with pytest.raises(UserError, match=told):
+def test_impossible_choices_are_refused(changes, expected):
+    with pytest.raises(UserError, match=expected):
         SelectionConfig(search="a", shards="b", **changes)
 
 
-def test_a_search_without_trials_is_told(tmp_path):
+def test_a_search_without_trials_is_reported(tmp_path):
     with pytest.raises(UserError, match="no finished trial"):
         select_model(SelectionConfig(search=str(tmp_path), shards="b", num_actors=0), quietly)

@@ -13,8 +13,8 @@ from infill.pipeline.model_selection import (
     SelectionConfig,
     TableConfig,
     candidate_rows,
+    evaluate_table,
     find_test_set,
-    judge_table,
     paper_rows,
     select_model,
 )
@@ -58,12 +58,12 @@ def test_rows_are_measured_on_the_same_test_pairs_beside_what_is_printed(
     search, result, shards, tmp_path
 ):
     config = TableConfig(num_actors=0)
-    judged = judge_table(search, TABLE, result, config, False, quietly)
-    assert {label: len(found) for label, found in judged.items()} == {"N = 2": 2, "N = 1": 2}
-    everyone = [one for found in judged.values() for one in found]
+    evaluated = evaluate_table(search, TABLE, result, config, False, quietly)
+    assert {label: len(found) for label, found in evaluated.items()} == {"N = 2": 2, "N = 1": 2}
+    everyone = [one for found in evaluated.values() for one in found]
     assert {one.data["location"] for one in everyone} == {f"{shards}/test"}
     assert len({str(one.data["hole_ratios"]) for one in everyone}) == 1
-    header, rows = paper_rows(TABLE, judged)
+    header, rows = paper_rows(TABLE, evaluated)
     assert header == [
         "row",
         *("PSNR whole (dB), ours", "printed"),
@@ -78,7 +78,7 @@ def test_rows_are_measured_on_the_same_test_pairs_beside_what_is_printed(
     ]
     assert [row[5] for row in rows] == ["not computed: weights not given"] * 2
     assert [row[7] for row in rows] == ["not defined at this size"] * 2
-    for row, found in zip(rows, judged.values(), strict=True):
+    for row, found in zip(rows, evaluated.values(), strict=True):
         means = [one.scores[one.network]["all"]["psnr"].mean for one in found]
         assert row[1].startswith(f"{sum(means) / 2:.2f} (")
         assert row[1].endswith("2 seeds)")
@@ -86,7 +86,7 @@ def test_rows_are_measured_on_the_same_test_pairs_beside_what_is_printed(
 
 
 def test_figures_are_those_of_an_evaluation_of_ones_own(search, result, shards, tmp_path):
-    judged = judge_table(search, TABLE, result, TableConfig(num_actors=0), False, quietly)
+    evaluated = evaluate_table(search, TABLE, result, TableConfig(num_actors=0), False, quietly)
     trial = next(trial for trial in result.trials if trial.label == "N = 1" and trial.seed == 0)
     own = evaluate(
         EvaluationConfig(
@@ -101,7 +101,9 @@ def test_figures_are_those_of_an_evaluation_of_ones_own(search, result, shards, 
         ),
         quietly,
     )
-    theirs = next(one for one in judged["N = 1"] if one.checkpoint["location"] == trial.checkpoint)
+    theirs = next(
+        one for one in evaluated["N = 1"] if one.checkpoint["location"] == trial.checkpoint
+    )
     for name, score in own.scores["spn"]["all"].items():
         assert theirs.scores["spn"]["all"][name].mean == pytest.approx(score.mean, rel=1e-6)
 
@@ -109,12 +111,12 @@ def test_figures_are_those_of_an_evaluation_of_ones_own(search, result, shards, 
 def test_published_scale_takes_the_papers_protocol(search, result):
     one_row = replace(TABLE, rows=TABLE.rows[:1])
     one = replace(result, trials=[t for t in result.trials if t.label == "N = 2"][:1])
-    judged = judge_table(search, one_row, one, TableConfig(num_actors=0), True, quietly)
-    [evaluation] = judged["N = 2"]
+    evaluated = evaluate_table(search, one_row, one, TableConfig(num_actors=0), True, quietly)
+    [evaluation] = evaluated["N = 2"]
     assert evaluation.groups == ["0-0.2", "0.2-0.4", "0.4-0.6", "all"]
     assert evaluation.settings["protocol"] == "spn-paris"
     assert evaluation.data["image_size_px"] == 256
-    _, [row] = paper_rows(one_row, judged)
+    _, [row] = paper_rows(one_row, evaluated)
     assert " ± " in row[1]
 
 
@@ -146,12 +148,12 @@ def test_seeds_of_a_combination_stand_together(search, result, shards):
     assert [row[header.index("seeds")] for row in rows] == ["2", "2"]
 
 
-def test_failed_row_is_told(result):
+def test_failed_row_is_reported(result):
     _, rows = paper_rows(TABLE, {"N = 2": [], "N = 1": []})
     assert [row[1] for row in rows] == ["failed", "failed"]
 
 
 def test_a_table_without_test_photographs_is_refused_before_anything_trains(search, tmp_path):
     missing = override(search, {"train.data.shards": str(tmp_path)})
-    with pytest.raises(UserError, match="is no shard set; name one with --table.test-shards"):
+    with pytest.raises(UserError, match="is not a shard set; name one with --table.test-shards"):
         find_test_set(missing, TableConfig())

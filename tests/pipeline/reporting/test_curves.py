@@ -75,9 +75,9 @@ def test_points_that_are_not_finite_are_left_out():
     assert len(places(svg)) == 2
 
 
-def test_nothing_to_draw_is_said():
+def test_missing_values_are_reported():
     nothing = curve([Series(name="a", x=[], y=[])], "step", "loss", title="Losses")
-    assert nothing == "<p>Losses: there is nothing to draw yet.</p>"
+    assert nothing == "<p>Losses: there are no values yet.</p>"
 
 
 def test_long_training_curve_has_no_markers():

@@ -54,7 +54,7 @@ def serve(backend, config: HttpConfig) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def serving():
-    """Return what serves an application while a block runs: a backend and a configuration."""
+    """Return a context that serves an application, of a backend and a configuration."""
     return serve
 
 
@@ -64,7 +64,7 @@ LONG_S = 300
 
 @pytest.fixture(scope="session")
 def wait_until() -> Callable[[Callable[[], bool]], None]:
-    """Return what waits until something is true."""
+    """Return a function that waits for a condition."""
 
     def wait(true: Callable[[], bool]) -> None:
         deadline = time.monotonic() + LONG_S
@@ -99,5 +99,5 @@ def asking(url: str, request: dict, callers: int = 1) -> Iterator[list[tuple[int
 
 @pytest.fixture(scope="session")
 def under_load():
-    """Return what asks a service while a block runs: its address, a request, and callers."""
+    """Return a context that loads a service, of its address, a request, and callers."""
     return asking

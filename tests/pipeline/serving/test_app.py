@@ -229,7 +229,7 @@ def test_body_without_announced_length_is_cut_at_the_limit(replica):
 
 
 class Slow:
-    """A backend that takes its time, for what the real one is too fast for."""
+    """A slow backend, for cases that need one."""
 
     def __init__(self, replica, seconds: float) -> None:
         self.replica, self.seconds, self.cancelled = replica, seconds, 0
@@ -247,7 +247,7 @@ class Slow:
         return []
 
 
-def test_more_requests_than_may_wait_are_told_when_to_come_back(replica, make):
+def test_more_requests_than_may_wait_get_a_time_to_retry(replica, make):
     request = pair(make, 40, 50, slice(0, 20), slice(0, 25))
     answers = exchange(Slow(replica, 1), *[request] * 7)
     assert sorted(answer.status_code for answer in answers) == [200] * 4 + [503] * 3
@@ -286,7 +286,7 @@ def test_defect_is_answered_without_its_details(replica, make):
     assert "secret" not in response.text
 
 
-def test_state_routes_tell_what_is_served(replica, spn):
+def test_state_routes_show_what_is_served(replica, spn):
     get = [{"method": "GET", "url": url} for url in ("/v1/models", "/healthz", "/readyz")]
     models, alive, ready = exchange(replica, *get)
     assert models.json() == {
@@ -347,7 +347,7 @@ def test_keys_are_asked_for_where_pictures_are(replica, make):
     assert [answer.status_code for answer in answers[4:]] == [401, 200, 200]
 
 
-def test_several_samples_are_drawn_by_seed(imaginative, make):
+def test_several_samples_follow_their_seed(imaginative, make):
     request = pair(make, 40, 50, slice(0, 20), slice(0, 25))
     accept = {"accept": "application/json"}
     asked = [

@@ -62,9 +62,9 @@ def test_file_keeps_hashes_only_and_names_once(tmp_path):
     ("text", "sentence"),
     [
         ("", "holds no key"),
-        ("nonsense", "is no key file"),
+        ("nonsense", "is not a key file"),
         (json.dumps({"name": "x", "sha256": "short"}), "64 hexadecimal digits"),
-        (json.dumps({"name": "x"}), "is no key file"),
+        (json.dumps({"name": "x"}), "is not a key file"),
     ],
 )
 def test_files_that_are_no_key_files_are_named(tmp_path, text, sentence):
@@ -72,5 +72,5 @@ def test_files_that_are_no_key_files_are_named(tmp_path, text, sentence):
     place.write_text(text)
     with pytest.raises(UserError, match=sentence):
         read_keys(str(place))
-    with pytest.raises(UserError, match="there is no key file"):
+    with pytest.raises(UserError, match="there is not a key file"):
         read_keys(str(tmp_path / "other"))

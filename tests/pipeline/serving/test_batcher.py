@@ -6,7 +6,7 @@ from infill.pipeline.serving.replica.batcher import Batcher
 
 
 class Network:
-    """Notes its batches; when told to, it works on the first until it is released."""
+    """Notes its batches; on request, it works on the first until it is released."""
 
     def __init__(self, holds: bool = False, size: int = 4) -> None:
         self.batches: list[tuple[str, list]] = []

@@ -209,7 +209,7 @@ def test_flood_at_ten_times_the_capacity_is_refused_in_part_in_bounded_memory(
 
 
 def memory_bytes() -> int:
-    """Return what ingress and replica hold together, without the pages of their libraries' files.
+    """Return the memory of ingress and replica, without the pages of their libraries' files.
 
     Those come and go as the system likes.
     """
@@ -229,7 +229,7 @@ def raw_request(url, make, height: int, width: int) -> bytes:
     return "\r\n".join(head).encode() + b"\r\n\r\n" + request.read()
 
 
-def test_those_who_send_slowly_are_told_so_and_keep_nobody_out(url, config, make, wait_until):
+def test_those_who_send_slowly_get_an_error_and_block_nobody(url, config, make, wait_until):
     request = raw_request(url, make, 60, 60)
     host, port = url.removeprefix("http://").split(":")
     slow = [socket.create_connection((host, int(port)), timeout=LONG_S) for _ in range(12)]
@@ -281,7 +281,7 @@ def test_those_who_do_not_read_their_answer_keep_nobody_out(url, make, wait_unti
         caller.close()
 
 
-def test_caller_who_leaves_gives_the_room_back(url, wait_until):
+def test_caller_who_leaves_frees_its_share(url, wait_until):
     host, port = url.removeprefix("http://").split(":")
     callers = []
     for _ in range(3):
@@ -314,7 +314,7 @@ def test_replica_that_is_killed_is_replaced(url, make):
     assert set(replica_processes()).isdisjoint(victims)
 
 
-def test_store_that_is_away_is_told_and_its_return_found_without_help(
+def test_store_that_is_away_is_reported_and_its_return_found_without_help(
     url, config, make, wait_until
 ):
     def ask() -> int:
@@ -486,7 +486,7 @@ def test_minute_of_load_after_a_kill_and_swaps_loses_no_request_and_keeps_its_me
         assert not loading.done()  # It ends by itself only with an error.
 
     def memory_of_half() -> list[int]:
-        """Return what the processes hold in the last quarter of half a minute of load."""
+        """Return the memory of the processes in the last quarter of half a minute of load."""
         used, begin = [], time.monotonic()
         while time.monotonic() < begin + half_s:
             used.append(memory_bytes())

@@ -5,7 +5,7 @@ import pytest
 from infill.pipeline.serving.limits import LimitsConfig, PixelBudget
 
 
-def test_pictures_wait_for_room_in_the_order_they_came():
+def test_pictures_wait_for_memory_in_the_order_they_came():
     order = []
 
     async def hold(budget, name, pixels, release):
@@ -44,7 +44,7 @@ def test_picture_larger_than_the_budget_takes_all_of_it():
     asyncio.run(main())
 
 
-def test_callers_who_leave_give_their_room_back():
+def test_callers_who_leave_free_their_share():
     async def main():
         budget = PixelBudget(100)
 

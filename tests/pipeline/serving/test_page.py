@@ -174,7 +174,7 @@ def test_a_finger_paints(page, make):
     assert painted(page) > 50
 
 
-def test_the_result_is_gone_on_from(page, make):
+def test_the_result_can_be_inpainted_again(page, make):
     box = load(page, photograph(make))
     stroke(page, box, [(0.4, 0.5), (0.6, 0.5)])
     fill(page)
@@ -202,7 +202,7 @@ def test_what_the_service_refuses_is_said(page, make):
     page.complaints.clear()
 
 
-def test_a_file_that_is_no_picture_is_told(page):
+def test_a_file_that_is_not_an_image_is_reported(page):
     page.set_input_files(
         "#file", {"name": "a.png", "mimeType": "image/png", "buffer": b"no picture"}
     )

@@ -89,7 +89,7 @@ def test_version_that_cannot_be_loaded_leaves_the_old_one_in_service(replica, sp
     replica.check_health()
 
 
-def test_several_models_are_told_apart_by_name_and_version(spn, newer_spn, make):
+def test_several_models_are_distinguished_by_name_and_version(spn, newer_spn, make):
     challenger = {**vars(newer_spn), "reference": "spn@challenger"}
     replica = Replica(ReplicaConfig())
     replica.reconfigure({"models": [vars(spn), challenger]})
@@ -144,14 +144,14 @@ def test_models_beyond_the_memory_are_let_go_and_loaded_again(spn, newer_spn, ma
     newer = {**vars(newer_spn), "name": "madf", "reference": "madf@champion"}
     replica = Replica(ReplicaConfig(memory_gb=1e-9))  # One at a time.
     replica.reconfigure({"models": [vars(spn), newer]})
-    assert replica._shelf.names == [spn.digest]
+    assert replica._cache.names == [spn.digest]
     free = Replica(ReplicaConfig())
     free.reconfigure({"models": [vars(spn), newer]})
-    assert len(free._shelf.names) == 2
+    assert len(free._cache.names) == 2
     for wanted, held in (("madf", newer_spn), ("spn", spn), ("madf", newer_spn)):
         one, other = (asyncio.run(r.fill(wanted, *canvas(make, 0))) for r in (replica, free))
         np.testing.assert_array_equal(one.predictions, other.predictions)
-        assert replica._shelf.names == [held.digest]
+        assert replica._cache.names == [held.digest]
     monkeypatch.setattr("infill.pipeline.serving.replica.replica.load_generator", lambda *_: 1 / 0)
     with pytest.raises(RequestError, match="cannot be loaded just now") as refused:
         asyncio.run(replica.fill("spn", *canvas(make, 0)))
@@ -160,8 +160,8 @@ def test_models_beyond_the_memory_are_let_go_and_loaded_again(spn, newer_spn, ma
 
 
 def test_what_is_held_is_given_out_while_something_is_loaded():
-    shelf = ModelCache(len, 0)
-    shelf.take("a", lambda: "first")
+    cache = ModelCache(len, 0)
+    cache.take("a", lambda: "first")
     loading, go_on = threading.Event(), threading.Event()
 
     def slow() -> str:
@@ -169,19 +169,19 @@ def test_what_is_held_is_given_out_while_something_is_loaded():
         go_on.wait(10)
         return "second"
 
-    waiting = threading.Thread(target=shelf.take, args=("b", slow))
+    waiting = threading.Thread(target=cache.take, args=("b", slow))
     waiting.start()
     loading.wait(10)
-    assert shelf.take("a", lambda: 1 / 0) == "first"
+    assert cache.take("a", lambda: 1 / 0) == "first"
     go_on.set()
     waiting.join()
-    assert shelf.names == ["a", "b"]
-    shelf.keep({"b"})
-    assert shelf.names == ["b"]
-    assert shelf.size == len("second")
+    assert cache.names == ["a", "b"]
+    cache.keep({"b"})
+    assert cache.names == ["b"]
+    assert cache.size == len("second")
 
 
-def test_version_has_drawn_every_shape_it_is_told_to_before_it_answers(spn):
+def test_version_has_predicted_every_configured_shape_before_it_answers(spn):
     sides = set()
 
     def note(module, arguments):

@@ -41,7 +41,7 @@ def address(ray_local: None) -> str:
 
 @pytest.fixture(scope="session")
 def kill_before() -> Callable[..., None]:
-    """Return what runs a driver that is killed as it calls a function the n-th time."""
+    """Return a function that runs a driver, which is killed at the n-th call of a function."""
 
     def run(config: ShardConfig, function: str, number: int, **environment: str) -> None:
         done = subprocess.run(

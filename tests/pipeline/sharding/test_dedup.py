@@ -45,7 +45,7 @@ def test_pairs_found_by_bands_are_those_of_comparing_all(most_bits: int) -> None
     assert len(expected) >= 8 * (most_bits + 1)
 
 
-def test_plain_pictures_are_not_told_apart_and_so_not_reported() -> None:
+def test_plain_pictures_are_not_distinguished_and_so_not_reported() -> None:
     plain = perceptual_hash(np.full((64, 64, 3), 200, np.uint8))
     assert near_duplicates(manifest(a=plain), manifest(b=plain), 4) == []
 

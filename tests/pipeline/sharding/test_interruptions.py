@@ -32,9 +32,9 @@ STAGES = (
     ("_finish", 1, 0),
     ("write_manifest", 2, 1),
 )
-"""Of one set after the other: the call before which the driver is killed, and the sets that are
-whole then. One list of three is laid down; a few shards are made; more of them; all are made; one
-manifest of three is written."""
+"""The call before which the driver is killed, and the sets that are complete by then: one list of
+three is written; a few shards are made; more of them; all are made; one manifest of three is
+written."""
 KILLS = 20
 
 
@@ -107,7 +107,7 @@ def expected(
 
 
 @pytest.mark.slow
-def test_driver_killed_at_every_stage_goes_on_to_the_same_result(
+def test_driver_killed_at_every_stage_resumes_to_the_same_result(
     many: Path, expected: dict[str, str], address: str, tmp_path: Path, kill_before
 ) -> None:
     for function, number, whole in STAGES:
@@ -120,7 +120,7 @@ def test_driver_killed_at_every_stage_goes_on_to_the_same_result(
 @pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.timeout(1800)
-def test_driver_killed_at_any_moment_goes_on_to_the_same_result(
+def test_driver_killed_at_any_moment_resumes_to_the_same_result(
     many: Path, expected: dict[str, str], address: str, tmp_path: Path
 ) -> None:
     moments = random.Random(0)

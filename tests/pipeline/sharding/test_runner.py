@@ -52,7 +52,7 @@ def rows(manifest: Manifest) -> list[dict[str, object]]:
 def made(
     photographs: str, ray_local: None, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Manifest]]:
-    """Make the sets of the eight pictures once, for those who only read them."""
+    """Make the sets of the eight images once, for tests that only read them."""
     out = tmp_path_factory.mktemp("made")
     return out, make_shards(config(photographs, out), quiet)
 
@@ -165,7 +165,7 @@ def test_finished_set_is_reused_and_says_so(
     lines: list[str] = []
     second = make_shards(config(photographs, whole), lines.append)
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == times
-    assert "train: 2 shards are there and whole; reused" in lines
+    assert "train: 2 finished shards; reused" in lines
     for split, manifest in made[1].items():
         assert second[split].digest == manifest.digest
         assert second[split].samples.equals(manifest.samples)
@@ -226,7 +226,7 @@ def test_split_that_has_no_photographs_any_more_is_no_set(source: Path, tmp_path
     assert set(make_shards(config(source, out), quiet)) == {"train", "test"}
     shutil.rmtree(source / "test")
     assert set(make_shards(config(source, out), quiet)) == {"train"}
-    with pytest.raises(UserError, match="no finished shard set"):
+    with pytest.raises(UserError, match="not a finished shard set"):
         read_manifest(str(out / "test"))
 
 
@@ -235,7 +235,7 @@ def test_finished_set_is_not_replaced_by_other_settings_unasked(
 ) -> None:
     before = checksums(whole)
     other = config(photographs, whole, format="png")
-    with pytest.raises(UserError, match="made with format 'original', now 'png' is asked for"):
+    with pytest.raises(UserError, match="made with format 'original', now 'png' is given"):
         make_shards(other, quiet)
     assert checksums(whole) == before
     replaced = make_shards(replace(other, overwrite=True), quiet)
@@ -243,7 +243,7 @@ def test_finished_set_is_not_replaced_by_other_settings_unasked(
 
 
 def spoil(source: Path) -> dict[str, str]:
-    """Put bad files beside the eight pictures; return what is to be said of each."""
+    """Put bad files beside the eight images; return the expected reason of each."""
     good = (source / "picture0.jpg").read_bytes()
     (source / "empty.jpg").write_bytes(b"")
     (source / "short.jpg").write_bytes(good[: len(good) // 2])
@@ -293,7 +293,9 @@ def test_too_many_bad_photographs_fail_and_leave_no_set(source: Path, tmp_path: 
     assert sum(len(manifest.quarantined) for manifest in allowed.values()) == 5
 
 
-def test_photograph_mended_in_place_is_taken_by_the_next_run(source: Path, tmp_path: Path) -> None:
+def test_photograph_repaired_in_place_is_taken_by_the_next_run(
+    source: Path, tmp_path: Path
+) -> None:
     good = (source / "picture0.jpg").read_bytes()
     (source / "picture0.jpg").write_bytes(good[:-10] + b"0123456789")
     settings = config(source, tmp_path / "out", max_quarantined_share=0.0)
@@ -320,7 +322,7 @@ def test_split_without_one_good_photograph_fails(source: Path, tmp_path: Path) -
         (source / f"picture{number}.jpg").rename(source / "train" / f"picture{number}.jpg")
     (source / "val" / "a.jpg").write_bytes(b"nothing")
     settings = config(source, tmp_path / "out", max_quarantined_share=1.0)
-    with pytest.raises(UserError, match="not one photograph of val can be taken.*val/a.jpg"):
+    with pytest.raises(UserError, match="all images of val are quarantined.*val/a.jpg"):
         make_shards(settings, quiet)
 
 
@@ -338,7 +340,7 @@ def test_place_that_cannot_be_written_is_refused(photographs: str, tmp_path: Pat
         make_shards(config(photographs, tmp_path / "file" / "out"), quiet)
 
 
-def test_tally_tells_shards_rate_and_quarantined_photographs() -> None:
+def test_tally_shows_shards_rate_and_quarantined_photographs() -> None:
     tally = Tally(photographs=40, shards=4)
     tally.started_s -= 2.0
     done = {"photographs": 10, "bytes_read": 5_000_000, "quarantined": 0, "reasons": []}

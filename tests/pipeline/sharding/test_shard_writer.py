@@ -182,7 +182,7 @@ def test_source_that_changes_under_the_job_ends_it(config: ShardConfig, found: s
         make_shard(config, "train", 1)
     assert str(refused.value) == (
         f"p2.png had {size} bytes when it was listed and now is {found}: "
-        "the source is changing; run the same command again once it is at rest"
+        "the source is changing; run the same command again when it no longer changes"
     )
     left = {name for name in os.listdir(Path(config.out, "train")) if not name.endswith(".parquet")}
     assert left == set()

@@ -70,8 +70,8 @@ def test_every_kind_of_damage_is_found_named_and_mended(sets: Path) -> None:
     time = untouched.stat().st_mtime_ns
     lines: list[str] = []
     repair(str(sets), damages, lines.append)
-    assert "train/shard-000002.tar is whole again" in lines
-    assert len([line for line in lines if "is whole again" in line]) == 4
+    assert "train/shard-000002.tar is repaired" in lines
+    assert len([line for line in lines if "is repaired" in line]) == 4
     assert checksums(sets) == before
     assert untouched.stat().st_mtime_ns == time
     assert verify(str(sets), quiet) == []
@@ -82,7 +82,7 @@ def test_shard_of_changed_originals_is_not_taken_for_repaired(sets: Path, tmp_pa
     source = read_manifest(str(sets / "train")).row(0)["source"]
     damaged.unlink()
     flip(tmp_path / "source" / source, 40)  # the same size, in a table of the JPEG
-    with pytest.raises(UserError, match="comes out otherwise"):
+    with pytest.raises(UserError, match="differs from the original shard"):
         repair(str(sets), [Damage(split="train", number=0, what="is missing")], quiet)
     assert [damage.number for damage in verify(str(sets), quiet)] == [0]
 

@@ -1,4 +1,4 @@
-"""A run's entry in MLflow, as someone sees it who looks while the run goes on."""
+"""A run in MLflow, as it looks while the training continues."""
 
 import select
 import socket
@@ -55,7 +55,7 @@ def numbers(tracking, run, name):
 
 
 def until(look, seconds=120):
-    """Return what ``look`` finds once it finds something."""
+    """Return the result of ``look`` once it is not empty."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < deadline
@@ -63,11 +63,11 @@ def until(look, seconds=120):
     return found
 
 
-def enter(tracking, tmp_path, told=print):
-    return tracked(tracking, str(tmp_path / "run"), "spn", SETTINGS, FACTS, told)
+def enter(tracking, tmp_path, warn=print):
+    return tracked(tracking, str(tmp_path / "run"), "spn", SETTINGS, FACTS, warn)
 
 
-def test_numbers_and_pictures_are_there_while_the_run_goes_on(tracking, tmp_path):
+def test_numbers_and_pictures_are_there_while_the_run_continues(tracking, tmp_path):
     picture = tmp_path / "step-1.png"
     picture.write_bytes(b"PNG")
     with enter(tracking, tmp_path) as report:
@@ -84,7 +84,7 @@ def test_numbers_and_pictures_are_there_while_the_run_goes_on(tracking, tmp_path
     assert run.data.tags["git"] == "abc"
 
 
-def test_a_run_that_goes_on_keeps_its_entry(tracking, tmp_path):
+def test_a_run_that_resumes_keeps_its_entry(tracking, tmp_path):
     with suppress(RuntimeError), enter(tracking, tmp_path) as report:
         report(losses(1, hole=0.5))
         raise RuntimeError("power cut")
@@ -167,7 +167,7 @@ def test_a_server_that_is_away_for_a_while_costs_no_number(tmp_path, monkeypatch
     assert len(said) == 1
 
 
-def test_a_server_that_is_not_there_is_told_before_the_run(tmp_path, monkeypatch):
+def test_a_server_that_is_not_there_is_reported_before_the_run(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     nowhere = TrackingConfig(tracking_uri="http://127.0.0.1:9")
     with pytest.raises(UserError, match=r"tracking\.tracking_uri"), enter(nowhere, tmp_path):
@@ -195,6 +195,6 @@ def test_pages_written_after_a_run_are_added_to_its_entry(tracking, tmp_path):
     ]
     attach(run, [str(tmp_path / "nowhere.html")], lines.append)
     assert len(lines) == 1
-    assert "its entry lacks" in lines[0]
+    assert "its run lacks" in lines[0]
     attach(str(tmp_path / "another"), [str(page)], lines.append)
     assert len(lines) == 1

@@ -1,4 +1,4 @@
-"""A training of six tiny steps, and how to compare what two of them learned."""
+"""A training of six tiny steps, and a comparison of the weights of two."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,7 +43,7 @@ def training(shards):
 
 @pytest.fixture(scope="session")
 def finished(training, tmp_path_factory):
-    """Train the six steps once, for all who compare with them or go on from them; read only.
+    """Train the six steps once, for tests that compare with them or resume from them; read only.
 
     Its configuration, result and lines.
     """

@@ -1,4 +1,4 @@
-"""What a training is built of, and what is refused before it starts."""
+"""The parts of a training, and the settings that are refused before it starts."""
 
 import hashlib
 import math
@@ -22,7 +22,7 @@ from infill.pipeline.training import (
 )
 
 
-def test_channels_lie_innermost_unless_told_otherwise(
+def test_channels_lie_innermost_unless_configured_otherwise(
     config, finished, quietly, weights, largest_difference
 ):
     assert config.channels_last
@@ -39,7 +39,7 @@ def test_channels_lie_innermost_unless_told_otherwise(
 
 
 def test_precision_and_parts_do_what_they_say(config, finished, tmp_path, quietly, weights):
-    """Each changes the arithmetic a little and what is learned hardly."""
+    """Each changes the arithmetic a little, and the result hardly."""
     plain = weights(finished.config.storage, 6)
     for change in ({"precision": "bfloat16"}, {"accumulate": 2}):
         storage_of_its_own = {"storage": str(tmp_path / next(iter(change)))}
@@ -70,7 +70,7 @@ def test_the_generator_is_compiled_when_asked_for(config):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "sentence"),
     [
         ({"model.teacher": "asl"}, "teacher"),
         ({"model.teacher": "asl", "model.teacher_weights": "nowhere.pth"}, "nowhere.pth"),
@@ -80,8 +80,8 @@ def test_the_generator_is_compiled_when_asked_for(config):
         ),
     ],
 )
-def test_missing_teacher_weights_are_told_in_a_sentence(config, changes, told, quietly):
-    with pytest.raises(UserError, match=told):
+def test_missing_teacher_weights_are_reported_in_a_sentence(config, changes, sentence, quietly):
+    with pytest.raises(UserError, match=sentence):
         train(override(config, changes), quietly)
 
 
@@ -115,7 +115,7 @@ def test_the_average_follows_the_exponential_formula():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "sentence"),
     [
         ({"num_workers": 3}, "multiple of num_workers 3"),
         ({"data.image_size_px": 30}, "image_size_px 30 must be a multiple of 4"),
@@ -123,15 +123,15 @@ def test_the_average_follows_the_exponential_formula():
         ({"ema_decay": 1.0}, "ema_decay must be in"),
     ],
 )
-def test_impossible_settings_are_refused_on_construction(config, changes, told):
-    with pytest.raises(ValueError, match=told):
+def test_impossible_settings_are_refused_on_construction(config, changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
         override(config, changes)
 
 
-def test_missing_shards_and_too_small_images_are_told_before_training(config, quietly):
+def test_missing_shards_and_too_small_images_are_reported_before_training(config, quietly):
     with pytest.raises(UserError, match="no shards given"):
         train(override(config, {"data.shards": ""}), quietly)
-    with pytest.raises(UserError, match="no finished shard set"):
+    with pytest.raises(UserError, match="not a finished shard set"):
         train(override(config, {"data.shards": config.storage}), quietly)
     with pytest.raises(UserError, match="64"):
         train(override(config, {"data.image_size_px": 64}), quietly)

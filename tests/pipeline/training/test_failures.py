@@ -22,7 +22,7 @@ from infill.pipeline import checkpoints
 from infill.pipeline.config import override, to_json
 from infill.pipeline.training import NonFiniteLossError, heartbeat, train
 from infill.pipeline.training.heartbeat import Heartbeat, diagnose
-from infill.pipeline.training.launcher import room_wanted
+from infill.pipeline.training.launcher import missing_resources
 
 TURNED_AWAY = 6
 """Connections, after which a store that was away is back: its client pauses longer each time."""
@@ -63,7 +63,7 @@ def signalled(run, lines):
 
     def send():
         signal_one(signal.SIGKILL)
-        while not any("going on from step" in line for line in lines) and not over.wait(0.01):
+        while not any("resuming at step" in line for line in lines) and not over.wait(0.01):
             pass
         signal_one(signal.SIGSTOP)
 
@@ -100,7 +100,7 @@ def calm(alone, ray_local, tmp_path_factory, quietly):
 def test_two_workers_take_the_same_updates_as_one(alone, calm, weights):
     ours, theirs = weights(alone.storage, 3), weights(calm.storage, 3)
     # Gradients agree. Weights agree where there is one: a bias before a norm has none but rounding,
-    # which Adam divides by its own size, and makes no difference to what is drawn.
+    # which Adam divides by its own size, and makes no difference to what is predicted.
     for name, moment in ours["optimizers"].items():
         if name.endswith("/exp_avg"):
             other = theirs["optimizers"][name]
@@ -125,7 +125,7 @@ def test_a_killed_and_a_stuck_worker_cost_no_update_and_the_stuck_one_is_named(
     lines = []
     with signalled(stormy.storage, lines):
         train(stormy, lines.append)
-    again = [index for index, line in enumerate(lines) if "going on from step" in line]
+    again = [index for index, line in enumerate(lines) if "resuming at step" in line]
     assert len(again) >= 2, lines
     silent = [
         i
@@ -143,7 +143,7 @@ def test_a_loss_that_is_not_finite_ends_a_run_on_the_cluster_at_once(config, ray
     lines = []
     with pytest.raises(NonFiniteLossError, match=r"the loss '\w+' is not finite at step \d"):
         train(spoilt, lines.append)
-    assert sum("going on from step" in line for line in lines) == 0
+    assert sum("resuming at step" in line for line in lines) == 0
 
 
 def test_a_worker_is_named_by_what_it_did_last():
@@ -209,7 +209,7 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(config, finished, bucket
     remote = override(config, {"storage": f"{bucket}/run", "save_every_steps": 1})
 
     def shut_once(line):
-        """With the first scores, which the thread that saves reports before it goes on."""
+        """With the first scores, which the saving thread reports before it continues."""
         if "validation" in line and not gate.turned_away:
             gate.shut.set()
 
@@ -220,9 +220,9 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(config, finished, bucket
     checkpoints.verify(checkpoints.step_location(remote.storage, 6))
     runs = (remote.storage, finished.config.storage)
     ours, theirs = (checkpoints.step_location(run, 6) for run in runs)
-    drawn = [checkpoints.load_generator(location).generator for location in (ours, theirs)]
+    predicted = [checkpoints.load_generator(location).generator for location in (ours, theirs)]
     image, mask = torch.rand(1, 3, 32, 32) * 2 - 1, torch.ones(1, 1, 32, 32)
-    assert torch.equal(*(generator(image, mask).final for generator in drawn))
+    assert torch.equal(*(generator(image, mask).final for generator in predicted))
 
 
 @pytest.mark.slow
@@ -250,9 +250,9 @@ def test_nodes_that_go_and_come_change_nothing(config, tmp_path, quietly):
     said = done.stdout.splitlines()
     events = ("noticed", "taken", "come", "lost", "enough")
     assert [line for line in said if line in events] == list(events)
-    warned = [line for line in said[: said.index("taken")] if "will be taken away" in line]
+    warned = [line for line in said[: said.index("taken")] if "will be removed" in line]
     assert warned, done.stdout
-    assert sum("going on from step" in line for line in said) == 3, done.stdout
+    assert sum("resuming at step" in line for line in said) == 3, done.stdout
     [saved] = [line for line in said if "saved at step" in line]
     assert warned[0] in said[: said.index(saved)]
     assert said.index(saved) < said.index("taken")
@@ -265,7 +265,7 @@ def test_nodes_that_go_and_come_change_nothing(config, tmp_path, quietly):
     image, mask = torch.rand(2, 3, 32, 32) * 2 - 1, torch.zeros(2, 1, 32, 32)
     mask[..., 8:20, 6:22] = 1
 
-    def drawn(run):
+    def predicted(run):
         location = checkpoints.step_location(run.storage, steps)
         return checkpoints.load_generator(location).generator(image, mask).final
 
@@ -273,14 +273,14 @@ def test_nodes_that_go_and_come_change_nothing(config, tmp_path, quietly):
         train(run, quietly)
     # Sums over two workers round differently, which hundreds of steps of Adam make visible; other
     # samples make another network.
-    difference = (drawn(storm) - drawn(alone)).abs().mean()
-    assert difference < (drawn(other) - drawn(alone)).abs().mean() / 5, difference
+    difference = (predicted(storm) - predicted(alone)).abs().mean()
+    assert difference < (predicted(other) - predicted(alone)).abs().mean() / 5, difference
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_driver_killed_at_any_moment_costs_nothing(alone, ray_local, tmp_path, weights):
-    """The same command again goes on from the newest whole checkpoint, to the same weights.
+    """The same command again resumes from the newest intact checkpoint, to the same weights.
 
     The driver's Ray, which it has started, ends with it.
     """
@@ -306,7 +306,7 @@ def test_a_driver_killed_at_any_moment_costs_nothing(alone, ray_local, tmp_path,
         driver.kill()
     lines = []
     train(lost, lines.append)
-    [again] = [line for line in lines if "going on from step" in line]
+    [again] = [line for line in lines if "resuming at step" in line]
     assert int(again.rsplit(" ", 1)[1]) >= moment
     ours, theirs = weights(lost.storage, 60), weights(alone.storage, 60)
     for part, tensors in ours.items():
@@ -314,8 +314,8 @@ def test_a_driver_killed_at_any_moment_costs_nothing(alone, ray_local, tmp_path,
             assert torch.equal(tensor, theirs[part][name]), f"{part} {name}"
 
 
-def test_workers_that_find_no_room_are_told_of(ray_local):
-    """With what they want and what there is; others' waiting is none of theirs."""
+def test_workers_that_find_no_resources_are_reported(ray_local):
+    """With the resources they need and those that are free; others' waiting does not count."""
     import ray
     from ray.util import placement_group, remove_placement_group
 
@@ -323,15 +323,15 @@ def test_workers_that_find_no_room_are_told_of(ray_local):
         return ray.available_resources().get("CPU", 0.0)
 
     resources = {"CPU": 3.0}
-    assert room_wanted(range(2, 4), resources) == ""
+    assert missing_resources(range(2, 4), resources) == ""
     group = placement_group([{"CPU": 3.0}] * 3)
     try:
         free, sentence = -1.0, ""
         while free != cpus():  # Earlier trainings give theirs back late.
-            free, sentence = cpus(), room_wanted(range(2, 4), resources)
-        assert sentence.startswith("waiting for room: 3 workers want 3 CPU each")
+            free, sentence = cpus(), missing_resources(range(2, 4), resources)
+        assert sentence.startswith("waiting for resources: 3 workers need 3 CPU each")
         assert f"{free:g} CPU free; add nodes" in sentence
-        assert room_wanted(range(2, 3), resources) == ""
-        assert room_wanted(range(2, 4), {"CPU": 2.0}) == ""
+        assert missing_resources(range(2, 3), resources) == ""
+        assert missing_resources(range(2, 4), {"CPU": 2.0}) == ""
     finally:
         remove_placement_group(group)

@@ -1,4 +1,4 @@
-"""A run from its first step to its last, stopped and gone on with."""
+"""A run from its first step to its last, stopped and resumed."""
 
 import errno
 import json
@@ -36,7 +36,7 @@ def test_a_run_leaves_checkpoints_scores_grids_and_its_configuration(finished):
     assert "data_wait_share" in text
 
 
-def test_training_goes_on_while_a_checkpoint_is_scored(config, monkeypatch):
+def test_training_continues_while_a_checkpoint_is_scored(config, monkeypatch):
     """Scores of step 2 are held back until step 3 has been reported: nobody waits for them."""
     later, held = threading.Event(), []
 
@@ -108,7 +108,7 @@ def test_resumed_run_equals_uninterrupted_run(
     train(interrupted, quietly)
     lines = []
     train(override(interrupted, {"steps": 6}), lines.append)
-    assert any("going on from step 3" in line for line in lines)
+    assert any("resuming at step 3" in line for line in lines)
     ours, theirs = weights(finished.config.storage, 6), weights(interrupted.storage, 6)
     assert largest_difference(ours, theirs) == 0
 
@@ -144,7 +144,7 @@ def test_a_scheduled_run_that_was_interrupted_equals_one_that_was_not(
         train(stopped, quietly, stop)
     lines = []
     train(stopped, lines.append)
-    assert any("going on from step 2" in line for line in lines)
+    assert any("resuming at step 2" in line for line in lines)
     ours, theirs = weights(whole.storage, 6), weights(stopped.storage, 6)
     assert largest_difference(ours, theirs) == 0
 
@@ -165,7 +165,7 @@ def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(
     lines = []
     train(override(broken, {"steps": 6}), lines.append)
     assert any("damaged" in line for line in lines)
-    assert any("going on from step 2" in line for line in lines)
+    assert any("resuming at step 2" in line for line in lines)
     ours, theirs = weights(finished.config.storage, 6), weights(broken.storage, 6)
     assert largest_difference(ours, theirs) == 0
 
@@ -191,7 +191,7 @@ def test_a_run_on_s3_is_saved_and_resumed_there(config, finished, bucket, quietl
     train(remote, quietly)
     lines = []
     result = train(override(remote, {"steps": 6}), lines.append)
-    assert any("going on from step 3" in line for line in lines)
+    assert any("resuming at step 3" in line for line in lines)
     assert result.checkpoint.startswith("s3://")
     loaded = checkpoints.load_generator(result.checkpoint)
     there = checkpoints.step_location(finished.config.storage, loaded.step)

@@ -30,7 +30,7 @@ def steps_taken(run: str) -> int:
 
 
 def announce_the_end_of(node: Any, cluster: Cluster) -> None:
-    """Tell Ray what a cloud tells when it wants a node back, an hour ahead."""
+    """Notify Ray, as a cloud does, that a node will be removed, an hour ahead."""
     command = [
         str(Path(sys.executable).with_name("ray")),
         "drain-node",
@@ -72,7 +72,7 @@ def main(config: TrainConfig) -> None:
             time.sleep(0.05)
 
     def started_again() -> int:
-        return sum("going on from step" in line for line in said)
+        return sum("resuming at step" in line for line in said)
 
     def run() -> None:
         try:

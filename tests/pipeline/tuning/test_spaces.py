@@ -108,7 +108,7 @@ def test_a_file_may_name_ranges(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "expected"),
     [
         ("a.json", "[1]", "must map dotted names"),
         ("a.json", "{", "cannot be read"),
@@ -118,13 +118,13 @@ def test_a_file_may_name_ranges(tmp_path):
         ("a.py", "OTHER = {}", "assigns nothing to SPACE"),
     ],
 )
-def test_files_that_are_no_space_are_refused(tmp_path, name, text, told):
+def test_files_that_are_no_space_are_refused(tmp_path, name, text, expected):
     (tmp_path / name).write_text(text)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=expected):
         read_space(str(tmp_path / name), "spn")
 
 
-def test_unknown_spaces_are_told_with_those_there_are():
+def test_unknown_spaces_are_reported_with_those_there_are():
     with pytest.raises(UserError, match=r"lambdas, .*spn-table3, spn-table4"):
         read_space("nothing", "spn")
     with pytest.raises(UserError, match="there is no file"):

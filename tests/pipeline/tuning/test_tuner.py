@@ -48,7 +48,7 @@ def test_a_search_started_again_runs_nothing_twice(finished_search):
 
 
 @pytest.mark.slow
-def test_a_search_of_more_steps_goes_on_with_its_trials(finished_search, tmp_path):
+def test_a_search_of_more_steps_resumes_its_trials(finished_search, tmp_path):
     shutil.copytree(finished_search.config.storage, tmp_path / "longer")
     changes = {"storage": str(tmp_path / "longer"), "train.steps": 5}
     search = override(finished_search.config, {**changes, "train.tracking.tracking_uri": ""})
@@ -59,7 +59,7 @@ def test_a_search_of_more_steps_goes_on_with_its_trials(finished_search, tmp_pat
     run = plan(search, space)[0][1].storage
     assert checkpoints.steps(run)[-1] == 5
     [progress] = Path(run).glob("progress-000000002.jsonl")
-    assert "going on from step 2" in progress.read_text()
+    assert "resuming at step 2" in progress.read_text()
 
 
 @pytest.mark.slow
@@ -73,7 +73,7 @@ def test_the_search_is_written_as_table_plot_and_page(finished_search, tmp_path,
 
 
 @pytest.mark.slow
-def test_optuna_proposes_what_is_tried_and_knows_it_when_the_search_goes_on(
+def test_optuna_proposes_what_is_tried_and_knows_it_when_the_search_resumes(
     config, ray_local, tmp_path
 ):
     space = {
@@ -171,7 +171,7 @@ def test_a_trial_that_fails_is_tried_again_then_reported(config, ray_local, tmp_
 
 
 @pytest.mark.slow
-def test_what_the_time_did_not_suffice_for_is_told_and_gone_on_with(config, ray_local, tmp_path):
+def test_what_the_time_did_not_suffice_for_is_reported_and_resumed(config, ray_local, tmp_path):
     changes = {
         "storage": str(tmp_path / "late"),
         "train.steps": 100_000,
@@ -192,13 +192,13 @@ def test_what_the_time_did_not_suffice_for_is_told_and_gone_on_with(config, ray_
     [*_, progress] = sorted(Path(run).glob("progress-*.jsonl"))
     begin = int(progress.stem.removeprefix("progress-"))
     assert before <= begin < before + 100
-    assert f"going on from step {begin}" in progress.read_text()
+    assert f"resuming at step {begin}" in progress.read_text()
 
 
 def test_trials_that_have_not_begun_are_listed_and_leave_earlier_records_alone(
     config, tmp_path, monkeypatch
 ):
-    """Ray gives no configuration for what it had no time to begin."""
+    """Ray returns no configuration for trials that it had no time to start."""
     search = override(config, {"storage": str(tmp_path / "late")})
     space = {"model.num_blocks": [1, 2]}
     first = plan(search, space)[0][0]

@@ -84,7 +84,7 @@ def test_order_and_sides_are_a_voters_own_and_stay_so(paired):
     assert set(lefts) == {"spn, seven", "telea"}
 
 
-def test_names_of_pictures_tell_nothing(paired):
+def test_names_of_images_reveal_nothing(paired):
     study = prepare(paired)
     names = sorted(path.stem for path in Path(study.out, "pictures").iterdir())
     assert all(len(name) == 20 and set(name) <= set("0123456789abcdef") for name in names)

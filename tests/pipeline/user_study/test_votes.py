@@ -108,7 +108,7 @@ def test_interval_is_over_photographs_not_votes(tmp_path):
     assert (alone.value, alone.low, alone.high) == (0.0, None, None)
 
 
-def test_hasty_answers_do_not_count_and_are_told(tmp_path):
+def test_hasty_answers_do_not_count_and_are_reported(tmp_path):
     study = paired_study(str(tmp_path))
     question = study.questions[0]
     picture = question.pictures["a"]
@@ -152,7 +152,7 @@ def test_a_damaged_vote_is_named(tmp_path):
     save_vote(study, vote("voter0001", "question0ab", "picture0a"))
     path = Path(tmp_path, "votes", "voter0001", "question0ab.json")
     path.write_text(path.read_text()[:20])
-    with pytest.raises(UserError, match=r"question0ab\.json is no vote"):
+    with pytest.raises(UserError, match=r"question0ab\.json is not a vote"):
         read_votes(study)
 
 

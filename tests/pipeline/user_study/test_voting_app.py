@@ -58,7 +58,7 @@ def test_page_for_voting_is_not_cut(client, require_fit):
     require_fit(str(client.base_url))
 
 
-def test_a_person_votes_until_nothing_is_left(client):
+def test_the_user_votes_until_nothing_is_left(client):
     for left in (4, 3, 2, 1):
         found = ask(client)
         assert (found["kind"], found["asked"], len(found["left"])) == ("paired", 4, left)
@@ -153,7 +153,7 @@ def test_made_up_voters_fill_no_disk(client, monkeypatch):
     assert statuses == [201, 201, 503, 201]
 
 
-def test_a_person_clicks_and_presses_through_the_page(client, browser):
+def test_the_user_clicks_and_presses_through_the_page(client, browser):
     with browser.new_context() as context:
         page = context.new_page()
         complaints = []
