@@ -41,7 +41,7 @@ def field_table(path: str) -> str:
     """Return the fields of a configuration class: name, type, default and help."""
     module, _, name = path.rpartition(".")
     rows = list(fields(getattr(importlib.import_module(module), name)))
-    return table(("field", "type", "default", "meaning"), rows)
+    return table(("field", "meaning", "default", "type"), rows)
 
 
 def metric_table() -> str:
@@ -60,8 +60,8 @@ def metric_table() -> str:
     return table(("name", "heading in tables", "better", "measured by"), rows)
 
 
-def fields(kind: type, prefix: str = "") -> typing.Iterator[tuple[str, str, str, str]]:
-    """Yield a row for each field of a dataclass; fields of another one carry its class's name."""
+def fields(kind: type) -> typing.Iterator[tuple[str, str, str, str]]:
+    """Yield a row for each field of a dataclass; a nested one names its class."""
     hints, texts = typing.get_type_hints(kind), help_texts(kind)
     for field in dataclasses.fields(kind):
         hint, text = hints[field.name], texts.get(field.name, "")
@@ -69,8 +69,8 @@ def fields(kind: type, prefix: str = "") -> typing.Iterator[tuple[str, str, str,
         if field.default is not dataclasses.MISSING:
             default = f"`{field.default!r}`"
         elif dataclasses.is_dataclass(hint):
-            text = f"{text} Its fields: `{typing.cast(type, hint).__name__}`."
-        yield f"`{prefix}{field.name}`", f"`{type_name(hint)}`", default, text
+            text = f"{text} Its fields are those of `{typing.cast(type, hint).__name__}`."
+        yield f"`{field.name}`", text, default, f"`{type_name(hint)}`"
 
 
 def help_texts(kind: type) -> dict[str, str]:

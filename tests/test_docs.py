@@ -38,6 +38,12 @@ IN_A_SHELL = (
 """Run below from their first command to their last, in this order; the others elsewhere."""
 OWN_RAY = ("index.md", "serving.md")
 """Their commands start Rays of their own, as they do for a reader; the other pages join one."""
+GENERATED = {
+    "commands": ("infill batch-inpaint", "jobs/train_NAME.py"),
+    "configuration": ("shuffle_window_shards", "max_hole_ratio", "image_weight"),
+    "metrics": ("hole_psnr", "uniform_ssim_51", "lpips"),
+}
+"""Names that tables of the site take from the source."""
 MARK = re.compile(r'sh title="(needs|takes) [^"]+"')
 """Marks of commands that no test can run, with their requirements, for the reader."""
 
@@ -346,6 +352,20 @@ def test_site_is_built_without_a_warning_and_fetches_nothing(tmp_path):
         )
         assert fetched
         assert not [address for address in fetched if address.startswith(("http", "//"))], page
+    for page, words in GENERATED.items():
+        text = (tmp_path / page / "index.html").read_text()
+        assert "<!-- table" not in text
+        assert not [word for word in words if f"<code>{word}</code>" not in text], page
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_shows_what_comes_out(page):
+    """In a small picture, with a text for those who cannot see it."""
+    shown = re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", (ROOT / "docs" / page).read_text())
+    assert shown
+    for text, picture in shown:
+        assert len(text.split()) > 5, picture
+        assert (ROOT / "docs" / picture).stat().st_size < 250_000, picture
 
 
 def test_readme_links_lead_somewhere():
