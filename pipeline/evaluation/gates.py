@@ -92,8 +92,8 @@ def below_baseline(evaluation: Evaluation) -> str:
         if not ours["hole_psnr"].mean >= theirs["hole_psnr"].mean and not looks_better:
             return (
                 f"{evaluation.network} inpaints holes at {ours['hole_psnr'].mean:.2f} dB, and "
-                f"{name}, which needs no training, at {theirs['hole_psnr'].mean:.2f} dB on the same "
-                f"pairs ({evaluation.out})"
+                f"{name}, which needs no training, at {theirs['hole_psnr'].mean:.2f} dB "
+                f"on the same pairs ({evaluation.out})"
             )
     return ""
 
