@@ -23,6 +23,7 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_SCHEDULER_EVENTS": "0",
+    "RAY_TQDM_PATCH_PRINT": "0",  # Ray Data's print cannot be pickled, and hides Python's own.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # A busy machine starts one in more than 5 s.
 }
 """Variables that Ray reads when it is imported; a value that the user has set is kept."""

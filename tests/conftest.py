@@ -25,6 +25,7 @@ os.environ.update(
     RAY_worker_niceness="0",  # Not 15, by which other work on the machine starves them.
     RAY_COLOR_PREFIX="0",
     RAY_SCHEDULER_EVENTS="0",
+    RAY_TQDM_PATCH_PRINT="0",
     NO_ALBUMENTATIONS_UPDATE="1",
     MLFLOW_DISABLE_TELEMETRY="true",
     MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
