@@ -143,7 +143,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def announce_search(config: SearchConfig, planned: int) -> None:
     """Say what is searched, how many trials it takes, and how many there are already."""
-    train, count = config.train, config.num_trials if config.algorithm == "tpe" else planned
+    train, count = config.train, config.num_trials if config.method.searcher else planned
     device = f"{config.gpus_per_trial:g} GPU each" if config.gpus_per_trial else "on the CPU"
     earlier = [trial for trial in tuning.written_down(config.storage).values() if trial.scores]
     announce(

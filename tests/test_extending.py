@@ -12,8 +12,13 @@ import torch
 
 from infill.models.optimizers import OptimizerConfig
 from infill.models.schedules import ScheduleConfig
+from infill.models.spn.config import SPNConfig
+from infill.pipeline.loading import BatchConfig
 from infill.pipeline.masks import MaskConfig
 from infill.pipeline.tracking import Record, RunInfo, TrackingConfig
+from infill.pipeline.training import TrainConfig
+from infill.pipeline.tuning import TuneConfig
+from infill.pipeline.tuning.algorithms import ALGORITHMS, Algorithm
 
 ROOT = Path(__file__).parent.parent
 MOST_FILES = 3
@@ -74,7 +79,7 @@ def sketch(task: str, module: str, **names: object) -> dict[str, Any]:
     return namespace
 
 
-def test_sketches_of_functions_do_what_they_say(tmp_path):
+def test_sketches_of_functions_do_what_they_say(tmp_path, monkeypatch):
     network = torch.nn.Linear(2, 1)
     nadam = sketch("An optimizer", "infill.models.optimizers")["nadam"]
     optimizer = nadam(OptimizerConfig(), network.parameters(), 0.1, (0.9, 0.999))
@@ -94,6 +99,14 @@ def test_sketches_of_functions_do_what_they_say(tmp_path):
     hole = np.array([[1, 0, 0, 0]], np.uint8)
     assert mirror(image, hole)[0, 0].tolist() == image[0, 3].tolist()
     assert mirror(image, hole)[0, 1:].tolist() == image[0, 1:].tolist()
+
+    median = sketch("A Tune algorithm", "infill.pipeline.tuning.asha")["median"]
+    monkeypatch.setitem(ALGORITHMS, "median", Algorithm(scheduler=median))
+    training = TrainConfig(model=SPNConfig.tiny(), data=BatchConfig())
+    search = TuneConfig(train=training, algorithm="median", num_trials=2)
+    assert type(search.method.scheduler(800)).__name__ == "MedianStoppingRule"
+    with pytest.raises(ValueError, match="there is no algorithm 'mean'; there are: grid, .*median"):
+        TuneConfig(train=training, algorithm="mean", num_trials=2)
 
     records = "infill.pipeline.tracking.json_lines"
     names = {"Path": Path, "contextmanager": contextmanager}

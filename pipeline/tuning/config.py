@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from infill.pipeline.errors import UserError
 from infill.pipeline.training import TrainConfig
+from infill.pipeline.tuning.algorithms import ALGORITHMS, Algorithm
 
 Scale = Literal["cpu", "paper", "smoke"]
 """Presets of the trainings: 45 minutes on two cores, as published, or seconds."""
@@ -20,7 +21,7 @@ class TuneConfig:
     space: str = "lambdas"
     """The search space: a paper's space or table by name, such as "spn-table3", or a .json, .yaml
     or .py file of dotted field names."""
-    algorithm: Literal["grid", "random", "tpe", "asha", "pbt"] = "grid"
+    algorithm: str = "grid"
     """The search algorithm. "grid" runs every combination and "random" a random selection; "tpe" is
     Optuna's TPE, which learns from earlier trials; "asha" samples at random and stops the worse
     half of the trials at each doubling of their steps; "pbt" is population based training: at each
@@ -60,10 +61,20 @@ class TuneConfig:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        if self.algorithm != "grid" and not self.num_trials:
+        if self.algorithm not in ALGORITHMS:
+            raise ValueError(
+                f"there is no algorithm {self.algorithm!r}; there are: {', '.join(ALGORITHMS)}"
+            )
+        chosen = ALGORITHMS[self.algorithm]
+        if not chosen.enumerates and not self.num_trials:
             raise ValueError(f"algorithm {self.algorithm!r} needs num_trials: how many to try")
-        if self.algorithm in ("tpe", "asha", "pbt") and self.seeds > 1:
+        if not chosen.repeats and self.seeds > 1:
             raise ValueError(f"several seeds go with 'grid' and 'random', not {self.algorithm!r}")
+
+    @property
+    def method(self) -> Algorithm:
+        """The search algorithm that is named."""
+        return ALGORITHMS[self.algorithm]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,8 +32,8 @@ Planned = tuple[Trial, TrainConfig]
 def plan(config: TuneConfig, space: Space | Table) -> list[Planned]:
     """Return every trial with its complete training configuration, checked.
 
-    The combinations of "tpe" are not known beforehand; one of them is planned for all, so that
-    names and values are checked.
+    Combinations that a searcher proposes are not known beforehand; one of them is planned for all,
+    so that names and values are checked.
 
     Raises:
         UserError: if a name is unknown or the space is empty.
@@ -41,7 +41,7 @@ def plan(config: TuneConfig, space: Space | Table) -> list[Planned]:
     """
     seeds = range(config.train.seed, config.train.seed + config.seeds)
     if isinstance(space, Table):
-        if config.algorithm != "grid":
+        if not config.method.enumerates:
             raise UserError(f"a paper's table is a grid: leave out algorithm {config.algorithm!r}")
         rows = [
             ({f"model.{k}": v for k, v in row.changes.items()}, row.label) for row in space.rows
@@ -58,7 +58,7 @@ def plan(config: TuneConfig, space: Space | Table) -> list[Planned]:
 
 
 def _combinations(config: TuneConfig, space: Space) -> list[dict[str, Any]]:
-    if config.algorithm == "grid":
+    if config.method.enumerates:
         lists = {name: v for name, v in space.items() if not isinstance(v, Range)}
         if ranges := [name for name in space if name not in lists]:
             raise UserError(
@@ -72,7 +72,7 @@ def _combinations(config: TuneConfig, space: Space) -> list[dict[str, Any]]:
             chosen = np.linspace(0, len(found) - 1, config.num_trials).round().astype(int)
             found = [found[index] for index in chosen]
         return found
-    count = 1 if config.algorithm == "tpe" else config.num_trials
+    count = 1 if config.method.searcher else config.num_trials
     return [sample(space, random.Random(f"{config.seed}/{index}")) for index in range(count)]
 
 

@@ -1,6 +1,5 @@
 """Run the trials of a search on the cluster."""
 
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -16,11 +15,8 @@ from infill.pipeline.training import SCORE, best, train
 from infill.pipeline.tuning.config import Trial, TuneConfig, TuneResult
 from infill.pipeline.tuning.pbt import encode_values, run_pbt, values_of
 from infill.pipeline.tuning.ray_tuner import run_tuner
-from infill.pipeline.tuning.spaces import Range, Space
+from infill.pipeline.tuning.spaces import Space
 from infill.pipeline.tuning.trials import Planned, plan, plan_one, write_down, written_down
-
-ROUNDS = 8
-"""Share of the steps that ASHA's first round takes; they double from round to round."""
 
 
 def tune(config: TuneConfig, space: Space | Table, log: Log = print) -> TuneResult:
@@ -51,10 +47,10 @@ def _trials(config: TuneConfig, space: Space | Table, log: Log) -> list[Trial]:
     """Return every trial; finished ones of an earlier search are unchanged."""
     planned = plan(config, space)
     earlier = written_down(config.storage)
-    if config.algorithm == "tpe":
+    if config.method.searcher:
         assert not isinstance(space, Table)
         return _suggested(config, space, earlier, log)
-    if config.algorithm == "pbt":
+    if config.method.exchanges:
         assert not isinstance(space, Table)
         return run_pbt(config, space, planned, earlier, log)
     todo = [one for one in planned if not _is_over(config, earlier.get(one[0].name))]
@@ -74,19 +70,14 @@ def _is_over(config: TuneConfig, trial: Trial | None) -> bool:
     """Return whether a trial is finished: it took all steps, or ASHA stopped it."""
     if trial is None or not trial.scores:
         return False
-    return trial.steps >= config.train.steps or config.algorithm == "asha"
+    return trial.steps >= config.train.steps or config.method.scheduler is not None
 
 
 def _run(config: TuneConfig, todo: list[Planned], log: Log) -> dict[str, Trial]:
     """Run the trials that are known beforehand."""
     from ray import tune as ray_tune
 
-    scheduler = None
-    if config.algorithm == "asha":
-        steps = config.train.steps
-        scheduler = ray_tune.schedulers.ASHAScheduler(
-            time_attr="step", max_t=steps, grace_period=max(1, steps // ROUNDS), reduction_factor=2
-        )
+    scheduler = config.method.scheduler(config.train.steps) if config.method.scheduler else None
     space = {"trial": ray_tune.grid_search([_with_space(config, one) for one in todo])}
     found = _fit(config, space, len(todo), log, scheduler=scheduler)
     for trial, _ in todo:
@@ -102,44 +93,23 @@ def _with_space(config: TuneConfig, one: Planned) -> dict[str, Any]:
 def _suggested(
     config: TuneConfig, space: Space, earlier: dict[str, Trial], log: Log
 ) -> list[Trial]:
-    """Run the trials that Optuna's TPE proposes, given the trials of earlier searches here."""
-    from ray.tune.search.optuna import OptunaSearch
-
+    """Run the trials that a searcher proposes, given the trials of earlier searches here."""
     alike = {name: trial for name, trial in earlier.items() if set(trial.changes) == set(space)}
     over = {name: trial for name, trial in alike.items() if _is_over(config, trial)}
     begun = [
         encode_values(space, trial.changes) for name, trial in alike.items() if name not in over
     ]
-    searcher = OptunaSearch(
-        space=_distributions(space),
-        metric=SCORE,
-        mode="max",
-        seed=config.seed + len(over),
-        points_to_evaluate=begun or None,
-    )
-    for trial in over.values():
-        searcher.add_evaluated_point(encode_values(space, trial.changes), trial.scores[SCORE])
+    finished = [
+        (encode_values(space, trial.changes), trial.scores[SCORE]) for trial in over.values()
+    ]
+    assert config.method.searcher is not None
+    searcher = config.method.searcher(space, SCORE, config.seed + len(over), begun, finished)
     count = config.num_trials - len(over)
     log(f"{config.num_trials} trials, {len(over)} of them were finished before")
     if count <= 0:
         return list(over.values())
     found = _fit(config, {"search": config, "space": dict(space)}, count, log, searcher=searcher)
     return [*over.values(), *found.values()]
-
-
-def _distributions(space: Space) -> dict[str, Any]:
-    from optuna import distributions
-
-    found: dict[str, Any] = {}
-    for name, values in space.items():
-        if not isinstance(values, Range):
-            found[name] = distributions.CategoricalDistribution([json.dumps(v) for v in values])
-        elif values.whole:
-            low, high = int(values.low), int(values.high)
-            found[name] = distributions.IntDistribution(low, high, log=values.log)
-        else:
-            found[name] = distributions.FloatDistribution(values.low, values.high, log=values.log)
-    return found
 
 
 def _fit(
@@ -195,7 +165,8 @@ def _run_trial(settings: dict[str, Any]) -> None:
         if record.kind == "scores" and record.step < training.steps:
             ray_tune.report({**record.values, "step": record.step, "trained_s": 0.0})
 
-    result = train(training, lambda line: None, report if search.algorithm == "asha" else None)
+    also = report if search.method.scheduler else None
+    result = train(training, lambda line: None, also)
     ray_tune.report(
         {
             **result.scores,
