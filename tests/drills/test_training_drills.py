@@ -111,7 +111,7 @@ def test_run_that_cannot_start_says_why_and_starts_once_it_can(room, calm, whole
         job = room.train("refused", "--tracking.tracking-uri $MLFLOW_TRACKING_URI")
         assert job.ends() == "FAILED"
         said = job.said.partition("error: ")[2]
-        assert "cannot be written to" in said
+        assert "is not writable" in said
         assert 'correct tracking.tracking_uri, or set it to ""' in said
         begin = time.monotonic()
         job = room.train("refused")

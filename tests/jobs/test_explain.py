@@ -81,7 +81,7 @@ def test_configured_size_is_the_size_predicted(
         ({"image": ""}, "--image is missing"),
         ({"image": "nothing.png"}, "no file nothing"),
         ({"mask": "nothing.png"}, "--mask: there is no file"),
-        ({"checkpoint": "nothing"}, "no checkpoint"),
+        ({"checkpoint": "nothing"}, "not a checkpoint"),
     ],
 )
 def test_what_cannot_be_explained_is_refused(

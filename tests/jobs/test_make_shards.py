@@ -38,7 +38,7 @@ def test_mistake_ends_in_a_sentence_before_ray_starts(
 def test_help_explains_every_field(run_job) -> None:
     done = run_job("make_shards", "folder", "--help")
     assert done.returncode == 0
-    for words in ("--source", "--crop-size-px", "Fail when more than this share", "--quality"):
+    for words in ("--source", "--crop-size-px", "Maximum share of quarantined images", "--quality"):
         assert words in done.stdout
 
 

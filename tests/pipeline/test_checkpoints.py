@@ -111,7 +111,7 @@ def test_a_save_that_fails_leaves_the_old_checkpoint_and_no_debris(run, objectiv
 
 def test_weights_of_another_network_are_refused_by_name(run):
     wider = load("spn").objective(SPNConfig(channels=4, teacher="filterbank"), lambda n: n)
-    with pytest.raises(UserError, match=r"generator.safetensors is of another network"):
+    with pytest.raises(UserError, match=r"generator.safetensors belongs to another network"):
         checkpoints.initialize(checkpoints.step_location(run, 1), wider)
 
 

@@ -153,7 +153,7 @@ def test_parquet_list_without_splits_leaves_them_open(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("path\nmissing.jpg\n", "names missing.jpg, which is not there"),
+        ("path\nmissing.jpg\n", "names missing.jpg, which does not exist"),
         ("file\na.jpg\n", "has no column path, only file"),
         ("path,split\na.jpg,dev\n", "into split 'dev'; train, val and test"),
         ("path,split\na.jpg\n", "cannot be read as a table"),

@@ -115,7 +115,7 @@ def test_what_names_no_model_is_refused_with_a_sentence(tmp_path, monkeypatch):
         load("other.pth")
     with pytest.raises(UserError, match="there is no registry at .* promote"):
         load("spn@champion")
-    with pytest.raises(UserError, match="there is no model|no checkpoint"):
+    with pytest.raises(UserError, match="there is no model|not a checkpoint"):
         load("runs/nothing")
     with pytest.raises(UserError, match="architecture goes with a file"):
         load("runs/nothing", architecture="spn")

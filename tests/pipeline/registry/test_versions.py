@@ -170,7 +170,7 @@ def test_unknown_references_say_what_there_is(registry, tmp_path):
         resolve(registry, "known@7")
     with pytest.raises(UserError, match="no version @best"):
         resolve(registry, "known@best")
-    with pytest.raises(UserError, match="no checkpoint"):
+    with pytest.raises(UserError, match="is not a checkpoint"):
         resolve(registry, str(tmp_path / "nothing"))
     nowhere = RegistryConfig(tracking_uri=f"sqlite:///{tmp_path}/none.db")
     with pytest.raises(UserError, match="there is no registry at"):

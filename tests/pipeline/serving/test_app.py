@@ -411,7 +411,7 @@ def test_openai_s_clients_get_a_list_of_pictures(replica, make):
     several, url, no_alpha = exchange(replica, *bad)
     assert_refused(several, 400, "bad_request", "one image, not 2")
     assert_refused(url, 400, "bad_request", "b64_json")
-    assert_refused(no_alpha, 400, "bad_request", "transparency")
+    assert_refused(no_alpha, 400, "bad_request", "transparent")
 
 
 def test_metrics_count_what_happened_under_few_labels(replica, make):
