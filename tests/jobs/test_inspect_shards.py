@@ -116,7 +116,7 @@ def test_sample_is_shown_exactly_as_training_saw_it(shards, trained, tmp_path, m
         "--out", str(tmp_path / "one.png"),
     )  # fmt: skip
     facts = {line[:14].strip(): line[15:] for line in said.splitlines()}
-    assert facts["seen"] == "epoch 1, step 2, place 0 in the global batch"
+    assert facts["seen"] == "epoch 1, step 2, index 0 in the global batch"
     assert facts["mask"] == batches[2].mask_ids[0]
     assert facts["sample"].startswith(key)
     assert facts["SHA-256"] == manifest.row(contact_sheet.row_of(manifest, key))["sha256"]

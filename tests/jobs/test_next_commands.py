@@ -109,7 +109,7 @@ def test_each_printed_command_leads_from_a_folder_to_an_inpainted_image(
         f"  mlflow ui --backend-store-uri sqlite:///{tmp_path}/runs/mlflow.db",
     ]
     assert chain.follow() == "evaluate"
-    assert "promote refuses it without --below-baselines: spn fills holes at" in chain.said
+    assert "promote refuses it without --below-baselines: spn inpaints holes at" in chain.said
     evaluation = re.search(r"--scores (\S+)", chain.said).group(1)
     assert chain.follow() == "promote"
     assert chain.said.startswith("spn@1  champion")
@@ -172,7 +172,7 @@ def test_each_printed_command_leads_from_a_search_to_an_inpainted_image(
     words += ["--train.data.batch-size", "4", "--concurrent-trials", "1"]
     chain.run("tune", "spn", "--scale", "smoke", "--space", space, *words)
     assert chain.follow() == "choose"
-    assert "promote refuses it without --below-baselines: spn fills holes at" in chain.said
+    assert "promote refuses it without --below-baselines: spn inpaints holes at" in chain.said
     assert chain.follow() == "promote"
     assert "spn@1  champion" in chain.said
     assert chain.follow(1) == "inpaint"

@@ -108,7 +108,7 @@ def test_a_search_s_winner_is_served_by_one_command_without_a_failed_request(
     try:
         refused = run_job("choose", *words, "--num-actors", "0", cwd=tmp_path)
         assert refused.returncode == 1
-        assert "error: not promoted: spn fills holes at" in refused.stderr
+        assert "error: not promoted: spn inpaints holes at" in refused.stderr
         assert "and telea, which needs no training, at" in refused.stderr
         words += ["--num-actors", "0", "--below-baselines"]
         done = run_job("choose", *words, cwd=tmp_path)
