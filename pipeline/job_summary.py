@@ -16,7 +16,7 @@ from infill.pipeline.tracking.config import MLflowConfig
 from infill.pipeline.tracking.tensorboard import FOLDER
 
 WIDTH = 13
-"""Of the column of names."""
+"""Width of the column of names."""
 PHOTO = ("photo.jpg", "mask.png")
 """The user's own files in a next command."""
 
