@@ -39,8 +39,8 @@ def main(words: Sequence[str] | None = None) -> None:
         return
     port = choose_port(config.host, config.port)
     announce(
-        f"endpoint for {', '.join(model.label for model in models)} at "
-        f"http://{config.host}:{port}: {replicas(config)}"
+        f"starting {', '.join(model.label for model in models)} on port {port} of {config.host}: "
+        f"{replicas(config)}"
     )
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     with connect(environment=direct_ingress(port)):

@@ -270,7 +270,7 @@ def test_imported_checkpoint_is_evaluated_served_and_fine_tuned(
     with sending_one_request_then_interrupting() as (printed, responses):
         done = run_job("serve", "--model", imported, "--port", "0", cwd=tmp_path)
     assert done.returncode == 130
-    assert printed.getvalue().startswith("serving pennet@")
+    assert re.search(r"^serving pennet@.* at http://\S+$", printed.getvalue(), re.MULTILINE)
     [response] = responses
     assert response.status_code == 200
     filled = cv2.imdecode(np.frombuffer(response.content, np.uint8), cv2.IMREAD_COLOR)

@@ -140,7 +140,7 @@ def served(folder: Path, words: list[str]) -> None:
         said: Iterator[str] = iter(process.stdout.readline, "")
         first = next(said)
         assert re.fullmatch(
-            r"endpoint for spn@1 \(\w+\) at http://\S+: 1 replica, 1 CPU each\n", first
+            r"starting spn@1 \(\w+\) on port \d+ of \S+: 1 replica, 1 CPU each\n", first
         )
         curl = next(line for line in said if line.startswith("  curl"))
         (folder / "filled.png").unlink(missing_ok=True)

@@ -17,7 +17,7 @@ State = dict[str, Tensor]
 
 class Pictures(NamedTuple):
     final: Tensor
-    predicted: Tensor
+    unclipped: Tensor
     coarse: Tensor
     small: Tensor
 
@@ -70,7 +70,7 @@ def released_forward(state: State, image: Tensor, mask: Tensor) -> Pictures:
         mask: [B, 1, H, W], 1 in the hole.
 
     Returns:
-        ``predicted``, ``coarse`` and ``small`` in [0, 1]; ``final`` in [-1, 1].
+        ``unclipped``, ``coarse`` and ``small`` in [0, 1]; ``final`` in [-1, 1].
     """
     first, white = "lr_coarse_tinker", image * (1 - mask) + mask
     features = torch.cat([white, mask], dim=1)
@@ -103,8 +103,8 @@ def released_forward(state: State, image: Tensor, mask: Tensor) -> Pictures:
     rise = active(conv(state, "r_de_conv4", doubled(rise)))
     share = torch.sigmoid(conv(state, "r_de_conv5_lr_alpha", rise))
     base = conv(state, "r_de_conv5", rise) * mask + image * (1 - mask)
-    predicted = base + share * doubled(small - doubled(base, 0.25), 4.0)
-    return Pictures((predicted * 2 - 1).clamp(-1, 1), predicted, coarse, small)
+    unclipped = base + share * doubled(small - doubled(base, 0.25), 4.0)
+    return Pictures((unclipped * 2 - 1).clamp(-1, 1), unclipped, coarse, small)
 
 
 class Naive(nn.Module):

@@ -63,7 +63,7 @@ def test_imported_weights_predict_what_the_released_network_predicts() -> None:
     mask[1, :, :, 70:] = 1
     predicted = generator(image * 2 - 1, mask)
     expected = reference.released_forward(released, image, mask)
-    for name in ("final", "drawn", "coarse", "small"):
+    for name in ("final", "unclipped", "coarse", "small"):
         torch.testing.assert_close(
             getattr(predicted, name), getattr(expected, name), rtol=1e-9, atol=1e-9
         )

@@ -72,5 +72,5 @@ def test_files_that_are_no_key_files_are_named(tmp_path, text, sentence):
     place.write_text(text)
     with pytest.raises(UserError, match=sentence):
         read_keys(str(place))
-    with pytest.raises(UserError, match="there is not a key file"):
+    with pytest.raises(UserError, match="there is no key file"):
         read_keys(str(tmp_path / "other"))
