@@ -150,7 +150,7 @@ def launch(
         tables: of the paper that a preset reproduces, such as "Table 1", by the preset's name.
     """
     config = parse(named(presets), description, words, partial(describe, tables=tables or {}))
-    needs_ray = config.num_workers or config.data.source
+    needs_ray = config.num_workers or _shards_to_make(config)
     if not config.dry_run:
         _announce(config)
     with connect() if needs_ray else nullcontext():
@@ -163,8 +163,8 @@ def launch(
 
 def _announce(config: TrainConfig) -> None:
     """Say what will be trained, on how much data, on what, and from which step."""
-    if not config.data.source:
-        config = training.resolve(config)  # What is wrong is said before anything is announced.
+    if not _shards_to_make(config):  # What is wrong is said before anything is announced.
+        config = training.resolve(with_shards(config))
     announce(
         f"training {config.model.architecture}: {config.steps:,} steps of "
         f"{config.data.batch_size} images at {config.data.image_size_px} px, {_hardware(config)}; "
@@ -185,10 +185,9 @@ def _hardware(config: TrainConfig) -> str:
 
 def _training_data(config: TrainConfig) -> str:
     """Return how much data there is; a source that is not sharded yet is named."""
-    shards = config.data.shards or storage.join(config.storage, "shards")
-    if config.data.source and not _finished(shards):
+    if shards := _shards_to_make(config):
         return f"first, {config.data.source} is sharded into {storage.absolute(shards)}"
-    training_set, _ = training.find_sets(shards)
+    training_set, _ = training.find_sets(config.data.shards)
     if names_tars(training_set):
         return f"{len(expand(training_set))} tars at {training_set}"
     return f"{len(read_manifest(training_set)):,} samples in {training_set}"
@@ -257,19 +256,33 @@ def with_shards(config: TrainConfig) -> TrainConfig:
         UserError: if there are no images, or they cannot be sharded.
     """
     data = config.data
-    if not data.source or (data.source == BUNDLED and data.shards):
-        return config
-    shards = data.shards or storage.join(config.storage, "shards")
-    if not _finished(shards):
+    if shards := _shards_to_make(config):
         made = sharding.make_shards(_recipe(data.source, shards, data.image_size_px))
         for split, manifest in made.items():
             print(f"{split}: {len(manifest)} samples in {manifest.location}", flush=True)
-    return override(config, {"data.shards": shards})
+    if not data.source or data.shards:
+        return config
+    return override(config, {"data.shards": _own_shards(config)})
+
+
+def _shards_to_make(config: TrainConfig) -> str:
+    """Return where ``data.source`` has yet to be sharded; "" if there is nothing to shard."""
+    data = config.data
+    if not data.source or (data.source == BUNDLED and data.shards):
+        return ""
+    shards = data.shards or _own_shards(config)
+    return "" if _finished(shards) else shards
+
+
+def _own_shards(config: TrainConfig) -> str:
+    return storage.join(config.storage, "shards")
 
 
 def _finished(shards: str) -> bool:
     try:
-        read_manifest(training.find_sets(shards)[0])
+        training_set, _ = training.find_sets(shards)
+        if not names_tars(training_set):
+            read_manifest(training_set)
     except UserError:
         return False
     return True

@@ -55,10 +55,12 @@ def test_photographs_are_sharded_then_trained_on_by_one_command(
     assert "was complete already" in again
 
 
-def test_training_in_one_process_starts_no_ray(shards, tmp_path):
+@pytest.mark.parametrize("data", ["{}", "{}/train/shard-000000.tar"])
+def test_training_in_one_process_starts_no_ray(shards, tmp_path, data):
     """`--num-workers 0` trains in the job's own process, where Ray may not even start."""
-    words = ["smoke", "--data.source", "", "--data.shards", shards, "--num-workers", "0"]
-    words += ["--storage", str(tmp_path / "run"), "--tracking.tracking-uri", "", "--steps", "2"]
+    """Neither for a set with a manifest nor for tars alone, whatever the preset could shard."""
+    words = ["smoke", "--data.shards", data.format(shards), "--num-workers", "0", "--steps", "2"]
+    words += ["--storage", str(tmp_path / "run"), "--tracking.tracking-uri", ""]
     done = subprocess.run(
         [sys.executable, "-m", "infill.jobs.train_spn", *words],
         env={**os.environ, "RAY_ADDRESS": "127.0.0.1:1"},  # No Ray could be joined there.
@@ -80,6 +82,8 @@ def test_runs_are_named_after_architecture_and_preset_unless_named(config):
 def test_finished_shards_are_taken_as_they_are(config, shards):
     data = replace(config.data, source="no-such-folder", shards=shards)
     assert with_shards(replace(config, data=data)).data.shards == shards
+    tars = f"{shards}/train/shard-000000.tar"
+    assert with_shards(replace(config, data=replace(data, shards=tars))).data.shards == tars
     with pytest.raises(UserError, match="no-such-folder"):
         with_shards(replace(config, data=replace(data, shards="")))
 
