@@ -54,7 +54,7 @@ def at_work(source: Path, out: Path, address: str) -> Iterator[subprocess.Popen[
         env={**os.environ, "RAY_ADDRESS": address},
     ) as driver:
         assert driver.stdout is not None
-        assert driver.stdout.readline().startswith("listed 67 photographs")
+        assert any(line.startswith("listed 67 photographs") for line in driver.stdout)
         yield driver
 
 
