@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import warnings
@@ -82,29 +83,40 @@ def without_error_lines(words: bytes) -> Iterator[None]:
     """Keep lines with certain words off this process's standard error while the block runs.
 
     C++ writes there without Python's knowledge, so the file descriptor itself is replaced, by a
-    pipe whose other lines a thread passes on.
+    pipe to a process that passes the other lines on. A thread would lose the last words of a
+    process that crashes.
     """
     sys.stderr.flush()
     before = os.dup(2)
-    reader, writer = os.pipe()
-    os.dup2(writer, 2)
-    os.close(writer)
-
-    def pass_on() -> None:
-        with open(reader, "rb") as lines, open(before, "wb", buffering=0) as terminal:
-            for line in lines:
-                if words not in line:
-                    terminal.write(line)
-
-    thread = threading.Thread(target=pass_on, name="stderr", daemon=True)
-    thread.start()
+    # In a session of its own: Ctrl-C ends the job, and its error is still to be passed on.
+    command = [sys.executable, "-I", "-S", "-c", _PASS_ON, words.decode()]
+    filtering = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=before, start_new_session=True
+    )
+    assert filtering.stdin is not None
+    os.dup2(filtering.stdin.fileno(), 2)
+    filtering.stdin.close()
     try:
         yield
     finally:
         sys.stderr.flush()
         os.dup2(before, 2)
-        # A process that was started meanwhile may hold the pipe: its lines are passed on still.
-        thread.join(timeout=1)
+        os.close(before)
+        try:
+            filtering.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            # A process that was started meanwhile holds the pipe: its lines are still passed on.
+            _still_filtering.append(filtering)
+
+
+_still_filtering: list[subprocess.Popen[bytes]] = []
+_PASS_ON = """
+import sys
+for line in sys.stdin.buffer:
+    if sys.argv[1].encode() not in line:
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+"""
 
 
 @contextmanager

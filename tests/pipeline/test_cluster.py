@@ -98,6 +98,19 @@ def test_lines_that_are_left_out_are_the_only_ones_missing(capfd):
     assert capfd.readouterr().err == "first\nsecond\nthird\nno end of linenoise after\n"
 
 
+def test_last_words_of_a_killed_process_are_not_lost():
+    program = (
+        "import os, signal\n"
+        "from infill.pipeline.cluster import without_error_lines\n"
+        "with without_error_lines(b'noise'):\n"
+        "    os.write(2, b'noise\\nlast words\\n')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert done.stderr == b"last words\n"
+
+
 def test_a_dashboard_s_token_is_named_only_if_it_asks_for_one(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     assert dashboard_line("127.0.0.1:8265") == (
