@@ -8,9 +8,13 @@ import httpx
 import pytest
 import uvicorn
 
-from infill.pipeline.serving.config import ReplicaConfig
+from infill.pipeline.inference.config import TilingConfig
+from infill.pipeline.registry import Lineage, RegistryConfig, register
+from infill.pipeline.serving.config import ReplicaConfig, ServeConfig
 from infill.pipeline.serving.http.app import create_app
 from infill.pipeline.serving.http.inpaint_service import HttpConfig
+from infill.pipeline.serving.limits import LimitsConfig
+from infill.pipeline.serving.replica.deployment import start, stop
 from infill.pipeline.serving.replica.replica import Replica
 
 
@@ -101,3 +105,43 @@ def asking(url: str, request: dict, callers: int = 1) -> Iterator[list[tuple[int
 def under_load():
     """Return a context that loads a service, of its address, a request, and callers."""
     return asking
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory, spn) -> ServeConfig:
+    """Return the configuration of an endpoint for the champion of a registry."""
+    folder = tmp_path_factory.mktemp("registry")
+    registry = RegistryConfig(
+        tracking_uri=f"sqlite:///{folder}/mlflow.db", artifacts=str(folder / "artifacts")
+    )
+    register(registry, spn.location, "spn", Lineage(configuration={}))
+    return ServeConfig(
+        model="spn@champion",
+        port=0,
+        registry=registry,
+        cpus_per_replica=0.5,
+        limits=LimitsConfig(max_pixels=1_000_000, max_waiting=16, request_timeout_s=15),
+        tiling=TilingConfig(sides_px=(64, 128), least_crop_px=64),
+    )
+
+
+@pytest.fixture(scope="module")
+def url(ray_local, config) -> Iterator[str]:
+    """Serve on Ray while a module's tests run; give the address."""
+    yield start(config)
+    stop()
+
+
+@pytest.fixture(scope="session")
+def request_of(make) -> Callable[..., dict]:
+    """Return what makes an image and a mask of a size into the files of a request."""
+
+    def request(height: int = 60, width: int = 60, seed: int = 0) -> dict:
+        rows, columns = slice(height // 3, height // 2), slice(width // 3, width // 2)
+        image, hole = (
+            make.photograph(height, width, seed=seed),
+            make.hole(height, width, rows, columns),
+        )
+        return {"files": {"image": make.file(image), "mask": make.file(hole)}}
+
+    return request
