@@ -1,4 +1,7 @@
-"""The model side of the service: the Ray Serve deployment, its replicas, batching and models."""
+"""The model side of the service: the Ray Serve deployment, its replicas, batching and models.
+
+``infill.pipeline.serving`` offers what starts and stops the service.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -6,14 +9,7 @@ from infill.lazy import lazy_names
 
 if TYPE_CHECKING:
     from infill.pipeline.serving.replica.batcher import Batcher
-    from infill.pipeline.serving.replica.deployment import (
-        deploy_yaml,
-        resolve_model,
-        resolve_models,
-        start,
-        stop,
-        watch,
-    )
+    from infill.pipeline.serving.replica.deployment import resolve_model
     from infill.pipeline.serving.replica.model_cache import ModelCache
     from infill.pipeline.serving.replica.replica import Replica, ServedModel
 
@@ -22,19 +18,14 @@ __all__ = [
     "ModelCache",
     "Replica",
     "ServedModel",
-    "deploy_yaml",
     "resolve_model",
-    "resolve_models",
-    "start",
-    "stop",
-    "watch",
 ]
 
 __getattr__ = lazy_names(
     __name__,
     {
         "batcher": ("Batcher",),
-        "deployment": ("deploy_yaml", "resolve_model", "resolve_models", "start", "stop", "watch"),
+        "deployment": ("resolve_model",),
         "model_cache": ("ModelCache",),
         "replica": ("Replica", "ServedModel"),
     },
