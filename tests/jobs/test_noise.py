@@ -39,7 +39,7 @@ def test_ray_and_mlflow_are_heard_with_verbose_only(tmp_path):
         sharding = said_by("make_shards", "smoke", *words, cwd=folder)
         assert sharding.index("starting Ray ...") < sharding.index("sharding: 0 of 15 photographs")
         assert "sharding: 15 photographs in " in sharding
-        shards = ("--data.shards", "runs/smoke/shards", "--num-workers", "0")
+        shards = ("--data.shards", "runs/smoke/shards", "--num-workers", "1")
         training = said_by("train_spn", "smoke", *shards, *words, cwd=folder)
         assert "spn: 6 steps in " in training
         assert bool(RAYS.search(sharding)) == heard, sharding
