@@ -67,7 +67,7 @@ def trained(name: str, shards: dict[str, str]) -> tuple[str, float]:
     return str(run), sum(json.loads(took.read_text()))
 
 
-def judged(name: str, run: str, step: int, shards: dict[str, str]) -> Evaluation:
+def evaluated(name: str, run: str, step: int, shards: dict[str, str]) -> Evaluation:
     """Fill the test photographs under a mask of each range with the weights of a step."""
     last = step == checkpoints.steps(run)[-1]
     config = EvaluationConfig(
@@ -90,7 +90,7 @@ def test_bench_learning(shards: dict[str, str]) -> None:
     notes = []
     for name in NAMES:
         run, seconds = trained(name, shards)
-        found = {step: judged(name, run, step, shards) for step in checkpoints.steps(run)}
+        found = {step: evaluated(name, run, step, shards) for step in checkpoints.steps(run)}
         last = found[max(found)]
         if not rows:
             rows = [row_of(last, method) for method in last.methods[1:]]

@@ -118,8 +118,8 @@ def test_imported_networks_compute_what_the_released_names_say(
 
     discriminator = weights.discriminator_of(config).to_empty(device="cpu").double().eval()
     discriminator.load_state_dict(read.states["discriminator"])
-    judged = discriminator(2 * colours - 1)
-    logits = judged.logits if isinstance(judged, DiscriminatorOutput) else judged
+    output = discriminator(2 * colours - 1)
+    logits = output.logits if isinstance(output, DiscriminatorOutput) else output
     by_name = {k.removeprefix("discriminator.module."): v for k, v in file.items()}
     torch.testing.assert_close(
         logits, reference.released_judgement(by_name, colours), rtol=1e-7, atol=1e-7
