@@ -42,10 +42,8 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def defaults(words: Sequence[str]) -> InspectConfig | None:
     """Return the configuration of ``--preset``, from which all other fields start; None without."""
-    split = [
-        part for word in words for part in word.replace(f"{PRESET}=", f"{PRESET}\0").split("\0")
-    ]
-    if PRESET not in split or split[-1] == PRESET:
+    split = [part for word in words for part in word.split("=", 1)]
+    if PRESET not in split[:-1]:
         return None
     name = split[split.index(PRESET) + 1]
     return InspectConfig(shards=tyro.MISSING, preset=name, data=data_of(name))
