@@ -17,11 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from infill.pipeline import storage
-from infill.pipeline.batch_inference.config import (
-    FAILURES,
-    SUFFIXES,
-    BatchInferenceConfig,
-)
+from infill.pipeline.batch_inference.config import FAILURES, BatchInferenceConfig
 from infill.pipeline.cluster import connect
 from infill.pipeline.commands import typed
 from infill.pipeline.config import parse_one, run
@@ -35,8 +31,9 @@ if TYPE_CHECKING:
 def batch_inpaint(config: BatchInferenceConfig) -> "Summary":
     """Fill a folder through the endpoint, or offline on the Ray at hand or one of its own."""
     from infill.pipeline.batch_inference.endpoint import endpoint_model, run_on_endpoint
-    from infill.pipeline.batch_inference.runner import inpaint_folder
+    from infill.pipeline.batch_inference.runner import begin_folder, inpaint_folder
     from infill.pipeline.batch_inference.shards import inpaint_shards, is_shard_set
+    from infill.pipeline.manifest import read_manifest
 
     shards = is_shard_set(config.folder)
     if config.endpoint:
@@ -44,34 +41,36 @@ def batch_inpaint(config: BatchInferenceConfig) -> "Summary":
             raise UserError(
                 "a shard set is filled here, on Ray: give --model in place of --endpoint"
             )
-        model_name = endpoint_model(config)
-        announce_inpainting(config, f"{model_name} at {config.endpoint}")
-        return inpaint_folder(config, run_on_endpoint, model_name)
+        name = endpoint_model(config)
+        work = begin_folder(config, name)
+        announce_inpainting(config, f"{name} at {config.endpoint}", *work.counts)
+        return inpaint_folder(config, work, run_on_endpoint)
     from infill.pipeline.batch_inference.ray_data import run_offline
     from infill.pipeline.serving.replica.deployment import resolve_model
 
     model = resolve_model(config.registry, config.model)
     device = "a GPU each" if config.use_gpu else f"{config.cpus_per_actor:g} CPU each"
     processes = "1 process" if config.num_actors == 1 else f"{config.num_actors} processes"
-    announce_inpainting(config, f"{model.label} in {processes}, {device}")
-    with connect():
-        if shards:
+    by = f"{model.label} in {processes}, {device}"
+    if shards:
+        announce_inpainting(config, by, len(read_manifest(config.folder)))
+        with connect():
             return inpaint_shards(model, config)
-        return inpaint_folder(config, partial(run_offline, model), model.label)
+    work = begin_folder(config, model.label)
+    announce_inpainting(config, by, *work.counts)
+    with connect():
+        return inpaint_folder(config, work, partial(run_offline, model))
 
 
-def announce_inpainting(config: BatchInferenceConfig, by: str) -> None:
-    """Say how many images will be inpainted, by which model, and how many there are already."""
-    from infill.pipeline.batch_inference.pairs import list_pairs, list_pictures
-    from infill.pipeline.batch_inference.shards import is_shard_set
-    from infill.pipeline.manifest import read_manifest
+def announce_inpainting(config: BatchInferenceConfig, by: str, count: int, done: int = 0) -> None:
+    """Say how many images will be inpainted, by which model, and how many there are already.
 
-    if is_shard_set(config.folder):
-        count, done = len(read_manifest(config.folder)), 0
-    else:
-        pairs = list_pairs(config.folder, config.masks, SUFFIXES[config.output_format])
-        there = set(list_pictures(config.out)) if storage.names(config.out) else set()
-        count, done = len(pairs), len(there & {pair.output for pair in pairs})
+    Args:
+        config: the configuration.
+        by: the model, and what it runs on.
+        count: number of images.
+        done: number of those with a composite.
+    """
     announce(
         f"batch inference on {count:,} images of {storage.absolute(config.folder)} by {by}",
         out=config.out,

@@ -14,14 +14,22 @@ if TYPE_CHECKING:
     from infill.pipeline.batch_inference.endpoint import endpoint_model, run_on_endpoint
     from infill.pipeline.batch_inference.pairs import Pair, list_pairs
     from infill.pipeline.batch_inference.ray_data import run_offline
-    from infill.pipeline.batch_inference.runner import Outcome, Summary, inpaint_folder
+    from infill.pipeline.batch_inference.runner import (
+        FolderWork,
+        Outcome,
+        Summary,
+        begin_folder,
+        inpaint_folder,
+    )
     from infill.pipeline.batch_inference.shards import inpaint_shards, is_shard_set
 
 __all__ = [
     "BatchInferenceConfig",
+    "FolderWork",
     "Outcome",
     "Pair",
     "Summary",
+    "begin_folder",
     "endpoint_model",
     "inpaint_folder",
     "inpaint_shards",
@@ -38,7 +46,7 @@ __getattr__ = lazy_names(
         "endpoint": ("endpoint_model", "run_on_endpoint"),
         "pairs": ("Pair", "list_pairs"),
         "ray_data": ("run_offline",),
-        "runner": ("Outcome", "Summary", "inpaint_folder"),
+        "runner": ("FolderWork", "Outcome", "Summary", "begin_folder", "inpaint_folder"),
         "shards": ("inpaint_shards", "is_shard_set"),
     },
 )

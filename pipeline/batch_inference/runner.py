@@ -69,17 +69,25 @@ class Summary:
 Run = Callable[[BatchInferenceConfig, list[Pair]], Iterator[Outcome]]
 
 
-def inpaint_folder(config: BatchInferenceConfig, run: Run, model: str, say: Log = print) -> Summary:
-    """Inpaint the images that have no composite yet.
+@dataclass(frozen=True, kw_only=True)
+class FolderWork:
+    """The images of a folder, and those without a composite."""
+
+    pairs: list[Pair]
+    missing: list[Pair]
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Number of images, and of those with a composite."""
+        return len(self.pairs), len(self.pairs) - len(self.missing)
+
+
+def begin_folder(config: BatchInferenceConfig, model: str) -> FolderWork:
+    """List the images of a folder, and record settings and model beside the results.
 
     Args:
         config: the configuration.
-        run: inpaints pairs and yields the outcome of each, in any order.
-        model: the label of the model, kept with the results.
-        say: prints one line of progress.
-
-    Returns:
-        The summary of this run.
+        model: the label of the model.
 
     Raises:
         UserError: if there are no images, or ``out`` holds results of other settings.
@@ -87,7 +95,24 @@ def inpaint_folder(config: BatchInferenceConfig, run: Run, model: str, say: Log 
     pairs = list_pairs(config.folder, config.masks, SUFFIXES[config.output_format])
     claim(config, model)
     there = set(list_pictures(config.out))
-    missing = [pair for pair in pairs if pair.output not in there]
+    return FolderWork(pairs=pairs, missing=[pair for pair in pairs if pair.output not in there])
+
+
+def inpaint_folder(
+    config: BatchInferenceConfig, work: FolderWork, run: Run, say: Log = print
+) -> Summary:
+    """Inpaint the images that have no composite yet.
+
+    Args:
+        config: the configuration.
+        work: the listed folder, of :func:`begin_folder`.
+        run: inpaints pairs and yields the outcome of each, in any order.
+        say: prints one line of progress.
+
+    Returns:
+        The summary of this run.
+    """
+    pairs, missing = work.pairs, work.missing
     failures, models, started = [], set(), time.monotonic()
     with Progress("batch inference", len(missing), "images", log=say) as progress:
         for done in run(config, missing):
