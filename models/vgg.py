@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from infill.models.layers import at_rest
+from infill.models.seeding import fill_normal
 
 STAGES: dict[int, tuple[int, ...]] = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 """Convolutions before each of the five poolings, by depth."""
@@ -159,4 +160,4 @@ def _randomise(network: VGGFeatures) -> None:
     for parameter in network.parameters():
         # Keeps the size of features through the ReLUs (He et al., 2015).
         deviation = (2.0 / parameter[0].numel()) ** 0.5 if parameter.dim() > 1 else 0.0
-        parameter.normal_(0.0, deviation, generator=generator)
+        fill_normal(parameter, deviation, generator)

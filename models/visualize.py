@@ -82,10 +82,11 @@ def lloyd(places: Tensor, centres: Tensor) -> tuple[Tensor, float]:
 def spread_places(places: Tensor, count: int, seed: int) -> Tensor:
     """Draw up to ``count`` of [N, C] rows, each the likelier the farther from those before it."""
     generator = torch.Generator().manual_seed(seed)
-    chosen = [int(torch.randint(len(places), (1,), generator=generator))]
+    chosen = [int(torch.randint(len(places), (1,), generator=generator, device="cpu"))]
     squares = torch.cdist(places, places[chosen])[:, 0].square()
     while len(chosen) < count and squares.max() > 0:
-        mark = torch.rand(1, generator=generator, dtype=torch.float64).to(squares) * squares.sum()
+        mark = torch.rand(1, generator=generator, dtype=torch.float64, device="cpu")
+        mark = mark.to(squares) * squares.sum()
         chosen.append(int((squares.cumsum(0) < mark).sum().clamp_max(len(places) - 1)))
         nearest = torch.cdist(places, places[chosen[-1:]])[:, 0].square()
         squares = torch.minimum(squares, nearest)

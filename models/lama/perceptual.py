@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from infill.models.layers import at_rest
+from infill.models.seeding import seeded
 from infill.models.vgg import COLOUR_DEVIATION, COLOUR_MEAN, RANDOM, digest
 
 STAGES = ((3, 64, 1, 1), (4, 128, 2, 1), (6, 256, 1, 2), (3, 512, 1, 4))
@@ -99,9 +100,10 @@ def load_encoder(weights: str | None, sha256: str | None) -> DilatedResNet:
         ValueError: if there is no file, it is another one, or a tensor is missing or misshapen.
     """
     if weights == RANDOM:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return DilatedResNet()
+        device = torch.get_default_device()
+        with seeded(0), torch.device("cpu"):
+            network = DilatedResNet()
+        return network.to(device)
     if weights is None:
         raise ValueError(
             "the perceptual loss needs perceptual_weights, the path of the segmentation encoder's "

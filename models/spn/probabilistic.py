@@ -146,7 +146,8 @@ class ProbabilisticGenerator(Generator):
         """
         batch, _, height, width = image.shape
         size = (samples, batch, self.latent_channels, height // 32, width // 32)
-        noise = torch.randn(size, generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(size, generator=generator, device="cpu")
         return noise.to(image.device)
 
 

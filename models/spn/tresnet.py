@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from infill.models.seeding import fill_normal
+
 WIDTHS = (76, 152)
 """Channels of the first two stages: 64 and 128 planes times 1.2, cut to whole numbers."""
 NUM_BLOCKS = (4, 5)
@@ -172,7 +174,7 @@ def random_network(seed: int = 0) -> TResNet:
         for name, parameter in network.named_parameters():
             if parameter.dim() > 1:
                 deviation = (2.0 / parameter[0].numel()) ** 0.5
-                parameter.normal_(0.0, deviation, generator=generator)
+                fill_normal(parameter, deviation, generator)
             elif name.endswith("bias"):
                 parameter.zero_()
     return network

@@ -7,6 +7,7 @@ from torch import nn
 
 from infill.models.activation_checkpointing import recompute
 from infill.models.architecture import ModelConfig, Objective, Updating, load
+from infill.models.seeding import seeded
 from infill.pipeline import storage
 from infill.pipeline.config import flatten, override
 from infill.pipeline.errors import UserError
@@ -21,8 +22,7 @@ def build_objective(config: TrainConfig, worker: WorkerContext) -> Objective:
         UserError: if a file of weights is missing or has another checksum.
     """
     model = with_local_weights(config.model)
-    with torch.random.fork_rng(), torch.device(worker.device):
-        torch.manual_seed(config.seed)
+    with seeded(config.seed, worker.device), torch.device(worker.device):
         try:
             objective = load(model.architecture).objective(model, worker.prepare)
         except ValueError as error:

@@ -135,3 +135,13 @@ def test_missing_shards_and_too_small_images_are_reported_before_training(config
         train(override(config, {"data.shards": config.storage}), quietly)
     with pytest.raises(UserError, match="64"):
         train(override(config, {"data.image_size_px": 64}), quietly)
+
+
+def test_networks_are_built_without_opening_a_context_on_every_gpu(config, monkeypatch):
+    opened, reseeded = [], []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", opened.append)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", reseeded.append)
+    build_objective(config, WorkerContext())
+    assert opened == []
+    assert reseeded == []
