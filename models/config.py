@@ -21,6 +21,10 @@ class ModelConfig:
 
     architecture: ClassVar[str]
     """The folder under ``models/`` that reads this configuration."""
+    learning_rate_fields: ClassVar[tuple[str, ...]] = ("learning_rate",)
+    """The fields that are learning rates; they grow with a scaled batch."""
+    step_fields: ClassVar[tuple[str, ...]] = ()
+    """The fields that count steps, schedules apart; a scaled batch divides them."""
 
     learning_rate: float = 1e-4
     """Learning rate of every network, before the schedule."""
@@ -66,6 +70,11 @@ class ModelConfig:
         if schedule.name == "paper":
             rate = self.published_learning_rate(role, step)
         return rate * factor(schedule, step, total_steps)
+
+    @property
+    def share_multiple(self) -> int:
+        """A worker's share of a batch is a multiple of this: the parts a step cuts it into."""
+        return 1
 
     @property
     def size_multiple(self) -> int:

@@ -143,6 +143,7 @@ def estimate_compute(config: CostEstimateConfig) -> ComputeEstimate:
     """
     from infill.models.flops import size_of
 
+    config = replace(config, train=training.scaled(config.train))
     train = config.train
     workers = max(train.num_workers, 1)
     share = train.data.batch_size // workers
@@ -183,6 +184,7 @@ def estimate_cost(config: CostEstimateConfig) -> CostEstimate:
     """
     from infill.models.flops import size_of
 
+    config = replace(config, train=training.scaled(config.train))
     train = config.train
     workers = max(train.num_workers, 1)
     share = train.data.batch_size / workers

@@ -150,6 +150,9 @@ def launch(
         tables: of the paper that a preset reproduces, such as "Table 1", by the preset's name.
     """
     config = parse(named(presets), description, words, partial(describe, tables=tables or {}))
+    asked, config = config, training.scaled(config)
+    if line := training.scaling_line(asked, config):
+        print(line, flush=True)
     needs_ray = config.num_workers or _shards_to_make(config)
     if not config.dry_run:
         _announce(config)
@@ -318,6 +321,7 @@ def plan(config: TrainConfig) -> list[str]:
     size = size_of(config.model)
     workers = max(1, config.num_workers)
     share = config.data.batch_size // workers
+    elastic = config.worker_numbers
     validation = "no val set"
     if validation_set:
         count = min(len(loading.open_set(validation_set, data)), config.validation_samples)
@@ -326,6 +330,7 @@ def plan(config: TrainConfig) -> list[str]:
         f"{load(config.model.architecture).name}: {size.generator:,} generator parameters, "
         f"{size.discriminators:,} discriminator parameters",
         *_amounts(config, training_set, share, validation),
+        *([f"elastic: {', '.join(map(str, elastic))} workers"] if len(elastic) > 1 else []),
         *compute_lines(estimate_compute(CostEstimateConfig(train=config))),
         f"checkpoints every {config.save_every_steps:,} steps in {config.storage}",
     ]

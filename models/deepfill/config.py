@@ -48,6 +48,7 @@ class DeepFillConfig(ModelConfig):
     """DeepFill v1 as its authors released it; every width is a multiple of ``channels``."""
 
     architecture: ClassVar[str] = "deepfill"
+    step_fields: ClassVar[tuple[str, ...]] = ("coarse_steps",)
 
     channels: int = 32
     """Number of feature maps after the first convolution; 2 and 4 times as many at half and quarter
@@ -128,6 +129,11 @@ class DeepFillConfig(ModelConfig):
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
+
+    @property
+    def share_multiple(self) -> int:
+        """One slice of a worker's share for each update of a step, if they are fresh."""
+        return self.critic_updates + 1 if self.critic_batches == "fresh" else 1
 
     @property
     def size_multiple(self) -> int:

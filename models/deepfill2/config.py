@@ -64,6 +64,11 @@ class DeepFill2Config(ModelConfig):
                 raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
 
     @property
+    def share_multiple(self) -> int:
+        """Two halves of a worker's share for the two updates of a step, if they are fresh."""
+        return 2 if self.discriminator_batches == "fresh" else 1
+
+    @property
     def size_multiple(self) -> int:
         """Multiples of 8: the encoders halve twice, and attention works at half of that."""
         return 8

@@ -14,6 +14,11 @@ class DeepGINConfig(ModelConfig):
     """
 
     architecture: ClassVar[str] = "deepgin"
+    learning_rate_fields: ClassVar[tuple[str, ...]] = (
+        "learning_rate",
+        "discriminator_learning_rate",
+    )
+    step_fields: ClassVar[tuple[str, ...]] = ("epoch_steps",)
 
     channels: int = 32
     """Number of feature maps at full size; doubled at each halving, up to 16 times as many."""

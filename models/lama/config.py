@@ -14,6 +14,10 @@ class LaMaConfig(ModelConfig):
     """
 
     architecture: ClassVar[str] = "lama"
+    learning_rate_fields: ClassVar[tuple[str, ...]] = (
+        "learning_rate",
+        "discriminator_learning_rate",
+    )
 
     channels: int = 64
     """Number of feature maps at full size; doubled at each of three halvings."""

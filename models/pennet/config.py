@@ -17,6 +17,7 @@ class PENNetConfig(ModelConfig):
     """
 
     architecture: ClassVar[str] = "pennet"
+    step_fields: ClassVar[tuple[str, ...]] = ("learning_rate_drop_steps",)
 
     channels: int = 32
     """Number of feature maps after the first convolution; 2, 4, 8, 16 and 16 times as many in the

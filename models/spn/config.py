@@ -14,6 +14,7 @@ class SPNConfig(ModelConfig):
     """
 
     architecture: ClassVar[str] = "spn"
+    step_fields: ClassVar[tuple[str, ...]] = ("learning_rate_drop_step", "prior_stop_step")
 
     variant: Literal["deterministic", "probabilistic"] = "deterministic"
     """"deterministic" predicts one result per hole; "probabilistic" samples several from a Gaussian

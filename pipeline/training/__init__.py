@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from infill.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from infill.pipeline.training.batch_scaling import scaled, scaling_line
     from infill.pipeline.training.build import (
         ExponentialMovingAverage,
         build_objective,
@@ -37,6 +38,8 @@ __all__ = [
     "find_sets",
     "launch",
     "resolve",
+    "scaled",
+    "scaling_line",
     "summary",
     "train",
     "with_local_weights",
@@ -45,6 +48,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
+        "batch_scaling": ("scaled", "scaling_line"),
         "build": ("ExponentialMovingAverage", "build_objective", "with_local_weights"),
         "config": ("TrainConfig", "TrainResult"),
         "distributed": ("WorkerContext",),

@@ -7,6 +7,9 @@ from infill.models.config import ModelConfig
 from infill.pipeline.loading import BatchConfig
 from infill.pipeline.tracking import TrackingConfig
 
+OFF: Literal["off"] = "off"
+"""The value of ``scale_batch`` that leaves the batch as it is."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -28,7 +31,12 @@ class TrainConfig:
     min_workers: int = 0
     """Minimum number of workers (elastic training): training goes on with fewer than num_workers
     while the cluster lacks resources. 0 always waits for num_workers. The global batch stays the
-    same, so data.batch_size must be a multiple of every number in between."""
+    same, so numbers of workers that cannot share data.batch_size equally are left out."""
+    scale_batch: Literal["off", "linear", "square_root"] = "off"
+    """Whether data.batch_size is raised to what num_workers can share equally. With a batch k times
+    as large, learning rates grow k times ("linear") or by the square root of k ("square_root"; for
+    Adam), after a warm-up over the first 5 % of the steps, and steps and schedules are divided by
+    k. "off" refuses a batch that the workers cannot share."""
     cpus_per_worker: float = 1.0
     """Logical CPUs that Ray reserves for each worker."""
     num_threads_per_worker: int = 0
@@ -111,18 +119,10 @@ class TrainConfig:
                 raise ValueError(f"worker_labels are written name=value, not {label!r}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be in [0, 1), not {self.ema_decay}")
-        for workers in range(self.min_workers or self.num_workers, self.num_workers + 1):
-            if self.data.batch_size % max(workers, 1):
-                raise ValueError(
-                    f"data.batch_size {self.data.batch_size} is the global batch and must be "
-                    f"a multiple of num_workers {workers}"
-                )
-        share = self.data.batch_size // max(self.num_workers, 1)
-        if self.accumulate < 1 or share % self.accumulate:
-            raise ValueError(
-                f"accumulate must divide the {share} samples of each worker into equal parts, "
-                f"which {self.accumulate} does not"
-            )
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate must be at least 1, not {self.accumulate}")
+        if self.scale_batch == OFF:
+            self._require_equal_shares()
         if self.compile and self.recompute:
             raise ValueError("recompute does not go with compile, which decides by itself")
         if self.max_gradient_norm < 0:
@@ -135,6 +135,51 @@ class TrainConfig:
         for name in ("report_every_steps", "save_every_steps", "sample_every_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+    def _require_equal_shares(self) -> None:
+        batch, workers = self.data.batch_size, max(self.num_workers, 1)
+        share, unshared = divmod(batch, workers)
+        multiple = self.model.share_multiple
+        advice = (
+            f"; {_listed(self._sharing(1, batch))} workers can share it, or --scale-batch linear "
+            "raises the batch with the learning rates and the schedules"
+        )
+        if unshared:
+            raise ValueError(
+                f"data.batch_size {batch} is the global batch and must be a multiple of "
+                f"num_workers {workers}{advice}"
+            )
+        if share % self.accumulate:
+            raise ValueError(
+                f"accumulate must divide the {share} samples of each worker into equal parts, "
+                f"which {self.accumulate} does not"
+            )
+        if share % (multiple * self.accumulate):
+            raise ValueError(
+                f"each of {workers} workers has {share} of the {batch} samples of data.batch_size, "
+                f"and {self.model.architecture} cuts them into {multiple} equal parts{advice}"
+            )
+
+    def _sharing(self, least: int, most: int) -> tuple[int, ...]:
+        """Return the numbers of workers, from ``least`` to ``most``, that share the batch."""
+        parts = self.accumulate * self.model.share_multiple
+        numbers = range(least, most + 1)
+        return tuple(n for n in numbers if self.data.batch_size % (n * parts) == 0)
+
+    @property
+    def worker_numbers(self) -> tuple[int, ...]:
+        """The numbers of workers that training may run on, smallest first.
+
+        They lie between ``min_workers`` and ``num_workers``, and share the batch in equal parts.
+        """
+        if not self.min_workers:
+            return (self.num_workers,)
+        return self._sharing(self.min_workers, self.num_workers)
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    words = [str(number) for number in numbers] or ["no number of"]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 @dataclass(frozen=True, kw_only=True)

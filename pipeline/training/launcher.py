@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -20,6 +20,7 @@ from infill.pipeline.manifest import read_manifest
 from infill.pipeline.progress import duration
 from infill.pipeline.provenance import made_with
 from infill.pipeline.tracking import Record, Report, RunInfo, logged, record_queue
+from infill.pipeline.training.batch_scaling import scaled
 from infill.pipeline.training.build import build_objective
 from infill.pipeline.training.config import TrainConfig, TrainResult
 from infill.pipeline.training.distributed import WorkerContext
@@ -56,7 +57,7 @@ def train(
             another configuration.
     """
     start = time.monotonic()
-    config = resolve(config)
+    config = resolve(scaled(config))
     newest = checkpoints.latest(config.storage, log)
     if newest is not None:
         require_same_run(config, newest)
@@ -166,16 +167,19 @@ def _own_device(config: TrainConfig) -> torch.device:
 
 def _launch_on_cluster(config: TrainConfig, report: Report) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
+
+    from infill.pipeline.training.elastic import SharingTrainer
 
     resources = {"CPU": config.cpus_per_worker} | ({"GPU": 1} if config.use_gpu else {})
     books = storage.join(config.storage, "ray")
-    workers = (config.min_workers, config.num_workers) if config.min_workers else config.num_workers
-    sizes = range(config.min_workers or config.num_workers, config.num_workers + 1)
+    sizes = config.worker_numbers
+    workers = (sizes[0], sizes[-1]) if len(sizes) > 1 else sizes[0]
     wanted = partial(missing_resources, sizes, resources)
     with record_queue(report) as box, monitored(report, wanted) as watch:
-        trainer = TorchTrainer(
+        trainer = SharingTrainer(
             _work_on_cluster,
+            sizes=sizes,
             train_loop_config={"config": config, "mailbox": box, "watch": watch},
             torch_config=TorchConfig(timeout_s=config.collective_timeout_s),
             scaling_config=ScalingConfig(
@@ -205,7 +209,7 @@ def _launch_on_cluster(config: TrainConfig, report: Report) -> None:
         _raise_what_was_given_up_for(watch, None)
 
 
-def missing_resources(workers: range, resources: Mapping[str, float]) -> str:
+def missing_resources(workers: Collection[int], resources: Mapping[str, float]) -> str:
     """Return what the workers wait for, "" if they do not wait. On the driver.
 
     Args:
@@ -261,6 +265,9 @@ def _work_on_cluster(settings: dict[str, Any]) -> None:
     )
     torch.set_num_threads(config.num_threads_per_worker or max(1, int(config.cpus_per_worker)))
     watch.begin.remote()
+    if config.min_workers:
+        text = f"training on {worker.world_size} of up to {config.num_workers} workers"
+        worker.log(lambda record: box.put.remote(record), 0, text)
     try:
         with sending_heartbeats(watch, worker.rank, worker.activity):
             run_worker(config, worker, lambda record: box.put.remote(record))
