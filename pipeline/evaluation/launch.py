@@ -5,13 +5,14 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from numpy.typing import NDArray
 
 from infill.models.architecture import ModelConfig, SamplingGenerator, load
 from infill.pipeline import checkpoints, storage
@@ -35,6 +36,7 @@ from infill.pipeline.evaluation.scorer import (
 )
 from infill.pipeline.evaluation.scores import ALL, SetScores, average, distribution_scores
 from infill.pipeline.loading import left_out, open_set
+from infill.pipeline.metrics.distribution_metrics import FeatureSet
 from infill.pipeline.progress import Log, Progress, duration, shows_everything
 
 NO_MATTER = (
@@ -277,31 +279,44 @@ def _score_sets(plan: Plan, pairs: pa.Table, methods: Sequence[str]) -> SetScore
     groups = pairs["group"].to_pylist()
     columns = {group.name: [group.name] for group in plan.pairs.groups}
     columns[ALL] = [group.name for group in plan.pairs.groups if group.in_all]
-    images = _read_features(plan, ORIGINAL, "row")
     scores: SetScores = {}
-    for method in methods:
-        composites = _read_features(plan, method, "pair")
-        scores[method] = {}
-        for column, names in columns.items():
-            chosen = [index for index, group in enumerate(groups) if group in names]
-            rows = sorted({plan.pairs[index].row for index in chosen})
-            ours = np.stack([composites[index] for index in chosen]).astype(np.float64)
-            theirs = np.stack([images[row] for row in rows]).astype(np.float64)
-            scores[method][column] = distribution_scores(
-                ours, theirs, inception.probabilities, config.seed
-            )
+    with TemporaryDirectory(prefix="infill-features-") as folder:
+        images = _collect_features(plan, ORIGINAL, "row", Path(folder) / "images")
+        for method in methods:
+            composites = _collect_features(plan, method, "pair", Path(folder) / "composites")
+            scores[method] = {}
+            for column, names in columns.items():
+                chosen = [index for index, group in enumerate(groups) if group in names]
+                rows = sorted({plan.pairs[index].row for index in chosen})
+                scores[method][column] = distribution_scores(
+                    FeatureSet(composites.stored, composites.rows[chosen]),
+                    FeatureSet(images.stored, images.rows[rows]),
+                    inception.probabilities,
+                    config.seed,
+                )
     return scores
 
 
-def _read_features(plan: Plan, method: str, key: str) -> dict[int, NDArray[np.float32]]:
-    found: dict[int, NDArray[np.float32]] = {}
-    for number in range(plan.pairs.num_parts):
-        table = read_table(part_location(plan.parts, FEATURES, number))
-        table = table.filter(pc.equal(table["method"], method)).combine_chunks()
-        flat = table["features"].combine_chunks().flatten().to_numpy()
-        features = flat.reshape(table.num_rows, -1)
-        found.update(zip(table[key].to_pylist(), features, strict=True))
-    return found
+def _collect_features(plan: Plan, method: str, key: str, file: Path) -> FeatureSet:
+    """Copy the features of a method from all parts into one file, which is mapped, not read.
+
+    Returns:
+        By pair or row: the last features of each, [largest + 1, D].
+    """
+    width, keys = 0, [np.zeros(0, np.int64)]
+    with file.open("wb") as sink:
+        for number in range(plan.pairs.num_parts):
+            table = read_table(part_location(plan.parts, FEATURES, number))
+            table = table.filter(pc.equal(table["method"], method)).combine_chunks()
+            if table.num_rows:
+                flat = table["features"].combine_chunks().flatten().to_numpy()
+                width = len(flat) // table.num_rows
+                sink.write(np.ascontiguousarray(flat, np.float32).data)
+                keys.append(table[key].to_numpy().astype(np.int64))
+    order = np.concatenate(keys)
+    rows = np.zeros(int(order.max()) + 1, np.int64)
+    rows[order] = np.arange(len(order))
+    return FeatureSet(np.memmap(file, np.float32, "r", shape=(len(order), width)), rows)
 
 
 def _data(plan: Plan, pairs: pa.Table) -> dict[str, Any]:

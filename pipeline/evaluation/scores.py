@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from infill.pipeline.evaluation.protocols import Group
+from infill.pipeline.metrics.distribution_metrics import FeatureSet
 from infill.pipeline.metrics.metric_registry import METRICS, OF_SETS, Classify, Metric
 
 ALL = "all"
@@ -83,7 +84,7 @@ def average(
 
 
 def distribution_scores(
-    composites: Numbers, images: Numbers, classify: Classify, seed: int
+    composites: Numbers | FeatureSet, images: Numbers | FeatureSet, classify: Classify, seed: int
 ) -> dict[str, SetScore]:
     """Return every metric of a set of composites; an empty result for fewer than two.
 
@@ -99,7 +100,8 @@ def distribution_scores(
     found = {}
     for name, metric in OF_SETS.items():
         assert metric.compare is not None
-        value, spread = metric.compare(composites, images, classify, seed)
+        sets = FeatureSet.of(composites), FeatureSet.of(images)
+        value, spread = metric.compare(*sets, classify, seed)
         found[name] = SetScore(value=value, spread=spread, n=count)
     return found
 

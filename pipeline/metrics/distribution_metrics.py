@@ -3,7 +3,14 @@
 FID compares two Gaussians whose 2048 x 2048 covariances need tens of thousands of images: on a few
 hundred it is biased upwards, more so the fewer they are. KID has no such bias, and its spread over
 subsets is its uncertainty. So the two are always given together, with N.
+
+No metric holds more than ``CHUNK`` images' features at a time, or a few matrices [D, D]: features
+of a large set stay in a file (:class:`FeatureSet`).
 """
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +19,47 @@ Features = NDArray[np.float64]
 
 SUBSETS, SUBSET_SIZE = 100, 1000
 """Subsets of KID and their size (Binkowski et al. 2018); smaller if there are fewer images."""
+CHUNK = 2048
+"""Rows of features in memory at a time."""
 
 
-def frechet_distance(one: Features, other: Features) -> float:
+@dataclass(frozen=True)
+class FeatureSet:
+    """Features of a set of images, which may be stored in a file larger than memory."""
+
+    stored: NDArray[Any]
+    """[K, D] of any floating type, such as a ``numpy.memmap``."""
+    rows: NDArray[np.int64]
+    """[N]: the row of ``stored`` of each image."""
+
+    @classmethod
+    def of(cls, features: "Features | FeatureSet") -> "FeatureSet":
+        """Return the set of features [N, D] in memory; a set as it is."""
+        if isinstance(features, FeatureSet):
+            return features
+        return cls(features, np.arange(len(features)))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def width(self) -> int:
+        """D, the number of features of an image."""
+        return int(self.stored.shape[1])
+
+    def __getitem__(self, chosen: "slice | NDArray[np.int64]") -> Features:
+        """Read the features of some images: [n, D] float64."""
+        read: Features = np.asarray(self.stored[self.rows[chosen]], dtype=np.float64)
+        return read
+
+    def chunks(self, first: int = 0, last: int | None = None) -> Iterator[Features]:
+        """Read images from ``first`` to before ``last``, ``CHUNK`` of them at a time."""
+        last = len(self) if last is None else last
+        for start in range(first, last, CHUNK):
+            yield self[start : min(start + CHUNK, last)]
+
+
+def frechet_distance(one: Features | FeatureSet, other: Features | FeatureSet) -> float:
     """Return FID (Heusel et al. 2017): the Frechet distance of two Gaussians.
 
     |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)). The last trace is the nuclear norm of A B^T, where
@@ -30,24 +75,52 @@ def frechet_distance(one: Features, other: Features) -> float:
     """
     if min(len(one), len(other)) < 2:
         raise ValueError(f"FID needs two pictures a set, found {len(one)} and {len(other)}")
-    factors = [_factor(features) for features in (one, other)]
+    found = [mean_and_factor(FeatureSet.of(each)) for each in (one, other)]
+    factors = [factor for _, factor in found]
     traces = sum(float(np.square(factor).sum()) for factor in factors)
     cross = np.linalg.svd(factors[0] @ factors[1].T, compute_uv=False).sum()
-    shift = np.square(one.mean(axis=0) - other.mean(axis=0)).sum()
+    shift = np.square(found[0][0] - found[1][0]).sum()
     return max(0.0, float(shift + traces - 2 * cross))
 
 
-def _factor(features: Features) -> Features:
-    """Return A with A^T A the covariance, of at most D rows."""
-    centred: Features = (features - features.mean(axis=0)) / np.sqrt(len(features) - 1)
-    return centred if len(centred) <= centred.shape[1] else np.linalg.qr(centred).R
+def mean_and_factor(features: FeatureSet) -> tuple[Features, Features]:
+    """Return the mean [D] and A [at most D rows, D] with A^T A the covariance.
+
+    Up to D images, A is their centred features. Of more images, mean and covariance are streamed
+    in float64 (Chan et al. 1983), and A is the root of the covariance.
+    """
+    count, width = len(features), features.width
+    if count <= width:
+        held = features[:]
+        mean = held.mean(axis=0)
+        return mean, (held - mean) / np.sqrt(count - 1)
+    mean, covariance = mean_and_covariance(features)
+    values, vectors = np.linalg.eigh(covariance)
+    return mean, np.sqrt(np.clip(values, 0.0, None))[:, None] * vectors.T
 
 
-def kernel_distance(one: Features, other: Features, seed: int) -> tuple[float, float]:
+def mean_and_covariance(features: FeatureSet) -> tuple[Features, Features]:
+    """Return the mean [D] and the covariance [D, D] of at least two images, read in chunks."""
+    mean, scatter = np.zeros(features.width), np.zeros((features.width, features.width))
+    count = 0
+    for chunk in features.chunks():
+        chunk_mean = chunk.mean(axis=0)
+        centred = chunk - chunk_mean
+        shift, total = chunk_mean - mean, count + len(chunk)
+        scatter += centred.T @ centred
+        scatter += np.outer(shift, shift) * (count * len(chunk) / total)
+        mean += shift * (len(chunk) / total)
+        count = total
+    return mean, scatter / (count - 1)
+
+
+def kernel_distance(
+    one: Features | FeatureSet, other: Features | FeatureSet, seed: int
+) -> tuple[float, float]:
     """Return KID and its standard deviation over subsets (Binkowski et al. 2018).
 
     The unbiased squared maximum mean discrepancy under the kernel (x.y / D + 1)^3, which may be
-    slightly below zero for similar sets.
+    slightly below zero for similar sets. Only the images of one subset are read at a time.
 
     Args:
         one: [N, D].
@@ -60,6 +133,7 @@ def kernel_distance(one: Features, other: Features, seed: int) -> tuple[float, f
     size = min(SUBSET_SIZE, len(one), len(other))
     if size < 2:
         raise ValueError(f"KID needs two pictures a set, found {len(one)} and {len(other)}")
+    one, other = FeatureSet.of(one), FeatureSet.of(other)
     random = np.random.Generator(np.random.Philox(seed))
     whole = size == len(one) == len(other)
     values = []
@@ -82,22 +156,44 @@ def _kernel(x: Features, y: Features) -> Features:
     return kernel
 
 
-def inception_score(probabilities: Features, splits: int = 10) -> tuple[float, float]:
+def inception_score(
+    features: Features | FeatureSet,
+    classify: Callable[[Features], Features] = lambda probabilities: probabilities,
+    splits: int = 10,
+) -> tuple[float, float]:
     """Return the inception score (Salimans et al. 2016) and its deviation over splits.
 
     exp of the mean KL divergence of each image's classes from those of all, in each of ``splits``
     equal parts; in a single part for fewer than 1,000 images, as smaller parts cannot show a
-    thousand classes.
+    thousand classes. The mean divergence is the classes' mean negative entropy minus the negative
+    entropy of their mean, so that one pass over the images is enough.
 
     Args:
-        probabilities: [N, classes], rows that sum to 1.
-        splits: stretches.
+        features: [N, D].
+        classify: features [n, D] -> probabilities [n, classes], rows that sum to 1.
+        splits: number of parts.
     """
-    if len(probabilities) < 1000:
+    features = FeatureSet.of(features)
+    if len(features) < 1000:
         splits = 1
     values = []
-    for part in np.array_split(probabilities, splits):
-        clipped = np.clip(part, 1e-16, None)
-        divergence = clipped * (np.log(clipped) - np.log(clipped.mean(axis=0)))
-        values.append(np.exp(divergence.sum(axis=1).mean()))
+    for first, last in _parts(len(features), splits):
+        negative_entropy, total = 0.0, np.zeros(1)
+        for chunk in features.chunks(first, last):
+            clipped = np.clip(classify(chunk), 1e-16, None)
+            negative_entropy += float((clipped * np.log(clipped)).sum())
+            total = total + clipped.sum(axis=0)
+        mean = total / (last - first)
+        divergence = negative_entropy / (last - first) - float((mean * np.log(mean)).sum())
+        values.append(np.exp(divergence))
     return float(np.mean(values)), float(np.std(values))
+
+
+def _parts(count: int, parts: int) -> Iterator[tuple[int, int]]:
+    """Return first and last of each part, the larger ones (by one image) first."""
+    least, larger = divmod(count, parts)
+    first = 0
+    for number in range(parts):
+        last = first + least + (number < larger)
+        yield first, last
+        first = last

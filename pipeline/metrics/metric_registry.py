@@ -17,6 +17,7 @@ from infill.pipeline.errors import UserError
 from infill.pipeline.metrics import image_metrics
 from infill.pipeline.metrics.distribution_metrics import (
     Features,
+    FeatureSet,
     frechet_distance,
     inception_score,
     kernel_distance,
@@ -28,9 +29,9 @@ Measurement = Callable[[Tensor, Tensor, Tensor], Tensor]
 [B]."""
 Classify = Callable[[Features], Features]
 """Features [N, D] to probabilities [N, classes]."""
-SetMeasurement = Callable[[Features, Features, Classify, int], tuple[float, float | None]]
-"""``compare(composites, images, classify, seed)`` of features [N, D] and [M, D]; returns the figure
-and its spread over subsets, None if it has none."""
+SetMeasurement = Callable[[FeatureSet, FeatureSet, Classify, int], tuple[float, float | None]]
+"""``compare(composites, images, classify, seed)`` of features [N, D] and [M, D], which may be
+larger than memory; returns the figure and its spread over subsets, None if it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +195,7 @@ DECLARED: tuple[Metric, ...] = (
         better="higher",
         decimals=2,
         network="inception",
-        compare=lambda ours, _theirs, classify, _seed: inception_score(classify(ours)),
+        compare=lambda ours, _theirs, classify, _seed: inception_score(ours, classify),
     ),
     # There is no Places365 classifier yet: papers' figures are shown beside an empty cell.
     Metric(

@@ -1,9 +1,12 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import scipy.linalg
 
 from infill.pipeline.evaluation.scores import distribution_scores
 from infill.pipeline.metrics.distribution_metrics import (
+    FeatureSet,
     frechet_distance,
     inception_score,
     kernel_distance,
@@ -106,3 +109,56 @@ def test_a_set_is_measured_three_ways_with_its_number():
     assert set(found) == {"fid", "kid", "inception_score"}
     assert {score.n for score in found.values()} == {20}
     assert found["fid"].value == frechet_distance(one, other)
+
+
+def stored_sets(folder, count, width):
+    """Return two sets of correlated features far from zero, in files, and both as arrays."""
+    random = np.random.default_rng(4)
+    found = []
+    for name in ("one", "other"):
+        mixed = random.normal(size=(count, width)) @ random.normal(size=(width, width)) + 30
+        values = mixed.astype(np.float32)
+        values.tofile(folder / name)
+        stored = np.memmap(folder / name, np.float32, "r", shape=(count, width))
+        found.append((FeatureSet(stored, np.arange(count)), values.astype(np.float64)))
+    return found
+
+
+def test_a_streamed_fid_is_that_of_all_features_at_once(tmp_path):
+    (one, one_held), (other, other_held) = stored_sets(tmp_path, 5001, 32)
+    factors = [
+        np.linalg.qr((held - held.mean(axis=0)) / np.sqrt(len(held) - 1)).R
+        for held in (one_held, other_held)
+    ]
+    expected = (
+        np.square(one_held.mean(axis=0) - other_held.mean(axis=0)).sum()
+        + sum(np.square(factor).sum() for factor in factors)
+        - 2 * np.linalg.svd(factors[0] @ factors[1].T, compute_uv=False).sum()
+    )
+    assert expected > 10
+    assert frechet_distance(one, other) == pytest.approx(expected, rel=1e-6)
+
+
+def test_sets_larger_than_memory_are_measured_in_a_part_of_it(tmp_path):
+    (one, _), (other, _) = stored_sets(tmp_path, 60_000, 64)
+    whole = len(one) * one.width * 8
+    tracemalloc.start()
+    try:
+        frechet_distance(one, other)
+        inception_score(one, lambda f: np.full((len(f), 9), 1 / 9))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < whole / 4, f"{peak / 2**20:.0f} MiB for a set of {whole / 2**20:.0f} MiB"
+
+
+def test_a_set_reads_the_rows_it_names():
+    stored = np.arange(12, dtype=np.float32).reshape(6, 2)
+    chosen = FeatureSet(stored, np.array([5, 0, 3]))
+    assert (len(chosen), chosen.width) == (3, 2)
+    assert chosen[:].tolist() == [[10, 11], [0, 1], [6, 7]]
+    assert chosen[np.array([2, 0])].tolist() == [[6, 7], [10, 11]]
+    held = np.random.default_rng(0).normal(size=(40, 3))
+    order = np.random.default_rng(1).permutation(40)[:30]
+    distance = kernel_distance(FeatureSet(held, order), held[:25], seed=1)
+    assert distance == kernel_distance(held[order], held[:25], seed=1)
