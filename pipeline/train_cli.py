@@ -153,6 +153,7 @@ def launch(
     asked, config = config, training.scaled(config)
     if line := training.scaling_line(asked, config):
         print(line, flush=True)
+    training.require_weights(config)
     needs_ray = config.num_workers or _shards_to_make(config)
     if not config.dry_run:
         _announce(config)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from infill.pipeline.training.build import (
         ExponentialMovingAverage,
         build_objective,
+        require_weights,
         with_local_weights,
     )
     from infill.pipeline.training.config import TrainConfig, TrainResult
@@ -37,6 +38,7 @@ __all__ = [
     "build_objective",
     "find_sets",
     "launch",
+    "require_weights",
     "resolve",
     "scaled",
     "scaling_line",
@@ -49,7 +51,12 @@ __getattr__ = lazy_names(
     __name__,
     {
         "batch_scaling": ("scaled", "scaling_line"),
-        "build": ("ExponentialMovingAverage", "build_objective", "with_local_weights"),
+        "build": (
+            "ExponentialMovingAverage",
+            "build_objective",
+            "require_weights",
+            "with_local_weights",
+        ),
         "config": ("TrainConfig", "TrainResult"),
         "distributed": ("WorkerContext",),
         "launcher": ("launch", "resolve", "summary", "train"),

@@ -1,14 +1,15 @@
 """Build the networks, optimizers and teachers of a model, and the EMA of its generator."""
 
 import copy
+import warnings
 
 import torch
 from torch import nn
 
 from infill.models.activation_checkpointing import recompute
-from infill.models.architecture import ModelConfig, Objective, Updating, load
+from infill.models.architecture import ModelConfig, Objective, Prepare, Updating, load
 from infill.models.seeding import seeded
-from infill.pipeline import storage
+from infill.pipeline import checkpoints, storage
 from infill.pipeline.config import flatten, override
 from infill.pipeline.errors import UserError
 from infill.pipeline.training.config import TrainConfig
@@ -21,25 +22,46 @@ def build_objective(config: TrainConfig, worker: WorkerContext) -> Objective:
     Raises:
         UserError: if a file of weights is missing or has another checksum.
     """
-    model = with_local_weights(config.model)
     with seeded(config.seed, worker.device), torch.device(worker.device):
-        try:
-            objective = load(model.architecture).objective(model, worker.prepare)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-    if config.accumulate > 1 and not objective.updates_once:
-        raise UserError(
-            f"{model.architecture} cuts its batches itself, one part for each update within a "
-            "step; leave accumulate at 1 and choose a smaller data.batch_size"
-        )
+        objective = _built(config, worker.prepare)
     objective.total_steps = config.steps
     objective.updating = Updating(
         parts=config.accumulate, max_gradient_norm=config.max_gradient_norm
     )
     if config.recompute:
-        recompute(objective.generator, load(model.architecture).blocks)
+        recompute(objective.generator, load(config.model.architecture).blocks)
     if config.compile:
         objective.generator.compile(fullgraph=True)
+    return objective
+
+
+def require_weights(config: TrainConfig) -> None:
+    """Check on the driver that every file that workers will load exists and is the right one.
+
+    Nothing is sharded and no GPU is used before that: the networks are built without data.
+
+    Raises:
+        UserError: naming the file or field, as :func:`build_objective` does on a worker.
+    """
+    for location in (config.init_from, config.resume_from):
+        if location:
+            checkpoints.find(storage.absolute(location))
+    with warnings.catch_warnings(), seeded(config.seed), torch.device("meta"):
+        warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")
+        _built(config, lambda network: network)
+
+
+def _built(config: TrainConfig, prepare: Prepare) -> Objective:
+    model = with_local_weights(config.model)
+    try:
+        objective = load(model.architecture).objective(model, prepare)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if config.accumulate > 1 and not objective.updates_once:
+        raise UserError(
+            f"{model.architecture} cuts its batches itself, one part for each update within a "
+            "step; leave accumulate at 1 and choose a smaller data.batch_size"
+        )
     return objective
 
 

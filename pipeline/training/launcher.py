@@ -21,7 +21,7 @@ from infill.pipeline.progress import duration
 from infill.pipeline.provenance import made_with
 from infill.pipeline.tracking import Record, Report, RunInfo, logged, record_queue
 from infill.pipeline.training.batch_scaling import scaled
-from infill.pipeline.training.build import build_objective
+from infill.pipeline.training.build import require_weights
 from infill.pipeline.training.config import TrainConfig, TrainResult
 from infill.pipeline.training.distributed import WorkerContext
 from infill.pipeline.training.heartbeat import monitored, sending_heartbeats
@@ -65,10 +65,7 @@ def train(
     if done < config.steps:
         if names_tars(config.data.shards):
             log(given_up(config.data.shards))
-        if config.num_workers:
-            build_objective(
-                config, WorkerContext()
-            )  # missing files are reported before the cluster is used
+        require_weights(config)
         storage.write(storage.join(config.storage, "config.json"), to_json(config).encode())
         _launch_written_down(config, done, log, also)
     checkpoint, scores = best(config.storage)

@@ -161,3 +161,21 @@ def test_every_architecture_s_maps_can_be_counted(config, name):
         replace(config, model=paper.config.tiny(), data=replace(data, image_size_px=128))
     )
     assert large > 2 * small > 0
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["training", "dry run"])
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (["--model.teacher", "asl"], "needs teacher_weights"),
+        (["--model.teacher", "asl", "--model.teacher-weights", "nowhere.pth"], "nowhere.pth"),
+        (["--init-from", "no-such-run"], "no-such-run"),
+    ],
+)
+def test_weight_files_are_looked_for_before_images_are_sharded(
+    config, photographs, tmp_path, dry, changes, sentence
+):
+    words = ["smoke", "--data.source", photographs, *changes, *dry]
+    with pytest.raises(UserError, match=sentence):
+        launch({"smoke": config}, "", words)
+    assert not (tmp_path / "run").exists()

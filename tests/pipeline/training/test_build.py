@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from infill.models.spn.config import SPNConfig
+from infill.models.spn.tresnet import random_network
+from infill.models.vgg import load_features
 from infill.pipeline import storage
 from infill.pipeline.config import override
 from infill.pipeline.errors import UserError
@@ -17,6 +19,7 @@ from infill.pipeline.training import (
     ExponentialMovingAverage,
     WorkerContext,
     build_objective,
+    require_weights,
     train,
     with_local_weights,
 )
@@ -145,3 +148,17 @@ def test_networks_are_built_without_opening_a_context_on_every_gpu(config, monke
     build_objective(config, WorkerContext())
     assert opened == []
     assert reseeded == []
+
+
+def test_the_driver_accepts_the_right_file_and_refuses_another_network(config, tmp_path):
+    right, other = tmp_path / "tresnet.pth", tmp_path / "vgg.pth"
+    torch.save(random_network().state_dict(), right)
+    torch.save(load_features(16, ["relu1_1"], "random").state_dict(), other)
+    asl = {"model.teacher": "asl", "model.teacher_weights": str(right)}
+    state = torch.random.get_rng_state()
+    require_weights(override(config, asl))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    with pytest.raises(UserError, match=r"vgg\.pth"):
+        require_weights(override(config, {**asl, "model.teacher_weights": str(other)}))
+    with pytest.raises(UserError, match="sha256"):
+        require_weights(override(config, {**asl, "model.teacher_sha256": "0" * 64}))
