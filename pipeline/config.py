@@ -71,7 +71,8 @@ def parse(
     words = _common_options(args)
     name = words[0] if words else ""
     if _completing.is_set():
-        raise Suggestions([*_flags(presets[name])] if name in presets else [*presets, *_OPTIONS])
+        following = _following(presets[name], words) if name in presets else [*presets, *_OPTIONS]
+        raise Suggestions(following)
     if name in ("-h", "--help"):
         _print_presets(presets, description, about)
         raise SystemExit(0)
@@ -100,7 +101,7 @@ def parse_one(
     """
     words = _common_options(args)
     if _completing.is_set():
-        raise Suggestions(_flags(config))
+        raise Suggestions(_following(config, words))
     return _parse_fields(config, description, words, program(), default)
 
 
@@ -181,7 +182,7 @@ class Suggestions(BaseException):
 
 
 def suggestions(main: Callable[..., Any], words: Sequence[str]) -> list[str]:
-    """Return the words that can follow on a job's command line: presets, or flags.
+    """Return the words that can follow on a job's command line: presets, flags, or a flag's values.
 
     Args:
         main: the job's main; it ends where it reads its command line.
@@ -197,6 +198,37 @@ def suggestions(main: Callable[..., Any], words: Sequence[str]) -> list[str]:
     finally:
         _completing.clear()
     return []
+
+
+def _following(config: Any, words: Sequence[str]) -> list[str]:
+    """Return the values of the flag that the words end with, or the flags.
+
+    Args:
+        config: a configuration, or a class of them.
+        words: the words so far. A flag whose values cannot be listed is followed by none, so that
+            the shell completes the names of files.
+    """
+    last = words[-1] if words else ""
+    if last in _flags(config) and last not in _OPTIONS:
+        kind = _type_of(config, last.removeprefix("--").replace("-", "_").split("."))
+        if kind is not bool:
+            return _values_of(kind)
+    return _flags(config)
+
+
+def _type_of(config: Any, path: Sequence[str]) -> Any:
+    """Return the type of a field by the parts of its dotted name."""
+    for name in path:
+        kind = typing.get_type_hints(config if isinstance(config, type) else type(config))[name]
+        config = kind if isinstance(config, type) else getattr(config, name)
+    return kind
+
+
+def _values_of(kind: Any) -> list[str]:
+    """Return the values of a ``Literal``, also one within a tuple or an optional type."""
+    if typing.get_origin(kind) is typing.Literal:
+        return [str(value) for value in typing.get_args(kind)]
+    return [value for inner in typing.get_args(kind) for value in _values_of(inner)]
 
 
 def _flags(config: Any) -> list[str]:

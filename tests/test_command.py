@@ -137,6 +137,11 @@ def test_completion_script_is_accepted_by_the_shell(shell):
         ("train spn smoke", "--model.num-b", {"--model.num-blocks"}),
         ("shards", "bun", {"bundled"}),
         ("evaluate", "--masks.re", {"--masks.recipe"}),
+        ("evaluate --masks.recipe", "s", {"scratches", "silhouettes", "square", "strokes"}),
+        ("train spn smoke --data.loader", "", {"threads", "processes", "ray"}),
+        ("train spn smoke --model.teacher", "f", {"filterbank"}),
+        ("evaluate --shards", "", set()),
+        ("train spn smoke --data.masks.mixture", "box", {"box"}),
         (
             "tune spn",
             "--train.data.sh",

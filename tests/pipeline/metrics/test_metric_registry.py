@@ -1,6 +1,9 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from scipy.signal import convolve2d
 from skimage.metrics import structural_similarity
 
 from infill.pipeline.errors import UserError
@@ -10,6 +13,7 @@ from infill.pipeline.metrics.metric_registry import (
     chosen_metrics,
     measure,
     multiscale_ssim,
+    visual_information,
 )
 
 
@@ -81,6 +85,38 @@ def test_multiscale_ssim_of_small_pictures_is_refused():
     ours, theirs, _ = pictures(side=160)
     with pytest.raises(ValueError, match="at least 161 px"):
         multiscale_ssim(ours, theirs)
+
+
+def test_visual_information_is_the_ratio_over_four_scales():
+    """After the definition: gain and noise in each window, against noise of variance 2."""
+    ours, theirs, _ = pictures(side=96, count=1)
+
+    def of_channel(a: np.ndarray, b: np.ndarray) -> float:
+        kept = whole = 0.0
+        for scale in range(4):
+            size = 2 ** (4 - scale) + 1
+            distance = np.arange(size) - size // 2
+            row = np.exp(-(distance**2) / (2 * (size / 5) ** 2))
+            window = np.outer(row, row) / row.sum() ** 2
+            blur = partial(convolve2d, in2=window, mode="valid")
+            if scale:
+                a, b = blur(a)[::2, ::2], blur(b)[::2, ::2]
+            mean_a, mean_b = blur(a), blur(b)
+            variance_a = np.maximum(blur(a * a) - mean_a**2, 0)
+            variance_b = np.maximum(blur(b * b) - mean_b**2, 0)
+            covariance = blur(a * b) - mean_a * mean_b
+            gain = covariance / (variance_b + 1e-10)
+            noise = np.where(gain < 0, variance_a, variance_a - gain * covariance)
+            gain = np.maximum(gain, 0)
+            kept += np.log10(1 + gain**2 * variance_b / (np.maximum(noise, 1e-10) + 2)).sum()
+            whole += np.log10(1 + variance_b / 2).sum()
+        return kept / whole
+
+    a, b = ours[0].double().numpy(), theirs[0].double().numpy()
+    expected = np.mean([of_channel(a[..., c], b[..., c]) for c in range(3)])
+    found = visual_information(ours, theirs).item()
+    assert 0.2 < found < 0.95
+    assert found == pytest.approx(expected, abs=2e-3)
 
 
 def test_further_metrics_come_after_the_usual_ones_and_only_if_asked():
