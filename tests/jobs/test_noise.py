@@ -1,4 +1,4 @@
-"""What Ray and MLflow log by themselves is on the terminal with ``--verbose`` only."""
+"""Logs of Ray and MLflow appear on the terminal with ``--verbose`` only."""
 
 import os
 import re
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import ray
 
 ROOT = Path(__file__).parents[2]
 RAYS = re.compile(r"(INFO|WARNING) \w+\.py:\d+ --|Running Dataset|View the dashboard")
@@ -15,7 +16,7 @@ CPP = re.compile(r"core_worker\.cc")
 MLFLOWS = re.compile(r"(INFO|WARNING) (mlflow|alembic)")
 
 
-def said_by(job: str, *words: str, cwd: Path) -> str:
+def said_by(job: str, *words: str, cwd: Path, **environment: str) -> str:
     """Run a job without the settings that tests give Ray, and return all that it says."""
     names = ("RAY_DATA_DISABLE_PROGRESS_BARS", "RAY_AUTH_MODE", "MLFLOW_LOGGING_LEVEL")
     done = subprocess.run(
@@ -25,14 +26,16 @@ def said_by(job: str, *words: str, cwd: Path) -> str:
         text=True,
         check=False,
         cwd=cwd,
-        env={name: value for name, value in os.environ.items() if name not in names},
+        env={name: value for name, value in os.environ.items() if name not in names} | environment,
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
 
 
 @pytest.mark.slow
-def test_ray_and_mlflow_are_heard_with_verbose_only(tmp_path):
+def test_ray_and_mlflow_are_heard_with_verbose_only(ray_local, tmp_path):
+    """The first job starts a Ray of its own, the others join the one at hand."""
+    joined = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     for words, heard in (([], False), (["--verbose"], True)):
         folder = tmp_path / f"verbose-{heard}"
         folder.mkdir()
@@ -40,15 +43,16 @@ def test_ray_and_mlflow_are_heard_with_verbose_only(tmp_path):
         assert sharding.index("starting Ray ...") < sharding.index("sharding: 0 of 15 photographs")
         assert "sharding: 15 photographs in " in sharding
         shards = ("--data.shards", "runs/smoke/shards", "--num-workers", "1")
-        training = said_by("train_spn", "smoke", *shards, *words, cwd=folder)
+        training = said_by("train_spn", "smoke", *shards, *words, cwd=folder, **joined)
         assert "spn: 6 steps in " in training
         assert bool(RAYS.search(sharding)) == heard, sharding
         assert bool(RAYS.search(training)) == heard, training
         assert bool(MLFLOWS.search(training)) == heard, training
         test_set = "runs/smoke/shards/test"
         checkpoint = ("--checkpoint", "runs/smoke/spn", "--shards", test_set, "--num-images", "1")
-        evaluation = said_by("evaluate", *checkpoint, *words, cwd=folder)
+        evaluation = said_by("evaluate", *checkpoint, *words, cwd=folder, **joined)
         model = ("--model", "runs/smoke/spn", "--draw")
-        inference = said_by("batch_inpaint", test_set, "filled", *model, *words, cwd=folder)
+        words = ["filled", *model, *words]
+        inference = said_by("batch_inpaint", test_set, *words, cwd=folder, **joined)
         assert bool(CPP.search(evaluation)) == heard, evaluation
         assert bool(CPP.search(inference)) == heard, inference
