@@ -144,7 +144,7 @@ OVERFLOW = """() => {
   const shown = e => `${e.tagName}.${e.className}: ${e.innerText}`.slice(0, 200);
   return page.concat([...cut, ...hidden, ...squeezed, ...wide].map(shown));
 }"""
-"""What a window cuts off; on a phone a table may scroll by itself, behind its first column."""
+"""Finds elements that a window cuts off; on a phone a table may scroll by itself."""
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_source_has_no_reader_that_executes():
     ],
 )
 def test_address_with_a_password_is_refused_and_not_repeated(address):
-    """Whatever takes one: it would be in logs, checkpoints and MLflow."""
+    """Every field that takes an address: a password would be in logs, checkpoints and MLflow."""
     for take in (
         storage.filesystem,
         lambda uri: TrackingConfig(tracking_uri=uri),

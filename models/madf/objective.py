@@ -33,7 +33,7 @@ def build_generator(config: MADFConfig) -> Generator | PartialUNet:
 
 
 class Supervision(NamedTuple):
-    """Which of the K + 1 pictures each loss grades, coarse to fine."""
+    """The outputs, of K + 1 from coarse to fine, that each loss compares."""
 
     pixels: tuple[int, ...]
     """Graded by L1."""

@@ -1,4 +1,4 @@
-"""What lies under infra/, read."""
+"""Readers of the files under infra/."""
 
 import copy
 from pathlib import Path

@@ -61,7 +61,7 @@ REQUIRED = {
     "study": ["--evaluations", "a", "b"],
     "verify_shards": ["--shards", "s"],
 }
-"""What a job cannot do without, so that it comes to its other words."""
+"""The arguments that a job requires before it reads the others."""
 INTERNAL = re.compile(r"dummy|\binner\b|Traceback|the paris preset")
 NUMBER = re.compile(r"(--[\w.-]+) (?:INT|FLOAT)\b")
 FLAG = re.compile(r"^ +(--[\w.-]+)", re.MULTILINE)

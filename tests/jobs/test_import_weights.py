@@ -279,7 +279,7 @@ def test_imported_checkpoint_is_evaluated_served_and_fine_tuned(
 
 
 class Printed(io.StringIO):
-    """What a job has printed, and whether that was a line with an address."""
+    """The lines a job has printed; whether one was an address."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the jobs print before and after their work: each next command leads to an inpainted image.
+"""The lines that jobs print before and after their work: each next command leads to a composite.
 
 The chains begin with a folder of images and follow the printed lines to the letter; only sizes are
 added, so that a wrong command or path fails here.

@@ -1,4 +1,4 @@
-"""What the benchmarks compare with computes the same function, from the same parameters."""
+"""The reference implementations of the benchmarks compute the same function."""
 
 import importlib.util
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What tests of several rooms share: an object store, a test set, networks evaluated on it."""
+"""Fixtures of several packages: an object store, a test set, evaluated networks."""
 
 import io
 import logging

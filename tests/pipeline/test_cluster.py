@@ -31,7 +31,7 @@ def test_what_others_reach_is_not(address):
 
 @pytest.mark.slow
 def test_termination_ends_a_job_as_ctrl_c_does(tmp_path):
-    """What the block has begun is ended by itself, which is how an endpoint is taken down."""
+    """A signal ends the block itself, which is how an endpoint is stopped."""
     job = tmp_path / "job.py"
     job.write_text(
         "import sys, time\n"

@@ -1,4 +1,4 @@
-"""What a training will take, held against arithmetic by hand and against trainings."""
+"""Estimates of cost, memory and time, against arithmetic by hand and against trainings."""
 
 import json
 from dataclasses import replace

@@ -258,7 +258,7 @@ def test_bfloat16_is_close_to_float32_and_not_equal(spn, inpaint, make):
 
 
 def test_generator_that_continues_training_predicts_outside_inference_mode(inpaint, make):
-    """What it caches meanwhile must not be an inference tensor, which autograd refuses."""
+    """Its caches must not hold inference tensors, which autograd refuses."""
     generator, seen = inpaint.predictor.generator, []
     predictor = Predictor(generator=generator, size_multiple=4, trains_on=True)
     pair = make.photograph(64, 64)[None], np.ones((1, 64, 64), np.uint8)

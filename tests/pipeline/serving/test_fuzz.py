@@ -1,4 +1,4 @@
-"""Whatever is sent, by the rules of the interface's own description or against them."""
+"""Random requests, valid and invalid by the interface's own OpenAPI document."""
 
 import io
 

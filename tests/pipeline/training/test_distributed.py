@@ -1,4 +1,4 @@
-"""What a worker does to a network that several workers train."""
+"""Distributed training: gradients, buffers and batch statistics across workers."""
 
 import inspect
 import subprocess

@@ -232,7 +232,7 @@ def test_fine_tuning_starts_from_weights_alone(config, finished, quietly, weight
 
 
 def test_tars_without_a_manifest_train_and_go_on(config, shards, quietly):
-    """What is given up is said first; scores come from a set that is named."""
+    """The run says first that exact resume is lost; scores come from a named validation set."""
     tars = sorted(path.name for path in Path(shards, "train").glob("*.tar"))
     data = {
         "data.shards": f"{shards}/train/{{{','.join(tars)}}}".replace(".tar", "") + ".tar",

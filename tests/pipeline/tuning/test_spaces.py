@@ -1,4 +1,4 @@
-"""What a search tries, before anything runs."""
+"""Search spaces and their trials, before any runs."""
 
 import importlib
 import json
