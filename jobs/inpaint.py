@@ -19,6 +19,7 @@ import tyro
 from infill.pipeline import inference, storage
 from infill.pipeline.config import parse_one, run
 from infill.pipeline.errors import UserError
+from infill.pipeline.images import MaskRule
 from infill.pipeline.inference.config import Mode, Precision, TilingConfig
 from infill.pipeline.progress import Progress
 from infill.pipeline.registry import RegistryConfig
@@ -37,6 +38,8 @@ class InpaintConfig:
     """The image: a PNG, JPEG or WebP file, by path or s3:// address."""
     mask: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MASK")]]
     """The mask, of the same size; pixels brighter than 127 of 255 are the hole."""
+    masks: MaskRule = field(default_factory=MaskRule)
+    """Which pixels of the mask are the hole."""
     model: str = "spn@champion"
     """The model: ``spn@champion``, ``spn@3``, a checkpoint, a run, or a file of its authors."""
     out: str = ""
@@ -85,6 +88,7 @@ def main(words: Sequence[str] | None = None) -> None:
             registry=config.registry,
             tiling=config.tiling,
         )
+        inpaint.mask_rule = config.masks
         progress.ending = "loaded"
     with Progress("inpainting"):
         found = inpaint(config.image, config.mask, config.samples, config.seed, config.mode)

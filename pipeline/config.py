@@ -44,8 +44,12 @@ RENAMED_FIELDS = {
     "scale_after_s": "upscale_delay_s",
     "canvas": "tiling",
     "max_canvases": "max_tiles",
+    "white_is_hole": "polarity",
+    "no_white_is_hole": "polarity black",
 }
 """Fields by their names in earlier releases: read in saved files, refused on the command line."""
+_RENAMED_VALUES = {"white_is_hole": {True: "white", False: "black"}}
+"""Values of renamed fields in saved files, where they have another type now."""
 
 
 def parse(
@@ -500,13 +504,18 @@ def _cycle(arguments: tuple[Any, ...], values: Sequence[Any]) -> Sequence[Any]:
     return arguments if Ellipsis not in arguments else [arguments[0]] * len(values)
 
 
+def _renamed(field: str, value: Any) -> Any:
+    values = _RENAMED_VALUES.get(field)
+    return value if values is None else values.get(value, value)
+
+
 def _decode_dataclass(kind: Any, values: dict[str, Any], name: str) -> Any:
     if issubclass(kind, ModelConfig):
         kind = config_class(values.pop("architecture"))
     hints = typing.get_type_hints(kind)
     known = {f.name for f in dataclasses.fields(kind)}
     values = {
-        field if field in known else RENAMED_FIELDS.get(field, field): value
+        field if field in known else RENAMED_FIELDS.get(field, field): _renamed(field, value)
         for field, value in values.items()
     }
     if unknown := sorted(set(values) - known):

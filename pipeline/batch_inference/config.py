@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from infill.pipeline.errors import UserError
-from infill.pipeline.images import Format
+from infill.pipeline.images import HOLE_THRESHOLD, Channel, Format, MaskRule, Polarity
 from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.masks import MaskConfig
 from infill.pipeline.registry import RegistryConfig
@@ -45,8 +45,14 @@ class BatchInferenceConfig:
     """How masks are generated, with ``draw``."""
     seed: int = 0
     """Seed of generated masks."""
-    mask_polarity: Literal["white", "black"] = "white"
+    mask_polarity: Polarity = "white"
     """The colour that marks the hole in mask files."""
+    mask_threshold: int = HOLE_THRESHOLD
+    """The highest level of a mask file, 0 to 254, that is not white; 0 suits labels 0, 1, 2."""
+    mask_channel: Channel = "auto"
+    """What has the levels of mask files: "brightness" ignores transparency, "alpha" is opacity,
+    "red", "green" or "blue" is one colour. "auto" is brightness; a mask with transparent pixels
+    must mark exactly its opaque ones, and is refused otherwise."""
     mode: Literal["auto", "crop", "resize", "tile", "subsample"] = "auto"
     """How an image larger than the largest canvas is processed: "crop" around the holes, "resize"
     it, "tile" it, or "subsample" it; "auto" chooses."""
@@ -83,9 +89,21 @@ class BatchInferenceConfig:
             raise UserError("give --masks or --draw, not both")
         if not self.endpoint and not self.model:
             raise UserError("give --endpoint URL, or --model such as spn@champion")
+        assert self.mask_rule
         for name in ("concurrency", "batch_size", "num_actors"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+    @property
+    def mask_rule(self) -> MaskRule:
+        """Which pixels of a mask file are the hole; a generated mask is white there."""
+        if self.draw:
+            return MaskRule()
+        return MaskRule(
+            polarity=self.mask_polarity,
+            threshold=self.mask_threshold,
+            channel=self.mask_channel,
+        )
 
     def format_of(self, name: str) -> Format:
         """Return the format of a picture's composite."""

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Iterator
+from dataclasses import asdict
 
 from infill.pipeline import storage
 from infill.pipeline.batch_inference.config import BatchInferenceConfig
 from infill.pipeline.batch_inference.pairs import Pair
 from infill.pipeline.batch_inference.runner import Outcome, failure_of, read_files
 from infill.pipeline.errors import ImageError, UserError
+from infill.pipeline.images import MaskRule
 from infill.pipeline.serving.client import (
     AsyncInpaintClient,
     ClientConfig,
@@ -83,7 +85,7 @@ async def _send(client: AsyncInpaintClient, config: BatchInferenceConfig, pair: 
             mask,
             model=config.model,
             mode=config.mode,
-            mask_polarity="white" if config.draw else config.mask_polarity,
+            **_mask_fields(config),
             output_format=config.format_of(pair.name),
         )
     except ServiceError as error:
@@ -98,6 +100,17 @@ async def _send(client: AsyncInpaintClient, config: BatchInferenceConfig, pair: 
     target = storage.join(config.out, pair.output)
     await asyncio.to_thread(storage.write, target, answer.data)
     return Outcome(name=pair.name, model=answer.model)
+
+
+def _mask_fields(config: BatchInferenceConfig) -> dict[str, str]:
+    """Return the fields of the mask rule; a service of an earlier release knows only polarity."""
+    fields = {f"mask_{name}": str(value) for name, value in asdict(config.mask_rule).items()}
+    usual = {f"mask_{name}": str(value) for name, value in asdict(MaskRule()).items()}
+    return {
+        name: value
+        for name, value in fields.items()
+        if name == "mask_polarity" or value != usual[name]
+    }
 
 
 def _client(config: BatchInferenceConfig) -> ClientConfig:

@@ -211,7 +211,7 @@ def options_of(config: BatchInferenceConfig, name: str) -> InpaintOptions:
     """Return the options of one image."""
     return InpaintOptions(
         mode=config.mode,
-        white_is_hole=config.draw or config.mask_polarity == "white",
+        mask_rule=config.mask_rule,
         output_format=config.format_of(name),
     )
 

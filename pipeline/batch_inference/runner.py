@@ -25,6 +25,8 @@ from infill.pipeline.batch_inference.pairs import (
 )
 from infill.pipeline.config import to_dict
 from infill.pipeline.errors import ImageError, UserError
+from infill.pipeline.images import HOLE_THRESHOLD
+from infill.pipeline.masks import check_mask_files
 from infill.pipeline.progress import Log, Progress, duration
 
 
@@ -66,6 +68,8 @@ class Summary:
         )
 
 
+_BEFORE_ITS_FIELD = {"mask_threshold": HOLE_THRESHOLD, "mask_channel": "auto"}
+"""The values of settings in files of releases that did not have them."""
 Run = Callable[[BatchInferenceConfig, list[Pair]], Iterator[Outcome]]
 
 
@@ -92,6 +96,8 @@ def begin_folder(config: BatchInferenceConfig, model: str) -> FolderWork:
     Raises:
         UserError: if there are no images, or ``out`` holds results of other settings.
     """
+    if config.draw:
+        check_mask_files(config.recipe)
     pairs = list_pairs(config.folder, config.masks, SUFFIXES[config.output_format])
     claim(config, model)
     there = set(list_pictures(config.out))
@@ -151,6 +157,8 @@ def claim(config: BatchInferenceConfig, model: str, data: str = "") -> None:
         "masks": "" if config.draw else config.masks,
         "drawn": {"recipe": to_dict(config.recipe), "seed": config.seed} if config.draw else None,
         "mask_polarity": config.mask_polarity,
+        "mask_threshold": config.mask_threshold,
+        "mask_channel": config.mask_channel,
         "mode": config.mode,
         "output_format": config.output_format,
     }
@@ -161,9 +169,10 @@ def claim(config: BatchInferenceConfig, model: str, data: str = "") -> None:
         return
     kept = json.loads(storage.read(location))
     for name, value in identity.items():
-        if kept.get(name) != value:
+        before = kept.get(name, _BEFORE_ITS_FIELD.get(name))
+        if before != value:
             raise UserError(
-                f"{config.out} holds composites with another {name} ({kept.get(name)}, now "
+                f"{config.out} holds composites with another {name} ({before}, now "
                 f"{value}); choose another output folder"
             )
 

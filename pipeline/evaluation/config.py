@@ -11,6 +11,7 @@ from infill.pipeline.evaluation.protocols import (
     Group,
     Protocol,
     load_protocol,
+    of_files,
     range_name,
     ratio_groups,
     with_mask_files,
@@ -163,14 +164,16 @@ class EvaluationConfig:
             protocol = replace(protocol, subsampling=self.subsampling)
         if not self.masks.folder:
             return protocol
-        folder, white_is_hole = self.masks.folder, self.masks.white_is_hole
-        groups = [with_mask_files(group, folder, white_is_hole) for group in protocol.groups]
+        groups = [with_mask_files(group, self.masks) for group in protocol.groups]
         return replace(protocol, groups=tuple(groups))
 
     def _leave_to(self, setting: str, decided: tuple[str, ...]) -> None:
         """A value given for what is decided elsewhere would silently be ignored: refuse it."""
-        files = MaskConfig(folder=self.masks.folder, white_is_hole=self.masks.white_is_hole)
-        _require(self.masks == files, f"of masks, only folder and white_is_hole go with {setting}")
+        files = of_files(MaskConfig(), self.masks)
+        _require(
+            self.masks == files,
+            f"of masks, only folder, polarity, threshold and channel go with {setting}",
+        )
         for one in fields(self):
             if one.name in decided and getattr(self, one.name) != one.default:
                 raise UserError(f"{setting} decides {one.name}; leave out one of the two")

@@ -137,7 +137,7 @@ def warn_if_inverted(pairs: Pairs, report: Log) -> None:
     if ratios and (middle := statistics.median(ratios)) > 0.6:
         report(
             f"warning: half of the masks hide more than {100 * middle:.0f} % of the image; if that "
-            "is not meant, they are inverted: try --masks.white-is-hole or --masks.no-white-is-hole"
+            "is not meant, they are inverted: try --masks.polarity white or --masks.polarity black"
         )
 
 

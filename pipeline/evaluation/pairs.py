@@ -20,7 +20,7 @@ from infill.pipeline.evaluation.protocols import Crop, Group
 from infill.pipeline.images import Pixels
 from infill.pipeline.loading import load_sample, load_whole
 from infill.pipeline.manifest import Manifest
-from infill.pipeline.masks import Mask, MaskConfig, generate_mask
+from infill.pipeline.masks import Mask, MaskConfig, check_mask_files, generate_mask
 
 MOST_PARTS = 200
 """Maximum number of parts of an evaluation, so that listing them stays fast."""
@@ -175,6 +175,8 @@ class GeneratedPairs(Pairs):
         if not self.images:
             raise UserError(f"the test set {manifest.location} holds no image")
         self.require_large_enough()
+        for group in self.groups:
+            check_mask_files(group.masks)
 
     def __len__(self) -> int:
         """Return the number of pairs: images, times groups, times masks of each."""

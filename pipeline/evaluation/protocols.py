@@ -197,11 +197,24 @@ def load_protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def with_mask_files(group: Group, folder: str, white_is_hole: bool) -> Group:
-    """Return a group whose irregular masks come from files instead of the recipe."""
+def with_mask_files(group: Group, files: MaskConfig) -> Group:
+    """Return a group whose irregular masks come from files instead of the recipe.
+
+    Args:
+        group: the group.
+        files: the configuration whose folder and rule of mask files are used.
+    """
     if group.masks.recipe != "irregular":
         return group
+    return replace(group, masks=replace(of_files(group.masks, files), recipe="files"))
+
+
+def of_files(masks: MaskConfig, files: MaskConfig) -> MaskConfig:
+    """Return ``masks`` with the folder of mask files, and the rule that reads them, of another."""
     return replace(
-        group,
-        masks=replace(group.masks, recipe="files", folder=folder, white_is_hole=white_is_hole),
+        masks,
+        folder=files.folder,
+        polarity=files.polarity,
+        threshold=files.threshold,
+        channel=files.channel,
     )

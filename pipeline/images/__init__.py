@@ -27,7 +27,13 @@ if TYPE_CHECKING:
         upright_size,
     )
     from infill.pipeline.images.headers import SUFFIX_OF, Header, RejectedError, read_header
-    from infill.pipeline.images.masks import HOLE_THRESHOLD, MaskRule, read_mask
+    from infill.pipeline.images.masks import (
+        HOLE_THRESHOLD,
+        Channel,
+        MaskRule,
+        Polarity,
+        read_mask,
+    )
     from infill.pipeline.images.originals import (
         ENCODER,
         decode_original,
@@ -41,6 +47,7 @@ __all__ = [
     "MEDIA_TYPES",
     "SUFFIX_OF",
     "ByteHole",
+    "Channel",
     "Format",
     "Header",
     "Hole",
@@ -48,6 +55,7 @@ __all__ = [
     "Picture",
     "PilImage",
     "Pixels",
+    "Polarity",
     "RejectedError",
     "composite",
     "decode",
@@ -85,7 +93,7 @@ __getattr__ = lazy_names(
             "upright_size",
         ),
         "headers": ("SUFFIX_OF", "Header", "RejectedError", "read_header"),
-        "masks": ("HOLE_THRESHOLD", "MaskRule", "read_mask"),
+        "masks": ("HOLE_THRESHOLD", "Channel", "MaskRule", "Polarity", "read_mask"),
         "originals": ("ENCODER", "decode_original", "decode_sample", "encode_sample"),
     },
 )

@@ -2,13 +2,13 @@
 
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from infill.pipeline.errors import ImageError
+from infill.pipeline.errors import ImageError, UserError
 from infill.pipeline.images import codec
 from infill.pipeline.images.arrays import Hole, grey
 from infill.pipeline.images.headers import (
@@ -23,53 +23,151 @@ from infill.pipeline.images.headers import (
 HOLE_THRESHOLD = 127
 """Mask pixels brighter than this are hole; compressed masks are not exactly black and white."""
 
+Polarity = Literal["white", "black"]
+Channel = Literal["auto", "brightness", "alpha", "red", "green", "blue"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class MaskRule:
-    """The rule for mask files: which pixels are the hole, and which files are accepted."""
+    """Which pixels of a mask picture are the hole."""
 
-    white_is_hole: bool = True
-    """Whether white marks the hole; False if black does."""
-    max_pixels: int = MAX_PIXELS
-    """Maximum height times width."""
-    any_format: bool = False
-    """Whether to read BMP, GIF and TIFF as well, the first of several frames, and 16 bits per
-    channel: for local files. Uploads are PNG, JPEG or WebP with 8 bits."""
+    polarity: Polarity = "white"
+    """The side of the threshold that is the hole: "white" for the levels above it, "black" for the
+    others."""
+    threshold: int = HOLE_THRESHOLD
+    """The highest level, 0 to 254, that is not "white". 0 suits labels: every label but 0."""
+    channel: Channel = "auto"
+    """What has the levels: "brightness" ignores transparency, "alpha" is opacity, and "red",
+    "green" or "blue" is one colour. "auto" is brightness; a mask with transparent pixels must mark
+    exactly its opaque ones, and is refused otherwise."""
+
+    def __post_init__(self) -> None:
+        for name, values in (("polarity", get_args(Polarity)), ("channel", get_args(Channel))):
+            if getattr(self, name) not in values:
+                listed = ", ".join(values)
+                raise UserError(f"masks: {name} is one of {listed}, not {getattr(self, name)!r}")
+        if not 0 <= self.threshold <= 254:
+            raise UserError(f"masks: threshold must be from 0 to 254, not {self.threshold}")
 
 
-def read_mask(mask: bytes | NDArray[Any], rule: MaskRule) -> Hole:
-    """Read a mask: pixels brighter than :data:`HOLE_THRESHOLD` are the hole, or the others.
+def read_mask(
+    mask: bytes | NDArray[Any],
+    rule: MaskRule | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    any_format: bool = False,
+    fields: str = "mask_",
+) -> Hole:
+    """Read a mask: levels above the rule's threshold are the hole, or the others.
 
-    Brightness is that of ITU-R BT.601; transparency is ignored and orientation (EXIF) applied.
+    Brightness is that of ITU-R BT.601; orientation (EXIF) is applied. Of 16 bits the higher 8
+    count, or the lower 8 if no value needs more.
 
     Args:
         mask: the whole file; or an array [H, W] or [H, W, C]: bool, uint8 in 0 to 255, or
             floating in 0 to 1.
-        rule: which pixels are the hole, and which files are accepted.
+        rule: which pixels are the hole; by default those brighter than 127.
+        max_pixels: maximum height times width of a file.
+        any_format: whether to read BMP, GIF and TIFF as well, the first of several frames, and 16
+            bits per channel: for local files. Uploads are PNG, JPEG or WebP with 8 bits.
+        fields: what precedes ``polarity``, ``threshold`` and ``channel`` where the caller sets
+            them, for messages.
 
     Returns:
-        bool [H, W], True in the hole.
+        bool [H, W], True in the hole; it has pixels of both kinds.
 
     Raises:
-        ImageError: if the file is not accepted, or the array has another type or shape; uint8 with
-            only 0 and 1 is refused, as both would be dark.
+        ImageError: if the file is not accepted, the array has another type or shape, the mask marks
+            no or all pixels, or its colours and its transparency mark different pixels; a uint8
+            array with only 0 and 1 is refused, as both would be dark.
     """
+    rule = rule or MaskRule()
     if isinstance(mask, bytes):
-        pixels = _pixels_of_any_format(mask, rule) if rule.any_format else _pixels(mask, rule)
+        pixels = (
+            _pixels_of_any_format(mask, max_pixels) if any_format else _pixels(mask, max_pixels)
+        )
     else:
-        pixels = _levels(mask if mask.ndim == 3 else mask[..., None])
-    bright = (pixels[..., 0] if pixels.shape[2] < 3 else grey(pixels[..., :3])) > HOLE_THRESHOLD
-    return bright if rule.white_is_hole else ~bright
+        pixels = _array_levels(mask if mask.ndim == 3 else mask[..., None], rule)
+    levels = _channel(pixels, rule, fields)
+    bright = levels > rule.threshold
+    hole = bright if rule.polarity == "white" else ~bright
+    alpha = _alpha(pixels)
+    if rule.channel == "auto" and alpha is not None and _varies(alpha):
+        hole = _visible_hole(hole, alpha, fields)
+    _require_both(hole, levels, rule, fields)
+    return hole
 
 
-def _levels(mask: NDArray[Any]) -> NDArray[Any]:
+def _channel(pixels: NDArray[Any], rule: MaskRule, fields: str) -> NDArray[Any]:
+    """Return the levels [H, W] of the rule's channel."""
+    coloured = pixels.shape[2] >= 3
+    if rule.channel == "alpha":
+        alpha = _alpha(pixels)
+        if alpha is None:
+            raise ImageError(
+                "bad_request",
+                "the mask has no transparency to read: give one with transparent pixels, or "
+                f"another {fields}channel",
+            )
+        return alpha
+    if rule.channel in ("red", "green", "blue"):
+        at = ("red", "green", "blue").index(rule.channel)
+        return pixels[..., at if coloured else 0]
+    return grey(pixels[..., :3]) if coloured else pixels[..., 0]
+
+
+def _alpha(pixels: NDArray[Any]) -> NDArray[Any] | None:
+    return pixels[..., -1] if pixels.shape[2] in (2, 4) else None
+
+
+def _varies(levels: NDArray[Any]) -> bool:
+    return bool(levels.min(initial=255) != levels.max(initial=0))
+
+
+def _visible_hole(hole: Hole, alpha: NDArray[Any], fields: str) -> Hole:
+    """Return the hole of a mask that marks exactly its opaque pixels; soft edges may differ."""
+    if not hole[alpha == 255].all() or hole[alpha == 0].any():
+        raise ImageError(
+            "bad_request",
+            "the mask has transparent pixels, and its colours and its transparency mark different "
+            f"pixels: give {fields}channel=alpha if opaque pixels are the hole (with "
+            f"{fields}polarity=black, if transparent ones are), or {fields}channel=brightness to "
+            "ignore transparency",
+        )
+    visible: Hole = hole & (alpha > HOLE_THRESHOLD)
+    return visible
+
+
+def _require_both(hole: Hole, levels: NDArray[Any], rule: MaskRule, fields: str) -> None:
+    """Refuse a hole that is empty or covers everything, and say which levels there are."""
+    if not hole.size or (hole.any() and not hole.all()):
+        return
+    lowest, highest = int(levels.min()), int(levels.max())
+    what = {"alpha": "more opaque", "auto": "brighter", "brightness": "brighter"}
+    side = f"{what.get(rule.channel, f'more {rule.channel}')} than {rule.threshold}"
+    found = f"its levels are {lowest} to {highest}" if highest > lowest else f"all are {lowest}"
+    better = f"={lowest}" if highest == lowest + 1 else f" from {lowest} to {highest - 1}"
+    cure = f"; to separate them give {fields}threshold{better}" if highest > lowest else ""
+    if not hole.any():
+        reason = f"no pixel is {side}" if rule.polarity == "white" else f"every pixel is {side}"
+        raise ImageError("empty_mask", f"nothing is marked as hole: {reason} ({found}){cure}")
+    other = "black" if rule.polarity == "white" else "white"
+    if not cure:
+        cure = f"; if {other} means hole, send {fields}polarity={other}"
+    every = "every" if rule.polarity == "white" else "no"
+    raise ImageError(
+        "full_mask", f"the whole image is marked as hole: {every} pixel is {side} ({found}){cure}"
+    )
+
+
+def _array_levels(mask: NDArray[Any], rule: MaskRule) -> NDArray[Any]:
     """Return the levels 0 to 255 of an array [H, W, C]."""
     if mask.ndim != 3 or mask.shape[2] not in (1, 2, 3, 4):
         raise ImageError("bad_request", f"a mask is [H, W] or [H, W, C], not {mask.shape}")
     if mask.dtype == np.bool_:
         return mask.astype(np.uint8) * np.uint8(255)
     if mask.dtype == np.uint8:
-        if mask.max(initial=0) == 1:
+        if mask.max(initial=0) == 1 and rule.threshold > 0:
             raise ImageError(
                 "bad_request", "the mask's values are 0 and 1: give mask.astype(bool), or 0 and 255"
             )
@@ -82,18 +180,20 @@ def _levels(mask: NDArray[Any]) -> NDArray[Any]:
     )
 
 
-def _pixels(data: bytes, rule: MaskRule) -> NDArray[np.uint8]:
-    return codec.decode(data, rule.max_pixels, "mask").pixels
+def _pixels(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+    return codec.decode(data, max_pixels, "mask").pixels
 
 
-def _pixels_of_any_format(data: bytes, rule: MaskRule) -> NDArray[np.uint8]:
+def _pixels_of_any_format(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     try:
-        read_header(data, rule.max_pixels)
+        read_header(data, max_pixels)
         with NO_LIMIT_OF_PILLOW, Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             opened.load()
             upright = ImageOps.exif_transpose(opened)
             if upright.mode.startswith("I"):
-                return (np.asarray(upright) >> 8).clip(0, 255).astype(np.uint8)[..., None]
+                values = np.asarray(upright)
+                values = values if values.max(initial=0) <= 255 else values >> 8
+                return values.clip(0, 255).astype(np.uint8)[..., None]
             pixels = np.asarray(codec.plain(upright))
     except (RejectedError, *DECODE_ERRORS) as error:
         raise ImageError("damaged_image", f"the mask cannot be read: {error}") from error

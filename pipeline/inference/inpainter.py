@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from infill.pipeline.errors import ImageError, UserError
-from infill.pipeline.images import Hole, PilImage, Pixels
+from infill.pipeline.images import Hole, MaskRule, PilImage, Pixels
 from infill.pipeline.inference.config import Mode, TilingConfig, tiles_per_pass
 from infill.pipeline.inference.inputs import read_hole, read_input, unbatched
 from infill.pipeline.inference.pair_files import require_fitting
@@ -27,7 +27,11 @@ class Inpainter:
     """
 
     def __init__(
-        self, predictor: Predictor, name: str = "", tiling: TilingConfig | None = None
+        self,
+        predictor: Predictor,
+        name: str = "",
+        tiling: TilingConfig | None = None,
+        mask_rule: MaskRule | None = None,
     ) -> None:
         """Wrap a predictor.
 
@@ -35,8 +39,10 @@ class Inpainter:
             predictor: holds the generator.
             name: name of the model, such as ``spn@3``.
             tiling: how images of any size are tiled; the service's tiling by default.
+            mask_rule: which pixels of a mask are the hole; by default those brighter than 127.
         """
         self.predictor, self.name = predictor, name
+        self.mask_rule = mask_rule or MaskRule()
         self.tiling = tiling or TilingConfig()
 
     def __repr__(self) -> str:
@@ -123,8 +129,9 @@ class Inpainter:
                 - the path or s3:// address of a PNG, JPEG or WebP, turned upright by its EXIF tag;
 
                 or a batch: a list of these, an array [B, H, W, C], or a tensor [B, C, H, W].
-            mask: the mask, of the same size: of any of these kinds, or bool. Pixels brighter than
-                127 of 255 are the hole; for a batch, one mask for each image.
+            mask: the mask, of the same size: of any of these kinds, or bool. The hole is what
+                ``mask_rule`` marks, by default pixels brighter than 127 of 255; for a batch, one
+                mask for each image.
             samples: number of results for each image; more than one needs a probabilistic model.
             seed: seed of random results. None gives the most likely result, or seed 0 for several.
             mode: how an image larger than the largest tile is processed: ``auto``, ``crop``,
@@ -145,7 +152,8 @@ class Inpainter:
         if samples < 1:
             raise UserError(f"samples must be at least 1, not {samples}")
         images, masks, join = unbatched(image, mask)
-        inputs, holes = [read_input(one) for one in images], [read_hole(one) for one in masks]
+        inputs = [read_input(one) for one in images]
+        holes = [read_hole(one, self.mask_rule) for one in masks]
         for one, hole in zip(inputs, holes, strict=True):
             require_fitting(hole, one.rgb.shape[:2])
         pairs = [(one.rgb, hole) for one, hole in zip(inputs, holes, strict=True)]

@@ -6,7 +6,7 @@ the hole is overwritten.
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -67,26 +67,39 @@ def read_input(image: Any) -> Input:
     )
 
 
-def read_hole(mask: Any) -> Hole:
+def read_hole(mask: Any, rule: MaskRule | None = None) -> Hole:
     """Read a mask of any kind that :class:`Inpainter` accepts: bool [H, W].
 
+    Args:
+        mask: the mask.
+        rule: which of its pixels are the hole; by default those brighter than 127.
+
     Raises:
-        ImageError: if its shape, type or values are not accepted.
+        ImageError: if its shape, type or values are not accepted, or it marks no or all pixels.
         TypeError: if it is not a mask.
     """
-    rule = MaskRule(max_pixels=MAX_PIXELS)
     if isinstance(mask, str | os.PathLike):
-        return read_mask(_file(mask, "mask"), replace(rule, any_format=True))
+        return _read_hole_file(mask, rule)
     if isinstance(mask, PilImage):
-        return read_mask(picture_of(mask).pixels, rule)
+        return read_mask(picture_of(mask).pixels, rule, fields="masks.")
     if isinstance(mask, Tensor):
         values = _as_array(mask)
-        return read_mask(np.moveaxis(values, 0, -1) if values.ndim == 3 else values, rule)
+        return read_mask(
+            np.moveaxis(values, 0, -1) if values.ndim == 3 else values, rule, fields="masks."
+        )
     if isinstance(mask, np.ndarray):
-        return read_mask(mask, rule)
+        return read_mask(mask, rule, fields="masks.")
     raise TypeError(
         f"a mask is a PIL image, a NumPy array, a tensor or a path, not {type(mask).__name__}"
     )
+
+
+def _read_hole_file(mask: str | os.PathLike[str], rule: MaskRule | None) -> Hole:
+    data = _file(mask, "mask")
+    try:
+        return read_mask(data, rule, max_pixels=MAX_PIXELS, any_format=True, fields="masks.")
+    except ImageError as error:
+        raise ImageError(error.code, f"{os.fspath(mask)}: {error}") from error
 
 
 def _file(path: str | os.PathLike[str], what: str) -> bytes:

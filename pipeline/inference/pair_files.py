@@ -1,11 +1,10 @@
 """From an image file and a mask file to tiles, and from predictions to the composite file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from infill.pipeline.errors import ImageError
 from infill.pipeline.images import (
-    HOLE_THRESHOLD,
     Format,
     Hole,
     MaskRule,
@@ -26,7 +25,7 @@ class InpaintOptions:
 
     model: str = ""
     mode: Mode = "auto"
-    white_is_hole: bool = True
+    mask_rule: MaskRule = field(default_factory=MaskRule)
     output_format: Format = "png"
     samples: int = 1
     """Number of results; more than one only from probabilistic models."""
@@ -60,8 +59,8 @@ def read_pair(
     if mask is None:
         hole = _own_hole(picture)
     else:
-        hole = read_mask(mask, MaskRule(white_is_hole=options.white_is_hole, max_pixels=max_pixels))
-    require_fitting(hole, picture.pixels.shape[:2], options.white_is_hole, mask is None)
+        hole = read_mask(mask, options.mask_rule, max_pixels=max_pixels)
+    require_fitting(hole, picture.pixels.shape[:2])
     try:
         return picture, hole, tiling_plan.plan_tiles(hole, tiling, options.mode)
     except ValueError as error:
@@ -73,40 +72,30 @@ def _own_hole(picture: Picture) -> Hole:
     if picture.alpha is None:
         raise ImageError("bad_request", "there is no mask: send one, or an image with transparency")
     hole: Hole = picture.alpha < 255
+    if not hole.any():
+        raise ImageError(
+            "empty_mask", "nothing is marked as hole: every pixel of the image is opaque"
+        )
+    if hole.all():
+        raise ImageError("full_mask", "the whole image is marked as hole: no pixel is opaque")
     return hole
 
 
-def require_fitting(
-    hole: Hole, size: tuple[int, ...], white_is_hole: bool = True, own: bool = False
-) -> None:
-    """Refuse a hole of another size than the image's, an empty one, and one that covers the image.
+def require_fitting(hole: Hole, size: tuple[int, ...]) -> None:
+    """Refuse a hole of another size than the image's.
 
     Args:
         hole: bool [H, W].
         size: height and width of the image.
-        white_is_hole: for the message.
-        own: whether the image's own transparency marks the hole, for the message.
 
     Raises:
-        ImageError: in these cases.
+        ImageError: if they differ.
     """
     if hole.shape != size:
         sizes = [f"{width} × {height}" for height, width in (size, hole.shape)]
         raise ImageError(
             "different_sizes",
             f"the image is {sizes[0]}, the mask {sizes[1]}: send a mask of the image's size",
-        )
-    if not hole.any():
-        reason = f"no pixel is brighter than {HOLE_THRESHOLD}"
-        if own:
-            reason = "every pixel of the image is opaque"
-        elif not white_is_hole:
-            reason = "every pixel is white"
-        raise ImageError("empty_mask", f"nothing is marked as hole: {reason}")
-    if hole.all():
-        raise ImageError(
-            "full_mask",
-            "the whole image is marked as hole; if black means hole, send mask_polarity=black",
         )
 
 

@@ -14,7 +14,7 @@ from infill.pipeline.image_grid import grid, masked_view
 from infill.pipeline.inspection.config import InspectConfig
 from infill.pipeline.loading import BatchConfig, InpaintingDataset, Sample, StatelessSampler
 from infill.pipeline.manifest import Manifest
-from infill.pipeline.masks import HOLE_RATIO_BUCKETS, bucket_of, generate_mask
+from infill.pipeline.masks import HOLE_RATIO_BUCKETS, bucket_of, check_mask_files, generate_mask
 
 SAMPLES_PER_LINE = 4
 MEASURED_MASKS = 1000
@@ -107,6 +107,7 @@ def _spread(values: np.ndarray, decimals: int = 0) -> str:
 
 def describe_masks(data: BatchConfig, manifest: Manifest) -> list[str]:
     """Return the distribution of the hole ratios of an epoch's masks, one line per range."""
+    check_mask_files(data.masks)
     size = data.image_size_px
     keys = manifest.samples["key"].slice(0, MEASURED_MASKS).to_pylist()
     ratios = [

@@ -12,6 +12,7 @@ from infill.lazy import lazy_names
 if TYPE_CHECKING:
     from infill.pipeline.masks.config import HOLE_RATIO_BUCKETS, MaskConfig, Recipe
     from infill.pipeline.masks.generate import Mask, bucket_of, generate_mask, mask_from_id
+    from infill.pipeline.masks.mask_files import check_mask_files
     from infill.pipeline.masks.rng import number_for, random_for
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "MaskConfig",
     "Recipe",
     "bucket_of",
+    "check_mask_files",
     "generate_mask",
     "mask_from_id",
     "number_for",
@@ -31,6 +33,7 @@ __getattr__ = lazy_names(
     {
         "config": ("HOLE_RATIO_BUCKETS", "MaskConfig", "Recipe"),
         "generate": ("Mask", "bucket_of", "generate_mask", "mask_from_id"),
+        "mask_files": ("check_mask_files",),
         "rng": ("number_for", "random_for"),
     },
 )

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Literal, get_args
 
 from infill.pipeline.errors import UserError
+from infill.pipeline.images import Channel, MaskRule, Polarity
 
 Recipe = Literal[
     "centre",
@@ -70,8 +71,15 @@ class MaskConfig:
     """For "grid": one pixel in this many, in each direction, stays known (super-resolution)."""
     folder: str = ""
     """For "files" and "silhouettes": folder or s3:// prefix of mask images."""
-    white_is_hole: bool = True
-    """Whether bright pixels of mask images are the hole; False if dark ones are (MADF's files)."""
+    polarity: Polarity = "white"
+    """Which pixels of mask images are the hole: "white" for those above ``threshold``, "black" for
+    the others (MADF's files)."""
+    threshold: int = 127
+    """The highest level of a mask image, 0 to 254, that is not "white"; 0 suits labels 0, 1, 2."""
+    channel: Channel = "auto"
+    """What has a mask image's levels: "brightness" ignores transparency, "alpha" is opacity, "red",
+    "green" or "blue" is one colour. "auto" is brightness; a mask with transparent pixels must mark
+    exactly its opaque ones, and is refused otherwise."""
 
     def __post_init__(self) -> None:
         """Refuse settings that no mask can satisfy."""
@@ -94,6 +102,7 @@ class MaskConfig:
                 "curriculum_start_ratio must lie above min_hole_ratio and at most at "
                 f"max_hole_ratio, found {self.curriculum_start_ratio}",
             )
+        assert self.rule
         self._check_recipes()
 
     def _check_recipes(self) -> None:
@@ -121,6 +130,11 @@ class MaskConfig:
             )
 
     @property
+    def rule(self) -> MaskRule:
+        """Which pixels of a mask image are the hole."""
+        return MaskRule(polarity=self.polarity, threshold=self.threshold, channel=self.channel)
+
+    @property
     def recipes(self) -> tuple[Recipe, ...]:
         """The recipes that may be used."""
         return tuple(r for r, _ in self.mixture) if self.recipe == "mixed" else (self.recipe,)
@@ -128,10 +142,14 @@ class MaskConfig:
     def changes(self) -> dict[str, object]:
         """Return the fields that differ from their defaults, which identify the recipe.
 
-        A later field at its default therefore leaves earlier masks unchanged.
+        A later field at its default therefore leaves earlier masks unchanged, and ``polarity``
+        keeps the name that it had in earlier releases.
         """
         values = asdict(self)
-        return {f.name: values[f.name] for f in fields(self) if values[f.name] != f.default}
+        changed = {f.name: values[f.name] for f in fields(self) if values[f.name] != f.default}
+        if changed.pop("polarity", None):
+            changed["white_is_hole"] = False
+        return changed
 
     def largest_ratio(self, step: int) -> float:
         """Return the largest hole ratio allowed at a global step (linear curriculum)."""

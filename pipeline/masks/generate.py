@@ -12,7 +12,7 @@ from infill.pipeline.errors import UserError
 from infill.pipeline.images import ByteHole
 from infill.pipeline.masks.config import HOLE_RATIO_BUCKETS, MaskConfig, Recipe
 from infill.pipeline.masks.generators import GENERATORS, JOINED, generate_box_of
-from infill.pipeline.masks.mask_files import list_pictures
+from infill.pipeline.masks.mask_files import generate_whole_file, list_pictures
 from infill.pipeline.masks.rng import random_for
 
 TRIES = 8  # attempts of a recipe before the last hole is grown or shrunk to fit
@@ -159,6 +159,10 @@ def _generate_in_range(
     target = least + int(random.random() * (most - least + 1))
     if recipe in ("box", "square"):
         hole = generate_box_of(config, random, *size, target)
+        if least <= cv2.countNonZero(hole) <= most:
+            return hole
+    if recipe in ("files", "silhouettes") and cv2.countNonZero(hole) in (0, hole.size):
+        hole = generate_whole_file(config, random, *size)
         if least <= cv2.countNonZero(hole) <= most:
             return hole
     return resize_hole(hole, target)

@@ -1,6 +1,7 @@
 """Masks from image files: a published set of irregular masks, or silhouettes of objects."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import cv2
@@ -8,18 +9,23 @@ import numpy as np
 from pyarrow import fs
 
 from infill.pipeline import storage
-from infill.pipeline.errors import UserError
+from infill.pipeline.errors import ImageError, UserError
 from infill.pipeline.images import ByteHole, MaskRule, read_mask
 from infill.pipeline.masks.config import MaskConfig
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+_UNREADABLE = ("damaged_image", "too_many_pixels", "unsupported_image")
 MAX_TURN_DEGREES = 10  # MADF's rotation of the irregular set
 MAX_DILATION_PX = 9  # at 256 px
+CHECKED_FILES = 1000
+"""Maximum number of mask files that are read before a job starts."""
 
 
 @lru_cache(maxsize=8)
 def list_pictures(folder: str) -> tuple[tuple[str, int], ...]:
     """Return name and size in bytes of every mask image directly in a folder, by name.
+
+    Hidden files are passed over.
 
     Raises:
         UserError: if there are none.
@@ -29,7 +35,9 @@ def list_pictures(folder: str) -> tuple[tuple[str, int], ...]:
     pictures = sorted(
         (info.base_name, int(info.size or 0))
         for info in found
-        if info.type == fs.FileType.File and info.base_name.lower().endswith(SUFFIXES)
+        if info.type == fs.FileType.File
+        and info.base_name.lower().endswith(SUFFIXES)
+        and not info.base_name.startswith(".")
     )
     if not pictures:
         raise UserError(
@@ -40,25 +48,67 @@ def list_pictures(folder: str) -> tuple[tuple[str, int], ...]:
 
 
 @lru_cache(maxsize=1024)
-def read_mask_file(location: str, white_is_hole: bool) -> ByteHole:
+def read_mask_file(location: str, rule: MaskRule) -> ByteHole:
     """Return a mask file's hole, [H, W] uint8, by the rule of :func:`read_mask`.
 
     Raises:
-        UserError: if it is not an image.
+        UserError: if it is not an image, or marks no or all pixels.
     """
-    rule = MaskRule(white_is_hole=white_is_hole, any_format=True)
     try:
-        return read_mask(storage.read(location), rule).astype(np.uint8)
-    except UserError as error:
-        raise UserError(
-            f"masks: {location} is not an image; remove it or replace it ({error})"
-        ) from error
+        hole = read_mask(storage.read(location), rule, any_format=True, fields="masks.")
+    except ImageError as error:
+        kind = "is not an image" if error.code in _UNREADABLE else "cannot be used"
+        raise UserError(f"masks: {location} {kind}; remove it or replace it ({error})") from error
+    return hole.astype(np.uint8)
+
+
+def check_mask_files(config: MaskConfig) -> None:
+    """Read the mask files of a recipe, so that one without a hole is named before a job starts.
+
+    Of a large folder :data:`CHECKED_FILES` are read, evenly spaced; the others are checked when a
+    sample needs them.
+
+    Raises:
+        UserError: naming the first file that is not an image, or marks no or all pixels.
+    """
+    if not {"files", "silhouettes"} & set(config.recipes):
+        return
+    _check_folder(config.folder, config.rule)
+
+
+@lru_cache(maxsize=8)
+def _check_folder(folder: str, rule: MaskRule) -> None:
+    names = [name for name, _ in list_pictures(folder)]
+    count = min(len(names), CHECKED_FILES)
+    chosen = [names[at * len(names) // count] for at in range(count)]
+
+    def check(name: str) -> None:
+        read_mask_file.__wrapped__(storage.join(folder, name), rule)  # without keeping it
+
+    with ThreadPoolExecutor(8) as pool:
+        for _ in pool.map(check, chosen):
+            pass
 
 
 def _choose(config: MaskConfig, random: np.random.Generator) -> ByteHole:
     pictures = list_pictures(config.folder)
     name, _ = pictures[int(random.random() * len(pictures))]
-    return read_mask_file(storage.join(config.folder, name), config.white_is_hole)
+    return read_mask_file(storage.join(config.folder, name), config.rule)
+
+
+def generate_whole_file(
+    config: MaskConfig, random: np.random.Generator, height: int, width: int
+) -> ByteHole:
+    """Hide a whole mask of the folder at the frame's size, where its crops have no usable hole.
+
+    A pixel is hole if the file marks any of what it covers, unless that hides the whole frame: then
+    if the file marks all of it.
+    """
+    share = cv2.resize(
+        _choose(config, random).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA
+    )
+    hole: ByteHole = (share > 0).astype(np.uint8)
+    return hole if not hole.all() else (share >= share.max()).astype(np.uint8)
 
 
 def generate_file(

@@ -17,6 +17,7 @@ from infill.pipeline.errors import UserError
 from infill.pipeline.loading import InpaintingDataset, names_tars
 from infill.pipeline.loading.tar_names import given_up, require_tar_for_each, require_tars
 from infill.pipeline.manifest import read_manifest
+from infill.pipeline.masks import check_mask_files
 from infill.pipeline.progress import duration
 from infill.pipeline.provenance import made_with
 from infill.pipeline.tracking import Record, Report, RunInfo, logged, record_queue
@@ -63,6 +64,7 @@ def train(
         require_same_run(config, newest)
     done = checkpoints.read_state(newest)["step"] if newest else 0
     if done < config.steps:
+        check_mask_files(config.data.masks)
         if names_tars(config.data.shards):
             log(given_up(config.data.shards))
         require_weights(config)

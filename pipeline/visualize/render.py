@@ -67,13 +67,19 @@ def _photograph(config: VisualizeConfig, short_side_px: int) -> tuple[Pixels, By
         return pixels, generate_mask(config.masks, name, 0, 0, height, width).hole
     if not storage.exists(config.mask):
         raise UserError(f"--mask: there is no file {config.mask}")
-    hole = read_mask_file(config.mask, config.masks.white_is_hole)
+    hole = read_mask_file(config.mask, config.masks.rule)
     if hole.shape != whole.shape[:2]:
         raise UserError(
             f"--mask {config.mask} is {hole.shape[1]} x {hole.shape[0]} px, the photograph "
             f"{whole.shape[1]} x {whole.shape[0]}; they must be of one size"
         )
-    return pixels, cv2.resize(hole, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    resized = cv2.resize(hole, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    if cv2.countNonZero(resized) in (0, resized.size):
+        raise UserError(
+            f"--mask {config.mask}: its hole vanishes or covers everything at {width} x {height} "
+            "px; give a larger --short-side-px"
+        )
+    return pixels, resized
 
 
 def _write(folder: str, pictures: dict[str, Pixels]) -> dict[str, str]:

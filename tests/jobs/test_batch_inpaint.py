@@ -147,6 +147,31 @@ def test_output_format_same_keeps_suffix_and_mask_folder_is_read(url, photograph
     assert pixels(first).shape == (96, 128, 3)
 
 
+@pytest.mark.parametrize("way", ["endpoint", "offline"])
+def test_mask_rule_reads_labels_and_transparency(url, checkpoint, photographs, tmp_path, way):
+    how = {"endpoint": url} if way == "endpoint" else {"model": checkpoint}
+    pictures, labels, layers = (tmp_path / name for name in ("pictures", "labels", "layers"))
+    for folder in (pictures, labels, layers):
+        folder.mkdir()
+    (pictures / "a.jpg").write_bytes((Path(photographs) / "picture0.jpg").read_bytes())
+    hole = np.zeros((96, 128), np.uint8)
+    hole[20:40, 30:60] = 1
+    cv2.imwrite(str(labels / "a.png"), hole)
+    cv2.imwrite(str(layers / "a.png"), np.dstack([0 * hole, 0 * hole, 0 * hole, 255 * hole]))
+    found = []
+    for masks, rule in ((labels, {"mask_threshold": 0}), (layers, {"mask_channel": "alpha"})):
+        plain = tmp_path / f"plain-{masks.name}"
+        refused = batch_inpaint(config_of(pictures, plain, masks=str(masks), **how))
+        assert (refused.filled, refused.failed) == (0, 1)
+        assert next(iter(rule)) in failures(plain)["a.jpg"]
+        out = tmp_path / f"out-{masks.name}"
+        assert batch_inpaint(config_of(pictures, out, masks=str(masks), **rule, **how)).filled == 1
+        found.append((out / "a.png").read_bytes())
+        with pytest.raises(UserError, match=f"another {next(iter(rule))}"):
+            batch_inpaint(config_of(pictures, out, masks=str(masks), **how))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from infill.pipeline.errors import UserError
+from infill.pipeline.masks import MaskConfig
 from infill.pipeline.visualize import VisualizeConfig, visualize
 
 Checkpoint = Callable[[str], str]
@@ -99,10 +100,31 @@ def test_what_cannot_be_explained_is_refused(
 def test_mask_of_another_size_and_files_that_are_no_pictures_are_refused(
     tmp_path: Path, photograph: str, checkpoint: Checkpoint
 ) -> None:
-    cv2.imwrite(str(tmp_path / "small.png"), np.zeros((10, 10), np.uint8))
+    cv2.imwrite(str(tmp_path / "small.png"), 255 * np.eye(10, dtype=np.uint8))
     (tmp_path / "text.png").write_text("no picture")
     settings = {"checkpoint": checkpoint("pennet"), "out": str(tmp_path / "out")}
     with pytest.raises(UserError, match=r"10 x 10 px.*131 x 90"):
         visualize(VisualizeConfig(image=photograph, mask=str(tmp_path / "small.png"), **settings))
     with pytest.raises(UserError, match=r"text\.png"):
         visualize(VisualizeConfig(image=str(tmp_path / "text.png"), **settings))
+
+
+def test_mask_that_marks_nothing_is_refused_and_read_by_the_rule_that_is_given(
+    tmp_path: Path, photograph: str, checkpoint: Checkpoint
+) -> None:
+    layer = np.zeros((90, 131, 4), np.uint8)
+    layer[30:60, 40:80, 3] = 255
+    cv2.imwrite(str(tmp_path / "layer.png"), layer)
+    cv2.imwrite(str(tmp_path / "empty.png"), np.zeros((90, 131), np.uint8))
+    settings = {"checkpoint": checkpoint("pennet"), "image": photograph, "out": str(tmp_path)}
+    for name, sentence in (
+        ("empty", "nothing is marked"),
+        ("layer", "transparency.*channel=alpha"),
+    ):
+        with pytest.raises(UserError, match=rf"{name}\.png.*{sentence}"):
+            visualize(VisualizeConfig(mask=str(tmp_path / f"{name}.png"), **settings))
+    masks = MaskConfig(recipe="centre", channel="alpha")
+    places = visualize(VisualizeConfig(mask=str(tmp_path / "layer.png"), masks=masks, **settings))
+    painted = (cv2.imread(places["masked image"]) == (224, 160, 250)).all(axis=2)
+    assert painted[32, 40]
+    assert painted.mean() == pytest.approx(30 * 40 / (90 * 131), abs=0.01)

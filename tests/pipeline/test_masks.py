@@ -1,8 +1,10 @@
 """Masks are functions of (recipe, key, epoch, seed), and keep to their range of hole ratio."""
 
 import hashlib
+import json
 import typing
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,9 +20,11 @@ from infill.pipeline.masks import (
     MaskConfig,
     Recipe,
     bucket_of,
+    check_mask_files,
     generate_mask,
     mask_from_id,
 )
+from infill.pipeline.masks.mask_files import list_pictures
 
 PICTURED = ("files", "silhouettes")
 DRAWN = [r for r in typing.get_args(Recipe) if r not in (*PICTURED, "mixed")]
@@ -239,7 +243,7 @@ def test_masks_are_those_of_the_first_release(recipe: Recipe, mask_folder: str) 
 
 def test_mask_files_of_the_other_polarity_are_turned(mask_folder: str) -> None:
     white = MaskConfig(recipe="files", folder=mask_folder)
-    black = MaskConfig(recipe="files", folder=mask_folder, white_is_hole=False)
+    black = MaskConfig(recipe="files", folder=mask_folder, polarity="black")
     assert ratios(white, 30, size=64).mean() < 0.3
     assert ratios(black, 30, size=64).mean() > 0.7
 
@@ -323,3 +327,67 @@ def test_bucket_of_a_ratio_is_open_below_and_closed_above() -> None:
 
 GOLDEN = "d66c89268fd625eb1be01f001f48db26f1fb86b619edb5c5d3ce9c9667e7bacc"
 """SHA-256 over two masks of every recipe. A change here breaks every mask ever generated."""
+
+
+def label_file(folder: Path, name: str, levels: tuple[int, int] = (0, 1)) -> Path:
+    picture = np.full((60, 80), levels[0], np.uint8)
+    picture[20:40, 30:60] = levels[1]
+    cv2.imwrite(str(folder / name), picture)
+    return folder
+
+
+@pytest.mark.parametrize("recipe", PICTURED)
+@pytest.mark.parametrize("levels", [(0, 1), (0, 0), (200, 255)])
+def test_mask_file_that_marks_nothing_or_everything_is_named_not_replaced(
+    recipe: Recipe, levels: tuple[int, int], tmp_path: Path
+) -> None:
+    config = MaskConfig(recipe=recipe, folder=str(label_file(tmp_path, "labels.png", levels)))
+    for made in (
+        lambda: generate_mask(config, "k", 0, 0, 64, 64),
+        lambda: check_mask_files(config),
+    ):
+        with pytest.raises(
+            UserError, match=r"labels\.png cannot be used.*masks\.(thr|pol)|all are 0"
+        ):
+            made()
+
+
+def test_labels_are_masks_above_their_threshold(tmp_path: Path) -> None:
+    bright, labels = tmp_path / "bright", tmp_path / "labels"
+    for folder, levels in ((bright, (0, 255)), (labels, (0, 1))):
+        folder.mkdir()
+        label_file(folder, "a.png", levels)
+    whole = MaskConfig(recipe="files", folder=str(labels), threshold=0)
+    check_mask_files(whole)
+    assert 0.02 < ratios(whole, 20, size=64).mean() < 0.5
+    hole = generate_mask(replace(whole, recipe="silhouettes"), "k", 0, 0, 64, 64).hole
+    top, left = np.argwhere(hole).min(axis=0)
+    bottom, right = np.argwhere(hole).max(axis=0) + 1
+    assert hole.sum() == (bottom - top) * (right - left)  # the rectangle of the file
+
+
+def test_mark_that_every_crop_misses_keeps_its_shape(tmp_path: Path) -> None:
+    picture = np.zeros((200, 200), np.uint8)
+    picture[0, :3] = 255
+    cv2.imwrite(str(tmp_path / "corner.png"), picture)
+    config = MaskConfig(recipe="files", folder=str(tmp_path))
+    for number in range(60):
+        hole = generate_mask(config, f"k{number}", 0, 0, 48, 48).hole
+        assert hole[16:32, 16:32].sum() == 0  # no disc is invented in the middle
+
+
+def test_hidden_files_among_masks_are_passed_over(tmp_path: Path) -> None:
+    label_file(tmp_path, "a.png", (0, 255))
+    expected = generate_mask(MaskConfig(recipe="files", folder=str(tmp_path)), "k", 0, 0, 32, 32)
+    (tmp_path / "._a.png").write_bytes(b"of another system")
+    list_pictures.cache_clear()
+    again = generate_mask(MaskConfig(recipe="files", folder=str(tmp_path)), "k", 0, 0, 32, 32)
+    assert again.id == expected.id
+
+
+def test_polarity_of_earlier_releases_is_read_with_the_same_masks(mask_folder: str) -> None:
+    old = {"recipe": "files", "folder": mask_folder, "white_is_hole": False}
+    config = from_json(MaskConfig, json.dumps(old))
+    assert config == MaskConfig(recipe="files", folder=mask_folder, polarity="black")
+    assert config.changes() == {**old}
+    assert from_json(MaskConfig, json.dumps({"white_is_hole": True})) == MaskConfig()

@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from starlette.datastructures import UploadFile
 
-from infill.pipeline.images import HOLE_THRESHOLD, decode, encode_mask
+from infill.pipeline.images import MaskRule, encode_mask, read_mask
 from infill.pipeline.serving.errors import RequestError, image_errors_refused
 from infill.pipeline.serving.http.inpaint_service import InpaintService
 from infill.pipeline.serving.http.responses import headers_of
@@ -77,12 +77,8 @@ def add_compat_routes(
 @image_errors_refused()
 def _opaque_is_known(mask: bytes, max_pixels: int) -> bytes:
     """Convert a mask that is transparent in the hole to one that is white there."""
-    picture = decode(mask, max_pixels, "mask")
-    if picture.alpha is None:
-        raise RequestError(
-            400, "bad_request", "the mask has no transparent pixels, which mark the hole here"
-        )
-    return encode_mask(picture.alpha <= HOLE_THRESHOLD)
+    transparent = MaskRule(channel="alpha", polarity="black")
+    return encode_mask(read_mask(mask, transparent, max_pixels=max_pixels))
 
 
 def _body(media_type: str, required: list[str]) -> dict[str, Any]:

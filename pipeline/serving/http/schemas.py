@@ -11,7 +11,7 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 
-from infill.pipeline.images import MEDIA_TYPES, Format
+from infill.pipeline.images import HOLE_THRESHOLD, MEDIA_TYPES, Channel, Format, MaskRule, Polarity
 from infill.pipeline.inference.pair_files import InpaintOptions
 from infill.pipeline.serving.errors import RequestError
 
@@ -30,8 +30,18 @@ class RequestFields(BaseModel):
         Field(description="How a large image is processed."),
     ] = "auto"
     mask_polarity: Annotated[
-        Literal["white", "black"], Field(description="Colour that marks the hole.")
+        Polarity, Field(description="Colour that marks the hole: above or up to the threshold.")
     ] = "white"
+    mask_threshold: Annotated[
+        int, Field(ge=0, le=254, description="Highest level of the mask that is not white.")
+    ] = HOLE_THRESHOLD
+    mask_channel: Annotated[
+        Channel,
+        Field(
+            description="What has the mask's levels. auto is brightness, and refuses a mask whose "
+            "colours and transparency mark different pixels."
+        ),
+    ] = "auto"
     output_format: Annotated[
         Literal["png", "jpeg", "webp"] | None,
         Field(
@@ -53,7 +63,11 @@ class RequestFields(BaseModel):
         return InpaintOptions(
             model=self.model,
             mode=self.mode,
-            white_is_hole=self.mask_polarity == "white",
+            mask_rule=MaskRule(
+                polarity=self.mask_polarity,
+                threshold=self.mask_threshold,
+                channel=self.mask_channel,
+            ),
             output_format=self.output_format or accepted_format(accept),
             samples=self.samples,
             seed=self.seed,

@@ -5,6 +5,8 @@ import tarfile
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray
@@ -14,6 +16,7 @@ from infill.pipeline.evaluation import EvaluationConfig, evaluate, load_evaluati
 from infill.pipeline.evaluation.launch import _num_actors
 from infill.pipeline.evaluation.scorer import GRID, Scorer
 from infill.pipeline.manifest import read_manifest
+from infill.pipeline.masks import MaskConfig
 
 
 @pytest.fixture(scope="module")
@@ -290,3 +293,14 @@ def test_protocol_stands_beside_its_papers_figures(config, tmp_path):
     quoted = [line for line in page.splitlines() if 'class="quoted"' in line]
     assert len(quoted) == 8 * 4
     assert not any("measured here" in line for line in quoted)
+
+
+def test_mask_file_that_marks_nothing_is_named_before_anything_is_scored(config, tmp_path):
+    picture = np.zeros((40, 40), np.uint8)
+    picture[10:20, 5:30] = 1
+    cv2.imwrite(str(tmp_path / "labels.png"), picture)
+    labels = MaskConfig(recipe="files", folder=str(tmp_path))
+    with pytest.raises(UserError, match=r"labels\.png cannot be used.*masks\.threshold=0"):
+        prepare(replace(config, masks=labels))
+    pairs = prepare(replace(config, masks=replace(labels, threshold=0))).pairs
+    assert 0.1 < pairs.mask(pairs[0]).hole_ratio <= 0.2

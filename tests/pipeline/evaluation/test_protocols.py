@@ -68,11 +68,11 @@ def test_madf_counts_the_centre_square_apart():
 
 
 def test_mask_files_take_the_place_of_irregular_masks_alone(tmp_path):
-    masks = MaskConfig(folder=str(tmp_path), white_is_hole=False)
+    masks = MaskConfig(folder=str(tmp_path), polarity="black", channel="red")
     config = EvaluationConfig(checkpoint="c", shards="s", protocol="madf-places2", masks=masks)
     recipes = [group.masks.recipe for group in config.groups]
     assert recipes == ["files"] * 6 + ["centre"]
-    assert not config.groups[0].masks.white_is_hole
+    assert config.groups[0].masks.rule == masks.rule
     assert config.groups[2].masks.max_hole_ratio == 0.3
 
 
@@ -82,7 +82,7 @@ def test_mask_files_take_the_place_of_irregular_masks_alone(tmp_path):
         ({"buckets": ((0.1, 0.2),)}, "decides buckets"),
         ({"image_size_px": 64}, "decides image_size_px"),
         ({"samples": 2}, "decides samples"),
-        ({"masks": MaskConfig(recipe="box")}, "only folder and white_is_hole"),
+        ({"masks": MaskConfig(recipe="box")}, "only folder, polarity, threshold and channel"),
     ],
 )
 def test_what_a_protocol_decides_cannot_be_given_beside_it(changes, complaint):

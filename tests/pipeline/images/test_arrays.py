@@ -89,10 +89,11 @@ def test_arrays_are_masks_by_the_rule_of_files():
     arrays += [(levels / 255).astype(kind) for kind in ("float16", "float32", "float64")]
     for array in arrays:
         assert read_mask(array, MaskRule()).tolist() == BRIGHT
-        assert (~read_mask(array, MaskRule(white_is_hole=False))).tolist() == BRIGHT
+        assert (~read_mask(array, MaskRule(polarity="black"))).tolist() == BRIGHT
     clear = np.stack([levels, np.zeros_like(levels)], axis=-1)  # grey and alpha
     assert read_mask(clear, MaskRule()).tolist() == BRIGHT
-    assert not read_mask(np.zeros((2, 2), np.uint8), MaskRule()).any()
+    with pytest.raises(ImageError, match="nothing is marked as hole"):
+        read_mask(np.zeros((2, 2), np.uint8), MaskRule())
 
 
 @pytest.mark.parametrize(

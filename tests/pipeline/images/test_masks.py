@@ -1,18 +1,19 @@
 """One rule separates hole and known pixels in every mask file, wherever it comes from."""
 
 import io
+from functools import partial
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from infill.pipeline.errors import ImageError
+from infill.pipeline.errors import ImageError, UserError
 from infill.pipeline.images import MaskRule, encode_mask, read_mask
 
 VALUES = np.array([[0, 127, 128, 255]], np.uint8)
 BRIGHT = [[False, False, True, True]]
-UPLOAD, OWN = MaskRule(), MaskRule(any_format=True)
+UPLOAD, OWN = partial(read_mask), partial(read_mask, any_format=True)
 
 
 def saved(image: Image.Image, kind: str = "png", **options: object) -> bytes:
@@ -27,16 +28,18 @@ def test_mask_is_hole_where_brighter_than_127_and_polarity_turns_it(any_format):
     clear = np.concatenate([coloured, np.zeros((1, 4, 1), np.uint8)], axis=-1)  # ignored
     for pixels in (VALUES, coloured, clear):
         file = saved(Image.fromarray(pixels))
-        assert read_mask(file, MaskRule(any_format=any_format)).tolist() == BRIGHT
-        black = MaskRule(white_is_hole=False, any_format=any_format)
-        assert read_mask(file, black).tolist() == [[True, True, False, False]]
+        assert read_mask(file, any_format=any_format).tolist() == BRIGHT
+        black = MaskRule(polarity="black")
+        assert read_mask(file, black, any_format=any_format).tolist() == [
+            [True, True, False, False]
+        ]
 
 
 def test_brightness_weighs_colours_as_bt_601_does():
     pixels = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [200, 120, 0]]], np.uint8)
     expected = [[False, True, False, True]]  # 76, 150, 29 and 130
-    for rule in (UPLOAD, OWN):
-        assert read_mask(saved(Image.fromarray(pixels)), rule).tolist() == expected
+    for read in (UPLOAD, OWN):
+        assert read(saved(Image.fromarray(pixels))).tolist() == expected
 
 
 def test_both_readers_give_the_same_hole_for_every_file_that_both_read():
@@ -52,37 +55,154 @@ def test_both_readers_give_the_same_hole_for_every_file_that_both_read():
     ]
     files += [saved(coloured, exif=exif), saved(coloured, "jpeg", exif=exif)]
     for file in files:
-        np.testing.assert_array_equal(read_mask(file, UPLOAD), read_mask(file, OWN))
+        np.testing.assert_array_equal(UPLOAD(file), OWN(file))
 
 
 @pytest.mark.parametrize("kind", ["bmp", "gif", "tiff"])
 def test_other_formats_are_read_from_own_files_and_refused_as_uploads(kind):
     file = saved(Image.fromarray(VALUES), kind)
-    assert read_mask(file, OWN).tolist() == BRIGHT
+    assert OWN(file).tolist() == BRIGHT
     with pytest.raises(ImageError, match="^the mask is not a PNG"):
-        read_mask(file, UPLOAD)
+        UPLOAD(file)
 
 
 def test_sixteen_bits_keep_their_high_byte_in_own_files():
     deep = VALUES.astype(np.uint16) * 256 + 255
     for pixels in (deep, np.stack([deep] * 3, axis=-1)):
         file = cv2.imencode(".png", pixels)[1].tobytes()
-        assert read_mask(file, OWN).tolist() == BRIGHT
+        assert OWN(file).tolist() == BRIGHT
         with pytest.raises(ImageError, match="16 bits"):
-            read_mask(file, UPLOAD)
+            UPLOAD(file)
 
 
-@pytest.mark.parametrize("rule", [MaskRule(max_pixels=3), MaskRule(max_pixels=3, any_format=True)])
-def test_larger_and_damaged_masks_are_refused(rule):
+@pytest.mark.parametrize("read", [UPLOAD, OWN])
+def test_larger_and_damaged_masks_are_refused(read):
     file = saved(Image.fromarray(VALUES))
     with pytest.raises(ImageError, match="pixels"):
-        read_mask(file, rule)
+        read(file, max_pixels=3)
     for data in (b"", b"no picture", file[:-20]):
         with pytest.raises(ImageError, match="mask"):
-            read_mask(data, rule)
+            read(data, max_pixels=3)
 
 
 def test_written_mask_reads_back():
     hole = np.random.default_rng(1).random((9, 14)) < 0.3
     for array in (hole, hole.astype(np.uint8)):
-        np.testing.assert_array_equal(read_mask(encode_mask(array), UPLOAD), hole)
+        np.testing.assert_array_equal(UPLOAD(encode_mask(array)), hole)
+
+
+MARK = np.zeros((8, 10), bool)
+MARK[2:5, 3:7] = True
+
+
+def layered(colour: tuple[int, int, int], opaque: np.ndarray, under: int = 0) -> bytes:
+    """Return a PNG with one colour where it is opaque, and ``under`` below transparency."""
+    pixels = np.full((*opaque.shape, 4), under, np.uint8)
+    pixels[..., 3] = 255 * opaque
+    pixels[opaque, :3] = colour
+    return saved(Image.fromarray(pixels))
+
+
+@pytest.mark.parametrize("read", [UPLOAD, OWN])
+def test_labels_are_refused_with_the_threshold_that_reads_them(read):
+    palette = Image.fromarray(MARK.astype(np.uint8), "P")
+    palette.putpalette([0, 0, 0, 128, 0, 0])
+    for labels, levels in (
+        (Image.fromarray(MARK.astype(np.uint8)), "0 to 1"),
+        (palette, "0 to 38"),
+    ):
+        with pytest.raises(ImageError, match=f"levels are {levels}.*mask_threshold") as caught:
+            read(saved(labels))
+        assert caught.value.code == "empty_mask"
+        np.testing.assert_array_equal(read(saved(labels), MaskRule(threshold=0)), MARK)
+
+
+def test_sixteen_bit_labels_are_not_rounded_away():
+    labels = cv2.imencode(".png", MARK.astype(np.uint16) * 3)[1].tobytes()
+    np.testing.assert_array_equal(OWN(labels, MaskRule(threshold=0)), MARK)
+
+
+@pytest.mark.parametrize("read", [UPLOAD, OWN])
+@pytest.mark.parametrize(
+    ("file", "opaque_is_hole"),
+    [
+        (layered((0, 0, 0), MARK), True),
+        (layered((255, 0, 0), MARK), True),
+        (layered((255, 255, 255), MARK, under=255), True),
+        (layered((0, 0, 0), MARK, under=255), True),
+        (layered((255, 255, 255), ~MARK, under=255), False),
+        (layered((30, 90, 40), ~MARK), False),
+        (saved(Image.fromarray(np.dstack([0 * MARK, 255 * MARK]).astype(np.uint8))), True),
+    ],
+)
+def test_colours_and_transparency_that_disagree_are_refused_until_one_is_chosen(
+    read, file, opaque_is_hole
+):
+    with pytest.raises(ImageError, match="transparen.*mask_channel=alpha"):
+        read(file)
+    rule = MaskRule(channel="alpha", polarity="white" if opaque_is_hole else "black")
+    np.testing.assert_array_equal(read(file, rule), MARK)
+
+
+@pytest.mark.parametrize("read", [UPLOAD, OWN])
+def test_photograph_with_an_erased_hole_is_not_read_by_its_brightness(read):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 10, 4), np.uint8)
+    pixels[..., 3] = 255 * ~MARK
+    pixels[MARK, :3] = 0
+    with pytest.raises(ImageError, match="transparent"):
+        read(saved(Image.fromarray(pixels)))
+
+
+@pytest.mark.parametrize("read", [UPLOAD, OWN])
+def test_white_paint_on_a_clear_layer_is_the_hole_up_to_its_soft_edge(read):
+    pixels = np.zeros((1, 6, 4), np.uint8)
+    pixels[0, :4] = 255
+    pixels[0, :, 3] = (255, 255, 128, 127, 0, 0)
+    expected = [[True, True, True, False, False, False]]
+    assert read(saved(Image.fromarray(pixels))).tolist() == expected
+    pixels[..., :3] = 255 - pixels[..., :3]
+    assert read(saved(Image.fromarray(pixels)), MaskRule(polarity="black")).tolist() == expected
+
+
+@pytest.mark.parametrize("read", [UPLOAD, OWN])
+def test_transparency_that_says_nothing_is_ignored(read):
+    for opacity in (0, 90, 255):
+        pixels = np.repeat((255 * MARK.astype(np.uint8))[..., None], 4, axis=2)
+        pixels[..., 3] = opacity
+        np.testing.assert_array_equal(read(saved(Image.fromarray(pixels))), MARK)
+
+
+def test_one_colour_may_hold_the_mask():
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 10, 3), np.uint8)
+    for at, colour in enumerate(("red", "green", "blue")):
+        one = pixels.copy()
+        one[..., at] = 200 * MARK
+        np.testing.assert_array_equal(
+            UPLOAD(saved(Image.fromarray(one)), MaskRule(channel=colour)), MARK
+        )
+    with pytest.raises(ImageError, match="no transparency to read.*mask_channel"):
+        UPLOAD(saved(Image.fromarray(pixels)), MaskRule(channel="alpha"))
+
+
+@pytest.mark.parametrize(
+    ("level", "rule", "code", "sentence"),
+    [
+        (0, MaskRule(), "empty_mask", "no pixel is brighter than 127 .all are 0"),
+        (255, MaskRule(), "full_mask", "every pixel is brighter.*mask_polarity=black"),
+        (0, MaskRule(polarity="black"), "full_mask", "no pixel is brighter.*mask_polarity=white"),
+        (255, MaskRule(polarity="black"), "empty_mask", "every pixel is brighter than 127"),
+    ],
+)
+def test_mask_that_marks_nothing_or_everything_is_refused(level, rule, code, sentence):
+    for mask in (np.full((3, 4), level, np.uint8), saved(Image.new("L", (4, 3), level))):
+        with pytest.raises(ImageError, match=sentence) as caught:
+            read_mask(mask, rule)
+        assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    "fields", [{"threshold": 255}, {"threshold": -1}, {"polarity": "grey"}, {"channel": "luma"}]
+)
+def test_impossible_rules_are_refused(fields):
+    with pytest.raises(UserError, match=f"masks: {next(iter(fields))}"):
+        MaskRule(**fields)

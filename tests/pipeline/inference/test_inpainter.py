@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from infill.pipeline.errors import ImageError, UserError
-from infill.pipeline.images import composite
+from infill.pipeline.images import MaskRule, composite
 from infill.pipeline.inference import Inpainter, Predictor, TilingConfig, load
 from infill.pipeline.inference.tiling_plan import plan_tiles
 from infill.pipeline.serving.replica.replica import Replica, ReplicaConfig
@@ -52,6 +52,19 @@ def test_array_comes_back_with_its_hole_filled_and_all_else_as_it_was(inpaint, i
     np.testing.assert_array_equal(result[~HOLE], image[~HOLE])
     assert (result[HOLE] != image[HOLE]).any()
     np.testing.assert_array_equal(image, before)
+
+
+def test_rule_of_masks_is_the_caller_s(spn, image, expected, tmp_path):
+    layer = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
+    layer[..., 3] = 255 * HOLE
+    Image.fromarray(layer).save(tmp_path / "layer.png")
+    inpaint = load(spn.location)
+    for mask in (layer, Image.fromarray(layer), str(tmp_path / "layer.png")):
+        inpaint.mask_rule = MaskRule()
+        with pytest.raises(ImageError, match=r"masks\.channel=alpha"):
+            inpaint(image, mask)
+        inpaint.mask_rule = MaskRule(channel="alpha")
+        np.testing.assert_array_equal(inpaint(image, mask), expected)
 
 
 def test_mask_of_every_kind_marks_the_same_hole(inpaint, image, expected, tmp_path):

@@ -129,6 +129,26 @@ def test_polarity_black_means_the_dark_pixels_are_hole(replica, make):
     np.testing.assert_array_equal(make.pixels(first.content), make.pixels(second.content))
 
 
+def test_mask_rule_of_a_request_reads_labels_and_transparency(replica, make):
+    hole = make.hole(40, 50, slice(0, 20), slice(0, 25))
+    image = make.file(make.photograph(40, 50))
+    labels = make.file(hole.astype(np.uint8))
+    layer = make.file(np.dstack([0 * hole, 0 * hole, 0 * hole, 255 * hole]).astype(np.uint8))
+    sent = [
+        ({"mask": make.file(hole)}, {}),
+        ({"mask": labels}, {"mask_threshold": "0"}),
+        ({"mask": layer}, {"mask_channel": "alpha"}),
+    ]
+    requests = [{"files": {"image": image, **mask}, "data": data} for mask, data in sent]
+    white, *others = exchange(replica, *requests)
+    for other in others:
+        assert other.status_code == 200, other.text
+        assert other.content == white.content
+    refused = exchange(replica, *({**request, "data": {}} for request in requests[1:]))
+    assert_refused(refused[0], 400, "empty_mask", "mask_threshold=0")
+    assert_refused(refused[1], 400, "bad_request", "mask_channel=alpha")
+
+
 def cases(make) -> list[tuple[dict, int, str, str]]:
     image, mask = make.file(make.photograph(40, 50)), make.file(np.eye(40, 50) > 0)
     large = make.file(make.photograph(700, 600))

@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -162,3 +164,16 @@ def test_the_driver_accepts_the_right_file_and_refuses_another_network(config, t
         require_weights(override(config, {**asl, "model.teacher_weights": str(other)}))
     with pytest.raises(UserError, match="sha256"):
         require_weights(override(config, {**asl, "model.teacher_sha256": "0" * 64}))
+
+
+def test_mask_file_that_marks_nothing_is_named_before_anything_is_written(
+    config, quietly, tmp_path
+):
+    for name, level in (("good.png", 255), ("labels.png", 1)):
+        picture = np.zeros((40, 40), np.uint8)
+        picture[10:20, 5:30] = level
+        cv2.imwrite(str(tmp_path / name), picture)
+    changes = {"data.masks.folder": str(tmp_path), "data.masks.recipe": "files"}
+    with pytest.raises(UserError, match=r"labels\.png cannot be used.*masks\.threshold=0"):
+        train(override(config, changes), quietly)
+    assert not Path(config.storage).exists()
