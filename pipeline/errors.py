@@ -32,3 +32,7 @@ class ImageError(UserError):
     def __reduce__(self) -> tuple[type["ImageError"], tuple[ImageCode, str]]:
         """Keep both arguments when the error is sent between processes."""
         return ImageError, (self.code, str(self))
+
+
+class RejectedError(ValueError):
+    """The reason why an original is rejected."""

@@ -22,6 +22,7 @@ PIPELINE_ORDER = (
     "cluster",
     "storage",
     "manifest",
+    "tar_reader",
     "images",
     "sources",
     "sharding",

@@ -33,8 +33,8 @@ class BatchInferenceConfig:
     """The model: ``spn@champion``, ``spn@3`` or a checkpoint. Empty: the first model of the
     endpoint."""
     masks: str = ""
-    """Folder of masks (same stem, or name_mask.png), or one mask file for all images. Empty: each
-    mask lies beside its image (name_mask.png)."""
+    """Folder of masks (same stem, name_mask.png, or name_mask001.png as LaMa's data has it), or one
+    mask file for all images. Empty: each mask lies beside its image (name_mask.png)."""
     draw: bool = False
     """Whether to generate a mask for each image by ``recipe`` instead of reading mask files."""
     recipe: MaskConfig = field(

@@ -1,18 +1,25 @@
 """Find the mask and the output path of each image in a folder."""
 
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pyarrow import fs
 
 from infill.pipeline import storage
+from infill.pipeline.batch_inference.config import SETTINGS
 from infill.pipeline.errors import UserError
 from infill.pipeline.images import encode_mask, upright_size
 from infill.pipeline.masks import MaskConfig, generate_mask
 from infill.pipeline.sources import SUFFIXES
 
 MASK_SUFFIX = "_mask"
+_NUMBERED = re.compile(r"_mask\d*$")
+"""The end of a mask's stem: name_mask, or name_mask001 as LaMa's data has it."""
+_NOT_VISITED = ("@eaDir", "__MACOSX")
+"""Folders that other systems add."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,97 +34,241 @@ class Pair:
     """Location of its mask; empty if the mask is generated or missing."""
     output: str
     """Path of its composite within the output folder."""
+    hint: str = ""
+    """Without a mask: what has nearly the name of one."""
 
 
-def list_pairs(folder: str, masks: str, output_suffix: str) -> list[Pair]:
+def list_pairs(folder: str, masks: str, output_suffix: str, out: str = "") -> list[Pair]:
     """Pair every image under a folder with its mask, sorted by name.
 
     A mask is looked for in ``masks``: a file of the same path and stem, or ``name_mask.*``; or it
     is that one file for every image. Without ``masks`` it is ``name_mask.*`` beside ``name.*``.
+    ``name_mask001.*`` is read as well; an image with several of these becomes a pair for each.
+
+    Masks and composites that lie under the folder are not images: ``masks``, ``out``, and every
+    folder with the results of another run.
 
     Args:
         folder: folder of images, with subfolders; local or s3://.
         masks: a folder of masks, one mask file, or empty.
         output_suffix: suffix of the composites, such as ``.png``; empty keeps the image's.
+        out: folder of the composites.
 
     Raises:
-        UserError: if there are no images, or two would have the same output.
+        UserError: if there are no images, two would have the same output, or a composite would
+            overwrite an image or a mask.
     """
-    found = list_pictures(folder)
+    if out and _same(folder, out):
+        raise UserError(
+            f"{out} is the folder of the images, which composites would overwrite; give another OUT"
+        )
+    if out and masks and _same(masks, out):
+        raise UserError(
+            f"{out} is the folder of the masks, which composites would overwrite; give another OUT"
+        )
+    masks = "" if masks and _same(masks, folder) else masks
+    found = list_pictures(folder, [place for place in (masks, out) if place])
     stems = {_stem(name) for name in found}
     pictures = [name for name in found if not _is_mask(name, stems)]
     if not pictures:
         raise UserError(
             f"{folder} holds no images ({', '.join(SUFFIXES[:6])} ...); give another folder"
         )
-    find = MaskFinder(folder, found, masks)
-    pairs = [
-        Pair(
-            name=name,
-            image=storage.join(folder, name),
-            mask=find(name),
-            output=_stem(name) + (output_suffix or PurePosixPath(name).suffix),
-        )
-        for name in pictures
-    ]
+    find = MaskFinder(folder, found, masks, out)
+    pairs = []
+    for name in pictures:
+        suffix = output_suffix or PurePosixPath(name).suffix
+        several = find.all(name)
+        for mask in several or [""]:
+            stem = _stem(name) if len(several) < 2 else _with_name_of(name, mask)
+            pairs.append(
+                Pair(
+                    name=name,
+                    image=storage.join(folder, name),
+                    mask=mask,
+                    output=stem + suffix,
+                    hint="" if mask else find.hint(name),
+                )
+            )
     _refuse_collisions(pairs)
+    if out:
+        _refuse_overwriting(pairs, out)
     return pairs
 
 
-def list_pictures(location: str) -> list[str]:
-    """Return the sorted relative paths of every image file under a folder."""
+def list_pictures(location: str, without: Iterable[str] = ()) -> list[str]:
+    """Return the sorted relative paths of every image file under a folder.
+
+    Hidden files and folders are passed over, a folder that is linked into itself is listed once,
+    and so are folders below it with the results of a run.
+
+    Args:
+        location: the folder.
+        without: files and folders below it that are passed over.
+    """
+    left_out = [inside for place in without if (inside := _inside(location, place))]
+    files = [*_files(location)]
+    left_out += [
+        str(path.parent) for path in files if path.name == SETTINGS and len(path.parts) > 1
+    ]
+    return sorted(
+        str(path)
+        for path in files
+        if path.suffix.lower() in SUFFIXES
+        and not path.name.startswith((".", "_tmp-"))
+        and not any(path == PurePosixPath(p) or path.is_relative_to(p) for p in left_out)
+    )
+
+
+def _files(location: str) -> Iterator[PurePosixPath]:
+    """Yield the relative paths of all files outside of hidden folders."""
+    if not storage.is_remote(location):
+        if not os.path.isdir(storage.absolute(location)):
+            raise UserError(f"there is no folder {location}")
+        yield from _local_files(storage.absolute(location), "", ())
+        return
     system, root = storage.filesystem(location)
     try:
         found = system.get_file_info(fs.FileSelector(root, recursive=True))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"there is no folder {location}") from error
-    paths = [PurePosixPath(info.path).relative_to(root) for info in found if info.is_file]
-    return sorted(
-        str(path)
-        for path in paths
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith((".", "_tmp-"))
-    )
+    for info in found:
+        path = PurePosixPath(info.path).relative_to(root)
+        if info.is_file and all(_is_visited(part) for part in path.parts[:-1]):
+            yield path
+
+
+def _local_files(root: str, below: str, above: tuple[str, ...]) -> Iterator[PurePosixPath]:
+    folder = os.path.join(root, below)
+    above = (*above, os.path.realpath(folder))
+    with os.scandir(folder) as found:
+        entries = list(found)
+    for entry in entries:
+        path = os.path.join(below, entry.name)
+        if entry.is_dir():
+            if _is_visited(entry.name) and os.path.realpath(entry.path) not in above:
+                yield from _local_files(root, path, above)
+        elif entry.is_file():
+            yield PurePosixPath(path)
+
+
+def _is_visited(folder: str) -> bool:
+    return not folder.startswith(".") and folder not in _NOT_VISITED
+
+
+def _real(location: str) -> str:
+    if storage.is_remote(location):
+        return location.rstrip("/")
+    return os.path.realpath(storage.absolute(location))
+
+
+def _same(one: str, other: str) -> bool:
+    return _real(one) == _real(other)
+
+
+def _inside(folder: str, place: str) -> str:
+    """Return the path of a place within a folder, or "" if it is not below it."""
+    outer = _real(folder).rstrip("/") + "/"
+    return _real(place).removeprefix(outer) if _real(place).startswith(outer) else ""
 
 
 def _stem(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
 
 
+def _with_name_of(name: str, mask: str) -> str:
+    """Return the stem of a mask in the folder of an image."""
+    return str(PurePosixPath(name).with_name(PurePosixPath(mask).stem))
+
+
 def _is_mask(name: str, stems: Iterable[str]) -> bool:
     """Return whether a file is the mask of another one in the same listing."""
     stem = _stem(name)
-    return stem.endswith(MASK_SUFFIX) and stem.removesuffix(MASK_SUFFIX) in stems
+    return bool(_NUMBERED.search(stem)) and _NUMBERED.sub("", stem) in stems
 
 
 class MaskFinder:
     """Finds an image's mask by its name."""
 
-    def __init__(self, folder: str, beside: list[str], masks: str) -> None:
+    def __init__(self, folder: str, beside: list[str], masks: str, out: str = "") -> None:
         single = PurePosixPath(masks).suffix.lower() in SUFFIXES and bool(masks)
         self._single = masks if single else ""
         self._location = masks or folder
-        names = [] if single else (list_pictures(masks) if masks else beside)
+        without = [out] if out else []
+        names = [] if single else (list_pictures(masks, without) if masks else beside)
         self._by_stem = {_stem(name): name for name in names}
+        self._numbered: dict[str, list[str]] = {}
+        self._alike: dict[str, list[str]] = {}
+        for name in names:
+            stem = _stem(name)
+            if _NUMBERED.search(stem):
+                self._numbered.setdefault(_NUMBERED.sub("", stem), []).append(name)
+            self._alike.setdefault(_plain_stem(name), []).append(name)
         self._same_stem = bool(masks)
         if single and not storage.exists(masks):
             raise UserError(f"there is no mask {masks}")
 
     def __call__(self, name: str) -> str:
-        """Return the location of the mask, or "" if there is none."""
+        """Return the location of the mask, or "" if there is none.
+
+        Raises:
+            UserError: if there are several.
+        """
+        found = self.all(name)
+        if len(found) > 1:
+            raise UserError(f"{name} has {len(found)} masks, {', '.join(found)}; keep one of them")
+        return found[0] if found else ""
+
+    def all(self, name: str) -> list[str]:
+        """Return the locations of the masks: one, several numbered ones, or none."""
         stem = _stem(name)
-        for candidate in [stem] * self._same_stem + [stem + MASK_SUFFIX]:
-            if candidate in self._by_stem:
-                return storage.join(self._location, self._by_stem[candidate])
-        return self._single
+        if self._same_stem and stem in self._by_stem:
+            return [storage.join(self._location, self._by_stem[stem])]
+        if numbered := sorted(self._numbered.get(stem, [])):
+            return [storage.join(self._location, mask) for mask in numbered]
+        return [self._single] if self._single else []
+
+    def hint(self, name: str) -> str:
+        """Return a sentence on a file with nearly the name of the image's mask, or ""."""
+        here = PurePosixPath(name)
+        wanted = f"{here.stem}.png" if self._same_stem else f"{here.stem}{MASK_SUFFIX}.png"
+        for other in self._alike.get(_plain_stem(name), []):
+            if other != name and (self._same_stem or _looks_like_a_mask(other)):
+                return f"there is {other}, which would be its mask as {here.with_name(wanted)}"
+        return ""
+
+
+def _plain_stem(name: str) -> str:
+    """Return the name of an image in lower case, without folders, suffixes and "mask"."""
+    stem = PurePosixPath(name).name.lower()
+    while PurePosixPath(stem).suffix in SUFFIXES:
+        stem = PurePosixPath(stem).stem
+    return re.sub(r"^masks?[-_. ]+|[-_. ]*masks?[-_. ]*\d*$", "", stem)
+
+
+def _looks_like_a_mask(name: str) -> bool:
+    several = len([s for s in PurePosixPath(name.lower()).suffixes if s in SUFFIXES]) > 1
+    return "mask" in name.lower() or several
+
+
+def _refuse_overwriting(pairs: list[Pair], out: str) -> None:
+    """Refuse outputs that are images or masks of the run, as where OUT holds the folder."""
+    inputs = {_real(place) for pair in pairs for place in (pair.image, pair.mask) if place}
+    for pair in pairs:
+        target = storage.join(out, pair.output)
+        if _real(target) in inputs:
+            raise UserError(
+                f"the composite of {pair.name} would overwrite {target}; give another OUT"
+            )
 
 
 def _refuse_collisions(pairs: list[Pair]) -> None:
-    taken: dict[str, str] = {}
+    taken: dict[str, Pair] = {}
     for pair in pairs:
-        other = taken.setdefault(pair.output, pair.name)
-        if other != pair.name:
+        other = taken.setdefault(pair.output, pair)
+        if other is not pair:
             raise UserError(
-                f"{other} and {pair.name} would both become {pair.output}; rename one of them"
+                f"{other.name} and {pair.name} would both become {pair.output}; rename one of them"
             )
 
 

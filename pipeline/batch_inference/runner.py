@@ -98,7 +98,8 @@ def begin_folder(config: BatchInferenceConfig, model: str) -> FolderWork:
     """
     if config.draw:
         check_mask_files(config.recipe)
-    pairs = list_pairs(config.folder, config.masks, SUFFIXES[config.output_format])
+    suffix = SUFFIXES[config.output_format]
+    pairs = list_pairs(config.folder, "" if config.draw else config.masks, suffix, config.out)
     claim(config, model)
     there = set(list_pictures(config.out))
     return FolderWork(pairs=pairs, missing=[pair for pair in pairs if pair.output not in there])
@@ -200,7 +201,8 @@ def read_files(config: BatchInferenceConfig, pair: Pair) -> tuple[bytes, bytes]:
         return image, generate_mask_file(image, pair.name, config.recipe, config.seed, limit)
     if not pair.mask:
         raise ImageError(
-            "bad_request", "it has no mask: add name_mask.png, or use --masks or --draw"
+            "bad_request",
+            "it has no mask: " + (pair.hint or "add name_mask.png, or use --masks or --draw"),
         )
     return image, storage.read(pair.mask)
 

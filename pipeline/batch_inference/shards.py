@@ -90,6 +90,8 @@ def inpaint_shards(model: ServedModel, config: BatchInferenceConfig, say: Log = 
             or the model cannot be read.
     """
     manifest = read_manifest(config.folder)
+    if storage.absolute(config.out) == manifest.location:
+        raise UserError(f"{config.out} is the shard set itself; give another OUT")
     masks = storage.absolute(config.masks) if config.masks else ""
     out = storage.absolute(config.out)
     config = replace(config, folder=manifest.location, masks=masks, out=out)

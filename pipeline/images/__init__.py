@@ -2,8 +2,8 @@
 
 Arrays are RGB, uint8, everywhere outside this package. ``codec`` reads and writes uploads within
 limits, ``headers`` and ``originals`` read the images of datasets and write and read those of
-shards, and ``masks`` reads every mask by one rule. ``tensors`` turns pixels into the values of
-networks and back; it alone imports PyTorch.
+shards, and ``masks`` reads every mask by the one rule of ``mask_rule``. ``tensors`` turns pixels
+into the values of networks and back; it alone imports PyTorch.
 """
 
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from infill.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from infill.pipeline.errors import RejectedError
     from infill.pipeline.images.arrays import ByteHole, Hole, Pixels, composite, grey
     from infill.pipeline.images.codec import (
         MEDIA_TYPES,
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
         to_pillow,
         upright_size,
     )
-    from infill.pipeline.images.headers import SUFFIX_OF, Header, RejectedError, read_header
-    from infill.pipeline.images.masks import (
+    from infill.pipeline.images.headers import SUFFIX_OF, Header, read_header
+    from infill.pipeline.images.mask_rule import (
         HOLE_THRESHOLD,
         Channel,
         MaskRule,
         Polarity,
-        read_mask,
     )
+    from infill.pipeline.images.masks import read_mask
     from infill.pipeline.images.originals import (
         ENCODER,
         decode_original,
@@ -93,7 +94,8 @@ __getattr__ = lazy_names(
             "upright_size",
         ),
         "headers": ("SUFFIX_OF", "Header", "RejectedError", "read_header"),
-        "masks": ("HOLE_THRESHOLD", "Channel", "MaskRule", "Polarity", "read_mask"),
+        "mask_rule": ("HOLE_THRESHOLD", "Channel", "MaskRule", "Polarity"),
+        "masks": ("read_mask",),
         "originals": ("ENCODER", "decode_original", "decode_sample", "encode_sample"),
     },
 )

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import cv2
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from infill.pipeline.errors import RejectedError
+
 MAX_PIXELS = 2**26
 """Default maximum of height times width."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000")
@@ -37,10 +39,6 @@ DECODE_ERRORS = (
 """Exceptions of Pillow and OpenCV for invalid images, found by damaging images."""
 
 ORIENTATION_TAG = 0x0112
-
-
-class RejectedError(ValueError):
-    """The reason why an original is rejected."""
 
 
 @dataclass(frozen=True, kw_only=True)

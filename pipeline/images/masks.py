@@ -1,14 +1,13 @@
 """Read mask files: one reader and one rule, wherever a mask comes from."""
 
 import io
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from infill.pipeline.errors import ImageError, UserError
+from infill.pipeline.errors import ImageError, RejectedError
 from infill.pipeline.images import codec
 from infill.pipeline.images.arrays import Hole, grey
 from infill.pipeline.images.headers import (
@@ -16,38 +15,9 @@ from infill.pipeline.images.headers import (
     FORMATS,
     MAX_PIXELS,
     NO_LIMIT_OF_PILLOW,
-    RejectedError,
     read_header,
 )
-
-HOLE_THRESHOLD = 127
-"""Mask pixels brighter than this are hole; compressed masks are not exactly black and white."""
-
-Polarity = Literal["white", "black"]
-Channel = Literal["auto", "brightness", "alpha", "red", "green", "blue"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskRule:
-    """Which pixels of a mask picture are the hole."""
-
-    polarity: Polarity = "white"
-    """The side of the threshold that is the hole: "white" for the levels above it, "black" for the
-    others."""
-    threshold: int = HOLE_THRESHOLD
-    """The highest level, 0 to 254, that is not "white". 0 suits labels: every label but 0."""
-    channel: Channel = "auto"
-    """What has the levels: "brightness" ignores transparency, "alpha" is opacity, and "red",
-    "green" or "blue" is one colour. "auto" is brightness; a mask with transparent pixels must mark
-    exactly its opaque ones, and is refused otherwise."""
-
-    def __post_init__(self) -> None:
-        for name, values in (("polarity", get_args(Polarity)), ("channel", get_args(Channel))):
-            if getattr(self, name) not in values:
-                listed = ", ".join(values)
-                raise UserError(f"masks: {name} is one of {listed}, not {getattr(self, name)!r}")
-        if not 0 <= self.threshold <= 254:
-            raise UserError(f"masks: threshold must be from 0 to 254, not {self.threshold}")
+from infill.pipeline.images.mask_rule import HOLE_THRESHOLD, MaskRule
 
 
 def read_mask(

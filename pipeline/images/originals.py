@@ -13,6 +13,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
+from infill.pipeline.errors import RejectedError
 from infill.pipeline.images.arrays import Pixels
 from infill.pipeline.images.headers import (
     DECODE_ERRORS,
@@ -20,7 +21,6 @@ from infill.pipeline.images.headers import (
     NO_LIMIT_OF_PILLOW,
     SUFFIX_OF,
     Header,
-    RejectedError,
     first_line_of,
 )
 

@@ -22,8 +22,9 @@ from infill.pipeline.loading.config import BatchConfig
 from infill.pipeline.loading.shard_reader import ShardCache
 from infill.pipeline.loading.tar_names import expand, image_of, key_of, missing, names_tars
 from infill.pipeline.manifest import SAMPLE_SCHEMA, Manifest, Quarantined, ShardRecord
+from infill.pipeline.tar_reader import open_tar
 
-FORMAT = 1
+FORMAT = 2
 """Version of the index's format; indexes of other versions are made again."""
 MOST_NAMED = 10
 
@@ -156,7 +157,7 @@ def _require_whole(path: Path) -> None:
 def _samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
     """Yield each sample's name, and offset and size of its members by their lower-case endings."""
     current, members = "", dict[str, tuple[int, int]]()
-    with tarfile.open(path) as tar:
+    with path.open("rb") as file, open_tar(file) as tar:
         for member in tar:
             folder, _, name = member.name.rpartition("/")
             stem, _, ending = name.partition(".")

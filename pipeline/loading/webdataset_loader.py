@@ -9,6 +9,7 @@ import itertools
 import logging
 import math
 import multiprocessing
+import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,11 +36,15 @@ from infill.pipeline.loading.tar_names import (
 )
 from infill.pipeline.loading.worker_context import WorkerShare
 from infill.pipeline.masks import number_for
+from infill.pipeline.tar_reader import open_tar
 
 SAMPLES_PER_SHARD = 128
 """Size of the shuffle buffer in encoded images, for each shard of shuffle_window_shards."""
 MOST_DAMAGED = 0.05
 """Maximum share of unreadable images in a pass; more end the run."""
+
+_META = r"__[^/]*__($|/)"
+"""Names of files about a tar, which are no samples."""
 
 Encoded = tuple[str, bytes]
 """Key and bytes of an image."""
@@ -133,11 +138,9 @@ class TarStream(IterableDataset[Made]):
             step = self.first_step + number * workers + worker
             try:
                 yield images.batch(encoded, step, self.share)
-            except (tarfile.TarError, EOFError, OSError) as error:
-                # webdataset adds the tar's name as the last argument, and more to the first.
-                reason = str(error.args[0] if error.args else error).partition(" @ ")[0]
-                tar = error.args[-1] if len(error.args) > 1 else self.share.config.shards
-                yield UserError(f"{tar} cannot be read: {reason}; copy or make it again")
+            except OSError as error:
+                shards = self.share.config.shards
+                yield UserError(f"{shards} cannot be read: {error}; copy or make it again")
             except UserError as error:
                 yield error
 
@@ -156,7 +159,7 @@ def _pipeline(
         webdataset.split_by_worker,
         webdataset.detshuffle(len(tars), seed=seed),
         _opened,
-        webdataset.tariterators.tar_file_expander,
+        _members,
         webdataset.tariterators.group_by_keys,
         images.found,
         webdataset.detshuffle(buffer, initial=buffer, seed=seed),
@@ -179,6 +182,26 @@ def _opened(source: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                     )
         except FileNotFoundError as error:
             raise missing(url) from error
+
+
+def _members(source: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the files of opened tars, and an empty record after each tar, as webdataset does.
+
+    Its own function ends at the first end mark, and so in the middle of joined tars.
+    """
+    for item in source:
+        try:
+            with open_tar(item["stream"], "r|*") as opened:
+                for member in opened:
+                    opened.members = []  # type: ignore[attr-defined]  # or it keeps all
+                    file = opened.extractfile(member) if member.isreg() else None
+                    if file is not None and not re.match(_META, member.name):
+                        yield {"fname": member.name, "data": file.read(), "__url__": item["url"]}
+            yield {}
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise UserError(
+                f"{item['url']} cannot be read: {error}; copy or make it again"
+            ) from error
 
 
 class _Tail:

@@ -55,7 +55,8 @@ class ShardConfig:
     """Maximum share of quarantined images, 0 to 1; beyond it the job fails."""
     splits: Literal["auto", "folders", "shares"] = "auto"
     """How train, val and test are separated: by the source's "folders" of these names, or by random
-    "shares". "auto" uses the folders if every image lies in one of them."""
+    "shares". "auto" uses the folders if every image lies in one of them; folders below others and
+    in other case, such as photos/Train and photos/Test, count too."""
     val_share: float = 0.05
     """Share of the images for validation, if the source has no splits of its own."""
     test_share: float = 0.1

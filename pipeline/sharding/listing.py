@@ -1,7 +1,7 @@
 """List the originals, assign splits, and number the ranges of the shards.
 
 Each split's list is one Parquet file whose row group k holds the originals of shard k, so that a
-task reads only its range. The driver holds 17 bytes per original in memory.
+task reads only its range. The driver holds 18 bytes per original in memory.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
+from infill.pipeline.progress import Log
 from infill.pipeline.sources import SPLITS, Original
 
 FILE_NAME = "_listing.parquet"
@@ -80,24 +81,38 @@ def distinct(key: str, path: str) -> str:
 
 
 def write_listings(
-    originals: Iterable[Original], shares: Shares, photographs_per_shard: int, folder: Path
+    originals: Iterable[Original],
+    shares: Shares,
+    photographs_per_shard: int,
+    folder: Path,
+    report: Log = print,
 ) -> dict[str, Listing]:
     """Write each split's list into ``folder``; splits without images have none.
 
-    Runs on the driver. Reads ``originals`` once; memory grows only by 17 bytes per original.
+    Runs on the driver. Reads ``originals`` once; memory grows only by 18 bytes per original.
+
+    Args:
+        originals: the source's images.
+        shares: how images without a split of their own are divided.
+        photographs_per_shard: rows of a row group.
+        folder: a folder of this machine, for the lists.
+        report: prints one line, if folders are named as splits and not used.
 
     Raises:
         UserError: if there are no originals, or only some of them have a split of their own.
     """
     spool = folder / "_all.parquet"
-    path_hashes, key_hashes, published = array("Q"), array("Q"), array("B")
+    path_hashes, key_hashes = array("Q"), array("Q")
+    published, nested = array("B"), array("B")
     with pq.ParquetWriter(spool, SCHEMA.append(pa.field("split", pa.uint8()))) as writer:
         for rows in _batches(_rows(originals, shares), BATCH_ROWS):
+            nested.extend(row.pop("nested") for row in rows)
             writer.write_table(pa.Table.from_pylist(rows, schema=writer.schema))
             path_hashes.extend(_hash(f"{shares.seed}/{row['path']}") for row in rows)
             key_hashes.extend(_hash(row["key"]) for row in rows)
             published.extend(row["split"] for row in rows)
-    splits = _assign(np.asarray(path_hashes), np.asarray(published), shares, spool)
+    named = _by_folders(np.asarray(published), np.asarray(nested), shares, spool, report)
+    splits = named if named is not None else _by_shares(np.asarray(path_hashes), shares)
     if repeated := _repeated(np.asarray(path_hashes)):
         _refuse_repetition(spool, shares, repeated)
     shared_keys = _repeated(np.asarray(key_hashes))
@@ -119,6 +134,7 @@ def _rows(originals: Iterable[Original], shares: Shares) -> Iterator[dict[str, A
             "offset": original.offset,
             "packed_size": original.packed_size,
             "split": UNSPLIT if ignored else SPLITS.index(str(original.split)),
+            "nested": SPLITS.index(original.nested_split) if original.nested_split else UNSPLIT,
         }
 
 
@@ -142,23 +158,47 @@ def _repeated(hashes: np.ndarray[Any, Any]) -> set[int]:
     return set(values[counts > 1].tolist())
 
 
-def _assign(
-    hashes: np.ndarray[Any, Any], published: np.ndarray[Any, Any], shares: Shares, spool: Path
-) -> np.ndarray[Any, Any]:
-    """Return each original's split as an index into SPLITS.
+def _by_folders(
+    published: np.ndarray[Any, Any],
+    nested: np.ndarray[Any, Any],
+    shares: Shares,
+    spool: Path,
+    report: Log,
+) -> np.ndarray[Any, Any] | None:
+    """Return each original's split by its folders or its list, or None if there are no splits.
 
-    By rank of a hash, so that the shares are exact and the choice is independent of names; from
-    three images on, a share above 0 gets at least one.
+    Folders below the first one, or of other case, count if every original lies in one of them, and
+    they name two splits at least.
     """
-    without = int((published == UNSPLIT).sum())
-    if without == 0:
-        return published
-    if without < len(published) or shares.splits == "folders":
-        stray = _first_without_split(spool)
+    if shares.splits == "shares":
+        return None
+    splits = np.where(published == UNSPLIT, nested, published)
+    names = [name for code, name in enumerate(SPLITS) if (splits == code).any()]
+    inside = splits != UNSPLIT
+    explicit = bool((published != UNSPLIT).any())
+    wanted = explicit or shares.splits == "folders"
+    if inside.all() and (wanted or len(names) > 1):
+        return splits
+    if wanted or len(names) > 1:
+        stray = _path_at(spool, int(np.argmin(inside)))
         raise UserError(
             f"{stray} lies outside the folders train/, val/ and test/; move it into one of them, "
             "or give --splits shares to split all photographs by hash instead"
         )
+    if names:
+        report(
+            f"a folder is named {names[0]}, but not every photograph lies in train, val or test: "
+            "all are split by hash; give --splits folders if it is a split"
+        )
+    return None
+
+
+def _by_shares(hashes: np.ndarray[Any, Any], shares: Shares) -> np.ndarray[Any, Any]:
+    """Return each original's split by its share.
+
+    By rank of a hash, so that the shares are exact and the choice is independent of names; from
+    three images on, a share above 0 gets at least one.
+    """
     total = len(hashes)
     least = 1 if total >= 3 else 0
     test, val = (
@@ -173,12 +213,12 @@ def _assign(
     return splits
 
 
-def _first_without_split(spool: Path) -> str:
-    for batch in _stored(spool).iter_batches(columns=["path", "split"], use_threads=False):
-        for row in batch.to_pylist():
-            if row["split"] == UNSPLIT:
-                return str(row["path"])
-    raise AssertionError("called only if an original has no split")
+def _path_at(spool: Path, index: int) -> str:
+    for batch in _stored(spool).iter_batches(columns=["path"], use_threads=False):
+        if index < len(batch):
+            return str(batch["path"][index])
+        index -= len(batch)
+    raise AssertionError("called only with an index of the list")
 
 
 def _refuse_repetition(spool: Path, shares: Shares, repeated: set[int]) -> None:

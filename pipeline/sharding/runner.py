@@ -1,6 +1,6 @@
 """Shard over the cluster: list, write the missing shards, write the manifests.
 
-Runs on the driver, which holds one small result per shard and, for the list, 17 bytes per
+Runs on the driver, which holds one small result per shard and, for the list, 18 bytes per
 photograph. Interruptions are harmless because of the order: the manifest of a set is deleted before
 anything in it changes, and written last.
 """
@@ -106,7 +106,9 @@ def _list(config: ShardConfig, folder: Path, report: Log) -> dict[str, Listing]:
     shares = Shares(
         val=config.val_share, test=config.test_share, seed=config.seed, splits=config.splits
     )
-    listings = write_listings(source.originals(), shares, config.photographs_per_shard, folder)
+    listings = write_listings(
+        source.originals(), shares, config.photographs_per_shard, folder, report
+    )
     if not listings:
         raise UserError(
             f"{config.source} holds no photographs; names that count end in {' '.join(SUFFIXES)}"

@@ -208,6 +208,7 @@ def _prepare(
 
 
 def _read(source: Source, row: dict[str, Any]) -> bytes | Exception:
+    """Return an original's bytes, or why they cannot be read; a damaged archive member raises."""
     try:
         return source.read(original_of(row))
     except (FileNotFoundError, PermissionError) as error:

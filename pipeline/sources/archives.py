@@ -12,12 +12,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from infill.pipeline.errors import UserError
-from infill.pipeline.sources.original import Original, is_picture_name, split_of
+from infill.pipeline.errors import RejectedError, UserError
+from infill.pipeline.sources.original import (
+    Original,
+    is_picture_name,
+    nested_split_of,
+    split_of,
+)
 from infill.pipeline.sources.stores import Store, StoredFile
+from infill.pipeline.tar_reader import open_tar
 
 ZIP_HEADER = struct.Struct("<4s5HIIIHH")
 """Layout of an entry's header: PKWARE's application note, 4.3.7."""
+ZIP_SIGNATURE, ZIP_DESCRIPTOR = b"PK\x03\x04", b"PK\x07\x08"
+ZIP_STREAMED = 1 << 3
+"""The flag of an entry whose CRC-32 stands behind its bytes: 4.4.4."""
+ZIP_DESCRIPTOR_BYTES = 8
+"""Bytes of a signature and a CRC-32 behind an entry: 4.3.9."""
 ZIP_SLACK_BYTES = 1024
 """Bytes read beyond the header, for the name and extra field; longer ones need a second read."""
 ARCHIVES = (".zip", ".tar")
@@ -77,7 +88,10 @@ def members(store: Store, archive: StoredFile, prefix: str) -> Iterator[Original
 def _zip(store: Store, archive: StoredFile, prefix: str) -> Iterator[Original]:
     with store.open(archive.file) as stream, zipfile.ZipFile(stream) as opened:
         for info in opened.infolist():
-            if info.is_dir() or not is_picture_name(info.filename):
+            name = info.filename
+            if "/" not in name:  # as some programs write it on Windows
+                name = name.replace("\\", "/")
+            if info.is_dir() or not is_picture_name(name):
                 continue
             if info.flag_bits & 1:
                 raise UserError(f"{archive.path} is encrypted; decrypt it first")
@@ -86,29 +100,34 @@ def _zip(store: Store, archive: StoredFile, prefix: str) -> Iterator[Original]:
                     f"{archive.path} is packed by an unsupported method; pack it with deflate"
                 )
             yield Original(
-                path=prefix + info.filename,
+                path=prefix + name,
                 size=info.file_size,
                 file=archive.file,
                 offset=info.header_offset,
                 packed_size=info.compress_size,
-                split=split_of(prefix + info.filename),
+                split=split_of(prefix + name),
+                nested_split=nested_split_of(prefix + name),
             )
 
 
-def _tar(store: Store, archive: StoredFile, prefix: str, start: int = 0) -> Iterator[Original]:
-    """Yield the images of a tar that begins at ``start`` of the file."""
+def _tar(
+    store: Store, archive: StoredFile, prefix: str, start: int = 0, end: int | None = None
+) -> Iterator[Original]:
+    """Yield the images of a tar that lies from ``start`` to ``end`` of the file."""
     with store.open(archive.file) as stream:
         stream.seek(start)
-        with tarfile.open(fileobj=stream, mode="r:", errors="backslashreplace") as opened:
+        with open_tar(stream, end=end) as opened:
+            position = start
             for member in opened:
                 opened.members = []  # type: ignore[attr-defined]  # or it keeps all it has seen
+                position = opened.offset
                 path = prefix + member.name.removeprefix("./")
                 if member.isreg() and path.endswith(".tar"):
-                    within = path.removesuffix(".tar") + "/"
-                    yield from _tar(store, archive, within, member.offset_data)
+                    within, begin = path.removesuffix(".tar") + "/", member.offset_data
+                    yield from _tar(store, archive, within, begin, begin + member.size)
                 elif member.isreg() and is_picture_name(path):
                     yield _tar_member(archive, path, member)
-            _require_end(stream, opened.offset)
+            _require_end(stream, position)
 
 
 def _tar_member(archive: StoredFile, path: str, member: tarfile.TarInfo) -> Original:
@@ -118,6 +137,7 @@ def _tar_member(archive: StoredFile, path: str, member: tarfile.TarInfo) -> Orig
         file=archive.file,
         offset=member.offset_data,
         split=split_of(path),
+        nested_split=nested_split_of(path),
     )
 
 
@@ -132,15 +152,51 @@ def _require_end(stream: BinaryIO, position: int) -> None:
 
 
 def read_member(store: Store, original: Original) -> bytes:
-    """Return the bytes of an image in an archive."""
+    """Return the bytes of an image in an archive.
+
+    Raises:
+        RejectedError: if they are damaged; the members of a tar have no checksum.
+    """
     assert original.offset is not None
     if original.packed_size is None:
         return store.read(original.file, original.offset, original.size)
     ahead = ZIP_HEADER.size + ZIP_SLACK_BYTES + original.packed_size
     data = store.read(original.file, original.offset, ahead)
+    if len(data) < ZIP_HEADER.size or not data.startswith(ZIP_SIGNATURE):
+        raise RejectedError("damaged in its zip: its header is not where the zip's list has it")
     fields = ZIP_HEADER.unpack_from(data)
-    method, begin = fields[3], ZIP_HEADER.size + fields[9] + fields[10]
-    packed = data[begin : begin + original.packed_size]
-    if len(packed) < original.packed_size:
-        packed = store.read(original.file, original.offset + begin, original.packed_size)
-    return zlib.decompress(packed, -15) if method == zipfile.ZIP_DEFLATED else packed
+    begin = ZIP_HEADER.size + fields[9] + fields[10]
+    length = original.packed_size + ZIP_DESCRIPTOR_BYTES
+    packed = data[begin : begin + length]
+    if len(packed) < length:
+        packed = store.read(original.file, original.offset + begin, length)
+    unpacked = _unpacked(packed[: original.packed_size], fields[3], original.size)
+    checksum = _checksum(fields[2], fields[6], packed[original.packed_size :])
+    if zlib.crc32(unpacked) != checksum:
+        raise RejectedError("damaged in its zip: its CRC-32 differs")
+    return unpacked
+
+
+def _unpacked(packed: bytes, method: int, size: int) -> bytes:
+    """Return a member's bytes; never more than the zip's list says, whatever they inflate to."""
+    data = packed
+    if method == zipfile.ZIP_DEFLATED:
+        inflate = zlib.decompressobj(-15)
+        try:
+            data = inflate.decompress(packed, size + 1)
+        except zlib.error as error:
+            raise RejectedError(f"damaged in its zip: {error}") from error
+    elif method != zipfile.ZIP_STORED:
+        raise RejectedError(f"damaged in its zip: packed by the unknown method {method}")
+    if len(data) != size:
+        found = f"more than {size}" if len(data) > size else str(len(data))
+        raise RejectedError(f"damaged in its zip: {found} bytes, its list says {size}")
+    return data
+
+
+def _checksum(flags: int, checksum: int, behind: bytes) -> int:
+    """Return a member's CRC-32, which stands behind its bytes if it was written as a stream."""
+    if not flags & ZIP_STREAMED:
+        return checksum
+    begin = 4 if behind.startswith(ZIP_DESCRIPTOR) else 0
+    return int.from_bytes(behind[begin : begin + 4], "little")

@@ -1,9 +1,14 @@
 """A folder of image files."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from infill.pipeline.sources.original import Original, is_picture_name, split_of
+from infill.pipeline.sources.original import (
+    Original,
+    is_picture_name,
+    nested_split_of,
+    split_of,
+)
 from infill.pipeline.sources.stores import Store, StoredFile
 
 
@@ -17,7 +22,10 @@ class FolderSource:
         """Yield the tree's images, ordered by path."""
         for found in self.store.files():
             if is_picture_name(found.path):
-                yield whole_file(found, split_of(found.path))
+                yield replace(
+                    whole_file(found, split_of(found.path)),
+                    nested_split=nested_split_of(found.path),
+                )
 
     def read(self, original: Original) -> bytes:
         """Return a file's bytes."""

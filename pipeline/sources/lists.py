@@ -36,10 +36,14 @@ class ListSource:
         """Yield the list's images.
 
         Raises:
-            UserError: if the list is missing, has no column ``path``, an unknown split, or names a
-                file that does not exist.
+            UserError: if the list is missing, has no column ``path``, a path that is no text, an
+                unknown split, or names a file that does not exist.
         """
+        first = 1
         for rows in self._rows():
+            for number, row in enumerate(rows, first):
+                row["path"] = self._path(number, row["path"])
+                row["split"] = self._split(number, row["split"])
             locations = [self._location(row["path"]) for row in rows]
             sizes = _sizes(locations)
             for row, location in zip(rows, locations, strict=True):
@@ -48,17 +52,32 @@ class ListSource:
                     raise UserError(
                         f"{self.location} names {row['path']}, which does not exist; remove the row"
                     )
-                if row["split"] not in (None, *SPLITS):
-                    raise UserError(
-                        f"{self.location} puts {row['path']} into split {row['split']!r}; "
-                        "train, val and test are the splits"
-                    )
                 yield Original(
                     path=row["path"],
                     size=size,
                     file=location.encode(),
                     split=row["split"],
                 )
+            first += len(rows)
+
+    def _path(self, number: int, path: Any) -> str:
+        """Return a row's path without blanks around it and without file://."""
+        if isinstance(path, str) and path.strip():
+            return path.strip().removeprefix("file://")
+        what = "is empty" if path is None or isinstance(path, str) else f"is {path!r}, not text"
+        raise UserError(f"{self.location}: column path of row {number} {what}; correct the row")
+
+    def _split(self, number: int, split: Any) -> str | None:
+        """Return a row's split, in lower case; None if the cell is empty."""
+        if split is None or (isinstance(split, str) and not split.strip()):
+            return None
+        found = split.strip().lower() if isinstance(split, str) else split
+        if found not in SPLITS:
+            raise UserError(
+                f"{self.location} puts row {number} into split {split!r}; train, val and test are "
+                "the splits"
+            )
+        return str(found)
 
     def read(self, original: Original) -> bytes:
         """Return a photograph's bytes."""
@@ -77,9 +96,14 @@ class ListSource:
             raise UserError(f"there is no list {self.location}") from error
         except pa.ArrowInvalid as error:
             raise UserError(f"{self.location} cannot be read as a table: {error}") from error
-        if "path" not in table.column_names:
+        names = [name.strip().lower() for name in table.column_names]
+        for name in ("path", "split"):
+            if names.count(name) > 1:
+                raise UserError(f"{self.location} has several columns {name}; keep one")
+        if "path" not in names:
             found = ", ".join(table.column_names)
             raise UserError(f"{self.location} has no column path, only {found}")
+        table = table.rename_columns(names)
         if "split" not in table.column_names:
             table = table.append_column("split", pa.nulls(table.num_rows, pa.string()))
         for batch in table.select(["path", "split"]).to_batches(BATCH_ROWS):
@@ -91,8 +115,9 @@ def _table(location: str) -> pa.Table:
     if location.lower().endswith(".parquet"):
         return storage.table_of(data)
     options = pa.csv.ReadOptions(use_threads=False)
+    names = pa.csv.open_csv(pa.BufferReader(data), read_options=options).schema.names
     kinds = pa.csv.ConvertOptions(
-        column_types={"path": pa.string(), "split": pa.string()}, strings_can_be_null=True
+        column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True
     )
     return pa.csv.read_csv(pa.BufferReader(data), read_options=options, convert_options=kinds)
 

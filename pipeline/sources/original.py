@@ -39,6 +39,9 @@ class Original:
     """Compressed size in a zip; None if it is not compressed."""
     split: str | None = None
     """"train", "val" or "test" if the source itself defines splits."""
+    nested_split: str | None = None
+    """Split that a deeper folder names, or the first one in other case: "photos/Train". Used if
+    every image has one."""
 
 
 class Source(Protocol):
@@ -58,6 +61,7 @@ class Source(Protocol):
         Raises:
             FileNotFoundError: if it no longer exists.
             PermissionError: if it is not readable.
+            RejectedError: if it is a damaged member of an archive.
         """
         ...
 
@@ -78,6 +82,12 @@ def is_visible(path: str) -> bool:
     if any(folder.startswith((".", "_")) for folder in folders):
         return False
     return not name.startswith((".", "_tmp-"))
+
+
+def nested_split_of(path: str) -> str | None:
+    """Return the split that any folder of a path names, in any case, or None."""
+    folders = (folder.lower() for folder in path.split("/")[:-1])
+    return next((folder for folder in folders if folder in SPLITS), None)
 
 
 def split_of(path: str) -> str | None:

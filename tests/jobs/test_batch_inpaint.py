@@ -147,6 +147,43 @@ def test_output_format_same_keeps_suffix_and_mask_folder_is_read(url, photograph
     assert pixels(first).shape == (96, 128, 3)
 
 
+def test_masks_and_results_inside_the_folder_are_no_images_and_a_second_run_is_the_same(
+    url, photographs, tmp_path
+):
+    pictures = tmp_path / "pictures"
+    (pictures / "masks").mkdir(parents=True)
+    for index in range(3):
+        (pictures / f"p{index}.jpg").write_bytes(
+            (Path(photographs) / f"picture{index}.jpg").read_bytes()
+        )
+        mask = cv2.circle(np.zeros((96, 128), np.uint8), (40, 40), 12, 255, -1)
+        cv2.imwrite(str(pictures / "masks" / f"p{index}.png"), mask)
+    config = config_of(
+        pictures,
+        pictures / "out",
+        endpoint=url,
+        masks=str(pictures / "masks"),
+        output_format="same",
+    )
+    first, second = batch_inpaint(config), batch_inpaint(config)
+    assert (first.filled, first.kept, first.failed) == (3, 0, 0)
+    assert (second.filled, second.kept, second.failed) == (0, 3, 0)
+    before = sorted(pictures.rglob("*"))
+    with pytest.raises(UserError, match="is the folder of the images"):
+        batch_inpaint(config_of(pictures, pictures, endpoint=url, masks=config.masks))
+    assert sorted(pictures.rglob("*")) == before
+
+
+def test_near_miss_of_a_mask_is_named_in_the_failures(url, photographs, tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "a.jpg").write_bytes((Path(photographs) / "picture0.jpg").read_bytes())
+    cv2.imwrite(str(pictures / "a-mask.png"), np.eye(96, 128, dtype=np.uint8) * 255)
+    batch_inpaint(config_of(pictures, tmp_path / "out", endpoint=url))
+    reason = failures(tmp_path / "out")["a.jpg"]
+    assert "there is a-mask.png, which would be its mask as a_mask.png" in reason
+
+
 @pytest.mark.parametrize("way", ["endpoint", "offline"])
 def test_mask_rule_reads_labels_and_transparency(url, checkpoint, photographs, tmp_path, way):
     how = {"endpoint": url} if way == "endpoint" else {"model": checkpoint}

@@ -1,3 +1,4 @@
+import hashlib
 import io
 import tarfile
 import zipfile
@@ -5,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from infill.pipeline.errors import UserError
-from infill.pipeline.sources import Original, open_source
+from infill.pipeline.errors import RejectedError, UserError
+from infill.pipeline.sources import Original, Source, open_source
 
 CONTENT = {
     "b/1.jpg": b"one" * 400,
@@ -131,3 +132,107 @@ def test_original_of_an_archive_carries_its_size_and_offset(tmp_path: Path) -> N
     file = tarred(tmp_path / "photos.tar", {"a.jpg": b"12345"})
     (original,) = open_source("folder", str(file)).originals()
     assert original == Original(path="a.jpg", size=5, file=b"photos.tar", offset=512)
+
+
+def damaged(file: Path, position: int, bit: int = 1) -> Path:
+    data = bytearray(file.read_bytes())
+    data[position] ^= bit
+    file.write_bytes(data)
+    return file
+
+
+def noise(number: int) -> bytes:
+    return hashlib.shake_256(b"%d" % number).digest(700) + b"text " * 99
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_no_damage_of_a_zip_s_member_enters_and_the_others_are_read(
+    method: int, streamed: bool, tmp_path: Path
+) -> None:
+    content = {f"{number}.jpg": noise(number) for number in range(3)}
+    file = tmp_path / "photos.zip"
+    with open(file, "wb") as stream, zipfile.ZipFile(stream, "w", method) as archive:
+        if streamed:
+            stream.seekable = lambda: False  # type: ignore[method-assign]
+        for name, data in content.items():
+            archive.writestr(name, data)
+    whole = file.read_bytes()
+    with zipfile.ZipFile(file) as archive:
+        first, second = (info.header_offset for info in archive.infolist()[1:])
+    assert read_all("folder", file) == content
+    refused = set()
+    for position in range(first, second, 7):
+        file.write_bytes(whole)
+        source = open_source("folder", str(damaged(file, position)))
+        for original in source.originals():
+            found = read_or_reason(source, original)
+            if found != content[original.path]:
+                refused.add((original.path, str(found)[:18]))
+    assert refused == {("1.jpg", "damaged in its zip")}
+
+
+def read_or_reason(source: Source, original: Original) -> bytes | str:
+    try:
+        return source.read(original)
+    except RejectedError as error:
+        return str(error)
+
+
+def test_member_that_inflates_beyond_its_listed_size_is_stopped(tmp_path: Path) -> None:
+    file = zipped(tmp_path / "photos.zip", {"a.jpg": bytes(10_000_000)})
+    data = bytearray(file.read_bytes())
+    for sign, offset in ((b"PK\x01\x02", 24), (b"PK\x03\x04", 22)):
+        begin = data.index(sign) + offset
+        data[begin : begin + 4] = (1000).to_bytes(4, "little")
+    file.write_bytes(data)
+    with pytest.raises(RejectedError, match="more than 1000 bytes, its list says 1000"):
+        read_all("folder", file)
+
+
+def test_joined_tars_are_read_to_their_end(tmp_path: Path) -> None:
+    parts = [
+        tarred(tmp_path / f"{n}.tar", {f"{n}/a.jpg": b"%d" % n * 900}).read_bytes()
+        for n in range(3)
+    ]
+    joined = tmp_path / "joined.tar"
+    joined.write_bytes(b"".join(parts))
+    expected = {f"{n}/a.jpg": b"%d" % n * 900 for n in range(3)}
+    assert read_all("folder", joined) == expected
+    outer = tarred(tmp_path / "outer.tar", {"in.tar": joined.read_bytes(), "z.jpg": b"last"})
+    assert read_all("folder", outer) == {
+        **{f"in/{path}": data for path, data in expected.items()},
+        "z.jpg": b"last",
+    }
+    joined.write_bytes(b"".join(parts)[: 1536 - 10_240])
+    with pytest.raises(UserError, match="is damaged or truncated"):
+        read_all("folder", joined)
+
+
+@pytest.mark.parametrize("behind", [b"junk" * 128, b"\xff" * 700])
+def test_what_follows_a_tar_is_not_passed_over(tmp_path: Path, behind: bytes) -> None:
+    file = tarred(tmp_path / "photos.tar", CONTENT)
+    file.write_bytes(file.read_bytes() + behind)
+    with pytest.raises(UserError, match="is damaged or truncated"):
+        read_all("folder", file)
+
+
+def test_damaged_header_between_members_is_not_the_end(tmp_path: Path) -> None:
+    file = tarred(tmp_path / "photos.tar", {f"{n}.jpg": bytes(600) for n in range(3)})
+    with pytest.raises(UserError, match="is damaged or truncated"):
+        read_all("folder", damaged(file, 512 + 1024 + 3))
+
+
+@pytest.mark.parametrize("between", ["/", "\\"])
+def test_splits_of_an_archive_are_found_below_its_folder(between: str, tmp_path: Path) -> None:
+    names = ("Photos", "Train", "a.jpg"), ("Photos", "TEST", "deep", "b.jpg")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for parts in names:
+            info = zipfile.ZipInfo("x")
+            info.filename = between.join(parts)
+            archive.writestr(info, b"picture")
+    originals = list(open_source("folder", str(tmp_path / "a.zip")).originals())
+    assert [(o.path, o.split, o.nested_split) for o in originals] == [
+        ("Photos/Train/a.jpg", None, "train"),
+        ("Photos/TEST/deep/b.jpg", None, "test"),
+    ]

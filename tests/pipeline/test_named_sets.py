@@ -157,6 +157,9 @@ def test_parquet_list_without_splits_leaves_them_open(tmp_path: Path) -> None:
         ("file\na.jpg\n", "has no column path, only file"),
         ("path,split\na.jpg,dev\n", "into split 'dev'; train, val and test"),
         ("path,split\na.jpg\n", "cannot be read as a table"),
+        ("path,split\na.jpg,val\n,val\n", "column path of row 2 is empty; correct the row"),
+        ('path\na.jpg\n" "\n', "column path of row 2 is empty"),
+        ("path,split,Split\na.jpg,val,test\n", "has several columns split"),
     ],
 )
 def test_list_that_does_not_hold_is_refused(text: str, sentence: str, tmp_path: Path) -> None:
@@ -164,3 +167,23 @@ def test_list_that_does_not_hold_is_refused(text: str, sentence: str, tmp_path: 
     (tmp_path / "list.csv").write_text(text)
     with pytest.raises(UserError, match=sentence):
         list(open_source("folder", str(tmp_path / "list.csv")).originals())
+
+
+def test_blanks_and_case_in_a_list_are_no_part_of_it(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    lines = f"Path, SPLIT\na.jpg, Val\n b.jpg ,TRAIN\nfile://{tmp_path}/c.jpg, \n"
+    (tmp_path / "list.csv").write_text(lines)
+    source = open_source("folder", str(tmp_path / "list.csv"))
+    found = list(source.originals())
+    assert [o.split for o in found] == ["val", "train", None]
+    assert [source.read(o) for o in found] == [b"a.jpg", b"b.jpg", b"c.jpg"]
+
+
+@pytest.mark.parametrize("value", [None, 7, b"a.jpg", {"file": "a.jpg"}])
+def test_row_whose_path_is_no_text_is_named(value: object, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"path": [value]}), tmp_path / "list.parquet")
+    with pytest.raises(UserError, match="column path of row 1 is"):
+        list(open_source("folder", str(tmp_path / "list.parquet")).originals())

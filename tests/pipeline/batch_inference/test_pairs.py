@@ -6,7 +6,7 @@ from PIL import Image
 
 from infill.pipeline.batch_inference.pairs import generate_mask_file, list_pairs
 from infill.pipeline.errors import ImageError, UserError
-from infill.pipeline.images import MaskRule, decode, read_mask, upright_size
+from infill.pipeline.images import decode, read_mask, upright_size
 from infill.pipeline.masks import MaskConfig
 
 
@@ -54,6 +54,84 @@ def test_half_written_files_are_not_listed(tmp_path):
     assert [pair.name for pair in list_pairs(folder, "", ".png")] == ["a.jpg"]
 
 
+def test_composites_never_overwrite_images_or_masks(tmp_path):
+    folder = touch(tmp_path / "photos", "a.png", "photos/a.png")
+    masks = touch(tmp_path / "masks", "a.png")
+    (tmp_path / "link").symlink_to(folder)
+    for out in (folder, folder + "/", str(tmp_path / "link"), f"{folder}/../photos"):
+        with pytest.raises(UserError, match="is the folder of the images.*another OUT"):
+            list_pairs(folder, masks, ".png", out)
+    with pytest.raises(UserError, match="is the folder of the masks"):
+        list_pairs(folder, masks, ".png", masks)
+    with pytest.raises(UserError, match=r"of photos/a\.png would overwrite .*/photos/a\.png"):
+        list_pairs(folder, masks, ".png", str(tmp_path))
+
+
+def test_masks_and_results_below_the_folder_are_no_pictures(tmp_path):
+    folder = touch(tmp_path, "a.jpg", "masks/a.png", "out/a.png", "out/batch.json", "b/c.jpg")
+    touch(tmp_path, "earlier/batch.json", "earlier/a.png", "@eaDir/a.jpg", ".trash/a.jpg")
+    pairs = list_pairs(folder, f"{folder}/masks", ".png", f"{folder}/out")
+    assert [(pair.name, pair.mask) for pair in pairs] == [
+        ("a.jpg", f"{folder}/masks/a.png"),
+        ("b/c.jpg", ""),
+    ]
+    one = list_pairs(folder, f"{folder}/masks/a.png", ".png", f"{folder}/out")
+    assert [pair.name for pair in one] == ["a.jpg", "b/c.jpg"]
+
+
+def test_results_of_a_run_can_be_filled_again(tmp_path):
+    folder = touch(tmp_path, "batch.json", "a.png", "a_mask.png")
+    assert [pair.name for pair in list_pairs(folder, "", ".png", f"{folder}/out")] == ["a.png"]
+
+
+def test_folder_of_masks_that_is_the_folder_itself_holds_masks_beside(tmp_path):
+    folder = touch(tmp_path, "a.jpg", "a_mask.png")
+    (pair,) = list_pairs(folder, folder + "/", ".png", f"{folder}/out")
+    assert (pair.name, pair.mask) == ("a.jpg", f"{folder}/a_mask.png")
+
+
+def test_folder_that_is_linked_into_itself_is_listed_once(tmp_path):
+    folder = touch(tmp_path / "photos", "a.jpg", "deep/b.jpg")
+    (tmp_path / "photos" / "deep" / "loop").symlink_to(folder)
+    assert [pair.name for pair in list_pairs(folder, "", ".png")] == ["a.jpg", "deep/b.jpg"]
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_numbered_masks_are_read_as_lama_s_data_has_them(tmp_path, beside):
+    folder = touch(tmp_path / "photos", "a.png", "deep/b.png")
+    masks = folder if beside else str(tmp_path / "masks")
+    touch(tmp_path / ("photos" if beside else "masks"), "a_mask001.png")
+    touch(tmp_path / ("photos" if beside else "masks"), "deep/b_mask000.png", "deep/b_mask001.png")
+    pairs = list_pairs(folder, "" if beside else masks, ".png")
+    assert [(pair.name, pair.mask, pair.output) for pair in pairs] == [
+        ("a.png", f"{masks}/a_mask001.png", "a.png"),
+        ("deep/b.png", f"{masks}/deep/b_mask000.png", "deep/b_mask000.png"),
+        ("deep/b.png", f"{masks}/deep/b_mask001.png", "deep/b_mask001.png"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "near", ["a-mask.png", "a.mask.png", "A_Mask.png", "mask_a.png", "a.jpg.png", "masks/a.png"]
+)
+def test_near_miss_of_a_mask_s_name_is_named(tmp_path, near):
+    folder = touch(tmp_path, "a.jpg", near)
+    pairs = {pair.name: pair for pair in list_pairs(folder, "", ".png")}
+    assert pairs["a.jpg"].mask == ""
+    assert pairs["a.jpg"].hint == f"there is {near}, which would be its mask as a_mask.png"
+
+
+def test_near_miss_in_a_folder_of_masks_is_named(tmp_path):
+    folder = touch(tmp_path / "photos", "a.jpg", "b.jpg", "deep/c.jpg", "d.jpg")
+    masks = touch(tmp_path / "masks", "A.png", "b.jpg.png", "c.png", "e.png")
+    hints = [pair.hint for pair in list_pairs(folder, masks, ".png")]
+    assert hints == [
+        "there is A.png, which would be its mask as a.png",
+        "there is b.jpg.png, which would be its mask as b.png",
+        "",
+        "there is c.png, which would be its mask as deep/c.png",
+    ]
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["jpeg", "png", "webp"])
 def test_size_from_the_header_is_the_size_of_the_decoded_picture(make, orientation, form):
@@ -72,7 +150,7 @@ def test_generated_mask_fits_its_image_and_is_reproducible(make):
     assert first == generate_mask_file(file, "a.jpg", recipe, 1, 10_000)
     assert first != generate_mask_file(file, "b.jpg", recipe, 1, 10_000)
     assert first != generate_mask_file(file, "a.jpg", recipe, 2, 10_000)
-    hole = read_mask(first, MaskRule(max_pixels=10_000))
+    hole = read_mask(first, max_pixels=10_000)
     assert hole.shape == (70, 90)
     assert 0.1 < hole.mean() <= 0.5
     assert set(np.unique(np.asarray(Image.open(io.BytesIO(first))))) == {0, 255}

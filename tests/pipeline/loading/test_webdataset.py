@@ -264,6 +264,21 @@ def test_wrong_sets_end_in_a_sentence(tars, tmp_path):
         taken(replace(config, loader="processes", shards=f"{tmp_path}/small.tar"), 1)
 
 
+def test_joined_tars_are_read_to_their_end(tars, tmp_path):
+    parts = [(tmp_path / f"{number:05d}.tar").read_bytes() for number in range(3)]
+    (tmp_path / "joined.tar").write_bytes(b"".join(parts))
+    (tmp_path / "junk.tar").write_bytes(parts[0] + b"junk" * 512 + bytes(1024))
+    config = BatchConfig(shards=f"{tmp_path}/joined.tar", **SMALL)
+    cache = BatchConfig(cache_folder=str(tmp_path / "cache"))
+    assert len(open_set(config.shards, cache)) == 3 * PER_TAR
+    batches = taken(config, 3 * PER_TAR)
+    assert len(set(keys(batches))) == 3 * PER_TAR
+    with pytest.raises(UserError, match="is not a complete tar"):
+        open_set(f"{tmp_path}/junk.tar", cache)
+    with pytest.raises(UserError, match=r"junk.tar cannot be read: .* at byte"):
+        taken(replace(config, shards=f"{tmp_path}/junk.tar"), 8)
+
+
 def test_names_of_tars():
     assert names_tars("s3://bucket/{00000..01023}.tar")
     assert names_tars("/data/{train,val}-0.tar")

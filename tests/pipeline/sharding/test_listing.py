@@ -16,6 +16,7 @@ from infill.pipeline.sharding.listing import (
     write_listings,
 )
 from infill.pipeline.sources import Original
+from infill.pipeline.sources.original import nested_split_of
 
 SHARES = Shares(val=0.1, test=0.2, seed=0)
 
@@ -162,3 +163,40 @@ def test_place_in_an_archive_survives_the_list(tmp_path: Path) -> None:
 
 def test_no_photographs_give_no_lists(tmp_path: Path) -> None:
     assert write_listings([], SHARES, 7, tmp_path) == {}
+
+
+def nested(*paths: str) -> list[Original]:
+    return [
+        Original(path=path, size=1, file=path.encode(), nested_split=nested_split_of(path))
+        for path in paths
+    ]
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("photos/train/a.jpg", "photos/val/b.jpg", "photos/test/c.jpg"),
+        ("Train/a.jpg", "VAL/b.jpg", "Test/c.jpg"),
+        ("one/train/a.jpg", "two/Val/b.jpg", "three/x/test/c.jpg"),
+    ],
+)
+def test_folders_below_others_and_in_other_case_are_splits(
+    paths: tuple[str, ...], tmp_path: Path
+) -> None:
+    found = paths_by_split(nested(*paths), SHARES, tmp_path)
+    assert found == {"train": [paths[0]], "val": [paths[1]], "test": [paths[2]]}
+
+
+def test_folder_that_only_some_photographs_lie_in_is_named(tmp_path: Path) -> None:
+    lines: list[str] = []
+    cars = nested("vehicles/train/a.jpg", *(f"vehicles/car/{n}.jpg" for n in range(9)))
+    listings = write_listings(cars, SHARES, 100, tmp_path, lines.append)
+    assert sum(found.photographs for found in listings.values()) == 10
+    assert len(lines) == 1
+    assert "a folder is named train" in lines[0]
+    mixed = nested("p/train/a.jpg", "p/test/b.jpg", "p/c.jpg")
+    with pytest.raises(UserError, match=r"p/c\.jpg lies outside the folders"):
+        write_listings(mixed, SHARES, 100, tmp_path, lines.append)
+    everything = [*cars[:1], *nested("p/Train/b.jpg")]
+    forced = replace(SHARES, splits="folders")
+    assert set(paths_by_split(everything, forced, tmp_path)) == {"train"}

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -281,6 +282,25 @@ def test_bad_photographs_are_quarantined_with_their_reasons(source: Path, tmp_pa
             for item in manifest.quarantined:
                 assert f"quarantined: {item.source}: {item.reason}" in lines
             assert f"quarantined: all of them in {file}" in lines
+
+
+def test_damaged_member_of_a_zip_is_quarantined_and_folders_inside_are_splits(
+    photographs: str, tmp_path: Path
+) -> None:
+    folders = ("train", "train", "train", "train", "val", "val", "test", "test")
+    file = tmp_path / "photos.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        for path, folder in zip(sorted(Path(photographs).iterdir()), folders, strict=True):
+            archive.write(path, f"photos/{folder}/{path.name}")
+        third = archive.infolist()[2]
+    data = bytearray(file.read_bytes())
+    data[third.header_offset + 30 + len(third.filename) + third.file_size // 2] ^= 4
+    file.write_bytes(data)
+    sets = make_shards(config(file, tmp_path / "out", max_quarantined_share=0.5), quiet)
+    assert {split: len(found) for split, found in sets.items()} == {"train": 3, "val": 2, "test": 2}
+    (bad,) = sets["train"].quarantined
+    assert bad.source == third.filename
+    assert bad.reason == "damaged in its zip: its CRC-32 differs"
 
 
 def test_too_many_bad_photographs_fail_and_leave_no_set(source: Path, tmp_path: Path) -> None:
