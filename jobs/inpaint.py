@@ -66,6 +66,11 @@ class InpaintConfig:
         suffix = PurePath(self.out).suffix.lower()
         if self.out and suffix not in FORMATS:
             raise UserError(f"out ends in {' or '.join(FORMATS)}, not {self.out!r}")
+        inputs = {storage.absolute(self.image), storage.absolute(self.mask)}
+        if inputs & {storage.absolute(out) for out in self.outputs}:
+            raise UserError(
+                "the result would overwrite the photograph or its mask: give another --out"
+            )
 
     @property
     def outputs(self) -> list[str]:

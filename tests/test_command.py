@@ -98,6 +98,7 @@ def test_help_of_every_command_imports_nothing_that_only_work_needs():
         (["--print-completion", "cmd"], 2, "--print-completion takes bash or zsh"),
         (["evaluate", "--checkpoint", "no", "--shards", "no"], 1, "no"),
         (["inpaint", "a.png", "b.png", "--out", "c.gif", "--model", "no"], 2, "out ends in .png"),
+        (["inpaint", "a.png", "b.png", "--out", "./b.png"], 2, "would overwrite the photograph or"),
         (["inpaint", "a.png", "b.png", "--model", "./no"], 1, "no is not a checkpoint"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -12,12 +13,14 @@ from infill.pipeline import storage
 from infill.pipeline.batch_inference.config import SETTINGS
 from infill.pipeline.errors import UserError
 from infill.pipeline.images import encode_mask, upright_size
+from infill.pipeline.images.kinds import is_read, suffix_if_unread
 from infill.pipeline.masks import MaskConfig, generate_mask
 from infill.pipeline.sources import SUFFIXES
 
 MASK_SUFFIX = "_mask"
 _NUMBERED = re.compile(r"_mask\d*$")
 """The end of a mask's stem: name_mask, or name_mask001 as LaMa's data has it."""
+_WRITTEN = (".png", ".jpg", ".jpeg", ".webp")
 _NOT_VISITED = ("@eaDir", "__MACOSX")
 """Folders that other systems add."""
 
@@ -77,7 +80,8 @@ def list_pairs(folder: str, masks: str, output_suffix: str, out: str = "") -> li
     find = MaskFinder(folder, found, masks, out)
     pairs = []
     for name in pictures:
-        suffix = output_suffix or PurePosixPath(name).suffix
+        own = PurePosixPath(name).suffix
+        suffix = output_suffix or (own if own.lower() in _WRITTEN else ".png")
         several = find.all(name)
         for mask in several or [""]:
             stem = _stem(name) if len(several) < 2 else _with_name_of(name, mask)
@@ -114,10 +118,16 @@ def list_pictures(location: str, without: Iterable[str] = ()) -> list[str]:
     return sorted(
         str(path)
         for path in files
-        if path.suffix.lower() in SUFFIXES
+        if is_read(path.name)
         and not path.name.startswith((".", "_tmp-"))
         and not any(path == PurePosixPath(p) or path.is_relative_to(p) for p in left_out)
     )
+
+
+def count_unread(location: str) -> Counter[str]:
+    """Return the number of images of kinds that are not read under a folder, by suffix."""
+    names = (path.name for path in _files(location) if not path.name.startswith("."))
+    return Counter(suffix for name in names if (suffix := suffix_if_unread(name)))
 
 
 def _files(location: str) -> Iterator[PurePosixPath]:

@@ -19,6 +19,7 @@ from infill.pipeline.batch_inference.config import (
 )
 from infill.pipeline.batch_inference.pairs import (
     Pair,
+    count_unread,
     generate_mask_file,
     list_pairs,
     list_pictures,
@@ -26,6 +27,8 @@ from infill.pipeline.batch_inference.pairs import (
 from infill.pipeline.config import to_dict
 from infill.pipeline.errors import ImageError, UserError
 from infill.pipeline.images import HOLE_THRESHOLD
+from infill.pipeline.images.conversion import as_upload, mask_as_upload
+from infill.pipeline.images.kinds import passed_over_lines
 from infill.pipeline.masks import check_mask_files
 from infill.pipeline.progress import Log, Progress, duration
 
@@ -86,12 +89,13 @@ class FolderWork:
         return len(self.pairs), len(self.pairs) - len(self.missing)
 
 
-def begin_folder(config: BatchInferenceConfig, model: str) -> FolderWork:
+def begin_folder(config: BatchInferenceConfig, model: str, say: Log = print) -> FolderWork:
     """List the images of a folder, and record settings and model beside the results.
 
     Args:
         config: the configuration.
         model: the label of the model.
+        say: prints one line, for each kind of images that is not read.
 
     Raises:
         UserError: if there are no images, or ``out`` holds results of other settings.
@@ -101,6 +105,8 @@ def begin_folder(config: BatchInferenceConfig, model: str) -> FolderWork:
     suffix = SUFFIXES[config.output_format]
     pairs = list_pairs(config.folder, "" if config.draw else config.masks, suffix, config.out)
     claim(config, model)
+    for line in passed_over_lines(count_unread(config.folder)):
+        say(line)
     there = set(list_pictures(config.out))
     return FolderWork(pairs=pairs, missing=[pair for pair in pairs if pair.output not in there])
 
@@ -198,13 +204,15 @@ def read_files(config: BatchInferenceConfig, pair: Pair) -> tuple[bytes, bytes]:
     image = storage.read(pair.image)
     if config.draw:
         limit = config.limits.max_pixels
+        image = as_upload(image, limit)
         return image, generate_mask_file(image, pair.name, config.recipe, config.seed, limit)
     if not pair.mask:
         raise ImageError(
             "bad_request",
             "it has no mask: " + (pair.hint or "add name_mask.png, or use --masks or --draw"),
         )
-    return image, storage.read(pair.mask)
+    limit = config.limits.max_pixels
+    return as_upload(image, limit), mask_as_upload(storage.read(pair.mask), limit)
 
 
 def failure_of(error: ImageError | FileNotFoundError) -> str:

@@ -41,6 +41,7 @@ from infill.pipeline.batch_inference.runner import (
 from infill.pipeline.cluster import quiet_data
 from infill.pipeline.config import sentence_of
 from infill.pipeline.errors import ImageError, UserError
+from infill.pipeline.images.conversion import mask_as_upload
 from infill.pipeline.loading.shard_reader import missing_shard
 from infill.pipeline.manifest import (
     FILE_NAME,
@@ -229,7 +230,8 @@ def _laid(config: BatchInferenceConfig, row: Rows, image: bytes) -> Rows:
         limit = config.limits.max_pixels
         mask = generate_mask_file(image, str(row["key"]), config.recipe, config.seed, limit)
     elif row["mask_file"]:
-        mask = storage.read(str(row["mask_file"]))
+        limit = config.limits.max_pixels
+        mask = mask_as_upload(storage.read(str(row["mask_file"])), limit)
     else:
         raise ImageError("bad_request", "it has no mask: use --masks or --draw")
     return laid_on_canvases(config, str(row["name"]), image, mask)

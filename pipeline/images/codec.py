@@ -11,17 +11,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from infill.pipeline.errors import ImageError
 from infill.pipeline.images.arrays import ByteHole, Hole, Pixels, grey
+from infill.pipeline.images.orientation import orientation_of, turn_upright
 
 PilImage = Image.Image
 Format = Literal["png", "jpeg", "webp"]
 
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 MEDIA_TYPES: dict[Format, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 
@@ -66,7 +68,7 @@ def decode(data: bytes, max_pixels: int, what: str = "image") -> Picture:
         opened = _OPEN[kind](io.BytesIO(data))
         _refuse_unsupported(opened, data, kind, what)
         opened.load()
-        upright = ImageOps.exif_transpose(opened)
+        upright = turn_upright(opened)
         pixels = np.asarray(plain(upright))
     except ImageError:
         raise
@@ -86,7 +88,7 @@ def upright_size(data: bytes, max_pixels: int, what: str = "image") -> tuple[int
     kind = _kind(data, what)
     width, height = _claimed_size(data, kind, max_pixels, what)
     try:
-        turned = _OPEN[kind](io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation, 1) > 4
+        turned = orientation_of(_OPEN[kind](io.BytesIO(data))) > 4
     except Exception as error:  # as in _claimed_size
         raise _damaged(what) from error
     return (width, height) if turned else (height, width)
@@ -168,6 +170,18 @@ def encode_png(pixels: Pixels) -> bytes:
     return sink.getvalue()
 
 
+def encode_pixels(pixels: Pixels) -> bytes:
+    """Return uint8 [H, W, C], C from 1 to 4, as a PNG file."""
+    return encode(Picture(pixels=pixels, format="png", profile=None), "png")
+
+
+def is_upload(data: bytes) -> bool:
+    """Return whether a file is a PNG of 8 bits per channel, a JPEG or a WebP, by its start."""
+    if data.startswith(_PNG):
+        return data[24:25] != b"\x10"
+    return data.startswith(_JPEG) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
+
+
 def encode_mask(hole: ByteHole | Hole) -> bytes:
     """Return a hole, [H, W], as a PNG file, white in the hole."""
     sink = io.BytesIO()
@@ -178,9 +192,9 @@ def encode_mask(hole: ByteHole | Hole) -> bytes:
 def _kind(data: bytes, what: str) -> Format:
     if not data:
         raise ImageError("bad_request", f"the {what} is empty")
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+    if data.startswith(_PNG):
         return "png"
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(_JPEG):
         return "jpeg"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"

@@ -14,10 +14,13 @@ import cv2
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from infill.pipeline.errors import RejectedError
+from infill.pipeline.images.kinds import OPTIONAL_FORMATS, readable_suffixes, unread_kind
+from infill.pipeline.images.orientation import orientation_of
 
 MAX_PIXELS = 2**26
 """Default maximum of height times width."""
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000")
+_ALWAYS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000")
+FORMATS = (*_ALWAYS, *dict.fromkeys(OPTIONAL_FORMATS[suffix] for suffix in readable_suffixes()))
 """Formats that Pillow may open (its JPEG reader reads MPO too); others run programs or are rare."""
 SUFFIX_OF = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 """Formats whose bytes can be kept."""
@@ -37,8 +40,6 @@ DECODE_ERRORS = (
     Image.DecompressionBombError,
 )
 """Exceptions of Pillow and OpenCV for invalid images, found by damaging images."""
-
-ORIENTATION_TAG = 0x0112
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,7 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     except RejectedError:
         raise
     except UnidentifiedImageError as error:
-        raise RejectedError("not an image of a known format") from error
+        raise RejectedError(unread_kind(data) or "not an image of a known format") from error
     except DECODE_ERRORS as error:
         raise RejectedError(f"damaged header: {first_line_of(error)}") from error
 
@@ -115,8 +116,7 @@ def _orientation(data: bytes, image: ImageFile.ImageFile) -> int:
         return 1
     if image.format == "PNG" and b"eXIf" not in data:
         return 1
-    found = image.getexif().get(ORIENTATION_TAG, 1)
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+    return orientation_of(image)
 
 
 def _is_deep(data: bytes, image: Image.Image) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from infill.pipeline.errors import ImageError, RejectedError
 from infill.pipeline.images import codec
@@ -18,6 +18,7 @@ from infill.pipeline.images.headers import (
     read_header,
 )
 from infill.pipeline.images.mask_rule import HOLE_THRESHOLD, MaskRule
+from infill.pipeline.images.orientation import forget_other_orientations, turn_upright
 
 
 def read_mask(
@@ -53,9 +54,7 @@ def read_mask(
     """
     rule = rule or MaskRule()
     if isinstance(mask, bytes):
-        pixels = (
-            _pixels_of_any_format(mask, max_pixels) if any_format else _pixels(mask, max_pixels)
-        )
+        pixels = pixels_of_any_format(mask, max_pixels) if any_format else _pixels(mask, max_pixels)
     else:
         pixels = _array_levels(mask if mask.ndim == 3 else mask[..., None], rule)
     levels = _channel(pixels, rule, fields)
@@ -154,12 +153,18 @@ def _pixels(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     return codec.decode(data, max_pixels, "mask").pixels
 
 
-def _pixels_of_any_format(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+def pixels_of_any_format(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+    """Return a mask's levels, uint8 [H, W, C], from a file of any format that is read.
+
+    Raises:
+        ImageError: if it is not an image, or too large.
+    """
     try:
         read_header(data, max_pixels)
         with NO_LIMIT_OF_PILLOW, Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            forget_other_orientations(opened)
             opened.load()
-            upright = ImageOps.exif_transpose(opened)
+            upright = turn_upright(opened)
             if upright.mode.startswith("I"):
                 values = np.asarray(upright)
                 values = values if values.max(initial=0) <= 255 else values >> 8

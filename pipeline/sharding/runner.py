@@ -22,6 +22,7 @@ from pyarrow import fs
 from infill.pipeline import storage
 from infill.pipeline.cluster import connect
 from infill.pipeline.errors import UserError
+from infill.pipeline.images.kinds import passed_over_lines
 from infill.pipeline.manifest import FILE_NAME as MANIFEST_NAME
 from infill.pipeline.manifest import Manifest, Quarantined, read_manifest, write_manifest
 from infill.pipeline.progress import Log, Progress
@@ -109,14 +110,16 @@ def _list(config: ShardConfig, folder: Path, report: Log) -> dict[str, Listing]:
     listings = write_listings(
         source.originals(), shares, config.photographs_per_shard, folder, report
     )
+    unread = passed_over_lines(source.passed_over)
     if not listings:
-        raise UserError(
-            f"{config.source} holds no photographs; names that count end in {' '.join(SUFFIXES)}"
-        )
+        names = "; ".join([f"names that count end in {' '.join(SUFFIXES)}", *unread])
+        raise UserError(f"{config.source} holds no photographs; {names}")
     total = sum(found.photographs for found in listings.values())
     size = sum(found.bytes for found in listings.values())
     parts = ", ".join(f"{found.photographs} for {name}" for name, found in listings.items())
     report(f"listed {total} photographs, {size / 1e6:.1f} MB: {parts}")
+    for line in unread:
+        report(line)
     return listings
 
 

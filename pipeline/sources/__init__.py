@@ -9,12 +9,13 @@ import difflib
 
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
+from infill.pipeline.images.kinds import SUFFIXES
 from infill.pipeline.sources.archives import ArchiveSource, is_archive
 from infill.pipeline.sources.bundled import BUNDLED, BundledSource
 from infill.pipeline.sources.folder import FolderSource
 from infill.pipeline.sources.lists import ListSource, is_list
 from infill.pipeline.sources.named import NAMED, NamedSource
-from infill.pipeline.sources.original import SPLITS, SUFFIXES, Original, Source
+from infill.pipeline.sources.original import SPLITS, Original, Source
 from infill.pipeline.sources.stores import S3Config, open_store
 
 __all__ = [

@@ -8,13 +8,15 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from infill.pipeline.errors import RejectedError, UserError
 from infill.pipeline.sources.original import (
     Original,
+    count_unread,
     is_picture_name,
     nested_split_of,
     split_of,
@@ -51,6 +53,8 @@ class ArchiveSource:
     store: Store
     name: str | None = None
     """Name of the one archive in the store; None for all archives."""
+    passed_over: Counter[str] = field(default_factory=Counter, compare=False)
+    """Number of images of kinds that are not read, by suffix."""
 
     def originals(self) -> Iterator[Original]:
         """Yield the archives' images.
@@ -59,18 +63,29 @@ class ArchiveSource:
             UserError: if an archive is missing, damaged, truncated, encrypted or compressed as a
                 whole.
         """
+        self.passed_over.clear()
         for found in self.store.files():
             if is_archive(found.path) and self.name in (None, found.path):
                 prefix = "" if self.name else found.path.rpartition(".")[0] + "/"
-                yield from members(self.store, found, prefix)
+                yield from members(self.store, found, prefix, self.passed_over)
 
     def read(self, original: Original) -> bytes:
         """Return a member's bytes."""
         return read_member(self.store, original)
 
 
-def members(store: Store, archive: StoredFile, prefix: str) -> Iterator[Original]:
-    """Yield an archive's images, with paths and splits as if unpacked under ``prefix``."""
+def members(
+    store: Store, archive: StoredFile, prefix: str, passed_over: Counter[str] | None = None
+) -> Iterator[Original]:
+    """Yield an archive's images, with paths and splits as if unpacked under ``prefix``.
+
+    Args:
+        store: the store of the archive.
+        archive: the archive.
+        prefix: what precedes the members' paths.
+        passed_over: counts images of kinds that are not read, by suffix.
+    """
+    counts = Counter[str]() if passed_over is None else passed_over
     if archive.path.lower().endswith(COMPRESSED):
         raise UserError(
             f"{archive.path} is compressed as a whole and cannot be read in place; "
@@ -78,19 +93,22 @@ def members(store: Store, archive: StoredFile, prefix: str) -> Iterator[Original
         )
     found = _zip if archive.path.lower().endswith(".zip") else _tar
     try:
-        yield from found(store, archive, prefix)
+        yield from found(store, archive, prefix, counts)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, struct.error) as error:
         raise UserError(
             f"{archive.path} is damaged or truncated ({error}); fetch it again"
         ) from error
 
 
-def _zip(store: Store, archive: StoredFile, prefix: str) -> Iterator[Original]:
+def _zip(
+    store: Store, archive: StoredFile, prefix: str, counts: Counter[str]
+) -> Iterator[Original]:
     with store.open(archive.file) as stream, zipfile.ZipFile(stream) as opened:
         for info in opened.infolist():
             name = info.filename
             if "/" not in name:  # as some programs write it on Windows
                 name = name.replace("\\", "/")
+            count_unread(name, counts)
             if info.is_dir() or not is_picture_name(name):
                 continue
             if info.flag_bits & 1:
@@ -111,7 +129,12 @@ def _zip(store: Store, archive: StoredFile, prefix: str) -> Iterator[Original]:
 
 
 def _tar(
-    store: Store, archive: StoredFile, prefix: str, start: int = 0, end: int | None = None
+    store: Store,
+    archive: StoredFile,
+    prefix: str,
+    counts: Counter[str],
+    start: int = 0,
+    end: int | None = None,
 ) -> Iterator[Original]:
     """Yield the images of a tar that lies from ``start`` to ``end`` of the file."""
     with store.open(archive.file) as stream:
@@ -122,9 +145,11 @@ def _tar(
                 opened.members = []  # type: ignore[attr-defined]  # or it keeps all it has seen
                 position = opened.offset
                 path = prefix + member.name.removeprefix("./")
+                if member.isreg():
+                    count_unread(path, counts)
                 if member.isreg() and path.endswith(".tar"):
                     within, begin = path.removesuffix(".tar") + "/", member.offset_data
-                    yield from _tar(store, archive, within, begin, begin + member.size)
+                    yield from _tar(store, archive, within, counts, begin, begin + member.size)
                 elif member.isreg() and is_picture_name(path):
                     yield _tar_member(archive, path, member)
             _require_end(stream, position)

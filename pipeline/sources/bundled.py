@@ -1,6 +1,7 @@
 """The photographs that scikit-image and scikit-learn carry, each with its split."""
 
 import importlib.util
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,11 @@ BUNDLED = {
 
 class BundledSource:
     """The images of :data:`BUNDLED`, located on each machine."""
+
+    @property
+    def passed_over(self) -> Counter[str]:
+        """None: all of them are read."""
+        return Counter()
 
     def originals(self) -> Iterator[Original]:
         """Yield the images, ordered by path.

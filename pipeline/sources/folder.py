@@ -1,10 +1,12 @@
 """A folder of image files."""
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from infill.pipeline.sources.original import (
     Original,
+    count_unread,
     is_picture_name,
     nested_split_of,
     split_of,
@@ -17,10 +19,14 @@ class FolderSource:
     """All images below a folder or prefix; folders named train, val and test are splits."""
 
     store: Store
+    passed_over: Counter[str] = field(default_factory=Counter, compare=False)
+    """Number of images of kinds that are not read, by suffix."""
 
     def originals(self) -> Iterator[Original]:
         """Yield the tree's images, ordered by path."""
+        self.passed_over.clear()
         for found in self.store.files():
+            count_unread(found.path, self.passed_over)
             if is_picture_name(found.path):
                 yield replace(
                     whole_file(found, split_of(found.path)),

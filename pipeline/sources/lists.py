@@ -1,6 +1,7 @@
 """A CSV or Parquet file of image paths, with splits if it has them."""
 
 import posixpath
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,11 @@ class ListSource:
     """
 
     location: str
+
+    @property
+    def passed_over(self) -> Counter[str]:
+        """None: every row is an image, or quarantined."""
+        return Counter()
 
     def originals(self) -> Iterator[Original]:
         """Yield the list's images.

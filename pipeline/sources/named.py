@@ -5,6 +5,7 @@ part has the published number of images: otherwise half a download would train s
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -181,6 +182,11 @@ class NamedSource:
 
     named: NamedSet
     store: Store
+
+    @property
+    def passed_over(self) -> Counter[str]:
+        """None: each part has its published number of images."""
+        return Counter()
 
     def originals(self) -> Iterator[Original]:
         """Yield the dataset's images, part by part.

@@ -1,26 +1,13 @@
 """The interface of a source: every original once, in one order, its bytes on demand."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from infill.pipeline.images.kinds import is_read, suffix_if_unread
+
 SPLITS = ("train", "val", "test")
-SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".png",
-    ".webp",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".gif",
-    ".ppm",
-    ".pgm",
-    ".jp2",
-)
-"""Suffixes of images, in upper or lower case; the contents are checked later."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +33,11 @@ class Original:
 
 class Source(Protocol):
     """A source that lists originals and reads them; cheap to open, on any machine."""
+
+    @property
+    def passed_over(self) -> Counter[str]:
+        """Number of images of kinds that are not read, by suffix, once ``originals`` is through."""
+        ...
 
     def originals(self) -> Iterator[Original]:
         """Yield every original once, in an order that does not depend on the machine.
@@ -73,7 +65,14 @@ def is_picture_name(path: str) -> bool:
     start with ``_`` (such as ``__MACOSX``). A file that starts with ``_`` does: cameras write
     ``_DSC0001.JPG``.
     """
-    return path.lower().endswith(SUFFIXES) and is_visible(path)
+    return is_read(path) and is_visible(path)
+
+
+def count_unread(path: str, counts: Counter[str]) -> None:
+    """Count a file by its suffix if it is an image of a kind that is not read here."""
+    suffix = suffix_if_unread(path)
+    if suffix and is_visible(path):
+        counts[suffix] += 1
 
 
 def is_visible(path: str) -> bool:

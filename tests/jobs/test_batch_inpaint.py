@@ -174,6 +174,29 @@ def test_masks_and_results_inside_the_folder_are_no_images_and_a_second_run_is_t
     assert sorted(pictures.rglob("*")) == before
 
 
+def test_formats_that_shards_take_are_filled_and_others_are_counted(
+    url, photographs, tmp_path, capsys
+):
+    pictures, masks = tmp_path / "pictures", tmp_path / "masks"
+    for folder in (pictures, masks):
+        folder.mkdir()
+    picture = pixels(Path(photographs) / "picture0.jpg")
+    hole = cv2.circle(np.zeros(picture.shape[:2], np.uint8), (40, 40), 12, 255, -1)
+    for name, kind in (("a", "tiff"), ("b", "bmp"), ("c", "png"), ("d", "gif")):
+        values = picture.astype(np.uint16) * 257 if name == "c" else picture
+        cv2.imwrite(str(pictures / f"{name}.{kind}"), values)
+        cv2.imwrite(str(masks / f"{name}.{'tif' if name == 'b' else 'png'}"), hole)
+    (pictures / "e.heic").write_bytes(b"")
+    config = config_of(
+        pictures, tmp_path / "out", endpoint=url, masks=str(masks), output_format="same"
+    )
+    assert (summary := batch_inpaint(config)).filled == 4, summary
+    assert "passed over: 1 file .heic" in capsys.readouterr().out
+    for name in "abc":
+        filled = pixels(tmp_path / "out" / f"{name}.png")
+        np.testing.assert_array_equal(filled[hole == 0], picture[hole == 0])
+
+
 def test_near_miss_of_a_mask_is_named_in_the_failures(url, photographs, tmp_path):
     pictures = tmp_path / "pictures"
     pictures.mkdir()

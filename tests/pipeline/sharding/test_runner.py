@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from infill.pipeline import storage
 from infill.pipeline.config import explain
@@ -301,6 +302,40 @@ def test_damaged_member_of_a_zip_is_quarantined_and_folders_inside_are_splits(
     (bad,) = sets["train"].quarantined
     assert bad.source == third.filename
     assert bad.reason == "damaged in its zip: its CRC-32 differs"
+
+
+HEIC = b"\x00\x00\x00\x18ftypheic" + bytes(90)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_images_of_kinds_that_are_not_read_are_counted_with_what_to_install(
+    source: Path, tmp_path: Path, packed: bool
+) -> None:
+    for number in range(3):
+        (source / f"IMG_{number}.HEIC").write_bytes(HEIC)
+    (source / "a.jxl").write_bytes(b"\xff\x0a")
+    (source / "notes.txt").write_text("no image")
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 90, 3), np.uint8)
+    Image.fromarray(pixels).save(source / "a.avif", quality=100)
+    where = source
+    if packed:
+        where = Path(shutil.make_archive(str(tmp_path / "photos"), "zip", source))
+    lines: list[str] = []
+    sets = make_shards(config(where, tmp_path / "out"), lines.append)
+    assert sum(len(found) for found in sets.values()) == 9
+    assert not any(found.quarantined for found in sets.values())
+    assert [line for line in lines if line.startswith("passed over")] == [
+        "passed over: 3 files .heic, which are not read here: install pillow-heif "
+        "(`pip install 'infill[heic]'`)",
+        "passed over: 1 file .jxl, which are not read here: convert them to PNG or JPEG",
+    ]
+
+
+def test_folder_of_nothing_else_than_unread_kinds_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.heic").write_bytes(HEIC)
+    with pytest.raises(UserError, match=r"holds no photographs; .*1 file \.heic.*infill\[heic\]"):
+        make_shards(config(tmp_path / "in", tmp_path / "out"), quiet)
 
 
 def test_too_many_bad_photographs_fail_and_leave_no_set(source: Path, tmp_path: Path) -> None:
