@@ -9,6 +9,7 @@ from infill.pipeline.images import (
     Pixels,
     RejectedError,
     decode_original,
+    decode_sample,
     encode_sample,
     read_header,
 )
@@ -60,9 +61,23 @@ def samples_of(key: str, data: bytes, config: ShardConfig) -> Iterator[Sample]:
                 key + name, suffix, encode_sample(square, suffix, config.quality), square, box
             )
     elif picture is original and header.plain and SUFFIX_OF[header.format] == suffix:
+        _require_loadable(data, suffix, picture)
         yield _sample(key, suffix, data, picture, None)
     else:
         yield _sample(key, suffix, encode_sample(picture, suffix, config.quality), picture, None)
+
+
+def _require_loadable(data: bytes, suffix: str, picture: Pixels) -> None:
+    """Refuse bytes that are kept and that a training could not decode.
+
+    Pillow takes a PNG without its last bytes, and OpenCV, which decodes samples, does not; a JPEG
+    has been decoded by OpenCV already.
+    """
+    if suffix == "jpg":
+        return
+    loaded = decode_sample(data)
+    if loaded is None or loaded.shape != picture.shape:
+        raise RejectedError("truncated or damaged: the decoder of trainings refuses it")
 
 
 def _framed(picture: Pixels, config: ShardConfig) -> Pixels:

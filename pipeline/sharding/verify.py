@@ -14,6 +14,7 @@ from infill.pipeline import storage
 from infill.pipeline.cluster import connect
 from infill.pipeline.config import from_dict
 from infill.pipeline.errors import UserError
+from infill.pipeline.images import decode_sample
 from infill.pipeline.manifest import FILE_NAME as MANIFEST_NAME
 from infill.pipeline.manifest import Manifest, ShardRecord, read_manifest
 from infill.pipeline.progress import Log, Progress
@@ -57,7 +58,8 @@ def verify(location: str, report: Log = print, s3: S3Config | None = None) -> li
     """Read every tar of the sets under a location again and return the damage.
 
     Runs on the driver; the tars are read on any free core. A set is intact if each tar has the
-    recorded size and SHA-256, and so have each sample's bytes at the manifest's position.
+    recorded size and SHA-256, and so have each sample's bytes at the manifest's position, which
+    the decoder of trainings takes.
 
     Raises:
         UserError: if there are no finished sets.
@@ -116,7 +118,11 @@ def _bad_keys(manifest: Manifest, number: int, data: bytes) -> Iterator[str]:
     first = int(manifest.first_rows[number])
     for row in manifest.samples.slice(first, manifest.shards[number].samples).to_pylist():
         found = data[row["offset"] : row["offset"] + row["size"]]
-        if row["shard"] != number or storage.sha256(found) != row["sha256"]:
+        if (
+            row["shard"] != number
+            or storage.sha256(found) != row["sha256"]
+            or decode_sample(found) is None
+        ):
             yield row["key"]
 
 

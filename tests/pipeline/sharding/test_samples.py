@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from infill.pipeline.errors import UserError
-from infill.pipeline.images import RejectedError
+from infill.pipeline.images import RejectedError, decode_sample
 from infill.pipeline.sharding import ShardConfig
 from infill.pipeline.sharding.samples import samples_of
 
@@ -124,3 +124,22 @@ def test_squashing_makes_both_sides_equal() -> None:
 def test_squashing_without_a_side_is_refused() -> None:
     with pytest.raises(UserError, match="needs resize_short_side_px"):
         ShardConfig(frame="squash")
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "jpg"])
+def test_cut_image_is_refused_or_can_be_loaded_by_trainings(kind: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (70, 80, 3), np.uint8)
+    whole = cv2.imencode(f".{kind}", noise)[1].tobytes()
+    (sample,) = samples_of("key", whole, ShardConfig(source="x"))
+    assert sample.data == whole
+    refused = 0
+    for cut in range(1, 40):
+        try:
+            (sample,) = samples_of("key", whole[:-cut], ShardConfig(source="x"))
+        except RejectedError:
+            refused += 1
+        else:
+            pixels = decode_sample(sample.data)
+            assert pixels is not None, cut
+            assert pixels.shape == (70, 80, 3)
+    assert refused > 20

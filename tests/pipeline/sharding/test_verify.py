@@ -2,12 +2,16 @@ import hashlib
 import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from infill.pipeline.errors import UserError
-from infill.pipeline.manifest import read_manifest
+from infill.pipeline.manifest import SAMPLE_SCHEMA, Manifest, ShardRecord, read_manifest
 from infill.pipeline.sharding import ShardConfig, make_shards
-from infill.pipeline.sharding.verify import Damage, repair, verify
+from infill.pipeline.sharding.tar_writer import TarWriter
+from infill.pipeline.sharding.verify import Damage, check_shard, repair, verify
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -96,3 +100,31 @@ def test_set_without_its_list_says_how_to_bring_it_back(sets: Path) -> None:
 def test_place_without_sets_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no finished shard sets"):
         verify(str(tmp_path), quiet)
+
+
+def test_sample_of_an_earlier_release_that_trainings_cannot_decode_is_damage(
+    tmp_path: Path,
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (70, 80, 3), np.uint8)
+    whole = cv2.imencode(".png", noise)[1].tobytes()
+    samples = {"good": whole, "cut": whole[:-30]}
+    rows = []
+    with open(tmp_path / "shard-000000.tar", "wb") as stream:
+        writer = TarWriter(stream)
+        for key, data in samples.items():
+            place = {"shard": 0, "offset": writer.add(f"{key}.png", data), "size": len(data)}
+            facts = {"key": key, "source": f"{key}.png", "suffix": "png"}
+            shape = {"height_px": 70, "width_px": 80, "sha256": hashlib.sha256(data).hexdigest()}
+            rows.append({**facts, **place, **shape})
+        writer.close()
+    record = ShardRecord(
+        name="shard-000000.tar", samples=2, size=writer.size, sha256=writer.checksum.hexdigest()
+    )
+    manifest = Manifest(
+        location=str(tmp_path),
+        samples=pa.Table.from_pylist(rows, schema=SAMPLE_SCHEMA),
+        shards=(record,),
+        quarantined=(),
+        settings={},
+    )
+    assert check_shard(manifest, 0) == "has 1 damaged samples, the first cut"
