@@ -136,7 +136,12 @@ class Objective(ABC):
         return self._right
 
     def log_accuracy(
-        self, role: str, real: Tensor, fake: Tensor, between: Tensor | float = 0.0
+        self,
+        role: str,
+        real: Tensor,
+        fake: Tensor,
+        between: Tensor | float = 0.0,
+        counted: Tensor | None = None,
     ) -> None:
         """Remember how often a discriminator is right; for :meth:`step` to call.
 
@@ -145,9 +150,12 @@ class Objective(ABC):
             real: its scores of originals, of any shape.
             fake: its scores of generated images.
             between: the threshold between both: 0 for logits; a critic's scores have no zero.
+            counted: bool, of the shape of ``fake``: its scores that count; all if None.
         """
         with torch.no_grad():
-            right = (real > between).float().mean() + (fake < between).float().mean()
+            found = (fake < between).float()
+            share = found.mean() if counted is None else (found * counted).sum() / counted.sum()
+            right = (real > between).float().mean() + share
         self.accuracies[role] = right / 2
 
     @property

@@ -24,9 +24,30 @@ PEAK_TFLOPS = {
     "2080ti": 13.4,
     "v100": 15.7,
     "a100": 156.0,
+    "l4": 60.0,
+    "a10g": 35.0,
+    "l40s": 183.0,
     "h100": 494.0,
+    "h200": 494.0,
+    "b200": 1100.0,
+    "mi300x": 653.7,
 }
 """Peak TFLOP/s by the data sheets, dense: float32 up to the V100, TF32 on tensor cores later."""
+INNER_GBIT_S = {
+    "1080ti": 126.0,
+    "2080ti": 126.0,
+    "v100": 1200.0,
+    "a100": 2400.0,
+    "l4": 252.0,
+    "a10g": 252.0,
+    "l40s": 252.0,
+    "h100": 3600.0,
+    "h200": 3600.0,
+    "b200": 7200.0,
+    "mi300x": 3584.0,
+}
+"""Gbit/s between the GPUs of a node, one way: NVLink or Infinity Fabric of the boards with eight
+GPUs, PCIe (3.0 x16 for 1080 Ti and 2080 Ti, 4.0 x16 for L4, A10G and L40S) otherwise."""
 BYTES_PER_PARAMETER = 16
 """Bytes per parameter in float32: the weight, its gradient and Adam's two means."""
 GIB = 2**30
@@ -56,25 +77,49 @@ class CostEstimateConfig:
     run: str = ""
     """A short run of the same training on the same kind of machine. If given, its measured rate
     replaces the estimate."""
-    gpu: Literal["1080ti", "2080ti", "v100", "a100", "h100"] = "v100"
+    gpu: Literal[
+        "1080ti",
+        "2080ti",
+        "v100",
+        "a100",
+        "l4",
+        "a10g",
+        "l40s",
+        "h100",
+        "h200",
+        "b200",
+        "mi300x",
+    ] = "v100"
     """The GPU whose peak performance bounds the estimate if there is no measured run."""
     decodes_per_s: float = 0.0
     """Images that one core decodes per second; 0 measures it here with the shards, or assumes a
     rate."""
     cores_per_worker: float = 8.0
     """Number of CPU cores that decode for each worker."""
+    workers_per_node: int = 8
+    """Number of workers on a node: they share its network, and exchange gradients within it
+    first."""
     link_gbit_s: float = 10.0
-    """Bandwidth between nodes in Gbit/s: gradients cross it at every step, shards once an epoch."""
+    """Bandwidth of a node's network in Gbit/s. The gradients of all its workers cross it once a
+    step if there are several nodes; shards cross it once an epoch."""
+    inner_gbit_s: float = 0.0
+    """Bandwidth between the GPUs of a node in Gbit/s, one way; 0 takes that of the GPU's data
+    sheet."""
     price_per_worker_hour: float = 0.0
-    """Price of one GPU with its share of the node per hour, in any currency; 0 leaves costs out."""
+    """Price of one GPU with its share of the node per hour, in ``currency``; 0 leaves costs
+    out."""
     price_per_gb_month: float = 0.0
-    """Price of storage per GB and month, in the same currency."""
+    """Price of storage per GB and month, in ``currency``."""
+    currency: str = "USD"
+    """Currency of the prices, for the output."""
 
     def __post_init__(self) -> None:
         for name in ("images", "image_kb", "decodes_per_s"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must not be negative: {getattr(self, name)}")
-        for name in ("cores_per_worker", "link_gbit_s"):
+        if self.inner_gbit_s < 0:
+            raise UserError(f"inner_gbit_s must not be negative: {self.inner_gbit_s}")
+        for name in ("cores_per_worker", "link_gbit_s", "workers_per_node"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} must be more than 0: {getattr(self, name)}")
 
@@ -118,7 +163,7 @@ class CostEstimate:
     decode_s: float
     """Seconds to decode a worker's share, on its cores."""
     exchange_s: float
-    """Seconds to sum the gradients of all workers over the link."""
+    """Seconds to sum the gradients of all workers, within nodes and between them."""
     read_s: float
     """Seconds to read a worker's share over the link."""
     hours: tuple[float, float]
@@ -131,6 +176,8 @@ class CostEstimate:
     """Number of cores that keep a worker busy when it computes at its best."""
     bottleneck: str
     """The stage that limits a step at its best."""
+    deciding: str
+    """The assumption on which that stage's time depends most."""
     sources: dict[str, str] = field(default_factory=dict)
     """Source of each rate."""
 
@@ -193,11 +240,12 @@ def estimate_cost(config: CostEstimateConfig) -> CostEstimate:
     decode = _decodes(config)
     size = size_of(train.model)
     parameters = size.generator + size.discriminators
-    bytes_per_s = config.link_gbit_s * GB / 8
+    on_node = min(workers, config.workers_per_node)
+    # Workers of a node read over one network.
+    bytes_per_s = config.link_gbit_s * GB / 8 / on_node
     decode_s = share / (decode.value * config.cores_per_worker)
     read_s = share / train.data.masks_per_image * kb * KB / bytes_per_s
-    # A ring: each gradient leaves and enters every worker once for each half of the sum.
-    exchange_s = 2 * (workers - 1) / workers * parameters * 4 / bytes_per_s
+    exchange_s = _exchange_s(config, workers, parameters * 4)
     waits = {"computing": compute.step_s[0], "decoding": decode_s, "reading": read_s}
     step_s = [max(seconds, decode_s, read_s) + exchange_s for seconds in compute.step_s]
     hours = (train.steps * step_s[0] / 3600, train.steps * step_s[1] / 3600)
@@ -207,6 +255,7 @@ def estimate_cost(config: CostEstimateConfig) -> CostEstimate:
     kept = train.keep_checkpoints + 1  # And the best.
     checkpoint_gb = kept * (parameters * (BYTES_PER_PARAMETER - 4) + averaged) / GB
     slowest = max(waits, key=lambda name: waits[name])
+    bottleneck = "exchanging gradients" if exchange_s > waits[slowest] else slowest
     return CostEstimate(
         compute=compute,
         workers=workers,
@@ -224,9 +273,40 @@ def estimate_cost(config: CostEstimateConfig) -> CostEstimate:
         checkpoint_gb=checkpoint_gb,
         storage_cost_per_month=(shard_gb + checkpoint_gb) * config.price_per_gb_month,
         decode_cores_per_worker=share / decode.value / compute.step_s[0],
-        bottleneck="exchanging gradients" if exchange_s > waits[slowest] else slowest,
+        bottleneck=bottleneck,
+        deciding=_deciding(config, bottleneck, workers, decode.source),
         sources={"computing": compute.source, "decoding": decode.source, "images": stored},
     )
+
+
+def _exchange_s(config: CostEstimateConfig, workers: int, gradient_bytes: float) -> float:
+    """Return the seconds of a sum over workers: rings within each node, then between nodes.
+
+    In a ring of n, each gradient leaves and enters every member (n - 1) / n times for each half of
+    the sum. Between nodes, the ring's members are whole nodes.
+    """
+    on_node = min(workers, config.workers_per_node)
+    nodes = -(-workers // config.workers_per_node)
+    inner = (config.inner_gbit_s or INNER_GBIT_S[config.gpu]) * GB / 8
+    within = 2 * (on_node - 1) / on_node * gradient_bytes / inner
+    return within + 2 * (nodes - 1) / nodes * gradient_bytes / (config.link_gbit_s * GB / 8)
+
+
+def _deciding(config: CostEstimateConfig, bottleneck: str, workers: int, decode_source: str) -> str:
+    """Return the assumption that decides the bottleneck's time, and how to replace it."""
+    if bottleneck == "computing":
+        if config.run:
+            return f"none for computing: {config.run} was measured"
+        return (
+            f"that a {config.gpu} sustains {LEAST_SHARE:.0%} to {MOST_SHARE:.0%} of its peak; "
+            "--run with a short run on that GPU measures it"
+        )
+    if bottleneck == "decoding":
+        return f"{decode_source}, on {config.cores_per_worker:g} cores (--cores-per-worker)"
+    if bottleneck == "reading" or workers > config.workers_per_node:
+        return f"{config.link_gbit_s:g} Gbit/s for a node's network (--link-gbit-s)"
+    inner = config.inner_gbit_s or INNER_GBIT_S[config.gpu]
+    return f"{inner:g} Gbit/s between the GPUs of a node (--inner-gbit-s)"
 
 
 def _compute(
@@ -367,17 +447,25 @@ def lines(found: CostEstimate, config: CostEstimateConfig) -> list[str]:
         f"hours       {_span(found.hours)}",
         f"a step      {_span(found.compute_s)} s computing, {found.decode_s:.3g} s decoding on "
         f"{config.cores_per_worker:g} cores, {found.read_s:.3g} s reading, "
-        f"{found.exchange_s:.3g} s exchanging gradients over {config.link_gbit_s:g} Gbit/s",
-        f"bottleneck  {found.bottleneck}",
+        f"{found.exchange_s:.3g} s exchanging gradients over {_links(config, found.workers)}",
+        f"bottleneck  {found.bottleneck}; decided by {found.deciding}",
         f"decoding    {found.decode_cores_per_worker:.1f} cores keep a worker busy",
         f"storage     {found.shard_gb:,.1f} GB of shards, {found.checkpoint_gb:.2f} GB of "
         "checkpoints at once",
     ]
     if config.price_per_worker_hour:
-        shown.append(f"cost        {_span(found.cost)} for the workers")
+        shown.append(f"cost        {_span(found.cost)} {config.currency} for the workers")
     if config.price_per_gb_month:
-        shown.append(f"            {found.storage_cost_per_month:,.2f} a month for storage")
+        month = f"{found.storage_cost_per_month:,.2f} {config.currency} a month for storage"
+        shown.append(f"            {month}")
     return shown + [f"  {name}: {source}" for name, source in found.sources.items()]
+
+
+def _links(config: CostEstimateConfig, workers: int) -> str:
+    inner = f"{config.inner_gbit_s or INNER_GBIT_S[config.gpu]:g} Gbit/s in a node"
+    if workers <= config.workers_per_node:
+        return inner
+    return f"{inner} and {config.link_gbit_s:g} Gbit/s between nodes"
 
 
 def _span(values: tuple[float, float]) -> str:

@@ -9,7 +9,7 @@ from torch.nn import functional
 from infill.models.architecture import Batch, Objective, Prepare
 from infill.models.deepgin.config import DeepGINConfig
 from infill.models.deepgin.networks import Discriminators, Generator, Prediction, shrunk, whitened
-from infill.models.layers import at_least_float32
+from infill.models.layers import at_least_float32, beside
 from infill.models.losses import detached, frozen, hinge_generator, weighted_l1
 from infill.models.masking import paste
 from infill.models.vgg import VGGFeatures, load_features
@@ -45,7 +45,7 @@ class DeepGINObjective(Objective):
         self.prepared = {role: prepare(network) for role, network in self.networks.items()}
         self.build_optimizers(config)
         if self.perceptual is not None:
-            self.perceptual.to(next(self.generator.parameters()).device)
+            beside(self.perceptual, self.generator)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update the generator and, after the first stage, the discriminators.

@@ -8,7 +8,7 @@ from infill.models.architecture import Batch, Objective, Prepare
 from infill.models.lama.config import LaMaConfig
 from infill.models.lama.networks import Discriminator, Generator
 from infill.models.lama.perceptual import DilatedResNet, load_encoder
-from infill.models.layers import at_least_float32
+from infill.models.layers import at_least_float32, beside
 from infill.models.losses import detached, frozen, weighted_l1
 
 
@@ -40,7 +40,7 @@ class LaMaObjective(Objective):
         self.prepared = {role: prepare(network) for role, network in self.networks.items()}
         self.build_optimizers(config)
         if self.perceptual is not None:
-            self.perceptual.to(next(self.generator.parameters()).device)
+            beside(self.perceptual, self.generator)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update the generator, then the discriminator (Sec. 2.2).
@@ -96,8 +96,8 @@ class LaMaObjective(Objective):
             (slope,) = torch.autograd.grad(real.sum(), image, create_graph=True)
         penalty = slope.flatten(1).square().sum(1).mean()
         hole = functional.interpolate(mask.to(fake.dtype), fake.shape[2:], mode="nearest")
-        fake_in_hole = fake.detach()[hole.expand_as(fake) > 0]
-        self.log_accuracy("discriminator", real.detach(), fake_in_hole)
+        in_hole = hole.expand_as(fake) > 0
+        self.log_accuracy("discriminator", real.detach(), fake.detach(), counted=in_hole)
         fake_losses = functional.softplus(fake) * hole + functional.softplus(-fake) * (1.0 - hole)
         return {
             "discriminator": functional.softplus(-real).mean() + fake_losses.mean(),

@@ -103,7 +103,7 @@ def load_encoder(weights: str | None, sha256: str | None) -> DilatedResNet:
         device = torch.get_default_device()
         with seeded(0), torch.device("cpu"):
             network = DilatedResNet()
-        return network.to(device)
+        return network if device.type == "cpu" else network.to(device)
     if weights is None:
         raise ValueError(
             "the perceptual loss needs perceptual_weights, the path of the segmentation encoder's "

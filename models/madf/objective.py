@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from infill.models.architecture import Batch, Objective, Prepare
-from infill.models.layers import at_least_float32
+from infill.models.layers import at_least_float32, beside
 from infill.models.losses import detached, weighted_l1
 from infill.models.madf.config import MADFConfig
 from infill.models.madf.networks import Generator, NormalisedColours, Prediction
@@ -98,10 +98,9 @@ class MADFObjective(Objective):
         self.networks = {"generator": generator}
         self.prepared_generator = prepare(generator)
         self.build_optimizers(config)
-        device = next(generator.parameters()).device
         if self.perceptual is not None:
-            self.perceptual.to(device)
-        self.colours = NormalisedColours().to(device)
+            beside(self.perceptual, generator)
+        self.colours = beside(NormalisedColours(), generator)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update the generator once by all losses together (Sec. III-E).

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from infill.models.architecture import Batch, Objective, Prepare
-from infill.models.layers import at_least_float32
+from infill.models.layers import at_least_float32, beside
 from infill.models.losses import (
     detached,
     frozen,
@@ -42,7 +42,7 @@ class SPNObjective(Objective):
         self.prepared_discriminator = prepare(self.networks["discriminator"])
         self.build_optimizers(config)
         if self.teacher is not None:
-            self.teacher.to(next(self.generator.parameters()).device)
+            beside(self.teacher, self.generator)
 
     def networks_of(self, config: SPNConfig) -> dict[str, nn.Module]:
         """Return generator and discriminator, not yet spread over devices."""

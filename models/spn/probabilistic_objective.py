@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from infill.models.architecture import Batch, Prepare
-from infill.models.layers import at_least_float32
+from infill.models.layers import at_least_float32, beside
 from infill.models.losses import detached, frozen, hinge_discriminator, hinge_generator, weighted_l1
 from infill.models.spn.config import SPNConfig
 from infill.models.spn.networks import Prediction
@@ -41,7 +41,7 @@ class ProbabilisticObjective(SPNObjective):
             normalise_colours=config.perceptual_normalised,
         )
         super().__init__(config, prepare)
-        self.perceptual.to(next(self.generator.parameters()).device)
+        beside(self.perceptual, self.generator)
 
     def networks_of(self, config: SPNConfig) -> dict[str, nn.Module]:
         """Return the two networks of this variant, not yet spread over devices."""

@@ -11,6 +11,13 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from ray.autoscaler._private.kuberay.autoscaling_config import (
+    _derive_autoscaling_config_from_ray_cr,
+)
+from ray.autoscaler.v2.instance_manager.config import NodeTypeConfig
+from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
+from ray.autoscaler.v2.utils import ResourceRequestUtil
+from ray.core.generated.common_pb2 import LabelSelectorOperator
 
 from infill.jobs import train_spn, tune
 from infill.pipeline import tuning
@@ -189,3 +196,57 @@ def test_each_file_says_at_its_top_how_it_is_applied(infra):
             comments = "\n".join(line for line in top.splitlines() if line.startswith("#"))
             commands = r"kubectl|terraform|ray up|docker build|promtool|prometheus"
             assert re.search(commands, comments), place
+
+
+def node_types_of_kubernetes() -> dict[str, dict]:
+    """Return the node types that Ray's autoscaler reads from the cluster with GPUs."""
+    [cluster] = [
+        each
+        for each in render(ROOT / "infra" / "kubernetes" / "overlays" / "gpu")
+        if each["kind"] == "RayCluster"
+    ]
+    found: dict[str, dict] = _derive_autoscaling_config_from_ray_cr(cluster)["available_node_types"]
+    return found
+
+
+def node_types_of_aws() -> dict[str, dict]:
+    text = (ROOT / "infra" / "aws" / "cluster.yaml").read_text()
+    found: dict[str, dict] = yaml.safe_load(text)["available_node_types"]
+    return found
+
+
+@pytest.mark.parametrize("node_types", [node_types_of_kubernetes, node_types_of_aws])
+def test_documented_worker_labels_start_a_node_with_a_gpu(node_types) -> None:
+    """Ray's own scheduler is asked, as it is for a worker of a training."""
+    text = (ROOT / "docs" / "cluster.md").read_text()
+    [label] = re.findall(r"--worker-labels (ray\.io/accelerator-type=\w+)", text)
+    configs = {
+        name: NodeTypeConfig(
+            name=name,
+            min_worker_nodes=kind.get("min_workers", 0),
+            max_worker_nodes=kind.get("max_workers", 0),
+            resources=kind["resources"],
+            labels=kind.get("labels", {}),
+        )
+        for name, kind in node_types().items()
+    }
+
+    def started(label: str) -> list[str]:
+        key, value = label.split("=")
+        selector = [(key, LabelSelectorOperator.LABEL_OPERATOR_IN, [value])]
+        wanted = ResourceRequestUtil.make({"GPU": 1, "CPU": 1}, label_selectors=[selector])
+        asked = SchedulingRequest(
+            disable_launch_config_check=True,
+            node_type_configs=configs,
+            max_num_nodes=16,
+            resource_requests=ResourceRequestUtil.group_by_count([wanted]),
+        )
+        launched = ResourceDemandScheduler(event_logger=None).schedule(asked).to_launch
+        return [
+            each.instance_type
+            for each in launched
+            if configs[each.instance_type].resources.get("GPU")
+        ]
+
+    assert len(started(label)) == 1
+    assert started("ray.io/accelerator-type=none") == []

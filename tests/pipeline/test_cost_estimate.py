@@ -1,15 +1,17 @@
 """Estimates of cost, memory and time, against arithmetic by hand and against trainings."""
 
+import importlib
 import json
 from dataclasses import replace
 
 import pytest
 import torch
 
-from infill.models.flops import step_flops
+from infill.models.flops import size_of, step_flops
 from infill.models.spn.config import SPNConfig
-from infill.pipeline.config import to_json
+from infill.pipeline.config import parse_one, to_json
 from infill.pipeline.cost_estimate import (
+    INNER_GBIT_S,
     LEAST_SHARE,
     MOST_SHARE,
     PEAK_TFLOPS,
@@ -85,7 +87,7 @@ def test_bottleneck_is_what_a_step_waits_for(training, run):
     slow = estimate_cost(replace(config, cores_per_worker=1.0))
     assert slow.bottleneck == "decoding"
     assert slow.hours[0] == pytest.approx(0.2 * 7200 / 3600, rel=1e-2)
-    narrow = estimate_cost(replace(config, link_gbit_s=1e-3, image_kb=50.0))
+    narrow = estimate_cost(replace(config, link_gbit_s=1e-3, image_kb=50.0, workers_per_node=1))
     assert narrow.bottleneck in ("reading", "exchanging gradients")
     assert narrow.read_s == pytest.approx(4 * 50e3 / 125e3)
     alone = estimate_cost(replace(config, train=replace(training, num_workers=1)))
@@ -94,7 +96,9 @@ def test_bottleneck_is_what_a_step_waits_for(training, run):
 
 def test_without_a_run_hours_are_a_span_of_the_gpu_s_peak(training):
     found = estimate_cost(
-        CostEstimateConfig(train=training, images=100, gpu="v100", decodes_per_s=1e6)
+        CostEstimateConfig(
+            train=training, images=100, gpu="v100", decodes_per_s=1e6, link_gbit_s=1e3
+        )
     )
     flops = 4 * step_flops(training.model, 32, 2, 3600)
     assert found.compute_s[0] == pytest.approx(flops / (MOST_SHARE * PEAK_TFLOPS["v100"] * 1e12))
@@ -155,3 +159,52 @@ def test_lines_say_where_each_figure_is_from(training, run):
     assert "measured by" in text
     assert "assumed; --train.data.shards measures" in text
     assert "cost" in text
+
+
+def test_eight_workers_of_one_node_exchange_over_its_own_links(training):
+    """Two of them on a slow network: one node is fast, two nodes are not."""
+    eight = replace(training, num_workers=8)
+    config = CostEstimateConfig(train=eight, gpu="h100", decodes_per_s=1e6, images=10)
+    size = size_of(training.model)
+    gradients = 4 * (size.generator + size.discriminators)
+    near = estimate_cost(config)
+    assert near.exchange_s == pytest.approx(2 * 7 / 8 * gradients / (3600e9 / 8))
+    apart = estimate_cost(replace(config, workers_per_node=4))
+    within, between = 2 * 3 / 4 * gradients / (3600e9 / 8), 2 * 1 / 2 * gradients / (10e9 / 8)
+    assert apart.exchange_s == pytest.approx(within + between)
+    given = estimate_cost(replace(config, inner_gbit_s=100.0))
+    assert given.exchange_s == pytest.approx(2 * 7 / 8 * gradients / (100e9 / 8))
+    assert set(INNER_GBIT_S) == set(PEAK_TFLOPS)
+    for gpu in PEAK_TFLOPS:
+        parse_one(CostEstimateConfig, "", ["--gpu", gpu], default=config)
+
+
+def test_the_plan_names_what_decides_it_and_its_currency(training, run):
+    config = CostEstimateConfig(
+        train=training,
+        images=100,
+        decodes_per_s=1e6,
+        link_gbit_s=1e6,
+        inner_gbit_s=1e6,
+        price_per_worker_hour=2.0,
+        currency="EUR",
+    )
+    text = "\n".join(lines(estimate_cost(config), config))
+    assert "bottleneck  computing; decided by that a v100 sustains 5% to 90% of its peak" in text
+    assert "EUR for the workers" in text
+    slow = replace(config, decodes_per_s=1.0)
+    assert "decided by as given, on 8 cores" in "\n".join(lines(estimate_cost(slow), slow))
+    narrow = replace(config, link_gbit_s=1e-6, workers_per_node=1)
+    assert "1e-06 Gbit/s for a node's network" in estimate_cost(narrow).deciding
+    known = replace(config, run=run)
+    assert estimate_cost(known).deciding == f"none for computing: {run} was measured"
+
+
+@pytest.mark.parametrize("name", ["spn", "madf", "lama", "deepfill2"])
+def test_a_step_is_counted_without_computing_it(name):
+    """A thousand images of 512 px would need terabytes."""
+    job = importlib.import_module(f"infill.jobs.train_{name}")
+    model = job.PRESETS["smoke"].model
+    few, many = (step_flops(model, 512, samples) for samples in (2, 1000))
+    assert many == pytest.approx(few, rel=0.01)
+    assert many > 1e9

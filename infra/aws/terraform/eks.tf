@@ -46,7 +46,7 @@ resource "aws_eks_node_group" "gpu" {
   node_group_name = "infill-gpu-spot"
   node_role_arn   = aws_iam_role.eks_nodes[0].arn
   subnet_ids      = var.subnets
-  instance_types  = ["g6.4xlarge", "g5.4xlarge"]
+  instance_types  = ["g6.4xlarge", "g6.8xlarge"] # One L4 each, as the label of the group of workers says.
   capacity_type   = "SPOT"
   ami_type        = "AL2023_x86_64_NVIDIA"
   scaling_config {
