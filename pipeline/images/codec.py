@@ -19,6 +19,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from infill.pipeline.errors import ImageError
 from infill.pipeline.images.arrays import ByteHole, Hole, Pixels, grey
 from infill.pipeline.images.orientation import orientation_of, turn_upright
+from infill.pipeline.images.png_text import without_text
 
 PilImage = Image.Image
 Format = Literal["png", "jpeg", "webp"]
@@ -65,7 +66,7 @@ def decode(data: bytes, max_pixels: int, what: str = "image") -> Picture:
     kind = _kind(data, what)
     _claimed_size(data, kind, max_pixels, what)
     try:
-        opened = _OPEN[kind](io.BytesIO(data))
+        opened = _OPEN[kind](io.BytesIO(without_text(data)))
         _refuse_unsupported(opened, data, kind, what)
         opened.load()
         upright = turn_upright(opened)
@@ -88,7 +89,7 @@ def upright_size(data: bytes, max_pixels: int, what: str = "image") -> tuple[int
     kind = _kind(data, what)
     width, height = _claimed_size(data, kind, max_pixels, what)
     try:
-        turned = orientation_of(_OPEN[kind](io.BytesIO(data))) > 4
+        turned = orientation_of(_OPEN[kind](io.BytesIO(without_text(data)))) > 4
     except Exception as error:  # as in _claimed_size
         raise _damaged(what) from error
     return (width, height) if turned else (height, width)

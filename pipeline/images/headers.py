@@ -16,6 +16,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from infill.pipeline.errors import RejectedError
 from infill.pipeline.images.kinds import OPTIONAL_FORMATS, readable_suffixes, unread_kind
 from infill.pipeline.images.orientation import orientation_of
+from infill.pipeline.images.png_text import without_text
 
 MAX_PIXELS = 2**26
 """Default maximum of height times width."""
@@ -74,7 +75,10 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     if not data:
         raise RejectedError("empty file")
     try:
-        with NO_LIMIT_OF_PILLOW, Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with (
+            NO_LIMIT_OF_PILLOW,
+            Image.open(io.BytesIO(without_text(data)), formats=FORMATS) as image,
+        ):
             return _header(data, image, max_pixels)
     except RejectedError:
         raise

@@ -19,6 +19,7 @@ from infill.pipeline.images.headers import (
 )
 from infill.pipeline.images.mask_rule import HOLE_THRESHOLD, MaskRule
 from infill.pipeline.images.orientation import forget_other_orientations, turn_upright
+from infill.pipeline.images.png_text import without_text
 
 
 def read_mask(
@@ -161,7 +162,10 @@ def pixels_of_any_format(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     """
     try:
         read_header(data, max_pixels)
-        with NO_LIMIT_OF_PILLOW, Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        with (
+            NO_LIMIT_OF_PILLOW,
+            Image.open(io.BytesIO(without_text(data)), formats=FORMATS) as opened,
+        ):
             forget_other_orientations(opened)
             opened.load()
             upright = turn_upright(opened)

@@ -24,6 +24,7 @@ from infill.pipeline.images.headers import (
     first_line_of,
 )
 from infill.pipeline.images.orientation import forget_other_orientations
+from infill.pipeline.images.png_text import without_text
 
 WIDEST_PX = {"jpg": 65_500, "webp": 16_383, "png": 1_000_000}
 """Maximum side of each format, in pixels."""
@@ -80,7 +81,7 @@ def _decode_by_opencv(data: bytes, flags: int) -> Pixels:
 
 def _decode_by_pillow(data: bytes) -> np.ndarray[Any, Any]:
     """Return [H, W], RGB or RGBA, in 8 or 16 bits."""
-    with NO_LIMIT_OF_PILLOW, Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with NO_LIMIT_OF_PILLOW, Image.open(io.BytesIO(without_text(data)), formats=FORMATS) as image:
         forget_other_orientations(image)
         image.load()
         if image.mode.startswith("I"):

@@ -1,4 +1,7 @@
-"""Orientation comes from EXIF alone, for shards, masks and requests, as browsers show images."""
+"""What lies beside the pixels of an image decides nothing but its EXIF orientation.
+
+That holds for shards, masks and requests, as browsers show images.
+"""
 
 import io
 
@@ -6,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from infill.pipeline.errors import ImageError
 from infill.pipeline.images import (
     decode,
     decode_original,
@@ -71,3 +75,23 @@ def test_orientation_in_the_text_of_a_png_is_ignored() -> None:
     assert (decode_original(file, read_header(file))[..., 0] == MARK).all()
     for any_format in (False, True):
         assert (read_mask(file, any_format=any_format) == (MARK > 127)).all()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_large_text_in_a_png_is_no_reason_to_refuse_it(compressed: bool) -> None:
+    from PIL import PngImagePlugin
+
+    text = PngImagePlugin.PngInfo()
+    text.add_text("workflow", "x" * 3_000_000, zip=compressed)
+    text.add_itxt("prompt", "y" * 3_000_000, zip=compressed)
+    sink = io.BytesIO()
+    Image.fromarray(MARK).save(sink, "png", pnginfo=text)
+    file = sink.getvalue()
+    assert upright_size(file, 10_000) == MARK.shape
+    assert (decode(file, 10_000).rgb[..., 0] == MARK).all()
+    assert (decode_original(file, read_header(file))[..., 0] == MARK).all()
+    for any_format in (False, True):
+        assert (read_mask(file, any_format=any_format) == (MARK > 127)).all()
+    for cut in (1, 30, len(file) // 2):
+        with pytest.raises(ImageError):
+            decode(file[:-cut] if cut > 12 else b"\x89PNG\r\n\x1a\n" + b"tEXt" * cut, 10_000)

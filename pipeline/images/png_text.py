@@ -1,0 +1,22 @@
+"""Leave out the text of PNG files, which is no part of the pixels.
+
+Pillow refuses a whole image whose text is large, so that a small file cannot fill the memory.
+"""
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_TEXT = (b"tEXt", b"zTXt", b"iTXt")
+
+
+def without_text(data: bytes) -> bytes:
+    """Return a PNG file without its text chunks, and any other file as it is."""
+    if not data.startswith(SIGNATURE) or not any(name in data for name in _TEXT):
+        return data
+    view, kept, position = memoryview(data), [memoryview(SIGNATURE)], len(SIGNATURE)
+    while position + 12 <= len(data):
+        end = position + 12 + int.from_bytes(view[position : position + 4], "big")
+        if end > len(data):
+            break
+        if view[position + 4 : position + 8] not in _TEXT:
+            kept.append(view[position:end])
+        position = end
+    return b"".join([*kept, view[position:]])
