@@ -3,6 +3,7 @@
 python jobs/tune.py spn --space lambdas --train.data.shards runs/demo/shards
 python jobs/tune.py madf --space madf-table2 --scale smoke
 python jobs/tune.py spn --space my_space.yaml --algorithm tpe --num-trials 40
+python jobs/tune.py spn --space lambdas --scale paper --gpus-per-trial 0.5 --dry-run
 
 A space is a paper's own ("lambdas", "blocks", ...), one of its tables, whose rows are measured on
 test photographs and come back in the paper's order with the printed figures beside, or a file
@@ -24,6 +25,7 @@ from infill.pipeline import model_selection, storage, tracking, training, tuning
 from infill.pipeline.cluster import connect
 from infill.pipeline.commands import typed
 from infill.pipeline.config import parse, run
+from infill.pipeline.cost_estimate import CostEstimateConfig, Gpu, estimate_compute, span
 from infill.pipeline.errors import UserError
 from infill.pipeline.job_summary import (
     announce,
@@ -45,6 +47,14 @@ class SearchConfig(TuneConfig):
 
     table: TableConfig = field(default_factory=TableConfig)
     """Settings of the evaluation, for a paper's table only."""
+    dry_run: bool = False
+    """Whether to print the plan of the search (trials, GPU-hours, cost) and not to train."""
+    gpu: Gpu = "v100"
+    """The GPU for which the plan estimates hours."""
+    price_per_gpu_hour: float = 0.0
+    """Price of a GPU with its share of the node per hour, for the plan; 0 leaves costs out."""
+    currency: str = "USD"
+    """Currency of the price."""
 
 
 def training_of(name: str, scale: Scale) -> TrainConfig:
@@ -78,7 +88,11 @@ def presets_of(scale: Scale) -> dict[str, SearchConfig]:
     for name in names():
         with suppress(UserError):
             training = training_of(name, scale)
-            found[name] = SearchConfig(train=training, storage=f"runs/sweep-{name}-{scale}")
+            found[name] = SearchConfig(
+                train=training,
+                storage=f"runs/sweep-{name}-{scale}",
+                gpus_per_trial=1.0 if training.use_gpu else 0.0,
+            )
     return found
 
 
@@ -113,7 +127,15 @@ def main(words: Sequence[str] | None = None) -> None:
     config = parse(presets_of(scale), __doc__, rest, about_search)
     name = config.train.model.architecture
     space = tuning.read_table(config.space, name) or tuning.read_space(config.space, name)
-    announce_search(config, len(tuning.plan(config, space)))
+    planned = tuning.plan(config, space)
+    count = config.num_trials if config.method.searcher else len(planned)
+    for _, trial in planned:
+        training.require_weights(trial)
+    if config.dry_run or config.gpus_per_trial:
+        print("\n".join(search_plan(config, planned[0][1], count)), flush=True)
+    if config.dry_run:
+        return
+    announce_search(config, len(planned))
     with connect():
         # Trials need no shards of their own: what is missing is made once, for all of them.
         config = replace(config, train=training.resolve(with_shards(config.train)))
@@ -139,6 +161,32 @@ def main(words: Sequence[str] | None = None) -> None:
         search = storage.absolute(config.storage)
         command = typed("choose", "--search", search, "--shards", test_set)
     report_results({}, command)
+
+
+def search_plan(config: SearchConfig, trial: TrainConfig, count: int) -> list[str]:
+    """Return the plan of a search, a line each: trials, GPU-hours and cost at most.
+
+    Args:
+        config: the search.
+        trial: the training of its first trial, whose hours are taken for all.
+        count: number of trials; those that are stopped early or finished before cost less.
+    """
+    found = estimate_compute(CostEstimateConfig(train=trial, gpu=config.gpu))
+    share = config.gpus_per_trial or 1.0
+    hours = [count * share * each for each in found.hours]
+    wall = -(-count // config.concurrent_trials) / count
+    device = "GPU" if config.gpus_per_trial else "device"
+    shown = [
+        f"plan        {count} trials of {trial.steps:,} steps, {config.concurrent_trials} at a "
+        f"time, {config.gpus_per_trial:g} GPU each",
+        f"computing   {span((hours[0], hours[1]))} {device}-hours at most: {found.source}",
+        f"duration    {span((wall * count * found.hours[0], wall * count * found.hours[1]))} hours "
+        "if the cluster has room for all that may run at a time",
+    ]
+    if config.price_per_gpu_hour:
+        cost = span((hours[0] * config.price_per_gpu_hour, hours[1] * config.price_per_gpu_hour))
+        shown.append(f"cost        {cost} {config.currency}")
+    return shown
 
 
 def announce_search(config: SearchConfig, planned: int) -> None:

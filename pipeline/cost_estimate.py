@@ -48,6 +48,20 @@ INNER_GBIT_S = {
 }
 """Gbit/s between the GPUs of a node, one way: NVLink or Infinity Fabric of the boards with eight
 GPUs, PCIe (3.0 x16 for 1080 Ti and 2080 Ti, 4.0 x16 for L4, A10G and L40S) otherwise."""
+Gpu = Literal[
+    "1080ti",
+    "2080ti",
+    "v100",
+    "a100",
+    "l4",
+    "a10g",
+    "l40s",
+    "h100",
+    "h200",
+    "b200",
+    "mi300x",
+]
+"""The GPUs whose data sheets are known."""
 BYTES_PER_PARAMETER = 16
 """Bytes per parameter in float32: the weight, its gradient and Adam's two means."""
 GIB = 2**30
@@ -77,19 +91,7 @@ class CostEstimateConfig:
     run: str = ""
     """A short run of the same training on the same kind of machine. If given, its measured rate
     replaces the estimate."""
-    gpu: Literal[
-        "1080ti",
-        "2080ti",
-        "v100",
-        "a100",
-        "l4",
-        "a10g",
-        "l40s",
-        "h100",
-        "h200",
-        "b200",
-        "mi300x",
-    ] = "v100"
+    gpu: Gpu = "v100"
     """The GPU whose peak performance bounds the estimate if there is no measured run."""
     decodes_per_s: float = 0.0
     """Images that one core decodes per second; 0 measures it here with the shards, or assumes a
@@ -216,7 +218,7 @@ def compute_lines(found: ComputeEstimate) -> list[str]:
         "forward and backward",
         f"memory      about {found.memory_bytes / GIB:.1f} GiB a worker for weights, gradients, "
         "optimizer and the generator's maps; other networks' maps come on top",
-        f"computing   {_span(gpu_hours)} GPU-hours: {found.source}",
+        f"computing   {span(gpu_hours)} GPU-hours: {found.source}",
     ]
 
 
@@ -444,8 +446,8 @@ def lines(found: CostEstimate, config: CostEstimateConfig) -> list[str]:
         f"{found.steps:,} steps of {config.train.data.batch_size} samples on {found.workers} "
         f"workers{epochs}",
         *compute_lines(found.compute),
-        f"hours       {_span(found.hours)}",
-        f"a step      {_span(found.compute_s)} s computing, {found.decode_s:.3g} s decoding on "
+        f"hours       {span(found.hours)}",
+        f"a step      {span(found.compute_s)} s computing, {found.decode_s:.3g} s decoding on "
         f"{config.cores_per_worker:g} cores, {found.read_s:.3g} s reading, "
         f"{found.exchange_s:.3g} s exchanging gradients over {_links(config, found.workers)}",
         f"bottleneck  {found.bottleneck}; decided by {found.deciding}",
@@ -454,7 +456,7 @@ def lines(found: CostEstimate, config: CostEstimateConfig) -> list[str]:
         "checkpoints at once",
     ]
     if config.price_per_worker_hour:
-        shown.append(f"cost        {_span(found.cost)} {config.currency} for the workers")
+        shown.append(f"cost        {span(found.cost)} {config.currency} for the workers")
     if config.price_per_gb_month:
         month = f"{found.storage_cost_per_month:,.2f} {config.currency} a month for storage"
         shown.append(f"            {month}")
@@ -468,6 +470,7 @@ def _links(config: CostEstimateConfig, workers: int) -> str:
     return f"{inner} and {config.link_gbit_s:g} Gbit/s between nodes"
 
 
-def _span(values: tuple[float, float]) -> str:
+def span(values: tuple[float, float]) -> str:
+    """Return a range of numbers, or the number if both are equal."""
     low, high = (f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in values)
     return low if low == high else f"{low} to {high}"

@@ -38,7 +38,8 @@ class TuneConfig:
     """Number of trials that run at a time. Each trains in one process and reserves
     ``train.cpus_per_worker`` CPUs."""
     gpus_per_trial: float = 0.0
-    """GPUs that each trial reserves; a fraction lets several trials share one."""
+    """GPUs that each trial reserves: 0, 1, or a fraction, with which several trials share a GPU and
+    each may use that share of its memory."""
     max_failures: int = 1
     """Number of times that a failed trial is retried before it is reported as failed."""
     max_hours: float = 0.0
@@ -61,6 +62,11 @@ class TuneConfig:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if self.gpus_per_trial > 1:
+            raise ValueError(
+                f"gpus_per_trial must be at most 1, not {self.gpus_per_trial:g}: a trial trains in "
+                "one process"
+            )
         if self.algorithm not in ALGORITHMS:
             raise ValueError(
                 f"there is no algorithm {self.algorithm!r}; there are: {', '.join(ALGORITHMS)}"

@@ -20,7 +20,7 @@ from infill.pipeline.progress import Log, Progress
 from infill.pipeline.tracking import Record
 from infill.pipeline.training import SCORE, TrainConfig, train
 from infill.pipeline.tuning.config import Trial, TuneConfig
-from infill.pipeline.tuning.ray_tuner import run_tuner
+from infill.pipeline.tuning.ray_tuner import cap_gpu_memory, run_tuner
 from infill.pipeline.tuning.spaces import Range, Space
 from infill.pipeline.tuning.trials import Planned, folder, write_down
 
@@ -168,6 +168,7 @@ def _live(settings: dict[str, Any]) -> None:
     changes = values_of(space, settings)
     training = stretch(search, name, changes, begin)
     torch.set_num_threads(max(1, int(training.cpus_per_worker)))
+    cap_gpu_memory(search.gpus_per_trial)
 
     def report_scores(
         step: int, scores: Mapping[str, float], checkpoint: str, seconds: float

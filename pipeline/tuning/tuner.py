@@ -14,7 +14,7 @@ from infill.pipeline.tracking import Record, mlflow_run_id, tracked
 from infill.pipeline.training import SCORE, best, train
 from infill.pipeline.tuning.config import Trial, TuneConfig, TuneResult
 from infill.pipeline.tuning.pbt import encode_values, run_pbt, values_of
-from infill.pipeline.tuning.ray_tuner import run_tuner
+from infill.pipeline.tuning.ray_tuner import cap_gpu_memory, run_tuner
 from infill.pipeline.tuning.spaces import Space
 from infill.pipeline.tuning.trials import Planned, plan, plan_one, write_down, written_down
 
@@ -160,6 +160,7 @@ def _run_trial(settings: dict[str, Any]) -> None:
     search: TuneConfig = settings["trial"]["search"] if "trial" in settings else settings["search"]
     write_down(search, trial)
     torch.set_num_threads(max(1, int(training.cpus_per_worker)))
+    cap_gpu_memory(search.gpus_per_trial)
 
     def report(record: Record) -> None:
         if record.kind == "scores" and record.step < training.steps:

@@ -25,6 +25,7 @@ from infill.pipeline.config import parse
 from infill.pipeline.serving.config import ServeConfig
 from infill.pipeline.serving.replica.deployment import deploy_yaml
 from infill.pipeline.serving.replica.replica import ServedModel
+from infill.pipeline.training import require_weights
 
 ROOT = Path(__file__).parents[2]
 
@@ -185,6 +186,9 @@ def test_commands_of_jobs_are_understood_by_the_jobs(jobs):
     scale, rest = tune.scale_of(words["infill-search"][2:])
     search = parse(tune.presets_of(scale), "", rest)
     space = tuning.read_space(search.space, "spn")
+    assert search.gpus_per_trial == 1
+    for config in (train, search.train):
+        require_weights(config)  # No file of other authors is missing.
     assert len(tuning.plan(search, space)) == search.num_trials == 9
     assert scale == "paper"
 

@@ -1,0 +1,55 @@
+"""The plan of a search, before it spends anything; and trials that share a GPU."""
+
+import pytest
+import torch
+
+from infill.jobs import tune
+from infill.pipeline.errors import UserError
+from infill.pipeline.tuning import TuneConfig
+from infill.pipeline.tuning.ray_tuner import cap_gpu_memory
+
+LAMBDAS = ["spn", "--space", "lambdas", "--num-trials", "4"]
+
+
+def test_a_dry_run_prints_trials_hours_and_cost_and_trains_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [*LAMBDAS, "--scale", "paper", "--train.model.teacher", "filterbank", "--gpu", "h100"]
+    tune.main([*words, "--price-per-gpu-hour", "2", "--currency", "EUR", "--dry-run"])
+    said = capsys.readouterr().out.splitlines()
+    steps = tune.training_of("spn", "paper").steps
+    assert said[0] == f"plan        4 trials of {steps:,} steps, 2 at a time, 1 GPU each"
+    assert "GPU-hours at most" in said[1]
+    assert "of a h100's 494 TFLOP/s" in said[1]
+    low, high = (float(word.replace(",", "")) for word in said[1].split()[1:4:2])
+    cost = [float(word.replace(",", "")) for word in said[3].split()[1:4:2]]
+    assert cost == pytest.approx([2 * low, 2 * high], rel=0.02)
+    assert said[3].endswith(" EUR")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_search_misses_its_weight_files_before_it_starts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for dry in ([], ["--dry-run"]):
+        with pytest.raises(UserError, match="needs teacher_weights"):
+            tune.main([*LAMBDAS, "--scale", "paper", *dry])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_trials_of_presets_for_gpus_take_one_each():
+    for scale, gpus in (("paper", 1.0), ("smoke", 0.0)):
+        found = {search.gpus_per_trial for search in tune.presets_of(scale).values()}
+        assert found == {gpus}
+
+
+@pytest.mark.parametrize(("share", "capped"), [(0.25, [0.25]), (1.0, []), (0.0, [])])
+def test_a_share_of_a_gpu_is_a_share_of_its_memory(monkeypatch, share, capped):
+    caps = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", caps.append)
+    cap_gpu_memory(share)
+    assert caps == capped
+
+
+def test_a_trial_of_several_gpus_is_refused_in_a_sentence():
+    train = tune.training_of("spn", "smoke")
+    with pytest.raises(ValueError, match="gpus_per_trial must be at most 1, not 8"):
+        TuneConfig(train=train, gpus_per_trial=8)
