@@ -19,7 +19,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from infill.pipeline.errors import ImageError
 from infill.pipeline.images.arrays import ByteHole, Hole, Pixels, grey
 from infill.pipeline.images.orientation import orientation_of, turn_upright
-from infill.pipeline.images.png_text import without_text
+from infill.pipeline.images.png_chunks import without_text
 
 PilImage = Image.Image
 Format = Literal["png", "jpeg", "webp"]

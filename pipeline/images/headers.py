@@ -16,7 +16,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from infill.pipeline.errors import RejectedError
 from infill.pipeline.images.kinds import OPTIONAL_FORMATS, readable_suffixes, unread_kind
 from infill.pipeline.images.orientation import orientation_of
-from infill.pipeline.images.png_text import without_text
+from infill.pipeline.images.png_chunks import without_text
 
 MAX_PIXELS = 2**26
 """Default maximum of height times width."""
@@ -99,6 +99,8 @@ def _header(data: bytes, image: ImageFile.ImageFile, max_pixels: int) -> Header:
     if orientation >= 5:
         width, height = height, width
     deep = _is_deep(data, image)
+    if deep and kind == "TIFF":
+        _refuse_unusual_tiff(image)
     still = kind not in ("PNG", "WEBP") or getattr(image, "n_frames", 1) == 1
     clear = "transparency" not in image.info and image.mode in ("L", "RGB")
     eight_bit = kind != "PNG" or data[24:25] == b"\x08"
@@ -121,6 +123,21 @@ def _orientation(data: bytes, image: ImageFile.ImageFile) -> int:
     if image.format == "PNG" and b"eXIf" not in data:
         return 1
     return orientation_of(image)
+
+
+def _refuse_unusual_tiff(image: ImageFile.ImageFile) -> None:
+    """Refuse layouts of 16-bit TIFFs that OpenCV decodes to other pixels, or to none of them."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    extra = tags.get(338, (0,))
+    unusual = {
+        "its planes apart": tags.get(284, 1) != 1,
+        "colours multiplied by opacity": 1 in (extra if isinstance(extra, tuple) else (extra,)),
+        "white as zero": tags.get(262, 1) == 0,
+    }
+    if names := [name for name, found in unusual.items() if found]:
+        raise RejectedError(
+            f"a 16-bit TIFF with {' and '.join(names)}, which is not read: convert it to 8 bits"
+        )
 
 
 def _is_deep(data: bytes, image: Image.Image) -> bool:

@@ -19,7 +19,7 @@ from infill.pipeline.images.headers import (
 )
 from infill.pipeline.images.mask_rule import HOLE_THRESHOLD, MaskRule
 from infill.pipeline.images.orientation import forget_other_orientations, turn_upright
-from infill.pipeline.images.png_text import without_text
+from infill.pipeline.images.png_chunks import without_text
 
 
 def read_mask(

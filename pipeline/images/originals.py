@@ -24,7 +24,7 @@ from infill.pipeline.images.headers import (
     first_line_of,
 )
 from infill.pipeline.images.orientation import forget_other_orientations
-from infill.pipeline.images.png_text import without_text
+from infill.pipeline.images.png_chunks import without_animation, without_text
 
 WIDEST_PX = {"jpg": 65_500, "webp": 16_383, "png": 1_000_000}
 """Maximum side of each format, in pixels."""
@@ -66,7 +66,7 @@ def _decode(data: bytes, header: Header) -> Pixels:
         if header.plain:
             return _decode_by_opencv(data, cv2.IMREAD_COLOR_RGB)
     if header.deep and header.format in ("PNG", "TIFF"):
-        picture = _red_first(_decode_by_opencv(data, cv2.IMREAD_UNCHANGED))
+        picture = _red_first(_decode_by_opencv(without_animation(data), cv2.IMREAD_UNCHANGED))
     else:
         picture = _decode_by_pillow(data)
     return _turn_upright(_to_colour(_to_8_bits(picture)), header.orientation)

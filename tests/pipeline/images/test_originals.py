@@ -319,3 +319,73 @@ def test_fast_decoder_answers_none_to_damaged_bytes() -> None:
 def test_picture_too_wide_for_webp_is_refused() -> None:
     with pytest.raises(RejectedError, match="more than webp can hold"):
         encode_sample(np.zeros((2, 17_000, 3), np.uint8), "webp", 90)
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def test_first_image_of_a_16_bit_animation_is_read() -> None:
+    values = np.random.default_rng(3).integers(0, 65536, (40, 50, 3), np.uint16)
+    still = cv2.imencode(".png", values)[1].tobytes()
+    control = struct.pack(">5I2H2B", 0, 50, 40, 0, 0, 1, 10, 0, 0)
+    animated = (
+        still[:33] + chunk(b"acTL", struct.pack(">II", 1, 0)) + chunk(b"fcTL", control) + still[33:]
+    )
+    expected = decode_original(still, read_header(still))
+    np.testing.assert_array_equal(decode_original(animated, read_header(animated)), expected)
+    assert expected.std() > 50
+
+
+def tiff(values: np.ndarray, photometric: int, planes: int, extra: int | None) -> bytes:
+    """Return a TIFF of 16-bit values, [H, W] or [H, W, C], in one strip per plane."""
+    height, width = values.shape[:2]
+    channels = values.reshape(height, width, -1).shape[2]
+    parts = [values.astype("<u2").tobytes()]
+    if planes == 2:
+        parts = [values[..., at].astype("<u2").tobytes() for at in range(channels)]
+    shorts: dict[int, tuple[int, ...]] = {
+        **{256: (width,), 257: (height,), 258: (16,) * channels, 259: (1,), 262: (photometric,)},
+        **{277: (channels,), 278: (height,), 284: (planes,)},
+        **({338: (extra,)} if extra is not None else {}),
+    }
+    starts = [8 + sum(map(len, parts[:at])) for at in range(len(parts))]
+    entries = {tag: ("H", 3, numbers) for tag, numbers in shorts.items()}
+    entries |= {273: ("I", 4, tuple(starts)), 279: ("I", 4, tuple(map(len, parts)))}
+    begin = 8 + sum(map(len, parts))
+    behind, table = b"", b""
+    for tag, (code, kind, numbers) in sorted(entries.items()):
+        packed = struct.pack(f"<{len(numbers)}{code}", *numbers)
+        if len(packed) > 4:
+            offset = begin + 2 + 12 * len(entries) + 4 + len(behind)
+            behind += packed
+            packed = struct.pack("<I", offset)
+        table += struct.pack("<HHI", tag, kind, len(numbers)) + packed.ljust(4, b"\0")
+    head = struct.pack("<2sHI", b"II", 42, begin)
+    return head + b"".join(parts) + struct.pack("<H", len(entries)) + table + bytes(4) + behind
+
+
+@pytest.mark.parametrize(
+    ("channels", "photometric", "planes", "extra", "reason"),
+    [
+        (3, 2, 2, None, "planes apart"),
+        (4, 2, 1, 1, "multiplied by opacity"),
+        (0, 0, 1, None, "white as zero"),
+        (3, 2, 1, None, ""),
+        (0, 1, 1, None, ""),
+    ],
+)
+def test_16_bit_tiff_is_read_right_or_refused(
+    channels: int, photometric: int, planes: int, extra: int | None, reason: str
+) -> None:
+    shape = (40, 50, channels) if channels else (40, 50)
+    values = np.random.default_rng(3).integers(0, 65536, shape, np.uint16)
+    file = tiff(values, photometric, planes, extra)
+    if reason:
+        with pytest.raises(RejectedError, match=reason):
+            decode_original(file, read_header(file))
+        return
+    pixels = decode_original(file, read_header(file))
+    expected = np.rint(values.astype(np.float64) / 257)
+    difference = pixels - (expected if channels else expected[..., None])
+    assert np.abs(difference).max() <= 1
