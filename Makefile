@@ -44,7 +44,7 @@ demo: $(VENV)/installed-demo  ## the whole main job, small but nothing faked
 
 test: check $(VENV)/browser  ## what everyone runs: linter, type checker, and tests
 	@rays=$$(mktemp -d); trap 'rm -rf $$rays' EXIT; echo "seed: $(SEED)"; \
-	$(PYTEST) -n $(JOBS) -m "not cluster" --junitxml=runs/tests.xml
+	$(PYTEST) -n $(JOBS) -m "not cluster and not gpu" --junitxml=runs/tests.xml
 
 test-cluster: $(VENV)/browser  ## the long tests: clusters, drills, pages of docs, the image's install
 	@rays=$$(mktemp -d); trap 'rm -rf $$rays' EXIT; echo "seed: $(SEED)"; $(PYTEST) -n $(CLUSTER_JOBS) $(TESTS) -m cluster --junitxml=runs/cluster-tests.xml

@@ -1,6 +1,7 @@
 """Fill the holes of a folder of pictures, to files.
 
 python jobs/batch_inpaint.py photos filled --endpoint http://127.0.0.1:8000
+python jobs/batch_inpaint.py photos filled --masks holes
 python jobs/batch_inpaint.py photos filled --model spn@champion --masks holes
 python jobs/batch_inpaint.py photos filled --model runs/train --draw --recipe.recipe strokes
 
@@ -8,8 +9,8 @@ python jobs/batch_inpaint.py runs/shards/test filled-shards --model spn@champion
 
 A shard set becomes a shard set of composites with their masks, each sample once, whatever is
 interrupted. With --endpoint a running service fills the pictures of a folder, else the model runs
-here on Ray Data. Interrupted, the same command goes on; pictures that could not be filled are
-listed in OUT/failures.jsonl.
+here on Ray Data; without --model it is the one that comes with the package. Interrupted, the same
+command goes on; pictures that could not be filled are listed in OUT/failures.jsonl.
 """
 
 from collections.abc import Sequence
@@ -48,7 +49,7 @@ def batch_inpaint(config: BatchInferenceConfig) -> "Summary":
     from infill.pipeline.batch_inference.ray_data import run_offline
     from infill.pipeline.serving.replica.deployment import resolve_model
 
-    model = resolve_model(config.registry, config.model)
+    model = resolve_model(config.registry, config.local_model)
     device = "a GPU each" if config.use_gpu else f"{config.cpus_per_actor:g} CPU each"
     processes = "1 process" if config.num_actors == 1 else f"{config.num_actors} processes"
     by = f"{model.label} in {processes}, {device}"

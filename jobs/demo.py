@@ -1,12 +1,14 @@
-"""The main job, small but nothing faked: from photographs to a served, evaluated SPN.
+"""The main job, small but nothing faked: from photographs to a fine-tuned, evaluated, served model.
 
 python jobs/demo.py
 
-Photographs that installed packages carry become shards (Ray Data); SPN is trained on them by two
-workers under DDP (Ray Train); a two-by-two search over its loss weights goes on from there (Ray
-Tune); the winner is evaluated beside mean fill, Telea and Navier-Stokes, promoted in the MLflow
-registry, served (Ray Serve) and asked to fill a batch of whole photographs. It takes less than
-ten minutes on two CPU cores. What an earlier demo has finished is reused, stage by stage.
+Photographs that installed packages carry become shards (Ray Data); SPN is trained on them from
+random weights by two workers under DDP (Ray Train), and a two-by-two search over its loss weights
+goes on from there (Ray Tune). Minutes are too few for a network that starts from nothing; so
+`infill-base`, which comes with the package, is fine-tuned on the same photographs, evaluated beside
+mean fill, Telea and Navier-Stokes, promoted in the MLflow registry, served (Ray Serve) and asked to
+fill a batch of whole photographs. It takes less than eight minutes on two CPU cores. What an
+earlier demo has finished is reused, stage by stage.
 """
 
 import time
@@ -16,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infill.jobs import make_shards, train_spn
+from infill.jobs import make_shards, train_lama, train_spn
 from infill.jobs.batch_inpaint import batch_inpaint
 from infill.jobs.promote import PromoteConfig, line, promote
 from infill.pipeline import evaluation, sharding, storage, training, tuning
@@ -40,11 +42,16 @@ if TYPE_CHECKING:
     from infill.pipeline.registry import Version
     from infill.pipeline.training import TrainResult
 
-STAGES = 7
+STAGES = 8
 TRIAL_LEARNING_RATE = 5e-4
 """Half of the main training's: the trials only refine its weights."""
 SPACE = {"model.image_weight": [1.0, 10.0], "model.adversarial_weight": [0.01, 0.1]}
 """lambda_1 and lambda_2."""
+NAME = "demo"
+"""The registered model's name."""
+BUCKETS = ((0.01, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.4))
+"""Ranges of hole ratio of the evaluation."""
+HOLE_PSNR = "hole PSNR on the validation photographs"
 HOLES = MaskConfig(recipe="irregular", min_hole_ratio=0.1, max_hole_ratio=0.2)
 """Masks of the images sent to the endpoint."""
 
@@ -56,7 +63,9 @@ class DemoConfig:
     root: str = "runs/demo"
     """Folder for all files of the demo; delete it to start over."""
     steps: int = train_spn.PRESETS["demo"].steps
-    """Number of steps of the main training."""
+    """Number of steps of SPN's training."""
+    fine_tuning_steps: int = train_lama.PRESETS["demo"].steps
+    """Number of steps for which `infill-base` is fine-tuned."""
     trial_steps: int = 60
     """Number of steps of each trial of the search."""
     port: int = 8000
@@ -107,8 +116,8 @@ def shard(config: DemoConfig) -> str:
 
 
 def learn(config: DemoConfig, shards: str) -> "TrainResult":
-    """Train SPN with two workers under DDP."""
-    with stage(2, "training with two workers (Ray Train, DDP)") as report:
+    """Train SPN from random weights with two workers under DDP."""
+    with stage(2, "SPN from random weights, two workers (Ray Train, DDP)") as report:
         settings = override(
             train_spn.PRESETS["demo"],
             {
@@ -123,8 +132,8 @@ def learn(config: DemoConfig, shards: str) -> "TrainResult":
     return result
 
 
-def sweep(config: DemoConfig, shards: str, base: "TrainResult") -> str:
-    """Search two loss weights from the trained weights on; return the best checkpoint of all."""
+def sweep(config: DemoConfig, shards: str, base: "TrainResult") -> float:
+    """Search two loss weights from the trained weights on; return the best score of all, in dB."""
     from infill.pipeline.reporting.search import write_search
 
     with stage(3, "two-by-two search over lambda_1 and lambda_2 (Ray Tune)") as report:
@@ -144,23 +153,42 @@ def sweep(config: DemoConfig, shards: str, base: "TrainResult") -> str:
         result = tuning.tune(search, SPACE, say)
         for text in write_search(result, search.storage, "Search around the demo").splitlines():
             say(text)
-        best = result.best
-        if best.scores[training.SCORE] >= base.scores[training.SCORE]:
-            winner, name = best.checkpoint, best.name
-        else:
-            winner, name = base.checkpoint, "the training they started from"
-        report(f"winner: {name}; table, plot and page in {search.storage}")
-    return winner
+        best = max(result.best.scores[training.SCORE], base.scores[training.SCORE])
+        report(
+            f"SPN's best {HOLE_PSNR}: {best:.2f} dB after {config.steps + config.trial_steps:,} "
+            f"steps; its paper takes {train_spn.PRESETS['paris'].steps:,} on Paris StreetView. "
+            f"Table, plot and page: {search.storage}"
+        )
+    return best
+
+
+def fine_tune(config: DemoConfig, shards: str, spn: float) -> "TrainResult":
+    """Fine-tune the network that comes with the package; compare it with SPN."""
+    with stage(4, "fine-tuning infill-base, two workers (Ray Train, DDP)") as report:
+        settings = override(
+            train_lama.PRESETS["demo"],
+            {
+                "data.shards": shards,
+                "storage": config.place("base"),
+                "steps": config.fine_tuning_steps,
+                "tracking": config.tracking,
+            },
+        )
+        result = training.train(settings, say)
+        report(training.summary(result))
+        report(f"{HOLE_PSNR}: {result.scores[training.SCORE]:.2f} dB; SPN's was {spn:.2f} dB")
+    return result
 
 
 def judge(config: DemoConfig, shards: str, winner: str) -> "Evaluation":
     """Score the winner and the baselines on photographs no training has seen."""
-    with stage(4, "evaluation on the test photographs (Ray Data)") as report:
+    with stage(5, "evaluation on the test photographs (Ray Data)") as report:
         settings = EvaluationConfig(
             checkpoint=winner,
             shards=storage.join(shards, "test"),
             out=config.place("evaluation"),
             masks=MaskConfig(recipe="irregular"),
+            buckets=BUCKETS,
             num_actors=2,
         )
         found = evaluation.evaluate(settings, say)
@@ -169,14 +197,13 @@ def judge(config: DemoConfig, shards: str, winner: str) -> "Evaluation":
 
 
 def crown(config: DemoConfig, winner: str, found: "Evaluation") -> "Version":
-    """Make the winner spn@champion, with its lineage."""
-    with stage(5, "promotion (MLflow registry)") as report:
+    """Make the fine-tuned network demo@champion, with its lineage."""
+    with stage(6, "promotion (MLflow registry)") as report:
         version = promote(
             PromoteConfig(
                 checkpoint=winner,
-                name="spn",
-                scores=found.out,
-                below_baselines=True,  # After minutes of training it is, and says so.
+                name=NAME,
+                scores=found.out,  # Refused if a classical method were better.
                 registry=config.registry,
             )
         )
@@ -208,13 +235,13 @@ def serve(config: DemoConfig) -> ServeConfig:
     from infill.pipeline.serving.replica.deployment import start, stop
 
     settings = ServeConfig(
-        model="spn@champion", port=free_port(config.port), registry=config.registry
+        model=f"{NAME}@champion", port=free_port(config.port), registry=config.registry
     )
-    with stage(6, "serving (Ray Serve)") as report:
+    with stage(7, "serving (Ray Serve)") as report:
         url = start(settings)
         report(f"{settings.model} at {url}")
     try:
-        with stage(7, "a batch of photographs through the endpoint") as report:
+        with stage(8, "a batch of photographs through the endpoint") as report:
             names = write_request(config)
             filled = batch_inpaint(
                 BatchInferenceConfig(
@@ -245,14 +272,15 @@ def main(words: Sequence[str] | None = None) -> None:
     config = parse_one(DemoConfig, __doc__ or "", words)
     announce(
         f"demo in {STAGES} stages: {config.steps:,} steps of SPN on 2 workers, four trials of "
-        f"{config.trial_steps:,}, evaluation, promotion and a batch of requests, on the CPU",
+        f"{config.trial_steps:,}, {config.fine_tuning_steps:,} steps from infill-base, evaluation, "
+        "promotion and a batch of requests, on the CPU",
         out=config.root,
         watch=watching(config.tracking, config.root),
     )
     with connect(dashboard=True):
         shards = shard(config)
-        base = learn(config, shards)
-        winner = sweep(config, shards, base)
+        spn = sweep(config, shards, learn(config, shards))
+        winner = fine_tune(config, shards, spn).checkpoint
         found = judge(config, shards, winner)
         version = crown(config, winner, found)
         service = serve(config)

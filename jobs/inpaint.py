@@ -1,112 +1,23 @@
 """Fill the hole of one photograph.
 
-python jobs/inpaint.py photo.jpg mask.png --model spn@champion
-python jobs/inpaint.py photo.jpg mask.png --model runs/spn-cpu --out filled.png
+python jobs/inpaint.py photo.jpg mask.png
+python jobs/inpaint.py photo.jpg mask.png --model spn@champion --out filled.png
 
-The mask has the size of the photograph and is white where the hole is. A model is a version of the
-registry, a checkpoint, a run, or a file of its authors. A folder is filled faster by
-`python jobs/batch_inpaint.py`, which loads the model once.
+The mask has the size of the photograph and is white where the hole is. Without --model the network
+that comes with the package fills it. A model is also a version of the registry, a checkpoint, a
+run, or a file of its authors. A folder is filled faster by `python jobs/batch_inpaint.py`, which
+loads the model once.
 """
 
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
-from infill.pipeline import inference, storage
 from infill.pipeline.config import parse_one, run
-from infill.pipeline.errors import UserError
-from infill.pipeline.images import MaskRule
-from infill.pipeline.inference.config import Mode, Precision, TilingConfig
-from infill.pipeline.progress import Progress
-from infill.pipeline.registry import RegistryConfig
-
-if TYPE_CHECKING:
-    from infill.pipeline.images import PilImage
-
-FORMATS = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class InpaintConfig:
-    """One image, its mask, and the model."""
-
-    image: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="PHOTO")]]
-    """The image: a PNG, JPEG or WebP file, by path or s3:// address."""
-    mask: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MASK")]]
-    """The mask, of the same size; pixels brighter than 127 of 255 are the hole."""
-    masks: MaskRule = field(default_factory=MaskRule)
-    """Which pixels of the mask are the hole."""
-    model: str = "spn@champion"
-    """The model: ``spn@champion``, ``spn@3``, a checkpoint, a run, or a file of its authors."""
-    out: str = ""
-    """The file to write, .png, .jpg or .webp; empty writes PHOTO-filled.png into the working
-    directory."""
-    samples: int = 1
-    """Number of results to write; more than one needs a probabilistic model."""
-    seed: int | None = None
-    """Seed of random results; None gives the most likely result."""
-    mode: Mode = "auto"
-    """How an image larger than the largest canvas is processed: "crop" around the holes, "resize"
-    it, "tile" it, or "subsample" it; "auto" chooses."""
-    device: str = "cpu"
-    """The device: cpu, cuda, cuda:1 ..."""
-    precision: Precision = "float32"
-    """Data type in which the network computes."""
-    tiling: TilingConfig = field(default_factory=TilingConfig)
-    """How images of any size are tiled."""
-    registry: RegistryConfig = field(default_factory=RegistryConfig)
-    """The model registry."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be written."""
-        suffix = PurePath(self.out).suffix.lower()
-        if self.out and suffix not in FORMATS:
-            raise UserError(f"out ends in {' or '.join(FORMATS)}, not {self.out!r}")
-        inputs = {storage.absolute(self.image), storage.absolute(self.mask)}
-        if inputs & {storage.absolute(out) for out in self.outputs}:
-            raise UserError(
-                "the result would overwrite the photograph or its mask: give another --out"
-            )
-
-    @property
-    def outputs(self) -> list[str]:
-        """The files to write, one for each sample."""
-        out = self.out or f"{PurePath(self.image).stem}-filled.png"
-        if self.samples == 1:
-            return [out]
-        stem, dot, suffix = out.rpartition(".")
-        return [f"{stem}-{number}{dot}{suffix}" for number in range(1, self.samples + 1)]
+from infill.pipeline.inference.image_file import InpaintConfig, inpaint_file
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Inpaint, and say where the result is."""
-    config = parse_one(InpaintConfig, __doc__ or "", words)
-    with Progress(f"loading {config.model}") as progress:
-        inpaint = inference.load(
-            config.model,
-            config.device,
-            config.precision,
-            registry=config.registry,
-            tiling=config.tiling,
-        )
-        inpaint.mask_rule = config.masks
-        progress.ending = "loaded"
-    with Progress("inpainting"):
-        found = inpaint(config.image, config.mask, config.samples, config.seed, config.mode)
-    for image, out in zip(found if config.samples > 1 else [found], config.outputs, strict=True):
-        storage.write(out, _encoded(image, out))
-        print(f"filled by {inpaint.name}: {storage.absolute(out)}")
-
-
-def _encoded(image: "PilImage", out: str) -> bytes:
-    stream = io.BytesIO()
-    kept = {"icc_profile": image.info["icc_profile"]} if "icc_profile" in image.info else {}
-    image.save(stream, FORMATS[PurePath(out).suffix.lower()], **kept)
-    return stream.getvalue()
+    """Inpaint one image file, and say where the result is."""
+    inpaint_file(parse_one(InpaintConfig, __doc__ or "", words))
 
 
 if __name__ == "__main__":

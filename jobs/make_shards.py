@@ -31,8 +31,8 @@ PRESETS = {
         photographs_per_shard=2,
         format="jpg",
         resize_short_side_px=256,
-        crop_size_px=96,
-        crop_stride_px=48,
+        crop_size_px=128,
+        crop_stride_px=64,
     ),
     "smoke": ShardConfig(
         kind="bundled",
@@ -52,7 +52,7 @@ ABOUT = {
     "places2-12k": "Places2, the first 12,000 test photographs, as MADF and SPN test.",
     "places2-large-12k": "The same of Places2's large photographs.",
     "bundled": "The photographs that installed packages carry, cut into crops of 128 px.",
-    "demo": "The same for the demo: resized to 256 px, crops of 96 px.",
+    "demo": "The same for the demo: resized to 256 px, crops of 128 px.",
     "smoke": "The same for tests: resized to 96 px, crops of 64 px.",
 }
 

@@ -1,16 +1,17 @@
 """Serve inpainting over HTTP: image and mask in, composite out.
 
+python jobs/serve.py
 python jobs/serve.py --model spn@champion
 python jobs/serve.py --model runs/train --port 0
 curl -F image=@photo.jpg -F mask=@hole.png http://127.0.0.1:8000/v1/inpaint -o filled.png
 
-White marks the hole (brighter than 127), in a mask of the image's size. Known pixels come back
-as they were sent. A new champion is picked up without a pause; Ctrl-C ends the service. The
-interface is described at /docs of the running service. For a service that a cluster keeps up by
-itself, `--print-config` gives what `serve deploy` or a RayService takes.
+Without --model it serves `infill-base`, the network that comes with the package. White marks the
+hole (brighter than 127), in a mask of the image's size. Known pixels come back as they were sent.
+A new champion is picked up without a pause; Ctrl-C ends the service. The interface is described at
+/docs of the running service. For a service that a cluster keeps up by itself, `--print-config`
+gives what `serve deploy` or a RayService takes.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -42,7 +43,6 @@ def main(words: Sequence[str] | None = None) -> None:
         f"starting {', '.join(model.label for model in models)} on port {port} of {config.host}: "
         f"{replicas(config)}"
     )
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     with connect(environment=direct_ingress(port)):
         url = start(replace(config, port=port))
         try:

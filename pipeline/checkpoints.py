@@ -34,6 +34,7 @@ from infill.models.layers import at_rest
 from infill.pipeline import storage
 from infill.pipeline.config import from_dict
 from infill.pipeline.errors import UserError
+from infill.pipeline.pretrained import find_pretrained
 
 CHECKSUMS = "checksums.json"
 STEP_PREFIX = "step-"
@@ -256,12 +257,21 @@ def best(run: str, score: str) -> tuple[str, dict[str, float]]:
     return location, scores
 
 
-def find(location: str) -> str:
-    """Return the checkpoint of a location: itself, or the newest one of a run.
+def find(reference: str) -> str:
+    """Return the checkpoint that a reference means.
+
+    Args:
+        reference: a checkpoint, a run, whose newest checkpoint is meant, or a model of the package,
+            such as ``infill-base``.
+
+    Returns:
+        Its absolute location.
 
     Raises:
         UserError: if it is neither.
     """
+    model = find_pretrained(reference)
+    location = model.location if model else storage.absolute(reference)
     if not storage.exists(storage.join(location, CHECKSUMS)) and steps(location):
         newest = latest(location)
         if newest is not None:
@@ -358,13 +368,13 @@ def load_generator(location: str, device: str | torch.device = "cpu") -> LoadedG
     """Build the generator of a checkpoint and load its weights (those of the EMA, if it has one).
 
     Args:
-        location: a checkpoint, or a run, whose newest checkpoint is used.
+        location: a checkpoint, a run, whose newest checkpoint is used, or a model of the package.
         device: the device of the generator.
 
     Raises:
         UserError: if the checkpoint does not exist, or is damaged.
     """
-    location = find(storage.absolute(location))
+    location = find(location)
     found_digest, checksums = _checksums(location)
     values = json.loads(_read_checked(location, "config.json", checksums))
     state = json.loads(_read_checked(location, "state.json", checksums))

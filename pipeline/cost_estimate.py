@@ -104,7 +104,7 @@ class CostEstimateConfig:
     link_gbit_s: float = 10.0
     """Bandwidth of a node's network in Gbit/s. The gradients of all its workers cross it once a
     step if there are several nodes; shards cross it once an epoch."""
-    inner_gbit_s: float = 0.0
+    intra_node_gbit_s: float = 0.0
     """Bandwidth between the GPUs of a node in Gbit/s, one way; 0 takes that of the GPU's data
     sheet."""
     price_per_worker_hour: float = 0.0
@@ -119,8 +119,8 @@ class CostEstimateConfig:
         for name in ("images", "image_kb", "decodes_per_s"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must not be negative: {getattr(self, name)}")
-        if self.inner_gbit_s < 0:
-            raise UserError(f"inner_gbit_s must not be negative: {self.inner_gbit_s}")
+        if self.intra_node_gbit_s < 0:
+            raise UserError(f"intra_node_gbit_s must not be negative: {self.intra_node_gbit_s}")
         for name in ("cores_per_worker", "link_gbit_s", "workers_per_node"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} must be more than 0: {getattr(self, name)}")
@@ -289,7 +289,7 @@ def _exchange_s(config: CostEstimateConfig, workers: int, gradient_bytes: float)
     """
     on_node = min(workers, config.workers_per_node)
     nodes = -(-workers // config.workers_per_node)
-    inner = (config.inner_gbit_s or INNER_GBIT_S[config.gpu]) * GB / 8
+    inner = (config.intra_node_gbit_s or INNER_GBIT_S[config.gpu]) * GB / 8
     within = 2 * (on_node - 1) / on_node * gradient_bytes / inner
     return within + 2 * (nodes - 1) / nodes * gradient_bytes / (config.link_gbit_s * GB / 8)
 
@@ -307,8 +307,8 @@ def _deciding(config: CostEstimateConfig, bottleneck: str, workers: int, decode_
         return f"{decode_source}, on {config.cores_per_worker:g} cores (--cores-per-worker)"
     if bottleneck == "reading" or workers > config.workers_per_node:
         return f"{config.link_gbit_s:g} Gbit/s for a node's network (--link-gbit-s)"
-    inner = config.inner_gbit_s or INNER_GBIT_S[config.gpu]
-    return f"{inner:g} Gbit/s between the GPUs of a node (--inner-gbit-s)"
+    inner = config.intra_node_gbit_s or INNER_GBIT_S[config.gpu]
+    return f"{inner:g} Gbit/s between the GPUs of a node (--intra-node-gbit-s)"
 
 
 def _compute(
@@ -464,7 +464,7 @@ def lines(found: CostEstimate, config: CostEstimateConfig) -> list[str]:
 
 
 def _links(config: CostEstimateConfig, workers: int) -> str:
-    inner = f"{config.inner_gbit_s or INNER_GBIT_S[config.gpu]:g} Gbit/s in a node"
+    inner = f"{config.intra_node_gbit_s or INNER_GBIT_S[config.gpu]:g} Gbit/s in a node"
     if workers <= config.workers_per_node:
         return inner
     return f"{inner} and {config.link_gbit_s:g} Gbit/s between nodes"

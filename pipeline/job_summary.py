@@ -1,4 +1,4 @@
-"""What a job prints before its work and after it: plan, how to watch it, results, next command.
+"""The lines a job prints before and after its work: plan, how to watch it, results, next command.
 
 The jobs and ``train_cli`` call it, so that every job says the same things in the same words; the
 packages that do the work log their progress alone. It knows where runs are logged, and stands below

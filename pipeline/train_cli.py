@@ -243,7 +243,7 @@ def describe(name: str, config: TrainConfig, tables: Mapping[str, str]) -> str:
     """
     data = config.data
     where = "GPUs" if config.use_gpu else "CPUs"
-    weights = f", from the weights in {config.init_from}" if config.init_from else ""
+    weights = f", from the weights of {config.init_from}" if config.init_from else ""
     table = f"; reproduces {tables[name]} of the paper" if name in tables else ""
     return (
         f"{IMAGES_OF.get(name, 'Your photographs')}, {data.image_size_px} px, {config.steps:,} "

@@ -31,6 +31,7 @@ PIPELINE_ORDER = (
     "metrics",
     "image_grid",
     "baselines",
+    "pretrained",
     "checkpoints",
     "weight_import",
     "weight_export",

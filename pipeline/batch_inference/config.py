@@ -9,6 +9,7 @@ from infill.pipeline.errors import UserError
 from infill.pipeline.images import HOLE_THRESHOLD, Channel, Format, MaskRule, Polarity
 from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.masks import MaskConfig
+from infill.pipeline.pretrained import DEFAULT
 from infill.pipeline.registry import RegistryConfig
 from infill.pipeline.serving.limits import LimitsConfig
 
@@ -30,8 +31,8 @@ class BatchInferenceConfig:
     endpoint: str = ""
     """Base URL of a running service that predicts. Empty: the model runs here, on Ray."""
     model: str = ""
-    """The model: ``spn@champion``, ``spn@3`` or a checkpoint. Empty: the first model of the
-    endpoint."""
+    """The model: ``infill-base``, ``spn@champion``, ``spn@3`` or a checkpoint. Empty: the first
+    model of the endpoint; without an endpoint ``infill-base``, which comes with the package."""
     masks: str = ""
     """Folder of masks (same stem, name_mask.png, or name_mask001.png as LaMa's data has it), or one
     mask file for all images. Empty: each mask lies beside its image (name_mask.png)."""
@@ -87,9 +88,7 @@ class BatchInferenceConfig:
     def __post_init__(self) -> None:
         if self.draw and self.masks:
             raise UserError("give --masks or --draw, not both")
-        if not self.endpoint and not self.model:
-            raise UserError("give --endpoint URL, or --model such as spn@champion")
-        assert self.mask_rule
+        _ = self.mask_rule  # Its own checks refuse an impossible threshold.
         for name in ("concurrency", "batch_size", "num_actors"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -104,6 +103,11 @@ class BatchInferenceConfig:
             threshold=self.mask_threshold,
             channel=self.mask_channel,
         )
+
+    @property
+    def local_model(self) -> str:
+        """The model without an endpoint."""
+        return self.model or DEFAULT
 
     def format_of(self, name: str) -> Format:
         """Return the format of a picture's composite."""

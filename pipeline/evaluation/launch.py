@@ -68,7 +68,7 @@ def prepare(config: EvaluationConfig) -> Plan:
     Raises:
         UserError: if the checkpoint or the test set is missing or damaged, or images are too small.
     """
-    found = checkpoints.find(storage.absolute(config.checkpoint))
+    found = checkpoints.find(config.checkpoint)
     values = checkpoints.read_config(found)
     manifest = open_set(config.shards, config.reading)
     config = _located(config, checkpoint=found, shards=storage.absolute(config.shards))

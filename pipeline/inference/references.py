@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.inference.config import Precision, TilingConfig
+from infill.pipeline.pretrained import DEFAULT
 from infill.pipeline.registry.config import RegistryConfig
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ BEST_BY = "hole_psnr"
 
 
 def load(
-    reference: str | os.PathLike[str],
+    reference: str | os.PathLike[str] = DEFAULT,
     device: "str | torch.device" = "cpu",
     precision: Precision = "float32",
     *,
@@ -38,6 +39,7 @@ def load(
     Args:
         reference: one of
 
+            - ``infill-base``, the network that comes with the package and the default;
             - a version of the registry: ``spn`` (its champion), ``spn@champion``, ``spn@3`` or
               ``spn/3``;
             - the directory of a checkpoint, or of a run; a path or s3:// address;

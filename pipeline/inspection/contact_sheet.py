@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow.compute as pc
 
-from infill.pipeline import checkpoints, storage
+from infill.pipeline import checkpoints
 from infill.pipeline.config import from_dict
 from infill.pipeline.errors import UserError
 from infill.pipeline.image_grid import grid, masked_view
@@ -36,7 +36,7 @@ def data_settings(config: InspectConfig) -> BatchConfig:
     """Return the data settings of the configured run, or the given ones."""
     data = config.data
     if config.run:
-        location = checkpoints.find(storage.absolute(config.run))
+        location = checkpoints.find(config.run)
         values = checkpoints.read_config(location).get("data")
         if values is None:
             raise UserError(f"{location} was not trained here: it has no data settings")

@@ -11,6 +11,7 @@ from typing import Any
 
 from infill.pipeline import checkpoints, storage
 from infill.pipeline.errors import UserError
+from infill.pipeline.pretrained import find_pretrained
 from infill.pipeline.registry.config import RegistryConfig
 from infill.pipeline.tracking.mlflow_store import (
     experiment_id,
@@ -129,12 +130,14 @@ def readable(address: str, digest: str) -> str:
     Files that only an MLflow server can reach are downloaded, once per node.
 
     Args:
-        address: the result of :func:`address_of`.
+        address: the result of :func:`address_of`, or a model of the package.
         digest: digest of the checkpoint.
 
     Raises:
         UserError: if the server does not deliver them.
     """
+    if model := find_pretrained(address):
+        return model.location
     if not storage.is_remote(address) or address.startswith("s3://"):
         return address
     kept = Path.home() / ".cache" / "infill" / "versions" / digest

@@ -18,8 +18,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from infill.pipeline import checkpoints, storage
+from infill.pipeline import checkpoints
 from infill.pipeline.errors import UserError
+from infill.pipeline.pretrained import PRETRAINED, find_pretrained
 from infill.pipeline.registry.config import CHAMPION, RegistryConfig
 from infill.pipeline.registry.lineage import Lineage, lineage_from, lineage_tags
 from infill.pipeline.registry.store import (
@@ -93,7 +94,7 @@ def register(
             promotion was faster.
     """
     _require_name(name)
-    source = checkpoints.find(storage.absolute(checkpoint))
+    source = checkpoints.find(checkpoint)
     digest = checkpoints.verify(source)
     with open_registry(config) as client:
         ensure_model(client, name)
@@ -153,14 +154,22 @@ def resolve(config: RegistryConfig, reference: str) -> Resolved:
 
     Args:
         config: the registry; not read for a path.
-        reference: ``spn`` (its champion), ``spn@champion``, ``spn@3``, or the path of a checkpoint
-            or of a run.
+        reference: ``spn`` (its champion), ``spn@champion``, ``spn@3``, the path of a checkpoint or
+            of a run, or a model of the package, such as ``infill-base``.
 
     Raises:
         UserError: if the model, alias or version is unknown, or its files are missing or damaged.
     """
+    if model := find_pretrained(reference):
+        return Resolved(
+            name=model.name,
+            version=model.version,
+            location=model.location,
+            address=model.name,
+            digest=checkpoints.verify(model.location),
+        )
     if _is_path(reference):
-        location = checkpoints.find(storage.absolute(reference))
+        location = checkpoints.find(reference)
         architecture = checkpoints.read_config(location)["model"]["architecture"]
         return Resolved(
             name=architecture,
@@ -190,6 +199,8 @@ def _is_path(reference: str) -> bool:
 def _require_name(name: str) -> None:
     if not name or not all(c.isalnum() or c in "-_." for c in name):
         raise UserError(f"{name!r} cannot name a model: use letters, digits, '-', '_' and '.'")
+    if name in PRETRAINED:
+        raise UserError(f"{name} is a model of the package: choose another --name")
 
 
 def _require_files(version: Version, location: str) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from infill.pipeline.inference.config import TilingConfig, tiles_per_pass
+from infill.pipeline.pretrained import DEFAULT
 from infill.pipeline.registry import RegistryConfig
 from infill.pipeline.serving.limits import LimitsConfig
 
@@ -44,9 +45,9 @@ class ReplicaConfig:
 class ServeConfig:
     """The models of the service, its address, and its resources."""
 
-    model: str = "spn@champion"
-    """The default model, for requests that name none: ``spn@champion``, ``spn@3`` or a checkpoint's
-    path."""
+    model: str = DEFAULT
+    """The default model, for requests that name none: ``infill-base``, which comes with the
+    package, ``spn@champion``, ``spn@3`` or a checkpoint's path."""
     more_models: tuple[str, ...] = ()
     """Further models, which requests choose by name."""
     host: str = "127.0.0.1"

@@ -129,7 +129,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         changes["data.validation_shards"] = storage.absolute(config.data.validation_shards)
     for name in ("init_from", "resume_from"):
         if location := getattr(config, name):
-            changes[name] = checkpoints.find(storage.absolute(location))
+            changes[name] = checkpoints.find(location)
     config = override(config, changes)
     if config.resume_from:
         require_same_optimizers(config)

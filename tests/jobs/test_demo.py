@@ -18,20 +18,25 @@ def test_the_demo_ends_with_scores_pictures_and_a_request_and_reuses_what_is_the
 
     def demo() -> str:
         words = ["--root", root, "--steps", "4", "--trial-steps", "2", "--port", "0"]
+        words += ["--fine-tuning-steps", "6"]
         done = run_job("demo", *words, cwd=tmp_path)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout
 
     output = demo()
     begin = output.splitlines()
-    assert begin[0].startswith("demo in 7 stages: 4 steps of SPN on 2 workers, four trials of 2")
+    assert begin[0].startswith("demo in 8 stages: 4 steps of SPN on 2 workers, four trials of 2")
     assert begin[1] == f"written to   {root}"
     assert begin[3] == f"  mlflow ui --backend-store-uri sqlite:///{root}/mlflow.db"
-    for number in range(1, 8):
-        assert f"[{number}/7]" in output
-    for method in ("spn", "mean-fill", "telea", "navier-stokes"):
+    for number in range(1, 9):
+        assert f"[{number}/8]" in output
+    for method in ("lama", "mean-fill", "telea", "navier-stokes"):
         assert re.search(rf"^\| *{method}\b", output, re.MULTILINE), method
-    assert "spn@1" in output
+    assert "demo@1" in output
+    rows = [line.split("|") for line in output.splitlines() if line.startswith("| ")]
+    overall = {row[1].strip().partition(",")[0]: row[-2].split("±")[0] for row in rows}
+    best = max(float(overall[name]) for name in ("mean-fill", "telea", "navier-stokes"))
+    assert float(overall["lama"]) > best  # On photographs that it has never seen.
     assert "curl -F image=@" in output
     for name in ("train", "val", "test"):
         assert (root / "shards" / name / "manifest.parquet").is_file()
@@ -49,5 +54,5 @@ def test_the_demo_ends_with_scores_pictures_and_a_request_and_reuses_what_is_the
     assert again.count("was complete already") == 1
     assert "4 of them were finished before" in again
     assert "reused" in again
-    assert "spn@1" in again
-    assert "spn@2" not in again
+    assert "demo@1" in again
+    assert "demo@2" not in again

@@ -172,7 +172,7 @@ def test_eight_workers_of_one_node_exchange_over_its_own_links(training):
     apart = estimate_cost(replace(config, workers_per_node=4))
     within, between = 2 * 3 / 4 * gradients / (3600e9 / 8), 2 * 1 / 2 * gradients / (10e9 / 8)
     assert apart.exchange_s == pytest.approx(within + between)
-    given = estimate_cost(replace(config, inner_gbit_s=100.0))
+    given = estimate_cost(replace(config, intra_node_gbit_s=100.0))
     assert given.exchange_s == pytest.approx(2 * 7 / 8 * gradients / (100e9 / 8))
     assert set(INNER_GBIT_S) == set(PEAK_TFLOPS)
     for gpu in PEAK_TFLOPS:
@@ -185,7 +185,7 @@ def test_the_plan_names_what_decides_it_and_its_currency(training, run):
         images=100,
         decodes_per_s=1e6,
         link_gbit_s=1e6,
-        inner_gbit_s=1e6,
+        intra_node_gbit_s=1e6,
         price_per_worker_hour=2.0,
         currency="EUR",
     )

@@ -126,11 +126,17 @@ def _add_state(app: FastAPI, service: InpaintService) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
-    page = files("infill.pipeline.serving.http").joinpath("page.html").read_text()
+    folder = files("infill.pipeline.serving.http")
+    page = folder.joinpath("page.html").read_text()
+    example = folder.joinpath("example.jpg").read_bytes()
 
     @app.get("/", include_in_schema=False)
     async def show_page() -> Response:
         return HTMLResponse(page, headers=PAGE_HEADERS)
+
+    @app.get("/example.jpg", include_in_schema=False)
+    async def show_example() -> Response:
+        return Response(example, media_type="image/jpeg", headers=PAGE_HEADERS)
 
     @app.get("/docs", include_in_schema=False)
     async def show_reference() -> Response:

@@ -20,7 +20,9 @@ from infill.pipeline.serving.http.request_metrics import RequestMetrics
 from infill.pipeline.serving.limits import LimitsConfig
 
 BATCH_PATH = "/v1/inpaint/batch"
-OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"})
+OPEN_PATHS = frozenset(
+    {"/", "/example.jpg", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"}
+)
 """Paths that need no API key; their responses contain nothing about images."""
 
 log = logging.getLogger("infill.serving")

@@ -10,6 +10,7 @@ On a cluster, requests come through Serve's proxies, one on each node. A local R
 for the service needs no proxy: the ingress itself listens (:func:`direct_ingress`).
 """
 
+import logging
 import os
 import socket
 import threading
@@ -124,6 +125,7 @@ def start(config: ServeConfig, timeout_s: float = LONGEST_START_S) -> str:
     port = port or proxy_port
     from ray import serve
 
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(
         proxy_location="HeadOnly",
         http_options=_http_options(config, proxy_port),

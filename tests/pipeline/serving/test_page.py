@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from playwright.sync_api import expect
 
 from infill.pipeline.serving.http.auth import new_key
@@ -60,7 +60,9 @@ def photograph(make, height: int = 90, width: int = 120) -> dict:
 def load(page, file: dict) -> dict:
     """Give the page a photograph and return where the brush is on the screen."""
     page.set_input_files("#file", file)
-    page.wait_for_selector("#work:not([hidden])")
+    with Image.open(io.BytesIO(file["buffer"])) as opened:
+        width, height = ImageOps.exif_transpose(opened).size
+    expect(page.locator("#said")).to_have_text(f"{width} × {height} px")
     return page.locator("#brush").bounding_box()
 
 
@@ -93,6 +95,21 @@ def downloaded(page) -> np.ndarray:
         page.click("#save")
     assert waiting.value.suggested_filename == "filled.png"
     return np.asarray(Image.open(io.BytesIO(Path(waiting.value.path()).read_bytes())))
+
+
+def test_an_example_is_ready_to_be_filled(page):
+    expect(page.locator("#said")).to_contain_text("An example: press Fill")
+    assert painted(page) > 1000
+    fill(page)
+    assert downloaded(page).shape == (300, 451, 3)
+
+
+def test_a_photograph_takes_the_place_of_the_example(page, make):
+    box = load(page, photograph(make))
+    assert painted(page) == 0
+    stroke(page, box, [(0.2, 0.5), (0.8, 0.5)])
+    fill(page)
+    assert downloaded(page).shape == (90, 120, 3)
 
 
 def test_a_hole_is_painted_filled_compared_and_downloaded(page, make):
