@@ -101,10 +101,10 @@ def test_only_the_own_gpu_is_seeded_and_restored(
     states = [generator.get_state() for generator in gpus.generators]
     with seeded(3, device):
         seeds = [generator.initial_seed() for generator in gpus.generators]
-        drawn = torch.rand(2)
+        generated = torch.rand(2)
     assert seeds == [3 if gpu in own else 100 + gpu for gpu in range(8)]
     assert (gpus.read, gpus.restored) == (own, own)
-    assert torch.equal(drawn, torch.rand(2, generator=torch.Generator().manual_seed(3)))
+    assert torch.equal(generated, torch.rand(2, generator=torch.Generator().manual_seed(3)))
     after = [generator.get_state() for generator in gpus.generators]
     assert all(torch.equal(*pair) for pair in zip(after, states, strict=True))
 
