@@ -10,6 +10,7 @@ On a cluster, requests come through Serve's proxies, one on each node. A local R
 for the service needs no proxy: the ingress itself listens (:func:`direct_ingress`).
 """
 
+import contextlib
 import logging
 import os
 import socket
@@ -188,11 +189,21 @@ def stop() -> None:
     Waits :data:`LONGEST_STOP_S` at most: if a new version's start was interrupted, Serve may not
     answer at all.
     """
-    from ray import serve
-
-    ending = threading.Thread(target=serve.shutdown, daemon=True)
+    ending = threading.Thread(target=_shut_down, daemon=True)
     ending.start()
     ending.join(LONGEST_STOP_S)
+
+
+def _shut_down() -> None:
+    """End Serve. Its controller ends itself in a task that Ray would report and retry forever."""
+    import ray
+    from ray import serve
+    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+
+    with contextlib.suppress(ValueError, ray.exceptions.RayError):  # None, or gone already.
+        controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+        ray.get(controller.graceful_shutdown.options(max_task_retries=0).remote())
+    serve.shutdown()
 
 
 def watch(config: ServeConfig, log: Any = print) -> None:
