@@ -118,18 +118,22 @@ def shard(config: DemoConfig) -> str:
 def learn(config: DemoConfig, shards: str) -> "TrainResult":
     """Train SPN from random weights with two workers under DDP."""
     with stage(2, "SPN from random weights, two workers (Ray Train, DDP)") as report:
-        settings = override(
-            train_spn.PRESETS["demo"],
-            {
-                "data.shards": shards,
-                "storage": config.place("spn"),
-                "steps": config.steps,
-                "tracking": config.tracking,
-            },
-        )
-        result = training.train(settings, say)
+        result = run_training(config, train_spn.PRESETS["demo"], shards, "spn", config.steps)
         report(training.summary(result))
     return result
+
+
+def run_training(
+    config: DemoConfig, preset: training.TrainConfig, shards: str, folder: str, steps: int
+) -> "TrainResult":
+    """Train a preset on the demo's shards, into a folder of the demo."""
+    changes = {
+        "data.shards": shards,
+        "storage": config.place(folder),
+        "steps": steps,
+        "tracking": config.tracking,
+    }
+    return training.train(override(preset, changes), say)
 
 
 def sweep(config: DemoConfig, shards: str, base: "TrainResult") -> float:
@@ -155,7 +159,7 @@ def sweep(config: DemoConfig, shards: str, base: "TrainResult") -> float:
             say(text)
         best = max(result.best.scores[training.SCORE], base.scores[training.SCORE])
         report(
-            f"SPN's best {HOLE_PSNR}: {best:.2f} dB after {config.steps + config.trial_steps:,} "
+            f"SPN's best {HOLE_PSNR}: {best:.2f} dB within {config.steps + config.trial_steps:,} "
             f"steps; its paper takes {train_spn.PRESETS['paris'].steps:,} on Paris StreetView. "
             f"Table, plot and page: {search.storage}"
         )
@@ -165,16 +169,8 @@ def sweep(config: DemoConfig, shards: str, base: "TrainResult") -> float:
 def fine_tune(config: DemoConfig, shards: str, spn: float) -> "TrainResult":
     """Fine-tune the network that comes with the package; compare it with SPN."""
     with stage(4, "fine-tuning infill-base, two workers (Ray Train, DDP)") as report:
-        settings = override(
-            train_lama.PRESETS["demo"],
-            {
-                "data.shards": shards,
-                "storage": config.place("base"),
-                "steps": config.fine_tuning_steps,
-                "tracking": config.tracking,
-            },
-        )
-        result = training.train(settings, say)
+        preset = train_lama.PRESETS["demo"]
+        result = run_training(config, preset, shards, "base", config.fine_tuning_steps)
         report(training.summary(result))
         report(f"{HOLE_PSNR}: {result.scores[training.SCORE]:.2f} dB; SPN's was {spn:.2f} dB")
     return result

@@ -119,8 +119,7 @@ class EvaluationConfig:
             self.setting.samples == 1 or not self.setting.subsampling.side_px,
             "several samples need whole frames; leave out subsampling.side_px or samples",
         )
-        assert self.setting.groups
-        assert self.measured
+        _ = self.setting.groups, self.measured  # They raise for what cannot be measured.
 
     @property
     def reading(self) -> BatchConfig:
