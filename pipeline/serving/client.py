@@ -1,8 +1,10 @@
 """The Python client of the endpoint, synchronous and asynchronous.
 
 Temporary failures are retried: a full queue (503 or 429, after the seconds of Retry-After), a
-replica being replaced, a broken connection. Any other error raises :class:`ServiceError` with the
-service's own code and sentence.
+replica being replaced, a broken connection. Inpainting changes nothing in the service, so repeating
+it is always safe. A defect of the service (500) and a body that arrived too slowly (408) are
+retried only a few times. Any other error raises :class:`ServiceError` with the service's own code
+and sentence.
 """
 
 import asyncio
@@ -17,6 +19,8 @@ import httpx
 from infill.pipeline.errors import UserError
 
 _PASSING = (429, 502, 503, 504)
+_PERHAPS_PASSING = (408, 500)
+_FEW = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +103,8 @@ class InpaintClient:
             except httpx.TransportError as error:
                 attempts.failed(error)
             else:
-                if answer.status_code not in _PASSING:
+                if not attempts.again(answer):
                     return _inpainted(answer)
-                attempts.refused(answer)
             time.sleep(attempts.wait_s)
         raise attempts.last
 
@@ -153,9 +156,8 @@ class AsyncInpaintClient:
             except httpx.TransportError as error:
                 attempts.failed(error)
             else:
-                if answer.status_code not in _PASSING:
+                if not attempts.again(answer):
                     return _inpainted(answer)
-                attempts.refused(answer)
             await asyncio.sleep(attempts.wait_s)
         raise attempts.last
 
@@ -166,6 +168,7 @@ class _Attempts:
     def __init__(self, patience_s: float) -> None:
         self._deadline = time.monotonic() + patience_s
         self._backoff_s = 0.1
+        self._doubtful = 0
         self.wait_s = 0.0
         self.last: ServiceError = ServiceError(0, "not_ready", "no attempt was made")
 
@@ -180,11 +183,16 @@ class _Attempts:
         self.last = ServiceError(0, "not_ready", f"no answer: {error or type(error).__name__}")
         self._back_off(0)
 
-    def refused(self, answer: httpx.Response) -> None:
-        """Record a response that asks for a retry."""
+    def again(self, answer: httpx.Response) -> bool:
+        """Return whether a response calls for another attempt, and record it."""
+        self._doubtful += answer.status_code in _PERHAPS_PASSING
+        doubtful = answer.status_code in _PERHAPS_PASSING and self._doubtful < _FEW
+        if not doubtful and answer.status_code not in _PASSING:
+            return False
         self.last = _refusal(answer)
         given = answer.headers.get("retry-after", "")
         self._back_off(float(given) if given.isdigit() else 0)
+        return True
 
     def _back_off(self, least_s: float) -> None:
         self.wait_s = max(least_s, self._backoff_s)

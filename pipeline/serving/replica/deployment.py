@@ -32,6 +32,7 @@ APPLICATION = "infill"
 _IMPORT_PATH = "infill.pipeline.serving.replica.ingress:application"
 _STRAIGHT = "RAY_SERVE_THROUGHPUT_OPTIMIZED"
 _STRAIGHT_PORT = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"
+_MESSAGE_BYTES = 64 * 2**20  # Four times MAX_CALL_BYTES; gRPC's own limit is 4 MiB.
 _BODY_GRACE_S = 5.0  # beyond the app's own deadline, whose response has our shape
 _LOGGING = {"encoding": "JSON", "enable_access_log": False}
 LONGEST_START_S = 300.0
@@ -97,6 +98,8 @@ def direct_ingress(port: int) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(port + 1),  # The first beyond.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",  # No load balancer.
         "RAY_SERVE_PORT_QUARANTINE_S": "0",  # An ingress that died is replaced at once.
+        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(_MESSAGE_BYTES),
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",  # A line that waits is lost at the end.
     }
 
 

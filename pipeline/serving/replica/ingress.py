@@ -16,6 +16,8 @@ from infill.pipeline.serving.replica.replica import GeneratedTile, Replica, Serv
 
 CALLS_PER_REPLICA = 2
 """Concurrent calls per replica: one that is computed, and one that waits."""
+MAX_CALL_BYTES = 16 * 2**20
+"""Maximum size of a call and of its response, unless a single canvas is larger."""
 
 
 def application(args: dict[str, Any]) -> Any:
@@ -45,6 +47,7 @@ class Ingress:
         return create_app(self._backend, self._config)
 
 
+_ENVELOPE_BYTES = 2**16  # what a message holds beside pixels
 _Canvas = tuple[Pixels, Pixels, int | None]
 """Image, mask and seed."""
 
@@ -58,24 +61,41 @@ class _Kind(NamedTuple):
     samples: int
 
 
+    @property
+    def bytes(self) -> int:
+        """Size of a canvas or of its predictions, whichever is larger."""
+        return self.height * self.width * max(4, 3 * self.samples)
+
+
 class _Replicas:
     """The backend behind a Serve handle.
 
     A call costs about a millisecond of Python at either end, during which the replica's network
-    waits: canvases that arrive while all replicas are busy are sent together.
+    waits: canvases that arrive while all replicas are busy are sent together. A call that is larger
+    than a message of gRPC may be passes through Ray's object store.
     """
 
     def __init__(
         self, handle: Any, retry_after_s: int, computing: ReplicaConfig, most_replicas: int
     ) -> None:
+        from ray.serve._private.constants import RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH
+
         self._handle = handle
+        self._large_handle = handle.options(_by_reference=True)
+        self._message_bytes = RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH - _ENVELOPE_BYTES
         self._retry_after_s = retry_after_s
+        self._computing = computing
         self._calls: Batcher[_Kind, _Canvas, GeneratedTile | RequestError] = Batcher(
             self._call,
-            lambda kind: computing.batch_size(kind.height, kind.width, kind.samples),
+            self._batch_size,
             wait_s=0,
             at_once=CALLS_PER_REPLICA * most_replicas,
         )
+
+    def _batch_size(self, kind: "_Kind") -> int:
+        """Return how many canvases a call carries."""
+        most = self._computing.batch_size(kind.height, kind.width, kind.samples)
+        return max(min(most, MAX_CALL_BYTES // kind.bytes), 1)
 
     async def fill(
         self, wanted: str, image: Pixels, mask: Pixels, samples: int, seed: int | None
@@ -90,8 +110,10 @@ class _Replicas:
     async def _call(
         self, kind: "_Kind", canvases: Sequence[_Canvas]
     ) -> list[GeneratedTile | RequestError]:
+        fits = len(canvases) * kind.bytes <= self._message_bytes
+        handle = self._handle if fits else self._large_handle
         with _unwrapped(self._retry_after_s):
-            filled: list[GeneratedTile | RequestError] = await self._handle.fill_many.remote(
+            filled: list[GeneratedTile | RequestError] = await handle.fill_many.remote(
                 kind.wanted, canvases, kind.samples
             )
             return filled
