@@ -1,5 +1,8 @@
 """The array types of images and masks."""
 
+import math
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,12 +13,17 @@ Hole = NDArray[np.bool_]
 ByteHole = NDArray[np.uint8]
 """uint8 [..., H, W], 1 in the hole, 0 where known; for OpenCV and tensors."""
 
+_GREY_PIXELS = 2**18  # whose brightness is computed at once, at 24 bytes each
 _GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's own "L"
 
 
-def grey(rgb: Pixels) -> NDArray[np.uint8]:
-    """Return brightness, uint8 [H, W], of uint8 [H, W, 3]."""
-    brightness: NDArray[np.uint8] = np.rint(rgb @ _GREY_WEIGHTS).astype(np.uint8)
+def grey(rgb: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return brightness, uint8 [...], of values 0 to 255, [..., 3], a few rows at a time."""
+    brightness = np.empty(rgb.shape[:-1], np.uint8)
+    rows = max(_GREY_PIXELS // max(math.prod(rgb.shape[1:-1]), 1), 1)
+    for start in range(0, len(rgb), rows):
+        part = slice(start, start + rows)
+        brightness[part] = np.rint(rgb[part] @ _GREY_WEIGHTS)
     return brightness
 
 

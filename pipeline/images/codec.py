@@ -1,13 +1,15 @@
 """Decode and encode uploads within limits; the header is checked before pixels are decoded.
 
 Accepted are PNG, JPEG and WebP with 8 bits per channel and one frame. The header's size is
-compared with the limit before any pixel is decoded. Orientation (EXIF) is applied, so that image
-and mask mean the same pixels; the colour profile (ICC) is kept and returned with the result.
+compared with the limit before any pixel is decoded, and so is the size that the decoder has found;
+a PNG has one header, and a JPEG few scans. Orientation (EXIF) is applied, so that image and mask
+mean the same pixels; the colour profile (ICC), EXIF without its thumbnail, and the resolution are
+kept and returned with the result.
 """
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -18,8 +20,10 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from infill.pipeline.errors import ImageError
 from infill.pipeline.images.arrays import ByteHole, Hole, Pixels, grey
-from infill.pipeline.images.orientation import orientation_of, turn_upright
-from infill.pipeline.images.png_chunks import without_text
+from infill.pipeline.images.jpeg_scans import require_few_scans
+from infill.pipeline.images.metadata import Metadata, read_metadata
+from infill.pipeline.images.orientation import orientation_in, turn_upright
+from infill.pipeline.images.png_chunks import require_one_header, without_text
 
 PilImage = Image.Image
 Format = Literal["png", "jpeg", "webp"]
@@ -38,6 +42,8 @@ class Picture:
     """Format of its file."""
     profile: bytes | None
     """ICC colour profile, if any."""
+    metadata: Metadata = Metadata()
+    """EXIF and resolution."""
 
     @property
     def rgb(self) -> Pixels:
@@ -64,9 +70,11 @@ def decode(data: bytes, max_pixels: int, what: str = "image") -> Picture:
             animated, or has more than 8 bits per channel.
     """
     kind = _kind(data, what)
-    _claimed_size(data, kind, max_pixels, what)
+    size = _claimed_size(data, kind, max_pixels, what)
     try:
         opened = _OPEN[kind](io.BytesIO(without_text(data)))
+        if opened.size != size:  # The decoder would allocate another size than was checked.
+            raise _damaged(what)
         _refuse_unsupported(opened, data, kind, what)
         opened.load()
         upright = turn_upright(opened)
@@ -76,7 +84,12 @@ def decode(data: bytes, max_pixels: int, what: str = "image") -> Picture:
     except Exception as error:  # as in _claimed_size
         raise _damaged(what) from error
     profile = opened.info.get("icc_profile") if opened.mode != "CMYK" else None
-    return Picture(pixels=pixels.reshape(*pixels.shape[:2], -1), format=kind, profile=profile)
+    return Picture(
+        pixels=pixels.reshape(*pixels.shape[:2], -1),
+        format=kind,
+        profile=profile,
+        metadata=read_metadata(opened),
+    )
 
 
 def upright_size(data: bytes, max_pixels: int, what: str = "image") -> tuple[int, int]:
@@ -89,7 +102,7 @@ def upright_size(data: bytes, max_pixels: int, what: str = "image") -> tuple[int
     kind = _kind(data, what)
     width, height = _claimed_size(data, kind, max_pixels, what)
     try:
-        turned = orientation_of(_OPEN[kind](io.BytesIO(without_text(data)))) > 4
+        turned = orientation_in(data, _OPEN[kind](io.BytesIO(without_text(data)))) > 4
     except Exception as error:  # as in _claimed_size
         raise _damaged(what) from error
     return (width, height) if turned else (height, width)
@@ -112,7 +125,7 @@ def fill_in(picture: Picture, hole: Hole, prediction: Pixels) -> Picture:
     values = prediction[hole]
     pixels[hole, :colours] = values if colours == 3 else grey(values)[:, None]
     pixels[hole, colours:] = 255
-    return Picture(pixels=pixels, format=picture.format, profile=picture.profile)
+    return replace(picture, pixels=pixels)
 
 
 def encode(picture: Picture, form: Format) -> bytes:
@@ -133,7 +146,8 @@ def encode(picture: Picture, form: Format) -> bytes:
         "webp": {"lossless": True, "quality": 20, "method": 1, "exact": True},
     }[form]
     sink = io.BytesIO()
-    Image.fromarray(pixels).save(sink, format=form, icc_profile=picture.profile, **options)
+    kept = picture.metadata.options(form)
+    Image.fromarray(pixels).save(sink, format=form, icc_profile=picture.profile, **kept, **options)
     return sink.getvalue()
 
 
@@ -152,7 +166,12 @@ def picture_of(image: PilImage) -> Picture:
         )
     pixels = np.asarray(plain(image))
     profile = image.info.get("icc_profile") if image.mode != "CMYK" else None
-    return Picture(pixels=pixels.reshape(*pixels.shape[:2], -1), format="png", profile=profile)
+    return Picture(
+        pixels=pixels.reshape(*pixels.shape[:2], -1),
+        format="png",
+        profile=profile,
+        metadata=read_metadata(image, upright=False),
+    )
 
 
 def to_pillow(picture: Picture) -> PilImage:
@@ -161,6 +180,7 @@ def to_pillow(picture: Picture) -> PilImage:
     image = Image.fromarray(np.ascontiguousarray(pixels))
     if picture.profile:
         image.info["icc_profile"] = picture.profile
+    image.info.update(picture.metadata.options("png"))
     return image
 
 
@@ -205,8 +225,9 @@ def _kind(data: bytes, what: str) -> Format:
 
 
 def _claimed_size(data: bytes, kind: Format, max_pixels: int, what: str) -> tuple[int, int]:
-    """Return width and height by the header; refuse too many pixels."""
+    """Return width and height by the header; refuse too many pixels, or too costly ones."""
     try:
+        require_one_header(data)
         width, height = _CLAIMED_SIZE[kind](data)
     except Exception as error:  # decoders raise any exception for hostile bytes
         raise _damaged(what) from error
@@ -216,6 +237,10 @@ def _claimed_size(data: bytes, kind: Format, max_pixels: int, what: str) -> tupl
             f"the {what} is {width} × {height}, {width * height:,} pixels; "
             f"at most {max_pixels:,} are accepted: send it smaller",
         )
+    try:
+        require_few_scans(data)
+    except ValueError as error:
+        raise ImageError("unsupported_image", f"the {what} is {error}") from error
     return width, height
 
 

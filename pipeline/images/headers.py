@@ -14,9 +14,10 @@ import cv2
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from infill.pipeline.errors import RejectedError
+from infill.pipeline.images.jpeg_scans import require_few_scans
 from infill.pipeline.images.kinds import OPTIONAL_FORMATS, readable_suffixes, unread_kind
-from infill.pipeline.images.orientation import orientation_of
-from infill.pipeline.images.png_chunks import without_text
+from infill.pipeline.images.orientation import orientation_in
+from infill.pipeline.images.png_chunks import require_one_header, without_text
 
 MAX_PIXELS = 2**26
 """Default maximum of height times width."""
@@ -75,6 +76,11 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     if not data:
         raise RejectedError("empty file")
     try:
+        require_few_scans(data)
+    except ValueError as error:
+        raise RejectedError(str(error)) from error
+    try:
+        require_one_header(data)
         with (
             NO_LIMIT_OF_PILLOW,
             Image.open(io.BytesIO(without_text(data)), formats=FORMATS) as image,
@@ -99,6 +105,8 @@ def _header(data: bytes, image: ImageFile.ImageFile, max_pixels: int) -> Header:
     if orientation >= 5:
         width, height = height, width
     deep = _is_deep(data, image)
+    if kind == "TIFF":
+        _refuse_large_tiles(image, max_pixels)
     if deep and kind == "TIFF":
         _refuse_unusual_tiff(image)
     still = kind not in ("PNG", "WEBP") or getattr(image, "n_frames", 1) == 1
@@ -117,12 +125,18 @@ def _header(data: bytes, image: ImageFile.ImageFile, max_pixels: int) -> Header:
 
 
 def _orientation(data: bytes, image: ImageFile.ImageFile) -> int:
-    """Return EXIF's orientation, without letting Pillow decode a whole PNG to find it."""
+    """Return EXIF's orientation."""
     if image.format == "TIFF":  # Pillow rotates these by itself
         return 1
-    if image.format == "PNG" and b"eXIf" not in data:
-        return 1
-    return orientation_of(image)
+    return orientation_in(data, image)
+
+
+def _refuse_large_tiles(image: ImageFile.ImageFile, max_pixels: int) -> None:
+    """Refuse a TIFF whose tiles, which are decoded whole, are larger than an image may be."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    width, height = tags.get(322, 0), tags.get(323, 0)
+    if width * height > max_pixels:
+        raise RejectedError(f"tiles of {width} x {height} pixels are more than {max_pixels}")
 
 
 def _refuse_unusual_tiff(image: ImageFile.ImageFile) -> None:

@@ -1,9 +1,15 @@
-"""Leave out the text and the animation of PNG files, which are no part of the first image.
+"""The chunks of PNG files: one header, and no text or animation, which are no part of the image.
 
-Pillow refuses a whole image whose text is large, so that a small file cannot fill the memory.
+Pillow refuses a whole image whose text is large, so that a small file cannot fill the memory. Of
+several headers decoders obey different ones, so a file with more than one is refused.
 """
 
+from collections.abc import Iterator
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MAX_CHUNKS = 2**16
+"""Maximum number of chunks; encoders write one for each 8 KB of pixels or more."""
+_HEADER = b"\x00\x00\x00\x0dIHDR"
 _TEXT = (b"tEXt", b"zTXt", b"iTXt")
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 
@@ -18,15 +24,46 @@ def without_animation(data: bytes) -> bytes:
     return _without(data, _ANIMATION)
 
 
-def _without(data: bytes, chunks: tuple[bytes, ...]) -> bytes:
-    if not data.startswith(SIGNATURE) or not any(name in data for name in chunks):
+def require_one_header(data: bytes) -> None:
+    """Refuse a PNG file that does not start with its only header; other files pass.
+
+    Raises:
+        ValueError: if it has none, more than one, or another chunk before it.
+    """
+    if not data.startswith(SIGNATURE):
+        return
+    if not data.startswith(_HEADER, len(SIGNATURE)):
+        raise ValueError("a PNG that does not start with its header")
+    if data.count(b"IHDR") > 1 and sum(kind == b"IHDR" for kind, _, _ in _chunks(data)) > 1:
+        raise ValueError("a PNG with more than one header")
+
+
+def exif_chunk(data: bytes) -> bytes | None:
+    """Return the EXIF of a PNG file, wherever it stands; None if there is none."""
+    if b"eXIf" not in data:
+        return None
+    found = (data[start + 8 : end - 4] for kind, start, end in _chunks(data) if kind == b"eXIf")
+    return next(found, None)
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the name, start and end of each whole chunk."""
+    position = len(SIGNATURE)
+    for _ in range(MAX_CHUNKS):
+        end = position + 12 + int.from_bytes(data[position : position + 4], "big")
+        if position + 12 > len(data) or end > len(data):
+            return
+        yield data[position + 4 : position + 8], position, end
+        position = end
+    raise ValueError(f"a PNG with more than {MAX_CHUNKS} chunks")
+
+
+def _without(data: bytes, names: tuple[bytes, ...]) -> bytes:
+    if not data.startswith(SIGNATURE) or not any(name in data for name in names):
         return data
     view, kept, position = memoryview(data), [memoryview(SIGNATURE)], len(SIGNATURE)
-    while position + 12 <= len(data):
-        end = position + 12 + int.from_bytes(view[position : position + 4], "big")
-        if end > len(data):
-            break
-        if view[position + 4 : position + 8] not in chunks:
-            kept.append(view[position:end])
+    for kind, start, end in _chunks(data):
+        if kind not in names:
+            kept.append(view[start:end])
         position = end
     return b"".join([*kept, view[position:]])

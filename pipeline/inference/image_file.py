@@ -100,6 +100,6 @@ def inpaint_file(config: InpaintConfig) -> None:
 
 def _encoded(image: "PilImage", out: str) -> bytes:
     stream = io.BytesIO()
-    kept = {"icc_profile": image.info["icc_profile"]} if "icc_profile" in image.info else {}
+    kept = {name: image.info[name] for name in ("icc_profile", "exif", "dpi") if name in image.info}
     image.save(stream, FORMATS[PurePath(out).suffix.lower()], **kept)
     return stream.getvalue()

@@ -112,14 +112,22 @@ class Tiles:
         if len(parts) == 1:
             whole[self.frames[0].window] = parts[0]
             return whole
-        shares = np.zeros((*hole.shape, 1), np.float32)
-        colours = np.zeros(whole.shape, np.float32)
+        top, bottom = min(f.top for f in self.frames), max(f.top + f.height for f in self.frames)
+        left, right = min(f.left for f in self.frames), max(f.left + f.width for f in self.frames)
+        shares = np.zeros((bottom - top, right - left, 1), np.float32)
+        colours = np.zeros((*shares.shape[:2], 3), np.float32)
         for part, frame in zip(parts, self.frames, strict=True):
+            rows, columns = frame.window
+            inside = (
+                slice(rows.start - top, rows.stop - top),
+                slice(columns.start - left, columns.stop - left),
+            )
             weight = _tent(frame)
-            colours[frame.window] += weight * part
-            shares[frame.window] += weight
+            colours[inside] += weight * part
+            shares[inside] += weight
         np.divide(colours, shares, out=colours, where=shares > 0)
-        return np.rint(colours).astype(np.uint8)
+        whole[top:bottom, left:right] = np.rint(colours, out=colours)
+        return whole
 
 
 def _tent(frame: Tile) -> NDArray[np.float32]:
@@ -132,13 +140,15 @@ def _tent(frame: Tile) -> NDArray[np.float32]:
 
 
 def _lay(image: Pixels, hole: Hole, frame: Tile) -> tuple[Pixels, Pixels]:
-    part, missing = image[frame.window].copy(), hole[frame.window].astype(np.uint8)
-    part[missing.astype(bool)] = _BLANK
+    missing = hole[frame.window].astype(np.uint8)
+    size = (frame.scaled_width, frame.scaled_height)
     if frame.kind == "resize":
-        size = (frame.scaled_width, frame.scaled_height)
-        part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
         share = cv2.resize(missing.astype(np.float32), size, interpolation=cv2.INTER_AREA)
         missing = (share > 0).astype(np.uint8)
+    part = image[frame.window].copy()
+    part[hole[frame.window]] = _BLANK
+    if frame.kind == "resize":
+        part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
     return _pad(part, missing, (frame.canvas_height, frame.canvas_width))
 
 

@@ -5,6 +5,7 @@ In mode ``auto`` the network sees
 * the whole image, if that fits on the largest canvas;
 * else a crop around the hole, grown to show its surroundings, if that fits;
 * else such a crop around each of a few separate holes, if those fit;
+  (with more than :data:`MAX_SEPARATE_HOLES` they are not looked at one by one)
 * else the crop around all of them, made smaller; the prediction is enlarged again.
 
 On request (``tile``) the hole is covered by overlapping tiles at full resolution, blended where
@@ -19,6 +20,8 @@ from infill.pipeline.images import Hole
 from infill.pipeline.inference.config import Mode, TilingConfig
 from infill.pipeline.inference.tiling import Kind, Layout, Strides, Tile, Tiles
 
+MAX_SEPARATE_HOLES = 10_000
+"""Maximum number of connected holes that are considered one by one."""
 Span = tuple[int, int]
 """First row or column, and one past the last."""
 
@@ -56,11 +59,18 @@ def _crop(rows: Span, columns: Span, shape: tuple[int, ...], config: TilingConfi
 
 
 def _plan_crops(hole: Hole, config: TilingConfig) -> Tiles | None:
-    """Crop around each separate hole, if they are few and each crop fits."""
-    _, _, stats, _ = cv2.connectedComponentsWithStats(hole.astype(np.uint8), connectivity=8)
+    """Crop around each separate hole, if they are few and each crop fits.
+
+    Counting the holes is cheap for any mask; the boxes of millions of them are not.
+    """
+    (top, bottom), (left, right) = _extent(hole, axis=1), _extent(hole, axis=0)
+    part = hole[top:bottom, left:right].view(np.uint8)
+    if cv2.connectedComponents(part, connectivity=8)[0] - 1 > MAX_SEPARATE_HOLES:
+        return None
+    _, _, stats, _ = cv2.connectedComponentsWithStats(part, connectivity=8)
     boxes = [
-        ((top, top + height), (left, left + width))
-        for left, top, width, height, _ in stats[1:].tolist()
+        ((top + y, top + y + height), (left + x, left + x + width))
+        for x, y, width, height, _ in stats[1:].tolist()
     ]
     frames: list[Tile] = []
     while boxes:

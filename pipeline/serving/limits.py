@@ -16,8 +16,8 @@ class LimitsConfig:
     max_pixels: int = 25_000_000
     """Maximum height times width of an image, as its header gives them."""
     max_pixels_inside: int = 100_000_000
-    """Maximum number of pixels of all requests that are decoded at once, at 12 bytes each; further
-    requests wait."""
+    """Maximum number of pixels of all requests that are decoded at once, at up to 24 bytes each;
+    further requests wait."""
     max_waiting: int = 32
     """Maximum number of requests inside the service; further ones get 503 with Retry-After."""
     request_timeout_s: float = 60.0

@@ -60,7 +60,6 @@ class _Kind(NamedTuple):
     width: int
     samples: int
 
-
     @property
     def bytes(self) -> int:
         """Size of a canvas or of its predictions, whichever is larger."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.inference.tiling import Tiles
-from infill.pipeline.inference.tiling_plan import plan_tiles
+from infill.pipeline.inference.tiling_plan import MAX_SEPARATE_HOLES, plan_tiles
 
 CONFIG = TilingConfig(sides_px=(32, 64, 96), context=2.0, least_crop_px=64)
 MODES = ["auto", "crop", "resize", "tile", "subsample"]
@@ -105,6 +105,17 @@ def test_many_scattered_holes_are_predicted_from_one_smaller_canvas():
     boxes = [(row, column, 4, 4) for row in range(0, 900, 150) for column in range(0, 900, 150)]
     layout = plan_tiles(hole_of(900, 900, *boxes), CONFIG)
     assert (layout.kind, len(layout.sizes)) == ("resize", 1)
+
+
+def test_thousands_of_dots_are_not_cropped_one_by_one():
+    """Two clusters fit on two crops; but with so many dots nobody looks at each."""
+    config = TilingConfig(sides_px=(64, 512), least_crop_px=512)
+    hole = np.zeros((3000, 3000), bool)
+    hole[:140:2, :140:2] = hole[2860::2, 2860::2] = True
+    assert [frame.kind for frame in plan_tiles(hole, config).frames] == ["crop", "crop"]
+    hole[:200:2, :200:2] = True
+    assert MAX_SEPARATE_HOLES < 100 * 100 + 70 * 70
+    assert plan_tiles(hole, config).kind == "resize"
 
 
 def test_crop_shows_the_hole_in_its_middle():

@@ -1,0 +1,139 @@
+"""Files that claim less than their decoder would allocate, or cost more than their size says."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from infill.pipeline.errors import ImageError, RejectedError
+from infill.pipeline.images import decode, grey, read_header, read_mask, upright_size
+from infill.pipeline.images.conversion import as_upload
+from infill.pipeline.images.jpeg_scans import MAX_SCANS
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(*chunks: bytes) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def header(width: int, height: int, depth: int = 8, colour: int = 0) -> bytes:
+    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+
+
+def pixels(width: int, height: int, bytes_each: int = 1) -> bytes:
+    return chunk(b"IDAT", zlib.compress((b"\0" + bytes(width * bytes_each)) * height, 9))
+
+
+SMALL, LARGE, END = header(64, 64), header(3000, 3000), chunk(b"IEND", b"")
+TWO_HEADERS = {
+    "then a larger one": png(SMALL, LARGE, pixels(3000, 3000), END),
+    "then a deep one": png(SMALL, header(64, 64, depth=16), pixels(64, 64, 2), END),
+    "text that looks like one": png(chunk(b"tEXt", SMALL[8:21]), LARGE, pixels(3000, 3000), END),
+    "then a larger one behind other chunks": png(
+        SMALL, chunk(b"gAMA", struct.pack(">I", 45455)), LARGE, pixels(3000, 3000), END
+    ),
+    "a longer one": png(chunk(b"IHDR", SMALL[8:21] + b"\0"), pixels(64, 64), END),
+}
+
+
+@pytest.mark.parametrize("name", TWO_HEADERS)
+def test_png_has_one_header_in_every_decoder(name):
+    data = TWO_HEADERS[name]
+    for read in (decode, upright_size):
+        with pytest.raises(ImageError) as refused:
+            read(data, 10_000)
+        assert refused.value.code in ("damaged_image", "too_many_pixels")
+    for any_format in (False, True):
+        with pytest.raises(ImageError):
+            read_mask(data, max_pixels=10_000, any_format=any_format)
+    with pytest.raises(RejectedError):
+        read_header(data, 10_000)
+
+
+def test_header_s_name_inside_the_pixels_is_no_second_header():
+    stored = zlib.compressobj(0)
+    rows = b"".join(b"\0" + (b"IHDR" * 20)[:64] for _ in range(64))
+    data = png(SMALL, chunk(b"IDAT", stored.compress(rows) + stored.flush()), END)
+    assert data.count(b"IHDR") > 1
+    assert decode(data, 10_000).pixels.shape == (64, 64, 1)
+    assert read_header(data, 10_000).width_px == 64
+
+
+def test_millions_of_chunks_are_not_walked():
+    data = png(SMALL, chunk(b"tEXt", b"") * 100_000, pixels(64, 64), END)
+    with pytest.raises(ImageError, match="damaged"):
+        decode(data, 10_000)
+
+
+def progressive(scans: int, side: int = 64) -> bytes:
+    """A progressive JPEG whose last scan is repeated."""
+    sink = io.BytesIO()
+    Image.new("L", (side, side), 128).save(sink, "jpeg", progressive=True, quality=50)
+    data = sink.getvalue()
+    last = data.rfind(b"\xff\xda")
+    return data[:last] + data[last:-2] * scans + data[-2:]
+
+
+def test_jpeg_of_many_scans_is_refused_by_every_decoder_before_it_works():
+    data = progressive(MAX_SCANS)
+    for read in (decode, upright_size, read_mask):
+        with pytest.raises(ImageError, match=f"more than {MAX_SCANS} scans") as refused:
+            read(data, max_pixels=10_000)
+        assert refused.value.code == "unsupported_image"
+    for read in (read_header, lambda jpeg: as_upload(jpeg, 10_000) and read_header(jpeg)):
+        with pytest.raises(RejectedError, match=f"more than {MAX_SCANS} scans"):
+            read(data)
+
+
+def test_scans_of_a_thumbnail_and_markers_in_other_segments_do_not_count():
+    data = progressive(1)
+    filler = b"\xff\xda" * 200
+    with_thumbnail = data[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(filler)) + filler + data[2:]
+    assert decode(with_thumbnail, 10_000).pixels.shape == (64, 64, 1)
+    assert decode(progressive(20), 10_000).pixels.shape == (64, 64, 1)
+
+
+@pytest.mark.parametrize("prefix", [b"\xff\xff", b"junk", b"\xff\xd0"])
+def test_scans_behind_what_decoders_skip_count(prefix):
+    sink = io.BytesIO()
+    Image.new("L", (64, 64), 128).save(sink, "jpeg", progressive=True)
+    data = sink.getvalue()
+    last = data.rfind(b"\xff\xda")
+    hidden = prefix.removesuffix(b"\xff") + data[last:-2]
+    with pytest.raises(ImageError, match="scans"):
+        decode(data[:-2] + hidden * MAX_SCANS + data[-2:], 10_000)
+
+
+def tiff(tags: dict[int, int]) -> bytes:
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + bytes(64)
+
+
+def test_tiff_of_a_huge_tile_is_refused_by_its_header():
+    about = {256: 8, 257: 8, 258: 8, 259: 5, 262: 1, 277: 1}
+    with pytest.raises(RejectedError, match="tiles of 40000 x 40000"):
+        read_header(tiff({**about, 322: 40_000, 323: 40_000, 324: 150, 325: 64}), 10_000)
+    small = tiff({**about, 322: 16, 323: 16, 324: 150, 325: 64})
+    assert read_header(small, 10_000).width_px == 8
+
+
+def test_size_of_a_png_with_late_exif_is_read_without_decoding():
+    """The pixels are missing, so a decoder would fail."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    late = png(header(64, 32), chunk(b"IDAT", b""), chunk(b"eXIf", exif.tobytes()[6:]), END)
+    assert upright_size(late, 10_000) == (64, 32)
+    assert upright_size(late.replace(b"eXIf", b"eXIg"), 10_000) == (32, 64)
+
+
+def test_brightness_is_the_same_a_few_rows_at_a_time():
+    rgb = np.random.default_rng(0).integers(0, 256, (700, 900, 3), np.uint8)
+    whole = np.rint(rgb @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+    np.testing.assert_array_equal(grey(rgb), whole)
+    np.testing.assert_array_equal(grey(rgb[0]), whole[0])
