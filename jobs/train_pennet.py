@@ -17,10 +17,11 @@ from infill.pipeline.loading import BatchConfig
 from infill.pipeline.masks import MaskConfig
 from infill.pipeline.train_cli import fine_tuning, launch, on_two_cores, published, smoke
 
-SQUARES = MaskConfig(recipe="square", max_shrink=0.0)
-"""Half the side, anywhere, as the paper tests. The released code also turns and dilates them."""
+BLOCKS = MaskConfig(recipe="blocks")
+"""Squares of half the side, anywhere, tilted and dilated by 1 px as in the released code: 16 % of
+the frame on average. The paper tests with squares as they are."""
 PHOTOGRAPHS = BatchConfig(
-    batch_size=16, image_size_px=256, crop="squash", colour_jitter=0.05, masks=SQUARES
+    batch_size=16, image_size_px=256, crop="squash", colour_jitter=0.05, masks=BLOCKS
 )
 """As the authors preprocess all four sets: squashed to a square, mirrored, slightly recoloured."""
 
@@ -60,7 +61,7 @@ PRESETS = {
         ),
         steps=10_000,
     ),
-    "smoke": smoke(PENNetConfig.tiny(), BatchConfig(batch_size=4, image_size_px=64, masks=SQUARES)),
+    "smoke": smoke(PENNetConfig.tiny(), BatchConfig(batch_size=4, image_size_px=64, masks=BLOCKS)),
 }
 
 

@@ -275,6 +275,8 @@ class Released:
     """State dicts by the roles of :attr:`Objective.networks`; "generator" at least."""
     aside: dict[str, Tensor] = field(default_factory=dict)
     """Other tensors of the file, which no network here uses, by their released names."""
+    image_size_px: int = 256
+    """Side in pixels of the images that the released weights were trained on."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ A file may be a PyTorch state dict (.pth, .pt, .pth.tar, .ckpt), arrays by name 
 safetensors, at a path, s3:// or https:// address. Code in a file is never executed.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from infill.pipeline.progress import Log, Progress
 if TYPE_CHECKING:
     from infill.models.architecture import Released
 
+OPTIMIZER = re.compile(r"optim", re.IGNORECASE)
+"""What the names of optimizers' states begin with in released files."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImportConfig:
@@ -32,9 +36,9 @@ class ImportConfig:
     """SHA-256 of the files, in the same order; needed for downloads."""
     out: str = ""
     """Folder or s3:// prefix for the checkpoint; ``runs/imported/ARCHITECTURE`` if empty."""
-    image_size_px: int = 256
+    image_size_px: int | None = None
     """Side in pixels of the images that the weights were trained on, which evaluation and serving
-    use as the default."""
+    use as the default; None takes the size that the released files were trained for."""
 
     @property
     def location(self) -> str:
@@ -66,7 +70,8 @@ def _import(config: ImportConfig) -> str:
     from infill.pipeline import checkpoints
 
     released = translate(config.weights, config.architecture, config.sha256)
-    roots = {"model": to_dict(released.config), "data": {"image_size_px": config.image_size_px}}
+    size = config.image_size_px or released.image_size_px
+    roots = {"model": to_dict(released.config), "data": {"image_size_px": size}}
     origin = {"step": 0, "imported_from": list(config.weights)}
     checkpoints.export(config.location, released.states, roots, origin)
     return config.location
@@ -90,7 +95,7 @@ def translate(
 
     contents: dict[str, Any] = {}
     for location, checksum in zip(weights, sha256 or (None,) * len(weights), strict=True):
-        found = read_tensors(storage.fetch(location, checksum))
+        found = _without_optimizers(read_tensors(storage.fetch(location, checksum)))
         if twice := sorted(set(found) & set(contents)):
             raise UserError(f"{location} holds {twice[0]!r}, which an earlier file holds already")
         _refuse_other_than_tensors(found, location)
@@ -123,6 +128,11 @@ def _reads(name: str, contents: Mapping[str, Any]) -> bool:
         return "generator" in load(name).read_release(contents).states
     except ValueError:
         return False
+
+
+def _without_optimizers(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Pass over the states of optimizers, which no network reads."""
+    return {name: value for name, value in found.items() if not OPTIMIZER.match(str(name))}
 
 
 def _refuse_other_than_tensors(found: Mapping[str, Any], location: str) -> None:

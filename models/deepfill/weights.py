@@ -66,7 +66,10 @@ def read_release(released: Mapping[str, Tensor | np.ndarray]) -> Released:
     Raises:
         ValueError: as :func:`from_released`.
     """
-    return Released(config=configuration_of(released), states=from_released(released))
+    config = configuration_of(released)
+    return Released(
+        config=config, states=from_released(released), image_size_px=config.image_size_px
+    )
 
 
 def write_release(released: Released) -> State:
@@ -121,6 +124,12 @@ def configuration_of(released: Mapping[str, Tensor | np.ndarray]) -> DeepFillCon
     The width, and the sizes the critics were made for, are read from the tensors' shapes.
     """
     form = form_of(released)  # refuses other files before their values are looked at
+    if others := [n for n, v in released.items() if not isinstance(v, Tensor | np.ndarray)]:
+        raise ValueError(
+            f"{others[0]!r} is not a tensor of DeepFill's generator: the port's discriminators are "
+            "narrower than the released ones, and ours cannot take them; give the generator's file "
+            "alone"
+        )
     shapes = {canonical(name): tuple(value.shape) for name, value in released.items()}
     if form == "port":
         channels = shapes.get("coarse_generator.conv1.conv.bias", (32,))[0]

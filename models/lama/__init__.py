@@ -17,5 +17,7 @@ Where we differ from the code, and why:
 - Fourier transforms, and the discriminator with its penalty on gradients, stay in full precision
   under autocast.
 - The discriminator looks at the original without a graph in the generator's step.
+- `generates_again`: as in the code, the updated generator runs again for the discriminator's step;
+  False spares that pass, and then the discriminator's gradients differ by more than a half.
 - Batch norms take their statistics over each worker's share.
 """

@@ -52,6 +52,11 @@ class LaMaConfig(ModelConfig):
     perceptual_sha256: str | None = None
     """SHA-256 of that file; None does not check it."""
 
+    generates_again: bool = True
+    """Whether the discriminator learns from pictures of the generator just updated, which runs once
+    more for them, as in the released code; otherwise from those of the generator's own step, which
+    the paper does not exclude and which is a third faster."""
+
     learning_rate: float = 1e-3
     """Learning rate of the generator."""
     discriminator_learning_rate: float = 1e-4

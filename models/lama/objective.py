@@ -18,7 +18,7 @@ def alone(network: nn.Module) -> nn.Module:
 
 
 class LaMaObjective(Objective):
-    """A generator step, then a discriminator step on the same pictures."""
+    """A generator step, then a discriminator step on pictures of the updated generator."""
 
     def __init__(self, config: LaMaConfig, prepare: Prepare = alone) -> None:
         """Build both networks, their optimizers and the perceptual encoder.
@@ -59,6 +59,9 @@ class LaMaObjective(Objective):
         self.update("generator", generator_losses)
         if "discriminator" not in self.networks:
             return detached(generator_losses)
+        if self.config.generates_again:
+            with torch.no_grad():
+                predicted = (self.prepared["generator"](batch.image, batch.mask).final + 1.0) / 2.0
         discriminator_losses = self.discriminator_losses(predicted.detach(), image, batch.mask)
         self.update("discriminator", discriminator_losses)
         return detached(generator_losses | discriminator_losses)

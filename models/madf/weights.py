@@ -22,6 +22,8 @@ PREFIXES = ("module.", "model.")
 """Prefixes of data parallelism and of the training module, in the order of removal."""
 PERCEPTUAL_PREFIX = "extractor."
 """The frozen VGG inside a released checkpoint."""
+RELEASED_SIZE_PX = 512
+"""Side of the images that the authors trained the released weights on; their tables are at 256."""
 DEAD = "dead_norms"
 """Role of the batch norms that are declared and never run."""
 DEAD_PREFIX = "encoder.dead_norms."
@@ -65,7 +67,12 @@ def read_release(released: Mapping[str, Any]) -> Released:
     states, config = from_released(released), configuration_of(released)
     names = released_names(config)
     aside = {names[DEAD_PREFIX + name]: tensor for name, tensor in states[DEAD].items()}
-    return Released(config=config, states={"generator": states["generator"]}, aside=aside)
+    return Released(
+        config=config,
+        states={"generator": states["generator"]},
+        aside=aside,
+        image_size_px=RELEASED_SIZE_PX,
+    )
 
 
 def write_release(released: Released) -> State:

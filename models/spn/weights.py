@@ -1,8 +1,9 @@
 """The authors' released checkpoints, name by name, to ours and back.
 
 A released file is the state dict of their whole training module: generator and discriminator
-under prefixes, and the frozen teacher, which is set aside. Three releases are known: SPN
-deterministic, SPN probabilistic, and the predecessor SPL.
+under prefixes, and what no network runs: the frozen teacher, the frozen VGG, and two constants of
+the adversarial loss, which are set aside. Three releases are known: SPN deterministic, SPN
+probabilistic, and the predecessor SPL.
 """
 
 import re
@@ -19,7 +20,8 @@ from infill.models.spn.probabilistic import MatchingDiscriminator, Probabilistic
 
 GENERATOR_PREFIX = "generator.module."
 DISCRIMINATOR_PREFIX = "discriminator.module."
-TEACHER_PREFIX = "tresnet_xL_hold."
+ASIDE = ("tresnet_xL_hold.", "adversarial_loss.", "vgg_loss.")
+"""Prefixes of the frozen teacher, of the adversarial loss's labels, and of the frozen VGG."""
 
 State = dict[str, Tensor]
 Rules = tuple[tuple[str, str], ...]
@@ -131,7 +133,7 @@ def read_release(released: Mapping[str, Tensor]) -> Released:
     return Released(
         config=configuration_of(released),
         states={"generator": generator, "discriminator": discriminator},
-        aside={k: v for k, v in released.items() if k.startswith(TEACHER_PREFIX)},
+        aside={k: v for k, v in released.items() if k.startswith(ASIDE)},
     )
 
 
@@ -196,7 +198,7 @@ def _parts(released: Mapping[str, Tensor]) -> tuple[State, State, list[str]]:
             generator[name.removeprefix("generator.")] = tensor
         elif name.startswith("discriminator."):
             discriminator[name.removeprefix("discriminator.")] = tensor
-        elif not name.startswith(TEACHER_PREFIX):
+        elif not name.startswith(ASIDE):
             rest.append(key)
     return generator, discriminator, rest
 

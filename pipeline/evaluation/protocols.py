@@ -155,16 +155,21 @@ def _deepgin_original(name: str, data: str) -> Protocol:
         name=f"deepgin-{name}-original",
         about=f"{data} at their original size, with random rectangles and with three types of "
         "masks. Images larger than 256 x 256 are inpainted in interleaved pieces of that size. "
+        "Strokes keep their width in pixels, as released, and hide less of a larger image. "
         "PSNR, SSIM, L1 in percent, FID and LPIPS.",
         differs=f"{DEEPGIN_L1} Neither the average over five turned copies nor the low-pass of "
         "the authors' code is applied, as the paper mentions neither; --subsampling.side-px 256 "
-        "with --subsampling.average and --subsampling.low-pass applies them. Strokes keep their "
-        "width in pixels, so that they hide less of a larger image.",
+        "with --subsampling.average and --subsampling.low-pass applies them.",
         image_size_px=None,
         crop="original",
         subsampling=Subsampling(side_px=256),
     )
 
+
+_DEEPGIN_CELEBAHQ = replace(
+    _deepgin_original("celebahq", "3,000 photographs of CelebA-HQ of 1024 x 1024 px (Sec. 6.1)"),
+    name="deepgin-celebahq",
+)
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
@@ -177,7 +182,7 @@ PROTOCOLS: dict[str, Protocol] = {
         _PENNET_PLACES2,
         _deepgin("ffhq", "1,000 photographs of FFHQ"),
         _deepgin("oxford", "523 photographs of Oxford Buildings"),
-        _deepgin("celebahq", "3,000 photographs of CelebA-HQ"),
+        _DEEPGIN_CELEBAHQ,
         _deepgin_original("ffhq", "1,000 photographs of FFHQ"),
         _deepgin_original("oxford", "523 photographs of Oxford Buildings"),
         _DEEPFILL_PLACES2,

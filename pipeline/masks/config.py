@@ -13,6 +13,8 @@ Recipe = Literal[
     "blocks",
     "strokes",
     "long_strokes",
+    "wide_strokes",
+    "boxes",
     "automaton",
     "irregular",
     "outpaint",
@@ -45,6 +47,9 @@ class MaskConfig:
     """The kind of hole. "mixed" chooses one of ``mixture`` for every sample."""
     mixture: tuple[tuple[Recipe, float], ...] = (("strokes", 2.0), ("box", 1.0))
     """For "mixed": recipes and their relative weights."""
+    union: bool = False
+    """For "mixed": whether every mask joins one hole of each recipe of ``mixture``, whatever their
+    weights, in place of a choice (DeepFill v2: strokes and a square)."""
     in_turn: bool = False
     """Whether the masks of an image take the recipes of ``mixture`` in order, not at random. With
     as many masks per image as recipes, every image gets one of each (DeepGIN)."""
@@ -106,6 +111,10 @@ class MaskConfig:
         self._check_recipes()
 
     def _check_recipes(self) -> None:
+        _require(
+            not self.union or (self.recipe == "mixed" and not self.in_turn),
+            "union joins the recipes of a mixture: set `recipe` to mixed, and in_turn to false",
+        )
         _require(self.recipe in get_args(Recipe), f"unknown recipe {self.recipe!r}")
         if self.recipe == "mixed":
             _require(

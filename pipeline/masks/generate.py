@@ -11,6 +11,7 @@ import numpy as np
 from infill.pipeline.errors import UserError
 from infill.pipeline.images import ByteHole
 from infill.pipeline.masks.config import HOLE_RATIO_BUCKETS, MaskConfig, Recipe
+from infill.pipeline.masks.exact import squared_distances
 from infill.pipeline.masks.generators import GENERATORS, JOINED, generate_box_of
 from infill.pipeline.masks.mask_files import generate_whole_file, list_pictures
 from infill.pipeline.masks.rng import random_for
@@ -109,6 +110,8 @@ def settings_digest(config: MaskConfig) -> str:
 def _choose_recipe(config: MaskConfig, random: np.random.Generator, epoch: int) -> Recipe:
     if config.recipe != "mixed":
         return config.recipe
+    if config.union:
+        return config.mixture[0][0]
     if config.in_turn:
         return config.mixture[epoch % len(config.mixture)][0]
     point = random.random() * sum(weight for _, weight in config.mixture)
@@ -148,6 +151,9 @@ def _generate_in_range(
     generate = GENERATORS[recipe]
     for _ in range(TRIES):
         hole = generate(config, random, *size)
+        for other in config.recipes if config.union else ():
+            if other != recipe:
+                hole |= GENERATORS[other](config, random, *size)
         pixels = cv2.countNonZero(hole)
         for _ in range(MOST_JOINED if recipe in JOINED else 0):
             if pixels >= least:
@@ -181,11 +187,11 @@ def resize_hole(hole: ByteHole, pixels: int) -> ByteHole:
     if found == 0:
         hole = hole.copy()
         hole[hole.shape[0] // 2, hole.shape[1] // 2] = 1
-    # Depth inside the hole, negative outside: the deepest pixels are the hole of any size.
+    # Depth inside the hole, negative outside: the deepest pixels are the hole of any size. Depths
+    # are whole numbers, so that equal ones are equal on every machine.
     padded = cv2.copyMakeBorder(hole, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    inside = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    outside = cv2.distanceTransform(1 - padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    depth = (inside - outside)[1:-1, 1:-1].ravel()
+    depth = squared_distances(padded) - squared_distances(1 - padded)
+    depth = depth[1:-1, 1:-1].ravel()
     least_deep = np.partition(depth, depth.size - pixels)[depth.size - pixels]
     resized = (depth > least_deep).astype(np.uint8)
     ties = np.flatnonzero(depth == least_deep)[: pixels - int(resized.sum())]

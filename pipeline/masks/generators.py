@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from infill.pipeline.images import ByteHole
 from infill.pipeline.masks.config import MaskConfig
+from infill.pipeline.masks.exact import resize_nearest, rotate
 from infill.pipeline.masks.mask_files import generate_file, generate_silhouette
 
 Generate = Callable[[MaskConfig, np.random.Generator, int, int], ByteHole]
@@ -92,29 +93,15 @@ def generate_blocks(
 ) -> ByteHole:
     """Hide PEN-Net's block: a half-size square, flipped, tilted by 0-45 degrees, grown by 1 px.
 
-    Rotation enlarges the canvas, which is then resized back, so that the block shrinks: 13-25 %
-    of the frame (sheet, section on training masks).
+    Rotation enlarges the canvas, on which the block grows; it is then resized back, so that the
+    block shrinks: 13-26 % of the frame, as in the released code.
     """
     del config
     hole = _rectangle(random, height, width, max(1, height // 2), max(1, width // 2))
     if random.random() < 0.5:
         hole = hole[:, ::-1]
-    degrees = whole(random, 0, 45)
-    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    canvas = width * cosine + height * sine, width * sine + height * cosine
-    centre = np.array([width - 1, height - 1]) / 2
-    scale = np.array([width / canvas[0], height / canvas[1]])
-    turn = np.array([[cosine, sine], [-sine, cosine]]) * scale[:, None]
-    matrix = np.column_stack([turn, centre - turn @ centre])
-    turned = cv2.warpAffine(
-        np.ascontiguousarray(hole), matrix, (width, height), flags=cv2.INTER_NEAREST
-    )
-    return _grow(turned, 3)
-
-
-def _grow(hole: ByteHole, size_px: int) -> ByteHole:
-    grown: ByteHole = cv2.dilate(hole, np.ones((size_px, size_px), np.uint8))
-    return grown
+    tilted = cv2.dilate(rotate(hole, whole(random, 0, 45)), np.ones((3, 3), np.uint8))
+    return resize_nearest(tilted, height, width)
 
 
 def generate_strokes(
@@ -163,10 +150,14 @@ def _zigzag(
 def generate_long_strokes(
     config: MaskConfig, random: np.random.Generator, height: int, width: int
 ) -> ByteHole:
-    """Hide DeepGIN's free-form strokes: 15 to 23 of them, 40 % of the frame on average."""
+    """Hide DeepGIN's free-form strokes: 15 to 23 of them, 40 % of 256 px on average.
+
+    As in the released code they have 10 to 24 px in larger frames too, and so hide less of those:
+    14 % at 512 px, 4 % at 1024 px. In smaller frames they shrink with the frame.
+    """
     del config
     hole = empty(height, width)
-    unit = min(height, width) / 256
+    unit = min(1.0, min(height, width) / 256)
     for stroke in range(whole(random, 15, 23)):
         x, y = whole(random, 0, width - 1), whole(random, 0, height - 1)
         for _ in range(whole(random, 1, 5)):
@@ -177,6 +168,44 @@ def generate_long_strokes(
             end = int(x + length * math.sin(angle)), int(y + length * math.cos(angle))
             cv2.line(hole, (x, y), end, 1, thickness)
             x, y = end
+    return hole
+
+
+def generate_wide_strokes(
+    config: MaskConfig, random: np.random.Generator, height: int, width: int
+) -> ByteHole:
+    """Hide LaMa's wide strokes: one to six, 5 to 104 px wide and 10 to 209 px long at 256 px."""
+    del config
+    hole = empty(height, width)
+    unit = min(height, width) / 256
+    for stroke in range(whole(random, 1, 6)):
+        x, y = whole(random, 0, width - 1), whole(random, 0, height - 1)
+        for _ in range(whole(random, 1, 5)):
+            angle = 0.01 + whole(random, 0, 3)
+            angle = 2 * math.pi - angle if stroke % 2 == 0 else angle
+            length = unit * whole(random, 10, 209)
+            thickness = max(1, round(unit * whole(random, 5, 104)))
+            to_x = min(max(int(x + length * math.sin(angle)), 0), width)
+            to_y = min(max(int(y + length * math.cos(angle)), 0), height)
+            cv2.line(hole, (x, y), (to_x, to_y), 1, thickness)
+            x, y = to_x, to_y
+    return hole
+
+
+def generate_boxes(
+    config: MaskConfig, random: np.random.Generator, height: int, width: int
+) -> ByteHole:
+    """Hide LaMa's boxes: one to four, sides of 30 to 150 px, 10 px from the edges, at 256 px."""
+    del config
+    hole = empty(height, width)
+    unit = min(height, width) / 256
+    margin = int(10 * unit)
+    for _ in range(whole(random, 1, 4)):
+        wide = min(max(1, round(unit * whole(random, 30, 150))), width - 2 * margin)
+        tall = min(max(1, round(unit * whole(random, 30, 150))), height - 2 * margin)
+        left = whole(random, margin, width - margin - wide)
+        top = whole(random, margin, height - margin - tall)
+        hole[top : top + tall, left : left + wide] = 1
     return hole
 
 
@@ -305,6 +334,8 @@ GENERATORS: dict[str, Generate] = {
     "blocks": generate_blocks,
     "strokes": generate_strokes,
     "long_strokes": generate_long_strokes,
+    "wide_strokes": generate_wide_strokes,
+    "boxes": generate_boxes,
     "automaton": generate_automaton,
     "irregular": generate_irregular,
     "outpaint": generate_outpaint,
@@ -318,6 +349,16 @@ GENERATORS: dict[str, Generate] = {
 """The generator of each recipe."""
 
 JOINED = frozenset(
-    ["strokes", "long_strokes", "irregular", "outpaint", "text", "scratches", "silhouettes"]
+    [
+        "strokes",
+        "long_strokes",
+        "wide_strokes",
+        "boxes",
+        "irregular",
+        "outpaint",
+        "text",
+        "scratches",
+        "silhouettes",
+    ]
 )
 """Recipes whose holes, too small, are joined with another hole of the same recipe."""

@@ -12,6 +12,7 @@ from infill.pipeline import storage
 from infill.pipeline.errors import ImageError, UserError
 from infill.pipeline.images import ByteHole, MaskRule, read_mask
 from infill.pipeline.masks.config import MaskConfig
+from infill.pipeline.masks.exact import sample
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _UNREADABLE = ("damaged_image", "too_many_pixels", "unsupported_image")
@@ -107,6 +108,7 @@ def generate_whole_file(
     share = cv2.resize(
         _choose(config, random).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA
     )
+    share = np.rint(share * 2**20)  # sums of floats depend on their order
     hole: ByteHole = (share > 0).astype(np.uint8)
     return hole if not hole.all() else (share >= share.max()).astype(np.uint8)
 
@@ -131,13 +133,7 @@ def generate_file(
     middle = (0.5 + (1 - crop) * (np.array([left, top]) - 0.5)) * (columns, rows) - 0.5
     frame_middle = np.array([width - 1, height - 1]) / 2
     matrix = np.column_stack([linear, middle - linear @ frame_middle])
-    moved: ByteHole = cv2.warpAffine(
-        hole,
-        matrix,
-        (width, height),
-        flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+    moved = sample(hole, matrix, height, width)
     if dilate < 0.5:
         side = 1 + round(size * MAX_DILATION_PX * min(height, width) / 256)
         moved = cv2.dilate(moved, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))

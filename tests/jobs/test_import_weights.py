@@ -195,6 +195,46 @@ def test_what_lies_among_the_tensors_and_is_none_is_named(tmp_path: Path) -> Non
             import_weights(config)
 
 
+def test_optimizer_states_of_older_pytorch_are_passed_over(tmp_path: Path) -> None:
+    """Files of PyTorch 1.x count Adam's steps as integers among tensors."""
+    states, networks = tiny_states("madf")
+    model = load("madf").write_release(Released(config=small("madf"), states=states))
+    adam = {"step": 300_000, "exp_avg": torch.zeros(2), "exp_avg_sq": torch.zeros(2)}
+    optimizer = {"state": {0: adam}, "param_groups": [{"lr": 2e-4, "params": [0]}]}
+    torch.save({"n_iter": 300_000, "model": model, "optimizer": optimizer}, tmp_path / "madf.pth")
+    config = ImportConfig(
+        architecture="madf", weights=(str(tmp_path / "madf.pth"),), out=str(tmp_path / "o")
+    )
+    loaded = checkpoints.load_generator(import_weights(config))
+    for name, tensor in networks["generator"].state_dict().items():
+        assert torch.equal(loaded.generator.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize(("name", "side"), [("madf", 512), ("pennet", 256), ("lama", 256)])
+def test_size_that_a_file_was_trained_for_is_kept_with_it(
+    name: str, side: int, tmp_path: Path
+) -> None:
+    path, _ = released_file(name, tmp_path)
+    config = ImportConfig(architecture=name, weights=(str(path),), out=str(tmp_path / "o"))
+    assert checkpoints.load_generator(import_weights(config)).image_size_px == side
+
+
+def test_discriminators_of_the_port_of_deepfill_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    config = replace(load("deepfill").config.port(), channels=4)
+    torch.manual_seed(3)
+    state = load("deepfill").generator(config).state_dict()
+    torch.save(
+        load("deepfill").write_release(Released(config=config, states={"generator": state})),
+        tmp_path / "gen_00430000.pt",
+    )
+    torch.save({"localD": {"conv1.weight": torch.zeros(1)}}, tmp_path / "dis_00430000.pt")
+    files = tuple(str(tmp_path / f"{network}_00430000.pt") for network in ("gen", "dis"))
+    settings = {"architecture": "deepfill", "out": str(tmp_path / "o")}
+    with pytest.raises(UserError, match=r"'localD' .*discriminators.*generator's file alone"):
+        import_weights(ImportConfig(weights=files, **settings))
+    import_weights(ImportConfig(weights=files[:1], **settings))
+
+
 def test_safetensors_are_read_and_lists_refused(tmp_path: Path) -> None:
     save_file({"one": torch.ones(2)}, tmp_path / "one.safetensors")
     assert torch.equal(read_tensors(tmp_path / "one.safetensors")["one"], torch.ones(2))

@@ -79,6 +79,22 @@ def test_every_tensor_comes_back_and_the_configuration_is_read_off() -> None:
     assert list(read_release(alone).states) == ["generator"]
 
 
+def test_reading_builds_each_network_twice_whatever_the_number_of_tensors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    built: list[LaMaConfig] = []
+
+    class Counted(Generator):
+        def __init__(self, config: LaMaConfig) -> None:
+            built.append(config)
+            super().__init__(config)
+
+    file, _ = released(TINY)
+    monkeypatch.setattr("infill.models.lama.weights.Generator", Counted)
+    assert len(read_release(file).states["generator"]) == len(file) - 32
+    assert len(built) == 3  # once for the shapes, once for the names of each role
+
+
 def test_big_lama_has_the_public_checkpoint_s_layers() -> None:
     config = LaMaConfig()
     tables = {role: names(role, config) for role in ("generator", "discriminator")}
@@ -246,6 +262,32 @@ def test_a_prefilled_network_starts_at_the_first_guess_and_learns_what_it_lacks(
     hole = mask.expand_as(image) > 0
     end = objective.generator.eval()(image, mask).final
     assert (end - image)[hole].abs().mean() < (guess - image)[hole].abs().mean() / 2
+
+
+def test_discriminator_learns_from_the_updated_generator_unless_told_otherwise() -> None:
+    """As released; the generator's own losses and gradients do not depend on it."""
+    found = {}
+    for again in (True, False):
+        torch.manual_seed(1)
+        objective = LaMaObjective(replace(TINY, generates_again=again, learning_rate=0.1))
+        seen: list[Tensor] = []
+        original = objective.discriminator_losses
+
+        def watched(predicted: Tensor, *rest: Tensor, keep=seen, then=original) -> dict:
+            keep.append(predicted)
+            return then(predicted, *rest)
+
+        objective.discriminator_losses = watched
+        torch.manual_seed(2)
+        one = batch()
+        losses = objective.step(one)
+        found[again] = (losses, seen[0], objective.generator(one.image, one.mask).final)
+    for name in ("known", "adversarial", "matching"):
+        assert torch.equal(found[True][0][name], found[False][0][name])
+    assert not torch.equal(found[True][0]["discriminator"], found[False][0]["discriminator"])
+    updated = (found[True][2] + 1) / 2  # in training mode, with the statistics of this batch
+    torch.testing.assert_close(found[True][1], updated)
+    assert not torch.allclose(found[False][1], updated, atol=1e-3)
 
 
 def test_without_adversarial_and_matching_losses_there_is_no_discriminator() -> None:

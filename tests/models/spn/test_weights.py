@@ -19,6 +19,21 @@ RELEASES = {
     "spl": SPNConfig.spl(),
 }
 FOLDER = Path(__file__).parents[2] / "data" / "state_dicts"
+LABELS = ("adversarial_loss.real_label", "adversarial_loss.fake_label")
+VGG = tuple(
+    f"vgg_loss.vgg.slice{block}.{layer}.{kind}"
+    for block, layers in enumerate(((0,), (2, 5), (7, 10), (12, 14, 16, 19), (21, 23, 25, 28)), 1)
+    for layer in layers
+    for kind in ("weight", "bias")
+)
+TEACHER = ("tresnet_xL_hold.body.conv1.0.weight",)
+BESIDE = {
+    "spn_det": (*TEACHER, *LABELS),
+    "spn_prob": (*TEACHER, *LABELS, *VGG),
+    "spl": (*TEACHER, *LABELS),
+}
+"""What the authors' program saves beside both networks: 28 tensors with VGG, and the teacher's,
+of which one stands for all."""
 every_release = pytest.mark.parametrize("release", RELEASES)
 
 
@@ -62,16 +77,20 @@ def test_released_names_and_shapes_are_exactly_ours(release: str) -> None:
 @pytest.mark.parametrize("data_parallel", [True, False])
 def test_released_checkpoint_comes_back_unchanged(release: str, data_parallel: bool) -> None:
     checkpoint = small_checkpoint(release, data_parallel)
-    checkpoint["tresnet_xL_hold.body.conv1.0.weight"] = torch.ones(3)
+    checkpoint |= {name: torch.ones(3) for name in BESIDE[release]}
     read = weights.read_release(checkpoint)
     generator = weights.generator_of(RELEASES[release])
     assert generator.state_dict().keys() == read.states["generator"].keys()
     back = weights.write_release(read)
     expected = small_checkpoint(release)
-    expected["tresnet_xL_hold.body.conv1.0.weight"] = torch.ones(3)
+    expected |= {name: torch.ones(3) for name in BESIDE[release]}
     assert back.keys() == expected.keys()
     for key, tensor in expected.items():
         assert torch.equal(back[key], tensor), key
+
+
+def test_the_probabilistic_release_saves_28_tensors_of_its_losses() -> None:
+    assert len(BESIDE["spn_prob"]) - len(TEACHER) == 28
 
 
 @every_release

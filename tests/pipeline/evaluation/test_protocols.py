@@ -38,7 +38,8 @@ def test_masks_of_every_protocol_can_be_generated_at_its_size(name):
 def test_a_protocol_decides_everything_it_is_about(name):
     config = EvaluationConfig(checkpoint="c", shards="s", protocol=name)
     assert config.groups == PROTOCOLS[name].groups
-    assert config.setting.image_size_px == (None if name.endswith("-original") else 256)
+    original = name.endswith("-original") or name == "deepgin-celebahq"
+    assert config.setting.image_size_px == (None if original else 256)
     assert {m.name for m in config.measured} >= set(PROTOCOLS[name].metrics) - set(OF_NETWORKS)
 
 
@@ -59,6 +60,13 @@ def test_published_figures_are_those_of_the_tables():
     assert figure("deepgin-oxford-original", "DeepFill v2", "fid", "three types") == "38.315"
     assert len(PUBLISHED["madf-places2"]) == 9
     assert len(PUBLISHED["spn-places2"]) == 8
+
+
+def test_deepgin_s_celebahq_is_inpainted_at_1024_px_in_pieces_of_256():
+    protocol = PROTOCOLS["deepgin-celebahq"]
+    assert (protocol.image_size_px, protocol.crop) == (None, "original")
+    assert protocol.subsampling.side_px == 256
+    assert "1024" in protocol.about
 
 
 def test_madf_counts_the_centre_square_apart():
