@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from infill.pipeline import commands
-from infill.pipeline.config import leave, run, suggestions
+from infill.pipeline.completion import suggestions
+from infill.pipeline.config import leave, run
 
 COMPLETIONS = {
     "bash": """\

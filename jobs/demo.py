@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infill.jobs import make_shards, train_lama, train_spn
+from infill.jobs import make_shards, train_spn, train_unet
 from infill.jobs.batch_inpaint import batch_inpaint
 from infill.jobs.promote import PromoteConfig, line, promote
 from infill.pipeline import evaluation, sharding, storage, training, tuning
@@ -64,7 +64,7 @@ class DemoConfig:
     """Folder for all files of the demo; delete it to start over."""
     steps: int = train_spn.PRESETS["demo"].steps
     """Number of steps of SPN's training."""
-    fine_tuning_steps: int = train_lama.PRESETS["demo"].steps
+    fine_tuning_steps: int = train_unet.PRESETS["finetune"].steps
     """Number of steps for which `infill-base` is fine-tuned."""
     trial_steps: int = 60
     """Number of steps of each trial of the search."""
@@ -169,7 +169,7 @@ def sweep(config: DemoConfig, shards: str, base: "TrainResult") -> float:
 def fine_tune(config: DemoConfig, shards: str, spn: float) -> "TrainResult":
     """Fine-tune the network that comes with the package; compare it with SPN."""
     with stage(4, "fine-tuning infill-base, two workers (Ray Train, DDP)") as report:
-        preset = train_lama.PRESETS["demo"]
+        preset = train_unet.PRESETS["finetune"]
         result = run_training(config, preset, shards, "base", config.fine_tuning_steps)
         report(training.summary(result))
         report(f"{HOLE_PSNR}: {result.scores[training.SCORE]:.2f} dB; SPN's was {spn:.2f} dB")

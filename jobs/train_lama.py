@@ -1,13 +1,11 @@
 """Train LaMa (WACV 2022) on shards of photographs.
 
 python jobs/train_lama.py places2 --data.shards s3://places2 --model.perceptual-weights ade20k.pth
-python jobs/train_lama.py base --data.shards s3://photographs --use-gpu
 python jobs/train_lama.py smoke
 
 The paper trains a million steps on batches of 30 and reports, for its network of 27 million
-parameters, an FID of 0.63 on Places2 under narrow masks (Table 1). `base` is the small network that
-comes with this package, for CPUs; it trains without a discriminator. `smoke` makes its own shards
-and ends within a minute.
+parameters, an FID of 0.63 on Places2 under narrow masks (Table 1). `smoke` makes its own shards and
+ends within a minute.
 Interrupted, the same command goes on from the newest checkpoint.
 """
 
@@ -15,42 +13,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from infill.models.lama.config import LaMaConfig
-from infill.models.schedules import ScheduleConfig
 from infill.pipeline.config import run
 from infill.pipeline.loading import BatchConfig
 from infill.pipeline.masks import MaskConfig
-from infill.pipeline.pretrained import DEFAULT
 from infill.pipeline.train_cli import fine_tuning, launch, on_two_cores, published, smoke
-from infill.pipeline.training import TrainConfig
 
 WIDE = MaskConfig(recipe="mixed", mixture=(("wide_strokes", 1.0), ("boxes", 1.0)))
 """The released wide masks: wide strokes or boxes, equally often; 36 % of the frame on average."""
 PHOTOGRAPHS = BatchConfig(batch_size=30, image_size_px=256, enlarge_small_images=True, masks=WIDE)
 """Windows of 256 px, mirrored."""
-
-EVERYDAY = MaskConfig(
-    recipe="mixed",
-    mixture=(("strokes", 2.0), ("box", 1.0), ("irregular", 1.0)),
-    min_hole_ratio=0.05,
-    max_hole_ratio=0.5,
-    hole_ratios="uniform",
-)
-"""Holes of all sizes; with a folder of silhouettes, they take the place of irregular masks."""
-
-BASE = LaMaConfig(
-    channels=16,
-    num_blocks=6,
-    prefill=True,
-    learning_rate=2e-4,
-    known_weight=10.0,
-    hole_weight=60.0,
-    adversarial_weight=0.0,
-    matching_weight=0.0,
-    perceptual_weight=0.0,
-    schedule=ScheduleConfig(name="cosine", warmup_steps=500),
-)
-"""`infill-base`: 2.5 MB in half precision, a smooth first guess, and two L1 losses alone. At LaMa's
-own learning rate, 1e-3, it does not leave the first guess."""
 
 PRESETS = {
     # The released code clips the gradients of both networks at a norm of 1.
@@ -81,29 +52,6 @@ PRESETS = {
             perceptual_weight=0.0,
         ),
         steps=6000,
-    ),
-    "base": TrainConfig(
-        model=BASE,
-        data=BatchConfig(
-            batch_size=16, image_size_px=256, enlarge_small_images=True, masks=EVERYDAY
-        ),
-        storage="runs/lama-base",
-        steps=100_000,
-        ema_decay=0.999,
-        save_every_steps=1000,
-        sample_every_steps=1000,
-        report_every_steps=50,
-    ),
-    "demo": TrainConfig(
-        model=replace(BASE, learning_rate=1e-4, schedule=ScheduleConfig(name="cosine")),
-        data=BatchConfig(batch_size=8, image_size_px=128, masks=EVERYDAY),
-        storage="runs/demo/base",
-        steps=120,
-        init_from=DEFAULT,
-        ema_decay=0.9,
-        save_every_steps=60,
-        sample_every_steps=60,
-        report_every_steps=20,
     ),
     "smoke": smoke(LaMaConfig.tiny(), BatchConfig(batch_size=4, image_size_px=32, masks=WIDE)),
 }

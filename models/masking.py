@@ -33,6 +33,25 @@ def hole_ratio(mask: Tensor) -> Tensor:
     return mask.float().mean(dim=(1, 2, 3))
 
 
+def distance_to_known(mask: Tensor, limit: int) -> Tensor:
+    """Return for each hole pixel the steps to the nearest known one, diagonals being one step.
+
+    Args:
+        mask: [B, 1, H, W], 1 in the hole. Pixels outside the image are not known.
+        limit: largest distance that is distinguished.
+
+    Returns:
+        [B, 1, H, W], 0 where known, 1 at the hole's rim, up to ``limit``.
+    """
+    distance = mask.clone()
+    core = mask
+    for _ in range(limit - 1):
+        # A hole pixel without known neighbour is one step further in.
+        core = -functional.max_pool2d(-core, 3, stride=1, padding=1)
+        distance += core
+    return distance
+
+
 def pad_to_multiple(image: Tensor, mask: Tensor, multiple: int) -> tuple[Tensor, Tensor]:
     """Pad right and bottom to multiples of ``multiple``: both by reflection.
 

@@ -15,7 +15,6 @@ import json
 import os
 import sys
 import textwrap
-import threading
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -26,15 +25,14 @@ import tyro
 
 from infill.models.config import ModelConfig, config_class
 from infill.pipeline.commands import as_typed, program
+from infill.pipeline.completion import OPTIONS, VERBOSE, Suggestions, completing, following
+from infill.pipeline.config_fields import field_names
 from infill.pipeline.errors import UserError
 from infill.pipeline.progress import show_everything
 
 Config = TypeVar("Config")
 
-VERBOSE = "--verbose"
-_OPTIONS = (VERBOSE, "--help")
 _COMMON_HELP = f"With {VERBOSE}, Ray and MLflow log on the terminal as well."
-_completing = threading.Event()  # While a job only lists its command-line words.
 
 RENAMED_FIELDS = {
     "window_shards": "shuffle_window_shards",
@@ -74,9 +72,9 @@ def parse(
     """
     words = _common_options(args)
     name = words[0] if words else ""
-    if _completing.is_set():
-        following = _following(presets[name], words) if name in presets else [*presets, *_OPTIONS]
-        raise Suggestions(following)
+    if completing():
+        known = name in presets
+        raise Suggestions(following(presets[name], words) if known else [*presets, *OPTIONS])
     if name in ("-h", "--help"):
         _print_presets(presets, description, about)
         raise SystemExit(0)
@@ -104,8 +102,8 @@ def parse_one(
         default: whose values stand where no flag is given; required ones are ``tyro.MISSING``.
     """
     words = _common_options(args)
-    if _completing.is_set():
-        raise Suggestions(_following(config, words))
+    if completing():
+        raise Suggestions(following(config, words))
     return _parse_fields(config, description, words, program(), default)
 
 
@@ -175,81 +173,6 @@ def _common_options(args: Sequence[str] | None) -> list[str]:
         show_everything()
     _refuse_renamed(words)
     return words
-
-
-class Suggestions(BaseException):
-    """Ends a job that only lists the words that its command line can continue with."""
-
-    def __init__(self, words: Sequence[str]) -> None:
-        super().__init__(words)
-        self.words = list(words)
-
-
-def suggestions(main: Callable[..., Any], words: Sequence[str]) -> list[str]:
-    """Return the words that can follow on a job's command line: presets, flags, or a flag's values.
-
-    Args:
-        main: the job's main; it ends where it reads its command line.
-        words: the words so far.
-    """
-    _completing.set()
-    try:
-        main(list(words))
-    except Suggestions as found:
-        return found.words
-    except SystemExit:
-        return []
-    finally:
-        _completing.clear()
-    return []
-
-
-def _following(config: Any, words: Sequence[str]) -> list[str]:
-    """Return the values of the flag that the words end with, or the flags.
-
-    Args:
-        config: a configuration, or a class of them.
-        words: the words so far. A flag whose values cannot be listed is followed by none, so that
-            the shell completes the names of files.
-    """
-    last = words[-1] if words else ""
-    if last in _flags(config) and last not in _OPTIONS:
-        kind = _type_of(config, last.removeprefix("--").replace("-", "_").split("."))
-        if kind is not bool:
-            return _values_of(kind)
-    return _flags(config)
-
-
-def _type_of(config: Any, path: Sequence[str]) -> Any:
-    """Return the type of a field by the parts of its dotted name."""
-    for name in path:
-        kind = typing.get_type_hints(config if isinstance(config, type) else type(config))[name]
-        config = kind if isinstance(config, type) else getattr(config, name)
-    return kind
-
-
-def _values_of(kind: Any) -> list[str]:
-    """Return the values of a ``Literal``, also one within a tuple or an optional type."""
-    if typing.get_origin(kind) is typing.Literal:
-        return [str(value) for value in typing.get_args(kind)]
-    return [value for inner in typing.get_args(kind) for value in _values_of(inner)]
-
-
-def _flags(config: Any) -> list[str]:
-    """Return the flags of a configuration, or of a class of them."""
-    names = field_names(config) if not isinstance(config, type) else _names_of_class(config)
-    return [*(f"--{name.replace('_', '-')}" for name in names), *_OPTIONS]
-
-
-def _names_of_class(kind: type, prefix: str = "") -> list[str]:
-    hints, names = typing.get_type_hints(kind), []
-    for field in dataclasses.fields(kind):
-        inner = hints[field.name]
-        if dataclasses.is_dataclass(inner) and isinstance(inner, type):
-            names += _names_of_class(inner, f"{prefix}{field.name}.")
-        else:
-            names.append(f"{prefix}{field.name}")
-    return names
 
 
 def _refuse_renamed(words: Sequence[str]) -> None:
@@ -368,18 +291,6 @@ def _causes(error: BaseException) -> typing.Iterator[BaseException]:
 def _last_paragraph(text: str) -> str:
     """Keep the message of an exception to which Ray has prepended the remote traceback."""
     return text.strip().splitlines()[-1].split("UserError: ")[-1] if text.strip() else "no message"
-
-
-def field_names(config: Any, prefix: str = "") -> list[str]:
-    """Return the dotted names of all fields of a configuration that hold a value."""
-    names = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            names += field_names(value, f"{prefix}{field.name}.")
-        else:
-            names.append(f"{prefix}{field.name}")
-    return names
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:

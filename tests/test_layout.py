@@ -17,6 +17,8 @@ PIPELINE_ORDER = (
     "errors",
     "progress",
     "commands",
+    "config_fields",
+    "completion",
     "config",
     "provenance",
     "cluster",

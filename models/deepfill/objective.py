@@ -14,7 +14,6 @@ from infill.models.deepfill.terms import (
     blend,
     box_discount,
     critic_loss,
-    distance_to_known,
     generator_loss,
     masked_gradient_penalty,
     mean_over,
@@ -22,7 +21,7 @@ from infill.models.deepfill.terms import (
     windows,
 )
 from infill.models.losses import detached, frozen, weighted_l1
-from infill.models.masking import paste
+from infill.models.masking import distance_to_known, paste
 
 
 def alone(network: nn.Module) -> nn.Module:

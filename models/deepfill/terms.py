@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from infill.models.layers import at_least_float32
 from infill.models.losses import (
@@ -58,25 +57,6 @@ def box_discount(size_px: int, rate: float) -> Tensor:
     distance = torch.minimum(steps, size_px - steps)
     powers = rate ** torch.minimum(distance[:, None], distance).double()
     return powers.float()
-
-
-def distance_to_known(mask: Tensor, limit: int) -> Tensor:
-    """Return for each hole pixel the steps to the nearest known one, diagonals being one step.
-
-    Args:
-        mask: [B, 1, H, W], 1 in the hole. Pixels outside the image are not known.
-        limit: largest distance that is distinguished.
-
-    Returns:
-        [B, 1, H, W], 0 where known, 1 at the hole's rim, up to ``limit``.
-    """
-    distance = mask.clone()
-    core = mask
-    for _ in range(limit - 1):
-        # A hole pixel without known neighbour is one step further in.
-        core = -functional.max_pool2d(-core, 3, stride=1, padding=1)
-        distance += core
-    return distance
 
 
 def mean_over(error: Tensor, region: Tensor) -> Tensor:

@@ -27,9 +27,6 @@ class LaMaConfig(ModelConfig):
     global_share: float = 0.75
     """Share of the blocks' feature maps that go through the Fourier branch, whose receptive field
     is the whole image (Sec. 2.1)."""
-    prefill: bool = False
-    """Whether the hole is interpolated smoothly before the first convolution, so that the network
-    predicts the difference from that. The paper does not do so; it helps small networks."""
     discriminator_channels: int = 64
     """Number of feature maps after the discriminator's first convolution; at most 8 times as many
     later."""

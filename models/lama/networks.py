@@ -9,14 +9,9 @@ from torch.nn import functional
 from infill.models.lama.config import LaMaConfig
 from infill.models.layers import at_least_float32
 from infill.models.masking import hide
-from infill.models.prefill import prefill
 
 Halves = tuple[Tensor, Tensor]
 """Local and global feature maps of one size."""
-
-
-LOGIT_MARGIN = 0.01
-"""First guesses are clamped to [0.01, 0.99] before their logits are taken."""
 
 
 class Prediction(NamedTuple):
@@ -165,10 +160,6 @@ class Generator(nn.Module):
             Doubling(8 * c, 4 * c), Doubling(4 * c, 2 * c), Doubling(2 * c, c)
         )
         self.out = nn.Conv2d(c, 3, 7, padding=3, padding_mode="reflect")
-        self.prefill = config.prefill
-        if self.prefill:
-            for parameter in self.out.parameters():  # Training starts at the first guess.
-                nn.init.zeros_(parameter)
 
     def forward(self, image: Tensor, mask: Tensor) -> Prediction:
         """Predict the whole frame.
@@ -182,13 +173,9 @@ class Generator(nn.Module):
         """
         check_size(image, self.size_multiple)
         known = hide((image + 1.0) / 2.0, mask)
-        entered = prefill(known, mask) if self.prefill else known
-        features = self.entry(torch.cat([entered, mask.to(image.dtype)], dim=1))
+        features = self.entry(torch.cat([known, mask.to(image.dtype)], dim=1))
         halves = self.blocks(self.split(self.halvings(features)))
-        features = self.doublings(torch.cat(halves, dim=1))
-        logits = at_least_float32(self.out(features))
-        if self.prefill:
-            logits = logits + torch.logit(at_least_float32(entered), eps=LOGIT_MARGIN)
+        logits = at_least_float32(self.out(self.doublings(torch.cat(halves, dim=1))))
         return Prediction(torch.sigmoid(logits) * 2.0 - 1.0)
 
 

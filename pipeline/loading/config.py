@@ -42,6 +42,10 @@ class BatchConfig:
     resize_short_side_px: int = 0
     """Short side in pixels to which images are resized before the window is cut (MADF: 572); 0 does
     not resize."""
+    random_resize: float = 0.0
+    """Largest ratio of an image's short side to image_size_px after a random resize, before the
+    window is cut; the smallest ratio is 1, and the logarithm of the ratio is uniform. Nothing is
+    enlarged by it. 0 does not resize."""
     enlarge_small_images: bool = False
     """Whether images smaller than the window are enlarged (DeepFill); otherwise such an image is an
     error."""
@@ -95,6 +99,10 @@ class BatchConfig:
             )
         if not 0 <= self.colour_jitter <= 0.5:
             raise UserError(f"colour_jitter must lie in [0, 0.5], found {self.colour_jitter}")
+        if self.random_resize and self.random_resize < 1:
+            raise UserError(f"random_resize must be 0 or at least 1, found {self.random_resize}")
+        if self.random_resize and self.crop not in ("random", "centre"):
+            raise UserError(f'random_resize goes with crop "random" or "centre", not {self.crop!r}')
         if 0 < self.resize_short_side_px < self.image_size_px:
             raise UserError(
                 f"resize_short_side_px ({self.resize_short_side_px}) must be 0 or at least "

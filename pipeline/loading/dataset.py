@@ -63,7 +63,11 @@ class SampleTransform:
         config = self.config
         # All are generated whether used or not: switching one off leaves the others as they were.
         down, across, flip, turn = uniform_numbers(number_for("view", key, epoch, config.seed))
-        pixels = crop_image(rescale(image, config), config.image_size_px, config.crop, down, across)
+        image = rescale(image, config)
+        if config.random_resize:
+            drawn = uniform_numbers(number_for("scale", key, epoch, config.seed))[0]
+            image = resize_at_random(image, config, drawn)
+        pixels = crop_image(image, config.image_size_px, config.crop, down, across)
         if config.quarter_turns:
             pixels = np.ascontiguousarray(np.rot90(pixels, int(4 * turn)))
         if config.horizontal_flip and flip < 0.5:
@@ -210,6 +214,24 @@ def rescale(image: Pixels, config: BatchConfig) -> Pixels:
     if config.enlarge_small_images:
         wanted = max(wanted, config.image_size_px)
     if wanted == short:
+        return image
+    height, width = (max(wanted, round(side * wanted / short)) for side in image.shape[:2])
+    return resize(image, height, width)
+
+
+def resize_at_random(image: Pixels, config: BatchConfig, drawn: float) -> Pixels:
+    """Reduce an image so that its short side is 1 to ``random_resize`` times image_size_px.
+
+    Args:
+        image: RGB [H, W, 3].
+        config: gives both numbers.
+        drawn: in [0, 1): where the ratio lies between both ends, on a logarithmic scale. An image
+            whose short side is less than the largest ratio has its own as the largest.
+    """
+    short = min(image.shape[:2])
+    largest = max(1.0, min(config.random_resize, short / config.image_size_px))
+    wanted = round(config.image_size_px * largest**drawn)
+    if wanted >= short:
         return image
     height, width = (max(wanted, round(side * wanted / short)) for side in image.shape[:2])
     return resize(image, height, width)

@@ -28,7 +28,7 @@ class Pretrained:
 
 DEFAULT = "infill-base"
 """The model of the commands that are not given another."""
-PRETRAINED = {model.name: model for model in (Pretrained(name=DEFAULT, version="1"),)}
+PRETRAINED = {model.name: model for model in (Pretrained(name=DEFAULT, version="2"),)}
 """The models of the package by name."""
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infill.pipeline.config import suggestions
+from infill.pipeline.completion import suggestions
 
 ROOT = Path(__file__).parents[2]
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if path.stem != "__init__")

@@ -11,7 +11,8 @@ from infill.models.architecture import Batch
 from infill.models.deepfill.config import DeepFillConfig
 from infill.models.deepfill.networks import Prediction
 from infill.models.deepfill.objective import DeepFillObjective, divided, fractions
-from infill.models.deepfill.terms import box_discount, distance_to_known, window_corners, windows
+from infill.models.deepfill.terms import box_discount, window_corners, windows
+from infill.models.masking import distance_to_known
 
 TINY = DeepFillConfig.tiny()
 FRESH = replace(TINY, critic_batches="fresh")

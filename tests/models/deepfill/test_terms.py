@@ -11,13 +11,13 @@ from infill.models.deepfill.terms import (
     blend,
     box_discount,
     critic_loss,
-    distance_to_known,
     generator_loss,
     masked_gradient_penalty,
     mean_over,
     window_corners,
     windows,
 )
+from infill.models.masking import distance_to_known
 
 
 def box(size: int, top: int, left: int, bottom: int, right: int) -> Tensor:

@@ -15,7 +15,6 @@ from infill.models.lama.networks import Discriminator, FourierUnit, Generator
 from infill.models.lama.objective import LaMaObjective, distances
 from infill.models.lama.perceptual import DilatedResNet, load_encoder
 from infill.models.lama.weights import names, networks_of, read_release, write_release
-from infill.models.prefill import prefill
 
 TINY = LaMaConfig.tiny()
 
@@ -241,27 +240,6 @@ def test_perceptual_loss_is_there_when_asked_for() -> None:
     assert losses["perceptual"] > 0
     image = (one.image + 1) / 2
     assert objective.generator_losses(image, image, one.mask)["perceptual"] == 0
-
-
-def test_a_prefilled_network_starts_at_the_first_guess_and_learns_what_it_lacks() -> None:
-    """The input is whole and the output a change of it; without the switch there is neither."""
-    config = replace(
-        TINY, prefill=True, adversarial_weight=0.0, matching_weight=0.0, hole_weight=60
-    )
-    y, x = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 40), indexing="ij")
-    image = (torch.sin(4 * x + y) * 0.9).expand(2, 3, -1, -1).contiguous()
-    mask = torch.zeros(2, 1, 32, 40)
-    mask[:, :, 8:24, 10:30] = 1
-    objective = LaMaObjective(config)
-    guess = prefill(image, mask).clamp(-0.98, 0.98)
-    start = objective.generator(image, mask).final
-    assert torch.allclose(start, guess, atol=1e-5)
-    assert not torch.allclose(Generator(TINY)(image, mask).final, guess, atol=0.1)
-    for _ in range(60):
-        objective.step(Batch(image=image, mask=mask))
-    hole = mask.expand_as(image) > 0
-    end = objective.generator.eval()(image, mask).final
-    assert (end - image)[hole].abs().mean() < (guess - image)[hole].abs().mean() / 2
 
 
 def test_discriminator_learns_from_the_updated_generator_unless_told_otherwise() -> None:

@@ -70,6 +70,8 @@ def test_unequal_slices_are_refused(shards: str) -> None:
         ({"num_decode_workers": 0}, "num_decode_workers"),
         ({"colour_jitter": 0.9}, "colour_jitter"),
         ({"resize_short_side_px": 100}, "resize_short_side_px"),
+        ({"random_resize": 0.5}, "random_resize must be 0 or at least 1"),
+        ({"random_resize": 2.0, "crop": "squash"}, "random_resize goes with"),
     ],
 )
 def test_impossible_settings_are_refused(fields: dict[str, float], sentence: str) -> None:

@@ -14,6 +14,7 @@ from infill.pipeline.loading import (
     InpaintingDataset,
     load_sample,
 )
+from infill.pipeline.loading.dataset import resize_at_random
 from infill.pipeline.manifest import read_manifest
 from infill.pipeline.masks import MaskConfig
 
@@ -77,6 +78,33 @@ def test_resized_short_side_keeps_proportions(shards: str) -> None:
     pixels = InpaintingDataset(config, manifest).make(0, 0).pixels
     halved = cv2.resize(load_sample(manifest, 0, 96), (48, 48), interpolation=cv2.INTER_AREA)
     assert np.abs(pixels.astype(int) - halved[8:40, 8:40]).max() <= 1
+
+
+def test_random_resize_shows_every_scale_from_the_whole_to_a_part() -> None:
+    """The short side is 1 to 2.5 times the window, as often below the middle ratio as above."""
+    config = BatchConfig(shards="unused", random_resize=2.5, **SMALL)
+    image = np.zeros((96, 120, 3), np.uint8)
+    sides = [resize_at_random(image, config, index / 100).shape[:2] for index in range(100)]
+    short = np.array([height for height, _ in sides])
+    assert (short.min(), short.max()) == (32, 79)
+    assert abs(np.median(short) - 32 * 2.5**0.5) < 1
+    assert all(abs(width / height - 1.25) < 0.03 for height, width in sides)
+    small = image[:40, :50]
+    assert [resize_at_random(small, config, drawn).shape[0] for drawn in (0.0, 0.99)] == [32, 40]
+
+
+def test_random_resize_differs_by_epoch_and_comes_again(shards: str) -> None:
+    config = BatchConfig(shards=shards, random_resize=3.0, horizontal_flip=False, **SMALL)
+    manifest = read_manifest(shards)
+    maker, again = InpaintingDataset(config, manifest), InpaintingDataset(config, manifest)
+    seen = [maker.make(0, epoch).pixels for epoch in range(8)]
+    assert len({pixels.tobytes() for pixels in seen}) == 8
+    assert all((again.make(0, epoch).pixels == seen[epoch]).all() for epoch in range(8))
+    plain = InpaintingDataset(replace(config, random_resize=0.0), manifest).make(0, 3)
+    assert maker.make(0, 3).mask_id == plain.mask_id
+    # The contrast of neighbours is the scale's trace: a reduced image changes faster.
+    contrast = [np.abs(np.diff(pixels.astype(int), axis=0)).mean() for pixels in seen]
+    assert max(contrast) > 1.2 * min(contrast)
 
 
 def test_colour_jitter_changes_colours_a_little_and_the_same_again(shards: str) -> None:
