@@ -71,7 +71,7 @@ def training_of(name: str, scale: Scale) -> TrainConfig:
     if scale == "paper":
         compared = [table.preset for table in tables(name).values()]
         papers = [
-            preset for preset in presets if preset not in ("cpu", "demo", "finetune", "smoke")
+            preset for preset in presets if preset not in ("base", "cpu", "finetune", "smoke")
         ]
         wanted = next(iter(compared + papers), scale)
     if wanted not in presets:

@@ -142,7 +142,7 @@ def test_completion_script_is_accepted_by_the_shell(shell):
         ("train spn smoke --data.loader", "", {"threads", "processes", "ray"}),
         ("train spn smoke --model.teacher", "f", {"filterbank"}),
         ("evaluate --shards", "", set()),
-        ("train spn smoke --data.masks.mixture", "box", {"box"}),
+        ("train spn smoke --data.masks.mixture", "box", {"box", "boxes"}),
         (
             "tune spn",
             "--train.data.sh",

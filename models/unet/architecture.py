@@ -15,8 +15,27 @@ from infill.models.visualize import heat
 
 
 def read_release(file: Mapping[str, Any]) -> Released:
-    """Read our own state dict: no authors released one."""
-    return Released(config=UNetConfig(), states={"generator": dict(file)})
+    """Read our own state dict, of any widths: no authors released one.
+
+    Raises:
+        ValueError: if it is not the state dict of a U-Net.
+    """
+    kernels = ["entry.0.conv.weight"]
+    kernels += [
+        f"down.{n}.0.conv.weight" for n in range(len(file)) if f"down.{n}.0.norm.bias" in file
+    ]
+    if missing := [name for name in kernels if name not in file]:
+        raise ValueError(f"not the state dict of a U-Net: {missing[0]} is missing")
+    blocks = sum(name.startswith("entry.") and name.endswith("second.weight") for name in file)
+    channels = tuple(len(file[name]) for name in kernels)
+    config = UNetConfig(channels=channels, num_blocks=blocks)
+    wanted = Generator(config).state_dict()
+    for name in sorted(wanted.keys() ^ file.keys()):
+        raise ValueError(f"{name} is {'missing' if name in wanted else 'left over'}")
+    for name, value in wanted.items():
+        if value.shape != file[name].shape:
+            raise ValueError(f"{name} is {tuple(file[name].shape)}, expected {tuple(value.shape)}")
+    return Released(config=config, states={"generator": dict(file)})
 
 
 def write_release(released: Released) -> dict[str, Any]:

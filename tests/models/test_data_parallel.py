@@ -26,6 +26,9 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "deepfill, coarse network first": {"critic_batches": "fresh", "coarse_steps": 1},
     "deepfill2": {"discriminator_batches": "fresh"},
     "deepgin, L1 first": {"warm_up_epochs": 1, "perceptual_weight": 0.0, "style_weight": 0.0},
+    # Generated again for the discriminator, all parts of a batch but the last would meet the
+    # generator before its update.
+    "lama": {"generates_again": False},
     "spn": TAUGHT,
     "spn, probabilistic": {
         **TAUGHT,
