@@ -416,15 +416,9 @@ def _marked() -> Iterator[tuple[int, str]]:
 def _inherited() -> dict[str, str]:
     """Return the caller's environment without variables of another Ray.
 
-    A Ray that serves without a proxy, as that of ``jobs/serve.py``, has its port there.
+    A Ray that serves without a proxy, as that of ``jobs/serve.py``, has its port and limits there.
     """
-    foreign = (
-        "RAY_ADDRESS",
-        "RAY_SERVE_DIRECT_INGRESS_",
-        "RAY_SERVE_PORT_QUARANTINE_S",
-        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED",
-    )
+    foreign = ("RAY_ADDRESS", "RAY_SERVE_")
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 
 
