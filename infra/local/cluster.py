@@ -418,7 +418,15 @@ def _inherited() -> dict[str, str]:
 
     A Ray that serves without a proxy, as that of ``jobs/serve.py``, has its port and limits there.
     """
-    foreign = ("RAY_ADDRESS", "RAY_SERVE_")
+    foreign = (
+        "RAY_ADDRESS",
+        "RAY_SERVE_DIRECT_INGRESS_",
+        "RAY_SERVE_PORT_QUARANTINE_S",
+        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH",
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE",
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED",
+    )
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 
 
