@@ -30,13 +30,13 @@ def test_the_demo_ends_with_scores_pictures_and_a_request_and_reuses_what_is_the
     assert begin[3] == f"  mlflow ui --backend-store-uri sqlite:///{root}/mlflow.db"
     for number in range(1, 9):
         assert f"[{number}/8]" in output
-    for method in ("lama", "mean-fill", "telea", "navier-stokes"):
+    for method in ("unet", "mean-fill", "telea", "navier-stokes"):
         assert re.search(rf"^\| *{method}\b", output, re.MULTILINE), method
     assert "demo@1" in output
     rows = [line.split("|") for line in output.splitlines() if line.startswith("| ")]
     overall = {row[1].strip().partition(",")[0]: row[-2].split("±")[0] for row in rows}
     best = max(float(overall[name]) for name in ("mean-fill", "telea", "navier-stokes"))
-    assert float(overall["lama"]) > best  # On photographs that it has never seen.
+    assert float(overall["unet"]) > best  # On photographs that it has never seen.
     assert "curl -F image=@" in output
     for name in ("train", "val", "test"):
         assert (root / "shards" / name / "manifest.parquet").is_file()
