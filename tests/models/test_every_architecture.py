@@ -191,7 +191,7 @@ def test_one_step_changes_every_network_and_names_finite_losses(name: str) -> No
     objective = objective_of(paper, config)
     before = {role: copy.deepcopy(net.state_dict()) for role, net in objective.networks.items()}
     losses = objective.step(batch_of(config))
-    assert losses
+    assert len(losses) >= min(2, len(paper.symbols))
     for term, value in losses.items():
         assert value.shape == (), term
         assert value.isfinite(), term
