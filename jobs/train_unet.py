@@ -28,7 +28,8 @@ EVERYDAY = MaskConfig(
     max_hole_ratio=0.5,
     hole_ratios="uniform",
 )
-"""Holes of all sizes; with a folder of silhouettes, they take the place of irregular masks."""
+"""Holes of all sizes. `infill-base` had outlines of objects (`silhouettes`) in place of irregular
+masks; they need a folder of masks."""
 COSINE = ScheduleConfig(name="cosine", warmup_steps=50)
 """To nothing at the last step: the last steps average out what single batches push about."""
 

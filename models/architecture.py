@@ -97,8 +97,8 @@ class Updating:
 
     parts: int = 1
     """Parts a batch is cut into, whose gradients are summed before the update: less memory. They
-    are all taken at the weights before the step; where a discriminator learns before the
-    generator, only the last part meets it updated."""
+    are all taken at the weights before the step; where one network learns from another's
+    update in the same step, only the last part meets it updated."""
     max_gradient_norm: float = 0.0
     """A network's gradients are scaled down to this L2 norm; 0 leaves them as they are."""
 

@@ -51,8 +51,8 @@ class LaMaConfig(ModelConfig):
 
     generates_again: bool = True
     """Whether the discriminator learns from pictures of the generator just updated, which runs once
-    more for them, as in the released code; otherwise from those of the generator's own step, which
-    the paper does not exclude and which is a third faster."""
+    more for them, as in the released code; otherwise from those of the generator's own step. Of a
+    batch in parts, all but the last meet the generator before its update."""
 
     learning_rate: float = 1e-3
     """Learning rate of the generator."""

@@ -65,8 +65,8 @@ class SampleTransform:
         down, across, flip, turn = uniform_numbers(number_for("view", key, epoch, config.seed))
         image = rescale(image, config)
         if config.random_resize:
-            drawn = uniform_numbers(number_for("scale", key, epoch, config.seed))[0]
-            image = resize_at_random(image, config, drawn)
+            uniform = uniform_numbers(number_for("scale", key, epoch, config.seed))[0]
+            image = resize_at_random(image, config, uniform)
         pixels = crop_image(image, config.image_size_px, config.crop, down, across)
         if config.quarter_turns:
             pixels = np.ascontiguousarray(np.rot90(pixels, int(4 * turn)))
@@ -219,18 +219,18 @@ def rescale(image: Pixels, config: BatchConfig) -> Pixels:
     return resize(image, height, width)
 
 
-def resize_at_random(image: Pixels, config: BatchConfig, drawn: float) -> Pixels:
+def resize_at_random(image: Pixels, config: BatchConfig, uniform: float) -> Pixels:
     """Reduce an image so that its short side is 1 to ``random_resize`` times image_size_px.
 
     Args:
         image: RGB [H, W, 3].
         config: gives both numbers.
-        drawn: in [0, 1): where the ratio lies between both ends, on a logarithmic scale. An image
+        uniform: in [0, 1): where the ratio lies between both ends, on a logarithmic scale. An image
             whose short side is less than the largest ratio has its own as the largest.
     """
     short = min(image.shape[:2])
     largest = max(1.0, min(config.random_resize, short / config.image_size_px))
-    wanted = round(config.image_size_px * largest**drawn)
+    wanted = round(config.image_size_px * largest**uniform)
     if wanted >= short:
         return image
     height, width = (max(wanted, round(side * wanted / short)) for side in image.shape[:2])

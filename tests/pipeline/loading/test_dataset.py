@@ -90,7 +90,7 @@ def test_random_resize_shows_every_scale_from_the_whole_to_a_part() -> None:
     assert abs(np.median(short) - 32 * 2.5**0.5) < 1
     assert all(abs(width / height - 1.25) < 0.03 for height, width in sides)
     small = image[:40, :50]
-    assert [resize_at_random(small, config, drawn).shape[0] for drawn in (0.0, 0.99)] == [32, 40]
+    assert [resize_at_random(small, config, end).shape[0] for end in (0.0, 0.99)] == [32, 40]
 
 
 def test_random_resize_differs_by_epoch_and_comes_again(shards: str) -> None:
