@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import hcl2
 import pytest
 import yaml
 
@@ -26,6 +27,30 @@ def overlay(request) -> str:
 def objects(overlay) -> list[dict[str, Any]]:
     """Everything that `kubectl apply -k` would create for one overlay."""
     return render(KUBERNETES / "overlays" / overlay)
+
+
+@pytest.fixture(scope="session")
+def terraform() -> dict[str, dict[str, dict]]:
+    """Everything of kind ``resource`` and ``data``: type to name to body."""
+    found: dict[str, dict[str, dict]] = {}
+    for place in sorted((INFRA / "aws" / "terraform").glob("*.tf")):
+        with place.open() as text:
+            whole = plain(hcl2.load(text))
+        for block in (*whole.get("resource", ()), *whole.get("data", ())):
+            for kind, bodies in block.items():
+                for name, body in bodies.items():
+                    assert name not in found.setdefault(kind, {}), f"{kind} {name} stands twice"
+                    found[kind][name] = body
+    return found
+
+
+def plain(value):
+    """Take away the quotes that the parser keeps around names and texts."""
+    if isinstance(value, dict):
+        return {plain(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    return value.strip('"') if isinstance(value, str) else value
 
 
 def render(folder: Path) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ import json
 import re
 from pathlib import Path
 
-import hcl2
 import jsonschema
 import pytest
 import ray
@@ -17,30 +16,6 @@ AWS = ROOT / "infra" / "aws"
 @pytest.fixture(scope="module")
 def cluster() -> dict:
     return yaml.safe_load((AWS / "cluster.yaml").read_text())
-
-
-@pytest.fixture(scope="module")
-def terraform() -> dict[str, dict[str, dict]]:
-    """Everything of kind ``resource`` and ``data``: type to name to body."""
-    found: dict[str, dict[str, dict]] = {}
-    for place in sorted((AWS / "terraform").glob("*.tf")):
-        with place.open() as text:
-            whole = plain(hcl2.load(text))
-        for block in (*whole.get("resource", ()), *whole.get("data", ())):
-            for kind, bodies in block.items():
-                for name, body in bodies.items():
-                    assert name not in found.setdefault(kind, {}), f"{kind} {name} stands twice"
-                    found[kind][name] = body
-    return found
-
-
-def plain(value):
-    """Take away the quotes that the parser keeps around names and texts."""
-    if isinstance(value, dict):
-        return {plain(key): plain(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [plain(one) for one in value]
-    return value.strip('"') if isinstance(value, str) else value
 
 
 def test_machines_are_valid_for_ray(cluster):

@@ -157,7 +157,7 @@ def test_rules_for_pods_select_pods_that_are_there(objects):
     assert policies["infill-deny"]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
 
 
-def test_endpoint_is_what_the_job_prints(objects):
+def test_endpoint_is_what_the_job_prints(objects, overlay):
     from ray.serve.schema import ServeDeploySchema
 
     text = named(objects, "RayService")["infill-endpoint"]["spec"]["serveConfigV2"]
@@ -169,7 +169,13 @@ def test_endpoint_is_what_the_job_prints(objects):
         digest="0" * 64,
         location="s3://infill-example/registry/spn/1",
     )
-    config = ServeConfig(host="0.0.0.0", num_replicas=2, max_replicas=8, cpus_per_replica=2)
+    config = ServeConfig(
+        host="0.0.0.0",
+        num_replicas=2,
+        max_replicas=8,
+        cpus_per_replica=2,
+        use_gpu=overlay == "gpu-endpoint",
+    )
     assert yaml.safe_load(text) == yaml.safe_load(deploy_yaml(config, [model]))
 
 

@@ -27,3 +27,9 @@ variable "subnets" {
   type        = list(string)
   default     = []
 }
+
+variable "gpu_ami_release" {
+  description = "Release of the AMI of GPU nodes; null for the newest. Its NVIDIA driver must be 580.65.06 or newer."
+  type        = string
+  default     = null
+}
