@@ -3,9 +3,10 @@
 python jobs/train_deepfill.py places2 --data.shards s3://photos/places2 --storage s3://runs/deepfill
 python jobs/train_deepfill.py smoke
 
-The paper takes 120 GPU hours and reports a PSNR of 18.91 dB on Places2 (Table 1); its author's
-program makes 130,000 to 170,000 steps in that time. A step takes six batches of 16: five for the
-critics, one for the generator. `smoke` makes its own shards and ends within a minute.
+The paper takes 120 GPU hours and reports a PSNR of 18.91 dB on Places2 (Table 1, from
+memory: not checked against the print). Its author's program makes 130,000 to 170,000 steps in that
+time. A step takes six batches of 16: five for the critics, one for the generator. `smoke` makes its
+own shards and ends within a minute.
 Interrupted, the same command goes on from the newest checkpoint.
 """
 

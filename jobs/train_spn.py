@@ -3,7 +3,7 @@
 python jobs/train_spn.py paris --data.shards s3://photos/paris --storage s3://runs/spn-paris
 python jobs/train_spn.py smoke
 
-The papers' presets take about a day on two GPUs for Paris StreetView (SPN, Sec. 4.1) and reach a
+The papers' presets take about a day on two GPUs for Paris StreetView (SPN, Sec. 4.1.3) and reach a
 PSNR of 29.7 dB over all masks (Table 1); `smoke` makes its own shards and ends within a minute.
 Interrupted, the same command goes on from the newest checkpoint.
 """

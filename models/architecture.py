@@ -262,7 +262,7 @@ class Variant:
     counts: Literal["generator", "everything"] = "generator"
     """Whether the figure printed is the generator's or includes the discriminators."""
     source: str = ""
-    """Where it is printed: "Table 1, row 7", "released code"."""
+    """Where it is printed: a table and its row, or "released code"."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -147,7 +147,7 @@ def launch(
         presets: the job's presets by name.
         description: the job's docstring.
         words: the command line; ``sys.argv[1:]`` if None.
-        tables: of the paper that a preset reproduces, such as "Table 1", by the preset's name.
+        tables: of the paper that a preset reproduces, such as "SPN, Table 1", by the preset's name.
     """
     config = parse(named(presets), description, words, partial(describe, tables=tables or {}))
     asked, config = config, training.scaled(config)

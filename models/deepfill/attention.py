@@ -44,7 +44,7 @@ class Attention(NamedTuple):
 
 
 class ContextualAttention(nn.Module):
-    """Rebuild each place of a feature map from known ones (Sec. 3.2). Has no parameters."""
+    """Rebuild each place of a feature map from known ones (Sec. 4.1). Has no parameters."""
 
     def __init__(self, config: AttentionConfig) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class ContextualAttention(nn.Module):
 
 
 def attend(features: Tensor, mask: Tensor, config: AttentionConfig) -> Attention:
-    """Compare every place with every other and turn similarities into weights (Eq. 7 and 8).
+    """Compare every place with every other and turn similarities into weights (Sec. 4.1).
 
     Places whose patch touches the hole get the logit 0, not minus infinity, as released, and are
     zeroed by the user of the weights: a row sums to less than 1.

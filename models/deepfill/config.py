@@ -8,12 +8,12 @@ from infill.models.config import ModelConfig
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionConfig:
-    """Contextual attention (Sec. 3.2), as released unless a field says otherwise."""
+    """Contextual attention (Sec. 4.1), as released unless a field says otherwise."""
 
     kind: Literal["contextual", "none"] = "contextual"
     """Whether the attention branch is built; "none" is the paper's ablation."""
     scale: float = 10.0
-    """Factor of the similarities before the softmax; lambda in Eq. 8."""
+    """Factor of the similarities before the softmax; the paper's lambda (Sec. 4.1)."""
     fuse: bool = True
     """Whether neighbouring matches reinforce each other (attention propagation)."""
     wrap: bool = True
@@ -28,7 +28,7 @@ class AttentionConfig:
     hole."""
     normalize: Literal["background", "both"] = "background"
     """Norms by which similarities are divided: that of the background patch alone (released), or
-    both, which is the cosine of Eq. 7."""
+    both, which is the paper's cosine (Sec. 4.1)."""
     norm_floor: Literal["maximum", "added"] = "maximum"
     """How a norm is kept above zero: "maximum" makes it at least 1e-4 (released), "added" adds 1e-4
     to every square."""
@@ -71,7 +71,7 @@ class DeepFillConfig(ModelConfig):
     local_size_px: int = 128
     """Side in pixels of the window around the hole that the local critic sees."""
     gan: Literal["wgan_gp", "hinge", "dcgan", "lsgan"] = "wgan_gp"
-    """The adversarial loss; all but WGAN-GP are ablations of Sec. 3.3."""
+    """The adversarial loss; all but WGAN-GP are ablations of Sec. 5.1."""
     critic_updates: int = 5
     """Number of critic updates per generator update."""
     critic_batches: Literal["fresh", "shared"] = "fresh"

@@ -106,7 +106,7 @@ class DeepFillObjective(Objective):
             yield part, composite
 
     def critic_losses(self, batch: Batch, composite: Tensor, turn: int) -> dict[str, Tensor]:
-        """Tell originals from composites, whole and in the window around the hole (Eq. 5).
+        """Tell originals from composites, whole and in the window around the hole (Sec. 3).
 
         Args:
             batch: the originals and masks.
@@ -144,7 +144,7 @@ class DeepFillObjective(Objective):
         return losses
 
     def generator_losses(self, batch: Batch, prediction: Prediction) -> dict[str, Tensor]:
-        """Match the original, near the hole's rim above all; please the critics (Eq. 4)."""
+        """Match the original, near the hole's rim above all; please the critics (Sec. 3)."""
         config = self.config
         errors = self.reconstruction_losses(batch, prediction)
         if batch.step < config.coarse_steps:
@@ -181,7 +181,7 @@ class DeepFillObjective(Objective):
         }
 
     def discounted_l1(self, batch: Batch, picture: Tensor) -> Tensor:
-        """Return the spatially discounted L1 of one picture, a scalar (Sec. 3.3).
+        """Return the spatially discounted L1 of one picture, a scalar (Sec. 3).
 
         "box": the mean over the window, known rim included, of |error| * gamma^distance from
         the window's border. "distance": the mean over the hole's pixels of |error| *

@@ -18,9 +18,10 @@ _row = partial(printed_row, "relative_l1 l2 psnr total_variation")
 
 TABLES = {
     "table1": Table(
-        title="Table 1: two coarse networks in a row, and the second with attention",
+        title="Table 1 (figures from memory): two coarse networks, the second with attention",
         preset="places2",
-        measured_on="Places2 validation, squares; L1 and L2 in per cent",
+        measured_on="Places2 validation, squares; L1 and L2 in per cent; the printed figures are "
+        "from memory, not checked against the print",
         protocol="deepfill-places2",
         rows=(
             _row(

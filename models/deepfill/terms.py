@@ -110,7 +110,7 @@ def blend(real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
 
 
 def masked_gradient_penalty(slope: Tensor, mask: Tensor) -> Tensor:
-    """Return mean((|slope inside the hole| - 1)^2), a scalar (Eq. 6).
+    """Return mean((|slope inside the hole| - 1)^2), a scalar (Sec. 3).
 
     Args:
         slope: a critic's gradient by its input, [B, 3, H, W], with a graph.

@@ -1,4 +1,4 @@
-"""The networks that DeepFill v1's text and ablations describe (Sec. 5, appendix A)."""
+"""The networks that DeepFill v1's text and ablations describe (Sec. 5.1, appendix D)."""
 
 from dataclasses import replace
 
@@ -20,13 +20,13 @@ def variants() -> tuple[Variant, ...]:
         Variant(
             name="paper-widths",
             config=replace(full, refinement="paper"),
-            source="appendix A, layer by layer",
+            source="appendix D, layer by layer",
         ),
         Variant(
             name="no-attention",
             config=replace(full, attention=AttentionConfig(kind="none")),
             source="released code without its attention branch",
         ),
-        Variant(name="hinge", config=replace(full, gan="hinge"), source="Sec. 3.3, other losses"),
-        Variant(name="dcgan", config=replace(full, gan="dcgan"), source="Sec. 3.3, other losses"),
+        Variant(name="hinge", config=replace(full, gan="hinge"), source="Sec. 5.1, other losses"),
+        Variant(name="dcgan", config=replace(full, gan="dcgan"), source="Sec. 5.1, other losses"),
     )

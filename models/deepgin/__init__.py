@@ -19,6 +19,10 @@ Where we differ from the code, and why:
 - Originals and completed images pass the discriminators together, so that their spectral norms
   take one power iteration there instead of two; their vectors are kept.
 - No clipping of gradients, which came to the code after publication.
+- Photographs are reduced to 512 px by the mean of the area, where the code takes the bicubic
+  interpolation, which aliases.
+- The learning rates are constant for eleven epochs of the second stage, as in the code; the paper
+  says ten (``constant_epochs``).
 - A warm-up of L1 losses is a stage of the same run, after which the optimizers begin anew.
 
 Batches are used as they are. The authors generate three masks for each image of a batch of four;

@@ -103,7 +103,7 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Every place looks at all places of its map (Sec. 3.2; non-local, embedded Gaussian).
+    """Every place looks at all places of its map (Sec. 4; non-local, embedded Gaussian).
 
     Logits are not divided by the root of their width, as released.
     """

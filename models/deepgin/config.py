@@ -102,7 +102,7 @@ class DeepGINConfig(ModelConfig):
         return self.learning_rate if role == "generator" else self.discriminator_learning_rate
 
     def published_learning_rate(self, role: str, step: int) -> float:
-        """Return a constant rate, then one that falls linearly towards zero (Sec. 4.1)."""
+        """Return a constant rate, then one that falls linearly towards zero (Sec. 5.1)."""
         rate = self.base_learning_rate(role)
         if not self.decay_epochs:
             return rate

@@ -20,7 +20,7 @@ from infill.models.layers import SpectralConv2d, at_least_float32
 from infill.models.masking import paste
 
 SMALL = 4
-"""How many times smaller the auxiliary picture is (Sec. 3.3)."""
+"""How many times smaller the auxiliary picture is (Sec. 4)."""
 
 
 class Prediction(NamedTuple):
@@ -52,7 +52,7 @@ class Encoder(nn.ModuleList):
 
 
 class CoarseNetwork(nn.Module):
-    """Draw a first picture at an eighth of the size (Sec. 3.1)."""
+    """Draw a first picture at an eighth of the size (Sec. 4)."""
 
     def __init__(self, config: DeepGINConfig) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class CoarseNetwork(nn.Module):
 
 
 class RefiningNetwork(nn.Module):
-    """Draw the picture again, looking around at three sizes (Sec. 3.2 and 3.3)."""
+    """Draw the picture again, looking around at three sizes (Sec. 4)."""
 
     def __init__(self, config: DeepGINConfig) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ class RefiningNetwork(nn.Module):
     def projected(
         self, predicted: Tensor, small: Tensor, share: Tensor, composite: Tensor, mask: Tensor
     ) -> Tensor:
-        """Correct the picture where, made small, it differs from the small one (Eq. 3)."""
+        """Correct the picture where, made small, it differs from the small one (Sec. 4)."""
         base = paste(at_least_float32(predicted), at_least_float32(composite), mask)
         error = at_least_float32(small) - shrunk(base)
         return base + share * grown(error)
@@ -263,7 +263,7 @@ class PatchDiscriminator(nn.Module):
 
 
 class Discriminators(nn.Module):
-    """Two patch discriminators, for the picture and for it at half the size (Sec. 3.4)."""
+    """Two patch discriminators, for the picture and for it at half the size (Sec. 4)."""
 
     def __init__(self, config: DeepGINConfig) -> None:
         super().__init__()

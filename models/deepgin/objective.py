@@ -82,7 +82,7 @@ class DeepGINObjective(Objective):
     def picture_losses(
         self, prediction: Prediction, image: Tensor, mask: Tensor
     ) -> dict[str, Tensor]:
-        """Match the original at both sizes: L1, the hole's errors counting more (Eq. 5)."""
+        """Match the original at both sizes: L1, the hole's errors counting more (Eq. 1)."""
         hole = self.config.hole_weight
         losses = {"coarse": hole_l1(prediction.coarse, image, mask, hole)}
         if self.config.refine:
@@ -94,7 +94,7 @@ class DeepGINObjective(Objective):
     def appearance_losses(
         self, predicted: Tensor, completed: Tensor, image: Tensor, masked_image: Tensor
     ) -> dict[str, Tensor]:
-        """Return the adversarial, perceptual, style and variation losses (Eq. 6 to 9)."""
+        """Return the adversarial, perceptual, style and variation losses (Eq. 2, 4 to 6)."""
         config = self.config
         with frozen(self.networks["discriminator"]) as discriminators:
             whole, half = discriminators(masked_image, completed)
@@ -144,7 +144,7 @@ class DeepGINObjective(Objective):
     def discriminator_losses(
         self, image: Tensor, completed: Tensor, masked_image: Tensor
     ) -> dict[str, Tensor]:
-        """Discriminate originals from completed images by the hinge loss, in one pass (Eq. 4)."""
+        """Discriminate originals from completed images by the hinge loss, in one pass (Eq. 3)."""
         both = torch.cat([image, completed])
         scores = self.prepared["discriminator"](torch.cat([masked_image, masked_image]), both)
         pairs = [logits.chunk(2) for logits in scores]

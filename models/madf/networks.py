@@ -82,7 +82,7 @@ class RecoveryHead(nn.Module):
 
 
 class PointwiseNorm(nn.Module):
-    """Batch norm whose gain and shift come, at every position, from a condition (Sec. III-D).
+    """Batch norm whose gain and shift come, at every position, from a condition (Sec. III-C).
 
     y = (1 + gain) * norm(x) + shift, as released; the paper prints gain alone.
     """
@@ -209,7 +209,7 @@ class Generator(nn.Module):
         return Prediction(self.colours.undone(outputs[-1]), tuple(outputs))
 
     def decode(self, entry: Tensor, skips: list[Tensor]) -> list[Tensor]:
-        """Let all decoders rise together, level by level; each feels the one before (Sec. III-D).
+        """Let all decoders rise together, level by level; each feels the one before (Sec. III-C).
 
         Only the newest features of each decoder are alive, and a skip dies where it is merged.
 

@@ -1,4 +1,4 @@
-"""MADF's images: every decoder's, and the kernels of three kinds of positions (Fig. 7)."""
+"""MADF's images: every decoder's (Fig. 6), and the kernels of three kinds of positions (Fig. 5)."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""PEN-Net's images: every level's output, and the attention of the hole's centre (Fig. 3, 6)."""
+"""PEN-Net's images: every level's output (Fig. 7), and the attention of the hole's centre."""
 
 import torch
 from torch import Tensor

@@ -27,5 +27,7 @@ Where we differ from the code, and why:
   code divides by zero. That loss inverts a sum over this worker's share of the batch, as the
   code does, so it is the one term that depends on the number of workers.
 - From ``prior_stop_step`` on the teacher is no longer used; the heads get gradients of zero.
+- The learning rate of Paris StreetView drops in the last third (after 50 of 75 epochs), as in the
+  code; the paper says the last quarter (Sec. 4.1.3).
 - Schedules count steps, not epochs.
 """

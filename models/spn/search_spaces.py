@@ -1,4 +1,4 @@
-"""SPN's search spaces, and its ablations (Sec. 4.1, Tables 3 and 4, Fig. 7)."""
+"""SPN's search spaces, and its ablations (Sec. 3.3, Tables 3 and 4, Fig. 7)."""
 
 from functools import partial
 from typing import Any

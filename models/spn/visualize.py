@@ -1,4 +1,4 @@
-"""SPN's images: its priors in eight groups (Fig. 11), and samples of the latent (Fig. 10)."""
+"""SPN's images: its priors in eight groups (Fig. 10), and samples of the latent (Fig. 11)."""
 
 import torch
 from torch import Tensor

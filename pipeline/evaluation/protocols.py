@@ -81,7 +81,8 @@ _MADF_PLACES2 = Protocol(
 def _spn(name: str, data: str, crop: Crop) -> Protocol:
     return Protocol(
         name=f"spn-{name}",
-        paper="Zhang et al., Semantic Prior Network for image inpainting (SPN)",
+        paper="Zhang et al., Fully Context-Aware Image Inpainting with a Learned Semantic Pyramid "
+        "(SPN)",
         about=f"{data} with fixed pairs of images and irregular masks. SSIM with a uniform window "
         "of 11, PSNR, the mean absolute error of the channels' mean, and FID.",
         differs=GENERATED_MASKS,
@@ -167,7 +168,9 @@ def _deepgin_original(name: str, data: str) -> Protocol:
 
 
 _DEEPGIN_CELEBAHQ = replace(
-    _deepgin_original("celebahq", "3,000 photographs of CelebA-HQ of 1024 x 1024 px (Sec. 6.1)"),
+    _deepgin_original(
+        "celebahq", "3,000 photographs of CelebA-HQ of 1024 x 1024 px (DeepGIN, Sec. 6.1)"
+    ),
     name="deepgin-celebahq",
 )
 

@@ -36,7 +36,7 @@ HOLE_RATIO_BUCKETS: tuple[tuple[float, float], ...] = (
     (0.4, 0.5),
     (0.5, 0.6),
 )
-"""The published ranges (low, high] of hole ratio (Liu et al. 2018; MADF Table 1)."""
+"""The published ranges (low, high] of hole ratio (Liu et al. 2018; MADF, Table I)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from infill.pipeline.reporting.search import write_search
 from infill.pipeline.tuning import TuneConfig, tune, written_down
 
 TABLE = Table(
-    title="Table 4",
+    title="SPN, Table 4",
     preset="paris",
     measured_on="Paris",
     protocol="spn-paris",
@@ -82,7 +82,7 @@ def test_rows_are_measured_on_the_same_test_pairs_beside_what_is_printed(
         means = [one.scores[one.network]["all"]["psnr"].mean for one in found]
         assert row[1].startswith(f"{sum(means) / 2:.2f} (")
         assert row[1].endswith("2 seeds)")
-    assert "29.69" in write_search(result, str(tmp_path / "page"), "Table 4", (header, rows))
+    assert "29.69" in write_search(result, str(tmp_path / "page"), "SPN, Table 4", (header, rows))
 
 
 def test_figures_are_those_of_an_evaluation_of_ones_own(search, result, shards, tmp_path):
