@@ -16,6 +16,7 @@ from infill.pipeline import loading, storage, training
 from infill.pipeline.config import from_json
 from infill.pipeline.errors import UserError
 from infill.pipeline.loading import BatchConfig
+from infill.pipeline.loading.lanes import share_per_node
 from infill.pipeline.manifest import read_manifest
 from infill.pipeline.training import TrainConfig
 
@@ -103,7 +104,7 @@ class CostEstimateConfig:
     first."""
     link_gbit_s: float = 10.0
     """Bandwidth of a node's network in Gbit/s. The gradients of all its workers cross it once a
-    step if there are several nodes; shards cross it once an epoch."""
+    step if there are several nodes; so does its share of the shards."""
     intra_node_gbit_s: float = 0.0
     """Bandwidth between the GPUs of a node in Gbit/s, one way; 0 takes that of the GPU's data
     sheet."""
@@ -167,7 +168,9 @@ class CostEstimate:
     exchange_s: float
     """Seconds to sum the gradients of all workers, within nodes and between them."""
     read_s: float
-    """Seconds to read a worker's share over the link."""
+    """Seconds in which a node reads over its link what it needs of a batch."""
+    read_share: float
+    """Share of the set that each node reads per epoch."""
     hours: tuple[float, float]
     cost: tuple[float, float]
     shard_gb: float
@@ -242,11 +245,11 @@ def estimate_cost(config: CostEstimateConfig) -> CostEstimate:
     decode = _decodes(config)
     size = size_of(train.model)
     parameters = size.generator + size.discriminators
-    on_node = min(workers, config.workers_per_node)
-    # Workers of a node read over one network.
-    bytes_per_s = config.link_gbit_s * GB / 8 / on_node
+    nodes = -(-workers // config.workers_per_node)
+    read_share = share_per_node(nodes, train.data.shuffle_lanes)
     decode_s = share / (decode.value * config.cores_per_worker)
-    read_s = share / train.data.masks_per_image * kb * KB / bytes_per_s
+    read = train.data.batch_size / train.data.masks_per_image * read_share  # by each node
+    read_s = read * kb * KB / (config.link_gbit_s * GB / 8)
     exchange_s = _exchange_s(config, workers, parameters * 4)
     waits = {"computing": compute.step_s[0], "decoding": decode_s, "reading": read_s}
     step_s = [max(seconds, decode_s, read_s) + exchange_s for seconds in compute.step_s]
@@ -269,6 +272,7 @@ def estimate_cost(config: CostEstimateConfig) -> CostEstimate:
         decode_s=decode_s,
         exchange_s=exchange_s,
         read_s=read_s,
+        read_share=read_share,
         hours=hours,
         cost=(hours[0] * price, hours[1] * price),
         shard_gb=shard_gb,
@@ -452,6 +456,7 @@ def lines(found: CostEstimate, config: CostEstimateConfig) -> list[str]:
         f"{found.exchange_s:.3g} s exchanging gradients over {_links(config, found.workers)}",
         f"bottleneck  {found.bottleneck}; decided by {found.deciding}",
         f"decoding    {found.decode_cores_per_worker:.1f} cores keep a worker busy",
+        f"reading     {_reads(found, config)}",
         f"storage     {found.shard_gb:,.1f} GB of shards, {found.checkpoint_gb:.2f} GB of "
         "checkpoints at once",
     ]
@@ -461,6 +466,16 @@ def lines(found: CostEstimate, config: CostEstimateConfig) -> list[str]:
         month = f"{found.storage_cost_per_month:,.2f} {config.currency} a month for storage"
         shown.append(f"            {month}")
     return shown + [f"  {name}: {source}" for name, source in found.sources.items()]
+
+
+def _reads(found: CostEstimate, config: CostEstimateConfig) -> str:
+    """Return what a node reads, with advice if several nodes read the whole set each."""
+    read = f"each node reads {found.read_share:.0%} of the set per epoch"
+    if found.shard_gb:
+        read += f", {found.read_share * found.shard_gb:,.1f} GB"
+    if found.workers > config.workers_per_node and config.train.data.shuffle_lanes == 1:
+        read += "; --train.data.shuffle-lanes 64 divides the set among the nodes"
+    return read
 
 
 def _links(config: CostEstimateConfig, workers: int) -> str:

@@ -45,6 +45,7 @@ PIPELINE_ORDER = (
     "inspection",
     "training",
     "cost_estimate",
+    "reading_estimate",
     "train_cli",
     "tuning",
     "reporting",

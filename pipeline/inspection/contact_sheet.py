@@ -12,7 +12,7 @@ from infill.pipeline.config import from_dict
 from infill.pipeline.errors import UserError
 from infill.pipeline.image_grid import grid, masked_view
 from infill.pipeline.inspection.config import InspectConfig
-from infill.pipeline.loading import BatchConfig, InpaintingDataset, Sample, StatelessSampler
+from infill.pipeline.loading import BatchConfig, InpaintingDataset, Sample, order_of
 from infill.pipeline.manifest import Manifest
 from infill.pipeline.masks import HOLE_RATIO_BUCKETS, bucket_of, check_mask_files, generate_mask
 
@@ -47,7 +47,7 @@ def data_settings(config: InspectConfig) -> BatchConfig:
 def look(config: InspectConfig, data: BatchConfig, manifest: Manifest) -> list[Sighting]:
     """Make the samples for the sheet, as training makes them."""
     maker = InpaintingDataset(data, manifest)
-    order = StatelessSampler(manifest.counts, data.seed, data.shuffle_window_shards)
+    order = order_of(manifest.counts, data)
     first = config.epoch * order.total
     positions = list(range(first, first + min(config.num_samples, order.total)))
     if config.sample:

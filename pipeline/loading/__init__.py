@@ -13,7 +13,7 @@ if TYPE_CHECKING:
         load_sample,
         load_whole,
     )
-    from infill.pipeline.loading.sampler import StatelessSampler
+    from infill.pipeline.loading.sampler import StatelessSampler, order_of
     from infill.pipeline.loading.tar_index import left_out, open_set, set_digest
     from infill.pipeline.loading.tar_names import names_tars
 
@@ -29,6 +29,7 @@ __all__ = [
     "load_whole",
     "names_tars",
     "open_set",
+    "order_of",
     "set_digest",
 ]
 
@@ -43,7 +44,7 @@ __getattr__ = lazy_names(
             "load_sample",
             "load_whole",
         ),
-        "sampler": ("StatelessSampler",),
+        "sampler": ("StatelessSampler", "order_of"),
         "tar_index": ("left_out", "open_set", "set_digest"),
         "tar_names": ("names_tars",),
     },

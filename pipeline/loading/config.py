@@ -59,8 +59,13 @@ class BatchConfig:
     seed: int = 0
     """Seed of the order of samples, the augmentations and the masks."""
     shuffle_window_shards: int = 8
-    """Number of shards whose samples are shuffled together. More mix better and keep more files
-    open."""
+    """Number of shards of a lane whose samples are shuffled together. More mix better and keep more
+    files open."""
+    shuffle_lanes: int = 1
+    """Number of lanes to which an epoch's shards are dealt; each has its own shuffle window. With
+    N nodes a node reads about 1/N + 1.5/lanes of the set per epoch, with one lane the whole set.
+    Give several times the number of nodes (64), and shuffle_window_shards 2. The order of samples
+    depends on it."""
     loader: Literal["threads", "processes", "ray"] = "threads"
     """Where images are decoded: in "threads" of the training process, which start at once; in
     "processes" beside it, which the GIL does not slow down; or in "ray" tasks on any free CPU of
@@ -76,7 +81,7 @@ class BatchConfig:
     """Local folder in which each node caches remote shards."""
     cache_size_gb: float = 50.0
     """Maximum size of that cache in GB; the oldest shards are deleted beyond it. It should hold two
-    shuffle windows."""
+    shuffle windows of each lane that the node reads."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -86,6 +91,7 @@ class BatchConfig:
             ("image_size_px", 8),
             ("resize_short_side_px", 0),
             ("shuffle_window_shards", 1),
+            ("shuffle_lanes", 1),
             ("num_decode_workers", 1),
             ("prefetch_batches", 0),
             ("cache_size_gb", 0),

@@ -91,7 +91,7 @@ class InpaintingDataset(SampleTransform):
             require_large_enough(manifest, config.image_size_px)
         super().__init__(config)
         self._last = threading.local()
-        self.reader = ShardReader(manifest, _cache_for(manifest, config), config.verify_checksums)
+        self.reader = ShardReader(manifest, cache_for(manifest, config), config.verify_checksums)
 
     def make(self, row: int, epoch: int, step: int = 0, turn: int = 0) -> Sample:
         """Return the sample of a manifest row as it is seen in an epoch.
@@ -310,7 +310,7 @@ def load_sample(manifest: Manifest, row: int, image_size_px: int, crop: Crop = "
     alone = replace(manifest, samples=manifest.samples.slice(row, 1))  # do not copy the other rows
     if config.keeps_scale:
         require_large_enough(alone, image_size_px)
-    reader = ShardReader(alone, _cache_for(manifest, config), verify=True)
+    reader = ShardReader(alone, cache_for(manifest, config), verify=True)
     window = crop_image(decode(reader, 0), image_size_px, chosen, 0.5, 0.5)
     return np.ascontiguousarray(window)
 
@@ -322,10 +322,11 @@ def load_whole(manifest: Manifest, row: int) -> Pixels:
         UserError: if the sample is damaged.
     """
     alone = replace(manifest, samples=manifest.samples.slice(row, 1))
-    return decode(ShardReader(alone, _cache_for(manifest, BatchConfig()), verify=True), 0)
+    return decode(ShardReader(alone, cache_for(manifest, BatchConfig()), verify=True), 0)
 
 
-def _cache_for(manifest: Manifest, config: BatchConfig) -> ShardCache | None:
+def cache_for(manifest: Manifest, config: BatchConfig) -> ShardCache | None:
+    """Return the node's cache of a set's shards; None for a set on local disk."""
     if not storage.is_remote(manifest.location):
         return None
     return ShardCache(config.cache_folder, math.ceil(config.cache_size_gb * 1e9))

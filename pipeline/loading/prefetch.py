@@ -16,8 +16,9 @@ from torch import Tensor
 
 from infill.models.architecture import Batch
 from infill.pipeline.loading.config import BatchConfig
-from infill.pipeline.loading.dataset import InpaintingDataset
-from infill.pipeline.loading.sampler import StatelessSampler
+from infill.pipeline.loading.dataset import InpaintingDataset, cache_for
+from infill.pipeline.loading.sampler import order_of
+from infill.pipeline.loading.shard_prefetch import ShardPrefetcher
 from infill.pipeline.loading.worker_context import WorkerShare
 from infill.pipeline.manifest import Manifest, read_manifest
 
@@ -142,10 +143,12 @@ class PrefetchLoader:
         self.share, self.next_step = share, first_step
         config = share.config
         manifest = read_manifest(config.shards)
-        self.order = StatelessSampler(manifest.counts, config.seed, config.shuffle_window_shards)
+        self.order = order_of(manifest.counts, config)
         # The batches being made, the one in use and the one before it.
         self.slots = config.prefetch_batches + 3
         self.pool = pool(config, manifest, self.slots, share.slice_size)
+        cache = cache_for(manifest, config)
+        self.ahead = ShardPrefetcher(manifest, cache, self.order, share.rank) if cache else None
         self.pending: deque[PendingBatch] = deque()
 
     def __next__(self) -> Batch:
@@ -181,6 +184,8 @@ class PrefetchLoader:
     def _begin(self, step: int) -> PendingBatch:
         config, slot = self.share.config, self._free_slots()[0]
         visits = self.share.visits(self.order, step)
+        if self.ahead:
+            self.ahead.enter([(epoch, row) for row, epoch, _ in visits])
         share = math.ceil(
             len(visits) / config.num_decode_workers
         )  # one task for each worker: few messages
@@ -194,6 +199,8 @@ class PrefetchLoader:
 
     def close(self) -> None:
         """Let the pool finish its current samples, and drop the others."""
+        if self.ahead:
+            self.ahead.close()
         self.pool.close()
         self.pending.clear()
 

@@ -19,7 +19,7 @@ from infill.pipeline.errors import UserError
 from infill.pipeline.images.tensors import to_tensor
 from infill.pipeline.loading.config import BatchConfig
 from infill.pipeline.loading.dataset import InpaintingDataset
-from infill.pipeline.loading.sampler import StatelessSampler
+from infill.pipeline.loading.sampler import StatelessSampler, order_of
 from infill.pipeline.loading.worker_context import WorkerShare
 from infill.pipeline.manifest import read_manifest
 
@@ -102,5 +102,4 @@ def make_slice(columns: Columns, share: WorkerShare, first_step: int) -> Columns
 def _recipe(config: BatchConfig) -> tuple[InpaintingDataset, StatelessSampler]:
     """Read the manifest once per process."""
     manifest = read_manifest(config.shards)
-    order = StatelessSampler(manifest.counts, config.seed, config.shuffle_window_shards)
-    return InpaintingDataset(config, manifest), order
+    return InpaintingDataset(config, manifest), order_of(manifest.counts, config)

@@ -14,8 +14,10 @@ from infill.pipeline.errors import UserError
 from infill.pipeline.manifest import Manifest, ShardRecord
 
 REPAIR = "repair the set with `python jobs/verify_shards.py --repair`"
-MOST_OPEN = 64
-"""Number of shards that a reader keeps open; it should exceed a shuffle window."""
+MOST_OPEN = 256
+"""Number of shards that a reader keeps open; it should exceed the shuffle windows of its lanes."""
+LARGEST_REQUEST_BYTES = 512 * 2**20
+"""Maximum size of a shard that is read in one request, and held in memory meanwhile."""
 
 
 class ShardReader:
@@ -154,7 +156,7 @@ class ShardCache:
         aside = self.folder / f"_tmp-{uuid.uuid4().hex}"
         try:
             with open(aside, "wb") as copy:
-                found = _copy(location, copy)
+                found = _copy(location, copy, record.size)
             if found != record.sha256:
                 raise UserError(
                     f"shard {location} has SHA-256 {found}, its manifest says {record.sha256}; "
@@ -190,11 +192,15 @@ def _use(path: Path) -> bool:
     return True
 
 
-def _copy(location: str, copy: BinaryIO) -> str:
-    """Copy a shard into an open file and return the SHA-256 of what was copied."""
+def _copy(location: str, copy: BinaryIO, size: int | None = None) -> str:
+    """Copy a shard into an open file and return the SHA-256 of what was copied.
+
+    A shard of known size that fits in memory is one request; others are read in blocks.
+    """
     digest = hashlib.sha256()
+    whole = size is not None and size <= LARGEST_REQUEST_BYTES
     try:
-        for block in storage.blocks(location):
+        for block in [storage.read(location, 0, size)] if whole else storage.blocks(location):
             digest.update(block)
             copy.write(block)
     except FileNotFoundError as error:

@@ -33,11 +33,8 @@ class WorkerShare:
         """Return this worker's samples of a step: row, epoch and mask number."""
         size, each = self.config.batch_size, self.config.masks_per_image
         rows = order.batch(step, size, self.rank, self.world_size, each)
-        first = step * size + self.rank
-        return [
-            (row, epoch, (first + slot * self.world_size) % each)
-            for slot, (epoch, row) in enumerate(rows)
-        ]
+        slots = order.slots(size, self.rank, self.world_size).tolist()
+        return [(row, epoch, slot % each) for slot, (epoch, row) in zip(slots, rows, strict=True)]
 
     def seed(self, step: int) -> int:
         """Return the seed of a batch, below 2^63."""

@@ -1,19 +1,24 @@
-"""Cost estimates of jobs/plan.py beside the papers' trainings and one on this machine.
+"""Cost estimates of jobs/plan.py beside the papers' trainings and one on this machine; lanes.
 
 make bench ONLY=planning
 """
 
 import importlib
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 from bench_data import job
 from pages import machine, table, write_section
 
 from infill.pipeline.cluster import connect
 from infill.pipeline.config import override
 from infill.pipeline.cost_estimate import PEAK_TFLOPS, CostEstimateConfig, estimate_cost
+from infill.pipeline.loading import StatelessSampler
+from infill.pipeline.loading.lanes import share_per_node
 from infill.pipeline.progress import duration
+from infill.pipeline.reading_estimate import NodeReads
 from infill.pipeline.tracking import TrackingConfig
 from infill.pipeline.training import train
 
@@ -26,6 +31,8 @@ PUBLISHED = (
     ("deepgin", "celebahq", "2080ti", 2, 144.0),
 )
 SHORT_STEPS, LONG_STEPS = 30, 400
+PLACES2 = [1000] * 1803 + [460]
+"""Samples per shard of Places2's training set."""
 
 
 def test_papers() -> None:
@@ -80,3 +87,94 @@ def test_this_machine(tmp_path) -> None:
     header = [f"`cpu`, {LONG_STEPS} steps, 2 workers", "foretold", "took, start included", "ratio"]
     write_section("planning", f"{table(header, rows)}\n\n{machine()}.")
     print(table(header, rows))
+
+
+def test_lanes() -> None:
+    """What a node reads of Places2, and how well it is shuffled: by the sampler's own order."""
+    rows = []
+    for nodes, batch in ((8, 512), (32, 2048), (256, 8192)):
+        for lanes, window in ((1, 8), (64, 2), (256, 2), (1024, 1)):
+            order = StatelessSampler(PLACES2, 0, window, lanes)
+            read = worst_share(order, nodes, batch)
+            near, same = neighbours(order)
+            rows.append(
+                [
+                    f"{nodes} nodes, {lanes} x {window}",
+                    f"{read:.1%}",
+                    f"{share_per_node(nodes, lanes):.1%}",
+                    f"{near:.3f}",
+                    f"{same:.2%}",
+                ]
+            )
+    full = np.random.default_rng(0).permutation(sum(PLACES2))
+    near, same = distances(full, np.repeat(np.arange(len(PLACES2)), PLACES2)[full])
+    rows.append(["full shuffle", "100.0%", "", f"{near:.3f}", f"{same:.2%}"])
+    header = [
+        "nodes, lanes x window",
+        "set read by a node per epoch",
+        "estimate",
+        "distance of neighbours",
+        "neighbours of one shard",
+    ]
+    write_section("lanes", table(header, rows))
+    print(table(header, rows))
+
+
+def test_reading() -> None:
+    """Images per second that a node's network, the store and its cores allow."""
+    rows = []
+    for nodes in (8, 32, 256, 1000):
+        cells = [str(nodes)]
+        for lanes, requests in ((1, 5), (min(4 * nodes, 1803), 2)):
+            reads = NodeReads(
+                nodes=nodes,
+                lanes=lanes,
+                images=sum(PLACES2),
+                image_kb=40,
+                images_per_shard=1000,
+                requests_per_shard=requests,
+                link_gbit_s=10,
+                decode_cores=64,
+                decodes_per_s=300,
+            )
+            limit, rate = reads.limit()
+            gb_s = rate * reads.read_per_image * reads.image_kb / 1e6
+            cells += [f"{rate:,.0f} ({limit})", f"{gb_s:.2f}"]
+        rows.append(cells)
+    header = [
+        "nodes",
+        "one lane: images/s a node",
+        "GB/s read",
+        "lanes: images/s a node",
+        "GB/s read",
+    ]
+    write_section("reading", table(header, rows))
+    print(table(header, rows))
+
+
+def worst_share(order: StatelessSampler, nodes: int, batch: int) -> float:
+    """Return the largest share of a set that a node reads in an epoch."""
+    if order.lanes == 1:
+        return 1.0
+    steps = order.total // batch
+    read = [set() for _ in range(nodes)]
+    for step in range(steps):
+        for node in range(nodes):
+            read[node] |= set(order.windows(order.batch(step, batch, node, nodes)))
+    counts = np.asarray(PLACES2)
+    return max(
+        sum(int(counts[order.shards(window)].sum()) for window in windows) / order.total
+        for windows in read
+    )
+
+
+def neighbours(order: StatelessSampler) -> tuple[float, float]:
+    """Return the measures of :func:`distances` for an epoch's order."""
+    rows = np.array([row for _, row in order.span(0, order.total)])
+    return distances(rows, np.repeat(np.arange(len(PLACES2)), PLACES2)[rows])
+
+
+def distances(rows: Sequence[int], shards: Sequence[int]) -> tuple[float, float]:
+    """Return the mean distance of neighbours, in shares of the set, and how many share a shard."""
+    apart = np.abs(np.diff(rows)).mean() / len(rows)
+    return float(apart), float((np.diff(shards) == 0).mean())

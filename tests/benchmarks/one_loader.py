@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from infill.pipeline.images.tensors import write_values
-from infill.pipeline.loading import BatchConfig, BatchStream, InpaintingDataset, StatelessSampler
+from infill.pipeline.loading import BatchConfig, BatchStream, InpaintingDataset, order_of
 from infill.pipeline.loading.shard_reader import ShardReader
 from infill.pipeline.loading.worker_context import WorkerShare
 from infill.pipeline.manifest import read_manifest
@@ -103,7 +103,7 @@ def torch_loader(shards: str, cores: int) -> Iterator[int]:
     config = configured(shards, cores)
     share = WorkerShare(config=config, rank=0, world_size=1)
     counts = read_manifest(shards).counts
-    sampler = StatelessSampler(counts, config.seed, config.shuffle_window_shards)
+    sampler = order_of(counts, config)
     loader = torch.utils.data.DataLoader(
         Batches(config),
         batch_sampler=(share.visits(sampler, step) for step in itertools.count()),

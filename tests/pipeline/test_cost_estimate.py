@@ -9,7 +9,7 @@ import torch
 
 from infill.models.flops import size_of, step_flops
 from infill.models.spn.config import SPNConfig
-from infill.pipeline.config import parse_one, to_json
+from infill.pipeline.config import override, parse_one, to_json
 from infill.pipeline.cost_estimate import (
     INNER_GBIT_S,
     LEAST_SHARE,
@@ -89,7 +89,14 @@ def test_bottleneck_is_what_a_step_waits_for(training, run):
     assert slow.hours[0] == pytest.approx(0.2 * 7200 / 3600, rel=1e-2)
     narrow = estimate_cost(replace(config, link_gbit_s=1e-3, image_kb=50.0, workers_per_node=1))
     assert narrow.bottleneck in ("reading", "exchanging gradients")
-    assert narrow.read_s == pytest.approx(4 * 50e3 / 125e3)
+    assert narrow.read_s == pytest.approx(8 * 50e3 / 125e3)  # each of two nodes reads all
+    assert any(
+        "shuffle-lanes 64" in line for line in lines(narrow, replace(config, workers_per_node=1))
+    )
+    lanes = override(config, {"train.data.shuffle_lanes": 12, "workers_per_node": 1})
+    dealt = estimate_cost(replace(lanes, link_gbit_s=1e-3, image_kb=50.0))
+    assert dealt.read_s == pytest.approx(narrow.read_s * 0.75)  # 1/2 + 3/12 of the set
+    assert not any("shuffle-lanes" in line for line in lines(dealt, lanes))
     alone = estimate_cost(replace(config, train=replace(training, num_workers=1)))
     assert alone.exchange_s == 0
 
