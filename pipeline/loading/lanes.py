@@ -81,11 +81,13 @@ class Merge:
     def _before(self, time: float) -> Numbers:
         """Return how many samples of each lane stand before a time."""
         lanes = np.arange(len(self.lengths))
-        counts = np.clip(np.ceil(time * self.lengths - 0.5), 0, self.lengths).astype(np.int64)
+        counts: Numbers = np.clip(np.ceil(time * self.lengths - 0.5), 0, self.lengths).astype(
+            np.int64
+        )
         for _ in range(2):  # the estimate may be off by a sample where floats round
             more = (counts < self.lengths) & (self._times(lanes, counts) < time)
             fewer = (counts > 0) & (self._times(lanes, counts - 1) >= time)
-            counts += more.astype(np.int64) - fewer.astype(np.int64)
+            counts = counts + more.astype(np.int64) - fewer.astype(np.int64)
         return counts
 
     def _times(self, lanes: Numbers, indices: Numbers) -> Times:
