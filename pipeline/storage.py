@@ -40,8 +40,9 @@ BLOCK_BYTES = 8 * 2**20
 PASSWORDS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     **dict.fromkeys(("http", "https"), "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+    **dict.fromkeys(("postgresql", "postgresql+psycopg2"), "PGPASSWORD"),
 }
-"""Variables for passwords, by kind of address; database clients have their own variables."""
+"""Variables for passwords, by kind of address; other databases' clients have their own."""
 
 T = TypeVar("T")
 

@@ -12,7 +12,8 @@ class MLflowConfig:
 
     tracking_uri: str = "sqlite:///runs/mlflow.db"
     """Address of the MLflow server or database. A relative SQLite path starts at the working
-    directory."""
+    directory. PostgreSQL (``postgresql://user@host/name``, password in PGPASSWORD) needs
+    ``infill[postgres]``."""
     artifacts: str = "runs/mlartifacts"
     """Folder or s3:// prefix for MLflow's artifacts; an MLflow server has its own and ignores
     this."""

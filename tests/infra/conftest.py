@@ -30,6 +30,13 @@ def objects(overlay) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
+def gpu() -> dict[tuple[str, str], dict[str, Any]]:
+    """What the overlay with GPUs creates, by kind and name."""
+    found = render(KUBERNETES / "overlays" / "gpu")
+    return {(one["kind"], one["metadata"]["name"]): one for one in found}
+
+
+@pytest.fixture(scope="session")
 def terraform() -> dict[str, dict[str, dict]]:
     """Everything of kind ``resource`` and ``data``: type to name to body."""
     found: dict[str, dict[str, dict]] = {}
@@ -56,10 +63,10 @@ def plain(value):
 def render(folder: Path) -> list[dict[str, Any]]:
     """Apply the few features of kustomize that we use, and refuse any other."""
     asked = yaml.safe_load((folder / "kustomization.yaml").read_text())
-    known = {"apiVersion", "kind", "namespace", "resources", "images", "patches"}
+    known = {"apiVersion", "kind", "namespace", "resources", "components", "images", "patches"}
     assert set(asked) <= known, f"{folder}: teach this function {set(asked) - known}"
     found: list[dict[str, Any]] = []
-    for name in asked["resources"]:
+    for name in (*asked["resources"], *asked.get("components", ())):
         place = (folder / name).resolve()
         found += render(place) if place.is_dir() else read(place)
     for each in found:

@@ -23,8 +23,7 @@ from infill.jobs import train_spn, tune
 from infill.pipeline import tuning
 from infill.pipeline.config import parse
 from infill.pipeline.serving.config import ServeConfig
-from infill.pipeline.serving.replica.deployment import deploy_yaml
-from infill.pipeline.serving.replica.replica import ServedModel
+from infill.pipeline.serving.replica.deployment import deploy_yaml, resolve_models
 from infill.pipeline.training import require_weights
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +61,8 @@ def pods(objects: list[dict]) -> list[dict]:
         for cluster in clusters(objects)
         for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
     ]
-    own = [one["spec"]["template"] for one in objects if one["kind"] == "StatefulSet"]
+    kinds = ("StatefulSet", "Deployment")
+    own = [one["spec"]["template"] for one in objects if one["kind"] in kinds]
     return [group["template"] for group in groups] + own
 
 
@@ -106,7 +106,7 @@ def test_every_pod_is_bounded_probed_and_without_rights(objects):
 
 def test_names_agree_everywhere(objects, overlay, jobs):
     variant = "cpu" if overlay == "kind" else "cuda"
-    images = {c["image"] for c in containers(objects) if c["name"].startswith("ray-")}
+    images = {c["image"] for c in containers(objects) if c["image"].startswith("infill")}
     assert images == {f"infill:0.1.0-{variant}"}
     built = re.findall(r"-t (infill:\S+)", (ROOT / "infra" / "Dockerfile").read_text())
     assert images <= set(built)
@@ -118,15 +118,19 @@ def test_names_agree_everywhere(objects, overlay, jobs):
     for pod in pods(objects):
         assert pod["spec"]["priorityClassName"] in priorities
         assert pod["spec"].get("serviceAccountName", "infill") in accounts
-    secret = yaml.safe_load((ROOT / "infra/kubernetes/secrets.example.yaml").read_text())
+    text = (ROOT / "infra/kubernetes/secrets.example.yaml").read_text()
+    secrets = {one["metadata"]["name"]: one["stringData"] for one in yaml.safe_load_all(text)}
+    for container in containers(objects):
+        for variable in container.get("env", ()):
+            if source := variable.get("valueFrom"):
+                assert source["secretKeyRef"]["key"] in secrets[source["secretKeyRef"]["name"]]
     redis = named(objects, "Service")["infill-redis"]
     for cluster in clusters(objects):
         fault = cluster["gcsFaultToleranceOptions"]
         port = redis["spec"]["ports"][0]["port"]
         assert fault["redisAddress"] == f"{redis['metadata']['name']}:{port}"
         wanted = fault["redisPassword"]["valueFrom"]["secretKeyRef"]
-        assert wanted["name"] == secret["metadata"]["name"]
-        assert wanted["key"] in secret["stringData"]
+        assert wanted["key"] in secrets[wanted["name"]]
         assert cluster["authOptions"] == {"mode": "token"}
         assert f"ray[default,data,train,tune,serve]>={cluster['rayVersion'][:4]}" in " ".join(
             project["dependencies"]
@@ -149,7 +153,7 @@ def test_rules_for_pods_select_pods_that_are_there(objects):
         return any(ours.items() <= pod["metadata"]["labels"].items() for pod in pods(objects))
 
     rules = [one for one in objects if one["kind"] in ("NetworkPolicy", "PodDisruptionBudget")]
-    assert len(rules) == 6
+    assert len(rules) == 8
     for rule in rules:
         chosen = rule["spec"].get("podSelector", rule["spec"].get("selector"))
         assert selects(chosen.get("matchLabels", {})), rule["metadata"]["name"]
@@ -162,13 +166,6 @@ def test_endpoint_is_what_the_job_prints(objects, overlay):
 
     text = named(objects, "RayService")["infill-endpoint"]["spec"]["serveConfigV2"]
     ServeDeploySchema.model_validate(yaml.safe_load(text))
-    model = ServedModel(
-        name="spn",
-        reference="spn@champion",
-        version="1",
-        digest="0" * 64,
-        location="s3://infill-example/registry/spn/1",
-    )
     config = ServeConfig(
         host="0.0.0.0",
         num_replicas=2,
@@ -176,7 +173,7 @@ def test_endpoint_is_what_the_job_prints(objects, overlay):
         cpus_per_replica=2,
         use_gpu=overlay == "gpu-endpoint",
     )
-    assert yaml.safe_load(text) == yaml.safe_load(deploy_yaml(config, [model]))
+    assert yaml.safe_load(text) == yaml.safe_load(deploy_yaml(config, resolve_models(config)))
 
 
 def test_commands_of_jobs_are_understood_by_the_jobs(jobs):

@@ -198,3 +198,20 @@ def test_pages_written_after_a_run_are_added_to_its_entry(tracking, tmp_path):
     assert "its run lacks" in lines[0]
     attach(str(tmp_path / "another"), [str(page)], lines.append)
     assert len(lines) == 1
+
+
+def test_postgresql_gets_the_driver_that_the_extra_installs(monkeypatch):
+    from sqlalchemy.engine import make_url
+
+    uri = absolute_uri("postgresql://mlflow@database:5432/mlflow")
+    assert make_url(uri).get_dialect().import_dbapi().__name__ == "psycopg2"
+    assert absolute_uri(uri) == uri
+    monkeypatch.setattr("infill.pipeline.tracking.mlflow_store._has_psycopg2", lambda: False)
+    with pytest.raises(UserError, match=r"pip install 'infill\[postgres\]'"):
+        absolute_uri(uri)
+
+
+def test_password_of_a_database_belongs_into_the_environment():
+    with pytest.raises(UserError, match="set PGPASSWORD in the environment") as refused:
+        TrackingConfig(tracking_uri="postgresql://mlflow:secret@database/mlflow")
+    assert "secret" not in str(refused.value)
