@@ -23,6 +23,7 @@ from infill.pipeline.registry import readable
 from infill.pipeline.serving.config import ReplicaConfig
 from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.replica.batcher import Batcher
+from infill.pipeline.serving.replica.device_check import DeviceCheck, DeviceError
 from infill.pipeline.serving.replica.model_cache import ModelCache
 
 log = logging.getLogger("infill.serving")
@@ -113,6 +114,7 @@ class Replica:
         self._canary_share = 0.0
         self._canary_count = CanaryCount()
         self._swap = threading.Lock()
+        self._device_check = DeviceCheck(config.device)
         self._batcher: Batcher[_Key, _Canvas, GeneratedTile] = Batcher(
             self._compute,
             lambda key: config.batch_size(key.height, key.width, key.samples),
@@ -187,10 +189,14 @@ class Replica:
             predictor.predict(grey, np.ones((1, side, side), np.uint8))
         return predictor
 
-    def check_health(self) -> None:
-        """Raise if this replica has no model; Serve then replaces it."""
+    async def check_health(self) -> None:
+        """Raise if this replica has no model or its device computes no more.
+
+        Serve calls this every few seconds, and replaces a replica that raises repeatedly.
+        """
         if not self._shown:
             raise RuntimeError("no model is loaded")
+        await self._device_check.run()
 
     async def describe(self) -> list[ServedModel]:
         """Return the versions served now; the first is the default model."""
@@ -296,7 +302,11 @@ class Replica:
                 return predictor.sample(images, masks, key.samples, seeds)
             return predictor.predict(images, masks)[:, None]
 
-        generated = await asyncio.to_thread(predict)
+        try:
+            generated = await asyncio.to_thread(predict)
+        except Exception as error:
+            await self._refuse_if_the_device_is_dead(error)
+            raise
         compute_s = time.perf_counter() - started
         return [
             GeneratedTile(
@@ -307,6 +317,20 @@ class Replica:
             )
             for predictions in generated
         ]
+
+    async def _refuse_if_the_device_is_dead(self, error: Exception) -> None:
+        """Distinguish a dead device from a defect of the service.
+
+        Raises:
+            RequestError: 503 if this replica is to be replaced; another may answer.
+        """
+        try:
+            await self._device_check.run()
+        except DeviceError as dead:
+            log.error("%s; this replica is being replaced", dead)
+            raise RequestError(
+                503, "not_ready", "a device has failed and its replica is being replaced", 5
+            ) from error
 
 
 def _bytes_of(predictor: Predictor) -> int:

@@ -86,7 +86,7 @@ def test_version_that_cannot_be_loaded_leaves_the_old_one_in_service(replica, sp
     with pytest.raises(UserError, match="gone"):
         replica.reconfigure({"models": [missing]})
     assert asyncio.run(replica.fill("spn", *canvas(make, 0))).model == spn
-    replica.check_health()
+    asyncio.run(replica.check_health())
 
 
 def test_several_models_are_distinguished_by_name_and_version(spn, newer_spn, make):
@@ -102,7 +102,7 @@ def test_several_models_are_distinguished_by_name_and_version(spn, newer_spn, ma
 
 def test_replica_without_a_model_is_not_healthy():
     with pytest.raises(RuntimeError, match="no model"):
-        Replica(ReplicaConfig()).check_health()
+        asyncio.run(Replica(ReplicaConfig()).check_health())
 
 
 def answered_by(replica, make, wanted: str = "", count: int = 1) -> set[str]:
