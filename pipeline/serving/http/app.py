@@ -13,8 +13,9 @@ from infill.pipeline.serving.http.auth import ApiKeyAuth
 from infill.pipeline.serving.http.batch_requests import answer_many, read_many
 from infill.pipeline.serving.http.compat_api import add_compat_routes
 from infill.pipeline.serving.http.docs_page import reference_page
+from infill.pipeline.serving.http.error_shapes import error_response
 from infill.pipeline.serving.http.inpaint_service import Backend, HttpConfig, InpaintService
-from infill.pipeline.serving.http.middleware import BATCH_PATH, AdmissionMiddleware, error_response
+from infill.pipeline.serving.http.middleware import BATCH_PATH, AdmissionMiddleware
 from infill.pipeline.serving.http.openapi import (
     ERROR_ANSWERS,
     LINES_ANSWER,
@@ -25,6 +26,7 @@ from infill.pipeline.serving.http.openapi import (
 from infill.pipeline.serving.http.request_metrics import MEDIA_TYPE, RequestMetrics
 from infill.pipeline.serving.http.responses import LineStream, public, respond
 from infill.pipeline.serving.http.schemas import read_one
+from infill.pipeline.serving.http.v2_api import add_v2_routes
 from infill.pipeline.serving.limits import PixelBudget
 
 PAGE_HEADERS = {
@@ -64,6 +66,7 @@ def create_app(backend: Backend, config: HttpConfig) -> FastAPI:
     service = InpaintService(backend, config, PixelBudget(config.limits.max_pixels_inside), metrics)
     _add_inpaint(app, service)
     add_compat_routes(app, service, ERROR_ANSWERS)
+    add_v2_routes(app, service)
     _add_state(app, service)
     _add_page(app)
     return app
@@ -150,4 +153,4 @@ async def _refused(request: Request, error: Exception) -> Response:
         code = "unknown_route" if error.status_code in (404, 405) else "bad_request"
         error = RequestError(error.status_code, code, str(error.detail))
     request.state.code = error.code
-    return error_response(error, request.state.request_id)
+    return error_response(error, request.state.request_id, request.url.path)

@@ -11,17 +11,18 @@ import time
 import uuid
 from typing import Any
 
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from infill.pipeline.serving.errors import RequestError, error_body
+from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.http.auth import ApiKeyAuth
+from infill.pipeline.serving.http.error_shapes import error_response
 from infill.pipeline.serving.http.request_metrics import RequestMetrics
 from infill.pipeline.serving.limits import LimitsConfig
 
 BATCH_PATH = "/v1/inpaint/batch"
 OPEN_PATHS = frozenset(
     {"/", "/example.jpg", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"}
+    | {"/v2/health/live", "/v2/health/ready"}
 )
 """Paths that need no API key; their responses contain nothing about images."""
 
@@ -86,7 +87,8 @@ class _Exchange:
         """Send an error response, unless a response has begun already."""
         self.scope["state"]["code"] = refusal.code
         if not self.status:
-            await error_response(refusal, self.request_id)(self.scope, self._receive, self.send)
+            response = error_response(refusal, self.request_id, self.scope["path"])
+            await response(self.scope, self._receive, self.send)
 
 
 class AdmissionMiddleware:
@@ -178,12 +180,6 @@ class AdmissionMiddleware:
             "duration_ms": round(1000 * exchange.seconds, 1),
         }
         log.info("request", extra={name: value for name, value in facts.items() if value != ""})
-
-
-def error_response(refusal: RequestError, request_id: str) -> JSONResponse:
-    """Return an error as the documented JSON response."""
-    content = error_body(refusal.code, refusal.detail, request_id)
-    return JSONResponse(content, refusal.status_code, headers=refusal.headers)
 
 
 def _request_id(headers: dict[bytes, bytes]) -> str:

@@ -41,7 +41,7 @@ def pair(make, height: int, width: int, rows: slice, columns: slice, channels: i
 def assert_refused(response: httpx.Response, status: int, code: str, text: str = "") -> None:
     assert response.status_code == status, response.text
     error = response.json()["error"]
-    assert set(error) == {"code", "message", "request_id"}
+    assert set(error) - {"type", "param"} == {"code", "message", "request_id"}
     assert error["code"] == code
     assert code in CODES
     assert text in error["message"]
@@ -213,7 +213,7 @@ def cases(make) -> list[tuple[dict, int, str, str]]:
             "bad_request",
             "'mode'",
         ),
-        ({"url": "/v2/nothing"}, 404, "unknown_route", ""),
+        ({"url": "/v9/nothing"}, 404, "unknown_route", ""),
         ({"method": "GET"}, 405, "unknown_route", ""),
         (
             {"content": b"--x\r\nnonsense", "headers": {"content-type": "multipart/form-data"}},

@@ -1,0 +1,29 @@
+"""Error responses in the shape that the callers of a route expect."""
+
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from infill.pipeline.serving.errors import RequestError, error_body
+
+_OPENAI_PATHS = ("/v1/images/",)
+_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+def error_response(refusal: RequestError, request_id: str, path: str) -> JSONResponse:
+    """Return an error as JSON.
+
+    Args:
+        refusal: the error.
+        request_id: of the request.
+        path: path of the request: Open Inference clients read ``error`` as a sentence, and OpenAI's
+            clients expect ``type`` and ``param`` beside the code.
+    """
+    content: dict[str, Any] = error_body(refusal.code, refusal.detail, request_id)
+    if path == "/v2" or path.startswith("/v2/"):
+        content = {"error": f"{refusal.detail} ({refusal.code})"}
+    elif path.startswith(_OPENAI_PATHS):
+        usual = "invalid_request_error" if refusal.status_code < 500 else "server_error"
+        kind = _OPENAI_TYPES.get(refusal.status_code, usual)
+        content["error"] |= {"type": kind, "param": None}
+    return JSONResponse(content, refusal.status_code, headers=refusal.headers)
