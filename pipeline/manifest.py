@@ -64,6 +64,8 @@ class Manifest:
     quarantined: tuple[Quarantined, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     """The ingest settings, by dotted name."""
+    mapped: str = ""
+    """Path of the Arrow file that the samples are mapped from; empty if they are in memory."""
 
     def __len__(self) -> int:
         return int(self.samples.num_rows)
@@ -102,17 +104,21 @@ def write_manifest(manifest: Manifest) -> None:
 
 def serialize(manifest: Manifest) -> bytes:
     """Return a manifest as the bytes of a Parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(to_table(manifest), sink, compression="zstd")
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def to_table(manifest: Manifest) -> pa.Table:
+    """Return a manifest as one table: the samples, and everything else in its metadata."""
     about = {
         "format": FORMAT,
         "settings": manifest.settings,
         "shards": [asdict(record) for record in manifest.shards],
         "quarantined": [asdict(item) for item in manifest.quarantined],
     }
-    table = manifest.samples.replace_schema_metadata({b"infill": json.dumps(about).encode()})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
+    return manifest.samples.replace_schema_metadata({b"infill": json.dumps(about).encode()})
 
 
 def read_manifest(location: str) -> Manifest:
@@ -149,10 +155,19 @@ def parse(data: bytes, location: str, name: str) -> Manifest:
         UserError: if it cannot be read.
     """
     try:
-        table = storage.table_of(data)
-        about = json.loads(table.schema.metadata[b"infill"])
+        return from_table(storage.table_of(data), location)
     except (pa.ArrowInvalid, KeyError, TypeError, json.JSONDecodeError) as error:
         raise UserError(f"{name} is damaged: {error}") from error
+
+
+def from_table(table: pa.Table, location: str) -> Manifest:
+    """Return the manifest of :func:`to_table`'s table.
+
+    Raises:
+        KeyError: if the table is not a manifest's; so are TypeError and JSONDecodeError.
+        UserError: if it has another format.
+    """
+    about = json.loads(table.schema.metadata[b"infill"])
     if about["format"] != FORMAT:
         raise UserError(
             f"{location} has a manifest of format {about['format']}, this program reads {FORMAT}; "

@@ -19,8 +19,9 @@ from infill.pipeline.loading.config import BatchConfig
 from infill.pipeline.loading.dataset import InpaintingDataset, cache_for
 from infill.pipeline.loading.sampler import order_of
 from infill.pipeline.loading.shard_prefetch import ShardPrefetcher
+from infill.pipeline.loading.shared_manifest import read_shared
 from infill.pipeline.loading.worker_context import WorkerShare
-from infill.pipeline.manifest import Manifest, read_manifest
+from infill.pipeline.manifest import Manifest
 
 Names = list[tuple[str, str]]
 """Key and mask id of each sample."""
@@ -142,7 +143,7 @@ class PrefetchLoader:
     ) -> None:
         self.share, self.next_step = share, first_step
         config = share.config
-        manifest = read_manifest(config.shards)
+        manifest = read_shared(config.shards, config.cache_folder)
         self.order = order_of(manifest.counts, config)
         # The batches being made, the one in use and the one before it.
         self.slots = config.prefetch_batches + 3

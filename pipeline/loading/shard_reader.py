@@ -7,7 +7,11 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
@@ -33,11 +37,10 @@ class ShardReader:
         self.manifest, self.cache, self.verify = manifest, cache, verify
         self.opened: dict[int, OpenFile] = {}
         table = manifest.samples
-        self.shards = table.column("shard").to_numpy()
-        self.offsets = table.column("offset").to_numpy()
-        self.sizes = table.column("size").to_numpy()
-        self.heights = table.column("height_px").to_numpy()
-        self.widths = table.column("width_px").to_numpy()
+        self.shards, self.offsets, self.sizes, self.heights, self.widths = (
+            _numbers(table.column(name))
+            for name in ("shard", "offset", "size", "height_px", "width_px")
+        )
         self.keys = table.column("key")
         self.suffixes = table.column("suffix")
         self.checksums = table.column("sha256")
@@ -91,6 +94,12 @@ class ShardReader:
         raise missing_shard(location)
 
 
+def _numbers(column: pa.ChunkedArray) -> NDArray[Any]:
+    """Return a column as an array: of one chunk in place, so that mapped ones stay on disk."""
+    whole = column.chunk(0) if column.num_chunks == 1 else column
+    return np.asarray(whole.to_numpy())
+
+
 def missing_shard(location: str) -> UserError:
     """Return the error for a shard that its manifest lists and that is not there."""
     return UserError(f"shard {location} is missing, though its manifest lists it; {REPAIR}")
@@ -128,7 +137,7 @@ class ShardCache:
         if _use(kept):
             return kept
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _locked(self.folder / f"{record.sha256}.lock"):
+        with locked(self.folder / f"{record.sha256}.lock"):
             if not _use(kept):  # another process may have fetched it while we waited
                 self._download(location, record, kept)
                 self._evict(kept)
@@ -209,7 +218,7 @@ def _copy(location: str, copy: BinaryIO, size: int | None = None) -> str:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold a lock between processes; it is released even if the process is killed."""
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -54,14 +54,9 @@ class ProcessPool:
     def __init__(self, config: BatchConfig, manifest: Manifest, slots: int, count: int) -> None:
         InpaintingDataset(config, manifest)  # errors of the set are reported before anything starts
         size = 4 * SharedBuffers.size(slots, count, config.image_size_px)
-        self.files = [nameless_file(size), nameless_file(0)]
+        self.files = [nameless_file(size), samples_file(manifest)]
         memory = np.frombuffer(mmap.mmap(self.files[0], size), np.float32)
         self.frames = SharedBuffers(memory, slots, count, config.image_size_px)
-        with (
-            open(self.files[1], "wb", closefd=False) as file,
-            pa.ipc.new_file(file, manifest.samples.schema) as writer,
-        ):
-            writer.write_table(manifest.samples)
         bare = replace(manifest, samples=manifest.samples.slice(0, 0))
         setup = WorkerSetup(config=config, manifest=bare, slots=slots, count=count)
         self.decoders = [
@@ -174,6 +169,19 @@ class PendingResult:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
+
+
+def samples_file(manifest: Manifest) -> int:
+    """Open the file that all processes map the manifest's samples from."""
+    if manifest.mapped:
+        return os.open(manifest.mapped, os.O_RDONLY)
+    number = nameless_file(0)
+    with (
+        open(number, "wb", closefd=False) as file,
+        pa.ipc.new_file(file, manifest.samples.schema) as writer,
+    ):
+        writer.write_table(manifest.samples)
+    return number
 
 
 def nameless_file(size: int) -> int:
