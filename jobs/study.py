@@ -15,6 +15,7 @@ from infill.pipeline import user_study
 from infill.pipeline.commands import typed
 from infill.pipeline.config import parse_one, run
 from infill.pipeline.job_summary import announce, report_results
+from infill.pipeline.serving.limits import LimitsConfig
 from infill.pipeline.user_study import StudyConfig
 
 
@@ -32,6 +33,9 @@ def main(words: Sequence[str] | None = None) -> None:
         print(f"vote at http://{config.host}:{config.port}/ (Ctrl-C ends it)", flush=True)
         import uvicorn
 
+        from infill.pipeline.serving.http.door import bound_uvicorn
+
+        bound_uvicorn(LimitsConfig())
         app = user_study.make_app(study, config.questions_per_voter)
         uvicorn.run(app, host=config.host, port=config.port, log_level="warning")
     votes = user_study.read_votes(study)

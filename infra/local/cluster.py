@@ -421,6 +421,7 @@ def _inherited() -> dict[str, str]:
     foreign = (
         "RAY_ADDRESS",
         "RAY_SERVE_DIRECT_INGRESS_",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH",
         "RAY_SERVE_PORT_QUARANTINE_S",
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH",
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE",

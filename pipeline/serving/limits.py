@@ -29,6 +29,23 @@ class LimitsConfig:
     """Timeout in seconds from the first byte of a request with many pairs to its last response."""
     pairs_at_once: int = 8
     """Number of pairs of such a request that are processed at once."""
+    max_header_bytes: int = 32 * 2**10
+    """Maximum size in bytes of a request's head: its line and headers."""
+    header_timeout_s: float = 10.0
+    """Timeout in seconds from the first byte of a request to the end of its head."""
+    idle_timeout_s: float = 60.0
+    """Seconds after which a connection without a request, or whose reader takes nothing, ends."""
+    min_body_bytes_per_s: int = 1000
+    """Minimum rate of a body, counted while the service waits for it."""
+    body_grace_s: float = 10.0
+    """Seconds that a body may be late by that rate."""
+    max_connections: int = 1024
+    """Maximum number of open connections of an ingress."""
+    max_connections_per_caller: int = 256
+    """Maximum number of open connections of one address; a new one replaces the one that has
+    waited longest without a request."""
+    max_body_bytes_inside: int = 2**30
+    """Maximum size in bytes of all requests with one pair that are inside the service."""
     retry_after_s: int = 1
     """Value of Retry-After in a 503 response, in seconds."""
 

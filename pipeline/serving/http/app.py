@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 
 from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.http.auth import ApiKeyAuth
-from infill.pipeline.serving.http.batch_requests import answer_many, read_many
+from infill.pipeline.serving.http.batch_requests import answer_many, read_many, with_first
 from infill.pipeline.serving.http.compat_api import add_compat_routes
 from infill.pipeline.serving.http.docs_page import reference_page
 from infill.pipeline.serving.http.error_shapes import error_response
@@ -96,8 +96,9 @@ def _add_inpaint(app: FastAPI, service: InpaintService) -> None:
     async def inpaint_many(request: Request) -> Response:
         most = int(_BASE64_GROWTH * service.config.limits.max_body_bytes)
         pairs = read_many(request, most)
+        first = await anext(pairs, None)  # A wrong body is refused before the stream starts.
         accept, request_id = request.headers.get("accept", ""), request.state.request_id
-        return LineStream(answer_many(service, pairs, accept, request_id))
+        return LineStream(answer_many(service, with_first(first, pairs), accept, request_id))
 
 
 def _add_state(app: FastAPI, service: InpaintService) -> None:

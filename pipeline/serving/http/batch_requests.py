@@ -67,16 +67,33 @@ async def read_many(request: Request, max_line_bytes: int) -> AsyncIterator[Numb
 
 async def _lines(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
     """Split the body into lines, with at most one line in memory."""
-    rest = b""
+    parts: list[bytes] = []  # Joined once a line ends: joining each time would be quadratic.
+    size, rate = 0, request.state.body_rate
     async for chunk in request.stream():
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
+        rate.between_parts = False
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            line = b"".join([*parts, end])
+            parts, size = [], 0
             if line.strip():
                 yield line
-        if len(rest) > max_bytes:
+        parts.append(rest)
+        size += len(rest)
+        rate.between_parts = bool(ends) and not rest.strip()
+        if size > max_bytes:
             raise RequestError(413, "too_large", f"a line has more than {max_bytes:,} bytes")
-    if rest.strip():
-        yield rest
+    if (line := b"".join(parts)).strip():
+        yield line
+
+
+async def with_first(
+    first: Numbered | None, rest: AsyncIterator[Numbered]
+) -> AsyncIterator[Numbered]:
+    """Yield a pair that was read already, and then the others."""
+    if first is not None:
+        yield first
+    async for numbered in rest:
+        yield numbered
 
 
 def _from_line(line: bytes, number: int) -> Numbered:

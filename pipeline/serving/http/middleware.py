@@ -6,9 +6,8 @@ and a request id, and one log line, which never contains image content.
 
 import asyncio
 import logging
-import re
 import time
-import uuid
+from collections.abc import Callable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.http.auth import ApiKeyAuth
 from infill.pipeline.serving.http.error_shapes import error_response
+from infill.pipeline.serving.http.request_ids import request_id_of, with_request_id
 from infill.pipeline.serving.http.request_metrics import RequestMetrics
 from infill.pipeline.serving.limits import LimitsConfig
 
@@ -27,21 +27,68 @@ OPEN_PATHS = frozenset(
 """Paths that need no API key; their responses contain nothing about images."""
 
 log = logging.getLogger("infill.serving")
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+class BodyRate:
+    """The rate at which a body has to arrive, while the service waits for it."""
+
+    def __init__(self, config: LimitsConfig) -> None:
+        self._config = config
+        self._bytes = 0
+        self._waited_s = 0.0
+        self.between_parts = False
+        """Whether the caller may take its time: it has sent whole pairs of a batch."""
+
+    async def next(self, receive: Receive) -> Message:
+        """Return the next part of the body.
+
+        Raises:
+            RequestError: 408 if it arrives too slowly.
+        """
+        config = self._config
+        due_s = config.body_grace_s + self._bytes / config.min_body_bytes_per_s
+        most_s = config.request_timeout_s if self.between_parts else due_s - self._waited_s
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(max(most_s, 0)):
+                message = await receive()
+        except TimeoutError as error:
+            raise RequestError(
+                408,
+                "slow_request",
+                f"the body arrives at less than {config.min_body_bytes_per_s:,} bytes a second",
+            ) from error
+        if not self.between_parts:
+            self._waited_s += time.perf_counter() - started
+        self._bytes += len(message.get("body", b""))
+        return message
 
 
 class _Exchange:
     """One request and its response on their way through the middleware."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, max_bytes: int) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        max_bytes: int,
+        rate: BodyRate,
+    ) -> None:
         self.scope, self._receive, self._send = scope, receive, send
         self._max_bytes = max_bytes
+        self._rate = rate
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.request_id = _request_id(self.headers)
+        self.request_id = request_id_of(scope["headers"])
         self.caller = ""
         self.status = 0
         self.body_complete = False
-        self._bytes = 0
+        self.bytes = 0
+        self.on_bytes: Callable[[int], None] = _nothing
+        """Called with the number of bytes that arrived."""
+        self.on_whole: Callable[[], None] = _nothing
+        """Called when the request is about to be processed: its body, or its first pair, is whole.
+        May refuse it."""
         self._started = time.perf_counter()
 
     @property
@@ -68,18 +115,28 @@ class _Exchange:
 
     async def receive(self) -> Message:
         """Pass the body on, counting its bytes."""
-        message = await self._receive()
+        if self.body_complete:
+            return await self._receive()
+        message = await self._rate.next(self._receive)
         if message["type"] == "http.request":
-            self._bytes += len(message.get("body", b""))
-            self.refuse_long_body(self._bytes)
+            size = len(message.get("body", b""))
+            self.bytes += size
+            self.refuse_long_body(self.bytes)
+            self.on_bytes(size)
             self.body_complete = not message.get("more_body", False)
+            if self.body_complete:
+                self.on_whole()
         return message
 
     async def send(self, message: Message) -> None:
         """Pass the response on, with the request id in its headers."""
         if message["type"] == "http.response.start":
+            if message["status"] == 200:
+                self.on_whole()
             self.status = message["status"]
-            headers = [*message.get("headers", []), (b"x-request-id", self.request_id.encode())]
+            headers = with_request_id(message.get("headers", ()), self.request_id)
+            if self.status == 408:  # The rest of the body is not waited for.
+                headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
         await self._send(message)
 
@@ -89,6 +146,10 @@ class _Exchange:
         if not self.status:
             response = error_response(refusal, self.request_id, self.scope["path"])
             await response(self.scope, self._receive, self.send)
+
+
+def _nothing(*_: int) -> None:
+    """Do nothing."""
 
 
 class AdmissionMiddleware:
@@ -102,6 +163,7 @@ class AdmissionMiddleware:
         self._auth = auth
         self._metrics = metrics
         self._inside = 0
+        self._bytes_inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one request through, or refuse it."""
@@ -110,8 +172,10 @@ class AdmissionMiddleware:
             return
         bulky = scope["path"] == BATCH_PATH
         limit = self._config.max_batch_body_bytes if bulky else self._config.max_body_bytes
-        exchange = _Exchange(scope, receive, send, limit)
+        rate = BodyRate(self._config)
+        exchange = _Exchange(scope, receive, send, limit, rate)
         scope.setdefault("state", {})["request_id"] = exchange.request_id
+        scope["state"]["body_rate"] = rate
         try:
             await self._pass(exchange, bulky)
         finally:
@@ -119,16 +183,13 @@ class AdmissionMiddleware:
 
     async def _pass(self, exchange: _Exchange, bulky: bool) -> None:
         timeout_s = self._config.batch_timeout_s if bulky else self._config.request_timeout_s
+        ticket = _Ticket(self)
         try:
-            costly = self._admit(exchange)
-            self._inside += costly
-            self._metrics.inside.set(self._inside)
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._app(exchange.scope, exchange.receive, exchange.send)
-            finally:
-                self._inside -= costly
-                self._metrics.inside.set(self._inside)
+            if self._admit(exchange):
+                exchange.on_whole = ticket.take
+                exchange.on_bytes = _nothing if bulky else ticket.count
+            async with asyncio.timeout(timeout_s):
+                await self._app(exchange.scope, exchange.receive, exchange.send)
         except RequestError as refusal:
             await exchange.refuse(refusal)
         except TimeoutError:
@@ -136,6 +197,8 @@ class AdmissionMiddleware:
         except Exception:
             log.exception("defect", extra={"request_id": exchange.request_id})
             await exchange.refuse(RequestError(500, "internal", "the service failed; see its log"))
+        finally:
+            ticket.give_back()
 
     def _admit(self, exchange: _Exchange) -> bool:
         """Refuse by the headers if possible; return whether the request is a costly one."""
@@ -143,28 +206,39 @@ class AdmissionMiddleware:
             exchange.caller = self._auth.admit(exchange.headers)
         if exchange.scope["method"] != "POST":
             return False
-        if self._inside >= self._config.max_waiting:
-            raise RequestError(
-                503,
-                "busy",
-                f"{self._inside} requests are waiting already; try again in a moment",
-                self._config.retry_after_s,
-            )
+        self.refuse_if_full()
         announced = exchange.headers.get(b"content-length", b"0")
         if announced.isdigit():
             exchange.refuse_long_body(int(announced))
         return True
+
+    def refuse_if_full(self) -> None:
+        """Raise if as many requests as allowed are processed."""
+        if self._inside >= self._config.max_waiting:
+            raise self._busy(f"{self._inside} requests are waiting already; try again in a moment")
+
+    def change(self, requests: int, size: int) -> None:
+        """Count requests and bytes that come or go.
+
+        Raises:
+            RequestError: 503 if the bodies are more than allowed together.
+        """
+        self._inside += requests
+        self._bytes_inside += size
+        self._metrics.inside.set(self._inside)
+        if size > 0 and self._bytes_inside > self._config.max_body_bytes_inside:
+            raise self._busy("other requests fill the memory; try again in a moment")
+
+    def _busy(self, message: str) -> RequestError:
+        return RequestError(503, "busy", message, self._config.retry_after_s)
 
     def _too_late(self, body_complete: bool, timeout_s: float) -> RequestError:
         if not body_complete:
             return RequestError(
                 408, "slow_request", f"the body did not arrive within {timeout_s:g} s"
             )
-        return RequestError(
-            503,
-            "busy",
-            f"no answer within {timeout_s:g} s; try again, with a smaller image if you can",
-            self._config.retry_after_s,
+        return self._busy(
+            f"no answer within {timeout_s:g} s; try again, with a smaller image if you can"
         )
 
     def _record(self, exchange: _Exchange) -> None:
@@ -182,7 +256,39 @@ class AdmissionMiddleware:
         log.info("request", extra={name: value for name, value in facts.items() if value != ""})
 
 
-def _request_id(headers: dict[bytes, bytes]) -> str:
-    """Return the client's request id if it is a harmless word, else a new one."""
-    given = headers.get(b"x-request-id", b"").decode("latin-1")
-    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+class _Ticket:
+    """What one request holds of the limits of all requests together.
+
+    A request counts as inside from the moment its body, or the first pair of a batch, is whole: a
+    caller that sends slowly keeps no other out.
+    """
+
+    def __init__(self, middleware: AdmissionMiddleware) -> None:
+        self._middleware = middleware
+        self._requests = 0
+        self._bytes = 0
+
+    def take(self) -> None:
+        """Count the request as inside.
+
+        Raises:
+            RequestError: 503 if there is no space.
+        """
+        if not self._requests:
+            self._middleware.refuse_if_full()
+            self._requests = 1
+            self._middleware.change(1, 0)
+
+    def count(self, size: int) -> None:
+        """Count bytes of the body.
+
+        Raises:
+            RequestError: 503 if there is no space.
+        """
+        self._bytes += size
+        self._middleware.change(0, size)
+
+    def give_back(self) -> None:
+        """Count the request no more."""
+        self._middleware.change(-self._requests, -self._bytes)
+        self._requests = self._bytes = 0

@@ -34,6 +34,8 @@ _STRAIGHT = "RAY_SERVE_THROUGHPUT_OPTIMIZED"
 _STRAIGHT_PORT = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"
 _MESSAGE_BYTES = 64 * 2**20  # Four times MAX_CALL_BYTES; gRPC's own limit is 4 MiB.
 _BODY_GRACE_S = 5.0  # beyond the app's own deadline, whose response has our shape
+BOUND_SERVE = "infill.pipeline.serving.http.door:bound_serve"
+"""What Serve calls before a process listens; see :func:`direct_ingress`."""
 _LOGGING = {"encoding": "JSON", "enable_access_log": False}
 LONGEST_START_S = 300.0
 """Seconds that replicas may take to load and test their models."""
@@ -99,6 +101,7 @@ def direct_ingress(port: int) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",  # No load balancer.
         "RAY_SERVE_PORT_QUARANTINE_S": "0",  # An ingress that died is replaced at once.
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(_MESSAGE_BYTES),
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": BOUND_SERVE,
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",  # A line that waits is lost at the end.
     }
 
@@ -308,6 +311,7 @@ def _http_options(config: ServeConfig, port: int) -> dict[str, Any]:
         "host": config.host,
         "port": port,
         "request_timeout_s": _BODY_GRACE_S + longest_s,
+        "keep_alive_timeout_s": round(limits.idle_timeout_s),
     }
 
 

@@ -9,6 +9,7 @@ from infill.pipeline.images import Pixels
 from infill.pipeline.serving.config import ReplicaConfig
 from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.http.app import create_app
+from infill.pipeline.serving.http.door import bound_uvicorn
 from infill.pipeline.serving.http.inpaint_service import HttpConfig
 from infill.pipeline.serving.http.json_logs import log_as_json
 from infill.pipeline.serving.replica.batcher import Batcher
@@ -39,6 +40,7 @@ class Ingress:
         self, replicas: Any, config: HttpConfig, computing: ReplicaConfig, most_replicas: int
     ) -> None:
         log_as_json()
+        bound_uvicorn(config.limits)
         self._backend = _Replicas(replicas, config.limits.retry_after_s, computing, most_replicas)
         self._config = config
 

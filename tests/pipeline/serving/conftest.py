@@ -12,6 +12,7 @@ from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.registry import Lineage, RegistryConfig, register
 from infill.pipeline.serving.config import ReplicaConfig, ServeConfig
 from infill.pipeline.serving.http.app import create_app
+from infill.pipeline.serving.http.door import bounded_protocol
 from infill.pipeline.serving.http.inpaint_service import HttpConfig
 from infill.pipeline.serving.limits import LimitsConfig
 from infill.pipeline.serving.replica.deployment import start, stop
@@ -42,7 +43,12 @@ def serve(backend, config: HttpConfig) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     settings = uvicorn.Config(
-        create_app(backend, config), host="127.0.0.1", port=port, log_level="critical"
+        create_app(backend, config),
+        host="127.0.0.1",
+        port=port,
+        log_level="critical",
+        http=bounded_protocol(config.limits),
+        timeout_keep_alive=int(config.limits.idle_timeout_s) or 1,
     )
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run)
