@@ -4,8 +4,11 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
+import torch
+
 from infill.models.architecture import Batch
 from infill.pipeline.loading.config import BatchConfig
+from infill.pipeline.loading.packed_batch import PackedBatch, on_device
 from infill.pipeline.loading.prefetch import PrefetchLoader, ThreadPool
 from infill.pipeline.loading.tar_names import names_tars
 from infill.pipeline.loading.worker_context import WorkerShare
@@ -15,7 +18,7 @@ from infill.pipeline.loading.workers import ProcessPool
 class Loader(Protocol):
     """Makes the batches of one worker in order."""
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> Batch | PackedBatch:
         """Return the next step's batch."""
         ...
 
@@ -36,27 +39,40 @@ class BatchStream:
         rank: of this worker, from 0.
         world_size: number of workers; ``batch_size`` is a multiple of it.
         first_step: the first global step to deliver.
+        device: where the batches are used. For a GPU they come as bytes, which become values there,
+            and each batch is copied while the step before it is computed.
 
     Raises:
         UserError: if the shard set is unfinished or empty, or an image is smaller than the crop.
     """
 
     def __init__(
-        self, config: BatchConfig, rank: int = 0, world_size: int = 1, first_step: int = 0
+        self,
+        config: BatchConfig,
+        rank: int = 0,
+        world_size: int = 1,
+        first_step: int = 0,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.wait_s = 0.0
         """Seconds that the consumer has waited for batches so far."""
         share = WorkerShare(config=config, rank=rank, world_size=world_size)
-        self._loader = _loader(share, first_step)
+        device = torch.device(device)
+        self._loader = _loader(share, first_step, packed=device.type == "cuda")
+        self._placed = on_device(self._timed(), device)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        start = time.perf_counter()
-        batch = next(self._loader)
-        self.wait_s += time.perf_counter() - start
-        return batch
+        return next(self._placed)
+
+    def _timed(self) -> Iterator[Batch | PackedBatch]:
+        while True:
+            start = time.perf_counter()
+            batch = next(self._loader)
+            self.wait_s += time.perf_counter() - start
+            yield batch
 
     def __enter__(self) -> "BatchStream":
         return self
@@ -69,7 +85,7 @@ class BatchStream:
         self._loader.close()
 
 
-def _loader(share: WorkerShare, first_step: int) -> Loader:
+def _loader(share: WorkerShare, first_step: int, packed: bool) -> Loader:
     if names_tars(share.config.shards):
         from infill.pipeline.loading.webdataset_loader import WebDatasetLoader  # a second's import
 
@@ -81,5 +97,5 @@ def _loader(share: WorkerShare, first_step: int) -> Loader:
 
         return RayLoader(share, first_step)
     if share.config.loader == "processes":
-        return PrefetchLoader(share, first_step, ProcessPool)
-    return PrefetchLoader(share, first_step, ThreadPool)
+        return PrefetchLoader(share, first_step, ProcessPool, packed)
+    return PrefetchLoader(share, first_step, ThreadPool, packed)

@@ -133,10 +133,25 @@ class InpaintingDataset(SampleTransform):
             epoch: as in :meth:`make`.
             step: as in :meth:`make`.
             turn: as in :meth:`make`.
-            values: [S, S] float32, filled with 1 in the hole and 0 elsewhere.
+            values: [1, S, S] float32, filled with 1 in the hole and 0 elsewhere.
         """
         mask = self.mask(key, epoch, step, turn)
-        values[:] = mask.hole
+        values[0] = mask.hole
+        return mask.id
+
+    def write_pixels(self, row: int, epoch: int, pixels: Pixels) -> str:
+        """Write a sample's image as bytes, RGB [S, S, 3]; otherwise as :meth:`write_image`."""
+        key = self.reader.key(row)
+        pixels[:] = self._seen(row, key, epoch)
+        return key
+
+    def write_bits(self, key: str, epoch: int, step: int, turn: int, bits: Pixels) -> str:
+        """Write a sample's mask as bits, [S, ceil(S / 8)]; otherwise as :meth:`write_mask`.
+
+        The first of the eight pixels of a byte is its highest bit.
+        """
+        mask = self.mask(key, epoch, step, turn)
+        bits[:] = np.packbits(mask.hole, axis=1)
         return mask.id
 
     def _seen(self, row: int, key: str, epoch: int) -> Pixels:

@@ -24,8 +24,8 @@ from infill.pipeline.loading.workers import WorkerSetup
 def serve(pipe: Connection, memory: int, samples: int) -> None:
     """Make the samples that the worker requests, until the worker closes the pipe."""
     setup: WorkerSetup = pipe.recv()
-    values = np.frombuffer(mmap.mmap(memory, 0), np.float32)
-    frames = SharedBuffers(values, setup.slots, setup.count, setup.config.image_size_px)
+    values = np.frombuffer(mmap.mmap(memory, 0), np.uint8)
+    frames = SharedBuffers(values, setup.layout)
     listed = mmap.mmap(samples, 0, access=mmap.ACCESS_READ)
     table = pa.ipc.open_file(pa.py_buffer(listed)).read_all()  # in place, for all processes
     dataset = InpaintingDataset(setup.config, replace(setup.manifest, samples=table))

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 from infill.models.architecture import Batch
 from infill.pipeline.loading.config import BatchConfig
 from infill.pipeline.loading.dataset import InpaintingDataset, cache_for
+from infill.pipeline.loading.packed_batch import PackedBatch
 from infill.pipeline.loading.sampler import order_of
 from infill.pipeline.loading.shard_prefetch import ShardPrefetcher
 from infill.pipeline.loading.shared_manifest import read_shared
@@ -25,7 +26,7 @@ from infill.pipeline.manifest import Manifest
 
 Names = list[tuple[str, str]]
 """Key and mask id of each sample."""
-Values = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,31 +68,66 @@ class WorkerPool(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class BufferLayout:
+    """Number and form of the slots for batches."""
+
+    slots: int
+    """Number of batches that fit."""
+    count: int
+    """Number of samples in each."""
+    size_px: int
+    """S, height and width of a sample."""
+    packed: bool
+    """Whether samples are bytes, pixels [S, S, 3] and mask bits [S, ceil(S / 8)], as they are sent
+    to a GPU; otherwise they are the float32 values of a :class:`Batch`."""
+
+    @property
+    def dtype(self) -> type[np.generic]:
+        """Type of the values."""
+        return np.uint8 if self.packed else np.float32
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of a batch's images."""
+        size = self.size_px
+        return (self.count, size, size, 3) if self.packed else (self.count, 3, size, size)
+
+    @property
+    def mask_shape(self) -> tuple[int, ...]:
+        """Shape of a batch's masks."""
+        size = self.size_px
+        return (self.count, size, -(-size // 8)) if self.packed else (self.count, 1, size, size)
+
+    def sizes(self) -> tuple[int, int]:
+        """Return the bytes of a batch's images, and of its masks."""
+        each = np.dtype(self.dtype).itemsize
+        return math.prod(self.image_shape) * each, math.prod(self.mask_shape) * each
+
+    def size(self) -> int:
+        """Return the bytes of all slots."""
+        return self.slots * sum(self.sizes())
+
+
 class SharedBuffers:
     """Reusable slots for batches in one piece of memory.
 
     Allocating new pages costs a tenth of decoding into them, more on virtual machines.
 
     Args:
-        memory: [:meth:`size`] float32.
-        slots: batches that fit.
-        count: samples in each.
-        size_px: height and width of a sample.
+        memory: [:meth:`BufferLayout.size`] uint8.
+        layout: of the slots.
     """
 
-    def __init__(self, memory: Values, slots: int, count: int, size_px: int) -> None:
-        image, mask = 3 * size_px**2 * count, size_px**2 * count
-        self.images: list[Values] = []
-        self.masks: list[Values] = []
-        for start in range(0, slots * (image + mask), image + mask):
+    def __init__(self, memory: Bytes, layout: "BufferLayout") -> None:
+        self.layout = layout
+        self.images: list[NDArray[Any]] = []
+        self.masks: list[NDArray[Any]] = []
+        image, mask = layout.sizes()
+        for start in range(0, layout.size(), image + mask):
             images, masks = memory[start : start + image], memory[start + image :][:mask]
-            self.images.append(images.reshape(count, 3, size_px, size_px))
-            self.masks.append(masks.reshape(count, 1, size_px, size_px))
-
-    @staticmethod
-    def size(slots: int, count: int, size_px: int) -> int:
-        """Return how many float32 values the slots take."""
-        return slots * count * 4 * size_px**2
+            self.images.append(images.view(layout.dtype).reshape(layout.image_shape))
+            self.masks.append(masks.view(layout.dtype).reshape(layout.mask_shape))
 
     def fill(self, dataset: InpaintingDataset, task: DecodeTask) -> Names:
         """Make a task's samples in their slots.
@@ -100,13 +136,16 @@ class SharedBuffers:
         a third of its time.
         """
         part = slice(task.first, task.first + len(task.visits))
-        images, masks = self.images[task.slot][part], self.masks[task.slot][part, 0]
+        images, masks = self.images[task.slot][part], self.masks[task.slot][part]
+        packed = self.layout.packed
+        write_image = dataset.write_pixels if packed else dataset.write_image
+        write_mask = dataset.write_bits if packed else dataset.write_mask
         keys = [
-            dataset.write_image(row, epoch, image)
+            write_image(row, epoch, image)
             for (row, epoch, _), image in zip(task.visits, images, strict=True)
         ]
         return [
-            (key, dataset.write_mask(key, epoch, task.step, turn, mask))
+            (key, write_mask(key, epoch, task.step, turn, mask))
             for key, (_, epoch, turn), mask in zip(keys, task.visits, masks, strict=True)
         ]
 
@@ -131,15 +170,16 @@ class PrefetchLoader:
     Args:
         share: the worker's share of each step.
         first_step: the first step to deliver.
-        pool: makes the pool from the configuration, the manifest, and the numbers of slots and of
-            samples per slot.
+        pool: makes the pool from the configuration, the manifest, and the layout of the slots.
+        packed: whether the batches are :class:`PackedBatch`, for a GPU.
     """
 
     def __init__(
         self,
         share: WorkerShare,
         first_step: int,
-        pool: "Callable[[BatchConfig, Manifest, int, int], WorkerPool]",
+        pool: "Callable[[BatchConfig, Manifest, BufferLayout], WorkerPool]",
+        packed: bool = False,
     ) -> None:
         self.share, self.next_step = share, first_step
         config = share.config
@@ -147,12 +187,19 @@ class PrefetchLoader:
         self.order = order_of(manifest.counts, config)
         # The batches being made, the one in use and the one before it.
         self.slots = config.prefetch_batches + 3
-        self.pool = pool(config, manifest, self.slots, share.slice_size)
+        self.packed = packed
+        layout = BufferLayout(
+            slots=self.slots,
+            count=share.slice_size,
+            size_px=config.image_size_px,
+            packed=packed,
+        )
+        self.pool = pool(config, manifest, layout)
         cache = cache_for(manifest, config)
         self.ahead = ShardPrefetcher(manifest, cache, self.order, share.rank) if cache else None
         self.pending: deque[PendingBatch] = deque()
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> "Batch | PackedBatch":
         while len(self.pending) <= self.share.config.prefetch_batches:
             self.pending.append(self._begin(self.next_step))
             self.next_step += 1
@@ -160,19 +207,23 @@ class PrefetchLoader:
         names = [pair for answer in ready.answers for pair in answer.result()]
         keys, mask_ids = zip(*names, strict=True)
         frames = self.pool.frames
-        return Batch(
-            image=self._handed_out(frames.images[ready.slot]),
-            mask=self._handed_out(frames.masks[ready.slot]),
-            keys=keys,
-            mask_ids=mask_ids,
-            step=ready.step,
-            seed=self.share.seed(ready.step),
-        )
+        facts: dict[str, Any] = {
+            "keys": keys,
+            "mask_ids": mask_ids,
+            "step": ready.step,
+            "seed": self.share.seed(ready.step),
+        }
+        image = self._handed_out(frames.images[ready.slot])
+        mask = self._handed_out(frames.masks[ready.slot])
+        if self.packed:
+            return PackedBatch(pixels=image, bits=mask, **facts)
+        return Batch(image=image, mask=mask, **facts)
 
-    def _handed_out(self, values: Values) -> Tensor:
+    def _handed_out(self, values: NDArray[Any]) -> Tensor:
         """Return a batch's own memory, unless it is needed for the next or has to be pinned."""
-        if torch.cuda.is_available():
-            pinned = torch.empty(values.shape, pin_memory=True)  # kept by PyTorch for use again
+        if self.packed and torch.cuda.is_available():
+            # Kept by PyTorch for use again.
+            pinned = torch.empty(values.shape, dtype=torch.uint8, pin_memory=True)
             return pinned.copy_(torch.from_numpy(values))
         tensor = torch.from_numpy(values)
         return tensor if self._free_slots() else tensor.clone()
@@ -209,12 +260,11 @@ class PrefetchLoader:
 class ThreadPool:
     """A pool of threads; OpenCV releases the GIL while it decodes."""
 
-    def __init__(self, config: BatchConfig, manifest: Manifest, slots: int, count: int) -> None:
+    def __init__(self, config: BatchConfig, manifest: Manifest, layout: BufferLayout) -> None:
         # OpenCV's own threads would compete with the decoding of other samples.
         cv2.setNumThreads(1)
         self.dataset = InpaintingDataset(config, manifest)
-        memory = np.empty(SharedBuffers.size(slots, count, config.image_size_px), np.float32)
-        self.frames = SharedBuffers(memory, slots, count, config.image_size_px)
+        self.frames = SharedBuffers(np.empty(layout.size(), np.uint8), layout)
         self.pool = ThreadPoolExecutor(config.num_decode_workers, thread_name_prefix="decode")
 
     def begin(self, task: DecodeTask) -> Future[Names]:

@@ -23,7 +23,7 @@ import pyarrow as pa
 from infill.pipeline.cluster import KEEP_MEMORY
 from infill.pipeline.loading.config import BatchConfig
 from infill.pipeline.loading.dataset import InpaintingDataset
-from infill.pipeline.loading.prefetch import DecodeTask, Names, SharedBuffers
+from infill.pipeline.loading.prefetch import BufferLayout, DecodeTask, Names, SharedBuffers
 from infill.pipeline.manifest import Manifest
 
 MOST_RESTARTS = 3
@@ -44,21 +44,20 @@ class WorkerSetup:
     config: BatchConfig
     manifest: Manifest
     """The manifest without its samples, which are in a file of their own."""
-    slots: int
-    count: int
+    layout: BufferLayout
 
 
 class ProcessPool:
     """Processes of ``infill.pipeline.loading.decode_worker``, which fill shared memory."""
 
-    def __init__(self, config: BatchConfig, manifest: Manifest, slots: int, count: int) -> None:
+    def __init__(self, config: BatchConfig, manifest: Manifest, layout: BufferLayout) -> None:
         InpaintingDataset(config, manifest)  # errors of the set are reported before anything starts
-        size = 4 * SharedBuffers.size(slots, count, config.image_size_px)
+        size = layout.size()
         self.files = [nameless_file(size), samples_file(manifest)]
-        memory = np.frombuffer(mmap.mmap(self.files[0], size), np.float32)
-        self.frames = SharedBuffers(memory, slots, count, config.image_size_px)
+        memory = np.frombuffer(mmap.mmap(self.files[0], size), np.uint8)
+        self.frames = SharedBuffers(memory, layout)
         bare = replace(manifest, samples=manifest.samples.slice(0, 0))
-        setup = WorkerSetup(config=config, manifest=bare, slots=slots, count=count)
+        setup = WorkerSetup(config=config, manifest=bare, layout=layout)
         self.decoders = [
             DecodeWorker(lambda: self._start(setup)) for _ in range(config.num_decode_workers)
         ]

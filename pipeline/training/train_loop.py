@@ -36,13 +36,13 @@ def run_worker(config: TrainConfig, worker: WorkerContext, report: Report) -> No
     warned = False
     with (
         _checkpointer(config, worker, report) as checkpointer,
-        BatchStream(data, worker.rank, worker.world_size, first_step) as stream,
+        BatchStream(data, worker.rank, worker.world_size, first_step, worker.device) as stream,
     ):
         reporter.start(stream, first_step)
         for step, batch in zip(steps, stream, strict=False):
             worker.activity.step, worker.activity.doing = step, "taking a step"
             with torch.autocast(worker.device.type, torch.bfloat16, enabled=low):
-                losses = objective.step_with_accumulation(batch.to(worker.device))
+                losses = objective.step_with_accumulation(batch)
             stop_if_not_finite(losses, step)
             if average is not None:
                 average.update(objective.generator, step)

@@ -94,7 +94,7 @@ class Batches(torch.utils.data.Dataset):
             for (row, epoch, _), image in zip(visits, images, strict=True)
         ]
         for key, (_, epoch, turn), mask in zip(keys, visits, masks, strict=True):
-            self.dataset.write_mask(key, epoch, 0, turn, mask[0])
+            self.dataset.write_mask(key, epoch, 0, turn, mask)
         return torch.from_numpy(images), torch.from_numpy(masks)
 
 
