@@ -33,6 +33,8 @@ SMALL = SPNConfig(
     adversarial_weight=0.01,
 )
 """For two CPU cores: a fifth of the paper's width, and less depth."""
+PROBABILISTIC = SPNConfig(variant="probabilistic")
+"""It samples several pictures of a hole. Its release has no epochs for Places2."""
 SQUASHED = BatchConfig(batch_size=8, image_size_px=256, crop="squash", masks=IRREGULAR)
 """The whole photograph, squashed to a square."""
 
@@ -61,6 +63,30 @@ PRESETS = {
         SQUASHED,
         steps=9_017_320,
     ),
+    "probabilistic-celebahq": published(
+        # 27,000 photographs are 3,375 steps an epoch: 70 epochs, 50 of them at the high rate; the
+        # prior is taught for 60.
+        "probabilistic-celebahq",
+        replace(PROBABILISTIC, learning_rate_drop_step=168_750, prior_stop_step=202_500),
+        SQUASHED,
+        steps=236_250,
+        save_every_steps=3375,
+    ),
+    "probabilistic-paris": published(
+        # The same epochs, of 1,862 steps.
+        "probabilistic-paris",
+        replace(PROBABILISTIC, learning_rate_drop_step=93_100, prior_stop_step=111_720),
+        SQUASHED,
+        steps=130_340,
+        save_every_steps=1862,
+    ),
+    "probabilistic-places2": published(
+        # As the deterministic one: 30 epochs and 10 at the low rate.
+        "probabilistic-places2",
+        replace(PROBABILISTIC, learning_rate_drop_step=6_762_990),
+        SQUASHED,
+        steps=9_017_320,
+    ),
     "demo": TrainConfig(
         model=SMALL,
         data=BatchConfig(batch_size=16, image_size_px=64, masks=IRREGULAR),
@@ -77,7 +103,13 @@ PRESETS = {
 }
 
 
-TABLES = {"paris": "Table 1", "celeba": "Table 1", "places2": "Table 1"}
+TABLES = {
+    "paris": "Table 1",
+    "celeba": "Table 1",
+    "places2": "Table 1",
+    "probabilistic-celebahq": "Table 2",
+    "probabilistic-paris": "Table 2",
+}
 """The paper's table that each preset reproduces."""
 
 

@@ -14,19 +14,20 @@ default), "paper" or "smoke". Started again, a search keeps the trials it has fi
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
-from infill.models.config import names, tables
+from infill.models.config import names, spaces, tables
 from infill.models.tables import Table
 from infill.pipeline import model_selection, storage, tracking, training, tuning
 from infill.pipeline.cluster import connect
 from infill.pipeline.commands import typed
-from infill.pipeline.config import parse, run
+from infill.pipeline.config import flatten, parse, run
 from infill.pipeline.cost_estimate import CostEstimateConfig, Gpu, estimate_compute, span
 from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation import PROTOCOLS
 from infill.pipeline.job_summary import (
     announce,
     inpaint_command,
@@ -57,23 +58,18 @@ class SearchConfig(TuneConfig):
     """Currency of the price."""
 
 
-def training_of(name: str, scale: Scale) -> TrainConfig:
+def training_of(name: str, scale: Scale, space: str = "") -> TrainConfig:
     """Return the training preset of an architecture at a scale.
 
-    "paper" is the preset of the dataset on which the paper compares its variants, or, where it has
-    no such table, the first preset that is a paper's.
+    "paper" is the preset that a space needs: a table's own; that of the variant which a paper's
+    space sets; otherwise that of the dataset on which the paper compares its variants, or, where it
+    has no such table, the first preset that is a paper's.
 
     Raises:
         UserError: if the training job of the architecture has no such preset.
     """
     presets: dict[str, TrainConfig] = importlib.import_module(f"infill.jobs.train_{name}").PRESETS
-    wanted: str = scale
-    if scale == "paper":
-        compared = [table.preset for table in tables(name).values()]
-        papers = [
-            preset for preset in presets if preset not in ("base", "cpu", "finetune", "smoke")
-        ]
-        wanted = next(iter(compared + papers), scale)
+    wanted: str = _paper_preset(name, presets, space) if scale == "paper" else scale
     if wanted not in presets:
         raise UserError(
             f"jobs/train_{name}.py has no preset {wanted!r} to search around; it has "
@@ -82,12 +78,30 @@ def training_of(name: str, scale: Scale) -> TrainConfig:
     return presets[wanted]
 
 
-def presets_of(scale: Scale) -> dict[str, SearchConfig]:
+def _paper_preset(name: str, presets: Mapping[str, TrainConfig], space: str) -> str:
+    """Return the name of the paper's preset for a space, "paper" if there is none."""
+    if table := tuning.read_table(space, name):
+        return table.preset
+    own = ("base", "cpu", "demo", "finetune", "smoke")
+    papers = [preset for preset in presets if preset not in own]
+    compared = [table.preset for table in tables(name).values() if table.preset in presets]
+    candidates = [*(p for p in papers if p in compared), *papers]
+    fixed = {
+        key: values[0] for key, values in spaces(name).get(space, {}).items() if len(values) == 1
+    }
+    for preset in candidates:
+        fields = flatten(presets[preset].model)
+        if all(fields[key] == value for key, value in fixed.items()):
+            return preset
+    return next(iter(candidates), "paper")
+
+
+def presets_of(scale: Scale, space: str = "") -> dict[str, SearchConfig]:
     """Return a search for each architecture that has a training preset of a scale."""
     found = {}
     for name in names():
         with suppress(UserError):
-            training = training_of(name, scale)
+            training = training_of(name, scale, space)
             found[name] = SearchConfig(
                 train=training,
                 storage=f"runs/sweep-{name}-{scale}",
@@ -107,32 +121,45 @@ def about_search(name: str, config: SearchConfig) -> str:
 
 def scale_of(words: Sequence[str]) -> tuple[Scale, list[str]]:
     """Take ``--scale`` out of the command line, as it decides what all other fields start from."""
-    rest = [word.replace("--scale=", "--scale\0") for word in words]
-    rest = [part for word in rest for part in word.split("\0")]
-    if "--scale" not in rest:
+    scale, rest = _value_of("--scale", words)
+    if scale is None:
         return "cpu", rest
-    place = rest.index("--scale")
-    scale = rest[place + 1] if place + 1 < len(rest) else ""
     for known in get_args(Scale):
         if scale == known:
-            return known, rest[:place] + rest[place + 2 :]
+            return known, rest
     raise UserError(f"--scale is one of {', '.join(get_args(Scale))}, not {scale!r}")
+
+
+def _value_of(flag: str, words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return a flag's value, None if it is absent, and the other words."""
+    rest = [word.replace(f"{flag}=", f"{flag}\0") for word in words]
+    rest = [part for word in rest for part in word.split("\0")]
+    if flag not in rest:
+        return None, rest
+    place = rest.index(flag)
+    return next(iter(rest[place + 1 : place + 2]), ""), rest[:place] + rest[place + 2 :]
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run the trials of one space and write them down, best first or in the paper's order."""
     scale, rest = scale_of(sys.argv[1:] if words is None else words)
+    named = _value_of("--space", rest)[0] or ""
     if rest and rest[0] in names():
-        training_of(rest[0], scale)  # Its error says more than that the preset is unknown.
-    config = parse(presets_of(scale), __doc__, rest, about_search)
+        training_of(rest[0], scale, named)  # Its error says more than that the preset is unknown.
+    config = parse(presets_of(scale, named), __doc__, rest, about_search)
     name = config.train.model.architecture
     space = tuning.read_table(config.space, name) or tuning.read_space(config.space, name)
     planned = tuning.plan(config, space)
     count = config.num_trials if config.method.searcher else len(planned)
     for _, trial in planned:
         training.require_weights(trial)
+    if not isinstance(space, Table):
+        tuning.require_effects(space, planned[0][1], training_of(name, "smoke"))
     if config.dry_run or config.gpus_per_trial:
-        print("\n".join(search_plan(config, planned[0][1], count)), flush=True)
+        lines = search_plan(config, planned[0][1], count)
+        if isinstance(space, Table):
+            lines += table_plan(space, planned[0][1])
+        print("\n".join(lines), flush=True)
     if config.dry_run:
         return
     announce_search(config, len(planned))
@@ -183,9 +210,33 @@ def search_plan(config: SearchConfig, trial: TrainConfig, count: int) -> list[st
         f"duration    {span((wall * count * found.hours[0], wall * count * found.hours[1]))} hours "
         "if the cluster has room for all that may run at a time",
     ]
-    if config.price_per_gpu_hour:
+    if not config.price_per_gpu_hour:
+        shown.append("cost        the hours times --price-per-gpu-hour, which is not given")
+    else:
         cost = span((hours[0] * config.price_per_gpu_hour, hours[1] * config.price_per_gpu_hour))
         shown.append(f"cost        {cost} {config.currency}")
+    return shown
+
+
+def table_plan(table: Table, trial: TrainConfig) -> list[str]:
+    """Return what a table of a paper trains and how it is measured, a line each.
+
+    Args:
+        table: whose rows are trained.
+        trial: the training of its first row.
+    """
+    data, protocol = trial.data, PROTOCOLS[table.protocol]
+    shown = [
+        f"table       {table.title}; measured on {table.measured_on}",
+        f"training    the preset {table.preset} of the paper; here {trial.steps:,} steps of "
+        f"{data.batch_size} images at {data.image_size_px} px, crop {data.crop}, masks "
+        f"{'+'.join(data.masks.recipes)}",
+        f"protocol    {protocol.name}: {', '.join(protocol.metrics)}. {protocol.about}",
+    ]
+    for row in table.rows:
+        changes = ", ".join(f"{name} {value}" for name, value in row.changes.items())
+        figures = ", ".join(f"{name} {figure}" for name, figure in row.published.items())
+        shown.append(f"row         {row.label}: {changes or 'as it is'}; {figures or 'no figures'}")
     return shown
 
 

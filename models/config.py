@@ -7,7 +7,7 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from infill import models
 from infill.models.optimizers import SAME, DiscriminatorOptimizerConfig, OptimizerConfig
@@ -102,6 +102,18 @@ def config_class(name: str) -> type[ModelConfig]:
         and issubclass(value, ModelConfig)
         and getattr(value, "architecture", "") == name
     )
+
+
+def spaces(name: str) -> Mapping[str, Mapping[str, tuple[Any, ...]]]:
+    """Import ``models/NAME/search_spaces.py`` and return the paper's search spaces by name.
+
+    Raises:
+        ValueError: if there is no such folder; the message lists those there are.
+    """
+    require_known(name)
+    found: Mapping[str, Mapping[str, tuple[Any, ...]]]
+    found = importlib.import_module(f"infill.models.{name}.search_spaces").SPACES
+    return found
 
 
 def tables(name: str) -> Mapping[str, Table]:

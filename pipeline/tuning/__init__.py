@@ -10,6 +10,7 @@ from infill.lazy import lazy_names
 
 if TYPE_CHECKING:
     from infill.pipeline.tuning.config import Trial, TuneConfig, TuneResult
+    from infill.pipeline.tuning.effects import require_effects
     from infill.pipeline.tuning.spaces import Range, Space, read_space, read_table
     from infill.pipeline.tuning.trials import plan, written_down
     from infill.pipeline.tuning.tuner import tune
@@ -23,6 +24,7 @@ __all__ = [
     "plan",
     "read_space",
     "read_table",
+    "require_effects",
     "tune",
     "written_down",
 ]
@@ -31,6 +33,7 @@ __getattr__ = lazy_names(
     __name__,
     {
         "config": ("Trial", "TuneConfig", "TuneResult"),
+        "effects": ("require_effects",),
         "spaces": ("Range", "Space", "read_space", "read_table"),
         "trials": ("plan", "written_down"),
         "tuner": ("tune",),

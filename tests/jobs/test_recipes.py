@@ -18,6 +18,7 @@ NARROW: dict[str, dict[str, Any]] = {
         "num_dense_layers": 1,
         "num_prior_blocks": 1,
         "teacher": "edge",
+        "perceptual_weights": "random",
     },
     "pennet": {"channels": 4, "discriminator_channels": 2},
     "madf": {
@@ -44,6 +45,27 @@ RECIPES = {
     ("spn", "paris"): (8, 256, 139_650, {"generator": 1e-4, "discriminator": 1e-4}, (0, 0.9)),
     ("spn", "celeba"): (8, 256, 810_000, {"generator": 1e-4, "discriminator": 1e-4}, (0, 0.9)),
     ("spn", "places2"): (8, 256, 9_017_320, {"generator": 1e-4, "discriminator": 1e-4}, (0, 0.9)),
+    ("spn", "probabilistic-celebahq"): (
+        8,
+        256,
+        70 * 3375,
+        {"generator": 1e-4, "discriminator": 1e-4},
+        (0, 0.9),
+    ),
+    ("spn", "probabilistic-paris"): (
+        8,
+        256,
+        70 * 1862,
+        {"generator": 1e-4, "discriminator": 1e-4},
+        (0, 0.9),
+    ),
+    ("spn", "probabilistic-places2"): (
+        8,
+        256,
+        9_017_320,
+        {"generator": 1e-4, "discriminator": 1e-4},
+        (0, 0.9),
+    ),
     ("pennet", "celeba"): (
         16,
         256,
@@ -134,6 +156,7 @@ SCHEDULES: dict[tuple[str, str], dict[int, float]] = {
     # The generator's learning rate by step. Epochs of 1,862 and 20,250 steps.
     ("spn", "paris"): {0: 1e-4, 50 * 1862 - 1: 1e-4, 50 * 1862: 1e-5, 139_649: 1e-5},
     ("spn", "celeba"): {0: 1e-4, 30 * 20_250 - 1: 1e-4, 30 * 20_250: 1e-5},
+    ("spn", "probabilistic-celebahq"): {0: 1e-4, 50 * 3375 - 1: 1e-4, 50 * 3375: 1e-5},
     ("pennet", "celeba"): {1: 1e-4, 100_000: 1e-4, 300_000: 1e-4},
     ("pennet", "facade"): {1: 1e-4, 100_000: 1e-4, 199_999: 1e-4},
     ("pennet", "places2"): {1: 1e-4, 99_999: 1e-4, 100_000: 1e-5, 200_000: 1e-5, 300_000: 1e-5},
@@ -164,8 +187,19 @@ def test_learning_rates_follow_the_sheet_s_schedule(name: str, preset: str) -> N
         assert group["lr"] == pytest.approx(rate, rel=1e-4), step
 
 
-def test_spn_s_prior_is_no_longer_taught_from_epoch_61_on() -> None:
-    assert preset_of("spn", "paris").model.prior_stop_step == 60 * 1862  # type: ignore[attr-defined]
+@pytest.mark.parametrize(
+    ("preset", "epoch_steps"),
+    [("paris", 1862), ("probabilistic-paris", 1862), ("probabilistic-celebahq", 3375)],
+)
+def test_spn_s_prior_is_no_longer_taught_from_epoch_61_on(preset: str, epoch_steps: int) -> None:
+    model = preset_of("spn", preset).model
+    assert model.prior_stop_step == 60 * epoch_steps  # type: ignore[attr-defined]
+
+
+def test_probabilistic_presets_of_spn_train_the_variant_that_samples() -> None:
+    presets = ("probabilistic-celebahq", "probabilistic-paris", "probabilistic-places2")
+    models = [preset_of("spn", preset).model for preset in presets]
+    assert [model.variant for model in models] == ["probabilistic"] * 3  # type: ignore[attr-defined]
 
 
 def test_photographs_are_prepared_as_the_sheets_say() -> None:

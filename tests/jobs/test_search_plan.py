@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from infill.jobs import tune
+from infill.models.config import names, tables
 from infill.pipeline.errors import UserError
+from infill.pipeline.evaluation import PROTOCOLS
 from infill.pipeline.tuning import TuneConfig
 from infill.pipeline.tuning.ray_tuner import cap_gpu_memory
 
@@ -53,3 +55,39 @@ def test_a_trial_of_several_gpus_is_refused_in_a_sentence():
     train = tune.training_of("spn", "smoke")
     with pytest.raises(ValueError, match="gpus_per_trial must be at most 1, not 8"):
         TuneConfig(train=train, gpus_per_trial=8)
+
+
+FILES = {
+    "spn": ("--train.model.teacher", "filterbank", "--train.model.perceptual-weights", "random"),
+    "madf": ("--train.model.perceptual-weights", "random"),
+    "deepgin": ("--train.model.perceptual-weights", "random"),
+}
+"""Instead of the files of weights of the networks behind the losses."""
+PAPER_TABLES = [(name, table) for name in names() for table in tables(name)]
+
+
+@pytest.mark.parametrize(("name", "table"), PAPER_TABLES)
+def test_a_dry_run_of_every_table_prints_rows_training_protocol_and_cost(
+    name, table, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    # Another test has the files, which are looked for by building the networks of every row.
+    monkeypatch.setattr(tune.training, "require_weights", lambda config: None)
+    price = ("--price-per-gpu-hour", "2")
+    narrow = ("--train.model.channels", "8", *FILES.get(name, ()))
+    words = [name, "--space", f"{name}-{table}", "--scale", "paper", *narrow, *price]
+    tune.main([*words, "--dry-run"])
+    said = capsys.readouterr().out.splitlines()
+    printed, protocol = tables(name)[table], PROTOCOLS[tables(name)[table].protocol]
+    lines = {line.split()[0]: line for line in said if line}
+    assert lines["plan"].startswith(f"plan        {len(printed.rows)} trials of ")
+    assert "GPU-hours" in lines["computing"]
+    assert lines["cost"].endswith(" USD")
+    assert printed.title in lines["table"]
+    assert f"the preset {printed.preset} of the paper" in lines["training"]
+    assert lines["protocol"].startswith(f"protocol    {protocol.name}: ")
+    rows = [line for line in said if line.startswith("row ")]
+    for row, line in zip(printed.rows, rows, strict=True):
+        assert row.label in line
+        assert all(f"{metric} {figure}" in line for metric, figure in row.published.items())
+    assert list(tmp_path.iterdir()) == []

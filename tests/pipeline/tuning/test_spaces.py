@@ -146,7 +146,7 @@ def test_every_paper_s_spaces_and_tables_are_possible_at_every_scale(name, scale
         models = [training.model for _, training in planned]
         assert len(set(map(repr, models))) == len(models), "two rows are the same network"
         presets = importlib.import_module(f"infill.jobs.train_{name}").PRESETS
-        assert training_of(name, "paper") is presets[printed.preset]
+        assert training_of(name, "paper", table) is presets[printed.preset]
 
 
 def test_the_paper_s_grids_are_those_of_the_sheets():
@@ -159,6 +159,15 @@ def test_the_paper_s_grids_are_those_of_the_sheets():
     assert printed["MADF+K2+PN"] == {"psnr": "26.11", "ssim": "0.872", "fid": "4.45"}
     printed = {row.label: row.published for row in load("deepgin").tables["table1"].rows}
     assert printed["SPDResBlk-MSSA-BP"]["lpips"] == "0.132"
+
+
+def test_a_space_s_variant_chooses_the_preset_that_has_it():
+    presets = importlib.import_module("infill.jobs.train_spn").PRESETS
+    assert training_of("spn", "paper") is presets["paris"]
+    assert training_of("spn", "paper", "lambdas") is presets["paris"]
+    chosen = training_of("spn", "paper", "lambdas-probabilistic")
+    assert chosen is presets["probabilistic-paris"] or chosen is presets["probabilistic-celebahq"]
+    assert chosen.model.variant == "probabilistic"
 
 
 def test_scale_is_taken_out_of_the_command_line():
