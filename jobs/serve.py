@@ -12,6 +12,8 @@ A new champion is picked up without a pause; Ctrl-C ends the service. The interf
 gives what `serve deploy` or a RayService takes.
 """
 
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -43,7 +45,7 @@ def main(words: Sequence[str] | None = None) -> None:
         f"starting {', '.join(model.label for model in models)} on port {port} of {config.host}: "
         f"{replicas(config)}"
     )
-    with connect(environment=direct_ingress(port)):
+    with connect(environment=direct_ingress(port), num_cpus=cpus_with_jobs(config)):
         url = start(replace(config, port=port))
         try:
             print(f"serving {', '.join(model.label for model in models)} at {url}", flush=True)
@@ -58,6 +60,18 @@ def main(words: Sequence[str] | None = None) -> None:
             watch(config)
         finally:
             stop()
+
+
+def cpus_with_jobs(config: ServeConfig) -> int | None:
+    """Return the CPUs of a local Ray: those of jobs come on top, or jobs would wait for replicas.
+
+    Replicas and jobs share the machine's processors; None stands for their number.
+    """
+    if not config.jobs.folder:
+        return None
+    each = config.num_replicas * config.cpus_per_replica
+    actors = config.jobs.num_actors * config.jobs.cpus_per_actor
+    return max(os.cpu_count() or 1, math.ceil(each + actors + 1))
 
 
 def replicas(config: ServeConfig) -> str:

@@ -54,6 +54,7 @@ PIPELINE_ORDER = (
     "model_selection",
     "serving",
     "batch_inference",
+    "job_runner",
 )
 CLOSED_TO_RAY = ("models", "pipeline/masks", "pipeline/metrics")
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc"}

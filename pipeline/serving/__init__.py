@@ -10,13 +10,15 @@ A request passes from top to bottom, and its response back:
     http/schemas.py          what callers send; responses.py what they receive; openapi.py and
                              docs_page.py describe both
     http/inpaint_service.py  two files to one: decode, tile, inpaint, composite, encode
+    http/jobs_api.py         jobs of many images; jobs/ keeps them, job_runner inpaints them
     replica/ingress.py       the application on Ray Serve, and its calls to the replicas
     replica/batcher.py       tiles of one size share a forward pass
     replica/replica.py       the models of one replica, replaced without a pause; model_cache.py
                              keeps them in an LRU cache
     replica/deployment.py    start, refresh and stop all of it on Ray Serve
 
-``errors`` and ``limits`` belong to both sides. ``client`` is the Python client of the endpoint.
+``errors`` and ``limits`` belong to both sides. ``client`` is the Python client of the endpoint,
+and ``jobs_client`` that of its jobs.
 """
 
 from typing import TYPE_CHECKING
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     )
     from infill.pipeline.serving.config import ReplicaConfig, ServeConfig
     from infill.pipeline.serving.errors import RequestError
+    from infill.pipeline.serving.jobs.config import JobsConfig
+    from infill.pipeline.serving.jobs_client import JobResult, JobsClient, JobState
     from infill.pipeline.serving.limits import LimitsConfig
     from infill.pipeline.serving.replica.deployment import (
         deploy_yaml,
@@ -47,6 +51,10 @@ __all__ = [
     "ClientConfig",
     "InpaintClient",
     "Inpainted",
+    "JobResult",
+    "JobState",
+    "JobsClient",
+    "JobsConfig",
     "LimitsConfig",
     "ReplicaConfig",
     "RequestError",
@@ -71,6 +79,8 @@ __getattr__ = lazy_names(
         ),
         "config": ("ReplicaConfig", "ServeConfig"),
         "errors": ("RequestError",),
+        "jobs.config": ("JobsConfig",),
+        "jobs_client": ("JobResult", "JobState", "JobsClient"),
         "limits": ("LimitsConfig",),
         "replica.deployment": ("deploy_yaml", "resolve_models", "start", "stop", "watch"),
     },

@@ -72,7 +72,7 @@ class InpaintClient:
 
     def __init__(self, config: ClientConfig) -> None:
         self._config = config
-        self._http = httpx.Client(**_options(config))
+        self._http = httpx.Client(**http_options(config))
 
     def __enter__(self) -> "InpaintClient":
         return self
@@ -132,7 +132,7 @@ class AsyncInpaintClient:
     def __init__(self, config: ClientConfig, connections: int) -> None:
         self._config = config
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        self._http = httpx.AsyncClient(limits=limits, **_options(config))
+        self._http = httpx.AsyncClient(limits=limits, **http_options(config))
 
     async def __aenter__(self) -> "AsyncInpaintClient":
         return self
@@ -189,7 +189,7 @@ class _Attempts:
         doubtful = answer.status_code in _PERHAPS_PASSING and self._doubtful < _FEW
         if not doubtful and answer.status_code not in _PASSING:
             return False
-        self.last = _refusal(answer)
+        self.last = refusal(answer)
         given = answer.headers.get("retry-after", "")
         self._back_off(float(given) if given.isdigit() else 0)
         return True
@@ -199,7 +199,8 @@ class _Attempts:
         self._backoff_s = min(2 * self._backoff_s, 5.0)
 
 
-def _options(config: ClientConfig) -> dict[str, Any]:
+def http_options(config: ClientConfig) -> dict[str, Any]:
+    """Return the options of an HTTP client: base URL, key and timeout."""
     headers = {"Authorization": f"Bearer {config.api_key}"} if config.api_key else {}
     return {"base_url": config.url, "headers": headers, "timeout": config.timeout_s}
 
@@ -210,7 +211,7 @@ def _files(image: bytes, mask: bytes) -> Mapping[str, bytes]:
 
 def _inpainted(answer: httpx.Response) -> Inpainted:
     if answer.status_code != 200:
-        raise _refusal(answer)
+        raise refusal(answer)
     return Inpainted(
         data=answer.content,
         media_type=answer.headers["content-type"],
@@ -219,8 +220,8 @@ def _inpainted(answer: httpx.Response) -> Inpainted:
     )
 
 
-def _refusal(answer: httpx.Response) -> ServiceError:
-    """Read the documented error; the response of a proxy may have another shape."""
+def refusal(answer: httpx.Response) -> ServiceError:
+    """Read the documented error of a response; the response of a proxy may have another shape."""
     try:
         error = answer.json()["error"]
         return ServiceError(answer.status_code, error["code"], error["message"])

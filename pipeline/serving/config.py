@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from infill.pipeline.inference.config import TilingConfig, tiles_per_pass
 from infill.pipeline.pretrained import DEFAULT
 from infill.pipeline.registry import RegistryConfig
+from infill.pipeline.serving.jobs.config import JobsConfig
 from infill.pipeline.serving.limits import LimitsConfig
 
 
@@ -85,6 +86,8 @@ class ServeConfig:
     """Limits of requests: size, memory, time."""
     tiling: TilingConfig = field(default_factory=TilingConfig)
     """How images of any size are tiled."""
+    jobs: JobsConfig = field(default_factory=JobsConfig)
+    """Where jobs of many images are kept, and their limits."""
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     """The model registry."""
     print_config: bool = False

@@ -15,6 +15,7 @@ from infill.pipeline.serving.http.compat_api import add_compat_routes
 from infill.pipeline.serving.http.docs_page import reference_page
 from infill.pipeline.serving.http.error_shapes import error_response
 from infill.pipeline.serving.http.inpaint_service import Backend, HttpConfig, InpaintService
+from infill.pipeline.serving.http.jobs_api import add_jobs_routes
 from infill.pipeline.serving.http.middleware import BATCH_PATH, AdmissionMiddleware
 from infill.pipeline.serving.http.openapi import (
     ERROR_ANSWERS,
@@ -67,6 +68,7 @@ def create_app(backend: Backend, config: HttpConfig) -> FastAPI:
     _add_inpaint(app, service)
     add_compat_routes(app, service, ERROR_ANSWERS)
     add_v2_routes(app, service)
+    add_jobs_routes(app, service)
     _add_state(app, service)
     _add_page(app)
     return app

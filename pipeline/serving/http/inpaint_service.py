@@ -14,6 +14,7 @@ from infill.pipeline.inference.pair_files import InpaintOptions, compose, read_p
 from infill.pipeline.serving.errors import image_errors_refused
 from infill.pipeline.serving.http.auth import ApiKey
 from infill.pipeline.serving.http.request_metrics import RequestMetrics
+from infill.pipeline.serving.jobs.config import JobsConfig
 from infill.pipeline.serving.limits import LimitsConfig, PixelBudget
 from infill.pipeline.serving.replica.replica import GeneratedTile, ServedModel
 
@@ -40,6 +41,8 @@ class HttpConfig:
     """Limits of requests: size, memory, time."""
     tiling: TilingConfig = field(default_factory=TilingConfig)
     """How images of any size are tiled."""
+    jobs: JobsConfig = field(default_factory=JobsConfig)
+    """Where jobs are kept, and their limits."""
     keys: tuple[ApiKey, ...] = ()
     """The accepted API keys; if empty, requests need no key."""
 

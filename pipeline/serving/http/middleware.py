@@ -20,6 +20,8 @@ from infill.pipeline.serving.http.request_metrics import RequestMetrics
 from infill.pipeline.serving.limits import LimitsConfig
 
 BATCH_PATH = "/v1/inpaint/batch"
+BULKY_PATHS = frozenset({BATCH_PATH, "/v1/jobs"})
+"""Paths whose requests carry many pairs."""
 OPEN_PATHS = frozenset(
     {"/", "/example.jpg", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"}
     | {"/v2/health/live", "/v2/health/ready"}
@@ -170,7 +172,7 @@ class AdmissionMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        bulky = scope["path"] == BATCH_PATH
+        bulky = scope["path"] in BULKY_PATHS
         limit = self._config.max_batch_body_bytes if bulky else self._config.max_body_bytes
         rate = BodyRate(self._config)
         exchange = _Exchange(scope, receive, send, limit, rate)
@@ -204,6 +206,7 @@ class AdmissionMiddleware:
         """Refuse by the headers if possible; return whether the request is a costly one."""
         if exchange.scope["path"] not in OPEN_PATHS:
             exchange.caller = self._auth.admit(exchange.headers)
+            exchange.scope["state"]["caller"] = exchange.caller
         if exchange.scope["method"] != "POST":
             return False
         self.refuse_if_full()

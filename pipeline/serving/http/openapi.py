@@ -36,8 +36,10 @@ ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
     for status, text in {
         400: "A field, file or mask that cannot be used.",
         401: "The API key is missing or unknown.",
-        404: "The model is not served.",
+        403: "The service's settings or the API key do not allow it.",
+        404: "The model is not served, or there is no such job.",
         405: "The path does not support this method.",
+        409: "The job has not ended.",
         408: "The body came too slowly.",
         413: "Too many bytes or pixels.",
         415: "A body or file of a kind that is not accepted.",

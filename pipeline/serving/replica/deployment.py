@@ -30,6 +30,7 @@ from infill.pipeline.serving.replica.replica import CanaryCount, ServedModel, ve
 
 APPLICATION = "infill"
 _IMPORT_PATH = "infill.pipeline.serving.replica.ingress:application"
+_WITH_JOBS = "infill.pipeline.job_runner.deployment:application"
 _STRAIGHT = "RAY_SERVE_THROUGHPUT_OPTIMIZED"
 _STRAIGHT_PORT = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"
 _MESSAGE_BYTES = 64 * 2**20  # Four times MAX_CALL_BYTES; gRPC's own limit is 4 MiB.
@@ -127,6 +128,7 @@ def start(config: ServeConfig, timeout_s: float = LONGEST_START_S) -> str:
     """
     models = resolve_models(config)
     read_keys(config.keys)
+    config.jobs.secret()
     port = _straight_port()
     proxy_port = choose_port(config.host, 0 if port else config.port)
     port = port or proxy_port
@@ -252,14 +254,19 @@ def deployment_schema(
     config: ServeConfig, models: list[ServedModel], canaries: Sequence[ServedModel] = ()
 ) -> dict[str, Any]:
     """Return the application as Serve's configuration, the input of ``serve deploy``."""
-    settings = {"app": _app_config(config), "replica": config.replica}
+    settings: dict[str, Any] = {"app": _app_config(config), "replica": config.replica}
+    jobs = settings["app"].jobs
+    names = ("limits", "tiling", "jobs")
+    running = {name: to_dict(getattr(settings["app"], name)) for name in names}
+    running |= {"batch_size": config.max_batch_size, "use_gpu": config.use_gpu}
     return {
         "name": APPLICATION,
         "route_prefix": "/",
-        "import_path": _IMPORT_PATH,
+        "import_path": _WITH_JOBS if jobs.folder else _IMPORT_PATH,
         "args": {
             **{name: to_dict(value) for name, value in settings.items()},
             "replicas": max(config.num_replicas, config.max_replicas),
+            **({"jobs": running} if jobs.folder else {}),
         },
         "deployments": [
             {
@@ -284,6 +291,7 @@ def deployment_schema(
                     "canary_share": config.canary_share if canaries else 0.0,
                 },
             },
+            *([{"name": "jobs", "ray_actor_options": {"num_cpus": 0}}] if jobs.folder else []),
         ],
     }
 
@@ -331,7 +339,12 @@ def _number_of_replicas(config: ServeConfig) -> dict[str, Any]:
 
 
 def _app_config(config: ServeConfig) -> HttpConfig:
-    return HttpConfig(limits=config.limits, tiling=config.tiling, keys=read_keys(config.keys))
+    return HttpConfig(
+        limits=config.limits,
+        tiling=config.tiling,
+        keys=read_keys(config.keys),
+        jobs=config.jobs.everywhere(config.registry.tracking_uri),
+    )
 
 
 def _deploy(

@@ -21,15 +21,24 @@ MAX_CALL_BYTES = 16 * 2**20
 """Maximum size of a call and of its response, unless a single canvas is larger."""
 
 
-def application(args: dict[str, Any]) -> Any:
-    """Build the Serve application. Runs in a task of Serve's, by its import path."""
+def application(args: dict[str, Any], *beside: Any) -> Any:
+    """Build the Serve application. Runs in a task of Serve's, by its import path.
+
+    Args:
+        args: settings of the deployments.
+        beside: further deployments that belong to the application.
+    """
     from ray import serve
 
     replica = serve.deployment(name="replica")(Replica)
     ingress = serve.deployment(name="ingress")(serve.ingress()(Ingress))
     computing = from_dict(ReplicaConfig, args["replica"])
     return ingress.bind(
-        replica.bind(computing), from_dict(HttpConfig, args["app"]), computing, args["replicas"]
+        replica.bind(computing),
+        from_dict(HttpConfig, args["app"]),
+        computing,
+        args["replicas"],
+        *beside,
     )
 
 
@@ -37,8 +46,14 @@ class Ingress:
     """The HTTP side, in a replica of ``ingress``; there may be many."""
 
     def __init__(
-        self, replicas: Any, config: HttpConfig, computing: ReplicaConfig, most_replicas: int
+        self,
+        replicas: Any,
+        config: HttpConfig,
+        computing: ReplicaConfig,
+        most_replicas: int,
+        *beside: Any,
     ) -> None:
+        del beside  # Serve starts what is bound here.
         log_as_json()
         bound_uvicorn(config.limits)
         self._backend = _Replicas(replicas, config.limits.retry_after_s, computing, most_replicas)

@@ -1,0 +1,254 @@
+"""Jobs: many pairs, or the images under a prefix, inpainted in the background.
+
+A job keeps the version of the model that was served when it was created. Its results can be read
+while it runs. A caller sees only the jobs of the own API key.
+"""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from infill.pipeline import storage
+from infill.pipeline.errors import UserError
+from infill.pipeline.images import MEDIA_TYPES, Format, upright_size
+from infill.pipeline.serving.errors import RequestError, image_errors_refused
+from infill.pipeline.serving.http.batch_requests import read_many
+from infill.pipeline.serving.http.inpaint_service import InpaintService
+from infill.pipeline.serving.http.openapi import ERROR_ANSWERS
+from infill.pipeline.serving.http.responses import LineStream
+from infill.pipeline.serving.http.schemas import RequestFields, check, content_type, json_object
+from infill.pipeline.serving.jobs.files import JobFiles
+from infill.pipeline.serving.jobs.store import UNFINISHED, Job, JobStore, new_id
+from infill.pipeline.serving.jobs.webhooks import check_webhook
+
+JOBS_PATH = "/v1/jobs"
+_GROWTH = 1.4  # of base64
+_OPTIONS = ("model", "mode", "mask_polarity", "mask_threshold", "mask_channel", "output_format")
+
+
+class PrefixJob(BaseModel):
+    """The body of a job over a prefix, beside the options of ``/v1/inpaint``."""
+
+    model_config = ConfigDict(extra="allow")
+
+    folder: Annotated[str, Field(min_length=1, max_length=1000)]
+    masks: Annotated[str, Field(max_length=1000)] = ""
+    webhook: Annotated[str, Field(max_length=1000)] = ""
+
+
+class JobService:
+    """Creates, shows and ends jobs for one application."""
+
+    def __init__(self, service: InpaintService) -> None:
+        self._service, self._config = service, service.config.jobs
+        self._store: JobStore | None = None
+        self._secret = self._config.secret()
+
+    def store(self) -> JobStore:
+        """Return the database.
+
+        Raises:
+            RequestError: 404 if the service takes no jobs.
+        """
+        if not self._config.folder:
+            raise RequestError(
+                404, "unknown_route", "this service takes no jobs: start it with --jobs.folder"
+            )
+        if self._store is None:
+            self._store = JobStore(self._config)
+        return self._store
+
+    def files(self, identity: str) -> JobFiles:
+        """Return the files of a job."""
+        return JobFiles(storage.join(self._config.folder, identity))
+
+    async def find(self, request: Request, identity: str) -> Job:
+        """Return one of the caller's jobs.
+
+        Raises:
+            RequestError: 404 if there is none of this id.
+        """
+        found = await asyncio.to_thread(self.store().get, identity)
+        if found is None or found.caller != _caller(request):
+            raise RequestError(404, "unknown_job", "you have no job of this id")
+        return found
+
+    async def create(self, request: Request) -> Job:
+        """Create a job of a request.
+
+        Raises:
+            RequestError: if a field or file is wrong, or the caller has too many jobs.
+        """
+        store, caller = self.store(), _caller(request)
+        if await asyncio.to_thread(store.unfinished, caller) >= self._config.max_jobs:
+            raise RequestError(
+                429,
+                "too_many_jobs",
+                f"you have {self._config.max_jobs} unfinished jobs: wait for one, or cancel one",
+                60,
+            )
+        if content_type(request) == "application/json":
+            return await self._from_prefix(request, caller)
+        identity = new_id()
+        try:
+            return await self._from_pairs(request, caller, identity)
+        except BaseException:
+            await asyncio.to_thread(self.files(identity).remove)
+            raise
+
+    async def _from_prefix(self, request: Request, caller: str) -> Job:
+        body = check(PrefixJob, json_object(await request.body()))
+        for name in ("folder", "masks"):
+            location = getattr(body, name)
+            if location and not self._config.allows(location):
+                there = ", ".join(self._config.prefixes) or "none"
+                raise RequestError(
+                    403, "forbidden", f"field {name!r}: jobs may not read there; allowed: {there}"
+                )
+        fields = check(RequestFields, body.model_extra or {})
+        places = {"folder": body.folder, "masks": body.masks}
+        return await self._add(new_id(), caller, fields, places, body.webhook)
+
+    async def _from_pairs(self, request: Request, caller: str, identity: str) -> Job:
+        most = int(_GROWTH * self._service.config.limits.max_body_bytes)
+        query = dict(request.query_params)
+        webhook = query.pop("webhook", "")
+        given = check(RequestFields, query) if query else None
+        ids: list[str | int | None] = []
+        async for numbered in read_many(request, most):
+            pair, name = numbered.request, f"pair {numbered.id!r}"[:100]
+            if isinstance(pair, RequestError):
+                raise RequestError(pair.status_code, pair.code, f"{name}: {pair.detail}")
+            if len(ids) == self._config.max_pairs:
+                raise RequestError(
+                    413, "too_large", f"a job has at most {self._config.max_pairs:,} pairs"
+                )
+            if pair.mask is None:
+                raise RequestError(400, "bad_request", f"{name}: a job's pair needs a mask")
+            fields = pair.fields
+            if given is not None and fields not in (given, RequestFields()):
+                raise RequestError(
+                    400, "bad_request", f"{name}: all pairs of a job have the same options"
+                )
+            given = given or fields
+            await asyncio.to_thread(self._keep, identity, len(ids), name, pair.image, pair.mask)
+            ids.append(numbered.id)
+        if not ids or given is None:
+            raise RequestError(400, "bad_request", "the job has no pairs")
+        await asyncio.to_thread(self.files(identity).keep_ids, ids)
+        return await self._add(identity, caller, given, {"pairs": len(ids)}, webhook)
+
+    def _keep(self, identity: str, number: int, name: str, image: bytes, mask: bytes) -> None:
+        """Check the headers of a pair and write it."""
+        limit = self._service.config.limits.max_pixels
+        try:
+            with image_errors_refused():
+                upright_size(image, limit)
+                upright_size(mask, limit, "mask")
+        except RequestError as error:
+            raise RequestError(error.status_code, error.code, f"{name}: {error.detail}") from error
+        self.files(identity).keep_pair(number, image, mask)
+
+    async def _add(
+        self,
+        identity: str,
+        caller: str,
+        fields: RequestFields,
+        places: dict[str, Any],
+        webhook: str,
+    ) -> Job:
+        if fields.samples != 1 or fields.seed is not None:
+            raise RequestError(400, "bad_request", "jobs make one sample, without a seed")
+        model = await self._model(fields.model)
+        if webhook:
+            await asyncio.to_thread(self._check_webhook, webhook)
+        settings = {name: getattr(fields, name) for name in _OPTIONS} | places
+        return await asyncio.to_thread(self.store().add, identity, caller, model, settings, webhook)
+
+    async def _model(self, wanted: str) -> dict[str, str]:
+        for model in await self._service.backend.describe():
+            if not wanted or model.answers_to(wanted):
+                return asdict(model)
+        raise RequestError(404, "unknown_model", f"no model {wanted[:100]!r} is served")
+
+    def _check_webhook(self, url: str) -> None:
+        if not self._secret:
+            raise RequestError(
+                400, "bad_request", "this service sends no webhooks: --jobs.webhook-secret-file"
+            )
+        try:
+            check_webhook(url, self._config.private_webhooks)
+        except UserError as error:
+            raise RequestError(400, "bad_request", f"field 'webhook': {error}") from error
+
+    async def lines(self, job: Job, images: bool) -> AsyncIterator[bytes]:
+        """Yield the job's results as lines of JSON."""
+        source = self.files(job.id).lines(images)
+        while (line := await asyncio.to_thread(next, source, None)) is not None:
+            if "data" in line:
+                line["image"] = base64.b64encode(line.pop("data")).decode()
+            yield json.dumps(line).encode() + b"\n"
+
+
+def _caller(request: Request) -> str:
+    return str(getattr(request.state, "caller", ""))
+
+
+def add_jobs_routes(app: FastAPI, service: InpaintService) -> None:
+    """Add the routes of jobs to the application."""
+    jobs = JobService(service)
+    options: dict[str, Any] = {"response_class": Response, "responses": ERROR_ANSWERS}
+
+    @app.post(JOBS_PATH, summary="Create a job of many pairs, or of a prefix.", **options)
+    async def create(request: Request) -> Response:
+        job = await jobs.create(request)
+        headers = {"Location": f"{JOBS_PATH}/{job.id}"}
+        return JSONResponse(job.public(), 202, headers=headers)
+
+    @app.get(JOBS_PATH, summary="The jobs of the caller, newest first.", **options)
+    async def list_jobs(request: Request) -> Response:
+        found = await asyncio.to_thread(jobs.store().of_caller, _caller(request))
+        return JSONResponse({"jobs": [job.public() for job in found]})
+
+    @app.get(JOBS_PATH + "/{job_id}", summary="The state of a job.", **options)
+    async def show(request: Request, job_id: str) -> Response:
+        return JSONResponse((await jobs.find(request, job_id)).public())
+
+    @app.post(JOBS_PATH + "/{job_id}/cancel", summary="Cancel a job.", **options)
+    async def cancel(request: Request, job_id: str) -> Response:
+        job = await jobs.find(request, job_id)
+        await asyncio.to_thread(jobs.store().cancel, job.id)
+        return JSONResponse((await jobs.find(request, job_id)).public())
+
+    @app.delete(JOBS_PATH + "/{job_id}", summary="Delete an ended job and its files.", **options)
+    async def delete(request: Request, job_id: str) -> Response:
+        job = await jobs.find(request, job_id)
+        if job.status in UNFINISHED:
+            raise RequestError(409, "job_unfinished", "the job has not ended: cancel it first")
+        await asyncio.to_thread(jobs.files(job.id).remove)
+        await asyncio.to_thread(jobs.store().delete, job.id)
+        return Response(status_code=204)
+
+    @app.get(JOBS_PATH + "/{job_id}/results", summary="The results so far, by line.", **options)
+    async def results(request: Request, job_id: str) -> Response:
+        job = await jobs.find(request, job_id)
+        images = request.query_params.get("images", "true") != "false"
+        return LineStream(jobs.lines(job, images))
+
+    @app.get(JOBS_PATH + "/{job_id}/results/{name:path}", summary="One composite.", **options)
+    async def result(request: Request, job_id: str, name: str) -> Response:
+        job = await jobs.find(request, job_id)
+        data = await asyncio.to_thread(jobs.files(job.id).read, name)
+        return Response(data, media_type=MEDIA_TYPES[_format(name)])
+
+
+def _format(name: str) -> Format:
+    suffix = name.rsplit(".", 1)[-1].lower()
+    return {"png": "png", "webp": "webp"}.get(suffix, "jpeg")  # type: ignore[return-value]

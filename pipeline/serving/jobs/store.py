@@ -1,0 +1,217 @@
+"""The database of jobs: SQLite, or any other of SQLAlchemy's. Each call is one transaction."""
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sqlalchemy as sql
+
+from infill.pipeline import storage
+from infill.pipeline.serving.jobs.config import JobsConfig
+
+Status = Literal["queued", "running", "done", "failed", "cancelled"]
+UNFINISHED = ("queued", "running")
+_FIRST_RETRY_S = 1.0
+_LONGEST_RETRY_S = 3600.0
+
+_META = sql.MetaData()
+_JOBS = sql.Table(
+    "infill_jobs",
+    _META,
+    sql.Column("id", sql.String(32), primary_key=True),
+    sql.Column("caller", sql.String(200), nullable=False, index=True),
+    sql.Column("status", sql.String(16), nullable=False, index=True),
+    sql.Column("created", sql.Float, nullable=False),
+    sql.Column("started", sql.Float),
+    sql.Column("finished", sql.Float),
+    sql.Column("total", sql.Integer, nullable=False, default=0),
+    sql.Column("done", sql.Integer, nullable=False, default=0),
+    sql.Column("failed", sql.Integer, nullable=False, default=0),
+    sql.Column("error", sql.Text, nullable=False, default=""),
+    sql.Column("model", sql.Text, nullable=False),
+    sql.Column("settings", sql.Text, nullable=False),
+    sql.Column("owner", sql.String(32), nullable=False, default=""),
+    sql.Column("seen", sql.Float, nullable=False, default=0.0),
+    sql.Column("webhook", sql.Text, nullable=False, default=""),
+    sql.Column("webhook_due", sql.Float),
+    sql.Column("webhook_attempts", sql.Integer, nullable=False, default=0),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One job as the database has it; times are seconds since 1970."""
+
+    id: str
+    caller: str
+    """Name of the API key."""
+    status: Status
+    created: float
+    started: float | None
+    finished: float | None
+    total: int
+    """Number of its images; 0 until they are listed."""
+    done: int
+    """Number of images that are finished, with or without a composite."""
+    failed: int
+    error: str
+    """Why the job as a whole failed."""
+    model: dict[str, str]
+    """The version that inpaints, with the fields of a served model."""
+    settings: dict[str, Any]
+    """Where its images are, and the options of the request."""
+    webhook: str
+    webhook_attempts: int
+
+    def public(self) -> dict[str, Any]:
+        """Return what callers see."""
+        facts = {name: getattr(self, name) for name in ("id", "status", "error")}
+        times = {name: getattr(self, name) for name in ("created", "started", "finished")}
+        return {
+            **facts,
+            "model": f"{self.model['name']}@{self.model['version']}",
+            "progress": {"total": self.total, "done": self.done, "failed": self.failed},
+            **times,
+        }
+
+
+class JobStore:
+    """Reads and writes jobs; safe for several threads and processes.
+
+    Args:
+        config: the database.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, config: JobsConfig, clock: Callable[[], float] = time.time) -> None:
+        if not config.database:
+            storage.make_folder(config.folder)
+        self._config, self._clock = config, clock
+        self._engine = sql.create_engine(config.database_url)
+        _META.create_all(self._engine)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
+    def add(
+        self,
+        identity: str,
+        caller: str,
+        model: Mapping[str, str],
+        settings: Mapping[str, Any],
+        webhook: str,
+    ) -> Job:
+        """Add a queued job."""
+        row = {
+            "id": identity,
+            "caller": caller,
+            "status": "queued",
+            "created": self._clock(),
+            "total": int(settings.get("pairs", 0)),
+            "model": json.dumps(model),
+            "settings": json.dumps(settings),
+            "webhook": webhook,
+        }
+        self._execute(_JOBS.insert().values(row))
+        found = self.get(identity)
+        assert found is not None
+        return found
+
+    def get(self, identity: str) -> Job | None:
+        """Return a job, or None."""
+        found = self._select(_JOBS.c.id == identity)
+        return found[0] if found else None
+
+    def of_caller(self, caller: str) -> list[Job]:
+        """Return a caller's jobs, newest first."""
+        return self._select(_JOBS.c.caller == caller)[::-1]
+
+    def unfinished(self, caller: str) -> int:
+        """Return the number of a caller's jobs that are queued or running."""
+        return sum(job.status in UNFINISHED for job in self.of_caller(caller))
+
+    def claim(self, owner: str) -> Job | None:
+        """Take the oldest job that is queued, or whose runner has died; None if there is none."""
+        now = self._clock()
+        dead = (_JOBS.c.status == "running") & (_JOBS.c.seen < now - self._config.lease_s)
+        free = (_JOBS.c.status == "queued") | dead
+        for job in self._select(free):
+            taken = {"status": "running", "owner": owner, "seen": now}
+            taken |= {"started": job.started or now}
+            if self._execute(_JOBS.update().where(free, _JOBS.c.id == job.id).values(taken)):
+                return job
+        return None
+
+    def advance(self, job: Job, owner: str, total: int, done: int, failed: int) -> bool:
+        """Record progress; False if the job was cancelled or taken over."""
+        values = {"total": total, "done": done, "failed": failed, "seen": self._clock()}
+        return self._update_own(job, owner, values)
+
+    def keep_alive(self, job: Job, owner: str) -> None:
+        """Record that the job's runner is alive."""
+        self._update_own(job, owner, {"seen": self._clock()})
+
+    def finish(self, job: Job, owner: str, status: Status, error: str = "") -> bool:
+        """Record the end of a job; False if it was cancelled or taken over."""
+        return self._update_own(job, owner, {**self._end(status), "error": error})
+
+    def cancel(self, identity: str) -> None:
+        """Cancel a job, unless it has ended."""
+        going = _JOBS.c.status.in_(UNFINISHED)
+        statement = _JOBS.update().where(_JOBS.c.id == identity, going)
+        self._execute(statement.values(self._end("cancelled")))
+
+    def delete(self, identity: str) -> None:
+        """Delete a job's record."""
+        self._execute(_JOBS.delete().where(_JOBS.c.id == identity))
+
+    def expired(self) -> list[Job]:
+        """Return the jobs that ended longer ago than they are kept."""
+        return self._select(_JOBS.c.finished < self._clock() - 86400 * self._config.keep_days)
+
+    def due_webhooks(self) -> list[Job]:
+        """Return the ended jobs whose webhook is to be sent now."""
+        return self._select(_JOBS.c.webhook_due <= self._clock())
+
+    def webhook_sent(self, job: Job, delivered: bool) -> None:
+        """Record an attempt to send a webhook, and when the next one is due."""
+        attempts = job.webhook_attempts + 1
+        due = None
+        if not delivered and attempts < self._config.webhook_attempts:
+            due = self._clock() + min(_FIRST_RETRY_S * 4**job.webhook_attempts, _LONGEST_RETRY_S)
+        values = {"webhook_due": due, "webhook_attempts": attempts}
+        self._execute(_JOBS.update().where(_JOBS.c.id == job.id).values(values))
+
+    def _end(self, status: Status) -> dict[str, Any]:
+        now = self._clock()
+        due = sql.case((_JOBS.c.webhook != "", sql.literal(now)), else_=sql.null())
+        return {"status": status, "finished": now, "webhook_due": due}
+
+    def _update_own(self, job: Job, owner: str, values: dict[str, Any]) -> bool:
+        own = (_JOBS.c.id == job.id) & (_JOBS.c.owner == owner) & (_JOBS.c.status == "running")
+        return self._execute(_JOBS.update().where(own).values(values)) > 0
+
+    def _execute(self, statement: sql.Update | sql.Insert | sql.Delete) -> int:
+        with self._engine.begin() as connection:
+            return int(connection.execute(statement).rowcount)
+
+    def _select(self, condition: sql.ColumnElement[bool]) -> list[Job]:
+        query = sql.select(_JOBS).where(condition).order_by(_JOBS.c.created, _JOBS.c.id)
+        with self._engine.begin() as connection:
+            return [_job(row) for row in connection.execute(query).mappings()]
+
+
+def new_id() -> str:
+    """Return an id that nobody guesses."""
+    return uuid.uuid4().hex
+
+
+def _job(row: Mapping[Any, Any]) -> Job:
+    values = {name: row[name] for name in Job.__dataclass_fields__}
+    return Job(
+        **{**values, "model": json.loads(row["model"]), "settings": json.loads(row["settings"])}
+    )
