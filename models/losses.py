@@ -22,6 +22,22 @@ def weighted_l1(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return (difference * weight).mean()
 
 
+def gram(features: Tensor) -> Tensor:
+    """Return each picture's Gram matrix over C * H * W, at least float32.
+
+    Args:
+        features: [..., C, H, W].
+
+    Returns:
+        [..., C, C]: sums over up to 128^2 positions, which half precision does not hold.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        rows = at_least_float32(features).flatten(-2)
+        # Divided before the product, so that no sum is larger than the result.
+        scaled = rows / (rows.shape[-2] * rows.shape[-1])
+        return scaled @ rows.mT
+
+
 def non_saturating_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     """Return the mean of the two binary cross-entropies of a discriminator's logits."""
     return 0.5 * (_cross_entropy(real, 1.0) + _cross_entropy(fake, 0.0))

@@ -41,6 +41,7 @@ IMAGES_OF = {
     "dtd": "Describable Textures",
     "facade": "CMP Facade",
     "imagenet": "ImageNet",
+    "logo": "QMUL-OpenLogo",
     "paris": "Paris StreetView",
     "places2": "Places2",
     "smoke": "Bundled photographs",

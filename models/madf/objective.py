@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from infill.models.architecture import Batch, Objective, Prepare
 from infill.models.layers import at_least_float32, beside
-from infill.models.losses import detached, weighted_l1
+from infill.models.losses import detached, gram, weighted_l1
 from infill.models.madf.config import MADFConfig
 from infill.models.madf.networks import Generator, NormalisedColours, Prediction
 from infill.models.madf.partial import PartialUNet
@@ -186,22 +186,6 @@ def distance_of_pairs(predicted: Tensor, real: Tensor) -> Tensor:
     """
     everything = torch.ones((), device=real.device)
     return predicted.shape[0] * predicted.shape[1] * weighted_l1(predicted, real, everything)
-
-
-def gram(features: Tensor) -> Tensor:
-    """Return each picture's Gram matrix over C * H * W, at least float32.
-
-    Args:
-        features: [..., C, H, W].
-
-    Returns:
-        [..., C, C]: sums over up to 128^2 positions, which half precision does not hold.
-    """
-    with torch.autocast(features.device.type, enabled=False):
-        rows = at_least_float32(features).flatten(-2)
-        # Divided before the product, so that no sum is larger than the result.
-        scaled = rows / (rows.shape[-2] * rows.shape[-1])
-        return scaled @ rows.mT
 
 
 def total_variation(picture: Tensor) -> Tensor:

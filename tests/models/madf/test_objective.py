@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from infill.models.architecture import Batch
+from infill.models.losses import gram
 from infill.models.madf.config import MADFConfig
 from infill.models.madf.objective import (
     Graded,
     MADFObjective,
     Supervision,
-    gram,
     supervision,
     total_variation,
 )
