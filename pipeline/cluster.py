@@ -47,16 +47,28 @@ STARTS = 4
 """Attempts to start Ray, which gives up a start after a fixed half minute."""
 
 
+BESIDE_DRIVER_BYTES = 10**8
+"""Memory that an actor beside the driver reserves."""
+
+
 def beside_driver(kind: type) -> Any:
     """Start an actor without CPUs on the driver's own node, safe from failures of other nodes.
 
-    Runs on the driver.
+    It reserves its memory. If it dies, because memory runs out on this node, for example, it starts
+    again without what it held, and calls to it wait meanwhile. Runs on the driver.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(kind).remote()
+    actor = ray.remote(
+        num_cpus=0,
+        memory=BESIDE_DRIVER_BYTES,
+        max_restarts=-1,
+        max_task_retries=-1,
+        scheduling_strategy=here,
+    )(kind)
+    return actor.remote()
 
 
 @contextmanager

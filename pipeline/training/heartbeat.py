@@ -44,10 +44,20 @@ class HeartbeatMonitor:
     def __init__(self) -> None:
         self.beats: dict[int, Heartbeat] = {}
         self.reason: Exception | None = None
+        self.reserved: Any = None
 
-    def begin(self) -> None:
-        """Drop the heartbeats of an earlier group."""
+    def begin(self, reserved: Any) -> None:
+        """Drop the heartbeats of an earlier group of workers.
+
+        Args:
+            reserved: the placement group of the new ones.
+        """
         self.beats.clear()
+        self.reserved = reserved
+
+    def reservation(self) -> Any:
+        """Return the placement group of the last workers, or None."""
+        return self.reserved
 
     def leave(self, rank: int) -> None:
         """Drop the heartbeat of a worker that has finished."""

@@ -24,6 +24,7 @@ from infill.pipeline.tracking import Record, Report, RunInfo, logged, record_que
 from infill.pipeline.training.batch_scaling import scaled
 from infill.pipeline.training.build import require_weights
 from infill.pipeline.training.config import TrainConfig, TrainResult
+from infill.pipeline.training.controller_failures import fit
 from infill.pipeline.training.distributed import WorkerContext
 from infill.pipeline.training.heartbeat import monitored, sending_heartbeats
 from infill.pipeline.training.run_dir import (
@@ -165,47 +166,61 @@ def _own_device(config: TrainConfig) -> torch.device:
 
 
 def _launch_on_cluster(config: TrainConfig, report: Report) -> None:
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig
+    from ray.train import TrainingFailedError
 
-    from infill.pipeline.training.elastic import SharingTrainer
-
-    resources = {"CPU": config.cpus_per_worker} | ({"GPU": 1} if config.use_gpu else {})
     books = storage.join(config.storage, "ray")
-    sizes = config.worker_numbers
-    workers = (sizes[0], sizes[-1]) if len(sizes) > 1 else sizes[0]
-    wanted = partial(missing_resources, sizes, resources)
+    wanted = partial(missing_resources, config.worker_numbers, _resources(config))
     with record_queue(report) as box, monitored(report, wanted) as watch:
-        trainer = SharingTrainer(
-            _work_on_cluster,
-            sizes=sizes,
-            train_loop_config={"config": config, "mailbox": box, "watch": watch},
-            torch_config=TorchConfig(timeout_s=config.collective_timeout_s),
-            scaling_config=ScalingConfig(
-                num_workers=workers,
-                use_gpu=config.use_gpu,
-                resources_per_worker=resources,
-                label_selector=dict(label.split("=", 1) for label in config.worker_labels) or None,
-                elastic_resize_monitor_interval_s=RESIZE_EVERY_S,
-            ),
-            run_config=RunConfig(
-                # Ray's own bookkeeping, which our checksummed checkpoints do not need.
-                name=uuid.uuid4().hex,
-                storage_path=books,
-                failure_config=FailureConfig(
-                    max_failures=config.max_failures,
-                    controller_failure_limit=ROOM_ATTEMPTS,
-                ),
-            ),
-        )
         try:
-            trainer.fit()
+            fit(
+                partial(_trainer, config, books, {"mailbox": box, "watch": watch}),
+                watch,
+                config.max_failures,
+                lambda text: report(Record(kind="note", step=0, text=text)),
+            )
         except TrainingFailedError as error:
             _raise_what_was_given_up_for(watch, error)
             raise
         finally:
             storage.remove(books)
         _raise_what_was_given_up_for(watch, None)
+
+
+def _resources(config: TrainConfig) -> dict[str, float]:
+    """Return what each worker reserves."""
+    return {"CPU": config.cpus_per_worker} | ({"GPU": 1} if config.use_gpu else {})
+
+
+def _trainer(config: TrainConfig, books: str, actors: Mapping[str, Any]) -> Any:
+    """Return Ray's trainer of a run, with a name of its own."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig
+
+    from infill.pipeline.training.elastic import SharingTrainer
+
+    sizes = config.worker_numbers
+    return SharingTrainer(
+        _work_on_cluster,
+        sizes=sizes,
+        train_loop_config={"config": config, **actors},
+        torch_config=TorchConfig(timeout_s=config.collective_timeout_s),
+        scaling_config=ScalingConfig(
+            num_workers=(sizes[0], sizes[-1]) if len(sizes) > 1 else sizes[0],
+            use_gpu=config.use_gpu,
+            resources_per_worker=_resources(config),
+            label_selector=dict(label.split("=", 1) for label in config.worker_labels) or None,
+            elastic_resize_monitor_interval_s=RESIZE_EVERY_S,
+        ),
+        run_config=RunConfig(
+            # Ray's own bookkeeping, which our checksummed checkpoints do not need.
+            name=uuid.uuid4().hex,
+            storage_path=books,
+            failure_config=FailureConfig(
+                max_failures=config.max_failures,
+                controller_failure_limit=ROOM_ATTEMPTS,
+            ),
+        ),
+    )
 
 
 def missing_resources(workers: Collection[int], resources: Mapping[str, float]) -> str:
@@ -250,6 +265,7 @@ def _work_on_cluster(settings: dict[str, Any]) -> None:
     import ray
     import ray.train
     from ray.train.torch import get_device
+    from ray.util import get_current_placement_group
 
     config, box, watch = settings["config"], settings["mailbox"], settings["watch"]
     if ray.get(watch.given_up.remote()) is not None:
@@ -263,7 +279,7 @@ def _work_on_cluster(settings: dict[str, Any]) -> None:
         notice=lambda: ray.train.get_preemption_info() is not None,
     )
     torch.set_num_threads(config.num_threads_per_worker or max(1, int(config.cpus_per_worker)))
-    watch.begin.remote()
+    watch.begin.remote(get_current_placement_group())
     if config.min_workers:
         text = f"training on {worker.world_size} of up to {config.num_workers} workers"
         worker.log(lambda record: box.put.remote(record), 0, text)

@@ -1,0 +1,64 @@
+"""A Ray Train controller that dies: another is started, and the run resumes.
+
+The controller is a process on the driver's node. Ray's monitor of memory or the kernel may end it
+because of another program there. Ray itself then ends the training in a traceback, and keeps the
+workers' resources reserved while the driver lives.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from infill.pipeline.errors import UserError
+
+
+def fit(
+    start: Callable[[], Any], watch: Any, max_failures: int, report: Callable[[str], None]
+) -> None:
+    """Train, with as many controllers as it takes. On the driver.
+
+    Args:
+        start: makes a trainer; each resumes from the newest checkpoint.
+        watch: the handle of the run's ``HeartbeatMonitor``, which knows the workers' reservation.
+        max_failures: number of controllers that are replaced.
+        report: takes a sentence to log.
+
+    Raises:
+        UserError: if one more died.
+        ray.train.TrainingFailedError: as Ray's own ``fit``.
+    """
+    from ray.exceptions import OutOfMemoryError, RayActorError
+
+    for died in range(max_failures + 1):
+        try:
+            start().fit()
+        except (RayActorError, OutOfMemoryError) as error:
+            reason = _reason(error)
+            free_reservation(watch)
+            if died == max_failures:
+                raise UserError(
+                    f"Ray's controller of this training died {died + 1} times: {reason}; free "
+                    "memory on the node of the driver, or raise max_failures. The same command "
+                    "resumes from the newest checkpoint"
+                ) from error
+            report(f"Ray's controller of this training has died: {reason}; starting another")
+        else:
+            return
+
+
+def free_reservation(watch: Any) -> None:
+    """Give the resources of a dead controller's workers back to the cluster. On the driver."""
+    import ray
+    from ray.util import remove_placement_group
+
+    group = ray.get(watch.reservation.remote())
+    if group is not None:
+        remove_placement_group(group)
+
+
+def _reason(error: Exception) -> str:
+    """Return what Ray knows of the death in one line."""
+    text = str(error)
+    if "memory" in text.lower() and "OOM" in text:
+        return "its node was short of memory"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
