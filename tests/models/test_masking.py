@@ -2,7 +2,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from infill.models.masking import crop_to, hide, hole_ratio, pad_to_multiple, paste
+from infill.models.masking import (
+    crop_to,
+    distance_to_known,
+    hide,
+    hole_ratio,
+    pad_to_multiple,
+    paste,
+)
 
 
 def image_and_mask(height: int, width: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,3 +99,22 @@ def test_padding_never_shows_what_a_hole_hides(height: int, width: int) -> None:
     other_image, other_mask = pad_to_multiple(torch.where(mask.bool(), 0.5, image), mask, 16)
     assert torch.equal(padded_mask, other_mask)
     assert torch.equal(hide(padded_image, padded_mask), hide(other_image, other_mask))
+
+
+def test_distance_counts_steps_to_the_nearest_known_pixel() -> None:
+    mask = torch.zeros(1, 1, 12, 12)
+    mask[..., 2:9, 3:8] = 1
+    mask[..., 5, 5] = 0
+    known = (mask[0, 0] == 0).nonzero().tolist()
+    expected = torch.tensor(
+        [[min(max(abs(i - k), abs(j - n)) for k, n in known) for j in range(12)] for i in range(12)]
+    )
+    assert torch.equal(distance_to_known(mask, 9)[0, 0].int(), expected.int())
+
+
+def test_distance_continues_beyond_the_frame_and_stops_at_its_limit() -> None:
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., :5] = 1
+    assert distance_to_known(mask, 9)[0, 0, 0].tolist() == [5, 4, 3, 2, 1, 0, 0, 0]
+    assert distance_to_known(mask, 3)[0, 0, 0].tolist() == [3, 3, 3, 2, 1, 0, 0, 0]
+    assert (distance_to_known(torch.ones(1, 1, 8, 8), 4) == 4).all()

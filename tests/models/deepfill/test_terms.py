@@ -17,7 +17,6 @@ from infill.models.deepfill.terms import (
     window_corners,
     windows,
 )
-from infill.models.masking import distance_to_known
 
 
 def box(size: int, top: int, left: int, bottom: int, right: int) -> Tensor:
@@ -68,23 +67,6 @@ def test_box_discount_equals_its_definition(rate: float, mean: float) -> None:
     assert (weights[0] == 1).all()
     assert weights[127, 127].item() == pytest.approx(rate)
     assert weights[64, 64].item() == pytest.approx(rate**64)
-
-
-def test_distance_counts_steps_to_the_nearest_known_pixel() -> None:
-    mask = box(12, 2, 3, 9, 8)
-    mask[..., 5, 5] = 0
-    known = (mask[0, 0] == 0).nonzero().tolist()
-    expected = torch.tensor(
-        [[min(max(abs(i - k), abs(j - n)) for k, n in known) for j in range(12)] for i in range(12)]
-    )
-    assert torch.equal(distance_to_known(mask, 9)[0, 0].int(), expected.int())
-
-
-def test_distance_continues_beyond_the_frame_and_stops_at_its_limit() -> None:
-    mask = box(8, 0, 0, 8, 5)
-    assert distance_to_known(mask, 9)[0, 0, 0].tolist() == [5, 4, 3, 2, 1, 0, 0, 0]
-    assert distance_to_known(mask, 3)[0, 0, 0].tolist() == [3, 3, 3, 2, 1, 0, 0, 0]
-    assert (distance_to_known(torch.ones(1, 1, 8, 8), 4) == 4).all()
 
 
 def test_mean_over_a_region_is_taken_per_image() -> None:
