@@ -19,7 +19,11 @@ from infill.pipeline.train_cli import fine_tuning, launch, on_two_cores, publish
 from infill.pipeline.training import TrainConfig
 
 IRREGULAR = MaskConfig(
-    recipe="irregular", min_hole_ratio=0.01, max_hole_ratio=0.6, hole_ratios="uniform"
+    recipe="irregular",
+    min_hole_ratio=0.01,
+    max_hole_ratio=0.6,
+    hole_ratios="uniform",
+    augmentation="flip",
 )
 """In place of the irregular masks of Liu et al., whose ratios are spread evenly up to 0.6."""
 SMALL = SPNConfig(

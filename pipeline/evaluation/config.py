@@ -171,7 +171,8 @@ class EvaluationConfig:
         files = of_files(MaskConfig(), self.masks)
         _require(
             self.masks == files,
-            f"of masks, only folder, polarity, threshold and channel go with {setting}",
+            "of masks, only folder, published_set, polarity, threshold and channel go with "
+            f"{setting}",
         )
         for one in fields(self):
             if one.name in decided and getattr(self, one.name) != one.default:

@@ -8,6 +8,8 @@ and any worker can score any of them.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,10 +19,12 @@ from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation.config import EvaluationConfig
 from infill.pipeline.evaluation.protocols import Crop, Group
-from infill.pipeline.images import Pixels
+from infill.pipeline.images import ByteHole, Pixels
 from infill.pipeline.loading import load_sample, load_whole
 from infill.pipeline.manifest import Manifest
-from infill.pipeline.masks import Mask, MaskConfig, check_mask_files, generate_mask
+from infill.pipeline.masks import Mask, MaskConfig, check_mask_files, generate_mask, random_for
+from infill.pipeline.masks.exact import resize_nearest
+from infill.pipeline.masks.mask_files import list_pictures, read_mask_file
 
 MOST_PARTS = 200
 """Maximum number of parts of an evaluation, so that listing them stays fast."""
@@ -294,6 +298,74 @@ class FrozenPairs(Pairs):
                 )
 
 
+class PublishedPairs(GeneratedPairs):
+    """Every image with one file of a published set of masks, as it is, and the other groups.
+
+    A permutation assigns the files to the images; with fewer files than images it is repeated. The
+    column of a pair is that of its hole ratio, the nearest if it lies outside all ranges.
+    """
+
+    def __init__(self, config: EvaluationConfig, manifest: Manifest, image_size_px: int) -> None:
+        """Assign mask files to a test set.
+
+        Raises:
+            UserError: as :class:`GeneratedPairs`, or if a mask file cannot be used.
+        """
+        super().__init__(config, manifest, image_size_px)
+        self.of_files = tuple(group for group in self.groups if group.masks.recipe == "files")
+        self.others = tuple(group for group in self.groups if group not in self.of_files)
+        self.files = [name for name, _ in list_pictures(config.masks.folder)]
+
+    def __len__(self) -> int:
+        """Return the number of pairs: a mask file, and one mask of every other group, an image."""
+        return self.images * (1 + len(self.others)) * self.repeats
+
+    def __getitem__(self, index: int) -> Pair:
+        """Return pair ``index``; an image's mask file comes first."""
+        rest, repeat = divmod(index, self.repeats)
+        row, place = divmod(rest, 1 + len(self.others))
+        if place:
+            return self.describe(index, row, self.others[place - 1], repeat)
+        ratio = float(self._file_hole(row, repeat).mean())
+        return self.describe(index, row, self._group_of(ratio), repeat)
+
+    @property
+    def identity(self) -> str:
+        """That files are paired one by one; settings and data name the files."""
+        return "one mask file for each image"
+
+    def mask(self, pair: Pair) -> Mask:
+        """Return a pair's mask; that of a file has the file's name as its id."""
+        if pair.group not in self.of_files:
+            return super().mask(pair)
+        hole = resize_nearest(self._file_hole(pair.row, pair.repeat), *self.size(pair.row))
+        return Mask(hole=hole, id=f"file:{self._file(pair.row, pair.repeat)}")
+
+    def _group_of(self, ratio: float) -> Group:
+        """Return the group whose range has a hole ratio, or the nearest."""
+
+        def distance(group: Group) -> float:
+            return max(group.masks.min_hole_ratio - ratio, ratio - group.masks.max_hole_ratio, 0.0)
+
+        inside = [group for group in self.of_files if distance(group) == 0]
+        fitting = [group for group in inside if ratio > group.masks.min_hole_ratio]
+        return (fitting or inside or [min(self.of_files, key=distance)])[0]
+
+    def _file(self, row: int, repeat: int) -> str:
+        order = _order(len(self.files), self.seed, repeat)
+        return self.files[int(order[row % len(self.files)])]
+
+    def _file_hole(self, row: int, repeat: int) -> ByteHole:
+        masks = self.of_files[0].masks
+        return read_mask_file(storage.join(masks.folder, self._file(row, repeat)), masks.rule)
+
+
+@lru_cache(maxsize=8)
+def _order(count: int, seed: int, repeat: int) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """Return the permutation of mask files for the masks of one number."""
+    return random_for("pairing", seed, repeat, count).permutation(count)
+
+
 def _read_pairs(location: str) -> tuple[pa.Table, str]:
     try:
         data = storage.read(location)
@@ -320,4 +392,7 @@ def lay_pairs(config: EvaluationConfig, manifest: Manifest, trained_size_px: int
     """
     if config.pairs:
         return FrozenPairs(config, manifest)
+    if config.protocol and config.masks.folder:
+        side = config.setting.image_size_px or trained_size_px
+        return PublishedPairs(config, manifest, side)
     return GeneratedPairs(config, manifest, config.setting.image_size_px or trained_size_px)

@@ -28,6 +28,10 @@ Recipe = Literal[
 ]
 """Every recipe; :mod:`infill.pipeline.masks.generators` describes each mask and names its paper."""
 
+PublishedSet = Literal["", "liu-test", "liu-train"]
+PUBLISHED_SETS: dict[str, int] = {"liu-test": 12_000, "liu-train": 55_116}
+"""Number of masks of each published set, by name."""
+
 HOLE_RATIO_BUCKETS: tuple[tuple[float, float], ...] = (
     (0.01, 0.1),
     (0.1, 0.2),
@@ -76,6 +80,15 @@ class MaskConfig:
     """For "grid": one pixel in this many, in each direction, stays known (super-resolution)."""
     folder: str = ""
     """For "files" and "silhouettes": folder or s3:// prefix of mask images."""
+    published_set: PublishedSet = ""
+    """The published set that ``folder`` holds: "liu-test" are the 12,000 test masks of Liu et al.
+    2018 in their six ranges of hole ratio, "liu-train" their 55,116 masks for training. A folder
+    with another number of masks is refused. "" is any folder."""
+    augmentation: Literal["full", "flip", "none"] = "full"
+    """For "files": what a training does with a mask. "full" flips, crops, turns, dilates, and grows
+    or shrinks it into the range of hole ratios (MADF); "flip" mirrors it (SPN); "none" takes it as
+    it is. With the last two only masks within the range are taken. Evaluations by a protocol take
+    masks as they are."""
     polarity: Polarity = "white"
     """Which pixels of mask images are the hole: "white" for those above ``threshold``, "black" for
     the others (MADF's files)."""
@@ -134,6 +147,11 @@ class MaskConfig:
                 f"({self.min_hole_ratio}, {self.max_hole_ratio}]; change the range or the recipe",
             )
             _require(
+                bool(self.folder) or not self.published_set,
+                f"the set {self.published_set!r} is not downloaded by Infill: set `folder` to the "
+                "folder that holds its masks",
+            )
+            _require(
                 name not in ("files", "silhouettes") or bool(self.folder),
                 f"the {name!r} masks need a folder of mask images: set `folder`",
             )
@@ -158,6 +176,9 @@ class MaskConfig:
         changed = {f.name: values[f.name] for f in fields(self) if values[f.name] != f.default}
         if changed.pop("polarity", None):
             changed["white_is_hole"] = False
+        changed.pop("published_set", None)
+        if "files" not in self.recipes:
+            changed.pop("augmentation", None)
         return changed
 
     def largest_ratio(self, step: int) -> float:

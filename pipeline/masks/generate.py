@@ -13,7 +13,12 @@ from infill.pipeline.images import ByteHole
 from infill.pipeline.masks.config import HOLE_RATIO_BUCKETS, MaskConfig, Recipe
 from infill.pipeline.masks.exact import squared_distances
 from infill.pipeline.masks.generators import GENERATORS, JOINED, generate_box_of
-from infill.pipeline.masks.mask_files import generate_whole_file, list_pictures
+from infill.pipeline.masks.mask_files import (
+    FILES_TRIED,
+    generate_fitting_file,
+    generate_whole_file,
+    list_pictures,
+)
 from infill.pipeline.masks.rng import random_for
 
 TRIES = 8  # attempts of a recipe before the last hole is grown or shrunk to fit
@@ -58,7 +63,10 @@ def generate_mask(
     random = random_for("mask", settings, key, epoch, seed)
     recipe = _choose_recipe(config, random, epoch)
     low, high = _pixel_range(config, random, step, height, width)
-    hole = _generate_in_range(config, recipe, random, (height, width), low, high)
+    if recipe == "files" and config.augmentation != "full" and not config.union:
+        hole = _file_in_range(config, random, (height, width), low, high)
+    else:
+        hole = _generate_in_range(config, recipe, random, (height, width), low, high)
     name = f"{recipe}:{settings}:{height}x{width}:{seed}:{epoch}:{step}:{key}"
     return Mask(hole=hole, id=name)
 
@@ -172,6 +180,27 @@ def _generate_in_range(
         if least <= cv2.countNonZero(hole) <= most:
             return hole
     return resize_hole(hole, target)
+
+
+def _file_in_range(
+    config: MaskConfig,
+    random: np.random.Generator,
+    size: tuple[int, int],
+    least: int,
+    most: int,
+) -> ByteHole:
+    """Return a mask file as it is, of the sampled range or else of the whole one."""
+    pixels = size[0] * size[1]
+    whole = int(config.min_hole_ratio * pixels) + 1, int(config.max_hole_ratio * pixels)
+    for low, high in ((least, most), whole):
+        hole = generate_fitting_file(config, random, size, low, high)
+        if hole is not None:
+            return hole
+    raise UserError(
+        f"masks: no mask file among {FILES_TRIED} of {config.folder} covers more than "
+        f"{config.min_hole_ratio:g} and at most {config.max_hole_ratio:g} of the frame; widen "
+        "min_hole_ratio and max_hole_ratio, or set augmentation to full"
+    )
 
 
 def resize_hole(hole: ByteHole, pixels: int) -> ByteHole:

@@ -11,13 +11,15 @@ from pyarrow import fs
 from infill.pipeline import storage
 from infill.pipeline.errors import ImageError, UserError
 from infill.pipeline.images import ByteHole, MaskRule, read_mask
-from infill.pipeline.masks.config import MaskConfig
-from infill.pipeline.masks.exact import sample
+from infill.pipeline.masks.config import PUBLISHED_SETS, MaskConfig
+from infill.pipeline.masks.exact import resize_nearest, sample
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _UNREADABLE = ("damaged_image", "too_many_pixels", "unsupported_image")
 MAX_TURN_DEGREES = 10  # MADF's rotation of the irregular set
 MAX_DILATION_PX = 9  # at 256 px
+FILES_TRIED = 200
+"""Number of files among which one of a range of hole ratios is looked for."""
 CHECKED_FILES = 1000
 """Maximum number of mask files that are read before a job starts."""
 
@@ -74,7 +76,18 @@ def check_mask_files(config: MaskConfig) -> None:
     """
     if not {"files", "silhouettes"} & set(config.recipes):
         return
+    _check_number(config)
     _check_folder(config.folder, config.rule)
+
+
+def _check_number(config: MaskConfig) -> None:
+    found, expected = len(list_pictures(config.folder)), PUBLISHED_SETS.get(config.published_set)
+    if expected is not None and found != expected:
+        raise UserError(
+            f"masks: {storage.absolute(config.folder)} holds {found:,} masks, the published set "
+            f"{config.published_set!r} {expected:,}; complete the folder, or leave out "
+            "`published_set`"
+        )
 
 
 @lru_cache(maxsize=8)
@@ -119,9 +132,13 @@ def generate_file(
     """Hide a mask of the folder, flipped, cropped, turned and dilated (Liu et al.; MADF).
 
     Two flips, a crop of 80 to 100 % of each side, a rotation by up to 10 degrees, and a dilation of
-    every second mask. The rotation repeats border pixels outside the mask.
+    every second mask. The rotation repeats border pixels outside the mask. Other augmentations
+    mirror at most.
     """
     hole = _choose(config, random)
+    if config.augmentation != "full":
+        mirrored = config.augmentation == "flip" and random.random() < 0.5
+        return resize_nearest(hole[:, ::-1] if mirrored else hole, height, width)
     rows, columns = hole.shape
     flip_rows, flip_columns, crop, top, left, turn, dilate, size = random.random(8)
     crop = 0.8 + 0.2 * crop
@@ -138,6 +155,28 @@ def generate_file(
         side = 1 + round(size * MAX_DILATION_PX * min(height, width) / 256)
         moved = cv2.dilate(moved, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
     return moved
+
+
+def generate_fitting_file(
+    config: MaskConfig, random: np.random.Generator, size: tuple[int, int], least: int, most: int
+) -> ByteHole | None:
+    """Hide a mask of the folder that has a number of pixels, without growing any into it.
+
+    Args:
+        config: whose augmentation is not "full".
+        random: chooses files.
+        size: height and width of the frame.
+        least: smallest number of pixels of the hole.
+        most: largest number.
+
+    Returns:
+        The first of :data:`FILES_TRIED` chosen ones that fits, or None.
+    """
+    for _ in range(FILES_TRIED):
+        hole = generate_file(config, random, *size)
+        if least <= cv2.countNonZero(hole) <= most:
+            return hole
+    return None
 
 
 def generate_silhouette(

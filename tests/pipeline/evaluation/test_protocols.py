@@ -90,7 +90,7 @@ def test_mask_files_take_the_place_of_irregular_masks_alone(tmp_path):
         ({"buckets": ((0.1, 0.2),)}, "decides buckets"),
         ({"image_size_px": 64}, "decides image_size_px"),
         ({"samples": 2}, "decides samples"),
-        ({"masks": MaskConfig(recipe="box")}, "only folder, polarity, threshold and channel"),
+        ({"masks": MaskConfig(recipe="box")}, "only folder, published_set, polarity"),
     ],
 )
 def test_what_a_protocol_decides_cannot_be_given_beside_it(changes, complaint):

@@ -1,0 +1,75 @@
+"""A protocol with mask files pairs every image with one of them, as the papers do."""
+
+import cv2
+import numpy as np
+import pytest
+
+from infill.pipeline.evaluation import EvaluationConfig
+from infill.pipeline.evaluation.pairs import PublishedPairs, lay_pairs
+from infill.pipeline.manifest import Manifest
+from infill.pipeline.masks import MaskConfig
+
+SIDE = 256
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Twelve masks, two in each published range of hole ratio."""
+    folder = tmp_path_factory.mktemp("liu")
+    for number in range(12):
+        picture = np.zeros((40, 40), np.uint8)
+        picture[: 2 * (number + 1), :] = 255
+        cv2.imwrite(str(folder / f"{number:05d}.png"), picture)
+    return str(folder)
+
+
+def pairs_of(listed: Manifest, folder: str, protocol: str, **changes) -> PublishedPairs:
+    masks = MaskConfig(folder=folder)
+    config = EvaluationConfig(checkpoint="c", shards="s", protocol=protocol, masks=masks, **changes)
+    pairs = lay_pairs(config, listed, SIDE)
+    assert isinstance(pairs, PublishedPairs)
+    return pairs
+
+
+def test_all_has_as_many_composites_as_images(listed, folder):
+    pairs = pairs_of(listed, folder, "spn-celeba")
+    assert len(pairs) == 12
+    pairs = pairs_of(listed, folder, "madf-places2")
+    counted = [pair for pair in map(pairs.__getitem__, range(len(pairs))) if pair.group.in_all]
+    assert len(pairs) == 24
+    assert [pair.key for pair in counted] == [f"sample{number:02d}" for number in range(12)]
+
+
+def test_every_file_is_used_once_and_as_it_is(listed, folder):
+    pairs = pairs_of(listed, folder, "spn-celeba")
+    used = [pairs.mask(pairs[index]) for index in range(len(pairs))]
+    assert {mask.id for mask in used} == {f"file:{number:05d}.png" for number in range(12)}
+    for mask in used:
+        picture = cv2.imread(f"{folder}/{mask.id.removeprefix('file:')}", cv2.IMREAD_GRAYSCALE)
+        whole = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST_EXACT)
+        assert np.array_equal(mask.hole, whole > 127)
+
+
+def test_a_pair_stands_in_the_column_of_its_hole_ratio(listed, folder):
+    pairs = pairs_of(listed, folder, "madf-places2")
+    columns = {}
+    for index in range(0, len(pairs), 2):
+        pair = pairs[index]
+        columns.setdefault(pair.group.name, []).append(pairs.mask(pair).hole_ratio)
+    assert {name: len(found) for name, found in columns.items()} == {
+        name: 2 for name in ("0.01-0.1", "0.1-0.2", "0.2-0.3", "0.3-0.4", "0.4-0.5", "0.5-0.6")
+    }
+    for name, found in columns.items():
+        low, high = map(float, name.split("-"))
+        assert all(low < ratio <= high + 0.005 for ratio in found)
+    assert pairs[1].group.name == "regular"
+    assert pairs.mask(pairs[1]).hole_ratio == 0.25
+
+
+def test_the_pairing_depends_on_the_seed_alone(listed, folder):
+    def ids(**changes):
+        pairs = pairs_of(listed, folder, "spn-celeba", **changes)
+        return [pairs.mask(pairs[index]).id for index in range(len(pairs))]
+
+    assert ids() == ids(batch_size=3)
+    assert ids() != ids(seed=1)

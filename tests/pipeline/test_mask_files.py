@@ -1,0 +1,77 @@
+"""Published mask files are used as they are, and a training may mirror or change them."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from infill.pipeline.errors import UserError
+from infill.pipeline.masks import MaskConfig, check_mask_files, generate_mask, mask_files
+from infill.pipeline.masks.config import HOLE_RATIO_BUCKETS, PUBLISHED_SETS
+
+SIDE = 20
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Twelve masks of 20 px, two in each published range: k x 5 % of the rows are hole."""
+    folder = tmp_path_factory.mktemp("liu")
+    for number in range(12):
+        picture = np.zeros((SIDE, SIDE), np.uint8)
+        picture[: number + 1, :] = 255
+        picture[0, 0] = 140  # neither black nor white: binarised
+        cv2.imwrite(str(folder / f"{number:05d}.png"), picture)
+    return str(folder)
+
+
+def holes(config: MaskConfig, count: int = 40) -> list[np.ndarray]:
+    return [generate_mask(config, f"k{n}", 0, 0, SIDE, SIDE).hole for n in range(count)]
+
+
+def test_files_as_they_are_keep_every_pixel(folder: str) -> None:
+    config = MaskConfig(recipe="files", folder=folder, augmentation="none")
+    found = holes(config)
+    published = {
+        mask_files.read_mask_file(f"{folder}/{number:05d}.png", config.rule).tobytes()
+        for number in range(12)
+    }
+    assert {hole.tobytes() for hole in found} == published
+
+
+def test_flipped_files_are_mirrored_and_nothing_else(tmp_path) -> None:
+    picture = np.zeros((SIDE, SIDE), np.uint8)
+    picture[3:9, 1:5] = 255
+    cv2.imwrite(str(tmp_path / "one.png"), picture)
+    found = holes(MaskConfig(recipe="files", folder=str(tmp_path), augmentation="flip"))
+    as_it_is, mirrored = (picture > 0).tobytes(), (picture[:, ::-1] > 0).tobytes()
+    assert {hole.tobytes() for hole in found} == {as_it_is, mirrored}
+
+
+def test_files_are_chosen_within_a_range_and_never_grown_into_it(folder: str) -> None:
+    config = MaskConfig(recipe="files", folder=folder, augmentation="none")
+    for low, high in HOLE_RATIO_BUCKETS:
+        found = holes(replace(config, min_hole_ratio=low, max_hole_ratio=high), 8)
+        rows = {hole.sum() / SIDE for hole in found}
+        assert rows <= {round(low * SIDE) + 1, round(high * SIDE)} | {1, 2}
+        assert all(low * SIDE < row <= high * SIDE for row in rows)
+    with pytest.raises(UserError, match=r"no mask file.*more than 0\.8 and at most 1.*widen"):
+        generate_mask(replace(config, min_hole_ratio=0.8), "k", 0, 0, SIDE, SIDE)
+
+
+def test_augmentation_is_no_setting_of_other_masks() -> None:
+    irregular = MaskConfig(recipe="irregular")
+    assert replace(irregular, augmentation="flip").changes() == irregular.changes()
+    files = MaskConfig(recipe="files", folder="masks")
+    assert replace(files, augmentation="flip").changes() != files.changes()
+
+
+def test_a_published_set_is_complete_or_refused(folder: str, monkeypatch) -> None:
+    assert PUBLISHED_SETS == {"liu-test": 12_000, "liu-train": 55_116}
+    config = MaskConfig(recipe="files", folder=folder, published_set="liu-test")
+    with pytest.raises(UserError, match=r"holds 12 masks, the published set 'liu-test' 12,000"):
+        check_mask_files(config)
+    monkeypatch.setitem(PUBLISHED_SETS, "liu-test", 12)
+    check_mask_files(config)
+    with pytest.raises(UserError, match="set `folder`"):
+        MaskConfig(recipe="files", published_set="liu-test")
