@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from infill.models.layers import at_rest
 from infill.models.seeding import fill_normal
+from infill.models.weight_files import network_of, read_weights
 
 STAGES: dict[int, tuple[int, ...]] = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 """Convolutions before each of the five poolings, by depth."""
@@ -129,7 +130,7 @@ def load_features(
         raise ValueError(f"perceptual_weights: there is no file {file} with VGG-{depth}")
     if sha256 is not None and (found := digest(file)) != sha256.lower():
         raise ValueError(f"{file} has the SHA-256 {found}, not {sha256}; get the file again")
-    _load_strictly(network, torch.load(file, map_location="cpu", weights_only=True), depth, file)
+    _load_strictly(network, network_of(read_weights(file)), depth, file)
     return network
 
 

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from infill.models.architecture import ModelConfig, Objective, load
 from infill.models.layers import at_rest
+from infill.models.weight_files import LFS_POINTER, kind_of
 from infill.pipeline import storage
 from infill.pipeline.config import from_dict
 from infill.pipeline.errors import UserError
@@ -190,12 +191,27 @@ def _checksums(location: str) -> tuple[str, dict[str, str]]:
         data = storage.read(storage.join(location, CHECKSUMS))
         return storage.sha256(data), json.loads(data)
     except (FileNotFoundError, NotADirectoryError) as error:
+        _refuse_file(location)
         raise UserError(
             f"{location} is not a checkpoint: it has no {CHECKSUMS}; "
             "give the path of a step-... directory or of a run that has saved one"
         ) from error
     except json.JSONDecodeError as error:
         raise UserError(f"{storage.join(location, CHECKSUMS)} is damaged: {error}") from error
+
+
+def _refuse_file(location: str) -> None:
+    """Refuse a file in the place of a checkpoint, and name what it is."""
+    file = Path(storage.absolute(location))
+    if storage.is_remote(location) or not file.is_file():
+        return
+    kind = kind_of(file)
+    if kind is not None:
+        raise UserError(f"{location} is not a checkpoint but {kind}")
+    raise UserError(
+        f"{location} is a file of weights and not a checkpoint; turn it into one: "
+        f"`python jobs/import_weights.py ARCHITECTURE --from {location}`"
+    )
 
 
 def _read_checked(location: str, name: str, checksums: dict[str, str]) -> bytes:
@@ -206,6 +222,10 @@ def _read_checked(location: str, name: str, checksums: dict[str, str]) -> bytes:
     except FileNotFoundError as error:
         raise UserError(f"checkpoint {location} lacks its {name}") from error
     if storage.sha256(data) != checksums[name]:
+        if data.startswith(LFS_POINTER):
+            raise UserError(
+                f"checkpoint {location}: {name} is a Git-LFS pointer; run `git lfs pull` there"
+            )
         raise UserError(f"checkpoint {location}: {name} is damaged (checksum differs)")
     return data
 

@@ -1,7 +1,8 @@
 """Import the released weights of the authors as checkpoints.
 
-A file may be a PyTorch state dict (.pth, .pt, .pth.tar, .ckpt), arrays by name (.npz) or
-safetensors, at a path, s3:// or https:// address. Code in a file is never executed.
+A file may be a state dict, a Lightning checkpoint or a whole module of PyTorch, TorchScript,
+arrays by name (.npz) or safetensors, at a path, s3:// or https:// address;
+``models/weight_files.py`` reads them. Code in a file is never executed.
 """
 
 import re
@@ -91,8 +92,6 @@ def translate(
         UserError: if a file is missing, or belongs to another network (the tensor is named), or
             fits none or several of ours.
     """
-    from infill.models.architecture import load
-
     contents: dict[str, Any] = {}
     for location, checksum in zip(weights, sha256 or (None,) * len(weights), strict=True):
         found = _without_optimizers(read_tensors(storage.fetch(location, checksum)))
@@ -101,13 +100,24 @@ def translate(
         _refuse_other_than_tensors(found, location)
         contents.update(found)
     called = ", ".join(weights)
-    try:
-        released = load(architecture or _recognized(called, contents)).read_release(contents)
-    except ValueError as error:
-        raise error if isinstance(error, UserError) else UserError(f"{called}: {error}") from error
+    released = _read_release(architecture or _recognized(called, contents), called, contents)
     if "generator" not in released.states:
         raise UserError(f"{called}: no generator in it; name its file as well")
     return released
+
+
+def _read_release(name: str, called: str, contents: Mapping[str, Any]) -> "Released":
+    """Translate the contents of a file, or of the state dict in it if that is what fits."""
+    from infill.models.architecture import load
+    from infill.models.weight_files import network_of
+
+    try:
+        return load(name).read_release(contents)
+    except ValueError as error:
+        inner = network_of(contents)
+        if inner is not contents:
+            return _read_release(name, called, inner)
+        raise UserError(f"{called}: {error}") from error
 
 
 def _recognized(called: str, contents: Mapping[str, Any]) -> str:
@@ -122,10 +132,8 @@ def _recognized(called: str, contents: Mapping[str, Any]) -> str:
 
 
 def _reads(name: str, contents: Mapping[str, Any]) -> bool:
-    from infill.models.architecture import load
-
     try:
-        return "generator" in load(name).read_release(contents).states
+        return "generator" in _read_release(name, "", contents).states
     except ValueError:
         return False
 
@@ -154,25 +162,11 @@ def read_tensors(path: Path) -> dict[str, Any]:
     """Return the contents of a file of weights: tensors or arrays by name, perhaps nested.
 
     Raises:
-        UserError: if its kind is unknown, it is damaged, or it needs to run code.
+        UserError: if it holds no weights that can be read; it is named for what it is.
     """
-    import numpy as np
-    import torch
-    from safetensors.torch import load_file
+    from infill.models.weight_files import WeightFileError, read_weights
 
     try:
-        if path.suffix == ".npz":
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-                return dict(arrays)
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # readers raise any error for a damaged file
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{path} is damaged, or holds more than weights ({first}); code in it is not run: "
-            "save the state dict alone and give that"
-        ) from error
-    if not isinstance(found, Mapping):
-        raise UserError(f"{path} holds a {type(found).__name__}, not tensors by name")
-    return dict(found)
+        return read_weights(path)
+    except WeightFileError as error:
+        raise UserError(str(error)) from error

@@ -13,6 +13,7 @@ from torch.nn import functional
 from infill.models.layers import at_rest
 from infill.models.seeding import seeded
 from infill.models.vgg import COLOUR_DEVIATION, COLOUR_MEAN, RANDOM, digest
+from infill.models.weight_files import network_of, read_weights
 
 STAGES = ((3, 64, 1, 1), (4, 128, 2, 1), (6, 256, 1, 2), (3, 512, 1, 4))
 """Blocks, width, stride and dilation of each stage."""
@@ -115,7 +116,7 @@ def load_encoder(weights: str | None, sha256: str | None) -> DilatedResNet:
         raise ValueError(f"perceptual_weights: there is no file {file}")
     if sha256 is not None and (found := digest(file)) != sha256.lower():
         raise ValueError(f"{file} has the SHA-256 {found}, not {sha256}; get the file again")
-    network, state = DilatedResNet(), torch.load(file, map_location="cpu", weights_only=True)
+    network, state = DilatedResNet(), network_of(read_weights(file))
     wrong = [
         name
         for name, tensor in network.state_dict().items()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from infill.models.seeding import fill_normal
+from infill.models.weight_files import network_of, read_weights
 
 WIDTHS = (76, 152)
 """Channels of the first two stages: 64 and 128 planes times 1.2, cut to whole numbers."""
@@ -203,7 +204,7 @@ def load_network(path: str | None, sha256: str | None = None) -> TResNet:
     if sha256 is not None and (found := _digest(file)) != sha256.lower():
         raise ValueError(f"teacher_sha256 is {sha256}, but {file} has {found}; get the file again")
     network = TResNet()
-    _load_strictly(network, torch.load(file, map_location="cpu", weights_only=True), str(file))
+    _load_strictly(network, network_of(read_weights(file)), str(file))
     return network
 
 
@@ -213,7 +214,7 @@ def _digest(file: Path) -> str:
 
 
 def _load_strictly(network: TResNet, checkpoint: Mapping[str, Any], name: str) -> None:
-    state = own_names(checkpoint.get("model", checkpoint))
+    state = own_names(checkpoint)
     expected = network.state_dict()
     wrong = [
         key

@@ -7,16 +7,16 @@ given by path, s3:// or https:// address; a download needs its SHA-256.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from infill.models.weight_files import network_of
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation.network_config import NetworkConfig
 from infill.pipeline.metrics.inception import Inception
 from infill.pipeline.metrics.lpips import LPIPS
+from infill.pipeline.weight_import import read_tensors
 
 NOT_GIVEN = "not computed: weights not given"
 
@@ -57,16 +57,7 @@ def load_networks(config: NetworkConfig, device: str) -> LoadedNetworks:
 
 
 def _read(location: str, checksum: str) -> Mapping[str, Tensor]:
-    path = storage.fetch(location, checksum or None)
-    try:
-        tensors: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many types for foreign files.
-        raise UserError(
-            f"{location} is not a file of PyTorch tensors: {_first_line(error)}"
-        ) from error
-    if not isinstance(tensors, Mapping):
-        raise UserError(f"{location} holds no state dict but a {type(tensors).__name__}")
-    return tensors
+    return network_of(read_tensors(storage.fetch(location, checksum or None)))
 
 
 def _load_inception(network: nn.Module, tensors: Mapping[str, Tensor], location: str) -> None:

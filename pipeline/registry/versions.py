@@ -193,7 +193,7 @@ def resolve(config: RegistryConfig, reference: str) -> Resolved:
 
 
 def _is_path(reference: str) -> bool:
-    return "/" in reference or os.path.isdir(reference)
+    return "/" in reference or os.path.exists(reference)
 
 
 def _require_name(name: str) -> None:

@@ -110,7 +110,7 @@ def test_file_of_another_network_is_named(weights, tmp_path):
         load_networks(swapped, "cpu")
     text = tmp_path / "notes.txt"
     text.write_text("no tensors")
-    with pytest.raises(UserError, match=r"notes\.txt is not a file of PyTorch tensors"):
+    with pytest.raises(UserError, match=r"notes\.txt is a text that begins with 'no tensors'"):
         load_networks(NetworkConfig(inception=str(text)), "cpu")
 
 
