@@ -11,6 +11,7 @@ A request passes from top to bottom, and its response back:
                              docs_page.py describe both
     http/inpaint_service.py  two files to one: decode, tile, inpaint, composite, encode
     http/jobs_api.py         jobs of many images; jobs/ keeps them, job_runner inpaints them
+    http/decoders.py         processes that decode large images, and are killed at the deadline
     replica/ingress.py       the application on Ray Serve, and its calls to the replicas
     replica/batcher.py       tiles of one size share a forward pass
     replica/replica.py       the models of one replica, replaced without a pause; model_cache.py

@@ -46,6 +46,9 @@ class LimitsConfig:
     waited longest without a request."""
     max_body_bytes_inside: int = 2**30
     """Maximum size in bytes of all requests with one pair that are inside the service."""
+    decode_processes: int = 2
+    """Number of processes of an ingress that decode images of more than a megapixel; one is killed
+    when its request times out or its caller leaves."""
     retry_after_s: int = 1
     """Value of Retry-After in a 503 response, in seconds."""
 

@@ -12,6 +12,7 @@ from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.http.auth import ApiKeyAuth
 from infill.pipeline.serving.http.batch_requests import answer_many, read_many, with_first
 from infill.pipeline.serving.http.compat_api import add_compat_routes
+from infill.pipeline.serving.http.decoders import DecoderPool
 from infill.pipeline.serving.http.docs_page import reference_page
 from infill.pipeline.serving.http.error_shapes import error_response
 from infill.pipeline.serving.http.inpaint_service import Backend, HttpConfig, InpaintService
@@ -64,7 +65,13 @@ def create_app(backend: Backend, config: HttpConfig) -> FastAPI:
         metrics=metrics,
     )
     app.add_exception_handler(HTTPException, _refused)
-    service = InpaintService(backend, config, PixelBudget(config.limits.max_pixels_inside), metrics)
+    service = InpaintService(
+        backend,
+        config,
+        PixelBudget(config.limits.max_pixels_inside),
+        metrics,
+        DecoderPool(config.limits.decode_processes),
+    )
     _add_inpaint(app, service)
     add_compat_routes(app, service, ERROR_ANSWERS)
     add_v2_routes(app, service)

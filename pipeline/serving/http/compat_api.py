@@ -6,6 +6,7 @@
 hole; the response is a list of base64 images. The prompt is ignored.
 """
 
+import asyncio
 import base64
 import time
 from typing import Any
@@ -68,7 +69,8 @@ def add_compat_routes(
             )
         options = check(RequestFields, chosen).options("image/png")
         if own_mask is not None:
-            own_mask = _opaque_is_known(own_mask, service.config.limits.max_pixels)
+            limit = service.config.limits.max_pixels
+            own_mask = await asyncio.to_thread(_opaque_is_known, own_mask, limit)
         answer = await service.inpaint(options, image[0], own_mask)
         data = [{"b64_json": base64.b64encode(file).decode()} for file in answer.files]
         return {"created": int(time.time()), "data": data}

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from infill.pipeline.images import Format, Hole, Picture, Pixels, upright_size
+from infill.pipeline.images import Format, Pixels, upright_size
 from infill.pipeline.inference import tiling
 from infill.pipeline.inference.config import TilingConfig
-from infill.pipeline.inference.pair_files import InpaintOptions, compose, read_pair
+from infill.pipeline.inference.pair_files import InpaintOptions, compose
 from infill.pipeline.serving.errors import image_errors_refused
 from infill.pipeline.serving.http.auth import ApiKey
+from infill.pipeline.serving.http.decoders import DecoderPool, ReadTask
 from infill.pipeline.serving.http.request_metrics import RequestMetrics
 from infill.pipeline.serving.jobs.config import JobsConfig
 from infill.pipeline.serving.limits import LimitsConfig, PixelBudget
@@ -70,6 +71,7 @@ class InpaintService:
     config: HttpConfig
     budget: PixelBudget
     metrics: RequestMetrics
+    decoders: DecoderPool
 
     async def inpaint(
         self, options: InpaintOptions, image: bytes, mask: bytes | None
@@ -85,16 +87,23 @@ class InpaintService:
             RequestError: if a file is invalid, or the model is not served.
         """
         started = time.perf_counter()
+        limit = self.config.limits.max_pixels
+        task = ReadTask(
+            image=image,
+            mask=mask,
+            options=options,
+            max_pixels=limit,
+            tiling=self.config.tiling,
+        )
         with image_errors_refused():
-            height, width = upright_size(image, self.config.limits.max_pixels)
-            async with self.budget.spend(height * width * options.samples):
-                return await self._inpaint(options, image, mask, started)
+            pixels = await asyncio.to_thread(_pixels, image, mask, limit)
+            async with self.budget.spend(pixels * options.samples):
+                return await self._inpaint(task, pixels, started)
 
-    async def _inpaint(
-        self, options: InpaintOptions, image: bytes, mask: bytes | None, started: float
-    ) -> InpaintResult:
-        read = partial(_read_and_lay, self.config, options, image, mask)
-        picture, hole, layout, canvases = await asyncio.to_thread(read)
+    async def _inpaint(self, task: ReadTask, pixels: int, started: float) -> InpaintResult:
+        options = task.options
+        read = await self.decoders.read(task, pixels)
+        picture, hole, layout, canvases = read.picture, read.hole, read.layout, read.tiles
         decoded = time.perf_counter()
         filled = await self._fill(options, canvases)
         inpainted = time.perf_counter()
@@ -147,9 +156,9 @@ class InpaintService:
         return await self._fill(options, canvases)  # the champion changed in between: repeat
 
 
-def _read_and_lay(
-    config: HttpConfig, options: InpaintOptions, image: bytes, mask: bytes | None
-) -> tuple[Picture, Hole, tiling.Layout, list[tuple[Pixels, Pixels]]]:
-    limit = config.limits.max_pixels
-    picture, hole, layout = read_pair(image, mask, options, limit, config.tiling)
-    return picture, hole, layout, layout.split_tiles(picture.rgb, hole)
+def _pixels(image: bytes, mask: bytes | None, limit: int) -> int:
+    """Return the number of pixels of the larger file, from the headers."""
+    sizes = [upright_size(image, limit)]
+    if mask is not None:
+        sizes.append(upright_size(mask, limit, "mask"))
+    return max(height * width for height, width in sizes)

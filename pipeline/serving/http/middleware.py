@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infill.pipeline.serving.errors import RequestError
@@ -92,6 +93,10 @@ class _Exchange:
         """Called when the request is about to be processed: its body, or its first pair, is whole.
         May refuse it."""
         self._started = time.perf_counter()
+        self._work: asyncio.Future[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._left = False
+        self._answered = False
 
     @property
     def seconds(self) -> float:
@@ -108,6 +113,25 @@ class _Exchange:
         """The route's template: one of few, whatever paths clients try."""
         return str(getattr(self.scope.get("route"), "path", "other"))
 
+    async def run(self, app: ASGIApp) -> None:
+        """Run the application until it has answered or the caller has left."""
+        self._work = asyncio.ensure_future(app(self.scope, self.receive, self.send))
+        try:
+            await self._work
+        except asyncio.CancelledError:
+            if not self._left:
+                raise
+        finally:
+            if self._watcher is not None:
+                self._watcher.cancel()
+
+    async def _watch(self) -> None:
+        """End the work of a caller that leaves; runs once the body is whole."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect" and self._work is not None and not self._answered:
+            self._left = True
+            self._work.cancel()
+
     def refuse_long_body(self, size: int) -> None:
         """Raise if the body exceeds the limit."""
         if size > self._max_bytes:
@@ -117,8 +141,9 @@ class _Exchange:
 
     async def receive(self) -> Message:
         """Pass the body on, counting its bytes."""
-        if self.body_complete:
-            return await self._receive()
+        if self._watcher is not None:  # It alone listens; nothing but the end can follow.
+            await asyncio.shield(self._watcher)
+            return {"type": "http.disconnect"}
         message = await self._rate.next(self._receive)
         if message["type"] == "http.request":
             size = len(message.get("body", b""))
@@ -128,6 +153,7 @@ class _Exchange:
             self.body_complete = not message.get("more_body", False)
             if self.body_complete:
                 self.on_whole()
+                self._watcher = asyncio.create_task(self._watch())
         return message
 
     async def send(self, message: Message) -> None:
@@ -140,6 +166,8 @@ class _Exchange:
             if self.status == 408:  # The rest of the body is not waited for.
                 headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
+        elif message["type"] == "http.response.body":
+            self._answered = not message.get("more_body", False)
         await self._send(message)
 
     async def refuse(self, refusal: RequestError) -> None:
@@ -188,14 +216,17 @@ class AdmissionMiddleware:
         ticket = _Ticket(self)
         try:
             if self._admit(exchange):
+                ticket.begin()
                 exchange.on_whole = ticket.take
                 exchange.on_bytes = _nothing if bulky else ticket.count
             async with asyncio.timeout(timeout_s):
-                await self._app(exchange.scope, exchange.receive, exchange.send)
+                await exchange.run(self._app)
         except RequestError as refusal:
             await exchange.refuse(refusal)
         except TimeoutError:
             await exchange.refuse(self._too_late(exchange.body_complete, timeout_s))
+        except ClientDisconnect:
+            pass
         except Exception:
             log.exception("defect", extra={"request_id": exchange.request_id})
             await exchange.refuse(RequestError(500, "internal", "the service failed; see its log"))
@@ -220,7 +251,7 @@ class AdmissionMiddleware:
         if self._inside >= self._config.max_waiting:
             raise self._busy(f"{self._inside} requests are waiting already; try again in a moment")
 
-    def change(self, requests: int, size: int) -> None:
+    def change(self, requests: int, size: int, receiving: int = 0) -> None:
         """Count requests and bytes that come or go.
 
         Raises:
@@ -229,6 +260,7 @@ class AdmissionMiddleware:
         self._inside += requests
         self._bytes_inside += size
         self._metrics.inside.set(self._inside)
+        self._metrics.receiving.inc(receiving)
         if size > 0 and self._bytes_inside > self._config.max_body_bytes_inside:
             raise self._busy("other requests fill the memory; try again in a moment")
 
@@ -269,7 +301,13 @@ class _Ticket:
     def __init__(self, middleware: AdmissionMiddleware) -> None:
         self._middleware = middleware
         self._requests = 0
+        self._receiving = 0
         self._bytes = 0
+
+    def begin(self) -> None:
+        """Count the request as one whose body arrives."""
+        self._receiving = 1
+        self._middleware.change(0, 0, 1)
 
     def take(self) -> None:
         """Count the request as inside.
@@ -280,7 +318,8 @@ class _Ticket:
         if not self._requests:
             self._middleware.refuse_if_full()
             self._requests = 1
-            self._middleware.change(1, 0)
+            self._middleware.change(1, 0, -self._receiving)
+            self._receiving = 0
 
     def count(self, size: int) -> None:
         """Count bytes of the body.
@@ -293,5 +332,5 @@ class _Ticket:
 
     def give_back(self) -> None:
         """Count the request no more."""
-        self._middleware.change(-self._requests, -self._bytes)
-        self._requests = self._bytes = 0
+        self._middleware.change(-self._requests, -self._bytes, -self._receiving)
+        self._requests = self._bytes = self._receiving = 0

@@ -36,6 +36,11 @@ class RequestMetrics:
         self.inside = Gauge(
             "infill_requests_inside", "Costly requests being processed.", registry=self._registry
         )
+        self.receiving = Gauge(
+            "infill_requests_receiving",
+            "Costly requests whose body, or first pair, is arriving.",
+            registry=self._registry,
+        )
         self._pictures = Counter(
             "infill_pictures", "Composites made.", ["model", "canvas"], registry=self._registry
         )

@@ -85,6 +85,7 @@ def test_flood_at_ten_times_the_capacity_is_refused_in_part_in_bounded_memory(
     answers = [answer for _, _, some in floods for answer in some]
     pixels = 600 * 600
     allowed = admitted * pixels * (2 * 3 + 12)  # The body of each, twice, and what is decoded.
+    allowed += 10 * admitted * pixels * 3  # The bodies of those that are refused.
     assert max(used for used, _, _ in floods) - within < allowed
     assert max(inside for _, inside, _ in floods) <= admitted
     assert {answer.status_code for answer in answers} == {200, 503}
@@ -125,9 +126,9 @@ def test_those_who_send_slowly_get_an_error_and_block_nobody(url, config, reques
     started = time.monotonic()
     for caller in slow:
         caller.sendall(request[:1000])
-    wait_until(lambda: metric(url, "infill_requests_inside") == 12)
+    wait_until(lambda: metric(url, "infill_requests_receiving") == 12)
     at, statuses = 1000, []
-    while metric(url, "infill_requests_inside") > 0:
+    while metric(url, "infill_requests_receiving") > 0:
         assert time.monotonic() < started + LONG_S
         for caller in slow:
             with contextlib.suppress(OSError):  # Those that were answered are closed.
@@ -136,7 +137,7 @@ def test_those_who_send_slowly_get_an_error_and_block_nobody(url, config, reques
         answer = httpx.post(f"{url}/v1/inpaint", timeout=LONG_S, **request_of())
         statuses.append(answer.status_code)
         time.sleep(0.1)
-    assert time.monotonic() - started >= config.limits.request_timeout_s
+    assert time.monotonic() - started >= config.limits.body_grace_s
     assert set(statuses) == {200}
     assert len(statuses) > 10
     for caller in slow:
@@ -180,10 +181,10 @@ def test_caller_who_leaves_frees_its_share(url, wait_until):
             b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
         )
         callers.append(caller)
-    wait_until(lambda: metric(url, "infill_requests_inside") == 3)
+    wait_until(lambda: metric(url, "infill_requests_receiving") == 3)
     for caller in callers:
         caller.close()
-    wait_until(lambda: metric(url, "infill_requests_inside") == 0)
+    wait_until(lambda: metric(url, "infill_requests_receiving") == 0)
 
 
 def test_replica_that_is_killed_is_replaced(url, request_of):

@@ -1,0 +1,220 @@
+"""Decode images and plan their tiles in processes that can be killed.
+
+A thread cannot be ended while a decoder works in it: a file that takes minutes would keep its
+thread after the deadline, and after its caller has left. A process is killed and replaced. Small
+images are decoded in a thread, because they cannot cost much.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, Pipe
+
+import numpy as np
+
+from infill.pipeline.errors import ImageError
+from infill.pipeline.images import Hole, Picture, Pixels
+from infill.pipeline.inference import tiling
+from infill.pipeline.inference.config import TilingConfig
+from infill.pipeline.inference.pair_files import InpaintOptions, read_pair
+
+SMALL_PIXELS = 2**20
+"""Number of pixels up to which an image is decoded in a thread."""
+_ATTEMPTS = 2
+_PROGRAM = """import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from infill.pipeline.serving.http.decoders import serve
+serve(int(sys.argv[2]))"""
+"""Program of a process: it finds modules where its parent does, as a cluster's job has a folder of
+its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadTask:
+    """A pair of files to read."""
+
+    image: bytes
+    mask: bytes | None
+    options: InpaintOptions
+    max_pixels: int
+    tiling: TilingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadPair:
+    """A decoded pair, its layout, and the tiles of image and mask."""
+
+    picture: Picture
+    hole: Hole
+    layout: tiling.Layout
+    tiles: list[tuple[Pixels, Pixels]]
+
+
+def read(task: ReadTask) -> ReadPair:
+    """Decode a pair and plan its tiles.
+
+    Raises:
+        ImageError: if a file is not accepted.
+    """
+    picture, hole, layout = read_pair(
+        task.image, task.mask, task.options, task.max_pixels, task.tiling
+    )
+    tiles = layout.split_tiles(picture.rgb, hole)
+    return ReadPair(picture=picture, hole=hole, layout=layout, tiles=tiles)
+
+
+class _DiedError(Exception):
+    """A process ended while it had a task, or before."""
+
+
+class DecoderPool:
+    """A few decoding processes, started when the first large image arrives.
+
+    Args:
+        count: number of processes, and of large images that are decoded at once.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free: asyncio.Queue[_Decoder] = asyncio.Queue()
+        for _ in range(count):
+            self._free.put_nowait(_Decoder())
+        self._threads = ThreadPoolExecutor(2 * count, thread_name_prefix="decoder")
+
+    async def read(self, task: ReadTask, pixels: int) -> ReadPair:
+        """Decode a pair; if the caller is cancelled, the process that works for it is killed.
+
+        Args:
+            task: the files.
+            pixels: number of pixels of the larger of them.
+
+        Raises:
+            ImageError: if a file is not accepted, or ended its decoder.
+        """
+        if pixels <= SMALL_PIXELS:
+            return await asyncio.to_thread(read, task)
+        for _ in range(_ATTEMPTS):
+            with suppress(_DiedError):
+                return await self._read_once(task)
+        raise ImageError("damaged_image", "the image ends its decoder: it cannot be decoded")
+
+    async def _read_once(self, task: ReadTask) -> ReadPair:
+        decoder = await self._free.get()
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, decoder.read, task)
+        except (asyncio.CancelledError, _DiedError):
+            decoder.kill()
+            decoder = _Decoder()
+            raise
+        finally:
+            self._free.put_nowait(decoder)
+
+    def processes(self) -> list[int]:
+        """Return the ids of the processes that wait for work."""
+        waiting = [self._free.get_nowait() for _ in range(self._free.qsize())]
+        for decoder in waiting:
+            self._free.put_nowait(decoder)
+        return [decoder.process.pid for decoder in waiting if decoder.process is not None]
+
+
+class _Decoder:
+    """One process, started at its first task."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        self._pipe: Connection | None = None
+        self._killed = False
+
+    def read(self, task: ReadTask) -> ReadPair:
+        """Send a task and wait for its result; runs in a thread."""
+        if self._pipe is None:
+            self._start()
+        pipe = self._pipe
+        assert pipe is not None
+        try:
+            pipe.send(task)
+            found = pipe.recv()
+            if isinstance(found, Exception):
+                raise found
+            return _receive(pipe, found)
+        except (EOFError, OSError) as error:
+            raise _DiedError from error
+
+    def _start(self) -> None:
+        ours, theirs = Pipe()
+        number = theirs.fileno()
+        words = [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), str(number)]
+        self.process = subprocess.Popen(words, pass_fds=[number], stdin=subprocess.DEVNULL)
+        theirs.close()
+        self._pipe = ours
+        weakref.finalize(self, _end, self.process, ours)
+        if self._killed:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the process; its thread then gets the end of the pipe."""
+        self._killed = True
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+def _end(process: subprocess.Popen[bytes], pipe: Connection) -> None:
+    pipe.close()
+    process.kill()
+    process.wait()
+
+
+def serve(number: int) -> None:
+    """Read pairs until the pipe closes. Runs in a decoding process."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    with suppress(AttributeError, OSError):
+        os.nice(5)  # Answers come before the next images.
+    pipe = Connection(number)
+    with suppress(EOFError, OSError):
+        while True:
+            _answer(pipe, pipe.recv())
+
+
+def _answer(pipe: Connection, task: ReadTask) -> None:
+    try:
+        found = read(task)
+    except ImageError as error:
+        pipe.send(error)
+        return
+    except Exception as error:  # a defect is reported where it is logged
+        pipe.send(RuntimeError(f"{type(error).__name__} while an image was decoded: {error}"))
+        return
+    arrays = [found.picture.pixels, found.hole, *(part for tile in found.tiles for part in tile)]
+    empty = replace(found.picture, pixels=found.picture.pixels[:0])
+    bare = replace(found, picture=empty, tiles=[])
+    pipe.send((replace(bare, hole=found.hole[:0]), [(one.shape, one.dtype.str) for one in arrays]))
+    for one in arrays:
+        pipe.send_bytes(np.ascontiguousarray(one).reshape(-1).view(np.uint8).data)
+
+
+def _receive(
+    pipe: Connection, found: tuple[ReadPair, Sequence[tuple[tuple[int, ...], str]]]
+) -> ReadPair:
+    """Receive the arrays of a pair; nothing is copied twice."""
+    bare, shapes = found
+    arrays = []
+    for shape, kind in shapes:
+        one = np.empty(shape, np.dtype(kind))
+        if one.nbytes:
+            pipe.recv_bytes_into(one.reshape(-1).view(np.uint8).data)
+        else:
+            pipe.recv_bytes()
+        arrays.append(one)
+    picture = replace(bare.picture, pixels=arrays[0])
+    tiles = list(zip(arrays[2::2], arrays[3::2], strict=True))
+    return replace(bare, picture=picture, hole=arrays[1], tiles=tiles)
