@@ -9,6 +9,7 @@ import struct
 import threading
 import zlib
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -44,6 +45,10 @@ DECODE_ERRORS = (
 """Exceptions of Pillow and OpenCV for invalid images, found by damaging images."""
 
 
+TiffLayout = Literal["usual", "by Pillow", "white as zero"]
+"""How a TIFF is decoded: as others, by Pillow with libtiff, or by OpenCV and inverted."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Header:
     """The header of an image, before its pixels are decoded."""
@@ -60,6 +65,8 @@ class Header:
     """Height once upright."""
     width_px: int
     """Width once upright."""
+    layout: TiffLayout
+    """The layout of a TIFF; "usual" for all others."""
     plain: bool
     """Whether its bytes can be kept: every reader decodes them to the same 8-bit grey or RGB."""
 
@@ -107,8 +114,6 @@ def _header(data: bytes, image: ImageFile.ImageFile, max_pixels: int) -> Header:
     deep = _is_deep(data, image)
     if kind == "TIFF":
         _refuse_large_tiles(image, max_pixels)
-    if deep and kind == "TIFF":
-        _refuse_unusual_tiff(image)
     still = kind not in ("PNG", "WEBP") or getattr(image, "n_frames", 1) == 1
     clear = "transparency" not in image.info and image.mode in ("L", "RGB")
     eight_bit = kind != "PNG" or data[24:25] == b"\x08"
@@ -120,6 +125,7 @@ def _header(data: bytes, image: ImageFile.ImageFile, max_pixels: int) -> Header:
         orientation=orientation,
         height_px=height,
         width_px=width,
+        layout=_tiff_layout(image, deep) if kind == "TIFF" else "usual",
         plain=kind in SUFFIX_OF and still and clear and eight_bit and upright,
     )
 
@@ -139,19 +145,25 @@ def _refuse_large_tiles(image: ImageFile.ImageFile, max_pixels: int) -> None:
         raise RejectedError(f"tiles of {width} x {height} pixels are more than {max_pixels}")
 
 
-def _refuse_unusual_tiff(image: ImageFile.ImageFile) -> None:
-    """Refuse layouts of 16-bit TIFFs that OpenCV decodes to other pixels, or to none of them."""
+def _tiff_layout(image: ImageFile.ImageFile, deep: bool) -> TiffLayout:
+    """Return how a TIFF has to be decoded.
+
+    Raises:
+        RejectedError: if no decoder here has its right pixels.
+    """
     tags = image.tag_v2  # type: ignore[attr-defined]
     extra = tags.get(338, (0,))
-    unusual = {
-        "its planes apart": tags.get(284, 1) != 1,
-        "colours multiplied by opacity": 1 in (extra if isinstance(extra, tuple) else (extra,)),
-        "white as zero": tags.get(262, 1) == 0,
-    }
-    if names := [name for name, found in unusual.items() if found]:
-        raise RejectedError(
-            f"a 16-bit TIFF with {' and '.join(names)}, which is not read: convert it to 8 bits"
-        )
+    premultiplied = 1 in (extra if isinstance(extra, tuple) else (extra,))
+    colour_model, apart = tags.get(262, 1), tags.get(284, 1) != 1
+    if apart and image.mode in ("LA", "La"):
+        raise RejectedError("a TIFF with grey and opacity in planes: convert it to PNG")
+    if deep and colour_model == 0:
+        if image.mode != "I;16" or tags.get(258) != (16,):
+            raise RejectedError("a TIFF with white as zero, but not of 16 bits: convert it to PNG")
+        return "white as zero"
+    if apart or (deep and (premultiplied or colour_model not in (1, 2))):
+        return "by Pillow"
+    return "usual"
 
 
 def _is_deep(data: bytes, image: Image.Image) -> bool:

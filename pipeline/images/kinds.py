@@ -80,4 +80,6 @@ def unread_kind(data: bytes) -> str:
         return f"an image of a kind that is not read here: {_BRANDS[data[8:12]]}"
     if data.startswith(_JXL):
         return f"a JPEG XL image, which is not read: {_CONVERT}"
+    if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return "a TIFF of a layout that is not read: convert it to PNG or JPEG"
     return ""

@@ -6,12 +6,13 @@ stays inside this module.
 """
 
 import io
+import threading
 from typing import Any
 
 import cv2
 import numpy as np
 import PIL
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from infill.pipeline.errors import RejectedError
 from infill.pipeline.images.arrays import Pixels
@@ -28,6 +29,8 @@ from infill.pipeline.images.png_chunks import without_animation, without_text
 
 WIDEST_PX = {"jpg": 65_500, "webp": 16_383, "png": 1_000_000}
 """Maximum side of each format, in pixels."""
+
+_LIBTIFF = threading.Lock()
 
 ENCODER = f"opencv {cv2.__version__}, pillow {PIL.__version__}"
 """Versions of the codecs: part of a shard's identity, as other versions may round differently."""
@@ -65,10 +68,12 @@ def _decode(data: bytes, header: Header) -> Pixels:
             raise RejectedError("truncated: the JPEG has no end")
         if header.plain:
             return _decode_by_opencv(data, cv2.IMREAD_COLOR_RGB)
-    if header.deep and header.format in ("PNG", "TIFF"):
+    if header.deep and header.format in ("PNG", "TIFF") and header.layout != "by Pillow":
         picture = _red_first(_decode_by_opencv(without_animation(data), cv2.IMREAD_UNCHANGED))
+        if header.layout == "white as zero":
+            picture = np.invert(picture)
     else:
-        picture = _decode_by_pillow(data)
+        picture = _decode_by_pillow(data, by_libtiff=header.layout == "by Pillow")
     return _turn_upright(_to_colour(_to_8_bits(picture)), header.orientation)
 
 
@@ -79,9 +84,19 @@ def _decode_by_opencv(data: bytes, flags: int) -> Pixels:
     return picture
 
 
-def _decode_by_pillow(data: bytes) -> np.ndarray[Any, Any]:
+def _open(data: bytes, by_libtiff: bool) -> Image.Image:
+    """Open an image; Pillow's own reader of uncompressed TIFFs mistakes planes of 16 bits."""
+    with _LIBTIFF:
+        TiffImagePlugin.READ_LIBTIFF = by_libtiff
+        try:
+            return Image.open(io.BytesIO(without_text(data)), formats=FORMATS)
+        finally:
+            TiffImagePlugin.READ_LIBTIFF = False
+
+
+def _decode_by_pillow(data: bytes, by_libtiff: bool = False) -> np.ndarray[Any, Any]:
     """Return [H, W], RGB or RGBA, in 8 or 16 bits."""
-    with NO_LIMIT_OF_PILLOW, Image.open(io.BytesIO(without_text(data)), formats=FORMATS) as image:
+    with NO_LIMIT_OF_PILLOW, _open(data, by_libtiff) as image:
         forget_other_orientations(image)
         image.load()
         if image.mode.startswith("I"):
