@@ -31,14 +31,23 @@ WINDOWS = BatchConfig(
 """Windows at the photographs' own scale, neither mirrored nor recoloured."""
 
 PRESETS = {
-    "places2": published("places2", DeepFillConfig(), WINDOWS, steps=170_000),
-    "imagenet": published("imagenet", DeepFillConfig(), WINDOWS, steps=170_000),
+    "places2": published("places2", DeepFillConfig(), WINDOWS, steps=170_000, dataset="places2"),
+    "imagenet": published("imagenet", DeepFillConfig(), WINDOWS, steps=170_000, dataset="imagenet"),
     "celebahq": published(
-        "celebahq", DeepFillConfig(), replace(WINDOWS, crop="squash"), steps=170_000
+        "celebahq",
+        DeepFillConfig(),
+        replace(WINDOWS, crop="squash"),
+        steps=170_000,
+        dataset="celeba-hq",
     ),
     "celeba": published(
-        "celeba", DeepFillConfig(), replace(WINDOWS, resize_short_side_px=256), steps=170_000
+        "celeba",
+        DeepFillConfig(),
+        replace(WINDOWS, resize_short_side_px=256),
+        steps=170_000,
+        dataset="celeba",
     ),
+    "dtd": published("dtd", DeepFillConfig(), WINDOWS, steps=170_000, dataset="dtd-1"),
     "finetune": fine_tuning(
         replace(DeepFillConfig.released(), learning_rate=1e-5), WINDOWS, steps=30_000
     ),

@@ -29,12 +29,7 @@ WINDOWS = BatchConfig(
 """Windows at the photographs' own scale, neither mirrored nor recoloured."""
 
 PRESETS = {
-    "places2": published(
-        "places2",
-        DeepFill2Config(),
-        WINDOWS,
-        steps=1_000_000,
-    ),
+    "places2": published("places2", DeepFill2Config(), WINDOWS, steps=1_000_000, dataset="places2"),
     "finetune": fine_tuning(
         replace(DeepFill2Config.released(), learning_rate=1e-5), WINDOWS, steps=30_000
     ),

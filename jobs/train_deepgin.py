@@ -42,6 +42,7 @@ PRESETS = {
         PHOTOGRAPHS,
         steps=284_020,
         save_every_steps=2582,
+        dataset="ade20k-deepgin",
     ),
     "celebahq": published(
         # 27,000 photographs in batches of 4 are 6,750 steps an epoch; 10 + 100 epochs.
@@ -50,6 +51,7 @@ PRESETS = {
         PHOTOGRAPHS,
         steps=742_500,
         save_every_steps=6750,
+        dataset="celeba-hq-deepgin",
     ),
     "finetune": fine_tuning(
         DeepGINConfig(learning_rate=1e-5, discriminator_learning_rate=4e-5),

@@ -26,11 +26,18 @@ PHOTOGRAPHS = BatchConfig(batch_size=30, image_size_px=256, enlarge_small_images
 PRESETS = {
     # The released code clips the gradients of both networks at a norm of 1.
     "places2": replace(
-        published("places2", LaMaConfig(num_blocks=9), PHOTOGRAPHS, steps=1_000_000),
+        published(
+            "places2",
+            LaMaConfig(num_blocks=9),
+            PHOTOGRAPHS,
+            steps=1_000_000,
+            dataset="places2-large",
+        ),
         max_gradient_norm=1.0,
     ),
     "big": replace(
-        published("big", LaMaConfig(), PHOTOGRAPHS, steps=1_000_000), max_gradient_norm=1.0
+        published("big", LaMaConfig(), PHOTOGRAPHS, steps=1_000_000, dataset="places2-large"),
+        max_gradient_norm=1.0,
     ),
     "finetune": replace(
         fine_tuning(

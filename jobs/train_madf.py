@@ -10,6 +10,7 @@ Interrupted, the same command goes on from the newest checkpoint.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from infill.models.madf.config import MADFConfig
 from infill.pipeline.config import run
@@ -29,12 +30,33 @@ windows of 512 px."""
 
 PRESETS = {
     "places2": published(
-        "places2", MADFConfig(), PHOTOGRAPHS, steps=300_000, save_every_steps=20_000
+        "places2",
+        MADFConfig(),
+        PHOTOGRAPHS,
+        steps=300_000,
+        save_every_steps=20_000,
+        dataset="places2-12k",
+    ),
+    "places2-512": published(
+        # The size of the released weights.
+        "places2-512",
+        MADFConfig(),
+        replace(PHOTOGRAPHS, image_size_px=512, resize_short_side_px=572),
+        steps=300_000,
+        save_every_steps=20_000,
+        dataset="places2-large-12k",
     ),
     "celeba": published(
-        "celeba", MADFConfig(), PHOTOGRAPHS, steps=300_000, save_every_steps=20_000
+        "celeba",
+        MADFConfig(),
+        PHOTOGRAPHS,
+        steps=300_000,
+        save_every_steps=20_000,
+        dataset="celeba-madf",
     ),
-    "paris": published("paris", MADFConfig(), PHOTOGRAPHS, steps=300_000, save_every_steps=5000),
+    "paris": published(
+        "paris", MADFConfig(), PHOTOGRAPHS, steps=300_000, save_every_steps=5000, dataset="paris"
+    ),
     "finetune": fine_tuning(MADFConfig(learning_rate=2e-5), PHOTOGRAPHS, steps=30_000),
     "cpu": on_two_cores(
         MADFConfig(

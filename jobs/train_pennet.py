@@ -26,29 +26,25 @@ PHOTOGRAPHS = BatchConfig(
 """As the authors preprocess all four sets: squashed to a square, mirrored, slightly recoloured."""
 
 PRESETS = {
-    "celeba": published(
-        "celeba",
-        PENNetConfig(),
-        PHOTOGRAPHS,
-        steps=330_000,
+    "celebahq": published(
+        "celebahq", PENNetConfig(), PHOTOGRAPHS, steps=330_000, dataset="celeba-hq"
     ),
     "places2": published(
         "places2",
         PENNetConfig(learning_rate_drop_steps=(100_000,)),
         PHOTOGRAPHS,
         steps=1_000_000,
+        dataset="places2",
     ),
     "dtd": published(
         "dtd",
         PENNetConfig(adversarial="nsgan", learning_rate_drop_steps=(100_000, 200_000, 300_000)),
         PHOTOGRAPHS,
         steps=330_000,
+        dataset="dtd-pennet",
     ),
     "facade": published(
-        "facade",
-        PENNetConfig(adversarial="nsgan"),
-        PHOTOGRAPHS,
-        steps=200_000,
+        "facade", PENNetConfig(adversarial="nsgan"), PHOTOGRAPHS, steps=200_000, dataset="facade"
     ),
     "finetune": fine_tuning(PENNetConfig(learning_rate=1e-5), PHOTOGRAPHS, steps=30_000),
     "cpu": on_two_cores(

@@ -51,6 +51,7 @@ PRESETS = {
         SQUASHED,
         steps=139_650,
         save_every_steps=1862,
+        dataset="paris",
     ),
     "celeba": published(
         # 162,000 photographs are 20,250 steps an epoch: 30 epochs and 10 at the low rate.
@@ -59,6 +60,7 @@ PRESETS = {
         BatchConfig(batch_size=8, image_size_px=256, crop="centre_square", masks=IRREGULAR),
         steps=810_000,
         save_every_steps=5000,
+        dataset="celeba",
     ),
     "places2": published(
         # 1,803,460 photographs are 225,433 steps an epoch: 30 epochs and 10 at the low rate.
@@ -66,6 +68,7 @@ PRESETS = {
         SPNConfig(learning_rate_drop_step=6_762_990),
         SQUASHED,
         steps=9_017_320,
+        dataset="places2-12k",
     ),
     "probabilistic-celebahq": published(
         # 27,000 photographs are 3,375 steps an epoch: 70 epochs, 50 of them at the high rate; the
@@ -75,6 +78,7 @@ PRESETS = {
         SQUASHED,
         steps=236_250,
         save_every_steps=3375,
+        dataset="celeba-hq-spn",
     ),
     "probabilistic-paris": published(
         # The same epochs, of 1,862 steps.
@@ -83,6 +87,7 @@ PRESETS = {
         SQUASHED,
         steps=130_340,
         save_every_steps=1862,
+        dataset="paris",
     ),
     "probabilistic-places2": published(
         # As the deterministic one: 30 epochs and 10 at the low rate.
@@ -90,6 +95,7 @@ PRESETS = {
         replace(PROBABILISTIC, learning_rate_drop_step=6_762_990),
         SQUASHED,
         steps=9_017_320,
+        dataset="places2-12k",
     ),
     "demo": TrainConfig(
         model=SMALL,

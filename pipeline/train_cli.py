@@ -61,6 +61,7 @@ def published(
     data: BatchConfig,
     steps: int,
     save_every_steps: int = 10_000,
+    dataset: str = "folder",
 ) -> TrainConfig:
     """Return a paper's training on one dataset, on GPUs.
 
@@ -70,10 +71,11 @@ def published(
         data: the paper's data settings, without shards.
         steps: number of steps.
         save_every_steps: number of steps between two checkpoints, each with a sample grid.
+        dataset: the public dataset, with the paper's own split.
     """
     return TrainConfig(
         model=model,
-        data=replace(data, loader="processes"),
+        data=replace(data, loader="processes", dataset=dataset),
         storage=f"runs/{model.architecture}-{name}",
         steps=steps,
         use_gpu=True,
@@ -262,7 +264,7 @@ def with_shards(config: TrainConfig) -> TrainConfig:
     """
     data = config.data
     if shards := _shards_to_make(config):
-        made = sharding.make_shards(_recipe(data.source, shards, data.image_size_px))
+        made = sharding.make_shards(_recipe(data, shards))
         for split, manifest in made.items():
             print(f"{split}: {len(manifest)} samples in {manifest.location}", flush=True)
     if not data.source or data.shards:
@@ -293,10 +295,10 @@ def _finished(shards: str) -> bool:
     return True
 
 
-def _recipe(source: str, out: str, size_px: int) -> ShardConfig:
-    if source != BUNDLED:
-        return ShardConfig(source=source, out=out)
-    side = max(64, size_px)
+def _recipe(data: BatchConfig, out: str) -> ShardConfig:
+    if data.source != BUNDLED:
+        return ShardConfig(kind=data.dataset, source=data.source, out=out)
+    side = max(64, data.image_size_px)
     return ShardConfig(
         kind=BUNDLED,
         out=out,

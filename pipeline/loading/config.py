@@ -25,6 +25,10 @@ class BatchConfig:
     """Images from which training makes shards first, unless ``shards`` is finished: a folder,
     archive or list, as --source of jobs/make_shards.py; "bundled" uses images that installed
     packages carry."""
+    dataset: str = "folder"
+    """Kind of ``source``, as --kind of jobs/make_shards.py: "folder", or a public dataset by name
+    with a paper's own split. The presets of the papers name theirs; --data.dataset folder takes any
+    images."""
     batch_size: int = 8
     """Number of samples per step over all workers (global batch); a multiple of the number of
     workers."""

@@ -77,6 +77,33 @@ def _by_number(first_of_test: int) -> Rule:
     return lambda store: split
 
 
+def _by_number_in_folder(first_of_test: int) -> Rule:
+    """Assign the images of each folder from a place on, by name, to test, the others to train."""
+
+    def rule(store: Store) -> Callable[[str], str | None]:
+        places: Counter[str] = Counter()
+
+        def split(path: str) -> str:
+            folder = path.rpartition("/")[0]
+            places[folder] += 1
+            return "test" if places[folder] > first_of_test else "train"
+
+        return split
+
+    return rule
+
+
+def _between(first_of_test: int, last_of_test: int) -> Rule:
+    """Assign a stretch of numbers to test and those before it to train; the others are left out."""
+
+    def split(path: str) -> str | None:
+        numbers = re.findall(r"\d+", path.rpartition("/")[2])
+        number = int(numbers[0]) if numbers else 0
+        return "train" if number < first_of_test else "test" if number <= last_of_test else None
+
+    return lambda store: split
+
+
 def _lines(store: Store, file: str) -> list[str]:
     try:
         return store.read(file.encode()).decode().split("\n")[:-1]
@@ -108,6 +135,19 @@ def _dtd(number: int) -> NamedSet:
     )
 
 
+def _celeba_hq(paper: str, rule: Rule) -> NamedSet:
+    return NamedSet(
+        title=f"CelebA-HQ, split as in {paper}",
+        parts=(
+            Part(
+                paths=("CelebA-HQ-img", "celeba_hq_256", "celeba-hq-1024", "images"),
+                counts=(30_000,),
+            ),
+        ),
+        rule=rule,
+    )
+
+
 NAMED = {
     "places2": _places2("standard", None),
     "places2-12k": _places2("standard", 12_000),  # as MADF and SPN test
@@ -118,12 +158,15 @@ NAMED = {
         parts=(Part(paths=("img_align_celeba", "img_align_celeba.zip"), counts=(202_599,)),),
         rule=_by_list("list_eval_partition.txt", {"0": "train", "1": "val", "2": "test"}),
     ),
-    # The papers publish no list: PEN-Net keeps 2,000 for test, and so do we, the last by number.
-    "celeba-hq": NamedSet(
-        title="CelebA-HQ",
-        parts=(Part(paths=("CelebA-HQ-img", "celeba_hq_256", "images"), counts=(30_000,)),),
-        rule=_by_number(28_000),
+    "celeba-madf": NamedSet(  # "200K images for training, the remaining for testing"
+        title="CelebA (aligned and cropped), split as in MADF",
+        parts=(Part(paths=("img_align_celeba", "img_align_celeba.zip"), counts=(202_599,)),),
+        rule=_by_number(200_001),
     ),
+    # The papers publish numbers and no lists: ours are the last by number (0 to 29,999).
+    "celeba-hq": _celeba_hq("PEN-Net: 28,000 and 2,000", _by_number(28_000)),
+    "celeba-hq-deepgin": _celeba_hq("DeepGIN: 27,000 and 3,000", _by_number(27_000)),
+    "celeba-hq-spn": _celeba_hq("SPN: 27,000 and 2,800", _between(27_000, 29_799)),
     "paris": NamedSet(
         title="Paris StreetView",
         parts=(
@@ -132,6 +175,12 @@ NAMED = {
         ),
     ),
     **{f"dtd-{number}": _dtd(number) for number in range(1, 11)},
+    # PEN-Net's 4,512 and 1,128 are four fifths of each of the 47 classes, which have 120 images.
+    "dtd-pennet": NamedSet(
+        title="Describable Textures, split as in PEN-Net: 4,512 and 1,128",
+        parts=(Part(paths=("images",), counts=(5640,)),),
+        rule=_by_number_in_folder(96),
+    ),
     # PEN-Net has 506 for train and 100 for test and names none: ours are the last of the base.
     "facade": NamedSet(
         title="CMP Facade",
@@ -164,6 +213,10 @@ NAMED = {
     "oxford": NamedSet(
         title="Oxford Buildings",
         parts=(Part(paths=("oxbuild_images", "images", ""), counts=(5062, 5063), split="test"),),
+    ),
+    "ade20k-deepgin": NamedSet(
+        title="ADE20K, the 10,330 images of the AIM 2020 challenge (DeepGIN)",
+        parts=(Part(paths=("images/training", "train", ""), counts=(10_330,), split="train"),),
     ),
     "ade20k": NamedSet(
         title="ADE20K (scene parsing challenge)",

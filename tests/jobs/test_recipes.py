@@ -67,7 +67,7 @@ RECIPES = {
         {"generator": 1e-4, "discriminator": 1e-4},
         (0, 0.9),
     ),
-    ("pennet", "celeba"): (
+    ("pennet", "celebahq"): (
         16,
         256,
         330_000,
@@ -90,6 +90,7 @@ RECIPES = {
         (0.5, 0.999),
     ),
     ("madf", "places2"): (24, 256, 300_000, {"generator": 2e-4}, (0.9, 0.999)),
+    ("madf", "places2-512"): (24, 512, 300_000, {"generator": 2e-4}, (0.9, 0.999)),
     ("madf", "celeba"): (24, 256, 300_000, {"generator": 2e-4}, (0.9, 0.999)),
     ("madf", "paris"): (24, 256, 300_000, {"generator": 2e-4}, (0.9, 0.999)),
     ("deepgin", "ade20k"): (
@@ -107,6 +108,13 @@ RECIPES = {
         (0.5, 0.999),
     ),
     ("deepfill", "places2"): (
+        6 * 16,
+        256,
+        170_000,
+        {"generator": 1e-4, "discriminator": 1e-4},
+        (0.5, 0.9),
+    ),
+    ("deepfill", "dtd"): (
         6 * 16,
         256,
         170_000,
@@ -158,7 +166,7 @@ SCHEDULES: dict[tuple[str, str], dict[int, float]] = {
     ("spn", "paris"): {0: 1e-4, 50 * 1862 - 1: 1e-4, 50 * 1862: 1e-5, 139_649: 1e-5},
     ("spn", "celeba"): {0: 1e-4, 30 * 20_250 - 1: 1e-4, 30 * 20_250: 1e-5},
     ("spn", "probabilistic-celebahq"): {0: 1e-4, 50 * 3375 - 1: 1e-4, 50 * 3375: 1e-5},
-    ("pennet", "celeba"): {1: 1e-4, 100_000: 1e-4, 300_000: 1e-4},
+    ("pennet", "celebahq"): {1: 1e-4, 100_000: 1e-4, 300_000: 1e-4},
     ("pennet", "facade"): {1: 1e-4, 100_000: 1e-4, 199_999: 1e-4},
     ("pennet", "places2"): {1: 1e-4, 99_999: 1e-4, 100_000: 1e-5, 200_000: 1e-5, 300_000: 1e-5},
     ("pennet", "dtd"): {1: 1e-4, 99_999: 1e-4, 100_000: 1e-5, 200_000: 1e-6, 300_000: 1e-7},
@@ -211,7 +219,7 @@ def test_photographs_are_prepared_as_the_sheets_say() -> None:
         assert view.quarter_turns == (name == "deepgin")
         assert view.masks_per_image == (3 if name == "deepgin" else 1)
     crops = {key: view.crop for key, view in views.items()}
-    assert {crops["pennet", preset] for preset in ("celeba", "dtd", "places2")} == {"squash"}
+    assert {crops["pennet", preset] for preset in ("celebahq", "dtd", "places2")} == {"squash"}
     assert crops["deepfill", "places2"] == "random"
     assert crops["deepfill", "celebahq"] == crops["spn", "paris"] == "squash"
     assert crops["deepgin", "ade20k"] == "subsample"

@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +71,52 @@ def test_dtd_follows_the_lists_of_its_number(tmp_path: Path) -> None:
         (tmp_path / f"labels/val{number}.txt").write_text("")
     assert list(splits(with_counts("dtd-3", 2), tmp_path).values()) == ["train", "test"]
     assert list(splits(with_counts("dtd-4", 2), tmp_path).values()) == ["test", "train"]
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "test"),
+    [
+        ("celeba-hq", 28_000, 2000),
+        ("celeba-hq-deepgin", 27_000, 3000),
+        ("celeba-hq-spn", 27_000, 2800),
+    ],
+)
+def test_celeba_hq_is_split_as_in_each_paper(name: str, train: int, test: int) -> None:
+    rule = NAMED[name].rule
+    assert rule is not None
+    split = rule(LocalStore(Path()))
+    found = Counter(split(f"CelebA-HQ-img/{number}.jpg") for number in range(30_000))
+    assert (found["train"], found["test"]) == (train, test)
+
+
+def test_pennet_tests_on_the_last_fifth_of_every_texture(tmp_path: Path) -> None:
+    rule = NAMED["dtd-pennet"].rule
+    assert rule is not None
+    split = rule(LocalStore(tmp_path))
+    found = Counter(
+        split(f"images/{name}/{name}_{number:04d}.jpg")
+        for name in (f"texture{kind}" for kind in range(47))
+        for number in range(120)
+    )
+    assert found == {"train": 4512, "test": 1128}
+
+
+def test_deepgin_s_part_of_ade20k_is_not_the_whole_of_it(tmp_path: Path) -> None:
+    counts = {
+        name: [part.counts for part in NAMED[name].parts] for name in NAMED if name[:3] == "ade"
+    }
+    assert counts == {"ade20k": [(20_210,), (2000,)], "ade20k-deepgin": [(10_330,)]}
+    put(tmp_path, "images/training/a.jpg", "images/training/b.jpg")
+    with pytest.raises(UserError, match="holds 2 photographs, expected 10,330"):
+        splits(NAMED["ade20k-deepgin"], tmp_path)
+
+
+def test_madf_trains_on_200_000_faces() -> None:
+    rule = NAMED["celeba-madf"].rule
+    assert rule is not None
+    split = rule(LocalStore(Path()))
+    found = Counter(split(f"img_align_celeba/{number:06d}.jpg") for number in range(1, 202_600))
+    assert found == {"train": 200_000, "test": 2599}
 
 
 def test_facade_leaves_label_maps_out(tmp_path: Path) -> None:
