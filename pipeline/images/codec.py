@@ -10,7 +10,7 @@ kept and returned with the result.
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -128,8 +128,14 @@ def fill_in(picture: Picture, hole: Hole, prediction: Pixels) -> Picture:
     return replace(picture, pixels=pixels)
 
 
-def encode(picture: Picture, form: Format) -> bytes:
+def encode(picture: Picture, form: Format, quality: int | None = None) -> bytes:
     """Encode a picture: PNG and WebP without loss, JPEG at quality 95 without subsampling.
+
+    Args:
+        picture: the picture.
+        form: the file format.
+        quality: 0 to 99: compression with losses for JPEG and WebP, of known pixels as well; None
+            or 100 for the best.
 
     Raises:
         ImageError: for a JPEG of a picture with alpha, which the format cannot carry.
@@ -140,11 +146,13 @@ def encode(picture: Picture, form: Format) -> bytes:
             "this image has transparency, which JPEG cannot store: request png or webp",
         )
     pixels = picture.pixels[..., 0] if picture.pixels.shape[2] == 1 else picture.pixels
-    options = {
+    options: dict[str, Any] = {
         "png": {"compress_level": 1},  # a third of the default's time, and hardly larger
         "jpeg": {"quality": 95, "subsampling": 0},
         "webp": {"lossless": True, "quality": 20, "method": 1, "exact": True},
     }[form]
+    if quality is not None and quality < 100 and form != "png":
+        options = {"quality": max(quality, 1), **({"method": 4} if form == "webp" else {})}
     sink = io.BytesIO()
     kept = picture.metadata.options(form)
     Image.fromarray(pixels).save(sink, format=form, icc_profile=picture.profile, **kept, **options)

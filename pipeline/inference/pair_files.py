@@ -27,6 +27,8 @@ class InpaintOptions:
     mode: Mode = "auto"
     mask_rule: MaskRule = field(default_factory=MaskRule)
     output_format: Format = "png"
+    quality: int | None = None
+    """Quality of JPEG and WebP, 0 to 99, with losses; None or 100 is the best."""
     samples: int = 1
     """Number of results; more than one only from probabilistic models."""
     seed: int | None = None
@@ -108,4 +110,4 @@ def compose(
 ) -> bytes:
     """Return the composite as a file: the known pixels unchanged, the prediction in the hole."""
     lifted = layout.merge_tiles(predictions, hole)
-    return encode(fill_in(picture, hole, lifted), options.output_format)
+    return encode(fill_in(picture, hole, lifted), options.output_format, options.quality)

@@ -25,7 +25,7 @@ from infill.pipeline.serving.jobs.files import JobFiles
 from infill.pipeline.serving.jobs.store import Job, JobStore
 from infill.pipeline.serving.jobs.webhooks import send_webhook
 from infill.pipeline.serving.limits import LimitsConfig
-from infill.pipeline.serving.replica.replica import ServedModel
+from infill.pipeline.serving.replica.replica import ServedModel, served_model
 
 log = logging.getLogger("infill.serving")
 Run = Callable[[ServedModel, BatchInferenceConfig, list[Pair]], Iterator[Outcome]]
@@ -146,7 +146,7 @@ class JobRunner:
             thread.join()
 
     def _inpaint(self, job: Job) -> None:
-        model = ServedModel(**job.model)
+        model = served_model(job.model)
         config = self._batch_config(job, model)
         work = begin_folder(config, model.label, say=log.info)
         total, kept = work.counts

@@ -20,6 +20,9 @@ class Pretrained:
     version: str
     """Number of the weights; another number means other weights under the same name."""
 
+    licence: str = "Apache-2.0"
+    """SPDX name of the licence of the weights."""
+
     @property
     def location(self) -> str:
         """The directory of its checkpoint on this machine."""

@@ -51,6 +51,11 @@ class ServeConfig:
     package, ``spn@champion``, ``spn@3`` or a checkpoint's path."""
     more_models: tuple[str, ...] = ()
     """Further models, which requests choose by name."""
+    aliases: tuple[str, ...] = ()
+    """Further names of models, such as ``gpt-image-1=spn@champion``, for clients that name models
+    themselves."""
+    licences: tuple[str, ...] = ()
+    """Licences of models that ``/v1/models`` shows, such as ``spn=CC-BY-4.0``."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 opens the service to the network."""
     port: int = 8000
@@ -101,6 +106,9 @@ class ServeConfig:
             raise ValueError(
                 f"max_replicas must be 0 or at least num_replicas, not {self.max_replicas}"
             )
+        for pair in (*self.aliases, *self.licences):
+            if not all(pair.partition("=")):
+                raise ValueError(f"aliases and licences are NAME=VALUE, not {pair!r}")
         if not 0 <= self.canary_share <= 1:
             raise ValueError(f"canary_share must be 0 to 1, not {self.canary_share}")
         if not 0 <= self.port < 65536:

@@ -18,6 +18,8 @@ from infill.pipeline.serving.http.error_shapes import error_response
 from infill.pipeline.serving.http.inpaint_service import Backend, HttpConfig, InpaintService
 from infill.pipeline.serving.http.jobs_api import add_jobs_routes
 from infill.pipeline.serving.http.middleware import BATCH_PATH, AdmissionMiddleware
+from infill.pipeline.serving.http.models_api import add_models_routes
+from infill.pipeline.serving.http.openai_api import add_openai_routes
 from infill.pipeline.serving.http.openapi import (
     ERROR_ANSWERS,
     LINES_ANSWER,
@@ -26,7 +28,7 @@ from infill.pipeline.serving.http.openapi import (
     pair_body,
 )
 from infill.pipeline.serving.http.request_metrics import MEDIA_TYPE, RequestMetrics
-from infill.pipeline.serving.http.responses import LineStream, public, respond
+from infill.pipeline.serving.http.responses import LineStream, respond
 from infill.pipeline.serving.http.schemas import read_one
 from infill.pipeline.serving.http.v2_api import add_v2_routes
 from infill.pipeline.serving.limits import PixelBudget
@@ -74,6 +76,8 @@ def create_app(backend: Backend, config: HttpConfig) -> FastAPI:
     )
     _add_inpaint(app, service)
     add_compat_routes(app, service, ERROR_ANSWERS)
+    add_openai_routes(app, service, ERROR_ANSWERS)
+    add_models_routes(app, service, ERROR_ANSWERS)
     add_v2_routes(app, service)
     add_jobs_routes(app, service)
     _add_state(app, service)
@@ -112,10 +116,6 @@ def _add_inpaint(app: FastAPI, service: InpaintService) -> None:
 
 def _add_state(app: FastAPI, service: InpaintService) -> None:
     backend = service.backend
-
-    @app.get("/v1/models", summary="The versions that are served.", responses=ERROR_ANSWERS)
-    async def models() -> dict[str, list[dict[str, str]]]:
-        return {"models": [public(model) for model in await backend.describe()]}
 
     @app.get("/healthz", summary="The service is alive.")
     async def alive() -> dict[str, str]:

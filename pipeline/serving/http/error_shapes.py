@@ -1,12 +1,15 @@
 """Error responses in the shape that the callers of a route expect."""
 
+import re
 from typing import Any
 
 from starlette.responses import JSONResponse
 
 from infill.pipeline.serving.errors import RequestError, error_body
 
-_OPENAI_PATHS = ("/v1/images/",)
+_OPENAI_PATHS = ("/v1/images/", "/v1/models")
+_FIELD = re.compile(r"^field '(\w+)'")
+_OPENAI_FIELDS = {"samples": "n", "quality": "output_compression"}
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -25,5 +28,11 @@ def error_response(refusal: RequestError, request_id: str, path: str) -> JSONRes
     elif path.startswith(_OPENAI_PATHS):
         usual = "invalid_request_error" if refusal.status_code < 500 else "server_error"
         kind = _OPENAI_TYPES.get(refusal.status_code, usual)
-        content["error"] |= {"type": kind, "param": None}
+        content["error"] |= {"type": kind, "param": _param(refusal.detail)}
     return JSONResponse(content, refusal.status_code, headers=refusal.headers)
+
+
+def _param(message: str) -> str | None:
+    """Return the field that a message begins with, by OpenAI's name of it."""
+    found = _FIELD.match(message)
+    return _OPENAI_FIELDS.get(found[1], found[1]) if found else None

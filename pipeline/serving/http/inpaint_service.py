@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from infill.pipeline.images import Format, Pixels, upright_size
 from infill.pipeline.inference import tiling
 from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.inference.pair_files import InpaintOptions, compose
+from infill.pipeline.pretrained import PRETRAINED
 from infill.pipeline.serving.errors import image_errors_refused
 from infill.pipeline.serving.http.auth import ApiKey
 from infill.pipeline.serving.http.decoders import DecoderPool, ReadTask
@@ -44,8 +45,23 @@ class HttpConfig:
     """How images of any size are tiled."""
     jobs: JobsConfig = field(default_factory=JobsConfig)
     """Where jobs are kept, and their limits."""
+    aliases: tuple[str, ...] = ()
+    """Further names of models, such as ``gpt-image-1=spn@champion``."""
+    licences: tuple[str, ...] = ()
+    """Licences of models for ``/v1/models``, such as ``spn=CC-BY-4.0``."""
     keys: tuple[ApiKey, ...] = ()
     """The accepted API keys; if empty, requests need no key."""
+
+    @property
+    def model_names(self) -> dict[str, str]:
+        """The aliases, and the models that they mean."""
+        return dict(alias.split("=", 1) for alias in self.aliases)
+
+    def licence_of(self, model: str) -> str | None:
+        """Return the licence of a model, None if it is unknown."""
+        given = dict(licence.split("=", 1) for licence in self.licences)
+        pretrained = PRETRAINED.get(model)
+        return given.get(model) or (pretrained.licence if pretrained else None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +103,8 @@ class InpaintService:
             RequestError: if a file is invalid, or the model is not served.
         """
         started = time.perf_counter()
+        if model := self.config.model_names.get(options.model):
+            options = replace(options, model=model)
         limit = self.config.limits.max_pixels
         task = ReadTask(
             image=image,

@@ -8,7 +8,6 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
-from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request, Response
@@ -27,6 +26,7 @@ from infill.pipeline.serving.http.schemas import RequestFields, check, content_t
 from infill.pipeline.serving.jobs.files import JobFiles
 from infill.pipeline.serving.jobs.store import UNFINISHED, Job, JobStore, new_id
 from infill.pipeline.serving.jobs.webhooks import check_webhook
+from infill.pipeline.serving.replica.replica import version_info
 
 JOBS_PATH = "/v1/jobs"
 _GROWTH = 1.4  # of base64
@@ -164,8 +164,8 @@ class JobService:
         places: dict[str, Any],
         webhook: str,
     ) -> Job:
-        if fields.samples != 1 or fields.seed is not None:
-            raise RequestError(400, "bad_request", "jobs make one sample, without a seed")
+        if fields.samples != 1 or fields.seed is not None or fields.quality is not None:
+            raise RequestError(400, "bad_request", "jobs make one sample, without seed or quality")
         model = await self._model(fields.model)
         if webhook:
             await asyncio.to_thread(self._check_webhook, webhook)
@@ -173,9 +173,10 @@ class JobService:
         return await asyncio.to_thread(self.store().add, identity, caller, model, settings, webhook)
 
     async def _model(self, wanted: str) -> dict[str, str]:
+        wanted = self._service.config.model_names.get(wanted, wanted)
         for model in await self._service.backend.describe():
             if not wanted or model.answers_to(wanted):
-                return asdict(model)
+                return version_info(model)
         raise RequestError(404, "unknown_model", f"no model {wanted[:100]!r} is served")
 
     def _check_webhook(self, url: str) -> None:

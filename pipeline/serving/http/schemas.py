@@ -48,6 +48,14 @@ class RequestFields(BaseModel):
             description="File format; by the Accept header if absent. jpeg changes known pixels."
         ),
     ] = None
+    quality: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=100,
+            description="Quality of jpeg and webp; below 100 both change known pixels.",
+        ),
+    ] = None
     samples: Annotated[
         int,
         Field(
@@ -69,6 +77,7 @@ class RequestFields(BaseModel):
                 channel=self.mask_channel,
             ),
             output_format=self.output_format or accepted_format(accept),
+            quality=self.quality,
             samples=self.samples,
             seed=self.seed,
         )

@@ -6,7 +6,7 @@ has the datatype of the image. The options of ``POST /v1/inpaint`` are ``paramet
 
 import asyncio
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -100,6 +100,7 @@ async def _served(service: InpaintService, wanted: str) -> list[ServedModel]:
     Raises:
         RequestError: 404 if there is none.
     """
+    wanted = service.config.model_names.get(wanted, wanted)
     found = [one for one in await service.backend.describe() if one.answers_to(wanted)]
     if not found:
         raise RequestError(404, "unknown_model", f"no model {wanted[:100]!r} is served")
@@ -208,18 +209,13 @@ async def _answer(
 ) -> Response:
     if len(pairs) * options.samples > MAX_FILES:
         raise RequestError(400, "bad_request", f"more than {MAX_FILES} composites are requested")
-    sent = InpaintOptions(
-        model=options.model,
-        mode=options.mode,
-        mask_rule=MaskRule(),  # applied already
-        output_format=options.output_format,
-        samples=options.samples,
-        seed=options.seed,
-    )
+    mask = asked.tensors.get("mask")
+    if mask is not None and mask.datatype != "BYTES":
+        options = replace(options, mask_rule=MaskRule())  # applied already
     done = []
     for start in range(0, len(pairs), service.config.limits.pairs_at_once):
         some = pairs[start : start + service.config.limits.pairs_at_once]
-        done += await _inpaint_some(service, sent, some)
+        done += await _inpaint_some(service, options, some)
     image = asked.tensors["image"]
     files = [file for one in done for file in one.files]
     single = len(image.shape) < 4 and len(files) == 1

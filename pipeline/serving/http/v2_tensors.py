@@ -140,13 +140,18 @@ def image_files(tensor: Tensor, max_pixels: int) -> list[bytes]:
 
 @image_errors_refused()
 def mask_files(tensor: Tensor, rule: MaskRule, max_pixels: int) -> list[bytes]:
-    """Return the masks of a tensor as files, which are white in the hole by the rule.
+    """Return the masks of a tensor as files: those it has, or new ones, white in the hole.
+
+    Args:
+        tensor: the masks.
+        rule: which levels of an array are the hole; a file is returned as it is.
+        max_pixels: maximum height times width.
 
     Raises:
         RequestError: if it is not a tensor of masks, or one marks no or all pixels.
     """
     if isinstance(tensor.values, list):
-        return [encode_mask(read_mask(file, rule, max_pixels=max_pixels)) for file in tensor.values]
+        return tensor.values
     masks = tensor.values
     if masks.ndim == 3 and masks.shape[-1] != 1 and masks.shape[0] <= MAX_FILES:
         masks = masks[..., None]  # [N, H, W]

@@ -342,6 +342,8 @@ def _app_config(config: ServeConfig) -> HttpConfig:
     return HttpConfig(
         limits=config.limits,
         tiling=config.tiling,
+        aliases=config.aliases,
+        licences=config.licences,
         keys=read_keys(config.keys),
         jobs=config.jobs.everywhere(config.registry.tracking_uri),
     )

@@ -9,8 +9,8 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +41,13 @@ class ServedModel:
     location: str
     """Location of the checkpoint's directory, the same for every node; see
     :func:`infill.pipeline.registry.readable`."""
+
+    architecture: str = ""
+    """Name of the architecture; "" until a replica has loaded it."""
+    image_size_px: int = 0
+    """Side of the images that it was trained on; 0 until a replica has loaded it."""
+    several_samples: bool = False
+    """Whether it is probabilistic."""
 
     @property
     def label(self) -> str:
@@ -84,6 +91,19 @@ class _Shown:
     model: ServedModel
     several: bool
     """Whether it is probabilistic."""
+    architecture: str
+    image_size_px: int
+    """Side of the images that it was trained on."""
+
+    @property
+    def described(self) -> ServedModel:
+        """The model with what is known since it was loaded."""
+        return replace(
+            self.model,
+            architecture=self.architecture,
+            image_size_px=self.image_size_px,
+            several_samples=self.several,
+        )
 
 
 @dataclass(frozen=True)
@@ -109,6 +129,7 @@ class Replica:
     def __init__(self, config: ReplicaConfig) -> None:
         self._config = config
         self._cache: ModelCache[Predictor] = ModelCache(_bytes_of, int(config.memory_gb * 1e9))
+        self._trained: dict[str, tuple[str, int]] = {}
         self._shown: tuple[_Shown, ...] = ()
         self._canaries: tuple[_Shown, ...] = ()
         self._canary_share = 0.0
@@ -151,7 +172,9 @@ class Replica:
         log.info("serving %s", ", ".join(model.label for model in (*wanted, *canaries)))
 
     def _show(self, model: ServedModel) -> _Shown:
-        return _Shown(model, self._take(model).can_sample)
+        predictor = self._take(model)
+        architecture, image_size_px = self._trained[model.digest]
+        return _Shown(model, predictor.can_sample, architecture, image_size_px)
 
     def _take(self, model: ServedModel) -> Predictor:
         """Return a version's generator, from the cache or from its checkpoint."""
@@ -183,6 +206,7 @@ class Replica:
         device = self._config.device
         loaded = load_generator(readable(model.location, model.digest), device)
         predictor = Predictor.of(loaded, device)
+        self._trained[model.digest] = (loaded.architecture, loaded.image_size_px)
         for side in sorted({loaded.image_size_px, *self._config.warm_sides_px}):
             grey = np.full((1, side, side, 3), 127, np.uint8)
             torch.set_num_threads(self._config.threads)  # applies to the calling thread only
@@ -200,7 +224,7 @@ class Replica:
 
     async def describe(self) -> list[ServedModel]:
         """Return the versions served now; the first is the default model."""
-        return [shown.model for shown in (*self._shown, *self._canaries)]
+        return [shown.described for shown in (*self._shown, *self._canaries)]
 
     async def canary_count(self) -> CanaryCount:
         """Return the results of the canaries here since they were configured."""
@@ -338,6 +362,18 @@ def _bytes_of(predictor: Predictor) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
+def served_model(values: Mapping[str, str]) -> ServedModel:
+    """Return the model of :func:`version_info`'s values."""
+    return ServedModel(
+        name=values["name"],
+        reference=values["reference"],
+        version=values["version"],
+        digest=values["digest"],
+        location=values["location"],
+    )
+
+
 def version_info(model: ServedModel) -> dict[str, str]:
-    """Return a served model as JSON values."""
-    return asdict(model)
+    """Return which version a served model is, as JSON values."""
+    names = ("name", "reference", "version", "digest", "location")
+    return {name: getattr(model, name) for name in names}

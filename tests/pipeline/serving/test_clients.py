@@ -55,6 +55,88 @@ def test_openai_s_own_client_edits_a_picture(serving, replica, make, pair):
     assert "send a known key" in str(refused.value)
 
 
+def test_openai_s_client_lists_and_retrieves_models_by_name_and_alias(serving, replica):
+    config = HttpConfig(aliases=("gpt-image-1=spn",), licences=("spn=CC-BY-4.0",))
+    with serving(replica, config) as url:
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        listed = [model.id for model in client.models.list()]
+        found = client.models.retrieve("gpt-image-1")
+        with pytest.raises(openai.NotFoundError, match="no model 'dall-e-2' is served"):
+            client.models.retrieve("dall-e-2")
+        [ours] = httpx.get(f"{url}/v1/models").json()["models"]
+        client.close()
+    assert listed[-1] == found.id == "gpt-image-1"
+    assert len(listed) == 2
+    assert found.model_extra["version"] == ours["version"] == "1"
+    assert ours["architecture"] == "spn"
+    assert ours["image_size_px"] == 64
+    assert (ours["several_samples"], ours["max_samples"]) == (False, 1)
+    assert ours["licence"] == "CC-BY-4.0"
+    assert ours["aliases"] == ["gpt-image-1"]
+    assert ours["output_formats"] == ["png", "jpeg", "webp"]
+    assert "location" not in ours
+
+
+def test_openai_s_client_streams_finished_pictures(serving, imaginative, make, pair):
+    image, hole, mask = pair
+    with serving(imaginative, HttpConfig(aliases=("gpt-image-1=spn",))) as url:
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        options = {"prompt": "a", "model": "gpt-image-1", "n": 2, "mask": ("m.png", mask)}
+        events = list(
+            client.images.edit(
+                image=("a.png", make.file(image)), stream=True, partial_images=2, **options
+            )
+        )
+        client.close()
+    assert [event.type for event in events] == ["image_edit.completed"] * 2
+    pictures = [make.pixels(base64.b64decode(event.b64_json)) for event in events]
+    for picture in pictures:
+        np.testing.assert_array_equal(picture[~hole], image[~hole])
+    assert (pictures[0] != pictures[1]).any()
+    assert events[0].size == "50x40"
+
+
+def test_openai_s_client_chooses_format_and_compression(serving, replica, make, pair):
+    image, _, mask = pair
+    with serving(replica, HttpConfig()) as url:
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+
+        def edit(**options):
+            sent = {"image": ("a.png", make.file(image)), "mask": ("m.png", mask)}
+            answer = client.images.edit(prompt="a", model="spn", **sent, **options)
+            return answer.output_format, base64.b64decode(answer.data[0].b64_json)
+
+        best, small = (edit(output_format="webp", output_compression=share) for share in (100, 20))
+        jpeg = edit(output_format="jpeg", output_compression=0)
+        client.close()
+    assert (best[0], small[0], jpeg[0]) == ("webp", "webp", "jpeg")
+    assert best[1][:4] == small[1][:4] == b"RIFF"
+    assert len(small[1]) < len(best[1])
+    assert jpeg[1][:3] == b"\xff\xd8\xff"
+
+
+def test_openai_s_client_reads_refusals_with_their_parameter(serving, replica, make, pair):
+    image, _, mask = pair
+    sent = {"image": ("a.png", make.file(image)), "mask": ("m.png", mask)}
+    cases = [
+        ({"image": [("a.png", make.file(image))] * 2}, "image", "one image, not 2"),
+        ({"response_format": "url"}, "response_format", "b64_json"),
+        ({"output_compression": 101}, "output_compression", "100"),
+        ({"n": 11}, "n", "at most 10"),
+    ]
+    with serving(replica, HttpConfig()) as url:
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        for options, parameter, text in cases:
+            with pytest.raises(openai.BadRequestError, match=text) as refused:
+                client.images.edit(prompt="a", model="spn", **{**sent, **options})
+            assert refused.value.param == parameter
+            assert refused.value.type == "invalid_request_error"
+            assert refused.value.code == "bad_request"
+        with pytest.raises(openai.NotFoundError, match="/v1/images/edits"):
+            client.images.generate(prompt="a", model="spn")
+        client.close()
+
+
 def test_folder_goes_to_an_endpoint_that_asks_for_a_key(serving, replica, make, tmp_path):
     """The key comes from a file, since a command line is seen by others."""
     secret, key = new_key("anna", 1000)

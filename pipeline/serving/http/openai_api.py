@@ -1,0 +1,142 @@
+"""OpenAI's image edits, as their clients call them, over our own service.
+
+The mask is transparent in the hole. Prompt, ``size``, ``quality``, ``background`` and the like are
+ignored: a composite has the size of its image. A stream carries finished images only.
+"""
+
+import base64
+import json
+import time
+from dataclasses import replace
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.datastructures import FormData, UploadFile
+
+from infill.pipeline.images import MaskRule, upright_size
+from infill.pipeline.inference.pair_files import InpaintOptions
+from infill.pipeline.serving.errors import RequestError
+from infill.pipeline.serving.http.inpaint_service import InpaintResult, InpaintService
+from infill.pipeline.serving.http.responses import headers_of
+from infill.pipeline.serving.http.schemas import RequestFields, check
+
+MAX_SAMPLES = 10
+_FIELDS = {
+    "model": "model",
+    "n": "samples",
+    "output_format": "output_format",
+    "output_compression": "quality",
+}
+_TRANSPARENT = MaskRule(channel="alpha", polarity="black")
+_NO_TOKENS = {
+    "input_tokens": 0,
+    "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+    "output_tokens": 0,
+    "total_tokens": 0,
+}
+
+
+def add_openai_routes(
+    app: FastAPI, service: InpaintService, answers: dict[int | str, dict[str, Any]]
+) -> None:
+    """Add the routes to the application."""
+
+    @app.post(
+        "/v1/images/edits",
+        response_class=Response,
+        responses=answers,
+        summary="As OpenAI's clients call it.",
+        openapi_extra=_body(),
+    )
+    async def edit(request: Request) -> Response:
+        async with request.form(max_files=17, max_fields=32) as form:
+            image, mask = await _files(form)
+            options, stream = _options(form, mask is not None), _flag(form, "stream")
+        answer = await service.inpaint(options, image, mask)
+        return _streamed(answer) if stream else _answered(answer)
+
+    async def refuse(request: Request) -> Response:
+        raise RequestError(
+            404, "unknown_route", "this service fills holes of images: call /v1/images/edits"
+        )
+
+    for name in ("generations", "variations"):
+        app.add_api_route(f"/v1/images/{name}", refuse, methods=["POST"], include_in_schema=False)
+
+
+async def _files(form: FormData) -> tuple[bytes, bytes | None]:
+    """Return the image and the mask, if there is one.
+
+    Raises:
+        RequestError: 400 unless there is one image.
+    """
+    sent = form.getlist("image") + form.getlist("image[]")
+    images = [part for part in sent if isinstance(part, UploadFile)]
+    if len(images) != 1:
+        raise RequestError(400, "bad_request", f"field 'image': send one image, not {len(images)}")
+    mask = form.get("mask")
+    return await images[0].read(), await mask.read() if isinstance(mask, UploadFile) else None
+
+
+def _options(form: FormData, has_mask: bool) -> InpaintOptions:
+    if form.get("response_format") == "url":
+        raise RequestError(
+            400,
+            "bad_request",
+            "field 'response_format': this service makes no URLs, use b64_json",
+        )
+    given = {ours: form[theirs] for theirs, ours in _FIELDS.items() if theirs in form}
+    fields = check(RequestFields, {k: v for k, v in given.items() if isinstance(v, str)})
+    if fields.samples > MAX_SAMPLES:
+        raise RequestError(400, "bad_request", f"field 'n': at most {MAX_SAMPLES} images")
+    options = fields.options("image/png")
+    return replace(options, mask_rule=_TRANSPARENT) if has_mask else options
+
+
+def _flag(form: FormData, name: str) -> bool:
+    return str(form.get(name, "")).lower() in ("true", "1")
+
+
+def _facts(answer: InpaintResult) -> dict[str, Any]:
+    """Return what answers and events share."""
+    height, width = upright_size(answer.files[0], 2**40)
+    return {
+        "output_format": answer.output_format,
+        "size": f"{width}x{height}",
+        "quality": "auto",
+        "background": "auto",
+        "usage": _NO_TOKENS,
+    }
+
+
+def _answered(answer: InpaintResult) -> Response:
+    data = [{"b64_json": base64.b64encode(file).decode()} for file in answer.files]
+    values = {"created": int(time.time()), "data": data, **_facts(answer)}
+    return JSONResponse(values, headers={"X-Infill-Model": headers_of(answer)["X-Infill-Model"]})
+
+
+def _streamed(answer: InpaintResult) -> Response:
+    """Return an event for each image. The work is done by now, so an error has its status."""
+    kind, events = "image_edit.completed", []
+    for file in answer.files:
+        values = {
+            "type": kind,
+            "b64_json": base64.b64encode(file).decode(),
+            "created_at": int(time.time()),
+            **_facts(answer),
+        }
+        events.append(f"event: {kind}\ndata: {json.dumps(values)}\n\n")
+    headers = {"X-Infill-Model": answer.model.label, "Cache-Control": "no-cache"}
+    return Response("".join(events), media_type="text/event-stream", headers=headers)
+
+
+def _body() -> dict[str, Any]:
+    file = {"type": "string", "format": "binary"}
+    schema = {
+        "type": "object",
+        "required": ["image"],
+        "properties": {"image": file, "mask": file},
+    }
+    content = {"multipart/form-data": {"schema": schema}}
+    return {"requestBody": {"required": True, "content": content}}
