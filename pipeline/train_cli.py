@@ -40,10 +40,12 @@ IMAGES_OF = {
     "demo": "Bundled photographs",
     "dtd": "Describable Textures",
     "facade": "CMP Facade",
+    "ffhq": "FFHQ",
     "imagenet": "ImageNet",
     "logo": "QMUL-OpenLogo",
     "paris": "Paris StreetView",
     "places2": "Places2",
+    "places2-512": "Places2",
     "smoke": "Bundled photographs",
 }
 """The dataset of each preset's name; other presets train on the user's images."""

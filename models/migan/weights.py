@@ -1,0 +1,194 @@
+"""The public files of MI-GAN, tensor by tensor, to ours and back.
+
+There are two forms. The files for serving hold a generator whose parallel kernels are merged
+(``num_kernels`` 0), beside fixed filters. A network in training holds every kernel as a tensor of
+its own, ``w0`` to ``w8``, or ``weight`` where there is one; its discriminator's names begin with
+the size of a block.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from infill.models.architecture import Released
+from infill.models.migan.config import DEEPEST_PX, MIGANConfig
+from infill.models.migan.discriminator import Discriminator
+from infill.models.migan.layers import binomial
+from infill.models.migan.networks import Generator
+
+State = dict[str, Tensor]
+
+
+def read_release(released: Mapping[str, Any]) -> Released:
+    """Return released tensors as our networks and their configuration take them.
+
+    Args:
+        released: the tensors of a file for serving, or of a network in training, with its
+            discriminator or without.
+
+    Raises:
+        ValueError: if a tensor is missing, misshapen or left over, or a fixed filter is another.
+    """
+    config, rest = configuration_of(released), dict(released)
+    states = {}
+    for role, network in networks_of(config).items():
+        if role == "discriminator" and not any(name.startswith("b4.") for name in released):
+            continue
+        table = names(role, config)
+        states[role] = {
+            ours: _joined(rest, table[ours], tuple(like.shape), role)
+            for ours, like in network.state_dict().items()
+        }
+        for name, value in filters(role, config):
+            found = _taken(rest, name, tuple(value.shape), role)
+            if not torch.allclose(found.to(value.dtype), value, atol=1e-3):
+                raise ValueError(f"{name} is not the binomial filter that MI-GAN was released with")
+    if rest:
+        raise ValueError(f"{len(rest)} tensors are left over, first {next(iter(rest))}")
+    return Released(config=config, states=states, image_size_px=config.image_size_px)
+
+
+def write_release(released: Released) -> State:
+    """Turn our state dicts into released names, in the form of their configuration.
+
+    Raises:
+        ValueError: if a tensor is missing, misshapen or left over; it is named.
+    """
+    config = released.config
+    assert isinstance(config, MIGANConfig)
+    networks, out = networks_of(config), dict(released.aside)
+    for role, state in released.states.items():
+        rest, table = dict(state), names(role, config)
+        for ours, like in networks[role].state_dict().items():
+            tensor = _taken(rest, ours, tuple(like.shape), role)
+            parts = tensor.unbind() if ours.endswith("kernels") else (tensor,)
+            out |= {name: part.clone() for name, part in zip(table[ours], parts, strict=True)}
+        if rest:
+            raise ValueError(f"the {role} has {len(rest)} tensors too many: {next(iter(rest))}")
+        out |= dict(filters(role, config))
+    return out
+
+
+def configuration_of(released: Mapping[str, Any]) -> MIGANConfig:
+    """Read size, widths and the number of kernels off names and shapes.
+
+    Raises:
+        ValueError: if it is not a generator of MI-GAN.
+    """
+    entries = [name for name in released if name.endswith(".fromrgb.weight")]
+    entry = next((name for name in entries if name.startswith("encoder.b")), None)
+    deepest = "encoder.b4.conv1.conv1.bias"
+    if entry is None or deepest not in released:
+        raise ValueError(
+            "not a file of MI-GAN: it has no tensor encoder.b256.fromrgb.weight, whose number is "
+            f"the side in pixels, or no {deepest}"
+        )
+    side, width = int(entry.split(".")[1][1:]), len(released[entry])
+    count = 0
+    while f"encoder.b4.conv1.conv1.w{count}" in released:
+        count += 1
+    if not count and "synthesis.b8.resample_filter" in released:
+        count = 1
+    return MIGANConfig(
+        image_size_px=side,
+        channel_base=width * side,
+        channel_max=len(released[deepest]),
+        num_kernels=count,
+    )
+
+
+def networks_of(config: MIGANConfig) -> dict[str, nn.Module]:
+    """Build the networks by role, without memory for their weights."""
+    with torch.device("meta"):
+        return {"generator": Generator(config), "discriminator": Discriminator(config)}
+
+
+def names(role: str, config: MIGANConfig) -> dict[str, tuple[str, ...]]:
+    """Return the released names of each of our tensors of a role: one for each parallel kernel."""
+    table: dict[str, tuple[str, ...]] = {}
+    modules = dict(
+        _generator_modules(config) if role == "generator" else _discriminator_modules(config)
+    )
+    for ours, like in networks_of(config)[role].state_dict().items():
+        module, _, kind = ours.rpartition(".")
+        theirs = modules[module]
+        if kind in ("noise", "strength"):
+            own = theirs if config.num_kernels == 0 else f"{theirs}.conv2"
+            table[ours] = (f"{own}.noise_{'const' if kind == 'noise' else 'strength'}",)
+        elif kind == "kernels" and len(like) > 1:
+            table[ours] = tuple(f"{theirs}.w{index}" for index in range(len(like)))
+        else:
+            table[ours] = (f"{theirs}.{'weight' if kind == 'kernels' else kind}",)
+    return table
+
+
+def filters(role: str, config: MIGANConfig) -> Iterator[tuple[str, Tensor]]:
+    """Yield the fixed filters of a role's released form by name."""
+    sides = [config.image_size_px >> level for level in range(config.num_halvings)]
+    if role == "discriminator":
+        for side in sides:
+            yield f"b{side}.conv2.conv2.resample_filter", binomial()
+            yield f"b{side}.skip.resample_filter", binomial()
+    elif config.num_kernels:
+        for side in (*sides, DEEPEST_PX):
+            yield f"encoder.b{side}.conv2.conv2.resample_filter", binomial()
+        for side in sides:
+            yield f"synthesis.b{side}.resample_filter", binomial()
+            yield f"synthesis.b{side}.conv1.conv2.resample_filter", binomial()
+    else:
+        for side, width in zip(sides, config.widths, strict=False):
+            halving = binomial().repeat(width, 1, 1, 1)
+            yield f"encoder.b{side}.conv2.downsample.filter.weight", halving
+            zeros = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).repeat(1, 1, side // 2, side // 2)
+            for name, count in (("conv1.upsample", width), ("upsample", 3)):
+                doubling = 4.0 * binomial().repeat(count, 1, 1, 1)
+                yield f"synthesis.b{side}.{name}.filter.weight", doubling
+                yield f"synthesis.b{side}.{name}.filter_const", zeros
+
+
+def _generator_modules(config: MIGANConfig) -> Iterator[tuple[str, str]]:
+    yield "entry", f"encoder.b{config.image_size_px}.fromrgb"
+    for level in range(config.num_halvings + 1):
+        side = config.image_size_px >> level
+        yield from _block(f"encoder.{level}", f"encoder.b{side}")
+        ours, theirs = f"decoder.{config.num_halvings - level}", f"synthesis.b{side}"
+        yield from _block(ours, theirs)
+        yield f"{ours}.colours", f"{theirs}.torgb"
+
+
+def _discriminator_modules(config: MIGANConfig) -> Iterator[tuple[str, str]]:
+    yield "entry", f"b{config.image_size_px}.fromrgb"
+    for level in range(config.num_halvings):
+        theirs = f"b{config.image_size_px >> level}"
+        yield from _block(f"blocks.{level}", theirs)
+        yield f"blocks.{level}.skip", f"{theirs}.skip"
+    yield from _separable("last", "b4.conv")
+    yield from (("dense", "b4.fc"), ("out", "b4.out"))
+
+
+def _block(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
+    yield from _separable(f"{ours}.first", f"{theirs}.conv1")
+    yield from _separable(f"{ours}.second", f"{theirs}.conv2")
+
+
+def _separable(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
+    yield ours, theirs
+    yield from ((f"{ours}.depth", f"{theirs}.conv1"), (f"{ours}.point", f"{theirs}.conv2"))
+
+
+def _joined(rest: State, parts: tuple[str, ...], shape: tuple[int, ...], role: str) -> Tensor:
+    """Remove the tensors that make one of ours from the unused ones and return it."""
+    stacked = len(shape) == 5
+    tensors = [_taken(rest, name, shape[1:] if stacked else shape, role) for name in parts]
+    return torch.stack(tensors) if stacked else tensors[0]
+
+
+def _taken(rest: State, name: str, shape: tuple[int, ...], role: str) -> Tensor:
+    """Remove a tensor from the unused ones and return it."""
+    if name not in rest:
+        raise ValueError(f"the {role} lacks the tensor {name}")
+    if tuple(rest[name].shape) != shape:
+        raise ValueError(f"{name} should have the shape {shape}, not {tuple(rest[name].shape)}")
+    return rest.pop(name)
