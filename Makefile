@@ -42,7 +42,7 @@ install: $(VENV)/installed-demo  ## the environment in .venv, for the commands o
 demo: $(VENV)/installed-demo  ## the whole main job, small but nothing faked
 	$(BIN)/python jobs/demo.py
 
-test: check $(VENV)/browser  ## what everyone runs: linter, type checker, and tests
+test: check $(VENV)/browser $(VENV)/iopaint/installed  ## what everyone runs: linter, type checker, and tests
 	@rays=$$(mktemp -d); trap 'rm -rf $$rays' EXIT; echo "seed: $(SEED)"; \
 	$(PYTEST) -n $(JOBS) -m "not cluster and not gpu" --junitxml=runs/tests.xml
 
@@ -98,6 +98,11 @@ $(VENV)/browser: $(VENV)/installed-check  ## for the pages' tests: one that is t
 $(VENV)/audit/installed: infra/audit.txt | $(VENV)/bin/python
 	$(BIN)/python -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement infra/audit.txt
+	touch $@
+
+$(VENV)/iopaint/installed: infra/iopaint.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+	  --target $(@D) --upgrade --requirement infra/iopaint.txt
 	touch $@
 
 $(VENV)/installed-%: pyproject.toml $(LOCK) | $(VENV)/torch-$(TORCH)

@@ -1,7 +1,9 @@
 """The configuration of the service and of its replicas."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from infill.pipeline.errors import UserError
 from infill.pipeline.inference.config import TilingConfig, tiles_per_pass
 from infill.pipeline.pretrained import DEFAULT
 from infill.pipeline.registry import RegistryConfig
@@ -56,6 +58,9 @@ class ServeConfig:
     themselves."""
     licences: tuple[str, ...] = ()
     """Licences of models that ``/v1/models`` shows, such as ``spn=CC-BY-4.0``."""
+    web_app: str = ""
+    """Folder of a built web application that is served at / in place of the page, such as
+    ``iopaint/web_app`` of IOPaint's package. It sends no API key."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 opens the service to the network."""
     port: int = 8000
@@ -109,6 +114,8 @@ class ServeConfig:
         for pair in (*self.aliases, *self.licences):
             if not all(pair.partition("=")):
                 raise ValueError(f"aliases and licences are NAME=VALUE, not {pair!r}")
+        if self.web_app and not Path(self.web_app, "index.html").is_file():
+            raise UserError(f"web_app: there is no {self.web_app}/index.html")
         if not 0 <= self.canary_share <= 1:
             raise ValueError(f"canary_share must be 0 to 1, not {self.canary_share}")
         if not 0 <= self.port < 65536:

@@ -7,15 +7,16 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
 
 from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.http.auth import ApiKeyAuth
 from infill.pipeline.serving.http.batch_requests import answer_many, read_many, with_first
-from infill.pipeline.serving.http.compat_api import add_compat_routes
 from infill.pipeline.serving.http.decoders import DecoderPool
 from infill.pipeline.serving.http.docs_page import reference_page
 from infill.pipeline.serving.http.error_shapes import error_response
 from infill.pipeline.serving.http.inpaint_service import Backend, HttpConfig, InpaintService
+from infill.pipeline.serving.http.iopaint_api import add_iopaint_routes
 from infill.pipeline.serving.http.jobs_api import add_jobs_routes
 from infill.pipeline.serving.http.middleware import BATCH_PATH, AdmissionMiddleware
 from infill.pipeline.serving.http.models_api import add_models_routes
@@ -75,13 +76,16 @@ def create_app(backend: Backend, config: HttpConfig) -> FastAPI:
         DecoderPool(config.limits.decode_processes),
     )
     _add_inpaint(app, service)
-    add_compat_routes(app, service, ERROR_ANSWERS)
+    add_iopaint_routes(app, service, ERROR_ANSWERS)
     add_openai_routes(app, service, ERROR_ANSWERS)
     add_models_routes(app, service, ERROR_ANSWERS)
     add_v2_routes(app, service)
     add_jobs_routes(app, service)
     _add_state(app, service)
-    _add_page(app)
+    if config.web_app:
+        app.mount("/", StaticFiles(directory=config.web_app, html=True))
+    else:
+        _add_page(app)
     return app
 
 

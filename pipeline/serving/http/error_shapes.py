@@ -20,7 +20,8 @@ def error_response(refusal: RequestError, request_id: str, path: str) -> JSONRes
         refusal: the error.
         request_id: of the request.
         path: path of the request: Open Inference clients read ``error`` as a sentence, and OpenAI's
-            clients expect ``type`` and ``param`` beside the code.
+            clients expect ``type`` and ``param`` beside the code, and IOPaint's application
+            ``errors``.
     """
     content: dict[str, Any] = error_body(refusal.code, refusal.detail, request_id)
     if path == "/v2" or path.startswith("/v2/"):
@@ -29,6 +30,8 @@ def error_response(refusal: RequestError, request_id: str, path: str) -> JSONRes
         usual = "invalid_request_error" if refusal.status_code < 500 else "server_error"
         kind = _OPENAI_TYPES.get(refusal.status_code, usual)
         content["error"] |= {"type": kind, "param": _param(refusal.detail)}
+    elif path.startswith("/api/v1/"):  # what IOPaint's application shows
+        content["errors"] = refusal.detail
     return JSONResponse(content, refusal.status_code, headers=refusal.headers)
 
 

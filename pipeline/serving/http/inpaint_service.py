@@ -49,6 +49,8 @@ class HttpConfig:
     """Further names of models, such as ``gpt-image-1=spn@champion``."""
     licences: tuple[str, ...] = ()
     """Licences of models for ``/v1/models``, such as ``spn=CC-BY-4.0``."""
+    web_app: str = ""
+    """Folder of a built web application that is served in place of the page."""
     keys: tuple[ApiKey, ...] = ()
     """The accepted API keys; if empty, requests need no key."""
 

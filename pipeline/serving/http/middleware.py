@@ -25,9 +25,15 @@ BULKY_PATHS = frozenset({BATCH_PATH, "/v1/jobs"})
 """Paths whose requests carry many pairs."""
 OPEN_PATHS = frozenset(
     {"/", "/example.jpg", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"}
-    | {"/v2/health/live", "/v2/health/ready"}
+    | {"/v2/health/live", "/v2/health/ready", "/favicon.ico"}
 )
 """Paths that need no API key; their responses contain nothing about images."""
+
+
+def is_open(path: str) -> bool:
+    """Return whether a path needs no API key; ``/assets/`` holds files of a web application."""
+    return path in OPEN_PATHS or path.startswith("/assets/")
+
 
 log = logging.getLogger("infill.serving")
 
@@ -235,7 +241,7 @@ class AdmissionMiddleware:
 
     def _admit(self, exchange: _Exchange) -> bool:
         """Refuse by the headers if possible; return whether the request is a costly one."""
-        if exchange.scope["path"] not in OPEN_PATHS:
+        if not is_open(exchange.scope["path"]):
             exchange.caller = self._auth.admit(exchange.headers)
             exchange.scope["state"]["caller"] = exchange.caller
         if exchange.scope["method"] != "POST":

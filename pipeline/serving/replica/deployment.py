@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from infill.pipeline import storage
 from infill.pipeline.config import to_dict
 from infill.pipeline.errors import UserError
 from infill.pipeline.registry import RegistryConfig, resolve
@@ -342,6 +343,7 @@ def _app_config(config: ServeConfig) -> HttpConfig:
     return HttpConfig(
         limits=config.limits,
         tiling=config.tiling,
+        web_app=storage.absolute(config.web_app) if config.web_app else "",
         aliases=config.aliases,
         licences=config.licences,
         keys=read_keys(config.keys),

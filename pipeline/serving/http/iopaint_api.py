@@ -1,0 +1,208 @@
+"""What IOPaint's web application and clients call, over our own service.
+
+White is the hole, and the response is a PNG. Plugins, prompts and samplers are not offered. The
+application chooses a model once; here a cookie keeps the choice, so that callers do not choose for
+each other.
+"""
+
+import asyncio
+from typing import Any
+
+import cv2
+import numpy as np
+import socketio
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from infill.pipeline.images import Hole, read_mask
+from infill.pipeline.images.codec import encode_pixels
+from infill.pipeline.serving.errors import RequestError, image_errors_refused
+from infill.pipeline.serving.http.inpaint_service import InpaintService
+from infill.pipeline.serving.http.responses import headers_of
+from infill.pipeline.serving.http.schemas import RequestFields, check, from_base64, json_object
+
+COOKIE = "infill_model"
+_MODES = {"Crop": "auto", "Resize": "resize", "Original": "auto"}
+_BRUSH = (0, 203, 255, 186)  # the colour of masks in the application, RGBA
+_MAX_KERNEL_PX = 256
+_NO_PLUGINS = ("switch_plugin_model", "run_plugin_gen_mask", "run_plugin_gen_image", "save_image")
+_MAX_EVENT_BYTES = 10_000
+
+
+def add_iopaint_routes(
+    app: FastAPI, service: InpaintService, answers: dict[int | str, dict[str, Any]]
+) -> None:
+    """Add the routes and the events of progress to the application."""
+    # Polling only: a websocket would pass the middleware, which asks for keys.
+    events = socketio.AsyncServer(
+        async_mode="asgi",
+        transports=["polling"],
+        allow_upgrades=False,
+        max_http_buffer_size=_MAX_EVENT_BYTES,
+    )
+    app.mount("/socket.io", socketio.ASGIApp(events, socketio_path="/socket.io"))
+
+    @app.post(
+        "/api/v1/inpaint",
+        response_class=Response,
+        responses=answers,
+        summary="As IOPaint's clients call it.",
+        openapi_extra=_body(["image", "mask"]),
+    )
+    async def inpaint(request: Request) -> Response:
+        values = json_object(await request.body())
+        image, mask = (from_base64(values.get(name), name) for name in ("image", "mask"))
+        fields = _fields(values, request.cookies.get(COOKIE, ""))
+        await events.emit("diffusion_progress", {"step": 0})
+        try:
+            answer = await service.inpaint(fields.options("image/png"), image, mask)
+        finally:
+            await events.emit("diffusion_finish")
+        headers = {**headers_of(answer), "X-Seed": str(fields.seed or 0)}
+        return Response(answer.files[0], headers=headers)
+
+    @app.post(
+        "/api/v1/adjust_mask",
+        response_class=Response,
+        responses=answers,
+        summary="Grow, shrink or invert a mask, as IOPaint's application asks.",
+        openapi_extra=_body(["mask"]),
+    )
+    async def adjust(request: Request) -> Response:
+        values = json_object(await request.body())
+        mask = from_base64(values.get("mask"), "mask")
+        size, operation = values.get("kernel_size", 5), values.get("operate")
+        if type(size) is not int or not 0 < size <= _MAX_KERNEL_PX:
+            raise RequestError(400, "bad_request", f"kernel_size is not 1 to {_MAX_KERNEL_PX}")
+        if operation not in ("expand", "shrink", "reverse"):
+            raise RequestError(400, "bad_request", "operate is not expand, shrink or reverse")
+        limit = service.config.limits.max_pixels
+        adjusted = await asyncio.to_thread(_adjusted, mask, size, operation, limit)
+        return Response(adjusted, media_type="image/png")
+
+    _add_state(app, service, answers)
+
+
+def _fields(values: dict[str, Any], model: str) -> RequestFields:
+    """Return the options that IOPaint's request has in common with ours."""
+    seed, strategy = values.get("sd_seed"), values.get("hd_strategy")
+    given: dict[str, Any] = {"model": model}
+    if type(seed) is int and seed >= 0:
+        given["seed"] = seed
+    if isinstance(strategy, str) and strategy in _MODES:
+        given["mode"] = _MODES[strategy]
+    return check(RequestFields, given)
+
+
+@image_errors_refused()
+def _adjusted(mask: bytes, size_px: int, operation: str, max_pixels: int) -> bytes:
+    hole: Hole = read_mask(mask, max_pixels=max_pixels)
+    levels = hole.astype(np.uint8)
+    if operation == "reverse":
+        levels = 1 - levels
+    else:
+        grows = operation == "expand"
+        away = cv2.distanceTransform(1 - levels if grows else levels, cv2.DIST_L2, cv2.DIST_MASK_5)
+        levels = ((away <= size_px) if grows else (away > size_px)).astype(np.uint8)
+    return encode_pixels(levels[..., None] * np.array(_BRUSH, np.uint8))
+
+
+def _add_state(
+    app: FastAPI, service: InpaintService, answers: dict[int | str, dict[str, Any]]
+) -> None:
+    hidden: dict[str, Any] = {"include_in_schema": False, "response_class": Response}
+
+    async def names() -> list[str]:
+        return list(dict.fromkeys(model.name for model in await service.backend.describe()))
+
+    async def chosen(request: Request) -> str:
+        served, wanted = await names(), request.cookies.get(COOKIE, "")
+        return wanted if wanted in served else (served or ["none"])[0]
+
+    @app.get("/api/v1/server-config", **hidden)
+    async def server_config() -> Response:
+        return JSONResponse(_server_config(await names()))
+
+    @app.get("/api/v1/model", **hidden)
+    async def current(request: Request) -> Response:
+        return JSONResponse(_model(await chosen(request)))
+
+    @app.post(
+        "/api/v1/model",
+        summary="Choose a model for this browser, as IOPaint's application does.",
+        response_class=Response,
+        responses=answers,
+        openapi_extra=_body(["name"]),
+    )
+    async def switch(request: Request) -> Response:
+        name = json_object(await request.body()).get("name")
+        if name not in await names():
+            raise RequestError(404, "unknown_model", f"no model {str(name)[:100]!r} is served")
+        answer = JSONResponse(_model(str(name)))
+        answer.set_cookie(COOKIE, str(name), httponly=True, samesite="strict")
+        return answer
+
+    @app.get("/api/v1/inputimage", **hidden)
+    async def input_image() -> Response:
+        return Response(status_code=204)
+
+    @app.post("/api/v1/gen-info", **hidden)
+    async def generation_info(request: Request) -> Response:
+        await request.body()
+        return JSONResponse({"prompt": "", "negative_prompt": ""})
+
+    @app.get("/api/v1/samplers", **hidden)
+    async def samplers() -> Response:
+        return JSONResponse([])
+
+    async def refuse(request: Request) -> Response:
+        raise RequestError(404, "unknown_route", "this service has no plugins and saves no files")
+
+    for name in _NO_PLUGINS:
+        app.add_api_route(f"/api/v1/{name}", refuse, methods=["POST"], include_in_schema=False)
+
+
+def _server_config(names: list[str]) -> dict[str, Any]:
+    return {
+        "plugins": [],
+        "modelInfos": [_model(name) for name in names],
+        "removeBGModel": "",
+        "removeBGModels": [],
+        "realesrganModel": "",
+        "realesrganModels": [],
+        "interactiveSegModel": "",
+        "interactiveSegModels": [],
+        "enableFileManager": False,
+        "enableAutoSaving": False,
+        "enableControlnet": False,
+        "controlnetMethod": None,
+        "disableModelSwitch": len(names) < 2,
+        "isDesktop": False,
+        "samplers": [],
+    }
+
+
+def _model(name: str) -> dict[str, Any]:
+    """Describe a model as one that fills holes without a prompt."""
+    without = (
+        "is_single_file_diffusers",
+        "need_prompt",
+        "support_strength",
+        "support_outpainting",
+        "support_lcm_lora",
+        "support_controlnet",
+        "support_brushnet",
+        "support_powerpaint_v2",
+    )
+    lists: dict[str, Any] = {"controlnets": [], "brushnets": []}
+    facts = {"name": name, "path": name, "model_type": "inpaint"}
+    return {**facts, **lists, **dict.fromkeys(without, False)}
+
+
+def _body(required: list[str]) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "required": required,
+        "properties": {name: {"type": "string"} for name in required},
+    }
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
