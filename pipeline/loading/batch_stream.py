@@ -18,6 +18,9 @@ from infill.pipeline.loading.workers import ProcessPool
 class Loader(Protocol):
     """Makes the batches of one worker in order."""
 
+    stand_ins: int
+    """Number of samples so far that stand in for damaged ones."""
+
     def __next__(self) -> Batch | PackedBatch:
         """Return the next step's batch."""
         ...
@@ -66,6 +69,11 @@ class BatchStream:
 
     def __next__(self) -> Batch:
         return next(self._placed)
+
+    @property
+    def stand_ins(self) -> int:
+        """Number of samples so far that stand in for damaged ones (``skip_damaged``)."""
+        return self._loader.stand_ins
 
     def _timed(self) -> Iterator[Batch | PackedBatch]:
         while True:

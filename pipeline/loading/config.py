@@ -81,6 +81,11 @@ class BatchConfig:
     verify_checksums: bool = False
     """Whether every image is compared with its SHA-256 as it is read; it costs a tenth more time
     per small JPEG."""
+    skip_damaged: bool = False
+    """Whether a damaged sample is left out, named once and counted (damaged_samples), instead of
+    ending the training. The next intact sample of the manifest stands in for it, so that batches
+    stay full, and the same on any number of workers. Images of WebDataset tars without a manifest
+    are left out in any case."""
     cache_folder: str = "~/.cache/infill/shards"
     """Local folder in which each node caches remote shards."""
     cache_size_gb: float = 50.0

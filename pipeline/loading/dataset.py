@@ -4,6 +4,7 @@ Every random decision is keyed by (purpose, sample key, epoch, seed), so that ev
 every node makes the same sample.
 """
 
+import logging
 import math
 import os
 import threading
@@ -27,9 +28,13 @@ from infill.pipeline.images import (
 )
 from infill.pipeline.images.tensors import Values, write_values
 from infill.pipeline.loading.config import BatchConfig, Crop
-from infill.pipeline.loading.shard_reader import ShardCache, ShardReader
+from infill.pipeline.loading.shard_reader import DamagedSampleError, ShardCache, ShardReader
 from infill.pipeline.manifest import Manifest
 from infill.pipeline.masks import Mask, generate_mask, number_for
+
+MOST_DAMAGED_IN_A_ROW = 1000
+"""Number of damaged samples after each other from which a set is refused."""
+logger = logging.getLogger(__name__)
 
 SHIFTS = (0, 32, 64, 96)
 
@@ -91,6 +96,7 @@ class InpaintingDataset(SampleTransform):
             require_large_enough(manifest, config.image_size_px)
         super().__init__(config)
         self._last = threading.local()
+        self._named: set[int] = set()
         self.reader = ShardReader(manifest, cache_for(manifest, config), config.verify_checksums)
 
     def make(self, row: int, epoch: int, step: int = 0, turn: int = 0) -> Sample:
@@ -105,8 +111,8 @@ class InpaintingDataset(SampleTransform):
         Raises:
             UserError: if the sample is damaged.
         """
-        key = self.reader.key(row)
-        pixels = np.ascontiguousarray(self._seen(row, key, epoch))
+        key, view = self._seen(row, epoch)
+        pixels = np.ascontiguousarray(view)
         mask = self.mask(key, epoch, step, turn)
         return Sample(key=key, pixels=pixels, hole=mask.hole, mask_id=mask.id)
 
@@ -121,8 +127,8 @@ class InpaintingDataset(SampleTransform):
         Raises:
             UserError: if the sample is damaged.
         """
-        key = self.reader.key(row)
-        write_values(self._seen(row, key, epoch), values)
+        key, view = self._seen(row, epoch)
+        write_values(view, values)
         return key
 
     def write_mask(self, key: str, epoch: int, step: int, turn: int, values: Values) -> str:
@@ -141,8 +147,7 @@ class InpaintingDataset(SampleTransform):
 
     def write_pixels(self, row: int, epoch: int, pixels: Pixels) -> str:
         """Write a sample's image as bytes, RGB [S, S, 3]; otherwise as :meth:`write_image`."""
-        key = self.reader.key(row)
-        pixels[:] = self._seen(row, key, epoch)
+        key, pixels[:] = self._seen(row, epoch)
         return key
 
     def write_bits(self, key: str, epoch: int, step: int, turn: int, bits: Pixels) -> str:
@@ -154,15 +159,37 @@ class InpaintingDataset(SampleTransform):
         bits[:] = np.packbits(mask.hole, axis=1)
         return mask.id
 
-    def _seen(self, row: int, key: str, epoch: int) -> Pixels:
-        """Return a sample's transformed image; each thread remembers its last one."""
+    def _seen(self, row: int, epoch: int) -> tuple[str, Pixels]:
+        """Return the key of a sample and its transformed image; each thread remembers its last."""
         if self.config.masks_per_image == 1:
-            return self.view(decode(self.reader, row), key, epoch)
-        last: tuple[tuple[int, int], Pixels] | None = getattr(self._last, "seen", None)
+            return self._viewed(row, epoch)
+        last: tuple[tuple[int, int], tuple[str, Pixels]] | None = getattr(self._last, "seen", None)
         if last is None or last[0] != (row, epoch):
-            last = (row, epoch), self.view(decode(self.reader, row), key, epoch)
+            last = (row, epoch), self._viewed(row, epoch)
             self._last.seen = last
         return last[1]
+
+    def _viewed(self, row: int, epoch: int) -> tuple[str, Pixels]:
+        row, image = self._intact(row) if self.config.skip_damaged else (row, None)
+        key = self.reader.key(row)
+        return key, self.view(decode(self.reader, row) if image is None else image, key, epoch)
+
+    def _intact(self, row: int) -> tuple[int, Pixels]:
+        """Return a row and its image, or the next row whose image is intact, cyclically."""
+        total = len(self.reader.keys)
+        for ahead in range(min(total, MOST_DAMAGED_IN_A_ROW + 1)):
+            found = (row + ahead) % total
+            try:
+                return found, decode(self.reader, found)
+            except DamagedSampleError as error:
+                last = error
+                if found not in self._named:
+                    self._named.add(found)
+                    logger.warning("%s; left out, the next intact sample stands in", error)
+        raise UserError(
+            f"{min(total, MOST_DAMAGED_IN_A_ROW + 1)} samples in a row are damaged, "
+            f"the last: {last}"
+        )
 
 
 def uniform_numbers(number: int) -> tuple[float, float, float, float]:

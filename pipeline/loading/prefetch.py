@@ -162,6 +162,8 @@ class PendingBatch:
     step: int
     slot: int
     answers: list[Pending]
+    rows: list[int]
+    """Of the manifest, one for each sample."""
 
 
 class PrefetchLoader:
@@ -182,8 +184,10 @@ class PrefetchLoader:
         packed: bool = False,
     ) -> None:
         self.share, self.next_step = share, first_step
+        self.stand_ins = 0
         config = share.config
         manifest = read_shared(config.shards, config.cache_folder)
+        self.keys = manifest.samples.column("key")
         self.order = order_of(manifest.counts, config)
         # The batches being made, the one in use and the one before it.
         self.slots = config.prefetch_batches + 3
@@ -206,6 +210,9 @@ class PrefetchLoader:
         ready = self.pending.popleft()
         names = [pair for answer in ready.answers for pair in answer.result()]
         keys, mask_ids = zip(*names, strict=True)
+        if self.share.config.skip_damaged:
+            wanted = [str(self.keys[row].as_py()) for row in ready.rows]
+            self.stand_ins += sum(map(str.__ne__, wanted, keys))
         frames = self.pool.frames
         facts: dict[str, Any] = {
             "keys": keys,
@@ -247,7 +254,9 @@ class PrefetchLoader:
             part = visits[first : first + share]
             task = DecodeTask(slot=slot, first=first, step=step, visits=part)
             answers.append(self.pool.begin(task))
-        return PendingBatch(step=step, slot=slot, answers=answers)
+        return PendingBatch(
+            step=step, slot=slot, answers=answers, rows=[row for row, _, _ in visits]
+        )
 
     def close(self) -> None:
         """Let the pool finish its current samples, and drop the others."""

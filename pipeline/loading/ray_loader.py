@@ -34,6 +34,7 @@ class RayLoader:
     def __init__(self, share: WorkerShare, first_step: int) -> None:
         # Made here too, so that errors of the set are reported before anything starts.
         _recipe(share.config)
+        self.stand_ins = 0
         self.batches = self._all(share, first_step)
 
     def __next__(self) -> Batch:
@@ -45,12 +46,14 @@ class RayLoader:
 
     def _all(self, share: WorkerShare, first_step: int) -> Generator[Batch, None, None]:
         while True:
-            yield from _batches(share, first_step)
+            for batch, stand_ins in _batches(share, first_step):
+                self.stand_ins += stand_ins
+                yield batch
             first_step += STEPS_PER_DATASET
 
 
-def _batches(share: WorkerShare, first_step: int) -> Generator[Batch, None, None]:
-    """Yield the batches of one dataset of steps."""
+def _batches(share: WorkerShare, first_step: int) -> Generator[tuple[Batch, int], None, None]:
+    """Yield the batches of one dataset of steps, each with its number of stand-ins."""
     steps = ray.data.range(STEPS_PER_DATASET, override_num_blocks=STEPS_PER_DATASET)
     steps.context.execution_options.preserve_order = True
     made = steps.map_batches(partial(make_slice, share=share, first_step=first_step), batch_size=1)
@@ -60,7 +63,7 @@ def _batches(share: WorkerShare, first_step: int) -> Generator[Batch, None, None
         facts = json.loads(str(columns["facts"][0]))
         if "error" in facts:
             raise UserError(facts["error"])
-        yield Batch(
+        batch = Batch(
             image=to_tensor(columns["pixels"][0]),
             mask=torch.from_numpy(columns["holes"][0].astype(np.float32))[:, None],
             keys=tuple(facts["keys"]),
@@ -68,6 +71,7 @@ def _batches(share: WorkerShare, first_step: int) -> Generator[Batch, None, None
             step=step,
             seed=share.seed(step),
         )
+        yield batch, int(facts["stand_ins"])
 
 
 def make_slice(columns: Columns, share: WorkerShare, first_step: int) -> Columns:
@@ -89,7 +93,12 @@ def make_slice(columns: Columns, share: WorkerShare, first_step: int) -> Columns
     else:
         np.stack([s.pixels for s in samples], out=pixels)
         np.stack([s.hole for s in samples], out=holes)
-        facts = {"keys": [s.key for s in samples], "mask_ids": [s.mask_id for s in samples]}
+        wanted = [dataset.reader.key(row) for row, _, _ in visits]
+        facts = {
+            "keys": [s.key for s in samples],
+            "mask_ids": [s.mask_id for s in samples],
+            "stand_ins": sum(s.key != key for s, key in zip(samples, wanted, strict=True)),
+        }
     return {
         "step": np.array([step]),
         "pixels": pixels[None],

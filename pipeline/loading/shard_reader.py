@@ -24,6 +24,10 @@ LARGEST_REQUEST_BYTES = 512 * 2**20
 """Maximum size of a shard that is read in one request, and held in memory meanwhile."""
 
 
+class DamagedSampleError(UserError):
+    """A sample that cannot be used; the message names it, its shard and the reason."""
+
+
 class ShardReader:
     """Reads samples' image bytes from a shard set; safe to share between threads.
 
@@ -68,10 +72,10 @@ class ShardReader:
         """Return whether every decoder reads a sample alike; sharding makes no other samples."""
         return bool(self.suffixes[row].as_py())
 
-    def damaged(self, row: int, reason: str) -> UserError:
+    def damaged(self, row: int, reason: str) -> "DamagedSampleError":
         """Return the error for a sample that cannot be used."""
         location = self.manifest.shard_location(int(self.shards[row]))
-        return UserError(
+        return DamagedSampleError(
             f"sample {self.key(row)!r} in shard {location} is damaged: {reason}; {REPAIR}"
         )
 

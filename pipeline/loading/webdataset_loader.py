@@ -80,6 +80,7 @@ class WebDatasetLoader:
                 "larger --data.batch-size or fewer workers"
             )
         self.share, self.step = share, first_step
+        self.stand_ins = 0  # damaged images of tars are left out without one
         processes = config.loader == "processes"
         workers = min(config.num_decode_workers, len(mine)) if processes else 0
         stream = TarStream(share, tuple(tars), first_step)

@@ -12,6 +12,7 @@ from infill.pipeline.tracking.records import Record, Report, RunInfo
 _PLAIN = {
     "samples_per_s": "Images per second, all workers together.",
     "data_wait_share": "Share of the time that the network waited for a batch, 0 to 1.",
+    "damaged_samples": "Samples that were damaged and left out since the process began.",
     "gpu_memory_gib": "Maximum memory allocated on the first worker's GPU.",
 }
 

@@ -39,7 +39,7 @@ def require_same_run(config: TrainConfig, newest: str) -> None:
         kind = type(getattr(config, part))
         before[part] = to_dict(from_dict(kind, before[part], f"{newest}: {part}"))
     free = {"shards", "validation_shards", "num_decode_workers", "prefetch_batches", "loader"}
-    free |= {"verify_checksums", "cache_folder", "cache_size_gb"}
+    free |= {"verify_checksums", "skip_damaged", "cache_folder", "cache_size_gb"}
     for part in ("model", "data", "seed", "ema_decay"):
         old, new = before[part], now[part]
         if isinstance(old, dict):

@@ -162,8 +162,14 @@ class MetricsReporter:
         """Report global means of loss terms and accuracies, samples per second, data wait share."""
         right = {f"accuracy/{role}": share for role, share in self.objective.accuracies.items()}
         meant = losses | right
-        sums = self.worker.total(torch.stack([mean.detach().float() for mean in meant.values()]))
-        values = dict(zip(meant, (sums / self.worker.world_size).tolist(), strict=True))
+        stand_ins = torch.tensor(float(self.stream.stand_ins), device=self.worker.device)
+        means = [mean.detach().float() for mean in meant.values()]
+        *sums, damaged = self.worker.total(torch.stack([*means, stand_ins])).tolist()
+        values = {
+            name: total / self.worker.world_size for name, total in zip(meant, sums, strict=True)
+        }
+        if self.config.data.skip_damaged:
+            values["damaged_samples"] = damaged
         now, waited_s = time.monotonic(), self.stream.wait_s
         elapsed_s = now - self.moment
         samples = (step - self.step) * self.config.data.batch_size

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import torch
 
 from infill.pipeline.errors import UserError
 from infill.pipeline.loading import BatchConfig, BatchStream, ray_loader, workers
+from infill.pipeline.manifest import read_manifest
 from infill.pipeline.masks import MaskConfig
 
 ROOT = Path(__file__).parents[3]
@@ -130,6 +133,7 @@ def test_decoder_that_always_dies_ends_the_stream_with_a_reason(shards, monkeypa
 
 WORKER = """
 import sys, time
+from infill.pipeline.manifest import read_manifest
 from infill.pipeline.loading import BatchConfig, BatchStream
 stream = BatchStream(BatchConfig(shards=sys.argv[1], image_size_px=32, loader="processes"))
 next(stream)
@@ -167,3 +171,50 @@ def test_consumer_may_keep_every_batch(loader, shards, take, assert_same) -> Non
     with BatchStream(replace(config, loader=loader)) as stream:
         kept = [next(stream) for _ in range(12)]
     assert_same(kept, [batch for batch in take(replace(config, prefetch_batches=9), 12)])
+
+
+def damaged_set(pictures: list[bytes], folder: Path, write_set: Callable[..., str]) -> str:
+    """Write a set and destroy two images that follow each other, and the last."""
+    location = write_set(folder, pictures[:6], per_shard=3)
+    for row in read_manifest(location).samples.to_pylist():
+        if row["key"] in ("p002", "p003", "p005"):
+            with open(folder / f"shard-{row['shard']:05d}.tar", "r+b") as shard:
+                shard.seek(row["offset"])
+                shard.write(b"\0" * row["size"])
+    return location
+
+
+@pytest.mark.parametrize("loader", ["threads", "processes"])
+def test_damaged_samples_are_replaced_by_the_next_intact_one_on_any_number_of_workers(
+    loader: str, pictures: list[bytes], tmp_path: Path, write_set, caplog: pytest.LogCaptureFixture
+) -> None:
+    location = damaged_set(pictures, tmp_path, write_set)
+    config = BatchConfig(shards=location, loader=loader, skip_damaged=True, **SMALL)
+
+    def seen(rank: int, world_size: int) -> tuple[list[list[tuple[str, bytes]]], int]:
+        with BatchStream(config, rank=rank, world_size=world_size) as stream:
+            batches = [next(stream) for _ in range(4)]
+            images = [[image.numpy().tobytes() for image in batch.image] for batch in batches]
+            pairs = zip(batches, images, strict=True)
+            return [list(zip(b.keys, i, strict=True)) for b, i in pairs], stream.stand_ins
+
+    (alone, count), (first, one), (second, two) = seen(0, 1), seen(0, 2), seen(1, 2)
+    # Four batches of six are four epochs; p004 stands in for both before it, p000 for the last.
+    assert Counter(key for batch in alone for key, _ in batch) == {
+        "p000": 8,
+        "p001": 4,
+        "p004": 12,
+    }
+    assert count == one + two == 12
+    for whole, left, right in zip(alone, first, second, strict=True):
+        assert sorted(whole) == sorted(left + right)
+    if loader == "threads":
+        named = [record.message for record in caplog.records if "left out" in record.message]
+        assert any("'p002' in shard" in message for message in named)
+
+
+def test_a_set_without_an_intact_sample_is_refused(pictures, tmp_path, write_set, take) -> None:
+    location = write_set(tmp_path, pictures[:3], per_shard=3)
+    os.truncate(tmp_path / "shard-00000.tar", 100)
+    with pytest.raises(UserError, match=r"3 samples in a row are damaged, the last: sample 'p00"):
+        take(BatchConfig(shards=location, skip_damaged=True, **SMALL), 1)
