@@ -14,7 +14,7 @@ SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
 """Weights; gamma of the spatially discounted loss; the attention branch; the adversarial loss."""
 
 
-_row = partial(printed_row, "relative_l1 l2 psnr total_variation")
+_row = partial(printed_row, "l1 l2 psnr total_variation")
 
 TABLES = {
     "table1": Table(

@@ -60,6 +60,10 @@ class PENNetConfig(ModelConfig):
     """Weight of the generator's adversarial loss; lambda_G in Eq. 10."""
     pyramid_weight: float = 0.5
     """Weight of the pyramid L1 loss; lambda_pd in Eq. 10."""
+    pyramid_has_final: bool = False
+    """Whether the pyramid L1 loss includes the full-size picture: our reading of Eq. 6, whose sum
+    ends with the finest map. Released, that picture has L1 losses of its own in and outside the
+    hole."""
     hole_weight: float = 6.0
     """Weight of the L1 loss inside the hole at full size (released only)."""
     known_weight: float = 1.0
@@ -125,7 +129,8 @@ class PENNetConfig(ModelConfig):
         """Return the paper's own attention and losses, where they differ from the release.
 
         Cosine similarity without temperature, a softmax over known patches, patches only in the
-        hole (Eq. 2 to 4), and no loss terms beyond Eq. 10.
+        hole (Eq. 2 to 4), and no loss terms beyond Eq. 10. The pyramid loss includes the full-size
+        picture, which no other term compares with the original.
         """
         return cls(
             softmax_scale=1.0,
@@ -135,6 +140,7 @@ class PENNetConfig(ModelConfig):
             filled="hole",
             hole_weight=0.0,
             known_weight=0.0,
+            pyramid_has_final=True,
         )
 
     @classmethod

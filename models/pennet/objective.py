@@ -77,8 +77,11 @@ class PENNetObjective(Objective):
             fake = discriminator(composite)
         adversarial = GENERATOR_LOSSES[config.adversarial](fake)
         hole, known = batch.mask, 1.0 - batch.mask
+        pyramid = prediction.pyramid
+        if config.pyramid_has_final:
+            pyramid = (*pyramid, prediction.final)
         return {
-            "pyramid": config.pyramid_weight * pyramid_l1(prediction.pyramid, batch.image),
+            "pyramid": config.pyramid_weight * pyramid_l1(pyramid, batch.image),
             "hole": config.hole_weight * pooled_l1(prediction.final, batch.image, hole),
             "known": config.known_weight * pooled_l1(prediction.final, batch.image, known),
             "adversarial": config.adversarial_weight * adversarial,

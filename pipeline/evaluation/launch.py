@@ -287,12 +287,14 @@ def _score_sets(plan: Plan, pairs: pa.Table, methods: Sequence[str]) -> SetScore
             scores[method] = {}
             for column, names in columns.items():
                 chosen = [index for index, group in enumerate(groups) if group in names]
-                rows = sorted({plan.pairs[index].row for index in chosen})
+                own = [plan.pairs[index].row for index in chosen]
+                rows = sorted(set(own))
                 scores[method][column] = distribution_scores(
                     FeatureSet(composites.stored, composites.rows[chosen]),
                     FeatureSet(images.stored, images.rows[rows]),
                     inception.probabilities,
                     config.seed,
+                    FeatureSet(images.stored, images.rows[own]),
                 )
     return scores
 

@@ -241,9 +241,9 @@ _DEEPFILL = _table(
     "DeepFill v1, Table 1 (from memory, not checked against the print)",
     "96-128 px",
     """
-    PatchMatch | relative_l1 | 16.1
-    DeepFill v1 without attention | relative_l1 | 9.4
-    DeepFill v1 | relative_l1 | 8.6
+    PatchMatch | l1 | 16.1
+    DeepFill v1 without attention | l1 | 9.4
+    DeepFill v1 | l1 | 8.6
     PatchMatch | l2 | 3.9
     DeepFill v1 without attention | l2 | 2.4
     DeepFill v1 | l2 | 2.1

@@ -84,7 +84,11 @@ def average(
 
 
 def distribution_scores(
-    composites: Numbers | FeatureSet, images: Numbers | FeatureSet, classify: Classify, seed: int
+    composites: Numbers | FeatureSet,
+    images: Numbers | FeatureSet,
+    classify: Classify,
+    seed: int,
+    originals: Numbers | FeatureSet | None = None,
 ) -> dict[str, SetScore]:
     """Return every metric of a set of composites; an empty result for fewer than two.
 
@@ -93,6 +97,8 @@ def distribution_scores(
         images: features [M, D] of their originals, each once.
         classify: features -> probabilities, [N, classes].
         seed: seed of the subsets.
+        originals: features [N, D] of the original of each composite; without them metrics of pairs
+            are left out.
     """
     count = len(composites)
     if min(count, len(images)) < 2:
@@ -100,7 +106,10 @@ def distribution_scores(
     found = {}
     for name, metric in OF_SETS.items():
         assert metric.compare is not None
-        sets = FeatureSet.of(composites), FeatureSet.of(images)
+        if metric.paired and originals is None:
+            continue
+        compared = originals if metric.paired and originals is not None else images
+        sets = FeatureSet.of(composites), FeatureSet.of(compared)
         value, spread = metric.compare(*sets, classify, seed)
         found[name] = SetScore(value=value, spread=spread, n=count)
     return found

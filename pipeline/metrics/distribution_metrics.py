@@ -189,6 +189,32 @@ def inception_score(
     return float(np.mean(values)), float(np.std(values))
 
 
+def discriminative_scores(composites: FeatureSet, originals: FeatureSet) -> tuple[float, float]:
+    """Return P-IDS and U-IDS (Zhao et al. 2021), from 0 to 1; higher is better, U-IDS up to 0.5.
+
+    A linear support vector machine separates the features of both sets. P-IDS is the share of
+    composites that it takes for more original than their own original, U-IDS the share of all that
+    it takes for the wrong kind.
+
+    Args:
+        composites: [N, D].
+        originals: [N, D], the original of each composite.
+
+    Raises:
+        ValueError: if the sets are not of one size.
+    """
+    if len(composites) != len(originals):
+        raise ValueError(f"P-IDS needs pairs, found {len(composites)} and {len(originals)} images")
+    from sklearn.svm import LinearSVC  # a slow import of a second
+
+    real, fake = originals[:], composites[:]
+    kinds = np.repeat([1, 0], len(real))
+    machine = LinearSVC(dual=False).fit(np.concatenate([real, fake]), kinds)
+    of_real, of_fake = machine.decision_function(real), machine.decision_function(fake)
+    wrong = (np.mean(of_real < 0) + np.mean(of_fake > 0)) / 2
+    return float(np.mean(of_fake > of_real)), float(wrong)
+
+
 def _parts(count: int, parts: int) -> Iterator[tuple[int, int]]:
     """Return first and last of each part, the larger ones (by one image) first."""
     least, larger = divmod(count, parts)

@@ -115,6 +115,21 @@ def ring_l1(picture: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     return hole_l1(picture, image, ring(mask))
 
 
+def frame_rim_width_px(mask: Tensor) -> int:
+    """Return the width of a rim in proportion to the frame: 1/32 of its shorter side, 8 of 256."""
+    return max(1, min(mask.shape[-2:]) // 32)
+
+
+def frame_rim_psnr(picture: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    """Return the PSNR over a rim of 1/32 of the frame, [B] in dB, at most ``MAX_PSNR_DB``."""
+    return hole_psnr(picture, image, ring(mask, frame_rim_width_px(mask)))
+
+
+def frame_rim_l1(picture: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean absolute difference over a rim of 1/32 of the frame, [B] in [0, 1]."""
+    return hole_l1(picture, image, ring(mask, frame_rim_width_px(mask)))
+
+
 def grey_l1(picture: Tensor, image: Tensor) -> Tensor:
     """Return SPN's MAE: the absolute difference of the channels' means, [B] in [0, 1].
 

@@ -19,6 +19,7 @@ from infill.pipeline.metrics import image_metrics
 from infill.pipeline.metrics.distribution_metrics import (
     Features,
     FeatureSet,
+    discriminative_scores,
     frechet_distance,
     inception_score,
     kernel_distance,
@@ -53,6 +54,8 @@ class Metric:
     """Measures each composite; None for a metric of a set, or of LPIPS's network."""
     compare: SetMeasurement | None = None
     """Compares a set of composites with a set of images, by features of ``network``."""
+    paired: bool = False
+    """Whether ``compare`` takes the original of each composite, not every original once."""
     network: Literal["", "inception", "lpips", "places365"] = ""
     """The network that it needs; without that network's weights it is not computed."""
     validated: bool = True
@@ -127,6 +130,19 @@ DECLARED: tuple[Metric, ...] = (
     _percent("l1", "L1 whole", lambda ours, theirs, _: image_metrics.l1(ours, theirs)),
     _decibels("ring_psnr", "rim", image_metrics.ring_psnr, validated=False),
     _percent("ring_l1", "L1 rim", image_metrics.ring_l1),
+    Metric(
+        name="frame_rim_psnr",
+        title="PSNR rim, 1/32 of the frame",
+        unit="dB",
+        better="higher",
+        decimals=2,
+        measure=image_metrics.frame_rim_psnr,
+        validated=False,
+        evaluated=False,
+    ),
+    _percent(
+        "frame_rim_l1", "L1 rim, 1/32 of the frame", image_metrics.frame_rim_l1, evaluated=False
+    ),
     Metric(
         name="grey_l1",
         title="MAE of grey, SPN's",
@@ -204,6 +220,34 @@ DECLARED: tuple[Metric, ...] = (
         decimals=2,
         network="inception",
         compare=lambda ours, _theirs, classify, _seed: inception_score(ours, classify),
+    ),
+    Metric(
+        name="p_ids",
+        title="P-IDS",
+        unit="%",
+        better="higher",
+        decimals=2,
+        scale=100.0,
+        network="inception",
+        paired=True,
+        compare=lambda ours, theirs, _classify, _seed: (
+            discriminative_scores(ours, theirs)[0],
+            None,
+        ),
+    ),
+    Metric(
+        name="u_ids",
+        title="U-IDS",
+        unit="%",
+        better="higher",
+        decimals=2,
+        scale=100.0,
+        network="inception",
+        paired=True,
+        compare=lambda ours, theirs, _classify, _seed: (
+            discriminative_scores(ours, theirs)[1],
+            None,
+        ),
     ),
     # There is no Places365 classifier yet: papers' figures are shown beside an empty cell.
     Metric(

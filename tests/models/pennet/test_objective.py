@@ -197,3 +197,20 @@ def test_learning_rate_falls_to_a_tenth_at_the_named_steps(drops, rates) -> None
 def test_impossible_numbers_are_refused_on_construction(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(TINY, **changes)
+
+
+def test_as_printed_the_full_size_picture_is_learned_from_the_pyramid_loss_alone() -> None:
+    def gradient(config: PENNetConfig) -> float:
+        objective = PENNetObjective(config)
+        batch = batch_at()
+        prediction = objective.networks["generator"](batch.image, batch.mask)
+        losses = objective.generator_losses(batch, prediction, batch.image)
+        losses["pyramid"].backward()
+        last = objective.networks["generator"].out.weight.grad
+        return 0.0 if last is None else float(last.abs().sum())
+
+    printed = replace(PENNetConfig.as_printed(), channels=TINY.channels, discriminator_channels=4)
+    assert (printed.hole_weight, printed.known_weight) == (0, 0)
+    assert gradient(printed) > 0
+    assert gradient(replace(printed, pyramid_has_final=False)) == 0
+    assert gradient(TINY) == 0

@@ -59,7 +59,7 @@ def test_without_weights_the_report_says_so_and_no_number_stands_there(config):
     evaluation = evaluate(config, report=str)
     assert evaluation.set_scores == {}
     assert "lpips" not in evaluation.summary
-    sentence = "FID, KID x 1000, inception score, LPIPS: not computed: weights not given."
+    sentence = "inception score, P-IDS, U-IDS, LPIPS: not computed: weights not given."
     assert sentence in Path(evaluation.files["report"]).read_text()
     assert "FID: not computed: weights not given." in Path(evaluation.files["table"]).read_text()
 

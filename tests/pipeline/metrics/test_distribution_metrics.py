@@ -7,6 +7,7 @@ import scipy.linalg
 from infill.pipeline.evaluation.scores import distribution_scores
 from infill.pipeline.metrics.distribution_metrics import (
     FeatureSet,
+    discriminative_scores,
     frechet_distance,
     inception_score,
     kernel_distance,
@@ -106,7 +107,7 @@ def test_a_set_is_measured_three_ways_with_its_number():
     found = distribution_scores(
         one, other, lambda f: np.abs(f) / np.abs(f).sum(1, keepdims=True), seed=0
     )
-    assert set(found) == {"fid", "kid", "inception_score"}
+    assert set(found) == {"fid", "kid", "inception_score"}  # the others need pairs
     assert {score.n for score in found.values()} == {20}
     assert found["fid"].value == frechet_distance(one, other)
 
@@ -162,3 +163,27 @@ def test_a_set_reads_the_rows_it_names():
     order = np.random.default_rng(1).permutation(40)[:30]
     distance = kernel_distance(FeatureSet(held, order), held[:25], seed=1)
     assert distance == kernel_distance(held[order], held[:25], seed=1)
+
+
+def test_discriminative_scores_tell_separable_sets_from_equal_ones():
+    random = np.random.default_rng(0)
+    real = random.normal(size=(200, 8))
+    far = FeatureSet.of(real + 10)
+    assert discriminative_scores(far, FeatureSet.of(real)) == (0, 0)
+    alike = FeatureSet.of(random.normal(size=(200, 8)))
+    paired, unpaired = discriminative_scores(alike, FeatureSet.of(real))
+    assert 0.3 < paired < 0.6
+    assert 0.3 < unpaired <= 0.55
+    with pytest.raises(ValueError, match="needs pairs, found 200 and 199"):
+        discriminative_scores(alike, FeatureSet.of(real[:199]))
+
+
+def test_metrics_of_pairs_compare_each_composite_with_its_own_original():
+    random = np.random.default_rng(1)
+    images = random.normal(size=(60, 4))
+    own = np.repeat(images, 2, axis=0)
+    better = own + np.array([3.0, 0, 0, 0])
+    found = distribution_scores(better, images, lambda f: np.full((len(f), 2), 0.5), 0, own)
+    assert set(found) == {"fid", "kid", "inception_score", "p_ids", "u_ids"}
+    assert found["p_ids"].value == 0
+    assert found["p_ids"].n == 120

@@ -263,3 +263,18 @@ def test_total_variation_is_each_picture_s_own() -> None:
     down = (steps[:, 1:] - steps[:, :-1]).abs().mean()
     across = (steps[:, :, 1:] - steps[:, :, :-1]).abs().mean()
     torch.testing.assert_close(found, torch.stack([torch.tensor(0.0), down + across]))
+
+
+@pytest.mark.parametrize(("side", "width"), [(256, 8), (64, 2), (512, 16), (16, 1)])
+def test_a_rim_in_proportion_to_the_frame_is_not_the_hole_at_small_sizes(side, width):
+    mask = torch.zeros(1, 1, side, side)
+    mask[..., side // 4 : side // 4 * 3, side // 4 : side // 4 * 3] = 1
+    image = torch.zeros(1, 3, side, side)
+    rim = image_metrics.ring(mask, width)
+    wrong_in_the_rim = image + 0.5 * rim
+    hole = float(mask.sum() / (mask.sum() - rim.sum()))
+    assert hole > 1
+    assert image_metrics.frame_rim_l1(wrong_in_the_rim, image, mask).item() == pytest.approx(0.5)
+    assert image_metrics.hole_l1(wrong_in_the_rim, image, mask).item() < 0.5
+    inside = image + 0.5 * (mask - rim)
+    assert image_metrics.frame_rim_psnr(inside, image, mask).item() == image_metrics.MAX_PSNR_DB

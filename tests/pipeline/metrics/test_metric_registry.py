@@ -7,6 +7,7 @@ from scipy.signal import convolve2d
 from skimage.metrics import structural_similarity
 
 from infill.pipeline.errors import UserError
+from infill.pipeline.metrics import image_metrics
 from infill.pipeline.metrics.metric_registry import (
     FURTHER,
     METRICS,
@@ -146,5 +147,7 @@ def test_equal_pictures_score_perfectly(name):
     value = measurement(images, images, masks).item()
     if name == "total_variation":
         assert value > 0
+    elif metric.unit == "dB":
+        assert value == image_metrics.MAX_PSNR_DB
     else:
         assert value == pytest.approx(1 if metric.better == "higher" else 0, abs=1e-5)
