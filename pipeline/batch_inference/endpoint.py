@@ -118,4 +118,4 @@ def _client(config: BatchInferenceConfig) -> ClientConfig:
         key = storage.read(config.api_key_file).decode().strip() if config.api_key_file else ""
     except FileNotFoundError as error:
         raise UserError(f"api_key_file: there is no file {config.api_key_file}") from error
-    return ClientConfig(url=config.endpoint, api_key=key, patience_s=config.patience_s)
+    return ClientConfig(url=config.endpoint, api_key=key, patience_s=config.patience_s, batch=True)

@@ -27,6 +27,8 @@ class InpaintOptions:
     mode: Mode = "auto"
     mask_rule: MaskRule = field(default_factory=MaskRule)
     output_format: Format = "png"
+    background: bool = False
+    """Whether interactive requests go before this one in a service."""
     quality: int | None = None
     """Quality of JPEG and WebP, 0 to 99, with losses; None or 100 is the best."""
     samples: int = 1

@@ -33,6 +33,8 @@ class ClientConfig:
     """API key, sent as a bearer token; empty if the service needs none."""
     timeout_s: float = 120.0
     """Timeout of one attempt in seconds."""
+    batch: bool = False
+    """Whether interactive requests of others go first in the service."""
     patience_s: float = 300.0
     """Timeout of all attempts of one request together, in seconds."""
 
@@ -202,6 +204,8 @@ class _Attempts:
 def http_options(config: ClientConfig) -> dict[str, Any]:
     """Return the options of an HTTP client: base URL, key and timeout."""
     headers = {"Authorization": f"Bearer {config.api_key}"} if config.api_key else {}
+    if config.batch:
+        headers["X-Infill-Priority"] = "batch"
     return {"base_url": config.url, "headers": headers, "timeout": config.timeout_s}
 
 

@@ -1,6 +1,7 @@
 """The routes of the HTTP application."""
 
 import asyncio
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
@@ -100,7 +101,9 @@ def _add_inpaint(app: FastAPI, service: InpaintService) -> None:
     async def inpaint_one(request: Request) -> Response:
         asked = await read_one(request)
         accept = request.headers.get("accept", "")
-        answer = await service.inpaint(asked.fields.options(accept), asked.image, asked.mask)
+        batch = request.headers.get("x-infill-priority") == "batch"
+        options = replace(asked.fields.options(accept), background=batch)
+        answer = await service.inpaint(options, asked.image, asked.mask)
         return respond(answer, accept, request.state.request_id)
 
     @app.post(

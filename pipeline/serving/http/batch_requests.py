@@ -7,7 +7,7 @@ own error line.
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import Request
@@ -167,7 +167,8 @@ async def answer_many(
 
 
 async def _answer(service: InpaintService, one: InpaintRequest, accept: str) -> InpaintResult:
-    return await service.inpaint(one.fields.options(accept), one.image, one.mask)
+    options = replace(one.fields.options(accept), background=True)
+    return await service.inpaint(options, one.image, one.mask)
 
 
 def _line(identity: str | int | None, values: dict[str, Any]) -> bytes:

@@ -25,7 +25,13 @@ class Backend(Protocol):
     """Predicts canvases: a replica in this process, or many behind a handle."""
 
     async def fill(
-        self, wanted: str, image: Pixels, mask: Pixels, samples: int, seed: int | None
+        self,
+        wanted: str,
+        image: Pixels,
+        mask: Pixels,
+        samples: int,
+        seed: int | None,
+        background: bool,
     ) -> GeneratedTile:
         """Predict one canvas; see :meth:`infill.pipeline.serving.replica.replica.Replica.fill`."""
         ...
@@ -162,7 +168,9 @@ class InpaintService:
     ) -> Sequence[GeneratedTile]:
         """Predict every canvas of an image, with one version of the model."""
         fills = (
-            self.backend.fill(options.model, laid, missing, options.samples, options.seed)
+            self.backend.fill(
+                options.model, laid, missing, options.samples, options.seed, options.background
+            )
             for laid, missing in canvases
         )
         try:

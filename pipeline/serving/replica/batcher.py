@@ -3,14 +3,15 @@
 A batch is formed when the network becomes free, from the waiting items: those of the shape that has
 waited longest, up to its limit. Serve's own ``@serve.batch`` closes a batch by the clock, even
 while the network is busy, and mixes shapes; a slow network would then compute many small batches.
-Requests of disconnected clients are dropped before they are computed.
+Requests of disconnected clients are dropped before they are computed. Interactive items go before
+background items, also within a batch; every eighth batch goes by age alone, so none waits forever.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
@@ -20,8 +21,12 @@ Result = TypeVar("Result")
 @dataclass(frozen=True)
 class _Waiting(Generic[Item, Result]):
     number: int
+    background: bool
     item: Item
     answer: "asyncio.Future[Result]"
+
+
+_BY_AGE_EVERY = 8
 
 
 class Batcher(Generic[Key, Item, Result]):
@@ -46,15 +51,24 @@ class Batcher(Generic[Key, Item, Result]):
         self._wait_s = wait_s
         self._waiting: dict[Key, deque[_Waiting[Item, Result]]] = {}
         self._count = 0
+        self._batches = 0
         self._at_once = at_once
         self._working = 0
         self._workers: set[asyncio.Task[None]] = set()  # The loop holds no references.
 
-    async def submit(self, key: Key, item: Item) -> Result:
-        """Return the item's result, computed together with others of the same key."""
+    async def submit(self, key: Key, item: Item, background: bool = False) -> Result:
+        """Return the item's result, computed together with others of the same key.
+
+        Args:
+            key: what the items of a batch have in common.
+            item: the input.
+            background: whether items that are not so go first.
+        """
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._count += 1
-        self._waiting.setdefault(key, deque()).append(_Waiting(self._count, item, answer))
+        self._waiting.setdefault(key, deque()).append(
+            _Waiting(self._count, background, item, answer)
+        )
         if self._working < self._at_once:
             self._working += 1
             worker = asyncio.create_task(self._work())
@@ -67,21 +81,23 @@ class Batcher(Generic[Key, Item, Result]):
         try:
             await asyncio.sleep(self._wait_s)
             while self._waiting:
-                key = min(self._waiting, key=lambda k: self._waiting[k][0].number)
-                if batch := self._take(key):
+                self._batches += 1
+                by_age = self._batches % _BY_AGE_EVERY == 0
+                key = min(self._waiting, key=lambda k: _rank(self._waiting[k], by_age))
+                if batch := self._take(key, by_age):
                     await self._answer(key, batch)
         finally:
             self._working -= 1
 
-    def _take(self, key: Key) -> list[_Waiting[Item, Result]]:
-        queue = self._waiting[key]
-        batch: list[_Waiting[Item, Result]] = []
-        while queue and len(batch) < max(self._max_size(key), 1):
-            entry = queue.popleft()
-            if not entry.answer.done():  # cancelled: the client has disconnected
-                batch.append(entry)
-        if not queue:
-            del self._waiting[key]
+    def _take(self, key: Key, by_age: bool) -> list[_Waiting[Item, Result]]:
+        # A finished answer is a cancelled one: the client has disconnected.
+        queue = [entry for entry in self._waiting.pop(key) if not entry.answer.done()]
+        most = max(self._max_size(key), 1)
+        ranked = queue if by_age else sorted(queue, key=lambda entry: entry.background)
+        batch = ranked[:most]
+        taken = {entry.number for entry in batch}
+        if rest := [entry for entry in queue if entry.number not in taken]:
+            self._waiting[key] = deque(rest)
         return batch
 
     async def _answer(self, key: Key, batch: list[_Waiting[Item, Result]]) -> None:
@@ -95,3 +111,10 @@ class Batcher(Generic[Key, Item, Result]):
         for entry, result in zip(batch, results, strict=True):
             if not entry.answer.done():
                 entry.answer.set_result(result)
+
+
+def _rank(queue: Sequence[_Waiting[Any, Any]], by_age: bool) -> tuple[bool, int]:
+    """Return when a key's turn is: interactive items first, then by age; the queue is not empty."""
+    if by_age:
+        return False, queue[0].number
+    return min((entry.background, entry.number) for entry in queue)

@@ -114,11 +114,17 @@ class _Replicas:
         return max(min(most, MAX_CALL_BYTES // kind.bytes), 1)
 
     async def fill(
-        self, wanted: str, image: Pixels, mask: Pixels, samples: int, seed: int | None
+        self,
+        wanted: str,
+        image: Pixels,
+        mask: Pixels,
+        samples: int,
+        seed: int | None,
+        background: bool,
     ) -> GeneratedTile:
         height, width = mask.shape
         kind = _Kind(wanted, height, width, samples)
-        filled = await self._calls.submit(kind, (image, mask, seed))
+        filled = await self._calls.submit(kind, (image, mask, seed), background)
         if isinstance(filled, RequestError):
             raise filled
         return filled

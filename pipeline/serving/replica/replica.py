@@ -231,7 +231,13 @@ class Replica:
         return self._canary_count
 
     async def fill(
-        self, wanted: str, image: Pixels, mask: Pixels, samples: int = 1, seed: int | None = None
+        self,
+        wanted: str,
+        image: Pixels,
+        mask: Pixels,
+        samples: int = 1,
+        seed: int | None = None,
+        background: bool = False,
     ) -> GeneratedTile:
         """Predict one canvas, in a batch with others of its size.
 
@@ -241,6 +247,7 @@ class Replica:
             mask: uint8 [H, W], 1 in the hole.
             samples: number of results.
             seed: seed of random results; with None and one sample the result is deterministic.
+            background: whether interactive canvases go first.
 
         Raises:
             RequestError: 404 if the model is not served, 400 if several samples are requested from
@@ -262,14 +269,14 @@ class Replica:
         if canary is not None:
             tried = key._replace(model=f"{canary.model.name}@{canary.model.version}")
             try:
-                filled = await self._batcher.submit(tried, canvas)
+                filled = await self._batcher.submit(tried, canvas, background)
             except Exception:
                 self._canary_count.failures += 1
                 log.exception("canary %s failed; the old version answers", canary.model.label)
             else:
                 self._canary_count.answers += 1
                 return filled
-        return await self._batcher.submit(key, canvas)
+        return await self._batcher.submit(key, canvas, background)
 
     async def fill_many(
         self,

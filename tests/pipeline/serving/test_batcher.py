@@ -112,3 +112,23 @@ def test_so_many_batches_are_computed_beside_each_other_and_the_rest_waits():
     assert busy == [("k", [0]), ("k", [1])]
     assert batches == [*busy, ("k", [2, 3, 4, 5]), ("k", [6]), ("k", [7])]
     assert answers == [f"k{item}" for item in range(8)]
+
+
+def test_interactive_items_go_before_background_ones_but_not_forever():
+    async def main():
+        network = Network(holds=True, size=2)
+        submit = network.batcher.submit
+        tasks = [asyncio.create_task(submit("k", "first"))]
+        await network.started.wait()
+        tasks += [asyncio.create_task(submit("old", f"b{i}", background=True)) for i in range(3)]
+        tasks += [asyncio.create_task(submit("k", i, background=i == 0)) for i in range(15)]
+        await asyncio.sleep(0)
+        network.released.set()
+        await asyncio.gather(*tasks)
+        return network.batches
+
+    _, *batches = asyncio.run(main())
+    interactive = [("k", [1, 2]), ("k", [3, 4]), ("k", [5, 6]), ("k", [7, 8]), ("k", [9, 10])]
+    assert batches[:6] == [*interactive, ("k", [11, 12])]
+    assert batches[6] == ("old", ["b0", "b1"])  # the eighth batch goes by age
+    assert batches[7:] == [("k", [13, 14]), ("old", ["b2"]), ("k", [0])]
