@@ -1,11 +1,11 @@
 """Train MI-GAN (ICCV 2023) on shards of photographs.
 
-python jobs/train_migan.py places2 --data.shards s3://places2
+python jobs/train_migan.py places2 --data.shards s3://places2 --model.teacher-weights comodgan.pt
 python jobs/train_migan.py smoke
 
 The released configurations train on 50 million images at 256 px and on 25 million at 512 px, in
-batches of 32. The paper's scores are not repeated here, as its text is not at hand. `smoke` makes
-its own shards and ends within a minute.
+batches of 32, and distil Co-Mod-GAN. The paper's scores are not repeated here, as its text is not
+at hand. `smoke` makes its own shards, has no teacher and ends within a minute.
 Interrupted, the same command goes on from the newest checkpoint.
 """
 
@@ -46,6 +46,7 @@ PRESETS = {
             channel_base=2048,
             channel_max=128,
             num_kernels=4,
+            distillation_weight=0.0,
             image_weight=1.0,
             adversarial_weight=0.001,
             generates_again=False,

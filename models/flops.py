@@ -15,7 +15,11 @@ from infill.models.architecture import ModelConfig, Variant
 
 SIDE_PX = 256
 """Side of the image for which multiply-accumulates are counted: the papers' training size."""
-UNTRAINED = {"teacher": ("asl", "random"), "perceptual_weights": (None, "random")}
+UNTRAINED = {
+    "teacher": ("asl", "random"),
+    "teacher_weights": (None, "random"),
+    "perceptual_weights": (None, "random"),
+}
 """Frozen networks by field: a value that needs a file, and one that does not."""
 
 

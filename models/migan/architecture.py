@@ -22,6 +22,7 @@ ARCHITECTURE = Architecture(
     spaces=SPACES,
     tables=TABLES,
     symbols={
+        "distillation": "L_KD",
         "image": "L_1",
         "adversarial": "L_adv^G",
         "discriminator": "L_adv^D",

@@ -33,6 +33,16 @@ class MIGANConfig(ModelConfig):
     group_size: int = 4
     """Maximum number of images whose deviation the discriminator sees as a feature map."""
 
+    distillation_weight: float = 2.0
+    """Weight of the distillation: the L1 distance, inside the hole, to what Co-Mod-GAN adds to the
+    picture at each size."""
+    distillation_start_px: int = 32
+    """Smallest side of the maps that are compared."""
+    teacher_weights: str | None = None
+    """Path of Co-Mod-GAN's state dict for ``image_size_px``, or "random"; training needs it unless
+    ``distillation_weight`` is 0."""
+    teacher_sha256: str | None = None
+    """SHA-256 of that file; None does not check it."""
     image_weight: float = 0.0
     """Weight of the L1 loss inside the hole; 0 as released."""
     adversarial_weight: float = 1.0
@@ -68,7 +78,7 @@ class MIGANConfig(ModelConfig):
             )
         if self.num_kernels < 0:
             raise ValueError(f"num_kernels must not be negative, not {self.num_kernels}")
-        for name in ("channel_max", "group_size", "penalty_every_steps"):
+        for name in ("channel_max", "group_size", "penalty_every_steps", "distillation_start_px"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in _NOT_NEGATIVE:
@@ -107,16 +117,17 @@ class MIGANConfig(ModelConfig):
 
     @classmethod
     def tiny(cls) -> "MIGANConfig":
-        """Return networks of a few thousand parameters for tests, with constant noise."""
+        """Return networks of a few thousand parameters for tests: constant noise, no teacher."""
         return cls(
             image_size_px=32,
             channel_base=128,
             channel_max=8,
             num_kernels=2,
             group_size=2,
+            distillation_weight=0.0,
             random_noise=False,
             generates_again=False,
         )
 
 
-_NOT_NEGATIVE = ("image_weight", "adversarial_weight", "penalty_weight")
+_NOT_NEGATIVE = ("distillation_weight", "image_weight", "adversarial_weight", "penalty_weight")

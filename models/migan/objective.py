@@ -1,15 +1,17 @@
-"""MI-GAN's losses: adversarial, with a penalty on the discriminator's gradient."""
+"""MI-GAN's losses: a teacher's colours, and adversarial with a penalty on the slope."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from infill.models.architecture import Batch, Objective, Prepare
+from infill.models.layers import beside
 from infill.models.losses import detached, frozen, weighted_l1
 from infill.models.masking import paste
 from infill.models.migan.config import MIGANConfig
 from infill.models.migan.discriminator import Discriminator
-from infill.models.migan.networks import Generator, Prediction
+from infill.models.migan.networks import Generator, Prediction, masked_input
+from infill.models.migan.teacher import CoModGAN, load_teacher
 
 
 class MIGANObjective(Objective):
@@ -19,26 +21,33 @@ class MIGANObjective(Objective):
         """Build both networks and their optimizers.
 
         Args:
-            config: the released numbers.
+            config: the released numbers; the teacher's file is read now, if it is needed.
             prepare: wraps each trained network and places it on its device.
+
+        Raises:
+            ValueError: if the teacher's weights are missing or have another checksum.
         """
         self.config = config
+        self.teacher = load_teacher(config) if config.distillation_weight else None
         self.networks: dict[str, nn.Module] = {
             "generator": Generator(config),
             "discriminator": Discriminator(config),
         }
         self.prepared = {role: prepare(network) for role, network in self.networks.items()}
         self.build_optimizers(config)
+        if self.teacher is not None:
+            beside(self.teacher, self.generator)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update the generator, then the discriminator.
 
         Args:
-            batch: this worker's share of the global batch; its seed determines the noise.
+            batch: this worker's share of the global batch; its seed determines the noise and what
+                the teacher imagines.
 
         Returns:
-            "adversarial" and "discriminator", every few steps "penalty" and, unless it is switched
-            off, "image", weighted.
+            "adversarial" and "discriminator", every few steps "penalty" and, unless they are
+            switched off, "distillation" and "image", weighted.
         """
         prediction = self.generated(batch, batch.seed)
         generator_losses = self.generator_losses(batch, prediction)
@@ -60,7 +69,7 @@ class MIGANObjective(Objective):
         return prediction
 
     def generator_losses(self, batch: Batch, prediction: Prediction) -> dict[str, Tensor]:
-        """Pass for an original, and perhaps match it."""
+        """Pass for an original, and match it or a teacher's picture."""
         composite = paste(prediction.unclipped, batch.image, batch.mask)
         with frozen(self.networks["discriminator"]) as discriminator:
             logits = discriminator(under_mask(composite, batch.mask))
@@ -69,7 +78,23 @@ class MIGANObjective(Objective):
         if self.config.image_weight:
             error = weighted_l1(prediction.unclipped, batch.image, batch.mask)
             losses["image"] = self.config.image_weight * error
+        if self.teacher is not None:
+            apart = self.distance_to(self.teacher, batch, prediction)
+            losses["distillation"] = self.config.distillation_weight * apart
         return losses
+
+    def distance_to(self, teacher: CoModGAN, batch: Batch, prediction: Prediction) -> Tensor:
+        """Return the sum over the larger sizes of the distance to the teacher's colours."""
+        latent = teacher.random_latent(len(batch.image), batch.seed, batch.image)
+        with torch.no_grad():
+            wanted = teacher(masked_input(batch.image, batch.mask), latent)
+        return torch.stack(
+            [
+                weighted_l1(own, other, functional.interpolate(batch.mask, own.shape[-2:]))
+                for own, other in zip(prediction.colours, wanted, strict=True)
+                if own.shape[-1] >= self.config.distillation_start_px
+            ]
+        ).sum()
 
     def discriminator_losses(self, batch: Batch, predicted: Tensor) -> dict[str, Tensor]:
         """Discriminate originals from composites; sometimes penalise the slope at originals."""

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from infill.models.migan.discriminator import with_deviation
 from infill.models.migan.layers import NormalisedConv, Resample, SeparableConv, activate, tiled
 from infill.models.migan.networks import Generator, masked_input
 from infill.models.migan.objective import MIGANObjective, under_mask
+from infill.models.migan.teacher import CoModGAN, StyledConv, load_teacher
 from infill.models.migan.visualize import pictures
 from infill.models.migan.weights import filters, names, networks_of, read_release, write_release
 
@@ -282,6 +284,104 @@ def test_learning_rates_are_corrected_as_released() -> None:
     objective.step_with_accumulation(batch_of())
     rates = {role: opt.param_groups[0]["lr"] for role, opt in objective.optimizers.items()}
     assert rates == pytest.approx({"generator": 0.0008, "discriminator": 0.001 * 16 / 17})
+
+
+TAUGHT = replace(TINY, distillation_weight=2.0, teacher_weights="random", distillation_start_px=16)
+
+
+def test_teacher_has_the_public_network_s_parameters_and_names() -> None:
+    with torch.device("meta"):
+        teacher = CoModGAN(MIGANConfig())
+    assert count(teacher) == 79_177_378
+    shapes = {name: tuple(tensor.shape) for name, tensor in teacher.state_dict().items()}
+    for name, shape in {
+        "mapping.fc7.weight": (512, 512),
+        "encoder.b256.fromrgb.weight": (128, 4, 1, 1),
+        "encoder.b256.conv1.weight": (256, 128, 3, 3),
+        "encoder.b4.fc.weight": (1024, 8192),
+        "synthesis.b4.fc.weight": (8192, 1024),
+        "synthesis.b4.conv.noise_const": (4, 4),
+        "synthesis.b8.conv0.affine.weight": (512, 1536),
+        "synthesis.b256.conv1.noise_strength": (),
+        "synthesis.b256.torgb.weight": (3, 128, 1, 1),
+    }.items():
+        assert shapes[name] == shape, name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("doubles", [False, True])
+def test_teacher_s_styles_weigh_kernels_of_norm_1(doubles: bool) -> None:
+    layer = StyledConv(3, 2, styles=5, side=8 if doubles else 4, doubles=doubles).double()
+    layer.noise_strength.fill_(0.7)
+    layer.bias.copy_(torch.tensor([0.3, -0.4]))
+    features = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    style = torch.randn(2, 5, dtype=torch.float64)
+    found = layer(features, style)
+    for sample in range(2):
+        scales = style[sample] @ layer.affine.weight.T / math.sqrt(5) + 1
+        kernel = layer.weight * scales[:, None, None]
+        kernel = kernel / (kernel.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8).sqrt()
+        given = features[sample : sample + 1]
+        if doubles:
+            # Zeros between the values, the kernel turned, the binomial filter.
+            spread = torch.zeros(1, 3, 9, 9, dtype=torch.float64)
+            spread[..., 1:8:2, 1:8:2] = given
+            convolved = functional.conv2d(spread, kernel.flip(2, 3), padding=1)
+            taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64) / 8
+            window = (taps[:, None] * taps).expand(2, 1, 4, 4)
+            convolved = 4 * functional.conv2d(convolved, window, padding=1, groups=2)
+        else:
+            convolved = functional.conv2d(given, kernel, padding=1)
+        expected = convolved + 0.7 * layer.noise_const + layer.bias[:, None, None]
+        torch.testing.assert_close(found[sample : sample + 1], activate(expected))
+
+
+def test_student_is_held_to_the_teacher_s_colours_inside_the_hole() -> None:
+    objective, batch = objective_of(TAUGHT), batch_of()
+    teacher = objective.teacher
+    assert teacher is not None
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    prediction = objective.generated(batch, 1)
+    latent = teacher.random_latent(2, batch.seed, batch.image)
+    wanted = teacher(masked_input(batch.image, batch.mask), latent)
+    assert [c.shape for c in wanted] == [c.shape for c in prediction.colours]
+    expected = torch.zeros(())
+    for index, every in ((-2, 2), (-1, 1)):  # 16 and 32 px
+        hole = batch.mask[..., ::every, ::every]
+        apart = (prediction.colours[index] - wanted[index]).abs() * hole
+        expected = expected + apart.mean()
+    losses = objective.generator_losses(batch, prediction)
+    torch.testing.assert_close(losses["distillation"], 2 * expected)
+    assert "distillation" in objective.step(batch)
+
+
+def test_teacher_imagines_by_the_seed_and_sees_nothing_of_the_hole() -> None:
+    teacher, batch = load_teacher(TAUGHT), batch_of()
+    latents = [teacher.random_latent(2, seed, batch.image) for seed in (1, 1, 2)]
+    assert torch.equal(latents[0], latents[1])
+    masked = masked_input(batch.image, batch.mask)
+    first, other = (teacher(masked, latent)[-1] for latent in latents[1:])
+    assert not torch.equal(first, other)
+    assert torch.equal(first, teacher(masked, latents[0])[-1])
+
+
+def test_teacher_s_file_is_read_strictly(tmp_path: Path) -> None:
+    state = load_teacher(TAUGHT).state_dict()
+    file = tmp_path / "comodgan.pt"
+    config = replace(TAUGHT, teacher_weights=str(file))
+    torch.save({**state, "mapping.w_avg": torch.zeros(8)}, file)
+    assert all(torch.equal(t, state[n]) for n, t in load_teacher(config).state_dict().items())
+    torch.save({**state, "mapping.fc9.weight": torch.zeros(1)}, file)
+    with pytest.raises(ValueError, match=r"not Co-Mod-GAN for 32 px: 1 .* first mapping\.fc9"):
+        load_teacher(config)
+    with pytest.raises(ValueError, match="SHA-256"):
+        load_teacher(replace(config, teacher_sha256="0" * 64))
+    with pytest.raises(ValueError, match="there is no file"):
+        load_teacher(replace(config, teacher_weights=str(tmp_path / "none.pt")))
+    with pytest.raises(ValueError, match="distillation needs teacher_weights"):
+        load_teacher(replace(config, teacher_weights=None))
+    with pytest.raises(ValueError, match="frames of 32 px, not 64 x 32"):
+        load_teacher(TAUGHT)(torch.zeros(1, 4, 64, 32), torch.zeros(1, 8))
 
 
 @pytest.mark.parametrize(
