@@ -16,12 +16,13 @@ from infill.pipeline.images import encode_mask, upright_size
 from infill.pipeline.images.kinds import is_read, suffix_if_unread
 from infill.pipeline.masks import MaskConfig, generate_mask
 from infill.pipeline.sources import SUFFIXES
+from infill.pipeline.sources.original import NOT_VISITED
 
 MASK_SUFFIX = "_mask"
 _NUMBERED = re.compile(r"_mask\d*$")
 """The end of a mask's stem: name_mask, or name_mask001 as LaMa's data has it."""
 _WRITTEN = (".png", ".jpg", ".jpeg", ".webp")
-_NOT_VISITED = ("@eaDir", "__MACOSX")
+_NOT_VISITED = (*NOT_VISITED, "__MACOSX")
 """Folders that other systems add."""
 
 

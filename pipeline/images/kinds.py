@@ -65,12 +65,26 @@ def suffix_if_unread(path: str) -> str:
     return suffix if suffix in REMEDIES and not is_read(path) else ""
 
 
+LINKED = "links inside tars: what they name is taken once, under its own name"
+SPARSE = "sparse members of tars, which are stored in parts: pack them without --sparse"
+OTHER_MEMBERS = "members of tars that are no files"
+MASKS = "masks beside images (x.mask.png beside x.jpg), which are not images"
+
+
+def is_mask_name(path: str) -> bool:
+    """Return whether a name is that of a mask beside an image, as WebDatasets have it."""
+    parts = path.lower().rpartition("/")[2].split(".")
+    return len(parts) > 2 and parts[-2] in ("mask", "masks", "hole")
+
+
 def passed_over_lines(counts: Counter[str]) -> list[str]:
-    """Return a line for each kind of images that was passed over: how many, and what to do."""
-    return [
+    """Return a line for each kind of files that was passed over: how many, and what to do."""
+    others = [f"passed over: {n} {why}" for why, n in sorted((+counts).items()) if why[0] != "."]
+    return others + [
         f"passed over: {count} {'files' if count > 1 else 'file'} {suffix}, which are not read "
         f"here: {REMEDIES[suffix]}"
         for suffix, count in sorted(counts.items())
+        if suffix in REMEDIES
     ]
 
 

@@ -4,6 +4,8 @@ Tars within a tar are read as well (as in ImageNet). Compressed tars have no ran
 refused.
 """
 
+import re
+import stat
 import struct
 import tarfile
 import zipfile
@@ -14,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from infill.pipeline.errors import RejectedError, UserError
+from infill.pipeline.images.kinds import LINKED, OTHER_MEMBERS, SPARSE
 from infill.pipeline.sources.original import (
     Original,
     count_unread,
@@ -33,6 +36,9 @@ ZIP_DESCRIPTOR_BYTES = 8
 """Bytes of a signature and a CRC-32 behind an entry: 4.3.9."""
 ZIP_SLACK_BYTES = 1024
 """Bytes read beyond the header, for the name and extra field; longer ones need a second read."""
+MAX_INFLATION, FREE_INFLATION_BYTES = 100, 16 * 2**20
+"""Maximum ratio of unpacked to packed bytes, and bytes that are free of it: photographs hardly
+shrink, and a small plain drawing inflates to few bytes."""
 ARCHIVES = (".zip", ".tar")
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
@@ -91,7 +97,9 @@ def members(
             f"{archive.path} is compressed as a whole and cannot be read in place; "
             "decompress it to a plain .tar, which is hardly larger with photographs"
         )
-    found = _zip if archive.path.lower().endswith(".zip") else _tar
+    zipped = archive.path.lower().endswith(".zip")
+    _require_its_kind(store, archive, zipped)
+    found = _zip if zipped else _tar
     try:
         yield from found(store, archive, prefix, counts)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, struct.error) as error:
@@ -100,14 +108,35 @@ def members(
         ) from error
 
 
+def _require_its_kind(store: Store, archive: StoredFile, zipped: bool) -> None:
+    """Refuse a zip with the name of a tar, a tar with that of a zip, and packed ones with either.
+
+    A zip may follow other bytes, so only certain signatures count.
+    """
+    head = store.read(archive.file, 0, tarfile.BLOCKSIZE)
+    kinds = {
+        "a zip": not zipped and head.startswith((ZIP_SIGNATURE, b"PK\x05\x06")),
+        "a tar": zipped and head[257:262] == b"ustar",
+        "packed by gzip": head.startswith(b"\x1f\x8b"),
+        "a web page": head.lstrip().lower().startswith((b"<!doctype html", b"<html")),
+    }
+    for kind, found in kinds.items():
+        if found:
+            raise UserError(
+                f"{archive.path} is {kind} by its content; give the plain archive under its own "
+                "suffix, .zip or .tar"
+            )
+
+
 def _zip(
     store: Store, archive: StoredFile, prefix: str, counts: Counter[str]
 ) -> Iterator[Original]:
     with store.open(archive.file) as stream, zipfile.ZipFile(stream) as opened:
         for info in opened.infolist():
-            name = info.filename
-            if "/" not in name:  # as some programs write it on Windows
-                name = name.replace("\\", "/")
+            name = safe_name(info.filename)
+            if stat.S_ISLNK(info.external_attr >> 16):
+                counts[LINKED] += is_picture_name(name)
+                continue
             count_unread(name, counts)
             if info.is_dir() or not is_picture_name(name):
                 continue
@@ -144,15 +173,31 @@ def _tar(
             for member in opened:
                 opened.members = []  # type: ignore[attr-defined]  # or it keeps all it has seen
                 position = opened.offset
-                path = prefix + member.name.removeprefix("./")
-                if member.isreg():
-                    count_unread(path, counts)
-                if member.isreg() and path.endswith(".tar"):
+                path = prefix + safe_name(member.name)
+                if not member.isreg() or member.issparse():
+                    counts[_why_not(member)] += is_picture_name(path)
+                    continue
+                count_unread(path, counts)
+                if path.endswith(".tar"):
                     within, begin = path.removesuffix(".tar") + "/", member.offset_data
                     yield from _tar(store, archive, within, counts, begin, begin + member.size)
-                elif member.isreg() and is_picture_name(path):
+                elif is_picture_name(path):
                     yield _tar_member(archive, path, member)
             _require_end(stream, position)
+
+
+def _why_not(member: tarfile.TarInfo) -> str:
+    if member.issparse():
+        return SPARSE
+    return LINKED if member.islnk() or member.issym() else OTHER_MEMBERS
+
+
+def safe_name(name: str) -> str:
+    """Return a member's path below the archive: without root, drive, ``.`` and ``..``."""
+    if "/" not in name:  # as some programs write it on Windows
+        name = name.replace("\\", "/")
+    name = re.sub(r"^[A-Za-z]:/", "/", name)
+    return "/".join(part for part in name.split("/") if part not in ("", ".", ".."))
 
 
 def _tar_member(archive: StoredFile, path: str, member: tarfile.TarInfo) -> Original:
@@ -185,6 +230,11 @@ def read_member(store: Store, original: Original) -> bytes:
     assert original.offset is not None
     if original.packed_size is None:
         return store.read(original.file, original.offset, original.size)
+    if original.size > FREE_INFLATION_BYTES + MAX_INFLATION * original.packed_size:
+        raise RejectedError(
+            f"{original.packed_size} bytes in its zip inflate to {original.size}, more than an "
+            "image needs"
+        )
     ahead = ZIP_HEADER.size + ZIP_SLACK_BYTES + original.packed_size
     data = store.read(original.file, original.offset, ahead)
     if len(data) < ZIP_HEADER.size or not data.startswith(ZIP_SIGNATURE):

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from infill.pipeline.errors import UserError
 from infill.pipeline.sources.original import (
     Original,
     count_unread,
@@ -25,13 +26,22 @@ class FolderSource:
     def originals(self) -> Iterator[Original]:
         """Yield the tree's images, ordered by path."""
         self.passed_over.clear()
+        images, archives = 0, 0
         for found in self.store.files():
+            archives += found.path.lower().endswith((".tar", ".zip", ".tar.gz", ".tgz"))
+            images += is_picture_name(found.path)
             count_unread(found.path, self.passed_over)
             if is_picture_name(found.path):
                 yield replace(
                     whole_file(found, split_of(found.path)),
                     nested_split=nested_split_of(found.path),
                 )
+        if archives and not images:
+            raise UserError(
+                f"the source holds no images but {archives} archives; read them with `python "
+                "jobs/make_shards.py archives --source FOLDER`, or train from WebDataset tars as "
+                "they are: --data.shards 'FOLDER/{000..123}.tar'"
+            )
 
     def read(self, original: Original) -> bytes:
         """Return a file's bytes."""

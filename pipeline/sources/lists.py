@@ -100,7 +100,7 @@ class ListSource:
             table = _table(self.location)
         except FileNotFoundError as error:
             raise UserError(f"there is no list {self.location}") from error
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, UnicodeDecodeError) as error:
             raise UserError(f"{self.location} cannot be read as a table: {error}") from error
         names = [name.strip().lower() for name in table.column_names]
         for name in ("path", "split"):

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from infill.pipeline.images.kinds import is_read, suffix_if_unread
+from infill.pipeline.images.kinds import MASKS, is_mask_name, is_read, suffix_if_unread
 
 SPLITS = ("train", "val", "test")
+NOT_VISITED = ("@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found")
+"""Folders in which storage systems keep thumbnails and deleted files."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,20 +67,24 @@ def is_picture_name(path: str) -> bool:
     start with ``_`` (such as ``__MACOSX``). A file that starts with ``_`` does: cameras write
     ``_DSC0001.JPG``.
     """
-    return is_read(path) and is_visible(path)
+    return is_read(path) and is_visible(path) and not is_mask_name(path)
 
 
 def count_unread(path: str, counts: Counter[str]) -> None:
-    """Count a file by its suffix if it is an image of a kind that is not read here."""
+    """Count an image of a kind that is not read here by its suffix, and a mask as such."""
     suffix = suffix_if_unread(path)
-    if suffix and is_visible(path):
+    if not is_visible(path):
+        return
+    if suffix:
         counts[suffix] += 1
+    elif is_read(path) and is_mask_name(path):
+        counts[MASKS] += 1
 
 
 def is_visible(path: str) -> bool:
     """Return whether a relative path is neither hidden nor being written."""
     *folders, name = path.split("/")
-    if any(folder.startswith((".", "_")) for folder in folders):
+    if any(folder.startswith((".", "_")) or folder in NOT_VISITED for folder in folders):
         return False
     return not name.startswith((".", "_tmp-"))
 

@@ -2,11 +2,13 @@ import hashlib
 import io
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
 
 from infill.pipeline.errors import RejectedError, UserError
+from infill.pipeline.images.kinds import passed_over_lines
 from infill.pipeline.sources import Original, Source, open_source
 
 CONTENT = {
@@ -236,3 +238,87 @@ def test_splits_of_an_archive_are_found_below_its_folder(between: str, tmp_path:
         ("Photos/Train/a.jpg", None, "train"),
         ("Photos/TEST/deep/b.jpg", None, "test"),
     ]
+
+
+def member(name: str, kind: bytes, link: str = "") -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname = kind, link
+    return made
+
+
+def test_members_outside_of_a_tar_get_safe_names_and_links_are_counted(tmp_path: Path) -> None:
+    content = {"../b.jpg": b"b", "/root/c.jpg": b"c", "./d/../e.jpg": b"e", "C:\\x\\f.jpg": b"f"}
+    file = tarred(tmp_path / "photos.tar", content)
+    with tarfile.open(file, "a") as archive:
+        archive.addfile(member("hard.jpg", tarfile.LNKTYPE, "../b.jpg"))
+        archive.addfile(member("soft.jpg", tarfile.SYMTYPE, "/etc/passwd"))
+        archive.addfile(member("pipe.jpg", tarfile.FIFOTYPE))
+        archive.addfile(member("folder.jpg", tarfile.DIRTYPE))
+    source = open_source("folder", str(file))
+    found = {original.path: source.read(original) for original in source.originals()}
+    assert found == {"b.jpg": b"b", "root/c.jpg": b"c", "d/e.jpg": b"e", "x/f.jpg": b"f"}
+    lines = passed_over_lines(source.passed_over)
+    assert any(line.startswith("passed over: 2 links inside tars") for line in lines)
+    assert any("2 members of tars that are no files" in line for line in lines)
+
+
+def test_sparse_members_are_counted_and_do_not_enter_as_pixels(tmp_path: Path) -> None:
+    sparse = member("holes.jpg", tarfile.GNUTYPE_SPARSE)
+    with tarfile.open(tmp_path / "photos.tar", "w", format=tarfile.GNU_FORMAT) as archive:
+        archive.addfile(sparse)
+    tarred(tmp_path / "photos.tar", {"a.jpg": b"a"}, "a")
+    source = open_source("folder", str(tmp_path / "photos.tar"))
+    assert [original.path for original in source.originals()] == ["a.jpg"]
+    assert "1 sparse members" in passed_over_lines(source.passed_over)[0]
+
+
+def test_links_and_outside_paths_in_a_zip(tmp_path: Path) -> None:
+    file = zipped(tmp_path / "photos.zip", {"../a.jpg": b"a", "/b.jpg": b"b", "c\\d.jpg": b"d"})
+    with zipfile.ZipFile(file, "a") as archive:
+        link = zipfile.ZipInfo("link.jpg")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "a.jpg")
+    source = open_source("folder", str(file))
+    assert {o.path: source.read(o) for o in source.originals()} == {
+        "a.jpg": b"a",
+        "b.jpg": b"b",
+        "c/d.jpg": b"d",
+    }
+    assert "1 links" in passed_over_lines(source.passed_over)[0]
+
+
+def test_a_small_member_that_inflates_far_is_rejected_before_it_is_inflated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = zipped(tmp_path / "photos.zip", {"bomb.png": bytes(40_000_000), "a.jpg": b"a"})
+    source = open_source("folder", str(file))
+    bomb, good = source.originals()
+    monkeypatch.setattr(zlib, "decompressobj", None)
+    with pytest.raises(RejectedError, match=r"inflate to 40000000, more than an image needs"):
+        source.read(bomb)
+    monkeypatch.undo()
+    assert source.read(good) == b"a"
+
+
+def test_masks_of_a_webdataset_are_not_photographs(tmp_path: Path) -> None:
+    content = {"x.jpg": b"x", "x.mask.png": b"m", "x.json": b"{}", "my.house.jpg": b"h"}
+    source = open_source("folder", str(tarred(tmp_path / "photos.tar", content)))
+    assert [original.path for original in source.originals()] == ["x.jpg", "my.house.jpg"]
+    assert "1 masks beside images" in passed_over_lines(source.passed_over)[0]
+
+
+def test_a_folder_of_archives_is_said_to_be_one(tmp_path: Path) -> None:
+    for name in ("0.tar", "1.tar"):
+        tarred(tmp_path / name, {"a.jpg": b"a"})
+    with pytest.raises(UserError, match=r"no images but 2 archives.*make_shards\.py archives"):
+        list(open_source("folder", str(tmp_path)).originals())
+    assert list(read_all("archives", tmp_path)) == ["0/a.jpg", "1/a.jpg"]
+
+
+def test_an_archive_under_the_name_of_another_kind_is_named(tmp_path: Path) -> None:
+    tarred(tmp_path / "t.tar", {"a.jpg": b"a"}).rename(tmp_path / "t.zip")
+    zipped(tmp_path / "z.zip", {"a.jpg": b"a"}).rename(tmp_path / "z.tar")
+    (tmp_path / "page.zip").write_bytes(b"<!DOCTYPE html>")
+    for name, kind in (("t.zip", "a tar"), ("z.tar", "a zip"), ("page.zip", "a web page")):
+        with pytest.raises(UserError, match=f"{name} is {kind} by its content"):
+            read_all("folder", tmp_path / name)
