@@ -97,6 +97,18 @@ class Generator(nn.Module):
             deeper = filler(shallow, deeper, mask)
         return weights
 
+    def filled(self, image: Tensor, mask: Tensor) -> dict[int, Tensor]:
+        """Return the maps of the skip connections as the decoder gets them; arguments as above.
+
+        Returns:
+            By level, 5 the deepest: [B, C, H / 2^level, W / 2^level].
+        """
+        deeper, maps = self.encode(image, mask)
+        found = {}
+        for level, filler, shallow in zip(range(LEVELS, 0, -1), self.fillers, maps, strict=True):
+            deeper = found[level] = filler(shallow, deeper, mask)
+        return found
+
 
 def build_filler(config: PENNetConfig, level: int) -> nn.Module:
     """Return the module that inpaints the skip connection of a level, 1 (finest) to 5."""

@@ -1,4 +1,4 @@
-"""PEN-Net's images: every level's output (Fig. 7), and the attention of the hole's centre."""
+"""PEN-Net's images: outputs (Fig. 7), attention of the hole's centre, feature maps (Fig. 8)."""
 
 import torch
 from torch import Tensor
@@ -9,9 +9,10 @@ from infill.models.visualize import heat, middle_of
 
 @torch.no_grad()
 def pictures(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """Return the pyramid, coarsest first, the attention of each level, and the picture.
+    """Return the pyramid, coarsest first, attention and features of each level, and the picture.
 
-    Attention is that of one place, the hole's middle: white where most of it comes from.
+    Attention is that of one place, the hole's middle: white where most of it comes from. Features
+    are the mean size of each place's, of the map that the decoder gets.
 
     Args:
         generator: in evaluation mode.
@@ -25,4 +26,6 @@ def pictures(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Ten
         height, width = weights.shape[1:3]
         looked = weights[0, int(down * height), int(right * width)]
         shown[f"attention, level {level}"] = heat(looked)
+    for level, features in generator.filled(image, mask).items():
+        shown[f"features, level {level}"] = heat(features[0].abs().mean(dim=0))
     return shown | {"final": prediction.final.float()}

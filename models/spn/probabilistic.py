@@ -134,10 +134,15 @@ class ProbabilisticGenerator(Generator):
         prior = self.imitate(pyramid) if self.training else ()
         return Prediction(final, prior, (mean, deviation))
 
-    def prior_pyramid(self, image: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """Return the prior pyramid of the latent's mean, coarsest level first."""
+    def prior_pyramid(
+        self, image: Tensor, mask: Tensor, noise: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Return the prior pyramid of each sample, coarsest level first; arguments as above.
+
+        Without noise it is that of the latent's mean.
+        """
         check_size(image, self.size_multiple)
-        return self.prior_learner.imagine(whitened(image, mask), mask, None)[0]
+        return self.prior_learner.imagine(whitened(image, mask), mask, noise)[0]
 
     def sample_noise(self, image: Tensor, samples: int, seed: int) -> Tensor:
         """Return the noise of several samples for each image: [samples, B, 2C, H/32, W/32].

@@ -1,4 +1,4 @@
-"""SPN's images: its priors in eight groups (Fig. 10), and samples of the latent (Fig. 11)."""
+"""SPN's images: its priors in eight groups (Fig. 10), and samples with their priors (Fig. 11)."""
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ NUM_SAMPLES = 4
 def pictures(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """Return the groups of every level's prior, coarsest first, the samples and the output.
 
+    Before each sample of the probabilistic variant stands the finest prior that it was made from.
+
     Places of one colour have priors alike, by k-means with K = 8; colours mean nothing else.
 
     Args:
@@ -28,7 +30,8 @@ def pictures(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Ten
     if isinstance(generator, ProbabilisticGenerator):
         noise = generator.sample_noise(image, NUM_SAMPLES, seed=0)
         predicted = generator(image, mask, noise).final.float()
-        shown |= {
-            f"sample {index + 1}": predicted[index : index + 1] for index in range(NUM_SAMPLES)
-        }
+        finest = generator.prior_pyramid(image, mask, noise)[-1]
+        for index in range(NUM_SAMPLES):
+            shown[f"prior of sample {index + 1}"] = labelled(clustered(finest[index]))
+            shown[f"sample {index + 1}"] = predicted[index : index + 1]
     return shown | {"final": generator(image, mask).final.float()}

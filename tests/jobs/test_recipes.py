@@ -9,6 +9,8 @@ import torch
 
 from infill.models import architecture
 from infill.models.architecture import Batch, Objective, load
+from infill.pipeline.config import flatten
+from infill.pipeline.sources.named import NAMED
 from infill.pipeline.training import TrainConfig
 
 NARROW: dict[str, dict[str, Any]] = {
@@ -38,6 +40,8 @@ NARROW: dict[str, dict[str, Any]] = {
         "perceptual_size_px": 32,
     },
     "deepfill": {"channels": 2, "image_size_px": 64, "local_size_px": 32},
+    "deepfill2": {"channels": 8, "discriminator_channels": 2},
+    "lama": {"channels": 4, "num_blocks": 1, "discriminator_channels": 4, "perceptual_weight": 0.0},
 }
 """Widths that a test can afford: no recipe depends on them."""
 
@@ -114,6 +118,41 @@ RECIPES = {
         {"generator": 1e-4, "discriminator": 1e-4},
         (0.5, 0.9),
     ),
+    ("deepfill", "imagenet"): (
+        6 * 16,
+        256,
+        170_000,
+        {"generator": 1e-4, "discriminator": 1e-4},
+        (0.5, 0.9),
+    ),
+    ("deepfill", "celeba"): (
+        6 * 16,
+        256,
+        170_000,
+        {"generator": 1e-4, "discriminator": 1e-4},
+        (0.5, 0.9),
+    ),
+    ("deepfill2", "places2"): (
+        2 * 16,
+        256,
+        1_000_000,
+        {"generator": 1e-4, "discriminator": 1e-4},
+        (0.5, 0.999),
+    ),
+    ("lama", "places2"): (
+        30,
+        256,
+        1_000_000,
+        {"generator": 1e-3, "discriminator": 1e-4},
+        (0.9, 0.999),
+    ),
+    ("lama", "big"): (
+        30,
+        256,
+        1_000_000,
+        {"generator": 1e-3, "discriminator": 1e-4},
+        (0.9, 0.999),
+    ),
     ("deepfill", "dtd"): (
         6 * 16,
         256,
@@ -150,7 +189,8 @@ def test_batches_length_and_optimisers_are_those_of_the_sheet(name: str, preset:
     config = preset_of(name, preset)
     batch, side, steps, rates, betas = RECIPES[name, preset]
     assert (config.data.batch_size, config.data.image_size_px, config.steps) == (batch, side, steps)
-    assert config.max_gradient_norm == config.ema_decay == 0
+    assert config.max_gradient_norm == (1 if name == "lama" else 0)
+    assert config.ema_decay == 0
     assert config.precision == "float32"
     optimizers = objective_of(name, preset).optimizers
     assert set(optimizers) == set(rates)
@@ -159,6 +199,130 @@ def test_batches_length_and_optimisers_are_those_of_the_sheet(name: str, preset:
         [group] = optimizer.param_groups
         assert (group["lr"], group["betas"]) == (rates[role], betas)
         assert (group["eps"], group["weight_decay"]) == (1e-8, 0)
+
+
+WEIGHTS: dict[str, dict[str, float]] = {
+    "spn": {  # Sec. 3.3.1 and 3.3.2, but delta: 2 in the release, 4 in the paper
+        "image_weight": 10,
+        "hole_emphasis": 2,
+        "prior_weight": 1,
+        "prior_hole_emphasis": 3,
+        "adversarial_weight": 1,
+        "feature_matching_weight": 10,
+        "perceptual_weight": 10,
+        "diversity_weight": 1,
+        "latent_weight": 0.05,
+    },
+    "pennet": {
+        "adversarial_weight": 0.1,
+        "pyramid_weight": 0.5,
+        "hole_weight": 6,
+        "known_weight": 1,
+    },
+    "madf": {  # MADF, Eq. 7 and 8
+        "known_weight": 1,
+        "hole_weight": 6,
+        "perceptual_weight": 0.05,
+        "style_weight": 120,
+        "variation_weight": 0.1,
+    },
+    "deepgin": {  # DeepGIN, Sec. 5.1
+        "hole_weight": 5,
+        "adversarial_weight": 0.001,
+        "perceptual_weight": 0.05,
+        "style_weight": 80,
+        "variation_weight": 0.1,
+        "discriminator_weight": 0.5,
+    },
+    "deepfill": {
+        "penalty_weight": 10,
+        "hole_weight": 1.2,
+        "known_weight": 1.2,
+        "coarse_factor": 1.2,
+        "refined_factor": 1,
+        "adversarial_weight": 0.001,
+        "discount_rate": 0.9,
+    },
+    "deepfill2": {
+        "coarse_weight": 1,
+        "image_weight": 1,
+        "adversarial_weight": 1,
+        "discriminator_weight": 0.5,
+    },
+    "lama": {
+        "known_weight": 10,
+        "hole_weight": 0,
+        "adversarial_weight": 10,
+        "penalty_weight": 0.001,
+        "matching_weight": 100,
+        "perceptual_weight": 30,
+    },
+}
+"""Every weight of a loss, as the papers and releases have it, in all presets of a paper."""
+
+
+def presets_of_papers(name: str) -> dict[str, TrainConfig]:
+    presets: dict[str, TrainConfig] = importlib.import_module(f"infill.jobs.train_{name}").PRESETS
+    return {key: preset for key, preset in presets.items() if preset.data.dataset != "folder"}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_loss_weights_of_every_preset_are_those_of_the_sheet(name: str) -> None:
+    for preset in presets_of_papers(name).values():
+        values = flatten(preset.model)
+        weights = {field for field, value in values.items() if field.endswith("_weight")}
+        assert weights <= set(WEIGHTS[name]), "a weight that no line here has"
+        assert {field: values[field] for field in WEIGHTS[name]} == WEIGHTS[name]
+
+
+def test_every_preset_of_a_paper_is_read_here() -> None:
+    presets = {(name, key) for name in WEIGHTS for key in presets_of_papers(name)}
+    assert presets == set(RECIPES)
+
+
+DATASETS = {
+    "spn": {
+        "paris": "paris",
+        "celeba": "celeba",
+        "places2": "places2-12k",
+        "probabilistic-celebahq": "celeba-hq-spn",
+        "probabilistic-paris": "paris",
+        "probabilistic-places2": "places2-12k",
+    },
+    "pennet": {
+        "celebahq": "celeba-hq",
+        "places2": "places2",
+        "dtd": "dtd-pennet",
+        "facade": "facade",
+    },
+    "madf": {
+        "places2": "places2-12k",
+        "places2-512": "places2-large-12k",
+        "celeba": "celeba-madf",
+        "paris": "paris",
+    },
+    "deepgin": {"ade20k": "ade20k-deepgin", "celebahq": "celeba-hq-deepgin"},
+    "deepfill": {
+        "places2": "places2",
+        "imagenet": "imagenet",
+        "celebahq": "celeba-hq",
+        "celeba": "celeba",
+        "dtd": "dtd-1",
+    },
+    "deepfill2": {"places2": "places2"},
+    "lama": {"places2": "places2-large", "big": "places2-large"},
+}
+"""The public dataset behind each preset of a paper, with the paper's own split."""
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_preset_of_a_paper_takes_the_paper_s_own_split(name: str) -> None:
+    presets = importlib.import_module(f"infill.jobs.train_{name}").PRESETS
+    named = {key: preset.data.dataset for key, preset in presets.items()}
+    own = {key: dataset for key, dataset in named.items() if dataset != "folder"}
+    assert own == DATASETS[name]
+    assert set(own.values()) <= set(NAMED)
+    assert {"cpu", "smoke", "finetune"} <= set(named) - set(own)
 
 
 SCHEDULES: dict[tuple[str, str], dict[int, float]] = {
@@ -214,7 +378,7 @@ def test_probabilistic_presets_of_spn_train_the_variant_that_samples() -> None:
 def test_photographs_are_prepared_as_the_sheets_say() -> None:
     views = {key: preset_of(*key).data for key in RECIPES}
     for (name, _), view in views.items():
-        assert view.horizontal_flip == (name != "deepfill")
+        assert view.horizontal_flip == (name not in ("deepfill", "deepfill2"))
         assert view.colour_jitter == (0.05 if name == "pennet" else 0)
         assert view.quarter_turns == (name == "deepgin")
         assert view.masks_per_image == (3 if name == "deepgin" else 1)

@@ -150,3 +150,36 @@ def test_middle_of_a_ring_is_a_position_of_the_ring() -> None:
     row, column = (int(share * 20) for share in middle_of(mask))
     assert mask[0, 0, row, column] == 1
     assert middle_of(torch.zeros(1, 1, 4, 4)) == (0.5, 0.5)
+
+
+@torch.no_grad()
+def test_every_sample_of_spn_stands_after_the_prior_that_it_was_made_from() -> None:
+    paper = architecture.load("spn")
+    config = replace(paper.config.tiny(), variant="probabilistic")
+    generator = paper.generator(config).eval()
+    image, mask = example()
+    shown = paper.pictures(generator, image, mask)
+    names = [name for name in shown if "sample" in name]
+    pairs = [(f"prior of sample {n}", f"sample {n}") for n in range(1, 5)]
+    assert names == [name for pair in pairs for name in pair]
+    noise = generator.sample_noise(image, 4, seed=0)
+    finest = generator.prior_pyramid(image, mask, noise)[-1]
+    assert shown["prior of sample 1"].shape == (1, 3, 64, 64)
+    expected = labelled(clustered(finest[2]))
+    assert torch.equal(shown["prior of sample 3"], expected)
+    assert not torch.equal(finest[0], finest[1])
+
+
+@torch.no_grad()
+def test_pennet_s_features_are_those_that_fill_the_skip_connections() -> None:
+    paper = architecture.load("pennet")
+    generator = paper.generator(paper.config.tiny()).eval()
+    image, mask = example()
+    shown = paper.pictures(generator, image, mask)
+    levels = {level: shown[f"features, level {level}"].shape[-1] for level in range(5, 0, -1)}
+    assert levels == {5: 2, 4: 4, 3: 8, 2: 16, 1: 32}
+    filled = generator.filled(image, mask)
+    assert torch.equal(shown["features, level 2"], heat(filled[2][0].abs().mean(0)))
+    vanilla = paper.generator(replace(paper.config.tiny(), attention="none")).eval()
+    unfilled = vanilla.filled(image, mask)
+    assert torch.equal(unfilled[1], vanilla.encode(image, mask)[1][-1])
