@@ -2,8 +2,9 @@
 
 python jobs/make_key.py alice --keys keys.jsonl
 python jobs/serve.py --keys keys.jsonl --host 0.0.0.0
+python jobs/make_key.py alice --keys keys.jsonl --revoke
 
-To take a key back, delete its line and start the service anew.
+A running service reads the file again within seconds. To change a limit, edit its line.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Annotated
 import tyro
 
 from infill.pipeline.config import parse_one, run
-from infill.pipeline.serving.http.auth import add_key, new_key
+from infill.pipeline.serving.http.auth import add_key, new_key, revoke_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +26,21 @@ class KeyConfig:
     keys: str = "keys.jsonl"
     """File of keys; it is created if it does not exist."""
     per_minute: float = 600.0
-    """Maximum number of requests per minute."""
+    """Maximum number of pictures per minute."""
+    models: tuple[str, ...] = ()
+    """Names of the models that the key may use; empty: all."""
+    revoke: bool = False
+    """Whether to remove the client's key instead."""
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Make the key and print it, this once."""
+    """Make the key and print it, this once; or revoke one."""
     config = parse_one(KeyConfig, __doc__ or "", words)
-    secret, key = new_key(config.name, config.per_minute)
+    if config.revoke:
+        revoke_key(config.keys, config.name)
+        print(f"revoked the key of {config.name}")
+        return
+    secret, key = new_key(config.name, config.per_minute, config.models)
     add_key(config.keys, key)
     print(secret)
 

@@ -1,7 +1,7 @@
 """From an image file and a mask file to tiles, and from predictions to the composite file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from infill.pipeline.errors import ImageError
 from infill.pipeline.images import (
@@ -18,6 +18,9 @@ from infill.pipeline.images import (
 from infill.pipeline.inference import tiling, tiling_plan
 from infill.pipeline.inference.config import Mode, TilingConfig
 
+MAX_SIDE_PX: dict[Format, int] = {"webp": 16_383, "jpeg": 65_500}
+"""Maximum height and width of formats that have one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class InpaintOptions:
@@ -31,6 +34,8 @@ class InpaintOptions:
     """Whether interactive requests go before this one in a service."""
     quality: int | None = None
     """Quality of JPEG and WebP, 0 to 99, with losses; None or 100 is the best."""
+    other_formats: tuple[Format, ...] = ()
+    """Formats to use instead, in order, if the image is too large for ``output_format``."""
     samples: int = 1
     """Number of results; more than one only from probabilistic models."""
     seed: int | None = None
@@ -101,6 +106,28 @@ def require_fitting(hole: Hole, size: tuple[int, ...]) -> None:
             "different_sizes",
             f"the image is {sizes[0]}, the mask {sizes[1]}: send a mask of the image's size",
         )
+
+
+def fitting(options: InpaintOptions, size: tuple[int, int]) -> InpaintOptions:
+    """Return the options with a format that can store an image of a size.
+
+    Args:
+        options: how to inpaint.
+        size: height and width.
+
+    Raises:
+        ImageError: if no accepted format can.
+    """
+    longest = max(size)
+    for form in (options.output_format, *options.other_formats):
+        if longest <= MAX_SIDE_PX.get(form, longest):
+            return replace(options, output_format=form)
+    form = options.output_format
+    raise ImageError(
+        "bad_request",
+        f"the image is {size[1]} × {size[0]}, and {form} stores at most {MAX_SIDE_PX[form]:,} "
+        "pixels a side: request png",
+    )
 
 
 def compose(

@@ -92,6 +92,10 @@ class ServeConfig:
     """Batching timeout: seconds that a request waits for others while the network is idle."""
     keys: str = ""
     """File of API keys, made by ``jobs/make_key.py``. Empty: the service needs no key."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins, such as https://app.example.org, whose pages may call the service; "*" for all."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names under which the service answers, from the Host header; empty: all."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     """Limits of requests: size, memory, time."""
     tiling: TilingConfig = field(default_factory=TilingConfig)

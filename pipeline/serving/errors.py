@@ -24,7 +24,8 @@ CODES = {
     "too_many_jobs": "The caller has too many unfinished jobs; try again after Retry-After.",
     "forbidden": "The API key, or the service's settings, do not allow this.",
     "unauthorized": "The service needs an API key, and the request has none or an unknown one.",
-    "rate_limited": "The API key makes too many requests; try again after Retry-After.",
+    "rate_limited": "The API key makes too many pictures; try again after Retry-After.",
+    "not_acceptable": "The Accept header names nothing that the route makes.",
     "unsupported_body": "The body is neither a form nor JSON.",
     "slow_request": "The body did not arrive in time.",
     "too_large": "The body has more bytes than are accepted.",
@@ -60,6 +61,12 @@ class RequestError(HTTPException):
         return RequestError, (self.status_code, self.code, self.detail, self.retry_after_s)
 
 
+def shortened(text: str) -> str:
+    """Return a caller's text for a message: 100 characters at most."""
+    return text if len(text) <= _LONGEST_ECHO else text[: _LONGEST_ECHO - 1] + "…"
+
+
+_LONGEST_ECHO = 100
 _STATUS_OF: dict[ImageCode, int] = {"too_many_pixels": 413, "unsupported_image": 415}
 """HTTP status of image errors; all others have 400."""
 

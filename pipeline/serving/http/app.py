@@ -8,9 +8,10 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
-from infill.pipeline.serving.errors import RequestError
+from infill.pipeline.serving.errors import RequestError, shortened
 from infill.pipeline.serving.http.auth import ApiKeyAuth
 from infill.pipeline.serving.http.batch_requests import answer_many, read_many, with_first
 from infill.pipeline.serving.http.decoders import DecoderPool
@@ -19,8 +20,10 @@ from infill.pipeline.serving.http.error_shapes import error_response
 from infill.pipeline.serving.http.inpaint_service import Backend, HttpConfig, InpaintService
 from infill.pipeline.serving.http.iopaint_api import add_iopaint_routes
 from infill.pipeline.serving.http.jobs_api import add_jobs_routes
+from infill.pipeline.serving.http.methods import HeadAndOptions, allowed_methods
 from infill.pipeline.serving.http.middleware import BATCH_PATH, AdmissionMiddleware
 from infill.pipeline.serving.http.models_api import add_models_routes
+from infill.pipeline.serving.http.negotiation import wants_json
 from infill.pipeline.serving.http.openai_api import add_openai_routes
 from infill.pipeline.serving.http.openapi import (
     ERROR_ANSWERS,
@@ -32,6 +35,7 @@ from infill.pipeline.serving.http.openapi import (
 from infill.pipeline.serving.http.request_metrics import MEDIA_TYPE, RequestMetrics
 from infill.pipeline.serving.http.responses import LineStream, respond
 from infill.pipeline.serving.http.schemas import read_one
+from infill.pipeline.serving.http.served_models import ServedModels
 from infill.pipeline.serving.http.v2_api import add_v2_routes
 from infill.pipeline.serving.limits import PixelBudget
 
@@ -62,12 +66,22 @@ def create_app(backend: Backend, config: HttpConfig) -> FastAPI:
         redoc_url=None,
     )
     metrics = RequestMetrics()
+    app.add_middleware(HeadAndOptions, within=app)
     app.add_middleware(
         AdmissionMiddleware,
         config=config.limits,
-        auth=ApiKeyAuth(config.keys),
+        auth=ApiKeyAuth(config.keys, config.keys_file),
         metrics=metrics,
+        allowed_hosts=config.allowed_hosts,
     )
+    if config.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-ID", "X-Infill-Model", "X-Infill-Canvas", "Retry-After"],
+        )
     app.add_exception_handler(HTTPException, _refused)
     service = InpaintService(
         backend,
@@ -99,8 +113,9 @@ def _add_inpaint(app: FastAPI, service: InpaintService) -> None:
         summary="Fill the hole of one image.",
     )
     async def inpaint_one(request: Request) -> Response:
-        asked = await read_one(request)
         accept = request.headers.get("accept", "")
+        wants_json(accept)  # Nothing is done for a caller who accepts nothing that is made here.
+        asked = await read_one(request)
         batch = request.headers.get("x-infill-priority") == "batch"
         options = replace(asked.fields.options(accept), background=batch)
         answer = await service.inpaint(options, asked.image, asked.mask)
@@ -122,7 +137,7 @@ def _add_inpaint(app: FastAPI, service: InpaintService) -> None:
 
 
 def _add_state(app: FastAPI, service: InpaintService) -> None:
-    backend = service.backend
+    backend = ServedModels(service.backend)
 
     @app.get("/healthz", summary="The service is alive.")
     async def alive() -> dict[str, str]:
@@ -132,7 +147,7 @@ def _add_state(app: FastAPI, service: InpaintService) -> None:
     async def ready() -> dict[str, Any]:
         try:
             async with asyncio.timeout(_READY_WITHIN_S):
-                served = await backend.describe()
+                served = await backend.get()
         except TimeoutError:
             served = []
         if not served:
@@ -168,6 +183,12 @@ async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if not isinstance(error, RequestError):
         code = "unknown_route" if error.status_code in (404, 405) else "bad_request"
-        error = RequestError(error.status_code, code, str(error.detail))
+        allowed = allowed_methods(request.scope) if error.status_code in (404, 405) else []
+        detail = shortened(str(error.detail))
+        if allowed:
+            detail = f"this path allows {', '.join(allowed)}"
+        error = RequestError(405 if allowed else error.status_code, code, detail)
+        if allowed:
+            error.headers = {"Allow": ", ".join(allowed)}
     request.state.code = error.code
     return error_response(error, request.state.request_id, request.url.path)

@@ -3,21 +3,30 @@
 A key is 32 random bytes, so its plain SHA-256 does not reveal it; slow password hashes are for
 secrets that people choose. The file holds one JSON object per line:
 
-    {"name": "alice", "sha256": "...", "per_minute": 600}
+    {"name": "alice", "sha256": "...", "per_minute": 600, "models": ["spn"]}
+
+The file is read again when it changes, so keys are added, limited and revoked while the service
+runs.
 """
 
 import hashlib
 import hmac
 import json
+import logging
 import math
+import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.serving.errors import RequestError
+
+log = logging.getLogger("infill.serving")
+_LOOK_EVERY_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,18 +38,22 @@ class ApiKey:
     sha256: str
     """SHA-256 of the key."""
     per_minute: float = 600.0
-    """Maximum number of requests per minute, evenly spread or at once."""
+    """Maximum number of pictures per minute, evenly spread or at once; a request without a picture
+    counts as one."""
+    models: tuple[str, ...] = ()
+    """Names of the models that it may use; empty: all."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "models", tuple(self.models))
         if len(self.sha256) != 64 or self.per_minute <= 0:
             raise ValueError(f"key {self.name!r} needs 64 hexadecimal digits and a positive rate")
 
 
-def new_key(name: str, per_minute: float) -> tuple[str, ApiKey]:
+def new_key(name: str, per_minute: float, models: tuple[str, ...] = ()) -> tuple[str, ApiKey]:
     """Return a new secret, to be shown once, and its stored form."""
     secret = f"infill-{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(secret.encode()).hexdigest()
-    return secret, ApiKey(name=name, sha256=digest, per_minute=per_minute)
+    return secret, ApiKey(name=name, sha256=digest, per_minute=per_minute, models=models)
 
 
 def read_keys(location: str) -> tuple[ApiKey, ...]:
@@ -52,8 +65,7 @@ def read_keys(location: str) -> tuple[ApiKey, ...]:
     if not location:
         return ()
     try:
-        lines = storage.read(location).decode().splitlines()
-        keys = tuple(ApiKey(**json.loads(line)) for line in lines if line.strip())
+        keys = _parse(storage.read(location))
     except FileNotFoundError as error:
         raise UserError(
             f"there is no key file {location}; make one with `python jobs/make_key.py`"
@@ -65,6 +77,28 @@ def read_keys(location: str) -> tuple[ApiKey, ...]:
     return keys
 
 
+def _parse(text: bytes) -> tuple[ApiKey, ...]:
+    lines = text.decode().splitlines()
+    return tuple(ApiKey(**json.loads(line)) for line in lines if line.strip())
+
+
+def revoke_key(location: str, name: str) -> None:
+    """Remove a key from a file; a running service refuses it within seconds.
+
+    Raises:
+        UserError: if there is none of this name.
+    """
+    keys = read_keys(location)
+    kept = [key for key in keys if key.name != name]
+    if len(kept) == len(keys):
+        raise UserError(f"{location} has no key for {name!r}")
+    _write(location, kept)
+
+
+def _write(location: str, keys: Sequence[ApiKey]) -> None:
+    storage.write(location, "".join(json.dumps(asdict(one)) + "\n" for one in keys).encode())
+
+
 def add_key(location: str, key: ApiKey) -> None:
     """Add a key to a file, which is created if it does not exist.
 
@@ -74,17 +108,60 @@ def add_key(location: str, key: ApiKey) -> None:
     kept = read_keys(location) if storage.exists(location) else ()
     if any(other.name == key.name for other in kept):
         raise UserError(f"{location} has a key for {key.name!r} already; remove its line first")
-    lines = [json.dumps(asdict(one)) + "\n" for one in (*kept, key)]
-    storage.write(location, "".join(lines).encode())
+    _write(location, (*kept, key))
+
+
+class Caller:
+    """The client of one request, and what its key allows."""
+
+    def __init__(self, auth: "ApiKeyAuth", key: ApiKey) -> None:
+        self._auth, self._key = auth, key
+        self._prepaid = 1  # The request itself was counted when it was admitted.
+        self.name = key.name
+
+    def charge(self, pictures: int, model: str) -> None:
+        """Count pictures before they are made.
+
+        Raises:
+            RequestError: 403 for a model that the key may not use, 429 past its rate.
+        """
+        allowed = self._key.models
+        if allowed and model.partition("@")[0] not in allowed and model not in allowed:
+            raise RequestError(
+                403, "forbidden", f"the key may use {', '.join(allowed)}: name one as model"
+            )
+        free = min(self._prepaid, pictures)
+        self._prepaid -= free
+        if pictures > free:
+            self._auth.spend(self._key, pictures - free)
+
+
+CALLER: ContextVar[Caller | None] = ContextVar("caller", default=None)
+"""The client of the current request; None if the service needs no keys."""
 
 
 class ApiKeyAuth:
-    """Checks API keys and their rate limits. Each process counts on its own."""
+    """Checks API keys and their rate limits. Each process counts on its own.
 
-    def __init__(self, keys: Sequence[ApiKey], clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        keys: the accepted keys; if empty, requests need none.
+        location: the file on disk that they come from; it is read again when it changes. "" for
+            none.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[ApiKey],
+        location: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._keys = tuple(keys)
-        self._clock = clock
-        self._tokens = {key.name: (key.per_minute, clock()) for key in keys}
+        self._required = bool(keys)
+        self._location, self._clock = location, clock
+        self._seen = self._stamp()
+        self._looked = clock()
+        self._tokens: dict[str, tuple[float, float]] = {}
 
     def admit(self, headers: Mapping[bytes, bytes]) -> str:
         """Return the client's name; "" if the service needs no keys.
@@ -92,33 +169,67 @@ class ApiKeyAuth:
         Raises:
             RequestError: 401 without a known key, 429 past its rate.
         """
-        if not self._keys:
+        if not self._required:
+            CALLER.set(None)
             return ""
+        self._look_again()
         given = _secret(headers)
         digest = hashlib.sha256(given).hexdigest()
         # Every key is compared in full, so that timing does not reveal where they differ.
         matches = [key for key in self._keys if hmac.compare_digest(key.sha256, digest)]
         if not given or not matches:
-            raise RequestError(
+            refusal = RequestError(
                 401, "unauthorized", "send a known key as `Authorization: Bearer KEY`"
             )
-        self._spend(matches[0])
+            refusal.headers = {"WWW-Authenticate": 'Bearer realm="infill"'}
+            raise refusal
+        self.spend(matches[0], 1)
+        CALLER.set(Caller(self, matches[0]))
         return matches[0].name
 
-    def _spend(self, key: ApiKey) -> None:
-        """Take one token from the key's bucket, which refills evenly."""
-        tokens, at = self._tokens[key.name]
-        now, per_s = self._clock(), key.per_minute / 60
-        tokens = min(tokens + (now - at) * per_s, max(key.per_minute, 1.0))
-        if tokens < 1:
+    def spend(self, key: ApiKey, pictures: int) -> None:
+        """Take tokens from the key's bucket, which refills evenly.
+
+        Raises:
+            RequestError: 429 if it holds too few.
+        """
+        now, per_s, most = self._clock(), key.per_minute / 60, max(key.per_minute, 1.0)
+        tokens, at = self._tokens.get(key.name, (most, now))
+        tokens = min(tokens + (now - at) * per_s, most)
+        if tokens < pictures:
             self._tokens[key.name] = (tokens, now)
+            more = f"the key makes more than {key.per_minute:g} pictures a minute"
+            if pictures > most:
+                more += f", and one request asks for {pictures}: ask for fewer samples"
             raise RequestError(
-                429,
-                "rate_limited",
-                f"the key makes more than {key.per_minute:g} requests a minute",
-                math.ceil((1 - tokens) / per_s),
+                429, "rate_limited", more, math.ceil((min(pictures, most) - tokens) / per_s)
             )
-        self._tokens[key.name] = (tokens - 1, now)
+        self._tokens[key.name] = (tokens - pictures, now)
+
+    def _look_again(self) -> None:
+        """Read the file again if it has changed; a file that cannot be read changes nothing."""
+        if not self._location or self._clock() - self._looked < _LOOK_EVERY_S:
+            return
+        self._looked = self._clock()
+        stamp = self._stamp()
+        if stamp == self._seen:
+            return
+        try:
+            self._keys = _parse(storage.read(self._location))
+            self._seen = stamp
+            log.info("keys read again", extra={"keys": len(self._keys)})
+        except (OSError, ValueError, TypeError) as error:
+            log.error(
+                "the key file cannot be read; the keys before stay", extra={"why": str(error)}
+            )
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        """Return what changes with the file; None if it is not on this machine."""
+        try:
+            found = os.stat(self._location)
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _secret(headers: Mapping[bytes, bytes]) -> bytes:

@@ -6,7 +6,8 @@ own error line.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
-from infill.pipeline.serving.errors import RequestError, error_body
+from infill.pipeline.serving.errors import RequestError, error_body, shortened
 from infill.pipeline.serving.http.inpaint_service import InpaintResult, InpaintService
 from infill.pipeline.serving.http.responses import LINES, json_of
 from infill.pipeline.serving.http.schemas import (
@@ -26,12 +27,16 @@ from infill.pipeline.serving.http.schemas import (
 )
 
 MAX_FORM_PAIRS = 256
+_LONGEST_ID = 100
+log = logging.getLogger("infill.serving")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Numbered:
     """One pair of a batch, or its error."""
 
+    line: int
+    """Its position, from 0: unique in a batch."""
     id: str | int | None
     request: InpaintRequest | RequestError
 
@@ -52,16 +57,18 @@ async def read_many(request: Request, max_line_bytes: int) -> AsyncIterator[Numb
             if isinstance(error, RequestError):
                 raise
             raise RequestError(error.status_code, "bad_request", str(error.detail)) from error
-        for numbered in pairs:
+        for numbered in distinct(pairs):
             yield numbered
     elif kind == LINES:
-        number = 0
+        number, taken = 0, set[str]()
         async for line in _lines(request, max_line_bytes):
-            yield _from_line(line, number)
+            yield _with_own_id(_from_line(line, number), taken)
             number += 1
     else:
         raise RequestError(
-            415, "unsupported_body", f"the body is {kind or 'of no type'}: send {LINES} or a form"
+            415,
+            "unsupported_body",
+            f"the body is {shortened(kind) or 'of no type'}: send {LINES} or a form",
         )
 
 
@@ -96,21 +103,47 @@ async def with_first(
         yield numbered
 
 
+def distinct(pairs: Iterable[Numbered]) -> Iterator[Numbered]:
+    """Refuse pairs whose id an earlier one has."""
+    taken: set[str] = set()
+    return (_with_own_id(pair, taken) for pair in pairs)
+
+
+def _with_own_id(pair: Numbered, taken: set[str]) -> Numbered:
+    """Return a pair whose id no earlier one has, as text; an id that was given twice is refused."""
+    if pair.id is None:
+        name = str(pair.line)
+        while name in taken:
+            name = f"line-{name}"
+        taken.add(name)
+        return replace(pair, id=pair.line if name == str(pair.line) else name)
+    if str(pair.id) in taken:
+        refusal = RequestError(400, "bad_request", f"id {pair.id!r} stands in an earlier line too")
+        return replace(pair, id=None, request=refusal)
+    taken.add(str(pair.id))
+    return pair
+
+
 def _from_line(line: bytes, number: int) -> Numbered:
-    identity: str | int = number
+    identity: str | int | None = None
     try:
         values = json_object(line)
-        given = values.pop("id", number)
-        if not isinstance(given, str | int):
-            raise RequestError(400, "bad_request", "field 'id' is neither text nor a number")
-        identity = given
+        identity = _checked_id(values.pop("id", None))
         for name in ("image", "mask"):
             if values.get(name) is not None:
                 values[name] = from_base64(values[name], name)
         pair = parse_request({name: value for name, value in values.items() if value is not None})
     except RequestError as refusal:
-        return Numbered(id=identity, request=refusal)
-    return Numbered(id=identity, request=pair)
+        return Numbered(line=number, id=identity, request=refusal)
+    return Numbered(line=number, id=identity, request=pair)
+
+
+def _checked_id(given: Any) -> str | int | None:
+    if given is not None and (isinstance(given, bool) or not isinstance(given, str | int)):
+        raise RequestError(400, "bad_request", "field 'id' is neither text nor a whole number")
+    if given is not None and len(str(given)) > _LONGEST_ID:
+        raise RequestError(400, "bad_request", f"field 'id' has more than {_LONGEST_ID} characters")
+    return given
 
 
 async def _form_pairs(form: FormData) -> list[Numbered]:
@@ -128,11 +161,12 @@ async def _form_pairs(form: FormData) -> list[Numbered]:
         values: dict[str, Any] = {**common, "image": await _file(image)}
         if masks:
             values["mask"] = await _file(masks[number])
-        identity = str(names[number]) if names else number
+        identity = None
         try:
-            pairs.append(Numbered(id=identity, request=parse_request(values)))
+            identity = _checked_id(str(names[number]) if names else None)
+            pairs.append(Numbered(line=number, id=identity, request=parse_request(values)))
         except RequestError as refusal:
-            pairs.append(Numbered(id=identity, request=refusal))
+            pairs.append(Numbered(line=number, id=identity, request=refusal))
     return pairs
 
 
@@ -153,11 +187,15 @@ async def answer_many(
             async with asyncio.timeout(limits.request_timeout_s):
                 answer = await _answer(service, numbered.request, accept)
         except RequestError as refusal:
-            return _line(numbered.id, error_body(refusal.code, refusal.detail, request_id))
+            return _line(numbered, error_body(refusal.code, refusal.detail, request_id))
         except TimeoutError:
             late = f"no answer within {limits.request_timeout_s:g} s"
-            return _line(numbered.id, error_body("busy", late, request_id))
-        return _line(numbered.id, json_of(answer, request_id))
+            return _line(numbered, error_body("busy", late, request_id))
+        except Exception:  # of this pair alone: the others are answered
+            log.exception("defect", extra={"request_id": request_id, "line": numbered.line})
+            failed = "the service failed; see its log"
+            return _line(numbered, error_body("internal", failed, request_id))
+        return _line(numbered, json_of(answer, request_id))
 
     try:
         async for line in in_order_of_arrival(pairs, work, limits.pairs_at_once):
@@ -171,8 +209,9 @@ async def _answer(service: InpaintService, one: InpaintRequest, accept: str) -> 
     return await service.inpaint(options, one.image, one.mask)
 
 
-def _line(identity: str | int | None, values: dict[str, Any]) -> bytes:
-    return json.dumps({"id": identity, **values}).encode() + b"\n"
+def _line(numbered: Numbered | None, values: dict[str, Any]) -> bytes:
+    place = {"id": numbered.id, "line": numbered.line} if numbered else {"id": None}
+    return json.dumps({**place, **values}).encode() + b"\n"
 
 
 async def in_order_of_arrival(

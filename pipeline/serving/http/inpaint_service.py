@@ -10,10 +10,10 @@ from typing import Protocol
 from infill.pipeline.images import Format, Pixels, upright_size
 from infill.pipeline.inference import tiling
 from infill.pipeline.inference.config import TilingConfig
-from infill.pipeline.inference.pair_files import InpaintOptions, compose
+from infill.pipeline.inference.pair_files import InpaintOptions, compose, fitting
 from infill.pipeline.pretrained import PRETRAINED
 from infill.pipeline.serving.errors import image_errors_refused
-from infill.pipeline.serving.http.auth import ApiKey
+from infill.pipeline.serving.http.auth import CALLER, ApiKey
 from infill.pipeline.serving.http.decoders import DecoderPool, ReadTask
 from infill.pipeline.serving.http.request_metrics import RequestMetrics
 from infill.pipeline.serving.jobs.config import JobsConfig
@@ -59,6 +59,12 @@ class HttpConfig:
     """Folder of a built web application that is served in place of the page."""
     keys: tuple[ApiKey, ...] = ()
     """The accepted API keys; if empty, requests need no key."""
+    keys_file: str = ""
+    """The file that they come from, read again when it changes."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins, such as https://app.example.org, whose pages may call the service; "*" for all."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names under which the service answers, from the Host header; empty: all."""
 
     @property
     def model_names(self) -> dict[str, str]:
@@ -113,6 +119,8 @@ class InpaintService:
         started = time.perf_counter()
         if model := self.config.model_names.get(options.model):
             options = replace(options, model=model)
+        if (caller := CALLER.get()) is not None:
+            caller.charge(options.samples, options.model)
         limit = self.config.limits.max_pixels
         task = ReadTask(
             image=image,
@@ -122,7 +130,8 @@ class InpaintService:
             tiling=self.config.tiling,
         )
         with image_errors_refused():
-            pixels = await asyncio.to_thread(_pixels, image, mask, limit)
+            size, pixels = await asyncio.to_thread(_sizes, image, mask, limit)
+            task = replace(task, options=fitting(options, size))
             async with self.budget.spend(pixels * options.samples):
                 return await self._inpaint(task, pixels, started)
 
@@ -184,9 +193,8 @@ class InpaintService:
         return await self._fill(options, canvases)  # the champion changed in between: repeat
 
 
-def _pixels(image: bytes, mask: bytes | None, limit: int) -> int:
-    """Return the number of pixels of the larger file, from the headers."""
-    sizes = [upright_size(image, limit)]
-    if mask is not None:
-        sizes.append(upright_size(mask, limit, "mask"))
-    return max(height * width for height, width in sizes)
+def _sizes(image: bytes, mask: bytes | None, limit: int) -> tuple[tuple[int, int], int]:
+    """Return the image's size, and the number of pixels of the larger file, from the headers."""
+    size = upright_size(image, limit)
+    other = (0, 0) if mask is None else upright_size(mask, limit, "mask")
+    return size, max(size[0] * size[1], other[0] * other[1])

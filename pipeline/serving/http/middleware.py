@@ -7,7 +7,7 @@ and a request id, and one log line, which never contains image content.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.requests import ClientDisconnect
@@ -28,6 +28,8 @@ OPEN_PATHS = frozenset(
     | {"/v2/health/live", "/v2/health/ready", "/favicon.ico"}
 )
 """Paths that need no API key; their responses contain nothing about images."""
+PROBE_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Paths that answer under every name: probes call addresses."""
 
 
 def is_open(path: str) -> bool:
@@ -192,12 +194,18 @@ class AdmissionMiddleware:
     """ASGI middleware: keys, admission, body size, deadline, request ids, metrics and log."""
 
     def __init__(
-        self, app: ASGIApp, config: LimitsConfig, auth: ApiKeyAuth, metrics: RequestMetrics
+        self,
+        app: ASGIApp,
+        config: LimitsConfig,
+        auth: ApiKeyAuth,
+        metrics: RequestMetrics,
+        allowed_hosts: Sequence[str] = (),
     ) -> None:
         self._app = app
         self._config = config
         self._auth = auth
         self._metrics = metrics
+        self._hosts = frozenset(allowed_hosts)
         self._inside = 0
         self._bytes_inside = 0
 
@@ -241,6 +249,11 @@ class AdmissionMiddleware:
 
     def _admit(self, exchange: _Exchange) -> bool:
         """Refuse by the headers if possible; return whether the request is a costly one."""
+        if self._hosts and exchange.scope["path"] not in PROBE_PATHS:
+            host = exchange.headers.get(b"host", b"").decode("latin-1").rpartition("]")
+            name = (host[0] + host[1]) or host[2].partition(":")[0]
+            if name.lower() not in self._hosts:
+                raise RequestError(400, "bad_request", "the service does not answer at this host")
         if not is_open(exchange.scope["path"]):
             exchange.caller = self._auth.admit(exchange.headers)
             exchange.scope["state"]["caller"] = exchange.caller

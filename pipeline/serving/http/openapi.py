@@ -40,10 +40,11 @@ ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
         404: "The model is not served, or there is no such job.",
         405: "The path does not support this method.",
         409: "The job has not ended.",
+        406: "The Accept header names nothing that the route makes.",
         408: "The body came too slowly.",
         413: "Too many bytes or pixels.",
         415: "A body or file of a kind that is not accepted.",
-        429: "The API key makes too many requests; see Retry-After.",
+        429: "The API key makes too many pictures; see Retry-After.",
         503: "Too many requests are waiting, or no model is ready; see Retry-After.",
     }.items()
 }

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from infill.pipeline.images import MEDIA_TYPES
 from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.http.inpaint_service import InpaintResult
+from infill.pipeline.serving.http.negotiation import wants_json
 from infill.pipeline.serving.replica.replica import ServedModel
 
 LINES = "application/x-ndjson"
@@ -21,9 +22,15 @@ def public(model: ServedModel) -> dict[str, str]:
     return {
         "name": model.name,
         "version": model.version,
-        "reference": model.reference,
+        "reference": _without_path(model),
         "digest": model.digest,
     }
+
+
+def _without_path(model: ServedModel) -> str:
+    """Return the reference that requests may use, but no path of the service's machine."""
+    named = model.reference.partition("@")[0] == model.name
+    return model.reference if named else f"{model.name}@{model.version}"
 
 
 def headers_of(answer: InpaintResult) -> Mapping[str, str]:
@@ -61,7 +68,7 @@ def respond(answer: InpaintResult, accept: str, request_id: str) -> Response:
     Raises:
         RequestError: 400 if several samples are requested as one image file.
     """
-    if "application/json" in accept:
+    if wants_json(accept):
         return JSONResponse(
             json_of(answer, request_id), headers={"X-Infill-Model": answer.model.label}
         )

@@ -11,9 +11,10 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 
-from infill.pipeline.images import HOLE_THRESHOLD, MEDIA_TYPES, Channel, Format, MaskRule, Polarity
+from infill.pipeline.images import HOLE_THRESHOLD, Channel, MaskRule, Polarity
 from infill.pipeline.inference.pair_files import InpaintOptions
-from infill.pipeline.serving.errors import RequestError
+from infill.pipeline.serving.errors import RequestError, shortened
+from infill.pipeline.serving.http.negotiation import accepted_formats
 
 MAX_SAMPLES = 16
 Model = TypeVar("Model", bound=BaseModel)
@@ -68,6 +69,7 @@ class RequestFields(BaseModel):
 
     def options(self, accept: str) -> InpaintOptions:
         """Return the options of the request, given the Accept header."""
+        first, *others = [self.output_format] if self.output_format else accepted_formats(accept)
         return InpaintOptions(
             model=self.model,
             mode=self.mode,
@@ -76,8 +78,9 @@ class RequestFields(BaseModel):
                 threshold=self.mask_threshold,
                 channel=self.mask_channel,
             ),
-            output_format=self.output_format or accepted_format(accept),
             quality=self.quality,
+            output_format=first,
+            other_formats=tuple(others),
             samples=self.samples,
             seed=self.seed,
         )
@@ -93,12 +96,6 @@ class InpaintRequest:
     fields: RequestFields
 
 
-def accepted_format(accept: str) -> Format:
-    """Return the first image format in an Accept header, else PNG."""
-    named = [(accept.find(media), form) for form, media in MEDIA_TYPES.items() if media in accept]
-    return min(named)[1] if named else "png"
-
-
 async def read_one(request: Request) -> InpaintRequest:
     """Read one pair from a form or from JSON.
 
@@ -112,7 +109,8 @@ async def read_one(request: Request) -> InpaintRequest:
         raise RequestError(
             415,
             "unsupported_body",
-            f"the body is {kind or 'of no type'}: send multipart/form-data or application/json",
+            f"the body is {shortened(kind) or 'of no type'}: send multipart/form-data or "
+            "application/json",
         )
     async with request.form(max_files=2, max_fields=16) as form:
         values: dict[str, Any] = {
@@ -200,4 +198,6 @@ def check(kind: type[Model], values: Mapping[str, Any]) -> Model:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise RequestError(400, "bad_request", f"field {where!r}: {first['msg']}") from error
+        raise RequestError(
+            400, "bad_request", f"field {shortened(where)!r}: {first['msg']}"
+        ) from error

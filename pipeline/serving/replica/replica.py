@@ -21,7 +21,7 @@ from infill.pipeline.images import Pixels
 from infill.pipeline.inference.predictor import Predictor
 from infill.pipeline.registry import readable
 from infill.pipeline.serving.config import ReplicaConfig
-from infill.pipeline.serving.errors import RequestError
+from infill.pipeline.serving.errors import RequestError, shortened
 from infill.pipeline.serving.replica.batcher import Batcher
 from infill.pipeline.serving.replica.device_check import DeviceCheck, DeviceError
 from infill.pipeline.serving.replica.model_cache import ModelCache
@@ -317,7 +317,9 @@ class Replica:
             if not wanted or shown.model.answers_to(wanted):
                 return shown
         there = ", ".join(f"{s.model.name}@{s.model.version}" for s in self._shown)
-        raise RequestError(404, "unknown_model", f"no model {wanted!r} is served; there is {there}")
+        raise RequestError(
+            404, "unknown_model", f"no model {shortened(wanted)!r} is served; there is {there}"
+        )
 
     async def _compute(self, key: _Key, canvases: Sequence[_Canvas]) -> list[GeneratedTile]:
         shown = self._choose(key.model)  # chosen now: a swap since the request arrived takes effect
