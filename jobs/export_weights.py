@@ -3,7 +3,7 @@
 python jobs/export_weights.py --checkpoint runs/spn --out runs/exported/spn
 
 Evaluation, serving and fine-tuning take the result like any other checkpoint. It holds neither
-optimizers nor discriminators.
+optimizers nor discriminators, and parallel kernels (MI-GAN) are merged into one.
 """
 
 from collections.abc import Sequence

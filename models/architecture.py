@@ -279,6 +279,11 @@ class Released:
     """Side in pixels of the images that the released weights were trained on."""
 
 
+def as_trained(config: Any, state: dict[str, Tensor]) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Return a configuration and a state dict unchanged."""
+    return config, state
+
+
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """One paper, as its folder presents it."""
@@ -311,6 +316,11 @@ class Architecture:
     """Visualizes intermediate results, as the paper does: ``pictures(generator, image, mask)`` for
     one image [1, 3, H, W] in [-1, 1] of a size that the generator accepts returns images by name,
     each [1, 3, h, w] float32 in [-1, 1], in the order of display; the last is "final"."""
+    for_serving: Callable[[Any, dict[str, Tensor]], tuple[ModelConfig, dict[str, Tensor]]] = (
+        as_trained
+    )
+    """Turns the configuration and the state dict of a trained generator into those of a smaller one
+    that predicts the same, for ``jobs/export_weights.py``; most networks have none."""
 
 
 def load(name: str) -> Architecture:

@@ -41,12 +41,15 @@ class Exported:
 def export_weights(config: ExportConfig) -> Exported:
     """Write a checkpoint that has the generator alone, its averaged weights if there are any.
 
+    Parallel kernels are merged (MI-GAN).
+
     Evaluation, serving and fine-tuning (``--init-from``) take it like another; no training can be
     resumed from it.
 
     Raises:
         UserError: if there is no checkpoint, it is damaged, or a weight exceeds the format's range.
     """
+    from infill.models.architecture import load
     from infill.pipeline import checkpoints
 
     for name in ("checkpoint", "out"):
@@ -54,14 +57,14 @@ def export_weights(config: ExportConfig) -> Exported:
             raise UserError(f"{name} is empty: give --{name} DIRECTORY")
     source = checkpoints.load_generator(config.checkpoint)
     location = storage.absolute(config.out)
-    states = {
-        name: _stored(name, value, config.precision)
-        for name, value in source.generator.state_dict().items()
-    }
+    model, weights = load(source.config.architecture).for_serving(
+        source.config, source.generator.state_dict()
+    )
+    states = {name: _stored(name, value, config.precision) for name, value in weights.items()}
     digest = checkpoints.export(
         location,
         {"generator": states},
-        {"model": to_dict(source.config), "data": {"image_size_px": source.image_size_px}},
+        {"model": to_dict(model), "data": {"image_size_px": source.image_size_px}},
         {
             "step": source.step,
             "scores": {},

@@ -7,7 +7,7 @@ from infill.models.migan.objective import MIGANObjective
 from infill.models.migan.search_spaces import SPACES, TABLES
 from infill.models.migan.variants import variants
 from infill.models.migan.visualize import pictures
-from infill.models.migan.weights import read_release, write_release
+from infill.models.migan.weights import for_serving, read_release, write_release
 
 ARCHITECTURE = Architecture(
     name="migan",
@@ -29,4 +29,5 @@ ARCHITECTURE = Architecture(
         "penalty": "R_1",
     },
     pictures=pictures,
+    for_serving=for_serving,
 )

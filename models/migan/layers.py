@@ -92,9 +92,7 @@ class NormalisedConv(nn.Module):
         """Return the one kernel that computes the same: every filter has a norm of 1."""
         if not self.num_kernels:
             return self.weight
-        summed = at_least_float32(self.kernels).sum(0) / math.sqrt(self.num_kernels)
-        norms = summed.square().sum(dim=(1, 2, 3), keepdim=True)
-        return (summed * torch.rsqrt(norms + EPSILON)).to(self.kernels.dtype)
+        return merge(self.kernels)
 
     def forward(self, features: Tensor) -> Tensor:
         """Convolve [B, C, H, W] to the same size."""
@@ -102,6 +100,13 @@ class NormalisedConv(nn.Module):
         return functional.conv2d(
             features, weight, self.bias, padding=self.padding, groups=self.groups
         )
+
+
+def merge(kernels: Tensor) -> Tensor:
+    """Return one kernel [C', C, k, k] for parallel ones [n, C', C, k, k]: every norm is 1."""
+    summed = at_least_float32(kernels).sum(0) / math.sqrt(len(kernels))
+    norms = summed.square().sum(dim=(1, 2, 3), keepdim=True)
+    return (summed * torch.rsqrt(norms + EPSILON)).to(kernels.dtype)
 
 
 class SeparableConv(nn.Module):

@@ -7,6 +7,7 @@ the size of a block.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from infill.models.architecture import Released
 from infill.models.migan.config import DEEPEST_PX, MIGANConfig
 from infill.models.migan.discriminator import Discriminator
-from infill.models.migan.layers import binomial
+from infill.models.migan.layers import binomial, merge
 from infill.models.migan.networks import Generator
 
 State = dict[str, Tensor]
@@ -69,6 +70,17 @@ def write_release(released: Released) -> State:
             raise ValueError(f"the {role} has {len(rest)} tensors too many: {next(iter(rest))}")
         out |= dict(filters(role, config))
     return out
+
+
+def for_serving(config: MIGANConfig, state: State) -> tuple[MIGANConfig, State]:
+    """Merge the parallel kernels of a trained generator, whose pictures stay the same."""
+    merged = {
+        name.removesuffix("kernels") + "weight" if name.endswith(".kernels") else name: (
+            merge(tensor) if name.endswith(".kernels") else tensor
+        )
+        for name, tensor in state.items()
+    }
+    return replace(config, num_kernels=0), merged
 
 
 def configuration_of(released: Mapping[str, Any]) -> MIGANConfig:

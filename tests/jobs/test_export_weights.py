@@ -1,6 +1,7 @@
 """An exported generator is half as large, predicts the same, and is taken wherever another is."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,3 +105,24 @@ def test_weights_beyond_the_format_and_missing_fields_are_named(checkpoint, obje
         export_weights.main(["--checkpoint", location, "--out", str(out)])
     assert not out.exists()
     export_weights.main(["--checkpoint", location, "--out", str(out), "--precision", "bfloat16"])
+
+
+def test_parallel_kernels_are_merged_and_predict_the_same(tmp_path):
+    torch.manual_seed(0)
+    model = load("migan").config.tiny()
+    whole = checkpoints.snapshot(load("migan").objective(model, lambda network: network), None)
+    location = checkpoints.step_location(str(tmp_path / "run"), 1)
+    config = {"model": to_dict(model), "data": {"image_size_px": 32}}
+    checkpoints.write(location, whole, config, {"step": 1, "scores": {}})
+    out = str(tmp_path / "exported")
+    export_weights.main(["--checkpoint", location, "--out", out, "--precision", "float32"])
+    before, after = (checkpoints.load_generator(where) for where in (location, out))
+    assert after.config == replace(model, num_kernels=0)
+    assert not any("kernels" in name for name in after.generator.state_dict())
+    image, mask = torch.rand(1, 3, 32, 32) * 2 - 1, torch.zeros(1, 1, 32, 32)
+    mask[..., 8:20, 5:25] = 1
+    predicted = [one.generator(image, mask).final for one in (before, after)]
+    torch.testing.assert_close(predicted[1], predicted[0])
+    assert sum(p.numel() for p in after.generator.parameters()) < 0.7 * sum(
+        p.numel() for p in before.generator.parameters()
+    )
