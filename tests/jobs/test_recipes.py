@@ -202,7 +202,7 @@ def test_batches_length_and_optimisers_are_those_of_the_sheet(name: str, preset:
 
 
 WEIGHTS: dict[str, dict[str, float]] = {
-    "spn": {  # Sec. 3.3.1 and 3.3.2, but delta: 2 in the release, 4 in the paper
+    "spn": {  # SPN, Sec. 3.3.1 and 3.3.2, but delta: 2 in the release, 4 in the paper
         "image_weight": 10,
         "hole_emphasis": 2,
         "prior_weight": 1,
