@@ -7,17 +7,16 @@ import gc
 import ipaddress
 import logging
 import os
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from infill.pipeline.errors import UserError
+from infill.pipeline.interruption import handled
 from infill.pipeline.progress import Progress, shows_everything
 
 QUIET = {
@@ -173,28 +172,11 @@ def connect(
         print(dashboard_line(dashboard_url), flush=True)
     import ray
 
-    before = _interrupt_when_terminated()
-    try:
-        yield
-    finally:
-        ray.shutdown()
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt_when_terminated() -> Any:
-    """Turn SIGTERM into a KeyboardInterrupt; Ray's own handler would end the process at once.
-
-    Returns:
-        The previous handler; None outside the main thread, where nothing changes.
-    """
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        return None
-    return signal.signal(signal.SIGTERM, interrupt) or signal.SIG_DFL
+    with handled():  # Ray's own handler of SIGTERM would end the process at once.
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def dashboard_line(address: str) -> str:

@@ -13,6 +13,7 @@ import inspect
 import io
 import json
 import os
+import signal
 import sys
 import textwrap
 import types
@@ -28,6 +29,7 @@ from infill.pipeline.commands import as_typed, program
 from infill.pipeline.completion import OPTIONS, VERBOSE, Suggestions, completing, following
 from infill.pipeline.config_fields import field_names
 from infill.pipeline.errors import UserError
+from infill.pipeline.interruption import ENDED, Interrupted, handled, requested, status_of
 from infill.pipeline.progress import show_everything
 
 Config = TypeVar("Config")
@@ -207,7 +209,8 @@ def run(main: Callable[..., Any], words: Sequence[str] | None = None) -> typing.
     """Run a job's ``main`` and end the process: 0 when done, 1 with one sentence when not.
 
     An error that the user can correct ends in a sentence; any other is a defect of ours and keeps
-    its traceback.
+    its traceback. Ctrl-C ends in a sentence and status 130, SIGTERM in 143, whatever the libraries
+    raise then.
 
     Args:
         main: the job.
@@ -218,22 +221,33 @@ def run(main: Callable[..., Any], words: Sequence[str] | None = None) -> typing.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # A log file shows each line at once.
         sys.stdout.reconfigure(line_buffering=True)
-    try:
-        main() if words is None else main(words)
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to resume", file=sys.stderr)
-        raise SystemExit(130) from None
-    except BrokenPipeError:
+    with handled():
+        try:
+            main() if words is None else main(words)
+        except BaseException as error:
+            if requested() or isinstance(error, KeyboardInterrupt):
+                _leave_interrupted(error)
+            _leave_failed(error)
+        raise SystemExit(0)
+
+
+def _leave_interrupted(error: BaseException) -> typing.NoReturn:
+    """End the process after a signal; a library may have raised another exception for it."""
+    number = error.number if isinstance(error, Interrupted) else requested() or signal.SIGINT
+    print(error if isinstance(error, Interrupted) else ENDED, file=sys.stderr, flush=True)
+    raise SystemExit(status_of(number)) from None
+
+
+def _leave_failed(error: BaseException) -> typing.NoReturn:
+    if isinstance(error, BrokenPipeError):
         # The reader of our output has closed it, as `| head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
-    except Exception as error:
-        sentence = explain(error)
-        if sentence is None:
-            raise
-        print(f"error: {sentence}", file=sys.stderr)
-        raise SystemExit(1) from None
-    raise SystemExit(0)
+    sentence = explain(error) if isinstance(error, Exception) else None
+    if sentence is None:
+        raise error
+    print(f"error: {sentence}", file=sys.stderr)
+    raise SystemExit(1) from None
 
 
 def explain(error: BaseException) -> str | None:

@@ -2,7 +2,6 @@
 
 import json
 import queue
-import signal
 import tempfile
 import threading
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from infill.pipeline import storage
+from infill.pipeline.interruption import handled, requested
 from infill.pipeline.tracking.config import MLflowConfig, TrackingConfig
 from infill.pipeline.tracking.mlflow_store import (
     absolute_uri,
@@ -80,34 +80,17 @@ def tracked(
     writer.start()
     status = "FAILED"
     try:
-        with _raising_on_sigterm():
+        with handled():  # SIGTERM alone would end the process silently.
             yield waiting.put
         status = "FINISHED"
-    except (KeyboardInterrupt, SystemExit):
-        status = "KILLED"
+    except BaseException as error:
+        if requested() or isinstance(error, KeyboardInterrupt | SystemExit):
+            status = "KILLED"
         raise
     finally:
         waiting.put(None)
         writer.join()
         entry.close(status, warn)
-
-
-@contextmanager
-def _raising_on_sigterm() -> Iterator[None]:
-    """Raise SystemExit in the main thread on SIGTERM, which would end the process silently."""
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-
-    def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _write(

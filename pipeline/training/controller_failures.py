@@ -9,12 +9,16 @@ from collections.abc import Callable
 from typing import Any
 
 from infill.pipeline.errors import UserError
+from infill.pipeline.interruption import requested
+from infill.pipeline.training.stopping import stopping_workers
 
 
 def fit(
     start: Callable[[], Any], watch: Any, max_failures: int, report: Callable[[str], None]
 ) -> None:
     """Train, with as many controllers as it takes. On the driver.
+
+    Returns early, after a checkpoint, if this process is asked to end.
 
     Args:
         start: makes a trainer; each resumes from the newest checkpoint.
@@ -29,11 +33,15 @@ def fit(
     from ray.exceptions import OutOfMemoryError, RayActorError
 
     for died in range(max_failures + 1):
+        trainer = start()
         try:
-            start().fit()
+            with stopping_workers(watch, trainer.abort):
+                trainer.fit()
         except (RayActorError, OutOfMemoryError) as error:
             reason = _reason(error)
             free_reservation(watch)
+            if requested():
+                return
             if died == max_failures:
                 raise UserError(
                     f"Ray's controller of this training died {died + 1} times: {reason}; free "

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from infill.models.layers import channels_innermost
+from infill.pipeline.interruption import requested
 from infill.pipeline.tracking import Record, Report
 
 
@@ -18,6 +19,8 @@ class Activity:
 
     step: int = 0
     doing: str = "starting"
+    stop: bool = False
+    """Whether the driver asks the workers to save and stop."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,13 @@ class WorkerContext:
             gradient_as_bucket_view=True,
             **buffers_sent_once(network, nn.parallel.DistributedDataParallel),
         )
+
+    def stops(self) -> bool:
+        """Return whether the run is asked to stop; on every worker after the same step."""
+        asked = self.activity.stop or bool(requested())
+        if self.world_size == 1:
+            return asked
+        return self.total(torch.tensor(float(asked), device=self.device)).item() > 0
 
     def total(self, values: Tensor) -> Tensor:
         """Return the sum of ``values`` over all workers."""

@@ -44,6 +44,16 @@ class SharingTrainer(TorchTrainer):
         """
         super().__init__(*args, **settings)
         self.sizes = tuple(sizes)
+        self.controller: Any = None
+
+    def abort(self) -> None:
+        """End the workers; :meth:`fit` raises an error then."""
+        if self.controller is not None:
+            self.controller.abort.remote()
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Leave Ctrl-C to the driver, which saves first; Ray's handler would abort the run."""
+        self.controller = controller
 
     def _initialize_and_run_controller(self, **settings: Any) -> Any:
         """Run Ray's controller with the policy above."""

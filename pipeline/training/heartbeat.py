@@ -9,7 +9,7 @@ ends the group.
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,7 @@ class HeartbeatMonitor:
         self.beats: dict[int, Heartbeat] = {}
         self.reason: Exception | None = None
         self.reserved: Any = None
+        self.stopping = False
 
     def begin(self, reserved: Any) -> None:
         """Drop the heartbeats of an earlier group of workers.
@@ -63,12 +64,23 @@ class HeartbeatMonitor:
         """Drop the heartbeat of a worker that has finished."""
         self.beats.pop(rank, None)
 
-    def beat(self, rank: int, step: int, doing: str) -> None:
-        """Store a worker's heartbeat."""
+    def beat(self, rank: int, step: int, doing: str) -> bool:
+        """Store a worker's heartbeat; return whether it has to save and stop."""
         now = time.monotonic()
         last = self.beats.get(rank)
         since = last.since_s if last and last.step == step else now
         self.beats[rank] = Heartbeat(step=step, doing=doing, heard_s=now, since_s=since)
+        return self.stopping
+
+    def stop(self) -> bool:
+        """Ask every worker to save and stop; return whether any of them is training."""
+        self.stopping = True
+        now = time.monotonic()
+        return any(now - beat.heard_s < SILENT_S for beat in self.beats.values())
+
+    def ends(self) -> bool:
+        """Return whether new workers have nothing to do: the run has failed, or has to stop."""
+        return self.stopping or self.reason is not None
 
     def give_up(self, reason: Exception) -> None:
         """Store an error that a restart would not solve."""
@@ -85,12 +97,19 @@ class HeartbeatMonitor:
 
 @contextmanager
 def sending_heartbeats(watch: Any, rank: int, activity: Activity) -> Iterator[None]:
-    """Send this worker's heartbeat every few seconds, until the block ends."""
+    """Send this worker's heartbeat every few seconds, until the block ends.
+
+    The answer says whether the worker has to save and stop.
+    """
+    import ray
+
     over = threading.Event()
 
     def beat() -> None:
         while not over.wait(BEAT_EVERY_S):
-            watch.beat.remote(rank, activity.step, activity.doing)
+            answer = watch.beat.remote(rank, activity.step, activity.doing)
+            with suppress(ray.exceptions.RayError):  # The monitor ends with the driver.
+                activity.stop = ray.get(answer)
 
     watch.beat.remote(rank, activity.step, activity.doing)
     thread = threading.Thread(target=beat, name="beat", daemon=True)

@@ -14,6 +14,7 @@ from infill.models.architecture import load
 from infill.pipeline import checkpoints, storage
 from infill.pipeline.config import flatten, override, to_json
 from infill.pipeline.errors import UserError
+from infill.pipeline.interruption import handled
 from infill.pipeline.loading import InpaintingDataset, names_tars
 from infill.pipeline.loading.tar_names import given_up, require_tar_for_each, require_tars
 from infill.pipeline.manifest import read_manifest
@@ -33,6 +34,7 @@ from infill.pipeline.training.run_dir import (
     require_same_optimizers,
     require_same_run,
 )
+from infill.pipeline.training.stopping import raise_if_requested
 from infill.pipeline.training.train_loop import NonFiniteLossError, run_worker
 
 ROOM_ATTEMPTS = 60
@@ -138,13 +140,23 @@ def resolve(config: TrainConfig) -> TrainConfig:
 
 
 def launch(config: TrainConfig, report: Report) -> None:
-    """Run the loop in this process, or on ``num_workers`` processes of the cluster."""
-    if config.num_workers == 0:
-        worker = WorkerContext(device=_own_device(config), channels_last=config.channels_last)
-        with computing_threads(config.num_threads_per_worker):
-            run_worker(config, worker, report)
-        return
-    _launch_on_cluster(config, report)
+    """Run the loop in this process, or on ``num_workers`` processes of the cluster.
+
+    Raises:
+        Interrupted: if Ctrl-C or SIGTERM ended the run, after a checkpoint.
+    """
+    with handled():
+        if config.num_workers == 0:
+            _launch_here(config, report)
+        else:
+            _launch_on_cluster(config, report)
+        raise_if_requested(config.storage)
+
+
+def _launch_here(config: TrainConfig, report: Report) -> None:
+    worker = WorkerContext(device=_own_device(config), channels_last=config.channels_last)
+    with computing_threads(config.num_threads_per_worker):
+        run_worker(config, worker, report)
 
 
 @contextmanager
@@ -179,6 +191,7 @@ def _launch_on_cluster(config: TrainConfig, report: Report) -> None:
                 lambda text: report(Record(kind="note", step=0, text=text)),
             )
         except TrainingFailedError as error:
+            raise_if_requested(config.storage)
             _raise_what_was_given_up_for(watch, error)
             raise
         finally:
@@ -268,8 +281,8 @@ def _work_on_cluster(settings: dict[str, Any]) -> None:
     from ray.util import get_current_placement_group
 
     config, box, watch = settings["config"], settings["mailbox"], settings["watch"]
-    if ray.get(watch.given_up.remote()) is not None:
-        return  # another attempt would fail in the same way
+    if ray.get(watch.ends.remote()):
+        return  # another attempt would fail in the same way, or is not wanted
     context = ray.train.get_context()
     worker = WorkerContext(
         rank=context.get_world_rank(),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from infill.models.architecture import Objective
 from infill.pipeline import checkpoints
+from infill.pipeline.interruption import postponed
 from infill.pipeline.loading import BatchStream, open_set, set_digest
 from infill.pipeline.tracking import Record, Report
 from infill.pipeline.training.async_checkpoint import AsyncCheckpointer
@@ -28,7 +29,10 @@ NOTICE_EVERY_STEPS = 10
 
 
 def run_worker(config: TrainConfig, worker: WorkerContext, report: Report) -> None:
-    """Train on this worker's share of every step. On every worker."""
+    """Train on this worker's share of every step. On every worker.
+
+    A run that is asked to stop returns early, after a checkpoint at the step reached.
+    """
     data = replace(config.data, shards=find_sets(config.data.shards)[0])
     objective, average, first_step = _begin(config, worker, report)
     reporter = MetricsReporter(config, worker, report, objective)
@@ -37,6 +41,7 @@ def run_worker(config: TrainConfig, worker: WorkerContext, report: Report) -> No
     with (
         _checkpointer(config, worker, report) as checkpointer,
         BatchStream(data, worker.rank, worker.world_size, first_step, worker.device) as stream,
+        postponed(),
     ):
         reporter.start(stream, first_step)
         for step, batch in zip(steps, stream, strict=False):
@@ -56,9 +61,13 @@ def run_worker(config: TrainConfig, worker: WorkerContext, report: Report) -> No
                 worker.log(report, done, "a node will be removed: saving now")
                 # Without validation, which can take longer than the node stays.
                 warned, hurry = True, done < config.steps
+            stop = worker.stops() and done < config.steps
+            hurry = hurry or stop
             if checkpointer is not None and (grid or save or hurry):
                 worker.activity.doing = "waiting for the checkpoint before this one"
                 checkpointer.submit(objective, average, done, grid=grid, save=save, hurry=hurry)
+            if stop:
+                break
             worker.activity.doing = "waiting for a batch"
 
 

@@ -27,6 +27,7 @@ def run_tuner(
         chosen: further arguments of ``TuneConfig`` of Ray Tune: algorithm, scheduler, number.
     """
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Ray's tables: we print a line per trial
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends a search as any job
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # our trials log themselves
     from ray import tune as ray_tune
 

@@ -52,7 +52,7 @@ def test_termination_ends_a_job_as_ctrl_c_does(tmp_path):
     assert "up\n" in iter(process.stdout.readline, "")  # After the lines of Ray's start.
     process.send_signal(signal.SIGTERM)
     said, complaint = process.communicate(timeout=60)
-    assert process.returncode == 130, complaint
+    assert process.returncode == 143, complaint
     assert said == "ended\n"
     assert complaint == "interrupted; run the same command again to resume\n"
 
