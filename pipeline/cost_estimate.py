@@ -372,7 +372,8 @@ def measured(run: str) -> Rate:
 def _reports(run: str) -> Iterator[dict[str, float]]:
     for name in storage.names(run):
         if name.startswith("progress-") and name.endswith(".jsonl"):
-            for line in storage.read(storage.join(run, name)).decode().splitlines():
+            text = storage.read(storage.join(run, name)).decode()
+            for line in text[: text.rfind("\n") + 1].splitlines():  # A killed run's last is cut.
                 record = json.loads(line)
                 if "samples_per_s" in record["values"] and record["step"] > STEPS_TO_WARM_UP:
                     yield record["values"]

@@ -261,6 +261,22 @@ def write(location: str, data: bytes) -> None:
         aside.unlink(missing_ok=True)
 
 
+def append(location: str, data: bytes) -> None:
+    """Append to a local file, which is made if it does not exist; at an address, write it whole.
+
+    A process that is killed meanwhile leaves a part of the data at the file's end.
+    """
+    if is_remote(location):
+        write(location, data)
+        return
+    final = Path(absolute(location))
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with open(final, "ab") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
 def table_of(data: bytes) -> pa.Table:
     """Return the table in the bytes of a Parquet file, read on this thread alone.
 

@@ -47,7 +47,7 @@ def run(tmp_path, training):
     ]
     records.append({"kind": "scores", "step": 30, "values": {"hole_psnr": 12.0}})
     text = "".join(json.dumps(record) + "\n" for record in records)
-    (tmp_path / "progress-000000000.jsonl").write_text(text)
+    (tmp_path / "progress-000000000.jsonl").write_text(text + '{"kind": "los')  # Killed meanwhile.
     return str(tmp_path)
 
 

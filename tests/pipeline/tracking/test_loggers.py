@@ -6,12 +6,14 @@ import signal
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.tracking import Record, RunInfo, TrackingConfig, logged
 from infill.pipeline.tracking.mlflow_store import experiment_id, mlflow_client
@@ -81,6 +83,46 @@ def test_terminal_files_tensorboard_and_mlflow_have_one_set_of_names(tmp_path):
     assert (image.height, image.width) == (8, 12)
     shown = "\n".join(lines)
     assert all(name in shown for name in names if "/" not in name)
+
+
+def test_records_are_appended_with_each_validation_and_never_written_twice(tmp_path, monkeypatch):
+    written = []
+
+    def count(location, data):
+        written.append(data)
+        Path(location).parent.mkdir(exist_ok=True)
+        with open(location, "ab") as file:
+            file.write(data)
+
+    monkeypatch.setattr("infill.pipeline.storage.append", count)
+    info = info_of(tmp_path, [], "jsonl")
+    with logged(info) as report:
+        for step in range(1, 10):
+            report(Record(kind="losses", step=step, values=LOSSES))
+            if step % 3 == 0:
+                report(Record(kind="scores", step=step, values=SCORES))
+    [file] = Path(info.run).iterdir()
+    assert b"".join(written) == file.read_bytes()
+    steps = [json.loads(line)["step"] for line in file.read_text().splitlines()]
+    assert steps == [1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9]
+    assert [data.count(b"\n") for data in written] == [4, 4, 4]
+
+
+def test_a_store_without_appending_gets_a_file_for_each_validation(bucket, tmp_path):
+    info = replace(info_of(tmp_path, [], "jsonl"), run=f"{bucket}/run", first_step=2)
+    with logged(info) as report:
+        for step in (3, 4, 5):
+            report(Record(kind="losses", step=step, values=LOSSES))
+            if step < 5:
+                report(Record(kind="scores", step=step, values=SCORES))
+    names = [f"progress-{step:09d}.jsonl" for step in (2, 3, 4)]
+    assert storage.names(info.run) == names
+    steps = [
+        json.loads(line)["step"]
+        for name in names
+        for line in storage.read(f"{info.run}/{name}").splitlines()
+    ]
+    assert steps == [3, 3, 4, 4, 5]
 
 
 def test_only_the_loggers_named_take_records(tmp_path):
