@@ -34,11 +34,13 @@ from infill.models.layers import at_rest
 from infill.models.weight_files import LFS_POINTER, kind_of
 from infill.pipeline import storage
 from infill.pipeline.config import from_dict
-from infill.pipeline.errors import UserError
+from infill.pipeline.errors import UserError, require_format
 from infill.pipeline.pretrained import find_pretrained
 
 CHECKSUMS = "checksums.json"
 STEP_PREFIX = "step-"
+FORMAT = 1
+"""Format version, in ``state.json``; checkpoints of earlier releases have none, which is 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,7 @@ def write(location: str, whole: Snapshot, config: dict[str, Any], state: dict[st
     """
     files = {name: save_tensors(tensors) for name, tensors in whole.tensors.items()}
     files["config.json"] = _json_bytes(config)
-    files["state.json"] = _json_bytes({**state, "optimizers": whole.optimizers})
+    files["state.json"] = _json_bytes({"format": FORMAT, **state, "optimizers": whole.optimizers})
     return _write_files(location, files)
 
 
@@ -130,7 +132,7 @@ def export(
         for role, tensors in networks.items()
     }
     files["config.json"] = _json_bytes(config)
-    files["state.json"] = _json_bytes(state)
+    files["state.json"] = _json_bytes({"format": FORMAT, **state})
     return _write_files(location, files)
 
 
@@ -307,7 +309,17 @@ def read_config(location: str) -> dict[str, Any]:
 
 def read_state(location: str) -> dict[str, Any]:
     """Return a checkpoint's ``state.json``: step, data identity, scores."""
-    return _read_json(location, "state.json")
+    return _with_readable_format(location, _read_json(location, "state.json"))
+
+
+def _with_readable_format(location: str, state: dict[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint's state without its format.
+
+    Raises:
+        UserError: if a later release wrote it in another format.
+    """
+    require_format(state.pop("format", 1), FORMAT, f"the checkpoint {location}")
+    return state
 
 
 def _read_json(location: str, name: str) -> dict[str, Any]:
@@ -344,7 +356,7 @@ def restore(
         _load_network(network, location, f"{role}.safetensors", checksums)
     if ema is not None:
         _load_network(ema, location, "ema.safetensors", checksums)
-    state: dict[str, Any] = json.loads(_read_checked(location, "state.json", checksums))
+    state = read_state(location)
     tensors = load_tensors(_read_checked(location, "optimizers.safetensors", checksums))
     saved = state.pop("optimizers")
     if not settings:
@@ -397,7 +409,7 @@ def load_generator(location: str, device: str | torch.device = "cpu") -> LoadedG
     location = find(location)
     found_digest, checksums = _checksums(location)
     values = json.loads(_read_checked(location, "config.json", checksums))
-    state = json.loads(_read_checked(location, "state.json", checksums))
+    state = read_state(location)
     config = from_dict(ModelConfig, values["model"], f"{location}: model")
     generator = load(config.architecture).generator(config)
     weights = "ema.safetensors" if "ema.safetensors" in checksums else "generator.safetensors"

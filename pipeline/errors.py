@@ -17,6 +17,24 @@ class UserError(ValueError):
     """An error that the user has to correct: what was expected, what was found, in which field."""
 
 
+def require_format(found: int, readable: int, name: str) -> None:
+    """Refuse a file of a later release, whose format this one cannot know.
+
+    Args:
+        found: the file's format version.
+        readable: the newest one that this release reads, beside all earlier ones.
+        name: what the file is, for the message.
+
+    Raises:
+        UserError: if it is a later one.
+    """
+    if found > readable:
+        raise UserError(
+            f"{name} has format {found}, and this release reads formats up to {readable}: update "
+            "Infill to read it"
+        )
+
+
 class ImageError(UserError):
     """An image or mask file that cannot be inpainted.
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infill.pipeline import storage
-from infill.pipeline.errors import UserError
+from infill.pipeline.errors import UserError, require_format
 
 FILE_NAME = "manifest.parquet"
 FORMAT = 1
@@ -168,11 +168,7 @@ def from_table(table: pa.Table, location: str) -> Manifest:
         UserError: if it has another format.
     """
     about = json.loads(table.schema.metadata[b"infill"])
-    if about["format"] != FORMAT:
-        raise UserError(
-            f"{location} has a manifest of format {about['format']}, this program reads {FORMAT}; "
-            "shard the originals again"
-        )
+    require_format(about["format"], FORMAT, f"the manifest of {location}")
     return Manifest(
         location=location,
         samples=table.replace_schema_metadata(None),

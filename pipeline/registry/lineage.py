@@ -6,8 +6,13 @@ from typing import Any
 
 from infill.pipeline import checkpoints
 from infill.pipeline.config import to_dict
+from infill.pipeline.errors import require_format
 from infill.pipeline.provenance import made_with
 from infill.pipeline.registry.latency import Latency
+
+FORMAT = 1
+"""Format version of a version's tags; those of earlier releases have none, which is 1."""
+_FORMAT = "infill.format"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +64,7 @@ def trace_lineage(
 
 def lineage_tags(lineage: Lineage) -> dict[str, str]:
     """Return a lineage as tags, without empty fields."""
-    return {
+    return {_FORMAT: str(FORMAT)} | {
         f"infill.{name}": value if isinstance(value, str) else json.dumps(value, sort_keys=True)
         for name, value in to_dict(lineage).items()
         if value
@@ -67,7 +72,12 @@ def lineage_tags(lineage: Lineage) -> dict[str, str]:
 
 
 def lineage_from(tags: dict[str, str]) -> Lineage:
-    """Read a lineage back from its tags."""
+    """Read a lineage back from its tags.
+
+    Raises:
+        UserError: if a later release wrote them in another format.
+    """
+    require_format(int(tags.get(_FORMAT, 1)), FORMAT, "a version of the registry")
 
     def of(name: str) -> dict[str, Any]:
         values: dict[str, Any] = json.loads(tags.get(f"infill.{name}", "{}"))

@@ -1,5 +1,6 @@
 """The configuration of sharding."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -102,3 +103,11 @@ def _require(holds: bool, name: str, value: object, expected: str) -> None:
 def content_settings(config: ShardConfig) -> dict[str, Any]:
     """Return the settings that decide what the shards hold, by name."""
     return {name: value for name, value in flatten(config).items() if name not in NOT_CONTENT}
+
+
+def as_saved_now(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an earlier release's :func:`content_settings` with the fields that are newer.
+
+    They have their defaults, by which the shards are what they were.
+    """
+    return {**content_settings(ShardConfig()), **settings}

@@ -27,7 +27,7 @@ from infill.pipeline.manifest import FILE_NAME as MANIFEST_NAME
 from infill.pipeline.manifest import Manifest, Quarantined, read_manifest, write_manifest
 from infill.pipeline.progress import Log, Progress
 from infill.pipeline.sharding import listing
-from infill.pipeline.sharding.config import ShardConfig, content_settings
+from infill.pipeline.sharding.config import ShardConfig, as_saved_now, content_settings
 from infill.pipeline.sharding.listing import Listing, Shares, write_listings
 from infill.pipeline.sharding.parallel_map import parallel_map
 from infill.pipeline.sharding.shard_writer import (
@@ -132,7 +132,7 @@ def _require_same_settings(config: ShardConfig) -> None:
         location = storage.join(config.out, split)
         if not storage.exists(storage.join(location, MANIFEST_NAME)):
             continue
-        found = read_manifest(location).settings
+        found = as_saved_now(read_manifest(location).settings)
         if different := [name for name in wanted if found.get(name) != wanted[name]]:
             name = different[0]
             raise UserError(
@@ -150,7 +150,7 @@ def _is_whole(config: ShardConfig, found: Listing) -> bool:
         return False
     manifest = read_manifest(location)
     sizes = _sizes(location)
-    return manifest.settings == content_settings(config) and all(
+    return as_saved_now(manifest.settings) == content_settings(config) and all(
         sizes.get(shard.name) == shard.size for shard in manifest.shards
     )
 

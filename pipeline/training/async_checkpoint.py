@@ -16,7 +16,7 @@ from infill.pipeline.provenance import made_with
 from infill.pipeline.tracking import Record, Report
 from infill.pipeline.training.build import ExponentialMovingAverage
 from infill.pipeline.training.config import TrainConfig
-from infill.pipeline.training.run_dir import best
+from infill.pipeline.training.run_dir import NEWER_FIELDS, best, newer_fields
 from infill.pipeline.training.validation import Validator
 
 SAVE_ATTEMPTS = 20
@@ -46,10 +46,17 @@ class AsyncCheckpointer:
     """
 
     def __init__(
-        self, config: TrainConfig, validator: Validator | None, report: Report, data_digest: str
+        self,
+        config: TrainConfig,
+        validator: Validator | None,
+        report: Report,
+        data_digest: str,
+        first_step: int = 0,
     ) -> None:
         self.config, self.validator, self.report = config, validator, report
-        self.lasting = {"data_digest": data_digest, "made_with": made_with()}
+        self.lasting: dict[str, Any] = {"data_digest": data_digest, "made_with": made_with()}
+        if newer := _newer_fields(config, first_step):
+            self.lasting[NEWER_FIELDS] = newer
         self.under_way: Future[None] | None = None
         # A new thread would use every core; this one has as many threads as the training.
         self.thread = ThreadPoolExecutor(
@@ -143,3 +150,10 @@ class AsyncCheckpointer:
                 raise
         finally:
             self.thread.shutdown()
+
+
+def _newer_fields(config: TrainConfig, first_step: int) -> list[str]:
+    """Return the fields that a resumed run did not have when it began."""
+    if first_step not in checkpoints.steps(config.storage):
+        return []
+    return newer_fields(config, checkpoints.step_location(config.storage, first_step))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import ray
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
@@ -47,9 +48,12 @@ class SharingTrainer(TorchTrainer):
         self.controller: Any = None
 
     def abort(self) -> None:
-        """End the workers; :meth:`fit` raises an error then."""
+        """End the controller and its workers; :meth:`fit` raises an error then.
+
+        The controller's own method would wait until it has found resources for the workers.
+        """
         if self.controller is not None:
-            self.controller.abort.remote()
+            ray.kill(self.controller)
 
     def _register_sigint_handler(self, controller: Any) -> None:
         """Leave Ctrl-C to the driver, which saves first; Ray's handler would abort the run."""

@@ -32,7 +32,7 @@ from infill.pipeline.training.run_dir import (
     best,
     find_sets,
     require_same_optimizers,
-    require_same_run,
+    resumed,
 )
 from infill.pipeline.training.stopping import raise_if_requested
 from infill.pipeline.training.train_loop import NonFiniteLossError, run_worker
@@ -64,7 +64,7 @@ def train(
     config = resolve(scaled(config))
     newest = checkpoints.latest(config.storage, log)
     if newest is not None:
-        require_same_run(config, newest)
+        config = resumed(config, newest, log)
     done = checkpoints.read_state(newest)["step"] if newest else 0
     if done < config.steps:
         check_mask_files(config.data.masks)

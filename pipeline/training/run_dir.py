@@ -1,9 +1,13 @@
 """The run directory: its data, whether a run may resume there, its best checkpoint."""
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from infill.models.config import ModelConfig
 from infill.pipeline import checkpoints, storage
-from infill.pipeline.config import from_dict, to_dict
+from infill.pipeline.config import RENAMED_FIELDS, flatten, from_dict, override
 from infill.pipeline.errors import UserError
-from infill.pipeline.loading import names_tars
+from infill.pipeline.loading import BatchConfig, names_tars
 from infill.pipeline.training.config import TrainConfig
 
 SCORE = "hole_psnr"
@@ -26,32 +30,96 @@ def find_sets(shards: str, validation_shards: str = "") -> tuple[str, str | None
     return training, validation if validation and storage.exists(validation) else None
 
 
-def require_same_run(config: TrainConfig, newest: str) -> None:
-    """Refuse to resume a run with another model, data configuration or seed.
+FREE = {
+    "shards",
+    "validation_shards",
+    "num_decode_workers",
+    "prefetch_batches",
+    "loader",
+    "verify_checksums",
+    "skip_damaged",
+    "cache_folder",
+    "cache_size_gb",
+}
+"""Fields of ``data`` that a resumed run may change: the samples are the same."""
+NEWER_FIELDS = "newer_fields"
+"""Entry of a checkpoint's state: fields that its run did not have when it began."""
 
-    Fields that are newer than the run have their defaults, and renamed ones their new names.
+
+def resumed(config: TrainConfig, newest: str, log: Callable[[str], None] = print) -> TrainConfig:
+    """Return the configuration with which a run goes on; it leaves the run as it was.
+
+    Fields that are newer than the run take their defaults, whatever a preset or the command line
+    says now, and this is logged; renamed ones have their new names.
+
+    Args:
+        config: what is asked for.
+        newest: the run's newest checkpoint.
+        log: prints one line for the user.
 
     Raises:
-        UserError: naming the first field that differs.
+        UserError: if another model, data configuration or seed is asked for, naming the first field
+            that differs.
     """
-    before, now = checkpoints.read_config(newest), to_dict(config)
-    for part in ("model", "data"):
-        kind = type(getattr(config, part))
-        before[part] = to_dict(from_dict(kind, before[part], f"{newest}: {part}"))
-    free = {"shards", "validation_shards", "num_decode_workers", "prefetch_batches", "loader"}
-    free |= {"verify_checksums", "skip_damaged", "cache_folder", "cache_size_gb"}
-    for part in ("model", "data", "seed", "ema_decay"):
-        old, new = before[part], now[part]
-        if isinstance(old, dict):
-            changed = [key for key in new if key not in free and old.get(key) != new[key]]
-        else:
-            changed = [""] if old != new else []
-        if changed:
-            name = f"{part}.{changed[0]}".rstrip(".")
+    newer = newer_fields(config, newest)
+    kept: dict[str, Any] = {}
+    for name, old, new in _differences(config, newest):
+        if name not in newer:
             raise UserError(
                 f"{config.storage} holds a run with another {name}; "
                 "give a new --storage, or delete that folder to start over"
             )
+        kept[name] = old
+        log(f"{name} is newer than this run, which goes on with {old!r} in place of {new!r}")
+    return override(config, kept)
+
+
+def newer_fields(config: TrainConfig, checkpoint: str) -> list[str]:
+    """Return the fields, by dotted name, that a run did not have when it began.
+
+    Args:
+        config: of the run.
+        checkpoint: one of its checkpoints.
+    """
+    before = checkpoints.read_config(checkpoint)
+    marked = checkpoints.read_state(checkpoint).get(NEWER_FIELDS, [])
+    lacking = [name for name in _compared_in(config) if not _has(before, name)]
+    return sorted({*marked, *lacking})
+
+
+def _compared(model: ModelConfig, data: BatchConfig, seed: int, ema_decay: float) -> dict[str, Any]:
+    """Return the values that a resumed run must share, by dotted name."""
+    values: dict[str, Any] = {"model.architecture": model.architecture}
+    for part, config in (("model", model), ("data", data)):
+        for name, value in flatten(config).items():
+            if name not in FREE:
+                values[f"{part}.{name}"] = value
+    return values | {"seed": seed, "ema_decay": ema_decay}
+
+
+def _compared_in(config: TrainConfig) -> dict[str, Any]:
+    return _compared(config.model, config.data, config.seed, config.ema_decay)
+
+
+def _has(values: Any, name: str) -> bool:
+    """Return whether a saved configuration has a field, under its present name or an old one."""
+    head, _, rest = name.partition(".")
+    if not isinstance(values, dict):
+        return True  # A whole that an earlier release saved in another form.
+    renamed = {RENAMED_FIELDS.get(field, field): field for field in values}
+    field = head if head in values else renamed.get(head)
+    return field is not None and (not rest or _has(values[field], rest))
+
+
+def _differences(config: TrainConfig, newest: str) -> Iterator[tuple[str, Any, Any]]:
+    """Yield each field that differs by name, with the run's value and the one asked for."""
+    saved = checkpoints.read_config(newest)
+    model = from_dict(type(config.model), saved["model"], f"{newest}: model")
+    data = from_dict(BatchConfig, saved["data"], f"{newest}: data")
+    old = _compared(model, data, saved.get("seed", 0), saved.get("ema_decay", 0.0))
+    for name, new in _compared_in(config).items():
+        if old.get(name) != new:
+            yield name, old.get(name), new
 
 
 def require_same_optimizers(config: TrainConfig) -> None:

@@ -39,7 +39,7 @@ def run_worker(config: TrainConfig, worker: WorkerContext, report: Report) -> No
     steps, low = range(first_step, config.steps), config.precision == "bfloat16"
     warned = False
     with (
-        _checkpointer(config, worker, report) as checkpointer,
+        _checkpointer(config, worker, report, first_step) as checkpointer,
         BatchStream(data, worker.rank, worker.world_size, first_step, worker.device) as stream,
         postponed(),
     ):
@@ -78,7 +78,7 @@ def due(done: int, every: int, last: int) -> bool:
 
 @contextmanager
 def _checkpointer(
-    config: TrainConfig, worker: WorkerContext, report: Report
+    config: TrainConfig, worker: WorkerContext, report: Report, first_step: int
 ) -> Iterator[AsyncCheckpointer | None]:
     """Yield the first worker's checkpointer, None on others; at the end wait for its writes."""
     if worker.rank != 0:
@@ -95,7 +95,8 @@ def _checkpointer(
         if validation_set
         else None
     )
-    with AsyncCheckpointer(config, validator, report, set_digest(training_set)) as checkpointer:
+    digest = set_digest(training_set)
+    with AsyncCheckpointer(config, validator, report, digest, first_step) as checkpointer:
         yield checkpointer
         worker.activity.doing = "waiting for the last checkpoint to be written"
 

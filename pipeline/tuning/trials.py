@@ -18,13 +18,15 @@ import numpy as np
 from infill.models.tables import Table
 from infill.pipeline import storage
 from infill.pipeline.config import flatten, override
-from infill.pipeline.errors import UserError
+from infill.pipeline.errors import UserError, require_format
 from infill.pipeline.training import TrainConfig
 from infill.pipeline.tuning.config import Trial, TuneConfig
 from infill.pipeline.tuning.spaces import Range, Space
 
 BOOK = "trial.json"
 """File in a trial's run that holds the trial's values and result."""
+FORMAT = 1
+"""Format version of that file; those of earlier releases have none, which is 1."""
 TRIALS = "trials"
 Planned = tuple[Trial, TrainConfig]
 
@@ -134,9 +136,12 @@ def written_down(search: str) -> dict[str, Trial]:
     for name in storage.names(trials):
         book = storage.join(trials, name, BOOK)
         if storage.exists(book):
-            found[name] = replace(Trial(**json.loads(storage.read(book))), reused=True)
+            values = json.loads(storage.read(book))
+            require_format(values.pop("format", 1), FORMAT, book)
+            found[name] = replace(Trial(**values), reused=True)
     return found
 
 
 def _plain(trial: Trial) -> dict[str, Any]:
-    return {name: value for name, value in vars(trial).items() if name != "reused"}
+    values = {name: value for name, value in vars(trial).items() if name != "reused"}
+    return {"format": FORMAT, **values}
