@@ -87,6 +87,7 @@ def promote(config: PromoteConfig) -> "Version":
         if not config.below_baselines:
             require_better_than_baselines(scored)
     if config.alias == CHAMPION and before and before.digest == found.digest:
+        registry.repeat_alias(config.registry, config.name)
         return before
     cost = registry.measure_latency(found.location)
     lineage = registry.trace_lineage(found.location, _kept_scores(scored), cost)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         champion,
         list_versions,
         register,
+        repeat_alias,
         resolve,
         rollback,
     )
@@ -37,6 +38,7 @@ __all__ = [
     "measure_latency",
     "readable",
     "register",
+    "repeat_alias",
     "resolve",
     "rollback",
     "trace_lineage",
@@ -55,6 +57,7 @@ __getattr__ = lazy_names(
             "Version",
             "champion",
             "register",
+            "repeat_alias",
             "resolve",
             "rollback",
             "list_versions",

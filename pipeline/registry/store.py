@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import tempfile
 import time
 import urllib.parse
@@ -23,6 +24,10 @@ from infill.pipeline.tracking.mlflow_store import (
 EXPERIMENT = "infill-registry"
 FOLDER = "checkpoint"
 """Folder of the checkpoint among the run's artifacts."""
+COPYING = "infill.copying"
+"""Tag of a run without a version yet: machine and process of the promotion."""
+ABANDONED_S = 24 * 3600.0
+"""Seconds after which a promotion counts as killed, on whatever machine it ran."""
 MOST_METRICS = 1000
 """Number of metrics that MLflow accepts in one call."""
 _SERVED = "/mlflow-artifacts:/"
@@ -61,10 +66,12 @@ def keep(
 ) -> tuple[str, str]:
     """Copy the checkpoint to a new MLflow run; return the run and the copy's location.
 
-    The run carries the scores as metrics, by which versions can be sorted.
+    The run carries the scores as metrics, by which versions can be sorted. Once a version owns the
+    copy, :func:`own` says so; until then :func:`delete_orphans` may delete it.
     """
     experiment = experiment_id(client, config, EXPERIMENT)
-    run = client.create_run(experiment, run_name=f"{name}-{digest[:12]}")
+    owner = {COPYING: f"{socket.gethostname()} {os.getpid()}"}
+    run = client.create_run(experiment, run_name=f"{name}-{digest[:12]}", tags=owner)
     try:
         _log_scores(client, run.info.run_id, scores)
         with _local(source) as folder:
@@ -74,9 +81,55 @@ def keep(
             raise UserError(f"{source} changed while it was being copied; promote it again")
     except BaseException:
         client.set_terminated(run.info.run_id, "FAILED")
+        _delete_copy(client, config, run)
         raise
     client.set_terminated(run.info.run_id)
     return run.info.run_id, copy
+
+
+def own(client: Any, run_id: str) -> None:
+    """Keep the copy of a run for good: a version has it now."""
+    client.delete_tag(run_id, COPYING)
+
+
+def delete_orphans(client: Any, config: RegistryConfig) -> None:
+    """Delete the copies of promotions that were killed before there was a version.
+
+    A promotion on this machine is over if its process is; any other one after a day.
+    """
+    experiment = experiment_id(client, config, EXPERIMENT)
+    for run in client.search_runs([experiment], f"tags.`{COPYING}` LIKE '%'"):
+        if _is_copying(run):
+            continue
+        if client.search_model_versions(f"run_id='{run.info.run_id}'"):
+            own(client, run.info.run_id)
+        else:
+            _delete_copy(client, config, run)
+
+
+def _is_copying(run: Any) -> bool:
+    """Return whether the process that made a run may still be at work."""
+    host, _, process = run.data.tags[COPYING].rpartition(" ")
+    if time.time() - run.info.start_time / 1000 > ABANDONED_S:
+        return False
+    if host != socket.gethostname():
+        return True
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _delete_copy(client: Any, config: RegistryConfig, run: Any) -> None:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    files = get_artifact_repository(run.info.artifact_uri, tracking_uri=config.tracking_uri)
+    with contextlib.suppress(OSError):  # There may be none.
+        files.delete_artifacts(FOLDER)
+    client.delete_run(run.info.run_id)
 
 
 def _log_scores(client: Any, run_id: str, scores: Mapping[str, Any]) -> None:

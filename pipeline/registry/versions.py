@@ -25,9 +25,11 @@ from infill.pipeline.registry.config import CHAMPION, RegistryConfig
 from infill.pipeline.registry.lineage import Lineage, lineage_from, lineage_tags
 from infill.pipeline.registry.store import (
     address_of,
+    delete_orphans,
     ensure_model,
     keep,
     open_registry,
+    own,
     readable,
 )
 
@@ -98,10 +100,12 @@ def register(
     digest = checkpoints.verify(source)
     with open_registry(config) as client:
         ensure_model(client, name)
+        delete_orphans(client, config)
         before = _champion(config, client, name) if successor_to is None else successor_to
         run_id, copy = keep(client, config, source, name, digest, lineage.scores)
         tags = {_CLAIM: alias, _DIGEST: digest, **lineage_tags(lineage)}
         created = client.create_model_version(name, copy, run_id=run_id, tags=tags)
+        own(client, run_id)
         number = int(created.version)
         if alias == CHAMPION:
             _require_first(config, client, name, number, before)
@@ -118,6 +122,12 @@ def champion(config: RegistryConfig, name: str) -> Version | None:
         return next((v for v in _versions(config, client, name) if v.number == number), None)
 
 
+def repeat_alias(config: RegistryConfig, name: str) -> None:
+    """Set the alias ``champion`` as the versions say; a killed promotion may not have done so."""
+    with open_registry(config) as client:
+        _settle(config, client, name)
+
+
 def list_versions(config: RegistryConfig, name: str) -> list[Version]:
     """Return every version of ``name``, oldest first; empty if the name is unknown."""
     with open_registry(config) as client:
@@ -127,6 +137,8 @@ def list_versions(config: RegistryConfig, name: str) -> list[Version]:
 def rollback(config: RegistryConfig, name: str) -> Version:
     """Withdraw the champion of ``name`` and put its predecessor back.
 
+    One that was killed before it had set the alias is completed, and withdraws no further version.
+
     Returns:
         The version that is champion now.
 
@@ -134,7 +146,11 @@ def rollback(config: RegistryConfig, name: str) -> Version:
         UserError: if there is no champion or it has no predecessor.
     """
     with open_registry(config) as client:
-        standing = [v for v in _versions(config, client, name) if _stands(v)]
+        versions = _versions(config, client, name)
+        standing = [v for v in versions if _stands(v)]
+        if standing and _alias(client, name) in [v.number for v in versions if v.withdrawn]:
+            _settle(config, client, name)
+            return standing[-1]
         if not standing:
             raise UserError(f"{name} has no champion to roll back from; {_known(client)}")
         if len(standing) == 1:
@@ -272,6 +288,11 @@ def _require_first(
         f"{name}@{first} became champion during this promotion; {name}@{number} is "
         "registered but not promoted: compare it with the new champion and promote again"
     )
+
+
+def _alias(client: Any, name: str) -> int:
+    """Return the version that has the alias ``champion``, 0 if none has."""
+    return int(client.get_registered_model(name).aliases.get(CHAMPION, 0))
 
 
 def _settle(config: RegistryConfig, client: Any, name: str) -> None:

@@ -43,8 +43,9 @@ def stopping_workers(watch: Any, abort: Callable[[], None]) -> Iterator[None]:
 
     def ask() -> None:
         while not over.wait(POLL_EVERY_S):
-            if requested() and not ray.get(watch.stop.remote()):
-                abort()
+            if requested():
+                if not ray.get(watch.stop.remote()):
+                    abort()
                 return
 
     thread = threading.Thread(target=ask, name="stopping", daemon=True)

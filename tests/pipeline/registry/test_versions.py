@@ -1,4 +1,6 @@
 import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,12 @@ from infill.pipeline.registry import (
     list_versions,
     readable,
     register,
+    repeat_alias,
     resolve,
     rollback,
 )
+from infill.pipeline.registry.store import COPYING, EXPERIMENT, open_registry
+from infill.pipeline.tracking.mlflow_store import experiment_id
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +91,75 @@ def test_rollback_restores_champion_before_champion(registry, tmp_path):
         rollback(registry, "back")
     assert register(registry, checkpoint(tmp_path, 4), "back", lineage()).number == 4
     assert resolve(registry, "back@champion").version == "4"
+
+
+KILLED_AT = {
+    "the checkpoint is being copied": ("log_artifacts", False),
+    "the version is being made": ("create_model_version", False),
+    "the copy gets its owner": ("delete_tag", True),
+    "the alias is being set": ("set_registered_model_alias", True),
+}
+
+
+def killed_promotion(registry, location, name, call):
+    """In a process of its own: promote, and be killed before a call of MLflow's client."""
+    from mlflow import MlflowClient
+
+    def end(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(MlflowClient, call, end)
+    register(registry, location, name, lineage())
+
+
+@pytest.mark.parametrize("moment", KILLED_AT)
+def test_a_promotion_killed_at_any_moment_is_completed_by_the_next(registry, tmp_path, moment):
+    """The alias follows, and copies without a version are deleted."""
+    call, has_version = KILLED_AT[moment]
+    name = f"killed-{call}"
+    register(registry, checkpoint(tmp_path, 1), name, lineage())
+    process = multiprocessing.get_context("fork").Process(
+        target=killed_promotion, args=(registry, checkpoint(tmp_path, 2), name, call)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert champion(registry, name).number == 1 + has_version
+    repeat_alias(registry, name)
+    with open_registry(registry) as client:
+        assert int(client.get_model_version_by_alias(name, "champion").version) == 1 + has_version
+    register(registry, checkpoint(tmp_path, 3), name, lineage())
+    copies = {Path(v.location).parent.parent.name for v in list_versions(registry, name)}
+    with open_registry(registry) as client:
+        found = client.search_runs(
+            [experiment_id(client, registry, EXPERIMENT)], f"attributes.run_name LIKE '{name}-%'"
+        )
+    assert {run.info.run_id for run in found} == copies
+    assert all(COPYING not in run.data.tags for run in found)
+    kept = {path.parent.parent.name for path in Path(registry.artifacts).rglob("checkpoint/*.json")}
+    assert copies <= kept
+    assert not [run for run in kept - copies if run_name(registry, run).startswith(name)]
+
+
+def run_name(registry, run):
+    with open_registry(registry) as client:
+        return client.get_run(run).info.run_name
+
+
+def test_a_rollback_killed_before_the_alias_withdraws_one_version(registry, tmp_path, monkeypatch):
+    for step in (1, 2, 3):
+        register(registry, checkpoint(tmp_path, step), "twice", lineage())
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("infill.pipeline.registry.versions._settle", killed)
+        with pytest.raises(KeyboardInterrupt):
+            rollback(registry, "twice")
+    assert rollback(registry, "twice").number == 2
+    assert resolve(registry, "twice").version == "2"
+    assert rollback(registry, "twice").number == 1
 
 
 def test_challenger_leaves_champion_in_place(registry, tmp_path):
