@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from infill.pipeline import storage
 from infill.pipeline.batch_inference.config import FAILURES, BatchInferenceConfig
-from infill.pipeline.cluster import connect
+from infill.pipeline.cluster import connect, require_gpu
 from infill.pipeline.commands import typed
 from infill.pipeline.config import parse_one, run
 from infill.pipeline.errors import UserError
@@ -49,6 +49,7 @@ def batch_inpaint(config: BatchInferenceConfig) -> "Summary":
     from infill.pipeline.batch_inference.ray_data import run_offline
     from infill.pipeline.serving.replica.deployment import resolve_model
 
+    require_gpu(config.use_gpu)
     model = resolve_model(config.registry, config.local_model)
     device = "a GPU each" if config.use_gpu else f"{config.cpus_per_actor:g} CPU each"
     processes = "1 process" if config.num_actors == 1 else f"{config.num_actors} processes"

@@ -17,7 +17,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
-from infill.pipeline.cluster import connect
+from infill.pipeline.cluster import connect, require_gpu
 from infill.pipeline.config import parse_one, run
 from infill.pipeline.job_summary import PHOTO, announce, report_results
 from infill.pipeline.serving.config import ServeConfig
@@ -36,6 +36,8 @@ def main(words: Sequence[str] | None = None) -> None:
         watch,
     )
 
+    if not config.print_config:
+        require_gpu(config.use_gpu)
     models = resolve_models(config)
     if config.print_config:
         print(deploy_yaml(config, models), end="")

@@ -22,7 +22,7 @@ from typing import get_args
 from infill.models.config import names, spaces, tables
 from infill.models.tables import Table
 from infill.pipeline import model_selection, storage, tracking, training, tuning
-from infill.pipeline.cluster import connect
+from infill.pipeline.cluster import connect, require_gpu
 from infill.pipeline.commands import typed
 from infill.pipeline.config import flatten, parse, run
 from infill.pipeline.cost_estimate import CostEstimateConfig, Gpu, estimate_compute, span
@@ -162,6 +162,7 @@ def main(words: Sequence[str] | None = None) -> None:
         print("\n".join(lines), flush=True)
     if config.dry_run:
         return
+    require_gpu(config.gpus_per_trial > 0)
     announce_search(config, len(planned))
     with connect():
         # Trials need no shards of their own: what is missing is made once, for all of them.

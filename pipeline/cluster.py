@@ -10,14 +10,16 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from infill.pipeline.errors import UserError
 from infill.pipeline.interruption import handled
 from infill.pipeline.progress import Progress, shows_everything
+from infill.pipeline.proxies import reach_this_machine_directly
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -41,6 +43,12 @@ instead of returning it to the system, which saves a tenth of the time of small 
 OBJECT_STORE_BYTES = 2**30
 """Size of the object store: it holds small records and a few blocks of images, not the dataset."""
 
+
+LONGEST_FOLDER = 40
+"""Length of the path of Ray's temporary folder that leaves room for the names of its sockets, which
+the kernel limits to 107 bytes."""
+SHORT_FOLDER = "/tmp/infill-ray"
+SHARED_MEMORY = "/dev/shm"
 
 STARTS = 4
 """Attempts to start Ray, which gives up a start after a fixed half minute."""
@@ -156,6 +164,7 @@ def connect(
     settings = QUIET | KEEP_MEMORY | ({} if shows_everything() else SILENT)
     for name, value in settings.items():
         os.environ.setdefault(name, value)
+    reach_this_machine_directly()
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         yield
         return
@@ -235,8 +244,44 @@ def _start(dashboard: bool, num_cpus: int | None) -> str | None:
         num_cpus=num_cpus,
         include_dashboard=dashboard,
         object_store_memory=min(OBJECT_STORE_BYTES, memory // 8),
+        **_folders(),
         **_logging(),
     )
+
+
+def _folders() -> dict[str, Any]:
+    """Return where a local Ray has its files, if its own choice would not do."""
+    usual = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    chosen: dict[str, Any] = {}
+    if len(os.path.join(usual, "ray")) > LONGEST_FOLDER:
+        chosen["_temp_dir"] = f"{SHORT_FOLDER}-{os.getuid()}"
+    if not os.path.isdir(SHARED_MEMORY):
+        chosen["_plasma_directory"] = usual
+    return chosen
+
+
+def require_gpu(asked: bool) -> None:
+    """Refuse to compute on a GPU of this machine if it has none. On the driver, before Ray starts.
+
+    Args:
+        asked: whether the job wants one.
+
+    Raises:
+        UserError: if there is none, unless the job joins a cluster, which may have some.
+    """
+    if not asked or os.environ.get("RAY_ADDRESS"):
+        return
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        built = "was built without CUDA" if torch.version.cuda is None else "finds none"
+        raise UserError(
+            f"use_gpu asks for a GPU on this machine, and PyTorch {torch.__version__} {built}: "
+            "compute on the CPU (--no-use-gpu), install PyTorch for CUDA (`make TORCH=cuda`), or "
+            "set RAY_ADDRESS to a cluster with GPUs"
+        )
 
 
 def _logging() -> dict[str, Any]:
@@ -266,7 +311,7 @@ def start_ray(**options: Any) -> str | None:
             return dashboard
         except Exception as error:  # Ray raises no narrower type for this.
             if "timed out during startup" not in str(error):
-                raise
+                _refuse_start(error)
             ray.shutdown()
             with warnings.catch_warnings():  # The failed start leaves processes behind.
                 warnings.simplefilter("ignore", ResourceWarning)
@@ -276,3 +321,11 @@ def start_ray(**options: Any) -> str | None:
         f"Ray did not start within {STARTS} attempts of half a minute each: the machine is too "
         "busy or out of memory; run the same command again when it has less to do"
     ) from failure
+
+
+def _refuse_start(error: Exception) -> NoReturn:
+    """Raise what the system refused Ray as a sentence, and anything else as it is."""
+    if not isinstance(error, OSError | RuntimeError):
+        raise error
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    raise UserError(f"Ray cannot start on this machine: {first}") from error

@@ -31,6 +31,7 @@ from infill.pipeline.config_fields import field_names
 from infill.pipeline.errors import UserError
 from infill.pipeline.interruption import ENDED, Interrupted, handled, requested, status_of
 from infill.pipeline.progress import show_everything
+from infill.pipeline.proxies import reach_this_machine_directly
 
 Config = TypeVar("Config")
 
@@ -221,6 +222,7 @@ def run(main: Callable[..., Any], words: Sequence[str] | None = None) -> typing.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # A log file shows each line at once.
         sys.stdout.reconfigure(line_buffering=True)
+    reach_this_machine_directly()
     with handled():
         try:
             main() if words is None else main(words)

@@ -11,7 +11,7 @@ from typing import Any
 
 from infill.models.config import ModelConfig
 from infill.pipeline import loading, sharding, storage, training
-from infill.pipeline.cluster import connect
+from infill.pipeline.cluster import connect, require_gpu
 from infill.pipeline.commands import typed
 from infill.pipeline.config import override, parse
 from infill.pipeline.cost_estimate import CostEstimateConfig, compute_lines, estimate_compute
@@ -159,6 +159,8 @@ def launch(
     if line := training.scaling_line(asked, config):
         print(line, flush=True)
     training.require_weights(config)
+    if not config.dry_run:
+        require_gpu(config.use_gpu)
     needs_ray = config.num_workers or _shards_to_make(config)
     if not config.dry_run:
         _announce(config)

@@ -17,6 +17,7 @@ PIPELINE_ORDER = (
     "errors",
     "interruption",
     "progress",
+    "proxies",
     "commands",
     "config_fields",
     "completion",

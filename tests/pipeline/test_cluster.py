@@ -4,19 +4,24 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from types import SimpleNamespace
 
 import pytest
 import ray
+import torch
 
+from infill.pipeline import cluster
 from infill.pipeline.cluster import (
     STARTS,
     dashboard_line,
     is_this_machine,
+    require_gpu,
     start_ray,
     without_error_lines,
 )
 from infill.pipeline.errors import UserError
+from infill.pipeline.proxies import reach_this_machine_directly
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:6379", "ray://127.0.0.2:10001", "[::1]:6379"])
@@ -118,6 +123,63 @@ def test_a_dashboard_s_token_is_named_only_if_it_asks_for_one(monkeypatch):
     )
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     assert dashboard_line("10.0.0.5:8265") == "Ray's dashboard: http://10.0.0.5:8265"
+
+
+def test_what_the_system_refuses_ray_is_a_sentence(monkeypatch):
+    def refuse(**options):
+        raise OSError("no room for sockets\nmore")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(UserError, match="^Ray cannot start on this machine: no room for sockets$"):
+        start_ray(num_cpus=1)
+
+
+def test_a_long_temporary_path_or_no_shared_memory_moves_ray_s_folders(monkeypatch, tmp_path):
+    """Sockets have paths of 107 bytes at most."""
+    started = []
+    monkeypatch.setattr(cluster, "start_ray", lambda **options: started.append(options))
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    cluster._start(dashboard=False, num_cpus=1)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("long" * 10)))
+    cluster._start(dashboard=False, num_cpus=1)
+    monkeypatch.setattr(cluster, "SHARED_MEMORY", str(tmp_path / "no-shm"))
+    cluster._start(dashboard=False, num_cpus=1)
+    folders = [
+        {name: value for name, value in options.items() if name[0] == "_"} for options in started
+    ]
+    short = f"/tmp/infill-ray-{os.getuid()}"
+    assert folders[:2] == [{}, {"_temp_dir": short}]
+    assert folders[2] == {"_temp_dir": short, "_plasma_directory": os.environ["RAY_TMPDIR"]}
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_ray_starts(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    require_gpu(False)
+    with pytest.raises(UserError, match="use_gpu asks for a GPU on this machine, and PyTorch"):
+        require_gpu(True)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.5:6379")  # Its nodes may have some.
+    require_gpu(True)
+
+
+@pytest.mark.parametrize("proxy", ["http_proxy", "HTTPS_PROXY", "grpc_proxy"])
+def test_this_machine_is_reached_without_the_proxy_of_the_environment(monkeypatch, proxy):
+    for name in (*os.environ, "no_proxy", "NO_PROXY"):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.setenv(name, "")
+            monkeypatch.delenv(name)
+    reach_this_machine_directly()
+    assert "no_proxy" not in os.environ
+    monkeypatch.setenv(proxy, "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "internal.example")
+    monkeypatch.setenv("NO_PROXY", "")
+    reach_this_machine_directly()
+    reach_this_machine_directly()
+    hosts = os.environ["no_proxy"].split(",")
+    assert hosts[:4] == ["internal.example", "localhost", "127.0.0.1", "::1"]
+    assert len(hosts) == len(set(hosts))
+    assert urllib.request.proxy_bypass_environment("127.0.0.1:8000")
 
 
 def test_start_that_fails_otherwise_is_not_tried_again(monkeypatch):

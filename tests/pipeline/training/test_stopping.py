@@ -54,22 +54,15 @@ def test_an_interrupted_training_saves_first_and_goes_on_to_the_same_weights(
 
 
 @pytest.mark.slow
-@BOTH
-def test_workers_on_the_cluster_save_and_stop_after_the_same_step(
-    number, config, ray_local, quietly
-):
+def test_workers_on_the_cluster_save_and_stop_after_the_same_step(config, ray_local, quietly):
     changes = {"num_workers": 2, "steps": 10**6, "save_every_steps": 10**6}
     run = override(config, changes | {"sample_every_steps": 10**6})
-    lines = []
     with pytest.raises(Interrupted, match="saved at step") as it:
-        train(run, lines.append, interrupt_at(2, number))
-    assert it.value.number == number
+        train(run, quietly, interrupt_at(2, signal.SIGTERM))
+    assert it.value.number == signal.SIGTERM
     [step] = checkpoints.steps(run.storage)
     assert str(it.value).startswith(f"interrupted, saved at step {step:,} in {run.storage}")
     checkpoints.verify(checkpoints.step_location(run.storage, step))
-    lines.clear()
-    train(override(run, {"steps": step + 1}), lines.append)
-    assert any(f"resuming at step {step}" in line for line in lines)
 
 
 def test_a_run_without_resources_ends_at_once(config, ray_local):
