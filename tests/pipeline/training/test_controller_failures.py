@@ -79,7 +79,7 @@ def test_controller_that_dies_again_and_again_ends_in_one_sentence(monkeypatch):
         def fit() -> None:
             raise ActorDiedError
 
-        return SimpleNamespace(fit=fit)
+        return SimpleNamespace(fit=fit, abort=None)
 
     monkeypatch.setattr(ray, "get", lambda reference: reference)
     with pytest.raises(UserError, match="died 3 times: .*; free memory on the node") as ended:
@@ -94,7 +94,7 @@ def test_other_failures_are_not_taken_for_a_dead_controller():
         def fit() -> None:
             raise ValueError("a defect")
 
-        return SimpleNamespace(fit=fit)
+        return SimpleNamespace(fit=fit, abort=None)
 
     with pytest.raises(ValueError, match="a defect"):
         controller_failures.fit(start, Watch(), 2, print)
