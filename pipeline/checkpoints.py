@@ -39,6 +39,8 @@ from infill.pipeline.pretrained import find_pretrained
 
 CHECKSUMS = "checksums.json"
 STEP_PREFIX = "step-"
+UNFINISHED = "_tmp-"
+"""Prefix of a local directory that is being written."""
 FORMAT = 1
 """Format version, in ``state.json``; checkpoints of earlier releases have none, which is 1."""
 
@@ -149,7 +151,7 @@ def _write_files(location: str, files: dict[str, bytes]) -> str:
 
 
 def _write_directory(final: Path, files: dict[str, bytes]) -> None:
-    aside = final.parent / f"_tmp-{uuid.uuid4().hex}"
+    aside = final.parent / f"{UNFINISHED}{uuid.uuid4().hex}"
     aside.mkdir(parents=True)
     try:
         for name, data in files.items():
@@ -325,6 +327,14 @@ def _with_readable_format(location: str, state: dict[str, Any]) -> dict[str, Any
 def _read_json(location: str, name: str) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(_read_checked(location, name, _checksums(location)[1]))
     return values
+
+
+def delete_unfinished(run: str) -> None:
+    """Delete what a killed process of a run was writing; the run must not be training."""
+    folder = storage.join(run, "checkpoints")
+    for name in storage.names(folder):
+        if name.startswith(UNFINISHED):
+            storage.remove(storage.join(folder, name))
 
 
 def prune(run: str, keep: int, protected: set[int]) -> None:

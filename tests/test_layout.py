@@ -25,6 +25,7 @@ PIPELINE_ORDER = (
     "provenance",
     "cluster",
     "storage",
+    "temporary_folders",
     "manifest",
     "tar_reader",
     "images",

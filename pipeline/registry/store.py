@@ -3,7 +3,6 @@
 import contextlib
 import os
 import socket
-import tempfile
 import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from infill.pipeline import checkpoints, storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.pretrained import find_pretrained
 from infill.pipeline.registry.config import RegistryConfig
+from infill.pipeline.temporary_folders import temporary_folder
 from infill.pipeline.tracking.mlflow_store import (
     experiment_id,
     mlflow_client,
@@ -162,10 +162,10 @@ def _local(location: str) -> Iterator[str]:
     if not storage.is_remote(location):
         yield location
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         for name in storage.names(location):
             storage.write(os.path.join(folder, name), storage.read(storage.join(location, name)))
-        yield folder
+        yield str(folder)
 
 
 def address_of(config: RegistryConfig, uri: str) -> str:
@@ -196,8 +196,8 @@ def readable(address: str, digest: str) -> str:
     kept = Path.home() / ".cache" / "infill" / "versions" / digest
     if not kept.is_dir():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-            aside = _download(address, folder)
+        with temporary_folder(kept.parent) as folder:
+            aside = _download(address, str(folder))
             with contextlib.suppress(OSError):  # another process was faster
                 os.replace(aside, kept)
     return str(kept)

@@ -9,7 +9,6 @@ import csv
 import errno
 import io
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -39,6 +38,7 @@ from infill.pipeline.sharding.shard_writer import (
 )
 from infill.pipeline.sharding.tar_writer import TEMPORARY
 from infill.pipeline.sources import SPLITS, SUFFIXES, open_source
+from infill.pipeline.temporary_folders import temporary_folder
 
 NAMED_REASONS = 3
 NAMED_FILES = 10
@@ -70,8 +70,8 @@ def make_shards(config: ShardConfig, report: Log = print) -> dict[str, Manifest]
     config.s3.use()
     _require_writable(config.out)
     _require_same_settings(config)
-    with tempfile.TemporaryDirectory(prefix="infill-") as folder:
-        listings = _list(config, Path(folder), report)
+    with temporary_folder() as folder:
+        listings = _list(config, folder, report)
         missing = {}
         for split, found in listings.items():
             if _is_whole(config, found):

@@ -7,7 +7,6 @@ Every member has mode 644, owner and group 0 and time 0, in the USTAR format; th
 import hashlib
 import os
 import tarfile
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from infill.pipeline import storage
+from infill.pipeline.temporary_folders import temporary_folder
 
 TEMPORARY = "_tmp-"
 """Prefix of the names of files that are being written; readers skip them."""
@@ -62,8 +62,8 @@ def written_whole(location: str) -> Iterator[BinaryIO]:
     a local temporary file and sent when it is complete.
     """
     if storage.is_remote(location):
-        with tempfile.TemporaryDirectory(prefix="infill-") as folder:
-            aside = Path(folder) / "shard"
+        with temporary_folder() as folder:
+            aside = folder / "shard"
             with open(aside, "wb") as stream:
                 yield stream
             storage.upload(aside, location)

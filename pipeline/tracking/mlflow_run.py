@@ -2,7 +2,6 @@
 
 import json
 import queue
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from infill.pipeline import storage
 from infill.pipeline.interruption import handled, requested
+from infill.pipeline.temporary_folders import temporary_folder
 from infill.pipeline.tracking.config import MLflowConfig, TrackingConfig
 from infill.pipeline.tracking.mlflow_store import (
     absolute_uri,
@@ -232,7 +232,7 @@ def attach(run: str, locations: Sequence[str], warn: Callable[[str], None]) -> N
 
 
 def _send(client: Any, entry: str, location: str, folder: str) -> None:
-    with tempfile.TemporaryDirectory() as own:
+    with temporary_folder() as own:
         copy = Path(own, location.rsplit("/", 1)[-1])
         copy.write_bytes(storage.read(location))
         client.log_artifact(entry, str(copy), folder)

@@ -1,13 +1,13 @@
 """A run's records for Weights & Biases; needs ``pip install 'infill[wandb]'``."""
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
+from infill.pipeline.temporary_folders import temporary_folder
 from infill.pipeline.tracking.records import Record, Report, RunInfo
 
 
@@ -39,7 +39,7 @@ def weights_and_biases(info: RunInfo, warn: Callable[[str], None]) -> Iterator[R
         if record.values:
             run.log({"step": record.step, **record.values})
         if record.picture:
-            with tempfile.TemporaryDirectory() as folder:
+            with temporary_folder() as folder:
                 copy = Path(folder, "samples.png")
                 copy.write_bytes(storage.read(record.picture))
                 run.log({"step": record.step, "samples": wandb.Image(str(copy))})

@@ -62,6 +62,7 @@ def train(
     """
     start = time.monotonic()
     config = resolve(scaled(config))
+    checkpoints.delete_unfinished(config.storage)
     newest = checkpoints.latest(config.storage, log)
     if newest is not None:
         config = resumed(config, newest, log)

@@ -7,7 +7,6 @@ in it, which starts from the checkpoint of the previous period, its own or anoth
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from infill.pipeline import checkpoints, storage
 from infill.pipeline.config import flatten, override
 from infill.pipeline.metrics.metric_registry import VALIDATED
 from infill.pipeline.progress import Log, Progress
+from infill.pipeline.temporary_folders import temporary_folder
 from infill.pipeline.tracking import Record
 from infill.pipeline.training import SCORE, TrainConfig, train
 from infill.pipeline.tuning.config import Trial, TuneConfig
@@ -175,9 +175,9 @@ def _live(settings: dict[str, Any]) -> None:
     ) -> None:
         metrics = {**scores, "step": step, "checkpoint": checkpoint, "trained_s": seconds}
         write_down(search, _member(search, name, changes, metrics))
-        with tempfile.TemporaryDirectory() as directory:
+        with temporary_folder() as directory:
             Path(directory, REFERENCE).write_text(json.dumps({"checkpoint": checkpoint}))
-            ray_tune.report(metrics, checkpoint=ray_tune.Checkpoint.from_directory(directory))
+            ray_tune.report(metrics, checkpoint=ray_tune.Checkpoint.from_directory(str(directory)))
 
     def report(record: Record) -> None:
         if record.kind == "scores" and record.step < training.steps:

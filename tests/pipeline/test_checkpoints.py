@@ -203,3 +203,13 @@ def test_learning_rates_are_the_checkpoint_s_or_stay(run, settings):
     assert group["lr"] == (saved if settings else 0.125)
     moments = other.optimizers["generator"].state_dict()["state"][0]
     assert moments["step"] == 1
+
+
+def test_what_a_killed_process_was_writing_is_deleted_before_the_run_goes_on(tmp_path):
+    folder = tmp_path / "run" / "checkpoints"
+    for name in ("_tmp-0123", "step-000000001"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "generator.safetensors").write_bytes(b"weights")
+    checkpoints.delete_unfinished(str(tmp_path / "run"))
+    checkpoints.delete_unfinished(str(tmp_path / "new run"))
+    assert [path.name for path in folder.iterdir()] == ["step-000000001"]
