@@ -64,14 +64,35 @@ def read_pair(
     Raises:
         ImageError: if a file is not accepted, the sizes differ, or the mask marks no or all pixels.
     """
+    picture, hole = decode_pair(image, mask, options, max_pixels)
+    return picture, hole, plan_pair(hole, options, tiling)
+
+
+def decode_pair(
+    image: bytes, mask: bytes | None, options: InpaintOptions, max_pixels: int
+) -> tuple[Picture, Hole]:
+    """Decode an image and its mask, as :func:`read_pair` does.
+
+    Raises:
+        ImageError: if a file is not accepted, the sizes differ, or the mask marks no or all pixels.
+    """
     picture = decode(image, max_pixels)
     if mask is None:
         hole = _own_hole(picture)
     else:
         hole = read_mask(mask, options.mask_rule, max_pixels=max_pixels)
     require_fitting(hole, picture.pixels.shape[:2])
+    return picture, hole
+
+
+def plan_pair(hole: Hole, options: InpaintOptions, tiling: TilingConfig) -> tiling.Layout:
+    """Plan the tiles of a hole, bool [H, W].
+
+    Raises:
+        ImageError: if the hole does not suit the mode.
+    """
     try:
-        return picture, hole, tiling_plan.plan_tiles(hole, tiling, options.mode)
+        return tiling_plan.plan_tiles(hole, tiling, options.mode)
     except ValueError as error:
         raise ImageError("bad_request", str(error)) from error
 

@@ -58,6 +58,9 @@ class ServeConfig:
     themselves."""
     licences: tuple[str, ...] = ()
     """Licences of models that ``/v1/models`` shows, such as ``spn=CC-BY-4.0``."""
+    traces: str = ""
+    """Address of an OpenTelemetry collector for traces of requests (OTLP over HTTP), such as
+    ``http://127.0.0.1:4318/v1/traces``; needs ``infill[traces]``. Empty: no traces."""
     web_app: str = ""
     """Folder of a built web application that is served at / in place of the page, such as
     ``iopaint/web_app`` of IOPaint's package. It sends no API key."""

@@ -36,6 +36,7 @@ from infill.pipeline.serving.http.request_metrics import MEDIA_TYPE, RequestMetr
 from infill.pipeline.serving.http.responses import LineStream, respond
 from infill.pipeline.serving.http.schemas import read_one
 from infill.pipeline.serving.http.served_models import ServedModels
+from infill.pipeline.serving.http.tracing import Tracing, TracingMiddleware, tracing_to
 from infill.pipeline.serving.http.v2_api import add_v2_routes
 from infill.pipeline.serving.limits import PixelBudget
 
@@ -51,12 +52,13 @@ _READY_WITHIN_S = 5
 _BASE64_GROWTH = 1.4  # four thirds, and the fields' names
 
 
-def create_app(backend: Backend, config: HttpConfig) -> FastAPI:
+def create_app(backend: Backend, config: HttpConfig, tracing: Tracing | None = None) -> FastAPI:
     """Build the application.
 
     Args:
         backend: predicts canvases.
         config: limits, canvases and keys.
+        tracing: records traces; by default as the configuration says.
     """
     app = FastAPI(
         title="Infill",
@@ -82,6 +84,10 @@ def create_app(backend: Backend, config: HttpConfig) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["X-Request-ID", "X-Infill-Model", "X-Infill-Canvas", "Retry-After"],
         )
+    if tracing is None and config.traces:
+        tracing = tracing_to(config.traces)
+    if tracing is not None:
+        app.add_middleware(TracingMiddleware, tracing=tracing)
     app.add_exception_handler(HTTPException, _refused)
     service = InpaintService(
         backend,
@@ -89,6 +95,7 @@ def create_app(backend: Backend, config: HttpConfig) -> FastAPI:
         PixelBudget(config.limits.max_pixels_inside),
         metrics,
         DecoderPool(config.limits.decode_processes),
+        tracing,
     )
     _add_inpaint(app, service)
     add_iopaint_routes(app, service, ERROR_ANSWERS)

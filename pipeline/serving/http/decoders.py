@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from infill.pipeline.errors import ImageError
 from infill.pipeline.images import Hole, Picture, Pixels
 from infill.pipeline.inference import tiling
 from infill.pipeline.inference.config import TilingConfig
-from infill.pipeline.inference.pair_files import InpaintOptions, read_pair
+from infill.pipeline.inference.pair_files import InpaintOptions, decode_pair, plan_pair
 
 SMALL_PIXELS = 2**20
 """Number of pixels up to which an image is decoded in a thread."""
@@ -55,6 +56,8 @@ class ReadPair:
     hole: Hole
     layout: tiling.Layout
     tiles: list[tuple[Pixels, Pixels]]
+    plan_s: float
+    """Seconds of planning and splitting."""
 
 
 def read(task: ReadTask) -> ReadPair:
@@ -63,11 +66,12 @@ def read(task: ReadTask) -> ReadPair:
     Raises:
         ImageError: if a file is not accepted.
     """
-    picture, hole, layout = read_pair(
-        task.image, task.mask, task.options, task.max_pixels, task.tiling
-    )
+    picture, hole = decode_pair(task.image, task.mask, task.options, task.max_pixels)
+    decoded = time.perf_counter()
+    layout = plan_pair(hole, task.options, task.tiling)
     tiles = layout.split_tiles(picture.rgb, hole)
-    return ReadPair(picture=picture, hole=hole, layout=layout, tiles=tiles)
+    plan_s = time.perf_counter() - decoded
+    return ReadPair(picture=picture, hole=hole, layout=layout, tiles=tiles, plan_s=plan_s)
 
 
 class _DiedError(Exception):

@@ -16,6 +16,7 @@ from infill.pipeline.serving.errors import image_errors_refused
 from infill.pipeline.serving.http.auth import CALLER, ApiKey
 from infill.pipeline.serving.http.decoders import DecoderPool, ReadTask
 from infill.pipeline.serving.http.request_metrics import RequestMetrics
+from infill.pipeline.serving.http.tracing import Tracing
 from infill.pipeline.serving.jobs.config import JobsConfig
 from infill.pipeline.serving.limits import LimitsConfig, PixelBudget
 from infill.pipeline.serving.replica.replica import GeneratedTile, ServedModel
@@ -55,6 +56,8 @@ class HttpConfig:
     """Further names of models, such as ``gpt-image-1=spn@champion``."""
     licences: tuple[str, ...] = ()
     """Licences of models for ``/v1/models``, such as ``spn=CC-BY-4.0``."""
+    traces: str = ""
+    """Address of the collector of traces; "" makes none."""
     web_app: str = ""
     """Folder of a built web application that is served in place of the page."""
     keys: tuple[ApiKey, ...] = ()
@@ -102,6 +105,7 @@ class InpaintService:
     budget: PixelBudget
     metrics: RequestMetrics
     decoders: DecoderPool
+    tracing: Tracing | None = None
 
     async def inpaint(
         self, options: InpaintOptions, image: bytes, mask: bytes | None
@@ -170,6 +174,17 @@ class InpaintService:
         )
         called = f"{answer.model.name}@{answer.model.version}"
         self.metrics.count_image(called, layout.kind, answer.timings)
+        if self.tracing is not None:
+            planned, queued = decoded - read.plan_s, inpainted - compute_s
+            stages = [
+                ("decode", started, planned),
+                ("plan", planned, decoded),
+                ("queue", decoded, queued),
+                ("predict", queued, inpainted),
+                ("encode", inpainted, done),
+            ]
+            about = {"infill.model": called, "infill.canvas": layout.kind, "infill.pixels": pixels}
+            self.tracing.record(stages, about)
         return answer
 
     async def _fill(

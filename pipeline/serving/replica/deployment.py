@@ -26,6 +26,7 @@ from infill.pipeline.registry import RegistryConfig, resolve
 from infill.pipeline.serving.config import ServeConfig
 from infill.pipeline.serving.http.auth import read_keys
 from infill.pipeline.serving.http.inpaint_service import HttpConfig
+from infill.pipeline.serving.http.tracing import tracing_to
 from infill.pipeline.serving.replica.ingress import CALLS_PER_REPLICA
 from infill.pipeline.serving.replica.replica import CanaryCount, ServedModel, version_info
 
@@ -130,6 +131,8 @@ def start(config: ServeConfig, timeout_s: float = LONGEST_START_S) -> str:
     models = resolve_models(config)
     read_keys(config.keys)
     config.jobs.secret()
+    if config.traces:
+        tracing_to(config.traces)  # Refuses them here, before processes are started.
     port = _straight_port()
     proxy_port = choose_port(config.host, 0 if port else config.port)
     port = port or proxy_port
@@ -343,6 +346,7 @@ def _app_config(config: ServeConfig) -> HttpConfig:
     return HttpConfig(
         limits=config.limits,
         tiling=config.tiling,
+        traces=config.traces,
         web_app=storage.absolute(config.web_app) if config.web_app else "",
         aliases=config.aliases,
         licences=config.licences,
