@@ -38,12 +38,18 @@ class SPNConfig(ModelConfig):
     """Negative slope of the ReLUs in the prior learner's encoder: 0 for SPN, 0.1 for its
     predecessor SPL."""
 
-    teacher: Literal["asl", "filterbank", "random", "edge"] = "asl"
+    teacher: Literal["asl", "filterbank", "random", "edge", "spn"] = "asl"
     """The teacher that the prior imitates: "asl" is the paper's TResNet-L, "filterbank" a fixed
-    bank of oriented filters, "random" a TResNet with random weights, "edge" gradient magnitudes."""
+    bank of oriented filters, "random" a TResNet with random weights, "edge" gradient magnitudes,
+    "spn" the prior pyramid of a trained SPN (Table 5)."""
     teacher_weights: str | None = None
     """Path of the ASL checkpoint, TResNet-L trained on OpenImages; needed by teacher "asl"."""
     teacher_sha256: str | None = None
+    """SHA-256 of that file; None does not check it."""
+
+    prior_teacher_weights: str | None = None
+    """Path of a trained SPN in its authors' file format; needed by teacher "spn"."""
+    prior_teacher_sha256: str | None = None
     """SHA-256 of that file; None does not check it."""
 
     image_weight: float = 10.0

@@ -14,7 +14,7 @@ from infill.models.losses import (
 )
 from infill.models.spn.config import SPNConfig
 from infill.models.spn.networks import Discriminator, Prediction, deterministic_generator
-from infill.models.spn.teacher import build_teacher
+from infill.models.spn.prior_teacher import build_any_teacher
 
 
 def alone(network: nn.Module) -> nn.Module:
@@ -36,7 +36,7 @@ class SPNObjective(Objective):
             ValueError: if the teacher's weights are missing or have another checksum.
         """
         self.config = config
-        self.teacher = build_teacher(config)
+        self.teacher = build_any_teacher(config)
         self.networks = self.networks_of(config)
         self.prepared_generator = prepare(self.networks["generator"])
         self.prepared_discriminator = prepare(self.networks["discriminator"])

@@ -20,6 +20,7 @@ WIDTHS: dict[str, tuple[int, int, int]] = {
     "random": (152, 76, 76),
     "filterbank": (3 + 3 * NUM_ORIENTATIONS,) * 3,
     "edge": (1, 1, 1),
+    "spn": (256, 128, 64),
 }
 """Channels of each teacher's maps, coarsest level first."""
 

@@ -7,7 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from infill.models.architecture import Batch, Released
 from infill.models.spn.config import SPNConfig
+from infill.models.spn.networks import Discriminator, deterministic_generator
+from infill.models.spn.objective import SPNObjective
+from infill.models.spn.prior_teacher import build_any_teacher
 from infill.models.spn.teacher import WIDTHS, build_teacher
 from infill.models.spn.tresnet import (
     EPSILON,
@@ -19,6 +23,7 @@ from infill.models.spn.tresnet import (
     random_network,
     space_to_depth,
 )
+from infill.models.spn.weights import write_release
 
 
 def numbered_network(numbers) -> TResNet:
@@ -252,3 +257,33 @@ def test_the_paper_s_teacher_sees_the_image_at_twice_its_size(
     expected = trained(doubled)
     for seen, target in zip(build_teacher(config)(image), expected, strict=True):
         torch.testing.assert_close(seen, target, rtol=0, atol=1e-5)
+
+
+def test_a_trained_spn_teaches_its_prior_of_the_complete_image(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(WIDTHS, "spn", (8, 4, 2))
+    tiny = replace(SPNConfig.tiny(), teacher="asl")
+    trained = deterministic_generator(tiny)
+    states = {
+        "generator": trained.state_dict(),
+        "discriminator": Discriminator(tiny.channels).state_dict(),
+    }
+    file = tmp_path / "spn.pth"
+    torch.save(write_release(Released(config=tiny, states=states)), file)
+    taught = replace(tiny, teacher="spn", prior_teacher_weights=str(file), prior_levels=1)
+    teacher = build_any_teacher(taught)
+    assert teacher is not None
+    image = torch.rand(1, 3, 32, 32) * 2 - 1
+    maps = teacher(image)
+    expected = trained.eval().prior_pyramid(image, torch.zeros(1, 1, 32, 32))
+    assert [one.shape[1] for one in maps] == [8, 4, 2]
+    for one, other in zip(maps, expected, strict=True):
+        torch.testing.assert_close(one, other)
+    objective = SPNObjective(taught)
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., 8:24, 8:24] = 1
+    losses = objective.step(Batch(image=image, mask=mask))
+    assert losses["prior"].item() > 0
+    with pytest.raises(ValueError, match="needs prior_teacher_weights"):
+        build_any_teacher(replace(taught, prior_teacher_weights=None))
+    with pytest.raises(ValueError, match="prior_teacher_sha256 is 00, but"):
+        build_any_teacher(replace(taught, prior_teacher_sha256="00"))
