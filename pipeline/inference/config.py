@@ -14,7 +14,7 @@ MAX_BATCH_PX = 8 * 512 * 512
 class TilingConfig:
     """The sizes of canvases (network inputs), and how images are cut into them."""
 
-    sides_px: tuple[int, ...] = (128, 256, 384, 512)
+    sides_px: tuple[int, ...] = (64, 128, 256, 384, 512)
     """Possible heights and widths of a canvas in pixels, in ascending order; each pair is one input
     shape."""
     context: float = 2.0

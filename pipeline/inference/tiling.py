@@ -57,6 +57,11 @@ class Layout(Protocol):
         """Height and width of each canvas."""
         ...
 
+    @property
+    def scale(self) -> float:
+        """The smallest size at which the network sees a part, as a share of its own: 1 is full."""
+        ...
+
     def split_tiles(self, image: Pixels, hole: Hole) -> list[tuple[Pixels, Pixels]]:
         """Split an image into its canvases.
 
@@ -100,6 +105,14 @@ class Tiles:
     def sizes(self) -> list[tuple[int, int]]:
         """Height and width of each canvas."""
         return [(frame.canvas_height, frame.canvas_width) for frame in self.frames]
+
+    @property
+    def scale(self) -> float:
+        """The smallest size at which the network sees a part; see :attr:`Layout.scale`."""
+        return min(
+            max(frame.scaled_height / frame.height, frame.scaled_width / frame.width)
+            for frame in self.frames
+        )
 
     def split_tiles(self, image: Pixels, hole: Hole) -> list[tuple[Pixels, Pixels]]:
         """Split the parts; see :meth:`Layout.split_tiles`."""
@@ -171,6 +184,11 @@ class Strides:
     def sizes(self) -> list[tuple[int, int]]:
         """Height and width of each canvas."""
         return [self.canvas] * self.step**2
+
+    @property
+    def scale(self) -> float:
+        """1: every pixel is seen, in one of the sub-images."""
+        return 1.0
 
     def split_tiles(self, image: Pixels, hole: Hole) -> list[tuple[Pixels, Pixels]]:
         """Split the image into sub-images, row phases first; see :meth:`Layout.split_tiles`."""

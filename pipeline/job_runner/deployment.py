@@ -5,7 +5,7 @@ from typing import Any
 
 from infill.pipeline.config import from_dict
 from infill.pipeline.job_runner.runner import JobRunner, RunnerConfig
-from infill.pipeline.serving.replica.ingress import application as application_without_jobs
+from infill.pipeline.serving.replica.ingress import application_with
 
 
 def application(args: dict[str, Any]) -> Any:
@@ -13,7 +13,7 @@ def application(args: dict[str, Any]) -> Any:
     from ray import serve
 
     runner = serve.deployment(name="jobs")(JobsDeployment)
-    return application_without_jobs(args, runner.bind(from_dict(RunnerConfig, args["jobs"])))
+    return application_with(args, runner.bind(from_dict(RunnerConfig, args["jobs"])))
 
 
 class JobsDeployment:

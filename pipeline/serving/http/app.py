@@ -82,7 +82,13 @@ def create_app(backend: Backend, config: HttpConfig, tracing: Tracing | None = N
             allow_origins=config.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
-            expose_headers=["X-Request-ID", "X-Infill-Model", "X-Infill-Canvas", "Retry-After"],
+            expose_headers=[
+                "X-Request-ID",
+                "X-Infill-Model",
+                "X-Infill-Canvas",
+                "X-Infill-Scale",
+                "Retry-After",
+            ],
         )
     if tracing is None and config.traces:
         tracing = tracing_to(config.traces)

@@ -65,6 +65,10 @@ _JSON_ANSWER = {
         "model": {"type": "object"},
         "hole_ratio": {"type": "number", "minimum": 0, "maximum": 1},
         "canvas": {"type": "object"},
+        "scale": {
+            "type": "number",
+            "description": "Size at which the network saw the hole; 1 is full size.",
+        },
         "timings": {"type": "object"},
         "request_id": {"type": "string"},
     },

@@ -40,6 +40,7 @@ def headers_of(answer: InpaintResult) -> Mapping[str, str]:
         "X-Infill-Model": answer.model.label,
         "X-Infill-Hole-Ratio": f"{answer.hole_ratio:.6f}",
         "X-Infill-Canvas": answer.layout.kind,
+        "X-Infill-Scale": f"{answer.layout.scale:.4f}",
     }
 
 
@@ -51,6 +52,7 @@ def json_of(answer: InpaintResult, request_id: str) -> dict[str, Any]:
         "output_format": answer.output_format,
         "model": public(answer.model),
         "hole_ratio": answer.hole_ratio,
+        "scale": round(answer.layout.scale, 4),
         "canvas": {
             "kind": answer.layout.kind,
             "count": len(answer.layout.sizes),

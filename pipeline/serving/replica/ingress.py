@@ -21,8 +21,16 @@ MAX_CALL_BYTES = 16 * 2**20
 """Maximum size of a call and of its response, unless a single canvas is larger."""
 
 
-def application(args: dict[str, Any], *beside: Any) -> Any:
+def application(args: dict[str, Any]) -> Any:
     """Build the Serve application. Runs in a task of Serve's, by its import path.
+
+    Serve takes only functions of one parameter.
+    """
+    return application_with(args)
+
+
+def application_with(args: dict[str, Any], *beside: Any) -> Any:
+    """Build the Serve application.
 
     Args:
         args: settings of the deployments.

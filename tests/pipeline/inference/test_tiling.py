@@ -192,3 +192,9 @@ def test_more_canvases_than_allowed_are_refused(mode):
 def test_impossible_sides_are_refused(bad):
     with pytest.raises(ValueError, match="sides_px"):
         TilingConfig(sides_px=bad)
+
+
+def test_small_images_have_a_canvas_of_their_size_by_default():
+    hole = np.zeros((64, 60), bool)
+    hole[3:9, 4:8] = True
+    assert plan_tiles(hole, TilingConfig()).sizes == [(64, 64)]

@@ -70,6 +70,8 @@ def test_known_pixels_come_back_as_sent_for_any_size(
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "image/png"
     assert response.headers["x-infill-canvas"] == kind
+    reduced = 128 / 777 if kind == "resize" else 1.0
+    assert float(response.headers["x-infill-scale"]) == pytest.approx(reduced, abs=0.002)
     sent = make.photograph(height, width, channels)
     got = make.pixels(response.content).reshape(height, width, channels)
     missing = make.hole(height, width, *hole)

@@ -1,4 +1,6 @@
 import asyncio
+import importlib
+import inspect
 
 import pytest
 
@@ -69,3 +71,11 @@ def test_callers_who_leave_free_their_share():
 def test_limits_are_positive():
     with pytest.raises(ValueError, match="max_waiting must be positive, not 0"):
         LimitsConfig(max_waiting=0)
+
+
+@pytest.mark.parametrize(
+    "path", ["infill.pipeline.serving.replica.ingress", "infill.pipeline.job_runner.deployment"]
+)
+def test_serve_takes_the_builders_of_the_application(path):
+    builder = importlib.import_module(path).application
+    assert len(inspect.signature(builder).parameters) == 1  # Serve refuses all others.

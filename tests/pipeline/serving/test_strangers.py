@@ -1,6 +1,8 @@
 """The endpoint on Ray Serve with its default limits, under what strangers send."""
 
 import asyncio
+import re
+import socket
 
 import httpx
 import numpy as np
@@ -56,3 +58,17 @@ def test_client_gets_every_picture_of_a_folder(url, request_of):
             return await asyncio.gather(*(client.inpaint(f["image"], f["mask"]) for f in files))
 
     assert len({answer.data for answer in asyncio.run(ask())}) == 32
+
+
+def test_door_of_the_service_on_ray_is_bounded_and_gives_one_id(url):
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=LONG_S) as endless:
+        endless.sendall(b"GET /healthz HTTP/1.1\r\nX-A: " + b"a" * 32_800)
+        assert endless.recv(100).startswith(b"HTTP/1.1 431 ")
+    for given in ("bad id\t<script>", "ü" * 3, ""):
+        headers = {"x-request-id": given.encode()}
+        answer = httpx.get(f"{url}/v1/models", timeout=LONG_S, headers=headers)
+        [found] = answer.headers.get_list("x-request-id")
+        assert re.fullmatch("[0-9a-f]{32}", found)
+    kept = httpx.head(f"{url}/healthz", timeout=LONG_S, headers={"x-request-id": "mine-1"})
+    assert (kept.status_code, kept.headers.get_list("x-request-id")) == (200, ["mine-1"])
