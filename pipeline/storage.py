@@ -9,6 +9,7 @@ at all.
 import errno
 import hashlib
 import os
+import re
 import shutil
 import time
 import urllib.request
@@ -28,10 +29,10 @@ from infill.pipeline.errors import UserError
 MAX_DOWNLOAD_BYTES = 4 * 2**30
 """Maximum size of a file over https://; published files of weights are smaller."""
 
-S3_ATTEMPTS = 8
-"""Number of attempts of a failing request, with exponential backoff: half a minute in all."""
-READ_ATTEMPTS = 5
-"""Number of attempts to read a truncated response."""
+S3_ATTEMPTS = 3
+"""Number of attempts of a failing request by the store's client itself, within one of ours."""
+STORE_ATTEMPTS = 9
+"""Number of attempts of every call to a store; their pauses are 40 s in all."""
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 15.0
 LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
@@ -43,6 +44,13 @@ PASSWORDS = {
     **dict.fromkeys(("postgresql", "postgresql+psycopg2"), "PGPASSWORD"),
 }
 """Variables for passwords, by kind of address; other databases' clients have their own."""
+
+_REFUSED = re.compile(
+    r"HTTP status 4(?!08|29)\d\d|ACCESS_DENIED|NO_SUCH_(BUCKET|KEY)|INVALID_ACCESS_KEY|"
+    r"SIGNATURE_DOES_NOT_MATCH|INVALID_SIGNATURE|INVALID_CLIENT_TOKEN|Empty path component"
+)
+"""Answers of a store that another attempt does not change."""
+CHECKSUM_SETTINGS = ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
 
 T = TypeVar("T")
 
@@ -87,6 +95,7 @@ def filesystem(location: str) -> tuple[fs.FileSystem, str]:
         UserError: if the kind of address is not supported, or it contains a password.
     """
     refuse_password(location)
+    use_plain_checksums()
     if not is_remote(location):
         return fs.LocalFileSystem(), absolute(location)
     try:
@@ -100,6 +109,31 @@ def filesystem(location: str) -> tuple[fs.FileSystem, str]:
             f"cannot use {location}: {error}; give a path or s3://bucket/prefix"
         ) from error
     return found
+
+
+def use_plain_checksums() -> None:
+    """Send checksums only where S3 requires them, if the store is not AWS and nobody says more.
+
+    Many stores refuse or mistake the checksum trailers that newer clients add to every upload.
+    """
+    if os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+        for name in CHECKSUM_SETTINGS:
+            os.environ.setdefault(name, "when_required")
+
+
+def require_bucket(location: str) -> None:
+    """Refuse an s3:// address whose bucket does not exist, before work is done for it.
+
+    Raises:
+        UserError: naming the bucket.
+    """
+    if not location.startswith("s3://"):
+        return
+    system, path = filesystem(location)
+    bucket = path.partition("/")[0]
+    info = retry(lambda: system.get_file_info(bucket))
+    if info.type == fs.FileType.NotFound:
+        raise UserError(f"there is no bucket {bucket!r} for {location}; create it first")
 
 
 @lru_cache(maxsize=16)
@@ -120,16 +154,24 @@ def _object_store(bucket: str, settings: tuple[tuple[str, str], ...]) -> fs.File
     )
 
 
+def _asked(location: str, ask: Callable[[], T]) -> T:
+    """Call a store with retries, and a disk once."""
+    return retry(ask) if is_remote(location) else ask()
+
+
 def exists(location: str) -> bool:
     """Return whether a file or folder exists."""
     system, path = filesystem(location)
-    return bool(system.get_file_info(path).type != fs.FileType.NotFound)
+    info = _asked(location, lambda: system.get_file_info(path))
+    return bool(info.type != fs.FileType.NotFound)
 
 
 def names(location: str) -> list[str]:
     """Return the sorted base names directly in a folder; empty if the folder does not exist."""
     system, path = filesystem(location)
-    found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    found = _asked(
+        location, lambda: system.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    )
     return sorted(info.base_name for info in found)
 
 
@@ -204,13 +246,13 @@ def digest_of(location: str) -> str:
 
 def retry(
     ask: Callable[[], T],
-    attempts: int = READ_ATTEMPTS,
+    attempts: int = STORE_ATTEMPTS,
     on_failure: Callable[[Exception], None] | None = None,
 ) -> T:
     """Retry a store's operation, with backoff up to :data:`LONGEST_PAUSE_S`.
 
-    The store's client retries refused requests by itself, but not a connection that breaks within a
-    response, which looks like a short response or the end of the file.
+    This is the one policy for every call: a store that is away for half a minute, random 503s and
+    broken responses only cost time. What another attempt does not change is raised at once.
 
     Args:
         ask: the operation, which may run several times.
@@ -222,6 +264,7 @@ def retry(
             return ask()
         except (OSError, pa.ArrowInvalid) as error:
             lasting = isinstance(error, FileNotFoundError | PermissionError)
+            lasting = lasting or _REFUSED.search(str(error)) is not None
             if lasting or getattr(error, "errno", None) in LASTING:
                 raise
             if on_failure is not None:
@@ -244,9 +287,7 @@ def _read_object(location: str, offset: int, size: int | None) -> bytes:
 def write(location: str, data: bytes) -> None:
     """Write a file atomically: under another name first, then renamed."""
     if is_remote(location):
-        system, path = filesystem(location)
-        with system.open_output_stream(path) as stream:
-            stream.write(data)
+        retry(lambda: _write_object(location, data))
         return
     final = Path(absolute(location))
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -277,6 +318,12 @@ def append(location: str, data: bytes) -> None:
         os.fsync(stream.fileno())
 
 
+def _write_object(location: str, data: bytes) -> None:
+    system, path = filesystem(location)
+    with system.open_output_stream(path) as stream:
+        stream.write(data)
+
+
 def table_of(data: bytes) -> pa.Table:
     """Return the table in the bytes of a Parquet file, read on this thread alone.
 
@@ -292,7 +339,7 @@ def upload(source: Path, location: str) -> None:
     """Copy a local file to a location atomically."""
     if is_remote(location):
         system, path = filesystem(location)
-        fs.copy_files(str(source), path, destination_filesystem=system)
+        retry(lambda: fs.copy_files(str(source), path, destination_filesystem=system))
         return
     final = Path(absolute(location))
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -312,6 +359,10 @@ def make_folder(location: str) -> None:
 
 def remove(location: str) -> None:
     """Delete a file or a folder with its contents; do nothing if it does not exist."""
+    _asked(location, lambda: _remove(location))
+
+
+def _remove(location: str) -> None:
     system, path = filesystem(location)
     kind = system.get_file_info(path).type
     if kind == fs.FileType.Directory:

@@ -100,6 +100,7 @@ def begin_folder(config: BatchInferenceConfig, model: str, say: Log = print) -> 
     Raises:
         UserError: if there are no images, or ``out`` holds results of other settings.
     """
+    storage.require_bucket(config.out)
     if config.draw:
         check_mask_files(config.recipe)
     suffix = SUFFIXES[config.output_format]

@@ -95,6 +95,7 @@ def _absolute_source(source: str) -> str:
 def _require_writable(out: str) -> None:
     """Refuse a folder that is not writable, before listing the originals."""
     if storage.is_remote(out):
+        storage.require_bucket(out)
         return
     folder = next(path for path in (Path(out), *Path(out).parents) if path.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):

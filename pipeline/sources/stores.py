@@ -140,33 +140,79 @@ class S3Store:
 
     def files(self, under: str = "") -> Iterator[StoredFile]:
         """Yield objects by path: S3 lists in that order, a page at a time."""
-        import boto3
+        prefix = self.prefix + (f"{under}/" if under else "")
+        last = ""
+        while True:
+            try:
+                page = storage.retry(lambda after=last: self._page(prefix, after))  # type: ignore[misc]
+            except OSError as error:
+                raise UserError(
+                    f"cannot list {self.location}: {error}; check the bucket, the credentials and "
+                    "AWS_ENDPOINT_URL"
+                ) from error
+            for item in page.get("Contents", []):
+                last = item["Key"]
+                path = last[len(self.prefix) :]
+                if is_visible(path) and not path.endswith("/"):
+                    yield StoredFile(path=path, file=path.encode(), size=item["Size"])
+            if not page.get("IsTruncated"):
+                return
+
+    def _page(self, prefix: str, last: str) -> dict[str, Any]:
+        """Return a page of the listing, after a key.
+
+        Raises:
+            OSError: if the store fails; PermissionError for an answer that will not change.
+        """
         import botocore.exceptions
 
-        prefix = self.prefix + (f"{under}/" if under else "")
         try:
-            pages = boto3.client("s3").get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self.bucket, Prefix=prefix):
-                for item in page.get("Contents", []):
-                    path = item["Key"][len(self.prefix) :]
-                    if is_visible(path) and not path.endswith("/"):
-                        yield StoredFile(path=path, file=path.encode(), size=item["Size"])
-        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-            raise UserError(
-                f"cannot list {self.location}: {error}; check the bucket, the credentials and "
-                "AWS_ENDPOINT_URL"
-            ) from error
+            more = {"StartAfter": last} if last else {}
+            found: dict[str, Any] = self._client().list_objects_v2(
+                Bucket=self.bucket, Prefix=prefix, **more
+            )
+            return found
+        except botocore.exceptions.ClientError as error:
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+            lasting = 400 <= status < 500 and status not in (408, 429)
+            raise (PermissionError if lasting else OSError)(str(error)) from error
+        except botocore.exceptions.HTTPClientError as error:
+            raise OSError(str(error)) from error
+        except botocore.exceptions.BotoCoreError as error:
+            raise PermissionError(str(error)) from error
+
+    def _client(self) -> Any:
+        import boto3
+
+        return boto3.client("s3")
 
     def read(self, file: bytes, offset: int | None = None, size: int | None = None) -> bytes:
         """Return an object's bytes, or a range of them."""
+        if b"//" in file:
+            return storage.retry(lambda: self._read_key(file.decode(), offset or 0, size))
         return storage.read(f"s3://{self.root}/{file.decode()}", offset or 0, size)
+
+    def _read_key(self, key: str, offset: int, size: int | None) -> bytes:
+        """Read an object whose key has an empty part, which Arrow refuses."""
+        import botocore.exceptions
+
+        end = "" if size is None else offset + size - 1
+        try:
+            found = self._client().get_object(
+                Bucket=self.bucket, Key=self.prefix + key, Range=f"bytes={offset}-{end}"
+            )
+            data: bytes = found["Body"].read()
+        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+            raise OSError(str(error)) from error
+        return data
 
     def open(self, file: bytes) -> BinaryIO:
         """Open an object; small reads are served from blocks of a megabyte."""
-        found: Any = self.filesystem.open_input_file(f"{self.root}/{file.decode()}")
+        path = f"{self.root}/{file.decode()}"
+        found: Any = storage.retry(lambda: self.filesystem.open_input_file(path))
         return cast(BinaryIO, io.BufferedReader(found, BUFFER_BYTES))
 
     def has(self, path: str) -> bool:
         """Return whether an object, or one below it, exists."""
-        info = self.filesystem.get_file_info(f"{self.root}/{path}")
+        info = storage.retry(lambda: self.filesystem.get_file_info(f"{self.root}/{path}"))
         return bool(info.type != fs.FileType.NotFound)

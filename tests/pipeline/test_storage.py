@@ -2,10 +2,13 @@ import datetime
 import errno
 import functools
 import hashlib
+import http.client
 import http.server
+import random
 import ssl
 import threading
 
+import boto3
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -14,6 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
+from infill.pipeline.sources import open_source
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -170,3 +174,120 @@ def test_only_what_may_pass_is_waited_for(number, asked, monkeypatch):
         storage.retry(ask, 3, reported.append)
     assert len(calls) == asked
     assert len(reported) == asked - 1
+
+
+class Failing(http.server.BaseHTTPRequestHandler):
+    """Forwards to a store, and answers 503 to the next ``away`` requests, or at random."""
+
+    upstream = ""
+    away: int = 0
+    share: float = 0.0
+    rng: random.Random
+
+    def answer(self) -> None:
+        """Fail, or forward."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        Failing.away -= 1
+        if Failing.away >= 0 or self.rng.random() < self.share:
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        link = http.client.HTTPConnection(self.upstream, timeout=30)
+        link.request(self.command, self.path, body, dict(self.headers))
+        response = link.getresponse()
+        data = response.read()
+        self.send_response(response.status)
+        for name, value in response.getheaders():
+            if name.lower() not in ("transfer-encoding", "connection", "server", "date"):
+                self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+        link.close()
+
+    do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = answer  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def failing(bucket, s3_server, monkeypatch):
+    """Put a failing store before the real one; return its handler."""
+    Failing.upstream = s3_server["AWS_ENDPOINT_URL"].removeprefix("http://")
+    Failing.rng = random.Random(4)
+    Failing.away, Failing.share = 0, 0.0
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Failing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(storage, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # of boto3
+    yield Failing
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_no_call_ends_while_a_store_fails(failing, bucket, tmp_path, monkeypatch, share):
+    """Away for all attempts but the last at each kind of call, then 503s at random."""
+    if not share:
+        monkeypatch.setattr(storage, "S3_ATTEMPTS", 1)
+    failing.share = share
+    (tmp_path / "up").write_bytes(b"up")
+    location, other = storage.join(bucket, "a.jpg"), storage.join(bucket, "up")
+    source = open_source("folder", bucket)
+    calls = {
+        "write": lambda: storage.write(location, b"data"),
+        "exists": lambda: storage.exists(location),
+        "read": lambda: storage.read(location),
+        "upload": lambda: storage.upload(tmp_path / "up", other),
+        "names": lambda: storage.names(bucket),
+        "list": lambda: [source.read(found) for found in source.originals()],
+        "bucket": lambda: storage.require_bucket(bucket),
+        "remove": lambda: storage.remove(other),
+    }
+    found = {}
+    for name, call in calls.items():
+        failing.away = 0 if share else storage.STORE_ATTEMPTS - 1
+        found[name] = call()
+    assert (found["exists"], found["read"], found["list"]) == (True, b"data", [b"data"])
+    assert found["names"] == ["a.jpg", "up"]
+    assert storage.names(bucket) == ["a.jpg"]
+
+
+def test_pauses_outlast_a_store_that_is_away_for_half_a_minute():
+    pauses = [0.2 * 2**n for n in range(storage.STORE_ATTEMPTS - 1)]
+    assert storage.FIRST_PAUSE_S == 0.2
+    assert sum(min(pause, storage.LONGEST_PAUSE_S) for pause in pauses) > 30
+
+
+def test_missing_buckets_and_wrong_keys_are_errors_at_once(bucket, monkeypatch):
+    monkeypatch.setattr(storage.time, "sleep", lambda _: pytest.fail("waited"))
+    with pytest.raises(UserError, match=r"no bucket 'nobody-has-this'.*create it"):
+        storage.require_bucket("s3://nobody-has-this/out")
+    storage.require_bucket(bucket)
+    with pytest.raises(UserError, match="cannot list s3://nobody-has-this"):
+        list(open_source("folder", "s3://nobody-has-this/in").originals())
+
+
+def test_keys_with_empty_parts_are_read(bucket):
+    name = bucket.removeprefix("s3://").partition("/")[0]
+    boto3.client("s3").put_object(Bucket=name, Key="set/a//b.jpg", Body=b"content")
+    source = open_source("folder", bucket)
+    [found] = source.originals()
+    assert (found.path, source.read(found)) == ("a//b.jpg", b"content")
+
+
+def test_checksum_trailers_are_for_aws_alone(monkeypatch):
+    for name in storage.CHECKSUM_SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    storage.use_plain_checksums()
+    assert not set(storage.CHECKSUM_SETTINGS) & set(storage.os.environ)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store:9000")
+    monkeypatch.setenv(storage.CHECKSUM_SETTINGS[0], "when_supported")
+    storage.use_plain_checksums()
+    assert [storage.os.environ[name] for name in storage.CHECKSUM_SETTINGS] == [
+        "when_supported",
+        "when_required",
+    ]
