@@ -115,6 +115,22 @@ _PENNET_PLACES2 = Protocol(
     metrics=("l1", "ms_ssim", "places_score", "fid"),
 )
 
+_PENNET_DTD = Protocol(
+    name="pennet-dtd",
+    paper="Zeng et al., Learning Pyramid-Context Encoder Network (PEN-Net)",
+    about="The 1,128 test textures of DTD under squares of side 32, 64 and 128, which people take "
+    "for real or not (PEN-Net, Table 5): jobs/study.py with --kind single shows them.",
+    differs="Every image meets a square of each size, where the paper split the set into four.",
+    groups=tuple(
+        Group(
+            name=f"{side} px",
+            masks=MaskConfig(recipe="box", min_box_side=side / 256, max_box_side=side / 256),
+        )
+        for side in (32, 64, 128)
+    ),
+    metrics=("l1", "psnr", "ssim"),
+)
+
 _DEEPFILL_PLACES2 = Protocol(
     name="deepfill-places2",
     paper="Yu et al., Generative Image Inpainting with Contextual Attention (DeepFill v1)",
@@ -184,6 +200,7 @@ PROTOCOLS: dict[str, Protocol] = {
         _spn("paris", "The 100 test photographs of Paris StreetView", "squash"),
         _SPN_PROBABILISTIC,
         _PENNET_PLACES2,
+        _PENNET_DTD,
         _deepgin("ffhq", "1,000 photographs of FFHQ"),
         _deepgin("oxford", "523 photographs of Oxford Buildings"),
         _DEEPGIN_CELEBAHQ,

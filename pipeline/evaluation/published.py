@@ -390,6 +390,7 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
     "spn-paris": _SPN_PARIS,
     "spn-prob": _SPN_PROBABILISTIC,
     "pennet-places2": _PENNET,
+    "pennet-dtd": (),  # votes, which a study shows beside its own
     "deepfill-places2": _DEEPFILL,
     "deepgin-ffhq": _DEEPGIN_FFHQ,
     "deepgin-oxford": _DEEPGIN_OXFORD,
