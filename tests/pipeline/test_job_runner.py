@@ -7,6 +7,7 @@ import hmac
 import json
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
@@ -256,6 +257,22 @@ def config_folder(config):
     from pathlib import Path
 
     return Path(config.jobs.folder)
+
+
+def test_key_without_the_model_creates_no_job(ask, config, backend, make, pairs):
+    secret, key = new_key("carl", 6000, ("lama",))
+    limited = replace(config, keys=(key,))
+
+    async def main():
+        transport = httpx.ASGITransport(create_app(backend, limited))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            headers = {**LINES, "Authorization": f"Bearer {secret}"}
+            body = lines_of(make, pairs)
+            return await client.post("/v1/jobs", content=body, headers=headers)
+
+    refused = asyncio.run(main())
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden")
+    assert not [path for path in config_folder(config).iterdir() if path.is_dir()]
 
 
 def test_service_without_a_folder_takes_no_jobs(backend):

@@ -18,6 +18,7 @@ from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.images import MEDIA_TYPES, Format, upright_size
 from infill.pipeline.serving.errors import RequestError, image_errors_refused
+from infill.pipeline.serving.http.auth import CALLER
 from infill.pipeline.serving.http.batch_requests import read_many
 from infill.pipeline.serving.http.inpaint_service import InpaintService
 from infill.pipeline.serving.http.openapi import ERROR_ANSWERS
@@ -167,6 +168,8 @@ class JobService:
         if fields.samples != 1 or fields.seed is not None or fields.quality is not None:
             raise RequestError(400, "bad_request", "jobs make one sample, without seed or quality")
         model = await self._model(fields.model)
+        if (key := CALLER.get()) is not None:
+            key.charge(1, model["name"])  # A job counts as one picture, and has limits of its own.
         if webhook:
             await asyncio.to_thread(self._check_webhook, webhook)
         settings = {name: getattr(fields, name) for name in _OPTIONS} | places
