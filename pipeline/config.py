@@ -13,6 +13,7 @@ import inspect
 import io
 import json
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -320,8 +321,16 @@ def _causes(error: BaseException) -> typing.Iterator[BaseException]:
 
 
 def _last_paragraph(text: str) -> str:
-    """Keep the message of an exception to which Ray has prepended the remote traceback."""
-    return text.strip().splitlines()[-1].split("UserError: ")[-1] if text.strip() else "no message"
+    """Keep the whole message of an exception to which Ray has prepended the remote traceback.
+
+    Line breaks become blanks, and codes for terminals are left out.
+    """
+    if "Traceback (most recent call last)" in text or text.startswith("\x1b[36mray::"):
+        parts = re.split(r"^(?:\w+\.)*\w*(?:Error|Exception): ", text, flags=re.MULTILINE)
+        text = parts[-1]
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    plain = "".join(c if c.isprintable() else " " for c in plain)
+    return " ".join(plain.split()) or "no message"
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:

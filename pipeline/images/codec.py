@@ -317,12 +317,15 @@ def plain(opened: Image.Image) -> Image.Image:
 
 
 def _from_cmyk(opened: Image.Image) -> Image.Image:
-    """Convert CMYK to RGB by the file's own profile, or by the plain formula without one."""
+    """Convert CMYK to RGB by the file's own profile, or plainly if it has no usable one."""
     profile = opened.info.get("icc_profile")
     if not profile:
         return opened.convert("RGB")
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    converted = ImageCms.profileToProfile(
-        opened, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
-    )
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(
+            opened, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError):  # damaged, or of other colours
+        return opened.convert("RGB")
     return converted if converted is not None else opened.convert("RGB")

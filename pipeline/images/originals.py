@@ -6,6 +6,7 @@ stays inside this module.
 """
 
 import io
+import re
 import threading
 from typing import Any
 
@@ -140,24 +141,26 @@ def _turn_upright(picture: Pixels, orientation: int) -> Pixels:
     return np.ascontiguousarray(picture)
 
 
-def _jpeg_is_whole(data: bytes) -> bool:
-    """Return whether the end marker follows the first scan.
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+"""A marker, also behind junk; zeros and restart markers belong to the data of a scan."""
 
-    Inside entropy-coded data a byte FF is always followed by 00 or a restart marker, so FF D9
-    after the scan has begun is the end; before it, FF D9 may belong to a thumbnail.
+
+def _jpeg_is_whole(data: bytes) -> bool:
+    """Return whether the end marker follows the first scan, before any other image begins.
+
+    Decoders pass over junk between markers, so this does. Before the first scan, an end marker may
+    belong to a thumbnail inside a segment.
     """
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker, length = (
-            data[position + 1],
-            int.from_bytes(data[position + 2 : position + 4], "big"),
-        )
-        if marker == 0xFF:  # padding
-            position += 1
-            continue
-        if marker == 0xDA:
-            return data.find(b"\xff\xd9", position + 2 + length) >= 0
-        position += 2 + length
+    position, scanned = 2, False
+    while found := _MARKER.search(data, position):
+        marker, position = found[1][0], found.end()
+        if marker == 0xD9 and scanned:
+            return True
+        if marker == 0xD8 and scanned:
+            return False
+        if marker not in (0x01, 0xD8, 0xD9):  # those have no length
+            position += int.from_bytes(data[position : position + 2], "big")
+            scanned = scanned or marker == 0xDA
     return False
 
 

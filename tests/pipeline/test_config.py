@@ -252,3 +252,11 @@ def test_run_of_an_earlier_release_is_resumed(tmp_path):
     assert lines == [
         "data.colour_jitter is newer than this run, which goes on with 0.0 in place of 0.2"
     ]
+
+
+def test_a_message_is_kept_whole_behind_a_remote_traceback_and_without_terminal_codes():
+    message = "the service answered\n404 to\x1b[31m /v1\x1b[0m\nask another"
+    assert explain(UserError(message)) == "the service answered 404 to /v1 ask another"
+    remote = "\x1b[36mray::task()\x1b[39m\nTraceback (most recent call last):\n  File\n"
+    remote += f"infill.pipeline.errors.UserError: {message}"
+    assert explain(UserError(remote)) == "the service answered 404 to /v1 ask another"

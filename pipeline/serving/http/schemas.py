@@ -153,6 +153,20 @@ def json_object(text: bytes) -> dict[str, Any]:
     return values
 
 
+_BLANKS = str.maketrans("", "", " \t\r\n")
+
+
+def decode_base64(text: str) -> bytes:
+    """Decode base64 of either alphabet, with or without line breaks and padding.
+
+    Raises:
+        ValueError: if it is not base64.
+    """
+    bare = text.translate(_BLANKS).rstrip("=")
+    padded = bare.replace("-", "+").replace("_", "/") + "=" * (-len(bare) % 4)
+    return base64.b64decode(padded, validate=True)
+
+
 def from_base64(value: Any, name: str) -> bytes:
     """Decode base64, also in a data: URL. Other URLs are never fetched.
 
@@ -163,7 +177,7 @@ def from_base64(value: Any, name: str) -> bytes:
         if value.startswith("data:"):
             value = value.partition(",")[2]
         try:
-            return base64.b64decode(value, validate=True)
+            return decode_base64(value)
         except (binascii.Error, ValueError):
             pass
     raise RequestError(400, "bad_request", f"field {name!r} is not base64 of a file")

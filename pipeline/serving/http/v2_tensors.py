@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from infill.pipeline.images import MaskRule, decode, encode_mask, read_mask
 from infill.pipeline.images.codec import encode_pixels
 from infill.pipeline.serving.errors import RequestError, image_errors_refused
+from infill.pipeline.serving.http.schemas import decode_base64
 
 MAX_FILES = 256
 """Maximum number of images of one request."""
@@ -105,8 +106,8 @@ def _files(name: str, data: Any, raw: bytes | None) -> list[bytes]:
         if len(texts) > MAX_FILES:
             raise _bad(name, f"it has more than {MAX_FILES} elements")
         try:
-            return [base64.b64decode(text, validate=True) for text in texts]
-        except (binascii.Error, TypeError, ValueError) as error:
+            return [decode_base64(text) for text in texts]
+        except (AttributeError, binascii.Error, TypeError, ValueError) as error:
             raise _bad(name, "its data is not base64 of files") from error
     found: list[bytes] = []
     at = 0

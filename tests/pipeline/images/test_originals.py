@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from infill.pipeline.images import (
     RejectedError,
@@ -407,3 +407,29 @@ def test_16_bit_tiff_of_a_layout_that_nothing_reads_is_named(channels: int, plan
     file = tiff(np.zeros((8, 8, channels), np.uint16), 1, planes, None)
     with pytest.raises(RejectedError, match=r"TIFF of a layout .*convert it to PNG"):
         read_header(file)
+
+
+def test_junk_between_markers_is_passed_over_and_half_a_jpeg_is_not_whole() -> None:
+    rows = np.random.default_rng(1).integers(0, 255, (40, 50, 3), np.uint8)
+    whole = cv2.imencode(".jpg", rows)[1].tobytes()
+    with_junk = whole[:20] + b"junk \x00\x01" + whole[20:]
+    pixels = decode_original(with_junk, read_header(with_junk))
+    np.testing.assert_array_equal(pixels, decode_original(whole, read_header(whole)))
+    half = whole[: len(whole) // 2]
+    for cut in (half, half + whole):
+        with pytest.raises(RejectedError, match="has no end"):
+            decode_original(cut, read_header(cut))
+
+
+def test_cmyk_with_an_unusable_profile_is_read_as_without_one() -> None:
+    image = Image.fromarray(np.full((20, 20, 4), 90, np.uint8), "CMYK")
+    files = []
+    for profile in (None, b"no profile", ImageCms.ImageCmsProfile(SRGB).tobytes()):
+        sink = io.BytesIO()
+        image.save(sink, "JPEG", **({"icc_profile": profile} if profile else {}))
+        files.append(decode(sink.getvalue(), 10_000).pixels)
+    np.testing.assert_array_equal(files[0], files[1])
+    np.testing.assert_array_equal(files[0], files[2])
+
+
+SRGB = ImageCms.createProfile("sRGB")
