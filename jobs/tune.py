@@ -36,7 +36,7 @@ from infill.pipeline.job_summary import (
     watching,
 )
 from infill.pipeline.model_selection import TableConfig
-from infill.pipeline.train_cli import with_shards
+from infill.pipeline.train_cli import require_data, with_shards
 from infill.pipeline.training import TrainConfig
 from infill.pipeline.tuning import TuneConfig
 from infill.pipeline.tuning.config import Scale
@@ -163,6 +163,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if config.dry_run:
         return
     require_gpu(config.gpus_per_trial > 0)
+    require_data(config.train)
     announce_search(config, len(planned))
     with connect():
         # Trials need no shards of their own: what is missing is made once, for all of them.

@@ -28,6 +28,7 @@ from infill.pipeline.loading.tar_names import expand
 from infill.pipeline.manifest import read_manifest
 from infill.pipeline.masks import MaskConfig
 from infill.pipeline.sharding import ShardConfig
+from infill.pipeline.sources import open_source
 from infill.pipeline.training import TrainConfig, TrainResult
 
 BUNDLED = "bundled"
@@ -174,8 +175,7 @@ def launch(
 
 def _announce(config: TrainConfig) -> None:
     """Say what will be trained, on how much data, on what, and from which step."""
-    if not _shards_to_make(config):  # What is wrong is said before anything is announced.
-        config = training.resolve(with_shards(config))
+    config = require_data(config)  # What is wrong is said before anything is announced.
     announce(
         f"training {config.model.architecture}: {config.steps:,} steps of "
         f"{config.data.batch_size} images at {config.data.image_size_px} px, {_hardware(config)}; "
@@ -256,6 +256,20 @@ def describe(name: str, config: TrainConfig, tables: Mapping[str, str]) -> str:
         f"{IMAGES_OF.get(name, 'Your photographs')}, {data.image_size_px} px, {config.steps:,} "
         f"steps of {data.batch_size} images on {where}{weights}{table}."
     )
+
+
+def require_data(config: TrainConfig) -> TrainConfig:
+    """Refuse data that is not there, before Ray starts; return the configuration with its shards.
+
+    Raises:
+        UserError: if the shards, or the images to make them from, are missing or do not fit.
+    """
+    if shards := _shards_to_make(config):
+        recipe = _recipe(config.data, shards)
+        if next(iter(open_source(recipe.kind, recipe.source).originals()), None) is None:
+            raise UserError(f"{recipe.source} holds no photographs; correct --data.source")
+        return config
+    return training.resolve(with_shards(config))
 
 
 def with_shards(config: TrainConfig) -> TrainConfig:

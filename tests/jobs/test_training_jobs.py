@@ -45,3 +45,15 @@ def test_smoke_preset_trains_and_leaves_a_checkpoint(name: str, folder: Path) ->
     loaded = checkpoints.load_generator(location)
     assert loaded.architecture == name
     assert list(run.rglob("*.png"))
+
+
+@pytest.mark.parametrize("field", ["shards", "source"])
+@pytest.mark.parametrize("job", [("train_spn", "cpu", "--"), ("tune", "spn", "--train.")])
+def test_data_that_is_not_there_is_refused_before_ray_starts(run_job, tmp_path, job, field):
+    name, preset, prefix = job
+    words = [f"{prefix}data.source", "", f"{prefix}data.{field}", tmp_path / "nowhere"]
+    done = run_job(name, preset, *words, cwd=tmp_path, ray=False)
+    assert done.returncode == 1
+    missing = "does not exist" if field == "source" else "is not a finished shard set"
+    assert f"{tmp_path}/nowhere {missing}" in done.stderr
+    assert done.stderr.startswith("error: ")
