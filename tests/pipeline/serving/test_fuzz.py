@@ -17,7 +17,7 @@ from infill.pipeline.serving.replica.replica import Replica
 
 CALM = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much]
 V2 = "/v2/models/spn/infer"
-CODES = {400, 401, 404, 405, 408, 411, 413, 415, 422, 429, 503}
+CODES = {400, 401, 403, 404, 405, 406, 408, 411, 413, 415, 422, 429, 503}
 
 
 @pytest.fixture(scope="module")
