@@ -23,6 +23,7 @@ from infill.pipeline.serving.replica.deployment import (
     resolve_models,
     try_out,
 )
+from infill.pipeline.serving.replica.replica import ServedModel
 
 pytestmark = pytest.mark.slow
 LONG_S = 300
@@ -170,6 +171,7 @@ def test_printed_configuration_is_what_serve_deploys(config):
     [found] = schema.applications
     assert (schema.http_options.host, found.name) == ("127.0.0.1", "infill")
     replica = next(one for one in found.deployments if one.name == "replica")
-    assert replica.user_config["models"] == [vars(models[0])]
+    [served] = replica.user_config["models"]
+    assert ServedModel(**served) == models[0]
     graph = ingress.application(found.args)
     assert graph._bound_deployment.name == "ingress"
