@@ -67,9 +67,9 @@ class BatchConfig:
     files open."""
     shuffle_lanes: int = 1
     """Number of lanes to which an epoch's shards are dealt; each has its own shuffle window. With
-    N nodes a node reads about 1/N + 1.5/lanes of the set per epoch, with one lane the whole set.
-    Give several times the number of nodes (64), and shuffle_window_shards 2. The order of samples
-    depends on it."""
+    N nodes a node reads at most about 1/N + 3/lanes of the set per epoch, with one lane the whole
+    set. Give four times the number of nodes or more, but at most a quarter of the images in a
+    batch, and shuffle_window_shards 2. The order of samples depends on it."""
     loader: Literal["threads", "processes", "ray"] = "threads"
     """Where images are decoded: in "threads" of the training process, which start at once; in
     "processes" beside it, which the GIL does not slow down; or in "ray" tasks on any free CPU of

@@ -159,8 +159,9 @@ def worst_share(order: StatelessSampler, nodes: int, batch: int) -> float:
     steps = order.total // batch
     read = [set() for _ in range(nodes)]
     for step in range(steps):
+        samples, share = order.batch(step, batch), batch // nodes
         for node in range(nodes):
-            read[node] |= set(order.windows(order.batch(step, batch, node, nodes)))
+            read[node] |= set(order.windows(samples[node * share :][:share]))
     counts = np.asarray(PLACES2)
     return max(
         sum(int(counts[order.shards(window)].sum()) for window in windows) / order.total
