@@ -134,7 +134,7 @@ def test_completion_script_is_accepted_by_the_shell(shell):
     [
         ("", "tr", {"train"}),
         ("train", "sp", {"spn"}),
-        ("train spn", "p", {"paris", "places2"}),
+        ("train spn", "pa", {"paris"}),
         ("train spn smoke", "--model.num-b", {"--model.num-blocks"}),
         ("shards", "bun", {"bundled"}),
         ("evaluate", "--masks.re", {"--masks.recipe"}),
@@ -145,8 +145,8 @@ def test_completion_script_is_accepted_by_the_shell(shell):
         ("train spn smoke --data.masks.mixture", "box", {"box", "boxes"}),
         (
             "tune spn",
-            "--train.data.sh",
-            {"--train.data.shards", "--train.data.shuffle-window-shards"},
+            "--train.data.shuf",
+            {"--train.data.shuffle-lanes", "--train.data.shuffle-window-shards"},
         ),
         ("plan", "madf-c", {"madf-celeba", "madf-cpu"}),
         ("--print-completion", "", {"bash", "zsh"}),
