@@ -4,9 +4,9 @@ A request passes from top to bottom, and its response back:
 
     http/door.py             connections: size and time of heads, idle time, number
     http/middleware.py       API keys, admission, body size, deadline, one shape for all errors
-    http/page.html           the page for a browser: a brush, and the inpainted image
-    http/app.py              the routes; batch_requests.py many pairs, iopaint_api.py,
-                             openai_api.py and v2_api.py other APIs
+    http/page_routes.py      the page for a browser; its modules are in http/page/
+    http/app.py              the routes; batch_requests.py many pairs, compat_api.py and
+                             v2_api.py other APIs
     http/schemas.py          what callers send; responses.py what they receive; openapi.py and
                              docs_page.py describe both
     http/inpaint_service.py  two files to one: decode, tile, inpaint, composite, encode

@@ -2,11 +2,9 @@
 
 import asyncio
 from dataclasses import replace
-from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
@@ -15,7 +13,6 @@ from infill.pipeline.serving.errors import RequestError, shortened
 from infill.pipeline.serving.http.auth import ApiKeyAuth
 from infill.pipeline.serving.http.batch_requests import answer_many, read_many, with_first
 from infill.pipeline.serving.http.decoders import DecoderPool
-from infill.pipeline.serving.http.docs_page import reference_page
 from infill.pipeline.serving.http.error_shapes import error_response
 from infill.pipeline.serving.http.inpaint_service import Backend, HttpConfig, InpaintService
 from infill.pipeline.serving.http.iopaint_api import add_iopaint_routes
@@ -32,6 +29,7 @@ from infill.pipeline.serving.http.openapi import (
     batch_body,
     pair_body,
 )
+from infill.pipeline.serving.http.page_routes import add_page_routes, add_reference_route
 from infill.pipeline.serving.http.request_metrics import MEDIA_TYPE, RequestMetrics
 from infill.pipeline.serving.http.responses import LineStream, respond
 from infill.pipeline.serving.http.schemas import read_one
@@ -40,14 +38,6 @@ from infill.pipeline.serving.http.tracing import Tracing, TracingMiddleware, tra
 from infill.pipeline.serving.http.v2_api import add_v2_routes
 from infill.pipeline.serving.limits import PixelBudget
 
-PAGE_HEADERS = {
-    "Cache-Control": "no-cache",
-    "Content-Security-Policy": "default-src 'none'; connect-src 'self'; img-src 'self' blob: "
-    "data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
-"""Headers of the page: it loads nothing from other hosts."""
 _READY_WITHIN_S = 5
 _BASE64_GROWTH = 1.4  # four thirds, and the fields' names
 
@@ -110,10 +100,11 @@ def create_app(backend: Backend, config: HttpConfig, tracing: Tracing | None = N
     add_v2_routes(app, service)
     add_jobs_routes(app, service)
     _add_state(app, service)
+    add_reference_route(app)
     if config.web_app:
         app.mount("/", StaticFiles(directory=config.web_app, html=True))
     else:
-        _add_page(app)
+        add_page_routes(app)
     return app
 
 
@@ -171,24 +162,6 @@ def _add_state(app: FastAPI, service: InpaintService) -> None:
     @app.get("/metrics", summary="Counters for Prometheus.", response_class=Response)
     async def counters() -> Response:
         return Response(service.metrics.text(), media_type=MEDIA_TYPE)
-
-
-def _add_page(app: FastAPI) -> None:
-    folder = files("infill.pipeline.serving.http")
-    page = folder.joinpath("page.html").read_text()
-    example = folder.joinpath("example.jpg").read_bytes()
-
-    @app.get("/", include_in_schema=False)
-    async def show_page() -> Response:
-        return HTMLResponse(page, headers=PAGE_HEADERS)
-
-    @app.get("/example.jpg", include_in_schema=False)
-    async def show_example() -> Response:
-        return Response(example, media_type="image/jpeg", headers=PAGE_HEADERS)
-
-    @app.get("/docs", include_in_schema=False)
-    async def show_reference() -> Response:
-        return HTMLResponse(reference_page(app.openapi()), headers=PAGE_HEADERS)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.http.auth import ApiKeyAuth
 from infill.pipeline.serving.http.error_shapes import error_response
+from infill.pipeline.serving.http.page_routes import PAGE_PATHS
 from infill.pipeline.serving.http.request_ids import request_id_of, with_request_id
 from infill.pipeline.serving.http.request_metrics import RequestMetrics
 from infill.pipeline.serving.limits import LimitsConfig
@@ -23,10 +24,10 @@ from infill.pipeline.serving.limits import LimitsConfig
 BATCH_PATH = "/v1/inpaint/batch"
 BULKY_PATHS = frozenset({BATCH_PATH, "/v1/jobs"})
 """Paths whose requests carry many pairs."""
-OPEN_PATHS = frozenset(
-    {"/", "/example.jpg", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"}
-    | {"/v2/health/live", "/v2/health/ready", "/favicon.ico"}
-)
+OPEN_PATHS = PAGE_PATHS | {
+    *("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"),
+    *("/v2/health/live", "/v2/health/ready"),
+}
 """Paths that need no API key; their responses contain nothing about images."""
 PROBE_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 """Paths that answer under every name: probes call addresses."""
