@@ -1,0 +1,193 @@
+"""Requests of the page: refusals, samples, keys, several photographs, downloads, small screens."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+from infill.pipeline.serving.http.auth import new_key
+from infill.pipeline.serving.http.inpaint_service import HttpConfig
+
+INPAINT = "**/v1/inpaint"
+
+
+def test_what_the_service_refuses_is_said_and_nothing_is_lost(editor, photo):
+    editor.open(photo)
+    editor.stroke((0.4, 0.5), (0.6, 0.5))
+    hole = editor.hole()
+    editor.page.evaluate("document.getElementById('seed-row').hidden = false")
+    editor.page.fill("#seed", "1.5")
+    editor.page.click("#fill")
+    editor.page.wait_for_selector("#message.wrong")
+    assert "seed" in editor.page.text_content("#said")
+    assert (editor.hole() == hole).all()
+    assert editor.page.is_enabled("#fill")
+    assert any("40" in one for one in editor.complaints)
+    editor.complaints.clear()
+
+
+def test_a_file_that_is_no_picture_leaves_the_work_as_it_was(editor, photo, file_of):
+    editor.open(photo)
+    editor.stroke((0.4, 0.5), (0.6, 0.5))
+    hole = editor.hole()
+    editor.page.set_input_files("#file", file_of("a.png", b"no picture"))
+    editor.page.wait_for_selector("#message.wrong")
+    assert "a.png: no picture" in editor.page.text_content("#said")
+    assert editor.page.text_content("#name") == "photo.png"
+    assert (editor.hole() == hole).all()
+
+
+def test_several_samples_are_thumbnails_to_choose_from(
+    browser, serving, imaginative, editing, photo
+):
+    with serving(imaginative, HttpConfig()) as url, editing(browser, url) as editor:
+        editor.open(photo)
+        editor.stroke((0.3, 0.5), (0.7, 0.5))
+        editor.page.fill("#count", "3")
+        editor.fill()
+        expect(editor.page.locator("#samples button")).to_have_count(3)
+        first = editor.result()
+        editor.page.click("#samples button:nth-child(3)")
+        expect(editor.page.locator("#samples button:nth-child(3)")).to_have_attribute(
+            "aria-pressed", "true"
+        )
+        editor.settle()
+        assert (editor.result() != first).any()
+
+
+def test_a_model_of_one_result_offers_no_samples(editor, photo):
+    editor.open(photo)
+    expect(editor.page.locator("#model option")).to_have_count(1)
+    assert editor.page.is_hidden("#samples-row")
+    assert editor.page.is_hidden("#seed-row")
+
+
+def test_a_key_is_asked_for_where_the_service_wants_one(browser, serving, replica, editing, photo):
+    secret, key = new_key("anna", 1000)
+    with (
+        serving(replica, HttpConfig(keys=(key,))) as url,
+        editing(browser, url) as editor,
+    ):
+        editor.page.wait_for_selector("#keyed:not([hidden])", state="attached")
+        editor.open(photo)
+        editor.page.fill("#key", secret)
+        editor.page.press("#key", "Tab")
+        expect(editor.page.locator("#model option")).to_have_count(1)
+        editor.stroke((0.4, 0.5), (0.6, 0.5))
+        editor.fill()
+        assert any("401" in one for one in editor.complaints)  # of the list before the key
+        editor.complaints.clear()
+
+
+def test_turned_photographs_are_painted_upright(editor, make, file_of):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    data = make.file(make.photograph(60, 100), "jpeg", quality=95, exif=exif)
+    editor.open(file_of("turned.jpg", data))
+    editor.stroke((0.5, 0.2), (0.5, 0.2))
+    editor.fill()
+    name, result = editor.saved("#save")
+    assert name == "turned-filled.jpg"
+    assert result.startswith(b"\xff\xd8")
+    assert editor.hole().shape == (100, 60)
+
+
+def test_the_format_of_the_download_can_be_chosen(editor, photo):
+    editor.open(photo)
+    editor.stroke((0.4, 0.5), (0.6, 0.5))
+    editor.fill()
+    assert editor.saved("#save")[0] == "photo-filled.png"
+    editor.page.select_option("#format", "image/webp")
+    name, data = editor.saved("#save")
+    assert name == "photo-filled.webp"
+    assert data[8:12] == b"WEBP"
+
+
+@pytest.fixture
+def held(editor):
+    """Hold the page's next request of the service; return what lets it go."""
+    routes = []
+    editor.page.route(INPAINT, lambda route: routes.append(route))
+
+    def let_go() -> None:
+        while not routes:
+            editor.page.wait_for_timeout(20)
+        routes.pop().continue_()
+        editor.page.unroute(INPAINT)
+
+    return let_go
+
+
+def test_a_result_goes_to_its_photograph_whichever_is_shown(editor, held, make, file_of):
+    editor.open(file_of("one.png", make.file(make.photograph(90, 120))))
+    editor.stroke((0.4, 0.5), (0.6, 0.5))
+    editor.page.click("#fill")
+    expect(editor.page.locator("#cancel")).to_be_visible()
+    editor.open(file_of("two.png", make.file(make.photograph(80, 100))))
+    shown = editor.seen()
+    held()
+    expect(editor.page.locator("#photographs .state.filled")).to_have_count(1)
+    assert (editor.seen() == shown).all()
+    assert editor.page.is_disabled("#save")
+    editor.page.click("#photographs .thumb[aria-label='one.png']")
+    expect(editor.page.locator("#name")).to_have_text("one.png")
+    assert editor.saved("#save")[0] == "one-filled.png"
+    assert editor.result().shape[:2] == (90, 120)
+
+
+def test_a_fill_is_cancelled_and_leaves_the_hole(editor, held, photo):
+    editor.open(photo)
+    editor.stroke((0.4, 0.5), (0.6, 0.5))
+    hole = editor.hole()
+    editor.page.click("#fill")
+    editor.page.click("#cancel")
+    expect(editor.page.locator("#fill")).to_be_enabled()
+    assert (editor.hole() == hole).all()
+    assert editor.page.is_disabled("#save")
+    editor.page.unroute(INPAINT)
+    editor.fill()
+
+
+def test_several_photographs_are_filled_with_the_same_hole(editor, make, file_of):
+    pictures = [file_of(f"p{n}.png", make.file(make.photograph(60, 80))) for n in range(3)]
+    editor.open(*pictures)
+    editor.stroke((0.4, 0.5), (0.6, 0.5))
+    hole = editor.hole()
+    editor.page.click("#same-hole")
+    editor.page.click("#fill-all")
+    expect(editor.page.locator("#photographs .state.filled")).to_have_count(3, timeout=60_000)
+    taken = []
+    editor.page.on("download", lambda download: taken.append(download.suggested_filename))
+    with editor.page.expect_event("download", lambda one: "p2" in one.suggested_filename):
+        editor.page.click("#save-all")
+    assert sorted(taken) == ["p0-filled.png", "p1-filled.png", "p2-filled.png"]
+    assert hole.any()
+
+
+@pytest.mark.parametrize("width", [390, 1280, 1440])
+def test_every_tool_is_in_reach_on_light_and_dark_screens(
+    browser, address, editing, photo, width: int
+):
+    colours = {}
+    for scheme in ("light", "dark"):
+        screen = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
+        with editing(browser, address, has_touch=width == 390, **screen) as editor:
+            editor.open(photo)
+            page = editor.page
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            boxes = [
+                button.bounding_box()
+                for button in page.locator("button:visible").all()
+                if button.is_visible()
+            ]
+            assert len(boxes) > 10
+            for box in boxes:
+                assert box["x"] >= 0
+                assert box["x"] + box["width"] <= width + 1
+                if width == 390:
+                    assert min(box["width"], box["height"]) >= 40, box
+            if width == 390:  # the tools are at the thumb
+                assert page.locator("#tools").bounding_box()["y"] > 400
+                assert page.locator("#fill").bounding_box()["y"] > 600
+            colours[scheme] = int(np.mean(editor.seen()[0, 0, :3]))
+    assert colours["dark"] < 60 < 180 < colours["light"]
