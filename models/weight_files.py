@@ -44,6 +44,7 @@ COMPRESSED = {
 }
 FOREIGN = {
     b"\x89HDF": "an HDF5 file, as Keras writes it",
+    b"\x93NUMPY": "one array of NumPy without a name",
     b"GGUF": "a GGUF file of a language model",
     b"\x89PNG": "an image",
     b"\xff\xd8\xff": "an image",
@@ -119,8 +120,8 @@ def kind_of(file: Path) -> str | None:
 def kind_of_bytes(head: bytes, name: str) -> str | None:
     """Return what the first bytes of a file are; None if they may be weights."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if not head:
-        return "empty; get it again"
+    if not head.strip(b"\0"):
+        return "empty, or holds only zeros: its download was not finished; get it again"
     if head.startswith(LFS_POINTER):
         return (
             "a Git-LFS pointer, not the weights: run `git lfs pull` where it was cloned, or "
@@ -315,6 +316,8 @@ def _plain_value(value: Any) -> Any:
         return _plain(value)
     if isinstance(value, Tensor):
         value = value.detach()
+        value = value.dequantize() if value.is_quantized else value
+        value = value.to_dense() if value.layout != torch.strided else value
         narrow = value.is_floating_point() and value.dtype != torch.float32
         return value.float() if narrow else value
     if isinstance(value, np.ndarray) and value.dtype in (np.float16, np.float64):

@@ -108,6 +108,8 @@ def test_every_kind_of_file_holds_the_same_tensors(kind: str, tmp_path: Path) ->
     ("content", "sentence"),
     [
         (b"", "empty"),
+        (bytes(5000), "only zeros: its download was not finished"),
+        (b"\x93NUMPY" + bytes(90), "one array of NumPy"),
         (b"<!DOCTYPE html><html>Virus scan warning</html>", "web page.*browser"),
         (b"\xef\xbb\xbf\n <html>", "web page"),
         (b"<?xml version='1.0'?><Error>AccessDenied</Error>", "XML answer of a server"),
