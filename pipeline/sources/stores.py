@@ -106,7 +106,7 @@ class LocalStore:
             path = folder + name
             if name.endswith("/"):
                 real = os.path.realpath(entry.path)
-                if not name.startswith((".", "_")) and real not in above:
+                if is_visible(f"{name}any") and real not in above:
                     yield from self._walk(path, (*above, real))
             elif is_visible(name) and entry.is_file():
                 file = os.fsencode(path)

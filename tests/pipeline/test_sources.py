@@ -39,6 +39,7 @@ def test_folder_is_listed_in_the_order_of_whole_paths(tmp_path: Path) -> None:
 
 def test_other_files_and_hidden_ones_are_passed_over(tmp_path: Path) -> None:
     put(tmp_path, "notes.txt", ".hidden.jpg", ".git/a.jpg", "__MACOSX/a.jpg", "_tmp-1.jpg", "jpg")
+    put(tmp_path, "@eaDir/a.jpg", "below/@eaDir/a.jpg/b.jpg", "#recycle/a.jpg")
     put(tmp_path, "a.jpg", "_DSC0001.JPG")
     assert listed(tmp_path) == ["_DSC0001.JPG", "a.jpg"]
 
