@@ -35,7 +35,11 @@ SEED ?= 20
 PYTEST = RAY_TMPDIR=$$rays $(BIN)/python -m pytest -p randomly --randomly-seed=$(SEED) \
   --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo test test-cluster latest lock mutants check bench audit docs cluster cluster-down clean
+# Of `make bench-gpu`: where its rows are kept, and the Python of a machine that has only wheels.
+BENCH_GPU_OUT ?= runs/bench-gpu
+BENCH_PYTHON ?= $(PYTHON)
+
+.PHONY: install demo test test-cluster latest lock mutants check bench bench-gpu audit docs cluster cluster-down clean
 
 install: $(VENV)/installed-demo  ## the environment in .venv, for the commands of README and pages
 
@@ -73,6 +77,14 @@ check: $(VENV)/installed-check
 bench: $(VENV)/installed-check  ## fill docs/benchmarks.md; ONLY=models for one table of it
 	$(BIN)/python -m pytest tests/benchmarks/bench_$(or $(ONLY),*).py -s --timeout=0 \
 	  --override-ini=python_files='bench_*.py' --override-ini=pythonpath=tests/benchmarks
+
+bench-gpu: $(if $(WHEELS),$(VENV)/gpu/installed,$(VENV)/installed-check)  ## the rows that need a GPU; STEP=1 to 5, WHEELS=folder
+	PYTHONPATH=. $(if $(WHEELS),$(VENV)/gpu/bin,$(BIN))/python tests/benchmarks/gpu.py $(if $(STEP),--step $(STEP)) --out $(BENCH_GPU_OUT)
+
+$(VENV)/gpu/installed: $(wildcard $(WHEELS)/*.whl)  ## a bare machine without network: the wheels in the folder, and no others
+	$(BENCH_PYTHON) -m venv $(VENV)/gpu
+	$(VENV)/gpu/bin/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps $^
+	touch $@
 
 audit: $(VENV)/audit/installed  ## the locked packages: a bill of materials in runs/, and their known holes
 	mkdir -p runs

@@ -13,8 +13,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 def machine() -> str:
     """Return a line with machine, versions and date of a measurement."""
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
     return (
-        f"{processor()}, {len(os.sched_getaffinity(0))} cores, "
+        f"{gpu}{processor()}, {len(os.sched_getaffinity(0))} cores, "
         f"PyTorch {torch.__version__}, {datetime.now(UTC):%Y-%m-%d}"
     )
 
