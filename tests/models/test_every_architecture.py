@@ -345,7 +345,11 @@ def test_the_generator_compiles_in_one_graph_with_its_gradients_and_without(name
         torch.autograd.grad(final.square().mean(), trained, allow_unused=True) for final in finals
     )
     assert any(gradient is not None and gradient.any() for gradient in expected)
-    torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-6)
+    for found, wanted in zip(gradients, expected, strict=True):
+        assert (found is None) == (wanted is None)
+        if wanted is not None:  # sums in another order differ by what the largest term rounds to
+            near = 1e-6 + 1e-5 * wanted.abs().max().item()
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=near)
     with torch.no_grad():
         torch.testing.assert_close(compiled(batch.image, batch.mask).final, finals[0])
 

@@ -12,6 +12,7 @@ from infill.models.architecture import Batch, Objective
 from infill.models.config import ModelConfig
 from infill.models.deepgin.config import DeepGINConfig
 from infill.models.madf.config import MADFConfig
+from infill.models.migan.config import MIGANConfig
 from infill.models.optimizers import OPTIMIZERS, DiscriminatorOptimizerConfig, OptimizerConfig
 from infill.models.pennet.config import PENNetConfig
 from infill.models.schedules import DiscriminatorScheduleConfig, ScheduleConfig, factor
@@ -44,6 +45,8 @@ def published(config: Any, role: str, step: int) -> float:
         return config.learning_rate * 0.1 ** ((step >= 1) + (step >= 3))
     own = getattr(config, "discriminator_learning_rate", config.learning_rate)
     rate: float = config.learning_rate if role == "generator" else own
+    if isinstance(config, MIGANConfig):  # corrected for lazy penalties, as released
+        return rate * (4 / 5 if role == "generator" else 16 / 17)
     if isinstance(config, DeepGINConfig):
         return rate * max(0.0, 1.0 - max(0, step - 1) / 2)
     return rate
