@@ -6,6 +6,7 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import pytest
 
 from infill.pipeline.inference.config import TilingConfig
@@ -129,18 +130,22 @@ def test_connection_without_requests_ends(serving, replica, connect):
         assert rest_of(one).startswith(b"HTTP/1.1 200 ")
 
 
-def test_reader_that_takes_nothing_ends(serving, connect, wait_until):
+def test_reader_that_takes_nothing_ends(serving, spn, connect, wait_until):
     class Large:
         async def describe(self):
-            model = type("Model", (), dict.fromkeys(("name", "version", "reference"), "x"))()
-            model.digest = "y" * 50_000_000
-            return [model]
+            return [replace(spn, digest="y" * 50_000_000)]
 
     with serving(Large(), config()) as url:
         one = connect(url, b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
         assert one.recv(15) == b"HTTP/1.1 200 OK"
-        time.sleep(2.5)  # Longer than the idle time, and the socket's buffers are full.
+        # The service, a thread of this process, closes its end before anything else is read.
+        wait_until(lambda: one.getsockname() not in peers())
         assert len(rest_of(one)) < 50_000_000
+
+
+def peers() -> set[tuple[str, int]]:
+    """Return the addresses that this process's sockets are connected to."""
+    return {tuple(one.raddr) for one in psutil.Process().net_connections("tcp") if one.raddr}
 
 
 def test_slow_body_of_a_refused_request_ends(serving, replica, connect):
