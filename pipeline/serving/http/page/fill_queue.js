@@ -33,6 +33,7 @@ export class FillQueue {
   add(photograph) {
     if (photograph.isBusy || photograph.mask.isEmpty) return;
     photograph.canceller = new AbortController();
+    photograph.progress = {};
     this._set(photograph, "waiting");
     this._waiting.push({photograph, ...this._settings()});
     this._next();

@@ -1,5 +1,7 @@
 """Requests of the page: refusals, samples, keys, several photographs, downloads, small screens."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -191,3 +193,69 @@ def test_every_tool_is_in_reach_on_light_and_dark_screens(
                 assert page.locator("#fill").bounding_box()["y"] > 600
             colours[scheme] = int(np.mean(editor.seen()[0, 0, :3]))
     assert colours["dark"] < 60 < 180 < colours["light"]
+
+
+FROM_OUTSIDE = """([kind, name, bytes]) => {
+  const data = new DataTransfer();
+  data.items.add(new File([new Uint8Array(bytes)], name, {type: "image/png"}));
+  const values = {bubbles: true, cancelable: true};
+  document.dispatchEvent(kind === "drop"
+    ? new DragEvent("drop", {...values, dataTransfer: data})
+    : new ClipboardEvent("paste", {...values, clipboardData: data}));
+}"""
+
+
+def test_photographs_are_dropped_and_pasted(editor, photo):
+    for kind, name in (("drop", "dropped.png"), ("paste", "pasted.png")):
+        editor.page.evaluate(FROM_OUTSIDE, [kind, name, list(photo["buffer"])])
+        expect(editor.page.locator("#name")).to_have_text(name)
+    assert editor.page.locator("#photographs li").count() == 2
+
+
+def test_a_busy_service_is_asked_again_and_says_so(editor, photo):
+    tries = []
+
+    def refuse_once(route) -> None:
+        tries.append(route)
+        if len(tries) > 1:
+            route.continue_()
+            return
+        refusal = {"error": {"code": "busy", "message": "9 requests are waiting already."}}
+        route.fulfill(status=503, json=refusal, headers={"Retry-After": "1"})
+
+    editor.page.route(INPAINT, refuse_once)
+    editor.open(photo)
+    editor.stroke((0.4, 0.5), (0.6, 0.5))
+    editor.page.click("#fill")
+    expect(editor.page.locator("#said")).to_have_text(
+        "9 requests are waiting already. Trying again in 1 s."
+    )
+    editor.wait_filled()
+    assert len(tries) == 2
+    editor.complaints.clear()
+
+
+def test_a_jpeg_keeps_its_exif_upright_and_without_its_preview(editor, make, file_of):
+    exif = Image.Exif()
+    exif[0x0110] = "A camera"
+    exif[0x0112] = 6  # To be turned by 90 degrees.
+    data = make.file(make.photograph(60, 100), "jpeg", quality=95, exif=exif)
+    editor.open(file_of("turned.jpg", data))
+    editor.stroke((0.5, 0.2), (0.5, 0.2))
+    editor.fill()
+    name, saved = editor.saved("#save")
+    with Image.open(io.BytesIO(saved)) as picture:
+        assert (name, picture.format, picture.size) == ("turned-filled.jpg", "JPEG", (60, 100))
+        assert picture.getexif()[0x0110] == "A camera"
+        assert picture.getexif()[0x0112] == 1
+
+
+def test_colours_follow_the_system_until_they_are_chosen(browser, address, editing):
+    shade = "() => getComputedStyle(document.body).backgroundColor"
+    with editing(browser, address, color_scheme="dark") as editor:
+        dark = editor.page.evaluate(shade)
+        editor.page.click("#theme")
+        light = editor.page.evaluate(shade)
+        assert (dark, light) == ("rgb(23, 24, 29)", "rgb(255, 255, 255)")
+        editor.page.reload()
+        assert editor.page.evaluate(shade) == light
