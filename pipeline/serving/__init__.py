@@ -5,14 +5,15 @@ A request passes from top to bottom, and its response back:
     http/door.py             connections: size and time of heads, idle time, number
     http/middleware.py       API keys, admission, body size, deadline, one shape for all errors
     http/page_routes.py      the page for a browser; its modules are in http/page/
-    http/app.py              the routes; batch_requests.py many pairs, compat_api.py and
-                             v2_api.py other APIs
+    http/app.py              the routes; batch_requests.py many pairs; openai_api.py,
+                             iopaint_api.py and v2_api.py other APIs
     http/schemas.py          what callers send; responses.py what they receive; openapi.py and
                              docs_page.py describe both
     http/inpaint_service.py  two files to one: decode, tile, inpaint, composite, encode
     http/jobs_api.py         jobs of many images; jobs/ keeps them, job_runner inpaints them
     http/decoders.py         processes that decode large images, and are killed at the deadline
     replica/ingress.py       the application on Ray Serve, and its calls to the replicas
+    replica/listening.py     the port of an ingress without a proxy, after kills too
     replica/batcher.py       tiles of one size share a forward pass
     replica/replica.py       the models of one replica, replaced without a pause; model_cache.py
                              keeps them in an LRU cache

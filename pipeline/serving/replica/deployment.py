@@ -28,6 +28,7 @@ from infill.pipeline.serving.http.auth import read_keys
 from infill.pipeline.serving.http.inpaint_service import HttpConfig
 from infill.pipeline.serving.http.tracing import tracing_to
 from infill.pipeline.serving.replica.ingress import CALLS_PER_REPLICA
+from infill.pipeline.serving.replica.listening import reuse_address
 from infill.pipeline.serving.replica.replica import CanaryCount, ServedModel, version_info
 
 APPLICATION = "infill"
@@ -78,7 +79,7 @@ def choose_port(host: str, port: int) -> int:
         UserError: if it is taken or not permitted, or the host is not an address of this machine.
     """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reuse_address(probe)
         try:
             probe.bind((host, port))
         except OSError as error:

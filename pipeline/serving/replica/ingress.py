@@ -13,6 +13,7 @@ from infill.pipeline.serving.http.door import bound_uvicorn
 from infill.pipeline.serving.http.inpaint_service import HttpConfig
 from infill.pipeline.serving.http.json_logs import log_as_json
 from infill.pipeline.serving.replica.batcher import Batcher
+from infill.pipeline.serving.replica.listening import wait_for_ports
 from infill.pipeline.serving.replica.replica import GeneratedTile, Replica, ServedModel
 
 CALLS_PER_REPLICA = 2
@@ -64,6 +65,7 @@ class Ingress:
         del beside  # Serve starts what is bound here.
         log_as_json()
         bound_uvicorn(config.limits)
+        wait_for_ports()
         self._backend = _Replicas(replicas, config.limits.retry_after_s, computing, most_replicas)
         self._config = config
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -23,6 +24,7 @@ from infill.pipeline.serving.replica.deployment import (
     refresh,
     resolve_models,
 )
+from infill.pipeline.serving.replica.listening import reuse_address
 
 pytestmark = pytest.mark.slow
 LONG_S = 300
@@ -261,10 +263,32 @@ def test_replica_killed_under_load_costs_the_shipped_client_nothing(url, make, r
 
 
 def test_ingress_that_is_killed_is_replaced_where_it_listened(url, request_of, wait_until):
+    """Also while callers hold connections, and after another program took the port meanwhile."""
     victims = replica_processes("ingress")
     assert victims
+    address = urlsplit(url)
+    held = http.client.HTTPConnection(address.hostname, address.port, timeout=LONG_S)
+    held.request("GET", "/healthz")
+    assert held.getresponse().read()
     for process in victims:
         os.kill(process, signal.SIGKILL)
+
+    def ingresses() -> set[int]:
+        return set(replica_processes("ingress")) - set(victims)
+
+    with socket.socket() as other:
+        reuse_address(other)
+
+        def taken() -> bool:
+            with contextlib.suppress(OSError):
+                other.bind((address.hostname, address.port))
+                other.listen()
+                return True
+            return bool(ingresses())  # It was faster.
+
+        wait_until(taken)
+        wait_until(lambda: bool(ingresses()))
+    held.close()
 
     def answered() -> bool:
         with contextlib.suppress(httpx.TransportError):
@@ -274,7 +298,7 @@ def test_ingress_that_is_killed_is_replaced_where_it_listened(url, request_of, w
         return False
 
     wait_until(answered)
-    assert set(replica_processes("ingress")).isdisjoint(victims)
+    assert ingresses()
 
 
 def replica_processes(deployment: str = "replica") -> list[int]:
