@@ -434,6 +434,21 @@ def load_generator(location: str, device: str | torch.device = "cpu") -> LoadedG
     )
 
 
+def training_size_px(location: str) -> int:
+    """Return the side in pixels of the crops that a checkpoint was trained on; reads no weights.
+
+    Args:
+        location: as of :func:`load_generator`.
+
+    Raises:
+        UserError: if the checkpoint does not exist, or is damaged.
+    """
+    location = find(location)
+    _, checksums = _checksums(location)
+    values = json.loads(_read_checked(location, "config.json", checksums))
+    return int(values["data"]["image_size_px"])
+
+
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Copy, and undo shared or strided storage, which the file format refuses."""
     return {

@@ -8,7 +8,7 @@ error that ends the run (``refusal``).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from infill.pipeline import storage
 from infill.pipeline.batch_inference.config import BatchInferenceConfig
 from infill.pipeline.batch_inference.pairs import Pair
 from infill.pipeline.batch_inference.runner import Outcome, failure_of, read_files
-from infill.pipeline.checkpoints import load_generator
+from infill.pipeline.checkpoints import load_generator, training_size_px
 from infill.pipeline.cluster import quiet_data
 from infill.pipeline.config import sentence_of
 from infill.pipeline.errors import ImageError, UserError
@@ -57,6 +57,7 @@ def run_offline(
         return
     import ray
 
+    config = for_model(config, model)
     blocks = -(-len(pairs) // _ROWS_PER_BLOCK)
     rows = (
         ray.data.from_items([asdict(pair) for pair in pairs], override_num_blocks=blocks)
@@ -78,6 +79,12 @@ def run_offline(
                 raise UserError(row["refusal"])
             label = "" if row["failure"] else model.label
             yield Outcome(name=row["name"], failure=row["failure"], model=label)
+
+
+def for_model(config: BatchInferenceConfig, model: ServedModel) -> BatchInferenceConfig:
+    """Return the configuration with the model's training size as a canvas."""
+    size_px = training_size_px(readable(model.location, model.digest))
+    return replace(config, tiling=config.tiling.for_model(size_px))
 
 
 def actor_cpus(config: BatchInferenceConfig) -> float:

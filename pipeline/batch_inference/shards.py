@@ -28,6 +28,7 @@ from infill.pipeline.batch_inference.ray_data import (
     actor_cpus,
     columns_of,
     composed,
+    for_model,
     laid_on_canvases,
     replica_config,
     row_of,
@@ -144,6 +145,7 @@ def _run(
         return
     import ray
 
+    config = for_model(config, model)
     find = MaskFinder("", [], config.masks) if config.masks else None
     stream = (
         ray.data.from_arrow([_block(manifest, part, config, find) for part in parts])

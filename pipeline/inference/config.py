@@ -1,6 +1,6 @@
 """The configuration of tiling: the tile sizes, and how much context a hole is given."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -38,6 +38,18 @@ class TilingConfig:
             raise ValueError(f"context must be at least 1, not {self.context}")
         if not 0 <= self.overlap <= 0.5:
             raise ValueError(f"overlap must be 0 to 0.5, not {self.overlap}")
+
+    def for_model(self, image_size_px: int) -> "TilingConfig":
+        """Return this configuration with a model's training size as a further canvas.
+
+        An image of the size that a model was trained on is then predicted without padding.
+
+        Args:
+            image_size_px: side of the images that the model was trained on; 0 if unknown.
+        """
+        if image_size_px < 1:
+            return self
+        return replace(self, sides_px=tuple(sorted({*self.sides_px, image_size_px})))
 
     @property
     def largest_px(self) -> int:

@@ -49,7 +49,8 @@ def load(
         architecture: architecture of an authors' file, such as ``"spn"``, if it is not recognized.
         checkpoint: the checkpoint of a run: its newest, or the best by hole PSNR on the val set.
         registry: the model registry; ``runs/mlflow.db`` by default.
-        tiling: how images of any size are tiled; the service's tiling by default.
+        tiling: how images of any size are tiled; the service's tiling by default. The model's
+            training size is one of the canvases in any case.
 
     Returns:
         The model, to be called with an image and a mask.
@@ -65,10 +66,11 @@ def load(
     if precision not in ("float32", "bfloat16", "float16"):
         raise UserError(f"precision is float32, bfloat16 or float16, not {precision!r}")
     if os.path.isfile(name):
-        generator, multiple = _released(name, architecture, device)
+        generator, multiple, image_size_px = _released(name, architecture, device)
         predictor = Predictor(
             generator=generator, size_multiple=multiple, device=device, precision=precision
         )
+        tiling = (tiling or TilingConfig()).for_model(image_size_px)
         return Inpainter(predictor, os.path.basename(name), tiling)
     if architecture is not None:
         raise UserError(
@@ -76,13 +78,14 @@ def load(
         )
     called, location = _located(name, checkpoint, registry or RegistryConfig())
     loaded = load_generator(location, device)
+    tiling = (tiling or TilingConfig()).for_model(loaded.image_size_px)
     return Inpainter(Predictor.of(loaded, device, precision), called, tiling)
 
 
 def _released(
     file: str, architecture: str | None, device: "str | torch.device"
-) -> "tuple[torch.nn.Module, int]":
-    """Return the generator of an authors' file, and its ``size_multiple``."""
+) -> "tuple[torch.nn.Module, int, int]":
+    """Return the generator of an authors' file, its ``size_multiple`` and its training size."""
     from infill.models.architecture import load as load_architecture
     from infill.models.layers import at_rest
     from infill.pipeline.weight_import import translate
@@ -90,7 +93,8 @@ def _released(
     released = translate((file,), architecture)
     generator = load_architecture(released.config.architecture).generator(released.config)
     generator.load_state_dict(released.states["generator"])
-    return at_rest(generator.to(device)), released.config.size_multiple
+    multiple = released.config.size_multiple
+    return at_rest(generator.to(device)), multiple, released.image_size_px
 
 
 def _located(

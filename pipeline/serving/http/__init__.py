@@ -8,12 +8,12 @@ if TYPE_CHECKING:
     from infill.pipeline.serving.http.app import create_app
     from infill.pipeline.serving.http.auth import ApiKey, ApiKeyAuth, add_key, new_key, read_keys
     from infill.pipeline.serving.http.inpaint_service import (
-        Backend,
         HttpConfig,
         InpaintResult,
         InpaintService,
     )
     from infill.pipeline.serving.http.schemas import InpaintRequest, RequestFields
+    from infill.pipeline.serving.http.served_models import Backend
 
 __all__ = [
     "ApiKey",
@@ -35,7 +35,8 @@ __getattr__ = lazy_names(
     {
         "app": ("create_app",),
         "auth": ("ApiKey", "ApiKeyAuth", "add_key", "new_key", "read_keys"),
-        "inpaint_service": ("Backend", "HttpConfig", "InpaintResult", "InpaintService"),
+        "inpaint_service": ("HttpConfig", "InpaintResult", "InpaintService"),
         "schemas": ("InpaintRequest", "RequestFields"),
+        "served_models": ("Backend",),
     },
 )

@@ -14,7 +14,7 @@ from infill.pipeline.serving.http.auth import ApiKeyAuth
 from infill.pipeline.serving.http.batch_requests import answer_many, read_many, with_first
 from infill.pipeline.serving.http.decoders import DecoderPool
 from infill.pipeline.serving.http.error_shapes import error_response
-from infill.pipeline.serving.http.inpaint_service import Backend, HttpConfig, InpaintService
+from infill.pipeline.serving.http.inpaint_service import HttpConfig, InpaintService
 from infill.pipeline.serving.http.iopaint_api import add_iopaint_routes
 from infill.pipeline.serving.http.jobs_api import add_jobs_routes
 from infill.pipeline.serving.http.methods import HeadAndOptions, allowed_methods
@@ -33,7 +33,7 @@ from infill.pipeline.serving.http.page_routes import add_page_routes, add_refere
 from infill.pipeline.serving.http.request_metrics import MEDIA_TYPE, RequestMetrics
 from infill.pipeline.serving.http.responses import LineStream, respond
 from infill.pipeline.serving.http.schemas import read_one
-from infill.pipeline.serving.http.served_models import ServedModels
+from infill.pipeline.serving.http.served_models import Backend, ServedModels
 from infill.pipeline.serving.http.tracing import Tracing, TracingMiddleware, tracing_to
 from infill.pipeline.serving.http.v2_api import add_v2_routes
 from infill.pipeline.serving.limits import PixelBudget

@@ -4,8 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Protocol
+from functools import cached_property, partial
 
 from infill.pipeline.images import Format, Pixels, upright_size
 from infill.pipeline.inference import tiling
@@ -16,30 +15,15 @@ from infill.pipeline.serving.errors import image_errors_refused
 from infill.pipeline.serving.http.auth import CALLER, ApiKey
 from infill.pipeline.serving.http.decoders import DecoderPool, ReadTask
 from infill.pipeline.serving.http.request_metrics import RequestMetrics
+from infill.pipeline.serving.http.served_models import Backend, ServedModels
 from infill.pipeline.serving.http.tracing import Tracing
 from infill.pipeline.serving.jobs.config import JobsConfig
 from infill.pipeline.serving.limits import LimitsConfig, PixelBudget
 from infill.pipeline.serving.replica.replica import GeneratedTile, ServedModel
 
-
-class Backend(Protocol):
-    """Predicts canvases: a replica in this process, or many behind a handle."""
-
-    async def fill(
-        self,
-        wanted: str,
-        image: Pixels,
-        mask: Pixels,
-        samples: int,
-        seed: int | None,
-        background: bool,
-    ) -> GeneratedTile:
-        """Predict one canvas; see :meth:`infill.pipeline.serving.replica.replica.Replica.fill`."""
-        ...
-
-    async def describe(self) -> list[ServedModel]:
-        """Return the versions that are served."""
-        ...
+_MODELS_FRESH_S = 5.0
+_MODELS_WITHIN_S = 1.0
+"""Seconds that a first request waits for the training size of its model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +91,10 @@ class InpaintService:
     decoders: DecoderPool
     tracing: Tracing | None = None
 
+    @cached_property
+    def _served(self) -> ServedModels:
+        return ServedModels(self.backend, _MODELS_FRESH_S)
+
     async def inpaint(
         self, options: InpaintOptions, image: bytes, mask: bytes | None
     ) -> InpaintResult:
@@ -135,9 +123,17 @@ class InpaintService:
         )
         with image_errors_refused():
             size, pixels = await asyncio.to_thread(_sizes, image, mask, limit)
-            task = replace(task, options=fitting(options, size))
+            tiling = await self._tiling(options.model)
+            task = replace(task, options=fitting(options, size), tiling=tiling)
             async with self.budget.spend(pixels * options.samples):
                 return await self._inpaint(task, pixels, started)
+
+    async def _tiling(self, wanted: str) -> TilingConfig:
+        """Return the tiling for a model, with its training size as a canvas."""
+        for model in await self._served.known(_MODELS_WITHIN_S):
+            if not wanted or model.answers_to(wanted):
+                return self.config.tiling.for_model(model.image_size_px)
+        return self.config.tiling
 
     async def _inpaint(self, task: ReadTask, pixels: int, started: float) -> InpaintResult:
         options = task.options

@@ -152,3 +152,25 @@ def test_version_is_that_of_the_distribution():
     from importlib.metadata import version
 
     assert infill.__version__ == version("infill")
+
+
+@pytest.mark.parametrize("size_px", [64, 96])  # 96 is none of the usual canvases: the next is 128
+def test_network_sees_no_more_pixels_than_an_image_of_its_training_size(size_px, tmp_path):
+    paper = load_architecture("spn")
+    config = paper.config.tiny()
+    location = str(tmp_path / "trained")
+    checkpoints.export(
+        location,
+        {"generator": paper.generator(config).state_dict()},
+        {"model": to_dict(config), "data": {"image_size_px": size_px}},
+        {"step": 1},
+    )
+    inpaint = load(location)
+    seen = []
+    inpaint.predictor.generator.register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0].shape[-2:].numel())
+    )
+    hole = np.zeros((size_px, size_px), bool)
+    hole[10:40, 8:50] = True
+    inpaint(np.zeros((size_px, size_px, 3), np.uint8), hole)
+    assert seen == [size_px**2]

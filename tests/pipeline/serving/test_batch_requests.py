@@ -127,6 +127,9 @@ def test_no_more_pairs_are_under_way_than_allowed(replica, make):
         def __init__(self) -> None:
             self.full = [asyncio.Event() for _ in range(3)]
 
+        async def describe(self):
+            return []
+
         async def fill(self, *arguments):
             self.now += 1
             self.most = max(self.most, self.now)
@@ -158,6 +161,9 @@ def test_line_or_body_past_its_limit_ends_the_batch_after_what_was_read(replica,
 
 def test_pair_past_its_deadline_is_its_own_error(replica, make):
     class Slow:
+        async def describe(self):
+            return []
+
         async def fill(self, wanted, *arguments):
             await asyncio.sleep(30 if wanted else 0)
             return await replica.fill("", *arguments)

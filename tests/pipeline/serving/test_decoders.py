@@ -113,6 +113,9 @@ def test_caller_who_leaves_ends_the_work(serving, replica, request_of, wait_unti
         def __init__(self) -> None:
             self.asked, self.ended = threading.Event(), threading.Event()
 
+        async def describe(self):
+            return []
+
         async def fill(self, *arguments):
             self.asked.set()
             try:
@@ -159,6 +162,9 @@ def test_nothing_is_decoded_on_the_event_loop(serving, replica, request_of, monk
     monkeypatch.setattr(ImageFile.ImageFile, "load", watched)
 
     class Watched:
+        async def describe(self):
+            return []
+
         async def fill(self, *arguments):
             loops.add(threading.get_ident())
             return await replica.fill(*arguments)

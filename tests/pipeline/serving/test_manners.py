@@ -133,6 +133,9 @@ def test_long_text_of_a_caller_is_not_echoed(replica, request_of):
 
 def test_ids_of_lines_never_collide_and_a_defect_is_its_line_s(replica, request_of):
     class Faulty:
+        async def describe(self):
+            return []
+
         async def fill(self, wanted, *arguments):
             if wanted:
                 raise ZeroDivisionError
