@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from infill.models.aotgan.config import AOTGANConfig
 from infill.models.aotgan.networks import Discriminator, Generator
 from infill.models.architecture import Released
-
-State = dict[str, Tensor]
+from infill.models.released_tensors import State, read_networks, write_networks
 
 FIRST = {"generator": "encoder.1.weight", "discriminator": "conv.0.weight_orig"}
 """The released name of each network's first kernel."""
@@ -33,17 +32,8 @@ def read_release(released: Mapping[str, Any]) -> Released:
         ValueError: if a tensor is missing, misshapen or left over; it is named.
     """
     config = configuration_of(released)
-    rest, states = dict(released), {}
-    for role, network in networks_of(config).items():
-        if FIRST[role] not in released:
-            continue
-        table = names(role, config)
-        states[role] = {
-            ours: _taken(rest, table[ours], tuple(like.shape), role)
-            for ours, like in network.state_dict().items()
-        }
-    if rest:
-        raise ValueError(f"{len(rest)} tensors are left over, first {next(iter(rest))}")
+    networks = {r: network for r, network in networks_of(config).items() if FIRST[r] in released}
+    states = read_networks(released, networks, {role: names(role, config) for role in networks})
     return Released(config=config, states=states, image_size_px=IMAGE_SIZE_PX)
 
 
@@ -55,14 +45,8 @@ def write_release(released: Released) -> State:
     """
     config = released.config
     assert isinstance(config, AOTGANConfig)
-    networks, out = networks_of(config), dict(released.aside)
-    for role, state in released.states.items():
-        rest, table = dict(state), names(role, config)
-        for ours, like in networks[role].state_dict().items():
-            out[table[ours]] = _taken(rest, ours, tuple(like.shape), role)
-        if rest:
-            raise ValueError(f"the {role} has {len(rest)} tensors too many: {next(iter(rest))}")
-    return out
+    tables = {role: names(role, config) for role in released.states}
+    return released.aside | write_networks(released.states, networks_of(config), tables)
 
 
 def configuration_of(released: Mapping[str, Any]) -> AOTGANConfig:
@@ -128,12 +112,3 @@ def _discriminator_names() -> dict[str, str]:
         for kind, theirs in (("weight", "orig"), ("u", "u"), ("v", "v")):
             table[f"convs.{index}.{kind}"] = f"conv.{2 * index}.weight_{theirs}"
     return table
-
-
-def _taken(rest: State, name: str, shape: tuple[int, ...], role: str) -> Tensor:
-    """Remove a tensor from the unused ones and return it."""
-    if name not in rest:
-        raise ValueError(f"the {role} lacks the tensor {name}")
-    if tuple(rest[name].shape) != shape:
-        raise ValueError(f"{name} should have the shape {shape}, not {tuple(rest[name].shape)}")
-    return rest.pop(name)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from infill.models.architecture import Released
 from infill.models.deepfill.config import DeepFillConfig
 from infill.models.deepfill.networks import Critics, Generator
+from infill.models.released_tensors import State
 
-State = dict[str, Tensor]
 States = dict[str, State]
 Form = Literal["tensorflow", "port"]
 

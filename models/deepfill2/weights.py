@@ -15,7 +15,6 @@ from torch.nn import functional
 from infill.models.architecture import Released
 from infill.models.deepfill.weights import (
     Entry,
-    State,
     States,
     canonical,
     from_tensorflow,
@@ -27,6 +26,7 @@ from infill.models.deepfill.weights import (
 )
 from infill.models.deepfill2.config import DeepFill2Config
 from infill.models.deepfill2.networks import Discriminator, Generator
+from infill.models.released_tensors import State
 
 DISCRIMINATOR = "discriminator/sn_patch_gan"
 

@@ -5,7 +5,7 @@ They keep generator and discriminators in two files of bare tensors, ``latest_ne
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from infill.models.architecture import Released
 from infill.models.deepgin.config import DeepGINConfig
 from infill.models.deepgin.networks import Discriminators, Generator
-
-State = dict[str, Tensor]
+from infill.models.released_tensors import State, read_networks, write_networks
 
 COARSE = "lr_coarse_tinker"
 COARSE_ENCODER = (1, 4, 7, 10)
@@ -53,8 +52,9 @@ def read_release(released: Mapping[str, Any]) -> Released:
     """
     parts = _parts(released)
     config = configuration_of(parts)
+    networks = _released_networks(parts, config)
     states = {
-        role: _translated(parts[role], names(role), _shapes(role, config), role, back=False)
+        role: read_networks(parts[role], {role: networks[role]}, {role: names(role)})[role]
         for role in parts
     }
     return Released(config=config, states=states)
@@ -68,10 +68,27 @@ def write_release(released: Released) -> State:
     """
     config = released.config
     assert isinstance(config, DeepGINConfig)
-    out: State = {}
-    for role, state in released.states.items():
-        out |= _translated(state, names(role), _shapes(role, config), role, back=True)
-    return out
+    networks = _released_networks(released.states, config)
+    return write_networks(released.states, networks, {role: names(role) for role in networks})
+
+
+def _released_networks(roles: Iterable[str], config: DeepGINConfig) -> dict[str, nn.Module]:
+    """Build networks by role, without memory for their weights.
+
+    Raises:
+        ValueError: if the authors have not released this form of one.
+    """
+    with torch.device("meta"):
+        networks: dict[str, nn.Module] = {
+            "generator": Generator(config),
+            "discriminator": Discriminators(config),
+        }
+    for role in roles:
+        if set(names(role)) != set(networks[role].state_dict()):
+            raise ValueError(
+                f"this {role} was never released: only the full network of Table 1 was"
+            )
+    return {role: networks[role] for role in roles}
 
 
 def configuration_of(parts: Mapping[str, Mapping[str, Tensor]]) -> DeepGINConfig:
@@ -145,34 +162,3 @@ def _parts(released: Mapping[str, Any]) -> dict[str, State]:
     if not parts:
         raise ValueError("this file of DeepGIN is empty")
     return parts
-
-
-def _shapes(role: str, config: DeepGINConfig) -> dict[str, tuple[int, ...]]:
-    with torch.device("meta"):
-        network: nn.Module = Generator(config) if role == "generator" else Discriminators(config)
-    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-
-
-def _translated(
-    state: Mapping[str, Tensor],
-    table: Mapping[str, str],
-    shapes: Mapping[str, tuple[int, ...]],
-    role: str,
-    back: bool,
-) -> State:
-    """Return ``state`` under the other names; ``back`` from ours to theirs."""
-    if set(table) != set(shapes):
-        raise ValueError(f"this {role} was never released: only the full network of Table 1 was")
-    source = {ours: ours if back else table[ours] for ours in shapes}
-    if missing := [name for name in source.values() if name not in state]:
-        raise ValueError(f"the {role} lacks {len(missing)} tensors, first {missing[0]}")
-    wanted = set(source.values())
-    if left := [name for name in state if name not in wanted]:
-        raise ValueError(f"the {role} has {len(left)} tensors too many, first {left[0]}")
-    for ours, name in source.items():
-        if tuple(state[name].shape) != shapes[ours]:
-            raise ValueError(
-                f"the {role}: {name} should have the shape {shapes[ours]}, "
-                f"not {tuple(state[name].shape)}"
-            )
-    return {table[ours] if back else ours: state[name] for ours, name in source.items()}

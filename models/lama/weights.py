@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from infill.models.architecture import Released
 from infill.models.lama.config import LaMaConfig
 from infill.models.lama.networks import Discriminator, Generator
-
-State = dict[str, Tensor]
+from infill.models.released_tensors import State, read_networks, write_networks
 
 GENERATOR = "generator.model."
 DISCRIMINATOR = "discriminator."
@@ -36,18 +35,10 @@ def read_release(released: Mapping[str, Any]) -> Released:
     aside = {name: tensor for name, tensor in given.items() if name.startswith(ASIDE)}
     tensors = {name: tensor for name, tensor in given.items() if name not in aside}
     config = configuration_of(tensors)
-    states, rest = {}, dict(tensors)
-    for role, network in networks_of(config).items():
-        prefix = GENERATOR if role == "generator" else DISCRIMINATOR
-        if role == "discriminator" and not any(name.startswith(prefix) for name in tensors):
-            continue
-        table = names(role, config)
-        states[role] = {
-            ours: _taken(rest, table[ours], tuple(like.shape), role)
-            for ours, like in network.state_dict().items()
-        }
-    if rest:
-        raise ValueError(f"{len(rest)} tensors are left over, first {next(iter(rest))}")
+    networks = networks_of(config)
+    if not any(name.startswith(DISCRIMINATOR) for name in tensors):
+        del networks["discriminator"]
+    states = read_networks(tensors, networks, {role: names(role, config) for role in networks})
     return Released(config=config, states=states, aside=aside)
 
 
@@ -59,14 +50,8 @@ def write_release(released: Released) -> State:
     """
     config = released.config
     assert isinstance(config, LaMaConfig)
-    networks, out = networks_of(config), dict(released.aside)
-    for role, state in released.states.items():
-        rest, table = dict(state), names(role, config)
-        for ours, like in networks[role].state_dict().items():
-            out[table[ours]] = _taken(rest, ours, tuple(like.shape), role)
-        if rest:
-            raise ValueError(f"the {role} has {len(rest)} tensors too many: {next(iter(rest))}")
-    return out
+    tables = {role: names(role, config) for role in released.states}
+    return released.aside | write_networks(released.states, networks_of(config), tables)
 
 
 def configuration_of(tensors: Mapping[str, Tensor]) -> LaMaConfig:
@@ -154,12 +139,3 @@ def _convolution_modules(ours: str, theirs: str) -> dict[str, str]:
 def _discriminator_modules() -> dict[str, str]:
     table = {f"convs.{index}": f"{DISCRIMINATOR}model{index}.0" for index in range(6)}
     return table | {f"norms.{index}": f"{DISCRIMINATOR}model{index + 1}.1" for index in range(4)}
-
-
-def _taken(rest: State, name: str, shape: tuple[int, ...], role: str) -> Tensor:
-    """Remove a tensor from the unused ones and return it."""
-    if name not in rest:
-        raise ValueError(f"the {role} lacks the tensor {name}")
-    if tuple(rest[name].shape) != shape:
-        raise ValueError(f"{name} should have the shape {shape}, not {tuple(rest[name].shape)}")
-    return rest.pop(name)

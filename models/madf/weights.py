@@ -12,11 +12,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from infill.models.architecture import Released
 from infill.models.madf.config import MADFConfig
 from infill.models.madf.networks import Generator
+from infill.models.released_tensors import State, require_exactly, shapes_of
 
 PREFIXES = ("module.", "model.")
 """Prefixes of data parallelism and of the training module, in the order of removal."""
@@ -27,9 +28,6 @@ RELEASED_SIZE_PX = 512
 DEAD = "dead_norms"
 """Role of the batch norms that are declared and never run."""
 DEAD_PREFIX = "encoder.dead_norms."
-
-State = dict[str, Tensor]
-Shapes = dict[str, tuple[int, ...]]
 
 
 def from_released(released: Mapping[str, Any]) -> dict[str, State]:
@@ -47,8 +45,8 @@ def from_released(released: Mapping[str, Any]) -> dict[str, State]:
     """
     theirs = bare(released)
     config = configuration_of(theirs)
-    names, shapes = released_names(config), shapes_of(config)
-    _refuse_other_than({names[ours]: shape for ours, shape in shapes.items()}, theirs)
+    names, shapes = released_names(config), generator_shapes(config)
+    require_exactly(theirs, {names[ours]: shape for ours, shape in shapes.items()}, "generator")
     states: dict[str, State] = {"generator": {}, DEAD: {}}
     for ours, name in names.items():
         role = DEAD if ours.startswith(DEAD_PREFIX) else "generator"
@@ -94,7 +92,7 @@ def write_release(released: Released) -> State:
         aside = {ours: theirs for ours, theirs in names.items() if theirs in released.aside}
         ours.update(_untouched_norms(config))
         ours.update({name: released.aside[theirs] for name, theirs in aside.items()})
-    _refuse_other_than(shapes_of(config), ours)
+    require_exactly(ours, generator_shapes(config), "generator")
     return {theirs: ours[name] for name, theirs in names.items()}
 
 
@@ -176,14 +174,13 @@ def released_modules(levels: int, num_refinements: int) -> dict[str, str]:
 def released_names(config: MADFConfig) -> dict[str, str]:
     """Return the released name of every tensor of our generator with dead norms."""
     table = released_modules(config.levels, config.num_refinements)
-    return {name: _renamed(name, table) for name in shapes_of(config)}
+    return {name: _renamed(name, table) for name in generator_shapes(config)}
 
 
-def shapes_of(config: MADFConfig) -> Shapes:
+def generator_shapes(config: MADFConfig) -> dict[str, tuple[int, ...]]:
     """Return the shape of every tensor of our generator with dead norms."""
     with torch.device("meta"):
-        state = Generator(replace(config, dead_norms=True)).state_dict()
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+        return shapes_of(Generator(replace(config, dead_norms=True)))
 
 
 def _renamed(name: str, table: Mapping[str, str]) -> str:
@@ -204,16 +201,3 @@ def _untouched_norms(config: MADFConfig) -> State:
 
 def _count(names: Iterable[str], pattern: str) -> int:
     return sum(re.fullmatch(pattern, name) is not None for name in names)
-
-
-def _refuse_other_than(expected: Shapes, state: Mapping[str, Tensor]) -> None:
-    """Refuse a state that does not hold exactly the expected tensors."""
-    if missing := [name for name in expected if name not in state]:
-        raise ValueError(f"the generator lacks {len(missing)} tensors: {', '.join(missing)}")
-    if left := [name for name in state if name not in expected]:
-        raise ValueError(f"the generator has {len(left)} tensors too many: {', '.join(left)}")
-    for name, shape in expected.items():
-        if tuple(state[name].shape) != shape:
-            raise ValueError(
-                f"{name} should have the shape {shape}, not {tuple(state[name].shape)}"
-            )

@@ -18,8 +18,7 @@ from infill.models.migan.config import DEEPEST_PX, MIGANConfig
 from infill.models.migan.discriminator import Discriminator
 from infill.models.migan.layers import binomial, merge
 from infill.models.migan.networks import Generator
-
-State = dict[str, Tensor]
+from infill.models.released_tensors import State, require_exactly, shapes_of
 
 
 def read_release(released: Mapping[str, Any]) -> Released:
@@ -32,22 +31,27 @@ def read_release(released: Mapping[str, Any]) -> Released:
     Raises:
         ValueError: if a tensor is missing, misshapen or left over, or a fixed filter is another.
     """
-    config, rest = configuration_of(released), dict(released)
-    states = {}
-    for role, network in networks_of(config).items():
-        if role == "discriminator" and not any(name.startswith("b4.") for name in released):
-            continue
-        table = names(role, config)
-        states[role] = {
-            ours: _joined(rest, table[ours], tuple(like.shape), role)
-            for ours, like in network.state_dict().items()
+    config = configuration_of(released)
+    networks = networks_of(config)
+    if not any(name.startswith("b4.") for name in released):
+        del networks["discriminator"]
+    fixed = {name: value for role in networks for name, value in filters(role, config)}
+    shapes = {name: tuple(value.shape) for name, value in fixed.items()}
+    for role, network in networks.items():
+        shapes |= _released_shapes(role, config, shapes_of(network))
+    require_exactly(released, shapes, "checkpoint")
+    for name, value in fixed.items():
+        if not torch.allclose(released[name].to(value.dtype), value, atol=1e-3):
+            raise ValueError(f"{name} is not the binomial filter that MI-GAN was released with")
+    states = {
+        role: {
+            ours: torch.stack([released[name] for name in theirs])
+            if ours.endswith("kernels")
+            else released[theirs[0]]
+            for ours, theirs in names(role, config).items()
         }
-        for name, value in filters(role, config):
-            found = _taken(rest, name, tuple(value.shape), role)
-            if not torch.allclose(found.to(value.dtype), value, atol=1e-3):
-                raise ValueError(f"{name} is not the binomial filter that MI-GAN was released with")
-    if rest:
-        raise ValueError(f"{len(rest)} tensors are left over, first {next(iter(rest))}")
+        for role in networks
+    }
     return Released(config=config, states=states, image_size_px=config.image_size_px)
 
 
@@ -61,15 +65,23 @@ def write_release(released: Released) -> State:
     assert isinstance(config, MIGANConfig)
     networks, out = networks_of(config), dict(released.aside)
     for role, state in released.states.items():
-        rest, table = dict(state), names(role, config)
-        for ours, like in networks[role].state_dict().items():
-            tensor = _taken(rest, ours, tuple(like.shape), role)
-            parts = tensor.unbind() if ours.endswith("kernels") else (tensor,)
-            out |= {name: part.clone() for name, part in zip(table[ours], parts, strict=True)}
-        if rest:
-            raise ValueError(f"the {role} has {len(rest)} tensors too many: {next(iter(rest))}")
+        require_exactly(state, shapes_of(networks[role]), role)
+        for ours, theirs in names(role, config).items():
+            parts = state[ours].unbind() if ours.endswith("kernels") else (state[ours],)
+            out |= {name: part.clone() for name, part in zip(theirs, parts, strict=True)}
         out |= dict(filters(role, config))
     return out
+
+
+def _released_shapes(
+    role: str, config: MIGANConfig, ours: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a role's released tensors: parallel kernels are apart there."""
+    return {
+        theirs: ours[name][1:] if name.endswith("kernels") else ours[name]
+        for name, all_of in names(role, config).items()
+        for theirs in all_of
+    }
 
 
 def for_serving(config: MIGANConfig, state: State) -> tuple[MIGANConfig, State]:
@@ -188,19 +200,3 @@ def _block(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
 def _separable(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
     yield ours, theirs
     yield from ((f"{ours}.depth", f"{theirs}.conv1"), (f"{ours}.point", f"{theirs}.conv2"))
-
-
-def _joined(rest: State, parts: tuple[str, ...], shape: tuple[int, ...], role: str) -> Tensor:
-    """Remove the tensors that make one of ours from the unused ones and return it."""
-    stacked = len(shape) == 5
-    tensors = [_taken(rest, name, shape[1:] if stacked else shape, role) for name in parts]
-    return torch.stack(tensors) if stacked else tensors[0]
-
-
-def _taken(rest: State, name: str, shape: tuple[int, ...], role: str) -> Tensor:
-    """Remove a tensor from the unused ones and return it."""
-    if name not in rest:
-        raise ValueError(f"the {role} lacks the tensor {name}")
-    if tuple(rest[name].shape) != shape:
-        raise ValueError(f"{name} should have the shape {shape}, not {tuple(rest[name].shape)}")
-    return rest.pop(name)

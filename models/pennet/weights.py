@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from infill.models.architecture import Released
 from infill.models.pennet.config import LEVELS, PENNetConfig
 from infill.models.pennet.networks import Discriminator, Generator
-
-State = dict[str, Tensor]
+from infill.models.released_tensors import State, read_networks, write_networks
 
 RELEASED_NAMES = {"generator": "netG", "discriminator": "netD"}
 """The authors' name of each role."""
@@ -37,9 +36,9 @@ def from_released(released: Mapping[str, Mapping[str, Tensor] | Tensor]) -> dict
     """
     parts = _parts(released)
     return {
-        role: _translated(
-            parts[theirs], _swapped(names(role)), _shapes(role, parts[theirs]), theirs
-        )
+        role: read_networks(
+            parts[theirs], {role: _network(role, parts[theirs])}, {role: names(role)}
+        )[role]
         for role, theirs in RELEASED_NAMES.items()
         if theirs in parts
     }
@@ -69,11 +68,12 @@ def write_release(released: Released) -> dict[str, State]:
     """
     if unknown := sorted(set(released.states) - set(RELEASED_NAMES)):
         raise ValueError(f"PEN-Net has a generator and a discriminator, no {unknown[0]!r}")
-    file = {}
-    for role, state in released.states.items():
-        theirs = {names(role)[name]: shape for name, shape in _shapes(role, state).items()}
-        file[RELEASED_NAMES[role]] = _translated(state, names(role), theirs, role)
-    return file
+    return {
+        RELEASED_NAMES[role]: write_networks(
+            {role: state}, {role: _network(role, state)}, {role: names(role)}
+        )
+        for role, state in released.states.items()
+    }
 
 
 def names(role: str) -> dict[str, str]:
@@ -126,48 +126,13 @@ def _parts(
     return cast(dict[str, Mapping[str, Tensor]], dict(released))
 
 
-def _shapes(role: str, state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each of our tensors; the width is read off the first of ``state``."""
+def _network(role: str, state: Mapping[str, Tensor]) -> nn.Module:
+    """Build a network without memory; its width is read off the first tensor of ``state``."""
     ours = "encoder.0.weight" if role == "generator" else "convs.0.weight"
     first = next((state[name] for name in (ours, names(role)[ours]) if name in state), None)
     if first is None or not first.shape:
         raise ValueError(f"the {role} lacks {names(role)[ours]}, its first convolution")
     with torch.device("meta"):
-        network: nn.Module
         if role == "generator":
-            network = Generator(PENNetConfig(channels=first.shape[0]))
-        else:
-            network = Discriminator(PENNetConfig(discriminator_channels=first.shape[0]))
-    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-
-
-def _swapped(translation: Mapping[str, str]) -> dict[str, str]:
-    return {theirs: ours for ours, theirs in translation.items()}
-
-
-def _translated(
-    state: Mapping[str, Tensor],
-    translation: Mapping[str, str],
-    shapes: Mapping[str, tuple[int, ...]],
-    network: str,
-) -> State:
-    """Return ``state`` under its new names, in the order of ``shapes``, which it must match.
-
-    Args:
-        state: tensors by old name.
-        translation: the new name of each old one.
-        shapes: by new name.
-        network: for messages.
-    """
-    if missing := [name for name in translation if name not in state]:
-        raise ValueError(f"{network} lacks {len(missing)} tensors, first {missing[0]}")
-    if left := [name for name in state if name not in translation]:
-        raise ValueError(f"{network} has {len(left)} tensors too many, first {left[0]}")
-    for old, new in translation.items():
-        if tuple(state[old].shape) != shapes[new]:
-            raise ValueError(
-                f"{network}: {old} should have the shape {shapes[new]}, "
-                f"not {tuple(state[old].shape)}"
-            )
-    old_names = _swapped(translation)
-    return {name: state[old_names[name]] for name in shapes}
+            return Generator(PENNetConfig(channels=first.shape[0]))
+        return Discriminator(PENNetConfig(discriminator_channels=first.shape[0]))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from infill.models.architecture import Released
+from infill.models.released_tensors import State, require_exactly, shapes_of
 from infill.models.spn.config import SPNConfig
 from infill.models.spn.networks import Discriminator, Generator, deterministic_generator
 from infill.models.spn.probabilistic import MatchingDiscriminator, ProbabilisticGenerator
@@ -23,7 +24,6 @@ DISCRIMINATOR_PREFIX = "discriminator.module."
 ASIDE = ("tresnet_xL_hold.", "adversarial_loss.", "vgg_loss.")
 """Prefixes of the frozen teacher, of the adversarial loss's labels, and of the frozen VGG."""
 
-State = dict[str, Tensor]
 Rules = tuple[tuple[str, str], ...]
 
 SPADE: Rules = (
@@ -112,13 +112,11 @@ def from_released(released: Mapping[str, Tensor]) -> tuple[State, State]:
     generator, discriminator, rest = _parts(released)
     if rest:
         raise ValueError(f"{len(rest)} tensors belong to no network of SPN, first {rest[0]}")
+    networks = (generator_of(config), discriminator_of(config))
     return (
-        _translated(generator, generator_names(config), _shapes(generator_of(config)), "generator"),
+        _translated(generator, generator_names(config), shapes_of(networks[0]), "generator"),
         _translated(
-            discriminator,
-            discriminator_names(config),
-            _shapes(discriminator_of(config)),
-            "discriminator",
+            discriminator, discriminator_names(config), shapes_of(networks[1]), "discriminator"
         ),
     )
 
@@ -154,7 +152,7 @@ def write_release(released: Released) -> State:
     for prefix, names, network in parts:
         role = prefix.partition(".")[0]
         state = released.states.get(role, {})
-        own = _translated(state, {name: (name,) for name in names}, _shapes(network), role)
+        own = _translated(state, {name: (name,) for name in names}, shapes_of(network), role)
         for name, theirs in names.items():
             file.update({prefix + key: own[name] for key in theirs})
     return file
@@ -267,10 +265,6 @@ def _renamed(name: str, rules: Rules) -> str:
     return name
 
 
-def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-
-
 def _translated(
     state: Mapping[str, Tensor],
     names: Mapping[str, tuple[str, ...]],
@@ -279,15 +273,7 @@ def _translated(
 ) -> State:
     """Return ``state`` under the keys of ``names``, having used each of its tensors."""
     expected = {theirs: shapes[name] for name, all_of in names.items() for theirs in all_of}
-    if missing := [key for key in expected if key not in state]:
-        raise ValueError(f"the {role} lacks {len(missing)} tensors, first {missing[0]}")
-    if left := [key for key in state if key not in expected]:
-        raise ValueError(f"the {role} has {len(left)} tensors too many, first {left[0]}")
-    for key, shape in expected.items():
-        if tuple(state[key].shape) != shape:
-            raise ValueError(
-                f"{role}: {key} should have the shape {shape}, not {tuple(state[key].shape)}"
-            )
+    require_exactly(state, expected, role)
     for theirs in names.values():
         if any(not torch.equal(state[theirs[0]], state[other]) for other in theirs[1:]):
             raise ValueError(f"{role}: {' and '.join(theirs)} should be the same tensor")

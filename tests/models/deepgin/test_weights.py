@@ -72,11 +72,11 @@ def test_imported_weights_predict_what_the_released_network_predicts() -> None:
 @pytest.mark.parametrize("name", ["r_md_mres5.fusion5.conv.bias", "layer0.4.module.weight_u"])
 def test_what_is_missing_misshapen_or_left_over_is_named(name: str) -> None:
     there = released_tensors()
-    with pytest.raises(ValueError, match=f"lacks 1 tensors, first {name}"):
+    with pytest.raises(ValueError, match=f"lacks 1 tensor, first {name}"):
         read_release({key: value for key, value in there.items() if key != name})
     with pytest.raises(ValueError, match=f"{name} should have the shape"):
         read_release({**there, name: torch.zeros(1, 7)})
-    with pytest.raises(ValueError, match=r"1 tensors too many, first extra"):
+    with pytest.raises(ValueError, match=r"1 tensor too many, first extra"):
         read_release({**there, "extra": torch.zeros(1)})
 
 

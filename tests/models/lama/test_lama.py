@@ -123,11 +123,11 @@ def test_big_lama_has_the_public_checkpoint_s_layers() -> None:
 def test_missing_misshapen_and_left_over_tensors_are_named() -> None:
     file, _ = released(TINY)
     name = "generator.model.5.conv2.bn_g.bias"
-    with pytest.raises(ValueError, match=f"lacks the tensor {name}"):
+    with pytest.raises(ValueError, match=f"lacks 1 tensor, first {name}"):
         read_release({key: value for key, value in file.items() if key != name})
     with pytest.raises(ValueError, match=f"{name} should have the shape"):
         read_release({**file, name: torch.zeros(1)})
-    with pytest.raises(ValueError, match=r"1 tensors are left over, first extra"):
+    with pytest.raises(ValueError, match=r"1 tensor too many, first extra"):
         read_release({**file, "extra": torch.zeros(1)})
     with pytest.raises(ValueError, match="not a released checkpoint of LaMa"):
         read_release({"other": torch.zeros(1)})

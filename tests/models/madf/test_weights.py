@@ -50,7 +50,7 @@ def written(config: MADFConfig, generator: Generator) -> dict[str, Tensor]:
 @every_release
 def test_released_names_and_shapes_are_exactly_ours(num_refinements: int) -> None:
     config = MADFConfig(num_refinements=num_refinements)
-    names, shapes = weights.released_names(config), weights.shapes_of(config)
+    names, shapes = weights.released_names(config), weights.generator_shapes(config)
     assert {names[ours]: list(shape) for ours, shape in shapes.items()} == released_shapes(
         num_refinements
     )
@@ -130,7 +130,7 @@ def test_missing_left_over_and_misshapen_tensors_are_named() -> None:
     with pytest.raises(ValueError, match=r"lacks 1 .*att_conv_3\.conv\.0\.bias"):
         weights.from_released(checkpoint)
     checkpoint = released_checkpoint(1) | {"dec_ref0_8.deconv.bias": torch.zeros(3)}
-    with pytest.raises(ValueError, match=r"1 tensors too many: dec_ref0_8\.deconv\.bias"):
+    with pytest.raises(ValueError, match=r"1 tensor too many, first dec_ref0_8\.deconv\.bias"):
         weights.from_released(checkpoint)
     checkpoint = released_checkpoint(1) | {"deconv_4.0.bias": torch.zeros(3)}
     with pytest.raises(ValueError, match=r"deconv_4\.0\.bias .*\(256,\), not \(3,\)"):
@@ -144,7 +144,7 @@ def test_our_own_missing_and_left_over_tensors_are_named() -> None:
     with pytest.raises(ValueError, match=r"lacks 1 .*recovery\.2\.merge\.weight"):
         weights.write_release(replace(read, states={"generator": lacking}))
     more = ours | {"recovery.9.merge.weight": torch.ones(1)}
-    with pytest.raises(ValueError, match=r"too many: recovery\.9\.merge\.weight"):
+    with pytest.raises(ValueError, match=r"too many, first recovery\.9\.merge\.weight"):
         weights.write_release(replace(read, states={"generator": more}))
     with pytest.raises(ValueError, match="a generator alone, not generator, discriminator"):
         weights.write_release(replace(read, states={**read.states, "discriminator": {}}))

@@ -125,11 +125,11 @@ def test_missing_misshapen_left_over_and_other_tensors_are_named() -> None:
     config = replace(TINY, num_kernels=0)
     states = {"generator": Generator(config).state_dict()}
     file, name = write_release(Released(config=config, states=states)), "synthesis.b8.torgb.bias"
-    with pytest.raises(ValueError, match=f"the generator lacks the tensor {name}"):
+    with pytest.raises(ValueError, match=f"lacks 1 tensor, first {name}"):
         read_release({key: value for key, value in file.items() if key != name})
     with pytest.raises(ValueError, match=f"{name} should have the shape"):
         read_release({**file, name: torch.zeros(1)})
-    with pytest.raises(ValueError, match=r"1 tensors are left over, first extra"):
+    with pytest.raises(ValueError, match=r"1 tensor too many, first extra"):
         read_release({**file, "extra": torch.zeros(1)})
     with pytest.raises(ValueError, match="not a file of MI-GAN"):
         read_release({"other": torch.zeros(1)})

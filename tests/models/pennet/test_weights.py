@@ -122,15 +122,15 @@ def test_each_part_lands_where_the_released_network_uses_it() -> None:
 
 @pytest.mark.parametrize("network", ["netG", "netD"])
 def test_what_is_missing_misshapen_or_left_over_is_named(network: str) -> None:
-    checkpoint = released_checkpoint()
+    checkpoint, role = released_checkpoint(), dict(netG="generator", netD="discriminator")[network]
     name = "up_conv03.0.bias" if network == "netG" else "encoder.4.weight_u"
     state = checkpoint[network]
     without = {key: value for key, value in state.items() if key != name}
-    with pytest.raises(ValueError, match=f"{network} lacks 1 tensors, first {name}"):
+    with pytest.raises(ValueError, match=f"{role} lacks 1 tensor, first {name}"):
         from_released({network: without})
-    with pytest.raises(ValueError, match=rf"{network}: {name} should have the shape"):
+    with pytest.raises(ValueError, match=rf"{role}: {name} should have the shape"):
         from_released({network: {**state, name: torch.zeros(3)}})
-    with pytest.raises(ValueError, match=f"{network} has 1 tensors too many, first extra"):
+    with pytest.raises(ValueError, match=f"{role} has 1 tensor too many, first extra"):
         from_released({network: {**state, "extra": torch.zeros(3)}})
 
 

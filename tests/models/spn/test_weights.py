@@ -163,7 +163,7 @@ def test_each_part_lands_where_the_released_network_uses_it() -> None:
 @every_release
 def test_what_is_left_over_is_named(release: str) -> None:
     checkpoint = small_checkpoint(release)
-    with pytest.raises(ValueError, match=r"1 tensors too many, first decoder\.99\.weight"):
+    with pytest.raises(ValueError, match=r"1 tensor too many, first decoder\.99\.weight"):
         weights.from_released({**checkpoint, "generator.decoder.99.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"no network of SPN, first optimizer\.lr"):
         weights.from_released({**checkpoint, "optimizer.lr": torch.zeros(1)})
@@ -174,7 +174,7 @@ def test_what_is_missing_or_misshapen_is_named(release: str) -> None:
     checkpoint = small_checkpoint(release)
     without = dict(checkpoint)
     del without["generator.module.encoder_sm_out.bias"]
-    with pytest.raises(ValueError, match=r"generator lacks 1 tensors, first encoder_sm_out\.bias"):
+    with pytest.raises(ValueError, match=r"generator lacks 1 tensor, first encoder_sm_out\.bias"):
         weights.from_released(without)
     bent = {**checkpoint, "generator.module.encoder_sm_out.bias": torch.zeros(255)}
     with pytest.raises(ValueError, match=r"encoder_sm_out\.bias should have the shape \(256,\)"):
