@@ -99,7 +99,7 @@ async def _send(client: AsyncInpaintClient, config: BatchInferenceConfig, pair: 
         return Outcome(name=pair.name, failure=failure_of(error))
     target = storage.join(config.out, pair.output)
     await asyncio.to_thread(storage.write, target, answer.data)
-    return Outcome(name=pair.name, model=answer.model)
+    return Outcome(name=pair.name, model=answer.model, scale=answer.scale)
 
 
 def _mask_fields(config: BatchInferenceConfig) -> dict[str, str]:

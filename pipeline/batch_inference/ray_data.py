@@ -78,7 +78,7 @@ def run_offline(
             if row["refusal"]:
                 raise UserError(row["refusal"])
             label = "" if row["failure"] else model.label
-            yield Outcome(name=row["name"], failure=row["failure"], model=label)
+            yield Outcome(name=row["name"], failure=row["failure"], model=label, scale=row["scale"])
 
 
 def for_model(config: BatchInferenceConfig, model: ServedModel) -> BatchInferenceConfig:
@@ -189,11 +189,11 @@ def finish(rows: Rows, config: BatchInferenceConfig) -> Rows:
 
 
 def _finish(row: Rows, config: BatchInferenceConfig) -> Rows:
-    facts = {name: row[name] for name in ("name", "failure", "refusal")}
+    facts = {**{name: row[name] for name in ("name", "failure", "refusal")}, "scale": 1.0}
     if row["failure"] or row["refusal"]:
         return facts
     try:
-        data, _ = composed(config, row)
+        data, _, facts["scale"] = composed(config, row)
         storage.write(storage.join(config.out, row["output"]), data)
     except ImageError as error:
         return {**facts, "failure": failure_of(error)}
@@ -202,8 +202,8 @@ def _finish(row: Rows, config: BatchInferenceConfig) -> Rows:
     return facts
 
 
-def composed(config: BatchInferenceConfig, row: Rows) -> tuple[bytes, float]:
-    """Return the composite of a row with predicted canvases, as a file, and its hole ratio.
+def composed(config: BatchInferenceConfig, row: Rows) -> tuple[bytes, float, float]:
+    """Return the composite of a row with predicted canvases, as a file, its hole ratio and scale.
 
     Raises:
         ImageError: if it cannot be written in the configured format.
@@ -211,7 +211,8 @@ def composed(config: BatchInferenceConfig, row: Rows) -> tuple[bytes, float]:
     options, limit = options_of(config, row["name"]), config.limits.max_pixels
     picture, hole, layout = read_pair(row["image"], row["mask"], options, limit, config.tiling)
     predictions = _cut(row["canvases"], row["sizes"], 3)
-    return compose(picture, hole, layout, predictions, options), float(hole.mean())
+    file = compose(picture, hole, layout, predictions, options)
+    return file, float(hole.mean()), layout.scale
 
 
 def options_of(config: BatchInferenceConfig, name: str) -> InpaintOptions:

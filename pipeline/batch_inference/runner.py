@@ -42,6 +42,8 @@ class Outcome:
     """Why there is no composite; empty if there is one."""
     model: str = ""
     """The version that predicted it."""
+    scale: float = 1.0
+    """The size at which the network saw the hole, as a share of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,10 @@ class Summary:
     """The versions that predicted; more than one if the champion changed during the run."""
     out: str
     price_per_hour: float = 0.0
+    reduced: int = 0
+    """Number of images with a hole so large that it was predicted at reduced size and enlarged."""
+    smallest_scale: float = 1.0
+    """The smallest size at which a hole was predicted, as a share of its own."""
 
     def __str__(self) -> str:
         """Return the last line of a job."""
@@ -65,8 +71,13 @@ class Summary:
             cost = self.price_per_hour * self.seconds / 3600 / self.filled * 1000
             rate += f", {cost:.3g} per 1,000"
         by = f" by {' and '.join(self.models)}" if self.models else ""
+        seen = (
+            f", {self.reduced} predicted at reduced size (down to {self.smallest_scale:.2f})"
+            if self.reduced
+            else ""
+        )
         return (
-            f"{self.filled} filled{by} in {duration(self.seconds)}{rate}, {self.kept} kept, "
+            f"{self.filled} filled{by} in {duration(self.seconds)}{rate}{seen}, {self.kept} kept, "
             f"{self.failed} failed: {self.out}"
         )
 
@@ -127,13 +138,14 @@ def inpaint_folder(
         The summary of this run.
     """
     pairs, missing = work.pairs, work.missing
-    failures, models, started = [], set(), time.monotonic()
+    failures, models, scales, started = [], set(), [], time.monotonic()
     with Progress("batch inference", len(missing), "images", log=say) as progress:
         for done in run(config, missing):
             if done.failure:
                 failures.append({"image": done.name, "reason": done.failure})
             else:
                 models.add(done.model)
+                scales.append(done.scale)
             progress.advance(1, f"{len(failures)} failed" if failures else "")
     write_failures(config.out, failures)
     return Summary(
@@ -144,6 +156,8 @@ def inpaint_folder(
         models=tuple(sorted(models)),
         out=config.out,
         price_per_hour=config.price_per_hour,
+        reduced=sum(scale < 1 for scale in scales),
+        smallest_scale=min(scales, default=1.0),
     )
 
 

@@ -107,10 +107,11 @@ def inpaint_shards(model: ServedModel, config: BatchInferenceConfig, say: Log = 
     left = Counter(part.shard for part in missing)
     for shard in sorted({part.shard for part in parts} - finished - set(left)):
         _assemble(config, manifest, parts, shard)
-    refused = 0
+    refused, scales = 0, list[float]()
     with Progress("batch inference", total, "images", log=say) as progress:
-        for part, failures in _run(model, config, manifest, missing):
+        for part, failures, seen in _run(model, config, manifest, missing):
             refused += len(failures)
+            scales += seen
             left[part.shard] -= 1
             if not left[part.shard]:
                 _assemble(config, manifest, parts, part.shard)
@@ -124,6 +125,8 @@ def inpaint_shards(model: ServedModel, config: BatchInferenceConfig, say: Log = 
         models=(model.label,) if total else (),
         out=config.out,
         price_per_hour=config.price_per_hour,
+        reduced=sum(scale < 1 for scale in scales),
+        smallest_scale=min(scales, default=1.0),
     )
 
 
@@ -140,7 +143,7 @@ def _parts(manifest: Manifest) -> list[Part]:
 def _run(
     model: ServedModel, config: BatchInferenceConfig, manifest: Manifest, parts: list[Part]
 ) -> Any:
-    """Yield each part when its results are written, with the errors of its rows."""
+    """Yield each part when its results are written, with its rows' errors and scales."""
     if not parts:
         return
     import ray
@@ -168,7 +171,8 @@ def _run(
             if row["refusal"]:
                 raise UserError(row["refusal"])
             part = Part(shard=row["shard"], first=row["first"], last=row["last"])
-            yield part, {int(at): why for at, why in json.loads(row["failures"]).items()}
+            failures = {int(at): why for at, why in json.loads(row["failures"]).items()}
+            yield part, failures, json.loads(row["scales"])
 
 
 def _block(
@@ -242,32 +246,43 @@ def _laid(config: BatchInferenceConfig, row: Rows, image: bytes) -> Rows:
 def finish_part(rows: Rows, config: BatchInferenceConfig, model: str) -> Rows:
     """Composite a part and store it. In a task."""
     first, shard = int(rows["first"][0]), int(rows["shard"][0])
-    last, refusal, failures = first + len(rows["name"]), str(rows["refusal"][0]), {}
+    last, refusal = first + len(rows["name"]), str(rows["refusal"][0])
+    failures: dict[int, str] = {}
+    scales: list[float] = []
     if not refusal:
         path = storage.join(config.out, PARTS, Part(shard=shard, first=first, last=last).name)
         try:
-            failures = _keep_part(path, rows, config, model)
+            failures, scales = _keep_part(path, rows, config, model)
         except Exception as error:
             refusal = sentence_of(error)
-    done = {"shard": shard, "first": first, "last": last, "failures": json.dumps(failures)}
+    done: dict[str, Any] = {"shard": shard, "first": first, "last": last}
+    done |= {"failures": json.dumps(failures), "scales": json.dumps(scales)}
     return {name: [value] for name, value in {**done, "refusal": refusal}.items()}
 
 
-def _keep_part(path: str, rows: Rows, config: BatchInferenceConfig, model: str) -> dict[int, str]:
-    """Write a part's composites with their masks; return the errors by row of the manifest."""
+def _keep_part(
+    path: str, rows: Rows, config: BatchInferenceConfig, model: str
+) -> tuple[dict[int, str], list[float]]:
+    """Write a part's composites with their masks.
+
+    Returns:
+        The errors by row of the manifest, and the scale of every composite.
+    """
     first = int(rows["first"][0])
-    kept, failures = [], {}
+    kept, failures, scales = [], {}, []
     for at in range(len(rows["name"])):
         row = row_of(rows, at)
-        why, data, ratio = str(row["failure"]), b"", 0.0
+        why, data, ratio, scale = str(row["failure"]), b"", 0.0, 1.0
         if not why:
             try:
-                data, ratio = composed(config, row)
+                data, ratio, scale = composed(config, row)
+                scales.append(scale)
             except ImageError as error:
                 why = failure_of(error)
         if why:
             failures[first + at] = why
         about = {"source": row["source"], "model": model, "hole_ratio": round(ratio, 6)}
+        about["scale"] = round(scale, 4)
         kept.append(
             {
                 **{name: row[name] for name in ("key", "name", "source", "height_px", "width_px")},
@@ -277,7 +292,7 @@ def _keep_part(path: str, rows: Rows, config: BatchInferenceConfig, model: str) 
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(kept), sink, compression="none")
     storage.write(path, sink.getvalue().to_pybytes())
-    return failures
+    return failures, scales
 
 
 def _assemble(

@@ -8,6 +8,8 @@ Mode = Literal["auto", "crop", "resize", "tile", "subsample"]
 
 MAX_BATCH_SIZE = 8
 MAX_BATCH_PX = 8 * 512 * 512
+LARGE_SIDES_PX = (768, 1024)
+"""Canvases that need more memory, which :attr:`TilingConfig.extend_to_px` adds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +19,9 @@ class TilingConfig:
     sides_px: tuple[int, ...] = (64, 128, 256, 384, 512)
     """Possible heights and widths of a canvas in pixels, in ascending order; each pair is one input
     shape."""
+    extend_to_px: int = 0
+    """Largest further canvas, where memory allows: 768 and 1,024 px are added to ``sides_px`` up to
+    this. A canvas of 1,024 px needs four times the memory of one of 512 px. 0 adds none."""
     context: float = 2.0
     """Side of a crop around a hole, as a multiple of the hole's side."""
     least_crop_px: int = 256
@@ -34,6 +39,11 @@ class TilingConfig:
             raise ValueError(f"sides_px must ascend, got {self.sides_px}")
         if self.sides_px[0] < 1:
             raise ValueError(f"sides_px must be positive, got {self.sides_px}")
+        if not 0 <= self.extend_to_px <= LARGE_SIDES_PX[-1]:
+            raise ValueError(
+                f"extend_to_px must be 0 to {LARGE_SIDES_PX[-1]}, not {self.extend_to_px}; larger "
+                "canvases are given in sides_px"
+            )
         if self.context < 1:
             raise ValueError(f"context must be at least 1, not {self.context}")
         if not 0 <= self.overlap <= 0.5:
@@ -52,9 +62,20 @@ class TilingConfig:
         return replace(self, sides_px=tuple(sorted({*self.sides_px, image_size_px})))
 
     @property
+    def added_px(self) -> tuple[int, ...]:
+        """The sides that ``extend_to_px`` adds."""
+        most = self.extend_to_px
+        return tuple(side for side in LARGE_SIDES_PX if self.sides_px[-1] < side <= most)
+
+    @property
+    def all_sides_px(self) -> tuple[int, ...]:
+        """The sides of all canvases, in ascending order."""
+        return (*self.sides_px, *self.added_px)
+
+    @property
     def largest_px(self) -> int:
         """The side of the largest canvas."""
-        return self.sides_px[-1]
+        return self.all_sides_px[-1]
 
 
 def tiles_per_pass(

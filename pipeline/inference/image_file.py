@@ -96,6 +96,11 @@ def inpaint_file(config: InpaintConfig) -> None:
     for image, out in zip(found if config.samples > 1 else [found], config.outputs, strict=True):
         storage.write(out, _encoded(image, out))
         print(f"filled by {inpaint.name}: {storage.absolute(out)}")
+    if (scale := inpaint.scale(config.mask, config.mode)) < 1:
+        print(
+            f"the hole is large: it was predicted at {scale:.2f} of its size and enlarged; "
+            "--tiling.extend-to-px 1024 allows larger canvases"
+        )
 
 
 def _encoded(image: "PilImage", out: str) -> bytes:

@@ -13,6 +13,7 @@ from infill.pipeline.inference.config import Mode, TilingConfig, tiles_per_pass
 from infill.pipeline.inference.inputs import read_hole, read_input, unbatched
 from infill.pipeline.inference.pair_files import require_fitting
 from infill.pipeline.inference.predictor import Predictor
+from infill.pipeline.inference.tiling import Layout
 from infill.pipeline.inference.tiling_plan import plan_tiles
 
 Path = str | os.PathLike[str]
@@ -168,6 +169,24 @@ class Inpainter:
             return results
         return [join(list(each)) for each in zip(*results, strict=True)]
 
+    def scale(self, mask: Mask, mode: Mode = "auto") -> float:
+        """Return the size at which the network sees the hole of a mask, as a share of its own.
+
+        Args:
+            mask: as in :meth:`__call__`; below 1 its prediction is enlarged.
+            mode: likewise.
+
+        Raises:
+            ImageError: as :meth:`__call__` does for a mask.
+        """
+        return self._plan(read_hole(mask, self.mask_rule), mode).scale
+
+    def _plan(self, hole: Hole, mode: Mode) -> Layout:
+        try:
+            return plan_tiles(hole, self.tiling, mode)
+        except ValueError as error:
+            raise ImageError("bad_request", str(error)) from error
+
     def predict(
         self,
         pairs: Sequence[tuple[Pixels, Hole]],
@@ -189,10 +208,7 @@ class Inpainter:
         if samples > 1 and not self.predictor.can_sample:
             raise UserError(f"{self.name or 'the model'} generates one result: ask for one sample")
         at_random = self.predictor.can_sample and (samples > 1 or seed is not None)
-        try:
-            layouts = [plan_tiles(hole, self.tiling, mode) for _, hole in pairs]
-        except ValueError as error:
-            raise ImageError("bad_request", str(error)) from error
+        layouts = [self._plan(hole, mode) for _, hole in pairs]
         tiles = [
             tile
             for (rgb, hole), layout in zip(pairs, layouts, strict=True)

@@ -149,7 +149,7 @@ def _grow(extent: Span, limit: int, config: TilingConfig) -> Span:
 
 def _side(length: int, config: TilingConfig) -> int:
     """Return the smallest canvas side that holds ``length`` pixels."""
-    return next(side for side in config.sides_px if side >= length)
+    return next(side for side in config.all_sides_px if side >= length)
 
 
 def _frame(kind: Kind, rows: Span, columns: Span, config: TilingConfig) -> Tile:

@@ -155,7 +155,7 @@ class JobRunner:
                 f"{total:,} images are there; a job has at most {self._config.jobs.max_pairs:,}"
             )
         run = partial(self._counted, job, model, total, kept)
-        inpaint_folder(config, work, run, say=log.info)
+        log.info("job %s: %s", job.id, inpaint_folder(config, work, run, say=log.info))
 
     def _counted(
         self,

@@ -49,6 +49,11 @@ class Inpainted:
     model: str
     """The version that predicted it, such as ``spn@3 (0a1b2c3d4e5f)``."""
     hole_ratio: float
+    mode: str = ""
+    """How the network saw the image, such as ``crop`` or ``resize``."""
+    scale: float = 1.0
+    """The size at which it saw the hole, as a share of its own; below 1 the prediction was
+    enlarged."""
 
 
 class ServiceError(Exception):
@@ -221,6 +226,8 @@ def _inpainted(answer: httpx.Response) -> Inpainted:
         media_type=answer.headers["content-type"],
         model=answer.headers["x-infill-model"],
         hole_ratio=float(answer.headers["x-infill-hole-ratio"]),
+        mode=answer.headers.get("x-infill-canvas", ""),
+        scale=float(answer.headers.get("x-infill-scale", 1.0)),
     )
 
 

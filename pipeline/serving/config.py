@@ -27,7 +27,8 @@ class ReplicaConfig:
     """Batching timeout: seconds that a request waits for others while the network is idle."""
     warm_sides_px: tuple[int, ...] = ()
     """Sides of square canvases that a new version predicts before it receives requests, beside its
-    training size. The first pass of a shape is slow, above all on a GPU."""
+    training size. The first pass of a shape is slow, above all on a GPU. A version for whose
+    largest canvas the memory does not suffice is refused here, before it has requests."""
     memory_gb: float = 0.0
     """Size of the LRU cache of models, in GB of weights. Models that do not fit are unloaded and
     loaded again on request; 0 keeps all in memory."""
@@ -136,6 +137,6 @@ class ServeConfig:
             threads=max(int(self.cpus_per_replica), 1),
             max_batch_size=self.max_batch_size,
             batch_wait_timeout_s=self.batch_wait_timeout_s,
-            warm_sides_px=self.tiling.sides_px if self.use_gpu else (),
+            warm_sides_px=self.tiling.all_sides_px if self.use_gpu else self.tiling.added_px,
             memory_gb=self.memory_gb,
         )

@@ -198,3 +198,21 @@ def test_small_images_have_a_canvas_of_their_size_by_default():
     hole = np.zeros((64, 60), bool)
     hole[3:9, 4:8] = True
     assert plan_tiles(hole, TilingConfig()).sizes == [(64, 64)]
+
+
+@pytest.mark.parametrize(
+    ("extend_to_px", "largest", "scale"), [(0, 512, 0.5), (800, 768, 0.75), (1024, 1024, 1.0)]
+)
+def test_large_holes_are_predicted_on_larger_canvases_where_they_are_allowed(
+    extend_to_px, largest, scale
+):
+    layout = plan_tiles(
+        hole_of(1024, 1024, (2, 2, 1000, 1000)), TilingConfig(extend_to_px=extend_to_px)
+    )
+    assert layout.sizes == [(largest, largest)]
+    assert layout.scale == scale
+
+
+def test_canvases_beyond_the_largest_extension_are_given_by_their_sides():
+    with pytest.raises(ValueError, match=r"extend_to_px must be 0 to 1024.*sides_px"):
+        TilingConfig(extend_to_px=2048)

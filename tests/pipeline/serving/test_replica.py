@@ -198,3 +198,9 @@ def test_service_on_gpus_warms_every_canvas():
     canvas = TilingConfig(sides_px=(64, 128), least_crop_px=64)
     assert ServeConfig(tiling=canvas, use_gpu=True).replica.warm_sides_px == (64, 128)
     assert ServeConfig(tiling=canvas).replica.warm_sides_px == ()
+
+
+def test_further_canvases_are_tried_before_a_version_has_requests():
+    canvas = TilingConfig(sides_px=(64, 512), extend_to_px=1024)
+    assert ServeConfig(tiling=canvas).replica.warm_sides_px == (768, 1024)
+    assert ServeConfig(tiling=canvas, use_gpu=True).replica.warm_sides_px == (64, 512, 768, 1024)

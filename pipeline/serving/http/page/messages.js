@@ -68,8 +68,9 @@ function stateOf(photograph, position, inside) {
   }
   if (state === "failed") return {text: error.message, wrong: true};
   if (state === "filled") {
-    const {model, holeRatio, ms} = result;
-    return {text: `${model.name}@${model.version} filled ${(100 * holeRatio).toFixed(1)} % in ${Math.round(ms)} ms`};
+    const {model, holeRatio, scale, ms} = result;
+    const seen = scale < 1 ? `; the hole is large: it was predicted at ${Math.round(100 * scale)} % of its size` : "";
+    return {text: `${model.name}@${model.version} filled ${(100 * holeRatio).toFixed(1)} % in ${Math.round(ms)} ms${seen}`};
   }
   return {text: ""};
 }

@@ -33,7 +33,7 @@ export async function requestsInside() {
 }
 
 // Fill a hole. `onState` hears of {sent: 0 to 1}, then of {filling: true}, and of {busyS} while
-// the service has no room; `signal` cancels. Returns {pictures: [Blob], model, holeRatio, ms}.
+// the service has no room; `signal` cancels. Returns {pictures: [Blob], model, holeRatio, scale, ms}.
 export async function inpaint({picture, mask, fields, key, signal, onState}) {
   const form = new FormData();
   form.append("image", picture, "photograph");
@@ -82,7 +82,7 @@ function answered(answer) {
     const bytes = Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
     return new Blob([bytes], {type: "image/png"});
   });
-  return {pictures, model: answer.model, holeRatio: answer.hole_ratio, ms: answer.timings.total_ms};
+  return {pictures, model: answer.model, holeRatio: answer.hole_ratio, scale: answer.scale, ms: answer.timings.total_ms};
 }
 
 function pause(seconds, signal) {
