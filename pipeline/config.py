@@ -29,7 +29,7 @@ from infill.models.config import ModelConfig, config_class
 from infill.pipeline.commands import as_typed, program
 from infill.pipeline.completion import OPTIONS, VERBOSE, Suggestions, completing, following
 from infill.pipeline.config_fields import field_names
-from infill.pipeline.errors import UserError
+from infill.pipeline.errors import UserError, printable
 from infill.pipeline.interruption import ENDED, Interrupted, handled, requested, status_of
 from infill.pipeline.progress import show_everything
 from infill.pipeline.proxies import reach_this_machine_directly
@@ -329,8 +329,7 @@ def _last_paragraph(text: str) -> str:
         parts = re.split(r"^(?:\w+\.)*\w*(?:Error|Exception): ", text, flags=re.MULTILINE)
         text = parts[-1]
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-    plain = "".join(c if c.isprintable() else " " for c in plain)
-    return " ".join(plain.split()) or "no message"
+    return printable(" ".join(plain.split())) or "no message"
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:

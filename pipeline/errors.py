@@ -17,6 +17,15 @@ class UserError(ValueError):
     """An error that the user has to correct: what was expected, what was found, in which field."""
 
 
+def printable(text: str) -> str:
+    r"""Return text, such as the name of a file, as it can be shown in one line of a terminal.
+
+    Bytes that are not UTF-8, line breaks and codes for terminals are written as escapes: ``\xe9``.
+    """
+    known = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in known)
+
+
 def require_format(found: int, readable: int, name: str) -> None:
     """Refuse a file of a later release, whose format this one cannot know.
 

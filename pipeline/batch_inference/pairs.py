@@ -3,27 +3,24 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-
-from pyarrow import fs
+from typing import Any
 
 from infill.pipeline import storage
 from infill.pipeline.batch_inference.config import SETTINGS
-from infill.pipeline.errors import UserError
+from infill.pipeline.errors import UserError, printable
 from infill.pipeline.images import encode_mask, upright_size
 from infill.pipeline.images.kinds import is_read, suffix_if_unread
 from infill.pipeline.masks import MaskConfig, generate_mask
 from infill.pipeline.sources import SUFFIXES
-from infill.pipeline.sources.original import NOT_VISITED
+from infill.pipeline.sources.stores import open_store
 
 MASK_SUFFIX = "_mask"
 _NUMBERED = re.compile(r"_mask\d*$")
 """The end of a mask's stem: name_mask, or name_mask001 as LaMa's data has it."""
 _WRITTEN = (".png", ".jpg", ".jpeg", ".webp")
-_NOT_VISITED = (*NOT_VISITED, "__MACOSX")
-"""Folders that other systems add."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +28,7 @@ class Pair:
     """One image of the folder, with its mask and output."""
 
     name: str
-    """Path of the image within the folder."""
+    """Printable path of the image within the folder."""
     image: str
     """Location of the image."""
     mask: str
@@ -40,6 +37,16 @@ class Pair:
     """Path of its composite within the output folder."""
     hint: str = ""
     """Without a mask: what has nearly the name of one."""
+
+    def columns(self) -> dict[str, str | bytes]:
+        """Return the fields for a table, whose text is UTF-8, as names of files need not be."""
+        files = {name: os.fsencode(getattr(self, name)) for name in ("image", "mask", "output")}
+        return {"name": self.name, **files, "hint": self.hint}
+
+    @classmethod
+    def of_columns(cls, row: Mapping[str, Any]) -> "Pair":
+        """Return the pair of :meth:`columns`."""
+        return cls(**{name: os.fsdecode(value) for name, value in row.items()})
 
 
 def list_pairs(folder: str, masks: str, output_suffix: str, out: str = "") -> list[Pair]:
@@ -88,10 +95,10 @@ def list_pairs(folder: str, masks: str, output_suffix: str, out: str = "") -> li
             stem = _stem(name) if len(several) < 2 else _with_name_of(name, mask)
             pairs.append(
                 Pair(
-                    name=name,
+                    name=printable(name),
                     image=storage.join(folder, name),
                     mask=mask,
-                    output=stem + suffix,
+                    output=printable(stem + suffix) if storage.is_remote(out) else stem + suffix,
                     hint="" if mask else find.hint(name),
                 )
             )
@@ -104,67 +111,37 @@ def list_pairs(folder: str, masks: str, output_suffix: str, out: str = "") -> li
 def list_pictures(location: str, without: Iterable[str] = ()) -> list[str]:
     """Return the sorted relative paths of every image file under a folder.
 
-    Hidden files and folders are passed over, a folder that is linked into itself is listed once,
-    and so are folders below it with the results of a run.
+    Files are listed as every source lists them: hidden files and folders are passed over, and a
+    folder that is linked into itself is listed once. Folders below it with the results of a run are
+    passed over as well. Names that are not UTF-8 are as :func:`os.fsdecode` returns them.
 
     Args:
         location: the folder.
         without: files and folders below it that are passed over.
     """
+    files = _files(location)
     left_out = [inside for place in without if (inside := _inside(location, place))]
-    files = [*_files(location)]
     left_out += [
-        str(path.parent) for path in files if path.name == SETTINGS and len(path.parts) > 1
+        name.removesuffix(f"/{SETTINGS}") for name in files if name.endswith(f"/{SETTINGS}")
     ]
+    below = tuple(f"{place}/" for place in left_out)
     return sorted(
-        str(path)
-        for path in files
-        if is_read(path.name)
-        and not path.name.startswith((".", "_tmp-"))
-        and not any(path == PurePosixPath(p) or path.is_relative_to(p) for p in left_out)
+        name
+        for name in files
+        if is_read(name) and name not in left_out and not name.startswith(below)
     )
 
 
 def count_unread(location: str) -> Counter[str]:
     """Return the number of images of kinds that are not read under a folder, by suffix."""
-    names = (path.name for path in _files(location) if not path.name.startswith("."))
-    return Counter(suffix for name in names if (suffix := suffix_if_unread(name)))
+    return Counter(suffix for name in _files(location) if (suffix := suffix_if_unread(name)))
 
 
-def _files(location: str) -> Iterator[PurePosixPath]:
-    """Yield the relative paths of all files outside of hidden folders."""
-    if not storage.is_remote(location):
-        if not os.path.isdir(storage.absolute(location)):
-            raise UserError(f"there is no folder {location}")
-        yield from _local_files(storage.absolute(location), "", ())
-        return
-    system, root = storage.filesystem(location)
-    try:
-        found = system.get_file_info(fs.FileSelector(root, recursive=True))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"there is no folder {location}") from error
-    for info in found:
-        path = PurePosixPath(info.path).relative_to(root)
-        if info.is_file and all(_is_visited(part) for part in path.parts[:-1]):
-            yield path
-
-
-def _local_files(root: str, below: str, above: tuple[str, ...]) -> Iterator[PurePosixPath]:
-    folder = os.path.join(root, below)
-    above = (*above, os.path.realpath(folder))
-    with os.scandir(folder) as found:
-        entries = list(found)
-    for entry in entries:
-        path = os.path.join(below, entry.name)
-        if entry.is_dir():
-            if _is_visited(entry.name) and os.path.realpath(entry.path) not in above:
-                yield from _local_files(root, path, above)
-        elif entry.is_file():
-            yield PurePosixPath(path)
-
-
-def _is_visited(folder: str) -> bool:
-    return not folder.startswith(".") and folder not in _NOT_VISITED
+def _files(location: str) -> list[str]:
+    """Return the relative paths of all visible files under a folder."""
+    if not storage.is_remote(location) and not os.path.isdir(storage.absolute(location)):
+        raise UserError(f"there is no folder {location}")
+    return [os.fsdecode(found.file) for found in open_store(location).files()]
 
 
 def _real(location: str) -> str:
@@ -227,7 +204,8 @@ class MaskFinder:
         """
         found = self.all(name)
         if len(found) > 1:
-            raise UserError(f"{name} has {len(found)} masks, {', '.join(found)}; keep one of them")
+            masks = ", ".join(map(printable, found))
+            raise UserError(f"{printable(name)} has {len(found)} masks, {masks}; keep one of them")
         return found[0] if found else ""
 
     def all(self, name: str) -> list[str]:
@@ -245,7 +223,8 @@ class MaskFinder:
         wanted = f"{here.stem}.png" if self._same_stem else f"{here.stem}{MASK_SUFFIX}.png"
         for other in self._alike.get(_plain_stem(name), []):
             if other != name and (self._same_stem or _looks_like_a_mask(other)):
-                return f"there is {other}, which would be its mask as {here.with_name(wanted)}"
+                right = printable(str(here.with_name(wanted)))
+                return f"there is {printable(other)}, which would be its mask as {right}"
         return ""
 
 
@@ -269,7 +248,8 @@ def _refuse_overwriting(pairs: list[Pair], out: str) -> None:
         target = storage.join(out, pair.output)
         if _real(target) in inputs:
             raise UserError(
-                f"the composite of {pair.name} would overwrite {target}; give another OUT"
+                f"the composite of {pair.name} would overwrite {printable(target)}; give another "
+                "OUT"
             )
 
 
@@ -279,7 +259,8 @@ def _refuse_collisions(pairs: list[Pair]) -> None:
         other = taken.setdefault(pair.output, pair)
         if other is not pair:
             raise UserError(
-                f"{other.name} and {pair.name} would both become {pair.output}; rename one of them"
+                f"{other.name} and {pair.name} would both become {printable(pair.output)}; rename "
+                "one of them"
             )
 
 

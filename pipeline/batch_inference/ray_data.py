@@ -7,8 +7,9 @@ for any image size. The driver receives only names, with the error of one image 
 error that ends the run (``refusal``).
 """
 
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -60,7 +61,7 @@ def run_offline(
     config = for_model(config, model)
     blocks = -(-len(pairs) // _ROWS_PER_BLOCK)
     rows = (
-        ray.data.from_items([asdict(pair) for pair in pairs], override_num_blocks=blocks)
+        ray.data.from_items([pair.columns() for pair in pairs], override_num_blocks=blocks)
         .map_batches(partial(lay_out, config=config), batch_size=_ROWS_PER_BLOCK, num_cpus=0.5)
         .map_batches(
             InpaintActor,
@@ -115,12 +116,13 @@ def lay_out(rows: Rows, config: BatchInferenceConfig) -> Rows:
         ``canvases`` and ``missing`` (raw pixels, one after the other) and ``sizes`` (their heights
         and widths).
     """
-    laid = [_lay_out(Pair(**row_of(rows, at)), config) for at in range(len(rows["name"]))]
+    laid = [_lay_out(row_of(rows, at), config) for at in range(len(rows["name"]))]
     return columns_of(laid)
 
 
-def _lay_out(pair: Pair, config: BatchInferenceConfig) -> Rows:
-    row: Rows = {"name": pair.name, "output": pair.output, **NOTHING_LAID}
+def _lay_out(columns: Rows, config: BatchInferenceConfig) -> Rows:
+    pair = Pair.of_columns(columns)
+    row: Rows = {"name": pair.name, "output": columns["output"], **NOTHING_LAID}
     try:
         image, mask = read_files(config, pair)
         return {**row, **laid_on_canvases(config, pair.name, image, mask)}
@@ -194,7 +196,7 @@ def _finish(row: Rows, config: BatchInferenceConfig) -> Rows:
         return facts
     try:
         data, _, facts["scale"] = composed(config, row)
-        storage.write(storage.join(config.out, row["output"]), data)
+        storage.write(storage.join(config.out, os.fsdecode(row["output"])), data)
     except ImageError as error:
         return {**facts, "failure": failure_of(error)}
     except Exception as error:

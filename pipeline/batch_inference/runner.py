@@ -25,7 +25,7 @@ from infill.pipeline.batch_inference.pairs import (
     list_pictures,
 )
 from infill.pipeline.config import to_dict
-from infill.pipeline.errors import ImageError, UserError
+from infill.pipeline.errors import ImageError, UserError, printable
 from infill.pipeline.images import HOLE_THRESHOLD
 from infill.pipeline.images.conversion import as_upload, mask_as_upload
 from infill.pipeline.images.kinds import passed_over_lines
@@ -234,4 +234,4 @@ def failure_of(error: ImageError | FileNotFoundError) -> str:
     """Return the error of one image as a line for ``failures.jsonl``."""
     if isinstance(error, ImageError):
         return f"{error} ({error.code})"
-    return f"there is no {error.filename or 'such file'}"
+    return f"there is no {printable(str(error.filename or 'such file'))}"

@@ -9,6 +9,7 @@ KEY.mask.png and KEY.json of the samples of the shard of the same number.
 """
 
 import json
+import os
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
@@ -186,7 +187,7 @@ def _block(
         "name": [
             f"{key}.{suffix}" for key, suffix in zip(keys, rows["suffix"].to_pylist(), strict=True)
         ],
-        "mask_file": [find(f"{key}.png") if find else "" for key in keys],
+        "mask_file": [os.fsencode(find(f"{key}.png") if find else "") for key in keys],
         "tar": [manifest.shard_location(part.shard)] * count,
         "shard": [part.shard] * count,
         "first": [part.first] * count,
@@ -237,7 +238,7 @@ def _laid(config: BatchInferenceConfig, row: Rows, image: bytes) -> Rows:
         mask = generate_mask_file(image, str(row["key"]), config.recipe, config.seed, limit)
     elif row["mask_file"]:
         limit = config.limits.max_pixels
-        mask = mask_as_upload(storage.read(str(row["mask_file"])), limit)
+        mask = mask_as_upload(storage.read(os.fsdecode(row["mask_file"])), limit)
     else:
         raise ImageError("bad_request", "it has no mask: use --masks or --draw")
     return laid_on_canvases(config, str(row["name"]), image, mask)

@@ -1,20 +1,21 @@
 """Masks from image files: a published set of irregular masks, or silhouettes of objects."""
 
 import math
+import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import cv2
 import numpy as np
-from pyarrow import fs
 
 from infill.pipeline import storage
-from infill.pipeline.errors import ImageError, UserError
+from infill.pipeline.errors import ImageError, UserError, printable
 from infill.pipeline.images import ByteHole, MaskRule, read_mask
+from infill.pipeline.images.kinds import SUFFIXES, is_read
 from infill.pipeline.masks.config import PUBLISHED_SETS, MaskConfig
 from infill.pipeline.masks.exact import resize_nearest, sample
+from infill.pipeline.sources.stores import open_store
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _UNREADABLE = ("damaged_image", "too_many_pixels", "unsupported_image")
 MAX_TURN_DEGREES = 10  # MADF's rotation of the irregular set
 MAX_DILATION_PX = 9  # at 256 px
@@ -33,15 +34,12 @@ def list_pictures(folder: str) -> tuple[tuple[str, int], ...]:
     Raises:
         UserError: if there are none.
     """
-    system, path = storage.filesystem(folder)
-    found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
-    pictures = sorted(
-        (info.base_name, int(info.size or 0))
-        for info in found
-        if info.type == fs.FileType.File
-        and info.base_name.lower().endswith(SUFFIXES)
-        and not info.base_name.startswith(".")
-    )
+    found = open_store(folder).files() if storage.exists(folder) else ()
+    pictures = [
+        (os.fsdecode(file.file), file.size)
+        for file in found
+        if b"/" not in file.file and is_read(file.path)
+    ]
     if not pictures:
         raise UserError(
             f"masks: {storage.absolute(folder)} holds no mask images ({', '.join(SUFFIXES)}); "
@@ -61,7 +59,9 @@ def read_mask_file(location: str, rule: MaskRule) -> ByteHole:
         hole = read_mask(storage.read(location), rule, any_format=True, fields="masks.")
     except ImageError as error:
         kind = "is not an image" if error.code in _UNREADABLE else "cannot be used"
-        raise UserError(f"masks: {location} {kind}; remove it or replace it ({error})") from error
+        raise UserError(
+            f"masks: {printable(location)} {kind}; remove it or replace it ({error})"
+        ) from error
     return hole.astype(np.uint8)
 
 

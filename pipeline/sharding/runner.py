@@ -20,7 +20,7 @@ from pyarrow import fs
 
 from infill.pipeline import storage
 from infill.pipeline.cluster import connect
-from infill.pipeline.errors import UserError
+from infill.pipeline.errors import UserError, printable
 from infill.pipeline.images.kinds import passed_over_lines
 from infill.pipeline.manifest import FILE_NAME as MANIFEST_NAME
 from infill.pipeline.manifest import Manifest, Quarantined, read_manifest, write_manifest
@@ -309,7 +309,7 @@ def _write_quarantined(location: str, quarantined: list[Quarantined], report: Lo
     writer.writerows((item.source, item.reason) for item in quarantined)
     storage.write(file, text.getvalue().encode())
     for item in quarantined[:NAMED_FILES]:
-        report(f"quarantined: {item.source}: {item.reason}")
+        report(f"quarantined: {printable(item.source)}: {printable(item.reason)}")
     more = len(quarantined) - NAMED_FILES
     report(f"quarantined: {f'{more} more, ' if more > 0 else ''}all of them in {file}")
 

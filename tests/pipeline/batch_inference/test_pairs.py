@@ -1,13 +1,25 @@
 import io
+import os
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
-from infill.pipeline.batch_inference.pairs import generate_mask_file, list_pairs
+from infill.pipeline.batch_inference.config import BatchInferenceConfig
+from infill.pipeline.batch_inference.pairs import (
+    Pair,
+    generate_mask_file,
+    list_pairs,
+    list_pictures,
+)
+from infill.pipeline.batch_inference.ray_data import columns_of, finish, lay_out
 from infill.pipeline.errors import ImageError, UserError
-from infill.pipeline.images import decode, read_mask, upright_size
+from infill.pipeline.images import decode, encode_png, read_mask, upright_size
+from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.masks import MaskConfig
+from infill.pipeline.masks.mask_files import list_pictures as list_masks
+from infill.pipeline.sources import open_source
 
 
 def touch(folder, *names: str) -> str:
@@ -94,6 +106,73 @@ def test_folder_that_is_linked_into_itself_is_listed_once(tmp_path):
     folder = touch(tmp_path / "photos", "a.jpg", "deep/b.jpg")
     (tmp_path / "photos" / "deep" / "loop").symlink_to(folder)
     assert [pair.name for pair in list_pairs(folder, "", ".png")] == ["a.jpg", "deep/b.jpg"]
+
+
+def put(folder, *names: bytes) -> str:
+    for name in names:
+        path = os.path.join(os.fsencode(folder), name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        open(path, "wb").close()
+    return str(folder)
+
+
+ODD = (b"caf\xe9/b.jpg", b"new\nline.jpg", b"\x1b[31mred.jpg", b"_DSC1.JPG")
+NOT_LISTED = (b"._a.png", b".DS_Store", b"@eaDir/a.png", b"__MACOSX/a.png", b"_tmp-1-a.png")
+
+
+def test_every_job_lists_the_same_files(tmp_path):
+    folder = put(tmp_path, *ODD, *NOT_LISTED, b"notes.txt")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    pairs = list_pairs(folder, "", ".png", str(tmp_path.parent / "out"))
+    originals = [*open_source("folder", folder).originals()]
+    assert {os.fsencode(pair.image) for pair in pairs} == {
+        os.path.join(os.fsencode(folder), name) for name in ODD
+    }
+    assert {original.file for original in originals} == set(ODD)
+    assert {os.fsencode(name) for name, _ in list_masks(folder)} == {
+        name for name in ODD if b"/" not in name
+    }
+    assert list_pictures(folder) == sorted(os.fsdecode(name) for name in ODD)
+
+
+def test_odd_names_are_printed_escaped_and_cross_tables_whole(tmp_path):
+    folder = put(tmp_path, *ODD)
+    pairs = list_pairs(folder, "", ".png", str(tmp_path.parent / "out"))
+    assert {pair.name for pair in pairs} == {
+        "caf\\xe9/b.jpg",
+        "new\\nline.jpg",
+        "\\x1b[31mred.jpg",
+        "_DSC1.JPG",
+    }
+    table = pa.Table.from_pylist([pair.columns() for pair in pairs])
+    assert [Pair.of_columns(row) for row in table.to_pylist()] == pairs
+    put(tmp_path, b"caf\xe9/b.png")
+    with pytest.raises(
+        UserError, match=r"^caf\\xe9/b.jpg and caf\\xe9/b.png would both become caf"
+    ):
+        list_pairs(folder, "", ".png")
+
+
+def test_image_and_mask_with_names_that_are_not_utf8_are_laid_out(tmp_path, make):
+    put(tmp_path, b"caf\xe9.jpg", b"caf\xe9_mask.png")
+    (pair,) = list_pairs(str(tmp_path), "", ".png")
+    hole = np.zeros((64, 64), np.uint8)
+    hole[:20] = 255
+    for location, data in (
+        (pair.image, make.file(make.photograph(64, 64), "jpeg")),
+        (pair.mask, encode_png(hole)),
+    ):
+        with open(location, "wb") as file:
+            file.write(data)
+    config = BatchInferenceConfig(
+        folder=str(tmp_path),
+        out=str(tmp_path / "out"),
+        tiling=TilingConfig(sides_px=(64,), least_crop_px=64),
+    )
+    rows = lay_out(columns_of([pair.columns()]), config)
+    assert (rows["failure"][0], rows["refusal"][0], rows["name"][0]) == ("", "", "caf\\xe9.jpg")
+    finish(rows, config)
+    assert os.listdir(os.fsencode(tmp_path / "out")) == [b"caf\xe9.png"]
 
 
 @pytest.mark.parametrize("beside", [True, False])
