@@ -344,8 +344,8 @@ def plan(config: TrainConfig) -> list[str]:
     workers = max(1, config.num_workers)
     share = config.data.batch_size // workers
     elastic = config.worker_numbers
-    validation = "no val set"
-    if validation_set:
+    validation = "no validation" if validation_set else "no val set"
+    if validation_set and config.validation_samples:
         count = min(len(loading.open_set(validation_set, data)), config.validation_samples)
         validation = f"{count} samples scored at each checkpoint"
     return [

@@ -88,7 +88,8 @@ class TrainConfig:
     keep_checkpoints: int = 2
     """Number of newest checkpoints to keep; the best one by validation is kept as well."""
     validation_samples: int = 64
-    """Number of samples of the val set that each validation scores."""
+    """Number of samples of the val set that each validation scores; 0 validates nothing and writes
+    no sample grids."""
     dry_run: bool = False
     """Whether to print the plan of the training and its estimated cost and memory, and not to
     train."""
@@ -132,6 +133,8 @@ class TrainConfig:
                 f"data.image_size_px {self.data.image_size_px} must be a multiple of "
                 f"{self.model.size_multiple} for {self.model.architecture}"
             )
+        if self.validation_samples < 0:
+            raise ValueError(f"validation_samples must be 0 or more, not {self.validation_samples}")
         for name in ("report_every_steps", "save_every_steps", "sample_every_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")

@@ -92,7 +92,7 @@ def _checkpointer(
             worker.device,
             open_set(validation_set, data),
         )
-        if validation_set
+        if validation_set and config.validation_samples
         else None
     )
     digest = set_digest(training_set)

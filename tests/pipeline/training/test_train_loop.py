@@ -36,6 +36,14 @@ def test_a_run_leaves_checkpoints_scores_grids_and_its_configuration(finished):
     assert "data_wait_share" in text
 
 
+def test_run_without_validation_saves_checkpoints_and_neither_scores_nor_grids(config):
+    lines: list[str] = []
+    train(replace(config, steps=2, sample_every_steps=1, validation_samples=0), lines.append)
+    assert checkpoints.steps(config.storage) == [2]
+    assert not any("nan" in line or "hole_psnr" in line for line in lines)
+    assert not Path(config.storage, "samples").exists()
+
+
 def test_training_continues_while_a_checkpoint_is_scored(config, monkeypatch):
     """Scores of step 2 are held back until step 3 has been reported: nobody waits for them."""
     later, held = threading.Event(), []
