@@ -146,7 +146,7 @@ def main(words: Sequence[str] | None = None) -> None:
     named = _value_of("--space", rest)[0] or ""
     if rest and rest[0] in names():
         training_of(rest[0], scale, named)  # Its error says more than that the preset is unknown.
-    config = parse(presets_of(scale, named), __doc__, rest, about_search)
+    config = tuning.share_batch(parse(presets_of(scale, named), __doc__, rest, about_search))
     name = config.train.model.architecture
     space = tuning.read_table(config.space, name) or tuning.read_space(config.space, name)
     planned = tuning.plan(config, space)
@@ -201,13 +201,13 @@ def search_plan(config: SearchConfig, trial: TrainConfig, count: int) -> list[st
         count: number of trials; those that are stopped early or finished before cost less.
     """
     found = estimate_compute(CostEstimateConfig(train=trial, gpu=config.gpu))
-    share = config.gpus_per_trial or 1.0
+    share = config.gpus_per_trial or config.trial_workers
     hours = [count * share * each for each in found.hours]
     wall = -(-count // config.concurrent_trials) / count
     device = "GPU" if config.gpus_per_trial else "device"
     shown = [
         f"plan        {count} trials of {trial.steps:,} steps, {config.concurrent_trials} at a "
-        f"time, {config.gpus_per_trial:g} GPU each",
+        f"time, {trial_device(config)}",
         f"computing   {span((hours[0], hours[1]))} {device}-hours at most: {found.source}",
         f"duration    {span((wall * count * found.hours[0], wall * count * found.hours[1]))} hours "
         "if the cluster has room for all that may run at a time",
@@ -242,15 +242,22 @@ def table_plan(table: Table, trial: TrainConfig) -> list[str]:
     return shown
 
 
+def trial_device(config: SearchConfig) -> str:
+    """Return on what each trial of a search trains, in words."""
+    several = config.trial_workers > 1
+    if not config.gpus_per_trial:
+        return f"{config.trial_workers} processes on CPUs each" if several else "on the CPU"
+    return f"{config.gpus_per_trial:g} GPU{'s' if several else ''} each"
+
+
 def announce_search(config: SearchConfig, planned: int) -> None:
     """Say what is searched, how many trials it takes, and how many there are already."""
     train, count = config.train, config.num_trials if config.method.searcher else planned
-    device = f"{config.gpus_per_trial:g} GPU each" if config.gpus_per_trial else "on the CPU"
     earlier = [trial for trial in tuning.written_down(config.storage).values() if trial.scores]
     announce(
         f"search over {config.space!r} around {train.model.architecture}: {count} trials of "
         f"{train.steps:,} steps of {train.data.batch_size} images at {train.data.image_size_px} "
-        f"px, {config.concurrent_trials} at a time, {device}",
+        f"px, {config.concurrent_trials} at a time, {trial_device(config)}",
         out=config.storage,
         resumes=f"with {len(earlier)} finished trials" if earlier else "",
         watch=watching(train.tracking, storage.join(config.storage, "trials"), loggers=False),

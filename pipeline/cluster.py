@@ -13,7 +13,8 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 from infill.pipeline.errors import UserError
@@ -56,6 +57,7 @@ STARTS = 4
 
 BESIDE_DRIVER_BYTES = 10**8
 """Memory that an actor beside the driver reserves."""
+OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 
 def beside_driver(kind: type) -> Any:
@@ -65,17 +67,37 @@ def beside_driver(kind: type) -> Any:
     again without what it held, and calls to it wait meanwhile. Runs on the driver.
     """
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    def start(self: Any) -> None:
+        spare_from_kernel()
+        kind.__init__(self)  # type: ignore[misc]
+
     actor = ray.remote(
         num_cpus=0,
         memory=BESIDE_DRIVER_BYTES,
         max_restarts=-1,
         max_task_retries=-1,
-        scheduling_strategy=here,
-    )(kind)
+        scheduling_strategy=on_this_node(),
+    )(type(kind.__name__, (kind,), {"__init__": start}))
     return actor.remote()
+
+
+def on_this_node() -> Any:
+    """Return Ray's strategy that starts an actor on this process's node, or nowhere."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
+def spare_from_kernel() -> None:
+    """Let the kernel end other processes before this one when memory runs out.
+
+    Ray marks each of its workers as the first to be ended; a small process that many others wait
+    for gets the score of an ordinary program again, where the system allows it.
+    """
+    with suppress(OSError):
+        OOM_SCORE.write_text("0")
 
 
 @contextmanager

@@ -54,12 +54,15 @@ def fit(
 
 
 def free_reservation(watch: Any) -> None:
-    """Give the resources of a dead controller's workers back to the cluster. On the driver."""
+    """Give the resources of a dead controller's workers back to the cluster. On the driver.
+
+    A trial of a search keeps its own, in which the next controller's workers start.
+    """
     import ray
-    from ray.util import remove_placement_group
+    from ray.util import get_current_placement_group, remove_placement_group
 
     group = ray.get(watch.reservation.remote())
-    if group is not None:
+    if group is not None and group != get_current_placement_group():
         remove_placement_group(group)
 
 

@@ -1,12 +1,54 @@
-"""Elastic numbers of workers: only those that share the global batch equally."""
+"""Ray's trainer on chosen workers: in a trial's resources, in numbers that share the batch."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import ray
+from ray._common.constants import RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.constants import get_env_vars_to_propagate
+from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
+from ray.train.v2._internal.execution.worker_group import WorkerGroup
+from ray.train.v2._internal.execution.worker_group.placement_group_handle import (
+    DefaultPlacementGroupHandle,
+)
+from ray.util import get_current_placement_group
+
+from infill.pipeline.cluster import on_this_node, spare_from_kernel
+
+CONTROLLER_BYTES = 4 * 10**8
+"""Memory that the controller of a training reserves on the driver's node."""
+
+
+class TrialReservation(DefaultPlacementGroupHandle):
+    """The resources of a Tune trial, which stay the trial's when the workers end."""
+
+    def shutdown(self) -> None:
+        """Leave the resources to Ray Tune."""
+
+
+class TrialWorkerGroup(WorkerGroup):
+    """Workers in the resources of the trial that trains, one in each bundle."""
+
+    group: Any = None
+    """The trial's placement group; each subclass has its own."""
+
+    def _create_placement_group(self, *context: Any) -> TrialReservation:
+        return TrialReservation(self.group)
+
+
+class TrainControllerBesideDriver(TrainController):
+    """Ray's controller, spared by the kernel, with its workers in a trial's resources if any."""
+
+    def __init__(self, *, group: Any, **settings: Any) -> None:
+        """Take the placement group of the trial, None outside of trials, and Ray's settings."""
+        spare_from_kernel()
+        if group is not None:
+            self.worker_group_cls = type("WorkerGroup", (TrialWorkerGroup,), {"group": group})
+        super().__init__(**settings)
 
 
 class SharingPolicy(ElasticScalingPolicy):
@@ -32,7 +74,11 @@ class SharingPolicy(ElasticScalingPolicy):
 
 
 class SharingTrainer(TorchTrainer):
-    """Ray's trainer on one of several numbers of workers. On the driver."""
+    """Ray's trainer on one of several numbers of workers. On the driver.
+
+    In a Tune trial, the workers take the bundles of the trial's placement group. Ray's own trainer
+    would reserve their resources a second time, and wait for those of the other trials.
+    """
 
     def __init__(self, *args: Any, sizes: Sequence[int], **settings: Any) -> None:
         """Take Ray's arguments.
@@ -59,8 +105,29 @@ class SharingTrainer(TorchTrainer):
         """Leave Ctrl-C to the driver, which saves first; Ray's handler would abort the run."""
         self.controller = controller
 
+    def _policy(self) -> dict[str, Any]:
+        if len(self.sizes) == 1:
+            return {}
+        return {"scaling_policy": SharingPolicy(self.scaling_config, self.sizes)}
+
     def _initialize_and_run_controller(self, **settings: Any) -> Any:
-        """Run Ray's controller with the policy above."""
-        if len(self.sizes) > 1:
-            settings["scaling_policy"] = SharingPolicy(self.scaling_config, self.sizes)
-        return super()._initialize_and_run_controller(**settings)
+        """Run Ray's controller with the policy above. It reserves its memory."""
+        settings |= self._policy()
+        variables = get_env_vars_to_propagate()
+        variables.setdefault(RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR, "0")
+        controller = ray.remote(
+            num_cpus=0,
+            memory=CONTROLLER_BYTES,
+            scheduling_strategy=on_this_node(),  # Not in the trial's bundles, which are full.
+            runtime_env={"env_vars": variables},
+        )(TrainControllerBesideDriver).remote(group=get_current_placement_group(), **settings)
+        self._register_sigint_handler(controller)
+        ray.get(controller.run.remote())
+        return ray.get(controller.get_result.remote())
+
+    def _create_default_callbacks(self) -> list[Any]:
+        """Return Ray's callbacks; in a trial, Ray Tune alone removes the placement group."""
+        callbacks: list[Any] = super()._create_default_callbacks()
+        if get_current_placement_group() is None:
+            return callbacks
+        return [one for one in callbacks if not isinstance(one, PlacementGroupCleanerCallback)]

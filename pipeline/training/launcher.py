@@ -182,7 +182,7 @@ def _launch_on_cluster(config: TrainConfig, report: Report) -> None:
     from ray.train import TrainingFailedError
 
     books = storage.join(config.storage, "ray")
-    wanted = partial(missing_resources, config.worker_numbers, _resources(config))
+    wanted = partial(missing_resources, config.worker_numbers, worker_resources(config))
     with record_queue(report) as box, monitored(report, wanted) as watch:
         try:
             fit(
@@ -200,7 +200,7 @@ def _launch_on_cluster(config: TrainConfig, report: Report) -> None:
         _raise_what_was_given_up_for(watch, None)
 
 
-def _resources(config: TrainConfig) -> dict[str, float]:
+def worker_resources(config: TrainConfig) -> dict[str, float]:
     """Return what each worker reserves."""
     return {"CPU": config.cpus_per_worker} | ({"GPU": 1} if config.use_gpu else {})
 
@@ -221,7 +221,7 @@ def _trainer(config: TrainConfig, books: str, actors: Mapping[str, Any]) -> Any:
         scaling_config=ScalingConfig(
             num_workers=(sizes[0], sizes[-1]) if len(sizes) > 1 else sizes[0],
             use_gpu=config.use_gpu,
-            resources_per_worker=_resources(config),
+            resources_per_worker=worker_resources(config),
             label_selector=dict(label.split("=", 1) for label in config.worker_labels) or None,
             elastic_resize_monitor_interval_s=RESIZE_EVERY_S,
         ),
@@ -245,7 +245,10 @@ def missing_resources(workers: Collection[int], resources: Mapping[str, float]) 
         resources: the resources that each worker reserves.
     """
     import ray
-    from ray.util import placement_group_table
+    from ray.util import get_current_placement_group, placement_group_table
+
+    if get_current_placement_group() is not None:
+        return ""  # A trial has what its workers need.
 
     def waits(group: Mapping[str, Any]) -> bool:
         waiting = group["state"] in ("PENDING", "RESCHEDULING")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from infill.pipeline.tuning.config import Trial, TuneConfig, TuneResult
     from infill.pipeline.tuning.effects import require_effects
     from infill.pipeline.tuning.spaces import Range, Space, read_space, read_table
-    from infill.pipeline.tuning.trials import plan, written_down
+    from infill.pipeline.tuning.trials import plan, share_batch, written_down
     from infill.pipeline.tuning.tuner import tune
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "read_space",
     "read_table",
     "require_effects",
+    "share_batch",
     "tune",
     "written_down",
 ]
@@ -35,7 +36,7 @@ __getattr__ = lazy_names(
         "config": ("Trial", "TuneConfig", "TuneResult"),
         "effects": ("require_effects",),
         "spaces": ("Range", "Space", "read_space", "read_table"),
-        "trials": ("plan", "written_down"),
+        "trials": ("plan", "share_batch", "written_down"),
         "tuner": ("tune",),
     },
 )

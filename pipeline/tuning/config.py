@@ -35,11 +35,15 @@ class TuneConfig:
     storage: str = "runs/sweep"
     """Folder or s3:// prefix for the trials' runs, the table of results and the plot."""
     concurrent_trials: int = 2
-    """Number of trials that run at a time. Each trains in one process and reserves
+    """Number of trials that run at a time. Each process of a trial reserves
     ``train.cpus_per_worker`` CPUs."""
     gpus_per_trial: float = 0.0
-    """GPUs that each trial reserves: 0, 1, or a fraction, with which several trials share a GPU and
-    each may use that share of its memory."""
+    """GPUs that each trial reserves: 0, a whole number, or a fraction, with which several trials
+    share a GPU and each may use that share of its memory. Several GPUs train data parallel, one
+    process for each."""
+    workers_per_trial: int = 0
+    """Number of processes in which each trial trains data parallel. 0 is one for each of its GPUs,
+    and one without GPUs. A trial starts when the cluster has room for all of its processes."""
     max_failures: int = 1
     """Number of times that a failed trial is retried before it is reported as failed."""
     max_hours: float = 0.0
@@ -57,15 +61,21 @@ class TuneConfig:
             ("num_trials", 0),
             ("max_failures", 0),
             ("gpus_per_trial", 0),
+            ("workers_per_trial", 0),
             ("max_hours", 0),
             ("max_gpu_hours", 0),
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        if self.gpus_per_trial > 1:
+        if self.gpus_per_trial > 1 and self.gpus_per_trial != int(self.gpus_per_trial):
             raise ValueError(
-                f"gpus_per_trial must be at most 1, not {self.gpus_per_trial:g}: a trial trains in "
-                "one process"
+                f"gpus_per_trial above 1 must be a whole number, not {self.gpus_per_trial:g}: each "
+                "process of a trial takes one GPU"
+            )
+        if self.gpus_per_trial and self.workers_per_trial not in (0, self.trial_workers):
+            raise ValueError(
+                f"workers_per_trial must be 0 or {self.trial_workers} with gpus_per_trial "
+                f"{self.gpus_per_trial:g}, not {self.workers_per_trial}: each process takes one GPU"
             )
         if self.algorithm not in ALGORITHMS:
             raise ValueError(
@@ -76,6 +86,26 @@ class TuneConfig:
             raise ValueError(f"algorithm {self.algorithm!r} needs num_trials: how many to try")
         if not chosen.repeats and self.seeds > 1:
             raise ValueError(f"several seeds go with 'grid' and 'random', not {self.algorithm!r}")
+
+    @property
+    def trial_workers(self) -> int:
+        """The number of processes of each trial."""
+        if self.gpus_per_trial:
+            return max(1, int(self.gpus_per_trial))
+        return max(1, self.workers_per_trial)
+
+    @property
+    def trial_settings(self) -> dict[str, Any]:
+        """The fields of a training that each trial takes from the search, by name.
+
+        One process trains without Ray Train, whose workers take longer to start than a small trial.
+        """
+        workers = self.trial_workers
+        return {
+            "num_workers": workers if workers > 1 else 0,
+            "min_workers": 0,
+            "use_gpu": self.gpus_per_trial > 0,
+        }
 
     @property
     def method(self) -> Algorithm:

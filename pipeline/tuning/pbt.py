@@ -147,8 +147,7 @@ def stretch(config: TuneConfig, name: str, changes: Mapping[str, Any], begin: st
         "storage": storage.join(folder(config), name, digest),
         "tracking.run_name": name,
         "resume_from": begin,
-        "num_workers": 0,
-        "use_gpu": config.gpus_per_trial > 0,
+        **config.trial_settings,
         "keep_checkpoints": KEEP_ALL,
     }
     return override(config.train, settings)

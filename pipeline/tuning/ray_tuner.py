@@ -32,11 +32,8 @@ def run_tuner(
     from ray import tune as ray_tune
 
     books = storage.join(storage.absolute(config.storage), "ray")
-    resources = {"CPU": config.train.cpus_per_worker}
-    if config.gpus_per_trial:
-        resources["GPU"] = config.gpus_per_trial
     tuner = ray_tune.Tuner(
-        ray_tune.with_resources(trainable, resources),
+        ray_tune.with_resources(trainable, trial_resources(config)),
         param_space=space,
         tune_config=ray_tune.TuneConfig(
             metric=SCORE,
@@ -63,6 +60,27 @@ def run_tuner(
         results = tuner.fit()
     storage.remove(books)
     return results
+
+
+def trial_resources(config: TuneConfig) -> Any:
+    """Return what a trial reserves, as Ray Tune takes it.
+
+    Several workers are reserved together, a bundle for each, so that no two trials hold parts of
+    what they need and wait for each other. The trial's own process only waits and takes nothing.
+    """
+    from ray.tune import PlacementGroupFactory
+
+    train, workers = config.train, config.trial_workers
+    worker = {"CPU": float(train.cpus_per_worker)}
+    if config.gpus_per_trial:
+        worker["GPU"] = config.gpus_per_trial / workers
+    selector = dict(label.split("=", 1) for label in train.worker_labels)
+    bundles = [worker] if workers == 1 else [{}, *[worker] * workers]
+    return PlacementGroupFactory(
+        bundles,
+        strategy="PACK",
+        bundle_label_selector=[selector] * workers if selector else None,
+    )
 
 
 def cap_gpu_memory(share: float) -> None:

@@ -11,7 +11,7 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from infill.models.tables import Table
 from infill.pipeline import storage
 from infill.pipeline.config import flatten, override
 from infill.pipeline.errors import UserError, require_format
-from infill.pipeline.training import TrainConfig
+from infill.pipeline.training import TrainConfig, scaled
 from infill.pipeline.tuning.config import Trial, TuneConfig
 from infill.pipeline.tuning.spaces import Range, Space
 
@@ -29,6 +29,7 @@ FORMAT = 1
 """Format version of that file; those of earlier releases have none, which is 1."""
 TRIALS = "trials"
 Planned = tuple[Trial, TrainConfig]
+Search = TypeVar("Search", bound=TuneConfig)
 
 
 def plan(config: TuneConfig, space: Space | Table) -> list[Planned]:
@@ -106,17 +107,23 @@ def plan_one(config: TuneConfig, changes: Mapping[str, Any], seed: int, label: s
     words += [f"seed={seed}"] if config.seeds > 1 else []
     name = "_".join(words)[:80] + "-" + hashlib.sha256(identity.encode()).hexdigest()[:6]
     name = "".join(c if c.isalnum() or c in "=_.-" else "-" for c in name)
-    # In one process: starting nested workers would take longer than a small trial.
     settings = {
         **changes,
         "storage": storage.join(folder(config), name),
         "tracking.run_name": name,
-        "num_workers": 0,
+        **config.trial_settings,
         "seed": seed,
-        "use_gpu": config.gpus_per_trial > 0,
     }
     trial = Trial(name=name, changes=dict(changes), seed=seed, label=label)
     return trial, override(config.train, settings)
+
+
+def share_batch(config: Search) -> Search:
+    """Return the search around a training whose batch the processes of a trial can share.
+
+    As :func:`infill.pipeline.training.scaled` for ``num_workers`` processes.
+    """
+    return replace(config, train=scaled(override(config.train, config.trial_settings)))
 
 
 def folder(config: TuneConfig) -> str:

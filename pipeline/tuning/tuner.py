@@ -16,7 +16,14 @@ from infill.pipeline.tuning.config import Trial, TuneConfig, TuneResult
 from infill.pipeline.tuning.pbt import encode_values, run_pbt, values_of
 from infill.pipeline.tuning.ray_tuner import cap_gpu_memory, run_tuner
 from infill.pipeline.tuning.spaces import Space
-from infill.pipeline.tuning.trials import Planned, plan, plan_one, write_down, written_down
+from infill.pipeline.tuning.trials import (
+    Planned,
+    plan,
+    plan_one,
+    share_batch,
+    write_down,
+    written_down,
+)
 
 
 def tune(config: TuneConfig, space: Space | Table, log: Log = print) -> TuneResult:
@@ -25,7 +32,7 @@ def tune(config: TuneConfig, space: Space | Table, log: Log = print) -> TuneResu
     Raises:
         UserError: if a name or value of the space is impossible; no trial has started then.
     """
-    start = time.monotonic()
+    start, config = time.monotonic(), share_batch(config)
     plan(config, space)
     run, tracking = storage.absolute(config.storage), config.train.tracking
     about = {"space": config.space, "algorithm": config.algorithm, "seeds": config.seeds}

@@ -5,10 +5,11 @@ import torch
 
 from infill.jobs import tune
 from infill.models.config import names, tables
+from infill.pipeline.config import override
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation import PROTOCOLS
 from infill.pipeline.tuning import TuneConfig
-from infill.pipeline.tuning.ray_tuner import cap_gpu_memory
+from infill.pipeline.tuning.ray_tuner import cap_gpu_memory, trial_resources
 
 LAMBDAS = ["spn", "--space", "lambdas", "--num-trials", "4"]
 
@@ -51,10 +52,54 @@ def test_a_share_of_a_gpu_is_a_share_of_its_memory(monkeypatch, share, capped):
     assert caps == capped
 
 
-def test_a_trial_of_several_gpus_is_refused_in_a_sentence():
+def test_impossible_numbers_of_gpus_and_processes_are_refused_in_a_sentence():
     train = tune.training_of("spn", "smoke")
-    with pytest.raises(ValueError, match="gpus_per_trial must be at most 1, not 8"):
-        TuneConfig(train=train, gpus_per_trial=8)
+    with pytest.raises(ValueError, match="gpus_per_trial above 1 must be a whole number, not 1.5"):
+        TuneConfig(train=train, gpus_per_trial=1.5)
+    for gpus, workers, right in ((8, 4, 8), (0.5, 2, 1), (1, 2, 1)):
+        with pytest.raises(ValueError, match=f"workers_per_trial must be 0 or {right} with"):
+            TuneConfig(train=train, gpus_per_trial=gpus, workers_per_trial=workers)
+
+
+@pytest.mark.parametrize(
+    ("fields", "bundles"),
+    [
+        ({}, [{"CPU": 2.0}]),
+        ({"gpus_per_trial": 0.5}, [{"CPU": 2.0, "GPU": 0.5}]),
+        ({"gpus_per_trial": 1}, [{"CPU": 2.0, "GPU": 1.0}]),
+        ({"gpus_per_trial": 8}, [{"CPU": 2.0, "GPU": 1.0}] * 8),
+        ({"workers_per_trial": 3}, [{"CPU": 2.0}] * 3),
+    ],
+)
+def test_a_trial_reserves_all_of_its_processes_at_once(fields, bundles):
+    smoke = tune.training_of("spn", "smoke")
+    train = override(smoke, {"cpus_per_worker": 2.0, "worker_labels": ("zone=a",)})
+    found = trial_resources(TuneConfig(train=train, **fields))
+    assert found.bundles == bundles
+    assert found.head_bundle_is_empty == (len(bundles) > 1)
+    assert found._bound.kwargs["bundle_label_selector"] == [{"zone": "a"}] * len(bundles)
+
+
+def test_a_search_over_eight_gpus_a_trial_counts_them_and_scales_the_batch(capsys):
+    words = [*LAMBDAS, "--scale", "paper", "--train.model.teacher", "filterbank", "--gpu", "h100"]
+    words += ["--price-per-gpu-hour", "2", "--dry-run", "--train.data.batch-size", "4"]
+    words += ["--train.model.channels", "8"]
+    with pytest.raises(ValueError, match="must be a multiple of num_workers 8"):
+        tune.main([*words, "--gpus-per-trial", "8"])
+    tune.main([*words, "--gpus-per-trial", "8", "--train.scale-batch", "linear"])
+    eight = capsys.readouterr().out.splitlines()
+    steps = tune.training_of("spn", "paper").steps
+    assert eight[0] == f"plan        4 trials of {steps // 2:,} steps, 2 at a time, 8 GPUs each"
+    tune.main(words)
+    one = capsys.readouterr().out.splitlines()
+
+    def numbers(line):
+        return [float(word.replace(",", "")) for word in line.split()[1:4:2]]
+
+    # Half the steps, each of one sample a GPU, not of four.
+    assert numbers(eight[1]) == pytest.approx(numbers(one[1]), rel=0.05)
+    assert numbers(eight[2])[0] == pytest.approx(numbers(one[2])[0] / 8, rel=0.1)
+    assert numbers(eight[3]) == pytest.approx([2 * hours for hours in numbers(eight[1])], rel=0.05)
 
 
 FILES = {

@@ -14,6 +14,7 @@ from infill.pipeline.config import explain, override
 from infill.pipeline.errors import UserError
 from infill.pipeline.tracking import Record, record_queue
 from infill.pipeline.training import controller_failures, train
+from infill.pipeline.training.elastic import CONTROLLER_BYTES
 
 
 def controllers() -> set[int]:
@@ -43,6 +44,7 @@ def test_killed_controller_costs_no_update(
     changes = {"num_workers": 1, "cpus_per_worker": 3.0, "save_every_steps": 1}
     ours = override(config, changes | {"num_threads_per_worker": torch.get_num_threads()})
     lines: list[str] = []
+    scores: list[int] = []
     killed = threading.Event()
 
     def log(line: str) -> None:
@@ -50,10 +52,14 @@ def test_killed_controller_costs_no_update(
         if "validation" in line and not killed.is_set():
             killed.set()
             [controller] = controllers()
+            scores.append(int(Path(f"/proc/{controller}/oom_score_adj").read_text()))
+            reserved = ray.cluster_resources()["memory"] - ray.available_resources()["memory"]
+            assert reserved >= CONTROLLER_BYTES
             os.kill(controller, signal.SIGKILL)
 
     train(ours, log)
     assert killed.is_set()
+    assert scores == [0]
     assert any("controller of this training has died" in line for line in lines), lines
     assert sum("resuming at step" in line for line in lines) == 1, lines
     assert largest_difference(weights(ours.storage, 6), weights(finished.config.storage, 6)) == 0
@@ -122,6 +128,8 @@ def test_our_actors_reserve_memory_and_come_back(ray_local):
     seen: list[Record] = []
     with record_queue(seen.append, every_s=0.01) as box:
         ray.get(box.put.remote(Record(kind="note", step=1, text="before")))
+        score = box.__ray_call__.remote(lambda self: cluster.OOM_SCORE.read_text())
+        assert int(ray.get(score)) == 0  # Ray's other workers have 1,000.
         reserved = ray.cluster_resources()["memory"] - ray.available_resources()["memory"]
         assert reserved >= cluster.BESIDE_DRIVER_BYTES
         ray.kill(box, no_restart=False)

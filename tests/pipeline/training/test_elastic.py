@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from ray.train import ScalingConfig
-from ray.train.torch import TorchTrainer
 
 from infill.models.spn.config import SPNConfig
 from infill.pipeline import checkpoints
@@ -41,15 +40,10 @@ def test_ray_s_own_policy_chooses_the_largest_that_divides(
     assert policy._count_possible_workers(nodes) == expected
 
 
-def test_the_controller_receives_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
-    received: dict[str, Any] = {}
-    run = "_initialize_and_run_controller"
-    monkeypatch.setattr(TorchTrainer, run, lambda self, **settings: received.update(settings))
+def test_the_controller_receives_the_policy() -> None:
     elastic = ScalingConfig(num_workers=(2, 8))
-    SharingTrainer(print, sizes=(2, 8), scaling_config=elastic)._initialize_and_run_controller(
-        scaling_policy=None
-    )
-    policy = pickle.loads(pickle.dumps(received["scaling_policy"]))
+    trainer = SharingTrainer(print, sizes=(2, 8), scaling_config=elastic)
+    policy = pickle.loads(pickle.dumps(trainer._policy()["scaling_policy"]))
     assert policy.sizes == (2, 8)
     assert policy._count_possible_workers({"node": {"CPU": 7.0}}) == 2
 

@@ -63,6 +63,28 @@ def test_a_search_of_more_steps_resumes_its_trials(finished_search, tmp_path):
 
 
 @pytest.mark.slow
+def test_trials_of_two_processes_wait_for_their_turn_and_resume(config, ray_local, tmp_path):
+    """Two gloo workers a trial, and CPUs for one trial at a time."""
+    import ray
+
+    cpus = ray.cluster_resources()["CPU"] / 3
+    changes = {"storage": str(tmp_path), "workers_per_trial": 2, "train.cpus_per_worker": cpus}
+    search = override(config, {**changes, "concurrent_trials": 2})
+    space = {"model.image_weight": [1.0, 10.0]}
+    found = tune(search, space, quietly).trials
+    assert [trial.error for trial in found] == ["", ""]
+    for trial in found:
+        assert trial.steps == 2
+        assert trial.scores["hole_psnr"] > 0
+        assert checkpoints.read_config(trial.checkpoint)["num_workers"] == 2
+    longer = override(search, {"train.steps": 3, "train.data.seed": 0})
+    [again] = tune(longer, {"model.image_weight": [1.0]}, quietly).trials
+    assert (again.steps, again.error) == (3, "")
+    run = plan(longer, {"model.image_weight": [1.0]})[0][1].storage
+    assert any("resuming at step 2" in file.read_text() for file in Path(run).glob("progress-*"))
+
+
+@pytest.mark.slow
 def test_the_search_is_written_as_table_plot_and_page(finished_search, tmp_path, require_fit):
     text = write_search(finished_search.result, str(tmp_path), "A search")
     assert "image_weight" in text
