@@ -23,7 +23,7 @@ from infill.pipeline.cluster import connect, require_gpu
 from infill.pipeline.commands import typed
 from infill.pipeline.config import parse_one, run
 from infill.pipeline.errors import UserError
-from infill.pipeline.job_summary import announce, report_results
+from infill.pipeline.job_summary import announce, announce_start, report_results
 
 if TYPE_CHECKING:
     from infill.pipeline.batch_inference.runner import Summary
@@ -33,8 +33,7 @@ def batch_inpaint(config: BatchInferenceConfig) -> "Summary":
     """Fill a folder through the endpoint, or offline on the Ray at hand or one of its own."""
     from infill.pipeline.batch_inference.endpoint import endpoint_model, run_on_endpoint
     from infill.pipeline.batch_inference.runner import begin_folder, inpaint_folder
-    from infill.pipeline.batch_inference.shards import inpaint_shards, is_shard_set
-    from infill.pipeline.manifest import read_manifest
+    from infill.pipeline.batch_inference.shards import begin_shards, inpaint_shards, is_shard_set
 
     shards = is_shard_set(config.folder)
     if config.endpoint:
@@ -55,7 +54,7 @@ def batch_inpaint(config: BatchInferenceConfig) -> "Summary":
     processes = "1 process" if config.num_actors == 1 else f"{config.num_actors} processes"
     by = f"{model.label} in {processes}, {device}"
     if shards:
-        announce_inpainting(config, by, len(read_manifest(config.folder)))
+        announce_inpainting(config, by, len(begin_shards(config, model.label)[1]))
         with connect():
             return inpaint_shards(model, config)
     work = begin_folder(config, model.label)
@@ -83,6 +82,7 @@ def announce_inpainting(config: BatchInferenceConfig, by: str, count: int, done:
 def main(words: Sequence[str] | None = None) -> None:
     """Fill the folder and say what became of it."""
     config = parse_one(BatchInferenceConfig, __doc__ or "", words)
+    announce_start(f"batch inference on {config.folder}: listing images and reading the model")
     summary = batch_inpaint(config)
     print(summary)
     from infill.pipeline.batch_inference.shards import is_shard_set

@@ -18,7 +18,7 @@ from infill.jobs.promote import PromoteConfig, promote, promote_command, report_
 from infill.pipeline import model_selection, storage, tracking
 from infill.pipeline.cluster import connect
 from infill.pipeline.config import parse_one, run
-from infill.pipeline.job_summary import announce, report_results
+from infill.pipeline.job_summary import announce, announce_start, report_results
 from infill.pipeline.model_selection import SelectionConfig
 
 
@@ -37,9 +37,11 @@ class ChooseConfig(SelectionConfig):
 def main(words: Sequence[str] | None = None) -> None:
     """Judge, write the page, and promote if asked."""
     config = parse_one(ChooseConfig, __doc__ or "", words)
+    announce_start(f"selection among the trials of {config.search}: reading them")
     out = config.out or storage.join(storage.absolute(config.search), "choice")
     trials = model_selection.finished_trials(config.search)
     where = f"in {config.num_actors} processes at most" if config.num_actors else "in this process"
+    model_selection.require_inputs(config)
     announce(
         f"selection among {len(trials)} trials of {config.search} on {config.shards}, {where} on "
         "the CPU",

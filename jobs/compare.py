@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from infill.jobs.promote import promote_command
 from infill.pipeline.config import parse_one, run
 from infill.pipeline.evaluation.config import CompareConfig
-from infill.pipeline.job_summary import announce, report_results
+from infill.pipeline.job_summary import announce, announce_start, report_results
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Compare, and say what came out and where it is."""
     config = parse_one(CompareConfig, __doc__ or "", words)
+    announce_start(f"comparison of {', '.join(config.evaluations)}: reading the scores")
     from infill.pipeline.evaluation.comparison import compare, save_figures
     from infill.pipeline.evaluation.comparison_page import (
         terminal_table,

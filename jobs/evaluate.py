@@ -15,12 +15,13 @@ from infill.pipeline import evaluation
 from infill.pipeline.cluster import connect
 from infill.pipeline.config import parse_one, run
 from infill.pipeline.evaluation import EvaluationConfig
-from infill.pipeline.job_summary import announce, report_results
+from infill.pipeline.job_summary import announce, announce_start, report_results
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Refuse what cannot be evaluated, then start Ray, evaluate, and say what came out."""
     config = parse_one(EvaluationConfig, __doc__ or "", words)
+    announce_start(f"evaluation of {config.checkpoint} on {config.shards}: reading both")
     plan = evaluation.prepare(config)
     methods = ", ".join([str(plan.checkpoint["architecture"]), *config.baselines])
     announce(

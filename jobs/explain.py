@@ -13,12 +13,14 @@ from collections.abc import Sequence
 
 from infill.pipeline import visualize
 from infill.pipeline.config import parse_one, run
+from infill.pipeline.job_summary import announce_start
 from infill.pipeline.visualize import VisualizeConfig
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Write every picture and a sheet of them."""
     config = parse_one(VisualizeConfig, __doc__, words)
+    announce_start(f"visualization of {config.checkpoint} on {config.image}")
     for name, location in visualize.visualize(config).items():
         print(f"{name}: {location}")
 

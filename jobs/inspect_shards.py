@@ -18,6 +18,7 @@ import tyro
 from infill.pipeline import inspection, loading, storage
 from infill.pipeline.config import leave, parse_one, run
 from infill.pipeline.inspection import InspectConfig
+from infill.pipeline.job_summary import announce_start
 from infill.pipeline.loading import BatchConfig
 
 PRESET = "--preset"
@@ -27,6 +28,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Print the statistics and write the sheet."""
     words = sys.argv[1:] if words is None else words
     config = parse_one(InspectConfig, __doc__ or "", words, defaults(words))
+    announce_start(f"inspection of {config.shards}")
     data = inspection.data_settings(config)
     manifest = loading.open_set(config.shards, config.data)
     seen = inspection.look(config, data, manifest)

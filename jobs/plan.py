@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from infill.models.config import names
 from infill.pipeline.config import parse, run
 from infill.pipeline.cost_estimate import CostEstimateConfig, estimate_cost, lines
+from infill.pipeline.job_summary import announce_start
 from infill.pipeline.train_cli import describe
 
 
@@ -36,6 +37,7 @@ def describe_training(name: str, config: CostEstimateConfig) -> str:
 def main(words: Sequence[str] | None = None) -> None:
     """Plan, and print."""
     config = parse(presets(), __doc__, words, describe_training)
+    announce_start(f"estimate for {config.train.model.architecture}: counting its operations")
     print("\n".join(lines(estimate_cost(config), config)))
 
 

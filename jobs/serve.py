@@ -19,13 +19,15 @@ from dataclasses import replace
 
 from infill.pipeline.cluster import connect, require_gpu
 from infill.pipeline.config import parse_one, run
-from infill.pipeline.job_summary import PHOTO, announce, report_results
+from infill.pipeline.job_summary import PHOTO, announce, announce_start, report_results
 from infill.pipeline.serving.config import ServeConfig
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Refuse what cannot be served, start Ray and the service, and keep it up to date."""
     config = parse_one(ServeConfig, __doc__ or "", words)
+    if not config.print_config:
+        announce_start("inpainting service: reading the models")
     from infill.pipeline.serving.replica.deployment import (
         choose_port,
         deploy_yaml,

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from infill.pipeline import user_study
 from infill.pipeline.commands import typed
 from infill.pipeline.config import parse_one, run
-from infill.pipeline.job_summary import announce, report_results
+from infill.pipeline.job_summary import announce, announce_start, report_results
 from infill.pipeline.serving.limits import LimitsConfig
 from infill.pipeline.user_study import StudyConfig
 
@@ -22,6 +22,7 @@ from infill.pipeline.user_study import StudyConfig
 def main(words: Sequence[str] | None = None) -> None:
     """Lay the study out, take votes until interrupted, and say what they come to."""
     config = parse_one(StudyConfig, __doc__ or "", words)
+    announce_start(f"study of {', '.join(config.evaluations)}: reading the composites")
     study = user_study.prepare(config)
     if not config.summarise:
         announce(

@@ -30,13 +30,14 @@ from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation import PROTOCOLS
 from infill.pipeline.job_summary import (
     announce,
+    announce_start,
     inpaint_command,
     report_results,
     test_set_of,
     watching,
 )
 from infill.pipeline.model_selection import TableConfig
-from infill.pipeline.train_cli import require_data, with_shards
+from infill.pipeline.train_cli import require_data, shards_to_make, with_shards
 from infill.pipeline.training import TrainConfig
 from infill.pipeline.tuning import TuneConfig
 from infill.pipeline.tuning.config import Scale
@@ -148,6 +149,7 @@ def main(words: Sequence[str] | None = None) -> None:
         training_of(rest[0], scale, named)  # Its error says more than that the preset is unknown.
     config = tuning.share_batch(parse(presets_of(scale, named), __doc__, rest, about_search))
     name = config.train.model.architecture
+    announce_start(f"search over {config.space!r} around {name}: checking data and settings")
     space = tuning.read_table(config.space, name) or tuning.read_space(config.space, name)
     planned = tuning.plan(config, space)
     count = config.num_trials if config.method.searcher else len(planned)
@@ -164,6 +166,9 @@ def main(words: Sequence[str] | None = None) -> None:
         return
     require_gpu(config.gpus_per_trial > 0)
     require_data(config.train)
+    if isinstance(space, Table) and (config.table.test_shards or not shards_to_make(config.train)):
+        ready = replace(config, train=with_shards(config.train))
+        model_selection.find_test_set(ready, config.table)
     announce_search(config, len(planned))
     with connect():
         # Trials need no shards of their own: what is missing is made once, for all of them.

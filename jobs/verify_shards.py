@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from infill.pipeline.config import parse_one, run
 from infill.pipeline.errors import UserError
+from infill.pipeline.job_summary import announce_start
 from infill.pipeline.manifest import Manifest
 from infill.pipeline.sources import S3Config
 
@@ -42,6 +43,7 @@ class VerifyConfig:
 def main(words: Sequence[str] | None = None) -> None:
     """Verify, mend if asked to, and report."""
     config = parse_one(VerifyConfig, __doc__, words)
+    announce_start(f"verification of {config.shards}: reading the manifests")
     from infill.pipeline.sharding.verify import read_sets, repair, verify
 
     damages = verify(config.shards, s3=config.s3)

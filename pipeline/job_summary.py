@@ -21,6 +21,16 @@ PHOTO = ("photo.jpg", "mask.png")
 """The user's own files in a next command."""
 
 
+def announce_start(what: str, log: Log = print) -> None:
+    """Print a job's first line, before it imports PyTorch or reads any data, which take a while.
+
+    Args:
+        what: the work and its inputs, as far as the command line names them.
+        log: takes a line at a time.
+    """
+    log(f"{what} ...")
+
+
 def announce(
     what: str,
     *,

@@ -152,9 +152,12 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Amount per second since the first result; 0 before the second result."""
-        if self._first is None or self.done == self._first[0]:
+        """Amount per second since the first result, and until the second one since the start."""
+        if self._first is None:
             return 0.0
+        if self.done == self._first[0]:
+            spent = time.monotonic() - self._start
+            return (self.done - self._before) / spent if spent > 0 else 0.0
         return (self.done - self._first[0]) / max(time.monotonic() - self._first[1], 1e-9)
 
     def line(self) -> str:

@@ -18,6 +18,7 @@ from infill.pipeline.cost_estimate import CostEstimateConfig, compute_lines, est
 from infill.pipeline.errors import UserError
 from infill.pipeline.job_summary import (
     announce,
+    announce_start,
     inpaint_command,
     report_results,
     test_set_of,
@@ -26,7 +27,7 @@ from infill.pipeline.job_summary import (
 from infill.pipeline.loading import BatchConfig, names_tars
 from infill.pipeline.loading.tar_names import expand
 from infill.pipeline.manifest import read_manifest
-from infill.pipeline.masks import MaskConfig
+from infill.pipeline.masks import MaskConfig, check_mask_files
 from infill.pipeline.sharding import ShardConfig
 from infill.pipeline.sources import open_source
 from infill.pipeline.training import TrainConfig, TrainResult
@@ -156,13 +157,16 @@ def launch(
         tables: of the paper that a preset reproduces, such as "SPN, Table 1", by the preset's name.
     """
     config = parse(named(presets), description, words, partial(describe, tables=tables or {}))
+    work = "plan of the training of" if config.dry_run else "training"
+    data = config.data.shards or config.data.source
+    announce_start(f"{work} {config.model.architecture} on {data}: checking data and settings")
     asked, config = config, training.scaled(config)
     if line := training.scaling_line(asked, config):
         print(line, flush=True)
     training.require_weights(config)
     if not config.dry_run:
         require_gpu(config.use_gpu)
-    needs_ray = config.num_workers or _shards_to_make(config)
+    needs_ray = config.num_workers or shards_to_make(config)
     if not config.dry_run:
         _announce(config)
     with connect() if needs_ray else nullcontext():
@@ -196,7 +200,7 @@ def _hardware(config: TrainConfig) -> str:
 
 def _training_data(config: TrainConfig) -> str:
     """Return how much data there is; a source that is not sharded yet is named."""
-    if shards := _shards_to_make(config):
+    if shards := shards_to_make(config):
         return f"first, {config.data.source} is sharded into {storage.absolute(shards)}"
     training_set, _ = training.find_sets(config.data.shards)
     if names_tars(training_set):
@@ -264,12 +268,15 @@ def require_data(config: TrainConfig) -> TrainConfig:
     Raises:
         UserError: if the shards, or the images to make them from, are missing or do not fit.
     """
-    if shards := _shards_to_make(config):
+    check_mask_files(config.data.masks)
+    if shards := shards_to_make(config):
         recipe = _recipe(config.data, shards)
         if next(iter(open_source(recipe.kind, recipe.source).originals()), None) is None:
             raise UserError(f"{recipe.source} holds no photographs; correct --data.source")
         return config
-    return training.resolve(with_shards(config))
+    config = training.resolve(with_shards(config))
+    training.require_same_run(config)
+    return config
 
 
 def with_shards(config: TrainConfig) -> TrainConfig:
@@ -281,7 +288,7 @@ def with_shards(config: TrainConfig) -> TrainConfig:
         UserError: if there are no images, or they cannot be sharded.
     """
     data = config.data
-    if shards := _shards_to_make(config):
+    if shards := shards_to_make(config):
         made = sharding.make_shards(_recipe(data, shards))
         for split, manifest in made.items():
             print(f"{split}: {len(manifest)} samples in {manifest.location}", flush=True)
@@ -290,7 +297,7 @@ def with_shards(config: TrainConfig) -> TrainConfig:
     return override(config, {"data.shards": _own_shards(config)})
 
 
-def _shards_to_make(config: TrainConfig) -> str:
+def shards_to_make(config: TrainConfig) -> str:
     """Return where ``data.source`` has yet to be sharded; "" if there is nothing to shard."""
     data = config.data
     if not data.source or (data.source == BUNDLED and data.shards):

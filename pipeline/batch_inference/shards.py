@@ -54,6 +54,7 @@ from infill.pipeline.manifest import (
     read_manifest,
     write_manifest,
 )
+from infill.pipeline.masks import check_mask_files
 from infill.pipeline.progress import Log, Progress, shows_everything
 from infill.pipeline.serving.replica.replica import ServedModel
 from infill.pipeline.sharding.shard_writer import record_name, tar_name
@@ -85,6 +86,32 @@ def is_shard_set(location: str) -> bool:
     return storage.exists(storage.join(location, FILE_NAME))
 
 
+def begin_shards(config: BatchInferenceConfig, model: str) -> tuple[BatchInferenceConfig, Manifest]:
+    """Record settings and model beside the results of a shard set.
+
+    Args:
+        config: the configuration.
+        model: the label of the model.
+
+    Returns:
+        The configuration with absolute locations, and the manifest of the set.
+
+    Raises:
+        UserError: if ``out`` is the set itself or holds results of other settings, or a mask file
+            of the recipe marks nothing.
+    """
+    if config.draw:
+        check_mask_files(config.recipe)
+    manifest = read_manifest(config.folder)
+    if storage.absolute(config.out) == manifest.location:
+        raise UserError(f"{config.out} is the shard set itself; give another OUT")
+    masks = storage.absolute(config.masks) if config.masks else ""
+    out = storage.absolute(config.out)
+    config = replace(config, folder=manifest.location, masks=masks, out=out)
+    claim(config, model, manifest.digest)
+    return config, manifest
+
+
 def inpaint_shards(model: ServedModel, config: BatchInferenceConfig, say: Log = print) -> Summary:
     """Inpaint every sample of a shard set that has no result yet. On the driver, with Ray.
 
@@ -92,13 +119,7 @@ def inpaint_shards(model: ServedModel, config: BatchInferenceConfig, say: Log = 
         UserError: if ``out`` holds results of other settings, the disk is full, the store is down,
             or the model cannot be read.
     """
-    manifest = read_manifest(config.folder)
-    if storage.absolute(config.out) == manifest.location:
-        raise UserError(f"{config.out} is the shard set itself; give another OUT")
-    masks = storage.absolute(config.masks) if config.masks else ""
-    out = storage.absolute(config.out)
-    config = replace(config, folder=manifest.location, masks=masks, out=out)
-    claim(config, model.label, manifest.digest)
+    config, manifest = begin_shards(config, model.label)
     started = time.monotonic()
     parts = _parts(manifest)
     finished = {shard for shard in range(len(manifest.shards)) if _record(config.out, shard)}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         SelectionResult,
         evaluate_with_baselines,
         finished_trials,
+        require_inputs,
         select_model,
     )
     from infill.pipeline.model_selection.config import SelectionConfig, TableConfig
@@ -29,6 +30,7 @@ __all__ = [
     "candidate_rows",
     "evaluate_with_baselines",
     "finished_trials",
+    "require_inputs",
     "select_model",
     "find_test_set",
     "evaluate_table",
@@ -44,6 +46,7 @@ __getattr__ = lazy_names(
             "SelectionResult",
             "evaluate_with_baselines",
             "finished_trials",
+            "require_inputs",
             "select_model",
         ),
         "config": ("SelectionConfig", "TableConfig"),

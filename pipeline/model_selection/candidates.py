@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
-from infill.pipeline.evaluation import Evaluation, EvaluationConfig, evaluate
+from infill.pipeline.evaluation import Evaluation, EvaluationConfig, evaluate, prepare
 from infill.pipeline.evaluation.gates import CLASSICAL
 from infill.pipeline.evaluation.scores import ALL, Score
 from infill.pipeline.metrics.image_metrics import mean_interval
@@ -102,6 +102,7 @@ def select_model(config: SelectionConfig, log: Log = print) -> SelectionResult:
     Raises:
         UserError: if the search has no finished trial, or the champion is unknown.
     """
+    require_metrics(config)
     trials = finished_trials(config.search)
     out = config.out or storage.join(storage.absolute(config.search), "choice")
     pairs, champion, found = "", None, []
@@ -131,6 +132,33 @@ def select_model(config: SelectionConfig, log: Log = print) -> SelectionResult:
     choice = SelectionResult(metric=config.metric, candidates=tuple(found), champion=champion)
     order = sorted(found, key=choice.goodness, reverse=True)
     return SelectionResult(metric=config.metric, candidates=tuple(order), champion=champion)
+
+
+def require_inputs(config: SelectionConfig) -> None:
+    """Refuse a search, champion or test set that cannot be evaluated; Ray is not needed yet.
+
+    Raises:
+        UserError: naming what is missing, or a metric that there is not.
+    """
+    require_metrics(config)
+    trials = finished_trials(config.search)
+    if config.champion:
+        resolve(config.registry, config.champion)
+    prepare(_settings(config, trials[0].checkpoint))
+
+
+def require_metrics(config: SelectionConfig) -> None:
+    """Refuse a metric or guard that no evaluation has.
+
+    Raises:
+        UserError: naming it.
+    """
+    known = {metric.name for metric in METRICS}
+    if config.metric not in known:
+        raise UserError(f"metric is one of {', '.join(sorted(known))}, not {config.metric!r}")
+    for text in config.guards:
+        if (name := guard(text)[0]) not in known:
+            raise UserError(f"guard {text!r}: there is no metric {name!r}")
 
 
 def finished_trials(search: str) -> list[Trial]:
@@ -175,6 +203,13 @@ def _by_combination(trials: Sequence[Trial]) -> list[list[Trial]]:
 def _evaluated(
     config: SelectionConfig, location: str, out: str, pairs: str, log: Log
 ) -> Evaluation:
+    return evaluate(_settings(config, location, out, pairs), lambda line: None)
+
+
+def _settings(
+    config: SelectionConfig, location: str, out: str = "", pairs: str = ""
+) -> EvaluationConfig:
+    """Return the evaluation of a checkpoint, on given pairs or on pairs of its own."""
     common = EvaluationConfig(
         checkpoint=location,
         shards=config.shards,
@@ -183,11 +218,8 @@ def _evaluated(
         num_actors=config.num_actors,
     )
     if pairs:
-        return evaluate(replace(common, pairs=pairs), lambda line: None)
-    settings = replace(
-        common, masks=config.masks, buckets=config.buckets, num_images=config.num_images
-    )
-    return evaluate(settings, lambda line: None)
+        return replace(common, pairs=pairs)
+    return replace(common, masks=config.masks, buckets=config.buckets, num_images=config.num_images)
 
 
 def admitted(

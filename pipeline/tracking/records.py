@@ -57,7 +57,7 @@ def terminal(info: RunInfo, warn: Callable[[str], None]) -> Iterator[Report]:
     """Show each record as a line; on a terminal a bar has the losses."""
     name = info.architecture
     with Progress(name, info.steps, "steps", done=info.first_step, log=info.log) as progress:
-        logger = RunLogger(name, info.steps, progress.say)
+        logger = RunLogger(name, info.steps, progress.say, info.first_step)
 
         def show(record: Record) -> None:
             if record.kind == "losses":
@@ -71,10 +71,13 @@ def terminal(info: RunInfo, warn: Callable[[str], None]) -> Iterator[Report]:
 class RunLogger:
     """Shows the stream of records on the driver's terminal, with the time left."""
 
-    def __init__(self, label: str, steps: int, log: Callable[[str], None] = print) -> None:
+    def __init__(
+        self, label: str, steps: int, log: Callable[[str], None] = print, first_step: int = 0
+    ) -> None:
         self.label = label
         self.steps = steps
         self.log = log
+        self._begun = (first_step, time.monotonic())
         self._first: tuple[int, float] | None = None
 
     def __call__(self, record: Record) -> None:
@@ -98,9 +101,11 @@ class RunLogger:
     def _time_left(self, step: int) -> str:
         now = time.monotonic()
         if self._first is None:
+            # Its start is in the first estimate, which is too long rather than missing.
             self._first = (step, now)
-            return ""
-        first_step, start = self._first
+            first_step, start = self._begun
+        else:
+            first_step, start = self._first
         if step <= first_step:
             return ""
         seconds = (now - start) / (step - first_step) * (self.steps - step)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from infill.pipeline.training.config import TrainConfig, TrainResult
     from infill.pipeline.training.distributed import WorkerContext
     from infill.pipeline.training.launcher import launch, resolve, summary, train
-    from infill.pipeline.training.run_dir import SCORE, best, find_sets
+    from infill.pipeline.training.run_dir import SCORE, best, find_sets, require_same_run
     from infill.pipeline.training.train_loop import NonFiniteLossError
     from infill.pipeline.training.validation import validation_data
 
@@ -38,6 +38,7 @@ __all__ = [
     "build_objective",
     "find_sets",
     "launch",
+    "require_same_run",
     "require_weights",
     "resolve",
     "scaled",
@@ -60,7 +61,7 @@ __getattr__ = lazy_names(
         "config": ("TrainConfig", "TrainResult"),
         "distributed": ("WorkerContext",),
         "launcher": ("launch", "resolve", "summary", "train"),
-        "run_dir": ("SCORE", "best", "find_sets"),
+        "run_dir": ("SCORE", "best", "find_sets", "require_same_run"),
         "train_loop": ("NonFiniteLossError",),
         "validation": ("validation_data",),
     },

@@ -74,6 +74,20 @@ def resumed(config: TrainConfig, newest: str, log: Callable[[str], None] = print
     return override(config, kept)
 
 
+def require_same_run(config: TrainConfig) -> None:
+    """Refuse a folder that holds another run, as :func:`resumed` does, before Ray starts.
+
+    A checkpoint that cannot be read is left to the training, which resumes from an earlier one.
+    """
+    for step in checkpoints.steps(config.storage)[-1:]:
+        newest = checkpoints.step_location(config.storage, step)
+        try:
+            newer_fields(config, newest)
+        except UserError:
+            return
+        resumed(config, newest, lambda line: None)
+
+
 def newer_fields(config: TrainConfig, checkpoint: str) -> list[str]:
     """Return the fields, by dotted name, that a run did not have when it began.
 

@@ -37,7 +37,9 @@ def test_job_writes_every_picture_and_a_sheet(
     words += ["--mask", str(tmp_path / "mask.png"), "--out", str(tmp_path / "out")]
     done = run_job("explain", *words)
     assert done.returncode == 0, done.stderr
-    places = dict(line.split(": ") for line in done.stdout.splitlines())
+    first, *lines = done.stdout.splitlines()
+    assert first.startswith("visualization of ")
+    places = dict(line.split(": ") for line in lines)
     assert list(places)[0] == "masked image"
     assert list(places)[-2:] == ["final", "sheet"]
     assert {f"attention, level {level}" for level in range(1, 6)} < set(places)

@@ -18,7 +18,8 @@ def test_a_dry_run_prints_trials_hours_and_cost_and_trains_nothing(tmp_path, cap
     monkeypatch.chdir(tmp_path)
     words = [*LAMBDAS, "--scale", "paper", "--train.model.teacher", "filterbank", "--gpu", "h100"]
     tune.main([*words, "--price-per-gpu-hour", "2", "--currency", "EUR", "--dry-run"])
-    said = capsys.readouterr().out.splitlines()
+    first, *said = capsys.readouterr().out.splitlines()
+    assert first == "search over 'lambdas' around spn: checking data and settings ..."
     steps = tune.training_of("spn", "paper").steps
     assert said[0] == f"plan        4 trials of {steps:,} steps, 2 at a time, 1 GPU each"
     assert "GPU-hours at most" in said[1]

@@ -27,7 +27,7 @@ def test_mistakes_end_in_a_sentence_before_ray_starts(tmp_path, untrained, run_j
     def refused(*words: str) -> str:
         done = run_job("serve", *words, cwd=tmp_path, ray=False)
         assert done.returncode == 1
-        assert done.stdout == ""
+        assert done.stdout == "inpainting service: reading the models ...\n"
         assert done.stderr.startswith("error: ")
         assert done.stderr.count("\n") == 1
         return done.stderr

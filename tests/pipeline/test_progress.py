@@ -105,8 +105,9 @@ def test_rate_and_time_left_are_measured_since_the_first_result(monkeypatch):
     lines: list[str] = []
     progress = Progress("evaluation", 100, "pairs", done=10, log=lines.append)
     progress._start = clock[0]
-    progress.advance(10)
-    assert progress.line() == "evaluation: 20 of 100 pairs"  # The actors were starting until now.
+    clock[0] += 20
+    progress.advance(10)  # The actors were starting until now: the first estimate is too long.
+    assert progress.line() == "evaluation: 20 of 100 pairs, 0.5/s, 2m40s left"
     clock[0] += 10
     progress.advance(20)
     assert progress.line() == "evaluation: 40 of 100 pairs, 2.0/s, 30s left"

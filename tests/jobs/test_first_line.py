@@ -1,0 +1,132 @@
+"""The first line of every long job, before anything slow is imported; refusals before Ray."""
+
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from infill.pipeline import checkpoints
+
+ROOT = Path(__file__).parents[2]
+TRAININGS = {
+    path.stem: ("shards", ["smoke", "--data.shards", "shards", "--data.source", ""])
+    for path in sorted((ROOT / "jobs").glob("train_*.py"))
+}
+COMMANDS = TRAININGS | {
+    "batch_inpaint": ("photos", ["photos", "out", "--masks", "masks"]),
+    "choose": ("search", ["--search", "search", "--shards", "shards"]),
+    "compare": ("one, two", ["--evaluations", "one", "two"]),
+    "evaluate": ("run", ["--checkpoint", "run", "--shards", "shards"]),
+    "explain": ("photo.png", ["--checkpoint", "run", "--image", "photo.png"]),
+    "inspect_shards": ("shards", ["--shards", "shards"]),
+    "make_shards": ("packages", ["bundled", "--out", "shards"]),
+    "plan": ("spn", ["spn-cpu", "--images", "100"]),
+    "serve": ("service", ["--model", "run"]),
+    "study": ("one, two", ["--evaluations", "one", "two", "--out", "study"]),
+    "tune": ("lambdas", ["spn", "--space", "lambdas", "--train.data.shards", "shards"]),
+    "verify_shards": ("shards", ["--shards", "shards"]),
+}
+"""Of each job: what its first line names, and the words of its command line."""
+SHORT = {"demo", "export_weights", "import_weights", "inpaint", "make_key", "promote"}
+"""Jobs of a few seconds, and the demo, whose jobs speak for themselves."""
+UNTIL_SLOW = """
+import contextlib, importlib, io, json, sys
+
+class Slow(BaseException):
+    pass
+
+class Refuses:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "ray", "mlflow", "uvicorn"):
+            raise Slow(name)
+
+sys.meta_path.insert(0, Refuses())
+shown = {}
+for job, words in json.loads(sys.argv[1]).items():
+    main = importlib.import_module(f"infill.jobs.{job}").main
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        try:
+            main(words)
+        except (Slow, ValueError) as error:
+            pass
+    shown[job] = out.getvalue()
+print(json.dumps(shown))
+"""
+
+
+def test_every_job_is_either_long_or_short():
+    jobs = {path.stem for path in (ROOT / "jobs").glob("[!_]*.py")}
+    assert jobs == {*COMMANDS, *SHORT}
+
+
+def test_the_first_line_comes_before_pytorch_and_ray_are_imported(tmp_path):
+    words = {job: words for job, (_, words) in COMMANDS.items()}
+    done = subprocess.run(
+        [sys.executable, "-c", UNTIL_SLOW, json.dumps(words)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    shown = json.loads(done.stdout)
+    for job, (named, _) in COMMANDS.items():
+        assert shown[job].strip(), f"{job} is silent"
+        assert named in shown[job].splitlines()[0]
+
+
+def write_search(folder, checkpoint):
+    """Write a search whose one trial has a checkpoint."""
+    book = folder / "trials" / "one" / "trial.json"
+    book.parent.mkdir(parents=True)
+    scores = {"hole_psnr": 10.0}
+    values = {"name": "one", "changes": {}, "seed": 0, "scores": scores, "checkpoint": checkpoint}
+    book.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "sentence"),
+    [
+        (
+            "train_spn",
+            "smoke {tars} --data.masks.recipe files --data.masks.folder {folder}/none",
+            "{folder}/none",
+        ),
+        ("train_spn", "smoke {tars} --storage {run} --data.image-size-px 64", "data.image_size_px"),
+        ("choose", "--search {search} --shards {folder}/none", "{folder}/none is not a finished"),
+        (
+            "choose",
+            "--search {search} --shards {folder}/none --champion nobody --registry.tracking-uri "
+            "sqlite:///{folder}/mlflow.db",
+            "nobody",
+        ),
+        (
+            "tune",
+            "madf --space madf-table2 --scale smoke {trials} --table.test-shards {folder}/none",
+            "{folder}/none is not a shard set",
+        ),
+    ],
+)
+def test_an_input_that_does_not_fit_is_refused_before_ray_starts(
+    name, words, sentence, tmp_path, untrained, run_job
+):
+    for index in range(2):
+        tarfile.open(tmp_path / f"{index}.tar", "w").close()
+    write_search(tmp_path / "search", untrained("spn"))
+    shutil.copytree(untrained("spn"), checkpoints.step_location(str(tmp_path / "run"), 1))
+    tars = f"{tmp_path}/{{0..1}}.tar"
+    known = {
+        "folder": tmp_path,
+        "run": tmp_path / "run",
+        "search": tmp_path / "search",
+        "tars": f"--data.shards {tars} --data.source=",
+        "trials": f"--train.data.shards {tars} --train.data.source=",
+    }
+    done = run_job(name, *words.format(**known).split(), cwd=tmp_path, ray=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stderr.startswith("error: ")
+    assert sentence.format(**known) in done.stderr
