@@ -46,17 +46,42 @@ from infill.pipeline.serving.replica.deployment import direct_ingress
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+ROOT = Path(__file__).parents[1]
 ONE_CLUSTER = "tests/drills/"
 """Files that share a cluster of three nodes, so that one test process takes them all."""
-LONGEST = (ONE_CLUSTER, "tests/test_docs.py")
-"""Tests of `make test-cluster` that start first, so that it ends earlier."""
+LONGEST = (
+    ONE_CLUSTER,
+    "tests/pipeline/serving/test_soak.py",
+    "tests/test_docs.py",
+    "tests/jobs/test_demo.py",
+    "tests/pipeline/tuning/test_tuner.py",
+    "tests/pipeline/serving/test_deployment_faults.py",
+    "tests/pipeline/training/test_failures.py",
+    "tests/pipeline/batch_inference/test_shards.py",
+    "tests/jobs/test_noise.py",
+    "tests/pipeline/training/test_stopping.py",
+    "tests/pipeline/sharding/test_interruptions.py",
+    "tests/test_notebook.py",
+    "tests/jobs/test_import_weights.py",
+)
+"""Files that start first, in this order, those of `make test-cluster` before those of `make test`.
+
+The first of them run beside each other: the soak of ten minutes beside the drills.
+"""
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, so that no process is left with one at the end."""
+    if missing := [name for name in LONGEST if not (ROOT / name).exists()]:
+        raise pytest.UsageError(f"LONGEST in tests/conftest.py names what is gone: {missing}")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (not item.nodeid.startswith(LONGEST), item.path not in slow))
+
+    def rank_of(item: pytest.Item) -> tuple[int, bool]:
+        named = (rank for rank, name in enumerate(LONGEST) if item.nodeid.startswith(name))
+        return next(named, len(LONGEST)), item.path not in slow
+
+    items.sort(key=rank_of)
 
 
 @pytest.hookimpl(optionalhook=True)
