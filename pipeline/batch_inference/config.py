@@ -7,7 +7,7 @@ import tyro
 
 from infill.pipeline.errors import UserError
 from infill.pipeline.images import HOLE_THRESHOLD, Channel, Format, MaskRule, Polarity
-from infill.pipeline.inference.config import TilingConfig
+from infill.pipeline.inference.config import Mode, TilingConfig
 from infill.pipeline.masks import MaskConfig
 from infill.pipeline.pretrained import DEFAULT
 from infill.pipeline.registry import RegistryConfig
@@ -54,9 +54,10 @@ class BatchInferenceConfig:
     """What has the levels of mask files: "brightness" ignores transparency, "alpha" is opacity,
     "red", "green" or "blue" is one colour. "auto" is brightness; a mask with transparent pixels
     must mark exactly its opaque ones, and is refused otherwise."""
-    mode: Literal["auto", "crop", "resize", "tile", "subsample"] = "auto"
+    mode: Mode = "auto"
     """How an image larger than the largest canvas is processed: "crop" around the holes, "resize"
-    it, "tile" it, or "subsample" it; "auto" chooses."""
+    it, "refine" (resize, and add detail from tiles), "tile" it, or "subsample" it; "auto"
+    chooses."""
     output_format: Literal["png", "jpeg", "webp", "same"] = "png"
     """File format of the composites. Only png and webp keep the known pixels exactly."""
     concurrency: int = 8

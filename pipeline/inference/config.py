@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 Precision = Literal["float32", "bfloat16", "float16"]
-Mode = Literal["auto", "crop", "resize", "tile", "subsample"]
+Mode = Literal["auto", "crop", "resize", "refine", "tile", "subsample"]
 
 MAX_BATCH_SIZE = 8
 MAX_BATCH_PX = 8 * 512 * 512

@@ -44,7 +44,8 @@ class InpaintConfig:
     """Seed of random results; None gives the most likely result."""
     mode: Mode = "auto"
     """How an image larger than the largest canvas is processed: "crop" around the holes, "resize"
-    it, "tile" it, or "subsample" it; "auto" chooses."""
+    it, "refine" (resize, and add detail from tiles), "tile" it, or "subsample" it; "auto"
+    chooses."""
     device: str = "cpu"
     """The device: cpu, cuda, cuda:1 ..."""
     precision: Precision = "float32"
@@ -98,8 +99,8 @@ def inpaint_file(config: InpaintConfig) -> None:
         print(f"filled by {inpaint.name}: {storage.absolute(out)}")
     if (scale := inpaint.scale(config.mask, config.mode)) < 1:
         print(
-            f"the hole is large: it was predicted at {scale:.2f} of its size and enlarged; "
-            "--tiling.extend-to-px 1024 allows larger canvases"
+            f"the hole is large: it was predicted at {scale:.2f} of its size and enlarged"
+            + ("" if config.mode == "refine" else "; --mode refine adds detail at full size")
         )
 
 

@@ -136,7 +136,7 @@ class Inpainter:
             samples: number of results for each image; more than one needs a probabilistic model.
             seed: seed of random results. None gives the most likely result, or seed 0 for several.
             mode: how an image larger than the largest tile is processed: ``auto``, ``crop``,
-                ``resize``, ``tile`` or ``subsample``, see :func:`plan_tiles`.
+                ``resize``, ``refine``, ``tile`` or ``subsample``, see :func:`plan_tiles`.
 
         Returns:
             The composite: of the same kind, type and size as ``image``, on the same device; a PIL

@@ -16,7 +16,7 @@ from infill.pipeline.images import Hole, Pixels
 
 _BLANK = 127  # the middle grey, near 0 for a network
 
-Kind = Literal["whole", "crop", "resize", "tile", "subsample"]
+Kind = Literal["whole", "crop", "resize", "tile", "refine", "subsample"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ class Tiles:
                 slice(rows.start - top, rows.stop - top),
                 slice(columns.start - left, columns.stop - left),
             )
-            weight = _tent(frame)
+            weight = tent(frame)
             colours[inside] += weight * part
             shares[inside] += weight
         np.divide(colours, shares, out=colours, where=shares > 0)
@@ -143,7 +143,7 @@ class Tiles:
         return whole
 
 
-def _tent(frame: Tile) -> NDArray[np.float32]:
+def tent(frame: Tile) -> NDArray[np.float32]:
     """Return weights of a tile's pixels by their distance from its edges, [height, width, 1]."""
     height, width = frame.height, frame.width
     rows = np.minimum(np.arange(1, height + 1), np.arange(height, 0, -1)).astype(np.float32)

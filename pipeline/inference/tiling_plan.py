@@ -8,8 +8,9 @@ In mode ``auto`` the network sees
   (with more than :data:`MAX_SEPARATE_HOLES` they are not looked at one by one)
 * else the crop around all of them, made smaller; the prediction is enlarged again.
 
-On request (``tile``) the hole is covered by overlapping tiles at full resolution, blended where
-they overlap; or (``subsample``) every n-th pixel each way makes a picture of its own, and the
+On request (``refine``) such a reduced prediction gives the structure, and overlapping tiles at full
+resolution its detail; or (``tile``) the hole is covered by such tiles alone, blended where they
+overlap; or (``subsample``) every n-th pixel each way makes a picture of its own, and the
 predictions are interleaved again: DeepGIN's protocol for large images, without its resizing.
 """
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from infill.pipeline.images import Hole
 from infill.pipeline.inference.config import Mode, TilingConfig
+from infill.pipeline.inference.refinement import Refinement
 from infill.pipeline.inference.tiling import Kind, Layout, Strides, Tile, Tiles
 
 MAX_SEPARATE_HOLES = 10_000
@@ -33,16 +35,19 @@ def plan_tiles(hole: Hole, config: TilingConfig, mode: Mode = "auto") -> Layout:
         hole: bool [H, W] with at least one True.
         config: the possible canvases.
         mode: ``auto`` as above; ``crop`` crops around the hole even if the whole image would fit;
-            ``resize`` always shows the whole image, reduced if necessary.
+            ``resize`` always shows the whole image, reduced if necessary; ``refine`` is ``auto``
+            where nothing is reduced.
 
     Raises:
-        ValueError: if ``tile`` or ``subsample`` needs more canvases than allowed.
+        ValueError: if ``tile``, ``refine`` or ``subsample`` needs more canvases than allowed.
     """
     height, width = hole.shape
     if mode == "subsample":
         return _plan_strides(height, width, config)
     if mode == "tile":
         return _plan_tiles(hole, config)
+    if mode == "refine":
+        return _plan_refinement(hole, config)
     fits = max(height, width) <= config.largest_px
     if mode == "resize" or (mode == "auto" and fits):
         return Tiles((_frame("whole", (0, height), (0, width), config),))
@@ -89,19 +94,35 @@ def _shows(frame: Tile, rows: Span, columns: Span) -> bool:
     return above and frame.left <= columns[0] and columns[1] <= right
 
 
+def _plan_refinement(hole: Hole, config: TilingConfig) -> Layout:
+    """Plan the reduced part as ``auto`` does, and tiles over the hole."""
+    reduced = plan_tiles(hole, config)
+    if not isinstance(reduced, Tiles) or reduced.kind != "resize":
+        return reduced
+    frames = _tiles_over(hole, config)
+    seeing = tuple(frame for frame in frames if not hole[frame.window].all())
+    blind = tuple(frame for frame in frames if hole[frame.window].all())
+    _refuse_too_many(1 + len(seeing), "canvases", config)
+    return Refinement(reduced, seeing, blind)
+
+
 def _plan_tiles(hole: Hole, config: TilingConfig) -> Tiles:
+    frames = _tiles_over(hole, config)
+    _refuse_too_many(len(frames), "tiles", config)
+    return Tiles(tuple(frames))
+
+
+def _tiles_over(hole: Hole, config: TilingConfig) -> list[Tile]:
     """Cover the hole with overlapping tiles of the largest canvas."""
     height, width = hole.shape
     rows = _cover(_extent(hole, axis=1), height, config)
     columns = _cover(_extent(hole, axis=0), width, config)
-    frames = [
+    return [
         _frame("tile", row, column, config)
         for row in rows
         for column in columns
         if hole[slice(*row), slice(*column)].any()
     ]
-    _refuse_too_many(len(frames), "tiles", config)
-    return Tiles(tuple(frames))
 
 
 def _cover(extent: Span, limit: int, config: TilingConfig) -> list[Span]:

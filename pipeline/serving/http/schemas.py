@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 
 from infill.pipeline.images import HOLE_THRESHOLD, Channel, MaskRule, Polarity
+from infill.pipeline.inference.config import Mode
 from infill.pipeline.inference.pair_files import InpaintOptions
 from infill.pipeline.serving.errors import RequestError, shortened
 from infill.pipeline.serving.http.negotiation import accepted_formats
@@ -27,7 +28,7 @@ class RequestFields(BaseModel):
 
     model: Annotated[str, Field(description="The model, such as spn, spn@champion or spn@3.")] = ""
     mode: Annotated[
-        Literal["auto", "crop", "resize", "tile", "subsample"],
+        Mode,
         Field(description="How a large image is processed."),
     ] = "auto"
     mask_polarity: Annotated[

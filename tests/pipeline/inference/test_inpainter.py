@@ -160,7 +160,7 @@ def test_batches_of_arrays_and_tensors_are_stacked_again(inpaint, image, make):
     np.testing.assert_array_equal(inpaint(tensors, masks).permute(0, 2, 3, 1).numpy(), each)
 
 
-@pytest.mark.parametrize("mode", ["auto", "crop", "resize", "tile", "subsample"])
+@pytest.mark.parametrize("mode", ["auto", "crop", "resize", "refine", "tile", "subsample"])
 def test_large_image_gives_the_service_s_pixels(spn, inpaint, make, mode):
     pixels = make.photograph(520, 610)
     hole = make.hole(520, 610, slice(100, 400), slice(30, 580))

@@ -10,7 +10,7 @@ from infill.pipeline.inference.tiling import Tiles
 from infill.pipeline.inference.tiling_plan import MAX_SEPARATE_HOLES, plan_tiles
 
 CONFIG = TilingConfig(sides_px=(32, 64, 96), context=2.0, least_crop_px=64)
-MODES = ["auto", "crop", "resize", "tile", "subsample"]
+MODES = ["auto", "crop", "resize", "refine", "tile", "subsample"]
 
 
 def hole_of(height: int, width: int, *boxes: tuple[int, int, int, int]) -> np.ndarray:
@@ -78,7 +78,7 @@ def test_what_a_perfect_network_predicts_returns_to_its_position(case, seed):
     known = [laid for laid, _ in layout.split_tiles(image, np.zeros_like(hole))]
     lifted = layout.merge_tiles(known, hole)
     assert lifted.shape == image.shape
-    if layout.kind != "resize":
+    if layout.kind not in ("resize", "refine"):
         np.testing.assert_array_equal(lifted[hole], image[hole])
 
 
@@ -181,7 +181,7 @@ def test_sub_images_interleave_to_the_image_they_came_from(height, width):
     np.testing.assert_array_equal(whole[~hole], image[~hole])
 
 
-@pytest.mark.parametrize("mode", ["tile", "subsample"])
+@pytest.mark.parametrize("mode", ["tile", "refine", "subsample"])
 def test_more_canvases_than_allowed_are_refused(mode):
     hole = hole_of(2000, 2000, (10, 10, 1900, 1900))
     with pytest.raises(ValueError, match=r"needs \d+ .*more than max_tiles 64"):

@@ -59,19 +59,20 @@ def assert_refused(response: httpx.Response, status: int, code: str, text: str =
         (333, 777, (slice(11, 222), slice(33, 444)), "resize"),
         (333, 777, (slice(11, 222), slice(33, 444)), "tile"),
         (333, 777, (slice(11, 222), slice(33, 444)), "subsample"),
+        (333, 777, (slice(11, 222), slice(33, 444)), "refine"),
     ],
 )
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_known_pixels_come_back_as_sent_for_any_size(
     replica, make, height, width, hole, kind, channels
 ):
-    mode = kind if kind in ("tile", "subsample") else "auto"
+    mode = kind if kind in ("tile", "subsample", "refine") else "auto"
     request = pair(make, height, width, *hole, channels=channels)
     [response] = exchange(replica, {**request, "data": {"mode": mode}})
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "image/png"
     assert response.headers["x-infill-canvas"] == kind
-    reduced = 128 / 777 if kind == "resize" else 1.0
+    reduced = 128 / 777 if kind in ("resize", "refine") else 1.0
     assert float(response.headers["x-infill-scale"]) == pytest.approx(reduced, abs=0.002)
     sent = make.photograph(height, width, channels)
     got = make.pixels(response.content).reshape(height, width, channels)
