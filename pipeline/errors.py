@@ -63,3 +63,11 @@ class ImageError(UserError):
 
 class RejectedError(ValueError):
     """The reason why an original is rejected."""
+
+
+class TooManyPixelsError(RejectedError):
+    """The size of an original that is larger than the limit."""
+
+
+class UnknownFormatError(RejectedError):
+    """What a file is that is not an image of a format that is read."""

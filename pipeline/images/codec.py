@@ -1,8 +1,10 @@
 """Decode and encode uploads within limits; the header is checked before pixels are decoded.
 
-Accepted are PNG, JPEG and WebP with 8 bits per channel and one frame. The header's size is
-compared with the limit before any pixel is decoded, and so is the size that the decoder has found;
-a PNG has one header, and a JPEG few scans. Orientation (EXIF) is applied, so that image and mask
+PNG, JPEG and WebP with 8 bits per channel and one frame are decoded here, and composites are of
+their kind. All other images, animations and 16 bits are read as the originals of datasets are: the
+first frame, 8 bits, transparency blended with white. The header's size is compared with the limit
+before any pixel is decoded, and so is the size that the decoder has found; a PNG has one header,
+and a JPEG few scans. Orientation (EXIF) is applied, so that image and mask
 mean the same pixels; the colour profile (ICC), EXIF without its thumbnail, and the resolution are
 kept and returned with the result.
 """
@@ -18,14 +20,22 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from infill.pipeline.errors import ImageError
+from infill.pipeline.errors import (
+    ImageError,
+    RejectedError,
+    TooManyPixelsError,
+    UnknownFormatError,
+)
 from infill.pipeline.images.arrays import ByteHole, Hole, Pixels, grey
+from infill.pipeline.images.headers import Header, read_header
 from infill.pipeline.images.jpeg_scans import require_few_scans
 from infill.pipeline.images.metadata import Metadata, read_metadata
 from infill.pipeline.images.orientation import orientation_in, turn_upright
+from infill.pipeline.images.originals import decode_original
 from infill.pipeline.images.png_chunks import require_one_header, without_text
 
 PilImage = Image.Image
+Decoder = Callable[[bytes, Header], Pixels]
 Format = Literal["png", "jpeg", "webp"]
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
@@ -57,25 +67,33 @@ class Picture:
         return self.pixels[..., -1] if self.pixels.shape[2] in (2, 4) else None
 
 
-def decode(data: bytes, max_pixels: int, what: str = "image") -> Picture:
+def decode(
+    data: bytes, max_pixels: int, what: str = "image", others: Decoder = decode_original
+) -> Picture:
     """Decode an uploaded file.
 
     Args:
         data: the whole file.
         max_pixels: maximum height times width.
         what: the field's name, for messages.
+        others: decodes a file that is not a still PNG, JPEG or WebP of 8 bits: uint8 [H, W, C].
 
     Raises:
-        ImageError: if it is empty or damaged, has too many pixels, is not a PNG, JPEG or WebP, is
-            animated, or has more than 8 bits per channel.
+        ImageError: if it is empty or damaged, has too many pixels, or is of a format that is not
+            read.
     """
-    kind = _kind(data, what)
+    if not data:
+        raise ImageError("bad_request", f"the {what} is empty")
+    if not is_upload(data):
+        return _decode_other(data, max_pixels, what, others)
+    kind = _kind(data)
     size = _claimed_size(data, kind, max_pixels, what)
     try:
         opened = _OPEN[kind](io.BytesIO(without_text(data)))
         if opened.size != size:  # The decoder would allocate another size than was checked.
             raise _damaged(what)
-        _refuse_unsupported(opened, data, kind, what)
+        if getattr(opened, "n_frames", 1) > 1:
+            return _decode_other(data, max_pixels, what, others)
         opened.load()
         upright = turn_upright(opened)
         pixels = np.asarray(plain(upright))
@@ -96,10 +114,15 @@ def upright_size(data: bytes, max_pixels: int, what: str = "image") -> tuple[int
     """Return height and width of :func:`decode`'s result, from the header alone.
 
     Raises:
-        ImageError: if the header is damaged, gives too many pixels, or is not of a PNG, JPEG or
-            WebP.
+        ImageError: if the header is damaged, gives too many pixels, or is of a format that is not
+            read.
     """
-    kind = _kind(data, what)
+    if not data:
+        raise ImageError("bad_request", f"the {what} is empty")
+    if not is_upload(data):
+        header = _header_of_other(data, max_pixels, what)
+        return header.height_px, header.width_px
+    kind = _kind(data)
     width, height = _claimed_size(data, kind, max_pixels, what)
     try:
         turned = orientation_in(data, _OPEN[kind](io.BytesIO(without_text(data)))) > 4
@@ -218,18 +241,34 @@ def encode_mask(hole: ByteHole | Hole) -> bytes:
     return sink.getvalue()
 
 
-def _kind(data: bytes, what: str) -> Format:
-    if not data:
-        raise ImageError("bad_request", f"the {what} is empty")
+def _kind(data: bytes) -> Format:
+    """Return the format of a file of which :func:`is_upload` holds."""
     if data.startswith(_PNG):
         return "png"
-    if data.startswith(_JPEG):
-        return "jpeg"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
-    raise ImageError(
-        "unsupported_image", f"the {what} is not a PNG, JPEG or WebP file: send one of these"
-    )
+    return "jpeg" if data.startswith(_JPEG) else "webp"
+
+
+def _decode_other(data: bytes, max_pixels: int, what: str, others: Decoder) -> Picture:
+    """Decode an image of any other format that is read; its composite is a PNG."""
+    header = _header_of_other(data, max_pixels, what)
+    try:
+        pixels = others(data, header)
+    except RejectedError as error:
+        raise ImageError("damaged_image", f"the {what} is damaged: it {error}") from error
+    return Picture(pixels=pixels, format="png", profile=None)
+
+
+def _header_of_other(data: bytes, max_pixels: int, what: str) -> Header:
+    try:
+        return read_header(data, max_pixels)
+    except TooManyPixelsError as error:
+        raise ImageError("too_many_pixels", f"the {what} has {error}: send it smaller") from error
+    except UnknownFormatError as error:
+        raise ImageError(
+            "unsupported_image", f"the {what} is {error}: send PNG, JPEG or WebP"
+        ) from error
+    except RejectedError as error:
+        raise ImageError("damaged_image", f"the {what} cannot be read: {error}") from error
 
 
 def _claimed_size(data: bytes, kind: Format, max_pixels: int, what: str) -> tuple[int, int]:
@@ -291,15 +330,6 @@ _OPEN: dict[Format, Callable[[io.BytesIO], Image.Image]] = {
 
 def _damaged(what: str) -> ImageError:
     return ImageError("damaged_image", f"the {what} is damaged: it cannot be decoded to its end")
-
-
-def _refuse_unsupported(opened: Image.Image, data: bytes, kind: Format, what: str) -> None:
-    if getattr(opened, "n_frames", 1) > 1:
-        raise ImageError("unsupported_image", f"the {what} is animated: send a single picture")
-    if kind == "png" and data[24] > 8:
-        raise ImageError(
-            "unsupported_image", f"the {what} has 16 bits per channel: send 8 bits per channel"
-        )
 
 
 def plain(opened: Image.Image) -> Image.Image:

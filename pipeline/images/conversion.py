@@ -1,10 +1,7 @@
-"""Convert images of any format that is read to those that are accepted as uploads."""
+"""Convert images of any format that is read to those that every release of the service accepts."""
 
-from infill.pipeline.errors import ImageError, RejectedError
-from infill.pipeline.images.codec import encode_pixels, is_upload
-from infill.pipeline.images.headers import read_header
-from infill.pipeline.images.masks import pixels_of_any_format
-from infill.pipeline.images.originals import decode_original
+from infill.pipeline.images.codec import decode, encode_pixels, is_upload
+from infill.pipeline.images.masks import decode_levels
 
 
 def as_upload(data: bytes, max_pixels: int) -> bytes:
@@ -15,12 +12,7 @@ def as_upload(data: bytes, max_pixels: int) -> bytes:
     Raises:
         ImageError: if it is not an image, or too large.
     """
-    if is_upload(data):
-        return data
-    try:
-        return encode_pixels(decode_original(data, read_header(data, max_pixels)))
-    except RejectedError as error:
-        raise ImageError("unsupported_image", f"the image cannot be read: {error}") from error
+    return data if is_upload(data) else encode_pixels(decode(data, max_pixels).pixels)
 
 
 def mask_as_upload(data: bytes, max_pixels: int) -> bytes:
@@ -29,4 +21,6 @@ def mask_as_upload(data: bytes, max_pixels: int) -> bytes:
     Raises:
         ImageError: if it is not an image, or too large.
     """
-    return data if is_upload(data) else encode_pixels(pixels_of_any_format(data, max_pixels))
+    if is_upload(data):
+        return data
+    return encode_pixels(decode(data, max_pixels, "mask", decode_levels).pixels)

@@ -1,7 +1,7 @@
 """Read the headers of originals of many formats, before their pixels are decoded.
 
-:class:`RejectedError` gives the reason why an original is rejected. Uploads have the narrower
-limits of :mod:`infill.pipeline.images.codec`.
+:class:`RejectedError` gives the reason why an original is rejected. :data:`FORMATS` is the one
+table of what is read, by every job and by the service.
 """
 
 import io
@@ -14,7 +14,7 @@ from typing import Literal
 import cv2
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from infill.pipeline.errors import RejectedError
+from infill.pipeline.errors import RejectedError, TooManyPixelsError, UnknownFormatError
 from infill.pipeline.images.jpeg_scans import require_few_scans
 from infill.pipeline.images.kinds import OPTIONAL_FORMATS, readable_suffixes, unread_kind
 from infill.pipeline.images.orientation import orientation_in
@@ -96,7 +96,7 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     except RejectedError:
         raise
     except UnidentifiedImageError as error:
-        raise RejectedError(unread_kind(data) or "not an image of a known format") from error
+        raise UnknownFormatError(unread_kind(data) or "not an image of a known format") from error
     except DECODE_ERRORS as error:
         raise RejectedError(f"damaged header: {first_line_of(error)}") from error
 
@@ -104,7 +104,7 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
 def _header(data: bytes, image: ImageFile.ImageFile, max_pixels: int) -> Header:
     width, height = image.size
     if width * height > max_pixels:
-        raise RejectedError(f"{width} x {height} pixels are more than max_pixels {max_pixels}")
+        raise TooManyPixelsError(f"{width} x {height} pixels are more than max_pixels {max_pixels}")
     if width < 1 or height < 1:
         raise RejectedError(f"{width} x {height} pixels")
     kind = str(image.format)

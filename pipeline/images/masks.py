@@ -15,7 +15,8 @@ from infill.pipeline.images.headers import (
     FORMATS,
     MAX_PIXELS,
     NO_LIMIT_OF_PILLOW,
-    read_header,
+    Header,
+    first_line_of,
 )
 from infill.pipeline.images.mask_rule import HOLE_THRESHOLD, MaskRule
 from infill.pipeline.images.orientation import forget_other_orientations, turn_upright
@@ -27,7 +28,6 @@ def read_mask(
     rule: MaskRule | None = None,
     *,
     max_pixels: int = MAX_PIXELS,
-    any_format: bool = False,
     fields: str = "mask_",
 ) -> Hole:
     """Read a mask: levels above the rule's threshold are the hole, or the others.
@@ -40,8 +40,6 @@ def read_mask(
             floating in 0 to 1.
         rule: which pixels are the hole; by default those brighter than 127.
         max_pixels: maximum height times width of a file.
-        any_format: whether to read BMP, GIF and TIFF as well, the first of several frames, and 16
-            bits per channel: for local files. Uploads are PNG, JPEG or WebP with 8 bits.
         fields: what precedes ``polarity``, ``threshold`` and ``channel`` where the caller sets
             them, for messages.
 
@@ -55,7 +53,7 @@ def read_mask(
     """
     rule = rule or MaskRule()
     if isinstance(mask, bytes):
-        pixels = pixels_of_any_format(mask, max_pixels) if any_format else _pixels(mask, max_pixels)
+        pixels = codec.decode(mask, max_pixels, "mask", decode_levels).pixels
     else:
         pixels = _array_levels(mask if mask.ndim == 3 else mask[..., None], rule)
     levels = _channel(pixels, rule, fields)
@@ -150,18 +148,19 @@ def _array_levels(mask: NDArray[Any], rule: MaskRule) -> NDArray[Any]:
     )
 
 
-def _pixels(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
-    return codec.decode(data, max_pixels, "mask").pixels
-
-
-def pixels_of_any_format(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+def decode_levels(data: bytes, header: Header) -> NDArray[np.uint8]:
     """Return a mask's levels, uint8 [H, W, C], from a file of any format that is read.
 
+    Of several frames it is the first; opacity is kept as a channel.
+
+    Args:
+        data: the file.
+        header: its header, which :func:`read_header` has checked.
+
     Raises:
-        ImageError: if it is not an image, or too large.
+        RejectedError: if it cannot be decoded.
     """
     try:
-        read_header(data, max_pixels)
         with (
             NO_LIMIT_OF_PILLOW,
             Image.open(io.BytesIO(without_text(data)), formats=FORMATS) as opened,
@@ -174,6 +173,6 @@ def pixels_of_any_format(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
                 values = values if values.max(initial=0) <= 255 else values >> 8
                 return values.clip(0, 255).astype(np.uint8)[..., None]
             pixels = np.asarray(codec.plain(upright))
-    except (RejectedError, *DECODE_ERRORS) as error:
-        raise ImageError("damaged_image", f"the mask cannot be read: {error}") from error
+    except DECODE_ERRORS as error:
+        raise RejectedError(f"cannot be decoded: {first_line_of(error)}") from error
     return pixels.reshape(*pixels.shape[:2], -1)

@@ -27,7 +27,7 @@ class InpaintConfig:
     """One image, its mask, and the model."""
 
     image: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="PHOTO")]]
-    """The image: a PNG, JPEG or WebP file, by path or s3:// address."""
+    """The image: a file of any format that is read, by path or s3:// address."""
     mask: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MASK")]]
     """The mask, of the same size; pixels brighter than 127 of 255 are the hole."""
     masks: MaskRule = field(default_factory=MaskRule)

@@ -127,7 +127,7 @@ class Inpainter:
                 - a PIL image of any mode with 8 bits per channel (palettes and CMYK become RGB);
                 - a NumPy array [H, W] or [H, W, C], C from 1 to 4: uint8, or floating in 0 to 1;
                 - a tensor [H, W] or [C, H, W], likewise uint8 or floating in 0 to 1;
-                - the path or s3:// address of a PNG, JPEG or WebP, turned upright by its EXIF tag;
+                - the path or s3:// address of an image file, turned upright by its EXIF tag;
 
                 or a batch: a list of these, an array [B, H, W, C], or a tensor [B, C, H, W].
             mask: the mask, of the same size: of any of these kinds, or bool. The hole is what

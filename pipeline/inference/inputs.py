@@ -97,7 +97,7 @@ def read_hole(mask: Any, rule: MaskRule | None = None) -> Hole:
 def _read_hole_file(mask: str | os.PathLike[str], rule: MaskRule | None) -> Hole:
     data = _file(mask, "mask")
     try:
-        return read_mask(data, rule, max_pixels=MAX_PIXELS, any_format=True, fields="masks.")
+        return read_mask(data, rule, max_pixels=MAX_PIXELS, fields="masks.")
     except ImageError as error:
         raise ImageError(error.code, f"{os.fspath(mask)}: {error}") from error
 

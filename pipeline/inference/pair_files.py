@@ -52,7 +52,7 @@ def read_pair(
     """Decode an image and its mask, and plan the tiles.
 
     Args:
-        image: a PNG, JPEG or WebP file.
+        image: the file, of any format that is read.
         mask: a file of the same size; None if the transparency of the image marks the hole.
         options: of the request.
         max_pixels: maximum height times width.

@@ -56,7 +56,7 @@ def read_mask_file(location: str, rule: MaskRule) -> ByteHole:
         UserError: if it is not an image, or marks no or all pixels.
     """
     try:
-        hole = read_mask(storage.read(location), rule, any_format=True, fields="masks.")
+        hole = read_mask(storage.read(location), rule, fields="masks.")
     except ImageError as error:
         kind = "is not an image" if error.code in _UNREADABLE else "cannot be used"
         raise UserError(

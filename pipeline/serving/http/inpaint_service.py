@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 from infill.pipeline.images import Format, Pixels, upright_size
+from infill.pipeline.images.codec import is_upload
 from infill.pipeline.inference import tiling
 from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.inference.pair_files import InpaintOptions, compose, fitting
 from infill.pipeline.pretrained import PRETRAINED
 from infill.pipeline.serving.errors import image_errors_refused
 from infill.pipeline.serving.http.auth import CALLER, ApiKey
-from infill.pipeline.serving.http.decoders import DecoderPool, ReadTask
+from infill.pipeline.serving.http.decoders import SMALL_PIXELS, DecoderPool, ReadTask
 from infill.pipeline.serving.http.request_metrics import RequestMetrics
 from infill.pipeline.serving.http.served_models import Backend, ServedModels
 from infill.pipeline.serving.http.tracing import Tracing
@@ -102,7 +103,7 @@ class InpaintService:
 
         Args:
             options: options of the request.
-            image: a PNG, JPEG or WebP file.
+            image: a PNG, JPEG or WebP file, or one of another format that is read.
             mask: a file of the same size; None if the image's transparency marks the hole.
 
         Raises:
@@ -205,7 +206,12 @@ class InpaintService:
 
 
 def _sizes(image: bytes, mask: bytes | None, limit: int) -> tuple[tuple[int, int], int]:
-    """Return the image's size, and the number of pixels of the larger file, from the headers."""
+    """Return the image's size, and the number of pixels of the larger file, from the headers.
+
+    Decoders of other formats are less tested against hostile files: such a file counts as a large
+    one, which is decoded in a process that can be killed.
+    """
     size = upright_size(image, limit)
     other = (0, 0) if mask is None else upright_size(mask, limit, "mask")
-    return size, max(size[0] * size[1], other[0] * other[1])
+    usual = is_upload(image) and (mask is None or is_upload(mask))
+    return size, max(size[0] * size[1], other[0] * other[1], 0 if usual else SMALL_PIXELS + 1)

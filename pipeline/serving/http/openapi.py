@@ -120,7 +120,10 @@ def batch_body() -> dict[str, Any]:
 
 def _with_files(kind: dict[str, Any]) -> dict[str, Any]:
     schema = RequestFields.model_json_schema()
-    image = {**kind, "description": "PNG, JPEG or WebP."}
+    image = {
+        **kind,
+        "description": "PNG, JPEG or WebP; BMP, TIFF, GIF and others are read as well.",
+    }
     mask = {
         **kind,
         "description": "Of the image's size; if absent, the image's transparency is the hole.",

@@ -58,8 +58,7 @@ def test_every_reader_turns_by_exif_and_none_by_xmp(
         readers.append(decode_sample(file))
     for pixels in readers:
         assert ((pixels[..., 0] > 127) == (expected > 127)).all()
-    for any_format in (False, True):
-        assert (read_mask(file, any_format=any_format) == (expected > 127)).all()
+    assert (read_mask(file) == (expected > 127)).all()
 
 
 def require_mark(file: bytes) -> None:
@@ -67,8 +66,7 @@ def require_mark(file: bytes) -> None:
     assert upright_size(file, 10_000) == MARK.shape
     assert (decode(file, 10_000).rgb[..., 0] == MARK).all()
     assert (decode_original(file, read_header(file))[..., 0] == MARK).all()
-    for any_format in (False, True):
-        assert (read_mask(file, any_format=any_format) == (MARK > 127)).all()
+    assert (read_mask(file) == (MARK > 127)).all()
 
 
 def test_orientation_in_the_text_of_a_png_is_ignored() -> None:
