@@ -147,7 +147,8 @@ def main(words: Sequence[str] | None = None) -> None:
     named = _value_of("--space", rest)[0] or ""
     if rest and rest[0] in names():
         training_of(rest[0], scale, named)  # Its error says more than that the preset is unknown.
-    config = tuning.share_batch(parse(presets_of(scale, named), __doc__, rest, about_search))
+    config = parse(presets_of(scale, named), __doc__, rest, about_search)
+    config = tuning.share_batch(config)  # After --help, which needs no PyTorch.
     name = config.train.model.architecture
     announce_start(f"search over {config.space!r} around {name}: checking data and settings")
     space = tuning.read_table(config.space, name) or tuning.read_space(config.space, name)

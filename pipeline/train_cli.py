@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from infill.models.config import ModelConfig
-from infill.pipeline import loading, sharding, storage, training
+from infill.pipeline import loading, masks, sharding, storage, training
 from infill.pipeline.cluster import connect, require_gpu
 from infill.pipeline.commands import typed
 from infill.pipeline.config import override, parse
@@ -27,7 +27,7 @@ from infill.pipeline.job_summary import (
 from infill.pipeline.loading import BatchConfig, names_tars
 from infill.pipeline.loading.tar_names import expand
 from infill.pipeline.manifest import read_manifest
-from infill.pipeline.masks import MaskConfig, check_mask_files
+from infill.pipeline.masks import MaskConfig
 from infill.pipeline.sharding import ShardConfig
 from infill.pipeline.sources import open_source
 from infill.pipeline.training import TrainConfig, TrainResult
@@ -268,7 +268,7 @@ def require_data(config: TrainConfig) -> TrainConfig:
     Raises:
         UserError: if the shards, or the images to make them from, are missing or do not fit.
     """
-    check_mask_files(config.data.masks)
+    masks.check_mask_files(config.data.masks)
     if shards := shards_to_make(config):
         recipe = _recipe(config.data, shards)
         if next(iter(open_source(recipe.kind, recipe.source).originals()), None) is None:
