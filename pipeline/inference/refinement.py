@@ -19,9 +19,9 @@ from infill.pipeline.inference.tiling import Kind, Tile, Tiles, tent
 
 STRUCTURE = 1 / 8
 """Scale of the structure, as a share of the reduced prediction's: forms larger than eight of its
-pixels are its own. At 1 the tiles would add only the finest detail; smaller shares give hole PSNR
-(15.9 dB reduced, then 15.9 at 1, 16.1 at 1/2, 16.4 at 1/4, 16.7 at 1/8 on five photographs), but
-less agreement of distant tiles."""
+pixels are its own. Tiles see real pixels near the hole's edge, so smaller shares have a higher hole
+PSNR (on five photographs 15.9 dB for resizing alone, 15.9 at 1, 16.1 at 1/2, 16.4 at 1/4, 16.7 at
+1/8), but distant tiles agree less."""
 
 
 @dataclass(frozen=True)
