@@ -18,6 +18,7 @@ PIPELINE_ORDER = (
     "interruption",
     "progress",
     "proxies",
+    "memory_holders",
     "commands",
     "config_fields",
     "completion",

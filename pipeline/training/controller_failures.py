@@ -10,6 +10,7 @@ from typing import Any
 
 from infill.pipeline.errors import UserError
 from infill.pipeline.interruption import requested
+from infill.pipeline.memory_holders import largest_holder
 from infill.pipeline.training.stopping import stopping_workers
 
 
@@ -70,6 +71,8 @@ def _reason(error: Exception) -> str:
     """Return what Ray knows of the death in one line."""
     text = str(error)
     if "memory" in text.lower() and "OOM" in text:
-        return "its node was short of memory"
+        holder = largest_holder()
+        held = f", of which {holder}, holds most outside this job" if holder else ""
+        return f"its node was short of memory{held}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0].rstrip(".") if lines else type(error).__name__
