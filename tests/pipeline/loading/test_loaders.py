@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from infill.models.spn.config import SPNConfig
 from infill.pipeline.errors import UserError
 from infill.pipeline.loading import BatchConfig, BatchStream, ray_loader, workers
 from infill.pipeline.manifest import read_manifest
 from infill.pipeline.masks import MaskConfig
+from infill.pipeline.training import TrainConfig
+from infill.pipeline.training.validation import Validator
 
 ROOT = Path(__file__).parents[3]
 SMALL = {"image_size_px": 32, "batch_size": 6, "masks": MaskConfig(recipe="box"), "seed": 3}
@@ -218,3 +221,18 @@ def test_a_set_without_an_intact_sample_is_refused(pictures, tmp_path, write_set
     os.truncate(tmp_path / "shard-00000.tar", 100)
     with pytest.raises(UserError, match=r"3 samples in a row are damaged, the last: sample 'p00"):
         take(BatchConfig(shards=location, skip_damaged=True, **SMALL), 1)
+
+
+def test_a_damaged_validation_sample_is_named_and_left_out_or_ends_the_run(
+    pictures, tmp_path, write_set, caplog
+) -> None:
+    manifest = read_manifest(damaged_set(pictures, tmp_path, write_set))
+    data = BatchConfig(shards=manifest.location, **SMALL)
+    config = TrainConfig(model=SPNConfig(), data=data, storage="unused", validation_samples=6)
+    with pytest.raises(UserError, match="sample 'p002' in shard"):
+        Validator(config, torch.device("cpu"), manifest)
+    skipping = replace(config, data=replace(data, skip_damaged=True))
+    assert len(Validator(skipping, torch.device("cpu"), manifest).pairs) == 6
+    named = [record.message for record in caplog.records if "left out" in record.message]
+    assert len(named) == 3
+    assert "sample 'p002' in shard" in named[0]
