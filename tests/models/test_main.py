@@ -60,6 +60,15 @@ def test_multiply_accumulates_are_those_of_the_released_network(name: str, row: 
     assert gmacs == pytest.approx(PUBLISHED_GMACS[name, row], rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("row", "ours", "printed"), [("k0", "10.43", "22.13G"), ("full", "28.24", "51.77G")]
+)
+def test_the_flops_of_madf_s_table_iv_stand_beside_ours(row: str, ours: str, printed: str) -> None:
+    [variant] = [v for v in architecture.load("madf").variants() if v.name == row]
+    assert f"{counted(variant.config).macs / 1e9:.2f}" == ours
+    assert variant.source.endswith(f"Table IV: {printed} FLOPs")
+
+
 def test_attention_by_algebra_takes_fewer_multiplications_than_by_patches() -> None:
     assert counted(architecture.load("pennet").variants()[0].config).macs < 25.66e9 / 2
     assert counted(architecture.load("deepfill").variants()[0].config).macs < 23.2e9
