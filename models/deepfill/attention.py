@@ -154,16 +154,17 @@ def thinned(features: Tensor, factor: int, rule: str) -> Tensor:
     if rule == "stride" or factor == 1:
         return features[..., ::factor, ::factor]
     for axis in (-2, -1):
-        indices = corner_to_corner(features.shape[axis], factor)
-        features = features.index_select(axis, torch.tensor(indices, device=features.device))
+        indices = corner_to_corner(features.shape[axis], factor, features.device)
+        features = features.index_select(axis, indices)
     return features
 
 
-def corner_to_corner(size: int, factor: int) -> list[int]:
+def corner_to_corner(size: int, factor: int, device: torch.device | str = "cpu") -> Tensor:
     """Return the source indices that spread over 0 .. size - 1, rounded, halves up."""
     count = size // factor
     gaps = max(count - 1, 1)
-    return [(2 * i * (size - 1) + gaps) // (2 * gaps) for i in range(count)]
+    doubled = 2 * (size - 1) * torch.arange(count, device=device)
+    return (doubled + gaps).div(2 * gaps, rounding_mode="floor")
 
 
 def overlaps(picture: Tensor) -> Tensor:

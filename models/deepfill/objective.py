@@ -1,7 +1,7 @@
 """DeepFill's losses: two discounted L1, two critics, several critic updates per step."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
@@ -89,8 +89,11 @@ class DeepFillObjective(Objective):
     def update_critics(self, parts: list[Batch]) -> dict[str, Tensor]:
         """Update both critics once on each part; return each term's mean."""
         rounds = []
-        for turn, (part, composite) in enumerate(self.composites(parts)):
-            losses = self.critic_losses(part, composite, turn)
+        shares: Sequence[Tensor | None] = [None] * len(parts)
+        if self.config.gan == "wgan_gp":
+            shares = blend_shares(parts)
+        for (part, composite), share in zip(self.composites(parts), shares, strict=True):
+            losses = self.critic_losses(part, composite, share)
             self.update("discriminator", losses)
             rounds.append(detached(losses))
         return {name: torch.stack([r[name] for r in rounds]).mean() for name in rounds[0]}
@@ -105,21 +108,24 @@ class DeepFillObjective(Objective):
                 composite, filled = paste(final, part.image, part.mask), part
             yield part, composite
 
-    def critic_losses(self, batch: Batch, composite: Tensor, turn: int) -> dict[str, Tensor]:
+    def critic_losses(
+        self, batch: Batch, composite: Tensor, shares: Tensor | None
+    ) -> dict[str, Tensor]:
         """Tell originals from composites, whole and in the window around the hole (Sec. 3).
 
         Args:
             batch: the originals and masks.
             composite: [B, 3, H, W], without graph.
-            turn: which of the step's updates this is; it keys the random blends.
+            shares: the random shares of the blends of this update, by :func:`blend_shares`; None
+                without a penalty.
         """
         config, size = self.config, self.config.local_size_px
         corners = window_corners(batch.mask, size)
         whole = [batch.image, composite]
         window = [windows(picture, corners, size) for picture in whole]
-        if config.gan == "wgan_gp":
-            whole.append(blend(whole[0], whole[1], fractions(batch, f"whole {turn}")))
-            window.append(blend(window[0], window[1], fractions(batch, f"window {turn}")))
+        if shares is not None:
+            whole.append(blend(whole[0], whole[1], shares[0]))
+            window.append(blend(window[0], window[1], shares[1]))
         # One pass scores all: there are no statistics over the batch.
         scores: Scores = self.prepared_critics(torch.cat(whole), torch.cat(window))
         judged_whole = scores.whole.chunk(len(whole))
@@ -131,7 +137,7 @@ class DeepFillObjective(Objective):
             "critic_whole": critic_loss(config.gan, judged_whole[0], judged_whole[1]),
             "critic_window": critic_loss(config.gan, judged_window[0], judged_window[1]),
         }
-        if config.gan == "wgan_gp":
+        if shares is not None:
             weight = config.penalty_weight
             slopes = torch.autograd.grad(
                 judged_whole[2].sum() + judged_window[2].sum(),
@@ -226,8 +232,20 @@ def divided(batch: Batch, count: int) -> list[Batch]:
         ) from error
 
 
-def fractions(batch: Batch, purpose: str) -> Tensor:
-    """Return one random number in [0, 1] per sample, [B]; independent of the worker.
+def blend_shares(parts: list[Batch]) -> Sequence[Tensor]:
+    """Return the random shares of the blends of each update: [2, B], of whole images and windows.
+
+    Those of all updates are copied to the device at once.
+    """
+    numbers = [
+        [fractions(part, f"{view} {turn}") for view in ("whole", "window")]
+        for turn, part in enumerate(parts)
+    ]
+    return torch.tensor(numbers, device=parts[0].image.device).unbind()
+
+
+def fractions(batch: Batch, purpose: str) -> list[float]:
+    """Return one random number in [0, 1] per sample; independent of the worker.
 
     It is keyed by purpose, step, sample and mask, whose identity names the run's seed; without
     keys by the batch's own seed and the sample's place in it.
@@ -235,8 +253,7 @@ def fractions(batch: Batch, purpose: str) -> Tensor:
     samples = range(batch.image.shape[0])
     names = [f"{purpose}|{batch.step}|{_identity(batch, index)}" for index in samples]
     digests = [hashlib.blake2b(name.encode(), digest_size=6).digest() for name in names]
-    numbers = [int.from_bytes(digest, "big") / 2**48 for digest in digests]
-    return torch.tensor(numbers, device=batch.image.device)
+    return [int.from_bytes(digest, "big") / 2**48 for digest in digests]
 
 
 def _identity(batch: Batch, index: int) -> str:

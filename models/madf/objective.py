@@ -163,7 +163,8 @@ class MADFObjective(Objective):
             distance_of_pairs(predicted, of) for predicted, of in zip(seen, real, strict=True)
         ]
         style = [
-            distance_of_pairs(gram(predicted[styled]), gram(of))
+            # A list as an index would be copied to a GPU each time.
+            distance_of_pairs(gram(torch.stack([predicted[at] for at in styled])), gram(of))
             for predicted, of in zip(seen, real, strict=True)
         ]
         return {

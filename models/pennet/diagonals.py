@@ -110,9 +110,10 @@ def leave_out(attention: Tensor, pitch: int) -> None:
 
     Other keys after a row have no attention anyway; the last one represents all hidden keys.
     """
-    attention[:, pitch - 2 :: pitch] = 0
-    attention[:, pitch - 1 :: pitch] = 0
-    attention[:, :, -1] = 0
+    # An assigned 0 would be copied to a GPU each time.
+    attention[:, pitch - 2 :: pitch].zero_()
+    attention[:, pitch - 1 :: pitch].zero_()
+    attention[:, :, -1].zero_()
 
 
 def _wants_lean_gradient(matrix: Tensor) -> bool:

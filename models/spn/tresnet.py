@@ -73,7 +73,8 @@ class BlurPool(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Turn [B, C, H, W] into [B, C, H/2, W/2]."""
-        row = torch.tensor([0.25, 0.5, 0.25], dtype=features.dtype, device=features.device)
+        row = features.new_full((3,), 0.25)
+        row[1].fill_(0.5)
         channels = features.shape[1]
         kernel = (row[:, None] * row).expand(channels, 1, 3, 3)
         padded = functional.pad(features, (1, 1, 1, 1), mode="reflect")
