@@ -52,8 +52,9 @@ class BatchInferenceConfig:
     """The highest level of a mask file, 0 to 254, that is not white; 0 suits labels 0, 1, 2."""
     mask_channel: Channel = "auto"
     """What has the levels of mask files: "brightness" ignores transparency, "alpha" is opacity,
-    "red", "green" or "blue" is one colour. "auto" is brightness; a mask with transparent pixels
-    must mark exactly its opaque ones, and is refused otherwise."""
+    "red", "green" or "blue" is one colour. "auto" is brightness, unless opacity varies. Then the
+    hole is paint on transparency, or what was erased from a photograph or a layer of one colour; a
+    mask that shows neither is refused."""
     mode: Mode = "auto"
     """How an image larger than the largest canvas is processed: "crop" around the holes, "resize"
     it, "refine" (resize, and add detail from tiles), "tile" it, or "subsample" it; "auto"

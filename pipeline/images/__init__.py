@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from infill.pipeline.images.mask_rule import (
         HOLE_THRESHOLD,
         Channel,
+        MaskForm,
         MaskRule,
         Polarity,
     )
-    from infill.pipeline.images.masks import read_mask
+    from infill.pipeline.images.masks import read_mask, read_mask_form
     from infill.pipeline.images.originals import (
         ENCODER,
         decode_original,
@@ -52,6 +53,7 @@ __all__ = [
     "Format",
     "Header",
     "Hole",
+    "MaskForm",
     "MaskRule",
     "Picture",
     "PilImage",
@@ -71,6 +73,7 @@ __all__ = [
     "picture_of",
     "read_header",
     "read_mask",
+    "read_mask_form",
     "to_pillow",
     "upright_size",
 ]
@@ -94,8 +97,8 @@ __getattr__ = lazy_names(
             "upright_size",
         ),
         "headers": ("SUFFIX_OF", "Header", "RejectedError", "read_header"),
-        "mask_rule": ("HOLE_THRESHOLD", "Channel", "MaskRule", "Polarity"),
-        "masks": ("read_mask",),
+        "mask_rule": ("HOLE_THRESHOLD", "Channel", "MaskForm", "MaskRule", "Polarity"),
+        "masks": ("read_mask", "read_mask_form"),
         "originals": ("ENCODER", "decode_original", "decode_sample", "encode_sample"),
     },
 )

@@ -10,6 +10,8 @@ HOLE_THRESHOLD = 127
 
 Polarity = Literal["white", "black"]
 Channel = Literal["auto", "brightness", "alpha", "red", "green", "blue"]
+MaskForm = Literal["brightness", "opaque", "transparent", "red", "green", "blue"]
+"""What marks the hole: brightness, opaque or transparent pixels, or one colour."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +25,9 @@ class MaskRule:
     """The highest level, 0 to 254, that is not "white". 0 suits labels: every label but 0."""
     channel: Channel = "auto"
     """What has the levels: "brightness" ignores transparency, "alpha" is opacity, and "red",
-    "green" or "blue" is one colour. "auto" is brightness; a mask with transparent pixels must mark
-    exactly its opaque ones, and is refused otherwise."""
+    "green" or "blue" is one colour. "auto" is brightness, unless opacity varies. Then the hole is
+    paint on transparency, or what was erased from a photograph or a layer of one colour; a mask
+    that shows neither is refused."""
 
     def __post_init__(self) -> None:
         for name, values in (("polarity", get_args(Polarity)), ("channel", get_args(Channel))):

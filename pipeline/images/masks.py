@@ -1,6 +1,7 @@
 """Read mask files: one reader and one rule, wherever a mask comes from."""
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from infill.pipeline.errors import ImageError, RejectedError
 from infill.pipeline.images import codec
-from infill.pipeline.images.arrays import Hole, grey
+from infill.pipeline.images.arrays import Hole
 from infill.pipeline.images.headers import (
     DECODE_ERRORS,
     FORMATS,
@@ -18,7 +19,8 @@ from infill.pipeline.images.headers import (
     Header,
     first_line_of,
 )
-from infill.pipeline.images.mask_rule import HOLE_THRESHOLD, MaskRule
+from infill.pipeline.images.mask_layers import brightness, layer_hole
+from infill.pipeline.images.mask_rule import MaskForm, MaskRule
 from infill.pipeline.images.orientation import forget_other_orientations, turn_upright
 from infill.pipeline.images.png_chunks import without_text
 
@@ -28,12 +30,13 @@ def read_mask(
     rule: MaskRule | None = None,
     *,
     max_pixels: int = MAX_PIXELS,
-    fields: str = "mask_",
+    fields: str | None = "mask_",
 ) -> Hole:
     """Read a mask: levels above the rule's threshold are the hole, or the others.
 
     Brightness is that of ITU-R BT.601; orientation (EXIF) is applied. Of 16 bits the higher 8
-    count, or the lower 8 if no value needs more.
+    count, or the lower 8 if no value needs more. How transparency counts:
+    :class:`MaskRule`'s ``channel``.
 
     Args:
         mask: the whole file; or an array [H, W] or [H, W, C]: bool, uint8 in 0 to 255, or
@@ -41,47 +44,73 @@ def read_mask(
         rule: which pixels are the hole; by default those brighter than 127.
         max_pixels: maximum height times width of a file.
         fields: what precedes ``polarity``, ``threshold`` and ``channel`` where the caller sets
-            them, for messages.
+            them, for messages; None if the caller cannot set them.
 
     Returns:
         bool [H, W], True in the hole; it has pixels of both kinds.
 
     Raises:
         ImageError: if the file is not accepted, the array has another type or shape, the mask marks
-            no or all pixels, or its colours and its transparency mark different pixels; a uint8
-            array with only 0 and 1 is refused, as both would be dark.
+            no or all pixels, or its transparency has no known form; a uint8 array with only 0 and 1
+            is refused, as both would be dark.
     """
+    return read_mask_form(mask, rule, max_pixels=max_pixels, fields=fields)[0]
+
+
+def read_mask_form(
+    mask: bytes | NDArray[Any],
+    rule: MaskRule | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    fields: str | None = "mask_",
+) -> tuple[Hole, MaskForm]:
+    """Read a mask as :func:`read_mask` does, and return what marks the hole in it as well."""
     rule = rule or MaskRule()
     if isinstance(mask, bytes):
         pixels = codec.decode(mask, max_pixels, "mask", decode_levels).pixels
     else:
         pixels = _array_levels(mask if mask.ndim == 3 else mask[..., None], rule)
-    levels = _channel(pixels, rule, fields)
-    bright = levels > rule.threshold
-    hole = bright if rule.polarity == "white" else ~bright
     alpha = _alpha(pixels)
     if rule.channel == "auto" and alpha is not None and _varies(alpha):
-        hole = _visible_hole(hole, alpha, fields)
-    _require_both(hole, levels, rule, fields)
-    return hole
+        found = layer_hole(pixels, rule)
+        if found is None:
+            raise ImageError("bad_request", _which_form(pixels, rule, fields))
+        return found
+    hole = _hole(pixels, rule, fields)
+    if hole.size and (not hole.any() or hole.all()):
+        raise _one_sided(pixels, rule, fields, full=bool(hole.any()))
+    return hole, _form(rule)
 
 
-def _channel(pixels: NDArray[Any], rule: MaskRule, fields: str) -> NDArray[Any]:
+def _hole(pixels: NDArray[Any], rule: MaskRule, fields: str | None = None) -> Hole:
+    """Return the pixels on the rule's side of its threshold, bool [H, W]."""
+    bright = _channel(pixels, rule, fields) > rule.threshold
+    return bright if rule.polarity == "white" else ~bright
+
+
+def _form(rule: MaskRule) -> MaskForm:
+    if rule.channel == "alpha":
+        return "opaque" if rule.polarity == "white" else "transparent"
+    return "brightness" if rule.channel == "auto" else rule.channel
+
+
+def _channel(pixels: NDArray[Any], rule: MaskRule, fields: str | None) -> NDArray[Any]:
     """Return the levels [H, W] of the rule's channel."""
     coloured = pixels.shape[2] >= 3
     if rule.channel == "alpha":
         alpha = _alpha(pixels)
         if alpha is None:
+            cure = _other_channel(pixels, rule, fields)
             raise ImageError(
                 "bad_request",
-                "the mask has no transparency to read: give one with transparent pixels, or "
-                f"another {fields}channel",
+                "the mask has no transparency to read: give one with transparent pixels"
+                + (f", or {cure}" if cure else ""),
             )
         return alpha
     if rule.channel in ("red", "green", "blue"):
         at = ("red", "green", "blue").index(rule.channel)
         return pixels[..., at if coloured else 0]
-    return grey(pixels[..., :3]) if coloured else pixels[..., 0]
+    return brightness(pixels)
 
 
 def _alpha(pixels: NDArray[Any]) -> NDArray[Any] | None:
@@ -92,40 +121,68 @@ def _varies(levels: NDArray[Any]) -> bool:
     return bool(levels.min(initial=255) != levels.max(initial=0))
 
 
-def _visible_hole(hole: Hole, alpha: NDArray[Any], fields: str) -> Hole:
-    """Return the hole of a mask that marks exactly its opaque pixels; soft edges may differ."""
-    if not hole[alpha == 255].all() or hole[alpha == 0].any():
-        raise ImageError(
-            "bad_request",
-            "the mask has transparent pixels, and its colours and its transparency mark different "
-            f"pixels: give {fields}channel=alpha if opaque pixels are the hole (with "
-            f"{fields}polarity=black, if transparent ones are), or {fields}channel=brightness to "
-            "ignore transparency",
-        )
-    visible: Hole = hole & (alpha > HOLE_THRESHOLD)
-    return visible
+def _which_form(pixels: NDArray[Any], rule: MaskRule, fields: str | None) -> str:
+    """Return the sentence on transparency of no known form, with fields that decide."""
+    sentence = (
+        "the mask has transparent pixels, and its colours and its transparency do not show which "
+        "pixels are the hole"
+    )
+    if fields is None:
+        return f"{sentence}: send a mask without transparency, white in the hole"
+    level = _threshold(pixels[..., -1], rule)
+    at = f" and {fields}threshold={level}" if level != rule.threshold else ""
+    cures = [
+        f"{fields}channel=alpha and {fields}polarity=white{at} if opaque pixels are the hole",
+        f"{fields}channel=alpha and {fields}polarity=black{at} if transparent ones are",
+    ]
+    hole = _hole(pixels, replace(rule, channel="brightness"))
+    if hole.any() and not hole.all():
+        cures.append(f"{fields}channel=brightness to ignore transparency")
+    return f"{sentence}: give {', '.join(cures[:-1])}, or {cures[-1]}"
 
 
-def _require_both(hole: Hole, levels: NDArray[Any], rule: MaskRule, fields: str) -> None:
-    """Refuse a hole that is empty or covers everything, and say which levels there are."""
-    if not hole.size or (hole.any() and not hole.all()):
-        return
-    lowest, highest = int(levels.min()), int(levels.max())
+def _threshold(levels: NDArray[Any], rule: MaskRule) -> int:
+    """Return the rule's threshold if it separates the levels, or the middle of them."""
+    low, high = int(levels.min()), int(levels.max())
+    return rule.threshold if low <= rule.threshold < high else (low + high) // 2
+
+
+def _other_channel(pixels: NDArray[Any], rule: MaskRule, fields: str | None) -> str:
+    """Return fields that read a hole from brightness or transparency; empty if none do."""
+    for channel in ("brightness", "alpha"):
+        other = replace(rule, channel=channel)
+        usable = channel != rule.channel and (channel != "alpha" or _alpha(pixels) is not None)
+        if fields is None or not usable:
+            continue
+        levels = _channel(pixels, other, fields)
+        if _varies(levels):
+            level = _threshold(levels, rule)
+            at = f" and {fields}threshold={level}" if level != rule.threshold else ""
+            return f"give {fields}channel={channel}{at}"
+    return ""
+
+
+def _one_sided(
+    pixels: NDArray[Any], rule: MaskRule, fields: str | None, *, full: bool
+) -> ImageError:
+    """Return the error of a hole that is empty or covers everything, with the levels there are."""
+    levels = _channel(pixels, rule, fields)
+    low, high = int(levels.min()), int(levels.max())
     what = {"alpha": "more opaque", "auto": "brighter", "brightness": "brighter"}
     side = f"{what.get(rule.channel, f'more {rule.channel}')} than {rule.threshold}"
-    found = f"its levels are {lowest} to {highest}" if highest > lowest else f"all are {lowest}"
-    better = f"={lowest}" if highest == lowest + 1 else f" from {lowest} to {highest - 1}"
-    cure = f"; to separate them give {fields}threshold{better}" if highest > lowest else ""
-    if not hole.any():
-        reason = f"no pixel is {side}" if rule.polarity == "white" else f"every pixel is {side}"
-        raise ImageError("empty_mask", f"nothing is marked as hole: {reason} ({found}){cure}")
-    other = "black" if rule.polarity == "white" else "white"
-    if not cure:
-        cure = f"; if {other} means hole, send {fields}polarity={other}"
-    every = "every" if rule.polarity == "white" else "no"
-    raise ImageError(
-        "full_mask", f"the whole image is marked as hole: {every} pixel is {side} ({found}){cure}"
-    )
+    found = f"its levels are {low} to {high}" if high > low else f"all are {low}"
+    every = "every" if full == (rule.polarity == "white") else "no"
+    words = ("opaque", "transparent") if rule.channel == "alpha" else ("white", "black")
+    cure = f"a mask has pixels of both kinds, {words[rule.polarity == 'black']} in the hole"
+    if high > low and fields is not None:
+        better = f"={low}" if high == low + 1 else f" from {low} to {high - 1}"
+        cure = f"to separate them give {fields}threshold{better}"
+    elif other := _other_channel(pixels, rule, fields):
+        cure = other
+    reason = f"{every} pixel is {side} ({found}); {cure}"
+    if full:
+        return ImageError("full_mask", f"the whole image is marked as hole: {reason}")
+    return ImageError("empty_mask", f"nothing is marked as hole: {reason}")
 
 
 def _array_levels(mask: NDArray[Any], rule: MaskRule) -> NDArray[Any]:
@@ -135,7 +192,7 @@ def _array_levels(mask: NDArray[Any], rule: MaskRule) -> NDArray[Any]:
     if mask.dtype == np.bool_:
         return mask.astype(np.uint8) * np.uint8(255)
     if mask.dtype == np.uint8:
-        if mask.max(initial=0) == 1 and rule.threshold > 0:
+        if mask.max(initial=0) == 1 and mask.min() == 0 and rule.threshold > 0:
             raise ImageError(
                 "bad_request", "the mask's values are 0 and 1: give mask.astype(bool), or 0 and 255"
             )

@@ -7,13 +7,14 @@ from infill.pipeline.errors import ImageError
 from infill.pipeline.images import (
     Format,
     Hole,
+    MaskForm,
     MaskRule,
     Picture,
     Pixels,
     decode,
     encode,
     fill_in,
-    read_mask,
+    read_mask_form,
 )
 from infill.pipeline.inference import tiling, tiling_plan
 from infill.pipeline.inference.config import Mode, TilingConfig
@@ -29,6 +30,9 @@ class InpaintOptions:
     model: str = ""
     mode: Mode = "auto"
     mask_rule: MaskRule = field(default_factory=MaskRule)
+    mask_fields: str | None = "mask_"
+    """What precedes the names of the mask rule's fields, for messages; None if the caller cannot
+    set them."""
     output_format: Format = "png"
     background: bool = False
     """Whether interactive requests go before this one in a service."""
@@ -64,25 +68,28 @@ def read_pair(
     Raises:
         ImageError: if a file is not accepted, the sizes differ, or the mask marks no or all pixels.
     """
-    picture, hole = decode_pair(image, mask, options, max_pixels)
+    picture, hole, _ = decode_pair(image, mask, options, max_pixels)
     return picture, hole, plan_pair(hole, options, tiling)
 
 
 def decode_pair(
     image: bytes, mask: bytes | None, options: InpaintOptions, max_pixels: int
-) -> tuple[Picture, Hole]:
-    """Decode an image and its mask, as :func:`read_pair` does.
+) -> tuple[Picture, Hole, MaskForm]:
+    """Decode an image and its mask, as :func:`read_pair` does, and return what marks the hole.
 
     Raises:
         ImageError: if a file is not accepted, the sizes differ, or the mask marks no or all pixels.
     """
     picture = decode(image, max_pixels)
+    form: MaskForm
     if mask is None:
-        hole = _own_hole(picture)
+        hole, form = _own_hole(picture), "transparent"
     else:
-        hole = read_mask(mask, options.mask_rule, max_pixels=max_pixels)
+        hole, form = read_mask_form(
+            mask, options.mask_rule, max_pixels=max_pixels, fields=options.mask_fields
+        )
     require_fitting(hole, picture.pixels.shape[:2])
-    return picture, hole
+    return picture, hole, form
 
 
 def plan_pair(hole: Hole, options: InpaintOptions, tiling: TilingConfig) -> tiling.Layout:

@@ -96,8 +96,9 @@ class MaskConfig:
     """The highest level of a mask image, 0 to 254, that is not "white"; 0 suits labels 0, 1, 2."""
     channel: Channel = "auto"
     """What has a mask image's levels: "brightness" ignores transparency, "alpha" is opacity, "red",
-    "green" or "blue" is one colour. "auto" is brightness; a mask with transparent pixels must mark
-    exactly its opaque ones, and is refused otherwise."""
+    "green" or "blue" is one colour. "auto" is brightness, unless opacity varies. Then the hole is
+    paint on transparency, or what was erased from a photograph or a layer of one colour; a mask
+    that shows neither is refused."""
 
     def __post_init__(self) -> None:
         """Refuse settings that no mask can satisfy."""

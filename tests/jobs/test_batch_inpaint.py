@@ -217,7 +217,8 @@ def test_mask_rule_reads_labels_and_transparency(url, checkpoint, photographs, t
     hole = np.zeros((96, 128), np.uint8)
     hole[20:40, 30:60] = 1
     cv2.imwrite(str(labels / "a.png"), hole)
-    cv2.imwrite(str(layers / "a.png"), np.dstack([0 * hole, 0 * hole, 0 * hole, 255 * hole]))
+    two_paints = np.where(np.arange(128) < 45, 0, 90).astype(np.uint8) * hole
+    cv2.imwrite(str(layers / "a.png"), np.dstack([two_paints] * 3 + [255 * hole]))
     found = []
     for masks, rule in ((labels, {"mask_threshold": 0}), (layers, {"mask_channel": "alpha"})):
         plain = tmp_path / f"plain-{masks.name}"

@@ -117,11 +117,14 @@ def test_mask_that_marks_nothing_is_refused_and_read_by_the_rule_that_is_given(
     layer = np.zeros((90, 131, 4), np.uint8)
     layer[30:60, 40:80, 3] = 255
     cv2.imwrite(str(tmp_path / "layer.png"), layer)
+    half = np.zeros_like(layer)
+    half[:45, :, 3] = 255
+    cv2.imwrite(str(tmp_path / "half.png"), half)
     cv2.imwrite(str(tmp_path / "empty.png"), np.zeros((90, 131), np.uint8))
     settings = {"checkpoint": checkpoint("pennet"), "image": photograph, "out": str(tmp_path)}
     for name, sentence in (
         ("empty", "nothing is marked"),
-        ("layer", "transparency.*channel=alpha"),
+        ("half", "transparency.*channel=alpha"),
     ):
         with pytest.raises(UserError, match=rf"{name}\.png.*{sentence}"):
             visualize(VisualizeConfig(mask=str(tmp_path / f"{name}.png"), **settings))

@@ -75,6 +75,7 @@ def create_app(backend: Backend, config: HttpConfig, tracing: Tracing | None = N
             expose_headers=[
                 "X-Request-ID",
                 "X-Infill-Model",
+                "X-Infill-Mask-Form",
                 "X-Infill-Canvas",
                 "X-Infill-Scale",
                 "Retry-After",

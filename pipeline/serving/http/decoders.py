@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection, Pipe
 import numpy as np
 
 from infill.pipeline.errors import ImageError
-from infill.pipeline.images import Hole, Picture, Pixels
+from infill.pipeline.images import Hole, MaskForm, Picture, Pixels
 from infill.pipeline.inference import tiling
 from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.inference.pair_files import InpaintOptions, decode_pair, plan_pair
@@ -54,6 +54,7 @@ class ReadPair:
 
     picture: Picture
     hole: Hole
+    mask_form: MaskForm
     layout: tiling.Layout
     tiles: list[tuple[Pixels, Pixels]]
     plan_s: float
@@ -66,12 +67,14 @@ def read(task: ReadTask) -> ReadPair:
     Raises:
         ImageError: if a file is not accepted.
     """
-    picture, hole = decode_pair(task.image, task.mask, task.options, task.max_pixels)
+    picture, hole, form = decode_pair(task.image, task.mask, task.options, task.max_pixels)
     decoded = time.perf_counter()
     layout = plan_pair(hole, task.options, task.tiling)
     tiles = layout.split_tiles(picture.rgb, hole)
     plan_s = time.perf_counter() - decoded
-    return ReadPair(picture=picture, hole=hole, layout=layout, tiles=tiles, plan_s=plan_s)
+    return ReadPair(
+        picture=picture, hole=hole, mask_form=form, layout=layout, tiles=tiles, plan_s=plan_s
+    )
 
 
 class _DiedError(Exception):

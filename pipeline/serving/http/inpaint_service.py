@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
-from infill.pipeline.images import Format, Pixels, upright_size
+from infill.pipeline.images import Format, MaskForm, Pixels, upright_size
 from infill.pipeline.images.codec import is_upload
 from infill.pipeline.inference import tiling
 from infill.pipeline.inference.config import TilingConfig
@@ -75,6 +75,8 @@ class InpaintResult:
     output_format: Format
     model: ServedModel
     hole_ratio: float
+    mask_form: MaskForm
+    """What marked the hole."""
     layout: tiling.Layout
     timings: dict[str, float]
     """Milliseconds by stage, and ``batch_size``. Queueing includes the wait for a free network and
@@ -163,6 +165,7 @@ class InpaintService:
             output_format=options.output_format,
             model=filled[0].model,
             hole_ratio=float(hole.mean()),
+            mask_form=read.mask_form,
             layout=layout,
             timings={
                 **{name: round(1000 * seconds, 2) for name, seconds in timings.items()},

@@ -91,7 +91,7 @@ def _options(form: FormData, has_mask: bool) -> InpaintOptions:
     if fields.samples > MAX_SAMPLES:
         raise RequestError(400, "bad_request", f"field 'n': at most {MAX_SAMPLES} images")
     options = fields.options("image/png")
-    return replace(options, mask_rule=_TRANSPARENT) if has_mask else options
+    return replace(options, mask_rule=_TRANSPARENT, mask_fields=None) if has_mask else options
 
 
 def _flag(form: FormData, name: str) -> bool:

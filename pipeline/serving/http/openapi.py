@@ -1,8 +1,8 @@
 """Additions to the OpenAPI document that FastAPI generates."""
 
-from typing import Any
+from typing import Any, get_args
 
-from infill.pipeline.images import MEDIA_TYPES
+from infill.pipeline.images import MEDIA_TYPES, MaskForm
 from infill.pipeline.serving.errors import CODES
 from infill.pipeline.serving.http.schemas import RequestFields
 
@@ -64,6 +64,11 @@ _JSON_ANSWER = {
         "output_format": {"type": "string", "enum": list(MEDIA_TYPES)},
         "model": {"type": "object"},
         "hole_ratio": {"type": "number", "minimum": 0, "maximum": 1},
+        "mask_form": {
+            "type": "string",
+            "enum": list(get_args(MaskForm)),
+            "description": "What marked the hole in the mask.",
+        },
         "canvas": {"type": "object"},
         "scale": {
             "type": "number",

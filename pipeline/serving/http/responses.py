@@ -39,6 +39,7 @@ def headers_of(answer: InpaintResult) -> Mapping[str, str]:
         "Content-Type": MEDIA_TYPES[answer.output_format],
         "X-Infill-Model": answer.model.label,
         "X-Infill-Hole-Ratio": f"{answer.hole_ratio:.6f}",
+        "X-Infill-Mask-Form": answer.mask_form,
         "X-Infill-Canvas": answer.layout.kind,
         "X-Infill-Scale": f"{answer.layout.scale:.4f}",
     }
@@ -52,6 +53,7 @@ def json_of(answer: InpaintResult, request_id: str) -> dict[str, Any]:
         "output_format": answer.output_format,
         "model": public(answer.model),
         "hole_ratio": answer.hole_ratio,
+        "mask_form": answer.mask_form,
         "scale": round(answer.layout.scale, 4),
         "canvas": {
             "kind": answer.layout.kind,

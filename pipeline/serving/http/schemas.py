@@ -40,8 +40,8 @@ class RequestFields(BaseModel):
     mask_channel: Annotated[
         Channel,
         Field(
-            description="What has the mask's levels. auto is brightness, and refuses a mask whose "
-            "colours and transparency mark different pixels."
+            description="What has the mask's levels. auto is brightness, or opacity if that varies "
+            "and shows paint on transparency or an erased hole; it is refused if it shows neither."
         ),
     ] = "auto"
     output_format: Annotated[

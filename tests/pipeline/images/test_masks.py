@@ -1,6 +1,8 @@
 """One rule separates hole and known pixels in every mask file, wherever it comes from."""
 
 import io
+import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -8,7 +10,14 @@ import pytest
 from PIL import Image
 
 from infill.pipeline.errors import ImageError, UserError
-from infill.pipeline.images import MaskRule, decode, encode_mask, read_header, read_mask
+from infill.pipeline.images import (
+    MaskRule,
+    decode,
+    encode_mask,
+    read_header,
+    read_mask,
+    read_mask_form,
+)
 from infill.pipeline.images.masks import decode_levels
 
 VALUES = np.array([[0, 127, 128, 255]], np.uint8)
@@ -106,33 +115,133 @@ def test_sixteen_bit_labels_are_not_rounded_away():
     np.testing.assert_array_equal(read_mask(labels, MaskRule(threshold=0)), MARK)
 
 
+def erased_photograph(erased: np.ndarray) -> bytes:
+    """Return a picture of many colours that is transparent where it is erased."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*erased.shape, 4), np.uint8)
+    pixels[..., 3] = 255 * ~erased
+    return saved(Image.fromarray(pixels))
+
+
+WIDE = np.zeros((8, 10), bool)
+WIDE[:, :5] = True
+"""Half of the image: of one colour, neither side is the hole by rule."""
+
+
 @pytest.mark.parametrize(
-    ("file", "opaque_is_hole"),
+    ("file", "form"),
     [
-        (layered((0, 0, 0), MARK), True),
-        (layered((255, 0, 0), MARK), True),
-        (layered((255, 255, 255), MARK, under=255), True),
-        (layered((0, 0, 0), MARK, under=255), True),
-        (layered((255, 255, 255), ~MARK, under=255), False),
-        (layered((30, 90, 40), ~MARK), False),
-        (saved(Image.fromarray(np.dstack([0 * MARK, 255 * MARK]).astype(np.uint8))), True),
+        (layered((0, 0, 0), MARK), "opaque"),
+        (layered((255, 0, 0), MARK), "opaque"),
+        (layered((255, 0, 0), MARK, under=255), "opaque"),
+        (layered((255, 255, 255), MARK, under=255), "opaque"),
+        (layered((0, 0, 0), MARK, under=255), "opaque"),
+        (saved(Image.fromarray(np.dstack([0 * MARK, 255 * MARK]).astype(np.uint8))), "opaque"),
+        (layered((255, 255, 255), ~MARK, under=255), "transparent"),
+        (layered((0, 0, 0), ~MARK), "transparent"),
+        (layered((30, 90, 40), ~MARK), "transparent"),
+        (erased_photograph(MARK), "transparent"),
     ],
 )
-def test_colours_and_transparency_that_disagree_are_refused_until_one_is_chosen(
-    file, opaque_is_hole
+def test_paint_on_transparency_and_what_is_erased_are_the_hole(file, form):
+    hole, found = read_mask_form(file)
+    np.testing.assert_array_equal(hole, MARK)
+    assert found == form
+
+
+def test_see_through_strokes_of_about_one_colour_are_the_hole():
+    pixels = np.zeros((8, 10, 4), np.uint8)
+    pixels[MARK] = (200, 30, 40, 100)
+    pixels[2, 3] = (210, 20, 40, 90)
+    pixels[5, 3] = (190, 30, 40, 30)  # a soft edge
+    np.testing.assert_array_equal(read_mask(saved(Image.fromarray(pixels))), MARK)
+
+
+def test_a_photograph_may_lose_more_than_half():
+    erased = np.ones((40, 40), bool)
+    erased[10:20, 5:25] = False
+    np.testing.assert_array_equal(read_mask(erased_photograph(erased)), erased)
+
+
+def dimmed(low: int) -> bytes:
+    """Return one dark colour with two opacities, neither of which is 0."""
+    pixels = np.full((8, 10, 4), 30, np.uint8)
+    pixels[..., 3] = np.where(MARK, low, low + 60)
+    return saved(Image.fromarray(pixels))
+
+
+def two_colours() -> bytes:
+    """Return a mask of black and white, of which a corner is transparent."""
+    pixels = np.where(MARK[..., None], 255, 0).astype(np.uint8).repeat(4, axis=2)
+    pixels[..., 3] = 255
+    pixels[:2, :2, 3] = 0
+    return saved(Image.fromarray(pixels))
+
+
+@pytest.mark.parametrize(
+    "file",
+    [layered((255, 0, 0), WIDE), layered((9, 9, 9), ~WIDE), dimmed(0), dimmed(40), two_colours()],
+    ids=["half red", "half dark", "strokes at 0 and 60", "no opacity of 0", "black and white"],
+)
+@pytest.mark.parametrize("polarity", ["white", "black"])
+@pytest.mark.parametrize("threshold", [0, 127, 254])
+def test_every_advice_of_a_refusal_succeeds(file, polarity, threshold):
+    rule = MaskRule(polarity=polarity, threshold=threshold)
+    if sentence := refusal(file, rule):
+        followed = advised(sentence, rule)
+        assert followed, sentence
+        for better in followed:
+            read_mask(file, better)
+
+
+@pytest.mark.parametrize("channel", ["auto", "brightness", "alpha", "red"])
+@pytest.mark.parametrize("polarity", ["white", "black"])
+@pytest.mark.parametrize("opacity", [None, 0, 90, 255, "varies"])
+@pytest.mark.parametrize("levels", [[0, 0], [255, 255], [0, 1], [200, 255]])
+def test_advice_on_masks_that_mark_nothing_or_everything_succeeds(
+    channel, polarity, opacity, levels
 ):
-    with pytest.raises(ImageError, match="transparen.*mask_channel=alpha"):
-        read_mask(file)
-    rule = MaskRule(channel="alpha", polarity="white" if opaque_is_hole else "black")
-    np.testing.assert_array_equal(read_mask(file, rule), MARK)
+    pixels = np.array([levels], np.uint8)[..., None].repeat(4, axis=2)
+    pixels[..., 3] = [[10, 20]] if opacity == "varies" else opacity or 0
+    file = saved(Image.fromarray(pixels if opacity is not None else pixels[..., :3]))
+    rule = MaskRule(channel=channel, polarity=polarity)
+    if sentence := refusal(file, rule):
+        usable = levels[0] != levels[1] or opacity == "varies"
+        followed = advised(sentence, rule)
+        assert bool(followed) == usable, sentence
+        for better in followed:
+            read_mask(file, better)
 
 
-def test_photograph_with_an_erased_hole_is_not_read_by_its_brightness():
-    pixels = np.random.default_rng(0).integers(0, 256, (8, 10, 4), np.uint8)
-    pixels[..., 3] = 255 * ~MARK
-    pixels[MARK, :3] = 0
-    with pytest.raises(ImageError, match="transparent"):
-        read_mask(saved(Image.fromarray(pixels)))
+def refusal(file: bytes, rule: MaskRule) -> str:
+    """Return the sentence that refuses a mask; empty if it is read."""
+    try:
+        read_mask(file, rule)
+    except ImageError as error:
+        return str(error)
+    return ""
+
+
+def advised(sentence: str, rule: MaskRule) -> list[MaskRule]:
+    """Return the rules that a refusal advises, with what they leave as it was."""
+    rules = []
+    for part in re.split(r", (?:or )?|; ", sentence):
+        fields = dict(re.findall(r"mask_(\w+)(?:=| from )(\w+)", part))
+        if fields:
+            given = {k: int(v) if k == "threshold" else v for k, v in fields.items()}
+            rules.append(replace(rule, **given))
+    return rules
+
+
+def test_unclear_transparency_is_named_with_the_fields_that_decide():
+    file = layered((255, 0, 0), WIDE)
+    with pytest.raises(ImageError, match="transparen.*masks.channel=alpha.*masks.polarity=black"):
+        read_mask(file, fields="masks.")
+    with pytest.raises(ImageError, match="transparent pixels") as caught:
+        read_mask(file, fields=None)
+    assert "channel" not in str(caught.value)
+    for polarity, hole in (("white", WIDE), ("black", ~WIDE)):
+        rule = MaskRule(channel="alpha", polarity=polarity)
+        np.testing.assert_array_equal(read_mask(file, rule), hole)
 
 
 def test_white_paint_on_a_clear_layer_is_the_hole_up_to_its_soft_edge():
@@ -170,8 +279,8 @@ def test_one_colour_may_hold_the_mask():
     ("level", "rule", "code", "sentence"),
     [
         (0, MaskRule(), "empty_mask", "no pixel is brighter than 127 .all are 0"),
-        (255, MaskRule(), "full_mask", "every pixel is brighter.*mask_polarity=black"),
-        (0, MaskRule(polarity="black"), "full_mask", "no pixel is brighter.*mask_polarity=white"),
+        (255, MaskRule(), "full_mask", "every pixel is brighter.*white in the hole"),
+        (0, MaskRule(polarity="black"), "full_mask", "no pixel is brighter.*black in the hole"),
         (255, MaskRule(polarity="black"), "empty_mask", "every pixel is brighter than 127"),
     ],
 )

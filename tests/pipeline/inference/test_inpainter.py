@@ -60,11 +60,12 @@ def test_rule_of_masks_is_the_caller_s(spn, image, expected, tmp_path):
     Image.fromarray(layer).save(tmp_path / "layer.png")
     inpaint = load(spn.location)
     for mask in (layer, Image.fromarray(layer), str(tmp_path / "layer.png")):
-        inpaint.mask_rule = MaskRule()
+        inpaint.mask_rule = MaskRule(channel="brightness")
         with pytest.raises(ImageError, match=r"masks\.channel=alpha"):
             inpaint(image, mask)
-        inpaint.mask_rule = MaskRule(channel="alpha")
-        np.testing.assert_array_equal(inpaint(image, mask), expected)
+        for channel in ("alpha", "auto"):
+            inpaint.mask_rule = MaskRule(channel=channel)
+            np.testing.assert_array_equal(inpaint(image, mask), expected)
 
 
 def test_mask_of_every_kind_marks_the_same_hole(inpaint, image, expected, tmp_path):

@@ -144,6 +144,7 @@ def test_mask_rule_of_a_request_reads_labels_and_transparency(replica, make):
     sent = [
         ({"mask": make.file(hole)}, {}),
         ({"mask": labels}, {"mask_threshold": "0"}),
+        ({"mask": layer}, {}),
         ({"mask": layer}, {"mask_channel": "alpha"}),
     ]
     requests = [{"files": {"image": image, **mask}, "data": data} for mask, data in sent]
@@ -151,7 +152,15 @@ def test_mask_rule_of_a_request_reads_labels_and_transparency(replica, make):
     for other in others:
         assert other.status_code == 200, other.text
         assert other.content == white.content
-    refused = exchange(replica, *({**request, "data": {}} for request in requests[1:]))
+    forms = [answer.headers["x-infill-mask-form"] for answer in (white, *others)]
+    assert forms == ["brightness", "brightness", "opaque", "opaque"]
+    half = make.hole(40, 50, slice(0, 40), slice(0, 25))
+    unclear = make.file(np.dstack([0 * half, 0 * half, 0 * half, 255 * half]).astype(np.uint8))
+    refused = exchange(
+        replica,
+        {"files": {"image": image, "mask": labels}},
+        {"files": {"image": image, "mask": unclear}},
+    )
     assert_refused(refused[0], 400, "empty_mask", "mask_threshold=0")
     assert_refused(refused[1], 400, "bad_request", "mask_channel=alpha")
 
@@ -206,7 +215,7 @@ def cases(make) -> list[tuple[dict, int, str, str]]:
             {"files": {"image": image, "mask": make.file(np.ones((40, 50), bool))}},
             400,
             "full_mask",
-            "mask_polarity=black",
+            "both kinds, white in the hole",
         ),
         (
             {"files": {"image": image, "mask": mask}, "data": {"model": "madf"}},
