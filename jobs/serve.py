@@ -84,7 +84,11 @@ def replicas(config: ServeConfig) -> str:
     if config.max_replicas:
         count = f"{config.num_replicas} to {config.max_replicas}"
     noun = "replica" if count == "1" else "replicas"
-    device = "a GPU each" if config.use_gpu else f"{config.cpus_per_replica:g} CPU each"
+    device = (
+        f"{config.gpus_per_replica:g} GPU each"
+        if config.use_gpu
+        else f"{config.cpus_per_replica:g} CPU each"
+    )
     return f"{count} {noun}, {device}"
 
 

@@ -90,6 +90,14 @@ def on_this_node() -> Any:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
+def cap_gpu_memory(share: float) -> None:
+    """Cap this process's memory at its share of a GPU, so that it cannot starve its neighbours."""
+    import torch
+
+    if 0 < share < 1:
+        torch.cuda.set_per_process_memory_fraction(share)
+
+
 def spare_from_kernel() -> None:
     """Let the kernel end other processes before this one when memory runs out.
 

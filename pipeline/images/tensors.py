@@ -38,5 +38,10 @@ def to_pixels(image: Tensor) -> Pixels:
 
     All 256 levels survive :func:`to_tensor` and back.
     """
-    levels = (image.detach().float().cpu() * 127.5 + 127.5).clamp(0, 255).round()
-    return np.ascontiguousarray(levels.to(torch.uint8).permute(0, 2, 3, 1).numpy())
+    return to_levels(image).cpu().numpy()
+
+
+def to_levels(image: Tensor) -> Tensor:
+    """Return :func:`to_pixels` as a tensor on the image's device, so that bytes are copied."""
+    levels = (image.detach().float() * 127.5 + 127.5).clamp(0, 255).round()
+    return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()

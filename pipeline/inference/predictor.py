@@ -21,8 +21,8 @@ from infill.models.subsampling import fill_in_pieces
 from infill.pipeline.checkpoints import LoadedGenerator
 from infill.pipeline.errors import UserError
 from infill.pipeline.images import ByteHole, Pixels
-from infill.pipeline.images.tensors import to_pixels, to_tensor
 from infill.pipeline.inference.config import Precision, tiles_per_pass
+from infill.pipeline.inference.transfer import download, upload
 
 Tile = tuple[Pixels, ByteHole]
 """An image, uint8 [H, W, 3], and its hole, uint8 [H, W] with 1 in it."""
@@ -73,7 +73,7 @@ class Predictor:
             uint8 [B, H, W, 3]; known pixels are not restored.
         """
         with self._without_gradients():
-            return to_pixels(self._values(*self.tensors(images, holes)))
+            return download(self._values(*self.tensors(images, holes)))
 
     def predict_in_pieces(
         self, images: Pixels, holes: ByteHole, how: Subsampling, at_once: int
@@ -92,7 +92,7 @@ class Predictor:
                 fill_in_pieces(self._values, image[i : i + 1], mask[i : i + 1], how, at_once)
                 for i in range(len(image))
             ]
-            return to_pixels(torch.cat(found))
+            return download(torch.cat(found))
 
     def sample(
         self,
@@ -130,7 +130,7 @@ class Predictor:
             for part in parts:
                 with self._autocast():
                     final = generator(image, mask, part).final
-                found.append(to_pixels(crop_to(final, height, width)))
+                found.append(download(crop_to(final, height, width)))
         several = np.concatenate(found).reshape(samples, len(images), height, width, 3)
         return np.ascontiguousarray(several.swapaxes(0, 1))
 
@@ -161,7 +161,7 @@ class Predictor:
             if _is_of_the_frame(picture, padded[0]):
                 rows, columns = picture.shape[-2:]
                 picture = crop_to(picture, math.ceil(rows * kept[0]), math.ceil(columns * kept[1]))
-            found[name] = to_pixels(picture)[0]
+            found[name] = download(picture)[0]
         return found
 
     def predict_tiles(
@@ -202,8 +202,7 @@ class Predictor:
 
     def tensors(self, images: Pixels, holes: ByteHole) -> tuple[Tensor, Tensor]:
         """Return [B, 3, H, W] in [-1, 1] and [B, 1, H, W], 1 in the hole, on the device."""
-        mask = torch.from_numpy(holes)[:, None].float()
-        return to_tensor(images).to(self.device), mask.to(self.device)
+        return upload(images, holes, self.device)
 
     def _values(self, image: Tensor, mask: Tensor) -> Tensor:
         with self._autocast():

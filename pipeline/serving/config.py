@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from infill.pipeline.errors import UserError
-from infill.pipeline.inference.config import TilingConfig, tiles_per_pass
+from infill.pipeline.inference.config import Precision, TilingConfig, tiles_per_pass
 from infill.pipeline.pretrained import DEFAULT
 from infill.pipeline.registry import RegistryConfig
 from infill.pipeline.serving.jobs.config import JobsConfig
@@ -17,6 +17,12 @@ class ReplicaConfig:
 
     device: str = "cpu"
     """The device: "cpu" or "cuda"."""
+    gpu_memory_share: float = 1.0
+    """Share of the GPU's memory that the replica may use."""
+    precision: Precision = "float32"
+    """Data type of convolutions and matrix products, by autocast."""
+    compile: bool = False
+    """Whether ``torch.compile`` compiles each generator."""
     threads: int = 1
     """Number of CPU threads of a forward pass."""
     max_batch_size: int = 8
@@ -29,6 +35,9 @@ class ReplicaConfig:
     """Sides of square canvases that a new version predicts before it receives requests, beside its
     training size. The first pass of a shape is slow, above all on a GPU. A version for whose
     largest canvas the memory does not suffice is refused here, before it has requests."""
+    warm_batches: bool = False
+    """Whether it predicts each of them in batches of 1, 2, 4 and so on up to the largest batch,
+    instead of in batches of one."""
     memory_gb: float = 0.0
     """Size of the LRU cache of models, in GB of weights. Models that do not fit are unloaded and
     loaded again on request; 0 keeps all in memory."""
@@ -36,6 +45,13 @@ class ReplicaConfig:
     def batch_size(self, height: int, width: int, samples: int = 1) -> int:
         """Return the batch size for canvases of a size, each sampled ``samples`` times."""
         return tiles_per_pass(height, width, samples, self.max_batch_size, self.max_batch_px)
+
+    def warm_batch_sizes(self, side: int) -> list[int]:
+        """Return the batch sizes with which a new version predicts square canvases of a side."""
+        if not self.warm_batches:
+            return [1]
+        most = max(1, self.batch_size(side, side))
+        return [*(2**n for n in range(most.bit_length()) if 2**n < most), most]
 
     def __post_init__(self) -> None:
         for name in ("threads", "max_batch_size", "max_batch_px"):
@@ -79,7 +95,16 @@ class ServeConfig:
     cpus_per_replica: float = 1.0
     """CPUs that each replica reserves. PyTorch uses as many threads, at least one."""
     use_gpu: bool = False
-    """Whether each replica gets one GPU instead of CPUs only."""
+    """Whether each replica gets a GPU, or ``gpus_per_replica`` of one, instead of CPUs only."""
+    gpus_per_replica: float = 1.0
+    """Share of a GPU that each replica takes with ``use_gpu``: at most 1. With 0.25 four replicas
+    share a GPU, and each may use a quarter of its memory."""
+    precision: Precision = "float32"
+    """Data type of convolutions and matrix products, by autocast. With "bfloat16" results
+    differ by a few of 255 levels."""
+    compile: bool = False
+    """Whether ``torch.compile`` compiles each generator. A new version then takes minutes until it
+    answers."""
     refresh_s: float = 10.0
     """Seconds between two look-ups of aliases such as ``@champion``; 0 looks them up once."""
     canary_share: float = 0.0
@@ -89,6 +114,9 @@ class ServeConfig:
     """Duration of that canary phase in seconds."""
     max_batch_size: int = 8
     """Maximum number of canvases in one forward pass."""
+    max_batch_px: int = 8 * 512 * 512
+    """Maximum number of canvas pixels in one forward pass; a single canvas is always accepted. It
+    bounds a replica's memory. On a GPU, two passes are in flight at a time."""
     memory_gb: float = 0.0
     """Size of each replica's LRU cache of models, in GB of weights. Models that do not fit are
     unloaded and loaded again on request; 0 keeps all in memory."""
@@ -119,6 +147,15 @@ class ServeConfig:
             raise ValueError(
                 f"max_replicas must be 0 or at least num_replicas, not {self.max_replicas}"
             )
+        if not 0 < self.gpus_per_replica <= 1:
+            raise ValueError(
+                f"gpus_per_replica must be above 0 and at most 1, not {self.gpus_per_replica:g}: "
+                "a replica computes on one GPU"
+            )
+        if self.gpus_per_replica < 1 and not self.use_gpu:
+            raise ValueError("gpus_per_replica needs use_gpu: replicas are on CPUs without it")
+        if self.max_batch_px < 1:
+            raise ValueError(f"max_batch_px must be at least 1, not {self.max_batch_px}")
         for pair in (*self.aliases, *self.licences):
             if not all(pair.partition("=")):
                 raise ValueError(f"aliases and licences are NAME=VALUE, not {pair!r}")
@@ -134,9 +171,14 @@ class ServeConfig:
         """The settings of each replica."""
         return ReplicaConfig(
             device="cuda" if self.use_gpu else "cpu",
+            gpu_memory_share=self.gpus_per_replica,
+            precision=self.precision,
+            compile=self.compile,
             threads=max(int(self.cpus_per_replica), 1),
             max_batch_size=self.max_batch_size,
+            max_batch_px=self.max_batch_px,
             batch_wait_timeout_s=self.batch_wait_timeout_s,
             warm_sides_px=self.tiling.all_sides_px if self.use_gpu else self.tiling.added_px,
+            warm_batches=self.use_gpu or self.compile,
             memory_gb=self.memory_gb,
         )

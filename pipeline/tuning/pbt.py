@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from infill.pipeline import checkpoints, storage
+from infill.pipeline.cluster import cap_gpu_memory
 from infill.pipeline.config import flatten, override
 from infill.pipeline.metrics.metric_registry import VALIDATED
 from infill.pipeline.progress import Log, Progress
@@ -20,7 +21,7 @@ from infill.pipeline.temporary_folders import temporary_folder
 from infill.pipeline.tracking import Record
 from infill.pipeline.training import SCORE, TrainConfig, train
 from infill.pipeline.tuning.config import Trial, TuneConfig
-from infill.pipeline.tuning.ray_tuner import cap_gpu_memory, run_tuner
+from infill.pipeline.tuning.ray_tuner import run_tuner
 from infill.pipeline.tuning.spaces import Range, Space
 from infill.pipeline.tuning.trials import Planned, folder, write_down
 

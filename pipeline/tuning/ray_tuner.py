@@ -83,14 +83,6 @@ def trial_resources(config: TuneConfig) -> Any:
     )
 
 
-def cap_gpu_memory(share: float) -> None:
-    """Cap a trial's GPU memory at its share of a GPU, so that it cannot starve its neighbours."""
-    import torch
-
-    if 0 < share < 1:
-        torch.cuda.set_per_process_memory_fraction(share)
-
-
 def budget_s(config: TuneConfig) -> float | None:
     """Return the seconds after which all trials end, such that neither limit is passed."""
     limits = [config.max_hours] if config.max_hours else []

@@ -8,13 +8,14 @@ from typing import Any
 
 from infill.models.tables import Table
 from infill.pipeline import storage
+from infill.pipeline.cluster import cap_gpu_memory
 from infill.pipeline.config import override
 from infill.pipeline.progress import Log, Progress
 from infill.pipeline.tracking import Record, mlflow_run_id, tracked
 from infill.pipeline.training import SCORE, best, train
 from infill.pipeline.tuning.config import Trial, TuneConfig, TuneResult
 from infill.pipeline.tuning.pbt import encode_values, run_pbt, values_of
-from infill.pipeline.tuning.ray_tuner import cap_gpu_memory, run_tuner
+from infill.pipeline.tuning.ray_tuner import run_tuner
 from infill.pipeline.tuning.spaces import Space
 from infill.pipeline.tuning.trials import (
     Planned,

@@ -5,11 +5,12 @@ import torch
 
 from infill.jobs import tune
 from infill.models.config import names, tables
+from infill.pipeline.cluster import cap_gpu_memory
 from infill.pipeline.config import override
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation import PROTOCOLS
 from infill.pipeline.tuning import TuneConfig
-from infill.pipeline.tuning.ray_tuner import cap_gpu_memory, trial_resources
+from infill.pipeline.tuning.ray_tuner import trial_resources
 
 LAMBDAS = ["spn", "--space", "lambdas", "--num-trials", "4"]
 

@@ -286,7 +286,7 @@ def deployment_schema(
                 "max_queued_requests": config.limits.max_waiting,
                 "ray_actor_options": {
                     "num_cpus": config.cpus_per_replica,
-                    "num_gpus": int(config.use_gpu),
+                    "num_gpus": config.gpus_per_replica if config.use_gpu else 0,
                 },
                 "health_check_period_s": 2,
                 "graceful_shutdown_timeout_s": 10,

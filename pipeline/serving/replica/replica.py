@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from infill.pipeline.checkpoints import load_generator
+from infill.pipeline.cluster import cap_gpu_memory
 from infill.pipeline.images import Pixels
 from infill.pipeline.inference.predictor import Predictor
 from infill.pipeline.registry import readable
@@ -27,6 +28,9 @@ from infill.pipeline.serving.replica.device_check import DeviceCheck, DeviceErro
 from infill.pipeline.serving.replica.model_cache import ModelCache
 
 log = logging.getLogger("infill.serving")
+
+PASSES_ON_GPU = 2
+"""Number of forward passes in flight on a GPU: one is computed while the other is copied."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +144,9 @@ class Replica:
             self._compute,
             lambda key: config.batch_size(key.height, key.width, key.samples),
             config.batch_wait_timeout_s,
+            at_once=PASSES_ON_GPU if config.device == "cuda" else 1,
         )
+        cap_gpu_memory(config.gpu_memory_share)
         torch.set_num_threads(config.threads)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -205,12 +211,15 @@ class Replica:
     def _load(self, model: ServedModel) -> Predictor:
         device = self._config.device
         loaded = load_generator(readable(model.location, model.digest), device)
-        predictor = Predictor.of(loaded, device)
+        if self._config.compile:
+            loaded.generator.compile()
+        predictor = Predictor.of(loaded, device, self._config.precision)
         self._trained[model.digest] = (loaded.architecture, loaded.image_size_px)
         for side in sorted({loaded.image_size_px, *self._config.warm_sides_px}):
-            grey = np.full((1, side, side, 3), 127, np.uint8)
             torch.set_num_threads(self._config.threads)  # applies to the calling thread only
-            predictor.predict(grey, np.ones((1, side, side), np.uint8))
+            for size in self._config.warm_batch_sizes(side):
+                grey = np.full((size, side, side, 3), 127, np.uint8)
+                predictor.predict(grey, np.ones((size, side, side), np.uint8))
         return predictor
 
     async def check_health(self) -> None:

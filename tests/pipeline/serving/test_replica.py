@@ -1,5 +1,6 @@
 import asyncio
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from infill.pipeline.errors import UserError
 from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.serving.config import ReplicaConfig, ServeConfig
 from infill.pipeline.serving.errors import RequestError
+from infill.pipeline.serving.replica.deployment import deployment_schema
 from infill.pipeline.serving.replica.model_cache import ModelCache
 from infill.pipeline.serving.replica.replica import Replica
 
@@ -194,6 +196,65 @@ def test_version_has_predicted_every_configured_shape_before_it_answers(spn):
     assert sides == {(32, 32), (64, 64), (96, 96)}
 
 
+def test_version_has_predicted_the_batches_that_will_come(spn):
+    shapes = []
+
+    def note(module, arguments):
+        if isinstance(module, Generator):
+            shapes.append((len(arguments[0]), arguments[0].shape[-1]))
+
+    config = ServeConfig(max_batch_size=6, max_batch_px=5 * 96 * 96, compile=True).replica
+    assert config.warm_batch_sizes(64) == [1, 2, 4, 6]
+    assert config.warm_batch_sizes(96) == [1, 2, 4, 5]
+    assert config.warm_batch_sizes(512) == [1]
+    replica = Replica(replace(config, compile=False, warm_sides_px=(96,)))
+    with register_module_forward_pre_hook(note):
+        replica.reconfigure({"models": [vars(spn)]})
+    assert shapes == [(size, 64) for size in (1, 2, 4, 6)] + [(size, 96) for size in (1, 2, 4, 5)]
+
+
+def test_bfloat16_and_compiled_replicas_answer_nearly_the_same(spn, make, monkeypatch):
+    """A compiler that takes a second is not needed to see that the generator is compiled."""
+    monkeypatch.setattr(torch, "compile", lambda call, *rest, **named: compiled.append(1) or call)
+    compiled = []
+    answers = []
+    for precision, compile in (("float32", False), ("bfloat16", True)):
+        replica = Replica(ServeConfig(precision=precision, compile=compile).replica)
+        replica.reconfigure({"models": [vars(spn)]})
+        filled = asyncio.run(replica.fill("", *canvas(make, 0)))
+        answers.append(filled.predictions.astype(int))
+    difference = np.abs(answers[0] - answers[1])
+    assert compiled == [1]
+    assert 0 < difference.max() <= 16
+    assert difference.mean() < 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"use_gpu": True, "gpus_per_replica": 2.0}, "at most 1, not 2"),
+        ({"use_gpu": True, "gpus_per_replica": 0.0}, "above 0"),
+        ({"gpus_per_replica": 0.5}, "needs use_gpu"),
+        ({"max_batch_px": 0}, "max_batch_px must be at least 1"),
+    ],
+)
+def test_impossible_shares_of_a_gpu_are_refused(fields, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        ServeConfig(**fields)
+
+
+def test_replicas_that_share_a_gpu_share_its_memory(monkeypatch):
+    caps = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", caps.append)
+    config = ServeConfig(use_gpu=True, gpus_per_replica=0.25)
+    replica = next(
+        d for d in deployment_schema(config, [])["deployments"] if d["name"] == "replica"
+    )
+    assert replica["ray_actor_options"]["num_gpus"] == 0.25
+    Replica(config.replica)
+    assert caps == [0.25]
+
+
 def test_service_on_gpus_warms_every_canvas():
     canvas = TilingConfig(sides_px=(64, 128), least_crop_px=64)
     assert ServeConfig(tiling=canvas, use_gpu=True).replica.warm_sides_px == (64, 128)
@@ -204,3 +265,20 @@ def test_further_canvases_are_tried_before_a_version_has_requests():
     canvas = TilingConfig(sides_px=(64, 512), extend_to_px=1024)
     assert ServeConfig(tiling=canvas).replica.warm_sides_px == (768, 1024)
     assert ServeConfig(tiling=canvas, use_gpu=True).replica.warm_sides_px == (64, 512, 768, 1024)
+
+
+@pytest.mark.gpu
+def test_two_batches_in_flight_on_a_gpu_answer_as_a_cpu_does(spn, make):
+    canvases = [canvas(make, seed, side) for seed in range(4) for side in (64, 128)]
+    config = ServeConfig(use_gpu=True, gpus_per_replica=0.5, max_batch_size=2).replica
+    answers = []
+    for settings in (config, replace(config, device="cpu", gpu_memory_share=1.0)):
+        replica = Replica(settings)
+        replica.reconfigure({"models": [vars(spn)]})
+
+        async def together(served: Replica = replica):
+            return await asyncio.gather(*(served.fill("spn", *one) for one in canvases))
+
+        answers.append([one.predictions.astype(int) for one in asyncio.run(together())])
+    for on_gpu, on_cpu in zip(*answers, strict=True):
+        assert np.abs(on_gpu - on_cpu).max() <= 1
