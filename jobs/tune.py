@@ -148,9 +148,9 @@ def main(words: Sequence[str] | None = None) -> None:
     if rest and rest[0] in names():
         training_of(rest[0], scale, named)  # Its error says more than that the preset is unknown.
     config = parse(presets_of(scale, named), __doc__, rest, about_search)
-    config = tuning.share_batch(config)  # After --help, which needs no PyTorch.
     name = config.train.model.architecture
     announce_start(f"search over {config.space!r} around {name}: checking data and settings")
+    config = tuning.share_batch(config)  # Imports PyTorch.
     space = tuning.read_table(config.space, name) or tuning.read_space(config.space, name)
     planned = tuning.plan(config, space)
     count = config.num_trials if config.method.searcher else len(planned)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from infill.pipeline.images.arrays import ByteHole, Hole, Pixels, composite, grey
     from infill.pipeline.images.codec import (
         MEDIA_TYPES,
-        Format,
         Picture,
         PilImage,
         decode,
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
         upright_size,
     )
     from infill.pipeline.images.headers import SUFFIX_OF, Header, read_header
+    from infill.pipeline.images.kinds import Format
     from infill.pipeline.images.mask_rule import (
         HOLE_THRESHOLD,
         Channel,
@@ -84,7 +84,6 @@ __getattr__ = lazy_names(
         "arrays": ("ByteHole", "Hole", "Pixels", "composite", "grey"),
         "codec": (
             "MEDIA_TYPES",
-            "Format",
             "Picture",
             "PilImage",
             "decode",
@@ -97,6 +96,7 @@ __getattr__ = lazy_names(
             "upright_size",
         ),
         "headers": ("SUFFIX_OF", "Header", "RejectedError", "read_header"),
+        "kinds": ("Format",),
         "mask_rule": ("HOLE_THRESHOLD", "Channel", "MaskForm", "MaskRule", "Polarity"),
         "masks": ("read_mask", "read_mask_form"),
         "originals": ("ENCODER", "decode_original", "decode_sample", "encode_sample"),

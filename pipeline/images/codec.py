@@ -12,7 +12,7 @@ kept and returned with the result.
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -29,6 +29,7 @@ from infill.pipeline.errors import (
 from infill.pipeline.images.arrays import ByteHole, Hole, Pixels, grey
 from infill.pipeline.images.headers import Header, read_header
 from infill.pipeline.images.jpeg_scans import require_few_scans
+from infill.pipeline.images.kinds import Format
 from infill.pipeline.images.metadata import Metadata, read_metadata
 from infill.pipeline.images.orientation import orientation_in, turn_upright
 from infill.pipeline.images.originals import decode_original
@@ -36,7 +37,6 @@ from infill.pipeline.images.png_chunks import require_one_header, without_text
 
 PilImage = Image.Image
 Decoder = Callable[[bytes, Header], Pixels]
-Format = Literal["png", "jpeg", "webp"]
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 MEDIA_TYPES: dict[Format, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}

@@ -4,6 +4,10 @@ import importlib
 import importlib.util
 from collections import Counter
 from functools import cache
+from typing import Literal
+
+Format = Literal["png", "jpeg", "webp"]
+"""Formats that images are written in."""
 
 SUFFIXES = (
     ".jpg",

@@ -88,10 +88,11 @@ def test_a_search_over_eight_gpus_a_trial_counts_them_and_scales_the_batch(capsy
     words += ["--train.model.channels", "8"]
     with pytest.raises(ValueError, match="must be a multiple of num_workers 8"):
         tune.main([*words, "--gpus-per-trial", "8"])
+    capsys.readouterr()
     tune.main([*words, "--gpus-per-trial", "8", "--train.scale-batch", "linear"])
     eight = capsys.readouterr().out.splitlines()
     steps = tune.training_of("spn", "paper").steps
-    assert eight[0] == f"plan        4 trials of {steps // 2:,} steps, 2 at a time, 8 GPUs each"
+    assert eight[1] == f"plan        4 trials of {steps // 2:,} steps, 2 at a time, 8 GPUs each"
     tune.main(words)
     one = capsys.readouterr().out.splitlines()
 
@@ -99,9 +100,9 @@ def test_a_search_over_eight_gpus_a_trial_counts_them_and_scales_the_batch(capsy
         return [float(word.replace(",", "")) for word in line.split()[1:4:2]]
 
     # Half the steps, each of one sample a GPU, not of four.
-    assert numbers(eight[1]) == pytest.approx(numbers(one[1]), rel=0.05)
-    assert numbers(eight[2])[0] == pytest.approx(numbers(one[2])[0] / 8, rel=0.1)
-    assert numbers(eight[3]) == pytest.approx([2 * hours for hours in numbers(eight[1])], rel=0.05)
+    assert numbers(eight[2]) == pytest.approx(numbers(one[2]), rel=0.05)
+    assert numbers(eight[3])[0] == pytest.approx(numbers(one[3])[0] / 8, rel=0.1)
+    assert numbers(eight[4]) == pytest.approx([2 * hours for hours in numbers(eight[2])], rel=0.05)
 
 
 FILES = {

@@ -88,7 +88,8 @@ def test_a_search_s_winner_is_served_by_one_command_without_a_failed_request(
     begun = [next(said, "")]
     while begun[-1] and not begun[-1].startswith("serving"):
         begun.append(next(said, ""))
-    assert begun[0].startswith("starting spn@1 ("), begun
+    assert begun[0] == "inpainting service: reading the models ...\n"
+    assert begun[1].startswith("starting spn@1 ("), begun
     first = begun[-1]
     assert first.startswith("serving spn@1 ("), first or service.stderr.read()
     url = re.search(r"http://\S+", first).group()

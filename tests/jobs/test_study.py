@@ -78,6 +78,7 @@ def test_votes_taken_until_interrupted_are_counted(study, run_job):
     printed, _ = serving.communicate(timeout=30)
     assert serving.returncode == 0
     assert printed.startswith(
+        "study of a, b: reading the composites ...\n"
         f"study of a, b: 1 questions, 50 for each person\nwritten to   {study.out}"
     )
     assert f"vote at {base}/" in printed
