@@ -73,8 +73,6 @@ The first of them run beside each other: the soak of ten minutes beside the dril
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, so that no process is left with one at the end."""
-    if missing := [name for name in LONGEST if not (ROOT / name).exists()]:
-        raise pytest.UsageError(f"LONGEST in tests/conftest.py names what is gone: {missing}")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
 
     def rank_of(item: pytest.Item) -> tuple[int, bool]:

@@ -321,3 +321,13 @@ def test_readme_shows_the_layout():
 
 if __name__ == "__main__":
     print(layout())
+
+
+def test_files_that_start_first_exist(pytestconfig):
+    [ordering] = [
+        plugin
+        for plugin in pytestconfig.pluginmanager.get_plugins()
+        if Path(getattr(plugin, "__file__", None) or "").parent == Path(__file__).parent
+        and hasattr(plugin, "LONGEST")
+    ]
+    assert [name for name in ordering.LONGEST if not (ROOT / name).exists()] == []
