@@ -1,7 +1,6 @@
 import asyncio
 import base64
 import json
-from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -488,28 +487,3 @@ def test_log_has_one_line_per_request_and_nothing_of_the_picture(replica, make, 
         *("time", "level", "logger", "message"),
         *("request_id", "method", "route", "status", "code", "duration_ms"),
     }
-
-
-def test_canvases_know_the_model_of_the_request(replica, spn, make):
-    class Trained:
-        """Serves a second model, which was trained at another size."""
-
-        def __init__(self) -> None:
-            self.seen: list[tuple[str, tuple[int, ...]]] = []
-
-        async def fill(self, wanted, image, *arguments):
-            self.seen.append((wanted, image.shape[:2]))
-            return await replica.fill("spn", image, *arguments)
-
-        async def describe(self):
-            return [
-                replace(spn, image_size_px=64),
-                replace(spn, name="other", reference="other@champion", image_size_px=96),
-            ]
-
-    backend = Trained()
-    request = pair(make, 96, 96, slice(0, 20), slice(0, 25))
-    for model in ("", "other@champion", "spn"):
-        [answer] = exchange(backend, {**request, "data": {"model": model}})
-        assert answer.status_code == 200
-    assert backend.seen == [("", (128, 128)), ("other@champion", (96, 96)), ("spn", (128, 128))]
