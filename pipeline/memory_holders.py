@@ -26,10 +26,11 @@ def largest_holder(processes: Path = PROCESSES) -> str:
             fields = dict(line.split(":", 1) for line in lines)
             parent, held_kb = int(fields["PPid"]), int(fields["VmRSS"].split()[0])
             found[int(folder.name)] = parent, held_kb * 1024, fields["Name"].strip()
+    parents = {number: parent for number, (parent, *_) in found.items()}
     others = [
         (held, number, name)
         for number, (_, held, name) in found.items()
-        if not _is_ours(number, {n: parent for n, (parent, *_) in found.items()})
+        if not _is_ours(number, parents)
     ]
     if not others:
         return ""

@@ -34,9 +34,14 @@ def values_of(levels: Tensor) -> Tensor:
 
     The values are those of :func:`to_tensor`, to the bit.
     """
-    table = torch.from_numpy(MODEL_VALUES).to(levels.device)
     planes = levels.permute(0, 3, 1, 2).contiguous()
-    return table.index_select(0, planes.flatten().int()).view(planes.shape)
+    return _table(levels.device).index_select(0, planes.flatten().int()).view(planes.shape)
+
+
+@cache
+def _table(place: torch.device) -> Tensor:
+    """Return the value of each level, float32 [256], on a device; copied there once."""
+    return torch.from_numpy(MODEL_VALUES).to(place)
 
 
 def download(image: Tensor) -> Pixels:
