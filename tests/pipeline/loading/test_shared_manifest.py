@@ -1,5 +1,7 @@
 """A large manifest is one mapped file per node, whoever reads it."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,6 @@ import pytest
 
 from infill.pipeline.errors import UserError
 from infill.pipeline.loading import BatchConfig, shared_manifest
-from infill.pipeline.loading.dataset import InpaintingDataset
 from infill.pipeline.loading.shared_manifest import read_shared
 from infill.pipeline.manifest import (
     SAMPLE_SCHEMA,
@@ -49,30 +50,52 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+MEASUREMENT = """
+import sys
+from pathlib import Path
+
+from infill.pipeline.loading import BatchConfig
+from infill.pipeline.loading.dataset import InpaintingDataset
+from infill.pipeline.loading.shared_manifest import read_shared
+from infill.pipeline.manifest import read_manifest
+
+
+def anonymous_bytes():
+    [line] = [
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("RssAnon")
+    ]
+    return int(line.split()[1]) * 1024
+
+
+location, cache = sys.argv[1:]
+config = BatchConfig(shards=location, image_size_px=256)
+before = anonymous_bytes()
+shared = InpaintingDataset(config, read_shared(location, cache))
+assert shared.reader.key(1_234_567) == "places/01234567"
+assert shared.reader.offsets[1_234_567] == 567 * 40_960
+with_shared = anonymous_bytes()
+own = InpaintingDataset(config, read_manifest(location))
+assert own.reader.key(1_234_567) == shared.reader.key(1_234_567)
+print(with_shared - before, anonymous_bytes() - with_shared)
+"""
+"""Prints the bytes that no file backs: of the mapped copy, then of one of the process's own.
+
+A process of its own, because one that has freed memory before takes new tables from that.
+"""
+
+
 def test_two_million_samples_stay_in_the_mapped_file(large: str, tmp_path: Path) -> None:
-    read_shared(large, str(tmp_path))  # as the first worker of a node does
-    config = BatchConfig(shards=large, image_size_px=256)
-    before = anonymous_bytes()
-    shared = read_shared(large, str(tmp_path))
-    dataset = InpaintingDataset(config, shared)
-    assert dataset.reader.key(1_234_567) == "places/01234567"
-    assert dataset.reader.offsets[1_234_567] == 567 * 40_960
-    of_shared = anonymous_bytes() - before
+    shared = read_shared(large, str(tmp_path))  # as the first worker of a node does
+    words = [sys.executable, "-c", MEASUREMENT, large, str(tmp_path)]
+    printed = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
+    of_shared, of_own = map(int, printed.split())
     whole = read_manifest(large)
-    own = InpaintingDataset(config, whole)
-    of_own = anonymous_bytes() - before - of_shared
-    assert own.reader.key(1_234_567) == dataset.reader.key(1_234_567)
     assert of_own > whole.samples.nbytes / 2
     assert of_shared < of_own / 10
     assert shared.samples.equals(whole.samples)
     assert replace(shared, samples=whole.samples, mapped="") == whole
-
-
-def anonymous_bytes() -> int:
-    """Return the memory of this process that no file backs."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    [line] = [line for line in lines if line.startswith("RssAnon")]
-    return int(line.split()[1]) * 1024
 
 
 def test_a_set_that_is_made_again_is_read_again(
