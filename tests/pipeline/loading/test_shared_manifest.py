@@ -71,6 +71,7 @@ def anonymous_bytes():
 
 location, cache = sys.argv[1:]
 config = BatchConfig(shards=location, image_size_px=256)
+first = InpaintingDataset(config, read_shared(location, cache))
 before = anonymous_bytes()
 shared = InpaintingDataset(config, read_shared(location, cache))
 assert shared.reader.key(1_234_567) == "places/01234567"
@@ -82,7 +83,8 @@ print(with_shared - before, anonymous_bytes() - with_shared)
 """
 """Prints the bytes that no file backs: of the mapped copy, then of one of the process's own.
 
-A process of its own, because one that has freed memory before takes new tables from that.
+A process of its own, because one that has freed memory before takes new tables from that. The first
+data set is kept, so that the second cannot take its memory, but finds all libraries started.
 """
 
 
