@@ -16,27 +16,33 @@ import argparse
 import json
 import os
 import secrets
-import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-HOST = "127.0.0.1"
+from node_processes import (
+    HOST,
+    MARK,
+    empty_folder,
+    environment_of,
+    free_ports,
+    hiding,
+    inherited_environment,
+    kill_process,
+    marked_processes,
+)
+
 BUCKET = "infill"
 HEAD, WORKERS = "head", ("cpu", "gpu-like")
-MARK = "INFILL_CLUSTER"
-"""Variable with the cluster's folder, in the environment of each of its processes."""
 LONGEST_START_S = 240.0
 LONGEST_STOP_S = 20.0
 QUIET = {
@@ -93,7 +99,7 @@ class LocalCluster:
 
     def running(self) -> list[int]:
         """Return the processes that carry this cluster's mark."""
-        return [pid for pid, folder in _marked() if folder == str(self.folder)]
+        return [pid for pid, folder in marked_processes() if folder == str(self.folder)]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -169,7 +175,7 @@ class LocalCluster:
         while self.running() and time.monotonic() < deadline:
             time.sleep(0.2)
         for pid in self.running():
-            _kill(pid)
+            kill_process(pid)
         while self.running():
             time.sleep(0.1)
         for process in self.started:
@@ -214,7 +220,7 @@ class LocalCluster:
         words = [f"{key}={value}" for key, value in {**options, **where}.items()]
         role = ["--head"] if name == HEAD else []
         home = self.home(name)
-        _empty(home)
+        empty_folder(home)
         others = [self.home(other) for other in (HEAD, *WORKERS) if other != name]
         address = f"--node-ip-address={self.address(name)}"
         command = [_beside("ray"), "start", "--block", address, *role, *words]
@@ -280,13 +286,13 @@ class LocalCluster:
         self._remember(processes=others)
         while parts := self.processes(name):
             for pid in parts:
-                _kill(pid)
+                kill_process(pid)
         for process in self.started:
             process.poll()  # Ended processes leave the process table.
 
     def processes(self, name: str) -> list[int]:
         """Return the processes of one part: a node, "store" or "mlflow"."""
-        return [pid for pid in self.running() if _environment(pid).get(f"{MARK}_PART") == name]
+        return [pid for pid in self.running() if environment_of(pid).get(f"{MARK}_PART") == name]
 
     def start_store(self) -> None:
         """Start the object store with an empty bucket, and return when it answers."""
@@ -323,7 +329,7 @@ class LocalCluster:
                 start_new_session=True,
                 cwd=folder or self.folder,
                 env={
-                    **_inherited(),
+                    **inherited_environment(),
                     **QUIET,
                     **self.environment,
                     **(changes or {}),
@@ -379,79 +385,6 @@ class LocalCluster:
     def _last_words(self) -> str:
         parts = sorted((self.folder / "logs").glob("*.log"))
         return "\n".join(f"{part.name}: {part.read_text()[-600:]}" for part in parts)
-
-
-def free_ports(count: int) -> list[int]:
-    """Return unused ports."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind((HOST, 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
-def hiding(folders: Sequence[Path]) -> list[str]:
-    """Return the words before a command that hide folders from it; empty if not permitted."""
-    if shutil.which("unshare") is None:
-        return []
-    for words in (["unshare", "--mount"], ["unshare", "--user", "--map-root-user", "--mount"]):
-        probe = [*words, "mount", "-t", "tmpfs", "none", str(folders[0])]
-        if subprocess.run(probe, capture_output=True, check=False).returncode == 0:
-            mount = "mount -t tmpfs -o ro none"
-            hide = [f"{mount} {shlex.quote(str(folder))}" for folder in folders]
-            return [*words, "sh", "-c", " && ".join([*hide, 'exec "$@"']), "node"]
-    return []
-
-
-def _marked() -> Iterator[tuple[int, str]]:
-    """Yield every process that is part of a cluster, and that cluster's folder."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        folder = _environment(int(entry.name)).get(MARK)
-        if folder:
-            yield int(entry.name), folder
-
-
-def _inherited() -> dict[str, str]:
-    """Return the caller's environment without variables of another Ray.
-
-    A Ray that serves without a proxy, as that of ``jobs/serve.py``, has its port and limits there.
-    """
-    foreign = (
-        "RAY_ADDRESS",
-        "RAY_SERVE_DIRECT_INGRESS_",
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH",
-        "RAY_SERVE_PORT_QUARANTINE_S",
-        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH",
-        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE",
-        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED",
-    )
-    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-
-
-def _environment(pid: int) -> dict[str, str]:
-    """Return a process's environment; empty once it has ended."""
-    try:
-        raw = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return {}
-    pairs = (item.partition("=") for item in raw.decode(errors="replace").split("\0"))
-    return {name: value for name, _, value in pairs}
-
-
-def _empty(folder: Path) -> None:
-    for each in folder.iterdir():
-        if each.is_dir() and not each.is_symlink():
-            shutil.rmtree(each, ignore_errors=True)
-        else:
-            each.unlink()
-
-
-def _kill(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
 
 
 def _beside(name: str) -> str:

