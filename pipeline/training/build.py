@@ -4,7 +4,7 @@ import copy
 import warnings
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from infill.models.activation_checkpointing import recompute
 from infill.models.architecture import ModelConfig, Objective, Prepare, Updating, load
@@ -90,19 +90,31 @@ def with_local_weights(model: ModelConfig) -> ModelConfig:
 
 
 class ExponentialMovingAverage:
-    """The exponential moving average of a generator, the same on every worker."""
+    """The exponential moving average of a generator, the same on every worker.
+
+    The tensors of both networks are looked up once: an update is one call for all of them, which a
+    GPU runs as a few kernels. Both networks must keep their tensors, as ``load_state_dict`` does.
+    """
 
     def __init__(self, generator: nn.Module, decay: float) -> None:
         self.decay = decay
         self.network = copy.deepcopy(generator).eval().requires_grad_(False)
+        ours, theirs = self.network.state_dict(), generator.state_dict()
+        pairs = [(average, theirs[name]) for name, average in ours.items()]
+        self._averaged = _columns([pair for pair in pairs if pair[0].is_floating_point()])
+        self._copied = _columns([pair for pair in pairs if not pair[0].is_floating_point()])
 
     @torch.no_grad()
-    def update(self, generator: nn.Module, step: int) -> None:
-        """Move towards ``generator``; faster in the first steps, to forget the random weights."""
+    def update(self, step: int) -> None:
+        """Move towards the generator; faster in the first steps, to forget the random weights.
+
+        Integers, such as the steps that a batch norm has counted, are copied.
+        """
         decay = min(self.decay, (1 + step) / (10 + step))
-        ours, theirs = self.network.state_dict(), generator.state_dict()
-        for name, average in ours.items():
-            if average.is_floating_point():
-                average.lerp_(theirs[name], 1 - decay)
-            else:
-                average.copy_(theirs[name])
+        torch._foreach_lerp_(*self._averaged, 1 - decay)
+        if self._copied[0]:
+            torch._foreach_copy_(*self._copied)
+
+
+def _columns(pairs: list[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+    return [ours for ours, _ in pairs], [theirs for _, theirs in pairs]

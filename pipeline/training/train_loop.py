@@ -50,7 +50,7 @@ def run_worker(config: TrainConfig, worker: WorkerContext, report: Report) -> No
                 losses = objective.step_with_accumulation(batch)
             stop_if_not_finite(losses, step)
             if average is not None:
-                average.update(objective.generator, step)
+                average.update(step)
             done = step + 1
             if due(done, config.report_every_steps, config.steps):
                 reporter.report_losses(losses, done)

@@ -124,7 +124,7 @@ class Bench:
         expected = {n: v.cpu().double() for n, v in generator.state_dict().items()}
         for step in range(2):
             ours.step(batch_of(ours.config, count, self.device, step))
-            average.update(generator, step)
+            average.update(step)
             decay = min(0.9, (1 + step) / (10 + step))
             for key, value in generator.state_dict().items():
                 mixed = decay * expected[key] + (1 - decay) * value.cpu().double()

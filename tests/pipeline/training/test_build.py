@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from infill.models import architecture
 from infill.models.spn.config import SPNConfig
 from infill.models.spn.tresnet import random_network
 from infill.models.vgg import load_features
@@ -115,8 +116,42 @@ def test_the_average_follows_the_exponential_formula():
     average = ExponentialMovingAverage(network, decay=0.5)
     torch.nn.init.constant_(network.weight, 1.0)
     for step in range(100, 103):
-        average.update(network, step)
+        average.update(step)
     assert math.isclose(average.network.weight.item(), 1 - 0.5**3)
+
+
+@pytest.mark.parametrize("name", ["lama", "spn"])
+def test_the_average_is_to_the_bit_that_of_tensor_after_tensor(name):
+    """That steps of every architecture keep their tensors is tested with their updates."""
+    torch.manual_seed(0)
+    generator = architecture.load(name).generator(architecture.load(name).config.tiny())
+    average = ExponentialMovingAverage(generator, decay=0.9)
+    expected = {key: value.clone() for key, value in generator.state_dict().items()}
+    image, mask = torch.rand(2, 3, 64, 64) * 2 - 1, torch.zeros(2, 1, 64, 64)
+    mask[..., 16:48, 16:40] = 1
+    for step in (10, 11):
+        with torch.no_grad():
+            generator(image, mask)  # changes running statistics and counters
+            for weight in generator.parameters():
+                weight.add_(torch.randn_like(weight))
+        average.update(step)
+        for key, value in generator.state_dict().items():
+            if value.is_floating_point():
+                expected[key].lerp_(value, 1 - (1 + step) / (10 + step))
+            else:
+                expected[key].copy_(value)
+    found = average.network.state_dict()
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+def test_integers_are_copied_into_the_average():
+    network = torch.nn.BatchNorm2d(2)
+    average = ExponentialMovingAverage(network, decay=0.5)
+    network(torch.rand(3, 2, 4, 4))
+    average.update(100)
+    assert average.network.num_batches_tracked.item() == 1
+    assert 0 < average.network.running_mean[0] < network.running_mean[0]
 
 
 @pytest.mark.parametrize(
