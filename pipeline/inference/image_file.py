@@ -19,6 +19,8 @@ from infill.pipeline.registry import RegistryConfig
 if TYPE_CHECKING:
     from infill.pipeline.images import PilImage
 
+LARGEST_USUAL_HOLE = 0.6
+"""Hole ratio above which the mask may be meant the other way round."""
 FORMATS = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
@@ -97,6 +99,12 @@ def inpaint_file(config: InpaintConfig) -> None:
     for image, out in zip(found if config.samples > 1 else [found], config.outputs, strict=True):
         storage.write(out, _encoded(image, out))
         print(f"filled by {inpaint.name}: {storage.absolute(out)}")
+    if (hole_ratio := inpaint.hole_ratio(config.mask)) > LARGEST_USUAL_HOLE:
+        other = "black" if config.masks.polarity == "white" else "white"
+        print(
+            f"the mask marks {hole_ratio:.0%} of the image as the hole; if that is the part to "
+            f"keep, give --masks.polarity {other}"
+        )
     if (scale := inpaint.scale(config.mask, config.mode)) < 1:
         print(
             f"the hole is large: it was predicted at {scale:.2f} of its size and enlarged"

@@ -181,6 +181,14 @@ class Inpainter:
         """
         return self._plan(read_hole(mask, self.mask_rule), mode).scale
 
+    def hole_ratio(self, mask: Mask) -> float:
+        """Return the share of a mask's pixels that are the hole.
+
+        Raises:
+            ImageError: as :meth:`__call__` does for a mask.
+        """
+        return float(read_hole(mask, self.mask_rule).mean())
+
     def _plan(self, hole: Hole, mode: Mode) -> Layout:
         try:
             return plan_tiles(hole, self.tiling, mode)

@@ -55,7 +55,7 @@ def read_input(image: Any) -> Input:
         TypeError: if it is not an image.
     """
     if isinstance(image, str | os.PathLike):
-        return _of_picture(decode(_file(image, "image"), MAX_PIXELS), to_pillow)
+        return _of_picture(_read_image_file(image), to_pillow)
     if isinstance(image, PilImage):
         return _of_picture(picture_of(image), to_pillow)
     if isinstance(image, Tensor):
@@ -92,6 +92,14 @@ def read_hole(mask: Any, rule: MaskRule | None = None) -> Hole:
     raise TypeError(
         f"a mask is a PIL image, a NumPy array, a tensor or a path, not {type(mask).__name__}"
     )
+
+
+def _read_image_file(image: str | os.PathLike[str]) -> Picture:
+    data = _file(image, "image")
+    try:
+        return decode(data, MAX_PIXELS)
+    except ImageError as error:
+        raise ImageError(error.code, f"{os.fspath(image)}: {error}") from error
 
 
 def _read_hole_file(mask: str | os.PathLike[str], rule: MaskRule | None) -> Hole:

@@ -130,10 +130,10 @@ def require_fitting(hole: Hole, size: tuple[int, ...]) -> None:
     """
     if hole.shape != size:
         sizes = [f"{width} × {height}" for height, width in (size, hole.shape)]
-        raise ImageError(
-            "different_sizes",
-            f"the image is {sizes[0]}, the mask {sizes[1]}: send a mask of the image's size",
-        )
+        message = f"the image is {sizes[0]}, the mask {sizes[1]}: send a mask of the image's size"
+        if hole.shape == size[::-1]:
+            message += "; EXIF turns photographs upright, so turn the mask as well"
+        raise ImageError("different_sizes", message)
 
 
 def fitting(options: InpaintOptions, size: tuple[int, int]) -> InpaintOptions:

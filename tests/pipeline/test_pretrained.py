@@ -18,7 +18,9 @@ from infill.pipeline import checkpoints, storage
 from infill.pipeline.baselines import BASELINES
 from infill.pipeline.config import from_dict
 from infill.pipeline.errors import UserError
+from infill.pipeline.images import MaskRule
 from infill.pipeline.inference import load
+from infill.pipeline.inference.image_file import InpaintConfig, inpaint_file
 from infill.pipeline.masks import MaskConfig, generate_mask
 from infill.pipeline.pretrained import DEFAULT, PRETRAINED, find_pretrained
 from infill.pipeline.registry import Lineage, RegistryConfig, readable, register, resolve
@@ -122,6 +124,24 @@ def test_folder_of_that_name_is_reached_by_its_path(spn, tmp_path, monkeypatch):
     Path(DEFAULT).symlink_to(spn.location)
     assert resolve(RegistryConfig(), f"./{DEFAULT}").name == "spn"
     assert resolve(RegistryConfig(), DEFAULT).name == DEFAULT
+
+
+def test_a_mask_that_marks_nearly_everything_is_said_to_be_perhaps_inverted(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.full((60, 80, 3), 90, np.uint8)).save("photo.png")
+    hole = np.zeros((60, 80), bool)
+    hole[20:40, 30:60] = True
+    sentence = "if that is the part to keep, give --masks.polarity black"
+    for name, mask, expected in (("usual", hole, False), ("inverted", ~hole, True)):
+        Image.fromarray(mask.astype(np.uint8) * 255).save(f"{name}.png")
+        inpaint_file(InpaintConfig(image="photo.png", mask=f"{name}.png"))
+        assert (sentence in capsys.readouterr().out) is expected
+    inpaint_file(
+        InpaintConfig(image="photo.png", mask=f"{name}.png", masks=MaskRule(polarity="black"))
+    )
+    assert "polarity" not in capsys.readouterr().out
 
 
 def test_module_fills_a_photograph_without_naming_a_model(tmp_path):

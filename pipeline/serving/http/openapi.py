@@ -24,7 +24,7 @@ _ERROR = {
 _ERROR_EXAMPLE = {
     "error": {
         "code": "different_sizes",
-        "message": "the image is 50 × 40, the mask 40 × 50: send a mask of the image's size",
+        "message": "the image is 50 × 40, the mask 40 × 40: send a mask of the image's size",
         "request_id": "5d3c1f0e9a7b4c6d8e2f1a0b9c8d7e6f",
     }
 }

@@ -227,6 +227,7 @@ def test_deterministic_model_refuses_several_samples(inpaint, image):
     ("change", "kind", "sentence"),
     [
         (lambda i, h: (i[:-1], h), ImageError, "the image is 70 × 49, the mask 70 × 50"),
+        (lambda i, h: (i, h.T), ImageError, "70 × 50, the mask 50 × 70: .* turn the mask as well"),
         (lambda i, h: (i, h & False), ImageError, "nothing is marked as hole"),
         (lambda i, h: (i, h | True), ImageError, "the whole image is marked"),
         (lambda i, h: (i, h.astype(np.uint8)), ImageError, "values are 0 and 1"),
@@ -256,7 +257,7 @@ def test_damaged_file_is_refused(inpaint, image, tmp_path):
     sink = io.BytesIO()
     Image.fromarray(image).save(sink, "png")
     Path(tmp_path, "cut.png").write_bytes(sink.getvalue()[:-100])
-    with pytest.raises(ImageError, match="the image is damaged"):
+    with pytest.raises(ImageError, match=r"cut\.png: the image is damaged"):
         inpaint(tmp_path / "cut.png", HOLE)
 
 
