@@ -8,6 +8,7 @@ ImageCode = Literal[
     "different_sizes",
     "empty_mask",
     "full_mask",
+    "not_acceptable",
     "too_many_pixels",
     "unsupported_image",
 ]

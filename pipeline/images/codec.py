@@ -262,7 +262,7 @@ def _header_of_other(data: bytes, max_pixels: int, what: str) -> Header:
     try:
         return read_header(data, max_pixels)
     except TooManyPixelsError as error:
-        raise ImageError("too_many_pixels", f"the {what} has {error}: send it smaller") from error
+        raise ImageError("too_many_pixels", f"the {what}'s {error}: send it smaller") from error
     except UnknownFormatError as error:
         raise ImageError(
             "unsupported_image", f"the {what} is {error}: send PNG, JPEG or WebP"

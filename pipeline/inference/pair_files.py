@@ -39,7 +39,9 @@ class InpaintOptions:
     quality: int | None = None
     """Quality of JPEG and WebP, 0 to 99, with losses; None or 100 is the best."""
     other_formats: tuple[Format, ...] = ()
-    """Formats to use instead, in order, if the image is too large for ``output_format``."""
+    """Formats to use instead, in order, if ``output_format`` cannot store the image."""
+    negotiated: bool = False
+    """Whether an Accept header names the formats, and not a field."""
     samples: int = 1
     """Number of results; more than one only from probabilistic models."""
     seed: int | None = None
@@ -136,26 +138,41 @@ def require_fitting(hole: Hole, size: tuple[int, ...]) -> None:
         raise ImageError("different_sizes", message)
 
 
-def fitting(options: InpaintOptions, size: tuple[int, int]) -> InpaintOptions:
-    """Return the options with a format that can store an image of a size.
+def fitting(
+    options: InpaintOptions, size: tuple[int, int], transparent: bool = False
+) -> InpaintOptions:
+    """Return the options with a format that can store an image.
 
     Args:
         options: how to inpaint.
         size: height and width.
+        transparent: whether the image has transparency, which JPEG does not store.
 
     Raises:
-        ImageError: if no accepted format can.
+        ImageError: if no requested format can; its code is "not_acceptable" if an Accept header
+            names them.
     """
-    longest = max(size)
     for form in (options.output_format, *options.other_formats):
-        if longest <= MAX_SIDE_PX.get(form, longest):
+        if not _hindrance(form, size, transparent):
             return replace(options, output_format=form)
-    form = options.output_format
     raise ImageError(
-        "bad_request",
-        f"the image is {size[1]} × {size[0]}, and {form} stores at most {MAX_SIDE_PX[form]:,} "
-        "pixels a side: request png",
+        "not_acceptable" if options.negotiated else "bad_request",
+        _hindrance(options.output_format, size, transparent),
     )
+
+
+def _hindrance(form: Format, size: tuple[int, int], transparent: bool) -> str:
+    """Return why a format cannot store an image, and what to request; empty if it can."""
+    longest, most = max(size), MAX_SIDE_PX.get(form, max(size))
+    if longest > most:
+        return (
+            f"the image is {size[1]} × {size[0]}, and {form} stores at most {most:,} pixels a "
+            "side: request png"
+        )
+    if form == "jpeg" and transparent:
+        webp = " or webp" if longest <= MAX_SIDE_PX["webp"] else ""
+        return f"this image has transparency, which JPEG cannot store: request png{webp}"
+    return ""
 
 
 def compose(

@@ -25,7 +25,7 @@ CODES = {
     "forbidden": "The API key, or the service's settings, do not allow this.",
     "unauthorized": "The service needs an API key, and the request has none or an unknown one.",
     "rate_limited": "The API key makes too many pictures; try again after Retry-After.",
-    "not_acceptable": "The Accept header names nothing that the route makes.",
+    "not_acceptable": "No form that the Accept header names is made here, or can store the image.",
     "unsupported_body": "The body is neither a form nor JSON.",
     "slow_request": "The body did not arrive in time.",
     "too_large": "The body has more bytes than are accepted.",
@@ -67,7 +67,11 @@ def shortened(text: str) -> str:
 
 
 _LONGEST_ECHO = 100
-_STATUS_OF: dict[ImageCode, int] = {"too_many_pixels": 413, "unsupported_image": 415}
+_STATUS_OF: dict[ImageCode, int] = {
+    "too_many_pixels": 413,
+    "unsupported_image": 415,
+    "not_acceptable": 406,
+}
 """HTTP status of image errors; all others have 400."""
 
 

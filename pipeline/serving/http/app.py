@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
+from infill.pipeline.images import MEDIA_TYPES
 from infill.pipeline.serving.errors import RequestError, shortened
 from infill.pipeline.serving.http.auth import ApiKeyAuth
 from infill.pipeline.serving.http.batch_requests import answer_many, read_many, with_first
@@ -20,7 +21,7 @@ from infill.pipeline.serving.http.jobs_api import add_jobs_routes
 from infill.pipeline.serving.http.methods import HeadAndOptions, allowed_methods
 from infill.pipeline.serving.http.middleware import BATCH_PATH, AdmissionMiddleware
 from infill.pipeline.serving.http.models_api import add_models_routes
-from infill.pipeline.serving.http.negotiation import wants_json
+from infill.pipeline.serving.http.negotiation import JSON, require_acceptable, wants_json
 from infill.pipeline.serving.http.openai_api import add_openai_routes
 from infill.pipeline.serving.http.openapi import (
     ERROR_ANSWERS,
@@ -31,7 +32,7 @@ from infill.pipeline.serving.http.openapi import (
 )
 from infill.pipeline.serving.http.page_routes import add_page_routes, add_reference_route
 from infill.pipeline.serving.http.request_metrics import MEDIA_TYPE, RequestMetrics
-from infill.pipeline.serving.http.responses import LineStream, respond
+from infill.pipeline.serving.http.responses import LINES, LineStream, respond
 from infill.pipeline.serving.http.schemas import read_one
 from infill.pipeline.serving.http.served_models import Backend, ServedModels
 from infill.pipeline.serving.http.tracing import Tracing, TracingMiddleware, tracing_to
@@ -75,6 +76,7 @@ def create_app(backend: Backend, config: HttpConfig, tracing: Tracing | None = N
             expose_headers=[
                 "X-Request-ID",
                 "X-Infill-Model",
+                "X-Infill-Hole-Ratio",
                 "X-Infill-Mask-Form",
                 "X-Infill-Canvas",
                 "X-Infill-Scale",
@@ -134,6 +136,7 @@ def _add_inpaint(app: FastAPI, service: InpaintService) -> None:
         summary="Fill many images in one request.",
     )
     async def inpaint_many(request: Request) -> Response:
+        require_acceptable(request, LINES, JSON, *MEDIA_TYPES.values())  # Of lines, or in them.
         most = int(_BASE64_GROWTH * service.config.limits.max_body_bytes)
         pairs = read_many(request, most)
         first = await anext(pairs, None)  # A wrong body is refused before the stream starts.

@@ -24,6 +24,7 @@ from infill.pipeline.serving.http.schemas import (
     from_base64,
     json_object,
     parse_request,
+    refuse_repeated,
 )
 
 MAX_FORM_PAIRS = 256
@@ -62,7 +63,7 @@ async def read_many(request: Request, max_line_bytes: int) -> AsyncIterator[Numb
     elif kind == LINES:
         number, taken = 0, set[str]()
         async for line in _lines(request, max_line_bytes):
-            yield _with_own_id(_from_line(line, number), taken)
+            yield _with_own_id(await asyncio.to_thread(_from_line, line, number), taken)
             number += 1
     else:
         raise RequestError(
@@ -155,7 +156,9 @@ async def _form_pairs(form: FormData) -> list[Numbered]:
             "bad_request",
             f"{len(images)} images, {len(masks)} masks and {len(names)} ids do not make pairs",
         )
-    common = {k: v for k, v in form.multi_items() if k not in ("image", "mask", "id")}
+    shared = [(k, v) for k, v in form.multi_items() if k not in ("image", "mask", "id")]
+    refuse_repeated(name for name, _ in shared)
+    common = dict(shared)
     pairs = []
     for number, image in enumerate(images):
         values: dict[str, Any] = {**common, "image": await _file(image)}

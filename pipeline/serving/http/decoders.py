@@ -1,13 +1,15 @@
 """Decode images and plan their tiles in processes that can be killed.
 
 A thread cannot be ended while a decoder works in it: a file that takes minutes would keep its
-thread after the deadline, and after its caller has left. A process is killed and replaced. Small
-images are decoded in a thread, because they cannot cost much.
+thread after the deadline, and after its caller has left. A process is killed and replaced. Its
+memory is bounded, for formats whose frames may be larger than the size they announce, such as AVIF.
+Small images are decoded in a thread, because they cannot cost much.
 """
 
 import asyncio
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -17,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
 
 import numpy as np
 
@@ -28,6 +31,10 @@ from infill.pipeline.inference.pair_files import InpaintOptions, decode_pair, pl
 
 SMALL_PIXELS = 2**20
 """Number of pixels up to which an image is decoded in a thread."""
+BYTES_PER_PIXEL = 40
+"""Memory that a process may take for each pixel of the largest accepted image: arrays of image,
+mask and tiles, and the frames of a decoder."""
+_SPARE_BYTES = 512 * 2**20  # files, and libraries that are loaded with the first image
 _ATTEMPTS = 2
 _PROGRAM = """import json, sys
 sys.path[:] = json.loads(sys.argv[1])
@@ -187,9 +194,27 @@ def serve(number: int) -> None:
     with suppress(AttributeError, OSError):
         os.nice(5)  # Answers come before the next images.
     pipe = Connection(number)
+    bounded = False
     with suppress(EOFError, OSError):
         while True:
-            _answer(pipe, pipe.recv())
+            task = pipe.recv()
+            if not bounded:
+                _bound_memory(BYTES_PER_PIXEL * task.max_pixels + _SPARE_BYTES)
+                bounded = True
+            _answer(pipe, task)
+
+
+def _bound_memory(more: int) -> None:
+    """Let this process take so many more bytes of memory; systems without such a bound give none.
+
+    Beyond it an allocation fails: the image is refused, or the process ends.
+    """
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:
+        return
+    most = pages * os.sysconf("SC_PAGE_SIZE") + more
+    resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def _answer(pipe: Connection, task: ReadTask) -> None:
@@ -197,6 +222,10 @@ def _answer(pipe: Connection, task: ReadTask) -> None:
         found = read(task)
     except ImageError as error:
         pipe.send(error)
+        return
+    except MemoryError:
+        refusal = "the image needs more memory than its size allows: save it as PNG or JPEG"
+        pipe.send(ImageError("too_many_pixels", refusal))
         return
     except Exception as error:  # a defect is reported where it is logged
         pipe.send(RuntimeError(f"{type(error).__name__} while an image was decoded: {error}"))

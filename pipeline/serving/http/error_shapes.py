@@ -29,13 +29,17 @@ def error_response(refusal: RequestError, request_id: str, path: str) -> JSONRes
     elif path.startswith(_OPENAI_PATHS):
         usual = "invalid_request_error" if refusal.status_code < 500 else "server_error"
         kind = _OPENAI_TYPES.get(refusal.status_code, usual)
-        content["error"] |= {"type": kind, "param": _param(refusal.detail)}
+        message, param = _in_openai_s_names(refusal.detail)
+        content["error"] |= {"message": message, "type": kind, "param": param}
     elif path.startswith("/api/v1/"):  # what IOPaint's application shows
         content["errors"] = refusal.detail
     return JSONResponse(content, refusal.status_code, headers=refusal.headers)
 
 
-def _param(message: str) -> str | None:
-    """Return the field that a message begins with, by OpenAI's name of it."""
+def _in_openai_s_names(message: str) -> tuple[str, str | None]:
+    """Return a message, and the field that it begins with, by OpenAI's name of that field."""
     found = _FIELD.match(message)
-    return _OPENAI_FIELDS.get(found[1], found[1]) if found else None
+    if found is None:
+        return message, None
+    param = _OPENAI_FIELDS.get(found[1], found[1])
+    return f"field {param!r}{message[found.end() :]}", param

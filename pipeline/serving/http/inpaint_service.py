@@ -142,6 +142,7 @@ class InpaintService:
         options = task.options
         read = await self.decoders.read(task, pixels)
         picture, hole, layout, canvases = read.picture, read.hole, read.layout, read.tiles
+        options = fitting(options, hole.shape, picture.alpha is not None)
         decoded = time.perf_counter()
         filled = await self._fill(options, canvases)
         inpainted = time.perf_counter()

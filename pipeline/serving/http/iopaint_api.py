@@ -18,6 +18,7 @@ from infill.pipeline.images import Hole, read_mask
 from infill.pipeline.images.codec import encode_pixels
 from infill.pipeline.serving.errors import RequestError, image_errors_refused
 from infill.pipeline.serving.http.inpaint_service import InpaintService
+from infill.pipeline.serving.http.negotiation import require_acceptable
 from infill.pipeline.serving.http.responses import headers_of
 from infill.pipeline.serving.http.schemas import RequestFields, check, from_base64, json_object
 
@@ -50,8 +51,8 @@ def add_iopaint_routes(
         openapi_extra=_body(["image", "mask"]),
     )
     async def inpaint(request: Request) -> Response:
-        values = json_object(await request.body())
-        image, mask = (from_base64(values.get(name), name) for name in ("image", "mask"))
+        require_acceptable(request, "image/png")
+        values, image, mask = await asyncio.to_thread(_read, await request.body())
         fields = _fields(values, request.cookies.get(COOKIE, ""))
         await events.emit("diffusion_progress", {"step": 0})
         try:
@@ -69,8 +70,8 @@ def add_iopaint_routes(
         openapi_extra=_body(["mask"]),
     )
     async def adjust(request: Request) -> Response:
-        values = json_object(await request.body())
-        mask = from_base64(values.get("mask"), "mask")
+        values = await asyncio.to_thread(json_object, await request.body())
+        mask = await asyncio.to_thread(from_base64, values.get("mask"), "mask")
         size, operation = values.get("kernel_size", 5), values.get("operate")
         if type(size) is not int or not 0 < size <= _MAX_KERNEL_PX:
             raise RequestError(400, "bad_request", f"kernel_size is not 1 to {_MAX_KERNEL_PX}")
@@ -81,6 +82,13 @@ def add_iopaint_routes(
         return Response(adjusted, media_type="image/png")
 
     _add_state(app, service, answers)
+
+
+def _read(body: bytes) -> tuple[dict[str, Any], bytes, bytes]:
+    """Return the fields, the image and the mask of a request."""
+    values = json_object(body)
+    image, mask = (from_base64(values.get(name), name) for name in ("image", "mask"))
+    return values, image, mask
 
 
 def _fields(values: dict[str, Any], model: str) -> RequestFields:
@@ -136,10 +144,12 @@ def _add_state(
     )
     async def switch(request: Request) -> Response:
         name = json_object(await request.body()).get("name")
+        if not isinstance(name, str):
+            raise RequestError(400, "bad_request", "field 'name' is not a text")
         if name not in await names():
-            raise RequestError(404, "unknown_model", f"no model {str(name)[:100]!r} is served")
-        answer = JSONResponse(_model(str(name)))
-        answer.set_cookie(COOKIE, str(name), httponly=True, samesite="strict")
+            raise RequestError(404, "unknown_model", f"no model {name[:100]!r} is served")
+        answer = JSONResponse(_model(name))
+        answer.set_cookie(COOKIE, name, httponly=True, samesite="strict")
         return answer
 
     @app.get("/api/v1/inputimage", **hidden)

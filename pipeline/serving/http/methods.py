@@ -42,6 +42,8 @@ class HeadAndOptions:
                 message = {**message, "body": b""}
             await send(message)
 
-        method = "GET" if method == "HEAD" else method
-        scope["method"] = method
+        if method == "OPTIONS":
+            await self._app(scope, receive, send)
+            return
+        scope["method"] = "GET"
         await self._app(scope, receive, without_body)

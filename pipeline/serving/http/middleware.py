@@ -7,7 +7,7 @@ and a request id, and one log line, which never contains image content.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.requests import ClientDisconnect
@@ -260,6 +260,7 @@ class AdmissionMiddleware:
             exchange.scope["state"]["caller"] = exchange.caller
         if exchange.scope["method"] != "POST":
             return False
+        _refuse_compressed(exchange.headers)
         self.refuse_if_full()
         announced = exchange.headers.get(b"content-length", b"0")
         if announced.isdigit():
@@ -309,6 +310,19 @@ class AdmissionMiddleware:
             "duration_ms": round(1000 * exchange.seconds, 1),
         }
         log.info("request", extra={name: value for name, value in facts.items() if value != ""})
+
+
+def _refuse_compressed(headers: Mapping[bytes, bytes]) -> None:
+    """Refuse a compressed body: a small one could become any number of bytes.
+
+    Raises:
+        RequestError: 415 unless the body is sent as it is.
+    """
+    coding = headers.get(b"content-encoding", b"").strip().lower()
+    if coding not in (b"", b"identity"):
+        refusal = RequestError(415, "unsupported_body", "send the body without compression")
+        refusal.headers = {"Accept-Encoding": "identity"}
+        raise refusal
 
 
 class _Ticket:

@@ -1,15 +1,16 @@
 """Choose the form of a response by the Accept header (RFC 9110, Sec. 12.5.1)."""
 
+from collections.abc import Iterable
 from typing import Literal
+
+from fastapi import Request
 
 from infill.pipeline.images import MEDIA_TYPES, Format
 from infill.pipeline.serving.errors import RequestError
 
 Kind = Literal["png", "jpeg", "webp", "json"]
-_MEDIA: dict[Kind, str] = {
-    **{form: media for form, media in MEDIA_TYPES.items()},
-    "json": "application/json",
-}
+JSON = "application/json"
+_MEDIA: dict[Kind, str] = {**{form: media for form, media in MEDIA_TYPES.items()}, "json": JSON}
 
 
 def acceptable(accept: str) -> list[Kind]:
@@ -36,6 +37,31 @@ def acceptable(accept: str) -> list[Kind]:
     return [kind for *_, kind in sorted(found, key=lambda one: one[:3])]
 
 
+def require_acceptable(request: Request, *made: str) -> None:
+    """Refuse a request that accepts nothing of what its route makes, before any work.
+
+    Args:
+        request: with any Accept header; none accepts everything.
+        made: media types, such as "image/png".
+
+    Raises:
+        RequestError: 406 if none of them is accepted.
+    """
+    accept = request.headers.get("accept", "")
+    weights = dict(reversed([_range(part) for part in accept.split(",")]))
+    for media in made:
+        names = (media, media.partition("/")[0] + "/*", "*/*")
+        weight = next((weights[name] for name in names if name in weights), 0.0)
+        if not accept.strip() or weight > 0:
+            return
+    raise _not_acceptable(made)
+
+
+def _not_acceptable(made: Iterable[str]) -> RequestError:
+    listed = ", ".join(made)
+    return RequestError(406, "not_acceptable", f"this route makes {listed}: accept one of these")
+
+
 def _range(part: str) -> tuple[str, float]:
     """Return a media range and its weight, 0 to 1."""
     name, *parameters = (word.strip().lower() for word in part.split(";"))
@@ -58,8 +84,7 @@ def wants_json(accept: str) -> bool:
     """
     kinds = acceptable(accept)
     if not kinds:
-        made = ", ".join(_MEDIA.values())
-        raise RequestError(406, "not_acceptable", f"this route makes {made}: accept one of these")
+        raise _not_acceptable(_MEDIA.values())
     return kinds[0] == "json"
 
 

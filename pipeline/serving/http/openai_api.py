@@ -18,8 +18,14 @@ from infill.pipeline.images import MaskRule, upright_size
 from infill.pipeline.inference.pair_files import InpaintOptions
 from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.http.inpaint_service import InpaintResult, InpaintService
-from infill.pipeline.serving.http.responses import headers_of
-from infill.pipeline.serving.http.schemas import RequestFields, check
+from infill.pipeline.serving.http.negotiation import JSON, require_acceptable
+from infill.pipeline.serving.http.responses import facts_of
+from infill.pipeline.serving.http.schemas import (
+    RequestFields,
+    check,
+    refuse_repeated,
+    require_form,
+)
 
 MAX_SAMPLES = 10
 _FIELDS = {
@@ -28,6 +34,7 @@ _FIELDS = {
     "output_format": "output_format",
     "output_compression": "quality",
 }
+_IMAGES = ("image", "image[]")
 _TRANSPARENT = MaskRule(channel="alpha", polarity="black")
 _NO_TOKENS = {
     "input_tokens": 0,
@@ -50,7 +57,10 @@ def add_openai_routes(
         openapi_extra=_body(),
     )
     async def edit(request: Request) -> Response:
+        require_acceptable(request, JSON, "text/event-stream")
+        require_form(request)
         async with request.form(max_files=17, max_fields=32) as form:
+            refuse_repeated(name for name, _ in form.multi_items() if name not in _IMAGES)
             image, mask = await _files(form)
             options, stream = _options(form, mask is not None), _flag(form, "stream")
         answer = await service.inpaint(options, image, mask)
@@ -71,7 +81,7 @@ async def _files(form: FormData) -> tuple[bytes, bytes | None]:
     Raises:
         RequestError: 400 unless there is one image.
     """
-    sent = form.getlist("image") + form.getlist("image[]")
+    sent = [part for name in _IMAGES for part in form.getlist(name)]
     images = [part for part in sent if isinstance(part, UploadFile)]
     if len(images) != 1:
         raise RequestError(400, "bad_request", f"field 'image': send one image, not {len(images)}")
@@ -113,7 +123,7 @@ def _facts(answer: InpaintResult) -> dict[str, Any]:
 def _answered(answer: InpaintResult) -> Response:
     data = [{"b64_json": base64.b64encode(file).decode()} for file in answer.files]
     values = {"created": int(time.time()), "data": data, **_facts(answer)}
-    return JSONResponse(values, headers={"X-Infill-Model": headers_of(answer)["X-Infill-Model"]})
+    return JSONResponse(values, headers=facts_of(answer))
 
 
 def _streamed(answer: InpaintResult) -> Response:
@@ -127,7 +137,7 @@ def _streamed(answer: InpaintResult) -> Response:
             **_facts(answer),
         }
         events.append(f"event: {kind}\ndata: {json.dumps(values)}\n\n")
-    headers = {"X-Infill-Model": answer.model.label, "Cache-Control": "no-cache"}
+    headers = {**facts_of(answer), "Cache-Control": "no-cache"}
     return Response("".join(events), media_type="text/event-stream", headers=headers)
 
 

@@ -35,14 +35,22 @@ def _without_path(model: ServedModel) -> str:
 
 def headers_of(answer: InpaintResult) -> Mapping[str, str]:
     """Return the headers of an image response."""
-    return {
-        "Content-Type": MEDIA_TYPES[answer.output_format],
-        "X-Infill-Model": answer.model.label,
-        "X-Infill-Hole-Ratio": f"{answer.hole_ratio:.6f}",
-        "X-Infill-Mask-Form": answer.mask_form,
-        "X-Infill-Canvas": answer.layout.kind,
-        "X-Infill-Scale": f"{answer.layout.scale:.4f}",
-    }
+    return {"Content-Type": MEDIA_TYPES[answer.output_format], **facts_of(answer)}
+
+
+def facts_of(*answers: InpaintResult) -> Mapping[str, str]:
+    """Return the headers of a response of any kind; those that differ among answers name all."""
+    each = [
+        {
+            "X-Infill-Model": answer.model.label,
+            "X-Infill-Hole-Ratio": f"{answer.hole_ratio:.6f}",
+            "X-Infill-Mask-Form": answer.mask_form,
+            "X-Infill-Canvas": answer.layout.kind,
+            "X-Infill-Scale": f"{answer.layout.scale:.4f}",
+        }
+        for answer in answers
+    ]
+    return {name: ", ".join(dict.fromkeys(facts[name] for facts in each)) for name in each[0]}
 
 
 def json_of(answer: InpaintResult, request_id: str) -> dict[str, Any]:
@@ -73,9 +81,7 @@ def respond(answer: InpaintResult, accept: str, request_id: str) -> Response:
         RequestError: 400 if several samples are requested as one image file.
     """
     if wants_json(accept):
-        return JSONResponse(
-            json_of(answer, request_id), headers={"X-Infill-Model": answer.model.label}
-        )
+        return JSONResponse(json_of(answer, request_id), headers=facts_of(answer))
     if len(answer.files) > 1:
         raise RequestError(400, "bad_request", "several samples need `Accept: application/json`")
     return Response(answer.files[0], headers=headers_of(answer))

@@ -1,14 +1,16 @@
 """Requests as form or JSON: read within limits, validated; no URL is fetched."""
 
+import asyncio
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from starlette.datastructures import UploadFile
 
 from infill.pipeline.images import HOLE_THRESHOLD, Channel, MaskRule, Polarity
@@ -18,6 +20,7 @@ from infill.pipeline.serving.errors import RequestError, shortened
 from infill.pipeline.serving.http.negotiation import accepted_formats
 
 MAX_SAMPLES = 16
+_FORM = "multipart/form-data"
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -68,9 +71,18 @@ class RequestFields(BaseModel):
     ] = 1
     seed: Annotated[int | None, Field(ge=0, lt=2**63, description="Seed of random results.")] = None
 
+    @field_validator("mask_threshold", "quality", "samples", "seed", mode="before")
+    @classmethod
+    def _whole(cls, value: Any) -> Any:
+        """Refuse true and false, which would count as 1 and 0."""
+        if isinstance(value, bool):
+            raise PydanticCustomError("int_type", "Input should be a whole number")
+        return value
+
     def options(self, accept: str) -> InpaintOptions:
         """Return the options of the request, given the Accept header."""
-        first, *others = [self.output_format] if self.output_format else accepted_formats(accept)
+        formats = [self.output_format] if self.output_format else accepted_formats(accept)
+        first, *others = formats
         return InpaintOptions(
             model=self.model,
             mode=self.mode,
@@ -82,6 +94,7 @@ class RequestFields(BaseModel):
             quality=self.quality,
             output_format=first,
             other_formats=tuple(others),
+            negotiated=self.output_format is None,
             samples=self.samples,
             seed=self.seed,
         )
@@ -105,20 +118,47 @@ async def read_one(request: Request) -> InpaintRequest:
     """
     kind = content_type(request)
     if kind == "application/json":
-        return from_json(await request.body())
-    if kind != "multipart/form-data":
-        raise RequestError(
-            415,
-            "unsupported_body",
-            f"the body is {shortened(kind) or 'of no type'}: send multipart/form-data or "
-            "application/json",
-        )
+        return await asyncio.to_thread(from_json, await request.body())
+    require_form(request, "application/json")
     async with request.form(max_files=2, max_fields=16) as form:
+        refuse_repeated(name for name, _ in form.multi_items())
         values: dict[str, Any] = {
             name: await part.read() if isinstance(part, UploadFile) else part
             for name, part in form.multi_items()
         }
     return parse_request(values)
+
+
+def require_form(request: Request, *others: str) -> None:
+    """Refuse a body that is not a form.
+
+    Args:
+        request: the request.
+        others: further types of bodies that the route reads, for the message.
+
+    Raises:
+        RequestError: 415, naming the types that are read.
+    """
+    kind = content_type(request)
+    if kind != _FORM:
+        raise RequestError(
+            415,
+            "unsupported_body",
+            f"the body is {shortened(kind) or 'of no type'}: send {' or '.join((_FORM, *others))}",
+        )
+
+
+def refuse_repeated(names: Iterable[str]) -> None:
+    """Refuse fields that are given twice: readers differ in which of them counts.
+
+    Raises:
+        RequestError: 400, naming the first such field.
+    """
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise RequestError(400, "bad_request", f"field {shortened(name)!r} is given twice")
+        seen.add(name)
 
 
 def content_type(request: Request) -> str:
@@ -139,19 +179,38 @@ def from_json(text: bytes) -> InpaintRequest:
     return parse_request({name: value for name, value in values.items() if value is not None})
 
 
-def json_object(text: bytes) -> dict[str, Any]:
+MAX_JSON_VALUES = 10_000
+"""Maximum number of values of a JSON body; a route's tensors have a limit of their own."""
+
+
+def json_object(text: bytes, max_values: int = MAX_JSON_VALUES) -> dict[str, Any]:
     """Read a JSON object.
 
+    The reader stops every thread of the process until it is done: half a second for ten million
+    values, so they are counted before.
+
+    Args:
+        text: the body.
+        max_values: maximum number of commas, also in texts.
+
     Raises:
-        RequestError: 400 if the text is not a JSON object.
+        RequestError: 400 if the text is not a JSON object or gives a field twice, 413 for too many
+            values.
     """
+    if text.count(b",") > max_values:
+        raise RequestError(413, "too_large", f"the JSON has more than {max_values:,} values")
     try:
-        values = json.loads(text)
+        values = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise RequestError(400, "bad_request", "the body is not JSON") from error
     if not isinstance(values, dict):
         raise RequestError(400, "bad_request", "the JSON is not an object")
     return values
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    refuse_repeated(name for name, _ in pairs)
+    return dict(pairs)
 
 
 _BLANKS = str.maketrans("", "", " \t\r\n")

@@ -16,13 +16,16 @@ from infill.pipeline.images import MaskRule
 from infill.pipeline.inference.pair_files import InpaintOptions
 from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.http.inpaint_service import InpaintResult, InpaintService
+from infill.pipeline.serving.http.negotiation import JSON, require_acceptable
+from infill.pipeline.serving.http.responses import facts_of
 from infill.pipeline.serving.http.schemas import RequestFields, check, json_object
 from infill.pipeline.serving.http.v2_tensors import (
     MAX_FILES,
+    MAX_JSON_VALUES,
     Tensor,
     as_bytes,
-    as_json,
     image_files,
+    json_text,
     mask_files,
     output_tensor,
     read_tensor,
@@ -119,8 +122,7 @@ def _metadata(models: list[ServedModel]) -> dict[str, Any]:
 
 
 async def _infer(service: InpaintService, wanted: str, request: Request) -> Response:
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise RequestError(415, "unsupported_body", "send the body without compression")
+    require_acceptable(request, JSON, "application/octet-stream")
     body, given = await request.body(), request.headers.get(JSON_LENGTH)
     asked = await asyncio.to_thread(_read, body, given)
     fields = check(RequestFields, {**asked.parameters, "model": wanted})
@@ -141,7 +143,7 @@ def _read(body: bytes, json_length: str | None) -> V2Request:
     if json_length is not None and not (json_length.isdigit() and int(json_length) <= len(body)):
         raise RequestError(400, "bad_request", f"{JSON_LENGTH} is not a number of bytes here")
     end = len(body) if json_length is None else int(json_length)
-    values, rest = json_object(body[:end]), body[end:]
+    values, rest = json_object(body[:end], MAX_JSON_VALUES), body[end:]
     inputs = values.get("inputs")
     if not isinstance(inputs, list):
         raise RequestError(400, "bad_request", "field 'inputs' is not a list")
@@ -221,7 +223,7 @@ async def _answer(
     single = len(image.shape) < 4 and len(files) == 1
     limit = service.config.limits.max_pixels
     output = await asyncio.to_thread(output_tensor, OUTPUT, image, files, single, limit)
-    return await asyncio.to_thread(_response, asked, done[0].model, output)
+    return await asyncio.to_thread(_response, asked, done, output)
 
 
 async def _inpaint_some(
@@ -236,19 +238,24 @@ async def _inpaint_some(
     return [task.result() for task in tasks]
 
 
-def _response(asked: V2Request, model: ServedModel, output: Tensor) -> Response:
+def _response(asked: V2Request, done: list[InpaintResult], output: Tensor) -> Response:
+    model = done[0].model
     described: dict[str, Any] = {
         "name": output.name,
         "datatype": output.datatype,
         "shape": list(output.shape),
     }
-    values = {"model_name": model.name, "model_version": model.version, "outputs": [described]}
-    if asked.id:
-        values["id"] = asked.id
-    headers = {"X-Infill-Model": model.label}
+    values = {
+        **({"id": asked.id} if asked.id else {}),
+        "model_name": model.name,
+        "model_version": model.version,
+        "outputs": [described],
+    }
+    headers = dict(facts_of(*done))
     if not asked.binary:
-        described["data"] = as_json(output)
-        return JSONResponse(values, headers=headers)
+        end = "}]}"  # of the output, which is the last value
+        text = f'{json.dumps(values).removesuffix(end)}, "data": {json_text(output)}{end}'
+        return Response(text, media_type=JSON, headers=headers)
     raw = as_bytes(output)
     described["parameters"] = {"binary_data_size": len(raw)}
     head = json.dumps(values).encode()

@@ -6,6 +6,7 @@ or ``BYTES`` of shape [N]: files. Raw bytes follow the JSON part of a body (the 
 
 import base64
 import binascii
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from infill.pipeline.serving.http.schemas import decode_base64
 
 MAX_FILES = 256
 """Maximum number of images of one request."""
+MAX_JSON_VALUES = 5_000_000
+"""Maximum number of values of a request in JSON; more are sent as bytes, or in files."""
+_PIECE = 100_000
 _TYPES: dict[str, np.dtype[Any]] = {
     "UINT8": np.dtype("u1"),
     "FP32": np.dtype("<f4"),
@@ -225,9 +229,14 @@ def as_bytes(tensor: Tensor) -> bytes:
     return np.ascontiguousarray(tensor.values).tobytes()
 
 
-def as_json(tensor: Tensor) -> list[Any]:
-    """Return the values as flat JSON values; files in base64."""
+def json_text(tensor: Tensor) -> str:
+    """Return the values as the text of a flat JSON list; files in base64.
+
+    It is written in pieces, because writing JSON stops all other threads meanwhile.
+    """
     if isinstance(tensor.values, list):
-        return [base64.b64encode(one).decode() for one in tensor.values]
-    flat: list[Any] = tensor.values.reshape(-1).tolist()
-    return flat
+        return json.dumps([base64.b64encode(one).decode() for one in tensor.values])
+    flat = tensor.values.reshape(-1)
+    starts = range(0, len(flat), _PIECE)
+    pieces = (json.dumps(flat[start : start + _PIECE].tolist()) for start in starts)
+    return f"[{', '.join(piece[1:-1] for piece in pieces)}]"

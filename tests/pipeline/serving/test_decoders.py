@@ -2,9 +2,12 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import threading
+from dataclasses import replace
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -102,6 +105,26 @@ def test_refused_file_keeps_its_process(task):
             await pool.read(damaged, PIXELS)
         [process] = pool.processes()
         await pool.read(task, PIXELS)
+        assert pool.processes() == [process]
+
+    asyncio.run(main())
+
+
+def test_image_that_takes_more_memory_than_its_size_is_refused(task, make):
+    large = replace(task, image=make.file(np.zeros((4000, 6000, 3), np.uint8)), max_pixels=10**8)
+
+    async def main():
+        pool = DecoderPool(1)
+        await pool.read(task, PIXELS)
+        [process] = pool.processes()
+        most, hard = resource.prlimit(process, resource.RLIMIT_AS)
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[0])
+        now = pages * os.sysconf("SC_PAGE_SIZE")
+        assert now < most < now + 2**30
+        little = now + 40 * 2**20  # for an image of 72 MB
+        resource.prlimit(process, resource.RLIMIT_AS, (little, hard))
+        with pytest.raises(ImageError):
+            await pool.read(large, PIXELS)
         assert pool.processes() == [process]
 
     asyncio.run(main())
