@@ -66,7 +66,7 @@ class BatchInferenceConfig:
     api_key_file: str = ""
     """With an endpoint that needs an API key: the file that holds the key (a command line would
     show it to others)."""
-    patience_s: float = 300.0
+    retry_timeout_s: float = 300.0
     """With an endpoint: total seconds of retries per request while the endpoint is busy or down."""
     batch_size: int = 8
     """Without an endpoint: number of canvases in one forward pass."""

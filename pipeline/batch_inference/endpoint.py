@@ -38,7 +38,7 @@ def run_on_endpoint(config: BatchInferenceConfig, pairs: list[Pair]) -> Iterator
     """Send pairs to the endpoint, write the responses, and yield each as it is done.
 
     Raises:
-        UserError: if the endpoint is down for longer than ``patience_s``.
+        UserError: if the endpoint is down for longer than ``retry_timeout_s``.
     """
     with asyncio.Runner() as runner:
         stream = _send_all(config, pairs)
@@ -118,4 +118,6 @@ def _client(config: BatchInferenceConfig) -> ClientConfig:
         key = storage.read(config.api_key_file).decode().strip() if config.api_key_file else ""
     except FileNotFoundError as error:
         raise UserError(f"api_key_file: there is no file {config.api_key_file}") from error
-    return ClientConfig(url=config.endpoint, api_key=key, patience_s=config.patience_s, batch=True)
+    return ClientConfig(
+        url=config.endpoint, api_key=key, retry_timeout_s=config.retry_timeout_s, batch=True
+    )

@@ -20,7 +20,7 @@ A request passes from top to bottom, and its response back:
     replica/deployment.py    start, refresh and stop all of it on Ray Serve
 
 ``errors`` and ``limits`` belong to both sides. ``client`` is the Python client of the endpoint,
-and ``jobs_client`` that of its jobs.
+and ``jobs_client`` that of its jobs; ``service_client`` is what they share.
 """
 
 from typing import TYPE_CHECKING
@@ -28,13 +28,7 @@ from typing import TYPE_CHECKING
 from infill.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from infill.pipeline.serving.client import (
-        AsyncInpaintClient,
-        ClientConfig,
-        InpaintClient,
-        Inpainted,
-        ServiceError,
-    )
+    from infill.pipeline.serving.client import AsyncInpaintClient, InpaintClient, Inpainted
     from infill.pipeline.serving.config import ReplicaConfig, ServeConfig
     from infill.pipeline.serving.errors import RequestError
     from infill.pipeline.serving.jobs.config import JobsConfig
@@ -47,6 +41,7 @@ if TYPE_CHECKING:
         stop,
         watch,
     )
+    from infill.pipeline.serving.service_client import ClientConfig, ServiceError
 
 __all__ = [
     "AsyncInpaintClient",
@@ -72,18 +67,13 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "client": (
-            "AsyncInpaintClient",
-            "ClientConfig",
-            "InpaintClient",
-            "Inpainted",
-            "ServiceError",
-        ),
+        "client": ("AsyncInpaintClient", "InpaintClient", "Inpainted"),
         "config": ("ReplicaConfig", "ServeConfig"),
         "errors": ("RequestError",),
         "jobs.config": ("JobsConfig",),
         "jobs_client": ("JobResult", "JobState", "JobsClient"),
         "limits": ("LimitsConfig",),
         "replica.deployment": ("deploy_yaml", "resolve_models", "start", "stop", "watch"),
+        "service_client": ("ClientConfig", "ServiceError"),
     },
 )

@@ -3,17 +3,15 @@
 import base64
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import httpx
 
-from infill.pipeline.serving.client import ClientConfig, ServiceError, http_options, refusal
+from infill.pipeline.serving.service_client import ServiceClient, no_answer, refusal
 
 _ENDED = ("done", "failed", "cancelled")
-_PASSING = (429, 502, 503, 504)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,23 +47,8 @@ class JobResult:
     """Why there is no composite; empty if there is one."""
 
 
-class JobsClient:
+class JobsClient(ServiceClient):
     """Creates, follows and reads jobs; the client of one thread."""
-
-    def __init__(self, config: ClientConfig) -> None:
-        self._config = config
-        self._http = httpx.Client(**http_options(config))
-
-    def __enter__(self) -> "JobsClient":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self._http.close()
 
     def create(
         self, pairs: Iterable[tuple[str, bytes, bytes]], webhook: str = "", **fields: str
@@ -78,12 +61,12 @@ class JobsClient:
             fields: options, such as ``model``, ``mode`` or ``output_format``.
 
         Raises:
-            ServiceError: if the service refuses, or does not answer within ``patience_s``.
+            ServiceError: if the service refuses, or does not answer within ``retry_timeout_s``.
         """
         lines = b"".join(_line(*pair) for pair in pairs)
         options = {**fields, **({"webhook": webhook} if webhook else {})}
         kind = {"Content-Type": "application/x-ndjson"}
-        return _state(self._send("POST", "/v1/jobs", content=lines, params=options, headers=kind))
+        return self._create(content=lines, params=options, headers=kind)
 
     def create_from(
         self, folder: str, masks: str = "", webhook: str = "", **fields: str
@@ -100,7 +83,11 @@ class JobsClient:
             ServiceError: as of :meth:`create`.
         """
         body = {"folder": folder, "masks": masks, "webhook": webhook, **fields}
-        return _state(self._send("POST", "/v1/jobs", json=body))
+        return self._create(json=body)
+
+    def _create(self, **body: Any) -> JobState:
+        """Create a job; a second request would create a second one."""
+        return _state(self._send("POST", "/v1/jobs", repeatable=False, **body))
 
     def get(self, job_id: str) -> JobState:
         """Return the state of a job.
@@ -129,45 +116,23 @@ class JobsClient:
 
     def delete(self, job_id: str) -> None:
         """Delete an ended job and its files."""
-        self._send("DELETE", f"/v1/jobs/{job_id}")
+        self._send("DELETE", f"/v1/jobs/{job_id}", repeatable=False)
 
     def results(self, job_id: str) -> Iterator[JobResult]:
         """Yield the results of a job that are there.
 
         Raises:
-            ServiceError: if there is no such job.
+            ServiceError: if there is no such job, or the connection breaks.
         """
-        with self._http.stream("GET", f"/v1/jobs/{job_id}/results") as answer:
-            if not answer.is_success:
-                answer.read()
-                raise refusal(answer)
-            for line in answer.iter_lines():
-                values = json.loads(line)
-                yield JobResult(
-                    id=values["id"],
-                    data=base64.b64decode(values.get("image", "")),
-                    error=values.get("error", ""),
-                )
-
-    def _send(self, method: str, path: str, **body: Any) -> httpx.Response:
-        """Send a request; a refusal that passes is retried, a broken connection only of a GET."""
-        deadline, wait_s = time.monotonic() + self._config.patience_s, 0.1
-        while True:
-            try:
-                answer = self._http.request(method, path, **body)
-            except httpx.TransportError as error:
-                if method != "GET" or time.monotonic() + wait_s > deadline:
-                    raise ServiceError(0, "not_ready", f"no answer: {error}") from error
-            else:
-                if answer.is_success:
-                    return answer
-                too_late = time.monotonic() + wait_s > deadline
-                if answer.status_code not in _PASSING or too_late:
-                    raise refusal(answer)
-                given = answer.headers.get("retry-after", "")
-                wait_s = max(wait_s, float(given) if given.isdigit() else 0)
-            time.sleep(wait_s)
-            wait_s = min(2 * wait_s, 5.0)
+        try:
+            with self._http.stream("GET", f"/v1/jobs/{job_id}/results") as response:
+                if not response.is_success:
+                    response.read()
+                    raise refusal(response)
+                for line in response.iter_lines():
+                    yield _result(json.loads(line))
+        except httpx.TransportError as error:
+            raise no_answer(error) from error
 
 
 def _line(identity: str, image: bytes, mask: bytes) -> bytes:
@@ -176,7 +141,15 @@ def _line(identity: str, image: bytes, mask: bytes) -> bytes:
     return json.dumps({"id": identity, **encoded}).encode() + b"\n"
 
 
-def _state(answer: httpx.Response) -> JobState:
-    values = answer.json()
+def _result(values: Mapping[str, Any]) -> JobResult:
+    return JobResult(
+        id=values["id"],
+        data=base64.b64decode(values.get("image", "")),
+        error=values.get("error", ""),
+    )
+
+
+def _state(response: httpx.Response) -> JobState:
+    values = response.json()
     plain = {name: values[name] for name in ("id", "status", "error")}
     return JobState(**plain, **values["progress"])

@@ -3,9 +3,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -18,12 +16,7 @@ from infill.pipeline.batch_inference.config import BatchInferenceConfig
 from infill.pipeline.errors import UserError
 from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.masks import MaskConfig
-from infill.pipeline.serving.client import (
-    AsyncInpaintClient,
-    ClientConfig,
-    InpaintClient,
-    ServiceError,
-)
+from infill.pipeline.serving.client import ClientConfig, InpaintClient, ServiceError
 from infill.pipeline.serving.config import ServeConfig
 from infill.pipeline.serving.replica.deployment import start, stop
 
@@ -283,68 +276,6 @@ def test_command_that_was_killed_resumes_where_it_stopped(url, photographs, tmp_
     results = sorted(out.glob("copy*.png"))
     assert len(results) == 60
     assert all(pixels(path).shape == (96, 128, 3) for path in results)
-
-
-class Moody(BaseHTTPRequestHandler):
-    """A server that is busy twice, then answers."""
-
-    seen: list[float]
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.seen.append(time.monotonic())
-        if len(self.seen) < 3:
-            self.send_response(503)
-            self.send_header("Retry-After", "1")
-        else:
-            self.send_response(200)
-            self.send_header("Content-Type", "image/png")
-            self.send_header("X-Infill-Model", "spn@1 (abc)")
-            self.send_header("X-Infill-Hole-Ratio", "0.5")
-        self.send_header("Content-Length", "4")
-        self.end_headers()
-        self.wfile.write(b"data")
-
-    def log_message(self, *arguments) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def moody():
-    handler = type("Once", (Moody,), {"seen": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", handler.seen
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_client_waits_as_long_as_it_is_asked_to(moody):
-    url, seen = moody
-    with InpaintClient(ClientConfig(url=url)) as client:
-        answer = client.inpaint(b"image", b"mask")
-    assert (answer.data, answer.model, answer.hole_ratio) == (b"data", "spn@1 (abc)", 0.5)
-    assert len(seen) == 3
-    assert seen[1] - seen[0] >= 1
-    assert seen[2] - seen[1] >= 1
-
-
-def test_client_gives_up_when_its_patience_ends(moody):
-    import asyncio
-
-    async def main():
-        async with AsyncInpaintClient(ClientConfig(url=moody[0], patience_s=0.5), 1) as client:
-            await client.inpaint(b"image", b"mask")
-
-    with pytest.raises(ServiceError, match="status 503"):
-        asyncio.run(main())
-    with (
-        InpaintClient(ClientConfig(url="http://127.0.0.1:9", patience_s=0.3)) as client,
-        pytest.raises(ServiceError, match="no answer"),
-    ):
-        client.inpaint(b"image", b"mask")
 
 
 def test_client_raises_the_service_s_own_sentence(url):

@@ -237,7 +237,7 @@ def test_store_that_is_away_is_reported_and_its_return_found_without_help(
 def test_replica_killed_under_load_costs_the_shipped_client_nothing(url, make, request_of):
     async def main():
         answered, killed = [], []
-        async with AsyncInpaintClient(ClientConfig(url=url, patience_s=LONG_S), 4) as client:
+        async with AsyncInpaintClient(ClientConfig(url=url, retry_timeout_s=LONG_S), 4) as client:
 
             async def caller(number: int) -> None:
                 for turn in range(15):
@@ -327,7 +327,7 @@ def test_minute_of_load_after_a_kill_and_swaps_loses_no_request_and_keeps_its_me
 
     async def load():
         async with AsyncInpaintClient(
-            ClientConfig(url=url, patience_s=LONG_S), len(sent)
+            ClientConfig(url=url, retry_timeout_s=LONG_S), len(sent)
         ) as client:
 
             async def caller(number: int) -> None:

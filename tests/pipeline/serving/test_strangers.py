@@ -54,7 +54,7 @@ def test_client_gets_every_picture_of_a_folder(url, request_of):
     files = [request_of(321, 481, seed)["files"] for seed in range(32)]
 
     async def ask():
-        async with AsyncInpaintClient(ClientConfig(url=url, patience_s=LONG_S), 16) as client:
+        async with AsyncInpaintClient(ClientConfig(url=url, retry_timeout_s=LONG_S), 16) as client:
             return await asyncio.gather(*(client.inpaint(f["image"], f["mask"]) for f in files))
 
     assert len({answer.data for answer in asyncio.run(ask())}) == 32
