@@ -37,6 +37,7 @@ from infill.pipeline.evaluation.scorer import (
 from infill.pipeline.evaluation.scores import ALL, SetScores, average, distribution_scores
 from infill.pipeline.loading import left_out, open_set
 from infill.pipeline.metrics.distribution_metrics import FeatureSet
+from infill.pipeline.metrics.metric_registry import Classify
 from infill.pipeline.progress import Log, Progress, duration, shows_everything
 
 NO_MATTER = (
@@ -271,19 +272,29 @@ def _assemble(plan: Plan, cost: dict[str, float]) -> Evaluation:
 
 
 def _score_sets(plan: Plan, pairs: pa.Table, methods: Sequence[str]) -> SetScores:
-    """Compare the composites of each method and group with their images by Inception."""
-    config = plan.config
-    inception = load_networks(config.networks, "cpu").inception
-    if inception is None:
-        return {}
+    """Compare the composites of each method and group with their images by each network."""
+    scores: SetScores = {}
+    for network, classifier in load_networks(plan.config.networks, "cpu").of_sets.items():
+        found = _score_by(plan, pairs, methods, network, classifier.probabilities)
+        for method, columns in found.items():
+            for column, values in columns.items():
+                scores.setdefault(method, {}).setdefault(column, {}).update(values)
+    return scores
+
+
+def _score_by(
+    plan: Plan, pairs: pa.Table, methods: Sequence[str], network: str, classify: Classify
+) -> SetScores:
+    """Return the metrics of one network by method and column."""
     groups = pairs["group"].to_pylist()
     columns = {group.name: [group.name] for group in plan.pairs.groups}
     columns[ALL] = [group.name for group in plan.pairs.groups if group.in_all]
     scores: SetScores = {}
     with TemporaryDirectory(prefix="infill-features-") as folder:
-        images = _collect_features(plan, ORIGINAL, "row", Path(folder) / "images")
+        kind = FEATURES[network]
+        images = _collect_features(plan, kind, ORIGINAL, "row", Path(folder) / "images")
         for method in methods:
-            composites = _collect_features(plan, method, "pair", Path(folder) / "composites")
+            composites = _collect_features(plan, kind, method, "pair", Path(folder) / "composites")
             scores[method] = {}
             for column, names in columns.items():
                 chosen = [index for index, group in enumerate(groups) if group in names]
@@ -292,14 +303,15 @@ def _score_sets(plan: Plan, pairs: pa.Table, methods: Sequence[str]) -> SetScore
                 scores[method][column] = distribution_scores(
                     FeatureSet(composites.stored, composites.rows[chosen]),
                     FeatureSet(images.stored, images.rows[rows]),
-                    inception.probabilities,
-                    config.seed,
+                    classify,
+                    plan.config.seed,
                     FeatureSet(images.stored, images.rows[own]),
+                    network,
                 )
     return scores
 
 
-def _collect_features(plan: Plan, method: str, key: str, file: Path) -> FeatureSet:
+def _collect_features(plan: Plan, kind: str, method: str, key: str, file: Path) -> FeatureSet:
     """Copy the features of a method from all parts into one file, which is mapped, not read.
 
     Returns:
@@ -308,7 +320,7 @@ def _collect_features(plan: Plan, method: str, key: str, file: Path) -> FeatureS
     width, keys = 0, [np.zeros(0, np.int64)]
     with file.open("wb") as sink:
         for number in range(plan.pairs.num_parts):
-            table = read_table(part_location(plan.parts, FEATURES, number))
+            table = read_table(part_location(plan.parts, kind, number))
             table = table.filter(pc.equal(table["method"], method)).combine_chunks()
             if table.num_rows:
                 flat = table["features"].combine_chunks().flatten().to_numpy()

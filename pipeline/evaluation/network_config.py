@@ -15,6 +15,11 @@ class NetworkConfig:
     pt_inception-2015-12-05-6726825d.pth."""
     inception_sha256: str = ""
     """SHA-256 of that file; needed for a download."""
+    places365: str = ""
+    """For PEN-Net's inception score: a classifier of Places365, its authors'
+    resnet18_places365.pth.tar or resnet50_places365.pth.tar."""
+    places365_sha256: str = ""
+    """SHA-256 of that file; needed for a download."""
     lpips_backbone: str = ""
     """For LPIPS: torchvision's AlexNet, alexnet-owt-7be5be79.pth; needs ``lpips_linear`` too."""
     lpips_backbone_sha256: str = ""
@@ -38,6 +43,7 @@ class NetworkConfig:
         """Location and checksum of every file that is given."""
         files = [
             (self.inception, self.inception_sha256),
+            (self.places365, self.places365_sha256),
             (self.lpips_backbone, self.lpips_backbone_sha256),
             (self.lpips_linear, self.lpips_linear_sha256),
         ]
@@ -48,7 +54,11 @@ class NetworkConfig:
         """The metrics whose weights are given."""
         from infill.pipeline.metrics.metric_registry import OF_NETWORKS
 
-        networks = {"inception": self.inception, "lpips": self.lpips_linear}
+        networks = {
+            "inception": self.inception,
+            "places365": self.places365,
+            "lpips": self.lpips_linear,
+        }
         return tuple(name for name, m in OF_NETWORKS.items() if networks.get(m.network))
 
     def require_files(self) -> None:

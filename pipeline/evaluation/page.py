@@ -169,7 +169,7 @@ def _judged_section(evaluation: Evaluation) -> Markup:
     parts = [paragraphs(f"{', '.join(missing)}: {NOT_GIVEN}.")] if missing else []
     if evaluation.set_scores:
         parts.append(paragraphs(OF_FEW))
-        for name in OF_SETS:
+        for name in (name for name in OF_SETS if name in networks.given):
             rows = [
                 [method, *(_set_figure(name, found[group]) for group in evaluation.groups)]
                 for method, found in evaluation.set_scores.items()

@@ -33,7 +33,7 @@ class Evaluation:
     cost: dict[str, float]
     """Seconds the actors spent on each stage, summed over them; of the last session only."""
     set_scores: SetScores = field(default_factory=dict)
-    """FID, KID and inception score by method, group and metric; empty without Inception."""
+    """FID, KID and inception scores by method, group and metric; empty without their networks."""
 
     @property
     def methods(self) -> list[str]:

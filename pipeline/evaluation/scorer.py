@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from infill.pipeline import storage
 from infill.pipeline.baselines import load_baseline
@@ -28,8 +28,8 @@ from infill.pipeline.loading import open_set
 from infill.pipeline.masks import Mask, number_for
 from infill.pipeline.metrics.metric_registry import measure
 
-FEATURES = "features"
-"""Parts with Inception's features, kept until the evaluation ends."""
+FEATURES = {"inception": "features", "places365": "features-places365"}
+"""Parts with the features of each network of sets, kept until the evaluation ends."""
 ORIGINAL = ""
 """Name of the images themselves, in place of a method, in those parts."""
 GRID = -1
@@ -103,14 +103,16 @@ class Scorer:
         indices = self.pairs.part(number)
         rows: list[dict[str, Any]] = []
         pairs: list[dict[str, Any]] = []
-        features: list[pa.Table] = []
+        features: dict[str, list[pa.Table]] = {name: [] for name in self.networks.of_sets}
         for few in self.pairs.batches(indices):
             filled = self.fill(few)
             rows += self._rows(filled)
-            features += self._features(filled)
+            for name, found in features.items():
+                found += self._features(filled, name)
             pairs += [self._frozen(*each) for each in zip(filled.pairs, filled.masks, strict=True)]
-        if features:
-            write_table(part_location(self.parts, FEATURES, number), pa.concat_tables(features))
+        for name, found in features.items():
+            location = part_location(self.parts, FEATURES[name], number)
+            write_table(location, pa.concat_tables(found))
         # The rows are written last and complete the part.
         write_table(part_location(self.parts, "pairs", number), pa.Table.from_pylist(pairs))
         write_table(part_location(self.parts, "rows", number), pa.Table.from_pylist(rows))
@@ -174,21 +176,22 @@ class Scorer:
             distances: Tensor = self.networks.lpips(ours, theirs)
             return distances.double().cpu().numpy()
 
-    def _features(self, filled: InpaintedPairs) -> list[pa.Table]:
-        """Return Inception's features of every composite, and of each image once."""
-        if self.networks.inception is None:
-            return []
+    def _features(self, filled: InpaintedPairs, network: str) -> list[pa.Table]:
+        """Return a network's features of every composite, and of each image once."""
+        see = self.networks.of_sets[network]
         rows = [pair.row for pair in filled.pairs]
         _, firsts = np.unique(rows, return_index=True)
-        found = [self._look(ORIGINAL, [filled.pairs[i] for i in firsts], filled.images[firsts])]
+        originals = [filled.pairs[index] for index in firsts]
+        found = [self._look(see, ORIGINAL, originals, filled.images[firsts])]
         for method, pasted in self._composites(filled).items():
-            found.append(self._look(method, filled.pairs, pasted))
+            found.append(self._look(see, method, filled.pairs, pasted))
         return found
 
-    def _look(self, method: str, pairs: Sequence[Pair], pictures: Pixels) -> pa.Table:
-        assert self.networks.inception is not None
+    def _look(
+        self, network: nn.Module, method: str, pairs: Sequence[Pair], pictures: Pixels
+    ) -> pa.Table:
         with self._timed("judges_s"), torch.inference_mode():
-            seen = self.networks.inception(torch.from_numpy(pictures).to(self.device)).cpu().numpy()
+            seen = network(torch.from_numpy(pictures).to(self.device)).cpu().numpy()
         flat = pa.array(seen.ravel(), pa.float32())
         return pa.table(
             {

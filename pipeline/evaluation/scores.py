@@ -89,8 +89,9 @@ def distribution_scores(
     classify: Classify,
     seed: int,
     originals: Numbers | FeatureSet | None = None,
+    network: str = "inception",
 ) -> dict[str, SetScore]:
-    """Return every metric of a set of composites; an empty result for fewer than two.
+    """Return every metric of a set by one network; an empty result for fewer than two composites.
 
     Args:
         composites: features [N, D].
@@ -99,6 +100,7 @@ def distribution_scores(
         seed: seed of the subsets.
         originals: features [N, D] of the original of each composite; without them metrics of pairs
             are left out.
+        network: the network of these features, as the metrics name it.
     """
     count = len(composites)
     if min(count, len(images)) < 2:
@@ -106,7 +108,7 @@ def distribution_scores(
     found = {}
     for name, metric in OF_SETS.items():
         assert metric.compare is not None
-        if metric.paired and originals is None:
+        if metric.network != network or (metric.paired and originals is None):
             continue
         compared = originals if metric.paired and originals is not None else images
         sets = FeatureSet.of(composites), FeatureSet.of(compared)

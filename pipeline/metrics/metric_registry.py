@@ -222,6 +222,14 @@ DECLARED: tuple[Metric, ...] = (
         compare=lambda ours, _theirs, classify, _seed: inception_score(ours, classify),
     ),
     Metric(
+        name="places_score",
+        title="IS by Places365",
+        better="higher",
+        decimals=2,
+        network="places365",
+        compare=lambda ours, _theirs, classify, _seed: inception_score(ours, classify),
+    ),
+    Metric(
         name="p_ids",
         title="P-IDS",
         unit="%",
@@ -249,14 +257,6 @@ DECLARED: tuple[Metric, ...] = (
             None,
         ),
     ),
-    # There is no Places365 classifier yet: papers' figures are shown beside an empty cell.
-    Metric(
-        name="places_score",
-        title="IS by Places365",
-        better="higher",
-        decimals=2,
-        network="places365",
-    ),
     Metric(
         name="lpips",
         title="LPIPS",
@@ -277,7 +277,7 @@ FURTHER = {m.name: m for m in DECLARED if m.measure and not m.evaluated and not 
 OF_NETWORKS = {m.name: m for m in DECLARED if m.network}
 """Metrics that need a network, by their name in protocols and published tables."""
 OF_SETS = {m.name: m for m in DECLARED if m.compare}
-"""Metrics of a whole set of images, by Inception's features."""
+"""Metrics of a whole set of images, by the features of their network."""
 PERCEIVED = OF_NETWORKS["lpips"]
 """Metrics of each composite by a network, if its weights are given."""
 

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from infill.pipeline.evaluation.scorer import Scorer
 from infill.pipeline.metrics.distribution_metrics import frechet_distance
 from infill.pipeline.metrics.inception import Inception
 from infill.pipeline.metrics.lpips import LPIPS
+from infill.pipeline.metrics.places365 import PlacesClassifier
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,16 @@ def weights(tmp_path_factory) -> NetworkConfig:
     )
 
 
+def save_as_published(network: PlacesClassifier, name: str, file: Path) -> None:
+    """Write a classifier as Places365's authors did: DataParallel's names, no batch counters."""
+    tensors = {
+        f"module.{key}": value
+        for key, value in network.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    torch.save({"epoch": 90, "arch": name, "best_prec1": 54.0, "state_dict": tensors}, file)
+
+
 @pytest.fixture
 def config(checkpoint: str, test_set: str, tmp_path) -> EvaluationConfig:
     return EvaluationConfig(
@@ -59,7 +71,7 @@ def test_without_weights_the_report_says_so_and_no_number_stands_there(config):
     evaluation = evaluate(config, report=str)
     assert evaluation.set_scores == {}
     assert "lpips" not in evaluation.summary
-    sentence = "inception score, P-IDS, U-IDS, LPIPS: not computed: weights not given."
+    sentence = "IS by Places365, P-IDS, U-IDS, LPIPS: not computed: weights not given."
     assert sentence in Path(evaluation.files["report"]).read_text()
     assert "FID: not computed: weights not given." in Path(evaluation.files["table"]).read_text()
 
@@ -73,12 +85,14 @@ def test_with_weights_sets_are_measured_and_lpips_is_a_column(config, weights):
     assert evaluation.set_scores["spn"]["0.2-0.3"]["kid"].n == 3
     assert evaluation.scores["spn"]["all"]["lpips"].mean > 0
     page = Path(evaluation.files["report"]).read_text()
-    assert "not computed" not in page
+    assert re.findall(r"[^<>]*not computed[^<>]*", page) == [
+        "IS by Places365: not computed: weights not given."
+    ]
     assert f"<td>{fid.value:.2f}</td>" in page
 
     scorer = Scorer(config, 48, config.out)
     filled = scorer.fill(range(3))
-    inception = scorer.networks.inception
+    inception = scorer.networks.of_sets["inception"]
     pasted = torch.from_numpy(scorer._composites(filled)["mean-fill"])
     with torch.inference_mode():
         ours = inception(pasted).double().numpy()
@@ -89,10 +103,41 @@ def test_with_weights_sets_are_measured_and_lpips_is_a_column(config, weights):
 def test_images_that_meet_several_masks_count_once_among_the_originals(config, weights):
     config = replace(config, networks=replace(weights, lpips_backbone="", lpips_linear=""))
     scorer = Scorer(replace(config, pairs_per_image=2), 48, config.out)
-    tables = scorer._features(scorer.fill(range(4)))
+    tables = scorer._features(scorer.fill(range(4)), "inception")
     counts = {table["method"][0].as_py(): len(table) for table in tables}
     assert counts == {"": 2, "spn": 4, "mean-fill": 4}
     assert np.array(tables[0]["features"].to_pylist()).shape == (2, 2048)
+
+
+def test_pennets_inception_score_is_by_the_public_classifier_of_places365(config, tmp_path):
+    torch.manual_seed(2)
+    classifier = PlacesClassifier("resnet18")
+    classifier.fc.weight.mul_(100)  # classes that differ from image to image
+    file = tmp_path / "resnet18_places365.pth.tar"
+    save_as_published(classifier, "resnet18", file)
+    networks = NetworkConfig(
+        places365=str(file), places365_sha256=storage.sha256(file.read_bytes())
+    )
+    evaluation = evaluate(replace(config, networks=networks), report=str)
+    found = evaluation.set_scores["mean-fill"]["all"]
+    assert set(found) == {"places_score"}
+    assert found["places_score"].n == 3
+
+    scorer = Scorer(config, 48, config.out)
+    pasted = torch.from_numpy(scorer._composites(scorer.fill(range(3)))["mean-fill"])
+    with torch.inference_mode():
+        features = classifier(pasted).double().numpy()
+    logits = (
+        features @ classifier.fc.weight.double().numpy().T + classifier.fc.bias.double().numpy()
+    )
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+    given_image = exponents / exponents.sum(axis=1, keepdims=True)
+    divergences = (given_image * np.log(given_image / given_image.mean(axis=0))).sum(axis=1)
+    assert divergences.mean() > 0.01
+    assert found["places_score"].value == pytest.approx(np.exp(divergences.mean()), rel=1e-3)
+    page = Path(evaluation.files["report"]).read_text()
+    assert f"<td>{found['places_score'].value:.2f}</td>" in page
+    assert "FID, KID x 1000, inception score, P-IDS, U-IDS, LPIPS: not computed" in page
 
 
 def test_file_of_another_checksum_is_refused_before_anything_is_scored(config, weights):
@@ -107,6 +152,9 @@ def test_file_of_another_network_is_named(weights, tmp_path):
         load_networks(swapped, "cpu")
     swapped = NetworkConfig(lpips_backbone=weights.lpips_linear, lpips_linear=weights.lpips_linear)
     with pytest.raises(UserError, match=r"are not AlexNet and LPIPS's weights.*features\.0"):
+        load_networks(swapped, "cpu")
+    swapped = NetworkConfig(places365=weights.inception)
+    with pytest.raises(UserError, match=r"inception\.pth is not the ResNet-18 or ResNet-50 of Pl"):
         load_networks(swapped, "cpu")
     text = tmp_path / "notes.txt"
     text.write_text("no tensors")
