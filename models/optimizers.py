@@ -4,9 +4,9 @@ To add one, write a function here and give it a line in ``OPTIMIZERS``. Configur
 without PyTorch, so each function imports its own optimizer.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -26,6 +26,10 @@ class OptimizerConfig:
     """Term that "adam", "adamw" and "radam" add to the denominator."""
     momentum: float = 0.9
     """Momentum of "sgd"; the others use the model's beta1 and beta2."""
+    implementation: Literal["auto", "fused", "foreach", "loop"] = "auto"
+    """How PyTorch computes an update: in one kernel for many weights ("fused"), one operation at a
+    time for all weights ("foreach") or weight after weight ("loop"). "auto" is "fused" on GPUs if
+    the optimizer has it ("radam" does not), and "loop" on CPUs. The results differ by rounding."""
 
     def __post_init__(self) -> None:
         if self.name not in OPTIMIZERS:
@@ -37,8 +41,14 @@ class OptimizerConfig:
             raise ValueError(f"optimizer.eps must be positive, not {self.eps}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"optimizer.momentum must be in [0, 1), not {self.momentum}")
+        if self.implementation == "fused" and self.name not in FUSED:
+            raise ValueError(
+                f"optimizer.implementation: {self.name} has no fused form; choose auto or foreach"
+            )
 
 
+FUSED = ("adam", "adamw", "sgd")
+"""Optimizers whose updates PyTorch has as one kernel."""
 SAME = "same"
 """The discriminators' default: the generator's optimizer."""
 
@@ -67,7 +77,25 @@ class DiscriminatorOptimizerConfig(OptimizerConfig):
             require_defaults(self, "discriminator_optimizer")
 
 
-Weights = Iterable["nn.Parameter"]
+def implementation_on(config: OptimizerConfig, device: str) -> str:
+    """Return how an optimizer computes its updates on a type of device, such as "cuda"."""
+    if config.implementation != "auto":
+        return config.implementation
+    if device != "cuda":
+        return "loop"
+    return "fused" if config.name in FUSED else "foreach"
+
+
+def form(config: OptimizerConfig, weights: "Collection[nn.Parameter]") -> dict[str, Any]:
+    """Return PyTorch's arguments for the implementation, on the device of the weights."""
+    device = next((weight.device.type for weight in weights), "meta")
+    chosen = implementation_on(config, device)
+    if device == "meta" or (config.implementation == "auto" and chosen != "fused"):
+        return {}  # PyTorch's own choice is the same.
+    return {"fused": True} if chosen == "fused" else {"foreach": chosen == "foreach"}
+
+
+Weights = Collection["nn.Parameter"]
 Betas = tuple[float, float]
 Build = Callable[[OptimizerConfig, Weights, float, Betas], "Optimizer"]
 """Builds an optimizer for weights, from a learning rate and Adam's two decays."""
@@ -77,32 +105,32 @@ def adam(config: OptimizerConfig, weights: Weights, rate: float, betas: Betas) -
     """Return Adam (Kingma and Ba)."""
     from torch.optim import Adam
 
-    decay = config.weight_decay
-    return Adam(weights, lr=rate, betas=betas, eps=config.eps, weight_decay=decay)
+    settings = {"weight_decay": config.weight_decay, **form(config, weights)}
+    return Adam(weights, lr=rate, betas=betas, eps=config.eps, **settings)
 
 
 def adamw(config: OptimizerConfig, weights: Weights, rate: float, betas: Betas) -> "Optimizer":
     """Return Adam with decoupled weight decay (Loshchilov and Hutter)."""
     from torch.optim import AdamW
 
-    decay = config.weight_decay
-    return AdamW(weights, lr=rate, betas=betas, eps=config.eps, weight_decay=decay)
+    settings = {"weight_decay": config.weight_decay, **form(config, weights)}
+    return AdamW(weights, lr=rate, betas=betas, eps=config.eps, **settings)
 
 
 def radam(config: OptimizerConfig, weights: Weights, rate: float, betas: Betas) -> "Optimizer":
     """Return rectified Adam (Liu et al.)."""
     from torch.optim import RAdam
 
-    decay = config.weight_decay
-    return RAdam(weights, lr=rate, betas=betas, eps=config.eps, weight_decay=decay)
+    settings = {"weight_decay": config.weight_decay, **form(config, weights)}
+    return RAdam(weights, lr=rate, betas=betas, eps=config.eps, **settings)
 
 
 def sgd(config: OptimizerConfig, weights: Weights, rate: float, betas: Betas) -> "Optimizer":
     """Return stochastic gradient descent with momentum."""
     from torch.optim import SGD
 
-    decay = config.weight_decay
-    return SGD(weights, lr=rate, momentum=config.momentum, weight_decay=decay)
+    settings = {"weight_decay": config.weight_decay, **form(config, weights)}
+    return SGD(weights, lr=rate, momentum=config.momentum, **settings)
 
 
 OPTIMIZERS: dict[str, Build] = {

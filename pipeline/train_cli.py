@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from infill.models.config import ModelConfig
+from infill.models.optimizers import implementation_on
 from infill.pipeline import loading, masks, sharding, storage, training
 from infill.pipeline.cluster import connect, require_gpu
 from infill.pipeline.commands import typed
@@ -359,10 +360,21 @@ def plan(config: TrainConfig) -> list[str]:
         f"{load(config.model.architecture).name}: {size.generator:,} generator parameters, "
         f"{size.discriminators:,} discriminator parameters",
         *_amounts(config, training_set, share, validation),
+        _optimizers(config),
         *([f"elastic: {', '.join(map(str, elastic))} workers"] if len(elastic) > 1 else []),
         *compute_lines(estimate_compute(CostEstimateConfig(train=config))),
         f"checkpoints every {config.save_every_steps:,} steps in {config.storage}",
     ]
+
+
+def _optimizers(config: TrainConfig) -> str:
+    """Return each role's optimizer, and how it computes updates on this training's device."""
+    device, model = "cuda" if config.use_gpu else "cpu", config.model
+    roles = {"generator": model.optimizer_of("generator")}
+    if (other := model.optimizer_of("discriminator")) != roles["generator"]:
+        roles["discriminator"] = other
+    forms = [f"{role} {one.name}, {implementation_on(one, device)}" for role, one in roles.items()]
+    return f"optimizer: {'; '.join(forms)}" if len(forms) > 1 else f"optimizer: {forms[0][10:]}"
 
 
 def _amounts(config: TrainConfig, training_set: str, share: int, validation: str) -> list[str]:

@@ -59,6 +59,8 @@ TOGGLES: dict[str, dict[str, Any]] = {
     "compile": {"compile": True},
     "contiguous": {"channels_last": False},
     "recompute": {"recompute": True},
+    "Adam, foreach": {"model.optimizer.implementation": "foreach"},
+    "Adam, loop": {"model.optimizer.implementation": "loop"},
 }
 """Settings of a training, by the name of their row."""
 

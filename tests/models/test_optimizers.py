@@ -13,7 +13,13 @@ from infill.models.config import ModelConfig
 from infill.models.deepgin.config import DeepGINConfig
 from infill.models.madf.config import MADFConfig
 from infill.models.migan.config import MIGANConfig
-from infill.models.optimizers import OPTIMIZERS, DiscriminatorOptimizerConfig, OptimizerConfig
+from infill.models.optimizers import (
+    FUSED,
+    OPTIMIZERS,
+    DiscriminatorOptimizerConfig,
+    OptimizerConfig,
+    implementation_on,
+)
 from infill.models.pennet.config import PENNetConfig
 from infill.models.schedules import DiscriminatorScheduleConfig, ScheduleConfig, factor
 from infill.models.spn.config import SPNConfig
@@ -104,6 +110,54 @@ def test_every_optimizer_takes_a_step_and_its_settings(name: str) -> None:
         [group] = optimizer.param_groups
         assert group["weight_decay"] == 0.01
         assert group.get("betas", (0.0, 0.9)) == (0.0, 0.9)
+
+
+def losses_of(device: str = "cpu", **settings: Any) -> tuple[Objective, list[Tensor]]:
+    """Return a tiny U-Net after three steps, and their losses."""
+    paper = architecture.load("unet")
+    torch.manual_seed(0)
+    config = replace(paper.config.tiny(), optimizer=OptimizerConfig(**settings))  # type: ignore[attr-defined]
+    objective = paper.objective(config, lambda network: network.to(device))
+    taken = [
+        objective.step_with_accumulation(batch_of(config, step=step).to(device))
+        for step in range(3)
+    ]
+    return objective, [value.cpu() for losses in taken for value in losses.values()]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_implementation_of_an_optimizer_has_the_same_losses(name: str) -> None:
+    _, expected = losses_of(name=name)
+    forms = ["foreach", "loop", *(["fused"] if name in FUSED else [])]
+    for form in forms:
+        objective, found = losses_of(name=name, implementation=form)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+        [group] = objective.optimizers["generator"].param_groups
+        assert (group["foreach"], bool(group.get("fused"))) == {
+            "foreach": (True, False),
+            "loop": (False, False),
+            "fused": (None, True),
+        }[form]
+
+
+def test_updates_are_fused_on_gpus_where_pytorch_has_it_and_unchanged_on_cpus() -> None:
+    for name in OPTIMIZERS:
+        config = OptimizerConfig(name=name)
+        assert implementation_on(config, "cuda") == ("foreach" if name == "radam" else "fused")
+        assert implementation_on(config, "cpu") == "loop"
+    objective, _ = losses_of()
+    [group] = objective.optimizers["generator"].param_groups
+    assert (group["fused"], group["foreach"]) == (None, None)
+    assert implementation_on(OptimizerConfig(implementation="loop"), "cuda") == "loop"
+    with pytest.raises(ValueError, match="radam has no fused form"):
+        OptimizerConfig(name="radam", implementation="fused")
+
+
+@pytest.mark.gpu
+def test_fused_updates_on_a_gpu_have_the_losses_of_the_cpu() -> None:
+    objective, found = losses_of("cuda")
+    assert objective.optimizers["generator"].param_groups[0]["fused"]
+    torch.testing.assert_close(found, losses_of()[1], rtol=1e-3, atol=1e-5)
 
 
 def test_discriminators_may_have_an_optimizer_and_a_schedule_of_their_own() -> None:
