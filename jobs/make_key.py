@@ -29,6 +29,8 @@ class KeyConfig:
     """Maximum number of pictures per minute."""
     models: tuple[str, ...] = ()
     """Names of the models that the key may use; empty: all."""
+    admin: bool = False
+    """Whether the key may call /v1/admin, and see and end the jobs of all keys."""
     revoke: bool = False
     """Whether to remove the client's key instead."""
 
@@ -40,7 +42,7 @@ def main(words: Sequence[str] | None = None) -> None:
         revoke_key(config.keys, config.name)
         print(f"revoked the key of {config.name}")
         return
-    secret, key = new_key(config.name, config.per_minute, config.models)
+    secret, key = new_key(config.name, config.per_minute, config.models, admin=config.admin)
     add_key(config.keys, key)
     print(secret)
 

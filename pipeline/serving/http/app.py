@@ -1,6 +1,5 @@
 """The routes of the HTTP application."""
 
-import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -11,13 +10,14 @@ from starlette.staticfiles import StaticFiles
 
 from infill.pipeline.images import MEDIA_TYPES
 from infill.pipeline.serving.errors import RequestError, shortened
+from infill.pipeline.serving.http.admin_api import add_admin_routes
 from infill.pipeline.serving.http.auth import ApiKeyAuth
 from infill.pipeline.serving.http.batch_requests import answer_many, read_many, with_first
 from infill.pipeline.serving.http.decoders import DecoderPool
 from infill.pipeline.serving.http.error_shapes import error_response
 from infill.pipeline.serving.http.inpaint_service import HttpConfig, InpaintService
 from infill.pipeline.serving.http.iopaint_api import add_iopaint_routes
-from infill.pipeline.serving.http.jobs_api import add_jobs_routes
+from infill.pipeline.serving.http.jobs_api import JobService, add_jobs_routes
 from infill.pipeline.serving.http.methods import HeadAndOptions, allowed_methods
 from infill.pipeline.serving.http.middleware import BATCH_PATH, AdmissionMiddleware
 from infill.pipeline.serving.http.models_api import add_models_routes
@@ -34,12 +34,11 @@ from infill.pipeline.serving.http.page_routes import add_page_routes, add_refere
 from infill.pipeline.serving.http.request_metrics import MEDIA_TYPE, RequestMetrics
 from infill.pipeline.serving.http.responses import LINES, LineStream, respond
 from infill.pipeline.serving.http.schemas import read_one
-from infill.pipeline.serving.http.served_models import Backend, ServedModels
+from infill.pipeline.serving.http.served_models import Backend
 from infill.pipeline.serving.http.tracing import Tracing, TracingMiddleware, tracing_to
 from infill.pipeline.serving.http.v2_api import add_v2_routes
 from infill.pipeline.serving.limits import PixelBudget
 
-_READY_WITHIN_S = 5
 _BASE64_GROWTH = 1.4  # four thirds, and the fields' names
 
 
@@ -58,12 +57,12 @@ def create_app(backend: Backend, config: HttpConfig, tracing: Tracing | None = N
         docs_url=None,  # Swagger's page loads files from another host; ours does not.
         redoc_url=None,
     )
-    metrics = RequestMetrics()
+    metrics, auth = RequestMetrics(), ApiKeyAuth(config.keys, config.keys_file)
     app.add_middleware(HeadAndOptions, within=app)
     app.add_middleware(
         AdmissionMiddleware,
         config=config.limits,
-        auth=ApiKeyAuth(config.keys, config.keys_file),
+        auth=auth,
         metrics=metrics,
         allowed_hosts=config.allowed_hosts,
     )
@@ -101,7 +100,9 @@ def create_app(backend: Backend, config: HttpConfig, tracing: Tracing | None = N
     add_openai_routes(app, service, ERROR_ANSWERS)
     add_models_routes(app, service, ERROR_ANSWERS)
     add_v2_routes(app, service)
-    add_jobs_routes(app, service)
+    jobs = JobService(service)
+    add_jobs_routes(app, jobs)
+    add_admin_routes(app, auth, jobs)
     _add_state(app, service)
     add_reference_route(app)
     if config.web_app:
@@ -145,22 +146,13 @@ def _add_inpaint(app: FastAPI, service: InpaintService) -> None:
 
 
 def _add_state(app: FastAPI, service: InpaintService) -> None:
-    backend = ServedModels(service.backend)
-
     @app.get("/healthz", summary="The service is alive.")
     async def alive() -> dict[str, str]:
         return {"status": "alive"}
 
     @app.get("/readyz", summary="A model is loaded and answers.", responses=ERROR_ANSWERS)
     async def ready() -> dict[str, Any]:
-        try:
-            async with asyncio.timeout(_READY_WITHIN_S):
-                served = await backend.get()
-        except TimeoutError:
-            served = []
-        if not served:
-            wait_s = service.config.limits.retry_after_s
-            raise RequestError(503, "not_ready", "no model answers yet; try again", wait_s)
+        served = await service.models.ready()
         return {"status": "ready", "models": [model.label for model in served]}
 
     @app.get("/metrics", summary="Counters for Prometheus.", response_class=Response)

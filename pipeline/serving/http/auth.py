@@ -3,30 +3,34 @@
 A key is 32 random bytes, so its plain SHA-256 does not reveal it; slow password hashes are for
 secrets that people choose. The file holds one JSON object per line:
 
-    {"name": "alice", "sha256": "...", "per_minute": 600, "models": ["spn"]}
+    {"name": "alice", "sha256": "...", "per_minute": 600, "models": ["spn"], "admin": false}
 
-The file is read again when it changes, so keys are added, limited and revoked while the service
-runs.
+The file, at a path or an s3:// address, is read again every few seconds, so keys are added, limited
+and revoked while the service runs.
 """
 
+import asyncio
 import hashlib
 import hmac
 import json
 import logging
 import math
-import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.serving.errors import RequestError
 
 log = logging.getLogger("infill.serving")
-_LOOK_EVERY_S = 2.0
+_READ_EVERY_S = 2.0
+_OLDEST_S = 8.0
+"""Age of the keys, in seconds, from which a request waits until they are read again."""
+_READ_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +46,25 @@ class ApiKey:
     counts as one."""
     models: tuple[str, ...] = ()
     """Names of the models that it may use; empty: all."""
+    admin: bool = False
+    """Whether it may call /v1/admin, and see and end the jobs of all keys."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "models", tuple(self.models))
         if len(self.sha256) != 64 or self.per_minute <= 0:
             raise ValueError(f"key {self.name!r} needs 64 hexadecimal digits and a positive rate")
+        if not isinstance(self.admin, bool):
+            raise ValueError(f"key {self.name!r}: admin is true or false, not {self.admin!r}")
 
 
-def new_key(name: str, per_minute: float, models: tuple[str, ...] = ()) -> tuple[str, ApiKey]:
+def new_key(
+    name: str, per_minute: float, models: tuple[str, ...] = (), *, admin: bool = False
+) -> tuple[str, ApiKey]:
     """Return a new secret, to be shown once, and its stored form."""
     secret = f"infill-{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(secret.encode()).hexdigest()
-    return secret, ApiKey(name=name, sha256=digest, per_minute=per_minute, models=models)
+    key = ApiKey(name=name, sha256=digest, per_minute=per_minute, models=models, admin=admin)
+    return secret, key
 
 
 def read_keys(location: str) -> tuple[ApiKey, ...]:
@@ -118,6 +129,7 @@ class Caller:
         self._auth, self._key = auth, key
         self._prepaid = 1  # The request itself was counted when it was admitted.
         self.name = key.name
+        self.admin = key.admin
 
     def charge(self, pictures: int, model: str) -> None:
         """Count pictures before they are made.
@@ -136,6 +148,19 @@ class Caller:
             self._auth.spend(self._key, pictures - free)
 
 
+def require_admin() -> None:
+    """Refuse a request whose key is not an admin's.
+
+    Raises:
+        RequestError: 403, also where the service needs no keys.
+    """
+    caller = CALLER.get()
+    if caller is None or not caller.admin:
+        raise RequestError(
+            403, "forbidden", "this needs an admin's key: `jobs/make_key.py NAME --admin`"
+        )
+
+
 CALLER: ContextVar[Caller | None] = ContextVar("caller", default=None)
 """The client of the current request; None if the service needs no keys."""
 
@@ -145,8 +170,7 @@ class ApiKeyAuth:
 
     Args:
         keys: the accepted keys; if empty, requests need none.
-        location: the file on disk that they come from; it is read again when it changes. "" for
-            none.
+        location: the file that they come from, at a path or an s3:// address; "" for none.
         clock: seconds.
     """
 
@@ -159,8 +183,9 @@ class ApiKeyAuth:
         self._keys = tuple(keys)
         self._required = bool(keys)
         self._location, self._clock = location, clock
-        self._seen = self._stamp()
-        self._looked = clock()
+        self._text = b""
+        self._read_at = clock()
+        self._reading: asyncio.Future[None] | None = None
         self._tokens: dict[str, tuple[float, float]] = {}
 
     def admit(self, headers: Mapping[bytes, bytes]) -> str:
@@ -172,7 +197,6 @@ class ApiKeyAuth:
         if not self._required:
             CALLER.set(None)
             return ""
-        self._look_again()
         given = _secret(headers)
         digest = hashlib.sha256(given).hexdigest()
         # Every key is compared in full, so that timing does not reveal where they differ.
@@ -194,8 +218,7 @@ class ApiKeyAuth:
             RequestError: 429 if it holds too few.
         """
         now, per_s, most = self._clock(), key.per_minute / 60, max(key.per_minute, 1.0)
-        tokens, at = self._tokens.get(key.name, (most, now))
-        tokens = min(tokens + (now - at) * per_s, most)
+        tokens = self._tokens_of(key, now)
         if tokens < pictures:
             self._tokens[key.name] = (tokens, now)
             more = f"the key makes more than {key.per_minute:g} pictures a minute"
@@ -206,30 +229,47 @@ class ApiKeyAuth:
             )
         self._tokens[key.name] = (tokens - pictures, now)
 
-    def _look_again(self) -> None:
-        """Read the file again if it has changed; a file that cannot be read changes nothing."""
-        if not self._location or self._clock() - self._looked < _LOOK_EVERY_S:
+    def usage(self) -> list[dict[str, Any]]:
+        """Return the public facts on every key: name, limits, and pictures it may make now."""
+        now = self._clock()
+        return [
+            {
+                "name": key.name,
+                "per_minute": key.per_minute,
+                "models": list(key.models),
+                "admin": key.admin,
+                "left": int(self._tokens_of(key, now)),
+            }
+            for key in self._keys
+        ]
+
+    def _tokens_of(self, key: ApiKey, now: float) -> float:
+        most = max(key.per_minute, 1.0)
+        tokens, at = self._tokens.get(key.name, (most, now))
+        return min(tokens + (now - at) * key.per_minute / 60, most)
+
+    async def refresh(self) -> None:
+        """Read the file again if it is time; only keys that are old already are waited for."""
+        age_s = self._clock() - self._read_at
+        if not self._required or not self._location or age_s < _READ_EVERY_S:
             return
-        self._looked = self._clock()
-        stamp = self._stamp()
-        if stamp == self._seen:
-            return
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.ensure_future(asyncio.to_thread(self.read_again))
+        if age_s >= _OLDEST_S:
+            await asyncio.wait([self._reading], timeout=_READ_WITHIN_S)
+
+    def read_again(self) -> None:
+        """Read the file; one that cannot be read changes nothing."""
         try:
-            self._keys = _parse(storage.read(self._location))
-            self._seen = stamp
-            log.info("keys read again", extra={"keys": len(self._keys)})
+            text = storage.read(self._location)
+            if text != self._text:
+                self._keys, self._text = _parse(text), text
+                log.info("keys read again", extra={"keys": len(self._keys)})
         except (OSError, ValueError, TypeError) as error:
             log.error(
                 "the key file cannot be read; the keys before stay", extra={"why": str(error)}
             )
-
-    def _stamp(self) -> tuple[int, int, int] | None:
-        """Return what changes with the file; None if it is not on this machine."""
-        try:
-            found = os.stat(self._location)
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        self._read_at = self._clock()
 
 
 def _secret(headers: Mapping[bytes, bytes]) -> bytes:

@@ -95,8 +95,10 @@ class InpaintService:
     tracing: Tracing | None = None
 
     @cached_property
-    def _served(self) -> ServedModels:
-        return ServedModels(self.backend, _MODELS_FRESH_S)
+    def models(self) -> ServedModels:
+        """The versions that are served; every route asks here."""
+        wait_s = self.config.limits.retry_after_s
+        return ServedModels(self.backend, self.config.model_names, wait_s)
 
     async def inpaint(
         self, options: InpaintOptions, image: bytes, mask: bytes | None
@@ -112,8 +114,7 @@ class InpaintService:
             RequestError: if a file is invalid, or the model is not served.
         """
         started = time.perf_counter()
-        if model := self.config.model_names.get(options.model):
-            options = replace(options, model=model)
+        options = replace(options, model=self.models.meant(options.model))
         if (caller := CALLER.get()) is not None:
             caller.charge(options.samples, options.model)
         limit = self.config.limits.max_pixels
@@ -133,7 +134,7 @@ class InpaintService:
 
     async def _tiling(self, wanted: str) -> TilingConfig:
         """Return the tiling for a model, with its training size as a canvas."""
-        for model in await self._served.known(_MODELS_WITHIN_S):
+        for model in await self.models.known(_MODELS_WITHIN_S, _MODELS_FRESH_S):
             if not wanted or model.answers_to(wanted):
                 return self.config.tiling.for_model(model.image_size_px)
         return self.config.tiling

@@ -121,7 +121,7 @@ def _add_state(
     hidden: dict[str, Any] = {"include_in_schema": False, "response_class": Response}
 
     async def names() -> list[str]:
-        return list(dict.fromkeys(model.name for model in await service.backend.describe()))
+        return list(dict.fromkeys(model.name for model in await service.models.get()))
 
     async def chosen(request: Request) -> str:
         served, wanted = await names(), request.cookies.get(COOKIE, "")

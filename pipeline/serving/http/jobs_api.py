@@ -71,13 +71,15 @@ class JobService:
         return JobFiles(storage.join(self._config.folder, identity))
 
     async def find(self, request: Request, identity: str) -> Job:
-        """Return one of the caller's jobs.
+        """Return one of the caller's jobs; an admin's are those of all callers.
 
         Raises:
             RequestError: 404 if there is none of this id.
         """
         found = await asyncio.to_thread(self.store().get, identity)
-        if found is None or found.caller != _caller(request):
+        key = CALLER.get()
+        admin = key is not None and key.admin
+        if found is None or (found.caller != _caller(request) and not admin):
             raise RequestError(404, "unknown_job", "you have no job of this id")
         return found
 
@@ -176,11 +178,7 @@ class JobService:
         return await asyncio.to_thread(self.store().add, identity, caller, model, settings, webhook)
 
     async def _model(self, wanted: str) -> dict[str, str]:
-        wanted = self._service.config.model_names.get(wanted, wanted)
-        for model in await self._service.backend.describe():
-            if not wanted or model.answers_to(wanted):
-                return version_info(model)
-        raise RequestError(404, "unknown_model", f"no model {wanted[:100]!r} is served")
+        return version_info((await self._service.models.find(wanted))[0])
 
     def _check_webhook(self, url: str) -> None:
         if not self._secret:
@@ -205,9 +203,8 @@ def _caller(request: Request) -> str:
     return str(getattr(request.state, "caller", ""))
 
 
-def add_jobs_routes(app: FastAPI, service: InpaintService) -> None:
+def add_jobs_routes(app: FastAPI, jobs: JobService) -> None:
     """Add the routes of jobs to the application."""
-    jobs = JobService(service)
     options: dict[str, Any] = {"response_class": Response, "responses": ERROR_ANSWERS}
 
     @app.post(JOBS_PATH, summary="Create a job of many pairs, or of a prefix.", **options)

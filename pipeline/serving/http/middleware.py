@@ -230,6 +230,8 @@ class AdmissionMiddleware:
         timeout_s = self._config.batch_timeout_s if bulky else self._config.request_timeout_s
         ticket = _Ticket(self)
         try:
+            if not is_open(exchange.scope["path"]):
+                await self._auth.refresh()
             if self._admit(exchange):
                 ticket.begin()
                 exchange.on_whole = ticket.take

@@ -5,7 +5,6 @@ from typing import Any
 from fastapi import FastAPI
 
 from infill.pipeline.images import MEDIA_TYPES
-from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.http.inpaint_service import InpaintService
 from infill.pipeline.serving.http.responses import public
 from infill.pipeline.serving.http.schemas import MAX_SAMPLES
@@ -19,7 +18,7 @@ def add_models_routes(
 
     @app.get("/v1/models", summary="The versions that are served.", responses=answers)
     async def models() -> dict[str, Any]:
-        served = await service.backend.describe()
+        served = await service.models.get()
         described = [describe(service, model) for model in served]
         ids = [model.reference if _is_name(model.reference) else model.name for model in served]
         listed = [_listed(name) for name in dict.fromkeys((*ids, *service.config.model_names))]
@@ -27,11 +26,7 @@ def add_models_routes(
 
     @app.get("/v1/models/{name:path}", summary="One version.", responses=answers)
     async def model(name: str) -> dict[str, Any]:
-        wanted = service.config.model_names.get(name, name)
-        for served in await service.backend.describe():
-            if served.answers_to(wanted):
-                return {**_listed(name), **describe(service, served)}
-        raise RequestError(404, "unknown_model", f"no model {name[:100]!r} is served")
+        return {**_listed(name), **describe(service, (await service.models.find(name))[0])}
 
 
 def describe(service: InpaintService, model: ServedModel) -> dict[str, Any]:

@@ -73,41 +73,25 @@ def _add_metadata(app: FastAPI, service: InpaintService) -> None:
 
     @app.get("/v2/health/ready", summary="A model is loaded and answers.", **_ANSWER)
     async def ready() -> Response:
-        if not await service.backend.describe():
-            raise RequestError(
-                503, "not_ready", "no model answers yet", service.config.limits.retry_after_s
-            )
+        await service.models.ready()
         return JSONResponse({"ready": True})
 
     @app.get("/v2/models/{name}", summary="A model's tensors and versions.", **_ANSWER)
     async def model(name: str) -> Response:
-        return JSONResponse(_metadata(await _served(service, name)))
+        return JSONResponse(_metadata(await service.models.find(name)))
 
     @app.get("/v2/models/{name}/versions/{version}", include_in_schema=False)
     async def model_version(name: str, version: str) -> Response:
-        return JSONResponse(_metadata(await _served(service, f"{name}@{version}")))
+        return JSONResponse(_metadata(await service.models.find(f"{name}@{version}")))
 
     @app.get("/v2/models/{name}/ready", summary="A model answers.", **_ANSWER)
     async def model_ready(name: str) -> Response:
-        return JSONResponse({"name": (await _served(service, name))[0].name, "ready": True})
+        return JSONResponse({"name": (await service.models.find(name))[0].name, "ready": True})
 
     @app.get("/v2/models/{name}/versions/{version}/ready", include_in_schema=False)
     async def version_ready(name: str, version: str) -> Response:
-        found = await _served(service, f"{name}@{version}")
+        found = await service.models.find(f"{name}@{version}")
         return JSONResponse({"name": found[0].name, "ready": True})
-
-
-async def _served(service: InpaintService, wanted: str) -> list[ServedModel]:
-    """Return the versions of a model that are served.
-
-    Raises:
-        RequestError: 404 if there is none.
-    """
-    wanted = service.config.model_names.get(wanted, wanted)
-    found = [one for one in await service.backend.describe() if one.answers_to(wanted)]
-    if not found:
-        raise RequestError(404, "unknown_model", f"no model {wanted[:100]!r} is served")
-    return found
 
 
 def _metadata(models: list[ServedModel]) -> dict[str, Any]:

@@ -130,6 +130,12 @@ class JobStore:
         """Return a caller's jobs, newest first."""
         return self._select(_JOBS.c.caller == caller)[::-1]
 
+    def newest(self, most: int = 1000) -> list[Job]:
+        """Return the newest jobs of all callers, newest first."""
+        query = sql.select(_JOBS).order_by(_JOBS.c.created.desc(), _JOBS.c.id.desc()).limit(most)
+        with self._engine.begin() as connection:
+            return [_job(row) for row in connection.execute(query).mappings()]
+
     def unfinished(self, caller: str) -> int:
         """Return the number of a caller's jobs that are queued or running."""
         return sum(job.status in UNFINISHED for job in self.of_caller(caller))

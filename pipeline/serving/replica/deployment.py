@@ -352,7 +352,7 @@ def _app_config(config: ServeConfig) -> HttpConfig:
         aliases=config.aliases,
         licences=config.licences,
         keys=read_keys(config.keys),
-        keys_file=os.path.abspath(config.keys) if config.keys and "://" not in config.keys else "",
+        keys_file=storage.absolute(config.keys) if config.keys else "",
         cors_origins=config.cors_origins,
         allowed_hosts=config.allowed_hosts,
         jobs=config.jobs.everywhere(config.registry.tracking_uri),

@@ -1,10 +1,18 @@
+import asyncio
 import json
+import threading
 
+import httpx
 import pytest
 
+from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.serving.errors import RequestError
-from infill.pipeline.serving.http.auth import ApiKeyAuth, add_key, new_key, read_keys
+from infill.pipeline.serving.http.app import create_app
+from infill.pipeline.serving.http.auth import ApiKeyAuth, add_key, new_key, read_keys, revoke_key
+from infill.pipeline.serving.http.inpaint_service import HttpConfig
+from infill.pipeline.serving.jobs.config import JobsConfig
+from infill.pipeline.serving.jobs.store import JobStore
 
 
 def bearer(secret: str) -> dict[bytes, bytes]:
@@ -74,3 +82,88 @@ def test_files_that_are_no_key_files_are_named(tmp_path, text, sentence):
         read_keys(str(place))
     with pytest.raises(UserError, match="there is no key file"):
         read_keys(str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("kind", ["path", "s3"])
+def test_keys_are_added_and_revoked_while_the_service_runs(tmp_path, request, kind):
+    folder = str(tmp_path) if kind == "path" else request.getfixturevalue("bucket")
+    place, now, secrets = f"{folder}/keys.jsonl", [100.0], {}
+    secrets["alice"], key = new_key("alice", 60)
+    add_key(place, key)
+    auth = ApiKeyAuth(read_keys(place), place, clock=lambda: now[0])
+    secrets["bob"], key = new_key("bob", 60)
+    add_key(place, key)
+
+    def admitted(name: str) -> bool:
+        async def ask() -> str:
+            now[0] += 9
+            await auth.refresh()
+            return auth.admit({b"x-api-key": secrets[name].encode()})
+
+        try:
+            return asyncio.run(ask()) == name
+        except RequestError as refused:
+            return refused.code != "unauthorized"
+
+    assert admitted("bob")
+    revoke_key(place, "bob")
+    assert not admitted("bob")
+    storage.write(place, b"half a li")
+    assert admitted("alice")
+    storage.write(place, b"")
+    assert not admitted("alice")
+
+
+def test_keys_that_are_fresh_enough_are_read_beside_the_requests(tmp_path):
+    place, now = str(tmp_path / "keys.jsonl"), [0.0]
+    secret, key = new_key("alice", 60)
+    add_key(place, key)
+    auth = ApiKeyAuth((key,), place, clock=lambda: now[0])
+    reads, released = [], threading.Event()
+
+    def slow_read() -> None:
+        reads.append(now[0])
+        released.wait()
+
+    auth.read_again = slow_read
+
+    async def main() -> None:
+        now[0] = 1.0
+        await auth.refresh()
+        assert not reads
+        now[0] = 3.0
+        await asyncio.gather(*(auth.refresh() for _ in range(50)))  # None waits for the read.
+        assert not released.is_set()
+        released.set()
+        now[0] = 9.0
+        await asyncio.gather(*(auth.refresh() for _ in range(50)))
+        assert reads[0] == 3.0
+        assert len(reads) <= 2
+
+    asyncio.run(main())
+
+
+def test_admin_sees_keys_and_jobs_of_all_and_others_do_not(replica, spn, tmp_path):
+    (operator, admin), (secret, key) = new_key("root", 60, admin=True), new_key("alice", 60)
+    jobs = JobsConfig(folder=str(tmp_path / "jobs"))
+    store = JobStore(jobs)
+    job = store.add("a" * 32, "alice", {"name": "spn", "version": "1"}, {"pairs": 1}, "")
+    paths = ("/v1/admin/keys", "/v1/admin/jobs", f"/v1/jobs/{job.id}", "/v1/jobs")
+
+    async def ask(keys, secret: str) -> list[httpx.Response]:
+        transport = httpx.ASGITransport(create_app(replica, HttpConfig(keys=keys, jobs=jobs)))
+        headers = {"authorization": f"Bearer {secret}"}
+        client = httpx.AsyncClient(transport=transport, base_url="http://t", headers=headers)
+        async with client:
+            return [await client.get(path) for path in paths]
+
+    keys, everyone_s, one, own = asyncio.run(ask((admin, key), operator))
+    assert [each["name"] for each in keys.json()["keys"]] == ["root", "alice"]
+    assert [each["left"] for each in keys.json()["keys"]] == [59, 60]
+    assert "sha256" not in keys.text
+    assert [each["caller"] for each in everyone_s.json()["jobs"]] == ["alice"]
+    assert (one.status_code, own.json()) == (200, {"jobs": []})
+    answers = asyncio.run(ask((admin, key), secret))
+    assert [answer.status_code for answer in answers] == [403, 403, 200, 200]
+    open_service = asyncio.run(ask((), ""))
+    assert [answer.status_code for answer in open_service[:3]] == [403, 403, 404]

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import time
 
 import httpx
 import pytest
@@ -12,7 +11,7 @@ from infill.pipeline.errors import ImageError
 from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.inference.pair_files import InpaintOptions, fitting
 from infill.pipeline.serving.http.app import create_app
-from infill.pipeline.serving.http.auth import ApiKeyAuth, add_key, new_key, read_keys, revoke_key
+from infill.pipeline.serving.http.auth import new_key
 from infill.pipeline.serving.http.inpaint_service import HttpConfig
 from infill.pipeline.serving.http.negotiation import acceptable
 from infill.pipeline.serving.limits import LimitsConfig
@@ -186,6 +185,26 @@ def test_readiness_is_asked_once_for_many_callers(replica, spn):
     assert backend.asked < 20
 
 
+def test_every_route_shares_one_question_for_the_models(replica, spn):
+    asked = []
+
+    class Counting:
+        async def describe(self):
+            asked.append(1)
+            return await replica.describe()
+
+    get = {"method": "GET"}
+    paths = ("/readyz", "/v1/models", "/v1/models/alias", "/v2/health/ready", "/v2/models/alias")
+    more = ("/v2/models/alias/ready", "/api/v1/server-config", "/api/v1/model")
+    answers = send(
+        Counting(), *({**get, "url": path} for path in paths + more), aliases=("alias=spn",)
+    )
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(asked) < len(answers) / 2
+    [unknown] = send(Counting(), {**get, "url": "/v1/models/" + "x" * 500})
+    assert (unknown.status_code, "x" * 101 in unknown.text) == (404, False)
+
+
 def test_models_show_no_path(replica, write_spn, tmp_path):
     model = write_spn(tmp_path, 5)
     replica.reconfigure({"models": [{**vars(model), "reference": model.location}]})
@@ -216,28 +235,3 @@ def test_quota_counts_pictures_and_models_are_a_scope(replica, request_of):
     assert (other.status_code, other.json()["error"]["code"]) == (403, "forbidden")
     assert none.status_code == 401
     assert none.headers["www-authenticate"].startswith("Bearer")
-
-
-def test_keys_are_added_and_revoked_while_the_service_runs(tmp_path):
-    place, now = str(tmp_path / "keys.jsonl"), [time.monotonic()]
-    secrets = {}
-    for name in ("alice", "bob", "carol"):
-        secrets[name], key = new_key(name, 60)
-        if name == "alice":
-            add_key(place, key)
-            auth = ApiKeyAuth(read_keys(place), place, clock=lambda: now[0])
-        elif name == "bob":
-            add_key(place, key)
-    now[0] += 5
-    assert auth.admit({b"x-api-key": secrets["bob"].encode()}) == "bob"
-    revoke_key(place, "bob")
-    now[0] += 5
-    with pytest.raises(Exception, match="known key"):
-        auth.admit({b"x-api-key": secrets["bob"].encode()})
-    (tmp_path / "keys.jsonl").write_text("half a li")
-    now[0] += 5
-    assert auth.admit({b"x-api-key": secrets["alice"].encode()}) == "alice"
-    (tmp_path / "keys.jsonl").write_text("")
-    now[0] += 5
-    with pytest.raises(Exception, match="known key"):
-        auth.admit({b"x-api-key": secrets["alice"].encode()})
