@@ -234,10 +234,11 @@ def is_upload(data: bytes) -> bool:
     return data.startswith(_JPEG) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
 
 
-def encode_mask(hole: ByteHole | Hole) -> bytes:
-    """Return a hole, [H, W], as a PNG file, white in the hole."""
+def encode_mask(hole: ByteHole | Hole, *, one_bit: bool = False) -> bytes:
+    """Return a hole, [H, W], as a PNG file of 8 bits, or of one; white in the hole."""
     sink = io.BytesIO()
-    Image.fromarray(hole.astype(np.uint8) * np.uint8(255)).save(sink, "png", compress_level=1)
+    levels = hole.astype(bool) if one_bit else hole.astype(np.uint8) * np.uint8(255)
+    Image.fromarray(levels).save(sink, "png", compress_level=1)
     return sink.getvalue()
 
 

@@ -18,6 +18,7 @@ from infill.pipeline.serving.http.error_shapes import error_response
 from infill.pipeline.serving.http.inpaint_service import HttpConfig, InpaintService
 from infill.pipeline.serving.http.iopaint_api import add_iopaint_routes
 from infill.pipeline.serving.http.jobs_api import JobService, add_jobs_routes
+from infill.pipeline.serving.http.mask_api import add_mask_routes
 from infill.pipeline.serving.http.methods import HeadAndOptions, allowed_methods
 from infill.pipeline.serving.http.middleware import BATCH_PATH, AdmissionMiddleware
 from infill.pipeline.serving.http.models_api import add_models_routes
@@ -96,6 +97,7 @@ def create_app(backend: Backend, config: HttpConfig, tracing: Tracing | None = N
         tracing,
     )
     _add_inpaint(app, service)
+    add_mask_routes(app, service)
     add_iopaint_routes(app, service, ERROR_ANSWERS)
     add_openai_routes(app, service, ERROR_ANSWERS)
     add_models_routes(app, service, ERROR_ANSWERS)

@@ -20,11 +20,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from infill.pipeline.errors import ImageError
-from infill.pipeline.images import Hole, MaskForm, Picture, Pixels
+from infill.pipeline.images import Hole, MaskForm, MaskRule, Picture, Pixels, read_mask_form
 from infill.pipeline.inference import tiling
 from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.inference.pair_files import InpaintOptions, decode_pair, plan_pair
@@ -84,6 +85,33 @@ def read(task: ReadTask) -> ReadPair:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class MaskTask:
+    """A mask file to read."""
+
+    mask: bytes
+    rule: MaskRule
+    max_pixels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadMask:
+    """A hole, and what marks it in its file."""
+
+    hole: Hole
+    form: MaskForm
+
+
+def read_one_mask(task: MaskTask) -> ReadMask:
+    """Read a mask.
+
+    Raises:
+        ImageError: if the file is not accepted, or marks no or all pixels.
+    """
+    hole, form = read_mask_form(task.mask, task.rule, max_pixels=task.max_pixels)
+    return ReadMask(hole=hole, form=form)
+
+
 class _DiedError(Exception):
     """A process ended while it had a task, or before."""
 
@@ -113,12 +141,21 @@ class DecoderPool:
         """
         if pixels <= SMALL_PIXELS:
             return await asyncio.to_thread(read, task)
+        return cast(ReadPair, await self._read_apart(task))
+
+    async def read_mask(self, task: MaskTask, pixels: int) -> ReadMask:
+        """Read a mask, as :meth:`read` reads a pair."""
+        if pixels <= SMALL_PIXELS:
+            return await asyncio.to_thread(read_one_mask, task)
+        return cast(ReadMask, await self._read_apart(task))
+
+    async def _read_apart(self, task: ReadTask | MaskTask) -> ReadPair | ReadMask:
         for _ in range(_ATTEMPTS):
             with suppress(_DiedError):
                 return await self._read_once(task)
         raise ImageError("damaged_image", "the image ends its decoder: it cannot be decoded")
 
-    async def _read_once(self, task: ReadTask) -> ReadPair:
+    async def _read_once(self, task: ReadTask | MaskTask) -> ReadPair | ReadMask:
         decoder = await self._free.get()
         try:
             loop = asyncio.get_running_loop()
@@ -146,7 +183,7 @@ class _Decoder:
         self._pipe: Connection | None = None
         self._killed = False
 
-    def read(self, task: ReadTask) -> ReadPair:
+    def read(self, task: ReadTask | MaskTask) -> ReadPair | ReadMask:
         """Send a task and wait for its result; runs in a thread."""
         if self._pipe is None:
             self._start()
@@ -157,7 +194,7 @@ class _Decoder:
             found = pipe.recv()
             if isinstance(found, Exception):
                 raise found
-            return _receive(pipe, found)
+            return found if isinstance(found, ReadMask) else _receive(pipe, found)
         except (EOFError, OSError) as error:
             raise _DiedError from error
 
@@ -217,8 +254,11 @@ def _bound_memory(more: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def _answer(pipe: Connection, task: ReadTask) -> None:
+def _answer(pipe: Connection, task: ReadTask | MaskTask) -> None:
     try:
+        if isinstance(task, MaskTask):
+            pipe.send(read_one_mask(task))
+            return
         found = read(task)
     except ImageError as error:
         pipe.send(error)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
-from infill.pipeline.images import Format, MaskForm, Pixels, upright_size
+from infill.pipeline.images import Format, MaskForm, MaskRule, Pixels, upright_size
 from infill.pipeline.images.codec import is_upload
 from infill.pipeline.inference import tiling
 from infill.pipeline.inference.config import TilingConfig
@@ -14,7 +14,13 @@ from infill.pipeline.inference.pair_files import InpaintOptions, compose, fittin
 from infill.pipeline.pretrained import PRETRAINED
 from infill.pipeline.serving.errors import image_errors_refused
 from infill.pipeline.serving.http.auth import CALLER, ApiKey
-from infill.pipeline.serving.http.decoders import SMALL_PIXELS, DecoderPool, ReadTask
+from infill.pipeline.serving.http.decoders import (
+    SMALL_PIXELS,
+    DecoderPool,
+    MaskTask,
+    ReadMask,
+    ReadTask,
+)
 from infill.pipeline.serving.http.request_metrics import RequestMetrics
 from infill.pipeline.serving.http.served_models import Backend, ServedModels
 from infill.pipeline.serving.http.tracing import Tracing
@@ -132,6 +138,19 @@ class InpaintService:
             async with self.budget.spend(pixels * options.samples):
                 return await self._inpaint(task, pixels, started)
 
+    async def read_mask(self, mask: bytes, rule: MaskRule | None = None) -> ReadMask:
+        """Read a mask, by the one rule of every route.
+
+        Raises:
+            RequestError: if the file is invalid, or marks no or all pixels.
+        """
+        limit = self.config.limits.max_pixels
+        with image_errors_refused():
+            (height, width), pixels = await asyncio.to_thread(_sizes, mask, None, limit, "mask")
+            async with self.budget.spend(height * width):
+                task = MaskTask(mask=mask, rule=rule or MaskRule(), max_pixels=limit)
+                return await self.decoders.read_mask(task, pixels)
+
     async def _tiling(self, wanted: str) -> TilingConfig:
         """Return the tiling for a model, with its training size as a canvas."""
         for model in await self.models.known(_MODELS_WITHIN_S, _MODELS_FRESH_S):
@@ -210,13 +229,15 @@ class InpaintService:
         return await self._fill(options, canvases)  # the champion changed in between: repeat
 
 
-def _sizes(image: bytes, mask: bytes | None, limit: int) -> tuple[tuple[int, int], int]:
+def _sizes(
+    image: bytes, mask: bytes | None, limit: int, what: str = "image"
+) -> tuple[tuple[int, int], int]:
     """Return the image's size, and the number of pixels of the larger file, from the headers.
 
     Decoders of other formats are less tested against hostile files: such a file counts as a large
     one, which is decoded in a process that can be killed.
     """
-    size = upright_size(image, limit)
+    size = upright_size(image, limit, what)
     other = (0, 0) if mask is None else upright_size(mask, limit, "mask")
     usual = is_upload(image) and (mask is None or is_upload(mask))
     return size, max(size[0] * size[1], other[0] * other[1], 0 if usual else SMALL_PIXELS + 1)

@@ -14,9 +14,9 @@ import socketio
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from infill.pipeline.images import Hole, read_mask
+from infill.pipeline.images import Hole
 from infill.pipeline.images.codec import encode_pixels
-from infill.pipeline.serving.errors import RequestError, image_errors_refused
+from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.http.inpaint_service import InpaintService
 from infill.pipeline.serving.http.negotiation import require_acceptable
 from infill.pipeline.serving.http.responses import headers_of
@@ -77,8 +77,8 @@ def add_iopaint_routes(
             raise RequestError(400, "bad_request", f"kernel_size is not 1 to {_MAX_KERNEL_PX}")
         if operation not in ("expand", "shrink", "reverse"):
             raise RequestError(400, "bad_request", "operate is not expand, shrink or reverse")
-        limit = service.config.limits.max_pixels
-        adjusted = await asyncio.to_thread(_adjusted, mask, size, operation, limit)
+        hole = (await service.read_mask(mask)).hole
+        adjusted = await asyncio.to_thread(_adjusted, hole, size, operation)
         return Response(adjusted, media_type="image/png")
 
     _add_state(app, service, answers)
@@ -102,9 +102,7 @@ def _fields(values: dict[str, Any], model: str) -> RequestFields:
     return check(RequestFields, given)
 
 
-@image_errors_refused()
-def _adjusted(mask: bytes, size_px: int, operation: str, max_pixels: int) -> bytes:
-    hole: Hole = read_mask(mask, max_pixels=max_pixels)
+def _adjusted(hole: Hole, size_px: int, operation: str) -> bytes:
     levels = hole.astype(np.uint8)
     if operation == "reverse":
         levels = 1 - levels

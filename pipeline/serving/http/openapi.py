@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 from infill.pipeline.images import MEDIA_TYPES, MaskForm
 from infill.pipeline.serving.errors import CODES
-from infill.pipeline.serving.http.schemas import RequestFields
+from infill.pipeline.serving.http.schemas import MaskFields, RequestFields
 
 _ERROR = {
     "type": "object",
@@ -105,6 +105,15 @@ def pair_body() -> dict[str, Any]:
             },
         }
     )
+
+
+def mask_body() -> dict[str, Any]:
+    """Return the body of ``POST /v1/mask``: a form."""
+    schema = MaskFields.model_json_schema()
+    file = {"type": "string", "format": "binary", "description": "The mask."}
+    schema["properties"] = {"mask": file, **schema["properties"]}
+    schema["required"] = ["mask"]
+    return _body({"multipart/form-data": {"schema": schema}})
 
 
 def batch_body() -> dict[str, Any]:

@@ -24,16 +24,18 @@ _FORM = "multipart/form-data"
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class RequestFields(BaseModel):
-    """All fields of a request beside the two files."""
+def _whole(value: Any) -> Any:
+    """Refuse true and false, which would count as 1 and 0."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("int_type", "Input should be a whole number")
+    return value
+
+
+class MaskFields(BaseModel):
+    """How a mask is read."""
 
     model_config = ConfigDict(extra="forbid")
 
-    model: Annotated[str, Field(description="The model, such as spn, spn@champion or spn@3.")] = ""
-    mode: Annotated[
-        Mode,
-        Field(description="How a large image is processed."),
-    ] = "auto"
     mask_polarity: Annotated[
         Polarity, Field(description="Colour that marks the hole: above or up to the threshold.")
     ] = "white"
@@ -46,6 +48,28 @@ class RequestFields(BaseModel):
             description="What has the mask's levels. auto is brightness, or opacity if that varies "
             "and shows paint on transparency or an erased hole; it is refused if it shows neither."
         ),
+    ] = "auto"
+
+    @field_validator("mask_threshold", mode="before")
+    @classmethod
+    def _no_truth(cls, value: Any) -> Any:
+        return _whole(value)
+
+    @property
+    def rule(self) -> MaskRule:
+        """Which pixels of the mask are the hole."""
+        return MaskRule(
+            polarity=self.mask_polarity, threshold=self.mask_threshold, channel=self.mask_channel
+        )
+
+
+class RequestFields(MaskFields):
+    """All fields of a request beside the two files."""
+
+    model: Annotated[str, Field(description="The model, such as spn, spn@champion or spn@3.")] = ""
+    mode: Annotated[
+        Mode,
+        Field(description="How a large image is processed."),
     ] = "auto"
     output_format: Annotated[
         Literal["png", "jpeg", "webp"] | None,
@@ -71,13 +95,10 @@ class RequestFields(BaseModel):
     ] = 1
     seed: Annotated[int | None, Field(ge=0, lt=2**63, description="Seed of random results.")] = None
 
-    @field_validator("mask_threshold", "quality", "samples", "seed", mode="before")
+    @field_validator("quality", "samples", "seed", mode="before")
     @classmethod
-    def _whole(cls, value: Any) -> Any:
-        """Refuse true and false, which would count as 1 and 0."""
-        if isinstance(value, bool):
-            raise PydanticCustomError("int_type", "Input should be a whole number")
-        return value
+    def _no_truths(cls, value: Any) -> Any:
+        return _whole(value)
 
     def options(self, accept: str) -> InpaintOptions:
         """Return the options of the request, given the Accept header."""
@@ -86,11 +107,7 @@ class RequestFields(BaseModel):
         return InpaintOptions(
             model=self.model,
             mode=self.mode,
-            mask_rule=MaskRule(
-                polarity=self.mask_polarity,
-                threshold=self.mask_threshold,
-                channel=self.mask_channel,
-            ),
+            mask_rule=self.rule,
             quality=self.quality,
             output_format=first,
             other_formats=tuple(others),

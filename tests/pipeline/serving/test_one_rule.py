@@ -3,12 +3,15 @@
 import asyncio
 import base64
 import gzip
+import io
 import json
 
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
+from infill.pipeline.images import MaskRule, read_mask
 from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.serving.http.app import create_app
 from infill.pipeline.serving.http.inpaint_service import HttpConfig
@@ -25,6 +28,7 @@ POSTS = (
     "/api/v1/adjust_mask",
     "/v2/models/spn/infer",
     "/v1/jobs",
+    "/v1/mask",
 )
 
 
@@ -202,6 +206,27 @@ def test_every_answer_says_what_marked_the_hole(replica, request_of, erased):
     assert forms == ["brightness"] * 2 + ["transparent"] * 2 + ["brightness"] * 2
     for name in ("x-infill-model", "x-infill-canvas", "x-infill-scale", "x-infill-hole-ratio"):
         assert all(name in answer.headers for answer in answers)
+
+
+def test_mask_is_shown_as_every_route_reads_it(replica, make, erased, request_of):
+    files, alpha = request_of()["files"], {"mask_channel": "alpha", "mask_polarity": "black"}
+    turned, ours, odd, none, twice = send(
+        replica,
+        {"url": "/v1/mask", "files": {"mask": erased}, "data": alpha},
+        {"url": "/v1/mask", "files": {"mask": files["mask"]}, "data": {"mask_polarity": "black"}},
+        {"url": "/v1/mask", "files": {"mask": files["mask"]}, "data": {"seed": "1"}},
+        {"url": "/v1/mask", "data": {"mask": "text"}, "files": {"other": b""}},
+        {"url": "/v1/mask", "files": [("mask", erased)], "data": {"mask_channel": ["alpha"] * 2}},
+    )
+    for answer, file, rule, form in (
+        (turned, erased, MaskRule(channel="alpha", polarity="black"), "transparent"),
+        (ours, files["mask"], MaskRule(polarity="black"), "brightness"),
+    ):
+        assert answer.headers["x-infill-mask-form"] == form
+        with Image.open(io.BytesIO(answer.content)) as shown:
+            assert shown.mode == "1"
+            np.testing.assert_array_equal(np.asarray(shown), read_mask(file, rule))
+    assert [answer.status_code for answer in (odd, none, twice)] == [400] * 3
 
 
 def test_options_of_an_unknown_path_is_a_whole_answer(serving, replica):

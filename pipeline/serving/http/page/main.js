@@ -8,11 +8,12 @@ import {FillQueue} from "./fill_queue.js";
 import {Filmstrip} from "./filmstrip.js";
 import {Guides} from "./guides.js";
 import {Keys} from "./keys.js";
-import {readMask, softMaskFile} from "./mask.js";
+import {maskLevels, softMaskFile} from "./mask.js";
 import * as operations from "./mask_operations.js";
 import {Messages} from "./messages.js";
 import {openFromOutside} from "./outside.js";
 import {Pointer} from "./pointer.js";
+import {readMask} from "./service.js";
 import {Settings} from "./settings.js";
 import {startTheme} from "./theme.js";
 import {Tools} from "./tools.js";
@@ -205,7 +206,8 @@ async function loadMask(file) {
   const {active} = workspace;
   if (!file || !active) return;
   try {
-    const levels = await readMask(file, active.width, active.height);
+    const read = await readMask(file, settings.key);
+    const levels = await maskLevels(read, active.width, active.height, file.name);
     if (!active.isBusy) record(active, operations.replace(active.mask, levels));
   } catch (error) {
     messages.say(error.message, true);

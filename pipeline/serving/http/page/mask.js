@@ -4,7 +4,6 @@
 import {clip, isEmpty, union} from "./rect.js";
 
 const TILE = 256;
-const HOLE_LEVEL = 127;  // As the service reads a mask: brighter is hole.
 
 export class Mask {
   constructor(width, height) {
@@ -129,13 +128,12 @@ function encoded(mask, shade) {
   return canvas.convertToBlob({type: "image/png"});
 }
 
-// The levels of a mask file: bright is hole; in a file of no bright pixel, transparent is.
-export async function readMask(file, width, height) {
-  const picture = await createImageBitmap(file, {premultiplyAlpha: "none"}).catch(() => null);
-  if (!picture) throw new Error(`${file.name} is not an image that a browser can read.`);
+// The levels of a mask as the service has read it: white and black, without transparency.
+export async function maskLevels(blob, width, height, name) {
+  const picture = await createImageBitmap(blob);
   if (picture.width !== width || picture.height !== height) {
     throw new Error(
-      `${file.name} has ${picture.width} × ${picture.height} px; ` +
+      `${name} has ${picture.width} × ${picture.height} px; ` +
       `a mask for this photograph has ${width} × ${height} px.`,
     );
   }
@@ -143,18 +141,5 @@ export async function readMask(file, width, height) {
   context.drawImage(picture, 0, 0);
   picture.close();
   const data = context.getImageData(0, 0, width, height).data;
-  const levels = new Uint8Array(width * height);
-  let found = read(data, levels, i => (.299 * data[i] + .587 * data[i + 1] + .114 * data[i + 2]) * data[i + 3] / 255);
-  if (!found) found = read(data, levels, i => 255 - data[i + 3]);
-  if (!found) throw new Error(`${file.name} marks no hole: white, or transparency, is the hole.`);
-  return levels;
-}
-
-function read(data, levels, shade) {
-  let found = false;
-  for (let i = 0; i < levels.length; i++) {
-    levels[i] = shade(4 * i) > HOLE_LEVEL ? 255 : 0;
-    found ||= levels[i] > 0;
-  }
-  return found;
+  return Uint8Array.from({length: width * height}, (_, i) => data[4 * i]);
 }

@@ -24,6 +24,24 @@ export async function listModels(key) {
   return answer.models;
 }
 
+const MASK_TROUBLES = {
+  empty_mask: "marks no hole: white, paint on transparency, or an erased part is the hole.",
+  full_mask: "marks the whole photograph: leave something to fill it from.",
+  bad_request: "does not show which part is the hole: save it without transparency, white in the hole.",
+};
+
+// A mask file as the service reads it: a PNG, white in the hole. One rule holds for page and
+// service, and a canvas would lose the colours of transparent pixels.
+export async function readMask(file, key) {
+  const form = new FormData();
+  form.append("mask", file, "mask");
+  const reply = await fetch("v1/mask", {method: "POST", body: form, headers: keyHeaders(key)}).catch(() => null);
+  if (reply?.ok) return reply.blob();
+  const error = (await reply?.json().catch(() => null))?.error;
+  const trouble = MASK_TROUBLES[error?.code] ?? error?.message ?? "was not read: the service does not answer; try again.";
+  throw new Refused(reply?.status ?? 0, `${file.name}${error && !MASK_TROUBLES[error.code] ? ":" : ""} ${trouble}`);
+}
+
 // How many costly requests are inside the service; null if it does not tell.
 export async function requestsInside() {
   const reply = await fetch("metrics").catch(() => null);

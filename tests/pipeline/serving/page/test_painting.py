@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from infill.pipeline.images import read_mask
+
 
 def test_page_and_reference_are_not_cut(address, require_fit):
     require_fit(address)
@@ -233,6 +235,38 @@ def test_masks_are_loaded_inverted_grown_feathered_and_saved(editor, photo, make
     editor.page.wait_for_selector("#message.wrong")
     assert "wrong.png has 120 × 50 px" in editor.page.text_content("#said")
     assert (editor.hole() == 255 - loaded).all()
+
+
+def layers(make) -> dict[str, bytes]:
+    """Masks as drawing programs write them; where nothing is painted, colours mean nothing."""
+    where = np.zeros((90, 120), bool)
+    where[30:50, 40:70] = True
+    clear = np.zeros((90, 120, 4), np.uint8)
+    dark = clear.copy()
+    dark[where] = (90, 10, 10, 255)
+    white = np.full_like(clear, 255)
+    white[..., 3] = np.where(where, 255, 0)
+    erased = np.dstack([make.photograph(90, 120, seed=3), np.where(where, 0, 255).astype(np.uint8)])
+    soft = make.file(np.where(where, 200, 90).astype(np.uint8), "jpeg")
+    drawn = {name: make.file(one) for name, one in {"dark": dark, "white": white}.items()}
+    return {**drawn, "erased": make.file(erased), "grey": soft}
+
+
+def test_mask_files_are_read_by_the_service_s_rule(editor, photo, make, file_of):
+    editor.open(photo)
+    for name, data in layers(make).items():
+        expected = read_mask(data)
+        assert 600 <= expected.sum() <= 640, name
+        editor.page.set_input_files("#mask-file", file_of(f"{name}.png", data))
+        editor.page.wait_for_selector("#fill:enabled")
+        assert (editor.hole() == 255 * expected).all(), name
+        editor.press("Control+z")
+        assert not editor.hole().any()
+    blank = file_of("blank.png", make.file(np.zeros((90, 120), np.uint8)))
+    editor.page.set_input_files("#mask-file", blank)
+    editor.page.wait_for_selector("#message.wrong")
+    assert "blank.png marks no hole" in editor.page.text_content("#said")
+    editor.complaints.clear()  # The browser reports the refusal.
 
 
 def test_keys_alone_do_it(editor, photo):
