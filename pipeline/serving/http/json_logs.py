@@ -2,10 +2,15 @@
 
 import json
 import logging
+import os
 import sys
 import time
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 
 LOGGER = "infill.serving"
+_FILE_BYTES = 100 * 10**6
+_OLD_FILES = 5
 _ORDINARY = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -32,13 +37,25 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(values, default=str)
 
 
-def log_as_json() -> None:
-    """Write this package's log to standard output; called once, by a serving process."""
+def log_as_json(folder: Path | None = None) -> None:
+    """Write this package's log to standard output and to a file; called by a serving process.
+
+    A line is in the file before the response that refers to it is sent: nothing waits in memory,
+    where it would be lost if the process were killed.
+
+    Args:
+        folder: where the file is, ``infill-<process id>.jsonl``; None for standard output only.
+    """
     logger = logging.getLogger(LOGGER)
     if any(isinstance(handler.formatter, JsonFormatter) for handler in logger.handlers):
         return
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonFormatter())
-    logger.addHandler(handler)
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"infill-{os.getpid()}.jsonl"
+        handlers.append(RotatingFileHandler(file, maxBytes=_FILE_BYTES, backupCount=_OLD_FILES))
+    for handler in handlers:
+        handler.setFormatter(JsonFormatter())
+        logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False

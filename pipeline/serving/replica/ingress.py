@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from infill.pipeline.config import from_dict
@@ -51,6 +52,13 @@ def application_with(args: dict[str, Any], *beside: Any) -> Any:
     )
 
 
+def log_folder() -> Path:
+    """Return where Ray Serve keeps the logs of this node, and the ingress its own."""
+    from ray.serve._private.logging_utils import get_serve_logs_dir
+
+    return Path(get_serve_logs_dir())
+
+
 class Ingress:
     """The HTTP side, in a replica of ``ingress``; there may be many."""
 
@@ -63,7 +71,7 @@ class Ingress:
         *beside: Any,
     ) -> None:
         del beside  # Serve starts what is bound here.
-        log_as_json()
+        log_as_json(log_folder())
         bound_uvicorn(config.limits)
         wait_for_ports()
         self._backend = _Replicas(replicas, config.limits.retry_after_s, computing, most_replicas)

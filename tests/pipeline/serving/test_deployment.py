@@ -5,6 +5,7 @@ import base64
 import http.client
 import json
 import socket
+import uuid
 from dataclasses import replace
 
 import httpx
@@ -73,6 +74,22 @@ def test_state_and_errors_have_their_shape_over_http(url, make, request_of):
     request["files"]["mask"] = make.file(make.hole(5, 5, slice(0, 2), slice(0, 2)))
     different = httpx.post(f"{url}/v1/inpaint", timeout=LONG_S, **request)
     assert (different.status_code, different.json()["error"]["code"]) == (400, "different_sizes")
+
+
+def test_log_of_a_request_is_on_disk(url, request_of, wait_until):
+    mine = {"x-request-id": f"of-{uuid.uuid4().hex}"}
+    request = request_of()
+    request["files"]["image"] = b"no image"
+    answer = httpx.post(f"{url}/v1/inpaint", timeout=LONG_S, headers=mine, **request)
+    assert answer.status_code == 415
+
+    def found() -> list[dict]:
+        texts = [file.read_text() for file in ingress.log_folder().glob("infill-*.jsonl")]
+        lines = [json.loads(line) for text in texts for line in text.splitlines()]
+        return [line for line in lines if line.get("request_id") == mine["x-request-id"]]
+
+    wait_until(lambda: bool(found()))
+    assert [(one["status"], one["code"]) for one in found()] == [(415, "unsupported_image")]
 
 
 def test_lines_are_answered_over_http_while_others_are_still_sent(url, request_of):
