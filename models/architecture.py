@@ -2,12 +2,14 @@
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from infill.models.config import ModelConfig as ModelConfig
 from infill.models.config import names as names
@@ -116,6 +118,9 @@ class Objective(ABC):
     updates_once: ClassVar[bool] = True
     """Whether a step updates each network at most once, so that its batch can come in parts."""
     updating: Updating = Updating()
+    spread: tuple[DistributedDataParallel, ...] = ()
+    """The networks as wrapped by DDP: while a batch comes in parts, they average gradients over
+    the workers at its last part only."""
     total_steps: int = 0
     """The run's last step, to which a schedule may decay; 0 if unknown."""
     _part: int = 0
@@ -221,9 +226,18 @@ class Objective(ABC):
         taken = []
         for index, part in enumerate(batch.cut(self.updating.parts)):
             self._part = index
-            taken.append(self.step(replace(part, seed=(part.seed + index) % 2**63)))
+            with self._averaged(last=index == self.updating.parts - 1):
+                taken.append(self.step(replace(part, seed=(part.seed + index) % 2**63)))
         self._part = 0
         return {name: torch.stack([terms[name] for terms in taken]).mean() for name in taken[0]}
+
+    @contextmanager
+    def _averaged(self, *, last: bool) -> Iterator[None]:
+        """Let workers average their gradients within the block, if it is the last part's."""
+        with ExitStack() as stack:
+            for network in () if last else self.spread:
+                stack.enter_context(network.no_sync())
+            yield
 
     def update(self, role: str, losses: Mapping[str, Tensor]) -> None:
         """Step down the sum of named, already weighted losses; for :meth:`step` to call.

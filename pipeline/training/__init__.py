@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from infill.pipeline.training.distributed import WorkerContext
     from infill.pipeline.training.launcher import launch, resolve, summary, train
     from infill.pipeline.training.run_dir import SCORE, best, find_sets, require_same_run
-    from infill.pipeline.training.train_loop import NonFiniteLossError
+    from infill.pipeline.training.step_checks import NonFiniteLossError
     from infill.pipeline.training.validation import validation_data
 
 __all__ = [
@@ -62,7 +62,7 @@ __getattr__ = lazy_names(
         "distributed": ("WorkerContext",),
         "launcher": ("launch", "resolve", "summary", "train"),
         "run_dir": ("SCORE", "best", "find_sets", "require_same_run"),
-        "train_loop": ("NonFiniteLossError",),
+        "step_checks": ("NonFiniteLossError",),
         "validation": ("validation_data",),
     },
 )

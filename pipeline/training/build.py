@@ -5,6 +5,7 @@ import warnings
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from infill.models.activation_checkpointing import recompute
 from infill.models.architecture import ModelConfig, Objective, Prepare, Updating, load
@@ -22,8 +23,15 @@ def build_objective(config: TrainConfig, worker: WorkerContext) -> Objective:
     Raises:
         UserError: if a file of weights is missing or has another checksum.
     """
+    spread: list[nn.Module] = []
+
+    def prepare(network: nn.Module) -> nn.Module:
+        spread.append(worker.prepare(network))
+        return spread[-1]
+
     with seeded(config.seed, worker.device), torch.device(worker.device):
-        objective = _built(config, worker.prepare)
+        objective = _built(config, prepare)
+    objective.spread = tuple(one for one in spread if isinstance(one, DistributedDataParallel))
     objective.total_steps = config.steps
     objective.updating = Updating(
         parts=config.accumulate, max_gradient_norm=config.max_gradient_norm

@@ -56,12 +56,9 @@ class WorkerContext:
             **buffers_sent_once(network, nn.parallel.DistributedDataParallel),
         )
 
-    def stops(self) -> bool:
-        """Return whether the run is asked to stop; on every worker after the same step."""
-        asked = self.activity.stop or bool(requested())
-        if self.world_size == 1:
-            return asked
-        return self.total(torch.tensor(float(asked), device=self.device)).item() > 0
+    def asked(self) -> bool:
+        """Return whether this worker is asked to save and stop."""
+        return self.activity.stop or bool(requested())
 
     def total(self, values: Tensor) -> Tensor:
         """Return the sum of ``values`` over all workers."""

@@ -34,8 +34,9 @@ from infill.pipeline.training.run_dir import (
     require_same_optimizers,
     resumed,
 )
+from infill.pipeline.training.step_checks import NonFiniteLossError
 from infill.pipeline.training.stopping import raise_if_requested
-from infill.pipeline.training.train_loop import NonFiniteLossError, run_worker
+from infill.pipeline.training.train_loop import run_worker
 
 ROOM_ATTEMPTS = 60
 """Number of attempts to place the workers on a cluster without free resources, a minute each: a new

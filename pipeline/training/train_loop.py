@@ -22,6 +22,7 @@ from infill.pipeline.training.build import ExponentialMovingAverage, build_objec
 from infill.pipeline.training.config import TrainConfig
 from infill.pipeline.training.distributed import WorkerContext
 from infill.pipeline.training.run_dir import find_sets
+from infill.pipeline.training.step_checks import StepChecks
 from infill.pipeline.training.validation import Validator
 
 NOTICE_EVERY_STEPS = 10
@@ -35,7 +36,7 @@ def run_worker(config: TrainConfig, worker: WorkerContext, report: Report) -> No
     """
     data = replace(config.data, shards=find_sets(config.data.shards)[0])
     objective, average, first_step = _begin(config, worker, report)
-    reporter = MetricsReporter(config, worker, report, objective)
+    reporter, checks = MetricsReporter(config, worker, report, objective), StepChecks(worker)
     steps, low = range(first_step, config.steps), config.precision == "bfloat16"
     warned = False
     with (
@@ -48,12 +49,11 @@ def run_worker(config: TrainConfig, worker: WorkerContext, report: Report) -> No
             worker.activity.step, worker.activity.doing = step, "taking a step"
             with torch.autocast(worker.device.type, torch.bfloat16, enabled=low):
                 losses = objective.step_with_accumulation(batch)
-            stop_if_not_finite(losses, step)
+            checks.take(losses, step)
             if average is not None:
                 average.update(step)
             done = step + 1
-            if due(done, config.report_every_steps, config.steps):
-                reporter.report_losses(losses, done)
+            report_due = due(done, config.report_every_steps, config.steps)
             grid = due(done, config.sample_every_steps, config.steps)
             save = due(done, config.save_every_steps, config.steps)
             hurry = False
@@ -61,8 +61,12 @@ def run_worker(config: TrainConfig, worker: WorkerContext, report: Report) -> No
                 worker.log(report, done, "a node will be removed: saving now")
                 # Without validation, which can take longer than the node stays.
                 warned, hurry = True, done < config.steps
-            stop = worker.stops() and done < config.steps
+            stop = checks.stops() and done < config.steps
             hurry = hurry or stop
+            if report_due or grid or save or hurry:
+                checks.settle()
+            if report_due:
+                reporter.report_losses(losses, done)
             if checkpointer is not None and (grid or save or hurry):
                 worker.activity.doing = "waiting for the checkpoint before this one"
                 checkpointer.submit(objective, average, done, grid=grid, save=save, hurry=hurry)
@@ -131,27 +135,6 @@ def _begin(
     )
     note(f"resuming at step {state['step']}")
     return objective, average, int(state["step"])
-
-
-class NonFiniteLossError(ArithmeticError):
-    """NaN or infinite loss; names the term and the step."""
-
-    def __init__(self, term: str, step: int) -> None:
-        super().__init__(term, step)
-        self.term, self.step = term, step
-
-    def __str__(self) -> str:
-        return f"the loss {self.term!r} is not finite at step {self.step}"
-
-
-def stop_if_not_finite(losses: dict[str, Tensor], step: int) -> None:
-    """Raise :class:`NonFiniteLossError` for the first term that is NaN or infinite."""
-    finite = torch.stack([value.detach().float() for value in losses.values()]).isfinite()
-    for term, good in zip(
-        losses, finite.tolist(), strict=True
-    ):  # one synchronization with the device
-        if not good:
-            raise NonFiniteLossError(term, step)
 
 
 class MetricsReporter:

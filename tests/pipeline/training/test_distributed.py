@@ -76,6 +76,82 @@ torch.distributed.destroy_process_group()
 '''
 
 
+PARTS = '''
+"""Take a step in three parts, with and without averaging every part; count the averages."""
+
+import sys
+
+import torch
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+
+from infill.models.architecture import Batch
+from infill.models.spn.config import SPNConfig
+from infill.pipeline.loading import BatchConfig
+from infill.pipeline.training import TrainConfig, WorkerContext, build_objective
+
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+torch.distributed.init_process_group(
+    "gloo", init_method=f"file://{folder}/parts", rank=rank, world_size=2
+)
+data = BatchConfig(batch_size=12, image_size_px=32)
+config = TrainConfig(model=SPNConfig.tiny(), data=data, accumulate=3)
+keys = tuple("abcdef")
+image = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(rank)) * 2 - 1
+mask = torch.zeros(6, 1, 32, 32)
+mask[..., 8:20, 6:22] = 1
+batch = Batch(image=image, mask=mask, keys=keys, mask_ids=keys)
+found = {}
+for title in ("every part", "last part"):
+    objective = build_objective(config, WorkerContext(rank=rank, world_size=2))
+    averages = []
+
+    def counted(state, bucket):
+        averages.append(bucket.index())
+        return allreduce_hook(None, bucket)
+
+    for network in objective.spread:
+        network.register_comm_hook(None, counted)
+    networks = len(objective.spread)
+    if title == "every part":
+        objective.spread = ()
+    objective.step_with_accumulation(batch)
+    gradients = [p.grad for n in objective.networks.values() for p in n.parameters()]
+    found[title] = {"averages": len(averages), "networks": networks, "gradients": gradients}
+torch.save(found, f"{folder}/parts-{rank}.pt")
+torch.distributed.destroy_process_group()
+'''
+
+
+def on_two(program, folder, *words):
+    """Run a program in two processes, which take their rank and a folder."""
+    script = folder / "worker.py"
+    script.write_text(program)
+    running = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(rank), str(folder), *words],
+            env={"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1", "PATH": ""},
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=240) for process in running] == [0, 0]
+
+
+def test_parts_of_a_batch_are_averaged_over_the_workers_once(tmp_path):
+    on_two(PARTS, tmp_path)
+    one, other = (torch.load(tmp_path / f"parts-{rank}.pt") for rank in range(2))
+    assert one["last part"]["networks"] == 2
+    assert one["last part"]["averages"] >= 2
+    assert one["every part"]["averages"] == 3 * one["last part"]["averages"]
+    torch.testing.assert_close(
+        one["last part"]["gradients"], one["every part"]["gradients"], rtol=1e-4, atol=1e-5
+    )
+    for ours, theirs in zip(
+        one["last part"]["gradients"], other["last part"]["gradients"], strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
 def test_buffers_argument_is_one_that_this_torch_knows():
     [name] = buffers_sent_once(nn.Linear(1, 1), DistributedDataParallel)
     assert name in inspect.signature(DistributedDataParallel).parameters
@@ -83,16 +159,7 @@ def test_buffers_argument_is_one_that_this_torch_knows():
 
 @pytest.mark.parametrize("signature", ["present", "former"])
 def test_buffers_are_sent_at_the_start_and_never_again_under_either_signature(signature, tmp_path):
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER)
-    running = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(tmp_path), signature],
-            env={"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1", "PATH": ""},
-        )
-        for rank in range(2)
-    ]
-    assert [process.wait(timeout=240) for process in running] == [0, 0]
+    on_two(WORKER, tmp_path, signature)
     one, other = (torch.load(tmp_path / f"{signature}-{rank}.pt") for rank in range(2))
     for saved in (one, other):
         assert saved["start"]["iterated"].tolist() == [1, 1, 1]
