@@ -33,6 +33,7 @@ from infill.pipeline.errors import UserError, printable
 from infill.pipeline.interruption import ENDED, Interrupted, handled, requested, status_of
 from infill.pipeline.progress import show_everything
 from infill.pipeline.proxies import reach_this_machine_directly
+from infill.pipeline.store_endpoint import first_contact
 
 Config = TypeVar("Config")
 
@@ -225,7 +226,7 @@ def run(main: Callable[..., Any], words: Sequence[str] | None = None) -> typing.
     if isinstance(sys.stdout, io.TextIOWrapper):  # A log file shows each line at once.
         sys.stdout.reconfigure(line_buffering=True)
     reach_this_machine_directly()
-    with handled():
+    with handled(), first_contact():
         try:
             main() if words is None else main(words)
         except BaseException as error:

@@ -8,6 +8,7 @@ at all.
 
 import errno
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -16,21 +17,20 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from infill.pipeline import object_store
 from infill.pipeline.errors import UserError
+from infill.pipeline.store_endpoint import use_plain_checksums
 
 MAX_DOWNLOAD_BYTES = 4 * 2**30
 """Maximum size of a file over https://; published files of weights are smaller."""
 
-S3_ATTEMPTS = 3
-"""Number of attempts of a failing request by the store's client itself, within one of ours."""
 STORE_ATTEMPTS = 9
 """Number of attempts of every call to a store; their pauses are 40 s in all."""
 FIRST_PAUSE_S = 0.2
@@ -38,6 +38,7 @@ LONGEST_PAUSE_S = 15.0
 LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
 """Errors that are not retried."""
 BLOCK_BYTES = 8 * 2**20
+BUFFER_BYTES = 2**20
 PASSWORDS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     **dict.fromkeys(("http", "https"), "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
@@ -50,7 +51,6 @@ _REFUSED = re.compile(
     r"SIGNATURE_DOES_NOT_MATCH|INVALID_SIGNATURE|INVALID_CLIENT_TOKEN|Empty path component"
 )
 """Answers of a store that another attempt does not change."""
-CHECKSUM_SETTINGS = ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
 
 T = TypeVar("T")
 
@@ -101,24 +101,13 @@ def filesystem(location: str) -> tuple[fs.FileSystem, str]:
     try:
         if location.startswith("s3://"):
             path = location.removeprefix("s3://").strip("/")
-            settings = tuple(sorted(item for item in os.environ.items() if item[0][:4] == "AWS_"))
-            return _object_store(path.partition("/")[0], settings), path
+            return object_store.filesystem(path), path
         found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(location)
     except (ValueError, OSError) as error:
         raise UserError(
             f"cannot use {location}: {error}; give a path or s3://bucket/prefix"
         ) from error
     return found
-
-
-def use_plain_checksums() -> None:
-    """Send checksums only where S3 requires them, if the store is not AWS and nobody says more.
-
-    Many stores refuse or mistake the checksum trailers that newer clients add to every upload.
-    """
-    if os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
-        for name in CHECKSUM_SETTINGS:
-            os.environ.setdefault(name, "when_required")
 
 
 def require_bucket(location: str) -> None:
@@ -136,24 +125,6 @@ def require_bucket(location: str) -> None:
         raise UserError(f"there is no bucket {bucket!r} for {location}; create it first")
 
 
-@lru_cache(maxsize=16)
-def _object_store(bucket: str, settings: tuple[tuple[str, str], ...]) -> fs.FileSystem:
-    """Return the store of a bucket, cached per bucket, as finding its region is a request.
-
-    Args:
-        bucket: name of the bucket.
-        settings: settings of the environment, most of which the store reads by itself.
-    """
-    found, _ = fs.FileSystem.from_uri(f"s3://{bucket}")
-    endpoint = dict(settings).get("AWS_ENDPOINT_URL_S3") or dict(settings).get("AWS_ENDPOINT_URL")
-    return fs.S3FileSystem(
-        region=found.region,
-        endpoint_override=endpoint,
-        scheme="http" if endpoint and endpoint.startswith("http://") else "https",
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS),
-    )
-
-
 def _asked(location: str, ask: Callable[[], T]) -> T:
     """Call a store with retries, and a disk once."""
     return retry(ask) if is_remote(location) else ask()
@@ -161,18 +132,28 @@ def _asked(location: str, ask: Callable[[], T]) -> T:
 
 def exists(location: str) -> bool:
     """Return whether a file or folder exists."""
+    return bool(info(location).type != fs.FileType.NotFound)
+
+
+def info(location: str) -> fs.FileInfo:
+    """Return the type, size and time of a file or folder; its type says if there is none."""
     system, path = filesystem(location)
-    info = _asked(location, lambda: system.get_file_info(path))
-    return bool(info.type != fs.FileType.NotFound)
+    return _asked(location, lambda: system.get_file_info(path))
 
 
 def names(location: str) -> list[str]:
     """Return the sorted base names directly in a folder; empty if the folder does not exist."""
+    return sorted(found.base_name for found in infos(location))
+
+
+def infos(location: str, recursive: bool = False) -> list[fs.FileInfo]:
+    """Return the type, size and time of what lies in a folder, or also below its folders.
+
+    Paths are those inside :func:`filesystem`.
+    """
     system, path = filesystem(location)
-    found = _asked(
-        location, lambda: system.get_file_info(fs.FileSelector(path, allow_not_found=True))
-    )
-    return sorted(info.base_name for info in found)
+    selector = fs.FileSelector(path, recursive=recursive, allow_not_found=True)
+    return _asked(location, lambda: system.get_file_info(selector))
 
 
 def read(location: str, offset: int = 0, size: int | None = None) -> bytes:
@@ -217,6 +198,64 @@ def open_binary(location: str) -> Iterator[BinaryIO]:
     if not exists(location):
         raise FileNotFoundError(location)
     yield cast(BinaryIO, _Blocks(location))
+
+
+def open_seekable(location: str, buffer_bytes: int = BUFFER_BYTES) -> BinaryIO:
+    """Open a file for random access; ranges of objects are read in blocks, with retries.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        OSError: if an object store goes on failing.
+    """
+    if not is_remote(location):
+        return open(absolute(location), "rb")
+    return cast(BinaryIO, io.BufferedReader(_Ranges(location), buffer_bytes))
+
+
+class _Ranges(io.RawIOBase):
+    """An object's bytes by ranges; it is opened again after a failure."""
+
+    def __init__(self, location: str) -> None:
+        self._location, self._position = location, 0
+        self._file: Any = None
+        self._size: int = retry(lambda: self._opened().size())
+
+    def _opened(self) -> Any:
+        if self._file is None:
+            system, path = filesystem(self._location)
+            self._file = system.open_input_file(path)
+        return self._file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = start + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        data = retry(lambda: self._range(len(buffer)))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def _range(self, size: int) -> bytes:
+        wanted = max(0, min(size, self._size - self._position))
+        try:
+            data: bytes = self._opened().read_at(wanted, self._position) if wanted else b""
+        except OSError:
+            self._file = None
+            raise
+        if len(data) != wanted:
+            raise OSError(f"{self._location} ended after {len(data)} of {wanted} bytes")
+        return data
 
 
 class _Blocks:

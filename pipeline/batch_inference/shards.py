@@ -371,8 +371,7 @@ def _record(out: str, shard: int) -> dict[str, Any] | None:
     if not storage.exists(path):
         return None
     values: dict[str, Any] = json.loads(storage.read(path))
-    system, tar = storage.filesystem(storage.join(out, tar_name(shard)))
-    whole = system.get_file_info(tar).size == values["shard"]["size"]
+    whole = storage.info(storage.join(out, tar_name(shard))).size == values["shard"]["size"]
     return values if whole else None
 
 

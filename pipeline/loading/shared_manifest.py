@@ -35,8 +35,7 @@ def read_shared(location: str, cache_folder: str) -> Manifest:
         UserError: as :func:`infill.pipeline.manifest.read_manifest`.
     """
     location = storage.absolute(location)
-    system, path = storage.filesystem(storage.join(location, FILE_NAME))
-    info = system.get_file_info(path)
+    info = storage.info(storage.join(location, FILE_NAME))
     if info.type != fs.FileType.File or info.size < LEAST_BYTES:
         return manifests.read_manifest(location)
     folder = Path(storage.absolute(cache_folder), "manifests")

@@ -97,8 +97,7 @@ def set_digest(location: str) -> str:
 def _identity(tars: list[str], image_member: str) -> str:
     facts: list[object] = [FORMAT, image_member]
     for tar in tars:
-        system, path = storage.filesystem(tar)
-        info = system.get_file_info(path)
+        info = storage.info(tar)
         if info.type != fs.FileType.File:
             raise missing(tar)
         facts.append([tar, info.size, info.mtime_ns])

@@ -304,23 +304,17 @@ def read_range(location: str, shard: int) -> list[dict[str, Any]]:
         location: the folder of the shard set.
         shard: its number.
     """
-    system, path = storage.filesystem(storage.join(location, FILE_NAME))
-
-    def read() -> list[dict[str, Any]]:
-        with system.open_input_file(path) as stream:
-            rows: list[dict[str, Any]] = (
-                _stored(stream).read_row_group(shard, use_threads=False).to_pylist()
-            )
-        return rows
-
-    return storage.retry(read)
+    with storage.open_seekable(storage.join(location, FILE_NAME)) as stream:
+        rows: list[dict[str, Any]] = (
+            _stored(stream).read_row_group(shard, use_threads=False).to_pylist()
+        )
+    return rows
 
 
 def read_digest(location: str) -> str | None:
     """Return the digest of the list beside a shard set, or None if there is no list."""
-    system, path = storage.filesystem(storage.join(location, FILE_NAME))
     try:
-        with system.open_input_file(path) as stream:
+        with storage.open_seekable(storage.join(location, FILE_NAME)) as stream:
             metadata = _stored(stream).metadata.metadata or {}
     except (FileNotFoundError, pa.ArrowInvalid):
         return None

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import fs
 
 from infill.pipeline import storage
 from infill.pipeline.cluster import connect
@@ -157,9 +156,7 @@ def _is_whole(config: ShardConfig, found: Listing) -> bool:
 
 
 def _sizes(location: str) -> dict[str, int]:
-    system, path = storage.filesystem(location)
-    found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
-    return {info.base_name: info.size for info in found}
+    return {info.base_name: info.size for info in storage.infos(location)}
 
 
 def _begin(config: ShardConfig, found: Listing) -> None:

@@ -110,8 +110,7 @@ def read_record(folder: str, number: int) -> Record | None:
 
 def _is_true(folder: str, shard: ShardRecord) -> bool:
     """Return whether the tar exists and has the recorded checksum."""
-    system, path = storage.filesystem(storage.join(folder, shard.name))
-    if system.get_file_info(path).size != shard.size:
+    if storage.info(storage.join(folder, shard.name)).size != shard.size:
         return False
     checksum = hashlib.sha256()
     for block in storage.blocks(storage.join(folder, shard.name)):

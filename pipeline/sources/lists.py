@@ -3,6 +3,7 @@
 import posixpath
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from infill.pipeline.sources.original import SPLITS, Original
 from infill.pipeline.sources.stores import open_store
 
 BATCH_ROWS = 1000
+THREADS = 16
+"""Threads that look files of a list up."""
 LISTS = (".csv", ".parquet")
 
 
@@ -130,13 +133,9 @@ def _table(location: str) -> pa.Table:
 
 def _sizes(locations: list[str]) -> dict[str, int | None]:
     """Return each file's size, or None if it does not exist."""
-    found: dict[str, int | None] = {}
-    for remote in (False, True):
-        chosen = [location for location in locations if storage.is_remote(location) == remote]
-        if not chosen:
-            continue
-        system = storage.filesystem(chosen[0])[0]
-        infos = system.get_file_info([location.removeprefix("s3://") for location in chosen])
-        for location, info in zip(chosen, infos, strict=True):
-            found[location] = info.size if info.type == fs.FileType.File else None
-    return found
+    with ThreadPoolExecutor(THREADS) as threads:
+        infos = threads.map(storage.info, locations)
+        return {
+            location: info.size if info.type == fs.FileType.File else None
+            for location, info in zip(locations, infos, strict=True)
+        }

@@ -1,19 +1,14 @@
 """Files on a disk or objects in S3: list in order, read a range."""
 
-import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol
 
-from pyarrow import fs
-
-from infill.pipeline import storage
+from infill.pipeline import object_store, storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.sources.original import is_visible
-
-BUFFER_BYTES = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +131,7 @@ class S3Store:
         self.location = location.rstrip("/")
         bucket, _, prefix = self.location.removeprefix("s3://").partition("/")
         self.bucket, self.prefix = bucket, f"{prefix}/" if prefix else ""
-        self.filesystem, self.root = storage.filesystem(self.location)
+        self.root = storage.filesystem(self.location)[1]
 
     def files(self, under: str = "") -> Iterator[StoredFile]:
         """Yield objects by path: S3 lists in that order, a page at a time."""
@@ -164,55 +159,21 @@ class S3Store:
         Raises:
             OSError: if the store fails; PermissionError for an answer that will not change.
         """
-        import botocore.exceptions
-
-        try:
-            more = {"StartAfter": last} if last else {}
-            found: dict[str, Any] = self._client().list_objects_v2(
+        more = {"StartAfter": last} if last else {}
+        with object_store.as_os_errors():
+            found: dict[str, Any] = object_store.client().list_objects_v2(
                 Bucket=self.bucket, Prefix=prefix, **more
             )
-            return found
-        except botocore.exceptions.ClientError as error:
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
-            lasting = 400 <= status < 500 and status not in (408, 429)
-            raise (PermissionError if lasting else OSError)(str(error)) from error
-        except botocore.exceptions.HTTPClientError as error:
-            raise OSError(str(error)) from error
-        except botocore.exceptions.BotoCoreError as error:
-            raise PermissionError(str(error)) from error
-
-    def _client(self) -> Any:
-        import boto3
-
-        return boto3.client("s3")
+        return found
 
     def read(self, file: bytes, offset: int | None = None, size: int | None = None) -> bytes:
         """Return an object's bytes, or a range of them."""
-        if b"//" in file:
-            return storage.retry(lambda: self._read_key(file.decode(), offset or 0, size))
         return storage.read(f"s3://{self.root}/{file.decode()}", offset or 0, size)
-
-    def _read_key(self, key: str, offset: int, size: int | None) -> bytes:
-        """Read an object whose key has an empty part, which Arrow refuses."""
-        import botocore.exceptions
-
-        end = "" if size is None else offset + size - 1
-        try:
-            found = self._client().get_object(
-                Bucket=self.bucket, Key=self.prefix + key, Range=f"bytes={offset}-{end}"
-            )
-            data: bytes = found["Body"].read()
-        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-            raise OSError(str(error)) from error
-        return data
 
     def open(self, file: bytes) -> BinaryIO:
         """Open an object; small reads are served from blocks of a megabyte."""
-        path = f"{self.root}/{file.decode()}"
-        found: Any = storage.retry(lambda: self.filesystem.open_input_file(path))
-        return cast(BinaryIO, io.BufferedReader(found, BUFFER_BYTES))
+        return storage.open_seekable(f"s3://{self.root}/{file.decode()}")
 
     def has(self, path: str) -> bool:
         """Return whether an object, or one below it, exists."""
-        info = storage.retry(lambda: self.filesystem.get_file_info(f"{self.root}/{path}"))
-        return bool(info.type != fs.FileType.NotFound)
+        return storage.exists(f"s3://{self.root}/{path}")

@@ -5,6 +5,7 @@ import hashlib
 import http.client
 import http.server
 import random
+import socket
 import ssl
 import threading
 
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from infill.pipeline import storage
+from infill.pipeline import object_store, storage, store_endpoint
 from infill.pipeline.errors import UserError
 from infill.pipeline.sources import open_source
 
@@ -230,8 +231,7 @@ def failing(bucket, s3_server, monkeypatch):
 @pytest.mark.parametrize("share", [0.0, 0.3])
 def test_no_call_ends_while_a_store_fails(failing, bucket, tmp_path, monkeypatch, share):
     """Away for all attempts but the last at each kind of call, then 503s at random."""
-    if not share:
-        monkeypatch.setattr(storage, "S3_ATTEMPTS", 1)
+    monkeypatch.setattr(object_store, "S3_ATTEMPTS", 1)
     failing.share = share
     (tmp_path / "up").write_bytes(b"up")
     location, other = storage.join(bucket, "a.jpg"), storage.join(bucket, "up")
@@ -242,6 +242,8 @@ def test_no_call_ends_while_a_store_fails(failing, bucket, tmp_path, monkeypatch
         "read": lambda: storage.read(location),
         "upload": lambda: storage.upload(tmp_path / "up", other),
         "names": lambda: storage.names(bucket),
+        "info": lambda: storage.info(location).size,
+        "open": lambda: storage.open_seekable(location).read(),
         "list": lambda: [source.read(found) for found in source.originals()],
         "bucket": lambda: storage.require_bucket(bucket),
         "remove": lambda: storage.remove(other),
@@ -251,6 +253,7 @@ def test_no_call_ends_while_a_store_fails(failing, bucket, tmp_path, monkeypatch
         failing.away = 0 if share else storage.STORE_ATTEMPTS - 1
         found[name] = call()
     assert (found["exists"], found["read"], found["list"]) == (True, b"data", [b"data"])
+    assert (found["info"], found["open"]) == (4, b"data")
     assert found["names"] == ["a.jpg", "up"]
     assert storage.names(bucket) == ["a.jpg"]
 
@@ -270,24 +273,101 @@ def test_missing_buckets_and_wrong_keys_are_errors_at_once(bucket, monkeypatch):
         list(open_source("folder", "s3://nobody-has-this/in").originals())
 
 
-def test_keys_with_empty_parts_are_read(bucket):
-    name = bucket.removeprefix("s3://").partition("/")[0]
-    boto3.client("s3").put_object(Bucket=name, Key="set/a//b.jpg", Body=b"content")
+ODD_KEYS = [
+    "a//b.jpg",
+    "/b.jpg",
+    "./b.jpg",
+    "a/../b.jpg",
+    "a?b#c.jpg",
+    "a%20b+c d.jpg",
+    "ä/日本.jpg",
+]
+
+
+@pytest.mark.parametrize("key", ODD_KEYS)
+def test_any_key_is_written_listed_and_read_the_same(bucket, tmp_path, key):
+    (tmp_path / "up").write_bytes(b"uploaded")
+    name, location = bucket.removeprefix("s3://").partition("/")[0], f"{bucket}/{key}"
+    assert not storage.exists(location)
+    storage.write(location, b"content")
+    [item] = boto3.client("s3").list_objects_v2(Bucket=name)["Contents"]
+    assert item["Key"] == f"set/{key}"
+    assert (storage.exists(location), storage.info(location).size) == (True, 7)
+    with storage.open_binary(location) as file:
+        assert (file.read(3), storage.read(location, 3, 2)) == (b"con", b"te")
     source = open_source("folder", bucket)
-    [found] = source.originals()
-    assert (found.path, source.read(found)) == ("a//b.jpg", b"content")
+    if "./" not in key:  # a folder with a dot is hidden
+        [found] = source.originals()
+        assert (found.path, source.read(found)) == (key, b"content")
+    storage.upload(tmp_path / "up", location)
+    assert storage.open_seekable(location).read() == b"uploaded"
+    storage.remove(location)
+    assert not storage.exists(location)
+
+
+def test_a_folder_whose_key_has_an_empty_part_is_listed_and_removed(bucket):
+    for name in ("a.jpg", "deep/b.jpg"):
+        storage.write(f"{bucket}//{name}", b"content")
+    assert storage.names(f"{bucket}//deep") == ["b.jpg"]
+    assert storage.exists(f"{bucket}//deep")
+    source = open_source("folder", f"{bucket}//deep")
+    assert [source.read(found) for found in source.originals()] == [b"content"]
+    storage.remove(f"{bucket}//deep")
+    assert not storage.exists(f"{bucket}//deep/b.jpg")
+    with pytest.raises(FileNotFoundError):
+        storage.read(f"{bucket}//deep/b.jpg")
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("http://127.0.0.1:{closed}", "AWS_ENDPOINT_URL=.*refuses the connection.*correct"),
+        ("http://no-such-host.invalid:9000", "AWS_ENDPOINT_URL=.*host name is not known"),
+        ("minio:9000", "AWS_ENDPOINT_URL=minio:9000 is not an address.*http://minio:9000"),
+    ],
+)
+def test_a_wrong_endpoint_is_refused_at_the_first_contact_alone(monkeypatch, address, sentence):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        closed = probe.getsockname()[1]
+    for name in ("AWS_ENDPOINT_URL_S3", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address.format(closed=closed))
+    monkeypatch.setattr(store_endpoint, "CONTACT_PAUSES_S", (0.0,))
+    with pytest.raises(UserError, match=sentence), store_endpoint.first_contact():
+        storage.filesystem("s3://photos/set")
+    store_endpoint.require_first_answer()  # a worker waits instead
+
+
+def test_a_store_that_comes_up_meanwhile_is_contacted(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        there = f"http://127.0.0.1:{server.getsockname()[1]}"
+        failures = [ConnectionRefusedError()]
+        connect = socket.create_connection
+
+        def late(*arguments):
+            if failures:
+                raise failures.pop()
+            return connect(*arguments)
+
+        monkeypatch.setattr(store_endpoint.socket, "create_connection", late)
+        monkeypatch.setattr(store_endpoint, "CONTACT_PAUSES_S", (0.0,))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", there)
+        with store_endpoint.first_contact():
+            store_endpoint.require_first_answer()
+    assert not failures
 
 
 def test_checksum_trailers_are_for_aws_alone(monkeypatch):
-    for name in storage.CHECKSUM_SETTINGS:
+    for name in store_endpoint.CHECKSUM_SETTINGS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    storage.use_plain_checksums()
-    assert not set(storage.CHECKSUM_SETTINGS) & set(storage.os.environ)
+    store_endpoint.use_plain_checksums()
+    assert not set(store_endpoint.CHECKSUM_SETTINGS) & set(storage.os.environ)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store:9000")
-    monkeypatch.setenv(storage.CHECKSUM_SETTINGS[0], "when_supported")
-    storage.use_plain_checksums()
-    assert [storage.os.environ[name] for name in storage.CHECKSUM_SETTINGS] == [
+    monkeypatch.setenv(store_endpoint.CHECKSUM_SETTINGS[0], "when_supported")
+    store_endpoint.use_plain_checksums()
+    assert [storage.os.environ[name] for name in store_endpoint.CHECKSUM_SETTINGS] == [
         "when_supported",
         "when_required",
     ]

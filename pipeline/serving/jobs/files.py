@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pyarrow import fs
-
 from infill.pipeline import storage
 from infill.pipeline.serving.errors import RequestError
 
@@ -79,9 +77,8 @@ class JobFiles:
         raise RequestError(404, "unknown_job", "the job has no result of this name")
 
     def _names(self) -> list[str]:
-        system, path = storage.filesystem(self.results)
-        selector = fs.FileSelector(path, recursive=True, allow_not_found=True)
-        found = system.get_file_info(selector)
+        path = storage.filesystem(self.results)[1]
+        found = storage.infos(self.results, recursive=True)
         names = (info.path.removeprefix(path).lstrip("/") for info in found if info.is_file)
         return sorted(name for name in names if _IMAGE.search(name))
 
