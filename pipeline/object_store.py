@@ -88,7 +88,7 @@ def client() -> Any:
     return boto3.client("s3")
 
 
-class ExactKeys(fs.FileSystemHandler):  # type: ignore[misc]
+class ExactKeys(fs.FileSystemHandler):
     """Objects by their exact keys, for Arrow; paths are ``bucket/key``."""
 
     def __init__(self) -> None:
