@@ -166,9 +166,11 @@ def test_nothing_is_pickled_by_us():
     assert_none(f"{path} imports {n}" for path in FILES for n in packages(path) & pickling)
 
 
-def test_packages_before_training_do_not_import_pytorch():
+def test_packages_before_training_and_actors_beside_the_driver_do_not_import_pytorch():
     names = ("config", "cluster", "storage", "manifest", "images", "sources", "sharding", "masks")
-    program = f"import sys, {', '.join(f'infill.pipeline.{name}' for name in names)}\n"
+    actors = ("training.heartbeat", "tracking.driver_queue")  # Each is a process of its own.
+    modules = ", ".join(f"infill.pipeline.{name}" for name in names + actors)
+    program = f"import sys, {modules}\n"
     program += "print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT

@@ -11,16 +11,7 @@ from torch import Tensor, nn
 from infill.models.layers import channels_innermost
 from infill.pipeline.interruption import requested
 from infill.pipeline.tracking import Record, Report
-
-
-@dataclass(kw_only=True)
-class Activity:
-    """The current step and activity of a worker, for its heartbeat."""
-
-    step: int = 0
-    doing: str = "starting"
-    stop: bool = False
-    """Whether the driver asks the workers to save and stop."""
+from infill.pipeline.training.activity import Activity
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ import ray
 from ray._common.constants import RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller import TrainController
@@ -126,8 +127,13 @@ class SharingTrainer(TorchTrainer):
         return ray.get(controller.get_result.remote())
 
     def _create_default_callbacks(self) -> list[Any]:
-        """Return Ray's callbacks; in a trial, Ray Tune alone removes the placement group."""
+        """Return Ray's callbacks without those whose actors would have nothing to do.
+
+        One starts an actor for Ray Data's sets, and workers read shards themselves. In a trial,
+        Ray Tune alone removes the placement group.
+        """
+        idle: tuple[type, ...] = () if self.datasets else (DatasetsCallback,)
+        if get_current_placement_group() is not None:
+            idle += (PlacementGroupCleanerCallback,)
         callbacks: list[Any] = super()._create_default_callbacks()
-        if get_current_placement_group() is None:
-            return callbacks
-        return [one for one in callbacks if not isinstance(one, PlacementGroupCleanerCallback)]
+        return [callback for callback in callbacks if not isinstance(callback, idle)]

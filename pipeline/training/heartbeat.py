@@ -15,7 +15,7 @@ from typing import Any
 
 from infill.pipeline.cluster import beside_driver
 from infill.pipeline.tracking import Record, Report
-from infill.pipeline.training.distributed import Activity
+from infill.pipeline.training.activity import Activity
 
 BEAT_EVERY_S = 2.0
 SILENT_S = 20.0

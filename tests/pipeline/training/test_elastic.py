@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from ray.train import ScalingConfig
+from ray.train.v2._internal.callbacks import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from infill.models.spn.config import SPNConfig
 from infill.pipeline import checkpoints
@@ -38,6 +40,15 @@ def test_ray_s_own_policy_chooses_the_largest_that_divides(
     policy = SharingPolicy(scaling, (4, 8))
     nodes = {f"node-{i}": {"GPU": float(n), "CPU": 64.0} for i, n in enumerate(gpus)}
     assert policy._count_possible_workers(nodes) == expected
+
+
+def test_no_actor_starts_that_has_nothing_to_do() -> None:
+    """Workers read shards themselves, so Ray Data has no part unless a set of its own is given."""
+    for sets, expected in (({}, False), ({"train": "a set"}, True)):
+        trainer = SharingTrainer(print, sizes=(1,), datasets=sets)
+        callbacks = trainer._create_default_callbacks()
+        assert any(isinstance(one, PlacementGroupCleanerCallback) for one in callbacks)
+        assert any(isinstance(one, DatasetsCallback) for one in callbacks) == expected
 
 
 def test_the_controller_receives_the_policy() -> None:
