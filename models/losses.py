@@ -32,10 +32,11 @@ def gram(features: Tensor) -> Tensor:
         [..., C, C]: sums over up to 128^2 positions, which half precision does not hold.
     """
     with torch.autocast(features.device.type, enabled=False):
-        rows = at_least_float32(features).flatten(-2)
+        # A row for each position: a view where channels are innermost, of maps and gradients.
+        rows = at_least_float32(features).movedim(-3, -1).flatten(-3, -2)
         # Divided before the product, so that no sum is larger than the result.
         scaled = rows / (rows.shape[-2] * rows.shape[-1])
-        return scaled @ rows.mT
+        return scaled.mT @ rows
 
 
 def non_saturating_discriminator(real: Tensor, fake: Tensor) -> Tensor:

@@ -82,10 +82,45 @@ class VGGFeatures(nn.Module):
                     seen[before] = features
                 features = functional.relu(features, inplace=before not in self.layers)
             else:
-                features = functional.max_pool2d(features, 2)
+                features = pooled(features)
             if layer in self.layers:
                 seen[layer] = features
         return tuple(seen[layer] for layer in self.layers)
+
+
+class _Pool(torch.autograd.Function):
+    """Max pooling of 2 x 2 that keeps no positions of maxima for the backward pass.
+
+    PyTorch's own keeps eight bytes for each, and its backward pass copies channels-last maps to
+    another layout and back. The map and its maxima are kept by their neighbours anyway.
+    """
+
+    @staticmethod
+    def forward(context: Any, features: Tensor) -> Tensor:
+        maxima = functional.max_pool2d(features, 2)
+        context.save_for_backward(features, maxima)
+        return maxima
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        """Give each gradient to the first of its window's four values that is the maximum."""
+        features, maxima = context.saved_tensors
+        height, width = (2 * side for side in maxima.shape[2:])
+        out, nothing = torch.zeros_like(features), torch.zeros_like(gradient[:1, :1, :1, :1])
+        for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            window = (..., slice(row, height, 2), slice(column, width, 2))
+            given = torch.where(features[window] == maxima, gradient, nothing)
+            out[window] = given
+            gradient = gradient - given
+        return out
+
+
+def pooled(features: Tensor) -> Tensor:
+    """Return the maxima of 2 x 2 windows of [B, C, H, W]; an odd last row or column is left out."""
+    if not (torch.is_grad_enabled() and features.requires_grad):
+        return functional.max_pool2d(features, 2)
+    maxima: Tensor = _Pool.apply(features)  # type: ignore[no-untyped-call]
+    return maxima
 
 
 def _plan(depth: int) -> list[str]:

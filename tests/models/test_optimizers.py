@@ -79,7 +79,7 @@ def test_the_default_is_adam_at_the_paper_s_rates_bit_for_bit(name: str) -> None
     config, configured = plain(name)
     _, written_out = plain(name)
     written_out.optimizers = {
-        role: torch.optim.Adam(network.parameters(), betas=(config.beta1, config.beta2))
+        role: torch.optim.Adam(network.parameters(), betas=(config.beta1, config.beta2), fused=True)
         for role, network in written_out.networks.items()
     }
     for step in range(STEPS):
@@ -140,14 +140,15 @@ def test_every_implementation_of_an_optimizer_has_the_same_losses(name: str) -> 
         }[form]
 
 
-def test_updates_are_fused_on_gpus_where_pytorch_has_it_and_unchanged_on_cpus() -> None:
+def test_updates_are_fused_on_gpus_and_cpus_where_pytorch_has_it() -> None:
     for name in OPTIMIZERS:
         config = OptimizerConfig(name=name)
         assert implementation_on(config, "cuda") == ("foreach" if name == "radam" else "fused")
-        assert implementation_on(config, "cpu") == "loop"
+        assert implementation_on(config, "cpu") == ("loop" if name == "radam" else "fused")
+        assert implementation_on(config, "mps") in ("loop", "foreach")
     objective, _ = losses_of()
     [group] = objective.optimizers["generator"].param_groups
-    assert (group["fused"], group["foreach"]) == (None, None)
+    assert (group["fused"], group["foreach"]) == (True, None)
     assert implementation_on(OptimizerConfig(implementation="loop"), "cuda") == "loop"
     with pytest.raises(ValueError, match="radam has no fused form"):
         OptimizerConfig(name="radam", implementation="fused")

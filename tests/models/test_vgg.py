@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from infill.models.vgg import COLOUR_DEVIATION, COLOUR_MEAN, VGGFeatures, load_features
+from infill.models.vgg import COLOUR_DEVIATION, COLOUR_MEAN, VGGFeatures, load_features, pooled
 
 INDICES = {
     16: [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28],
@@ -117,3 +117,28 @@ def test_another_file_is_refused_by_tensor_and_by_digest(tmp_path: Path) -> None
         load_features(16, ["relu1_1"], str(file), sha256="abc")
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert load_features(16, ["relu1_1"], str(file), sha256=digest)
+
+
+@pytest.mark.parametrize("size", [(6, 8), (7, 5), (2, 2)])
+def test_pooling_is_pytorchs_with_gradient_and_ties_and_keeps_channels_innermost(
+    size: tuple[int, int],
+) -> None:
+    generator = torch.Generator().manual_seed(2)
+    # Few values, so that most windows have ties.
+    plain = torch.randint(0, 3, (2, 4, *size), generator=generator).double()
+    features = plain.to(memory_format=torch.channels_last).requires_grad_()
+    other = plain.clone().requires_grad_()
+    maxima, expected = pooled(features), functional.max_pool2d(other, 2)
+    assert torch.equal(maxima, expected)
+    weight = torch.rand(expected.shape, generator=generator, dtype=torch.float64)
+    [mine] = torch.autograd.grad((maxima * weight).sum(), features)
+    [theirs] = torch.autograd.grad((expected * weight).sum(), other)
+    assert torch.equal(mine, theirs)
+    assert mine.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_pooling_keeps_no_positions_for_the_backward_pass() -> None:
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.dtype), lambda x: x):
+        pooled(torch.rand(1, 3, 4, 4, requires_grad=True))
+    assert set(kept) == {torch.float32}

@@ -116,7 +116,7 @@ def test_dry_run_says_what_would_be_done_and_trains_nothing(config, shards, ray_
     said = capsys.readouterr().out
     size = sum(p.numel() for p in load("spn").generator(SPNConfig.tiny()).parameters())
     assert f"{size:,} generator parameters" in said
-    assert "optimizer: adam, loop" in said
+    assert "optimizer: adam, fused" in said
     assert "30 steps of 4 samples (4 a worker)" in said
     assert "GPU-hours" in said
     assert not Path(config.storage).exists()
