@@ -1,4 +1,4 @@
-"""Fill the holes of a folder of pictures, to files.
+"""Inpaint a folder of images, or a shard set, to files.
 
 python jobs/batch_inpaint.py photos filled --endpoint http://127.0.0.1:8000
 python jobs/batch_inpaint.py photos filled --masks holes
@@ -7,10 +7,10 @@ python jobs/batch_inpaint.py photos filled --model runs/train --draw --recipe.re
 
 python jobs/batch_inpaint.py runs/shards/test filled-shards --model spn@champion --draw
 
-A shard set becomes a shard set of composites with their masks, each sample once, whatever is
-interrupted. With --endpoint a running service fills the pictures of a folder, else the model runs
-here on Ray Data; without --model it is the one that comes with the package. Interrupted, the same
-command goes on; pictures that could not be filled are listed in OUT/failures.jsonl.
+A shard set becomes a shard set of composites and their masks. With --endpoint, a running service
+inpaints the images; without it, the model runs here on Ray Data. Without --model, the model is
+`infill-base`, which comes with the package. If the job is interrupted, run the same command again:
+it inpaints the images that are left. OUT/failures.jsonl lists the images that failed.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,17 @@ if TYPE_CHECKING:
 
 
 def batch_inpaint(config: BatchInferenceConfig) -> "Summary":
-    """Fill a folder through the endpoint, or offline on the Ray at hand or one of its own."""
+    """Inpaint a folder or shard set through an endpoint, or with a model on Ray.
+
+    Without an endpoint the job joins the Ray that it was submitted to, or starts a local one.
+
+    Returns:
+        How many images were inpainted, kept from an earlier run, or failed.
+
+    Raises:
+        UserError: if the endpoint does not answer, the model does not exist, or OUT holds the
+            results of other settings.
+    """
     from infill.pipeline.batch_inference.endpoint import endpoint_model, run_on_endpoint
     from infill.pipeline.batch_inference.runner import begin_folder, inpaint_folder
     from infill.pipeline.batch_inference.shards import begin_shards, inpaint_shards, is_shard_set
@@ -64,7 +74,7 @@ def batch_inpaint(config: BatchInferenceConfig) -> "Summary":
 
 
 def announce_inpainting(config: BatchInferenceConfig, by: str, count: int, done: int = 0) -> None:
-    """Say how many images will be inpainted, by which model, and how many there are already.
+    """Print how many images will be inpainted, by which model, and how many are finished.
 
     Args:
         config: the configuration.
@@ -80,7 +90,7 @@ def announce_inpainting(config: BatchInferenceConfig, by: str, count: int, done:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Fill the folder and say what became of it."""
+    """Inpaint the folder and print the result; an image that failed makes the job fail."""
     config = parse_one(BatchInferenceConfig, __doc__ or "", words)
     announce_start(f"batch inference on {config.folder}: listing images and reading the model")
     summary = batch_inpaint(config)

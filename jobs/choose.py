@@ -1,13 +1,14 @@
-"""Choose among a finished search's trials, on test photographs; promote the choice if asked.
+"""Select the best trial of a finished search on test images, and promote it if asked.
 
 python jobs/choose.py --search runs/sweep-spn-cpu --shards runs/shards/test
 python jobs/choose.py --search runs/sweep --shards runs/test --champion spn --guards ssim=0.01
 python jobs/choose.py --search runs/sweep --shards runs/test --max-latency-ms 40 --promote spn
 
-Every trial fills the same holes. The best by --metric wins among those that are no worse than the
-champion by more than the guards allow, and within the bounds of size and time; the page shows all
-of them. With --promote the winner becomes that model's champion, unless its scores are below those
-of OpenCV's Telea or Navier-Stokes; a running `jobs/serve.py` takes it up by itself.
+All trials are evaluated on the same pairs of image and mask. The trial with the best --metric is
+selected. --guards leaves out trials that are worse than the champion by more than a limit, and
+--max-latency-ms those that are too slow. A page shows all of them. --promote makes the selected
+trial the champion of a model, unless its scores are below those of OpenCV's Telea or Navier-Stokes.
+A running `jobs/serve.py` then loads it.
 """
 
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ class ChooseConfig(SelectionConfig):
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Judge, write the page, and promote if asked."""
+    """Evaluate the trials, write the page, and promote the selected one if asked."""
     config = parse_one(ChooseConfig, __doc__ or "", words)
     announce_start(f"selection among the trials of {config.search}: reading them")
     out = config.out or storage.join(storage.absolute(config.search), "choice")

@@ -1,13 +1,13 @@
-"""Hold two or more evaluated checkpoints against each other, pair by pair.
+"""Compare two or more evaluated checkpoints, pair by pair.
 
 python jobs/evaluate.py --checkpoint runs/a --shards runs/shards/test --out runs/evaluation-a
 python jobs/evaluate.py --checkpoint runs/b --shards runs/shards/test --out runs/evaluation-b
 python jobs/compare.py --evaluations runs/evaluation-a runs/evaluation-b --baselines telea
 
-Both must have met the same pairs: with the same settings they have, and --pairs FILE of another
-evaluation makes sure. Paired differences with their intervals and win rates go to
-comparison.json, and to a page that shows where each wins most and where it loses most, with a bar
-to pull between the two.
+The evaluations must have the same pairs of image and mask. Equal settings give equal pairs; to be
+sure, give the second evaluation `--pairs` with the first one's pairs.parquet. comparison.json has
+the paired differences, their confidence intervals and the win rates. The page shows the pairs with
+the largest gains and losses, and a slider between two composites.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from infill.pipeline.job_summary import announce, announce_start, report_results
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Compare, and say what came out and where it is."""
+    """Compare the evaluations; print the verdicts and the files."""
     config = parse_one(CompareConfig, __doc__ or "", words)
     announce_start(f"comparison of {', '.join(config.evaluations)}: reading the scores")
     from infill.pipeline.evaluation.comparison import compare, save_figures

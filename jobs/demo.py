@@ -1,14 +1,14 @@
-"""The main job, small but nothing faked: from photographs to a fine-tuned, evaluated, served model.
+"""Run every stage on a small scale: from photographs to a fine-tuned, evaluated, served model.
 
 python jobs/demo.py
 
-Photographs that installed packages carry become shards (Ray Data); SPN is trained on them from
-random weights by two workers under DDP (Ray Train), and a two-by-two search over its loss weights
-goes on from there (Ray Tune). Minutes are too few for a network that starts from nothing; so
-`infill-base`, which comes with the package, is fine-tuned on the same photographs, evaluated beside
-mean fill, Telea and Navier-Stokes, promoted in the MLflow registry, served (Ray Serve) and asked to
-fill a batch of whole photographs. It takes less than eight minutes on two CPU cores. What an
-earlier demo has finished is reused, stage by stage.
+The photographs of installed packages become shards (Ray Data). Two workers train SPN on them from
+random weights (Ray Train, DDP). A two-by-two search over its loss weights starts from the result
+(Ray Tune). A few minutes are too short for a network that starts from random weights. So
+`infill-base`, the network in the package, is fine-tuned on the same photographs. It is evaluated
+beside mean fill, Telea and Navier-Stokes, promoted in the MLflow registry and served (Ray Serve).
+The endpoint then inpaints a batch of whole photographs. The demo takes less than eight minutes on
+two CPU cores. A second demo reuses the stages that an earlier one finished.
 """
 
 import time
@@ -71,7 +71,7 @@ class DemoConfig:
     port: int = 8000
     """TCP port of the endpoint; a free one is used if it is taken."""
 
-    def place(self, *parts: str) -> str:
+    def path(self, *parts: str) -> str:
         """Return a location under the root."""
         return storage.join(storage.absolute(self.root), *parts)
 
@@ -79,7 +79,7 @@ class DemoConfig:
     def tracking(self) -> TrackingConfig:
         """The demo's own MLflow database and files."""
         return TrackingConfig(
-            tracking_uri=f"sqlite:///{self.place('mlflow.db')}", artifacts=self.place("mlartifacts")
+            tracking_uri=f"sqlite:///{self.path('mlflow.db')}", artifacts=self.path("mlartifacts")
         )
 
     @property
@@ -91,7 +91,7 @@ class DemoConfig:
 
 @contextmanager
 def stage(number: int, name: str) -> Iterator[Callable[[str], None]]:
-    """Announce a stage; yield the function that says what came out of it, and when it ended."""
+    """Print a stage's heading; yield the function that takes its results, printed at its end."""
     print(f"\n[{number}/{STAGES}] {name}", flush=True)
     begin = time.monotonic()
     results: list[str] = []
@@ -101,21 +101,21 @@ def stage(number: int, name: str) -> Iterator[Callable[[str], None]]:
     print(f"  ({duration(time.monotonic() - begin)})", flush=True)
 
 
-def say(text: str) -> None:
-    """Show a line of progress under its stage."""
+def log(text: str) -> None:
+    """Print a line of progress, indented under its stage."""
     print(f"  {text}", flush=True)
 
 
 def shard(config: DemoConfig) -> str:
-    """Cut the bundled photographs into crops and shards; test photographs stay apart."""
+    """Write the bundled photographs as shards of crops; return the folder of the sets."""
     with stage(1, "photographs to shards (Ray Data)") as report:
-        settings = replace(make_shards.PRESETS["demo"], out=config.place("shards"))
-        for split, manifest in sharding.make_shards(settings, say).items():
+        settings = replace(make_shards.PRESETS["demo"], out=config.path("shards"))
+        for split, manifest in sharding.make_shards(settings, log).items():
             report(make_shards.summary(split, manifest))
     return settings.out
 
 
-def learn(config: DemoConfig, shards: str) -> "TrainResult":
+def train_from_scratch(config: DemoConfig, shards: str) -> "TrainResult":
     """Train SPN from random weights with two workers under DDP."""
     with stage(2, "SPN from random weights, two workers (Ray Train, DDP)") as report:
         result = run_training(config, train_spn.PRESETS["demo"], shards, "spn", config.steps)
@@ -129,15 +129,15 @@ def run_training(
     """Train a preset on the demo's shards, into a folder of the demo."""
     changes = {
         "data.shards": shards,
-        "storage": config.place(folder),
+        "storage": config.path(folder),
         "steps": steps,
         "tracking": config.tracking,
     }
-    return training.train(override(preset, changes), say)
+    return training.train(override(preset, changes), log)
 
 
 def sweep(config: DemoConfig, shards: str, base: "TrainResult") -> float:
-    """Search two loss weights from the trained weights on; return the best score of all, in dB."""
+    """Search two loss weights, starting from the trained weights; return the best PSNR in dB."""
     from infill.pipeline.reporting.search import write_search
 
     with stage(3, "two-by-two search over lambda_1 and lambda_2 (Ray Tune)") as report:
@@ -153,10 +153,10 @@ def sweep(config: DemoConfig, shards: str, base: "TrainResult") -> float:
                 "tracking": config.tracking,
             },
         )
-        search = TuneConfig(train=settings, storage=config.place("sweep"))
-        result = tuning.tune(search, SPACE, say)
+        search = TuneConfig(train=settings, storage=config.path("sweep"))
+        result = tuning.tune(search, SPACE, log)
         for text in write_search(result, search.storage, "Search around the demo").splitlines():
-            say(text)
+            log(text)
         best = max(result.best.scores[training.SCORE], base.scores[training.SCORE])
         report(
             f"SPN's best {HOLE_PSNR}: {best:.2f} dB within {config.steps + config.trial_steps:,} "
@@ -176,28 +176,28 @@ def fine_tune(config: DemoConfig, shards: str, spn: float) -> "TrainResult":
     return result
 
 
-def judge(config: DemoConfig, shards: str, winner: str) -> "Evaluation":
-    """Score the winner and the baselines on photographs no training has seen."""
+def evaluate(config: DemoConfig, shards: str, checkpoint: str) -> "Evaluation":
+    """Evaluate the checkpoint and the baselines on the test photographs."""
     with stage(5, "evaluation on the test photographs (Ray Data)") as report:
         settings = EvaluationConfig(
-            checkpoint=winner,
+            checkpoint=checkpoint,
             shards=storage.join(shards, "test"),
-            out=config.place("evaluation"),
+            out=config.path("evaluation"),
             masks=MaskConfig(recipe="irregular"),
             buckets=BUCKETS,
             num_actors=2,
         )
-        found = evaluation.evaluate(settings, say)
+        found = evaluation.evaluate(settings, log)
         report(f"{evaluation.verdict(found)} Report: {found.files['report']}")
     return found
 
 
-def crown(config: DemoConfig, winner: str, found: "Evaluation") -> "Version":
-    """Make the fine-tuned network demo@champion, with its lineage."""
+def promote_champion(config: DemoConfig, checkpoint: str, found: "Evaluation") -> "Version":
+    """Promote the fine-tuned network to demo@champion, with its lineage."""
     with stage(6, "promotion (MLflow registry)") as report:
         version = promote(
             PromoteConfig(
-                checkpoint=winner,
+                checkpoint=checkpoint,
                 name=NAME,
                 scores=found.out,  # Refused if a classical method were better.
                 registry=config.registry,
@@ -208,7 +208,7 @@ def crown(config: DemoConfig, winner: str, found: "Evaluation") -> "Version":
 
 
 def write_request(config: DemoConfig) -> list[str]:
-    """Write the whole test photographs and a mask for each, white in the hole; return the names."""
+    """Write the test photographs uncropped, with a mask each, white in the hole; return names."""
     from infill.pipeline.images import decode_original, encode_mask, encode_png, read_header
     from infill.pipeline.masks import generate_mask
 
@@ -221,13 +221,17 @@ def write_request(config: DemoConfig) -> list[str]:
         image = decode_original(data, read_header(data))
         hole = generate_mask(HOLES, name, 0, 0, *image.shape[:2]).hole
         for suffix, file in (("", encode_png(image)), ("_mask", encode_mask(hole))):
-            storage.write(config.place("request", f"{name}{suffix}.png"), file)
+            storage.write(config.path("request", f"{name}{suffix}.png"), file)
         names.append(name)
     return names
 
 
 def serve(config: DemoConfig) -> ServeConfig:
-    """Serve the champion and have the endpoint fill the test photographs."""
+    """Serve the champion, and inpaint the test photographs through the endpoint.
+
+    Raises:
+        UserError: if the endpoint failed on a photograph.
+    """
     from infill.pipeline.serving.replica.deployment import start, stop
 
     settings = ServeConfig(
@@ -241,7 +245,7 @@ def serve(config: DemoConfig) -> ServeConfig:
             names = write_request(config)
             filled = batch_inpaint(
                 BatchInferenceConfig(
-                    folder=config.place("request"), out=config.place("filled"), endpoint=url
+                    folder=config.path("request"), out=config.path("filled"), endpoint=url
                 )
             )
             if filled.failed:
@@ -263,7 +267,7 @@ def free_port(port: int) -> int:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Go through every stage, then say where everything is."""
+    """Run every stage, then print where its files are."""
     begin = time.monotonic()
     config = parse_one(DemoConfig, __doc__ or "", words)
     announce(
@@ -275,10 +279,10 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     with connect(dashboard=True):
         shards = shard(config)
-        spn = sweep(config, shards, learn(config, shards))
-        winner = fine_tune(config, shards, spn).checkpoint
-        found = judge(config, shards, winner)
-        version = crown(config, winner, found)
+        spn = sweep(config, shards, train_from_scratch(config, shards))
+        checkpoint = fine_tune(config, shards, spn).checkpoint
+        found = evaluate(config, shards, checkpoint)
+        version = promote_champion(config, checkpoint, found)
         service = serve(config)
     print(f"\n{evaluation.terminal_tables(found)}\n")
     where = {
@@ -286,10 +290,10 @@ def main(words: Sequence[str] | None = None) -> None:
         "checkpoint": version.location,
         "grid": found.files["grid"],
         "report": found.files["report"],
-        "search": config.place("sweep", "report.html"),
-        "filled": config.place("filled"),
+        "search": config.path("sweep", "report.html"),
+        "filled": config.path("filled"),
     }
-    request = config.place("request", "chelsea")
+    request = config.path("request", "chelsea")
     words = ["--model", service.model, "--port", str(service.port)]
     report_results(
         where,

@@ -1,10 +1,11 @@
-"""Score a checkpoint and the baselines on a test set, by hole ratio.
+"""Evaluate a checkpoint and the baselines on a test set, by hole ratio.
 
 python jobs/evaluate.py --checkpoint runs/train --shards runs/shards/test --out runs/evaluation
 
-Every image meets one mask from each range of hole ratio; PSNR, SSIM and L1 of the network, of a
-mean fill and of OpenCV's Telea and Navier-Stokes go to a table, a grid of pictures and an HTML
-report. The same command goes on after an interruption, and answers at once when nothing changed.
+Every image gets one mask from each range of hole ratio. PSNR, SSIM and L1 of the network, of mean
+fill and of OpenCV's Telea and Navier-Stokes are written as a table, an image grid and an HTML
+report. If the job is interrupted, run the same command again: it resumes. When nothing changed, it
+prints the finished result.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from infill.pipeline.job_summary import announce, announce_start, report_results
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Refuse what cannot be evaluated, then start Ray, evaluate, and say what came out."""
+    """Check the inputs, then start Ray, evaluate, and print the scores and files."""
     config = parse_one(EvaluationConfig, __doc__ or "", words)
     announce_start(f"evaluation of {config.checkpoint} on {config.shards}: reading both")
     plan = evaluation.prepare(config)

@@ -2,8 +2,8 @@
 
 python jobs/export_weights.py --checkpoint runs/spn --out runs/exported/spn
 
-Evaluation, serving and fine-tuning take the result like any other checkpoint. It holds neither
-optimizers nor discriminators, and parallel kernels (MI-GAN) are merged into one.
+Evaluation, serving and fine-tuning read the result like any other checkpoint. It has no optimizers
+and no discriminators. MI-GAN's parallel kernels are merged into one.
 """
 
 from collections.abc import Sequence

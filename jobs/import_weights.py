@@ -1,12 +1,11 @@
-"""Turn weights that their authors released into a checkpoint: to evaluate, serve or fine-tune.
+"""Import weights that a paper's authors released as a checkpoint: evaluate, serve or fine-tune it.
 
 python jobs/import_weights.py pennet --from gen_00001.pth dis_00001.pth
 python jobs/import_weights.py deepfill --from deepfill_places2.npz --out s3://models/deepfill
 
-Every tensor is used exactly once, and one too many, too few or of another shape is named. The
-TensorFlow variables of DeepFill are given as an .npz of arrays by variable name. Start a training
-from the checkpoint with ``--init-from``, which takes its weights alone; a run that is interrupted
-goes on from its own checkpoints by itself, optimizers, step and schedules included.
+Every tensor is used exactly once. An error names a tensor that is missing, left over or of another
+shape. Give DeepFill's TensorFlow variables as an .npz of arrays by variable name. A training starts
+from the checkpoint's weights with ``--init-from``.
 """
 
 from collections.abc import Sequence
@@ -20,12 +19,12 @@ PRESETS = {name: ImportConfig(architecture=name) for name in names()}
 
 
 def about(name: str, config: ImportConfig) -> str:
-    """Return which paper an architecture is of."""
+    """Return the paper of an architecture, for the help."""
     return f"{commands.paper(name)} The checkpoint goes to {config.out or f'runs/imported/{name}'}."
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Import one architecture's files."""
+    """Import the files of one architecture; print the checkpoint and the next command."""
     location = import_weights(parse(PRESETS, __doc__, words, about))
     print(f"a checkpoint at {location}")
 

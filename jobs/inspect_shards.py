@@ -1,13 +1,13 @@
-"""Look at a shard set: its statistics, and a contact sheet of what training sees of it.
+"""Inspect a shard set: its statistics, and a contact sheet of samples as a training loads them.
 
 python jobs/inspect_shards.py --shards runs/shards/train
 python jobs/inspect_shards.py --shards runs/shards/train --preset spn-cpu
 python jobs/inspect_shards.py --shards runs/shards/train --run runs/train --sample KEY --epoch 7
 
-With --preset, crops, flips and masks are those of that training preset, named as in
-`python jobs/plan.py --help`; --data fields override them. With --run they are those of that
-training (or checkpoint). With --sample, the sheet shows exactly what that training saw of one
-sample in one epoch, and the step and place in the batch at which it did.
+With --preset, crops, flips and masks are those of a training preset; `python jobs/plan.py --help`
+lists the presets, and --data fields override them. With --run, they are those of a run or
+checkpoint. With --sample, the sheet shows what that training loaded of one sample in one epoch, and
+the text names the step and the position in the batch.
 """
 
 import sys
@@ -25,7 +25,7 @@ PRESET = "--preset"
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Print the statistics and write the sheet."""
+    """Print the statistics and write the contact sheet."""
     words = sys.argv[1:] if words is None else words
     config = parse_one(InspectConfig, __doc__ or "", words, defaults(words))
     announce_start(f"inspection of {config.shards}")

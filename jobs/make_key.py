@@ -1,10 +1,10 @@
-"""Make an API key for the endpoint, show it once, and keep its hash.
+"""Create an API key for the endpoint; the key is printed once, and its hash is stored.
 
 python jobs/make_key.py alice --keys keys.jsonl
 python jobs/serve.py --keys keys.jsonl --host 0.0.0.0
 python jobs/make_key.py alice --keys keys.jsonl --revoke
 
-A running service reads the file again within seconds. To change a limit, edit its line.
+A running service reads the file again within seconds. To change a rate limit, edit the key's line.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class KeyConfig:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Make the key and print it, this once; or revoke one."""
+    """Create a key and print it, or revoke one."""
     config = parse_one(KeyConfig, __doc__ or "", words)
     if config.revoke:
         revoke_key(config.keys, config.name)

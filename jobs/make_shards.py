@@ -1,12 +1,12 @@
-"""Make shards from photographs: numbered tars and their manifest, for train, val and test.
+"""Write photographs as shards: numbered tars and a manifest, for train, val and test.
 
 python jobs/make_shards.py folder --source DIR --out runs/shards
 python jobs/make_shards.py places2 --source DIR --out s3://bucket/places2
 python jobs/make_shards.py bundled --out runs/demo/shards
 
-Running the same command again goes on where it was interrupted, and does nothing if nothing is
-missing. DIR may be s3://bucket/prefix, and so may --out. For "folder" it may also be one zip or
-tar, or a CSV or Parquet list; for a public set it is what the authors distribute.
+If the job is interrupted, run the same command again: it writes the shards that are missing. DIR
+and --out can be s3://bucket/prefix. For the preset "folder", DIR can also be one zip or tar, or a
+CSV or Parquet list. For a public dataset, DIR holds the files that its authors distribute.
 """
 
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ def about(name: str, config: ShardConfig) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Make the sets and print one line for each."""
+    """Write the sets, and print one line for each."""
     config = parse(PRESETS, __doc__, words, about)
     announce(describe(config), out=config.out)
     for split, manifest in sharding.make_shards(config).items():

@@ -1,11 +1,11 @@
-"""Say what a training will take before it is paid for: hours, cost, storage, cores, bottleneck.
+"""Estimate a training before it starts: hours, cost, storage, decoding CPUs and bottleneck.
 
 python jobs/plan.py spn-places2 --images 1803460 --train.num-workers 8 --gpu v100
 python jobs/plan.py spn-cpu --train.data.shards runs/shards --run runs/spn-cpu
 python jobs/plan.py madf-places2 --train.num-workers 8 --price-per-worker-hour 2.5
 
-Every preset of every training job can be planned for, by architecture and name. A short run of the
-same training on the machine in question, given as --run, turns the span into a figure.
+The preset is an architecture and a preset of its training job. The estimate is a range. With --run,
+a short run of the same training on the machine in question, it is one figure.
 """
 
 import importlib
@@ -19,7 +19,7 @@ from infill.pipeline.train_cli import describe
 
 
 def presets() -> dict[str, CostEstimateConfig]:
-    """Return a plan for each preset of each training job."""
+    """Return an estimate's configuration for each preset of each training job."""
     return {
         f"{name}-{preset}": CostEstimateConfig(train=train)
         for name in names()
@@ -28,14 +28,14 @@ def presets() -> dict[str, CostEstimateConfig]:
 
 
 def describe_training(name: str, config: CostEstimateConfig) -> str:
-    """Return what the training of a preset such as ``spn-cpu`` is."""
+    """Describe the training of a preset such as ``spn-cpu`` in one line."""
     architecture, _, preset = name.partition("-")
     job = importlib.import_module(f"infill.jobs.train_{architecture}")
     return describe(preset, config.train, getattr(job, "TABLES", {}))
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Plan, and print."""
+    """Estimate the cost of one training, and print it."""
     config = parse(presets(), __doc__, words, describe_training)
     announce_start(f"estimate for {config.train.model.architecture}: counting its operations")
     print("\n".join(lines(estimate_cost(config), config)))

@@ -1,14 +1,13 @@
-"""Make a checkpoint a version of a model, and its champion; or take the last promotion back.
+"""Register a checkpoint as a model's version and champion, or roll the last promotion back.
 
 python jobs/promote.py --checkpoint runs/train --scores runs/evaluation --minimum hole_psnr=20
 python jobs/promote.py --checkpoint spn@challenger
 python jobs/promote.py --name spn --rollback
 
-A checkpoint whose scores fail a gate, or are below those of OpenCV's Telea or Navier-Stokes, is not
-promoted. As tags in the MLflow model registry the
-version keeps its configuration, the digest of its data, its mask recipe, the file of pairs it was
-scored on, its scores, the git commit, package versions and the time it takes for a picture. A
-running `jobs/serve.py` picks a new champion up by itself.
+A checkpoint is not promoted if its scores fail a gate, or are below those of OpenCV's Telea or
+Navier-Stokes. The MLflow model registry records the version's lineage as tags: configuration, data
+digest, mask recipe, test pairs, scores, git commit, package versions and latency. A running
+`jobs/serve.py` loads a new champion without a restart.
 """
 
 from collections.abc import Sequence
@@ -55,7 +54,7 @@ class PromoteConfig:
 
     @property
     def gates(self) -> "list[Gate]":
-        """Every bound that was asked for."""
+        """The gates of ``minimum`` and ``maximum``."""
         from infill.pipeline.evaluation.gates import parse_gate
 
         return [parse_gate(text, "minimum") for text in self.minimum] + [
@@ -67,10 +66,10 @@ def promote(config: PromoteConfig) -> "Version":
     """Check a checkpoint against its gates and register it.
 
     Returns:
-        The new version, or the present champion if it is this very checkpoint.
+        The new version, or the current champion if that is the same checkpoint.
 
     Raises:
-        UserError: naming the gate that fails, or what is missing.
+        UserError: if a gate fails, or the checkpoint or its scores are missing.
     """
     if not config.checkpoint:
         raise UserError("give --checkpoint to promote one, or --rollback to undo a promotion")
@@ -113,7 +112,7 @@ def _evaluation(scores: str, digest: str) -> "Evaluation | None":
 
 
 def _kept_scores(found: "Evaluation | None") -> dict[str, object]:
-    """Return what of an evaluation belongs to a version: means, and of which pairs."""
+    """Return the part of an evaluation that a version records: mean scores and their pairs."""
     if found is None:
         return {}
     by_group = {
@@ -122,7 +121,7 @@ def _kept_scores(found: "Evaluation | None") -> dict[str, object]:
     }
     if not storage.exists(found.files["pairs"]):
         raise UserError(
-            f"{found.out} has lost its pairs.parquet, so nobody could tell what it scored; "
+            f"{found.out} has lost its pairs.parquet, so its scores cannot be traced; "
             "evaluate again"
         )
     pairs = storage.sha256(storage.read(found.files["pairs"]))
@@ -131,7 +130,7 @@ def _kept_scores(found: "Evaluation | None") -> dict[str, object]:
 
 
 def line(version: "Version", alias: str) -> str:
-    """Return what the job prints."""
+    """Return the line that names a version: number, alias, digest and hole PSNR."""
     psnr = version.lineage.scores.get("scores", {}).get("all", {}).get("hole_psnr")
     shown = f"  hole PSNR {psnr:.2f} dB" if psnr is not None else ""
     return f"{version.name}@{version.number}  {alias}  digest {version.digest[:12]}{shown}"
@@ -169,7 +168,7 @@ def report_version(version: "Version", alias: str, config: RegistryConfig) -> No
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Promote or roll back, and say which version it is now."""
+    """Promote or roll back, and print the version."""
     config = parse_one(PromoteConfig, __doc__ or "", words)
     if config.rollback:
         config = replace(config, alias=CHAMPION)

@@ -5,11 +5,11 @@ python jobs/serve.py --model spn@champion
 python jobs/serve.py --model runs/train --port 0
 curl -F image=@photo.jpg -F mask=@hole.png http://127.0.0.1:8000/v1/inpaint -o filled.png
 
-Without --model it serves `infill-base`, the network that comes with the package. White marks the
-hole (brighter than 127), in a mask of the image's size. Known pixels come back as they were sent.
-A new champion is picked up without a pause; Ctrl-C ends the service. The interface is described at
-/docs of the running service. For a service that a cluster keeps up by itself, `--print-config`
-gives what `serve deploy` or a RayService takes.
+Without --model it serves `infill-base`, the network that comes with the package. The mask has the
+image's size; levels above 127 are the hole. Known pixels come back unchanged. A new champion is
+loaded without a pause. Ctrl-C ends the service. /docs of the running service describes the
+interface. For a service that a cluster keeps running, `--print-config` prints the configuration
+for `serve deploy` or a RayService.
 """
 
 import math
@@ -24,7 +24,7 @@ from infill.pipeline.serving.config import ServeConfig
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Refuse what cannot be served, start Ray and the service, and keep it up to date."""
+    """Check the models, start Ray and the service, and load each new champion."""
     config = parse_one(ServeConfig, __doc__ or "", words)
     if not config.print_config:
         announce_start("inpainting service: reading the models")
@@ -67,9 +67,10 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def cpus_with_jobs(config: ServeConfig) -> int | None:
-    """Return the CPUs of a local Ray: those of jobs come on top, or jobs would wait for replicas.
+    """Return the CPUs of a local Ray; None for the machine's own number.
 
-    Replicas and jobs share the machine's processors; None stands for their number.
+    With jobs they are at least the sum of what replicas and jobs reserve, or jobs would wait for
+    ever. Replicas and jobs then share the machine's processors.
     """
     if not config.jobs.folder:
         return None
@@ -79,7 +80,7 @@ def cpus_with_jobs(config: ServeConfig) -> int | None:
 
 
 def replicas(config: ServeConfig) -> str:
-    """Return how many replicas there are, and what each computes on."""
+    """Describe the number of replicas and the device of each."""
     count = str(config.num_replicas)
     if config.max_replicas:
         count = f"{config.num_replicas} to {config.max_replicas}"

@@ -1,12 +1,12 @@
-"""Ask people which pictures they believe: a blind page to vote on, and the papers' tables of it.
+"""Run a blind user study: a page to vote on, and tables of the votes as the papers print them.
 
 python jobs/study.py --evaluations runs/evaluation-a runs/evaluation-b --out runs/study
 python jobs/study.py --evaluations runs/evaluation-a --kind single --out runs/study-single
 python jobs/study.py --evaluations runs/evaluation-a runs/evaluation-b --out runs/study --summarise
 
-Paired, two methods' pictures of one pair stand side by side, and the more natural is chosen;
-single, one picture is taken for a photograph or not. The page runs until it is interrupted, goes
-on with the same votes when started again, and the count is printed at its end.
+In the kind "paired", a person sees two methods' composites side by side and chooses the more
+natural one. In the kind "single", a person says whether one image is a real photograph. The page
+runs until Ctrl-C, and the count is printed then. Started again, the study keeps its votes.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from infill.pipeline.user_study import StudyConfig
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Lay the study out, take votes until interrupted, and say what they come to."""
+    """Prepare the study, serve its page until Ctrl-C, and print the counts."""
     config = parse_one(StudyConfig, __doc__ or "", words)
     announce_start(f"study of {', '.join(config.evaluations)}: reading the composites")
     study = user_study.prepare(config)

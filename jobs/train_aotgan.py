@@ -5,7 +5,7 @@ python jobs/train_aotgan.py smoke
 
 The released code trains a million steps on batches of eight at 512 px. The paper's scores are not
 repeated here, as its text is not at hand. `smoke` makes its own shards and ends within a minute.
-Interrupted, the same command goes on from the newest checkpoint.
+If a training is interrupted, run the same command again: it resumes from the newest checkpoint.
 """
 
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ PRESETS = {
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Train one preset, or go on with it."""
+    """Train one preset, or resume its run from the newest checkpoint."""
     launch(PRESETS, __doc__ or "", words)
 
 

@@ -3,11 +3,11 @@
 python jobs/train_deepfill.py places2 --data.shards s3://photos/places2 --storage s3://runs/deepfill
 python jobs/train_deepfill.py smoke
 
-The paper takes 120 GPU hours and reports a PSNR of 18.91 dB on Places2 (Table 1, from
-memory: not checked against the print). Its author's program makes 130,000 to 170,000 steps in that
-time. A step takes six batches of 16: five for the critics, one for the generator. `smoke` makes its
-own shards and ends within a minute.
-Interrupted, the same command goes on from the newest checkpoint.
+The paper trains for 120 GPU hours and reports a PSNR of 18.91 dB on Places2 (Table 1; the figure
+is from memory and not checked against the print). The author's program makes 130,000 to 170,000
+steps in that time. A step takes six batches of 16: five for the critics, one for the generator.
+`smoke` makes its own shards and ends within a minute.
+If a training is interrupted, run the same command again: it resumes from the newest checkpoint.
 """
 
 from collections.abc import Sequence
@@ -80,7 +80,7 @@ TABLES = {"places2": "Table 1"}
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Train one preset, or go on with it."""
+    """Train one preset, or resume its run from the newest checkpoint."""
     launch(PRESETS, __doc__ or "", words, TABLES)
 
 

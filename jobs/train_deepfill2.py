@@ -3,9 +3,9 @@
 python jobs/train_deepfill2.py places2 --data.shards s3://photos/places2 --storage s3://runs/deepfill2
 python jobs/train_deepfill2.py smoke
 
-The baseline of two of the other papers. A step takes two batches of 16, one for the discriminator
-and one for the generator. `smoke` makes its own shards and ends within a minute.
-Interrupted, the same command goes on from the newest checkpoint.
+It is the baseline of two of the other papers. A step takes two batches of 16, one for the
+discriminator and one for the generator. `smoke` makes its own shards and ends within a minute.
+If a training is interrupted, run the same command again: it resumes from the newest checkpoint.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ PRESETS = {
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Train one preset, or go on with it."""
+    """Train one preset, or resume its run from the newest checkpoint."""
     launch(PRESETS, __doc__ or "", words)
 
 

@@ -3,10 +3,11 @@
 python jobs/train_deepgin.py ade20k --data.shards s3://ade20k --model.perceptual-weights vgg19.pth
 python jobs/train_deepgin.py smoke
 
-Ten epochs of L1 losses, then a hundred against two discriminators, in one run. On CelebA-HQ the
-paper takes six days on two GPUs and reports a PSNR of 33.26 dB over three kinds of masks (Table 1);
-on ADE20K two and a half days. `smoke` makes its own shards and ends within a minute.
-Interrupted, the same command goes on from the newest checkpoint.
+One run trains ten epochs with L1 losses, then a hundred with two discriminators. On CelebA-HQ the
+paper trains for six days on two GPUs and reports a PSNR of 33.26 dB over three kinds of masks
+(Table 1). On ADE20K it trains for two and a half days. `smoke` makes its
+own shards and ends within a minute.
+If a training is interrupted, run the same command again: it resumes from the newest checkpoint.
 """
 
 from collections.abc import Sequence
@@ -89,7 +90,7 @@ TABLES = {"celebahq": "Table 1"}
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Train one preset, or go on with it."""
+    """Train one preset, or resume its run from the newest checkpoint."""
     launch(PRESETS, __doc__ or "", words, TABLES)
 
 

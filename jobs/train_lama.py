@@ -6,7 +6,7 @@ python jobs/train_lama.py smoke
 The paper trains a million steps on batches of 30 and reports, for its network of 27 million
 parameters, an FID of 0.63 on Places2 under narrow masks (Table 1). `smoke` makes its own shards and
 ends within a minute.
-Interrupted, the same command goes on from the newest checkpoint.
+If a training is interrupted, run the same command again: it resumes from the newest checkpoint.
 """
 
 from collections.abc import Sequence
@@ -69,7 +69,7 @@ TABLES = {"places2": "the row LaMa-Fourier of Table 1"}
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Train one preset, or go on with it."""
+    """Train one preset, or resume its run from the newest checkpoint."""
     launch(PRESETS, __doc__ or "", words, TABLES)
 
 

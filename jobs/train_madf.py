@@ -6,7 +6,7 @@ python jobs/train_madf.py smoke
 The paper trains 300,000 steps on batches of 24, five days on eight GPUs, and reports a PSNR of
 26.11 dB over all irregular masks of Places2 (Table I). `smoke` makes its own shards and ends within
 a minute.
-Interrupted, the same command goes on from the newest checkpoint.
+If a training is interrupted, run the same command again: it resumes from the newest checkpoint.
 """
 
 from collections.abc import Sequence
@@ -81,7 +81,7 @@ TABLES = {"places2": "Table I"}
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Train one preset, or go on with it."""
+    """Train one preset, or resume its run from the newest checkpoint."""
     launch(PRESETS, __doc__ or "", words, TABLES)
 
 

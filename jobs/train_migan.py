@@ -6,7 +6,7 @@ python jobs/train_migan.py smoke
 The released configurations train on 50 million images at 256 px and on 25 million at 512 px, in
 batches of 32, and distil Co-Mod-GAN. The paper's scores are not repeated here, as its text is not
 at hand. `smoke` makes its own shards, has no teacher and ends within a minute.
-Interrupted, the same command goes on from the newest checkpoint.
+If a training is interrupted, run the same command again: it resumes from the newest checkpoint.
 """
 
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ PRESETS = {
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Train one preset, or go on with it."""
+    """Train one preset, or resume its run from the newest checkpoint."""
     launch(PRESETS, __doc__ or "", words)
 
 

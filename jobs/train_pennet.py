@@ -6,7 +6,7 @@ python jobs/train_pennet.py smoke
 The paper reports an FID of 15.19 and an MS-SSIM of 78.09 % on Places2 with random squares of half
 the side (Table 3), by a program that was never released; no training time is printed anywhere.
 `smoke` makes its own shards and ends within a minute.
-Interrupted, the same command goes on from the newest checkpoint.
+If a training is interrupted, run the same command again: it resumes from the newest checkpoint.
 """
 
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ TABLES = {"places2": "Table 3"}
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Train one preset, or go on with it."""
+    """Train one preset, or resume its run from the newest checkpoint."""
     launch(PRESETS, __doc__ or "", words, TABLES)
 
 

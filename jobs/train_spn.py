@@ -5,7 +5,7 @@ python jobs/train_spn.py smoke
 
 The papers' presets take about a day on two GPUs for Paris StreetView (SPN, Sec. 4.1.3) and reach a
 PSNR of 29.7 dB over all masks (Table 1); `smoke` makes its own shards and ends within a minute.
-Interrupted, the same command goes on from the newest checkpoint.
+If a training is interrupted, run the same command again: it resumes from the newest checkpoint.
 """
 
 from collections.abc import Sequence
@@ -124,7 +124,7 @@ TABLES = {
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Train one preset, or go on with it."""
+    """Train one preset, or resume its run from the newest checkpoint."""
     launch(PRESETS, __doc__ or "", words, TABLES)
 
 

@@ -4,10 +4,10 @@ python jobs/train_unet.py base --data.shards s3://photographs --use-gpu
 python jobs/train_unet.py finetune --data.shards runs/mine --storage runs/mine-base
 python jobs/train_unet.py smoke
 
-`base` trained `infill-base`, the network that fills holes without any training of yours; on more
-photographs and a GPU the same command makes a better one. `finetune` starts from it. Both need
-neither downloaded weights nor a discriminator. `smoke` makes its own shards and ends within a
-minute. Interrupted, the same command goes on from the newest checkpoint.
+`base` trained `infill-base`, the network in the package. More photographs and a GPU make a better
+one. `finetune` starts from it. Neither needs downloaded weights or a discriminator. `smoke` makes
+its own shards and ends within a minute. If a training is interrupted, run the same command again:
+it resumes from the newest checkpoint.
 """
 
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ PRESETS = {
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Train one preset, or go on with it."""
+    """Train one preset, or resume its run from the newest checkpoint."""
     launch(PRESETS, __doc__ or "", words)
 
 

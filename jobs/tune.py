@@ -1,15 +1,16 @@
-"""Search around a training preset: one trial per combination, all through the training's code.
+"""Search hyperparameters around a training preset: each trial is a training with other values.
 
 python jobs/tune.py spn --space lambdas --train.data.shards runs/demo/shards
 python jobs/tune.py madf --space madf-table2 --scale smoke
 python jobs/tune.py spn --space my_space.yaml --algorithm tpe --num-trials 40
 python jobs/tune.py spn --space lambdas --scale paper --gpus-per-trial 0.5 --dry-run
 
-A space is a paper's own ("lambdas", "blocks", ...), one of its tables, whose rows are measured on
-test photographs and come back in the paper's order with the printed figures beside, or a file
-that maps dotted names to the values to try, such as {"model.image_weight": [1, 10],
-"model.num_blocks": [2, 4]}. --scale says around which training: "cpu" (for two cores, the
-default), "paper" or "smoke". Started again, a search keeps the trials it has finished.
+--space is one of three things. It can be a space of the paper, such as "lambdas" or "blocks". It
+can be an ablation table of the paper, whose rows are evaluated on test images and printed beside
+the published figures. Or it is a file that maps dotted names to values, such as
+{"model.image_weight": [1, 10], "model.num_blocks": [2, 4]}. --scale chooses the training preset:
+"cpu" (for two cores, the default), "paper" or "smoke". If a search is interrupted, run the same
+command again: it keeps the finished trials.
 """
 
 import importlib
@@ -45,7 +46,7 @@ from infill.pipeline.tuning.config import Scale
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig(TuneConfig):
-    """A search; and how its rows are evaluated if the space is a paper's table."""
+    """A search, and the evaluation of its rows if the space is a table of a paper."""
 
     table: TableConfig = field(default_factory=TableConfig)
     """Settings of the evaluation, for a paper's table only."""
@@ -112,7 +113,7 @@ def presets_of(scale: Scale, space: str = "") -> dict[str, SearchConfig]:
 
 
 def about_search(name: str, config: SearchConfig) -> str:
-    """Return which training the search of an architecture varies."""
+    """Describe the training that the search of an architecture varies."""
     data, training = config.train.data, config.train
     return (
         f"Trials of {name} at {data.image_size_px} px, {training.steps:,} steps of "
@@ -121,7 +122,7 @@ def about_search(name: str, config: SearchConfig) -> str:
 
 
 def scale_of(words: Sequence[str]) -> tuple[Scale, list[str]]:
-    """Take ``--scale`` out of the command line, as it decides what all other fields start from."""
+    """Return ``--scale`` of the command line, which decides the defaults of all other fields."""
     scale, rest = _value_of("--scale", words)
     if scale is None:
         return "cpu", rest
@@ -142,7 +143,7 @@ def _value_of(flag: str, words: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run the trials of one space and write them down, best first or in the paper's order."""
+    """Run the trials of one space; write them, best first or in the order of the table."""
     scale, rest = scale_of(sys.argv[1:] if words is None else words)
     named = _value_of("--space", rest)[0] or ""
     if rest and rest[0] in names():
@@ -249,7 +250,7 @@ def table_plan(table: Table, trial: TrainConfig) -> list[str]:
 
 
 def trial_device(config: SearchConfig) -> str:
-    """Return on what each trial of a search trains, in words."""
+    """Describe the device of each trial."""
     several = config.trial_workers > 1
     if not config.gpus_per_trial:
         return f"{config.trial_workers} processes on CPUs each" if several else "on the CPU"
@@ -257,7 +258,7 @@ def trial_device(config: SearchConfig) -> str:
 
 
 def announce_search(config: SearchConfig, planned: int) -> None:
-    """Say what is searched, how many trials it takes, and how many there are already."""
+    """Print the space, the number of trials, and how many are finished."""
     train, count = config.train, config.num_trials if config.method.searcher else planned
     earlier = [trial for trial in tuning.written_down(config.storage).values() if trial.scores]
     announce(

@@ -1,10 +1,10 @@
-"""Read shard sets again and hold them against their manifests; mend what is damaged.
+"""Verify shard sets against their manifests, and repair damaged shards.
 
 python jobs/verify_shards.py --shards runs/shards
 python jobs/verify_shards.py --shards runs/shards --repair
 
-Ends with status 1 if something is, and stays, damaged. Test photographs that look like a train
-photograph are named: scores on them say little.
+The exit status is 1 if a shard is damaged and not repaired. The job also names val and test images
+that look like a train image, because scores on them are too good.
 """
 
 from collections.abc import Sequence
@@ -35,13 +35,13 @@ class VerifyConfig:
     """The S3 service behind s3:// addresses."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
+        """Check the number of bits."""
         if not -1 <= self.near_duplicate_bits <= 16:
             raise UserError(f"near_duplicate_bits is {self.near_duplicate_bits}, expected -1 to 16")
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Verify, mend if asked to, and report."""
+    """Verify the sets, repair them if asked, and print the damage."""
     config = parse_one(VerifyConfig, __doc__, words)
     announce_start(f"verification of {config.shards}: reading the manifests")
     from infill.pipeline.sharding.verify import read_sets, repair, verify
@@ -56,12 +56,12 @@ def main(words: Sequence[str] | None = None) -> None:
         report_near_duplicates(read_sets(config.shards), config.near_duplicate_bits)
     if damages:
         raise UserError(
-            f"{len(damages)} shards of {config.shards} are damaged; mend them with --repair"
+            f"{len(damages)} shards of {config.shards} are damaged; repair them with --repair"
         )
 
 
 def report_near_duplicates(sets: dict[str, Manifest], most_bits: int) -> None:
-    """Print how many samples of val and test look like one of train, and the first of them."""
+    """Print how many samples of val and test look like a train sample, with the first of them."""
     from infill.pipeline.sharding.dedup import near_duplicates
 
     for split in ("val", "test"):

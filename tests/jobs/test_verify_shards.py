@@ -28,7 +28,7 @@ def test_damage_is_reported_then_repaired_and_leaks_are_named(
     damaged = run_job("verify_shards", "--shards", tmp_path / "out")
     assert damaged.returncode == 1
     assert "train: shard 0 has 1 damaged samples" in damaged.stdout
-    assert "mend them with --repair" in damaged.stderr
+    assert "repair them with --repair" in damaged.stderr
     assert "test: 1 of 1 samples look like one of train" in damaged.stdout
     assert "test/picture0 looks like train/picture0: 0 of 64 bits differ" in damaged.stdout
     mended = run_job("verify_shards", "--shards", tmp_path / "out", "--repair")
