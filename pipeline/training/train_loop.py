@@ -56,6 +56,10 @@ def run_worker(config: TrainConfig, worker: WorkerContext, report: Report) -> No
             report_due = due(done, config.report_every_steps, config.steps)
             grid = due(done, config.sample_every_steps, config.steps)
             save = due(done, config.save_every_steps, config.steps)
+            if report_due or grid or save:
+                checks.settle()
+            if report_due:
+                reporter.report_losses(losses, done)
             hurry = False
             if not warned and due(done, NOTICE_EVERY_STEPS, config.steps) and worker.notice():
                 worker.log(report, done, "a node will be removed: saving now")
@@ -63,10 +67,8 @@ def run_worker(config: TrainConfig, worker: WorkerContext, report: Report) -> No
                 warned, hurry = True, done < config.steps
             stop = checks.stops() and done < config.steps
             hurry = hurry or stop
-            if report_due or grid or save or hurry:
+            if hurry:
                 checks.settle()
-            if report_due:
-                reporter.report_losses(losses, done)
             if checkpointer is not None and (grid or save or hurry):
                 worker.activity.doing = "waiting for the checkpoint before this one"
                 checkpointer.submit(objective, average, done, grid=grid, save=save, hurry=hurry)
