@@ -335,6 +335,9 @@ class Architecture:
     )
     """Turns the configuration and the state dict of a trained generator into those of a smaller one
     that predicts the same, for ``jobs/export_weights.py``; most networks have none."""
+    static_graph: bool = False
+    """Whether each step passes each network once and differentiates it once, in the same way, as
+    DDP's ``static_graph`` needs. Gradient penalties and losses that end at a step do not."""
 
 
 def load(name: str) -> Architecture:

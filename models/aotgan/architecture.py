@@ -29,4 +29,5 @@ ARCHITECTURE = Architecture(
         "discriminator": "L_adv^D",
     },
     pictures=pictures,
+    static_graph=True,
 )

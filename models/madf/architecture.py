@@ -31,4 +31,5 @@ ARCHITECTURE = Architecture(
         "variation": "L_tv",
     },
     pictures=pictures,
+    static_graph=True,
 )

@@ -76,4 +76,5 @@ ARCHITECTURE = Architecture(
     tables=TABLES,
     symbols={"hole": "L_hole"},
     pictures=pictures,
+    static_graph=True,
 )

@@ -65,6 +65,8 @@ def _built(config: TrainConfig, prepare: Prepare) -> Objective:
         objective = load(model.architecture).objective(model, prepare)
     except ValueError as error:
         raise UserError(str(error)) from error
+    if config.static_graph and not load(model.architecture).static_graph:
+        raise UserError(f"the steps of {model.architecture} differ: leave static_graph off")
     if config.accumulate > 1 and not objective.updates_once:
         raise UserError(
             f"{model.architecture} cuts its batches itself, one part for each update within a "

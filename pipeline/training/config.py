@@ -66,6 +66,22 @@ class TrainConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Data type of convolutions and matrix products in training. "bfloat16" is autocast: attention
     scores, statistics, losses, discriminators and the weights themselves stay in float32."""
+    tf32: Literal["off", "convolutions", "all"] = "convolutions"
+    """What GPUs compute with the 10-bit mantissas of TF32 where the type is float32: nothing,
+    convolutions (PyTorch's default), or matrix products, too ("all")."""
+    cudnn_benchmark: bool = False
+    """Whether cuDNN tries its algorithms on the first batch and keeps the fastest. The choice, and
+    with it the rounding, may differ from run to run."""
+    deterministic: bool = False
+    """Whether PyTorch, cuDNN and cuBLAS use deterministic algorithms, so that a run repeats to the
+    bit on the same GPUs. It is slower. Operations that have none are named in the log."""
+    sync_batch_norm: bool = False
+    """Whether batch norms take their statistics from the samples of all workers (SyncBatchNorm); on
+    GPUs only. Otherwise each worker takes its own samples', as the papers that train on several
+    GPUs do."""
+    static_graph: bool = False
+    """Whether DDP plans the exchange of gradients after the first step for all others. Only for
+    architectures whose steps are all alike, without accumulate; the results are the same."""
     compile: bool = False
     """Whether ``torch.compile`` compiles the generator. It takes minutes at the start, which pays
     off in long runs on GPUs."""
@@ -126,6 +142,16 @@ class TrainConfig:
             self._require_equal_shares()
         if self.compile and self.recompute:
             raise ValueError("recompute does not go with compile, which decides by itself")
+        if self.deterministic and self.cudnn_benchmark:
+            raise ValueError(
+                "deterministic does not go with cudnn_benchmark, which tries and picks"
+            )
+        if self.sync_batch_norm and not self.use_gpu:
+            raise ValueError("sync_batch_norm needs use_gpu: PyTorch has it for GPUs only")
+        if self.sync_batch_norm and self.compile:
+            raise ValueError("sync_batch_norm does not go with compile")
+        if self.static_graph and self.accumulate > 1:
+            raise ValueError("static_graph does not go with accumulate: parts are not all alike")
         if self.max_gradient_norm < 0:
             raise ValueError(f"max_gradient_norm must not be negative: {self.max_gradient_norm}")
         if self.data.image_size_px % self.model.size_multiple:

@@ -22,6 +22,8 @@ class WorkerContext:
     world_size: int = 1
     device: torch.device = torch.device("cpu")
     channels_last: bool = True
+    sync_batch_norm: bool = False
+    static_graph: bool = False
     activity: Activity = field(default_factory=Activity)
     notice: Callable[[], bool] = lambda: False
     """Returns whether the cluster will soon remove a node with workers; every worker calls it at
@@ -39,11 +41,14 @@ class WorkerContext:
             channels_innermost(network)
         if self.world_size == 1:
             return network
+        if self.sync_batch_norm:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         ids = [self.device] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(
             network,
             device_ids=ids,
             gradient_as_bucket_view=True,
+            static_graph=self.static_graph,
             **buffers_sent_once(network, nn.parallel.DistributedDataParallel),
         )
 

@@ -294,6 +294,8 @@ def _work_on_cluster(settings: dict[str, Any]) -> None:
         world_size=context.get_world_size(),
         device=get_device(),
         channels_last=config.channels_last,
+        sync_batch_norm=config.sync_batch_norm,
+        static_graph=config.static_graph,
         notice=lambda: ray.train.get_preemption_info() is not None,
     )
     torch.set_num_threads(config.num_threads_per_worker or max(1, int(config.cpus_per_worker)))

@@ -17,6 +17,7 @@ from infill.pipeline import checkpoints
 from infill.pipeline.interruption import postponed
 from infill.pipeline.loading import BatchStream, open_set, set_digest
 from infill.pipeline.tracking import Record, Report
+from infill.pipeline.training.arithmetic import arithmetic
 from infill.pipeline.training.async_checkpoint import AsyncCheckpointer
 from infill.pipeline.training.build import ExponentialMovingAverage, build_objective
 from infill.pipeline.training.config import TrainConfig
@@ -34,6 +35,11 @@ def run_worker(config: TrainConfig, worker: WorkerContext, report: Report) -> No
 
     A run that is asked to stop returns early, after a checkpoint at the step reached.
     """
+    with arithmetic(config, lambda text: worker.log(report, 0, text)):
+        _run(config, worker, report)
+
+
+def _run(config: TrainConfig, worker: WorkerContext, report: Report) -> None:
     data = replace(config.data, shards=find_sets(config.data.shards)[0])
     objective, average, first_step = _begin(config, worker, report)
     reporter, checks = MetricsReporter(config, worker, report, objective), StepChecks(worker)

@@ -59,6 +59,10 @@ TOGGLES: dict[str, dict[str, Any]] = {
     "compile": {"compile": True},
     "contiguous": {"channels_last": False},
     "recompute": {"recompute": True},
+    "TF32 off": {"tf32": "off"},
+    "TF32 in products too": {"tf32": "all"},
+    "cuDNN benchmark": {"cudnn_benchmark": True},
+    "deterministic": {"deterministic": True},
     "Adam, foreach": {"model.optimizer.implementation": "foreach"},
     "Adam, loop": {"model.optimizer.implementation": "loop"},
 }

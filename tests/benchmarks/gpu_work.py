@@ -24,6 +24,7 @@ from infill.pipeline.manifest import SAMPLE_SCHEMA, Manifest, ShardRecord, write
 from infill.pipeline.masks import MaskConfig
 from infill.pipeline.sharding.tar_writer import TarWriter
 from infill.pipeline.training import TrainConfig, WorkerContext, build_objective
+from infill.pipeline.training.arithmetic import arithmetic
 
 
 def recipe(name: str, tiny: bool) -> TrainConfig:
@@ -72,7 +73,10 @@ class Training:
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Take one step in the precision of the configuration."""
         low = self.config.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+        with (
+            arithmetic(self.config, print),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=low),
+        ):
             return self.objective.step_with_accumulation(batch)
 
     def images_per_s(self, count: int, seconds: float) -> float:

@@ -35,13 +35,19 @@ if signature == "former":
         """DDP with the arguments of torch 2.12 and older, which leaves buffers out at the start."""
 
         def __init__(
-            self, module, device_ids=None, broadcast_buffers=True, gradient_as_bucket_view=False
+            self,
+            module,
+            device_ids=None,
+            broadcast_buffers=True,
+            gradient_as_bucket_view=False,
+            static_graph=False,
         ):
             super().__init__(
                 module,
                 device_ids=device_ids,
                 forward_sync_buffers=broadcast_buffers,
                 gradient_as_bucket_view=gradient_as_bucket_view,
+                static_graph=static_graph,
                 init_sync=False,
             )
 
@@ -86,6 +92,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 
 from infill.models.architecture import Batch
 from infill.models.spn.config import SPNConfig
+from infill.models.unet.config import UNetConfig
 from infill.pipeline.loading import BatchConfig
 from infill.pipeline.training import TrainConfig, WorkerContext, build_objective
 
@@ -101,7 +108,17 @@ image = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(rank)) 
 mask = torch.zeros(6, 1, 32, 32)
 mask[..., 8:20, 6:22] = 1
 batch = Batch(image=image, mask=mask, keys=keys, mask_ids=keys)
-found = {}
+def networks_of(static):
+    """Return a U-Net after two steps, with or without a static graph."""
+    unet = TrainConfig(model=UNetConfig.tiny(), data=data, static_graph=static)
+    worker = WorkerContext(rank=rank, world_size=2, static_graph=static)
+    objective = build_objective(unet, worker)
+    for step in range(2):
+        objective.step_with_accumulation(batch)
+    return [value.detach() for value in objective.generator.parameters()]
+
+
+found = {"static": networks_of(True), "dynamic": networks_of(False)}
 for title in ("every part", "last part"):
     objective = build_objective(config, WorkerContext(rank=rank, world_size=2))
     averages = []
@@ -137,9 +154,10 @@ def on_two(program, folder, *words):
     assert [process.wait(timeout=240) for process in running] == [0, 0]
 
 
-def test_parts_of_a_batch_are_averaged_over_the_workers_once(tmp_path):
+def test_parts_of_a_batch_are_averaged_once_and_a_static_graph_changes_nothing(tmp_path):
     on_two(PARTS, tmp_path)
     one, other = (torch.load(tmp_path / f"parts-{rank}.pt") for rank in range(2))
+    assert all(map(torch.equal, one["static"], one["dynamic"]))
     assert one["last part"]["networks"] == 2
     assert one["last part"]["averages"] >= 2
     assert one["every part"]["averages"] == 3 * one["last part"]["averages"]
