@@ -2,6 +2,7 @@
 
 python -m infill.models
 python -m infill.models spn madf
+python -m infill.models spn --time
 python -m infill.models --json
 """
 
@@ -10,8 +11,11 @@ import json
 import sys
 from dataclasses import asdict
 
+import torch
+
 from infill.models import architecture
 from infill.models.flops import difference, size_of
+from infill.models.timing import seconds_of
 
 COLUMNS = (
     "network",
@@ -23,24 +27,29 @@ COLUMNS = (
     "difference",
     "source",
 )
-Row = dict[str, str | int | None]
+TIME_COLUMNS = ("s at 256 px here", "time published")
+Row = dict[str, str | int | float | None]
 
 
-def rows_of(name: str) -> list[Row]:
-    """Return one architecture's variants, counted."""
+def rows_of(name: str, timed: bool = False) -> list[Row]:
+    """Return one architecture's variants, counted and perhaps timed."""
     rows: list[Row] = []
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     for variant in architecture.load(name).variants():
         size = size_of(variant.config)
-        rows.append(
-            {
-                "network": name,
-                "variant": variant.name,
-                **asdict(size),
-                "published": variant.published or None,
-                "difference": difference(variant, size),
-                "source": variant.source,
-            }
-        )
+        row: Row = {
+            "network": name,
+            "variant": variant.name,
+            **asdict(size),
+            "published": variant.published or None,
+            "difference": difference(variant, size),
+            "source": variant.source,
+        }
+        if timed:
+            row["device"] = device
+            row["seconds"] = seconds_of(variant.config, device)
+            row["published_time"] = variant.published_time or None
+        rows.append(row)
     return rows
 
 
@@ -57,12 +66,14 @@ def line_of(row: Row) -> list[str]:
         str(row["published"] or ""),
         "" if row["difference"] is None else f"{row['difference']:+d}".replace("+0", "0"),
         str(row["source"]),
+        *([f"{row['seconds']:.3f}", str(row["published_time"] or "")] if "seconds" in row else []),
     ]
 
 
 def print_table(rows: list[Row]) -> None:
     """Print rows under their columns' names, as wide as needed."""
-    lines = [list(COLUMNS), *map(line_of, rows)]
+    timed = TIME_COLUMNS if "seconds" in rows[0] else ()
+    lines = [[*COLUMNS, *timed], *map(line_of, rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = [
@@ -76,10 +87,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the table; return 1 if a count differs from a published one."""
     parser = argparse.ArgumentParser(prog="python -m infill.models", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NETWORK", help="all if none is named")
+    parser.add_argument("--time", action="store_true", help="measure a prediction of each network")
     parser.add_argument("--json", action="store_true", help="the same for programs")
     asked = parser.parse_args(arguments)
     try:
-        rows = [row for name in asked.names or architecture.names() for row in rows_of(name)]
+        names = asked.names or architecture.names()
+        rows = [row for name in names for row in rows_of(name, asked.time)]
     except ValueError as error:
         parser.error(str(error))
     if asked.json:

@@ -16,11 +16,11 @@ from infill.models.architecture import ModelConfig, Variant
 SIDE_PX = 256
 """Side of the image for which multiply-accumulates are counted: the papers' training size."""
 UNTRAINED = {
-    "teacher": ("asl", "random"),
-    "teacher_weights": (None, "random"),
-    "perceptual_weights": (None, "random"),
+    "teacher": (("asl", "spn", "detection", "segmentation"), "random"),
+    "teacher_weights": ((None,), "random"),
+    "perceptual_weights": ((None,), "random"),
 }
-"""Frozen networks by field: a value that needs a file, and one that does not."""
+"""Frozen networks by field: values that need a file, and one that does not."""
 
 
 def _attention_flops(
@@ -123,7 +123,7 @@ def without_files(config: ModelConfig) -> ModelConfig:
     changes: dict[str, Any] = {
         name: untrained
         for name, (trained, untrained) in UNTRAINED.items()
-        if name in names and getattr(config, name) == trained
+        if name in names and getattr(config, name) in trained
     }
     return replace(config, **changes)
 

@@ -12,6 +12,7 @@ def variants() -> tuple[Variant, ...]:
             config=PENNetConfig(),
             published="10,231,538",
             source="released; Table 6, cross-layer attention",
+            published_time="0.19 s, TITAN V",
         ),
         Variant(name="single", config=PENNetConfig(attention="single"), source="Table 6, one ATN"),
         Variant(

@@ -21,6 +21,9 @@ Where we differ from the code, and why:
 - Originals and predictions pass the discriminator together, so that its spectral norms take one
   power iteration there instead of two.
 - The teacher sees the image doubled bilinearly instead of a second, larger copy of the original.
+- Teachers of Fig. 8: the paper names YOLOv5 and HRNet, not their sizes or layers. We take
+  YOLOv5-L and HRNetV2-W48 at the levels of the pyramid: two branches of HRNet's last stage, and
+  both stems as the finest. "edge" is the steepness of grey in place of Canny's edge maps.
 - A latent's deviation is at least 0.001, so that its divergence stays finite; and the generator
   uses the latent's mean unless it is given noise, so that serving is deterministic.
 - A layer of VGG-19 in which the hole has vanished is left out of the diversity loss, where the

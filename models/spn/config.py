@@ -38,10 +38,13 @@ class SPNConfig(ModelConfig):
     """Negative slope of the ReLUs in the prior learner's encoder: 0 for SPN, 0.1 for its
     predecessor SPL."""
 
-    teacher: Literal["asl", "filterbank", "random", "edge", "spn"] = "asl"
+    teacher: Literal["asl", "filterbank", "random", "edge", "spn", "detection", "segmentation"] = (
+        "asl"
+    )
     """The teacher that the prior imitates: "asl" is the paper's TResNet-L, "filterbank" a fixed
     bank of oriented filters, "random" a TResNet with random weights, "edge" gradient magnitudes,
-    "spn" the prior pyramid of a trained SPN (Table 5)."""
+    "spn" the prior pyramid of a trained SPN (Table 5), "detection" YOLOv5-L of COCO and
+    "segmentation" HRNetV2-W48 of ADE20K (Fig. 8)."""
     teacher_weights: str | None = None
     """Path of the ASL checkpoint, TResNet-L trained on OpenImages; needed by teacher "asl"."""
     teacher_sha256: str | None = None
@@ -50,6 +53,14 @@ class SPNConfig(ModelConfig):
     prior_teacher_weights: str | None = None
     """Path of a trained SPN in its authors' file format; needed by teacher "spn"."""
     prior_teacher_sha256: str | None = None
+    """SHA-256 of that file; None does not check it."""
+    detection_weights: str | None = None
+    """Path of YOLOv5-L as its authors publish it since version 6; needed by teacher "detection"."""
+    detection_sha256: str | None = None
+    """SHA-256 of that file; None does not check it."""
+    segmentation_weights: str | None = None
+    """Path of the encoder of HRNetV2-W48 trained on ADE20K; needed by teacher "segmentation"."""
+    segmentation_sha256: str | None = None
     """SHA-256 of that file; None does not check it."""
 
     image_weight: float = 10.0

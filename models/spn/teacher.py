@@ -1,7 +1,7 @@
 """Frozen teachers, whose features of the complete image the prior pyramid imitates (Eq. 1).
 
 A teacher maps images to three feature maps, coarsest first. The paper's is TResNet-L, trained by
-others for multi-label classification; the rest need no file.
+others for multi-label classification; Fig. 8 has YOLOv5 and HRNet as well; the rest need no file.
 """
 
 import math
@@ -12,7 +12,9 @@ from torch.nn import functional
 
 from infill.models.layers import at_rest
 from infill.models.spn.config import SPNConfig
-from infill.models.spn.tresnet import TResNet, folded, load_network, random_network
+from infill.models.spn.hrnet import load_hrnet
+from infill.models.spn.tresnet import folded, load_network, random_network
+from infill.models.spn.yolo import load_yolo
 
 NUM_ORIENTATIONS = 4
 WIDTHS: dict[str, tuple[int, int, int]] = {
@@ -21,6 +23,8 @@ WIDTHS: dict[str, tuple[int, int, int]] = {
     "filterbank": (3 + 3 * NUM_ORIENTATIONS,) * 3,
     "edge": (1, 1, 1),
     "spn": (256, 128, 64),
+    "detection": (256, 128, 64),
+    "segmentation": (96, 48, 64),
 }
 """Channels of each teacher's maps, coarsest level first."""
 
@@ -100,20 +104,21 @@ def _steepness(grey: Tensor) -> Tensor:
     return torch.hypot(across, down)
 
 
-class TResNetTeacher(nn.Module):
-    """TResNet-L on the image at twice its size, in [0, 1] without normalisation of colours."""
+class DoublingTeacher(nn.Module):
+    """A network of others on the image at twice its size, in [0, 1]."""
 
-    def __init__(self, network: TResNet) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = folded(network)
+        self.network = network
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Look at complete images [B, 3, H, W] in [-1, 1].
 
         Returns:
-            [B, 152, H/4, W/4], [B, 76, H/2, W/2] and again [B, 76, H/2, W/2]: the finest level
-            has no map of its own, it is taught by the stem's, repeated.
+            Maps at H/4, H/2 and H. TResNet's are [B, 152, H/4, W/4], [B, 76, H/2, W/2] and again
+            [B, 76, H/2, W/2]: the finest level has no map of its own, it is taught by the stem's,
+            repeated. TResNet's and YOLO's colours are not normalised, HRNet normalises its own.
         """
         doubled = functional.interpolate((image + 1.0) / 2.0, scale_factor=2.0, mode="bilinear")
         maps: tuple[Tensor, Tensor, Tensor] = self.network(doubled)
@@ -124,16 +129,22 @@ def build_teacher(config: SPNConfig) -> nn.Module | None:
     """Return a configuration's frozen teacher, or None where nothing is taught.
 
     Raises:
-        ValueError: if teacher "asl" has no file.
+        ValueError: if the teacher's file is missing, is another one, or holds another network.
     """
     if not config.has_heads:
         return None
     teacher: nn.Module
     if config.teacher == "asl":
         network = load_network(config.teacher_weights, config.teacher_sha256)
-        teacher = TResNetTeacher(network)
+        teacher = DoublingTeacher(folded(network))
     elif config.teacher == "random":
-        teacher = TResNetTeacher(random_network())
+        teacher = DoublingTeacher(folded(random_network()))
+    elif config.teacher == "detection":
+        detector = load_yolo(config.detection_weights, config.detection_sha256)
+        teacher = DoublingTeacher(detector)
+    elif config.teacher == "segmentation":
+        segmenter = load_hrnet(config.segmentation_weights, config.segmentation_sha256)
+        teacher = DoublingTeacher(segmenter)
     else:
         teacher = FilterBank() if config.teacher == "filterbank" else Edges()
     return at_rest(teacher)

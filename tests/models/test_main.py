@@ -1,6 +1,7 @@
 """The table of all networks: its counts, the published figures, and its JSON form."""
 
 import json
+import re
 from dataclasses import replace
 from functools import cache
 
@@ -110,6 +111,34 @@ def test_table_and_json_say_the_same(capsys: pytest.CaptureFixture[str]) -> None
         assert line.split()[:3] == [row["network"], row["variant"], f"{row['generator']:,}"]
     assert rows[0]["published"] == "4,052,478"
     assert rows[1]["difference"] is None
+
+
+def test_times_of_spn_s_table_6_stand_beside_those_of_this_machine(
+    monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paper = architecture.load("spn")
+    printed = {v.name: v.published_time for v in paper.variants() if v.published_time}
+    assert printed == {  # Table 6; the probabilistic figure stands in Sec. 4.6.
+        "full": "0.05 s, RTX 3090",
+        "spl": "0.04 s, RTX 3090",
+        "probabilistic": "0.07 s, RTX 3090",
+    }
+    [full, *_] = architecture.load("pennet").variants()
+    assert full.published_time == "0.19 s, TITAN V"  # Sec. 4.1
+    tiny = tuple(
+        replace(v, config=SPNConfig.tiny(), published="")
+        for v in paper.variants()
+        if v.name in ("full", "blocks-4")
+    )
+    monkeypatch.setattr(architecture, "load", lambda name: replace(paper, variants=lambda: tiny))
+    assert main(["spn", "--time", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert all(row["seconds"] > 0 for row in rows)
+    assert [row["published_time"] for row in rows] == ["0.05 s, RTX 3090", None]
+    assert main(["spn", "--time"]) == 0
+    head, full, _ = capsys.readouterr().out.splitlines()
+    assert head.endswith("time published")
+    assert re.search(r" \d+\.\d{3} +0\.05 s, RTX 3090$", full)
 
 
 def test_difference_ends_with_status_1(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
