@@ -1,6 +1,7 @@
 """Validate, render sample grids and write checkpoints in a background thread."""
 
 import copy
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,6 +20,9 @@ from infill.pipeline.training.config import TrainConfig
 from infill.pipeline.training.run_dir import NEWER_FIELDS, best, newer_fields
 from infill.pipeline.training.validation import Validator
 
+WAITING_SHARE = 0.25
+"""The share of the collectives' timeout that the first worker, for which the others wait, waits at
+most until the checkpoint before is written."""
 SAVE_ATTEMPTS = 20
 """Number of attempts to write a checkpoint, over about three minutes, if the store is down."""
 
@@ -41,7 +45,8 @@ class TrainingSnapshot:
 class AsyncCheckpointer:
     """Runs on the first worker: validates, renders grids and saves in a thread, step by step.
 
-    Every worker has the same weights, so the others neither wait nor communicate. An error of the
+    Every worker has the same weights, so the others neither communicate nor wait, unless the copy
+    before is still under way: then for a share of the collectives' timeout at most. An error of the
     thread is raised with the next snapshot, or at the end.
     """
 
@@ -58,6 +63,10 @@ class AsyncCheckpointer:
         if newer := _newer_fields(config, first_step):
             self.lasting[NEWER_FIELDS] = newer
         self.under_way: Future[None] | None = None
+        self.saving = 0
+        """The step of the current copy."""
+        self.late = False
+        """Whether the current copy has taken longer than the first worker may wait."""
         # A new thread would use every core; this one has as many threads as the training.
         self.thread = ThreadPoolExecutor(
             1, "checkpointer", torch.set_num_threads, (torch.get_num_threads(),)
@@ -72,8 +81,12 @@ class AsyncCheckpointer:
         grid: bool,
         save: bool,
         hurry: bool = False,
+        last: bool = False,
     ) -> None:
         """Copy the training and process the copy in the thread, after the previous copy.
+
+        If the previous one is not done in time, because the store hangs for example, this step is
+        left out, with a sentence in the log.
 
         Args:
             objective: the networks and optimizers.
@@ -82,11 +95,16 @@ class AsyncCheckpointer:
             grid: whether to write a sample grid.
             save: whether to write a checkpoint, with scores.
             hurry: whether to write one at once, without scores; it is never the best one.
+            last: whether no worker takes another step, so that nobody waits for this one.
 
         Raises:
             OSError: if the previous checkpoint could not be written.
         """
-        self.wait()
+        if not self.wait(None if last else self._longest_s()):
+            self.late = True
+            self._warn(step)
+            return
+        self.saving, self.late = step, False
         averaged = average.network if average is not None else None
         snapshot = TrainingSnapshot(
             step=step,
@@ -97,11 +115,30 @@ class AsyncCheckpointer:
         )
         self.under_way = self.thread.submit(self._process, snapshot)
 
-    def wait(self) -> None:
-        """Wait for the current copy; raise its error."""
-        future, self.under_way = self.under_way, None
-        if future is not None:
-            future.result()
+    def wait(self, at_most_s: float | None = None) -> bool:
+        """Wait for the current copy, without end if None; return whether it is done."""
+        future = self.under_way
+        if future is None:
+            return True
+        if not futures.wait([future], at_most_s).done:
+            return False
+        self.under_way = None
+        future.result()
+        return True
+
+    def _longest_s(self) -> float | None:
+        """Return how long the first worker may wait; None if no others wait for it."""
+        if self.config.num_workers < 2:
+            return None
+        return 0.0 if self.late else WAITING_SHARE * self.config.collective_timeout_s
+
+    def _warn(self, step: int) -> None:
+        """Log that a step is left out."""
+        text = (
+            f"nothing is saved at step {step}: the checkpoint of step {self.saving} is still being "
+            f"scored or written to {self.config.storage}, and the other workers would wait"
+        )
+        self.report(Record(kind="note", step=step, text=text))
 
     def _process(self, snapshot: TrainingSnapshot) -> None:
         if snapshot.grid and self.validator is not None:

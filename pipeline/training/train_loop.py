@@ -77,7 +77,10 @@ def _run(config: TrainConfig, worker: WorkerContext, report: Report) -> None:
                 checks.settle()
             if checkpointer is not None and (grid or save or hurry):
                 worker.activity.doing = "waiting for the checkpoint before this one"
-                checkpointer.submit(objective, average, done, grid=grid, save=save, hurry=hurry)
+                last = stop or done == config.steps
+                checkpointer.submit(
+                    objective, average, done, grid=grid, save=save, hurry=hurry, last=last
+                )
             if stop:
                 break
             worker.activity.doing = "waiting for a batch"

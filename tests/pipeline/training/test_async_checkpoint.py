@@ -1,0 +1,83 @@
+"""Checkpoints of a store that hangs: the other workers do not wait for it."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infill.models.unet.config import UNetConfig
+from infill.pipeline import checkpoints
+from infill.pipeline.loading import BatchConfig
+from infill.pipeline.training import TrainConfig, WorkerContext, build_objective
+from infill.pipeline.training.async_checkpoint import WAITING_SHARE, AsyncCheckpointer
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Hold every write until the event is set."""
+    opened, write = threading.Event(), checkpoints.write
+
+    def held(*everything: Any) -> str:
+        opened.wait()
+        return write(*everything)
+
+    monkeypatch.setattr(checkpoints, "write", held)
+    yield opened
+    opened.set()
+
+
+def of(folder: Path, workers: int) -> TrainConfig:
+    data = BatchConfig(batch_size=4, image_size_px=64)
+    return TrainConfig(
+        model=UNetConfig.tiny(),
+        data=data,
+        storage=str(folder),
+        num_workers=workers,
+        collective_timeout_s=0.1,
+    )
+
+
+def test_a_store_that_hangs_costs_checkpoints_and_holds_nobody(
+    store: threading.Event, tmp_path: Path
+) -> None:
+    config, notes = of(tmp_path, workers=2), []
+    objective = build_objective(config, WorkerContext())
+    with AsyncCheckpointer(config, None, lambda record: notes.append(record.text), "") as ours:
+        for step in (2, 4, 6):
+            ours.submit(objective, None, step, grid=False, save=True)
+        before = checkpoints.steps(config.storage)
+        store.set()
+        ours.submit(objective, None, 8, grid=False, save=True, last=True)
+    assert before == []
+    assert checkpoints.steps(config.storage) == [2, 8]
+    assert len(notes) == 2
+    assert notes[0].startswith("nothing is saved at step 4: the checkpoint of step 2 is still")
+    assert config.storage in notes[0]
+
+
+def test_the_first_worker_waits_a_share_of_the_timeout_once(
+    store: threading.Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left out where no other worker waits."""
+    waited: list[float | None] = []
+    wait = AsyncCheckpointer.wait
+
+    def seen(self: AsyncCheckpointer, at_most_s: float | None = None) -> bool:
+        waited.append(at_most_s)
+        return wait(self, at_most_s)
+
+    monkeypatch.setattr(AsyncCheckpointer, "wait", seen)
+    for workers, steps, expected in (
+        (2, (1, 2, 3), [WAITING_SHARE * 0.1, WAITING_SHARE * 0.1, 0.0]),
+        (0, (1,), [None]),
+    ):
+        config = of(tmp_path / str(workers), workers)
+        objective = build_objective(config, WorkerContext())
+        with AsyncCheckpointer(config, None, lambda record: None, "") as ours:
+            for step in steps:
+                ours.submit(objective, None, step, grid=False, save=True)
+            found = waited[:]
+            store.set()
+        waited.clear()
+        assert found == expected
