@@ -275,6 +275,8 @@ def explain(error: BaseException) -> str | None:
                 "(AWS_ENDPOINT_URL), the credentials and the network, and run the same command "
                 "again: finished parts are kept"
             )
+        if isinstance(cause, IsADirectoryError) and cause.filename:
+            return f"{printable(str(cause.filename))} is a folder; give a file"
         if isinstance(cause, PermissionError):
             return f"no permission to write or read {cause.filename}; choose another path"
     return next(filter(None, map(_lost_process, _causes(error))), None)

@@ -4,11 +4,16 @@
 """
 
 import tarfile
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, cast
+
+BLOCK_BYTES = tarfile.BLOCKSIZE
 
 
 def open_tar(
-    stream: BinaryIO, mode: Literal["r:", "r|*"] = "r:", end: int | None = None
+    stream: BinaryIO,
+    mode: Literal["r:", "r|*"] = "r:",
+    end: int | None = None,
+    renamed: bool = False,
 ) -> tarfile.TarFile:
     """Open a tar, or several that are joined, whose members are then read in order.
 
@@ -16,6 +21,7 @@ def open_tar(
         stream: the file, at the tar's begin.
         mode: "r:" for a file with random access, "r|*" for a stream, compressed or not.
         end: where the tar ends, for a tar within another one; None for the end of the file.
+        renamed: read members whose header has a wrong checksum and is whole otherwise, with "r:".
 
     Raises:
         tarfile.TarError: if it is damaged; reading its members raises it, too.
@@ -26,7 +32,7 @@ def open_tar(
         mode=mode,  # type: ignore[arg-type]  # the stubs know one literal at a time
         errors="backslashreplace",
         ignore_zeros=True,
-        tarinfo=_StrictMember,
+        tarinfo=_RenamedMember if renamed else _StrictMember,
     )
 
 
@@ -44,6 +50,47 @@ class _StrictMember(tarfile.TarInfo):
 
 _InvalidHeaderError = tarfile.InvalidHeaderError  # type: ignore[attr-defined]
 _ReadError = tarfile.ReadError
+
+
+class _RenamedMember(_StrictMember):
+    """A member of which only the header's checksum may be wrong, as of one that was renamed."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> "_RenamedMember":
+        """Read the next header."""
+        offset = tarfile.offset
+        try:
+            return cast(_RenamedMember, super().fromtarfile(tarfile))
+        except _ReadError:
+            if member := cls._with_wrong_checksum(tarfile, offset):
+                return member
+            raise
+
+    @classmethod
+    def _with_wrong_checksum(cls, tarfile: tarfile.TarFile, offset: int) -> "_RenamedMember | None":
+        """Return a member whose size leads to the next header or the end, with none between."""
+        stream = cast(BinaryIO, tarfile.fileobj)
+        stream.seek(offset)
+        header = stream.read(BLOCK_BYTES)
+        if not _is_header(header):
+            return None
+        total = sum(header[:148]) + sum(header[156:]) + 8 * ord(" ")
+        mended = header[:148] + b"%06o\0 " % total + header[156:]
+        member = cls.frombuf(mended, tarfile.encoding or "utf-8", tarfile.errors or "strict")
+        member.offset, member.offset_data = offset, offset + BLOCK_BYTES
+        blocks = -(-member.size // BLOCK_BYTES)
+        data = stream.read((blocks + 1) * BLOCK_BYTES)
+        parts = [data[n * BLOCK_BYTES : (n + 1) * BLOCK_BYTES] for n in range(blocks + 1)]
+        follows = _is_header(parts[-1]) or parts[-1] == bytes(BLOCK_BYTES)
+        if not member.isreg() or not follows or any(map(_is_header, parts[:-1])):
+            return None
+        tarfile.offset = offset + (blocks + 1) * BLOCK_BYTES
+        return member
+
+
+def _is_header(block: bytes) -> bool:
+    """Return whether a block is that of a header, by the magic of POSIX and GNU tars."""
+    return block[257:262] == b"ustar"
 
 
 class _Part:

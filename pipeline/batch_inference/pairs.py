@@ -119,7 +119,8 @@ def list_pictures(location: str, without: Iterable[str] = ()) -> list[str]:
         location: the folder.
         without: files and folders below it that are passed over.
     """
-    files = _files(location)
+    without = list(without)
+    files = _without_links_into(location, _files(location), without)
     left_out = [inside for place in without if (inside := _inside(location, place))]
     left_out += [
         name.removesuffix(f"/{SETTINGS}") for name in files if name.endswith(f"/{SETTINGS}")
@@ -130,6 +131,19 @@ def list_pictures(location: str, without: Iterable[str] = ()) -> list[str]:
         for name in files
         if is_read(name) and name not in left_out and not name.startswith(below)
     )
+
+
+def _without_links_into(location: str, files: list[str], places: list[str]) -> list[str]:
+    """Return the files but those that lie in one of the places by a link to a folder above it."""
+    if storage.is_remote(location):
+        return files
+    real = {folder: _real(storage.join(location, folder)) for folder in {*map(_folder, files)}}
+    inside = tuple(f"{_real(place)}/" for place in places if not _inside(place, location))
+    return [name for name in files if not f"{real[_folder(name)]}/".startswith(inside)]
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
 
 
 def count_unread(location: str) -> Counter[str]:

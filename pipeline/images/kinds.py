@@ -72,7 +72,7 @@ def suffix_if_unread(path: str) -> str:
 LINKED = "links inside tars: what they name is taken once, under its own name"
 SPARSE = "sparse members of tars, which are stored in parts: pack them without --sparse"
 OTHER_MEMBERS = "members of tars that are no files"
-MASKS = "masks beside images (x.mask.png beside x.jpg), which are not images"
+MASKS = "masks of images (x.mask.png, x_mask.png or masks/x.png of x.jpg), which are not images"
 
 
 def is_mask_name(path: str) -> bool:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from infill.pipeline.errors import RejectedError, UserError
-from infill.pipeline.images.kinds import LINKED, OTHER_MEMBERS, SPARSE
+from infill.pipeline.images.kinds import LINKED, MASKS, OTHER_MEMBERS, SPARSE
+from infill.pipeline.sources.mask_names import MaskNames
 from infill.pipeline.sources.original import (
     Original,
     count_unread,
@@ -132,6 +133,9 @@ def _zip(
     store: Store, archive: StoredFile, prefix: str, counts: Counter[str]
 ) -> Iterator[Original]:
     with store.open(archive.file) as stream, zipfile.ZipFile(stream) as opened:
+        names = {safe_name(info.filename) for info in opened.infolist()}
+        stems = {name.rpartition(".")[0] for name in names if is_picture_name(name)}
+        masks = MaskNames(stems.__contains__)
         for info in opened.infolist():
             name = safe_name(info.filename)
             if stat.S_ISLNK(info.external_attr >> 16):
@@ -139,6 +143,9 @@ def _zip(
                 continue
             count_unread(name, counts)
             if info.is_dir() or not is_picture_name(name):
+                continue
+            if masks.is_mask(name):
+                counts[MASKS] += 1
                 continue
             if info.flag_bits & 1:
                 raise UserError(f"{archive.path} is encrypted; decrypt it first")
@@ -168,8 +175,8 @@ def _tar(
     """Yield the images of a tar that lies from ``start`` to ``end`` of the file."""
     with store.open(archive.file) as stream:
         stream.seek(start)
-        with open_tar(stream, end=end) as opened:
-            position = start
+        with open_tar(stream, end=end, renamed=True) as opened:
+            position, masks = start, MaskNames()
             for member in opened:
                 opened.members = []  # type: ignore[attr-defined]  # or it keeps all it has seen
                 position = opened.offset
@@ -181,6 +188,8 @@ def _tar(
                 if path.endswith(".tar"):
                     within, begin = path.removesuffix(".tar") + "/", member.offset_data
                     yield from _tar(store, archive, within, counts, begin, begin + member.size)
+                elif is_picture_name(path) and masks.is_mask(path):
+                    counts[MASKS] += 1
                 elif is_picture_name(path):
                     yield _tar_member(archive, path, member)
             _require_end(stream, position)

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from infill.pipeline.errors import UserError
+from infill.pipeline.images.kinds import MASKS, SUFFIXES
+from infill.pipeline.sources.mask_names import MaskNames
 from infill.pipeline.sources.original import (
     Original,
     count_unread,
@@ -27,11 +29,16 @@ class FolderSource:
         """Yield the tree's images, ordered by path."""
         self.passed_over.clear()
         images, archives = 0, 0
+        masks = MaskNames(self._has_image)
         for found in self.store.files():
             archives += found.path.lower().endswith((".tar", ".zip", ".tar.gz", ".tgz"))
             images += is_picture_name(found.path)
             count_unread(found.path, self.passed_over)
-            if is_picture_name(found.path):
+            if not is_picture_name(found.path):
+                continue
+            if masks.is_mask(found.path):
+                self.passed_over[MASKS] += 1
+            else:
                 yield replace(
                     whole_file(found, split_of(found.path)),
                     nested_split=nested_split_of(found.path),
@@ -42,6 +49,9 @@ class FolderSource:
                 "jobs/make_shards.py archives --source FOLDER`, or train from WebDataset tars as "
                 "they are: --data.shards 'FOLDER/{000..123}.tar'"
             )
+
+    def _has_image(self, stem: str) -> bool:
+        return any(self.store.has(stem + suffix) for suffix in SUFFIXES)
 
     def read(self, original: Original) -> bytes:
         """Return a file's bytes."""

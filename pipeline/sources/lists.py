@@ -13,7 +13,7 @@ from pyarrow import fs
 
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
-from infill.pipeline.sources.original import SPLITS, Original
+from infill.pipeline.sources.original import Original, split_named
 from infill.pipeline.sources.stores import open_store
 
 BATCH_ROWS = 1000
@@ -59,7 +59,7 @@ class ListSource:
                 size = sizes[location]
                 if size is None:
                     raise UserError(
-                        f"{self.location} names {row['path']}, which does not exist; remove the row"
+                        f"{self.location} names {row['path']}, which is no file; remove the row"
                     )
                 yield Original(
                     path=row["path"],
@@ -72,7 +72,13 @@ class ListSource:
     def _path(self, number: int, path: Any) -> str:
         """Return a row's path without blanks around it and without file://."""
         if isinstance(path, str) and path.strip():
-            return path.strip().removeprefix("file://")
+            found = path.strip().removeprefix("file://")
+            if storage.is_remote(found) and not found.startswith("s3://"):
+                raise UserError(
+                    f"{self.location}: column path of row {number} is {found}, which is not read; "
+                    "give paths and s3:// addresses"
+                )
+            return found if "/" in found else found.replace("\\", "/")
         what = "is empty" if path is None or isinstance(path, str) else f"is {path!r}, not text"
         raise UserError(f"{self.location}: column path of row {number} {what}; correct the row")
 
@@ -80,13 +86,13 @@ class ListSource:
         """Return a row's split, in lower case; None if the cell is empty."""
         if split is None or (isinstance(split, str) and not split.strip()):
             return None
-        found = split.strip().lower() if isinstance(split, str) else split
-        if found not in SPLITS:
+        found = split_named(split.strip()) if isinstance(split, str) else None
+        if found is None:
             raise UserError(
                 f"{self.location} puts row {number} into split {split!r}; train, val and test are "
                 "the splits"
             )
-        return str(found)
+        return found
 
     def read(self, original: Original) -> bytes:
         """Return a photograph's bytes."""
@@ -103,6 +109,10 @@ class ListSource:
             table = _table(self.location)
         except FileNotFoundError as error:
             raise UserError(f"there is no list {self.location}") from error
+        except IsADirectoryError as error:
+            raise UserError(
+                f"{self.location} is a folder, not a list; give one CSV or Parquet file"
+            ) from error
         except (pa.ArrowInvalid, UnicodeDecodeError) as error:
             raise UserError(f"{self.location} cannot be read as a table: {error}") from error
         names = [name.strip().lower() for name in table.column_names]

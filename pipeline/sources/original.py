@@ -1,5 +1,6 @@
 """The interface of a source: every original once, in one order, its bytes on demand."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Protocol
 from infill.pipeline.images.kinds import MASKS, is_mask_name, is_read, suffix_if_unread
 
 SPLITS = ("train", "val", "test")
+_SPLIT_NAMES = re.compile(r"(?:(train|training)|(val|valid|validation)|(test|testing))[-_ ]?\d*")
 NOT_VISITED = ("@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found")
 """Folders in which storage systems keep thumbnails and deleted files."""
 
@@ -29,7 +31,7 @@ class Original:
     split: str | None = None
     """"train", "val" or "test" if the source itself defines splits."""
     nested_split: str | None = None
-    """Split that a deeper folder names, or the first one in other case: "photos/Train". Used if
+    """Split that any folder names, in any case and usual form: "photos/Train", "val2017". Used if
     every image has one."""
 
 
@@ -90,9 +92,14 @@ def is_visible(path: str) -> bool:
 
 
 def nested_split_of(path: str) -> str | None:
-    """Return the split that any folder of a path names, in any case, or None."""
-    folders = (folder.lower() for folder in path.split("/")[:-1])
-    return next((folder for folder in folders if folder in SPLITS), None)
+    """Return the split that any folder of a path names, as :func:`split_named`, or None."""
+    return next(filter(None, map(split_named, path.split("/")[:-1])), None)
+
+
+def split_named(name: str) -> str | None:
+    """Return the split of a name such as "Val", "validation", "testing" or "train2017", or None."""
+    found = _SPLIT_NAMES.fullmatch(name.lower())
+    return SPLITS[(found.lastindex or 0) - 1] if found else None
 
 
 def split_of(path: str) -> str | None:

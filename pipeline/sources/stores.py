@@ -85,7 +85,10 @@ class LocalStore:
         top = self.root / under
         if not top.is_dir():
             what = "is a file" if top.exists() else "does not exist"
-            raise UserError(f"the source folder {top} {what}; give a folder of photographs")
+            raise UserError(
+                f"the source folder {top} {what}; give a folder of photographs, or one .zip, .tar, "
+                ".csv or .parquet"
+            )
         try:
             yield from self._walk(f"{under}/" if under else "", (os.path.realpath(top),))
         except PermissionError as error:

@@ -1,5 +1,7 @@
 """Render the intermediate results of a checkpoint as PNG files and a sheet of them."""
 
+import os
+
 import cv2
 import numpy as np
 import torch
@@ -47,7 +49,7 @@ def visualize(config: VisualizeConfig) -> dict[str, str]:
         load(loaded.architecture).pictures, pixels, hole
     )
     pictures = {"masked image": masked_view(pixels, hole), **shown}
-    return _write(config.out, pictures)
+    return _write(config.out, pictures, (config.image, config.mask))
 
 
 def _photograph(config: VisualizeConfig, short_side_px: int) -> tuple[Pixels, ByteHole]:
@@ -82,14 +84,18 @@ def _photograph(config: VisualizeConfig, short_side_px: int) -> tuple[Pixels, By
     return pixels, resized
 
 
-def _write(folder: str, pictures: dict[str, Pixels]) -> dict[str, str]:
+def _write(folder: str, pictures: dict[str, Pixels], inputs: tuple[str, ...]) -> dict[str, str]:
     locations = {}
-    for index, (name, picture) in enumerate(pictures.items()):
+    for index, name in enumerate(pictures):
         slug = "".join(letter if letter.isalnum() else "-" for letter in name.lower())
         slug = "-".join(part for part in slug.split("-") if part)
         locations[name] = storage.join(storage.absolute(folder), f"{index:02d}-{slug}.png")
-        storage.write(locations[name], encode_png(picture))
     locations["sheet"] = storage.join(storage.absolute(folder), "sheet.png")
+    for one in filter(None, inputs):
+        if os.path.realpath(storage.absolute(one)) in map(os.path.realpath, locations.values()):
+            raise UserError(f"the results would overwrite {one}; give another --out")
+    for name, picture in pictures.items():
+        storage.write(locations[name], encode_png(picture))
     storage.write(locations["sheet"], _sheet(pictures))
     return locations
 

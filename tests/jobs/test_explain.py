@@ -99,6 +99,17 @@ def test_what_cannot_be_explained_is_refused(
         visualize(VisualizeConfig(**(settings | changes)))
 
 
+def test_results_do_not_overwrite_the_photograph(
+    tmp_path: Path, photograph: str, checkpoint: Checkpoint
+) -> None:
+    mine = tmp_path / "sheet.png"
+    mine.write_bytes(Path(photograph).read_bytes())
+    config = VisualizeConfig(checkpoint=checkpoint("pennet"), image=str(mine), out=str(tmp_path))
+    with pytest.raises(UserError, match=r"would overwrite .*sheet\.png; give another --out"):
+        visualize(config)
+    assert mine.read_bytes() == Path(photograph).read_bytes()
+
+
 def test_mask_of_another_size_and_files_that_are_no_pictures_are_refused(
     tmp_path: Path, photograph: str, checkpoint: Checkpoint
 ) -> None:

@@ -200,11 +200,13 @@ def test_parquet_list_without_splits_leaves_them_open(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("path\nmissing.jpg\n", "names missing.jpg, which does not exist"),
+        ("path\nmissing.jpg\n", "names missing.jpg, which is no file"),
         ("file\na.jpg\n", "has no column path, only file"),
         ("path,split\na.jpg,dev\n", "into split 'dev'; train, val and test"),
         ("path,split\na.jpg\n", "cannot be read as a table"),
         ("path,split\na.jpg,val\n,val\n", "column path of row 2 is empty; correct the row"),
+        ("path,split\nhttp://x/a.jpg,val\n", "row 1 is http://x/a.jpg, which is not read; give"),
+        ("path\na.jpg\n.\n", r"names \., which is no file"),
         ('path\na.jpg\n" "\n', "column path of row 2 is empty"),
         ("path,split,Split\na.jpg,val,test\n", "has several columns split"),
     ],
@@ -218,12 +220,20 @@ def test_list_that_does_not_hold_is_refused(text: str, sentence: str, tmp_path: 
 
 def test_blanks_and_case_in_a_list_are_no_part_of_it(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    put(tmp_path, "deep/d.jpg")
     lines = f"Path, SPLIT\na.jpg, Val\n b.jpg ,TRAIN\nfile://{tmp_path}/c.jpg, \n"
+    lines += "deep\\d.jpg,validation\n"
     (tmp_path / "list.csv").write_text(lines)
     source = open_source("folder", str(tmp_path / "list.csv"))
     found = list(source.originals())
-    assert [o.split for o in found] == ["val", "train", None]
-    assert [source.read(o) for o in found] == [b"a.jpg", b"b.jpg", b"c.jpg"]
+    assert [o.split for o in found] == ["val", "train", None, "val"]
+    assert [source.read(o) for o in found] == [b"a.jpg", b"b.jpg", b"c.jpg", b"deep/d.jpg"]
+
+
+def test_a_folder_in_the_place_of_a_list_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "parts.parquet").mkdir()
+    with pytest.raises(UserError, match=r"parts\.parquet is a folder, not a list"):
+        list(open_source("folder", str(tmp_path / "parts.parquet")).originals())
 
 
 @pytest.mark.parametrize("value", [None, 7, b"a.jpg", {"file": "a.jpg"}])

@@ -30,6 +30,14 @@ def touch(folder, *names: str) -> str:
     return str(folder)
 
 
+def test_masks_and_results_that_a_link_leads_to_are_no_pictures(tmp_path):
+    folder = touch(tmp_path / "pics", "a.jpg")
+    touch(tmp_path, "masks/a.png", "out/a.png", "more/b.jpg")
+    (tmp_path / "pics" / "loop").symlink_to("..")
+    pairs = list_pairs(folder, f"{tmp_path}/masks", ".png", f"{tmp_path}/out")
+    assert [pair.name for pair in pairs] == ["a.jpg", "loop/more/b.jpg"]
+
+
 def test_masks_beside_the_pictures_are_found_and_are_no_pictures(tmp_path):
     folder = touch(tmp_path, "a.jpg", "a_mask.png", "deep/b.png", "lone_mask.png", "notes.txt")
     pairs = {pair.name: pair for pair in list_pairs(folder, "", ".png")}

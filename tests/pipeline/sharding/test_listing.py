@@ -178,6 +178,8 @@ def nested(*paths: str) -> list[Original]:
         ("photos/train/a.jpg", "photos/val/b.jpg", "photos/test/c.jpg"),
         ("Train/a.jpg", "VAL/b.jpg", "Test/c.jpg"),
         ("one/train/a.jpg", "two/Val/b.jpg", "three/x/test/c.jpg"),
+        ("Training/a.jpg", "validation/b.jpg", "testing/c.jpg"),
+        ("coco/train2017/a.jpg", "coco/valid_256/b.jpg", "coco/test2017/c.jpg"),
     ],
 )
 def test_folders_below_others_and_in_other_case_are_splits(
