@@ -183,7 +183,8 @@ def _by_folders(
         stray = _path_at(spool, int(np.argmin(inside)))
         raise UserError(
             f"{stray} lies outside the folders train/, val/ and test/ (its split is empty, in a "
-            "list), but others do not; move it into one of them, or give --splits shares to split all photographs by hash instead"
+            "list), but others do not; move it into one of them, or give --splits "
+            "shares to split all photographs by hash instead"
         )
     if names:
         report(
