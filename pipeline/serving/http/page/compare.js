@@ -44,16 +44,29 @@ export class Compare {
     this.view.renew();
   }
 
+  // Keep line and labels on the photograph when the view has moved.
+  follow() {
+    if (this.isOn) this._place(this.view.split);
+  }
+
   _show(on) {
     at("split").hidden = !on;
+    document.body.classList.toggle("comparing", on);
     press(at("compare"), on);
   }
 
+  // Put the line at a share of the stage's width, within what is seen of the photograph.
   _place(share) {
-    this.view.split = Math.min(1, Math.max(0, share));
-    const left = `${100 * this.view.split}%`;
-    at("split-line").style.left = this._grip.style.left = left;
-    this._grip.setAttribute("aria-valuenow", String(Math.round(100 * this.view.split)));
+    const {stage, photograph, scale, x, y} = this.view;
+    const left = Math.max(0, x), right = Math.min(stage.clientWidth, x + photograph.width * scale);
+    const top = Math.max(0, y), bottom = Math.min(stage.clientHeight, y + photograph.height * scale);
+    const line = Math.min(right, Math.max(left, share * stage.clientWidth));
+    this.view.split = line / stage.clientWidth;
+    const box = {left, top, width: right - left, height: bottom - top};
+    for (const [name, px] of Object.entries(box)) at("split").style[name] = `${px}px`;
+    at("split-line").style.left = this._grip.style.left = `${line - left}px`;
+    const seen = right > left ? (line - left) / (right - left) : 0;
+    this._grip.setAttribute("aria-valuenow", String(Math.round(100 * seen)));
     this.view.renew();
   }
 }

@@ -78,6 +78,9 @@ function changed(photograph, edit) {
   if (active !== view.photograph) {
     tools.cancel();
     compare.stop();
+    messages.forget();
+    at("options").hidden = !active;  // What takes room comes before the photograph is fitted.
+    strip.renew();
     view.show(active);
     options.renew();
   } else if (photograph === active) {
@@ -145,6 +148,7 @@ function renewSamples(active) {
 function moved() {
   at("zoom").textContent = `${Math.round(100 * view.scale)} %`;
   guides.renew(tools);
+  compare.follow();
 }
 
 function isPanning() {

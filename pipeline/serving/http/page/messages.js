@@ -72,5 +72,6 @@ function stateOf(photograph, position, inside) {
     const seen = scale < 1 ? `; the hole is large: it was predicted at ${Math.round(100 * scale)} % of its size` : "";
     return {text: `${model.name}@${model.version} filled ${(100 * holeRatio).toFixed(1)} % in ${Math.round(ms)} ms${seen}`};
   }
-  return {text: ""};
+  const isNew = photograph && !photograph.hasHole && !photograph.isChanged;
+  return {text: isNew ? "Paint over what should go, then press Fill." : ""};
 }

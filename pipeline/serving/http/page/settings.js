@@ -3,6 +3,15 @@
 import {at} from "./dom.js";
 import {listModels, listModes} from "./service.js";
 
+const MODES = {
+  auto: "Automatic",
+  crop: "Around the hole",
+  resize: "Whole, reduced",
+  refine: "Reduced, then refined",
+  tile: "Tiles at full size",
+  subsample: "Interleaved",
+};
+
 export class Settings {
   constructor(onProblem) {
     this._onProblem = onProblem;
@@ -14,7 +23,7 @@ export class Settings {
   async load() {
     const modes = await listModes();
     if (modes.length && !at("mode").options.length) {
-      at("mode").replaceChildren(...modes.map(mode => new Option(mode, mode)));
+      at("mode").replaceChildren(...modes.map(mode => new Option(MODES[mode] ?? mode, mode)));
     }
     try {
       this._models = await listModels(this.key);

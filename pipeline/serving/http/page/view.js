@@ -6,7 +6,6 @@ import {clip, grown, isEmpty, rectOf, union} from "./rect.js";
 const MOST_ZOOM = 32;
 const PIXELS_FROM = 3;  // From this zoom on, pixels are shown as squares.
 const MARGIN_PX = 16;
-const WIDE_PX = 540;  // Narrower stages have the options below them.
 const HOLE_COLOUR = [255, 45, 120];
 const HOLE_ALPHA = 0.5;
 
@@ -48,9 +47,9 @@ export class View {
     this._draw();  // A canvas that was resized is empty: draw before it is seen.
   }
 
-  // Room for what lies over the stage: the tool's options, and messages.
+  // Room for what lies over the stage: the tool's options, or the zoom on a phone, and messages.
   get insets() {
-    return this.stage.clientWidth > WIDE_PX ? {top: 52, bottom: 52} : {top: 0, bottom: 52};
+    return {top: 52, bottom: 52};
   }
 
   get fitScale() {

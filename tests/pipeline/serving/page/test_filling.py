@@ -187,12 +187,35 @@ def test_every_tool_is_in_reach_on_light_and_dark_screens(
                 assert box["x"] >= 0
                 assert box["x"] + box["width"] <= width + 1
                 if width == 390:
-                    assert min(box["width"], box["height"]) >= 40, box
+                    assert min(box["width"], box["height"]) >= 44, box
             if width == 390:  # the tools are at the thumb
                 assert page.locator("#tools").bounding_box()["y"] > 400
                 assert page.locator("#fill").bounding_box()["y"] > 600
             colours[scheme] = int(np.mean(editor.seen()[0, 0, :3]))
+            before = page.text_content("#zoom")
+            page.click("#zoom-in")
+            expect(page.locator("#zoom")).not_to_have_text(before)
     assert colours["dark"] < 60 < 180 < colours["light"]
+
+
+def test_photograph_lies_between_what_floats_over_a_phone_s_stage(
+    browser, address, editing, make, file_of
+):
+    screen = {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"}
+    with editing(browser, address, **screen) as editor:
+        editor.open(file_of("tall.png", make.file(make.photograph(900, 400))))
+        _, top, _, height = editor.box()
+        zoom, message = (editor.page.locator(at).bounding_box() for at in (".zoom", "#message"))
+        assert zoom["y"] + zoom["height"] <= top
+        assert top + height <= message["y"]
+        assert "Paint over what should go" in editor.page.text_content("#said")
+        editor.stroke((0.4, 0.5), (0.6, 0.5))
+        assert editor.page.locator("#message").is_hidden()
+        editor.fill()
+        editor.page.click("#compare")
+        line = editor.page.locator("#split").bounding_box()
+        assert line["y"] == pytest.approx(top, abs=2)
+        assert line["height"] == pytest.approx(height, abs=3)
 
 
 FROM_OUTSIDE = """([kind, name, bytes]) => {
