@@ -74,7 +74,8 @@ check: $(VENV)/installed-check
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed-check  ## fill docs/benchmarks.md; ONLY=models for one table of it
+bench: $(VENV)/installed-check  ## fill docs/benchmarks.md; ONLY=models for one table of it; CROWDED=1 beside other work
+	$(BIN)/python tests/benchmarks/conditions.py
 	$(BIN)/python -m pytest tests/benchmarks/bench_$(or $(ONLY),*).py -s --timeout=0 \
 	  --override-ini=python_files='bench_*.py' --override-ini=pythonpath=tests/benchmarks
 

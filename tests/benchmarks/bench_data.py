@@ -18,6 +18,7 @@ from statistics import median
 
 import cv2
 import numpy as np
+from conditions import turns
 from pages import machine, table, write_section
 
 from infill.pipeline.manifest import read_manifest
@@ -27,7 +28,6 @@ ONE_LOADER = Path(__file__).with_name("one_loader.py")
 PHOTOGRAPHS = os.environ.get("PHOTOGRAPHS", "")
 IMG2DATASET = os.environ.get("IMG2DATASET", shutil.which("img2dataset") or "")
 IMAGES = 3000
-ROUNDS = 3
 CORES = (1, 2)
 BARE = ("floor", "pillow")
 SHARDED = (2_000, 20_000)
@@ -90,10 +90,9 @@ def test_batches(tmp_path: Path) -> None:
     shards = shards_of(tmp_path / "set")
     ways = [(way, cores) for way in ("ours", "torch", "webloader", "ray-data") for cores in CORES]
     seen: dict[tuple[str, int], list[float]] = {}
-    for _ in range(ROUNDS):  # in turns, so that a slow minute meets all alike
-        for way, cores in [("pillow", 1), *(("floor", cores) for cores in CORES), *ways]:
-            seen.setdefault((way, cores), []).append(images_per_s(way, shards, cores))
-            print(way, cores, f"{seen[way, cores][-1]:.0f} images/s", flush=True)
+    for way, cores in turns([("pillow", 1), *(("floor", cores) for cores in CORES), *ways]):
+        seen.setdefault((way, cores), []).append(images_per_s(way, shards, cores))
+        print(way, cores, f"{seen[way, cores][-1]:.0f} images/s", flush=True)
     rates = {case: median(found) for case, found in seen.items()}
     rows = [
         [way, str(cores), f"{rates[way, cores]:.0f}"]

@@ -14,11 +14,12 @@ import subprocess
 import sys
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+from conditions import turns
 from pages import machine, rows_of_section, table, write_section
 
 ONE_STEP = Path(__file__).with_name("one_step.py")
-ROUNDS = 2
 CASES = [("forward", 1), ("forward", 4), ("step", 1)]
 MORE = {"deepfill": [("step", 4)]}
 ARCHITECTURES = ["pennet", "madf", "deepgin", "spn", "deepfill"]
@@ -37,7 +38,7 @@ HEADER = [
 ]
 
 
-def ask(*arguments: str) -> dict[str, float]:
+def ask(*arguments: str) -> dict[str, Any]:
     """Measure in a process of its own."""
     command = [sys.executable, str(ONE_STEP), *arguments]
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
@@ -45,16 +46,15 @@ def ask(*arguments: str) -> dict[str, float]:
         # Memory is given back to the system at once, so that what is held is what is in use.
         environment["MALLOC_MMAP_THRESHOLD_"] = "65536"
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    answer: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 
 
 def both(name: str, kind: str, count: int) -> tuple[dict[str, float], dict[str, float]]:
     """Measure ours and the naive form in turns, and return the median of each figure."""
     seen: dict[str, list[dict[str, float]]] = {"ours": [], "naive": []}
-    for _ in range(ROUNDS):
-        for form, answers in seen.items():
-            answers.append(ask("time", name, form, kind, str(count)))
+    for form in turns(list(seen)):
+        seen[form].append(ask("time", name, form, kind, str(count)))
     ours, naive = (
         {field: median(answer[field] for answer in answers) for field in answers[0]}
         | ask("memory", name, form, kind, str(count))

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from bench_data import PHOTOGRAPHS, job
+from conditions import turns
 from pages import machine, table, write_section
 
 from infill.pipeline.cluster import connect
@@ -27,7 +28,6 @@ from infill.pipeline.training import TrainConfig, train
 BARE = Path(__file__).with_name("one_training.py")
 NAMES = ("madf", "lama")
 WARM, STEPS = 20, 40
-ROUNDS = 3
 BATCH = 16
 
 
@@ -92,13 +92,12 @@ def test_bench_training(shards: str, tmp_path: Path) -> None:
     with connect():
         for name in NAMES:
             found: dict[tuple[int, str], list[float]] = {}
-            for turn in range(ROUNDS):
-                for workers in (1, 2):
-                    place = tmp_path / f"{name}-{workers}-{turn}"
-                    config = configured(name, shards, place, workers, BATCH // 2 * workers)
-                    found.setdefault((workers, "ray"), []).append(under_ray(config))
-                    file = tmp_path / f"{name}.json"
-                    found.setdefault((workers, "bare"), []).append(bare(config, file))
+            for workers, form in turns([(1, "ray"), (1, "bare"), (2, "ray"), (2, "bare")]):
+                taken = found.setdefault((workers, form), [])
+                place = tmp_path / f"{name}-{workers}-{len(taken)}"
+                config = configured(name, shards, place, workers, BATCH // 2 * workers)
+                file = tmp_path / f"{name}.json"
+                taken.append(under_ray(config) if form == "ray" else bare(config, file))
             rows.append(row_of(name, found))
             print(rows[-1], flush=True)
     header = ["Network", "1 worker, ms", "Bare loop, ms", "Ray adds"]

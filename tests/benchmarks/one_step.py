@@ -17,6 +17,7 @@ from types import ModuleType
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from infill.models import architecture
@@ -117,6 +118,22 @@ def memory_of(name: str, form: str, kind: str, count: int) -> dict[str, float]:
     return {"peak_mib": (held("VmHWM") - before) / MIB}
 
 
+def profile_of(name: str, form: str, kind: str, count: int) -> dict[str, dict[str, list[float]]]:
+    """Return each operation's own microseconds, the least of some calls, and number of calls."""
+    torch.set_num_threads(1)
+    work, _ = work_of(name, form, kind, count)
+    least: dict[str, list[float]] = {}
+    with torch.set_grad_enabled(kind == "step"):
+        work()
+        for _ in range(REPEATS):
+            with profile(activities=[ProfilerActivity.CPU]) as found:
+                work()
+            for one in found.key_averages():
+                before = least.get(one.key, [float("inf")])[0]
+                least[one.key] = [min(before, one.self_cpu_time_total), one.count]
+    return {"operations": least}
+
+
 def plain_rate() -> float:
     """Return the multiply-accumulates per second of a plain 3 x 3 convolution, in 10^9."""
     conv = nn.Conv2d(256, 256, 3, padding=1)
@@ -133,7 +150,7 @@ def plain_rate() -> float:
 
 
 if __name__ == "__main__":
-    measure = {"time": time_of, "memory": memory_of}
+    measure = {"time": time_of, "memory": memory_of, "profile": profile_of}
     asked, *arguments = sys.argv[1:]
     if asked == "rate":
         print(json.dumps({"gmac_per_s": plain_rate()}))

@@ -1,10 +1,10 @@
 """Write figures into ``docs/benchmarks.md``, each benchmark between its own two marks."""
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from conditions import LOAD_AT_START, cores, crowded, versions
 
 from infill.pipeline.provenance import processor
 
@@ -12,11 +12,12 @@ PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 
 def machine() -> str:
-    """Return a line with machine, versions and date of a measurement."""
+    """Return a line with machine, load, versions and date of a measurement."""
     gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
+    beside = "crowded: " if crowded(LOAD_AT_START) else ""
     return (
-        f"{gpu}{processor()}, {len(os.sched_getaffinity(0))} cores, "
-        f"PyTorch {torch.__version__}, {datetime.now(UTC):%Y-%m-%d}"
+        f"{gpu}{processor()}, {cores()} cores, {beside}load {LOAD_AT_START:.2f}, {versions()}, "
+        f"{datetime.now(UTC):%Y-%m-%d}"
     )
 
 
