@@ -39,7 +39,8 @@ def build_objective(config: TrainConfig, worker: WorkerContext) -> Objective:
     if config.recompute:
         recompute(objective.generator, load(config.model.architecture).blocks)
     if config.compile:
-        objective.generator.compile(fullgraph=True)
+        mode = "reduce-overhead" if config.cuda_graphs else None
+        objective.generator.compile(fullgraph=True, mode=mode)
     return objective
 
 

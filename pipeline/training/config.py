@@ -85,6 +85,9 @@ class TrainConfig:
     compile: bool = False
     """Whether ``torch.compile`` compiles the generator. It takes minutes at the start, which pays
     off in long runs on GPUs."""
+    cuda_graphs: bool = False
+    """Whether the compiled generator's kernels are launched together, as CUDA graphs: worth it at
+    small batches, where launches take the time. It needs compile and use_gpu, and more memory."""
     recompute: bool = False
     """Whether the backward pass computes the generator's blocks again (activation checkpointing).
     It saves memory and costs about a fourth more arithmetic."""
@@ -152,6 +155,8 @@ class TrainConfig:
             raise ValueError("sync_batch_norm does not go with compile")
         if self.static_graph and self.accumulate > 1:
             raise ValueError("static_graph does not go with accumulate: parts are not all alike")
+        if self.cuda_graphs and not (self.compile and self.use_gpu):
+            raise ValueError("cuda_graphs needs compile and use_gpu")
         if self.max_gradient_norm < 0:
             raise ValueError(f"max_gradient_norm must not be negative: {self.max_gradient_norm}")
         if self.data.image_size_px % self.model.size_multiple:

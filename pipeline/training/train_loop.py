@@ -54,6 +54,8 @@ def _run(config: TrainConfig, worker: WorkerContext, report: Report) -> None:
         for step, batch in zip(steps, stream, strict=False):
             worker.activity.step, worker.activity.doing = step, "taking a step"
             with torch.autocast(worker.device.type, torch.bfloat16, enabled=low):
+                if config.cuda_graphs:  # What the graphs of the step before hold is free now.
+                    torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
                 losses = objective.step_with_accumulation(batch)
             checks.take(losses, step)
             if average is not None:

@@ -57,6 +57,7 @@ TOGGLES: dict[str, dict[str, Any]] = {
     "as it is": {},
     "bfloat16": {"precision": "bfloat16"},
     "compile": {"compile": True},
+    "compile, CUDA graphs": {"compile": True, "cuda_graphs": True},
     "contiguous": {"channels_last": False},
     "recompute": {"recompute": True},
     "TF32 off": {"tf32": "off"},

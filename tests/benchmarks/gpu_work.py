@@ -77,6 +77,8 @@ class Training:
             arithmetic(self.config, print),
             torch.autocast(self.device.type, torch.bfloat16, enabled=low),
         ):
+            if self.config.cuda_graphs:
+                torch.compiler.cudagraph_mark_step_begin()
             return self.objective.step_with_accumulation(batch)
 
     def images_per_s(self, count: int, seconds: float) -> float:

@@ -12,14 +12,18 @@ import pytest
 import torch
 
 from infill.models import architecture
+from infill.models.architecture import Batch
 from infill.models.spn.config import SPNConfig
 from infill.models.spn.tresnet import random_network
+from infill.models.unet.config import UNetConfig
 from infill.models.vgg import load_features
 from infill.pipeline import storage
 from infill.pipeline.config import override
 from infill.pipeline.errors import UserError
+from infill.pipeline.loading import BatchConfig
 from infill.pipeline.training import (
     ExponentialMovingAverage,
+    TrainConfig,
     WorkerContext,
     build_objective,
     require_weights,
@@ -73,6 +77,42 @@ def test_the_generator_is_compiled_when_asked_for(config):
     for wanted in (False, True):
         objective = build_objective(override(config, {"compile": wanted}), WorkerContext())
         assert (objective.generator._compiled_call_impl is not None) == wanted
+
+
+def test_the_compiled_generator_is_launched_as_graphs_when_asked_for(monkeypatch):
+    modes = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **form: modes.append(form["mode"]))
+    config = TrainConfig(model=UNetConfig.tiny(), data=BatchConfig(), use_gpu=True, compile=True)
+    for wanted in (False, True):
+        build_objective(override(config, {"cuda_graphs": wanted}), WorkerContext())
+    assert modes == [None, "reduce-overhead"]
+    for missing in ("compile", "use_gpu"):
+        with pytest.raises(ValueError, match="cuda_graphs needs compile and use_gpu"):
+            override(config, {"cuda_graphs": True, missing: False})
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("graphs", [False, True])
+def test_a_compiled_training_on_a_gpu_has_the_losses_of_one_that_is_not(graphs):
+    image, mask = torch.rand(2, 3, 64, 64) * 2 - 1, torch.zeros(2, 1, 64, 64)
+    mask[..., 16:48, 16:40] = 1
+    found = []
+    for compiled in (False, True):
+        config = TrainConfig(
+            model=UNetConfig.tiny(),
+            data=BatchConfig(),
+            use_gpu=True,
+            compile=compiled,
+            cuda_graphs=compiled and graphs,
+        )
+        objective = build_objective(config, WorkerContext(device=torch.device("cuda")))
+        losses = []
+        for step in range(4):
+            batch = Batch(image=image, mask=mask, keys=("a", "b"), mask_ids=("a", "b"), step=step)
+            torch.compiler.cudagraph_mark_step_begin()
+            losses += [v.cpu() for v in objective.step_with_accumulation(batch.to("cuda")).values()]
+        found.append(losses)
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
