@@ -68,6 +68,14 @@ def requested() -> int:
     return _state.number
 
 
+def request(number: int) -> None:
+    """Ask this process to end, as a signal would that is :func:`postponed`.
+
+    For a process whose work another one has started, and whose signals are not its own.
+    """
+    _state.number = number
+
+
 def _handle(number: int, frame: FrameType | None) -> None:
     now = time.monotonic()
     if _state.number and now - _state.moment_s < SAME_REQUEST_S:

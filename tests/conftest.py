@@ -2,11 +2,13 @@
 
 import fcntl
 import os
+import pty
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,47 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def on_terminal() -> Callable[..., tuple[int, str]]:
+    """Run a command on a terminal of its own; press Ctrl-C there once it has printed a word.
+
+    The function returns its status and what it has printed.
+    """
+
+    def run(command: Sequence[str | Path], word: bytes, folder: Path) -> tuple[int, str]:
+        leader, follower = pty.openpty()
+        process = subprocess.Popen(
+            command,
+            stdin=follower,
+            stdout=follower,
+            stderr=follower,
+            cwd=folder,
+            env={**os.environ, "COLUMNS": "200", "TERM": "xterm"},
+            start_new_session=True,
+            preexec_fn=_take_terminal,
+        )
+        os.close(follower)
+        printed, pressed = b"", False
+        while True:
+            try:
+                data = os.read(leader, 65536)
+            except OSError:  # The last process has left the terminal.
+                break
+            printed += data
+            if word in printed and not pressed:
+                pressed = True
+                os.write(leader, b"\x03")
+        os.close(leader)
+        return process.wait(), printed.decode(errors="replace")
+
+    return run
+
+
+def _take_terminal() -> None:
+    """Make standard input the terminal that this session's Ctrl-C comes from."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 @pytest.fixture(scope="session")

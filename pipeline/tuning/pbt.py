@@ -15,6 +15,7 @@ from typing import Any
 from infill.pipeline import checkpoints, storage
 from infill.pipeline.cluster import cap_gpu_memory
 from infill.pipeline.config import flatten, override
+from infill.pipeline.interruption import Interrupted
 from infill.pipeline.metrics.metric_registry import VALIDATED
 from infill.pipeline.progress import Log, Progress
 from infill.pipeline.temporary_folders import temporary_folder
@@ -186,8 +187,21 @@ def _live(settings: dict[str, Any]) -> None:
     if begin and (state := checkpoints.read_state(begin))["step"] >= training.steps:
         report_scores(state["step"], state["scores"], begin, 0.0)  # it copied a finished member
         return
-    result = train(training, lambda line: None, report)
+    try:
+        result = train(training, lambda line: None, report)
+    except Interrupted:
+        _write_down_saved(search, name, changes, training.storage)
+        raise
     report_scores(result.step, result.scores, result.checkpoint, result.seconds)
+
+
+def _write_down_saved(config: TuneConfig, name: str, changes: Mapping[str, Any], run: str) -> None:
+    """Let an interrupted member resume from its newest checkpoint, which has no scores yet."""
+    newest = checkpoints.latest(run)
+    if newest is not None:
+        metrics = {"step": checkpoints.read_state(newest)["step"], "checkpoint": newest}
+        member = _member(config, name, changes, metrics)
+        write_down(config, replace(member, error="not finished: the search was interrupted"))
 
 
 def _member(

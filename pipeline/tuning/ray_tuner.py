@@ -19,20 +19,48 @@ def run_tuner(
 ) -> Any:
     """Run trials on the cluster until they end or the time limit is reached; return Ray's results.
 
+    A search that is interrupted ends after a checkpoint of every running trial.
+
     Args:
         config: the search.
         trainable: runs in a trial's process, with the trial's settings.
         space: the space of those settings.
         watcher: a Tune callback.
         chosen: further arguments of ``TuneConfig`` of Ray Tune: algorithm, scheduler, number.
+
+    Raises:
+        Interrupted: if this process was asked to end.
     """
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Ray's tables: we print a line per trial
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends a search as any job
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # our trials log themselves
-    from ray import tune as ray_tune
+    from infill.pipeline.tuning.search_interruption import saving_trials, stoppable
 
     books = storage.join(storage.absolute(config.storage), "ray")
-    tuner = ray_tune.Tuner(
+    with saving_trials(config.storage) as (asked, running, stopper), warnings.catch_warnings():
+        # A member that copies another one gets a new process: the old one is still training.
+        warnings.filterwarnings("ignore", message="Consider boosting PBT")
+        tuned = stoppable(trainable, asked)
+        tuner = _tuner(config, tuned, space, books, [watcher, running], stopper, chosen)
+        try:
+            return tuner.fit()
+        finally:
+            storage.remove(books)
+
+
+def _tuner(
+    config: TuneConfig,
+    trainable: Callable[[dict[str, Any]], None],
+    space: dict[str, Any],
+    books: str,
+    callbacks: list[Any],
+    stopper: Any,
+    chosen: dict[str, Any],
+) -> Any:
+    """Return Ray's tuner of a search, with its own records in the folder ``books``."""
+    from ray import tune as ray_tune
+
+    return ray_tune.Tuner(
         ray_tune.with_resources(trainable, trial_resources(config)),
         param_space=space,
         tune_config=ray_tune.TuneConfig(
@@ -51,15 +79,10 @@ def run_tuner(
             storage_path=books,
             verbose=0,
             failure_config=ray_tune.FailureConfig(max_failures=config.max_failures),
-            callbacks=[watcher],
+            callbacks=callbacks,
+            stop=stopper,
         ),
     )
-    with warnings.catch_warnings():
-        # A member that copies another one gets a new process: the old one is still training.
-        warnings.filterwarnings("ignore", message="Consider boosting PBT")
-        results = tuner.fit()
-    storage.remove(books)
-    return results
 
 
 def trial_resources(config: TuneConfig) -> Any:

@@ -10,6 +10,7 @@ from infill.models.tables import Table
 from infill.pipeline import storage
 from infill.pipeline.cluster import cap_gpu_memory
 from infill.pipeline.config import override
+from infill.pipeline.interruption import requested
 from infill.pipeline.progress import Log, Progress
 from infill.pipeline.tracking import Record, mlflow_run_id, tracked
 from infill.pipeline.training import SCORE, best, train
@@ -198,6 +199,8 @@ def _watcher(config: TuneConfig, progress: Progress) -> Any:
             progress.say(f"trial {progress.done}/{progress.total}  {name}  {outcome}")
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            if requested():
+                return  # It has saved, and is not finished.
             ended = _outcome(trial.config, trial.last_result, None)
             write_down(config, ended)
             steps = config.train.steps

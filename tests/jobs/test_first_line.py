@@ -79,6 +79,53 @@ def test_the_first_line_comes_before_pytorch_and_ray_are_imported(tmp_path):
         assert named in shown[job].splitlines()[0]
 
 
+PAUSES_AT_WORK = """
+import os, signal, sys
+from pathlib import Path
+
+class Pauses:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "ray", "mlflow", "uvicorn"):
+            Path(os.environ["AT_WORK"]).touch()
+            signal.pause()
+
+sys.meta_path.insert(0, Pauses())
+"""
+JOBS_OF_A_TERMINAL = """
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+
+signal.signal(signal.SIGINT, lambda number, frame: None)
+started = {}
+for job, words in json.loads(Path(sys.argv[2]).read_text()).items():
+    started[job] = subprocess.Popen(
+        [sys.executable, f"{sys.argv[1]}/{job}.py", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=open(f"{job}.stderr", "w"),
+        env={**os.environ, "AT_WORK": f"{job}.works", "PYTHONPATH": os.getcwd()},
+    )
+while any(job.poll() is None and not Path(f"{n}.works").exists() for n, job in started.items()):
+    time.sleep(0.02)
+print("all of them are at work", flush=True)
+Path("status.json").write_text(json.dumps({n: job.wait() for n, job in started.items()}))
+"""
+
+
+def test_ctrl_c_in_a_terminal_ends_every_job_that_is_at_work(tmp_path, on_terminal):
+    """One key for the jobs of one terminal, each paused where its slow part begins."""
+    words = {job: words for job, (_, words) in COMMANDS.items() if job != "verify_shards"}
+    words |= {"demo": [], "promote": ["--checkpoint", "run"]}
+    words |= {"export_weights": ["--checkpoint", "run", "--out", "weights.pth"]}
+    (tmp_path / "sitecustomize.py").write_text(PAUSES_AT_WORK)
+    (tmp_path / "words.json").write_text(json.dumps(words))
+    launcher = [sys.executable, "-I", "-c", JOBS_OF_A_TERMINAL, ROOT / "jobs", "words.json"]
+    on_terminal(launcher, b"all of them are at work", tmp_path)
+    status = json.loads((tmp_path / "status.json").read_text())
+    said = {job: (tmp_path / f"{job}.stderr").read_text() for job in words}
+    assert status == dict.fromkeys(words, 130), said
+    assert set(said.values()) == {"interrupted; run the same command again to resume\n"}
+
+
 def write_search(folder, checkpoint):
     """Write a search whose one trial has a checkpoint."""
     book = folder / "trials" / "one" / "trial.json"

@@ -1,9 +1,7 @@
 """Trainings that are interrupted: saved at the step reached, and resumed from there."""
 
 import os
-import pty
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -79,54 +77,14 @@ def test_a_run_without_resources_ends_at_once(config, ray_local):
         train(run, say)
 
 
-def on_a_terminal(command, word, folder):
-    """Run a command on a terminal of its own; press Ctrl-C there once it has printed a word.
-
-    Returns:
-        its status and what it has printed.
-    """
-    leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        command,
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-        cwd=folder,
-        env={**os.environ, "COLUMNS": "200", "TERM": "xterm"},
-        start_new_session=True,
-        preexec_fn=take_terminal,
-    )
-    os.close(follower)
-    printed, pressed = b"", False
-    while True:
-        try:
-            data = os.read(leader, 65536)
-        except OSError:  # The last process has left the terminal.
-            break
-        printed += data
-        if word in printed and not pressed:
-            pressed = True
-            os.write(leader, b"\x03")
-    os.close(leader)
-    return process.wait(), printed.decode(errors="replace")
-
-
-def take_terminal():
-    """Make standard input the terminal that this session's Ctrl-C comes from."""
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
 @pytest.mark.slow
-def test_ctrl_c_in_a_terminal_reaches_workers_as_a_request_to_save(shards, tmp_path):
+def test_ctrl_c_in_a_terminal_reaches_workers_as_a_request_to_save(shards, tmp_path, on_terminal):
     """With a Ray of the job's own, whose processes are in the terminal's session too."""
     words = ["smoke", "--data.source", "", "--data.shards", shards, "--storage", "run"]
     words += ["--steps", "1000000", "--save-every-steps", "1000000", "--num-workers", "2"]
     words += ["--sample-every-steps", "4", "--tracking.loggers", "terminal"]
     job = [sys.executable, ROOT / "jobs" / "train_spn.py", *words]
-    status, printed = on_a_terminal(job, b"sample grid", tmp_path)
+    status, printed = on_terminal(job, b"sample grid", tmp_path)
     assert status == 130, printed[-3000:]
     [step] = checkpoints.steps(str(tmp_path / "run"))
     assert f"interrupted, saved at step {step:,} in {tmp_path}/run" in printed

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from safetensors.torch import load_file
 from infill.pipeline import checkpoints
 from infill.pipeline.config import override, to_json
 from infill.pipeline.errors import UserError
+from infill.pipeline.interruption import Interrupted
 from infill.pipeline.reporting.search import trial_rows, write_search
 from infill.pipeline.tuning import Range, Trial, TuneResult, plan, tune, tuner
 
@@ -45,6 +48,66 @@ def test_a_search_started_again_runs_nothing_twice(finished_search):
     assert all(trial.reused for trial in again.trials)
     assert [t.scores for t in again.trials] == [t.scores for t in finished_search.result.trials]
     assert any("4 of them were finished before" in line for line in lines)
+
+
+def interrupt_search(search, space, ready):
+    """Run a search and send SIGTERM to this process as soon as it is ready for that."""
+
+    def interrupt():
+        while not ready():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    with pytest.raises(Interrupted, match=r"its trials are saved in .*/search; run the same") as it:
+        tune(search, space, quietly)
+    thread.join()
+    assert it.value.number == signal.SIGTERM
+
+
+def endless(config, folder, **changes):
+    """Return a search whose trials end and save only if they are interrupted."""
+    many = {"train.steps": 10**6, "train.save_every_steps": 10**6, "train.sample_every_steps": 2}
+    return override(config, {**many, "storage": str(folder / "search"), **changes})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupted_search_saves_its_trials_and_resumes_them(
+    config, workers, ray_local, tmp_path
+):
+    search = endless(config, tmp_path, concurrent_trials=1, workers_per_trial=workers)
+    space = {"model.image_weight": [1.0, 10.0]}
+    first, second = (Path(training.storage) for _, training in plan(search, space))
+    interrupt_search(search, space, lambda: any(first.rglob("*.png")))
+    [step] = checkpoints.steps(str(first))
+    assert 0 < step < 10**6
+    assert checkpoints.steps(str(second)) == []  # It waited for the first, and was not begun.
+    again = override(search, {"train.steps": step + 1})
+    space = {"model.image_weight": [1.0]}
+    assert [trial.steps for trial in tune(again, space, quietly).trials] == [step + 1]
+    [progress] = first.glob(f"progress-{step:09d}.jsonl")
+    assert f"resuming at step {step}" in progress.read_text()
+
+
+@pytest.mark.slow
+def test_members_of_an_interrupted_population_go_on_from_where_they_were(
+    config, ray_local, tmp_path
+):
+    search = endless(config, tmp_path, num_trials=2, algorithm="pbt")
+    space = {"model.learning_rate": Range(low=1e-9, high=1e-2, log=True)}
+    folders = [tmp_path / "search" / "trials" / f"member-{index:03d}" for index in range(2)]
+    interrupt_search(search, space, lambda: all(any(folder.rglob("*.png")) for folder in folders))
+    saved = [json.loads((folder / "trial.json").read_text()) for folder in folders]
+    for folder, trial in zip(folders, saved, strict=True):
+        assert trial["steps"] > 0
+        assert trial["checkpoint"].startswith(str(folder))
+    last = max(trial["steps"] for trial in saved) + 1
+    tune(override(search, {"train.steps": last}), space, quietly)
+    for folder, trial in zip(folders, saved, strict=True):
+        begun = [json.loads(path.read_text()) for path in folder.glob("*/config.json")]
+        assert trial["checkpoint"] in [training["resume_from"] for training in begun]
 
 
 @pytest.mark.slow
