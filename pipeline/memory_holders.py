@@ -7,13 +7,14 @@ from pathlib import Path
 PROCESSES = Path("/proc")
 
 
-def largest_holder(processes: Path = PROCESSES) -> str:
+def largest_holder(processes: Path = PROCESSES, own: int = 0) -> str:
     """Return the process outside this job that holds most memory, with its number and amount.
 
     Ray's processes and workers of this job are descendants of this process, and left out.
 
     Args:
         processes: the kernel's folder of processes.
+        own: number of the process whose descendants are this job's; 0 is this process.
 
     Returns:
         Its name, number and resident memory; "" if none can be read, as on systems without such a
@@ -30,7 +31,7 @@ def largest_holder(processes: Path = PROCESSES) -> str:
     others = [
         (held, number, name)
         for number, (_, held, name) in found.items()
-        if not _is_ours(number, parents)
+        if not _descends(number, own or os.getpid(), parents)
     ]
     if not others:
         return ""
@@ -38,8 +39,8 @@ def largest_holder(processes: Path = PROCESSES) -> str:
     return f"{name} (process {number}), {held / 1e9:.1f} GB"
 
 
-def _is_ours(number: int, parents: dict[int, int]) -> bool:
-    """Return whether a process is this one or descends from it."""
-    while number in parents and number != os.getpid():
+def _descends(number: int, own: int, parents: dict[int, int]) -> bool:
+    """Return whether a process is ``own`` or descends from it."""
+    while number in parents and number != own:
         number = parents[number]
-    return number == os.getpid()
+    return number == own

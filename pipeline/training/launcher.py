@@ -212,6 +212,7 @@ def _trainer(config: TrainConfig, books: str, actors: Mapping[str, Any]) -> Any:
     from ray.train.torch import TorchConfig
 
     from infill.pipeline.training.elastic import SharingTrainer
+    from infill.pipeline.training.worker_failures import WorkerFailures
 
     sizes = config.worker_numbers
     return SharingTrainer(
@@ -230,6 +231,7 @@ def _trainer(config: TrainConfig, books: str, actors: Mapping[str, Any]) -> Any:
             # Ray's own bookkeeping, which our checksummed checkpoints do not need.
             name=uuid.uuid4().hex,
             storage_path=books,
+            callbacks=[WorkerFailures(actors["mailbox"])],
             failure_config=FailureConfig(
                 max_failures=config.max_failures,
                 controller_failure_limit=ROOM_ATTEMPTS,

@@ -127,6 +127,8 @@ def test_a_killed_and_a_stuck_worker_cost_no_update_and_the_stuck_one_is_named(
         train(stormy, lines.append)
     again = [index for index, line in enumerate(lines) if "resuming at step" in line]
     assert len(again) >= 2, lines
+    died = r"worker [01] has died: the system, .* ended its process; .* holds most memory outside"
+    assert any(re.search(died, line) for line in lines), lines
     silent = [
         i
         for i, line in enumerate(lines)
