@@ -21,6 +21,7 @@ from infill.pipeline.errors import UserError
 from infill.pipeline.interruption import handled
 from infill.pipeline.progress import Progress, shows_everything
 from infill.pipeline.proxies import reach_this_machine_directly
+from infill.pipeline.temporary_folders import delete_kept, keep_until_end
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -269,6 +270,7 @@ def _start(dashboard: bool, num_cpus: int | None) -> str | None:
     on this machine.
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    delete_kept(_session_folder())
     return start_ray(
         address="local",
         num_cpus=num_cpus,
@@ -288,6 +290,12 @@ def _folders() -> dict[str, Any]:
     if not os.path.isdir(SHARED_MEMORY):
         chosen["_plasma_directory"] = usual
     return chosen
+
+
+def _session_folder() -> Path:
+    """Return where a local Ray has a folder for each of its sessions."""
+    usual = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray")
+    return Path(_folders().get("_temp_dir", usual))
 
 
 def require_gpu(asked: bool) -> None:
@@ -337,7 +345,9 @@ def start_ray(**options: Any) -> str | None:
 
     for _ in range(STARTS):
         try:
-            dashboard: str | None = ray.init(**options).dashboard_url
+            context = ray.init(**options)
+            keep_until_end(Path(context.address_info["session_dir"]))
+            dashboard: str | None = context.dashboard_url
             return dashboard
         except Exception as error:  # Ray raises no narrower type for this.
             if "timed out during startup" not in str(error):

@@ -14,7 +14,6 @@ import re
 import shutil
 import time
 import urllib.request
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ from pyarrow import fs
 from infill.pipeline import object_store
 from infill.pipeline.errors import UserError
 from infill.pipeline.store_endpoint import use_plain_checksums
+from infill.pipeline.temporary_folders import temporary_file
 
 MAX_DOWNLOAD_BYTES = 4 * 2**30
 """Maximum size of a file over https://; published files of weights are smaller."""
@@ -330,15 +330,12 @@ def write(location: str, data: bytes) -> None:
         return
     final = Path(absolute(location))
     final.parent.mkdir(parents=True, exist_ok=True)
-    aside = final.parent / f"_tmp-{uuid.uuid4().hex}-{final.name}"
-    try:
+    with temporary_file(final) as aside:
         with open(aside, "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(aside, final)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def append(location: str, data: bytes) -> None:
@@ -382,12 +379,9 @@ def upload(source: Path, location: str) -> None:
         return
     final = Path(absolute(location))
     final.parent.mkdir(parents=True, exist_ok=True)
-    aside = final.parent / f"_tmp-{uuid.uuid4().hex}-{final.name}"
-    try:
+    with temporary_file(final) as aside:
         shutil.copyfile(source, aside)
         os.replace(aside, final)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def make_folder(location: str) -> None:

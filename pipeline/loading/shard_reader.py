@@ -3,7 +3,6 @@
 import fcntl
 import hashlib
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.manifest import Manifest, ShardRecord
+from infill.pipeline.temporary_folders import temporary_file
 
 REPAIR = "repair the set with `python jobs/verify_shards.py --repair`"
 MOST_OPEN = 256
@@ -154,20 +154,16 @@ class ShardCache:
             UserError: if the shard is missing.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        aside = self.folder / f"_tmp-{uuid.uuid4().hex}"
-        try:
+        with temporary_file(self.folder / "any.tar") as aside:
             with open(aside, "wb") as copy:
                 found = _copy(location, copy)
             kept = self.folder / f"{found}.tar"
             os.replace(aside, kept)
-        finally:
-            aside.unlink(missing_ok=True)
         self._evict(kept)
         return kept, found
 
     def _download(self, location: str, record: ShardRecord, kept: Path) -> None:
-        aside = self.folder / f"_tmp-{uuid.uuid4().hex}"
-        try:
+        with temporary_file(kept) as aside:
             with open(aside, "wb") as copy:
                 found = _copy(location, copy, record.size)
             if found != record.sha256:
@@ -176,8 +172,6 @@ class ShardCache:
                     f"{REPAIR}"
                 )
             os.replace(aside, kept)
-        finally:
-            aside.unlink(missing_ok=True)
 
     def _evict(self, newest: Path) -> None:
         copies = []

@@ -6,7 +6,6 @@ holds the pages that it reads, which the system shares.
 """
 
 import os
-import uuid
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from infill.pipeline import manifest as manifests
 from infill.pipeline import storage
 from infill.pipeline.loading.shard_reader import locked
 from infill.pipeline.manifest import FILE_NAME, FORMAT, Manifest
+from infill.pipeline.temporary_folders import temporary_file
 
 LEAST_BYTES = 2**22
 """Size from which a manifest is mapped; smaller ones are held in memory."""
@@ -52,14 +52,11 @@ def read_shared(location: str, cache_folder: str) -> Manifest:
 
 def _write(manifest: Manifest, kept: Path) -> None:
     """Write a manifest as an Arrow file of one piece, and delete the oldest others."""
-    aside = kept.with_name(f"_tmp-{uuid.uuid4().hex}")
     table = manifests.to_table(manifest).combine_chunks()
-    try:
+    with temporary_file(kept) as aside:
         with pa.OSFile(str(aside), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table)
         os.replace(aside, kept)
-    finally:
-        aside.unlink(missing_ok=True)
     copies = sorted(kept.parent.glob("*.arrow"), key=lambda path: path.stat().st_mtime_ns)
     for path in copies[:-MOST_KEPT]:
         path.unlink(missing_ok=True)

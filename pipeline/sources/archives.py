@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from infill.pipeline.errors import RejectedError, UserError
@@ -102,11 +102,24 @@ def members(
     _require_its_kind(store, archive, zipped)
     found = _zip if zipped else _tar
     try:
-        yield from found(store, archive, prefix, counts)
+        yield from _numbered(found(store, archive, prefix, counts))
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, struct.error) as error:
         raise UserError(
             f"{archive.path} is damaged or truncated ({error}); fetch it again"
         ) from error
+
+
+def _numbered(originals: Iterator[Original]) -> Iterator[Original]:
+    """Yield originals, those of a repeated path as ``a~2.jpg``, as joined tars may have them."""
+    seen: dict[int, int] = {}  # by hash, as an archive may hold millions
+    for original in originals:
+        key = hash(original.path)
+        seen[key] = seen.get(key, 0) + 1
+        if seen[key] > 1:
+            stem, dot, suffix = original.path.rpartition(".")
+            yield replace(original, path=f"{stem}~{seen[key]}{dot}{suffix}")
+        else:
+            yield original
 
 
 def _require_its_kind(store: Store, archive: StoredFile, zipped: bool) -> None:

@@ -372,3 +372,15 @@ def test_masks_of_a_source_are_counted_and_are_not_photographs(tmp_path: Path, f
 def test_names_of_masks_without_an_image_are_photographs(tmp_path: Path) -> None:
     file = zipped(tmp_path / "photos.zip", dict.fromkeys(PLAIN, b"x"))
     assert set(read_all("folder", file)) == set(PLAIN)
+
+
+def test_members_of_one_name_are_all_read(tmp_path: Path) -> None:
+    one = tarred(tmp_path / "one.tar", {"a.jpg": b"1", "b.jpg": b"2"}).read_bytes()
+    two = tarred(tmp_path / "two.tar", {"a.jpg": b"3", "/b.jpg": b"4"}).read_bytes()
+    (tmp_path / "joined.tar").write_bytes(one + two)
+    assert read_all("folder", tmp_path / "joined.tar") == {
+        "a.jpg": b"1",
+        "b.jpg": b"2",
+        "a~2.jpg": b"3",
+        "b~2.jpg": b"4",
+    }

@@ -3,7 +3,8 @@
 import subprocess
 import sys
 
-from infill.pipeline.temporary_folders import PREFIX, temporary_folder
+from infill.pipeline import storage, temporary_folders
+from infill.pipeline.temporary_folders import PREFIX, UNFINISHED, delete_kept, temporary_folder
 
 KILLED = """
 import os, signal, sys
@@ -32,3 +33,38 @@ def test_the_next_job_deletes_the_folder_of_a_killed_one_and_no_other(tmp_path):
         with temporary_folder(tmp_path) as next_one:
             names = {path.name for path in tmp_path.iterdir()}
             assert names == {"somebody-else-s", ours.name, next_one.name}
+
+
+KILLED_WRITING = """
+import os, signal, sys
+from pathlib import Path
+from infill.pipeline.temporary_folders import keep_until_end, temporary_file
+
+session = Path(sys.argv[1], "session")
+session.mkdir()
+keep_until_end(session)
+with temporary_file(Path(sys.argv[1], "final")) as aside:
+    aside.write_text("half")
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_files_and_kept_folders_of_a_killed_process_alone_are_deleted(tmp_path):
+    (tmp_path / "somebody-else-s").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED_WRITING, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout.readline() == b"ready\n"
+        delete_kept(tmp_path)
+        storage.write(str(tmp_path / "other"), b"x")
+        [half] = tmp_path.glob(f"{UNFINISHED}*")
+        assert (half.read_text(), (tmp_path / "session").is_dir()) == ("half", True)
+        process.kill()
+    temporary_folders._sweep_files.cache_clear()  # as in the next process
+    delete_kept(tmp_path)
+    storage.write(str(tmp_path / "other"), b"y")
+    assert {path.name for path in tmp_path.iterdir()} == {"somebody-else-s", "other"}
