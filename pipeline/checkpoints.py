@@ -33,6 +33,7 @@ from infill.models.architecture import ModelConfig, Objective, load
 from infill.models.layers import at_rest
 from infill.models.weight_files import LFS_POINTER, kind_of
 from infill.pipeline import storage
+from infill.pipeline.cluster import require_device
 from infill.pipeline.config import from_dict
 from infill.pipeline.errors import UserError, require_format
 from infill.pipeline.pretrained import find_pretrained
@@ -414,8 +415,9 @@ def load_generator(location: str, device: str | torch.device = "cpu") -> LoadedG
         device: the device of the generator.
 
     Raises:
-        UserError: if the checkpoint does not exist, or is damaged.
+        UserError: if the checkpoint does not exist, or is damaged, or the device cannot be used.
     """
+    require_device(device)
     location = find(location)
     found_digest, checksums = _checksums(location)
     values = json.loads(_read_checked(location, "config.json", checksums))

@@ -322,6 +322,27 @@ def require_gpu(asked: bool) -> None:
         )
 
 
+def require_device(device: Any) -> None:
+    """Refuse a device that PyTorch does not know, or that this process cannot use.
+
+    Args:
+        device: its name, such as "cpu" or "cuda:1", or PyTorch's own object.
+
+    Raises:
+        UserError: with the reason.
+    """
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"device {str(device)!r} cannot be used here ({reason}); give cpu, or cuda or cuda:1 "
+            "on a machine with GPUs and a PyTorch for CUDA (`make install TORCH=cuda`)"
+        ) from error
+
+
 def _logging() -> dict[str, Any]:
     """Return which logs of Ray and its workers are printed on the terminal."""
     if shows_everything():

@@ -114,8 +114,13 @@ def _file(path: str | os.PathLike[str], what: str) -> bytes:
     location = os.fspath(path)
     try:
         return storage.read(location)
-    except (FileNotFoundError, IsADirectoryError) as error:
+    except FileNotFoundError as error:
         raise UserError(f"there is no {what} {location}") from error
+    except IsADirectoryError as error:
+        raise UserError(
+            f"{location} is a folder; give one {what}, or fill all of it by "
+            "`python jobs/batch_inpaint.py`"
+        ) from error
 
 
 def _of_picture(picture: Picture, finish: Callable[[Picture], Any]) -> Input:

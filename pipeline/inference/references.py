@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Literal
 
 from infill.pipeline import storage
+from infill.pipeline.cluster import require_device
 from infill.pipeline.errors import UserError
 from infill.pipeline.inference.config import Precision, TilingConfig
 from infill.pipeline.pretrained import DEFAULT
@@ -90,6 +91,7 @@ def _released(
     from infill.models.layers import at_rest
     from infill.pipeline.weight_import import translate
 
+    require_device(device)
     released = translate((file,), architecture)
     generator = load_architecture(released.config.architecture).generator(released.config)
     generator.load_state_dict(released.states["generator"])

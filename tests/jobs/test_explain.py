@@ -82,6 +82,8 @@ def test_configured_size_is_the_size_predicted(
     [
         ({"checkpoint": ""}, "--checkpoint is missing"),
         ({"image": ""}, "--image is missing"),
+        ({"device": "gpu"}, "device 'gpu' cannot be used here .*; give cpu, or cuda"),
+        ({"device": "cuda:99"}, "device 'cuda:99' cannot be used here"),
         ({"image": "nothing.png"}, "no file nothing"),
         ({"mask": "nothing.png"}, "--mask: there is no file"),
         ({"checkpoint": "nothing"}, "not a checkpoint"),

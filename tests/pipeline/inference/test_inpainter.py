@@ -241,6 +241,7 @@ def test_deterministic_model_refuses_several_samples(inpaint, image):
         (lambda i, h: ([i], "mask.png"), ImageError, "need a list of 1 masks"),
         (lambda i, h: ("nothing.png", h), UserError, "there is no image nothing.png"),
         (lambda i, h: (i, "nothing.png"), UserError, "there is no mask nothing.png"),
+        (lambda i, h: ("/", h), UserError, "/ is a folder; give one image, or .*batch_inpaint"),
         (lambda i, h: (None, h), TypeError, "not NoneType"),
         (lambda i, h: (i, 3), TypeError, "a mask is .* not int"),
         (lambda i, h: (Image.new("I;16", (70, 50)), h), ImageError, "mode I;16"),
