@@ -183,7 +183,7 @@ class ApiKeyAuth:
         self._keys = tuple(keys)
         self._required = bool(keys)
         self._location, self._clock = location, clock
-        self._text = b""
+        self._text, self._trouble = b"", ""
         self._read_at = clock()
         self._reading: asyncio.Future[None] | None = None
         self._tokens: dict[str, tuple[float, float]] = {}
@@ -256,7 +256,9 @@ class ApiKeyAuth:
         if self._reading is None or self._reading.done():
             self._reading = asyncio.ensure_future(asyncio.to_thread(self.read_again))
         if age_s >= _OLDEST_S:
-            await asyncio.wait([self._reading], timeout=_READ_WITHIN_S)
+            _, waiting = await asyncio.wait([self._reading], timeout=_READ_WITHIN_S)
+            if waiting:  # A store that is away does not stop every request: the keys before stay.
+                self._read_at = self._clock()
 
     def read_again(self) -> None:
         """Read the file; one that cannot be read changes nothing."""
@@ -265,10 +267,13 @@ class ApiKeyAuth:
             if text != self._text:
                 self._keys, self._text = _parse(text), text
                 log.info("keys read again", extra={"keys": len(self._keys)})
+            self._trouble = ""
         except (OSError, ValueError, TypeError) as error:
-            log.error(
-                "the key file cannot be read; the keys before stay", extra={"why": str(error)}
-            )
+            if str(error) != self._trouble:  # Once: an ingress on another node may lack the file.
+                log.error(
+                    "the key file cannot be read; the keys before stay", extra={"why": str(error)}
+                )
+            self._trouble = str(error)
         self._read_at = self._clock()
 
 
