@@ -33,7 +33,7 @@ from infill.pipeline.images.kinds import Format
 from infill.pipeline.images.metadata import Metadata, read_metadata
 from infill.pipeline.images.orientation import orientation_in, turn_upright
 from infill.pipeline.images.originals import decode_original
-from infill.pipeline.images.png_chunks import require_one_header, without_text
+from infill.pipeline.images.png_chunks import doubtful_sizes, require_one_header, without_text
 
 PilImage = Image.Image
 Decoder = Callable[[bytes, Header], Pixels]
@@ -275,21 +275,29 @@ def _header_of_other(data: bytes, max_pixels: int, what: str) -> Header:
 def _claimed_size(data: bytes, kind: Format, max_pixels: int, what: str) -> tuple[int, int]:
     """Return width and height by the header; refuse too many pixels, or too costly ones."""
     try:
+        for size in doubtful_sizes(data):
+            _require_few_pixels(*size, max_pixels, what)
         require_one_header(data)
         width, height = _CLAIMED_SIZE[kind](data)
+    except ImageError:
+        raise
     except Exception as error:  # decoders raise any exception for hostile bytes
         raise _damaged(what) from error
+    _require_few_pixels(width, height, max_pixels, what)
+    try:
+        require_few_scans(data)
+    except ValueError as error:
+        raise ImageError("unsupported_image", f"the {what} is {error}") from error
+    return width, height
+
+
+def _require_few_pixels(width: int, height: int, max_pixels: int, what: str) -> None:
     if width * height > max_pixels:
         raise ImageError(
             "too_many_pixels",
             f"the {what} is {width} × {height}, {width * height:,} pixels; "
             f"at most {max_pixels:,} are accepted: send it smaller",
         )
-    try:
-        require_few_scans(data)
-    except ValueError as error:
-        raise ImageError("unsupported_image", f"the {what} is {error}") from error
-    return width, height
 
 
 def _png_size(data: bytes) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from infill.pipeline.errors import RejectedError, TooManyPixelsError, UnknownFor
 from infill.pipeline.images.jpeg_scans import require_few_scans
 from infill.pipeline.images.kinds import OPTIONAL_FORMATS, readable_suffixes, unread_kind
 from infill.pipeline.images.orientation import orientation_in
-from infill.pipeline.images.png_chunks import require_one_header, without_text
+from infill.pipeline.images.png_chunks import doubtful_sizes, require_one_header, without_text
 
 MAX_PIXELS = 2**26
 """Default maximum of height times width."""
@@ -87,6 +87,8 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     except ValueError as error:
         raise RejectedError(str(error)) from error
     try:
+        for width, height in doubtful_sizes(data):
+            _require_few_pixels(width, height, max_pixels)
         require_one_header(data)
         with (
             NO_LIMIT_OF_PILLOW,
@@ -103,8 +105,7 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
 
 def _header(data: bytes, image: ImageFile.ImageFile, max_pixels: int) -> Header:
     width, height = image.size
-    if width * height > max_pixels:
-        raise TooManyPixelsError(f"{width} x {height} pixels are more than max_pixels {max_pixels}")
+    _require_few_pixels(width, height, max_pixels)
     if width < 1 or height < 1:
         raise RejectedError(f"{width} x {height} pixels")
     kind = str(image.format)
@@ -128,6 +129,11 @@ def _header(data: bytes, image: ImageFile.ImageFile, max_pixels: int) -> Header:
         layout=_tiff_layout(image, deep) if kind == "TIFF" else "usual",
         plain=kind in SUFFIX_OF and still and clear and eight_bit and upright,
     )
+
+
+def _require_few_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise TooManyPixelsError(f"{width} x {height} pixels are more than max_pixels {max_pixels}")
 
 
 def _orientation(data: bytes, image: ImageFile.ImageFile) -> int:

@@ -38,6 +38,23 @@ def require_one_header(data: bytes) -> None:
         raise ValueError("a PNG with more than one header")
 
 
+def doubtful_sizes(data: bytes) -> list[tuple[int, int]]:
+    """Return width and height by each header of a PNG file that has not exactly one, at its start.
+
+    Decoders differ in which of them they obey; [] for any other file.
+
+    Raises:
+        ValueError: if the file has too many chunks.
+    """
+    if not data.startswith(SIGNATURE):
+        return []
+    if data.startswith(_HEADER, len(SIGNATURE)) and data.count(b"IHDR") == 1:
+        return []
+    starts = [start + 8 for kind, start, _ in _chunks(data) if kind == b"IHDR"]
+    sizes = [(data[at : at + 4], data[at + 4 : at + 8]) for at in starts]
+    return [(int.from_bytes(one, "big"), int.from_bytes(other, "big")) for one, other in sizes]
+
+
 def exif_chunk(data: bytes) -> bytes | None:
     """Return the EXIF of a PNG file, wherever it stands; None if there is none."""
     if b"eXIf" not in data:

@@ -45,10 +45,11 @@ TWO_HEADERS = {
 @pytest.mark.parametrize("name", TWO_HEADERS)
 def test_png_has_one_header_in_every_decoder(name):
     data = TWO_HEADERS[name]
+    code = "too_many_pixels" if "larger" in name or "text" in name else "damaged_image"
     for read in (decode, upright_size):
         with pytest.raises(ImageError) as refused:
             read(data, 10_000)
-        assert refused.value.code in ("damaged_image", "too_many_pixels")
+        assert refused.value.code == code
     with pytest.raises(ImageError):
         read_mask(data, max_pixels=10_000)
     with pytest.raises(RejectedError):
