@@ -4,8 +4,8 @@ python jobs/train_lama.py places2 --data.shards s3://places2 --model.perceptual-
 python jobs/train_lama.py smoke
 
 The paper trains a million steps on batches of 30 and reports, for its network of 27 million
-parameters, an FID of 0.63 on Places2 under narrow masks (Table 1). `smoke` makes its own shards and
-ends within a minute.
+parameters, an FID of 0.63 on Places2 under narrow masks (Table 1; from memory, not checked against
+the print). `smoke` makes its own shards and ends within a minute.
 If a training is interrupted, run the same command again: it resumes from the newest checkpoint.
 """
 

@@ -19,8 +19,8 @@ from infill.pipeline.masks import MaskConfig
 from infill.pipeline.train_cli import fine_tuning, launch, on_two_cores, published, smoke
 from infill.pipeline.training import TrainConfig
 
-FREE_FORM = MaskConfig(recipe="mixed", union=True, mixture=(("strokes", 1.0), ("boxes", 1.0)))
-"""Strokes and boxes in one mask. The released masks have more of both, of any share."""
+FREE_FORM = MaskConfig(recipe="free_form")
+"""Boxes and strokes of any share in one mask, by Co-Mod-GAN's rule as in the release."""
 PHOTOGRAPHS = BatchConfig(batch_size=32, image_size_px=256, crop="squash", masks=FREE_FORM)
 """Whole photographs, mirrored."""
 EMA_DECAY = 0.5 ** (32 / 20_000)

@@ -28,7 +28,7 @@ from infill.pipeline.commands import typed
 from infill.pipeline.config import flatten, parse, run
 from infill.pipeline.cost_estimate import CostEstimateConfig, Gpu, estimate_compute, span
 from infill.pipeline.errors import UserError
-from infill.pipeline.evaluation import PROTOCOLS
+from infill.pipeline.evaluation import PROTOCOLS, Protocol
 from infill.pipeline.job_summary import (
     announce,
     announce_start,
@@ -241,12 +241,23 @@ def table_plan(table: Table, trial: TrainConfig) -> list[str]:
         f"{data.batch_size} images at {data.image_size_px} px, crop {data.crop}, masks "
         f"{'+'.join(data.masks.recipes)}",
         f"protocol    {protocol.name}: {', '.join(protocol.metrics)}. {protocol.about}",
+        f"evaluated   {images_of(protocol)}, crop {protocol.crop}, masks by group: "
+        + "; ".join(f"{g.name} {'+'.join(g.masks.recipes)}" for g in protocol.groups),
     ]
     for row in table.rows:
         changes = ", ".join(f"{name} {value}" for name, value in row.changes.items())
         figures = ", ".join(f"{name} {figure}" for name, figure in row.published.items())
         shown.append(f"row         {row.label}: {changes or 'as it is'}; {figures or 'no figures'}")
     return shown
+
+
+def images_of(protocol: Protocol) -> str:
+    """Return at which size a protocol sees images, and how many samples it takes, in words."""
+    side, piece = protocol.image_size_px, protocol.subsampling.side_px
+    size = f"images at {side} px" if side else f"original sizes in pieces of {piece} px"
+    if protocol.samples == 1:
+        return size
+    return f"{size}, the best of {protocol.samples} samples by PSNR"
 
 
 def trial_device(config: SearchConfig) -> str:

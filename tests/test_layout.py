@@ -224,6 +224,15 @@ TIMES = Path("pipeline/registry/latency.py")
 """Times a generator alone, without the way from pixels and back."""
 
 
+def test_architectures_by_the_rule_are_named_in_their_own_packages_alone():
+    """Adding one touches no existing code: it is found by its folder and its job."""
+    for name in ("aotgan", "migan"):
+        naming = {path for path in FILES if name in (ROOT / path).read_text().lower()}
+        own = {path for path in naming if path.parts[:2] == ("models", name)}
+        assert naming - own == {Path(f"jobs/train_{name}.py")}
+        assert len(own) > 5
+
+
 def test_generators_are_run_in_one_package():
     def offences(paths: Iterable[Path]) -> list[str]:
         return [f"{path} imports {n}" for path in paths for n in imported(path) & OF_A_PREDICTION]

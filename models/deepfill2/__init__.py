@@ -6,7 +6,9 @@ convolution is gated, and one patch discriminator with spectral normalisation, w
 mask, takes the place of the two critics.
 
 We follow the authors' released code, version 2.0.0: both halves of the hinge loss weigh 0.5
-(discriminator_weight), and the second stage is given the composite alone.
+(discriminator_weight), and the second stage is given the composite alone. The paper's text
+is not at hand: the numbers of its equations, sections and tables, here and in the other files, are
+from memory and not checked.
 
 Where we differ from the code, and why:
 

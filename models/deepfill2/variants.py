@@ -12,11 +12,11 @@ def variants() -> tuple[Variant, ...]:
             name="full",
             config=DeepFill2Config(),
             published="4,052,478",
-            source="released code; 4.1M in Sec. 4",
+            source="released code; 4.1M in Sec. 4 (not checked)",
         ),
         Variant(
             name="no-attention",
             config=DeepFill2Config(attention=AttentionConfig(kind="none")),
-            source="Sec. 4.3",
+            source="Sec. 4.3 (not checked)",
         ),
     )

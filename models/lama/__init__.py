@@ -9,7 +9,8 @@ We follow the authors' released code and its configuration of Big LaMa: 18 resid
 eighth of the size, 512 maps of which 384 are global, no local Fourier unit, real and imaginary
 parts interleaved, orthonormal transforms, batch norms after every convolution, a sigmoid at the
 end, and no L1 inside the hole. The input is the masked image in [0, 1], zero in its hole, and the
-mask.
+mask. The paper's text is not at hand: the numbers of its equations, sections and tables, here and
+in the other files, are from memory and not checked.
 
 Where we differ from the code, and why:
 

@@ -15,6 +15,7 @@ Recipe = Literal[
     "long_strokes",
     "wide_strokes",
     "boxes",
+    "free_form",
     "automaton",
     "irregular",
     "outpaint",

@@ -115,19 +115,31 @@ def generate_strokes(
     del config
     hole = empty(height, width)
     unit = min(height, width) / 256
-    mean_length = math.hypot(height, width) / 8
     for _ in range(whole(random, 1, 3)):
-        segments = whole(random, 4, 11)
-        lowest = 2 * math.pi / 5 - random.random() * 2 * math.pi / 15
-        highest = 2 * math.pi / 5 + random.random() * 2 * math.pi / 15
-        angles = lowest + (highest - lowest) * random.random(segments)
-        angles[::2] = 2 * math.pi - angles[::2]
-        lengths = mean_length * (1 + random.standard_normal(segments) / 2)
-        np.clip(lengths, 0, 2 * mean_length, out=lengths)
-        thickness = max(1, int(unit * (12 + 28 * random.random())))
-        start = random.random(2) * (width, height)
-        _zigzag(hole, start, angles, lengths, thickness)
+        _stroke(hole, random, whole(random, 4, 11), (12, 40), unit)
     return hole
+
+
+def _stroke(
+    hole: ByteHole,
+    random: np.random.Generator,
+    segments: int,
+    thickness: tuple[int, int],
+    unit: float,
+) -> None:
+    """Add a zigzag of DeepFill v2; its thickness is uniform between two numbers of units."""
+    height, width = hole.shape
+    mean_length = math.hypot(height, width) / 8
+    lowest = 2 * math.pi / 5 - random.random() * 2 * math.pi / 15
+    highest = 2 * math.pi / 5 + random.random() * 2 * math.pi / 15
+    angles = lowest + (highest - lowest) * random.random(segments)
+    angles[::2] = 2 * math.pi - angles[::2]
+    lengths = mean_length * (1 + random.standard_normal(segments) / 2)
+    np.clip(lengths, 0, 2 * mean_length, out=lengths)
+    thin, thick = thickness
+    wide = max(1, int(unit * (thin + (thick - thin) * random.random())))
+    start = random.random(2) * (width, height)
+    _zigzag(hole, start, angles, lengths, wide)
 
 
 def _zigzag(
@@ -206,6 +218,31 @@ def generate_boxes(
         left = whole(random, margin, width - margin - wide)
         top = whole(random, margin, height - margin - tall)
         hole[top : top + tall, left : left + wide] = 1
+    return hole
+
+
+def generate_free_form(
+    config: MaskConfig, random: np.random.Generator, height: int, width: int
+) -> ByteHole:
+    """Hide the free forms of Co-Mod-GAN, with which MI-GAN trains: boxes and strokes of any share.
+
+    Up to nine boxes of less than half the sides, up to four of less than the sides, all partly
+    outside, and up to 19 zigzags of 4 to 17 segments. As released these are 12 to 48 px wide in
+    larger frames too; in smaller frames they shrink with the frame.
+    """
+    del config
+    hole = empty(height, width)
+    unit = min(1.0, min(height, width) / 256)
+    for most, share in ((9, 2), (4, 1)):
+        for _ in range(whole(random, 0, most)):
+            tall, wide = (whole(random, 0, max(0, n // share - 1)) for n in (height, width))
+            top, left = (
+                whole(random, -(side // 2), whole_frame - side + side // 2 - 1)
+                for side, whole_frame in ((tall, height), (wide, width))
+            )
+            hole[max(0, top) : max(0, top + tall), max(0, left) : max(0, left + wide)] = 1
+    for _ in range(whole(random, 0, 19)):
+        _stroke(hole, random, whole(random, 4, 17), (12, 48), unit)
     return hole
 
 
@@ -336,6 +373,7 @@ GENERATORS: dict[str, Generate] = {
     "long_strokes": generate_long_strokes,
     "wide_strokes": generate_wide_strokes,
     "boxes": generate_boxes,
+    "free_form": generate_free_form,
     "automaton": generate_automaton,
     "irregular": generate_irregular,
     "outpaint": generate_outpaint,
@@ -354,6 +392,7 @@ JOINED = frozenset(
         "long_strokes",
         "wide_strokes",
         "boxes",
+        "free_form",
         "irregular",
         "outpaint",
         "text",

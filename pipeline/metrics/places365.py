@@ -1,7 +1,8 @@
 """The classifiers of scenes that come with Places365 (Zhou et al. 2018): ResNet-18 and ResNet-50.
 
-PEN-Net takes its inception score by them (Eq. 11). The layers' names are torchvision's, so that the
-public files ``resnet18_places365.pth.tar`` and ``resnet50_places365.pth.tar`` load as they are.
+Their inception score is a figure of PEN-Net's tables (PEN-Net, Eq. 11). The layers' names are
+torchvision's, so that the public files ``resnet18_places365.pth.tar`` and
+``resnet50_places365.pth.tar`` load as they are.
 """
 
 from collections.abc import Mapping

@@ -134,6 +134,10 @@ def test_a_dry_run_of_every_table_prints_rows_training_protocol_and_cost(
     assert printed.title in lines["table"]
     assert f"the preset {printed.preset} of the paper" in lines["training"]
     assert lines["protocol"].startswith(f"protocol    {protocol.name}: ")
+    size = "original sizes in pieces of 256 px" if name == "deepgin" else "images at 256 px"
+    assert lines["evaluated"].startswith(f"evaluated   {size}, ")
+    assert ("the best of 5 samples" in lines["evaluated"]) == table.startswith("table2-")
+    assert all(f" {group.name} " in lines["evaluated"] for group in protocol.groups)
     rows = [line for line in said if line.startswith("row ")]
     for row, line in zip(printed.rows, rows, strict=True):
         assert row.label in line

@@ -118,13 +118,13 @@ def test_times_of_spn_s_table_6_stand_beside_those_of_this_machine(
 ) -> None:
     paper = architecture.load("spn")
     printed = {v.name: v.published_time for v in paper.variants() if v.published_time}
-    assert printed == {  # Table 6; the probabilistic figure stands in Sec. 4.6.
+    assert printed == {  # SPN, Table 6; the probabilistic figure stands in SPN, Sec. 4.6.
         "full": "0.05 s, RTX 3090",
         "spl": "0.04 s, RTX 3090",
         "probabilistic": "0.07 s, RTX 3090",
     }
     [full, *_] = architecture.load("pennet").variants()
-    assert full.published_time == "0.19 s, TITAN V"  # Sec. 4.1
+    assert full.published_time == "0.19 s, TITAN V"  # PEN-Net, Sec. 4.1
     tiny = tuple(
         replace(v, config=SPNConfig.tiny(), published="")
         for v in paper.variants()
