@@ -189,6 +189,8 @@ class Bench:
             count = smallest(config) if self.tiny else config.data.batch_size
             for title, changes in TOGGLES.items():
                 row = f"{name}, {title}"
+                if "cuda_graphs" in changes and self.device.type != "cuda":
+                    continue
                 if results.wants(row):
                     training = Training(changed(config, changes), self.device)
                     speed = training.images_per_s(count, self.seconds)
