@@ -3,7 +3,6 @@
 The layers and the state dict's names are torchvision's public ones; torchvision is not needed.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,7 @@ from torch.nn import functional
 
 from infill.models.layers import at_rest
 from infill.models.seeding import fill_normal
-from infill.models.weight_files import network_of, read_weights
+from infill.models.weight_files import network_of, read_weights, sha256_of
 
 STAGES: dict[int, tuple[int, ...]] = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 """Convolutions before each of the five poolings, by depth."""
@@ -163,16 +162,10 @@ def load_features(
     file = Path(weights).expanduser()
     if not file.is_file():
         raise ValueError(f"perceptual_weights: there is no file {file} with VGG-{depth}")
-    if sha256 is not None and (found := digest(file)) != sha256.lower():
+    if sha256 is not None and (found := sha256_of(file)) != sha256.lower():
         raise ValueError(f"{file} has the SHA-256 {found}, not {sha256}; get the file again")
     _load_strictly(network, network_of(read_weights(file)), depth, file)
     return network
-
-
-def digest(file: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _load_strictly(network: VGGFeatures, state: Mapping[str, Any], depth: int, file: Path) -> None:

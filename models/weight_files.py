@@ -5,6 +5,7 @@ restricted unpickler. Classes that it does not know become inert placeholders, s
 checkpoint's weights are read although its settings are objects of another package.
 """
 
+import hashlib
 import io
 import pickletools
 import re
@@ -63,6 +64,12 @@ _READING = threading.Lock()
 
 class WeightFileError(ValueError):
     """A file that holds no weights that can be read; the message names it and what it is."""
+
+
+def sha256_of(file: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_weights(path: str | Path) -> dict[str, Any]:

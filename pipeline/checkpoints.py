@@ -37,11 +37,10 @@ from infill.pipeline.cluster import require_device
 from infill.pipeline.config import from_dict
 from infill.pipeline.errors import UserError, require_format
 from infill.pipeline.pretrained import find_pretrained
+from infill.pipeline.temporary_folders import UNFINISHED
 
 CHECKSUMS = "checksums.json"
 STEP_PREFIX = "step-"
-UNFINISHED = "_tmp-"
-"""Prefix of a local directory that is being written."""
 FORMAT = 1
 """Format version, in ``state.json``; checkpoints of earlier releases have none, which is 1."""
 

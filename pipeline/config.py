@@ -7,7 +7,6 @@ module chooses one (``parse``), changes one (``override``), and writes and reads
 
 import ast
 import dataclasses
-import difflib
 import errno
 import inspect
 import io
@@ -29,7 +28,7 @@ from infill.models.config import ModelConfig, config_class
 from infill.pipeline.commands import as_typed, program
 from infill.pipeline.completion import OPTIONS, VERBOSE, Suggestions, completing, following
 from infill.pipeline.config_fields import field_names
-from infill.pipeline.errors import UserError, printable
+from infill.pipeline.errors import UserError, printable, suggestion
 from infill.pipeline.interruption import ENDED, Interrupted, handled, requested, status_of
 from infill.pipeline.progress import show_everything
 from infill.pipeline.proxies import reach_this_machine_directly
@@ -202,10 +201,8 @@ def leave(
         known: the known words, of which the nearest is suggested.
         kind: what the known words are, such as "presets".
     """
-    close = difflib.get_close_matches(word, known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
     listed = f"  The {kind} are: {', '.join(known)}." if known else ""
-    print(f"error: {sentence}{hint}{listed}", file=sys.stderr)
+    print(f"error: {sentence}{suggestion(word, known)}{listed}", file=sys.stderr)
     raise SystemExit(2)
 
 
@@ -360,8 +357,7 @@ def _replace(config: Any, path: list[str], value: Any, name: str, root: Any) -> 
         if head in RENAMED_FIELDS:
             new_name = ".".join([*name.split(".")[: -len(path)], RENAMED_FIELDS[head], *rest])
             raise UserError(f"{name!r} is now {new_name!r}")
-        close = difflib.get_close_matches(name, field_names(root), n=1, cutoff=0.4)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = suggestion(name, field_names(root), cutoff=0.4)
         raise UserError(f"there is no field {name!r}{hint}")
     current = getattr(config, head)
     new = _replace(current, rest, value, name, root) if rest else _like(current, value)

@@ -1,5 +1,7 @@
 """Errors that the user or caller has to correct; each names the file or field."""
 
+import difflib
+from collections.abc import Iterable
 from typing import Literal
 
 ImageCode = Literal[
@@ -25,6 +27,18 @@ def printable(text: str) -> str:
     """
     known = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in known)
+
+
+def suggestion(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return "; did you mean ...?" with the nearest known word, or nothing if none is near.
+
+    Args:
+        word: the unknown word.
+        known: the words that are accepted.
+        cutoff: similarity from 0 to 1 below which a word is not near.
+    """
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def require_format(found: int, readable: int, name: str) -> None:

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from infill.models.layers import at_rest
 from infill.models.seeding import seeded
-from infill.models.vgg import COLOUR_DEVIATION, COLOUR_MEAN, RANDOM, digest
-from infill.models.weight_files import network_of, read_weights
+from infill.models.vgg import COLOUR_DEVIATION, COLOUR_MEAN, RANDOM
+from infill.models.weight_files import network_of, read_weights, sha256_of
 
 STAGES = ((3, 64, 1, 1), (4, 128, 2, 1), (6, 256, 1, 2), (3, 512, 1, 4))
 """Blocks, width, stride and dilation of each stage."""
@@ -114,7 +114,7 @@ def load_encoder(weights: str | None, sha256: str | None) -> DilatedResNet:
     file = Path(weights).expanduser()
     if not file.is_file():
         raise ValueError(f"perceptual_weights: there is no file {file}")
-    if sha256 is not None and (found := digest(file)) != sha256.lower():
+    if sha256 is not None and (found := sha256_of(file)) != sha256.lower():
         raise ValueError(f"{file} has the SHA-256 {found}, not {sha256}; get the file again")
     network, state = DilatedResNet(), network_of(read_weights(file))
     wrong = [

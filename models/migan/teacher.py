@@ -17,7 +17,8 @@ from infill.models.layers import at_rest
 from infill.models.migan.config import DEEPEST_PX, MIGANConfig
 from infill.models.migan.layers import EPSILON, activate, binomial
 from infill.models.seeding import fill_normal, seeded
-from infill.models.vgg import RANDOM, digest
+from infill.models.vgg import RANDOM
+from infill.models.weight_files import sha256_of
 
 NUM_MAPPINGS = 8
 MAPPING_RATE = 0.01
@@ -255,7 +256,7 @@ def load_teacher(config: MIGANConfig) -> CoModGAN:
     file = Path(weights).expanduser()
     if not file.is_file():
         raise ValueError(f"teacher_weights: there is no file {file}")
-    if sha256 is not None and (found := digest(file)) != sha256.lower():
+    if sha256 is not None and (found := sha256_of(file)) != sha256.lower():
         raise ValueError(f"{file} has the SHA-256 {found}, not {sha256}; get the file again")
     network = CoModGAN(config)
     load_strictly(network, torch.load(file, map_location="cpu", weights_only=True), file)

@@ -1,6 +1,5 @@
 """The teacher of SPN's Table 5: the prior pyramid of another, trained SPN."""
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -11,7 +10,7 @@ from infill.models.spn.config import SPNConfig
 from infill.models.spn.networks import Generator
 from infill.models.spn.teacher import WIDTHS, build_teacher
 from infill.models.spn.weights import generator_of, read_release
-from infill.models.weight_files import network_of, read_weights
+from infill.models.weight_files import network_of, read_weights, sha256_of
 
 
 class PriorTeacher(nn.Module):
@@ -62,8 +61,7 @@ def _file_of(config: SPNConfig) -> Path:
     if not file.is_file():
         raise ValueError(f"prior_teacher_weights: there is no file {file}")
     if config.prior_teacher_sha256 is not None:
-        with file.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        found = sha256_of(file)
         if found != config.prior_teacher_sha256.lower():
             raise ValueError(
                 f"prior_teacher_sha256 is {config.prior_teacher_sha256}, but {file} has {found}; "

@@ -4,7 +4,6 @@ The module tree has the checkpoint's names, so that the file is loaded strictly.
 :func:`folded` turns every convolution and its norm into one convolution.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from infill.models.seeding import fill_normal
-from infill.models.weight_files import network_of, read_weights
+from infill.models.weight_files import network_of, read_weights, sha256_of
 
 WIDTHS = (76, 152)
 """Channels of the first two stages: 64 and 128 planes times 1.2, cut to whole numbers."""
@@ -202,16 +201,11 @@ def load_network(path: str | None, sha256: str | None = None) -> TResNet:
         raise ValueError(
             f"teacher_weights: there is no file {file}; get {ASL_FILE} and give its path"
         )
-    if sha256 is not None and (found := _digest(file)) != sha256.lower():
+    if sha256 is not None and (found := sha256_of(file)) != sha256.lower():
         raise ValueError(f"teacher_sha256 is {sha256}, but {file} has {found}; get the file again")
     network = TResNet()
     _load_strictly(network, network_of(read_weights(file)), str(file))
     return network
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _load_strictly(network: TResNet, checkpoint: Mapping[str, Any], name: str) -> None:

@@ -35,9 +35,8 @@ from infill.pipeline.sharding.shard_writer import (
     record_name,
     tar_name,
 )
-from infill.pipeline.sharding.tar_writer import TEMPORARY
 from infill.pipeline.sources import SPLITS, SUFFIXES, open_source
-from infill.pipeline.temporary_folders import temporary_folder
+from infill.pipeline.temporary_folders import UNFINISHED, temporary_folder
 
 NAMED_REASONS = 3
 NAMED_FILES = 10
@@ -316,5 +315,5 @@ def _clear(location: str, shards: int) -> None:
     ours = {name(number) for number in range(shards) for name in (tar_name, record_name)}
     for name in storage.names(location):
         old = name.startswith(("shard-", "_record-")) and name not in ours
-        if old or name.startswith(TEMPORARY):
+        if old or name.startswith(UNFINISHED):
             storage.remove(storage.join(location, name))

@@ -7,17 +7,13 @@ Every member has mode 644, owner and group 0 and time 0, in the USTAR format; th
 import hashlib
 import os
 import tarfile
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from infill.pipeline import storage
-from infill.pipeline.temporary_folders import temporary_folder
-
-TEMPORARY = "_tmp-"
-"""Prefix of the names of files that are being written; readers skip them."""
+from infill.pipeline.temporary_folders import temporary_file, temporary_folder
 
 
 class TarWriter:
@@ -70,12 +66,9 @@ def written_whole(location: str) -> Iterator[BinaryIO]:
         return
     final = Path(location)
     final.parent.mkdir(parents=True, exist_ok=True)
-    aside = final.parent / f"{TEMPORARY}{uuid.uuid4().hex}-{final.name}"
-    try:
+    with temporary_file(final) as aside:
         with open(aside, "wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(aside, final)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -5,10 +5,8 @@ entry in the list. The driver makes the list; the task that writes a shard reads
 files are in a ``store``: a folder or an s3:// prefix.
 """
 
-import difflib
-
 from infill.pipeline import storage
-from infill.pipeline.errors import UserError
+from infill.pipeline.errors import UserError, suggestion
 from infill.pipeline.images.kinds import SUFFIXES
 from infill.pipeline.sources.archives import ArchiveSource, is_archive
 from infill.pipeline.sources.bundled import BUNDLED, BundledSource
@@ -66,9 +64,10 @@ def require_kind(kind: str) -> None:
         UserError: with the nearest known kind.
     """
     if kind not in KINDS:
-        close = difflib.get_close_matches(kind, KINDS, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise UserError(f"there is no source {kind!r}{hint}; the sources are {', '.join(KINDS)}")
+        raise UserError(
+            f"there is no source {kind!r}{suggestion(kind, KINDS)}  The sources are: "
+            f"{', '.join(KINDS)}."
+        )
 
 
 def _one_archive(location: str) -> Source:

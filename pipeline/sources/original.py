@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from infill.pipeline.images.kinds import MASKS, is_mask_name, is_read, suffix_if_unread
+from infill.pipeline.temporary_folders import UNFINISHED
 
 SPLITS = ("train", "val", "test")
 _SPLIT_NAMES = re.compile(r"(?:(train|training)|(val|valid|validation)|(test|testing))[-_ ]?\d*")
@@ -88,7 +89,7 @@ def is_visible(path: str) -> bool:
     *folders, name = path.split("/")
     if any(folder.startswith((".", "_")) or folder in NOT_VISITED for folder in folders):
         return False
-    return not name.startswith((".", "_tmp-"))
+    return not name.startswith((".", UNFINISHED))
 
 
 def nested_split_of(path: str) -> str | None:
