@@ -88,7 +88,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     [
         ("folder", "", "--source DIR"),
         ("folder", "ftp://somewhere/photos", "give a path or s3://bucket"),
-        ("picasa", "x", "the sources are"),
+        ("picasa", "x", "The sources are"),
     ],
 )
 def test_impossible_source_is_refused(kind: str, location: str, sentence: str) -> None:
