@@ -5,8 +5,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from infill.models.vgg import digest
-from infill.models.weight_files import network_of, read_weights
+from infill.models.weight_files import network_of, read_weights, sha256_of
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -32,7 +31,7 @@ def check_fit(
     file = Path(path).expanduser()
     if not file.is_file():
         raise ValueError(f"{field}: there is no file {file}")
-    if sha256 is not None and (found := digest(file)) != sha256.lower():
+    if sha256 is not None and (found := sha256_of(file)) != sha256.lower():
         raise ValueError(
             f"{teacher}_sha256 is {sha256}, but {file} has {found}; get the file again"
         )
