@@ -281,13 +281,16 @@ def explain(error: BaseException) -> str | None:
 
 def _lost_process(error: BaseException) -> str | None:
     """Return a sentence for a process that Ray has lost, as to a lack of memory."""
-    lost = ("OutOfMemoryError", "ActorDiedError", "WorkerCrashedError", "NodeDiedError")
+    lost = ["OutOfMemoryError", "ActorDiedError", "WorkerCrashedError", "NodeDiedError"]
+    lost += ["LocalRayletDiedError", "ObjectLostError", "RpcError"]  # Ray's own processes.
     kinds = {(kind.__module__, kind.__name__) for kind in type(error).__mro__}
     if not any(("ray.exceptions", name) in kinds for name in lost):
         return None
     if "creation task" in str(error):  # It has raised an error, and was not taken away.
         return None
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    if ("ray.exceptions", "LocalRayletDiedError") in kinds:
+        line = "the raylet, Ray's own process on this node"
     return (
         f"Ray has lost a process of this job: {line.rstrip('.')}; most often its node ran out of "
         "memory or was taken away. Give the same command again: finished parts are kept"

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import select
 import shutil
 import signal
 import socket
@@ -116,12 +117,15 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def on_terminal() -> Callable[..., tuple[int, str]]:
-    """Run a command on a terminal of its own; press Ctrl-C there once it has printed a word.
+    """Run a command on a terminal of its own; press Ctrl-C there once it is ready for that.
 
-    The function returns its status and what it has printed.
+    The function takes the command, a function of what it has printed that returns whether it is
+    ready, and its folder. It returns the status and what was printed.
     """
 
-    def run(command: Sequence[str | Path], word: bytes, folder: Path) -> tuple[int, str]:
+    def run(
+        command: Sequence[str | Path], ready: Callable[[bytes], bool], folder: Path
+    ) -> tuple[int, str]:
         leader, follower = pty.openpty()
         process = subprocess.Popen(
             command,
@@ -136,12 +140,12 @@ def on_terminal() -> Callable[..., tuple[int, str]]:
         os.close(follower)
         printed, pressed = b"", False
         while True:
-            try:
-                data = os.read(leader, 65536)
-            except OSError:  # The last process has left the terminal.
-                break
-            printed += data
-            if word in printed and not pressed:
+            if select.select([leader], [], [], 0.1)[0]:
+                try:
+                    printed += os.read(leader, 65536)
+                except OSError:  # The last process has left the terminal.
+                    break
+            if not pressed and ready(printed):
                 pressed = True
                 os.write(leader, b"\x03")
         os.close(leader)

@@ -119,7 +119,7 @@ def test_ctrl_c_in_a_terminal_ends_every_job_that_is_at_work(tmp_path, on_termin
     (tmp_path / "sitecustomize.py").write_text(PAUSES_AT_WORK)
     (tmp_path / "words.json").write_text(json.dumps(words))
     launcher = [sys.executable, "-I", "-c", JOBS_OF_A_TERMINAL, ROOT / "jobs", "words.json"]
-    on_terminal(launcher, b"all of them are at work", tmp_path)
+    on_terminal(launcher, lambda printed: b"all of them are at work" in printed, tmp_path)
     status = json.loads((tmp_path / "status.json").read_text())
     said = {job: (tmp_path / f"{job}.stderr").read_text() for job in words}
     assert status == dict.fromkeys(words, 130), said

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -189,3 +191,51 @@ def test_start_that_fails_otherwise_is_not_tried_again(monkeypatch):
     monkeypatch.setattr(ray, "init", refuse)
     with pytest.raises(ValueError, match="num_cpus"):
         start_ray(num_cpus=-1)
+
+
+ENDLESS = """
+import time
+from infill.pipeline.cluster import connect
+from infill.pipeline.config import run
+
+def main():
+    with connect(num_cpus=1):
+        import ray
+
+        print("at work", flush=True)
+        while True:
+            ray.get(ray.remote(lambda: time.sleep(0.1)).remote())
+
+run(main)
+"""
+
+
+def descendants(process):
+    """Yield the numbers and command lines of the processes below one."""
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        for child in (thread / "children").read_text().split():
+            yield int(child), Path(f"/proc/{child}/cmdline").read_bytes()
+            yield from descendants(child)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("name", [b"raylet/raylet", b"DashboardAgent"])
+def test_a_job_whose_ray_is_killed_ends_in_a_sentence(name, tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDLESS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        text=True,
+    ) as job:
+        while "at work" not in job.stdout.readline():
+            assert job.poll() is None
+        while not (
+            found := [n for n, line in descendants(job.pid) if name in line.split(b"\0")[0]]
+        ):
+            time.sleep(0.1)  # Ray starts the agent beside the job.
+        os.kill(found[0], signal.SIGKILL)
+        *_, last = job.communicate(timeout=120)[1].strip().splitlines()
+    assert job.returncode == 1
+    assert last.startswith("error: Ray has lost a process of this job: the raylet, Ray's own")
+    assert last.endswith("Give the same command again: finished parts are kept")

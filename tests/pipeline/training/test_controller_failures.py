@@ -107,11 +107,17 @@ def test_other_failures_are_not_taken_for_a_dead_controller():
 
 
 def test_job_whose_process_is_taken_away_ends_in_a_sentence():
-    from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
+    from ray.exceptions import (
+        LocalRayletDiedError,
+        OutOfMemoryError,
+        RayTaskError,
+        WorkerCrashedError,
+    )
 
     for error in (
         OutOfMemoryError("Task was killed due to the node running low on memory."),
         WorkerCrashedError(),
+        LocalRayletDiedError(),
     ):
         sentence = explain(error)
         assert sentence is not None

@@ -22,6 +22,8 @@ from infill.pipeline.interruption import Interrupted
 from infill.pipeline.reporting.search import trial_rows, write_search
 from infill.pipeline.tuning import Range, Trial, TuneResult, plan, tune, tuner
 
+ROOT = Path(__file__).parents[3]
+
 
 def quietly(line):
     """Say nothing."""
@@ -89,6 +91,25 @@ def test_an_interrupted_search_saves_its_trials_and_resumes_them(
     assert [trial.steps for trial in tune(again, space, quietly).trials] == [step + 1]
     [progress] = first.glob(f"progress-{step:09d}.jsonl")
     assert f"resuming at step {step}" in progress.read_text()
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_terminal_ends_a_search_after_its_trials_checkpoints(
+    shards, tmp_path, on_terminal
+):
+    (tmp_path / "space.json").write_text(json.dumps({"model.image_weight": [1, 10]}))
+    words = ["spn", "--scale", "smoke", "--space", "space.json", "--storage", "search"]
+    words += ["--train.data.source", "", "--train.data.shards", shards]
+    words += ["--train.steps", "1000000", "--train.save-every-steps", "1000000"]
+    words += ["--train.sample-every-steps", "4", "--concurrent-trials", "1"]
+    trials = tmp_path / "search" / "trials"
+    job = [sys.executable, ROOT / "jobs" / "tune.py", *words]
+    status, printed = on_terminal(job, lambda _: any(trials.glob("*/samples/*.png")), tmp_path)
+    assert status == 130, printed[-3000:]
+    assert f"interrupted, its trials are saved in {tmp_path}/search; run the same" in printed
+    assert "Traceback" not in printed
+    [run] = [trial for trial in trials.iterdir() if checkpoints.steps(str(trial))]
+    assert (run / "samples").is_dir()
 
 
 @pytest.mark.slow
