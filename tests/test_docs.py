@@ -21,6 +21,7 @@ import pytest
 import torch
 
 from infill.models import architecture
+from infill.models.config import tables
 from infill.pipeline import checkpoints, config, registry, train_cli
 
 ROOT = Path(__file__).parent.parent
@@ -394,6 +395,19 @@ def test_counts_of_the_fidelity_page_are_those_of_the_code():
         for row in rows_of(name)
     ]
     assert [tuple(cell.strip() for cell in row) for row in shown] == counted
+
+
+def test_the_fidelity_page_names_the_tables_that_can_be_run_and_no_other():
+    text = (ROOT / "docs" / "fidelity.md").read_text()
+    roman = {"2": "II", "3": "III", "4": "IV"}
+    for name in sorted(set(architecture.names()) - {"unet"}):
+        [line] = re.findall(rf"^\| {name} \| .*\d{{4}}.* \|$", text, flags=re.MULTILINE)
+        shown = line.split("|")[-2]
+        keys = {re.sub(r"-.*", "", key) for key in tables(name)}
+        numbers = {key.removeprefix("table").removeprefix("figure") for key in keys}
+        listed = re.findall(r"(?:Tables?|Figures?) ([\dIV]+)(?: and ([\dIV]+))?", shown)
+        found = {number for pair in listed for number in pair if number}
+        assert found == {roman[n] if name == "madf" else n for n in numbers}, name
 
 
 def command_lines() -> list[tuple[str, str]]:

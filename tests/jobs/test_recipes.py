@@ -2,6 +2,7 @@
 
 import importlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -346,6 +347,14 @@ SCHEDULES: dict[tuple[str, str], dict[int, float]] = {
     },
     ("deepfill", "places2"): {0: 1e-4, 169_999: 1e-4},
 }
+
+
+def test_the_fidelity_page_claims_as_much_as_is_read_here() -> None:
+    page = " ".join((Path(__file__).parents[2] / "docs" / "fidelity.md").read_text().split())
+    assert "every preset of these seven papers" in page
+    assert len(WEIGHTS) == 7
+    assert "the learning-rate schedules of ten of them" in page
+    assert len(SCHEDULES) == 10
 
 
 @pytest.mark.parametrize(("name", "preset"), SCHEDULES, ids=" ".join)
