@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         decode_original,
         decode_sample,
         encode_sample,
+        is_jpeg,
     )
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "encode_mask",
     "encode_png",
     "encode_sample",
+    "is_jpeg",
     "fill_in",
     "grey",
     "picture_of",
@@ -99,6 +101,6 @@ __getattr__ = lazy_names(
         "kinds": ("Format",),
         "mask_rule": ("HOLE_THRESHOLD", "Channel", "MaskForm", "MaskRule", "Polarity"),
         "masks": ("read_mask", "read_mask_form"),
-        "originals": ("ENCODER", "decode_original", "decode_sample", "encode_sample"),
+        "originals": ("ENCODER", "decode_original", "decode_sample", "encode_sample", "is_jpeg"),
     },
 )

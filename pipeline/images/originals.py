@@ -164,6 +164,16 @@ def _jpeg_is_whole(data: bytes) -> bool:
     return False
 
 
+_JPEG_START = b"\xff\xd8\xff"
+REDUCED = {
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
+"""OpenCV's flag for each part of the sides at which a JPEG can be decoded; grey by itself, and
+coloured with a flag of colour."""
+
+
 def encode_sample(picture: Pixels, suffix: str, quality: int) -> bytes:
     """Encode an image for a shard.
 
@@ -185,10 +195,23 @@ def encode_sample(picture: Pixels, suffix: str, quality: int) -> bytes:
     return bytes(data)
 
 
-def decode_sample(data: bytes) -> Pixels | None:
+def is_jpeg(data: bytes) -> bool:
+    """Return whether a file is a JPEG, by its start."""
+    return data.startswith(_JPEG_START)
+
+
+def decode_sample(data: bytes, divisor: int = 1) -> Pixels | None:
     """Decode an image of a shard, fast: RGB, uint8 [H, W, 3], upright; None if it is damaged.
 
     Only for bytes whose header and size :func:`decode_original` checked when the shard was made.
+
+    Args:
+        data: the file.
+        divisor: 1, 2, 4 or 8: a JPEG is decoded at that part of its sides, rounded up, from fewer
+            coefficients (libjpeg-turbo). Files of other formats are decoded whole.
     """
-    pixels: Pixels | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    flag = cv2.IMREAD_COLOR_RGB
+    if divisor > 1 and is_jpeg(data):
+        flag |= REDUCED[divisor]
+    pixels: Pixels | None = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     return pixels

@@ -1,5 +1,6 @@
 """The configuration of data loading: sampling, crops, augmentation, masks."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -53,6 +54,11 @@ class BatchConfig:
     enlarge_small_images: bool = False
     """Whether images smaller than the window are enlarged (DeepFill); otherwise such an image is an
     error."""
+    scaled_decoding: bool = False
+    """Whether a JPEG that is reduced anyway is decoded at 1/2, 1/4 or 1/8 of its sides if these are
+    at least those after the resize. It saves most of the decoding of large images. Pixels differ
+    from those of a whole image by less than a level of 255 on average, and the window by up to a
+    pixel. Tars without a manifest are decoded whole."""
     horizontal_flip: bool = True
     """Whether each image is mirrored with probability 1/2."""
     quarter_turns: bool = False
@@ -123,6 +129,17 @@ class BatchConfig:
                 f"resize_short_side_px ({self.resize_short_side_px}) must be 0 or at least "
                 f"image_size_px ({self.image_size_px}), the window cut from the resized image"
             )
+
+    @property
+    def least_side_px(self) -> int:
+        """Short side that an image needs at least for the same sample at any scale; 0: all of it.
+
+        An image is reduced to this side or less before anything is cut from it.
+        """
+        fixed = {"squash": 1, "centre_square": 1, "subsample": 2}
+        if self.crop in fixed:
+            return fixed[self.crop] * self.image_size_px
+        return self.resize_short_side_px or math.ceil(self.random_resize * self.image_size_px)
 
     @property
     def keeps_scale(self) -> bool:

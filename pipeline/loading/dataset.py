@@ -24,6 +24,7 @@ from infill.pipeline.images import (
     RejectedError,
     decode_original,
     decode_sample,
+    is_jpeg,
     read_header,
 )
 from infill.pipeline.images.tensors import Values, write_values
@@ -172,7 +173,12 @@ class InpaintingDataset(SampleTransform):
     def _viewed(self, row: int, epoch: int) -> tuple[str, Pixels]:
         row, image = self._intact(row) if self.config.skip_damaged else (row, None)
         key = self.reader.key(row)
-        return key, self.view(decode(self.reader, row) if image is None else image, key, epoch)
+        return key, self.view(self._decoded(row) if image is None else image, key, epoch)
+
+    def _decoded(self, row: int) -> Pixels:
+        """Return an image whole, or as small as the transform allows if that is wanted."""
+        least = self.config.least_side_px if self.config.scaled_decoding else 0
+        return decode(self.reader, row, least)
 
     def _intact(self, row: int) -> tuple[int, Pixels]:
         """Return a row and its image, or the next row whose image is intact, cyclically."""
@@ -180,7 +186,7 @@ class InpaintingDataset(SampleTransform):
         for ahead in range(min(total, MOST_DAMAGED_IN_A_ROW + 1)):
             found = (row + ahead) % total
             try:
-                return found, decode(self.reader, found)
+                return found, self._decoded(found)
             except DamagedSampleError as error:
                 last = error
                 if found not in self._named:
@@ -218,24 +224,38 @@ def require_large_enough(manifest: Manifest, size_px: int) -> None:
     )
 
 
-def decode(reader: ShardReader, row: int) -> Pixels:
+def decode(reader: ShardReader, row: int, least_side_px: int = 0) -> Pixels:
     """Return a sample's whole image, RGB [H, W, 3] uint8, upright as its EXIF tag says.
+
+    Args:
+        reader: of its set.
+        row: of the manifest.
+        least_side_px: short side at which a JPEG may be decoded reduced; 0 for never.
 
     Raises:
         UserError: if the bytes are not an image, or not one of the manifest's size.
     """
     data = reader.read(row)
+    height, width = reader.heights[row], reader.widths[row]
+    plain = reader.plain(row)
+    part = divisor(height, width, least_side_px) if plain and is_jpeg(data) else 1
     try:
-        image = decode_sample(data) if reader.plain(row) else decode_any(data)
+        image = decode_sample(data, part) if plain else decode_any(data)
     except RejectedError as error:
         raise reader.damaged(row, str(error)) from error
     if image is None:
         raise reader.damaged(row, "its bytes are not an image")
-    height, width = reader.heights[row], reader.widths[row]
-    if image.shape[:2] != (height, width):
+    if image.shape[:2] != (-(-height // part), -(-width // part)):
         found = f"{image.shape[1]}x{image.shape[0]}"
         raise reader.damaged(row, f"it is {found} px, the manifest says {width}x{height}")
     return image
+
+
+def divisor(height: int, width: int, least_side_px: int) -> int:
+    """Return by how much, 1, 2, 4 or 8, an image may be reduced to sides of at least so much."""
+    short = min(height, width)
+    parts = (part for part in (8, 4, 2) if least_side_px and short // part >= least_side_px)
+    return next(parts, 1)
 
 
 def decode_any(data: bytes) -> Pixels:

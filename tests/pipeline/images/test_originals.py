@@ -433,3 +433,16 @@ def test_cmyk_with_an_unusable_profile_is_read_as_without_one() -> None:
 
 
 SRGB = ImageCms.createProfile("sRGB")
+
+
+@pytest.mark.parametrize("part", [2, 4, 8])
+def test_a_jpeg_is_decoded_at_a_part_of_its_sides_and_other_files_whole(part: int) -> None:
+    smooth = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 7, 3), np.uint8), (203, 150))
+    reduced = decode_sample(encode_sample(smooth, "jpg", 95), part)
+    height, width = -(-150 // part), -(-203 // part)
+    assert reduced.shape == (height, width, 3)
+    rows, columns = 150 // part, 203 // part
+    blocks = smooth[: rows * part, : columns * part].reshape(rows, part, columns, part, 3)
+    assert np.abs(reduced[:rows, :columns] - blocks.mean(axis=(1, 3))).mean() < 2
+    for suffix in ("png", "webp"):
+        assert decode_sample(encode_sample(smooth, suffix, 95), part).shape == smooth.shape

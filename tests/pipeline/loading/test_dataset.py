@@ -8,13 +8,15 @@ import pytest
 import torch
 
 from infill.pipeline.errors import UserError
+from infill.pipeline.images import decode_sample
 from infill.pipeline.loading import (
     BatchConfig,
     BatchStream,
     InpaintingDataset,
+    dataset,
     load_sample,
 )
-from infill.pipeline.loading.dataset import resize_at_random
+from infill.pipeline.loading.dataset import divisor, resize_at_random
 from infill.pipeline.manifest import read_manifest
 from infill.pipeline.masks import MaskConfig
 
@@ -78,6 +80,55 @@ def test_resized_short_side_keeps_proportions(shards: str) -> None:
     pixels = InpaintingDataset(config, manifest).make(0, 0).pixels
     halved = cv2.resize(load_sample(manifest, 0, 96), (48, 48), interpolation=cv2.INTER_AREA)
     assert np.abs(pixels.astype(int) - halved[8:40, 8:40]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"crop": "squash"},
+        {"crop": "centre_square"},
+        {"crop": "centre", "resize_short_side_px": 48},
+        {"random_resize": 1.5},
+    ],
+    ids=str,
+)
+def test_scaled_decoding_shows_the_same_sample_from_a_reduced_image(
+    shards: str, form: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides = []
+    monkeypatch.setattr(
+        dataset,
+        "decode_sample",
+        lambda data, part: sides.append(decode_sample(data, part)) or sides[-1],
+    )
+    config, manifest = BatchConfig(shards=shards, **form, **SMALL), read_manifest(shards)
+    whole = InpaintingDataset(config, manifest).make(0, 0)
+    scaled = InpaintingDataset(replace(config, scaled_decoding=True), manifest).make(0, 0)
+    assert [max(image.shape) for image in sides] == [128, 64]
+    assert np.abs(scaled.pixels.astype(int) - whole.pixels).mean() < 2
+    assert (scaled.hole == whole.hole).all()
+
+
+def test_scaled_decoding_leaves_windows_of_the_whole_image_as_they_are(shards: str) -> None:
+    config, manifest = BatchConfig(shards=shards, **SMALL), read_manifest(shards)
+    for crop in ("random", "centre"):
+        plain = replace(config, crop=crop, scaled_decoding=False)
+        scaled = replace(plain, scaled_decoding=True)
+        one, other = (InpaintingDataset(each, manifest).make(0, 0) for each in (plain, scaled))
+        assert (one.pixels == other.pixels).all()
+
+
+def test_an_image_is_reduced_to_sides_that_are_at_least_those_wanted() -> None:
+    assert [divisor(1024, 2048, least) for least in (128, 129, 256, 257, 512, 513, 1024)] == [
+        8,
+        4,
+        4,
+        2,
+        2,
+        1,
+        1,
+    ]
+    assert divisor(4096, 4096, 0) == 1
 
 
 def test_random_resize_shows_every_scale_from_the_whole_to_a_part() -> None:
