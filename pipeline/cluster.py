@@ -367,9 +367,6 @@ def start_ray(**options: Any) -> str | None:
     for _ in range(STARTS):
         try:
             context = ray.init(**options)
-            keep_until_end(Path(context.address_info["session_dir"]))
-            dashboard: str | None = context.dashboard_url
-            return dashboard
         except Exception as error:  # Ray raises no narrower type for this.
             if "timed out during startup" not in str(error):
                 _refuse_start(error)
@@ -378,6 +375,10 @@ def start_ray(**options: Any) -> str | None:
                 warnings.simplefilter("ignore", ResourceWarning)
                 gc.collect()
             failure = error
+            continue
+        keep_until_end(Path(context.address_info["session_dir"]))
+        dashboard: str | None = context.dashboard_url
+        return dashboard
     raise UserError(
         f"Ray did not start within {STARTS} attempts of half a minute each: the machine is too "
         "busy or out of memory; run the same command again when it has less to do"

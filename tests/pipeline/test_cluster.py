@@ -76,14 +76,15 @@ def test_nobody_at_the_address_ends_in_a_sentence():
     assert "no Ray answers at RAY_ADDRESS=127.0.0.1:1; start it" in done.stderr
 
 
-def test_start_that_takes_ray_too_long_is_tried_again_and_ends_in_a_sentence(monkeypatch):
+def test_start_that_takes_ray_too_long_is_tried_again_and_ends_in_a_sentence(monkeypatch, tmp_path):
     attempts = []
 
     def slow(**options):
         attempts.append(options)
         if len(attempts) != 6:
             raise Exception("The current node timed out during startup. This could happen ...")
-        return SimpleNamespace(dashboard_url="127.0.0.1:8265")
+        session = {"session_dir": str(tmp_path)}
+        return SimpleNamespace(dashboard_url="127.0.0.1:8265", address_info=session)
 
     monkeypatch.setattr(ray, "init", slow)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
