@@ -40,6 +40,8 @@ Decoder = Callable[[bytes, Header], Pixels]
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 MEDIA_TYPES: dict[Format, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+_PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
+"""Pillow's modes with premultiplied opacity, and the plain ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,10 +184,14 @@ def encode(picture: Picture, form: Format, quality: int | None = None) -> bytes:
     return sink.getvalue()
 
 
-def picture_of(image: PilImage) -> Picture:
+def picture_of(image: PilImage, name: str = "image") -> Picture:
     """Convert a Pillow image, without applying its orientation.
 
     Palettes, CMYK and 1-bit images become plain colours, as in :func:`decode`.
+
+    Args:
+        image: the image.
+        name: what it is, for the error.
 
     Raises:
         ImageError: if it has more than 8 bits per channel.
@@ -193,8 +199,10 @@ def picture_of(image: PilImage) -> Picture:
     if image.mode.startswith(("I", "F")):
         raise ImageError(
             "unsupported_image",
-            f"the image has mode {image.mode}: convert it to 8 bits per channel",
+            f"the {name} has mode {image.mode}: convert it to 8 bits per channel",
         )
+    if image.mode in _PREMULTIPLIED:
+        image = image.convert(_PREMULTIPLIED[image.mode])
     pixels = np.asarray(plain(image))
     profile = image.info.get("icc_profile") if image.mode != "CMYK" else None
     return Picture(

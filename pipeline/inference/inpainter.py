@@ -2,15 +2,16 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, get_args, overload
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from infill.pipeline.errors import ImageError, UserError
 from infill.pipeline.images import Hole, MaskRule, PilImage, Pixels
 from infill.pipeline.inference.config import Mode, TilingConfig, tiles_per_pass
-from infill.pipeline.inference.inputs import read_hole, read_input, unbatched
+from infill.pipeline.inference.inputs import Input, read_hole, read_input, unbatched
 from infill.pipeline.inference.pair_files import require_fitting
 from infill.pipeline.inference.predictor import Predictor
 from infill.pipeline.inference.tiling import Layout
@@ -145,18 +146,14 @@ class Inpainter:
 
         Raises:
             ImageError: if an image or mask is not accepted, their sizes differ, or the mask marks
-                no pixel or all pixels.
-            UserError: if a file does not exist, or a deterministic model is called with several
-                samples.
+                no pixel or all pixels; in a batch it names the pair.
+            UserError: if a file does not exist, ``samples``, ``seed`` or ``mode`` is not accepted,
+                or a deterministic model is called with several samples.
             TypeError: if ``image`` or ``mask`` is of another kind.
         """
-        if samples < 1:
-            raise UserError(f"samples must be at least 1, not {samples}")
+        _require_options(samples, seed, mode)
         images, masks, join = unbatched(image, mask)
-        inputs = [read_input(one) for one in images]
-        holes = [read_hole(one, self.mask_rule) for one in masks]
-        for one, hole in zip(inputs, holes, strict=True):
-            require_fitting(hole, one.rgb.shape[:2])
+        inputs, holes = self._read(images, masks)
         pairs = [(one.rgb, hole) for one, hole in zip(inputs, holes, strict=True)]
         predictions = self.predict(pairs, samples, seed, mode)
         results = [
@@ -167,7 +164,21 @@ class Inpainter:
             return join([several[0] for several in results])
         if isinstance(image, list | tuple):
             return results
-        return [join(list(each)) for each in zip(*results, strict=True)]
+        return [join([several[number] for several in results]) for number in range(samples)]
+
+    def _read(self, images: list[Any], masks: list[Any]) -> tuple[list[Input], list[Hole]]:
+        """Read images and masks; an error of a batch names the pair, counted from 0."""
+        inputs, holes = [], []
+        for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
+            try:
+                inputs.append(read_input(image))
+                holes.append(read_hole(mask, self.mask_rule))
+                require_fitting(holes[-1], inputs[-1].rgb.shape[:2])
+            except ImageError as error:
+                if len(images) == 1:
+                    raise
+                raise ImageError(error.code, f"pair {number}: {error}") from error
+        return inputs, holes
 
     def scale(self, mask: Mask, mode: Mode = "auto") -> float:
         """Return the size at which the network sees the hole of a mask, as a share of its own.
@@ -235,3 +246,22 @@ class Inpainter:
                 [layout.merge_tiles([tile[at] for tile in own], hole) for at in range(samples)]
             )
         return results
+
+
+def _require_options(samples: Any, seed: Any, mode: Any) -> None:
+    """Check the options of a call.
+
+    Raises:
+        UserError: naming the option.
+    """
+    if not _is_integer(samples) or samples < 1:
+        raise UserError(f"samples must be an integer of at least 1, not {samples!r}")
+    if seed is not None and (not _is_integer(seed) or seed < 0):
+        raise UserError(f"seed must be None or an integer of at least 0, not {seed!r}")
+    if mode not in get_args(Mode):
+        known = get_args(Mode)
+        raise UserError(f"mode must be one of {', '.join(known)}, not {mode!r}")
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -61,7 +61,7 @@ def read_input(image: Any) -> Input:
     if isinstance(image, Tensor):
         return _of_tensor(image)
     if isinstance(image, np.ndarray):
-        return _of_array(image)
+        return _of_array(np.asarray(image))
     raise TypeError(
         f"an image is a PIL image, a NumPy array, a tensor or a path, not {type(image).__name__}"
     )
@@ -81,14 +81,18 @@ def read_hole(mask: Any, rule: MaskRule | None = None) -> Hole:
     if isinstance(mask, str | os.PathLike):
         return _read_hole_file(mask, rule)
     if isinstance(mask, PilImage):
-        return read_mask(picture_of(mask).pixels, rule, fields="masks.")
+        return read_mask(picture_of(mask, "mask").pixels, rule, fields="masks.")
     if isinstance(mask, Tensor):
         values = _as_array(mask)
+        if values.ndim not in (2, 3):
+            raise ImageError(
+                "bad_request", f"a mask's tensor is [H, W] or [C, H, W], not {list(mask.shape)}"
+            )
         return read_mask(
             np.moveaxis(values, 0, -1) if values.ndim == 3 else values, rule, fields="masks."
         )
     if isinstance(mask, np.ndarray):
-        return read_mask(mask, rule, fields="masks.")
+        return read_mask(np.asarray(mask), rule, fields="masks.")
     raise TypeError(
         f"a mask is a PIL image, a NumPy array, a tensor or a path, not {type(mask).__name__}"
     )
@@ -205,7 +209,8 @@ def unbatched(images: Any, masks: Any) -> tuple[list[Any], list[Any], Callable[[
     if isinstance(images, list | tuple):
         return list(images), _each(masks, len(images)), lambda results: results
     if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
-        join = torch.stack if isinstance(images, Tensor) else np.stack
+        stack: Callable[[list[Any]], Any] = torch.stack if isinstance(images, Tensor) else np.stack
+        join = stack if len(images) else lambda results: images[:]
         return list(images), _each(masks, len(images)), join
     return [images], [masks], lambda results: results[0]
 
@@ -213,6 +218,11 @@ def unbatched(images: Any, masks: Any) -> tuple[list[Any], list[Any], Callable[[
 def _each(masks: Any, count: int) -> list[Any]:
     if not isinstance(masks, Sequence | np.ndarray | Tensor) or isinstance(masks, str):
         raise ImageError("bad_request", f"{count} images need a list of {count} masks")
+    if isinstance(masks, np.ndarray | Tensor) and masks.ndim < 3:
+        raise ImageError(
+            "bad_request",
+            f"{count} images need a list or batch of {count} masks, not one of {list(masks.shape)}",
+        )
     if len(masks) != count:
         raise ImageError("bad_request", f"there are {count} images and {len(masks)} masks")
     return list(masks)

@@ -254,6 +254,66 @@ def test_what_cannot_be_inpainted_is_refused_with_a_sentence(
         inpaint(*change(image, HOLE))
 
 
+MASK_OF_I16 = Image.fromarray(HOLE.astype(np.uint16) * 65535)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda i, h: (i, MASK_OF_I16), "the mask has mode I;16"),
+        (
+            lambda i, h: (i, torch.zeros(1, 1, 50, 70)),
+            r"a mask's tensor is .* not \[1, 1, 50, 70\]",
+        ),
+        (lambda i, h: (i[None], h), r"1 images need .* batch of 1 masks, not one of \[50, 70\]"),
+        (lambda i, h: ([i, i], h), r"2 images need .* 2 masks, not one of \[50, 70\]"),
+        (lambda i, h: ([i, i], [h, h[:-1]]), "pair 1: the image is 70 × 50, the mask 70 × 49"),
+        (lambda i, h: ([i, i / 1.0], [h, h]), "pair 1: the image's values are"),
+    ],
+)
+def test_refusal_names_the_argument_and_its_pair(inpaint, image, change, sentence):
+    with pytest.raises(ImageError, match=sentence):
+        inpaint(*change(image, HOLE))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"mode": "crops"}, "mode must be one of auto, .* not 'crops'"),
+        ({"samples": "2"}, "samples must be an integer of at least 1, not '2'"),
+        ({"samples": 1.5}, "samples must be .* not 1.5"),
+        ({"samples": True}, "samples must be .* not True"),
+        ({"seed": -1}, "seed must be None or an integer of at least 0, not -1"),
+        ({"seed": "x"}, "seed must be .* not 'x'"),
+    ],
+)
+def test_impossible_option_is_named(inpaint, image, options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        inpaint(image, HOLE, **options)
+
+
+def test_empty_batches_give_empty_batches_of_their_kind(inpaint, probabilistic, image):
+    assert inpaint([], []) == []
+    arrays = inpaint(image[None][:0], HOLE[None][:0])
+    assert (arrays.shape, arrays.dtype) == ((0, HEIGHT, WIDTH, 3), np.uint8)
+    tensor = torch.zeros(0, 3, HEIGHT, WIDTH)
+    assert inpaint(tensor, torch.zeros(0, HEIGHT, WIDTH)).shape == tensor.shape
+    several = probabilistic(tensor, torch.zeros(0, HEIGHT, WIDTH), samples=2)
+    assert [each.shape for each in several] == [tensor.shape] * 2
+
+
+def test_masked_array_gives_what_its_plain_array_gives(inpaint, image):
+    result = inpaint(np.ma.masked_array(image), np.ma.masked_array(HOLE))
+    assert type(result) is np.ndarray
+    np.testing.assert_array_equal(result, inpaint(image, HOLE))
+
+
+@pytest.mark.parametrize(("mode", "plain"), [("RGBa", "RGBA"), ("La", "LA")])
+def test_premultiplied_opacity_stays(inpaint, image, mode, plain):
+    opaque = Image.fromarray(image).convert(plain)
+    assert inpaint(opaque.convert(mode), HOLE).mode == plain
+
+
 def test_damaged_file_is_refused(inpaint, image, tmp_path):
     sink = io.BytesIO()
     Image.fromarray(image).save(sink, "png")
