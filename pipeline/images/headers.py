@@ -15,6 +15,7 @@ import cv2
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from infill.pipeline.errors import RejectedError, TooManyPixelsError, UnknownFormatError
+from infill.pipeline.images.avif_frames import frame_sizes
 from infill.pipeline.images.jpeg_scans import require_few_scans
 from infill.pipeline.images.kinds import OPTIONAL_FORMATS, readable_suffixes, unread_kind
 from infill.pipeline.images.orientation import orientation_in
@@ -87,7 +88,7 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     except ValueError as error:
         raise RejectedError(str(error)) from error
     try:
-        for width, height in doubtful_sizes(data):
+        for width, height in (*doubtful_sizes(data), *frame_sizes(data)):
             _require_few_pixels(width, height, max_pixels)
         require_one_header(data)
         with (

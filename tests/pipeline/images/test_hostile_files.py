@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -69,6 +70,44 @@ def test_millions_of_chunks_are_not_walked():
     data = png(SMALL, chunk(b"tEXt", b"") * 100_000, pixels(64, 64), END)
     with pytest.raises(ImageError, match="damaged"):
         decode(data, 10_000)
+
+
+def avif(side: int, shown: int, *, mode: str = "RGB", frames: int = 1) -> bytes:
+    """Return black frames in a file whose boxes state another side."""
+    stream, frame = io.BytesIO(), Image.new(mode, (side, side))
+    more = {"save_all": True, "append_images": [frame] * (frames - 1)} if frames > 1 else {}
+    frame.save(stream, "AVIF", **more)
+    size = b"ispe" + bytes(4) + struct.pack(">II", side, side)
+    data = stream.getvalue()
+    assert size in data or side == shown or frames > 1
+    return data.replace(size, b"ispe" + bytes(4) + struct.pack(">II", shown, shown))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize("shown", [64, 400])
+def test_avif_of_larger_frames_than_its_boxes_state_is_refused_by_every_decoder(mode, shown):
+    data = avif(400, shown, mode=mode)
+    for read in (decode, upright_size):
+        with pytest.raises(ImageError) as refused:
+            read(data, 10_000)
+        assert refused.value.code == "too_many_pixels"
+    with pytest.raises(ImageError):
+        read_mask(data, max_pixels=10_000)
+    with pytest.raises(RejectedError, match="400 x 400 pixels"):
+        read_header(data, 10_000)
+
+
+@pytest.mark.parametrize(("mode", "frames"), [("RGB", 1), ("RGBA", 1), ("L", 1), ("RGB", 2)])
+def test_avif_that_states_its_size_is_read(mode, frames):
+    found = read_header(avif(96, 96, mode=mode, frames=frames), 10_000)
+    assert (found.format, found.height_px, found.width_px) == ("AVIF", 96, 96)
+
+
+def test_avif_cut_anywhere_is_read_or_refused():
+    data = avif(96, 96)
+    for end in range(0, len(data), 7):
+        with suppress(RejectedError):
+            read_header(data[:end], 10_000)
 
 
 def progressive(scans: int, side: int = 64) -> bytes:
