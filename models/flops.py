@@ -48,7 +48,8 @@ class _Whole(ModuleTracker):
         pass
 
 
-def _counter() -> FlopCounterMode:
+def flop_counter() -> FlopCounterMode:
+    """Return a counter for the steps of any objective, with penalties on gradients too."""
     counter = FlopCounterMode(display=False, custom_mapping=FUSED_ATTENTION)
     counter.mod_tracker = _Whole()
     return counter
@@ -79,7 +80,7 @@ def size_of(config: ModelConfig) -> Size:
     with FakeTensorMode(), torch.no_grad():
         generator = paper.generator(config).eval()
         image, mask = torch.zeros(1, 3, SIDE_PX, SIDE_PX), torch.zeros(1, 1, SIDE_PX, SIDE_PX)
-        with _counter() as counter:
+        with flop_counter() as counter:
             generator(image, mask)
     return Size(
         generator=counts.pop("generator"),
@@ -112,7 +113,7 @@ def step_flops(config: ModelConfig, side_px: int, samples: int = 2, step: int = 
             mask=torch.zeros(samples, 1, side_px, side_px),
             step=step,
         )
-        with _counter() as counter:
+        with flop_counter() as counter:
             objective.step(batch)
     return float(counter.get_total_flops()) / samples
 

@@ -12,11 +12,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from infill.models import architecture
 from infill.models.architecture import Batch, Objective
-from infill.models.flops import without_files
+from infill.models.flops import flop_counter, without_files
 from infill.pipeline import storage
 from infill.pipeline.config import override
 from infill.pipeline.loading import BatchConfig
@@ -95,7 +94,7 @@ class Training:
 
     def flops(self, count: int) -> float:
         """Return the floating-point operations of a step."""
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             self.step(batch_of(self.config, count, self.device))
         return float(counter.get_total_flops())
 

@@ -18,11 +18,10 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
 from infill.models import architecture
 from infill.models.architecture import Batch
-from infill.models.flops import without_files
+from infill.models.flops import flop_counter, without_files
 from infill.models.layers import at_rest, channels_innermost
 
 SIDE_PX = 256
@@ -100,7 +99,7 @@ def time_of(name: str, form: str, kind: str, count: int) -> dict[str, float]:
     """Call once to warm up and count, then for time."""
     work, _ = work_of(name, form, kind, count)
     with torch.set_grad_enabled(kind == "step"):
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             work()
         seconds = statistics.median(seconds_of(work) for _ in range(REPEATS))
     return {"seconds": seconds, "gmac": counter.get_total_flops() / 2e9}
