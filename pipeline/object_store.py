@@ -176,7 +176,7 @@ class ExactKeys(fs.FileSystemHandler):
         """Do nothing: keys need no folders."""
 
     def _refused(self, *_: Any) -> Any:
-        raise NotImplementedError("objects are read, written and deleted")
+        raise io.UnsupportedOperation("objects are read, written and deleted, and nothing else")
 
     delete_dir_contents = delete_root_dir_contents = move = copy_file = _refused
     open_append_stream = _refused
@@ -187,25 +187,37 @@ def _where(path: str) -> dict[str, str]:
     return {"Bucket": bucket, "Key": key}
 
 
-class _Object(io.RawIOBase):
-    """An object's bytes by ranges."""
+class Ranges(io.RawIOBase):
+    """A file of a known size that is read by ranges: its position, for those that read one."""
 
-    def __init__(self, client: Any, path: str, size: int) -> None:
-        self._client, self._path, self._size, self._position = client, path, size, 0
+    def __init__(self, size: int) -> None:
+        self._size, self._position = size, 0
 
     def readable(self) -> bool:
+        """Return true."""
         return True
 
     def seekable(self) -> bool:
+        """Return true."""
         return True
 
     def tell(self) -> int:
+        """Return the position in bytes."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Set the position in bytes from the start, the position or the end; return it."""
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         self._position = start + offset
         return self._position
+
+
+class _Object(Ranges):
+    """An object's bytes by ranges."""
+
+    def __init__(self, client: Any, path: str, size: int) -> None:
+        super().__init__(size)
+        self._client, self._path = client, path
 
     def readinto(self, buffer: Any) -> int:
         end = min(self._position + len(buffer), self._size)

@@ -212,33 +212,19 @@ def open_seekable(location: str, buffer_bytes: int = BUFFER_BYTES) -> BinaryIO:
     return cast(BinaryIO, io.BufferedReader(_Ranges(location), buffer_bytes))
 
 
-class _Ranges(io.RawIOBase):
+class _Ranges(object_store.Ranges):
     """An object's bytes by ranges; it is opened again after a failure."""
 
     def __init__(self, location: str) -> None:
-        self._location, self._position = location, 0
+        self._location = location
         self._file: Any = None
-        self._size: int = retry(lambda: self._opened().size())
+        super().__init__(retry(lambda: self._opened().size()))
 
     def _opened(self) -> Any:
         if self._file is None:
             system, path = filesystem(self._location)
             self._file = system.open_input_file(path)
         return self._file
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = start + offset
-        return self._position
 
     def readinto(self, buffer: Any) -> int:
         data = retry(lambda: self._range(len(buffer)))

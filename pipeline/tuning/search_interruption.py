@@ -51,7 +51,7 @@ class RunningTrials(Callback):
         self.names.discard(trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Remove a trial that failed for good."""
+        """Remove a trial that has failed and is not tried again."""
         self.names.discard(trial.trial_id)
 
 

@@ -248,8 +248,8 @@ def layers(make) -> dict[str, bytes]:
     white[..., 3] = np.where(where, 255, 0)
     erased = np.dstack([make.photograph(90, 120, seed=3), np.where(where, 0, 255).astype(np.uint8)])
     soft = make.file(np.where(where, 200, 90).astype(np.uint8), "jpeg")
-    drawn = {name: make.file(one) for name, one in {"dark": dark, "white": white}.items()}
-    return {**drawn, "erased": make.file(erased), "grey": soft}
+    files = {name: make.file(one) for name, one in {"dark": dark, "white": white}.items()}
+    return {**files, "erased": make.file(erased), "grey": soft}
 
 
 def test_mask_files_are_read_by_the_service_s_rule(editor, photo, make, file_of):
