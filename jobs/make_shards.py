@@ -82,10 +82,11 @@ def summary(split: str, manifest: Manifest) -> str:
     """Return what a set holds and where, in one line."""
     photographs = len(set(manifest.samples.column("source").to_pylist()))
     size = sum(shard.size for shard in manifest.shards)
+    labelled = " with label maps" if manifest.has_labels else ""
     return (
-        f"{split}: {photographs} photographs, {len(manifest)} samples in {len(manifest.shards)} "
-        f"shards, {size / 1e6:.1f} MB, {len(manifest.quarantined)} quarantined, "
-        f"in {manifest.location}"
+        f"{split}: {photographs} photographs, {len(manifest)} samples{labelled} in "
+        f"{len(manifest.shards)} shards, {size / 1e6:.1f} MB, "
+        f"{len(manifest.quarantined)} quarantined, in {manifest.location}"
     )
 
 

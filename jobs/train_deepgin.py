@@ -5,12 +5,14 @@ python jobs/train_deepgin.py smoke
 
 One run trains ten epochs with L1 losses, then a hundred with two discriminators. On CelebA-HQ the
 paper trains for six days on two GPUs and reports a PSNR of 33.26 dB over three kinds of masks
-(Table 1). On ADE20K it trains for two and a half days. `smoke` makes its
-own shards and ends within a minute.
+(Table 1). On ADE20K it trains for two and a half days. `ade20k-guided` also sees label maps, from
+shards made with `python jobs/make_shards.py ade20k-deepgin --source DIR --labels DIR/annotations`.
+`smoke` makes its own shards and ends within a minute.
 If a training is interrupted, run the same command again: it resumes from the newest checkpoint.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from infill.models.deepgin.config import DeepGINConfig
 from infill.pipeline.config import run
@@ -41,6 +43,17 @@ PRESETS = {
         "ade20k",
         DeepGINConfig(epoch_steps=2582, warm_up_epochs=10, decay_epochs=90),
         PHOTOGRAPHS,
+        steps=284_020,
+        save_every_steps=2582,
+        dataset="ade20k-deepgin",
+    ),
+    "ade20k-guided": published(
+        # Both networks see the label map of the whole photograph, too.
+        "ade20k-guided",
+        DeepGINConfig(
+            segmentation_guided=True, epoch_steps=2582, warm_up_epochs=10, decay_epochs=90
+        ),
+        replace(PHOTOGRAPHS, label_maps=True),
         steps=284_020,
         save_every_steps=2582,
         dataset="ade20k-deepgin",

@@ -34,6 +34,9 @@ class Batch:
     """Each sample's key in its shard."""
     mask_ids: tuple[str, ...] = ()
     """Each mask's id, from which it can be generated again."""
+    labels: Tensor | None = None
+    """Label maps of the whole images as colours, [B, 3, H, W] float32 in [-1, 1], for networks that
+    take them (:attr:`ModelConfig.takes_labels`); None for all others."""
     step: int = 0
     """The global step; every schedule counts it, from 0."""
     seed: int = 0
@@ -46,6 +49,7 @@ class Batch:
             mask=self.mask.to(device, non_blocking=True),
             keys=self.keys,
             mask_ids=self.mask_ids,
+            labels=None if self.labels is None else self.labels.to(device, non_blocking=True),
             step=self.step,
             seed=self.seed,
         )
@@ -66,6 +70,7 @@ class Batch:
                 mask=self.mask[first : first + count],
                 keys=self.keys[first : first + count],
                 mask_ids=self.mask_ids[first : first + count],
+                labels=None if self.labels is None else self.labels[first : first + count],
             )
             for first in range(0, len(self.image), count)
         ]
@@ -309,7 +314,8 @@ class Architecture:
     paper: str
     config: type[ModelConfig]
     generator: Callable[[Any], nn.Module]
-    """Builds the generator; ``forward(image, mask)`` returns a :class:`Prediction`."""
+    """Builds the generator; ``forward(image, mask)`` returns a :class:`Prediction`. One whose
+    configuration ``takes_labels`` has ``forward(image, mask, labels)``."""
     objective: Callable[[Any, Prepare], Objective]
     """Builds networks, optimisers and losses; ``prepare`` wraps each trained network."""
     variants: Callable[[], tuple[Variant, ...]]
@@ -355,7 +361,18 @@ def load(name: str) -> Architecture:
     return architecture
 
 
-def fill(generator: nn.Module, image: Tensor, mask: Tensor, size_multiple: int) -> Tensor:
+def inputs_of(config: ModelConfig, image: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+    """Return what a generator takes where only shapes matter: a black label map if it needs one."""
+    return (image, mask, torch.zeros_like(image) - 1) if config.takes_labels else (image, mask)
+
+
+def fill(
+    generator: nn.Module,
+    image: Tensor,
+    mask: Tensor,
+    size_multiple: int,
+    labels: Tensor | None = None,
+) -> Tensor:
     """Predict the whole frame for an image of any size.
 
     The frame is padded by reflection to a multiple of ``size_multiple`` and cropped back, and both
@@ -366,6 +383,7 @@ def fill(generator: nn.Module, image: Tensor, mask: Tensor, size_multiple: int) 
         image: [B, 3, H, W] in [-1, 1], of any floating type; pixels inside the hole are ignored.
         mask: [B, 1, H, W], 1 in the hole, of any type.
         size_multiple: the configuration's :attr:`ModelConfig.size_multiple`.
+        labels: label maps like ``image``, for a generator that takes them.
 
     Returns:
         The prediction, [B, 3, H, W] float32 in [-1, 1].
@@ -373,5 +391,8 @@ def fill(generator: nn.Module, image: Tensor, mask: Tensor, size_multiple: int) 
     height, width = image.shape[-2:]
     dtype = next(generator.parameters()).dtype
     padded_image, padded_mask = pad_to_multiple(image.to(dtype), mask.to(dtype), size_multiple)
-    prediction: Prediction = generator(padded_image, padded_mask)
+    guides: tuple[Tensor, ...] = ()
+    if labels is not None:
+        guides = pad_to_multiple(labels.to(dtype), mask.to(dtype), size_multiple)[:1]
+    prediction: Prediction = generator(padded_image, padded_mask, *guides)
     return crop_to(prediction.final, height, width).float()

@@ -77,6 +77,11 @@ class ModelConfig:
         return 1
 
     @property
+    def takes_labels(self) -> bool:
+        """Whether the generator takes a label map of the whole image as well."""
+        return False
+
+    @property
     def size_multiple(self) -> int:
         """Height and width the generator accepts are multiples of this."""
         return 1

@@ -81,7 +81,7 @@ def size_of(config: ModelConfig) -> Size:
         generator = paper.generator(config).eval()
         image, mask = torch.zeros(1, 3, SIDE_PX, SIDE_PX), torch.zeros(1, 1, SIDE_PX, SIDE_PX)
         with flop_counter() as counter:
-            generator(image, mask)
+            generator(*architecture.inputs_of(config, image, mask))
     return Size(
         generator=counts.pop("generator"),
         discriminators=sum(counts.values()),
@@ -108,9 +108,11 @@ def step_flops(config: ModelConfig, side_px: int, samples: int = 2, step: int = 
     paper = architecture.load(config.architecture)
     with FakeTensorMode():
         objective = paper.objective(without_files(config), lambda network: network)
+        image = torch.zeros(samples, 3, side_px, side_px)
         batch = architecture.Batch(
-            image=torch.zeros(samples, 3, side_px, side_px),
-            mask=torch.zeros(samples, 1, side_px, side_px),
+            image=image,
+            mask=image[:, :1],
+            labels=image if config.takes_labels else None,
             step=step,
         )
         with flop_counter() as counter:
@@ -147,13 +149,12 @@ def difference(variant: Variant, size: Size) -> int | None:
     return (ours + unit // 2) // unit - figure
 
 
-def kept_for_backward(generator: nn.Module, image: Tensor, mask: Tensor) -> tuple[Any, int]:
+def kept_for_backward(generator: nn.Module, *inputs: Tensor) -> tuple[Any, int]:
     """Run a generator forward with gradients, and count the maps that it keeps for them.
 
     Args:
         generator: weights and whatever shares their memory are not counted.
-        image: [B, 3, H, W] in [-1, 1].
-        mask: [B, 1, H, W], 1 in the hole.
+        inputs: image and mask, and a label map if the generator takes one.
 
     Returns:
         The prediction, with its graph, and the bytes.
@@ -169,5 +170,5 @@ def kept_for_backward(generator: nn.Module, image: Tensor, mask: Tensor) -> tupl
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        prediction = generator(image, mask)
+        prediction = generator(*inputs)
     return prediction, sum(storage.nbytes() for storage in kept.values())

@@ -24,7 +24,7 @@ def seconds_of(config: ModelConfig, device: str, repeats: int = REPEATS) -> floa
     generator = architecture.load(config.architecture).generator(config).to(device).eval()
     image = torch.zeros(1, 3, SIDE_PX, SIDE_PX, device=device)
     mask = torch.zeros(1, 1, SIDE_PX, SIDE_PX, device=device)
-    predict = partial(generator, image, mask)
+    predict = partial(generator, *architecture.inputs_of(config, image, mask))
     seconds = []
     with torch.inference_mode():
         for _ in range(repeats + 1):

@@ -430,7 +430,7 @@ def activations(config: TrainConfig) -> int:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     from infill.models.activation_checkpointing import recompute
-    from infill.models.architecture import load
+    from infill.models.architecture import inputs_of, load
     from infill.models.flops import kept_for_backward, without_files
 
     paper, model = load(config.model.architecture), without_files(config.model)
@@ -440,7 +440,7 @@ def activations(config: TrainConfig) -> int:
         if config.recompute:
             recompute(generator, paper.blocks)
         image, mask = torch.zeros(1, 3, side, side), torch.zeros(1, 1, side, side)
-        _, kept = kept_for_backward(generator, image, mask)
+        _, kept = kept_for_backward(generator, *inputs_of(model, image, mask))
     return kept if config.precision == "float32" else kept // 2
 
 

@@ -32,6 +32,12 @@ SAMPLE_SCHEMA = pa.schema(
         ("width_px", pa.int32()),
     ]
 )
+LABEL_FIELDS = (
+    pa.field("label_offset", pa.int64()),  # of the label map's bytes within the tar
+    pa.field("label_size", pa.int64()),  # of the label map, a PNG, in bytes
+    pa.field("label_sha256", pa.string()),  # of its bytes
+)
+"""Columns of a set with label maps, beside those of :data:`SAMPLE_SCHEMA`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +91,11 @@ class Manifest:
         """The identity of the content: SHA-256 over the shards' names and checksums."""
         identity = [[record.name, record.sha256] for record in self.shards]
         return storage.sha256(json.dumps(identity).encode())
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether each sample has a label map."""
+        return LABEL_FIELDS[0].name in self.samples.column_names
 
     def row(self, index: int) -> dict[str, Any]:
         """Return one sample's row as a dictionary."""

@@ -25,6 +25,10 @@ Where we differ from the code, and why:
   says ten (``constant_epochs``).
 - A warm-up of L1 losses is a stage of the same run, after which the optimizers begin anew.
 
+``segmentation_guided`` is the form that the authors released for the challenge's track with
+segmentation: a label map of the whole image, three channels, comes last in both networks' input.
+Its label maps take the nearest pixels when images are resized.
+
 Batches are used as they are. The authors generate three masks for each image of a batch of four;
 with twelve photographs and one mask each the losses have the same mean over kinds of holes.
 """

@@ -42,6 +42,11 @@ class DeepGINConfig(ModelConfig):
     back_projection: bool = True
     """Whether a small output corrects the large one (BP in Table 1)."""
 
+    segmentation_guided: bool = False
+    """Whether both networks also see a label map of the whole image, three channels after the mask,
+    as released for the challenge's track with segmentation. Training then needs ``label_maps`` of
+    the data."""
+
     initial_gain: float = 0.1
     """Factor of Kaiming's initialization. The released 0.1 makes learning start slowly."""
     attention_starts_as_identity: bool = False
@@ -137,6 +142,16 @@ class DeepGINConfig(ModelConfig):
             )
         if self.back_projection and not self.refine:
             raise ValueError("back_projection corrects the second network's picture: refine it")
+
+    @property
+    def takes_labels(self) -> bool:
+        """Whether label maps guide the networks."""
+        return self.segmentation_guided
+
+    @property
+    def input_channels(self) -> int:
+        """Input of both networks: colours and mask, and the colours of a label map."""
+        return 7 if self.segmentation_guided else 4
 
     @property
     def size_multiple(self) -> int:

@@ -39,10 +39,10 @@ class Prediction(NamedTuple):
 class Encoder(nn.ModuleList):
     """A 7 x 7 convolution and so many halvings."""
 
-    def __init__(self, widths: tuple[int, ...]) -> None:
+    def __init__(self, input_channels: int, widths: tuple[int, ...]) -> None:
         super().__init__(
             [
-                Convolution(4, widths[0], 7),
+                Convolution(input_channels, widths[0], 7),
                 *(
                     Convolution(wide, wider, 4, stride=2)
                     for wide, wider in zip(widths[:-1], widths[1:], strict=True)
@@ -57,7 +57,7 @@ class CoarseNetwork(nn.Module):
     def __init__(self, config: DeepGINConfig) -> None:
         super().__init__()
         widths = config.widths[:4]
-        self.encoder = Encoder(widths)
+        self.encoder = Encoder(config.input_channels, widths)
         self.blocks = nn.Sequential(
             *(
                 ResidualBlock(widths[-1], config.pyramid_rates[0])
@@ -70,9 +70,14 @@ class CoarseNetwork(nn.Module):
         )
         self.out = Convolution(widths[0], 3, 7)
 
-    def forward(self, masked_image: Tensor, mask: Tensor) -> Tensor:
-        """Draw [B, 3, H, W], unbounded, from an image in [0, 1] and its mask."""
-        features = torch.cat([masked_image, mask], dim=1)
+    def forward(self, masked_image: Tensor, guides: Tensor) -> Tensor:
+        """Draw [B, 3, H, W], unbounded, from an image in [0, 1] and its mask.
+
+        Args:
+            masked_image: [B, 3, H, W] in [0, 1].
+            guides: the mask, [B, 1, H, W], or mask and label map, [B, 4, H, W].
+        """
+        features = torch.cat([masked_image, guides], dim=1)
         for conv in self.encoder:
             features = leaky(framed(conv, features))
         features = self.blocks(features)
@@ -89,7 +94,7 @@ class RefiningNetwork(nn.Module):
         c1, c2, c4, c8, c16 = config.widths
         self.attends = config.attention != "none"
         self.skips = config.attention == "multi_scale"
-        self.encoder = Encoder(config.widths)
+        self.encoder = Encoder(config.input_channels, config.widths)
         self.blocks = nn.ModuleList(
             ResidualBlock(c16, config.pyramid_rates[1]) for _ in range(config.num_refine_blocks)
         )
@@ -109,9 +114,9 @@ class RefiningNetwork(nn.Module):
             self.small = nn.ModuleList([Convolution(c4, c1, 3), Convolution(c1, 3, 3)])
             self.share = Convolution(c1, 1, 3)
 
-    def forward(self, composite: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, composite: Tensor, guides: Tensor) -> tuple[Tensor, Tensor | None]:
         """Draw [B, 3, H, W] and, with back projection, [B, 3, H / 4, W / 4]; both unbounded."""
-        maps = self.encode(torch.cat([composite, mask], dim=1))
+        maps = self.encode(torch.cat([composite, guides], dim=1))
         features = self.between(maps[-1])
         for index, rise in enumerate(self.rises):
             features = leaky(framed(rise, doubled(features)))
@@ -127,7 +132,7 @@ class RefiningNetwork(nn.Module):
         small = framed(self.small[1], leaky(framed(self.small[0], quarter)))
         inset = self.out.reach - self.share.reach
         share = torch.sigmoid(at_least_float32(self.share(padded[..., inset:-inset, inset:-inset])))
-        return self.projected(predicted, small, share, composite, mask), small
+        return self.projected(predicted, small, share, composite, guides[:, :1]), small
 
     def encode(self, features: Tensor) -> list[Tensor]:
         """Return the map of every size, largest first."""
@@ -179,33 +184,53 @@ class Generator(nn.Module):
     def __init__(self, config: DeepGINConfig) -> None:
         super().__init__()
         self.size_multiple = config.size_multiple
+        self.takes_labels = config.takes_labels
         self.coarse = CoarseNetwork(config)
         self.refine = RefiningNetwork(config) if config.refine else None
         initialise(self, config)
 
-    def forward(self, image: Tensor, mask: Tensor) -> Prediction:
+    def forward(self, image: Tensor, mask: Tensor, labels: Tensor | None = None) -> Prediction:
         """Predict the whole frame.
 
         Args:
             image: [B, 3, H, W] in [-1, 1]; pixels inside the hole are ignored.
             mask: [B, 1, H, W], 1 in the hole.
+            labels: the label map of the whole image as colours, [B, 3, H, W] in [-1, 1]; only
+                with ``segmentation_guided``.
 
         Returns:
             ``final`` and the pictures that training looks at.
 
         Raises:
-            ValueError: if H or W is not a multiple of 16.
+            ValueError: if H or W is not a multiple of 16, or a label map is missing or too many.
         """
         check_size(image, self.size_multiple)
         mask = mask.to(image.dtype)
         masked_image = whitened(image, mask)
-        coarse = at_least_float32(self.coarse(masked_image, mask))
+        guides = self.guides(mask, labels)
+        coarse = at_least_float32(self.coarse(masked_image, guides))
         predicted, small = coarse, None
         if self.refine is not None:
             composite = paste(coarse, at_least_float32(masked_image), mask)
-            predicted, small = self.refine(composite, mask)
+            predicted, small = self.refine(composite, guides)
         predicted = at_least_float32(predicted)
         return Prediction((predicted * 2.0 - 1.0).clamp(-1.0, 1.0), predicted, coarse, small)
+
+    def guides(self, mask: Tensor, labels: Tensor | None) -> Tensor:
+        """Return the channels after the colours: the mask, and a label map in [0, 1] if wanted.
+
+        Raises:
+            ValueError: if the network needs a label map and has none, or the other way round.
+        """
+        if (labels is not None) != self.takes_labels:
+            raise ValueError(
+                "DeepGIN with segmentation_guided needs a label map, [B, 3, H, W] in [-1, 1]"
+                if self.takes_labels
+                else "DeepGIN without segmentation_guided takes no label map"
+            )
+        if labels is None:
+            return mask
+        return torch.cat([mask, (labels.to(mask.dtype) + 1.0) / 2.0], dim=1)
 
 
 def whitened(image: Tensor, mask: Tensor) -> Tensor:

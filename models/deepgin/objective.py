@@ -65,7 +65,7 @@ class DeepGINObjective(Objective):
         for optimizer in self.optimizers.values():
             if batch.step == start:
                 optimizer.state.clear()  # the second stage begins with fresh optimizers
-        prediction: Prediction = self.prepared["generator"](batch.image, batch.mask)
+        prediction: Prediction = self.prepared["generator"](batch.image, batch.mask, batch.labels)
         image = (batch.image + 1.0) / 2.0
         losses = self.picture_losses(prediction, image, batch.mask)
         if batch.step < start:

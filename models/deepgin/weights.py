@@ -1,7 +1,7 @@
 """The authors' released checkpoints, tensor by tensor, to ours and back.
 
 They keep generator and discriminators in two files of bare tensors, ``latest_net_G.pth`` and
-``latest_net_D.pth``; only the full network was released.
+``latest_net_D.pth``; only the full network was released, alone and guided by label maps.
 """
 
 import re
@@ -38,6 +38,7 @@ REFINE = {
     "share": "r_de_conv5_lr_alpha",
 }
 ATTENTIONS = {"attention": "r_md_satn1", "attend.0": "r_de_satn2", "attend.1": "r_de_satn3"}
+GUIDED_CHANNELS = DeepGINConfig(segmentation_guided=True).input_channels
 DISCRIMINATORS = {"whole": "layer1", "halved": "layer0"}
 
 
@@ -92,8 +93,8 @@ def _released_networks(roles: Iterable[str], config: DeepGINConfig) -> dict[str,
 
 
 def configuration_of(parts: Mapping[str, Mapping[str, Tensor]]) -> DeepGINConfig:
-    """Return the released configuration with the width of the tensors given."""
-    channels = DeepGINConfig.channels
+    """Return the released configuration with the width and the input of the tensors given."""
+    channels, guided = DeepGINConfig.channels, False
     for role, first, factor in (
         ("generator", f"{COARSE}.1.weight", 1),
         ("discriminator", "layer1.0.module.weight_bar", 2),
@@ -102,8 +103,9 @@ def configuration_of(parts: Mapping[str, Mapping[str, Tensor]]) -> DeepGINConfig
             if first not in parts[role]:
                 raise ValueError(f"the {role} lacks {first}, its first convolution")
             channels = len(parts[role][first]) // factor
+            guided = role == "generator" and parts[role][first].shape[1:2] == (GUIDED_CHANNELS,)
             break
-    return DeepGINConfig(channels=channels)
+    return DeepGINConfig(channels=channels, segmentation_guided=guided)
 
 
 def names(role: str) -> dict[str, str]:

@@ -28,6 +28,10 @@ from infill.pipeline.masks.mask_files import list_pictures, read_mask_file
 
 MOST_PARTS = 200
 """Maximum number of parts of an evaluation, so that listing them stays fast."""
+AT_ONE_SIZE = (
+    "a model that takes label maps is evaluated at one size and in one piece: leave out protocols "
+    "at the original size, and subsampling"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +86,19 @@ class Pairs(ABC):
             return load_whole(self.manifest, pair.row)
         image: Pixels = load_sample(self.manifest, pair.row, self.image_size_px, crop=self.crop)
         return image
+
+    def labels(self, pair: Pair) -> Pixels:
+        """Read the label map of a pair's image: uint8 [H, W, 3].
+
+        Raises:
+            UserError: if the set has no label maps, or images are scored at their original size.
+        """
+        if self.crop == "original":
+            raise UserError(AT_ONE_SIZE)
+        labels: Pixels = load_sample(
+            self.manifest, pair.row, self.image_size_px, crop=self.crop, labels=True
+        )
+        return labels
 
     def size(self, row: int) -> tuple[int, int]:
         """Return height and width of an image, by its row in the manifest."""

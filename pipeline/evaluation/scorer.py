@@ -18,9 +18,10 @@ from infill.pipeline import storage
 from infill.pipeline.baselines import load_baseline
 from infill.pipeline.checkpoints import load_generator
 from infill.pipeline.config import sentence_of
+from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation.config import EvaluationConfig
 from infill.pipeline.evaluation.metric_networks import load_networks
-from infill.pipeline.evaluation.pairs import Pair, Pairs, lay_pairs
+from infill.pipeline.evaluation.pairs import AT_ONE_SIZE, Pair, Pairs, lay_pairs
 from infill.pipeline.image_grid import fit, grid, masked_view
 from infill.pipeline.images import ByteHole, Pixels, composite
 from infill.pipeline.inference.predictor import Predictor
@@ -71,7 +72,7 @@ class Scorer:
         self.config, self.parts = config, parts
         self.device = "cuda" if config.gpus_per_actor else "cpu"
         self.loaded = load_generator(config.checkpoint, self.device)
-        self.predictor = Predictor.of(self.loaded, self.device)
+        self.predictor = Predictor.of(self.loaded, self.device, labelled=True)
         self.networks = load_networks(config.networks, self.device)
         self.pairs: Pairs = lay_pairs(
             config, open_set(config.shards, config.reading), image_size_px
@@ -125,20 +126,31 @@ class Scorer:
             images = np.stack([self.pairs.image(pair) for pair in pairs])
             masks = [self.pairs.mask(pair) for pair in pairs]
             holes = np.stack([mask.hole for mask in masks])
+            labels = None
+            if self.loaded.config.takes_labels:
+                labels = np.stack([self.pairs.labels(pair) for pair in pairs])
         with self._timed("network_s"):
-            predictions = {self.loaded.architecture: self._predict(images, holes, pairs[0].index)}
+            found = self._predict(images, holes, pairs[0].index, labels)
+            predictions = {self.loaded.architecture: found}
         with self._timed("baselines_s"):
             for name in self.config.baselines:
                 method = load_baseline(name)
-                found = [method(*each) for each in zip(images, holes, strict=True)]
-                predictions[name] = np.stack(found)
+                each = [method(*pair) for pair in zip(images, holes, strict=True)]
+                predictions[name] = np.stack(each)
         return InpaintedPairs(
             pairs=pairs, images=images, masks=masks, holes=holes, predictions=predictions
         )
 
-    def _predict(self, images: Pixels, holes: ByteHole, first_pair: int) -> Pixels:
+    def _predict(
+        self, images: Pixels, holes: ByteHole, first_pair: int, labels: Pixels | None
+    ) -> Pixels:
         samples, subsampling = self.config.setting.samples, self.config.setting.subsampling
-        if subsampling.side_px and max(holes.shape[1:]) > subsampling.side_px:
+        in_pieces = bool(subsampling.side_px) and max(holes.shape[1:]) > subsampling.side_px
+        if labels is not None:
+            if in_pieces:
+                raise UserError(AT_ONE_SIZE)
+            return self.predictor.predict(images, holes, labels)
+        if in_pieces:
             return self.predictor.predict_in_pieces(
                 images, holes, subsampling, self.config.batch_size
             )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from infill.models.architecture import SamplingGenerator, fill
-from infill.models.config import Subsampling
+from infill.models.config import ModelConfig, Subsampling
 from infill.models.masking import crop_to, pad_to_multiple
 from infill.models.subsampling import fill_in_pieces
 from infill.pipeline.checkpoints import LoadedGenerator
@@ -48,8 +48,21 @@ class Predictor:
         loaded: LoadedGenerator,
         device: str | torch.device = "cpu",
         precision: Precision = "float32",
+        *,
+        labelled: bool = False,
     ) -> "Predictor":
-        """Wrap a checkpoint's generator, which is on ``device`` already."""
+        """Wrap a checkpoint's generator, which is on ``device`` already.
+
+        Args:
+            loaded: the checkpoint.
+            device: its device.
+            precision: as the field.
+            labelled: whether :meth:`predict` will be given label maps.
+
+        Raises:
+            UserError: if the generator takes label maps and there are none, or the other way round.
+        """
+        require_labels(loaded.config, labelled=labelled)
         return cls(
             generator=loaded.generator,
             size_multiple=loaded.config.size_multiple,
@@ -62,18 +75,21 @@ class Predictor:
         """Whether the generator is probabilistic."""
         return isinstance(self.generator, SamplingGenerator)
 
-    def predict(self, images: Pixels, holes: ByteHole) -> Pixels:
+    def predict(self, images: Pixels, holes: ByteHole, labels: Pixels | None = None) -> Pixels:
         """Predict whole frames, without randomness.
 
         Args:
             images: uint8 [B, H, W, 3].
             holes: uint8 [B, H, W], 1 in the hole.
+            labels: label maps of the whole images, uint8 [B, H, W, 3], for a generator that takes
+                them.
 
         Returns:
             uint8 [B, H, W, 3]; known pixels are not restored.
         """
         with self._without_gradients():
-            return download(self._values(*self.tensors(images, holes)))
+            guides = () if labels is None else self.tensors(labels, holes)[:1]
+            return download(self._values(*self.tensors(images, holes), *guides))
 
     def predict_in_pieces(
         self, images: Pixels, holes: ByteHole, how: Subsampling, at_once: int
@@ -204,9 +220,9 @@ class Predictor:
         """Return [B, 3, H, W] in [-1, 1] and [B, 1, H, W], 1 in the hole, on the device."""
         return upload(images, holes, self.device)
 
-    def _values(self, image: Tensor, mask: Tensor) -> Tensor:
+    def _values(self, image: Tensor, mask: Tensor, labels: Tensor | None = None) -> Tensor:
         with self._autocast():
-            return fill(self.generator, image, mask, self.size_multiple)
+            return fill(self.generator, image, mask, self.size_multiple, labels)
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.precision == "float32":
@@ -216,6 +232,20 @@ class Predictor:
 
     def _without_gradients(self) -> AbstractContextManager[object]:
         return torch.no_grad() if self.trains_on else torch.inference_mode()
+
+
+def require_labels(config: ModelConfig, *, labelled: bool) -> None:
+    """Refuse a generator that takes label maps where there are none.
+
+    Raises:
+        UserError: saying where there are some.
+    """
+    if config.takes_labels and not labelled:
+        raise UserError(
+            f"this {config.architecture} fills holes with the help of a label map of the whole "
+            "image (segmentation_guided), and none is given here: `python jobs/evaluate.py` reads "
+            "them from shards that `jobs/make_shards.py --labels FOLDER` made"
+        )
 
 
 def _is_of_the_frame(picture: Tensor, frame: Tensor) -> bool:

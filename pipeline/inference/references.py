@@ -89,10 +89,12 @@ def _released(
     """Return the generator of an authors' file, its ``size_multiple`` and its training size."""
     from infill.models.architecture import load as load_architecture
     from infill.models.layers import at_rest
+    from infill.pipeline.inference.predictor import require_labels
     from infill.pipeline.weight_import import translate
 
     require_device(device)
     released = translate((file,), architecture)
+    require_labels(released.config, labelled=False)
     generator = load_architecture(released.config.architecture).generator(released.config)
     generator.load_state_dict(released.states["generator"])
     multiple = released.config.size_multiple

@@ -30,6 +30,10 @@ class BatchConfig:
     """Kind of ``source``, as --kind of jobs/make_shards.py: "folder", or a public dataset by name
     with a paper's own split. The presets of the papers name theirs; --data.dataset folder takes any
     images."""
+    label_maps: bool = False
+    """Whether batches carry the label maps of the set, cropped, mirrored and turned with the
+    images, for a model that takes them (DeepGIN's segmentation_guided). The set must have been made
+    by jobs/make_shards.py with --labels."""
     batch_size: int = 8
     """Number of samples per step over all workers (global batch); a multiple of the number of
     workers."""
@@ -117,6 +121,11 @@ class BatchConfig:
             raise UserError(
                 f"batch_size ({self.batch_size}) must be a multiple of masks_per_image "
                 f"({self.masks_per_image})"
+            )
+        if self.label_maps and self.source:
+            raise UserError(
+                "label_maps needs finished shards, made by `python jobs/make_shards.py --labels "
+                "FOLDER`: give them as shards, and leave source empty"
             )
         if not 0 <= self.colour_jitter <= 0.5:
             raise UserError(f"colour_jitter must lie in [0, 0.5], found {self.colour_jitter}")

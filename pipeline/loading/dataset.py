@@ -39,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 SHIFTS = (0, 32, 64, 96)
 
+Decoded = tuple[Pixels, Pixels | None]
+"""An image and, if it is wanted, its label map of the same size."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
@@ -50,6 +53,19 @@ class Sample:
     hole: ByteHole
     """[S, S] uint8: 1 in the hole."""
     mask_id: str
+    labels: Pixels | None = None
+    """Its label map, RGB [S, S, 3] uint8, if the configuration wants it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """One image as it is seen in an epoch."""
+
+    key: str
+    pixels: Pixels
+    """RGB, [S, S, 3] uint8; not always contiguous."""
+    labels: Pixels | None
+    """The same part of its label map, if the configuration wants it."""
 
 
 class SampleTransform:
@@ -64,21 +80,28 @@ class SampleTransform:
         masked = epoch * config.masks_per_image + turn
         return generate_mask(config.masks, key, masked, config.seed, size, size, step)
 
-    def view(self, image: Pixels, key: str, epoch: int) -> Pixels:
-        """Return the crop of a decoded image for an epoch; both RGB."""
+    def view(self, image: Pixels, key: str, epoch: int, *, labels: bool = False) -> Pixels:
+        """Return the crop of a decoded image for an epoch; both RGB.
+
+        Args:
+            image: [H, W, 3].
+            key: of the sample.
+            epoch: number of completed passes over the set.
+            labels: whether it is a label map, which is cut as its image is and keeps its colours.
+        """
         config = self.config
         # All are generated whether used or not: switching one off leaves the others as they were.
         down, across, flip, turn = uniform_numbers(number_for("view", key, epoch, config.seed))
-        image = rescale(image, config)
+        image = rescale(image, config, labels)
         if config.random_resize:
             uniform = uniform_numbers(number_for("scale", key, epoch, config.seed))[0]
-            image = resize_at_random(image, config, uniform)
-        pixels = crop_image(image, config.image_size_px, config.crop, down, across)
+            image = resize_at_random(image, config, uniform, labels)
+        pixels = crop_image(image, config.image_size_px, config.crop, down, across, labels)
         if config.quarter_turns:
             pixels = np.ascontiguousarray(np.rot90(pixels, int(4 * turn)))
         if config.horizontal_flip and flip < 0.5:
             pixels = cv2.flip(pixels, 1)  # NumPy takes 40 times as long
-        if config.colour_jitter:
+        if config.colour_jitter and not labels:
             pixels = jitter(
                 np.ascontiguousarray(pixels), config.colour_jitter, key, epoch, config.seed
             )
@@ -89,7 +112,8 @@ class InpaintingDataset(SampleTransform):
     """Makes any sample of a shard set; safe to share between threads.
 
     Raises:
-        UserError: if an image of the set is smaller than the crop; nothing has been read yet.
+        UserError: if an image of the set is smaller than the crop, or the set lacks label maps that
+            the configuration wants; nothing has been read yet.
     """
 
     def __init__(self, config: BatchConfig, manifest: Manifest) -> None:
@@ -99,6 +123,8 @@ class InpaintingDataset(SampleTransform):
         self._last = threading.local()
         self._named: set[int] = set()
         self.reader = ShardReader(manifest, cache_for(manifest, config), config.verify_checksums)
+        if config.label_maps:
+            self.reader.require_labels()
 
     def make(self, row: int, epoch: int, step: int = 0, turn: int = 0) -> Sample:
         """Return the sample of a manifest row as it is seen in an epoch.
@@ -112,25 +138,35 @@ class InpaintingDataset(SampleTransform):
         Raises:
             UserError: if the sample is damaged.
         """
-        key, view = self._seen(row, epoch)
-        pixels = np.ascontiguousarray(view)
-        mask = self.mask(key, epoch, step, turn)
-        return Sample(key=key, pixels=pixels, hole=mask.hole, mask_id=mask.id)
+        view = self._seen(row, epoch)
+        mask = self.mask(view.key, epoch, step, turn)
+        return Sample(
+            key=view.key,
+            pixels=np.ascontiguousarray(view.pixels),
+            hole=mask.hole,
+            mask_id=mask.id,
+            labels=None if view.labels is None else np.ascontiguousarray(view.labels),
+        )
 
-    def write_image(self, row: int, epoch: int, values: Values) -> str:
+    def write_image(
+        self, row: int, epoch: int, values: Values, labels: Values | None = None
+    ) -> str:
         """Write a sample's image as :meth:`make` makes it; return the sample's key.
 
         Args:
             row: of the manifest.
             epoch: as in :meth:`make`.
             values: [3, S, S] float32, filled with values in [-1, 1].
+            labels: likewise for the label map, if the configuration wants it.
 
         Raises:
             UserError: if the sample is damaged.
         """
-        key, view = self._seen(row, epoch)
-        write_values(view, values)
-        return key
+        view = self._seen(row, epoch)
+        write_values(view.pixels, values)
+        if view.labels is not None and labels is not None:
+            write_values(view.labels, labels)
+        return view.key
 
     def write_mask(self, key: str, epoch: int, step: int, turn: int, values: Values) -> str:
         """Write a sample's mask as :meth:`make` makes it; return its id.
@@ -146,10 +182,15 @@ class InpaintingDataset(SampleTransform):
         values[0] = mask.hole
         return mask.id
 
-    def write_pixels(self, row: int, epoch: int, pixels: Pixels) -> str:
+    def write_pixels(
+        self, row: int, epoch: int, pixels: Pixels, labels: Pixels | None = None
+    ) -> str:
         """Write a sample's image as bytes, RGB [S, S, 3]; otherwise as :meth:`write_image`."""
-        key, pixels[:] = self._seen(row, epoch)
-        return key
+        view = self._seen(row, epoch)
+        pixels[:] = view.pixels
+        if view.labels is not None and labels is not None:
+            labels[:] = view.labels
+        return view.key
 
     def write_bits(self, key: str, epoch: int, step: int, turn: int, bits: Pixels) -> str:
         """Write a sample's mask as bits, [S, ceil(S / 8)]; otherwise as :meth:`write_mask`.
@@ -160,27 +201,35 @@ class InpaintingDataset(SampleTransform):
         bits[:] = np.packbits(mask.hole, axis=1)
         return mask.id
 
-    def _seen(self, row: int, epoch: int) -> tuple[str, Pixels]:
-        """Return the key of a sample and its transformed image; each thread remembers its last."""
+    def _seen(self, row: int, epoch: int) -> View:
+        """Return a sample's transformed image; each thread remembers its last."""
         if self.config.masks_per_image == 1:
             return self._viewed(row, epoch)
-        last: tuple[tuple[int, int], tuple[str, Pixels]] | None = getattr(self._last, "seen", None)
+        last: tuple[tuple[int, int], View] | None = getattr(self._last, "seen", None)
         if last is None or last[0] != (row, epoch):
             last = (row, epoch), self._viewed(row, epoch)
             self._last.seen = last
         return last[1]
 
-    def _viewed(self, row: int, epoch: int) -> tuple[str, Pixels]:
-        row, image = self._intact(row) if self.config.skip_damaged else (row, None)
+    def _viewed(self, row: int, epoch: int) -> View:
+        if self.config.skip_damaged:
+            row, (image, labels) = self._intact(row)
+        else:
+            image, labels = self._decoded(row)
         key = self.reader.key(row)
-        return key, self.view(self._decoded(row) if image is None else image, key, epoch)
+        seen = None if labels is None else self.view(labels, key, epoch, labels=True)
+        return View(key=key, pixels=self.view(image, key, epoch), labels=seen)
 
-    def _decoded(self, row: int) -> Pixels:
+    def _decoded(self, row: int) -> Decoded:
         """Return an image whole, or as small as the transform allows if that is wanted."""
         least = self.config.least_side_px if self.config.scaled_decoding else 0
-        return decode(self.reader, row, least)
+        image = decode(self.reader, row, least)
+        if not self.config.label_maps:
+            return image, None
+        height, width = image.shape[:2]
+        return image, resize(decode_labels(self.reader, row), height, width, labels=True)
 
-    def _intact(self, row: int) -> tuple[int, Pixels]:
+    def _intact(self, row: int) -> tuple[int, Decoded]:
         """Return a row and its image, or the next row whose image is intact, cyclically."""
         total = len(self.reader.keys)
         for ahead in range(min(total, MOST_DAMAGED_IN_A_ROW + 1)):
@@ -251,6 +300,18 @@ def decode(reader: ShardReader, row: int, least_side_px: int = 0) -> Pixels:
     return image
 
 
+def decode_labels(reader: ShardReader, row: int) -> Pixels:
+    """Return a sample's whole label map, RGB [H, W, 3] uint8.
+
+    Raises:
+        UserError: if the set has none, or the bytes are no image of the manifest's size.
+    """
+    labels = decode_sample(reader.read_labels(row))
+    if labels is None or labels.shape[:2] != (reader.heights[row], reader.widths[row]):
+        raise reader.damaged(row, "its label map is not an image of its size")
+    return labels
+
+
 def divisor(height: int, width: int, least_side_px: int) -> int:
     """Return by how much, 1, 2, 4 or 8, an image may be reduced to sides of at least so much."""
     short = min(height, width)
@@ -267,7 +328,7 @@ def decode_any(data: bytes) -> Pixels:
     return decode_original(data, read_header(data))
 
 
-def rescale(image: Pixels, config: BatchConfig) -> Pixels:
+def rescale(image: Pixels, config: BatchConfig, labels: bool = False) -> Pixels:
     """Resize an image, keeping its aspect ratio, before windows are cut from it."""
     short = min(image.shape[:2])
     wanted = config.resize_short_side_px or short
@@ -278,10 +339,12 @@ def rescale(image: Pixels, config: BatchConfig) -> Pixels:
     if wanted == short:
         return image
     height, width = (max(wanted, round(side * wanted / short)) for side in image.shape[:2])
-    return resize(image, height, width)
+    return resize(image, height, width, labels)
 
 
-def resize_at_random(image: Pixels, config: BatchConfig, uniform: float) -> Pixels:
+def resize_at_random(
+    image: Pixels, config: BatchConfig, uniform: float, labels: bool = False
+) -> Pixels:
     """Reduce an image so that its short side is 1 to ``random_resize`` times image_size_px.
 
     Args:
@@ -289,6 +352,7 @@ def resize_at_random(image: Pixels, config: BatchConfig, uniform: float) -> Pixe
         config: gives both numbers.
         uniform: in [0, 1): where the ratio lies between both ends, on a logarithmic scale. An image
             whose short side is less than the largest ratio has its own as the largest.
+        labels: whether it is a label map.
     """
     short = min(image.shape[:2])
     largest = max(1.0, min(config.random_resize, short / config.image_size_px))
@@ -296,19 +360,22 @@ def resize_at_random(image: Pixels, config: BatchConfig, uniform: float) -> Pixe
     if wanted >= short:
         return image
     height, width = (max(wanted, round(side * wanted / short)) for side in image.shape[:2])
-    return resize(image, height, width)
+    return resize(image, height, width, labels)
 
 
-def crop_image(image: Pixels, size: int, crop: Crop, down: float, across: float) -> Pixels:
+def crop_image(
+    image: Pixels, size: int, crop: Crop, down: float, across: float, labels: bool = False
+) -> Pixels:
     """Return the [size, size, 3] crop of an image at ``down`` and ``across``, each in [0, 1)."""
     height, width = image.shape[:2]
     if crop == "squash":
-        return resize(image, size, size)
+        return resize(image, size, size, labels)
     if crop == "centre_square":
         side = min(height, width)
-        return resize(crop_image(image, side, "centre", 0, 0), size, size)
+        return resize(crop_image(image, side, "centre", 0, 0), size, size, labels)
     if crop == "subsample":
-        return resize(image, 2 * size, 2 * size)[int(2 * down) :: 2, int(2 * across) :: 2]
+        doubled = resize(image, 2 * size, 2 * size, labels)
+        return doubled[int(2 * down) :: 2, int(2 * across) :: 2]
     if crop == "centre":
         top, left = (height - size) // 2, (width - size) // 2
     else:
@@ -316,12 +383,16 @@ def crop_image(image: Pixels, size: int, crop: Crop, down: float, across: float)
     return image[top : top + size, left : left + size]
 
 
-def resize(image: Pixels, height: int, width: int) -> Pixels:
-    """Resize: by area when reducing, so that nothing aliases, bicubic when enlarging."""
+def resize(image: Pixels, height: int, width: int, labels: bool = False) -> Pixels:
+    """Resize: by area when reducing, so that nothing aliases, bicubic when enlarging.
+
+    A label map takes the nearest pixels instead: its colours must not be mixed.
+    """
     if image.shape[:2] == (height, width):
         return image
     shrinks = height * width < image.shape[0] * image.shape[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    method = cv2.INTER_NEAREST_EXACT if labels else method
     resized: Pixels = cv2.resize(image, (width, height), interpolation=method)
     return resized
 
@@ -355,7 +426,14 @@ def _colour_jitter(amount: float, thread: int) -> Any:
     )
 
 
-def load_sample(manifest: Manifest, row: int, image_size_px: int, crop: Crop = "centre") -> Pixels:
+def load_sample(
+    manifest: Manifest,
+    row: int,
+    image_size_px: int,
+    crop: Crop = "centre",
+    *,
+    labels: bool = False,
+) -> Pixels:
     """Return one image as evaluation sees it: RGB, [S, S, 3] uint8, the same every time.
 
     Args:
@@ -363,9 +441,10 @@ def load_sample(manifest: Manifest, row: int, image_size_px: int, crop: Crop = "
         row: of the manifest.
         image_size_px: S.
         crop: as in :class:`BatchConfig`; "random" takes the centre.
+        labels: whether to return the same part of its label map instead.
 
     Raises:
-        UserError: if the sample is damaged, or smaller than the window.
+        UserError: if the sample is damaged, or smaller than the window, or has no label map.
     """
     chosen: Crop = "centre" if crop == "random" else crop
     config = BatchConfig(crop=chosen, image_size_px=image_size_px)
@@ -373,7 +452,8 @@ def load_sample(manifest: Manifest, row: int, image_size_px: int, crop: Crop = "
     if config.keeps_scale:
         require_large_enough(alone, image_size_px)
     reader = ShardReader(alone, cache_for(manifest, config), verify=True)
-    window = crop_image(decode(reader, 0), image_size_px, chosen, 0.5, 0.5)
+    whole = decode_labels(reader, 0) if labels else decode(reader, 0)
+    window = crop_image(whole, image_size_px, chosen, 0.5, 0.5, labels)
     return np.ascontiguousarray(window)
 
 

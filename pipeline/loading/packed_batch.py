@@ -25,23 +25,33 @@ class PackedBatch:
     mask_ids: tuple[str, ...]
     step: int
     seed: int
+    labels: Tensor | None = None
+    """Label maps like ``pixels``, for a model that takes them."""
 
     def to(self, device: torch.device | str) -> Batch:
         """Copy the bytes to a device, and return their values there: the same as on a CPU."""
-        pixels = self.pixels.to(device, non_blocking=True)
+        image = _values(self.pixels.to(device, non_blocking=True))
         bits = self.bits.to(device, non_blocking=True)
-        size = pixels.shape[1]
-        image = (pixels.permute(0, 3, 1, 2).float() * 2 - 255) / 255
+        labels = None
+        if self.labels is not None:
+            labels = _values(self.labels.to(device, non_blocking=True))
+        size = image.shape[2]
         shifts = torch.arange(7, -1, -1, device=device, dtype=torch.uint8)
         holes = (bits[..., None] >> shifts) & 1
         return Batch(
-            image=image.contiguous(),
+            image=image,
             mask=holes.flatten(2)[..., :size].float()[:, None],
             keys=self.keys,
             mask_ids=self.mask_ids,
+            labels=labels,
             step=self.step,
             seed=self.seed,
         )
+
+
+def _values(pixels: Tensor) -> Tensor:
+    """Return bytes [B, S, S, 3] as values in [-1, 1], [B, 3, S, S]."""
+    return ((pixels.permute(0, 3, 1, 2).float() * 2 - 255) / 255).contiguous()
 
 
 def on_device(batches: Iterator[Batch | PackedBatch], device: torch.device) -> Iterator[Batch]:
@@ -69,4 +79,6 @@ def _ready(batch: Batch, copied: torch.cuda.Event) -> Batch:
     stream.wait_event(copied)
     batch.image.record_stream(stream)
     batch.mask.record_stream(stream)
+    if batch.labels is not None:
+        batch.labels.record_stream(stream)
     return batch

@@ -3,9 +3,10 @@
 import math
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Protocol
 
 import cv2
@@ -81,6 +82,8 @@ class BufferLayout:
     packed: bool
     """Whether samples are bytes, pixels [S, S, 3] and mask bits [S, ceil(S / 8)], as they are sent
     to a GPU; otherwise they are the float32 values of a :class:`Batch`."""
+    labelled: bool = False
+    """Whether each sample has a label map, of its image's shape."""
 
     @property
     def dtype(self) -> type[np.generic]:
@@ -99,10 +102,11 @@ class BufferLayout:
         size = self.size_px
         return (self.count, size, -(-size // 8)) if self.packed else (self.count, 1, size, size)
 
-    def sizes(self) -> tuple[int, int]:
-        """Return the bytes of a batch's images, and of its masks."""
+    def sizes(self) -> tuple[int, int, int]:
+        """Return the bytes of a batch's images, of its masks, and of its label maps."""
         each = np.dtype(self.dtype).itemsize
-        return math.prod(self.image_shape) * each, math.prod(self.mask_shape) * each
+        images, masks = (math.prod(shape) * each for shape in (self.image_shape, self.mask_shape))
+        return images, masks, images if self.labelled else 0
 
     def size(self) -> int:
         """Return the bytes of all slots."""
@@ -123,11 +127,15 @@ class SharedBuffers:
         self.layout = layout
         self.images: list[NDArray[Any]] = []
         self.masks: list[NDArray[Any]] = []
-        image, mask = layout.sizes()
-        for start in range(0, layout.size(), image + mask):
+        self.labels: list[NDArray[Any]] = []
+        image, mask, label = layout.sizes()
+        for start in range(0, layout.size(), image + mask + label):
             images, masks = memory[start : start + image], memory[start + image :][:mask]
+            labels = memory[start + image + mask :][:label]
             self.images.append(images.view(layout.dtype).reshape(layout.image_shape))
             self.masks.append(masks.view(layout.dtype).reshape(layout.mask_shape))
+            if layout.labelled:
+                self.labels.append(labels.view(layout.dtype).reshape(layout.image_shape))
 
     def fill(self, dataset: InpaintingDataset, task: DecodeTask) -> Names:
         """Make a task's samples in their slots.
@@ -140,9 +148,12 @@ class SharedBuffers:
         packed = self.layout.packed
         write_image = dataset.write_pixels if packed else dataset.write_image
         write_mask = dataset.write_bits if packed else dataset.write_mask
+        labels: Iterable[NDArray[Any] | None] = repeat(None, len(task.visits))
+        if self.labels:
+            labels = self.labels[task.slot][part]
         keys = [
-            write_image(row, epoch, image)
-            for (row, epoch, _), image in zip(task.visits, images, strict=True)
+            write_image(row, epoch, image, label)
+            for (row, epoch, _), image, label in zip(task.visits, images, labels, strict=True)
         ]
         return [
             (key, write_mask(key, epoch, task.step, turn, mask))
@@ -152,7 +163,8 @@ class SharedBuffers:
     def unused(self, slot: int) -> bool:
         """Return whether no tensor that was handed out still uses a slot."""
         # A tensor holds a reference to its array; the list and the call's argument are the others.
-        return all(sys.getrefcount(arrays[slot]) == 2 for arrays in (self.images, self.masks))
+        kinds = (self.images, self.masks, self.labels)
+        return all(sys.getrefcount(arrays[slot]) == 2 for arrays in kinds if arrays)
 
 
 @dataclass(kw_only=True)
@@ -197,6 +209,7 @@ class PrefetchLoader:
             count=share.slice_size,
             size_px=config.image_size_px,
             packed=packed,
+            labelled=config.label_maps,
         )
         self.pool = pool(config, manifest, layout)
         cache = cache_for(manifest, config)
@@ -222,6 +235,8 @@ class PrefetchLoader:
         }
         image = self._handed_out(frames.images[ready.slot])
         mask = self._handed_out(frames.masks[ready.slot])
+        if frames.labels:
+            facts["labels"] = self._handed_out(frames.labels[ready.slot])
         if self.packed:
             return PackedBatch(pixels=image, bits=mask, **facts)
         return Batch(image=image, mask=mask, **facts)

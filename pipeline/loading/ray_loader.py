@@ -68,6 +68,7 @@ def _batches(share: WorkerShare, first_step: int) -> Generator[tuple[Batch, int]
             mask=torch.from_numpy(columns["holes"][0].astype(np.float32))[:, None],
             keys=tuple(facts["keys"]),
             mask_ids=tuple(facts["mask_ids"]),
+            labels=to_tensor(columns["labels"][0]) if "labels" in columns else None,
             step=step,
             seed=share.seed(step),
         )
@@ -84,6 +85,7 @@ def make_slice(columns: Columns, share: WorkerShare, first_step: int) -> Columns
     size = share.config.image_size_px
     pixels = np.zeros((share.slice_size, size, size, 3), np.uint8)
     holes = np.zeros((share.slice_size, size, size), np.uint8)
+    labels = {"labels": np.zeros_like(pixels)} if share.config.label_maps else {}
     try:
         dataset, order = _recipe(share.config)
         visits = share.visits(order, step)
@@ -93,6 +95,8 @@ def make_slice(columns: Columns, share: WorkerShare, first_step: int) -> Columns
     else:
         np.stack([s.pixels for s in samples], out=pixels)
         np.stack([s.hole for s in samples], out=holes)
+        for maps in labels.values():
+            np.stack([s.labels for s in samples if s.labels is not None], out=maps)
         wanted = [dataset.reader.key(row) for row, _, _ in visits]
         facts = {
             "keys": [s.key for s in samples],
@@ -103,6 +107,7 @@ def make_slice(columns: Columns, share: WorkerShare, first_step: int) -> Columns
         "step": np.array([step]),
         "pixels": pixels[None],
         "holes": holes[None],
+        **{name: maps[None] for name, maps in labels.items()},
         "facts": np.array([json.dumps(facts)]),
     }
 

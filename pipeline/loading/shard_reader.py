@@ -48,6 +48,12 @@ class ShardReader:
         self.keys = table.column("key")
         self.suffixes = table.column("suffix")
         self.checksums = table.column("sha256")
+        self.labelled = manifest.has_labels
+        if self.labelled:
+            self.label_offsets, self.label_sizes = (
+                _numbers(table.column(name)) for name in ("label_offset", "label_size")
+            )
+            self.label_checksums = table.column("label_sha256")
 
     def key(self, row: int) -> str:
         """Return a sample's key."""
@@ -60,11 +66,35 @@ class ShardReader:
             UserError: if its shard is missing or shorter than the manifest says, or if the bytes
                 have another checksum and checksums are verified.
         """
-        size = int(self.sizes[row])
-        data = self._read_at(int(self.shards[row]), int(self.offsets[row]), size)
+        return self._read(row, int(self.offsets[row]), int(self.sizes[row]), self.checksums)
+
+    def read_labels(self, row: int) -> bytes:
+        """Return a sample's label map, a PNG.
+
+        Raises:
+            UserError: as :meth:`read`, or if the set has no label maps.
+        """
+        self.require_labels()
+        offset, size = int(self.label_offsets[row]), int(self.label_sizes[row])
+        return self._read(row, offset, size, self.label_checksums)
+
+    def require_labels(self) -> None:
+        """Refuse a set without label maps.
+
+        Raises:
+            UserError: saying how to make one with them.
+        """
+        if not self.labelled:
+            raise UserError(
+                f"{self.manifest.location} has no label maps: make the set with `python "
+                "jobs/make_shards.py --labels FOLDER`, or train a model without them"
+            )
+
+    def _read(self, row: int, offset: int, size: int, checksums: pa.ChunkedArray) -> bytes:
+        data = self._read_at(int(self.shards[row]), offset, size)
         if len(data) != size:
             raise self.damaged(row, f"its shard ends after {len(data)} of its {size} bytes")
-        if self.verify and storage.sha256(data) != self.checksums[row].as_py():
+        if self.verify and storage.sha256(data) != checksums[row].as_py():
             raise self.damaged(row, "its SHA-256 differs from the manifest's")
         return data
 

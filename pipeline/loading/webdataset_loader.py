@@ -70,6 +70,11 @@ class WebDatasetLoader:
         config = share.config
         if config.loader == "ray":
             raise UserError("--data.loader ray needs a shard set; WebDataset tars take processes")
+        if config.label_maps:
+            raise UserError(
+                "--data.label-maps needs a shard set made by `python jobs/make_shards.py --labels "
+                "FOLDER`; tars without a manifest have images alone"
+            )
         tars = expand(config.shards)
         require_tar_for_each(config.shards, share.world_size)
         mine = tars[share.rank :: share.world_size]

@@ -36,13 +36,14 @@ def measure_latency(checkpoint: str) -> Latency:
     side = loaded.image_size_px
     image, mask = torch.zeros(1, 3, side, side), torch.zeros(1, 1, side, side)
     mask[..., side // 4 : side // 2, side // 4 : side // 2] = 1
+    labels = image if loaded.config.takes_labels else None
     threads, times = torch.get_num_threads(), []
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():
             for _ in range(REPEATS + 1):
                 start = time.perf_counter()
-                fill(loaded.generator, image, mask, loaded.config.size_multiple)
+                fill(loaded.generator, image, mask, loaded.config.size_multiple, labels)
                 times.append(time.perf_counter() - start)
     finally:
         torch.set_num_threads(threads)

@@ -25,6 +25,11 @@ class ShardConfig:
     source: str = ""
     """Folder or s3:// prefix of the images; or one zip or tar; or a CSV or Parquet list with a
     column "path" (and "split"). Empty for "bundled"."""
+    labels: str = ""
+    """Folder or s3:// prefix of label maps, one PNG for each image: below it the image's path with
+    the suffix .png, or the end of that path. They are stored beside the images as KEY.labels.png,
+    cut and resized alike, and an image without one is quarantined. Empty: none. They are read when
+    a shard is made: after a change of label maps choose another --out."""
     out: str = "runs/shards"
     """Folder or s3:// prefix for the sets, as train/, val/ and test/. Every machine of a cluster
     must see it."""
@@ -98,6 +103,14 @@ class ShardConfig:
 def _require(holds: bool, name: str, value: object, expected: str) -> None:
     if not holds:
         raise UserError(f"{name} is {value}, expected {expected}")
+
+
+def identity(config: ShardConfig) -> dict[str, Any]:
+    """Return :func:`content_settings` without locations: moving a folder does not matter."""
+    settings = {**content_settings(config), "source": None, "labels": bool(config.labels)}
+    if not config.labels:  # as in releases without label maps
+        del settings["labels"]
+    return settings
 
 
 def content_settings(config: ShardConfig) -> dict[str, Any]:

@@ -6,23 +6,35 @@ import numpy as np
 from infill.pipeline.images import Pixels
 
 
-def resize_short_side(picture: Pixels, side_px: int) -> Pixels:
-    """Reduce an image to the short side ``side_px``; smaller images are unchanged."""
+def resize_short_side(picture: Pixels, side_px: int, *, labels: bool = False) -> Pixels:
+    """Reduce an image to the short side ``side_px``; smaller images are unchanged.
+
+    Args:
+        picture: [H, W, 3].
+        side_px: the short side.
+        labels: whether it is a label map, whose colours must not be mixed.
+    """
     height, width = picture.shape[:2]
     short = min(height, width)
     if short <= side_px:
         return picture
     size = (round(width * side_px / short), round(height * side_px / short))
-    shrunk: Pixels = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    method = cv2.INTER_NEAREST_EXACT if labels else cv2.INTER_AREA
+    shrunk: Pixels = cv2.resize(picture, size, interpolation=method)
     return shrunk
 
 
-def squash(picture: Pixels, side_px: int) -> Pixels:
-    """Resize both sides to ``side_px``, without regard to the aspect ratio."""
+def squash(picture: Pixels, side_px: int, *, labels: bool = False) -> Pixels:
+    """Resize both sides to ``side_px``, without regard to the aspect ratio.
+
+    The arguments are those of :func:`resize_short_side`.
+    """
     height, width = picture.shape[:2]
     if height == width == side_px:
         return picture
     method = cv2.INTER_AREA if min(height, width) >= side_px else cv2.INTER_LINEAR
+    if labels:
+        method = cv2.INTER_NEAREST_EXACT
     squashed: Pixels = cv2.resize(picture, (side_px, side_px), interpolation=method)
     return squashed
 

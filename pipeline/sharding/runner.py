@@ -29,13 +29,14 @@ from infill.pipeline.sharding.config import ShardConfig, as_saved_now, content_s
 from infill.pipeline.sharding.listing import Listing, Shares, write_listings
 from infill.pipeline.sharding.parallel_map import parallel_map
 from infill.pipeline.sharding.shard_writer import (
+    LABELLED_SCHEMA,
     SCHEMA,
     make_shard,
     read_record,
     record_name,
     tar_name,
 )
-from infill.pipeline.sources import SPLITS, SUFFIXES, open_source
+from infill.pipeline.sources import SPLITS, SUFFIXES, Original, open_source
 from infill.pipeline.temporary_folders import UNFINISHED, temporary_folder
 
 NAMED_REASONS = 3
@@ -63,7 +64,10 @@ def make_shards(config: ShardConfig, report: Log = print) -> dict[str, Manifest]
             holds a set made with other settings.
     """
     config = replace(
-        config, out=storage.absolute(config.out), source=_absolute_source(config.source)
+        config,
+        out=storage.absolute(config.out),
+        source=_absolute_source(config.source),
+        labels=_absolute_source(config.labels),
     )
     config.s3.use()
     _require_writable(config.out)
@@ -107,7 +111,11 @@ def _list(config: ShardConfig, folder: Path, report: Log) -> dict[str, Listing]:
         val=config.val_share, test=config.test_share, seed=config.seed, splits=config.splits
     )
     listings = write_listings(
-        source.originals(), shares, config.photographs_per_shard, folder, report
+        _without_labels(source.originals(), config),
+        shares,
+        config.photographs_per_shard,
+        folder,
+        report,
     )
     unread = passed_over_lines(source.passed_over)
     if not listings:
@@ -120,6 +128,21 @@ def _list(config: ShardConfig, folder: Path, report: Log) -> dict[str, Listing]:
     for line in unread:
         report(line)
     return listings
+
+
+def _without_labels(originals: Iterator[Original], config: ShardConfig) -> Iterator[Original]:
+    """Yield the originals, without label maps that lie in a folder among them.
+
+    Raises:
+        UserError: if both lie in one folder.
+    """
+    source, labels = config.source.rstrip("/"), config.labels.rstrip("/")
+    if labels and labels == source:
+        raise UserError(f"labels is the source itself: move the label maps out of {source}")
+    inside = labels.removeprefix(f"{source}/") if labels.startswith(f"{source}/") else ""
+    for original in originals:
+        if not inside or not original.path.startswith(f"{inside}/"):
+            yield original
 
 
 def _require_same_settings(config: ShardConfig) -> None:
@@ -263,6 +286,7 @@ def _summary(config: ShardConfig, split: str, number: int) -> dict[str, Any]:
 def _finish(config: ShardConfig, found: Listing, report: Log) -> None:
     """Assemble a split's manifest from its records, delete other files, and write it."""
     location = storage.join(config.out, found.split)
+    schema = LABELLED_SCHEMA if config.labels else SCHEMA
     shards, tables, quarantined = [], [], list[Quarantined]()
     for number in range(found.shards):
         record = read_record(location, number)
@@ -272,7 +296,7 @@ def _finish(config: ShardConfig, found: Listing, report: Log) -> None:
                 "of the cluster must see the same --out, a shared folder or s3://bucket/prefix"
             )
         shards.append(record.shard)
-        tables.append(pa.Table.from_pylist(record.rows, schema=SCHEMA))
+        tables.append(pa.Table.from_pylist(record.rows, schema=schema))
         quarantined += record.quarantined
     samples = pa.concat_tables(tables)
     if not samples.num_rows:

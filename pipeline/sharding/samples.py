@@ -32,18 +32,23 @@ class Sample:
     crop: Box | None
     """Left, top, width, height in the upright and resized photograph; None for all of it."""
     perceptual_hash: int
+    labels: bytes | None = None
+    """The label map of the same pixels, as a PNG."""
 
 
-def samples_of(key: str, data: bytes, config: ShardConfig) -> Iterator[Sample]:
+def samples_of(
+    key: str, data: bytes, config: ShardConfig, labels: bytes | None = None
+) -> Iterator[Sample]:
     """Yield an original's samples: one, or one per square of the grid, row by row.
 
     Args:
         key: key of the original; a square appends its row and column.
         data: the original's bytes.
         config: the preprocessing.
+        labels: the bytes of its label map, if there is one.
 
     Raises:
-        RejectedError: if it is not an image, damaged, or too small or large.
+        RejectedError: if it is not an image, damaged, or too small or large, or its label map is.
     """
     header = read_header(data, config.max_pixels)
     size = f"{header.width_px} x {header.height_px} px"
@@ -54,17 +59,39 @@ def samples_of(key: str, data: bytes, config: ShardConfig) -> Iterator[Sample]:
         raise RejectedError(f"smaller than crop_size_px {config.crop_size_px}: {size}")
     original = decode_original(data, header)
     picture = _framed(original, config)
+    colours = None
+    if labels is not None:
+        colours = _framed(_label_map(labels, original, config), config, labels=True)
     suffix = _suffix(header, config)
     if config.crop_size_px is not None:
         for name, box, square in _squares(picture, config):
-            yield _sample(
-                key + name, suffix, encode_sample(square, suffix, config.quality), square, box
-            )
+            encoded = encode_sample(square, suffix, config.quality)
+            yield _sample(key + name, suffix, encoded, square, box, colours)
     elif picture is original and header.plain and SUFFIX_OF[header.format] == suffix:
         _require_loadable(data, suffix, picture)
-        yield _sample(key, suffix, data, picture, None)
+        yield _sample(key, suffix, data, picture, None, colours)
     else:
-        yield _sample(key, suffix, encode_sample(picture, suffix, config.quality), picture, None)
+        encoded = encode_sample(picture, suffix, config.quality)
+        yield _sample(key, suffix, encoded, picture, None, colours)
+
+
+def _label_map(data: bytes, original: Pixels, config: ShardConfig) -> Pixels:
+    """Decode an original's label map: colours, or grey in all three channels.
+
+    Raises:
+        RejectedError: if it is damaged, has more than 8 bits, or is of another size.
+    """
+    try:
+        header = read_header(data, config.max_pixels)
+        if header.deep:
+            raise RejectedError("has more than 8 bits per channel")
+        colours = decode_original(data, header)
+    except RejectedError as error:
+        raise RejectedError(f"its label map: {error}") from error
+    if colours.shape != original.shape:
+        ours, theirs = (f"{one.shape[1]} x {one.shape[0]}" for one in (original, colours))
+        raise RejectedError(f"its label map is {theirs} px, the image is {ours} px")
+    return colours
 
 
 def _require_loadable(data: bytes, suffix: str, picture: Pixels) -> None:
@@ -80,7 +107,7 @@ def _require_loadable(data: bytes, suffix: str, picture: Pixels) -> None:
         raise RejectedError("truncated or damaged: the decoder of trainings refuses it")
 
 
-def _framed(picture: Pixels, config: ShardConfig) -> Pixels:
+def _framed(picture: Pixels, config: ShardConfig, *, labels: bool = False) -> Pixels:
     """Return the configured crop of an image at the configured size; itself if unchanged."""
     height, width = picture.shape[:2]
     if config.frame == "square" and height != width:
@@ -91,8 +118,8 @@ def _framed(picture: Pixels, config: ShardConfig) -> Pixels:
     if side_px is None:
         return picture
     if config.frame == "squash":
-        return squash(picture, side_px)
-    return resize_short_side(picture, side_px)
+        return squash(picture, side_px, labels=labels)
+    return resize_short_side(picture, side_px, labels=labels)
 
 
 def _suffix(header: Header, config: ShardConfig) -> str:
@@ -110,8 +137,18 @@ def _squares(picture: Pixels, config: ShardConfig) -> Iterator[tuple[str, Box, P
             yield f"_{row:03d}-{column:03d}", (left, top, side, side), square
 
 
-def _sample(key: str, suffix: str, data: bytes, picture: Pixels, crop: Box | None) -> Sample:
+def _sample(
+    key: str,
+    suffix: str,
+    data: bytes,
+    picture: Pixels,
+    crop: Box | None,
+    labels: Pixels | None,
+) -> Sample:
     height, width = picture.shape[:2]
+    if labels is not None and crop is not None:
+        left, top, across, down = crop
+        labels = labels[top : top + down, left : left + across]
     return Sample(
         key=key,
         suffix=suffix,
@@ -120,4 +157,5 @@ def _sample(key: str, suffix: str, data: bytes, picture: Pixels, crop: Box | Non
         width_px=width,
         crop=crop,
         perceptual_hash=perceptual_hash(picture),
+        labels=None if labels is None else encode_sample(labels, "png", 100),
     )

@@ -8,6 +8,7 @@ import json
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -18,14 +19,15 @@ import pyarrow as pa
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.images import ENCODER, RejectedError
-from infill.pipeline.manifest import SAMPLE_SCHEMA, Quarantined, ShardRecord
-from infill.pipeline.sharding.config import ShardConfig, content_settings
+from infill.pipeline.manifest import LABEL_FIELDS, SAMPLE_SCHEMA, Quarantined, ShardRecord
+from infill.pipeline.sharding.config import ShardConfig, identity
 from infill.pipeline.sharding.listing import digest_of, original_of, read_range
 from infill.pipeline.sharding.samples import Sample, samples_of
 from infill.pipeline.sharding.tar_writer import TarWriter, written_whole
 from infill.pipeline.sources import Source, open_source
 
 SCHEMA = SAMPLE_SCHEMA.append(pa.field("perceptual_hash", pa.uint64()))
+LABELLED_SCHEMA = pa.schema([*SCHEMA, *LABEL_FIELDS])
 REMOTE_READS = 16
 """Concurrent requests to an object store, where latency exceeds the time of decoding."""
 THREADS = 2
@@ -89,8 +91,7 @@ def make_shard(config: ShardConfig, split: str, number: int) -> tuple[Record, bo
 
 def shard_digest(config: ShardConfig, rows: list[dict[str, Any]]) -> str:
     """Return the identity of a shard: its originals, settings and codecs."""
-    settings = {**content_settings(config), "source": None}  # moving the folder does not matter
-    return storage.sha256(json.dumps([settings, ENCODER, digest_of(rows)]).encode())
+    return storage.sha256(json.dumps([identity(config), ENCODER, digest_of(rows)]).encode())
 
 
 def read_record(folder: str, number: int) -> Record | None:
@@ -201,7 +202,9 @@ def _prepare(
     source: Source, row: dict[str, Any], config: ShardConfig
 ) -> list[Sample] | RejectedError:
     try:
-        return list(samples_of(row["key"], _checked(row, _read(source, row)), config))
+        data = _checked(row, _read(source, row))
+        labels = _read_labels(config.labels, row["path"]) if config.labels else None
+        return list(samples_of(row["key"], data, config, labels))
     except RejectedError as error:
         return error
 
@@ -212,6 +215,19 @@ def _read(source: Source, row: dict[str, Any]) -> bytes | Exception:
         return source.read(original_of(row))
     except (FileNotFoundError, PermissionError) as error:
         return error
+
+
+def _read_labels(labels: str, path: str) -> bytes:
+    """Return the bytes of an image's label map: by its path, or by the longest end of it.
+
+    Raises:
+        RejectedError: if there is none.
+    """
+    parts = f"{path.rpartition('.')[0]}.png".split("/")
+    for first in range(len(parts)):
+        with suppress(FileNotFoundError):
+            return storage.read(storage.join(labels, *parts[first:]))
+    raise RejectedError(f"has no label map {parts[-1]} in {labels}")
 
 
 def _checked(row: dict[str, Any], data: bytes | Exception) -> bytes:
@@ -228,8 +244,15 @@ def _checked(row: dict[str, Any], data: bytes | Exception) -> bytes:
 
 
 def _add(writer: TarWriter, sample: Sample, path: str, number: int) -> dict[str, Any]:
-    """Append a sample's two members and return its row of the manifest."""
+    """Append a sample's members and return its row of the manifest."""
     offset = writer.add(f"{sample.key}.{sample.suffix}", sample.data)
+    labelled: dict[str, Any] = {}
+    if sample.labels is not None:
+        labelled = {
+            "label_offset": writer.add(f"{sample.key}.labels.png", sample.labels),
+            "label_size": len(sample.labels),
+            "label_sha256": storage.sha256(sample.labels),
+        }
     about = {
         "source": path,
         "crop": sample.crop,
@@ -248,4 +271,5 @@ def _add(writer: TarWriter, sample: Sample, path: str, number: int) -> dict[str,
         "height_px": sample.height_px,
         "width_px": sample.width_px,
         "perceptual_hash": sample.perceptual_hash,
+        **labelled,
     }

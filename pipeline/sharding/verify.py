@@ -117,13 +117,17 @@ def check_shard(manifest: Manifest, number: int) -> str:
 def _bad_keys(manifest: Manifest, number: int, data: bytes) -> Iterator[str]:
     first = int(manifest.first_rows[number])
     for row in manifest.samples.slice(first, manifest.shards[number].samples).to_pylist():
-        found = data[row["offset"] : row["offset"] + row["size"]]
-        if (
-            row["shard"] != number
-            or storage.sha256(found) != row["sha256"]
-            or decode_sample(found) is None
-        ):
+        kinds = ("", "label_") if manifest.has_labels else ("",)
+        intact = all(_is_intact(row, kind, data) for kind in kinds)
+        if row["shard"] != number or not intact:
             yield row["key"]
+
+
+def _is_intact(row: dict[str, Any], kind: str, data: bytes) -> bool:
+    """Return whether a row's image, or its label map ("label_"), is in a tar and is decoded."""
+    start = row[f"{kind}offset"]
+    found = data[start : start + row[f"{kind}size"]]
+    return storage.sha256(found) == row[f"{kind}sha256"] and decode_sample(found) is not None
 
 
 def repair(

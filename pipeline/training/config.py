@@ -164,11 +164,25 @@ class TrainConfig:
                 f"data.image_size_px {self.data.image_size_px} must be a multiple of "
                 f"{self.model.size_multiple} for {self.model.architecture}"
             )
+        self._require_labels()
         if self.validation_samples < 0:
             raise ValueError(f"validation_samples must be 0 or more, not {self.validation_samples}")
         for name in ("report_every_steps", "save_every_steps", "sample_every_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+    def _require_labels(self) -> None:
+        """Refuse a model that needs label maps without them, and label maps that no model reads."""
+        if self.model.takes_labels and not self.data.label_maps:
+            raise ValueError(
+                f"this {self.model.architecture} (segmentation_guided) learns from label maps: "
+                "give --data.label-maps, and shards that `jobs/make_shards.py --labels FOLDER` made"
+            )
+        if self.data.label_maps and not self.model.takes_labels:
+            raise ValueError(
+                f"data.label_maps reads label maps, which this {self.model.architecture} does not "
+                "take: leave it off"
+            )
 
     def _require_equal_shares(self) -> None:
         batch, workers = self.data.batch_size, max(self.num_workers, 1)

@@ -24,6 +24,7 @@ class Validator:
     def __init__(self, config: TrainConfig, device: torch.device, manifest: Manifest) -> None:
         self.config, self.device = config, device
         self.pairs: list[tuple[Pixels, ByteHole]] = []
+        self.labels: list[Pixels | None] = []
         maker = InpaintingDataset(validation_data(config.data), manifest)
         side = config.data.image_size_px
         self.metrics: list[Metric] = [m for m in VALIDATED if m.least_side_px <= side]
@@ -32,15 +33,19 @@ class Validator:
         for row in rows.tolist():
             sample = maker.make(row, epoch=0)
             self.pairs.append((sample.pixels, np.ascontiguousarray(sample.hole)))
+            self.labels.append(sample.labels)
 
-    def _predict(self, generator: nn.Module, image: Pixels, hole: ByteHole) -> Pixels:
+    def _predict(self, generator: nn.Module, number: int) -> Pixels:
+        """Return the prediction of a pair, by its number."""
+        (image, hole), labels = self.pairs[number], self.labels[number]
         predictor = Predictor(
             generator=generator.eval(),
             size_multiple=self.config.model.size_multiple,
             device=self.device,
             trains_on=True,
         )
-        prediction: Pixels = predictor.predict(image[None], hole[None])[0]
+        guides = None if labels is None else labels[None]
+        prediction: Pixels = predictor.predict(image[None], hole[None], guides)[0]
         return prediction
 
     def scores(self, generator: nn.Module) -> dict[str, float]:
@@ -51,8 +56,8 @@ class Validator:
         """
         names, first = [metric.name for metric in self.metrics], self.metrics[0].name
         sums = torch.zeros(len(HOLE_RATIO_BUCKETS) + 1, len(names) + 1, dtype=torch.float64)
-        for image, hole in self.pairs:
-            pasted = composite(self._predict(generator, image, hole), image, hole)
+        for number, (image, hole) in enumerate(self.pairs):
+            pasted = composite(self._predict(generator, number), image, hole)
             ours, theirs = (torch.from_numpy(pixels)[None] for pixels in (pasted, image))
             mask = torch.from_numpy(hole).float()[None, None]
             measures = [metric.measure for metric in self.metrics if metric.measure]
@@ -70,10 +75,10 @@ class Validator:
 
     def write_grid(self, generator: nn.Module, step: int, report: Report) -> None:
         """Write a grid of a few samples into the run; the generator stays in evaluation mode."""
-        shown = self.pairs[:: max(1, len(self.pairs) // 6)][:6]
-        images = np.stack([image for image, _ in shown])
-        holes = np.stack([hole for _, hole in shown])
-        predictions = np.stack([self._predict(generator, *pair) for pair in shown])
+        shown = range(len(self.pairs))[:: max(1, len(self.pairs) // 6)][:6]
+        images = np.stack([self.pairs[number][0] for number in shown])
+        holes = np.stack([self.pairs[number][1] for number in shown])
+        predictions = np.stack([self._predict(generator, number) for number in shown])
         location = storage.join(self.config.storage, "samples", f"step-{step:09d}.png")
         storage.write(location, sample_grid(images, holes, predictions))
         text = f"sample grid {location}"

@@ -149,6 +149,7 @@ def _observe(
     objective.total_steps = LATE_STEP + 1
     for step in steps:
         with seeded(step):
-            batch = Batch(image=image, mask=mask, step=step, seed=step)
+            labels = image if narrow.takes_labels else None
+            batch = Batch(image=image, mask=mask, labels=labels, step=step, seed=step)
             terms = objective.step_with_accumulation(batch)
         yield tuple(float(value) for value in terms.values())

@@ -105,6 +105,13 @@ RECIPES = {
         {"generator": 1e-4, "discriminator": 4e-4},
         (0.5, 0.999),
     ),
+    ("deepgin", "ade20k-guided"): (
+        12,
+        256,
+        110 * 2582,
+        {"generator": 1e-4, "discriminator": 4e-4},
+        (0.5, 0.999),
+    ),
     ("deepgin", "celebahq"): (
         12,
         256,
@@ -302,7 +309,11 @@ DATASETS = {
         "celeba": "celeba-madf",
         "paris": "paris",
     },
-    "deepgin": {"ade20k": "ade20k-deepgin", "celebahq": "celeba-hq-deepgin"},
+    "deepgin": {
+        "ade20k": "ade20k-deepgin",
+        "ade20k-guided": "ade20k-deepgin",
+        "celebahq": "celeba-hq-deepgin",
+    },
     "deepfill": {
         "places2": "places2",
         "imagenet": "imagenet",

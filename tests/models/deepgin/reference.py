@@ -61,19 +61,23 @@ def attention(state: State, name: str, features: Tensor) -> Tensor:
     return features + point("W", seen)
 
 
-def released_forward(state: State, image: Tensor, mask: Tensor) -> Pictures:
+def released_forward(
+    state: State, image: Tensor, mask: Tensor, labels: Tensor | None = None
+) -> Pictures:
     """Run a released state dict.
 
     Args:
         state: in the authors' names.
         image: [B, 3, H, W] in [0, 1].
         mask: [B, 1, H, W], 1 in the hole.
+        labels: [B, 3, H, W] in [0, 1], for the form of seven channels.
 
     Returns:
         ``unclipped``, ``coarse`` and ``small`` in [0, 1]; ``final`` in [-1, 1].
     """
     first, white = "lr_coarse_tinker", image * (1 - mask) + mask
-    features = torch.cat([white, mask], dim=1)
+    guides = [mask] if labels is None else [mask, labels]
+    features = torch.cat([white, *guides], dim=1)
     for number, stride in ((1, 1), (4, 2), (7, 2), (10, 2)):
         features = active(conv(state, f"{first}.{number}", features, stride))
     for number in range(12, 18):
@@ -83,7 +87,7 @@ def released_forward(state: State, image: Tensor, mask: Tensor) -> Pictures:
     coarse = conv(state, f"{first}.31", features)
 
     composite = coarse * mask + image * (1 - mask)
-    features, maps = torch.cat([composite, mask], dim=1), []
+    features, maps = torch.cat([composite, *guides], dim=1), []
     for number in range(1, 6):
         features = active(conv(state, f"r_en_conv{number}", features, 1 if number == 1 else 2))
         maps.append(features)

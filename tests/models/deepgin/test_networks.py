@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from infill.models.architecture import inputs_of
 from infill.models.deepgin.blocks import ResidualBlock, SelfAttention, bordered
 from infill.models.deepgin.config import DeepGINConfig
 from infill.models.deepgin.networks import Discriminators, Generator, grown, shrunk
@@ -57,6 +58,7 @@ def test_released_network_has_these_tensors_and_shapes() -> None:
         ("dilated-mssa", 42_892_134, 116, 32.007),
         ("spd-mssa", 42_892_134, 236, 32.007),
         ("full", 42_930_186, 242, 32.180),
+        ("segmentation-guided", 42_939_594, 242, 32.797),
     ],
 )
 def test_rows_of_the_ablation_table(variant: str, count: int, tensors: int, gmacs: float) -> None:
@@ -76,7 +78,7 @@ def test_every_parameter_learns_in_every_row(variant: str) -> None:
     generator = Generator(replace(config, channels=8, initial_gain=1.0, **blocks))
     image, mask = torch.rand(2, 3, 64, 64), torch.zeros(2, 1, 64, 64)
     mask[..., 16:48, 16:48] = 1
-    predicted = generator(image, mask)
+    predicted = generator(*inputs_of(config, image, mask))
     pictures = [
         picture
         for picture in (predicted.unclipped, predicted.coarse, predicted.small)

@@ -69,6 +69,32 @@ def test_imported_weights_predict_what_the_released_network_predicts() -> None:
         )
 
 
+@torch.no_grad()
+def test_weights_of_seven_channels_are_read_written_and_see_the_label_map_last() -> None:
+    spec = importlib.util.spec_from_file_location("ref", Path(__file__).with_name("reference.py"))
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    torch.manual_seed(0)
+    config = DeepGINConfig(channels=8, initial_gain=1.0, segmentation_guided=True)
+    own = Generator(config).double()
+    released = write_release(Released(config=config, states={"generator": own.state_dict()}))
+    for name in ("lr_coarse_tinker.1.weight", "r_en_conv1.weight"):
+        assert released[name].shape == (8, 7, 7, 7)
+    read = read_release(released)
+    assert read.config == DeepGINConfig(channels=8, segmentation_guided=True)
+    generator = Generator(read.config).double().eval()
+    generator.load_state_dict(read.states["generator"])
+    image, labels = torch.rand(2, 1, 3, 64, 64, dtype=torch.float64)
+    mask = torch.zeros(1, 1, 64, 64, dtype=torch.float64)
+    mask[..., 10:40, 20:60] = 1
+    predicted = generator(image * 2 - 1, mask, labels * 2 - 1)
+    expected = reference.released_forward(released, image, mask, labels)
+    for name in ("final", "unclipped", "coarse", "small"):
+        torch.testing.assert_close(
+            getattr(predicted, name), getattr(expected, name), rtol=1e-9, atol=1e-9
+        )
+
+
 @pytest.mark.parametrize("name", ["r_md_mres5.fusion5.conv.bias", "layer0.4.module.weight_u"])
 def test_what_is_missing_misshapen_or_left_over_is_named(name: str) -> None:
     there = released_tensors()
