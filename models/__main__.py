@@ -32,10 +32,14 @@ Row = dict[str, str | int | float | None]
 
 
 def rows_of(name: str, timed: bool = False) -> list[Row]:
-    """Return one architecture's variants, counted and perhaps timed."""
+    """Return one architecture's variants, counted and perhaps timed, and what it prints of others.
+
+    Other methods have no counts of ours.
+    """
     rows: list[Row] = []
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    for variant in architecture.load(name).variants():
+    paper = architecture.load(name)
+    for variant in paper.variants():
         size = size_of(variant.config)
         row: Row = {
             "network": name,
@@ -50,23 +54,40 @@ def rows_of(name: str, timed: bool = False) -> list[Row]:
             row["seconds"] = seconds_of(variant.config, device)
             row["published_time"] = variant.published_time or None
         rows.append(row)
-    return rows
+    return rows + [_row_of_other(name, other, timed) for other in paper.others]
+
+
+def _row_of_other(name: str, other: architecture.OtherMethod, timed: bool) -> Row:
+    row: Row = {
+        "network": name,
+        "variant": other.name,
+        **dict.fromkeys(("generator", "discriminators", "macs")),
+        "published": other.published or None,
+        "difference": None,
+        "source": other.source,
+    }
+    if timed:
+        row |= {"device": None, "seconds": None, "published_time": other.published_time or None}
+    return row
 
 
 def line_of(row: Row) -> list[str]:
     """Return a row as it is printed."""
-    macs = row["macs"]
-    assert isinstance(macs, int)
+    macs, seconds = row["macs"], row.get("seconds")
     return [
         str(row["network"]),
         str(row["variant"]),
-        f"{row['generator']:,}",
+        f"{row['generator']:,}" if row["generator"] else "",
         f"{row['discriminators']:,}" if row["discriminators"] else "",
-        f"{macs / 1e9:.2f}",
+        f"{macs / 1e9:.2f}" if isinstance(macs, int) else "",
         str(row["published"] or ""),
         "" if row["difference"] is None else f"{row['difference']:+d}".replace("+0", "0"),
         str(row["source"]),
-        *([f"{row['seconds']:.3f}", str(row["published_time"] or "")] if "seconds" in row else []),
+        *(
+            [f"{seconds:.3f}" if seconds else "", str(row["published_time"] or "")]
+            if "seconds" in row
+            else []
+        ),
     ]
 
 

@@ -288,6 +288,19 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OtherMethod:
+    """Another method's figures in a paper's table, as printed there; nothing of it is run here."""
+
+    name: str
+    source: str
+    """The table, and what it prints beside the next two."""
+    published: str = ""
+    """Parameters with the digits printed; "" if not printed."""
+    published_time: str = ""
+    """As of :class:`Variant`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Released:
     """A checkpoint of the authors, as our networks take it."""
 
@@ -339,6 +352,9 @@ class Architecture:
     """Visualizes intermediate results, as the paper does: ``pictures(generator, image, mask)`` for
     one image [1, 3, H, W] in [-1, 1] of a size that the generator accepts returns images by name,
     each [1, 3, h, w] float32 in [-1, 1], in the order of display; the last is "final"."""
+    others: tuple[OtherMethod, ...] = ()
+    """Figures of other methods that the paper prints beside its own, for ``python -m
+    infill.models``."""
     for_serving: Callable[[Any, dict[str, Tensor]], tuple[ModelConfig, dict[str, Tensor]]] = (
         as_trained
     )

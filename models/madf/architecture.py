@@ -7,7 +7,7 @@ from infill.models.madf.networks import RecoveryBlock, RefinementBlock
 from infill.models.madf.objective import MADFObjective, build_generator
 from infill.models.madf.partial import PartialBlock
 from infill.models.madf.search_spaces import SPACES, TABLES
-from infill.models.madf.variants import variants
+from infill.models.madf.variants import OTHERS, variants
 from infill.models.madf.visualize import pictures
 from infill.models.madf.weights import read_release, write_release
 
@@ -18,6 +18,7 @@ ARCHITECTURE = Architecture(
     generator=build_generator,
     objective=MADFObjective,
     variants=variants,
+    others=OTHERS,
     read_release=read_release,
     write_release=write_release,
     blocks=(RecoveryBlock, RefinementBlock, PartialBlock, DynamicConv2d),

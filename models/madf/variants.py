@@ -1,7 +1,18 @@
 """The rows of MADF's Table II: encoders, refinement decoders, their norm."""
 
-from infill.models.architecture import Variant
+from infill.models.architecture import OtherMethod, Variant
 from infill.models.madf.config import MADFConfig
+
+OTHERS = tuple(
+    OtherMethod(name=name, source=f"Table IV, as printed; not run here: {flops} FLOPs")
+    for name, flops in (
+        ("LBAM", "22.11G"),
+        ("GConv", "55.51G"),
+        ("EdgeConnect", "122.67G"),
+        ("Contextual Attention", "51.62G"),
+    )
+)
+"""The methods beside MADF in Table IV; partial convolution is the variant ``partial-k0``."""
 
 
 def variants() -> tuple[Variant, ...]:

@@ -9,7 +9,7 @@ from infill.models.spn.prior import Rise
 from infill.models.spn.probabilistic import ProbabilisticGenerator
 from infill.models.spn.probabilistic_objective import ProbabilisticObjective
 from infill.models.spn.search_spaces import SPACES, TABLES
-from infill.models.spn.variants import variants
+from infill.models.spn.variants import OTHERS, variants
 from infill.models.spn.visualize import pictures
 from infill.models.spn.weights import read_release, write_release
 
@@ -35,6 +35,7 @@ ARCHITECTURE = Architecture(
     generator=build_generator,
     objective=build_objective,
     variants=variants,
+    others=OTHERS,
     read_release=read_release,
     write_release=write_release,
     blocks=(DenseBlock, ResidualBlock, SpadeResidualBlock, SpadeRisingBlock, Rise, PlainRise),

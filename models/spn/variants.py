@@ -1,7 +1,27 @@
 """The rows of SPN's tables and of its ablations (Tables 3 to 5, Fig. 7)."""
 
-from infill.models.architecture import Variant
+from infill.models.architecture import OtherMethod, Variant
 from infill.models.spn.config import SPNConfig
+
+OTHERS = tuple(
+    OtherMethod(
+        name=name,
+        source=f"{table}, as printed; not run here",
+        published=parameters,
+        published_time=f"{seconds} s, RTX 3090",
+    )
+    for name, parameters, seconds, table in (
+        ("EdgeConnect", "21M", "0.03", "Table 6"),
+        ("MFE", "130M", "0.05", "Table 6"),
+        ("RFR", "30M", "0.02", "Table 6"),
+        ("RN", "11M", "0.04", "Table 6"),
+        ("WF", "49M", "0.06", "Table 6"),
+        ("CTSDG", "52M", "0.05", "Table 6"),
+        ("PIC", "10M", "0.03", "Sec. 4.6"),
+        ("DSI", "256M", "25", "Sec. 4.6"),
+    )
+)
+"""The methods beside SPN and SPL in Table 6, and the probabilistic ones of Sec. 4.6."""
 
 
 def variants() -> tuple[Variant, ...]:

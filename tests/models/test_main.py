@@ -130,15 +130,43 @@ def test_times_of_spn_s_table_6_stand_beside_those_of_this_machine(
         for v in paper.variants()
         if v.name in ("full", "blocks-4")
     )
-    monkeypatch.setattr(architecture, "load", lambda name: replace(paper, variants=lambda: tiny))
+    small = replace(paper, variants=lambda: tiny, others=paper.others[:1])
+    monkeypatch.setattr(architecture, "load", lambda name: small)
     assert main(["spn", "--time", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert all(row["seconds"] > 0 for row in rows)
-    assert [row["published_time"] for row in rows] == ["0.05 s, RTX 3090", None]
+    assert [row["seconds"] is not None for row in rows] == [True, True, False]
+    assert all(row["seconds"] > 0 for row in rows[:2])
+    times = [row["published_time"] for row in rows]
+    assert times == ["0.05 s, RTX 3090", None, "0.03 s, RTX 3090"]
     assert main(["spn", "--time"]) == 0
-    head, full, _ = capsys.readouterr().out.splitlines()
+    head, full, _, other = capsys.readouterr().out.splitlines()
     assert head.endswith("time published")
     assert re.search(r" \d+\.\d{3} +0\.05 s, RTX 3090$", full)
+    words = r"spn +EdgeConnect +21M +Table 6, as printed; not run here +0\.03 s, RTX 3090"
+    assert re.fullmatch(words, other)
+
+
+def test_figures_of_other_methods_are_those_printed_and_marked_so() -> None:
+    spn, madf = (architecture.load(name).others for name in ("spn", "madf"))
+    printed = {o.name: (o.published, o.published_time) for o in spn if "Table 6" in o.source}
+    assert printed == {  # SPN, Table 6
+        "EdgeConnect": ("21M", "0.03 s, RTX 3090"),
+        "MFE": ("130M", "0.05 s, RTX 3090"),
+        "RFR": ("30M", "0.02 s, RTX 3090"),
+        "RN": ("11M", "0.04 s, RTX 3090"),
+        "WF": ("49M", "0.06 s, RTX 3090"),
+        "CTSDG": ("52M", "0.05 s, RTX 3090"),
+    }
+    several = {o.name: (o.published, o.published_time) for o in spn if "Sec. 4.6" in o.source}
+    assert several == {"PIC": ("10M", "0.03 s, RTX 3090"), "DSI": ("256M", "25 s, RTX 3090")}
+    flops = {o.name: o.source.rpartition(": ")[2] for o in madf}
+    assert flops == {  # MADF, Table IV
+        "LBAM": "22.11G FLOPs",
+        "GConv": "55.51G FLOPs",
+        "EdgeConnect": "122.67G FLOPs",
+        "Contextual Attention": "51.62G FLOPs",
+    }
+    assert all("as printed; not run here" in other.source for other in (*spn, *madf))
 
 
 def test_difference_ends_with_status_1(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
