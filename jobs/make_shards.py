@@ -18,7 +18,6 @@ from infill.pipeline.job_summary import announce, report_results
 from infill.pipeline.manifest import Manifest
 from infill.pipeline.sharding import ShardConfig
 from infill.pipeline.sources import KINDS
-from infill.pipeline.sources.named import NAMED
 
 PRESETS = {
     **{kind: ShardConfig(kind=kind) for kind in KINDS},  # the folder, archives, public sets
@@ -47,19 +46,18 @@ PRESETS = {
 
 
 ABOUT = {
-    "folder": "A folder of photographs, one zip or tar of them, or a CSV or Parquet list.",
-    "archives": "A folder of zips and tars of photographs.",
     "places2-12k": "Places2, the first 12,000 test photographs, as MADF and SPN test.",
-    "places2-large-12k": "The same of Places2's large photographs.",
+    "places2-large-12k": "Places2's large photographs, the first 12,000 of them for testing.",
     "bundled": "The photographs that installed packages carry, cut into crops of 128 px.",
-    "demo": "The same for the demo: resized to 256 px, crops of 128 px.",
-    "smoke": "The same for tests: resized to 96 px, crops of 64 px.",
+    "demo": "Bundled photographs for the demo: resized to 256 px, crops of 128 px.",
+    "smoke": "Bundled photographs for tests: resized to 96 px, crops of 64 px.",
 }
+"""What presets with settings of their own shard; the others are a kind of source."""
 
 
 def about(name: str, config: ShardConfig) -> str:
     """Return what a preset shards."""
-    return ABOUT[name] if name in ABOUT else f"{NAMED[config.kind].title}, as its authors share it."
+    return ABOUT.get(name, KINDS[config.kind].about)
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -365,6 +365,49 @@ class Architecture:
     DDP's ``static_graph`` needs. Gradient penalties and losses that end at a step do not."""
 
 
+def unpublished(
+    *,
+    config: type[ModelConfig],
+    generator: Callable[[Any], nn.Module],
+    objective: Callable[[Any, Prepare], Objective],
+    blocks: tuple[type[nn.Module], ...],
+    symbols: Mapping[str, str],
+) -> Architecture:
+    """Return an architecture that no paper has: without released weights, tables and spaces.
+
+    Its weights are those of the default configuration. The arguments are the fields of
+    :class:`Architecture`.
+    """
+
+    def read(file: Mapping[str, Any]) -> Released:
+        wanted = generator(config()).state_dict()
+        for name in sorted(wanted.keys() ^ file.keys()):
+            raise ValueError(f"{name} is {'missing' if name in wanted else 'left over'}")
+        for name, value in wanted.items():
+            if value.shape != file[name].shape:
+                shapes = tuple(file[name].shape), tuple(value.shape)
+                raise ValueError(f"{name} is {shapes[0]}, expected {shapes[1]}")
+        return Released(config=config(), states={"generator": dict(file)})
+
+    return Architecture(
+        name=config.architecture,
+        paper="none",
+        config=config,
+        generator=generator,
+        objective=objective,
+        variants=lambda: (Variant(name="full", config=config()),),
+        read_release=read,
+        write_release=lambda released: dict(released.states["generator"]),
+        blocks=blocks,
+        spaces={},
+        tables={},
+        symbols=symbols,
+        pictures=lambda network, image, mask: {
+            "final": network(image, mask).final.detach().float()
+        },
+    )
+
+
 def load(name: str) -> Architecture:
     """Import ``models/NAME/architecture.py`` and return its ``ARCHITECTURE``.
 

@@ -4,9 +4,11 @@ Jobs that train nothing read and write configurations too, and start in half the
 """
 
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, ClassVar
 
 from infill import models
@@ -93,13 +95,15 @@ def names() -> list[str]:
 
 
 def config_class(name: str) -> type[ModelConfig]:
-    """Import ``models/NAME/config.py`` and return its configuration: the class with that name.
+    """Return the configuration of an architecture, without PyTorch.
+
+    It is the class with that name in ``models/NAME/config.py``, or in the package itself if it has
+    no such file.
 
     Raises:
         ValueError: if there is no such folder; the message lists those there are.
     """
-    require_known(name)
-    module = importlib.import_module(f"infill.models.{name}.config")
+    module = _part_of(name, "config") or importlib.import_module(f"infill.models.{name}")
     return next(
         value
         for value in vars(module).values()
@@ -110,27 +114,32 @@ def config_class(name: str) -> type[ModelConfig]:
 
 
 def spaces(name: str) -> Mapping[str, Mapping[str, tuple[Any, ...]]]:
-    """Import ``models/NAME/search_spaces.py`` and return the paper's search spaces by name.
+    """Return the paper's search spaces by name, from ``models/NAME/search_spaces.py``.
 
     Raises:
         ValueError: if there is no such folder; the message lists those there are.
     """
-    require_known(name)
     found: Mapping[str, Mapping[str, tuple[Any, ...]]]
-    found = importlib.import_module(f"infill.models.{name}.search_spaces").SPACES
+    found = getattr(_part_of(name, "search_spaces"), "SPACES", {})
     return found
 
 
 def tables(name: str) -> Mapping[str, Table]:
-    """Import ``models/NAME/search_spaces.py`` and return the paper's ablation tables by name.
+    """Return the paper's ablation tables by name, from ``models/NAME/search_spaces.py``.
 
     Raises:
         ValueError: if there is no such folder; the message lists those there are.
     """
-    require_known(name)
     found: Mapping[str, Table]
-    found = importlib.import_module(f"infill.models.{name}.search_spaces").TABLES
+    found = getattr(_part_of(name, "search_spaces"), "TABLES", {})
     return found
+
+
+def _part_of(name: str, part: str) -> ModuleType | None:
+    """Import ``models/NAME/PART.py``; None if the architecture has no such file."""
+    require_known(name)
+    module = f"infill.models.{name}.{part}"
+    return importlib.import_module(module) if importlib.util.find_spec(module) else None
 
 
 def require_known(name: str) -> None:

@@ -147,11 +147,20 @@ def read_manifest(location: str) -> Manifest:
         data = storage.read(storage.join(location, FILE_NAME))
     except FileNotFoundError as error:
         raise UserError(
-            f"{location} is not a finished shard set: it has no {FILE_NAME}; make one with `python "
-            "jobs/make_shards.py`, or name the tars of a WebDataset: "
-            f"{storage.join(location, '{00000..00099}.tar')}"
+            f"{location} is not a finished shard set: it has no {FILE_NAME}; {_advice(location)}"
         ) from error
     return parse(data, location, storage.join(location, FILE_NAME))
+
+
+def _advice(location: str) -> str:
+    """Return what to do about a location without a manifest."""
+    sets = [storage.join(location, split) for split in ("train", "val", "test")]
+    if found := [one for one in sets if storage.exists(storage.join(one, FILE_NAME))]:
+        return f"name one of the sets in it: {', '.join(found)}"
+    return (
+        "make one with `python jobs/make_shards.py`, or name the tars of a WebDataset: "
+        f"{storage.join(location, '{00000..00099}.tar')}"
+    )
 
 
 def parse(data: bytes, location: str, name: str) -> Manifest:

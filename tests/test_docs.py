@@ -61,9 +61,13 @@ def fences(page: str, language: str) -> list[str]:
 
 
 def files_of(page: str) -> dict[str, str]:
-    """Return the files that a page writes out: the first line of each names its place."""
-    found = [re.fullmatch(r"# (\S+\.py)\n(.*)", b, re.DOTALL) for b in fences(page, "python")]
-    return {match.group(1): match.group(2) for match in found if match}
+    """Return the files that a page writes out: the first line of each part names its place."""
+    found: dict[str, str] = {}
+    for block in fences(page, "python"):
+        if match := re.fullmatch(r"# (\S+\.py)(?:, continued)?\n(.*)", block, re.DOTALL):
+            path, text = match.groups()
+            found[path] = f"{found[path]}\n\n{text}" if path in found else text
+    return found
 
 
 def in_one_line(text: str) -> str:
@@ -85,7 +89,9 @@ def test_architecture_of_the_page_trains_keeps_every_promise_and_is_evaluated(tm
     for name in ("pyproject.toml", "tests/conftest.py"):
         shutil.copy(ROOT / name, tmp_path / name)
     before = {place: place.read_bytes() for place in tmp_path.rglob("*.py")}
-    for name, text in files_of("new-architecture.md").items():
+    written = files_of("new-architecture.md")
+    assert len(written) == 3
+    for name, text in written.items():
         place = tmp_path / name
         place.parent.mkdir(exist_ok=True)
         assert place not in before

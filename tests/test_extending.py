@@ -13,8 +13,11 @@ import torch
 from infill.models.optimizers import OptimizerConfig
 from infill.models.schedules import ScheduleConfig
 from infill.models.spn.config import SPNConfig
+from infill.pipeline.errors import UserError
 from infill.pipeline.loading import BatchConfig
 from infill.pipeline.masks import MaskConfig
+from infill.pipeline.sources import KINDS, open_source
+from infill.pipeline.sources.bundled import BundledSource
 from infill.pipeline.tracking import Record, RunInfo, TrackingConfig
 from infill.pipeline.training import TrainConfig
 from infill.pipeline.tuning import TuneConfig
@@ -65,7 +68,7 @@ def test_files_of_a_task_exist_hold_what_is_named_and_are_few(task):
     assert len(entries) <= MOST_FILES or task == "FSDP"
     for path, symbol, new in entries:
         if new:
-            assert (ROOT / path).parent.is_dir(), path
+            assert any(folder.is_dir() for folder in (ROOT / path).parents[:2]), path
             assert not (ROOT / path).exists(), path
         else:
             assert symbol in (ROOT / path).read_text(), f"{path} has no {symbol}"
@@ -109,6 +112,13 @@ def test_sketches_of_functions_do_what_they_say(tmp_path, monkeypatch):
     assert type(search.method.scheduler(800)).__name__ == "MedianStoppingRule"
     with pytest.raises(ValueError, match="there is no algorithm 'mean'; there are: grid, .*median"):
         TuneConfig(train=training, algorithm="mean", num_trials=2)
+
+    listing = BundledSource()
+    monkeypatch.setitem(KINDS, "listing", None)
+    sketch("A source", "infill.pipeline.sources", BucketListing=lambda location: listing)
+    assert open_source("listing", "names.txt") is listing
+    with pytest.raises(UserError, match="give the folder of photographs with --source DIR"):
+        open_source("listing", "")
 
     records = "infill.pipeline.tracking.json_lines"
     names = {"Path": Path, "contextmanager": contextmanager}

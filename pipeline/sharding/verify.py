@@ -47,6 +47,9 @@ def read_sets(location: str) -> dict[str, Manifest]:
         for split in SPLITS
         if storage.exists(storage.join(location, split, MANIFEST_NAME))
     }
+    if not sets and storage.exists(storage.join(location, MANIFEST_NAME)):
+        folder = storage.absolute(location).rpartition("/")[0]
+        raise UserError(f"{location} is one set: give the folder that holds it, {folder}")
     if not sets:
         raise UserError(
             f"{location} holds no finished shard sets; make some with `python jobs/make_shards.py`"

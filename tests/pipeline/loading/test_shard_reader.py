@@ -97,6 +97,9 @@ def test_unfinished_and_empty_sets_are_refused(tmp_path: Path) -> None:
     write_manifest(Manifest(location=str(tmp_path), samples=empty, shards=()))
     with pytest.raises(UserError, match="holds no samples"):
         BatchStream(BatchConfig(shards=str(tmp_path)))
+    write_manifest(Manifest(location=str(tmp_path / "sets/test"), samples=empty, shards=()))
+    with pytest.raises(UserError, match=r"name one of the sets in it: \S+/test$"):
+        read_manifest(str(tmp_path / "sets"))
 
 
 def test_cached_shard_is_copied_once_verified_and_evicted(shards: str, tmp_path: Path) -> None:

@@ -97,6 +97,11 @@ def test_set_without_its_list_says_how_to_bring_it_back(sets: Path) -> None:
         repair(str(sets), [Damage(split="train", number=0, what="is missing")], quiet)
 
 
+def test_one_set_is_refused_with_the_folder_to_give(sets: Path) -> None:
+    with pytest.raises(UserError, match=f"is one set: give the folder that holds it, {sets}$"):
+        verify(str(sets / "train"), quiet)
+
+
 def test_place_without_sets_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no finished shard sets"):
         verify(str(tmp_path), quiet)
