@@ -17,6 +17,7 @@ from infill.pipeline.cluster import connect
 from infill.pipeline.config import parse_one, run
 from infill.pipeline.evaluation import EvaluationConfig
 from infill.pipeline.job_summary import announce, announce_start, report_results
+from infill.pipeline.pretrained import find_pretrained
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -25,8 +26,10 @@ def main(words: Sequence[str] | None = None) -> None:
     announce_start(f"evaluation of {config.checkpoint} on {config.shards}: reading both")
     plan = evaluation.prepare(config)
     methods = ", ".join([str(plan.checkpoint["architecture"]), *config.baselines])
+    inside = find_pretrained(config.checkpoint)
+    name = inside.name if inside else plan.checkpoint["location"]
     announce(
-        f"evaluation of {plan.checkpoint['location']}: {len(plan.pairs):,} pairs of "
+        f"evaluation of {name}: {len(plan.pairs):,} pairs of "
         f"{len(plan.pairs.rows()):,} images, {methods}; {hardware(config)}",
         out=config.out,
     )

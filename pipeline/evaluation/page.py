@@ -70,8 +70,8 @@ def write_pages(evaluation: Evaluation) -> None:
     sections = [
         Section(title="Scores", body=_overall_section(evaluation)),
         Section(title="Pictures", body=picture(grid, "Examples: each row is one pair.")),
-        Section(title="By hole ratio", body=_ratio_section(evaluation)),
-        Section(title="As networks see them", body=_judged_section(evaluation)),
+        *_group_sections(evaluation),
+        Section(title="As networks see them", body=_networks_section(evaluation)),
         *_published_sections(evaluation),
         Section(title="How it was measured", body=paragraphs(*IN_WORDS)),
         Section(title="Lineage", body=facts(_lineage(evaluation))),
@@ -144,7 +144,10 @@ def _overall_section(evaluation: Evaluation) -> Markup:
     return table(headers, rows, caption, strong)
 
 
-def _ratio_section(evaluation: Evaluation) -> Markup:
+def _group_sections(evaluation: Evaluation) -> list[Section]:
+    """Return the tables of the groups, or nothing if the only group is that of all pairs."""
+    if not _has_groups(evaluation):
+        return []
     tables = []
     for metric in evaluation.metrics:
         headers, rows = by_group(evaluation, metric)
@@ -159,10 +162,16 @@ def _ratio_section(evaluation: Evaluation) -> Markup:
         if metric.name in ("hole_psnr", "hole_ssim", "hole_l1")
     ]
     curves = beside(*(_curve(evaluation, metric) for metric in shown))
-    return stack(curves, *tables) if len(_ranges(evaluation)) > 1 else stack(*tables)
+    body = stack(curves, *tables) if len(_ranges(evaluation)) > 1 else stack(*tables)
+    return [Section(title="By hole ratio", body=body)]
 
 
-def _judged_section(evaluation: Evaluation) -> Markup:
+def _has_groups(evaluation: Evaluation) -> bool:
+    """Return whether any group holds only a part of the pairs."""
+    return len(evaluation.groups) > 2
+
+
+def _networks_section(evaluation: Evaluation) -> Markup:
     """Return FID beside KID with N, or that their weights were not given."""
     networks = from_dict(EvaluationConfig, evaluation.settings).networks
     missing = [OF_NETWORKS[n].title for n in (*OF_SETS, "lpips") if n not in networks.given]
@@ -274,7 +283,7 @@ def _curve(evaluation: Evaluation, metric: Metric) -> Markup:
 def _lineage(evaluation: Evaluation) -> dict[str, object]:
     spent = sum(evaluation.cost.values())
     stages = ", ".join(
-        f"{name.removesuffix('_s')} {100 * value / spent:.0f} %"
+        f"{name.removesuffix('_s').replace('_', ' ')} {100 * value / spent:.0f} %"
         for name, value in evaluation.cost.items()
         if spent
     )
@@ -309,7 +318,7 @@ def _markdown(evaluation: Evaluation) -> str:
     for name in (*OF_SETS, "lpips"):
         if name not in from_dict(EvaluationConfig, evaluation.settings).networks.given:
             parts.append(f"{OF_NETWORKS[name].title}: {NOT_GIVEN}.")
-    for metric in evaluation.metrics:
+    for metric in evaluation.metrics if _has_groups(evaluation) else ():
         parts.append(f"## {metric.heading}: {metric.better} is better")
         parts.append(format_table(*by_group(evaluation, metric)))
     return "\n\n".join(part.rstrip("\n") for part in [*parts, *IN_WORDS]) + "\n"

@@ -37,7 +37,7 @@ GRID = -1
 """Number of the grid of examples among the parts."""
 SHOWN_PX = 256
 """Side in pixels at which images of different sizes are shown."""
-STAGES = ("reading_s", "network_s", "baselines_s", "metrics_s", "judges_s")
+STAGES = ("reading_s", "network_s", "baselines_s", "metrics_s", "metric_networks_s")
 """The stages of an actor's work."""
 
 
@@ -171,7 +171,7 @@ class Scorer:
                 measured = measure(composites, images, masks, chosen)
                 found[method] = {name: values.cpu().numpy() for name, values in measured.items()}
             if self.networks.lpips is not None:
-                found[method]["lpips"] = self._judge(pasted, filled.images)
+                found[method]["lpips"] = self._lpips(pasted, filled.images)
         return found
 
     def _composites(self, filled: InpaintedPairs) -> dict[str, Pixels]:
@@ -180,10 +180,10 @@ class Scorer:
             for method, predicted in filled.predictions.items()
         }
 
-    def _judge(self, composites: Pixels, images: Pixels) -> NDArray[np.float64]:
+    def _lpips(self, composites: Pixels, images: Pixels) -> NDArray[np.float64]:
         """Return the LPIPS of composites, [B]."""
         assert self.networks.lpips is not None
-        with self._timed("judges_s"), torch.inference_mode():
+        with self._timed("metric_networks_s"), torch.inference_mode():
             ours, theirs = (torch.from_numpy(p).to(self.device) for p in (composites, images))
             distances: Tensor = self.networks.lpips(ours, theirs)
             return distances.double().cpu().numpy()
@@ -202,7 +202,7 @@ class Scorer:
     def _look(
         self, network: nn.Module, method: str, pairs: Sequence[Pair], pictures: Pixels
     ) -> pa.Table:
-        with self._timed("judges_s"), torch.inference_mode():
+        with self._timed("metric_networks_s"), torch.inference_mode():
             seen = network(torch.from_numpy(pictures).to(self.device)).cpu().numpy()
         flat = pa.array(seen.ravel(), pa.float32())
         return pa.table(

@@ -58,11 +58,16 @@ def preformatted(text: str) -> Markup:
 
 
 def facts(values: Mapping[str, object]) -> Markup:
-    """Return names and values as a definition list: the lineage of a run."""
+    """Return names and values as a definition list: the lineage of a run.
+
+    Values that are empty or None are left out; several are separated by spaces, as on a command
+    line.
+    """
     return Markup("<dl>{}</dl>").format(
         Markup().join(
-            Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(name, value)
+            Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(name, _words(value))
             for name, value in values.items()
+            if value not in ("", None, ())
         )
     )
 
@@ -187,6 +192,12 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _words(value: object) -> str:
+    if isinstance(value, tuple | list):
+        return " ".join(map(_words, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _shown(cell: Cell) -> str:

@@ -1,5 +1,6 @@
 import csv
 import io
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -69,6 +70,21 @@ def page(tmp_path: Path) -> str:
     write_report(str(location), hostile, sections, summary=hostile)
     assert [p.name for p in location.parent.iterdir()] == ["report.html"]
     return location.read_text()
+
+
+def test_facts_are_words_of_a_command_line_and_none_is_empty():
+    shown = facts(
+        {
+            "mixture": (("strokes", 2.0), ("box", 1.0)),
+            "union": False,
+            "folder": "",
+            "images": None,
+            "metrics": (),
+            "seed": 0,
+        }
+    )
+    read = re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", shown)
+    assert read == [("mixture", "strokes 2.0 box 1.0"), ("union", "false"), ("seed", "0")]
 
 
 def test_report_is_one_well_formed_file_that_fetches_nothing(page: str):
