@@ -15,23 +15,6 @@ from infill.pipeline.tuning.ray_tuner import trial_resources
 LAMBDAS = ["spn", "--space", "lambdas", "--num-trials", "4"]
 
 
-def test_a_dry_run_prints_trials_hours_and_cost_and_trains_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    words = [*LAMBDAS, "--scale", "paper", "--train.model.teacher", "filterbank", "--gpu", "h100"]
-    tune.main([*words, "--price-per-gpu-hour", "2", "--currency", "EUR", "--dry-run"])
-    first, *said = capsys.readouterr().out.splitlines()
-    assert first == "search over 'lambdas' around spn: checking data and settings ..."
-    steps = tune.training_of("spn", "paper").steps
-    assert said[0] == f"plan        4 trials of {steps:,} steps, 2 at a time, 1 GPU each"
-    assert "GPU-hours at most" in said[1]
-    assert "of a h100's 494 TFLOP/s" in said[1]
-    low, high = (float(word.replace(",", "")) for word in said[1].split()[1:4:2])
-    cost = [float(word.replace(",", "")) for word in said[3].split()[1:4:2]]
-    assert cost == pytest.approx([2 * low, 2 * high], rel=0.02)
-    assert said[3].endswith(" EUR")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_search_misses_its_weight_files_before_it_starts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for dry in ([], ["--dry-run"]):
@@ -82,10 +65,14 @@ def test_a_trial_reserves_all_of_its_processes_at_once(fields, bundles):
     assert found._bound.kwargs["bundle_label_selector"] == [{"zone": "a"}] * len(bundles)
 
 
-def test_a_search_over_eight_gpus_a_trial_counts_them_and_scales_the_batch(capsys):
+def test_a_dry_run_prints_trials_hours_and_cost_and_scales_the_batch_to_eight_gpus(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     words = [*LAMBDAS, "--scale", "paper", "--train.model.teacher", "filterbank", "--gpu", "h100"]
-    words += ["--price-per-gpu-hour", "2", "--dry-run", "--train.data.batch-size", "4"]
-    words += ["--train.model.channels", "8"]
+    words += ["--price-per-gpu-hour", "2", "--currency", "EUR", "--dry-run"]
+    words += ["--train.data.batch-size", "4", "--train.model.channels", "8"]
+    words += ["--train.model.num-dense-blocks", "1", "--train.model.num-blocks", "1"]
     with pytest.raises(ValueError, match="must be a multiple of num_workers 8"):
         tune.main([*words, "--gpus-per-trial", "8"])
     capsys.readouterr()
@@ -95,6 +82,11 @@ def test_a_search_over_eight_gpus_a_trial_counts_them_and_scales_the_batch(capsy
     assert eight[1] == f"plan        4 trials of {steps // 2:,} steps, 2 at a time, 8 GPUs each"
     tune.main(words)
     one = capsys.readouterr().out.splitlines()
+    assert one[0] == "search over 'lambdas' around spn: checking data and settings ..."
+    assert one[1] == f"plan        4 trials of {steps:,} steps, 2 at a time, 1 GPU each"
+    assert "GPU-hours at most" in one[2]
+    assert "of a h100's 494 TFLOP/s" in one[2]
+    assert one[4].endswith(" EUR")
 
     def numbers(line):
         return [float(word.replace(",", "")) for word in line.split()[1:4:2]]
@@ -102,15 +94,22 @@ def test_a_search_over_eight_gpus_a_trial_counts_them_and_scales_the_batch(capsy
     # Half the steps, each of one sample a GPU, not of four.
     assert numbers(eight[2]) == pytest.approx(numbers(one[2]), rel=0.05)
     assert numbers(eight[3])[0] == pytest.approx(numbers(one[3])[0] / 8, rel=0.1)
-    assert numbers(eight[4]) == pytest.approx([2 * hours for hours in numbers(eight[2])], rel=0.05)
+    for said in (eight, one):
+        assert numbers(said[4]) == pytest.approx(
+            [2 * hours for hours in numbers(said[2])], rel=0.05
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 FILES = {
-    "spn": ("--train.model.teacher", "filterbank", "--train.model.perceptual-weights", "random"),
+    "spn": (
+        *("--train.model.teacher", "filterbank", "--train.model.perceptual-weights", "random"),
+        *("--train.model.num-dense-blocks", "1"),
+    ),
     "madf": ("--train.model.perceptual-weights", "random"),
     "deepgin": ("--train.model.perceptual-weights", "random"),
 }
-"""Instead of the files of weights of the networks behind the losses."""
+"""Instead of the files of weights of the networks behind the losses; SPN's has few layers."""
 PAPER_TABLES = [(name, table) for name in names() for table in tables(name)]
 
 

@@ -63,7 +63,9 @@ def config(photo_shards, spn, tmp_path) -> BatchInferenceConfig:
 def once_filled(photo_shards, spn, tmp_path_factory) -> tuple[Summary, str]:
     """Fill the set once for the module; tests read it, and change copies of it."""
     out = tmp_path_factory.mktemp("once") / "filled"
-    return inpaint_shards(spn, config_of(photo_shards, spn, out), quietly), str(out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "ROWS_PER_PART", 1)
+        return inpaint_shards(spn, config_of(photo_shards, spn, out), quietly), str(out)
 
 
 @pytest.fixture
@@ -73,14 +75,13 @@ def filled(config, once_filled) -> BatchInferenceConfig:
     return config
 
 
-@pytest.fixture(scope="module")
-def filled_in_parts_of_one(photo_shards, spn, tmp_path_factory) -> str:
-    """Pictures that share a pass may differ in a last bit from those that do not."""
-    out = tmp_path_factory.mktemp("parts-of-one") / "filled"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "ROWS_PER_PART", 1)
-        inpaint_shards(spn, config_of(photo_shards, spn, out), quietly)
-    return str(out)
+@pytest.fixture
+def parts_of_one(monkeypatch) -> None:
+    """Process each sample by itself, as ``once_filled`` was.
+
+    Pictures that share a pass may differ in a last bit from those that do not.
+    """
+    monkeypatch.setattr(shards, "ROWS_PER_PART", 1)
 
 
 def quietly(line):
@@ -130,15 +131,16 @@ def test_every_sample_is_filled_once_with_its_mask_and_known_pixels(
     assert (again.filled, again.kept) == (0, 8)
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "end", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.cluster)]
+)
 def test_a_driver_that_is_ended_costs_the_stretches_under_way(
-    config, spn, tmp_path, monkeypatch, filled_in_parts_of_one, end
+    config, spn, tmp_path, parts_of_one, once_filled, end
 ):
     """In a process of its own: Ray may abort one whose dataset is interrupted.
 
     One is interrupted on the tests' Ray; one is killed with the Ray that it has started.
     """
-    monkeypatch.setattr(shards, "ROWS_PER_PART", 1)
     (tmp_path / "config.json").write_text(to_json(config))
     program = (
         "import os, sys; from pathlib import Path; from infill.pipeline.cluster import connect\n"
@@ -170,51 +172,45 @@ def test_a_driver_that_is_ended_costs_the_stretches_under_way(
     assert resumed.failed == 0
     assert resumed.kept > 0
     assert resumed.filled + resumed.kept == 8
-    whole, found = read_manifest(filled_in_parts_of_one), read_manifest(config.out)
+    whole, found = read_manifest(once_filled[1]), read_manifest(config.out)
     assert found.digest == whole.digest
     assert found.samples.equals(whole.samples)
 
 
-def test_bad_rows_are_set_aside_with_the_reason(config, spn, photo_shards, tmp_path):
+def test_what_the_user_has_to_correct_ends_in_a_sentence_and_bad_rows_are_set_aside(
+    config, spn, photo_shards, tmp_path
+):
     broken = tmp_path / "broken"
-    broken.mkdir()
-    for file in Path(photo_shards).iterdir():
-        (broken / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(photo_shards, broken)
+    config = replace(config, folder=str(broken))
     victim = read_manifest(str(broken)).row(3)
     tar = broken / f"shard-{victim['shard']:06d}.tar"
     data = bytearray(tar.read_bytes())
     data[victim["offset"] + 40] ^= 255
     tar.write_bytes(bytes(data))
-    summary = inpaint_shards(spn, replace(config, folder=str(broken)), quietly)
-    assert (summary.filled, summary.failed) == (7, 1)
+    [*_, last] = sorted(broken.glob("shard-*.tar"))
+    last.unlink()
+    with pytest.raises(UserError, match=rf"^shard {last} is missing, .* --repair`$"):
+        inpaint_shards(spn, config, quietly)
+    shutil.copy(Path(photo_shards, last.name), last)
+    with pytest.raises(UserError, match=r"^/nothing/here is not a checkpoint"):
+        inpaint_shards(replace(spn, location="/nothing/here"), config)
+    summary = inpaint_shards(spn, config, quietly)
+    assert summary.failed == 1
+    assert summary.filled + summary.kept in (7, 8)  # The bad row is kept if it was met before.
     result = read_manifest(config.out)
+    assert len(result) == 7
     [bad] = result.quarantined
     assert victim["key"] in bad.source
     assert "SHA-256 differs from the manifest's" in bad.reason
     assert victim["key"] not in result.samples["key"].to_pylist()
-    again = inpaint_shards(spn, replace(config, folder=str(broken)), quietly)
+    again = inpaint_shards(spn, config, quietly)
     assert (again.filled, again.kept, again.failed) == (0, 8, 1)
     [line] = Path(config.out, "failures.jsonl").read_text().splitlines()
     assert victim["key"] in json.loads(line)["image"]
 
 
-def test_what_the_user_has_to_correct_ends_in_a_sentence_and_the_rest_is_kept(
-    config, spn, photo_shards, tmp_path
-):
-    lost = tmp_path / "lost"
-    shutil.copytree(photo_shards, lost)
-    [*_, tar] = sorted(lost.glob("shard-*.tar"))
-    tar.unlink()
-    with pytest.raises(UserError, match=rf"^shard {tar} is missing, .* --repair`$"):
-        inpaint_shards(spn, replace(config, folder=str(lost)), quietly)
-    shutil.copy(Path(photo_shards, tar.name), tar)
-    with pytest.raises(UserError, match=r"^/nothing/here is not a checkpoint"):
-        inpaint_shards(replace(spn, location="/nothing/here"), replace(config, folder=str(lost)))
-    summary = inpaint_shards(spn, replace(config, folder=str(lost)), quietly)
-    assert (summary.filled + summary.kept, summary.failed) == (8, 0)
-
-
-def test_masks_come_from_files_and_missing_ones_are_reported(
+def test_masks_come_from_files_missing_ones_are_reported_and_formats_kept(
     config, spn, photo_shards, tmp_path, make
 ):
     masks = tmp_path / "masks"
@@ -223,11 +219,17 @@ def test_masks_come_from_files_and_missing_ones_are_reported(
         place = masks / f"{key}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(make.file(make.hole(96, 128, slice(20, 40), slice(30, 60))))
-    summary = inpaint_shards(spn, replace(config, draw=False, masks=str(masks)), quietly)
+    changes = {"draw": False, "masks": str(masks), "output_format": "same"}
+    summary = inpaint_shards(spn, replace(config, **changes), quietly)
     assert (summary.filled, summary.failed) == (7, 1)
-    assert "has no mask" in read_manifest(config.out).quarantined[0].reason
-    mask = decoded(members(config.out)[f"{keys[1]}.mask.png"], cv2.IMREAD_GRAYSCALE)
+    result, found = read_manifest(config.out), members(config.out)
+    assert "has no mask" in result.quarantined[0].reason
+    mask = decoded(found[f"{keys[1]}.mask.png"], cv2.IMREAD_GRAYSCALE)
     assert (mask > 127).sum() == 20 * 30
+    assert set(result.samples["suffix"].to_pylist()) == {"jpg"}
+    pictures = [data for name, data in found.items() if name.endswith(".jpg")]
+    assert len(pictures) == 7
+    assert all(data.startswith(b"\xff\xd8\xff") for data in pictures)
 
 
 def test_results_of_other_settings_are_not_mixed(filled, spn, newer_spn):
@@ -257,16 +259,7 @@ def test_filled_shards_are_read_by_webdataset(once_filled, spn):
         assert json.loads(sample["json"])["model"] == spn.label
 
 
-def test_format_same_keeps_each_sample_s_own(config, spn):
-    inpaint_shards(spn, replace(config, output_format="same"), quietly)
-    result = read_manifest(config.out)
-    assert set(result.samples["suffix"].to_pylist()) == {"jpg"}
-    for name, data in members(config.out).items():
-        if name.endswith(".jpg"):
-            assert data.startswith(b"\xff\xd8\xff")
-
-
-def test_a_tar_that_is_lost_or_cut_short_is_made_again(filled, spn):
+def test_a_tar_that_is_lost_or_cut_short_is_made_again(filled, spn, parts_of_one):
     config = filled
     whole = read_manifest(config.out)
     Path(config.out, whole.shards[0].name).unlink()

@@ -15,12 +15,13 @@ from types import SimpleNamespace
 import pytest
 from safetensors.torch import load_file
 
+from infill.jobs import tune as search_job
 from infill.pipeline import checkpoints
 from infill.pipeline.config import override, to_json
 from infill.pipeline.errors import UserError
 from infill.pipeline.interruption import Interrupted
 from infill.pipeline.reporting.search import trial_rows, write_search
-from infill.pipeline.tuning import Range, Trial, TuneResult, plan, tune, tuner
+from infill.pipeline.tuning import Range, Trial, TuneResult, plan, tune, tuner, written_down
 
 ROOT = Path(__file__).parents[3]
 
@@ -68,6 +69,11 @@ def interrupt_search(search, space, ready):
     assert it.value.number == signal.SIGTERM
 
 
+def rates_of(planned):
+    """Return the learning rates of trials, in order."""
+    return [trial.changes["model.learning_rate"] for trial, _ in planned]
+
+
 def endless(config, folder, **changes):
     """Return a search whose trials end and save only if they are interrupted."""
     many = {"train.steps": 10**6, "train.save_every_steps": 10**6, "train.sample_every_steps": 2}
@@ -75,97 +81,58 @@ def endless(config, folder, **changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_interrupted_search_saves_its_trials_and_resumes_them(
-    config, workers, ray_local, tmp_path
-):
-    search = endless(config, tmp_path, concurrent_trials=1, workers_per_trial=workers)
-    space = {"model.image_weight": [1.0, 10.0]}
-    first, second = (Path(training.storage) for _, training in plan(search, space))
-    interrupt_search(search, space, lambda: any(first.rglob("*.png")))
-    [step] = checkpoints.steps(str(first))
-    assert 0 < step < 10**6
-    assert checkpoints.steps(str(second)) == []  # It waited for the first, and was not begun.
-    again = override(search, {"train.steps": step + 1})
-    space = {"model.image_weight": [1.0]}
-    assert [trial.steps for trial in tune(again, space, quietly).trials] == [step + 1]
-    [progress] = first.glob(f"progress-{step:09d}.jsonl")
-    assert f"resuming at step {step}" in progress.read_text()
-
-
-@pytest.mark.slow
-def test_ctrl_c_in_a_terminal_ends_a_search_after_its_trials_checkpoints(
-    shards, tmp_path, on_terminal
-):
-    (tmp_path / "space.json").write_text(json.dumps({"model.image_weight": [1, 10]}))
-    words = ["spn", "--scale", "smoke", "--space", "space.json", "--storage", "search"]
-    words += ["--train.data.source", "", "--train.data.shards", shards]
-    words += ["--train.steps", "1000000", "--train.save-every-steps", "1000000"]
-    words += ["--train.sample-every-steps", "4", "--concurrent-trials", "1"]
-    trials = tmp_path / "search" / "trials"
-    job = [sys.executable, ROOT / "jobs" / "tune.py", *words]
-    status, printed = on_terminal(job, lambda _: any(trials.glob("*/samples/*.png")), tmp_path)
-    assert status == 130, printed[-3000:]
-    assert f"interrupted, its trials are saved in {tmp_path}/search; run the same" in printed
-    assert "Traceback" not in printed
-    [run] = [trial for trial in trials.iterdir() if checkpoints.steps(str(trial))]
-    assert (run / "samples").is_dir()
-
-
-@pytest.mark.slow
-def test_members_of_an_interrupted_population_go_on_from_where_they_were(
+def test_trials_of_two_processes_wait_for_their_turn_and_resume_after_an_interruption(
     config, ray_local, tmp_path
 ):
-    search = endless(config, tmp_path, num_trials=2, algorithm="pbt")
-    space = {"model.learning_rate": Range(low=1e-9, high=1e-2, log=True)}
-    folders = [tmp_path / "search" / "trials" / f"member-{index:03d}" for index in range(2)]
-    interrupt_search(search, space, lambda: all(any(folder.rglob("*.png")) for folder in folders))
-    saved = [json.loads((folder / "trial.json").read_text()) for folder in folders]
-    for folder, trial in zip(folders, saved, strict=True):
-        assert trial["steps"] > 0
-        assert trial["checkpoint"].startswith(str(folder))
-    last = max(trial["steps"] for trial in saved) + 1
-    tune(override(search, {"train.steps": last}), space, quietly)
-    for folder, trial in zip(folders, saved, strict=True):
-        begun = [json.loads(path.read_text()) for path in folder.glob("*/config.json")]
-        assert trial["checkpoint"] in [training["resume_from"] for training in begun]
-
-
-@pytest.mark.slow
-def test_a_search_of_more_steps_resumes_its_trials(finished_search, tmp_path):
-    shutil.copytree(finished_search.config.storage, tmp_path / "longer")
-    changes = {"storage": str(tmp_path / "longer"), "train.steps": 5}
-    search = override(finished_search.config, {**changes, "train.tracking.tracking_uri": ""})
-    space = {"model.image_weight": [1.0], "model.num_blocks": [1]}
-    [long] = tune(search, space, quietly).trials
-    [short] = [trial for trial in finished_search.result.trials if trial.name == long.name]
-    assert (short.steps, long.steps) == (2, 5)
-    run = plan(search, space)[0][1].storage
-    assert checkpoints.steps(run)[-1] == 5
-    [progress] = Path(run).glob("progress-000000002.jsonl")
-    assert "resuming at step 2" in progress.read_text()
-
-
-@pytest.mark.slow
-def test_trials_of_two_processes_wait_for_their_turn_and_resume(config, ray_local, tmp_path):
     """Two gloo workers a trial, and CPUs for one trial at a time."""
     import ray
 
     cpus = ray.cluster_resources()["CPU"] / 3
-    changes = {"storage": str(tmp_path), "workers_per_trial": 2, "train.cpus_per_worker": cpus}
-    search = override(config, {**changes, "concurrent_trials": 2})
+    changes = {"workers_per_trial": 2, "train.cpus_per_worker": cpus, "concurrent_trials": 2}
+    search = endless(config, tmp_path, **changes)
     space = {"model.image_weight": [1.0, 10.0]}
-    found = tune(search, space, quietly).trials
+    runs = [Path(training.storage) for _, training in plan(search, space)]
+    interrupt_search(search, space, lambda: any(any(run.rglob("*.png")) for run in runs))
+    [(begun, [step])] = [(run, steps) for run in runs if (steps := checkpoints.steps(str(run)))]
+    assert 0 < step < 10**6  # The other one waited for it, and was not begun.
+    again = override(search, {"train.steps": step + 1, "train.data.seed": 0})
+    found = tune(again, space, quietly).trials
     assert [trial.error for trial in found] == ["", ""]
     for trial in found:
-        assert trial.steps == 2
+        assert trial.steps == step + 1
         assert trial.scores["hole_psnr"] > 0
         assert checkpoints.read_config(trial.checkpoint)["num_workers"] == 2
-    longer = override(search, {"train.steps": 3, "train.data.seed": 0})
-    [again] = tune(longer, {"model.image_weight": [1.0]}, quietly).trials
-    assert (again.steps, again.error) == (3, "")
-    run = plan(longer, {"model.image_weight": [1.0]})[0][1].storage
-    assert any("resuming at step 2" in file.read_text() for file in Path(run).glob("progress-*"))
+    [progress] = begun.glob(f"progress-{step:09d}.jsonl")
+    assert f"resuming at step {step}" in progress.read_text()
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_terminal_ends_a_search_after_its_trials_checkpoints_and_it_resumes(
+    shards, ray_local, tmp_path, on_terminal
+):
+    space, search = tmp_path / "space.json", tmp_path / "search"
+    space.write_text(json.dumps({"model.image_weight": [1, 10]}))
+    words = ["spn", "--scale", "smoke", "--space", str(space), "--storage", str(search)]
+    words += ["--train.data.source", "", "--train.data.shards", shards]
+    words += ["--train.tracking.loggers", "terminal", "jsonl"]
+    words += ["--train.save-every-steps", "1000000", "--train.sample-every-steps", "4"]
+    words += ["--concurrent-trials", "1"]
+    trials = search / "trials"
+    job = [sys.executable, ROOT / "jobs" / "tune.py", *words, "--train.steps", "1000000"]
+    status, printed = on_terminal(job, lambda _: any(trials.glob("*/samples/*.png")), tmp_path)
+    assert status == 130, printed[-3000:]
+    assert f"interrupted, its trials are saved in {search}; run the same" in printed
+    assert "Traceback" not in printed
+    # The second waited for the first, and was not begun.
+    [run] = [trial for trial in trials.iterdir() if checkpoints.steps(str(trial))]
+    assert (run / "samples").is_dir()
+    [step] = checkpoints.steps(str(run))
+    assert 0 < step < 10**6
+    space.write_text(json.dumps({"model.image_weight": [1]}))
+    search_job.main([*words, "--train.steps", str(step + 1)])
+    assert written_down(str(search))[run.name].steps == step + 1
+    [progress] = run.glob(f"progress-{step:09d}.jsonl")
+    assert f"resuming at step {step}" in progress.read_text()
 
 
 @pytest.mark.slow
@@ -186,67 +153,56 @@ def test_optuna_proposes_what_is_tried_and_knows_it_when_the_search_resumes(
         "model.learning_rate": Range(low=1e-5, high=1e-3, log=True),
         "model.num_blocks": [1, 2],
     }
-    changes = {"storage": str(tmp_path / "tpe"), "num_trials": 3, "algorithm": "tpe"}
-    search = override(config, changes)
+    changes = {"storage": str(tmp_path / "tpe"), "num_trials": 2, "algorithm": "tpe"}
+    search = override(config, {**changes, "concurrent_trials": 1})
     first = tune(search, space, quietly)
-    assert len({trial.name for trial in first.trials}) == 3
+    assert len({trial.name for trial in first.trials}) == 2
     rates = [trial.changes["model.learning_rate"] for trial in first.trials]
     assert all(1e-5 <= rate <= 1e-3 for rate in rates)
     for trial in first.trials:
         model = checkpoints.read_config(trial.checkpoint)["model"]
         assert model["learning_rate"] == trial.changes["model.learning_rate"]
-    further = tune(override(search, {"num_trials": 4}), space, quietly)
+    further = tune(override(search, {"num_trials": 3}), space, quietly)
     names = {trial.name for trial in first.trials}
     assert {trial.name for trial in further.trials if trial.reused} == names
-    assert len(further.trials) == 4
+    assert len(further.trials) == 3
 
 
 @pytest.mark.slow
 def test_the_worse_trials_are_stopped_early(config, ray_local, tmp_path):
+    """The second trial destroys its network, and ends at the first comparison with the first."""
+    space = {"model.learning_rate": [1e-4, 0.3]}
     changes = {
         "storage": str(tmp_path / "asha"),
-        "num_trials": 6,
+        "num_trials": 2,
+        "concurrent_trials": 1,
         "algorithm": "asha",
         "train.steps": 16,
         "train.save_every_steps": 2,
     }
-    search = override(config, changes)
-    result = tune(search, {"model.learning_rate": Range(low=1e-9, high=1e-2, log=True)}, quietly)
-    steps = {trial.name: trial.steps for trial in result.trials}
-    assert len(steps) == 6
-    assert max(steps.values()) == 16
-    stopped = [trial for trial in result.trials if trial.steps < 16]
-    assert stopped
-    assert all(trial.scores and trial.checkpoint for trial in stopped)
-    again = tune(search, {"model.learning_rate": Range(low=1e-9, high=1e-2, log=True)}, quietly)
-    assert {trial.name: trial.steps for trial in again.trials} == steps
+    seeds = (override(config, {**changes, "seed": seed}) for seed in range(50))
+    search = next(one for one in seeds if rates_of(plan(one, space)) == [1e-4, 0.3])
+    found = tune(search, space, quietly).trials
+    assert [trial.error for trial in found] == ["", ""]
+    steps = {trial.changes["model.learning_rate"]: trial.steps for trial in found}
+    assert steps[1e-4] == 16
+    assert steps[0.3] < 16
+    assert all(trial.scores and trial.checkpoint for trial in found)
+    again = tune(search, space, quietly).trials
+    assert {trial.changes["model.learning_rate"]: trial.steps for trial in again} == steps
 
 
 @pytest.mark.slow
-def test_a_population_goes_over_to_its_best_with_networks_and_optimisers(
+def test_a_population_goes_over_to_its_best_and_goes_on_after_an_interruption(
     config, ray_local, tmp_path
 ):
+    """A member goes over with networks and optimizers. All go on from where they were."""
     space = {"model.learning_rate": Range(low=1e-9, high=1e-2, log=True)}
-    changes = {
-        "storage": str(tmp_path / "pbt"),
-        "num_trials": 3,
-        "algorithm": "pbt",
-        "train.steps": 24,  # Long enough to overlap, however late a process starts.
-        "train.save_every_steps": 4,
-    }
-    search = override(config, changes)
-    lines = []
-    result = tune(search, space, lines.append)
-    assert [trial.steps for trial in result.trials] == [24] * 3
-    assert all(trial.scores for trial in result.trials)
-    over = []
-    for file in (tmp_path / "pbt").glob("trials/member-*/*/config.json"):
-        run = json.loads(file.read_text())
-        begin, member = run["resume_from"], file.parent.parent.name
-        if begin and member not in begin and checkpoints.steps(str(file.parent)):
-            over.append((run, begin, str(file.parent)))
-    assert over, lines
-    for run, begin, storage in over:
+    changes = {"num_trials": 2, "algorithm": "pbt", "train.save_every_steps": 4}
+    search = endless(config, tmp_path, **changes)
+    folders = [tmp_path / "search" / "trials" / f"member-{index:03d}" for index in range(2)]
+    interrupt_search(search, space, lambda: went_over(folders))
+    for run, begin, storage in went_over(folders):
         first = checkpoints.steps(storage)[0]
         step = checkpoints.read_state(begin)["step"]
         assert 0 < first - step <= 4
@@ -257,44 +213,66 @@ def test_a_population_goes_over_to_its_best_with_networks_and_optimisers(
         # Adam has counted the steps of the one it went over to, and its own since then.
         moments = load_file(Path(location, "optimizers.safetensors"))
         assert moments["generator/0/step"].item() == first
-    again = tune(search, space, lines.append)
-    assert "3 members were finished before" in lines
+    saved = [json.loads((folder / "trial.json").read_text()) for folder in folders]
+    for folder, trial in zip(folders, saved, strict=True):
+        assert trial["steps"] > 0
+        assert trial["checkpoint"].startswith(str(folder))
+    last = max(trial["steps"] for trial in saved) + 1
+    lines = []
+    longer = override(search, {"train.steps": last, "train.save_every_steps": 10**6})
+    result = tune(longer, space, lines.append)
+    assert [trial.steps for trial in result.trials] == [last] * 2
+    assert all(trial.scores for trial in result.trials)
+    for folder, trial in zip(folders, saved, strict=True):
+        begun = [json.loads(path.read_text()) for path in folder.glob("*/config.json")]
+        assert trial["checkpoint"] in [training["resume_from"] for training in begun]
+    again = tune(longer, space, lines.append)
+    assert "2 members were finished before" in lines
     assert {t.checkpoint for t in again.trials} == {t.checkpoint for t in result.trials}
 
 
-@pytest.mark.slow
-def test_a_trial_that_fails_is_tried_again_then_reported(config, ray_local, tmp_path):
-    search = override(config, {"storage": str(tmp_path / "failing")})
-    space = {"model.learning_rate": [1e-4, 1e30]}
-    lines = []
-    result = tune(search, space, lines.append)
-    assert len(result.trials) == 2
-    good, bad = result.trials
-    assert good.scores
-    assert "not finite" in bad.error
-    assert any("failed" in line for line in lines)
-    assert result.best is good
+def went_over(folders):
+    """Return the runs, with a checkpoint, that began with a checkpoint of another member.
+
+    Of each the configuration, the checkpoint that it began with, and the folder.
+    """
+    found = []
+    for file in (file for folder in folders for file in folder.glob("*/config.json")):
+        run = json.loads(file.read_text())
+        begin, member = run["resume_from"], file.parent.parent.name
+        if begin and member not in begin and checkpoints.steps(str(file.parent)):
+            found.append((run, begin, str(file.parent)))
+    return found
 
 
 @pytest.mark.slow
-def test_what_the_time_did_not_suffice_for_is_reported_and_resumed(config, ray_local, tmp_path):
+def test_a_longer_search_resumes_finished_trials_and_what_the_time_did_not_suffice_for(
+    finished_search, tmp_path
+):
+    shutil.copytree(finished_search.config.storage, tmp_path / "late")
     changes = {
         "storage": str(tmp_path / "late"),
         "train.steps": 100_000,
         "train.save_every_steps": 5,
+        "train.tracking.tracking_uri": "",
     }
-    search, space, seconds = override(config, changes), {"model.num_blocks": [1]}, 8
-    run = plan(search, space)[0][1].storage
-    while not checkpoints.steps(run):  # Until a trial's process has the time to start.
+    search, seconds = override(finished_search.config, changes), 8
+    space = {"model.image_weight": [1.0], "model.num_blocks": [1]}
+    [(planned, training)] = plan(search, space)
+    [short] = [trial for trial in finished_search.result.trials if trial.name == planned.name]
+    run = training.storage
+    while max(checkpoints.steps(run)) == short.steps == 2:  # Until a process has time to start.
         [trial] = tune(override(search, {"max_hours": seconds / 3600}), space, quietly).trials
         assert "time was up" in trial.error
         seconds *= 2
+    assert "resuming at step 2" in Path(run, "progress-000000002.jsonl").read_text()
     before = max(checkpoints.steps(run))
     assert before >= 5
     # The process that was at work may have saved once more before Ray ended it.
-    longer = override(search, {"train.steps": before + 100})
+    longer = override(search, {"train.steps": before + 100, "train.save_every_steps": 100})
     [trial] = tune(longer, space, quietly).trials
-    assert trial.steps == before + 100
+    assert (trial.name, trial.steps) == (short.name, before + 100)
+    assert max(checkpoints.steps(run)) == before + 100
     [*_, progress] = sorted(Path(run).glob("progress-*.jsonl"))
     begin = int(progress.stem.removeprefix("progress-"))
     assert before <= begin < before + 100
@@ -320,29 +298,31 @@ def test_trials_that_have_not_begun_are_listed_and_leave_earlier_records_alone(
     assert all(place.read_bytes() == data for place, data in kept.items())
 
 
-PROGRAM = """
+RATES = {"model.learning_rate": [1e-4, 2e-4, 3e-4, 1e30]}
+PROGRAM = f"""
 import sys
 from pathlib import Path
 from infill.pipeline.cluster import connect
 from infill.pipeline.config import from_json
 from infill.pipeline.tuning import TuneConfig, tune
 with connect():
-    tune(from_json(TuneConfig, Path(sys.argv[1]).read_text()), {"model.num_blocks": [1, 2, 3, 4]})
+    tune(from_json(TuneConfig, Path(sys.argv[1]).read_text()), {RATES})
 """
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_search_whose_driver_is_killed_loses_nothing_and_runs_nothing_twice(
+def test_a_search_whose_driver_is_killed_runs_nothing_twice_but_what_failed(
     config, ray_local, tmp_path
 ):
+    """The last trial of the search fails. It is tried again, then reported."""
     import ray
 
-    changes = {"storage": str(tmp_path / "killed"), "train.steps": 6, "train.save_every_steps": 2}
-    search, space = override(config, changes), {"model.num_blocks": [1, 2, 3, 4]}
+    changes = {"train.steps": 6, "train.save_every_steps": 2, "concurrent_trials": 1}
+    search = override(config, {**changes, "storage": str(tmp_path / "killed")})
     file = tmp_path / "search.json"
     file.write_text(to_json(search))
-    trials = [run for _, run in plan(search, space)]
+    trials = [run for _, run in plan(search, RATES)]
 
     def finished():
         return [run for run in trials if 6 in checkpoints.steps(run.storage)]
@@ -361,11 +341,17 @@ def test_a_search_whose_driver_is_killed_loses_nothing_and_runs_nothing_twice(
     assert len(kept) < 4
     made = {run.storage: os.stat(checkpoints.step_location(run.storage, 6)) for run in kept}
     lines = []
-    tune(search, space, lines.append)
+    result = tune(search, RATES, lines.append)
     assert any("4 trials" in line for line in lines)
-    assert len(finished()) == 4
+    assert len(finished()) == 3
     for storage, stat in made.items():
         assert os.stat(checkpoints.step_location(storage, 6)).st_ino == stat.st_ino
+    *good, bad = result.trials
+    assert all(trial.scores and not trial.error for trial in good)
+    assert "not finite" in bad.error
+    assert bad.changes == {"model.learning_rate": 1e30}
+    assert sum("failed" in line for line in lines) == 1
+    assert result.best is good[0]
 
 
 @pytest.mark.slow
