@@ -18,7 +18,6 @@ import json
 import math
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +36,7 @@ from infill.pipeline.cluster import require_device
 from infill.pipeline.config import from_dict
 from infill.pipeline.errors import UserError, require_format
 from infill.pipeline.pretrained import find_pretrained
-from infill.pipeline.temporary_folders import UNFINISHED
+from infill.pipeline.temporary_folders import unfinished_folder
 
 CHECKSUMS = "checksums.json"
 STEP_PREFIX = "step-"
@@ -151,9 +150,7 @@ def _write_files(location: str, files: dict[str, bytes]) -> str:
 
 
 def _write_directory(final: Path, files: dict[str, bytes]) -> None:
-    aside = final.parent / f"{UNFINISHED}{uuid.uuid4().hex}"
-    aside.mkdir(parents=True)
-    try:
+    with unfinished_folder(final) as aside:
         for name, data in files.items():
             with open(aside / name, "wb") as stream:
                 stream.write(data)
@@ -162,8 +159,6 @@ def _write_directory(final: Path, files: dict[str, bytes]) -> None:
         if final.exists():
             shutil.rmtree(final)
         os.replace(aside, final)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def verify(location: str) -> str:
@@ -193,15 +188,22 @@ def digest(location: str) -> str:
 def _checksums(location: str) -> tuple[str, dict[str, str]]:
     try:
         data = storage.read(storage.join(location, CHECKSUMS))
-        return storage.sha256(data), json.loads(data)
+        return storage.sha256(data), _parsed_checksums(data)
     except (FileNotFoundError, NotADirectoryError) as error:
         _refuse_file(location)
         raise UserError(
             f"{location} is not a checkpoint: it has no {CHECKSUMS}; "
             "give the path of a step-... directory or of a run that has saved one"
         ) from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise UserError(f"{storage.join(location, CHECKSUMS)} is damaged: {error}") from error
+
+
+def _parsed_checksums(data: bytes) -> dict[str, str]:
+    checksums = json.loads(data)
+    if not isinstance(checksums, dict) or not {"config.json", "state.json"} <= checksums.keys():
+        raise ValueError("it does not list config.json and state.json")
+    return checksums
 
 
 def _refuse_file(location: str) -> None:
@@ -246,12 +248,13 @@ def _is_step(name: str) -> bool:
 
 def latest(run: str, report: Callable[[str], None] = print) -> str | None:
     """Return a run's newest undamaged checkpoint or None, and report the damaged ones it skips."""
-    for step in reversed(steps(run)):
-        location = step_location(run, step)
+    found = steps(run)
+    for index in reversed(range(len(found))):
+        location = step_location(run, found[index])
         try:
             verify(location)
         except UserError as error:
-            report(f"{error}; using the previous one")
+            report(f"{error}; {'using the previous one' if index else 'there is none before it'}")
             continue
         return location
     return None
@@ -327,14 +330,6 @@ def _with_readable_format(location: str, state: dict[str, Any]) -> dict[str, Any
 def _read_json(location: str, name: str) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(_read_checked(location, name, _checksums(location)[1]))
     return values
-
-
-def delete_unfinished(run: str) -> None:
-    """Delete what a killed process of a run was writing; the run must not be training."""
-    folder = storage.join(run, "checkpoints")
-    for name in storage.names(folder):
-        if name.startswith(UNFINISHED):
-            storage.remove(storage.join(folder, name))
 
 
 def prune(run: str, keep: int, protected: set[int]) -> None:

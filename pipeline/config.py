@@ -274,6 +274,13 @@ def explain(error: BaseException) -> str | None:
             )
         if isinstance(cause, IsADirectoryError) and cause.filename:
             return f"{printable(str(cause.filename))} is a folder; give a file"
+        if isinstance(cause, FileExistsError | NotADirectoryError) and cause.filename:
+            return (
+                f"{printable(str(cause.filename))} cannot be a folder: there is a file, or a link "
+                "that leads nowhere, in its path; choose another path"
+            )
+        if isinstance(cause, OSError) and cause.errno == errno.EROFS:
+            return f"{cause.filename} lies on a filesystem that is read-only; choose another path"
         if isinstance(cause, PermissionError):
             return f"no permission to write or read {cause.filename}; choose another path"
     return next(filter(None, map(_lost_process, _causes(error))), None)

@@ -47,7 +47,7 @@ def temporary_file(final: Path) -> Iterator[Path]:
     Those that killed processes have left in this folder are deleted at this process's first file
     there.
     """
-    _sweep_files(final.parent)
+    _sweep(final.parent)
     aside, lock = _new(lambda: _empty_file(final), is_file=True)
     try:
         yield aside
@@ -56,16 +56,41 @@ def temporary_file(final: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-@lru_cache(maxsize=1024)
-def _sweep_files(folder: Path) -> None:
+@contextmanager
+def unfinished_folder(final: Path) -> Iterator[Path]:
+    """Yield a new, empty folder beside ``final``, which the block renames to it.
+
+    Those that killed processes have left there are deleted as by :func:`temporary_file`.
+    """
+    _sweep(final.parent)
+    aside, lock = _new(lambda: _empty_folder(final))
+    try:
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        os.close(lock)
+
+
+def delete_unfinished(folder: Path) -> None:
+    """Delete what killed processes were writing in a folder, and nothing that is being written."""
     for path in folder.glob(f"{UNFINISHED}*"):
-        if path.is_file():
-            _delete_unlocked(path, path)
+        _delete_unlocked(path, path)
+
+
+@lru_cache(maxsize=1024)
+def _sweep(folder: Path) -> None:
+    delete_unfinished(folder)
 
 
 def _empty_file(final: Path) -> Path:
     path = final.with_name(f"{UNFINISHED}{uuid.uuid4().hex}")
     path.touch()
+    return path
+
+
+def _empty_folder(final: Path) -> Path:
+    path = final.with_name(f"{UNFINISHED}{uuid.uuid4().hex}")
+    path.mkdir(parents=True)
     return path
 
 

@@ -30,10 +30,12 @@ from infill.pipeline.training.distributed import WorkerContext
 from infill.pipeline.training.heartbeat import monitored, sending_heartbeats
 from infill.pipeline.training.run_dir import (
     best,
+    delete_unfinished,
     find_sets,
     require_same_optimizers,
     resumed,
 )
+from infill.pipeline.training.run_lock import locked
 from infill.pipeline.training.step_checks import NonFiniteLossError
 from infill.pipeline.training.stopping import raise_if_requested
 from infill.pipeline.training.train_loop import run_worker
@@ -59,11 +61,16 @@ def train(
 
     Raises:
         UserError: if the data does not fit the configuration, or the run's folder holds a run with
-            another configuration.
+            another configuration, or another process trains there.
     """
-    start = time.monotonic()
     config = resolve(scaled(config))
-    checkpoints.delete_unfinished(config.storage)
+    with locked(config.storage, log):
+        return _train(config, log, also)
+
+
+def _train(config: TrainConfig, log: Callable[[str], None], also: Report | None) -> TrainResult:
+    start = time.monotonic()
+    delete_unfinished(config.storage)
     newest = checkpoints.latest(config.storage, log)
     if newest is not None:
         config = resumed(config, newest, log)

@@ -1,10 +1,12 @@
 """The run directory: its data, whether a run may resume there, its best checkpoint."""
 
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from infill.models.config import ModelConfig
-from infill.pipeline import checkpoints, storage
+from infill.pipeline import checkpoints, storage, temporary_folders
 from infill.pipeline.config import RENAMED_FIELDS, flatten, from_dict, override
 from infill.pipeline.errors import UserError
 from infill.pipeline.loading import BatchConfig, names_tars
@@ -12,6 +14,8 @@ from infill.pipeline.training.config import TrainConfig
 
 SCORE = "hole_psnr"
 """The validation score that selects a run's best checkpoint; higher is better."""
+ABANDONED_AFTER_S = 900.0
+"""Age in seconds from which an unfinished checkpoint in an object store counts as abandoned."""
 
 
 def find_sets(shards: str, validation_shards: str = "") -> tuple[str, str | None]:
@@ -151,6 +155,23 @@ def require_same_optimizers(config: TrainConfig) -> None:
                 f"model.{field}.name is {old!r} in {config.resume_from} and {new!r} here, which "
                 "cannot use its optimizer state; --init-from takes the weights alone"
             )
+
+
+def delete_unfinished(run: str) -> None:
+    """Delete checkpoints that killed processes of a run left unfinished, and none being written.
+
+    In an object store those have no checksums, and no new object for :data:`ABANDONED_AFTER_S`.
+    """
+    if not storage.is_remote(run):
+        temporary_folders.delete_unfinished(Path(storage.absolute(run), "checkpoints"))
+        return
+    for step in checkpoints.steps(run):
+        location = checkpoints.step_location(run, step)
+        files = storage.infos(location)
+        newest_s = max((file.mtime_ns or 0 for file in files), default=0) / 1e9
+        finished = any(file.base_name == checkpoints.CHECKSUMS for file in files)
+        if not finished and time.time() - newest_s > ABANDONED_AFTER_S:
+            storage.remove(location)
 
 
 def best(run: str) -> tuple[str, dict[str, float]]:

@@ -138,15 +138,34 @@ def write_down(config: TuneConfig, trial: Trial) -> None:
 
 
 def written_down(search: str) -> dict[str, Trial]:
-    """Return the trials that earlier searches in this folder have started, by name."""
+    """Return the trials that earlier searches in this folder have started, by name.
+
+    Raises:
+        UserError: if the record of one is damaged.
+    """
     trials, found = storage.join(storage.absolute(search), TRIALS), {}
     for name in storage.names(trials):
         book = storage.join(trials, name, BOOK)
         if storage.exists(book):
-            values = json.loads(storage.read(book))
-            require_format(values.pop("format", 1), FORMAT, book)
-            found[name] = replace(Trial(**values), reused=True)
+            found[name] = _moved_to(trials, _read(book))
     return found
+
+
+def _read(book: str) -> Trial:
+    try:
+        values = json.loads(storage.read(book))
+        require_format(values.pop("format", 1), FORMAT, book)
+        return replace(Trial(**values), reused=True)
+    except (json.JSONDecodeError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"{book} is damaged: {error}; delete it, and the same search runs this trial again"
+        ) from error
+
+
+def _moved_to(trials: str, trial: Trial) -> Trial:
+    """Return a trial whose checkpoint lies below ``trials``, where the search is now."""
+    _, below, rest = trial.checkpoint.rpartition(f"/{TRIALS}/")
+    return replace(trial, checkpoint=storage.join(trials, rest)) if below else trial
 
 
 def _plain(trial: Trial) -> dict[str, Any]:

@@ -109,6 +109,17 @@ def test_a_save_that_fails_leaves_the_old_checkpoint_and_no_debris(run, objectiv
     assert len(storage.names(storage.join(run, "checkpoints"))) == 2
 
 
+def test_checksums_of_another_form_are_damage_and_the_last_resort_is_named(run):
+    newest, oldest = checkpoints.step_location(run, 2), checkpoints.step_location(run, 1)
+    Path(newest, "checksums.json").write_text("[]")
+    damage(oldest, "generator.safetensors")
+    said = []
+    assert checkpoints.latest(run, said.append) is None
+    assert "checksums.json is damaged: it does not list config.json" in said[0]
+    assert said[0].endswith("using the previous one")
+    assert said[1].endswith("there is none before it")
+
+
 def test_weights_of_another_network_are_refused_by_name(run):
     wider = load("spn").objective(SPNConfig(channels=4, teacher="filterbank"), lambda n: n)
     with pytest.raises(UserError, match=r"generator.safetensors belongs to another network"):
@@ -203,13 +214,3 @@ def test_learning_rates_are_the_checkpoint_s_or_stay(run, settings):
     assert group["lr"] == (saved if settings else 0.125)
     moments = other.optimizers["generator"].state_dict()["state"][0]
     assert moments["step"] == 1
-
-
-def test_what_a_killed_process_was_writing_is_deleted_before_the_run_goes_on(tmp_path):
-    folder = tmp_path / "run" / "checkpoints"
-    for name in ("_tmp-0123", "step-000000001"):
-        (folder / name).mkdir(parents=True)
-        (folder / name / "generator.safetensors").write_bytes(b"weights")
-    checkpoints.delete_unfinished(str(tmp_path / "run"))
-    checkpoints.delete_unfinished(str(tmp_path / "new run"))
-    assert [path.name for path in folder.iterdir()] == ["step-000000001"]

@@ -38,13 +38,15 @@ def test_the_next_job_deletes_the_folder_of_a_killed_one_and_no_other(tmp_path):
 KILLED_WRITING = """
 import os, signal, sys
 from pathlib import Path
-from infill.pipeline.temporary_folders import keep_until_end, temporary_file
+from infill.pipeline.temporary_folders import keep_until_end, temporary_file, unfinished_folder
 
 session = Path(sys.argv[1], "session")
 session.mkdir()
 keep_until_end(session)
-with temporary_file(Path(sys.argv[1], "final")) as aside:
+final = Path(sys.argv[1], "final")
+with temporary_file(final) as aside, unfinished_folder(final) as folder:
     aside.write_text("half")
+    Path(folder, "generator.safetensors").write_text("half")
     print("ready", flush=True)
     sys.stdin.read()
 """
@@ -61,10 +63,12 @@ def test_files_and_kept_folders_of_a_killed_process_alone_are_deleted(tmp_path):
         assert process.stdout.readline() == b"ready\n"
         delete_kept(tmp_path)
         storage.write(str(tmp_path / "other"), b"x")
-        [half] = tmp_path.glob(f"{UNFINISHED}*")
-        assert (half.read_text(), (tmp_path / "session").is_dir()) == ("half", True)
+        temporary_folders.delete_unfinished(tmp_path)
+        file, folder = sorted(tmp_path.glob(f"{UNFINISHED}*"), key=lambda path: path.is_dir())
+        assert (file.read_text(), (tmp_path / "session").is_dir()) == ("half", True)
+        assert (folder / "generator.safetensors").read_text() == "half"
         process.kill()
-    temporary_folders._sweep_files.cache_clear()  # as in the next process
+    temporary_folders._sweep.cache_clear()  # as in the next process
     delete_kept(tmp_path)
     storage.write(str(tmp_path / "other"), b"y")
     assert {path.name for path in tmp_path.iterdir()} == {"somebody-else-s", "other"}
