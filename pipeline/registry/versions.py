@@ -15,6 +15,7 @@ withdraws its claim and reports it;
 
 import os
 import time
+import typing
 from dataclasses import dataclass
 from typing import Any
 
@@ -316,9 +317,22 @@ def _find(config: RegistryConfig, client: Any, name: str, wanted: str) -> Versio
     for version in known:
         if version.number == number:
             return version
-    aliases = [f"@{a}" for a in sorted(client.get_registered_model(name).aliases)]
-    there = ", ".join([*aliases, *(f"@{v.number}" for v in known)])
+    aliases = client.get_registered_model(name).aliases
+    there = ", ".join(f"@{word}" for word in [*sorted(aliases), *(v.number for v in known)])
+    if wanted in aliases:
+        _refuse_alias(name, wanted, int(aliases[wanted]), known)
     raise UserError(f"model {name!r} has no version @{wanted}; it has {there}")
+
+
+def _refuse_alias(name: str, alias: str, number: int, known: list[Version]) -> typing.NoReturn:
+    """Refuse an alias that another tool has set to a version which cannot be used under it."""
+    numbers = [version.number for version in known]
+    why = "was not promoted" if number in numbers else "does not exist any more"
+    there = ", ".join(f"@{one}" for one in numbers)
+    raise UserError(
+        f"the alias @{alias} of model {name!r} names version {number}, which {why}; name one of "
+        f"its versions ({there}), or promote a checkpoint with `python jobs/promote.py`"
+    )
 
 
 def _known(client: Any) -> str:

@@ -187,6 +187,17 @@ def test_a_full_disk_is_explained():
     assert "disk is full at shard-000001.tar" in sentence
 
 
+def test_a_path_that_cannot_be_a_folder_or_written_is_explained(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for path in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "link"):
+        with pytest.raises((FileExistsError, NotADirectoryError)) as found:
+            path.mkdir(parents=True, exist_ok=True)
+        assert str(explain(found.value)).startswith(f"{path} cannot be a folder")
+    sentence = explain(OSError(errno.EROFS, "Read-only file system", "runs/spn"))
+    assert sentence == "runs/spn lies on a filesystem that is read-only; choose another path"
+
+
 def test_a_store_that_does_not_answer_is_explained():
     said = "When reading 'b/k': AWS Error NETWORK_CONNECTION during GetObject: refused\nand more"
     sentence = explain(OSError(said))

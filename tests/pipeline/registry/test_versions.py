@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import signal
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -247,6 +248,22 @@ def test_unknown_references_say_what_there_is(registry, tmp_path):
     with pytest.raises(UserError, match="there is no registry at"):
         resolve(nowhere, "spn")
     assert not (tmp_path / "none.db").exists()
+
+
+def test_an_alias_that_names_no_promoted_version_is_refused_with_the_reason(registry, tmp_path):
+    kept = register(registry, checkpoint(tmp_path, 1), "aliased", lineage(), alias=CHALLENGER)
+    with open_registry(registry) as client:
+        client.set_registered_model_alias("aliased", "champion", str(kept.number))
+    with pytest.raises(UserError, match=r"alias @champion .* version 1, which was not promoted"):
+        resolve(registry, "aliased")
+    database = registry.tracking_uri.removeprefix("sqlite:///")
+    with sqlite3.connect(database) as connection:  # MLflow deletes a version with its aliases.
+        connection.execute(
+            "INSERT INTO registered_model_aliases (name, alias, version) VALUES (?, ?, ?)",
+            ("aliased", "lost", 9),
+        )
+    with pytest.raises(UserError, match=r"@lost .* version 9, which does not exist .* \(@1\)"):
+        resolve(registry, "aliased@lost")
 
 
 def test_changed_or_missing_files_of_a_version_are_not_served(registry, tmp_path):
