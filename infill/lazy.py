@@ -27,3 +27,18 @@ def lazy_names(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[
         return value
 
     return getattr_of_package
+
+
+class LazyModule:
+    """A module that is imported when one of its names is first used.
+
+    Args:
+        name: its full name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the module has under a name."""
+        return getattr(importlib.import_module(self._name), name)

@@ -24,6 +24,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Check the inputs, then start Ray, evaluate, and print the scores and files."""
     config = parse_one(EvaluationConfig, __doc__ or "", words)
     announce_start(f"evaluation of {config.checkpoint} on {config.shards}: reading both")
+    config.networks.require_files()
     plan = evaluation.prepare(config)
     methods = ", ".join([str(plan.checkpoint["architecture"]), *config.baselines])
     inside = find_pretrained(config.checkpoint)

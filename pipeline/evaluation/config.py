@@ -119,9 +119,8 @@ class EvaluationConfig:
             self.setting.samples == 1 or not self.setting.subsampling.side_px,
             "several samples need whole frames; leave out subsampling.side_px or samples",
         )
-        _ = self.setting.groups  # It raises for what cannot be measured, as the next does.
-        if self.setting.metrics or self.networks != NetworkConfig():  # Loads PyTorch.
-            _ = self.measured
+        _ = self.setting.groups  # Both raise for what cannot be measured.
+        _ = self.measured
 
     @property
     def reading(self) -> BatchConfig:

@@ -17,8 +17,6 @@ POOLED_BEFORE = (3, 6)
 """Indices of the convolutions after a max pooling of 3, stride 2."""
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 """The authors' normalization of images in [-1, 1]."""
-LEAST_SIDE_PX = 31
-"""Minimum side: the second pooling has no window in smaller images."""
 
 
 class LPIPS(nn.Module):

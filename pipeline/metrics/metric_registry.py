@@ -10,12 +10,10 @@ torchmetrics.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor
-
+from infill.lazy import LazyModule
 from infill.pipeline.errors import UserError
-from infill.pipeline.metrics import image_metrics
 from infill.pipeline.metrics.distribution_metrics import (
     Features,
     FeatureSet,
@@ -24,9 +22,15 @@ from infill.pipeline.metrics.distribution_metrics import (
     inception_score,
     kernel_distance,
 )
-from infill.pipeline.metrics.lpips import LEAST_SIDE_PX
 
-Measurement = Callable[[Tensor, Tensor, Tensor], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from infill.pipeline.metrics import image_metrics
+else:  # Names of metrics are checked before PyTorch is imported.
+    image_metrics = LazyModule("infill.pipeline.metrics.image_metrics")
+
+Measurement = Callable[["Tensor", "Tensor", "Tensor"], "Tensor"]
 """``measure(composites, images, masks)``: uint8 [B, H, W, 3] twice and [B, 1, H, W]; returns
 [B]."""
 Classify = Callable[[Features], Features]
@@ -122,26 +126,31 @@ def _percent(
 
 
 DECLARED: tuple[Metric, ...] = (
-    _decibels("hole_psnr", "hole", image_metrics.hole_psnr),
+    _decibels("hole_psnr", "hole", lambda *images: image_metrics.hole_psnr(*images)),
     _decibels("psnr", "whole", lambda ours, theirs, _: image_metrics.psnr(ours, theirs)),
-    _similarity("hole_ssim", "SSIM hole", image_metrics.hole_ssim),
+    _similarity("hole_ssim", "SSIM hole", lambda *images: image_metrics.hole_ssim(*images)),
     _similarity("ssim", "SSIM whole", lambda ours, theirs, _: image_metrics.ssim(ours, theirs)),
-    _percent("hole_l1", "L1 hole", image_metrics.hole_l1, validated=True),
+    _percent("hole_l1", "L1 hole", lambda *images: image_metrics.hole_l1(*images), validated=True),
     _percent("l1", "L1 whole", lambda ours, theirs, _: image_metrics.l1(ours, theirs)),
-    _decibels("ring_psnr", "rim", image_metrics.ring_psnr, validated=False),
-    _percent("ring_l1", "L1 rim", image_metrics.ring_l1),
+    _decibels(
+        "ring_psnr", "rim", lambda *images: image_metrics.ring_psnr(*images), validated=False
+    ),
+    _percent("ring_l1", "L1 rim", lambda *images: image_metrics.ring_l1(*images)),
     Metric(
         name="frame_rim_psnr",
         title="PSNR rim, 1/32 of the frame",
         unit="dB",
         better="higher",
         decimals=2,
-        measure=image_metrics.frame_rim_psnr,
+        measure=lambda *images: image_metrics.frame_rim_psnr(*images),
         validated=False,
         evaluated=False,
     ),
     _percent(
-        "frame_rim_l1", "L1 rim, 1/32 of the frame", image_metrics.frame_rim_l1, evaluated=False
+        "frame_rim_l1",
+        "L1 rim, 1/32 of the frame",
+        lambda *images: image_metrics.frame_rim_l1(*images),
+        evaluated=False,
     ),
     Metric(
         name="grey_l1",
@@ -262,7 +271,7 @@ DECLARED: tuple[Metric, ...] = (
         title="LPIPS",
         better="lower",
         decimals=3,
-        least_side_px=LEAST_SIDE_PX,
+        least_side_px=31,  # In smaller images the second pooling of its network has no window.
         network="lpips",
     ),
 )
@@ -282,7 +291,7 @@ PERCEIVED = OF_NETWORKS["lpips"]
 """Metrics of each composite by a network, if its weights are given."""
 
 
-def multiscale_ssim(picture: Tensor, image: Tensor) -> Tensor:
+def multiscale_ssim(picture: "Tensor", image: "Tensor") -> "Tensor":
     """Return MS-SSIM (Wang et al. 2003), [B]: five scales, published weights, 11 x 11 Gaussian.
 
     As in torchmetrics, with negative terms clipped at 0.
@@ -306,7 +315,7 @@ def multiscale_ssim(picture: Tensor, image: Tensor) -> Tensor:
     return found
 
 
-def visual_information(picture: Tensor, image: Tensor) -> Tensor:
+def visual_information(picture: "Tensor", image: "Tensor") -> "Tensor":
     """Return visual information fidelity (Sheikh and Bovik 2006), [B]: pixel domain, RGB averaged.
 
     A perceptual measure without a network: the share of the information in the image's edges and
@@ -337,8 +346,8 @@ def chosen_metrics(names: Sequence[str]) -> tuple[Metric, ...]:
 
 
 def measure(
-    composites: Tensor, images: Tensor, masks: Tensor, chosen: Sequence[Metric]
-) -> dict[str, Tensor]:
+    composites: "Tensor", images: "Tensor", masks: "Tensor", chosen: Sequence[Metric]
+) -> "dict[str, Tensor]":
     """Return every chosen metric of composites by name, each [B] float64.
 
     Args:

@@ -20,7 +20,7 @@ COMMANDS = TRAININGS | {
     "batch_inpaint": ("photos", ["photos", "out", "--masks", "masks"]),
     "choose": ("search", ["--search", "search", "--shards", "shards"]),
     "compare": ("one, two", ["--evaluations", "one", "two"]),
-    "evaluate": ("run", ["--checkpoint", "run", "--shards", "shards"]),
+    "evaluate": ("run", ["--checkpoint", "run", "--shards", "shards", "--metrics", "vif"]),
     "explain": ("photo.png", ["--checkpoint", "run", "--image", "photo.png"]),
     "inspect_shards": ("shards", ["--shards", "shards"]),
     "make_shards": ("packages", ["bundled", "--out", "shards"]),
@@ -77,6 +77,45 @@ def test_the_first_line_comes_before_pytorch_and_ray_are_imported(tmp_path):
     for job, (named, _) in COMMANDS.items():
         assert shown[job].strip(), f"{job} is silent"
         assert named in shown[job].splitlines()[0]
+
+
+REFUSED_FIRST = """
+import importlib, json, sys
+
+class Refuses:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "ray"):
+            raise SystemError(f"{name} is imported")
+
+sys.meta_path.insert(0, Refuses())
+main = importlib.import_module("infill.jobs.evaluate").main
+for words in json.loads(sys.argv[1]):
+    try:
+        main(["--checkpoint", "run", "--shards", "shards", *words])
+    except (ValueError, SystemExit) as error:
+        print(error, file=sys.stderr)
+"""
+
+
+def test_metrics_protocols_and_weights_of_an_evaluation_are_refused_before_pytorch(tmp_path):
+    missing = str(tmp_path / "inception.pth")
+    refused = {
+        "unknown metric 'ms_sim'": ["--metrics", "ms_sim"],
+        "unknown protocol 'madf'": ["--protocol", "madf"],
+        "madf-places2 decides metrics": ["--protocol", "madf-places2", "--metrics", "vif"],
+        "give both lpips_backbone and lpips_linear": ["--networks.lpips-linear", missing],
+        f"there is no file {missing}": ["--networks.inception", missing],
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED_FIRST, json.dumps(list(refused.values()))],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said = " ".join(done.stderr.replace("│", " ").split())
+    for sentence in refused:
+        assert sentence in said
 
 
 PAUSES_AT_WORK = """
