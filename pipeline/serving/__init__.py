@@ -13,13 +13,14 @@ A request passes from top to bottom, and its response back:
     http/jobs_api.py         jobs of many images; jobs/ keeps them, job_runner inpaints them
     http/decoders.py         processes that decode large images, and are killed at the deadline
     replica/ingress.py       the application on Ray Serve, and its calls to the replicas
-    replica/listening.py     the port of an ingress without a proxy, after kills too
+    replica/listening.py     the port that ingresses without a proxy share, after kills too
     replica/batcher.py       tiles of one size share a forward pass
     replica/replica.py       the models of one replica, replaced without a pause; model_cache.py
                              keeps them in an LRU cache
     replica/deployment.py    start, refresh and stop all of it on Ray Serve
 
-``errors`` and ``limits`` belong to both sides. ``client`` is the Python client of the endpoint,
+``errors`` and ``limits`` belong to both sides. ``node_counts`` has what the ingresses of a machine
+count together. ``client`` is the Python client of the endpoint,
 and ``jobs_client`` that of its jobs; ``service_client`` is what they share.
 """
 

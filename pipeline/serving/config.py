@@ -1,5 +1,6 @@
 """The configuration of the service and of its replicas."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,11 @@ from infill.pipeline.pretrained import DEFAULT
 from infill.pipeline.registry import RegistryConfig
 from infill.pipeline.serving.jobs.config import JobsConfig
 from infill.pipeline.serving.limits import LimitsConfig
+
+MAX_INGRESSES = 16
+"""Maximum number of ingresses of a machine."""
+CORES_OF_TWO_INGRESSES = 4
+"""Number of cores from which a machine has two ingresses by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +96,10 @@ class ServeConfig:
     ``max_replicas`` is given."""
     max_replicas: int = 0
     """Maximum number of replicas (autoscaling); 0 turns autoscaling off."""
+    ingress_replicas: int = 0
+    """Number of ingresses, the processes that speak HTTP and decode. Those of one machine share its
+    port and count limits together: if one dies, the others go on. 0 chooses 2 on a machine of four
+    cores or more, else 1; with ``web_app`` always 1, as its events need one process."""
     upscale_delay_s: float = 10.0
     """Seconds of overload before a replica is added. Removing one takes ten times as long."""
     cpus_per_replica: float = 1.0
@@ -147,6 +157,12 @@ class ServeConfig:
             raise ValueError(
                 f"max_replicas must be 0 or at least num_replicas, not {self.max_replicas}"
             )
+        if not 0 <= self.ingress_replicas <= MAX_INGRESSES:
+            raise ValueError(
+                f"ingress_replicas must be 0 to {MAX_INGRESSES}, not {self.ingress_replicas}"
+            )
+        if self.web_app and self.ingress_replicas > 1:
+            raise ValueError("web_app needs ingress_replicas 1: its events are of one process")
         if not 0 < self.gpus_per_replica <= 1:
             raise ValueError(
                 f"gpus_per_replica must be above 0 and at most 1, not {self.gpus_per_replica:g}: "
@@ -165,6 +181,13 @@ class ServeConfig:
             raise ValueError(f"canary_share must be 0 to 1, not {self.canary_share}")
         if not 0 <= self.port < 65536:
             raise ValueError(f"port must be 0 to 65535, not {self.port}")
+
+    @property
+    def num_ingresses(self) -> int:
+        """The number of ingresses."""
+        if self.ingress_replicas or self.web_app:
+            return self.ingress_replicas or 1
+        return 2 if (os.cpu_count() or 1) >= CORES_OF_TWO_INGRESSES else 1
 
     @property
     def replica(self) -> ReplicaConfig:

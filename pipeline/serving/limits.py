@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +47,8 @@ class LimitsConfig:
     max_body_bytes_inside: int = 2**30
     """Maximum size in bytes of all requests with one pair that are inside the service."""
     decode_processes: int = 2
-    """Number of processes of an ingress that decode images of more than a megapixel; one is killed
-    when its request times out or its caller leaves."""
+    """Number of processes that decode images of more than a megapixel; one is killed when its
+    request times out or its caller leaves. Each ingress has its share of them, at least one."""
     retry_after_s: int = 1
     """Value of Retry-After in a 503 response, in seconds."""
 
@@ -56,6 +56,25 @@ class LimitsConfig:
         for item in fields(self):
             if getattr(self, item.name) <= 0:
                 raise ValueError(f"{item.name} must be positive, not {getattr(self, item.name)}")
+
+    def of_one(self, ingresses: int) -> "LimitsConfig":
+        """Return the limits of one of several ingresses: its share of memory and of processes.
+
+        A share suffices for the largest accepted request. The number of requests inside is counted
+        for all together.
+        """
+        return replace(
+            self,
+            max_pixels_inside=_share(self.max_pixels_inside, ingresses, self.max_pixels),
+            max_body_bytes_inside=_share(
+                self.max_body_bytes_inside, ingresses, self.max_body_bytes
+            ),
+            decode_processes=_share(self.decode_processes, ingresses, 1),
+        )
+
+
+def _share(total: int, parts: int, least: int) -> int:
+    return max(total // parts, min(least, total))
 
 
 class PixelBudget:

@@ -39,17 +39,24 @@ from infill.pipeline.serving.http.served_models import Backend
 from infill.pipeline.serving.http.tracing import Tracing, TracingMiddleware, tracing_to
 from infill.pipeline.serving.http.v2_api import add_v2_routes
 from infill.pipeline.serving.limits import PixelBudget
+from infill.pipeline.serving.node_counts import NodeCounts, ProcessNumber
 
 _BASE64_GROWTH = 1.4  # four thirds, and the fields' names
 
 
-def create_app(backend: Backend, config: HttpConfig, tracing: Tracing | None = None) -> FastAPI:
+def create_app(
+    backend: Backend,
+    config: HttpConfig,
+    tracing: Tracing | None = None,
+    process: ProcessNumber | None = None,
+) -> FastAPI:
     """Build the application.
 
     Args:
         backend: predicts canvases.
         config: limits, canvases and keys.
         tracing: records traces; by default as the configuration says.
+        process: this process among those of the node that count together; None counts alone.
     """
     app = FastAPI(
         title="Infill",
@@ -58,13 +65,15 @@ def create_app(backend: Backend, config: HttpConfig, tracing: Tracing | None = N
         docs_url=None,  # Swagger's page loads files from another host; ours does not.
         redoc_url=None,
     )
-    metrics, auth = RequestMetrics(), ApiKeyAuth(config.keys, config.keys_file)
+    metrics, counts = RequestMetrics(process), NodeCounts(process)
+    auth = ApiKeyAuth(config.keys, config.keys_file, counts=counts)
     app.add_middleware(HeadAndOptions, within=app)
     app.add_middleware(
         AdmissionMiddleware,
         config=config.limits,
         auth=auth,
         metrics=metrics,
+        counts=counts,
         allowed_hosts=config.allowed_hosts,
     )
     if config.cors_origins:

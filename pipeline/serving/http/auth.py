@@ -25,6 +25,7 @@ from typing import Any
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.serving.errors import RequestError
+from infill.pipeline.serving.node_counts import NodeCounts
 
 log = logging.getLogger("infill.serving")
 _READ_EVERY_S = 2.0
@@ -166,12 +167,13 @@ CALLER: ContextVar[Caller | None] = ContextVar("caller", default=None)
 
 
 class ApiKeyAuth:
-    """Checks API keys and their rate limits. Each process counts on its own.
+    """Checks API keys and their rate limits.
 
     Args:
         keys: the accepted keys; if empty, requests need none.
         location: the file that they come from, at a path or an s3:// address; "" for none.
-        clock: seconds.
+        clock: seconds, the same in all processes that count together.
+        counts: where the pictures of each key are counted; None counts for this process alone.
     """
 
     def __init__(
@@ -179,6 +181,7 @@ class ApiKeyAuth:
         keys: Sequence[ApiKey],
         location: str = "",
         clock: Callable[[], float] = time.monotonic,
+        counts: NodeCounts | None = None,
     ) -> None:
         self._keys = tuple(keys)
         self._required = bool(keys)
@@ -186,7 +189,7 @@ class ApiKeyAuth:
         self._text, self._trouble = b"", ""
         self._read_at = clock()
         self._reading: asyncio.Future[None] | None = None
-        self._tokens: dict[str, tuple[float, float]] = {}
+        self._counts = counts or NodeCounts()
 
     def admit(self, headers: Mapping[bytes, bytes]) -> str:
         """Return the client's name; "" if the service needs no keys.
@@ -217,17 +220,15 @@ class ApiKeyAuth:
         Raises:
             RequestError: 429 if it holds too few.
         """
-        now, per_s, most = self._clock(), key.per_minute / 60, max(key.per_minute, 1.0)
-        tokens = self._tokens_of(key, now)
+        per_s, most = key.per_minute / 60, max(key.per_minute, 1.0)
+        tokens = self._counts.spend(key.name, pictures, key.per_minute, self._clock())
         if tokens < pictures:
-            self._tokens[key.name] = (tokens, now)
             more = f"the key makes more than {key.per_minute:g} pictures a minute"
             if pictures > most:
                 more += f", and one request asks for {pictures}: ask for fewer samples"
             raise RequestError(
                 429, "rate_limited", more, math.ceil((min(pictures, most) - tokens) / per_s)
             )
-        self._tokens[key.name] = (tokens - pictures, now)
 
     def usage(self) -> list[dict[str, Any]]:
         """Return the public facts on every key: name, limits, and pictures it may make now."""
@@ -238,15 +239,10 @@ class ApiKeyAuth:
                 "per_minute": key.per_minute,
                 "models": list(key.models),
                 "admin": key.admin,
-                "left": int(self._tokens_of(key, now)),
+                "left": int(self._counts.left(key.name, key.per_minute, now)),
             }
             for key in self._keys
         ]
-
-    def _tokens_of(self, key: ApiKey, now: float) -> float:
-        most = max(key.per_minute, 1.0)
-        tokens, at = self._tokens.get(key.name, (most, now))
-        return min(tokens + (now - at) * key.per_minute / 60, most)
 
     async def refresh(self) -> None:
         """Read the file again if it is time; only keys that are old already are waited for."""

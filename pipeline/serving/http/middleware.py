@@ -20,6 +20,7 @@ from infill.pipeline.serving.http.page_routes import PAGE_PATHS
 from infill.pipeline.serving.http.request_ids import request_id_of, with_request_id
 from infill.pipeline.serving.http.request_metrics import RequestMetrics
 from infill.pipeline.serving.limits import LimitsConfig
+from infill.pipeline.serving.node_counts import NodeCounts
 
 BATCH_PATH = "/v1/inpaint/batch"
 BULKY_PATHS = frozenset({BATCH_PATH, "/v1/jobs"})
@@ -200,6 +201,7 @@ class AdmissionMiddleware:
         config: LimitsConfig,
         auth: ApiKeyAuth,
         metrics: RequestMetrics,
+        counts: NodeCounts,
         allowed_hosts: Sequence[str] = (),
     ) -> None:
         self._app = app
@@ -207,7 +209,7 @@ class AdmissionMiddleware:
         self._auth = auth
         self._metrics = metrics
         self._hosts = frozenset(allowed_hosts)
-        self._inside = 0
+        self._counts = counts
         self._bytes_inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -271,21 +273,38 @@ class AdmissionMiddleware:
 
     def refuse_if_full(self) -> None:
         """Raise if as many requests as allowed are processed."""
-        if self._inside >= self._config.max_waiting:
-            raise self._busy(f"{self._inside} requests are waiting already; try again in a moment")
+        if self._counts.requests() >= self._config.max_waiting:
+            raise self._full()
 
-    def change(self, requests: int, size: int, receiving: int = 0) -> None:
-        """Count requests and bytes that come or go.
+    def enter(self) -> None:
+        """Count a request as inside.
+
+        Raises:
+            RequestError: 503 if as many requests as allowed are processed.
+        """
+        if not self._counts.enter(self._config.max_waiting):
+            raise self._full()
+        self._metrics.inside.inc()
+
+    def leave(self) -> None:
+        """Count a request as inside no more."""
+        self._counts.leave()
+        self._metrics.inside.dec()
+
+    def receive(self, requests: int, size: int) -> None:
+        """Count requests whose body arrives, and bytes of bodies, that come or go.
 
         Raises:
             RequestError: 503 if the bodies are more than allowed together.
         """
-        self._inside += requests
+        self._metrics.receiving.inc(requests)
         self._bytes_inside += size
-        self._metrics.inside.set(self._inside)
-        self._metrics.receiving.inc(receiving)
         if size > 0 and self._bytes_inside > self._config.max_body_bytes_inside:
             raise self._busy("other requests fill the memory; try again in a moment")
+
+    def _full(self) -> RequestError:
+        most = self._config.max_waiting
+        return self._busy(f"{most} requests are waiting already; try again in a moment")
 
     def _busy(self, message: str) -> RequestError:
         return RequestError(503, "busy", message, self._config.retry_after_s)
@@ -336,14 +355,14 @@ class _Ticket:
 
     def __init__(self, middleware: AdmissionMiddleware) -> None:
         self._middleware = middleware
-        self._requests = 0
+        self._inside = False
         self._receiving = 0
         self._bytes = 0
 
     def begin(self) -> None:
         """Count the request as one whose body arrives."""
         self._receiving = 1
-        self._middleware.change(0, 0, 1)
+        self._middleware.receive(1, 0)
 
     def take(self) -> None:
         """Count the request as inside.
@@ -351,10 +370,10 @@ class _Ticket:
         Raises:
             RequestError: 503 if there is no space.
         """
-        if not self._requests:
-            self._middleware.refuse_if_full()
-            self._requests = 1
-            self._middleware.change(1, 0, -self._receiving)
+        if not self._inside:
+            self._middleware.enter()
+            self._inside = True
+            self._middleware.receive(-self._receiving, 0)
             self._receiving = 0
 
     def count(self, size: int) -> None:
@@ -364,9 +383,12 @@ class _Ticket:
             RequestError: 503 if there is no space.
         """
         self._bytes += size
-        self._middleware.change(0, size)
+        self._middleware.receive(0, size)
 
     def give_back(self) -> None:
         """Count the request no more."""
-        self._middleware.change(-self._requests, -self._bytes, -self._receiving)
-        self._requests = self._bytes = self._receiving = 0
+        self._middleware.receive(-self._receiving, -self._bytes)
+        self._receiving = self._bytes = 0
+        if self._inside:
+            self._inside = False
+            self._middleware.leave()

@@ -12,11 +12,11 @@ for the service needs no proxy: the ingress itself listens (:func:`direct_ingres
 
 import contextlib
 import logging
-import os
 import socket
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from infill.pipeline import storage
@@ -28,14 +28,16 @@ from infill.pipeline.serving.http.auth import read_keys
 from infill.pipeline.serving.http.inpaint_service import HttpConfig
 from infill.pipeline.serving.http.tracing import tracing_to
 from infill.pipeline.serving.replica.ingress import CALLS_PER_REPLICA
-from infill.pipeline.serving.replica.listening import reuse_address
+from infill.pipeline.serving.replica.listening import (
+    ingress_port,
+    port_environment,
+    reuse_address,
+)
 from infill.pipeline.serving.replica.replica import CanaryCount, ServedModel, version_info
 
 APPLICATION = "infill"
 _IMPORT_PATH = "infill.pipeline.serving.replica.ingress:application"
 _WITH_JOBS = "infill.pipeline.job_runner.deployment:application"
-_STRAIGHT = "RAY_SERVE_THROUGHPUT_OPTIMIZED"
-_STRAIGHT_PORT = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"
 _MESSAGE_BYTES = 64 * 2**20  # Four times MAX_CALL_BYTES; gRPC's own limit is 4 MiB.
 _BODY_GRACE_S = 5.0  # beyond the app's own deadline, whose response has our shape
 BOUND_SERVE = "infill.pipeline.serving.http.door:bound_serve"
@@ -93,26 +95,20 @@ def choose_port(host: str, port: int) -> int:
 def direct_ingress(port: int) -> dict[str, str]:
     """Return the environment of a local Ray whose Serve listens on a port without a proxy.
 
-    These are Ray's own settings for throughput: the ingress itself listens, replicas are called by
-    gRPC and do not pass requests between threads. They apply from the start of Ray, and one port is
-    one process, so they suit a Ray that is started for the service on one machine.
+    These are Ray's own settings for throughput: the ingresses themselves listen, replicas are
+    called by gRPC and do not pass requests between threads. They apply from the start of Ray, and
+    the ingresses of a node share the port, so they suit a Ray that is started for the service on
+    one machine.
     """
     return {
-        _STRAIGHT: "1",
+        **port_environment(port),
         "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",  # The driver has no event loop.
-        _STRAIGHT_PORT: str(port),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(port + 1),  # The first beyond.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",  # No load balancer.
         "RAY_SERVE_PORT_QUARANTINE_S": "0",  # An ingress that died is replaced at once.
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(_MESSAGE_BYTES),
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": BOUND_SERVE,
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",  # A line that waits is lost at the end.
     }
-
-
-def _straight_port() -> int:
-    """Return the port of the ingress in this process's environment, 0 if none."""
-    return int(os.environ.get(_STRAIGHT_PORT, 0)) if os.environ.get(_STRAIGHT) == "1" else 0
 
 
 def start(config: ServeConfig, timeout_s: float = LONGEST_START_S) -> str:
@@ -134,7 +130,7 @@ def start(config: ServeConfig, timeout_s: float = LONGEST_START_S) -> str:
     config.jobs.secret()
     if config.traces:
         tracing_to(config.traces)  # Refuses them here, before processes are started.
-    port = _straight_port()
+    port = ingress_port()
     proxy_port = choose_port(config.host, 0 if port else config.port)
     port = port or proxy_port
     from ray import serve
@@ -276,6 +272,7 @@ def deployment_schema(
         "deployments": [
             {
                 "name": "ingress",
+                "num_replicas": config.num_ingresses,
                 "max_ongoing_requests": 4 * config.limits.max_waiting,
                 "ray_actor_options": {"num_cpus": 0},
             },
@@ -305,9 +302,13 @@ def deploy_yaml(config: ServeConfig, models: list[ServedModel]) -> str:
     """Return the service as a file for ``serve deploy`` or a RayService's ``serveConfigV2``.
 
     It names versions, not aliases: a new champion needs a new file, whose ``user_config`` Serve
-    passes to running replicas.
+    passes to running replicas. It has one ingress unless the configuration gives a number: the
+    ingresses of several nodes count on their own, and Serve's proxies hold the requests until one
+    that died is replaced.
     """
     import yaml
+
+    config = replace(config, ingress_replicas=config.ingress_replicas or 1)
 
     schema = {
         "http_options": _http_options(config, config.port),
@@ -345,7 +346,7 @@ def _number_of_replicas(config: ServeConfig) -> dict[str, Any]:
 
 def _app_config(config: ServeConfig) -> HttpConfig:
     return HttpConfig(
-        limits=config.limits,
+        limits=config.limits.of_one(config.num_ingresses),
         tiling=config.tiling,
         traces=config.traces,
         web_app=storage.absolute(config.web_app) if config.web_app else "",

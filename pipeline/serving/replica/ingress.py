@@ -13,6 +13,7 @@ from infill.pipeline.serving.http.app import create_app
 from infill.pipeline.serving.http.door import bound_uvicorn
 from infill.pipeline.serving.http.inpaint_service import HttpConfig
 from infill.pipeline.serving.http.json_logs import log_as_json
+from infill.pipeline.serving.node_counts import ProcessNumber
 from infill.pipeline.serving.replica.batcher import Batcher
 from infill.pipeline.serving.replica.listening import wait_for_ports
 from infill.pipeline.serving.replica.replica import GeneratedTile, Replica, ServedModel
@@ -76,10 +77,11 @@ class Ingress:
         wait_for_ports()
         self._backend = _Replicas(replicas, config.limits.retry_after_s, computing, most_replicas)
         self._config = config
+        self._process = ProcessNumber(log_folder().parents[1] / "infill-ingress")
 
     def __serve_build_asgi_app__(self) -> Any:  # noqa: N807, Serve's own name
         """Return the ASGI application for Serve."""
-        return create_app(self._backend, self._config)
+        return create_app(self._backend, self._config, process=self._process)
 
 
 _ENVELOPE_BYTES = 2**16  # what a message holds beside pixels

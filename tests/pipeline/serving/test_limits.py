@@ -4,6 +4,7 @@ import inspect
 
 import pytest
 
+from infill.pipeline.serving.config import ServeConfig
 from infill.pipeline.serving.limits import LimitsConfig, PixelBudget
 
 
@@ -71,6 +72,29 @@ def test_callers_who_leave_free_their_share():
 def test_limits_are_positive():
     with pytest.raises(ValueError, match="max_waiting must be positive, not 0"):
         LimitsConfig(max_waiting=0)
+
+
+def test_share_of_an_ingress_suffices_for_the_largest_request_and_sums_to_the_limit():
+    limits = LimitsConfig(max_pixels_inside=100, max_pixels=30, decode_processes=3)
+    assert limits.of_one(1) == limits
+    share = limits.of_one(2)
+    assert (share.max_pixels_inside, share.decode_processes) == (50, 1)
+    assert share.max_waiting == limits.max_waiting
+    assert limits.of_one(16).max_pixels_inside == 30
+    assert limits.of_one(16).max_body_bytes_inside == 2**26
+
+
+def test_machine_of_four_cores_has_two_ingresses_unless_told_otherwise(monkeypatch, tmp_path):
+    (tmp_path / "index.html").touch()
+    for cores, number in ((2, 1), (4, 2), (64, 2)):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        assert ServeConfig().num_ingresses == number
+    assert ServeConfig(ingress_replicas=3).num_ingresses == 3
+    assert ServeConfig(web_app=str(tmp_path)).num_ingresses == 1
+    with pytest.raises(ValueError, match="web_app needs ingress_replicas 1"):
+        ServeConfig(web_app=str(tmp_path), ingress_replicas=2)
+    with pytest.raises(ValueError, match="ingress_replicas must be 0 to 16"):
+        ServeConfig(ingress_replicas=17)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,125 @@
+"""Two ingresses at one port on Ray Serve: one is killed, and limits and metrics are of both."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from infill.pipeline.serving.config import ServeConfig
+from infill.pipeline.serving.http.auth import add_key, new_key
+from infill.pipeline.serving.replica import ingress
+
+pytestmark = pytest.mark.slow
+LONG_S = 300
+"""No event is waited for longer; how long one takes says nothing."""
+SECRETS = {}
+
+
+@pytest.fixture(scope="module")
+def config(config, tmp_path_factory) -> ServeConfig:
+    place = str(tmp_path_factory.mktemp("keys") / "keys.jsonl")
+    for name, per_minute in (("busy", 1e6), ("slow", 20)):
+        SECRETS[name], key = new_key(name, per_minute)
+        add_key(place, key)
+    return replace(config, ingress_replicas=2, keys=place)
+
+
+def header(name: str) -> dict[str, str]:
+    return {"x-api-key": SECRETS[name]}
+
+
+def ingresses() -> set[int]:
+    """Return the process ids of the ingresses of the Ray that this process started."""
+    found = set()
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if b"ServeReplica:infill:ingress" not in Path(f"/proc/{entry}/cmdline").read_bytes():
+                continue
+            parent = Path(f"/proc/{entry}/status").read_text().split("PPid:")[1].split()[0]
+            parent_of_raylet = Path(f"/proc/{parent}/status").read_text().split("PPid:")[1]
+            if int(parent_of_raylet.split()[0]) == os.getpid():
+                found.add(int(entry))
+    return found
+
+
+def counted(url: str, route: str) -> float:
+    """Return the number of answers with status 200, as /metrics says."""
+    text = httpx.get(f"{url}/metrics", timeout=LONG_S).text
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "infill_requests_total"
+        and (sample.labels["route"], sample.labels["status"]) == (route, "200")
+    )
+
+
+def test_metrics_and_quotas_are_of_both(url, wait_until):
+    wait_until(lambda: len(ingresses()) == 2)
+    wait_until(lambda: httpx.get(f"{url}/readyz", timeout=LONG_S).status_code == 200)
+    before, started = counted(url, "/v1/models"), time.monotonic()
+    statuses = Counter(
+        httpx.get(f"{url}/v1/models", headers=header("slow"), timeout=LONG_S).status_code
+        for _ in range(60)
+    )
+    refilled = (time.monotonic() - started) * 20 / 60
+    assert set(statuses) <= {200, 429}
+    assert 20 <= statuses[200] <= 20 + refilled
+    wait_until(lambda: counted(url, "/v1/models") - before == statuses[200])
+
+
+def test_killed_ingress_refuses_nobody_and_comes_back(url, request_of, wait_until):
+    wait_until(lambda: len(ingresses()) == 2)
+    before, request = ingresses(), {**request_of(), "headers": header("busy")}
+    statuses: Counter[int] = Counter()
+    failures: list[Exception] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        """Send requests, each on a connection of its own; repeat those whose connection died."""
+        while not done.is_set():
+            for attempt in range(4):
+                try:
+                    answer = httpx.post(f"{url}/v1/inpaint", timeout=LONG_S, **request)
+                except httpx.TransportError as error:
+                    if attempt == 3:
+                        failures.append(error)
+                        return
+                else:
+                    statuses[answer.status_code] += 1
+                    break
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: statuses[200] > 10)
+        counted_before = counted(url, "/v1/inpaint")
+        os.kill(victim := min(before), signal.SIGKILL)
+        wait_until(lambda: len(ingresses() - before) == 1 and victim not in ingresses())
+        so_far = statuses[200]
+        wait_until(lambda: failures or statuses[200] > so_far + 10)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert not failures
+    assert set(statuses) == {200}
+    assert counted(url, "/v1/inpaint") > counted_before
+
+    [new] = ingresses() - before
+    log = ingress.log_folder() / f"infill-{new}.jsonl"
+
+    def new_one_answers() -> bool:
+        httpx.get(f"{url}/healthz", timeout=LONG_S)
+        return log.exists() and '"/healthz"' in log.read_text()
+
+    wait_until(new_one_answers)
