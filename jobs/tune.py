@@ -155,8 +155,7 @@ def main(words: Sequence[str] | None = None) -> None:
     space = tuning.read_table(config.space, name) or tuning.read_space(config.space, name)
     planned = tuning.plan(config, space)
     count = config.num_trials if config.method.searcher else len(planned)
-    for _, trial in planned:
-        training.require_weights(trial)
+    lacking = missing_weights([trial for _, trial in planned], report_only=config.dry_run)
     if not isinstance(space, Table):
         tuning.require_effects(space, planned[0][1], training_of(name, "smoke"))
     if config.dry_run or config.gpus_per_trial:
@@ -164,6 +163,8 @@ def main(words: Sequence[str] | None = None) -> None:
         if isinstance(space, Table):
             lines += table_plan(space, planned[0][1])
         print("\n".join(lines), flush=True)
+    if lacking:
+        raise UserError("; ".join(lacking))
     if config.dry_run:
         return
     require_gpu(config.gpus_per_trial > 0)
@@ -197,6 +198,28 @@ def main(words: Sequence[str] | None = None) -> None:
         search = storage.absolute(config.storage)
         command = typed("choose", "--search", search, "--shards", test_set)
     report_results({}, command)
+
+
+def missing_weights(trials: Sequence[TrainConfig], *, report_only: bool) -> list[str]:
+    """Return what keeps trials from being built, such as a file of weights, each reason once.
+
+    Args:
+        trials: the trainings.
+        report_only: whether to return the reasons, as a plan is printed first; otherwise the first
+            is raised.
+
+    Raises:
+        UserError: naming the file or field.
+    """
+    found: dict[str, None] = {}
+    for trial in trials:
+        try:
+            training.require_weights(trial)
+        except UserError as error:
+            if not report_only:
+                raise
+            found[str(error)] = None
+    return list(found)
 
 
 def search_plan(config: SearchConfig, trial: TrainConfig, count: int) -> list[str]:

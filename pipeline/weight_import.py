@@ -7,6 +7,7 @@ arrays by name (.npz) or safetensors, at a path, s3:// or https:// address;
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -117,7 +118,22 @@ def _read_release(name: str, called: str, contents: Mapping[str, Any]) -> "Relea
         inner = network_of(contents)
         if inner is not contents:
             return _read_release(name, called, inner)
+        if bare := _without_common_prefix(contents):
+            with suppress(UserError):
+                return _read_release(name, called, bare)
         raise UserError(f"{called}: {error}") from error
+
+
+def _without_common_prefix(contents: Mapping[str, Any]) -> dict[str, Any]:
+    """Return tensors without the first part of their names, if it is one for all, such as "netG".
+
+    Trainers keep a network under a name of their own; empty if there is no such part.
+    """
+    parts = {str(name).partition(".")[0] for name in contents}
+    dotted = all("." in str(name) for name in contents)
+    if len(parts) != 1 or not dotted or any(isinstance(v, Mapping) for v in contents.values()):
+        return {}
+    return {name.partition(".")[2]: value for name, value in contents.items()}
 
 
 def _recognized(called: str, contents: Mapping[str, Any]) -> str:
@@ -139,8 +155,22 @@ def _reads(name: str, contents: Mapping[str, Any]) -> bool:
 
 
 def _without_optimizers(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Pass over the states of optimizers, which no network reads."""
-    return {name: value for name, value in found.items() if not OPTIMIZER.match(str(name))}
+    """Pass over the states of optimizers, known by name or by form, which no network reads."""
+    return {
+        name: value
+        for name, value in found.items()
+        if not OPTIMIZER.match(str(name)) and not _is_optimizer(value)
+    }
+
+
+def _is_optimizer(value: Any) -> bool:
+    """Return whether a value is, or holds only, what optimizers' ``state_dict`` returns."""
+    if not isinstance(value, Mapping):
+        return False
+    inner = list(value.values())
+    return {"state", "param_groups"} <= set(value) or (
+        bool(inner) and all(map(_is_optimizer, inner))
+    )
 
 
 def _refuse_other_than_tensors(found: Mapping[str, Any], location: str) -> None:

@@ -25,7 +25,12 @@ from infill.models.architecture import Batch, ModelConfig, Released, load, names
 from infill.models.layers import at_rest
 from infill.pipeline import checkpoints
 from infill.pipeline.errors import UserError
-from infill.pipeline.weight_import import ImportConfig, import_weights, read_tensors
+from infill.pipeline.weight_import import (
+    ImportConfig,
+    import_weights,
+    read_tensors,
+    translate,
+)
 
 States = dict[str, dict[str, Tensor]]
 HOLE = np.zeros((64, 64), np.uint8)
@@ -195,19 +200,39 @@ def test_what_lies_among_the_tensors_and_is_none_is_named(tmp_path: Path) -> Non
             import_weights(config)
 
 
-def test_optimizer_states_of_older_pytorch_are_passed_over(tmp_path: Path) -> None:
-    """Files of PyTorch 1.x count Adam's steps as integers among tensors."""
+@pytest.mark.parametrize(
+    "names", ["optimizer", "optG", "opt_d", "adam", "generator_solver", "all_of_them/g"]
+)
+def test_optimizer_states_of_older_pytorch_are_passed_over(names: str, tmp_path: Path) -> None:
+    """Files of PyTorch 1.x count Adam's steps as integers among tensors; names are anyone's."""
     states, networks = tiny_states("madf")
     model = load("madf").write_release(Released(config=small("madf"), states=states))
     adam = {"step": 300_000, "exp_avg": torch.zeros(2), "exp_avg_sq": torch.zeros(2)}
     optimizer = {"state": {0: adam}, "param_groups": [{"lr": 2e-4, "params": [0]}]}
-    torch.save({"n_iter": 300_000, "model": model, "optimizer": optimizer}, tmp_path / "madf.pth")
+    name, _, inner = names.partition("/")
+    kept = {inner: optimizer} if inner else optimizer
+    torch.save({"n_iter": 300_000, "model": model, name: kept}, tmp_path / "madf.pth")
     config = ImportConfig(
         architecture="madf", weights=(str(tmp_path / "madf.pth"),), out=str(tmp_path / "o")
     )
     loaded = checkpoints.load_generator(import_weights(config))
     for name, tensor in networks["generator"].state_dict().items():
         assert torch.equal(loaded.generator.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("prefix", ["model.", "netG.", "module.netG.", "trainer.generator."])
+def test_prefixes_of_a_trainer_s_own_are_removed(prefix: str, tmp_path: Path) -> None:
+    states, _ = tiny_states("madf")
+    model = load("madf").write_release(Released(config=small("madf"), states=states))
+    renamed = {prefix + name: tensor for name, tensor in model.items()}
+    torch.save(renamed, tmp_path / "madf.pth")
+    released = translate((str(tmp_path / "madf.pth"),), None)
+    assert released.config.architecture == "madf"
+    assert released.states["generator"].keys() == states["generator"].keys()
+    some = dict(list(renamed.items())[1:])
+    torch.save(some, tmp_path / "madf.pth")
+    with pytest.raises(UserError, match="madf.pth: "):
+        translate((str(tmp_path / "madf.pth"),), "madf")
 
 
 @pytest.mark.parametrize(("name", "side"), [("madf", 512), ("pennet", 256), ("lama", 256)])

@@ -23,6 +23,14 @@ def test_a_search_misses_its_weight_files_before_it_starts(tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_prints_a_table_before_it_names_every_file_that_is_missing(capsys):
+    with pytest.raises(UserError, match=r"needs detection_weights.*; .*needs segmentation_weights"):
+        tune.main(["spn", "--space", "figure8", "--dry-run"])
+    said = capsys.readouterr().out
+    assert said.count("\nrow ") == len(tables("spn")["figure8"].rows)
+    assert "\nprotocol " in said
+
+
 def test_trials_of_presets_for_gpus_take_one_each():
     for scale, gpus in (("paper", 1.0), ("smoke", 0.0)):
         found = {search.gpus_per_trial for search in tune.presets_of(scale).values()}
