@@ -17,7 +17,7 @@ from infill.pipeline.cluster import connect
 from infill.pipeline.config import parse_one, run
 from infill.pipeline.evaluation import EvaluationConfig
 from infill.pipeline.job_summary import announce, announce_start, report_results
-from infill.pipeline.pretrained import find_pretrained
+from infill.pipeline.pretrained import shown_name
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -27,10 +27,9 @@ def main(words: Sequence[str] | None = None) -> None:
     config.networks.require_files()
     plan = evaluation.prepare(config)
     methods = ", ".join([str(plan.checkpoint["architecture"]), *config.baselines])
-    inside = find_pretrained(config.checkpoint)
-    name = inside.name if inside else plan.checkpoint["location"]
+    network = shown_name(str(plan.checkpoint["location"]))
     announce(
-        f"evaluation of {name}: {len(plan.pairs):,} pairs of "
+        f"evaluation of {network}: {len(plan.pairs):,} pairs of "
         f"{len(plan.pairs.rows()):,} images, {methods}; {hardware(config)}",
         out=config.out,
     )

@@ -9,6 +9,7 @@ and no discriminators. MI-GAN's parallel kernels are merged into one.
 from collections.abc import Sequence
 
 from infill.pipeline.config import parse_one, run
+from infill.pipeline.progress import file_size
 from infill.pipeline.weight_export import ExportConfig, export_weights
 
 
@@ -16,7 +17,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Export one checkpoint and print its size and digest."""
     found = export_weights(parse_one(ExportConfig, __doc__, words))
     print(f"exported: {found.location}")
-    print(f"weights: {found.size / 1e6:.2f} MB; digest {found.digest}")
+    print(f"weights: {file_size(found.size)}; digest {found.digest}")
 
 
 if __name__ == "__main__":

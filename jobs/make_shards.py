@@ -16,6 +16,7 @@ from infill.pipeline.commands import typed
 from infill.pipeline.config import parse, run
 from infill.pipeline.job_summary import announce, report_results
 from infill.pipeline.manifest import Manifest
+from infill.pipeline.progress import file_size
 from infill.pipeline.sharding import ShardConfig
 from infill.pipeline.sources import KINDS
 
@@ -83,7 +84,7 @@ def summary(split: str, manifest: Manifest) -> str:
     labelled = " with label maps" if manifest.has_labels else ""
     return (
         f"{split}: {photographs} photographs, {len(manifest)} samples{labelled} in "
-        f"{len(manifest.shards)} shards, {size / 1e6:.1f} MB, "
+        f"{len(manifest.shards)} shards, {file_size(size)}, "
         f"{len(manifest.quarantined)} quarantined, in {manifest.location}"
     )
 

@@ -19,6 +19,7 @@ from infill.pipeline.commands import typed
 from infill.pipeline.config import parse_one, run
 from infill.pipeline.errors import UserError
 from infill.pipeline.job_summary import inpaint_command, registry_words, report_results
+from infill.pipeline.pretrained import shown_name
 from infill.pipeline.registry.config import CHAMPION, RegistryConfig
 
 if TYPE_CHECKING:
@@ -145,7 +146,12 @@ def promote_command(found: "Evaluation") -> tuple[str, str]:
     from infill.pipeline.evaluation.gates import below_baseline
 
     checkpoint = str(found.checkpoint["location"])
-    words = ["--checkpoint", checkpoint, "--name", str(found.checkpoint["architecture"])]
+    words = [
+        "--checkpoint",
+        shown_name(checkpoint),
+        "--name",
+        str(found.checkpoint["architecture"]),
+    ]
     words += ["--scores", found.out]
     tracking = checkpoints.read_config(checkpoint).get("tracking", {})
     if tracking.get("tracking_uri"):

@@ -44,6 +44,15 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
+def file_size(size: float) -> str:
+    """Return a number of bytes as text: 812 B, 5 kB, 42.1 MB, 3.0 GB (powers of 1000)."""
+    for unit, digits in (("B", 0), ("kB", 0), ("MB", 1), ("GB", 1)):
+        if size < 1000 - 0.5 * 10**-digits:
+            return f"{size:.{digits}f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
 class Progress:
     """The progress of one long step, from its start to its result.
 

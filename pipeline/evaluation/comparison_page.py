@@ -11,6 +11,7 @@ from infill.pipeline.evaluation.scores import ALL
 from infill.pipeline.image_grid import fit, grid, masked_view, shrink
 from infill.pipeline.images import Pixels, encode_png
 from infill.pipeline.metrics.metric_registry import Metric
+from infill.pipeline.pretrained import shown_name
 from infill.pipeline.reporting import (
     Section,
     beside,
@@ -154,7 +155,7 @@ def _lineage(comparison: Comparison) -> dict[str, object]:
     found: dict[str, object] = {}
     for one in comparison.contenders:
         found[one.name] = f"{one.method} of {one.evaluation.out}"
-        found[f"{one.name}: checkpoint"] = one.evaluation.checkpoint["location"]
+        found[f"{one.name}: checkpoint"] = shown_name(one.evaluation.checkpoint["location"])
         found[f"{one.name}: step"] = one.evaluation.checkpoint["step"]
         found[f"{one.name}: digest"] = one.evaluation.checkpoint["digest"]
     found["test set"] = comparison.first.evaluation.data["location"]

@@ -6,6 +6,7 @@ from typing import Literal
 
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation.result import Evaluation
+from infill.pipeline.pretrained import shown_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,5 +114,5 @@ def require_about(evaluation: Evaluation, digest: str) -> None:
     if evaluation.checkpoint["digest"] != digest:
         raise UserError(
             f"the scores at {evaluation.out} are of another checkpoint, "
-            f"{evaluation.checkpoint['location']}; evaluate this one first"
+            f"{shown_name(evaluation.checkpoint['location'])}; evaluate this one first"
         )

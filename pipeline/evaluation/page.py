@@ -21,6 +21,7 @@ from infill.pipeline.metrics.metric_registry import (
     Metric,
     chosen_metrics,
 )
+from infill.pipeline.pretrained import shown_name
 from infill.pipeline.progress import duration
 from infill.pipeline.reporting import (
     Section,
@@ -290,6 +291,7 @@ def _lineage(evaluation: Evaluation) -> dict[str, object]:
     settings = flatten(from_dict(EvaluationConfig, evaluation.settings))
     return {
         **{f"checkpoint {name}": value for name, value in evaluation.checkpoint.items()},
+        "checkpoint location": shown_name(evaluation.checkpoint["location"]),
         **{
             f"test set {name}": value
             for name, value in evaluation.data.items()

@@ -15,6 +15,7 @@ from infill.pipeline.inspection.config import InspectConfig
 from infill.pipeline.loading import BatchConfig, InpaintingDataset, Sample, order_of
 from infill.pipeline.manifest import Manifest
 from infill.pipeline.masks import HOLE_RATIO_BUCKETS, bucket_of, check_mask_files, generate_mask
+from infill.pipeline.progress import file_size
 
 SAMPLES_PER_LINE = 4
 MEASURED_MASKS = 1000
@@ -88,7 +89,7 @@ def describe(manifest: Manifest) -> list[str]:
         f"{'samples':<14} {len(manifest)} of {len(pc.unique(table['source']))} originals, "
         + ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common()),
         f"{'shards':<14} {len(manifest.shards)}, "
-        f"{sum(record.size for record in manifest.shards) / 1e6:.1f} MB together",
+        f"{file_size(sum(record.size for record in manifest.shards))} together",
         f"{'shard holds':<14} {_spread(np.array(manifest.counts))} samples",
         f"{'height':<14} {_spread(table['height_px'].to_numpy())} px",
         f"{'width':<14} {_spread(table['width_px'].to_numpy())} px",

@@ -8,6 +8,7 @@ import numpy as np
 
 from infill.pipeline import storage
 from infill.pipeline.model_selection.candidates import Candidate, SelectionResult
+from infill.pipeline.pretrained import shown_name
 from infill.pipeline.reporting.page import (
     Section,
     facts,
@@ -184,7 +185,9 @@ def write_selection(choice: SelectionResult, location: str, title: str) -> str:
     chosen: Candidate | None = next((c for c in choice.candidates if not c.against), None)
     last = {
         "chosen": chosen.trial.checkpoint if chosen else "none",
-        "champion": choice.champion.checkpoint["location"] if choice.champion else "none",
+        "champion": shown_name(choice.champion.checkpoint["location"])
+        if choice.champion
+        else "none",
         "pairs": choice.candidates[0].score(choice.metric).n,
     }
     sections.append(Section(title="About", body=facts(last)))

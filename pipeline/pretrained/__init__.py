@@ -9,7 +9,7 @@ from pathlib import Path
 
 from infill.pipeline.errors import UserError
 
-__all__ = ["DEFAULT", "PRETRAINED", "Pretrained", "find_pretrained"]
+__all__ = ["DEFAULT", "PRETRAINED", "Pretrained", "find_pretrained", "shown_name"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,3 +49,10 @@ def find_pretrained(reference: str) -> Pretrained | None:
     if model is not None and version not in ("", model.version):
         raise UserError(f"this package has {name}@{model.version} alone, not {reference}")
     return model
+
+
+def shown_name(location: str) -> str:
+    """Return a checkpoint's location for messages; a model of the package by its name."""
+    here = Path(location).resolve()
+    models = PRETRAINED.values()
+    return next((m.name for m in models if Path(m.location).resolve() == here), location)

@@ -23,7 +23,7 @@ from infill.pipeline.errors import UserError, printable
 from infill.pipeline.images.kinds import passed_over_lines
 from infill.pipeline.manifest import FILE_NAME as MANIFEST_NAME
 from infill.pipeline.manifest import Manifest, Quarantined, read_manifest, write_manifest
-from infill.pipeline.progress import Log, Progress
+from infill.pipeline.progress import Log, Progress, file_size
 from infill.pipeline.sharding import listing
 from infill.pipeline.sharding.config import ShardConfig, as_saved_now, content_settings
 from infill.pipeline.sharding.listing import Listing, Shares, write_listings
@@ -124,7 +124,7 @@ def _list(config: ShardConfig, folder: Path, report: Log) -> dict[str, Listing]:
     total = sum(found.photographs for found in listings.values())
     size = sum(found.bytes for found in listings.values())
     parts = ", ".join(f"{found.photographs} for {name}" for name, found in listings.items())
-    report(f"listed {total} photographs, {size / 1e6:.1f} MB: {parts}")
+    report(f"listed {total} photographs, {file_size(size)}: {parts}")
     for line in unread:
         report(line)
     return listings
@@ -227,7 +227,7 @@ class Tally:
         bad = f", {self.quarantined} quarantined" if self.quarantined else ""
         return (
             f"{self.done_shards} of {self.shards} shards, "
-            f"{self.made_bytes / elapsed / 1e6:.1f} MB/s{bad}"
+            f"{file_size(self.made_bytes / elapsed)}/s{bad}"
         )
 
 

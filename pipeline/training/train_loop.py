@@ -16,6 +16,7 @@ from infill.models.architecture import Objective
 from infill.pipeline import checkpoints
 from infill.pipeline.interruption import postponed
 from infill.pipeline.loading import BatchStream, open_set, set_digest
+from infill.pipeline.pretrained import shown_name
 from infill.pipeline.tracking import Record, Report
 from infill.pipeline.training.arithmetic import arithmetic
 from infill.pipeline.training.async_checkpoint import AsyncCheckpointer
@@ -132,7 +133,7 @@ def _begin(
     newest = worker.agree(checkpoints.latest(config.storage, note) if worker.rank == 0 else None)
     if newest is None and config.init_from:
         checkpoints.initialize(config.init_from, objective)
-        note(f"starting from the weights of {config.init_from}")
+        note(f"starting from the weights of {shown_name(config.init_from)}")
     average = (
         ExponentialMovingAverage(objective.generator, config.ema_decay)
         if config.ema_decay

@@ -49,10 +49,10 @@ def read_space(name: str, architecture: str) -> Space:
         return {f"model.{field}": values for field, values in paper.spaces[name].items()}
     suffix = name.rsplit(".", 1)[-1]
     if suffix not in READERS:
-        known = ", ".join([*paper.spaces, *(f"{architecture}-{table}" for table in paper.tables)])
+        known = [*paper.spaces, *(f"{architecture}-{table}" for table in paper.tables)]
+        choice = f"has: {', '.join(known)}; or" if known else "has none of its own;"
         raise UserError(
-            f"unknown space {name!r}; {architecture} has: {known}; "
-            "or give a .json, .yaml or .py file"
+            f"unknown space {name!r}; {architecture} {choice} give a .json, .yaml or .py file"
         )
     try:
         values = READERS[suffix](storage.read(name).decode())

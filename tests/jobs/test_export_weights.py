@@ -15,6 +15,7 @@ from infill.models.lama.config import LaMaConfig
 from infill.pipeline import checkpoints, inference
 from infill.pipeline.config import to_dict
 from infill.pipeline.errors import UserError
+from infill.pipeline.progress import file_size
 
 MODEL = LaMaConfig(channels=8, num_blocks=2, discriminator_channels=4, perceptual_weight=0.0)
 CONFIG = {"model": to_dict(MODEL), "data": {"image_size_px": 48}, "seed": 3}
@@ -55,7 +56,7 @@ def test_export_holds_half_the_bytes_and_predicts_the_same_pixels(checkpoint, tm
     }  # fmt: skip
     size = files(out)["generator.safetensors"]
     assert size < 0.6 * files(checkpoint)["generator.safetensors"]
-    assert f"weights: {size / 1e6:.2f} MB" in printed
+    assert f"weights: {file_size(size)}" in printed
     loaded = checkpoints.load_generator(str(out))
     assert re.search(rf"digest {loaded.digest}\b", printed)
     assert (loaded.step, loaded.image_size_px, loaded.config) == (7, 48, MODEL)

@@ -22,7 +22,7 @@ from infill.pipeline.images import MaskRule
 from infill.pipeline.inference import load
 from infill.pipeline.inference.image_file import InpaintConfig, inpaint_file
 from infill.pipeline.masks import MaskConfig, generate_mask
-from infill.pipeline.pretrained import DEFAULT, PRETRAINED, find_pretrained
+from infill.pipeline.pretrained import DEFAULT, PRETRAINED, find_pretrained, shown_name
 from infill.pipeline.registry import Lineage, RegistryConfig, readable, register, resolve
 from infill.pipeline.sources import open_source
 
@@ -108,6 +108,13 @@ def test_name_needs_no_registry_and_means_the_same_on_every_node(registry):
         assert found.location == readable(found.address, found.digest) == str(FOLDER)
         assert "/" not in found.address  # A path would be this machine's.
     assert load().name == load(DEFAULT).name == f"{DEFAULT}@{PRETRAINED[DEFAULT].version}"
+
+
+def test_messages_show_its_name_and_other_checkpoints_where_they_are(tmp_path):
+    assert shown_name(checkpoints.find("infill-base")) == "infill-base"
+    assert shown_name("infill-base") == "infill-base"
+    for other in (str(tmp_path / "infill-base"), "runs/spn", "s3://bucket/spn", ""):
+        assert shown_name(other) == other
 
 
 def test_another_version_or_a_model_of_that_name_is_refused(registry):

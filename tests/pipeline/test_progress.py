@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infill.pipeline.progress import Progress, duration
+from infill.pipeline.progress import Progress, duration, file_size
 
 ROOT = Path(__file__).parents[2]
 STEP = """
@@ -160,6 +160,24 @@ def test_a_step_within_a_step_leaves_the_terminal_to_the_outer_one():
     assert child.wait(timeout=60) == 0
     assert b"inner: 1 pairs in" in shown
     assert b"outer: 2 trials in" in shown
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1.0 MB"),
+        (6_140_000, "6.1 MB"),
+        (999_960_000, "1.0 GB"),
+        (50e9, "50.0 GB"),
+        (2.5e15, "2500.0 TB"),
+    ],
+)
+def test_a_size_is_written_in_the_unit_that_suits_it(size, text):
+    assert file_size(size) == text
 
 
 @pytest.mark.parametrize(
