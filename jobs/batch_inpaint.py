@@ -3,9 +3,9 @@
 python jobs/batch_inpaint.py photos filled --endpoint http://127.0.0.1:8000
 python jobs/batch_inpaint.py photos filled --masks holes
 python jobs/batch_inpaint.py photos filled --model spn@champion --masks holes
-python jobs/batch_inpaint.py photos filled --model runs/train --draw --recipe.recipe strokes
+python jobs/batch_inpaint.py photos filled --generate-masks --recipe.recipe strokes
 
-python jobs/batch_inpaint.py runs/shards/test filled-shards --model spn@champion --draw
+python jobs/batch_inpaint.py runs/shards/test filled-shards --model spn@champion --generate-masks
 
 A shard set becomes a shard set of composites and their masks. With --endpoint, a running service
 inpaints the images; without it, the model runs here on Ray Data. Without --model, the model is

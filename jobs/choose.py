@@ -54,17 +54,17 @@ def main(words: Sequence[str] | None = None) -> None:
             choice, out, f"Choice among the trials of {config.search}"
         )
         print(table)
-        winner = choice.winner
-        scored = model_selection.evaluate_with_baselines(config, winner)
+        selected = choice.selected
+        scored = model_selection.evaluate_with_baselines(config, selected)
     pages = [storage.join(out, file) for file in ("report.html", "choice.csv")]
     tracking.attach(storage.absolute(config.search), pages, print)
-    print(f"chosen: {winner.trial.checkpoint}\ntable, pictures and page: {out}")
+    print(f"chosen: {selected.trial.checkpoint}\ntable, pictures and page: {out}")
     if not config.promote:
         command, why = promote_command(scored)
         report_results({}, command, why=why)
         return
     wanted = PromoteConfig(
-        checkpoint=winner.trial.checkpoint,
+        checkpoint=selected.trial.checkpoint,
         name=config.promote,
         scores=scored.out,
         below_baselines=config.below_baselines,

@@ -48,6 +48,7 @@ RENAMED_FIELDS = {
     "max_canvases": "max_tiles",
     "white_is_hole": "polarity",
     "no_white_is_hole": "polarity black",
+    "draw": "generate_masks",
     "patience_s": "retry_timeout_s",
 }
 """Fields by their names in earlier releases: read in saved files, refused on the command line."""

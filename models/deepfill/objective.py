@@ -128,19 +128,19 @@ class DeepFillObjective(Objective):
             window.append(blend(window[0], window[1], shares[1]))
         # One pass scores all: there are no statistics over the batch.
         scores: Scores = self.prepared_critics(torch.cat(whole), torch.cat(window))
-        judged_whole = scores.whole.chunk(len(whole))
-        judged_window = scores.window.chunk(len(window))
-        for role, (real, fake, *_) in (("whole", judged_whole), ("window", judged_window)):
+        scores_whole = scores.whole.chunk(len(whole))
+        scores_window = scores.window.chunk(len(window))
+        for role, (real, fake, *_) in (("whole", scores_whole), ("window", scores_window)):
             between = (real.detach().mean() + fake.detach().mean()) / 2  # scores have no zero
             self.log_accuracy(role, real, fake, between)
         losses = {
-            "critic_whole": critic_loss(config.gan, judged_whole[0], judged_whole[1]),
-            "critic_window": critic_loss(config.gan, judged_window[0], judged_window[1]),
+            "critic_whole": critic_loss(config.gan, scores_whole[0], scores_whole[1]),
+            "critic_window": critic_loss(config.gan, scores_window[0], scores_window[1]),
         }
         if shares is not None:
             weight = config.penalty_weight
             slopes = torch.autograd.grad(
-                judged_whole[2].sum() + judged_window[2].sum(),
+                scores_whole[2].sum() + scores_window[2].sum(),
                 [whole[2], window[2]],
                 create_graph=True,
             )

@@ -62,9 +62,9 @@ class Gate(torch.autograd.Function):
         # Where ELU is negative it is exp(x) - 1, its own slope minus one.
         slope = active + 1.0 if ctx.activation == "elu" else torch.zeros_like(active)
         slope = torch.where(values > 0, torch.ones_like(active), slope)
-        to_drawn = gradients[0] * share * slope
+        to_features = gradients[0] * share * slope
         to_gate = gradients[0] * active * share * (1.0 - share)
-        return torch.cat([to_drawn, to_gate], 1), None
+        return torch.cat([to_features, to_gate], 1), None
 
 
 def _activated(features: Tensor, activation: str) -> Tensor:

@@ -24,7 +24,7 @@ ARCHITECTURE = Architecture(
     tables=TABLES,
     symbols={
         "coarse": "L_L1_coarse",
-        "drawn": "L_L1_out",
+        "output": "L_L1_out",
         "small": "L_L1_lr",
         "adversarial": "L_adv_G",
         "discriminator": "L_adv_D",

@@ -57,7 +57,7 @@ class DeepGINObjective(Objective):
             batch: this worker's share of the global batch.
 
         Returns:
-            "coarse", "drawn" and "small"; in the second stage also "adversarial", "perceptual",
+            "coarse", "output" and "small"; in the second stage also "adversarial", "perceptual",
             "style", "variation" and "discriminator"; all weighted.
         """
         config = self.config
@@ -86,7 +86,7 @@ class DeepGINObjective(Objective):
         hole = self.config.hole_weight
         losses = {"coarse": hole_l1(prediction.coarse, image, mask, hole)}
         if self.config.refine:
-            losses["drawn"] = hole_l1(prediction.unclipped, image, mask, hole)
+            losses["output"] = hole_l1(prediction.unclipped, image, mask, hole)
         if prediction.small is not None:
             losses["small"] = hole_l1(prediction.small, shrunk(image), shrunk(mask), hole)
         return losses

@@ -115,7 +115,7 @@ class ProbabilisticGenerator(Generator):
         Args:
             image: [B, 3, H, W] in [-1, 1]; pixels inside the hole are ignored.
             mask: [B, 1, H, W], 1 in the hole.
-            noise: [R, B, 2C, H/32, W/32], as :meth:`draw` makes it; without noise, the result is
+            noise: [R, B, 2C, H/32, W/32], from :meth:`sample_noise`; without it, the result is
                 that of the latent's mean.
 
         Returns:

@@ -36,14 +36,14 @@ class BatchInferenceConfig:
     masks: str = ""
     """Folder of masks (same stem, name_mask.png, or name_mask001.png as LaMa's data has it), or one
     mask file for all images. Empty: each mask lies beside its image (name_mask.png)."""
-    draw: bool = False
+    generate_masks: bool = False
     """Whether to generate a mask for each image by ``recipe`` instead of reading mask files."""
     recipe: MaskConfig = field(
         default_factory=lambda: MaskConfig(
             recipe="irregular", min_hole_ratio=0.1, max_hole_ratio=0.3
         )
     )
-    """How masks are generated, with ``draw``."""
+    """How masks are generated, with ``generate_masks``."""
     seed: int = 0
     """Seed of generated masks."""
     mask_polarity: Polarity = "white"
@@ -88,8 +88,8 @@ class BatchInferenceConfig:
     """Without an endpoint: the model registry."""
 
     def __post_init__(self) -> None:
-        if self.draw and self.masks:
-            raise UserError("give --masks or --draw, not both")
+        if self.generate_masks and self.masks:
+            raise UserError("give --masks or --generate-masks, not both")
         _ = self.mask_rule  # Its own checks refuse an impossible threshold.
         for name in ("concurrency", "batch_size", "num_actors"):
             if getattr(self, name) < 1:
@@ -98,7 +98,7 @@ class BatchInferenceConfig:
     @property
     def mask_rule(self) -> MaskRule:
         """Which pixels of a mask file are the hole; a generated mask is white there."""
-        if self.draw:
+        if self.generate_masks:
             return MaskRule()
         return MaskRule(
             polarity=self.mask_polarity,

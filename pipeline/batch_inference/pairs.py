@@ -78,7 +78,7 @@ def list_pairs(folder: str, masks: str, output_suffix: str, out: str = "") -> li
             f"{out} is the folder of the masks, which composites would overwrite; give another OUT"
         )
     masks = "" if masks and _same(masks, folder) else masks
-    found = list_pictures(folder, [place for place in (masks, out) if place])
+    found = list_pictures(folder, [path for path in (masks, out) if path])
     stems = {_stem(name) for name in found}
     pictures = [name for name in found if not _is_mask(name, stems)]
     if not pictures:
@@ -121,11 +121,11 @@ def list_pictures(location: str, without: Iterable[str] = ()) -> list[str]:
     """
     without = list(without)
     files = _without_links_into(location, _files(location), without)
-    left_out = [inside for place in without if (inside := _inside(location, place))]
+    left_out = [inside for path in without if (inside := _inside(location, path))]
     left_out += [
         name.removesuffix(f"/{SETTINGS}") for name in files if name.endswith(f"/{SETTINGS}")
     ]
-    below = tuple(f"{place}/" for place in left_out)
+    below = tuple(f"{path}/" for path in left_out)
     return sorted(
         name
         for name in files
@@ -133,12 +133,12 @@ def list_pictures(location: str, without: Iterable[str] = ()) -> list[str]:
     )
 
 
-def _without_links_into(location: str, files: list[str], places: list[str]) -> list[str]:
-    """Return the files but those that lie in one of the places by a link to a folder above it."""
+def _without_links_into(location: str, files: list[str], paths: list[str]) -> list[str]:
+    """Return the files but those that lie in one of the paths by a link to a folder above it."""
     if storage.is_remote(location):
         return files
     real = {folder: _real(storage.join(location, folder)) for folder in {*map(_folder, files)}}
-    inside = tuple(f"{_real(place)}/" for place in places if not _inside(place, location))
+    inside = tuple(f"{_real(path)}/" for path in paths if not _inside(path, location))
     return [name for name in files if not f"{real[_folder(name)]}/".startswith(inside)]
 
 
@@ -168,10 +168,10 @@ def _same(one: str, other: str) -> bool:
     return _real(one) == _real(other)
 
 
-def _inside(folder: str, place: str) -> str:
-    """Return the path of a place within a folder, or "" if it is not below it."""
+def _inside(folder: str, path: str) -> str:
+    """Return a path relative to a folder, or "" if it is not below it."""
     outer = _real(folder).rstrip("/") + "/"
-    return _real(place).removeprefix(outer) if _real(place).startswith(outer) else ""
+    return _real(path).removeprefix(outer) if _real(path).startswith(outer) else ""
 
 
 def _stem(name: str) -> str:
@@ -257,7 +257,7 @@ def _looks_like_a_mask(name: str) -> bool:
 
 def _refuse_overwriting(pairs: list[Pair], out: str) -> None:
     """Refuse outputs that are images or masks of the run, as where OUT holds the folder."""
-    inputs = {_real(place) for pair in pairs for place in (pair.image, pair.mask) if place}
+    inputs = {_real(path) for pair in pairs for path in (pair.image, pair.mask) if path}
     for pair in pairs:
         target = storage.join(out, pair.output)
         if _real(target) in inputs:

@@ -112,10 +112,12 @@ def begin_folder(config: BatchInferenceConfig, model: str, say: Log = print) -> 
         UserError: if there are no images, or ``out`` holds results of other settings.
     """
     storage.require_bucket(config.out)
-    if config.draw:
+    if config.generate_masks:
         check_mask_files(config.recipe)
     suffix = SUFFIXES[config.output_format]
-    pairs = list_pairs(config.folder, "" if config.draw else config.masks, suffix, config.out)
+    pairs = list_pairs(
+        config.folder, "" if config.generate_masks else config.masks, suffix, config.out
+    )
     claim(config, model)
     for line in passed_over_lines(count_unread(config.folder)):
         say(line)
@@ -176,8 +178,10 @@ def claim(config: BatchInferenceConfig, model: str, data: str = "") -> None:
         "folder": storage.absolute(config.folder),
         **({"data": data} if data else {}),
         "model": model,
-        "masks": "" if config.draw else config.masks,
-        "drawn": {"recipe": to_dict(config.recipe), "seed": config.seed} if config.draw else None,
+        "masks": "" if config.generate_masks else config.masks,
+        "drawn": {"recipe": to_dict(config.recipe), "seed": config.seed}
+        if config.generate_masks
+        else None,
         "mask_polarity": config.mask_polarity,
         "mask_threshold": config.mask_threshold,
         "mask_channel": config.mask_channel,
@@ -217,14 +221,15 @@ def read_files(config: BatchInferenceConfig, pair: Pair) -> tuple[bytes, bytes]:
         OSError: if a file cannot be read.
     """
     image = storage.read(pair.image)
-    if config.draw:
+    if config.generate_masks:
         limit = config.limits.max_pixels
         image = as_upload(image, limit)
         return image, generate_mask_file(image, pair.name, config.recipe, config.seed, limit)
     if not pair.mask:
         raise ImageError(
             "bad_request",
-            "it has no mask: " + (pair.hint or "add name_mask.png, or use --masks or --draw"),
+            "it has no mask: "
+            + (pair.hint or "add name_mask.png, or use --masks or --generate-masks"),
         )
     limit = config.limits.max_pixels
     return as_upload(image, limit), mask_as_upload(storage.read(pair.mask), limit)

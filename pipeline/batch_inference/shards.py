@@ -100,7 +100,7 @@ def begin_shards(config: BatchInferenceConfig, model: str) -> tuple[BatchInferen
         UserError: if ``out`` is the set itself or holds results of other settings, or a mask file
             of the recipe marks nothing.
     """
-    if config.draw:
+    if config.generate_masks:
         check_mask_files(config.recipe)
     manifest = read_manifest(config.folder)
     if storage.absolute(config.out) == manifest.location:
@@ -254,14 +254,14 @@ def _laid(config: BatchInferenceConfig, row: Rows, image: bytes) -> Rows:
         raise ImageError(
             "damaged_image", "its SHA-256 differs from the manifest's: the shard is damaged"
         )
-    if config.draw:
+    if config.generate_masks:
         limit = config.limits.max_pixels
         mask = generate_mask_file(image, str(row["key"]), config.recipe, config.seed, limit)
     elif row["mask_file"]:
         limit = config.limits.max_pixels
         mask = mask_as_upload(storage.read(os.fsdecode(row["mask_file"])), limit)
     else:
-        raise ImageError("bad_request", "it has no mask: use --masks or --draw")
+        raise ImageError("bad_request", "it has no mask: use --masks or --generate-masks")
     return laid_on_canvases(config, str(row["name"]), image, mask)
 
 

@@ -340,9 +340,9 @@ class PublishedPairs(GeneratedPairs):
     def __getitem__(self, index: int) -> Pair:
         """Return pair ``index``; an image's mask file comes first."""
         rest, repeat = divmod(index, self.repeats)
-        row, place = divmod(rest, 1 + len(self.others))
-        if place:
-            return self.describe(index, row, self.others[place - 1], repeat)
+        row, position = divmod(rest, 1 + len(self.others))
+        if position:
+            return self.describe(index, row, self.others[position - 1], repeat)
         ratio = float(self._file_hole(row, repeat).mean())
         return self.describe(index, row, self._group_of(ratio), repeat)
 

@@ -158,7 +158,7 @@ def intervals(
     means = np.empty((resamples, values.shape[1]))
     for start in range(0, resamples, 100):  # A hundred at a time: memory stays small.
         stop = min(start + 100, resamples)
-        times_drawn = random.multinomial(count, share, size=stop - start).astype(np.float64)
-        means[start:stop] = times_drawn @ sums / (times_drawn @ sizes)[:, None]
+        counts = random.multinomial(count, share, size=stop - start).astype(np.float64)
+        means[start:stop] = counts @ sums / (counts @ sizes)[:, None]
     low, high = np.percentile(means, [2.5, 97.5], axis=0)
     return low, high

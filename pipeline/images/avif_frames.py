@@ -39,7 +39,7 @@ class _Boxes:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.places: dict[bytes, list[tuple[int, int]]] = {}
+        self.ranges: dict[bytes, list[tuple[int, int]]] = {}
         self.count = 0
         self._walk(0, len(data))
 
@@ -54,17 +54,17 @@ class _Boxes:
             stop = min(start + size, end) if size else end
             if stop < begin:
                 raise ValueError("an AVIF file with a box that ends before it begins")
-            self.places.setdefault(kind, []).append((begin, stop))
+            self.ranges.setdefault(kind, []).append((begin, stop))
             if kind in _FOLDERS:
                 self._walk(begin + _FULL.get(kind, 0), stop)
             start = stop
 
     def pictures(self) -> Iterator[tuple[int, int]]:
         """Yield start and end of what begins with the header of a frame: items, then chunks."""
-        for start, _ in self.places.get(b"iloc", ()):
+        for start, _ in self.ranges.get(b"iloc", ()):
             yield from self._items(start)
         for kind, width in ((b"stco", 4), (b"co64", 8)):
-            for start, _ in self.places.get(kind, ()):
+            for start, _ in self.ranges.get(kind, ()):
                 for number in range(_bounded(self._number(start + 4, 4))):
                     yield self._number(start + 8 + number * width, width), len(self.data)
 
@@ -90,7 +90,7 @@ class _Boxes:
                     yield begin, begin + length if length else len(self.data)
 
     def _origin(self, method: int) -> int:
-        [*_, (start, _)] = self.places.get(b"idat", [(0, 0)])
+        [*_, (start, _)] = self.ranges.get(b"idat", [(0, 0)])
         return start if method == _ITEM_DATA else 0
 
     def _number(self, start: int, size: int) -> int:
@@ -123,11 +123,11 @@ def _headers(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
 def _leb128(data: bytes, start: int) -> tuple[int, int]:
     """Return a number of seven bits a byte, and the position behind it."""
     value = 0
-    for place in range(8):
-        byte = data[start + place]
-        value |= (byte & 127) << 7 * place
+    for position in range(8):
+        byte = data[start + position]
+        value |= (byte & 127) << 7 * position
         if not byte & 128:
-            return value, start + place + 1
+            return value, start + position + 1
     raise ValueError("an AVIF file with a number of more than 8 bytes")
 
 
@@ -136,15 +136,15 @@ class _Bits:
     """Reads bits from the highest of each byte; zeros behind the end."""
 
     data: bytes
-    place: int = 0
+    position: int = 0
 
     def take(self, count: int) -> int:
         """Return the number in the next ``count`` bits."""
         value = 0
-        for place in range(self.place, self.place + count):
-            byte = self.data[place >> 3] if place >> 3 < len(self.data) else 0
-            value = value << 1 | byte >> (7 - (place & 7)) & 1
-        self.place += count
+        for position in range(self.position, self.position + count):
+            byte = self.data[position >> 3] if position >> 3 < len(self.data) else 0
+            value = value << 1 | byte >> (7 - (position & 7)) & 1
+        self.position += count
         return value
 
     def skip_variable(self) -> None:

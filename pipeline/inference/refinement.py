@@ -56,19 +56,19 @@ class Refinement:
         whole = self.reduced.merge_tiles(predictions[:1], hole)
         scale = self.scale * STRUCTURE
         part = whole[_bounds((*self.tiles, *self.blind))]
-        places = self._places()
+        windows = self._windows()
         shares = np.zeros((*part.shape[:2], 1), np.float32)
-        for frame, place in places:
-            shares[place] += tent(frame)
+        for frame, window in windows:
+            shares[window] += tent(frame)
         refined = structure(part, scale)
-        for number, (frame, place) in enumerate(places, start=1):
-            seen = predictions[number] if number < len(predictions) else part[place]
+        for number, (frame, window) in enumerate(windows, start=1):
+            seen = predictions[number] if number < len(predictions) else part[window]
             seen = seen[: frame.height, : frame.width]
-            refined[place] += tent(frame) / shares[place] * (seen - structure(seen, scale))
+            refined[window] += tent(frame) / shares[window] * (seen - structure(seen, scale))
         part[:] = np.rint(np.clip(refined, 0, 255, out=refined), out=refined)
         return whole
 
-    def _places(self) -> list[tuple[Tile, tuple[slice, slice]]]:
+    def _windows(self) -> list[tuple[Tile, tuple[slice, slice]]]:
         """Return the tiles, blind ones last, as an index into the part that they cover."""
         frames = (*self.tiles, *self.blind)
         rows, columns = _bounds(frames)

@@ -22,10 +22,10 @@ def upload(images: Pixels, holes: ByteHole, device: str | torch.device) -> tuple
         holes: uint8 [B, H, W], 1 in the hole.
         device: the device.
     """
-    place = torch.device(device)
-    if place.type == "cpu":
+    target = torch.device(device)
+    if target.type == "cpu":
         return to_tensor(images), torch.from_numpy(holes)[:, None].float()
-    levels, mask = _copied((torch.from_numpy(images), torch.from_numpy(holes)), place)
+    levels, mask = _copied((torch.from_numpy(images), torch.from_numpy(holes)), target)
     return values_of(levels), mask[:, None].float()
 
 
@@ -39,9 +39,9 @@ def values_of(levels: Tensor) -> Tensor:
 
 
 @cache
-def _table(place: torch.device) -> Tensor:
+def _table(target: torch.device) -> Tensor:
     """Return the value of each level, float32 [256], on a device; copied there once."""
-    return torch.from_numpy(MODEL_VALUES).to(place)
+    return torch.from_numpy(MODEL_VALUES).to(target)
 
 
 def download(image: Tensor) -> Pixels:
@@ -60,13 +60,13 @@ def download(image: Tensor) -> Pixels:
     return np.array(pinned.numpy())
 
 
-def _copied(tensors: tuple[Tensor, ...], place: torch.device) -> list[Tensor]:
+def _copied(tensors: tuple[Tensor, ...], target: torch.device) -> list[Tensor]:
     """Return tensors of the CPU on a device, for the current stream."""
-    if place.type != "cuda":
-        return [tensor.to(place) for tensor in tensors]
-    copies, current = _stream(place, "upload"), torch.cuda.current_stream(place)
+    if target.type != "cuda":
+        return [tensor.to(target) for tensor in tensors]
+    copies, current = _stream(target, "upload"), torch.cuda.current_stream(target)
     with torch.cuda.stream(copies):
-        found = [tensor.pin_memory().to(place, non_blocking=True) for tensor in tensors]
+        found = [tensor.pin_memory().to(target, non_blocking=True) for tensor in tensors]
     current.wait_stream(copies)
     for tensor in found:
         tensor.record_stream(current)
@@ -74,6 +74,6 @@ def _copied(tensors: tuple[Tensor, ...], place: torch.device) -> list[Tensor]:
 
 
 @cache
-def _stream(place: torch.device, direction: str) -> torch.cuda.Stream:
+def _stream(target: torch.device, direction: str) -> torch.cuda.Stream:
     """Return the stream of a direction of copies on a device."""
-    return torch.cuda.Stream(place)  # type: ignore[no-untyped-call]
+    return torch.cuda.Stream(target)  # type: ignore[no-untyped-call]

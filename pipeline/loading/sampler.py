@@ -44,7 +44,7 @@ class EpochOrder:
     merge: Merge
     lane_of: Rows
     """Lane of each shard; -1 if it has no samples."""
-    place_of: Rows
+    position_of: Rows
     """Place of each shard in its lane."""
 
 
@@ -130,7 +130,7 @@ class StatelessSampler:
         return self._rows(picks.take(order[slots // visits]))
 
     def slots(self, batch_size: int, rank: int, world_size: int) -> Rows:
-        """Return the places in a global batch of one rank's samples.
+        """Return the positions in a global batch of one rank's samples.
 
         With several lanes they are consecutive, so that a rank has neighbouring lanes; with one
         lane rank r of R has every R-th, as in earlier releases.
@@ -185,7 +185,7 @@ class StatelessSampler:
         return np.searchsorted(self.first_rows + self.counts, rows, side="right")
 
     def _window_of(self, order: EpochOrder, shards: Rows) -> Rows:
-        return order.place_of[shards] // self.shuffle_window_shards
+        return order.position_of[shards] // self.shuffle_window_shards
 
     def span(self, first: int, last: int) -> list[tuple[int, int]]:
         """Return :meth:`at` of each of the positions [first, last)."""
@@ -233,20 +233,20 @@ class StatelessSampler:
         shards = random_for("order of shards", self.seed, epoch).permutation(len(self.counts))
         shards = shards[self.counts[shards] > 0]
         size, lanes, lengths = self.shuffle_window_shards, [], []
-        lane_of, place_of = np.full((2, len(self.counts)), -1)
+        lane_of, position_of = np.full((2, len(self.counts)), -1)
         for number, dealt in enumerate(deal(self.counts[shards], self.lanes)):
             own = shards[dealt]
             ends = np.cumsum(self.counts[own])
             starts = np.concatenate([[0], ends[size - 1 : -1 : size]])
             lanes.append(Lane(shards=own, starts=starts))
             lengths.append(int(ends[-1]))
-            lane_of[own], place_of[own] = number, np.arange(len(own))
+            lane_of[own], position_of[own] = number, np.arange(len(own))
         return EpochOrder(
             epoch=epoch,
             lanes=tuple(lanes),
             merge=Merge(np.asarray(lengths)),
             lane_of=lane_of,
-            place_of=place_of,
+            position_of=position_of,
         )
 
     def _window(self, order: EpochOrder, lane: int, window: int) -> Rows:
@@ -255,8 +255,8 @@ class StatelessSampler:
         if name not in self._windows:
             shards = self.shards(Window(order.epoch, lane, window))
             spans = [np.arange(self.counts[s]) + self.first_rows[s] for s in shards]
-            place = (window,) if self.lanes == 1 else (lane, window)
-            random = random_for("order of samples", self.seed, order.epoch, *place)
+            position = (window,) if self.lanes == 1 else (lane, window)
+            random = random_for("order of samples", self.seed, order.epoch, *position)
             self._windows[name] = random.permutation(np.concatenate(spans))
             while len(self._windows) > self.lanes:
                 self._windows.popitem(last=False)

@@ -58,7 +58,7 @@ class SelectionResult:
     champion: Evaluation | None = None
 
     @property
-    def winner(self) -> Candidate:
+    def selected(self) -> Candidate:
         """The best candidate that passes all limits.
 
         Raises:
@@ -174,17 +174,17 @@ def finished_trials(search: str) -> list[Trial]:
 
 
 def evaluate_with_baselines(
-    config: SelectionConfig, winner: Candidate, log: Log = print
+    config: SelectionConfig, selected: Candidate, log: Log = print
 ) -> Evaluation:
-    """Evaluate the winner and the classical baselines on the pairs of the selection.
+    """Evaluate the selected candidate and the classical baselines on the pairs of the selection.
 
     Ray must be up, unless ``num_actors`` is 0. Promotion needs the baselines' scores.
     """
     scored = EvaluationConfig(
-        checkpoint=winner.trial.checkpoint,
+        checkpoint=selected.trial.checkpoint,
         shards=config.shards,
-        out=f"{winner.evaluation.out}-baselines",
-        pairs=winner.evaluation.files["pairs"],
+        out=f"{selected.evaluation.out}-baselines",
+        pairs=selected.evaluation.files["pairs"],
         baselines=CLASSICAL,
         num_actors=config.num_actors,
     )

@@ -100,9 +100,9 @@ def plot_frontier(choice: SelectionResult) -> bytes:
         panel.plot(one.latency_ms, score.mean, "x" if one.against else "o", **style)
     line = [(one.latency_ms, one.score(choice.metric).mean) for one in choice.frontier]
     panel.plot(*zip(*line, strict=True), color="#444", lw=1, ls="--", zorder=0)
-    winners = [one for one in choice.candidates if not one.against][:1]
-    for winner in winners:
-        point = (winner.latency_ms, winner.score(choice.metric).mean)
+    selected = [one for one in choice.candidates if not one.against][:1]
+    for one in selected:
+        point = (one.latency_ms, one.score(choice.metric).mean)
         panel.plot(*point, "o", ms=13, mfc="none", mec=CHOSEN, mew=2)
     panel.set_xlabel("ms a picture, one thread")
     panel.set_ylabel(choice.metric)

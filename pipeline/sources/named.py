@@ -78,15 +78,15 @@ def _by_number(first_of_test: int) -> Rule:
 
 
 def _by_number_in_folder(first_of_test: int) -> Rule:
-    """Assign the images of each folder from a place on, by name, to test, the others to train."""
+    """Assign the images of each folder from a number on, by name, to test, the others to train."""
 
     def rule(store: Store) -> Callable[[str], str | None]:
-        places: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
 
         def split(path: str) -> str:
             folder = path.rpartition("/")[0]
-            places[folder] += 1
-            return "test" if places[folder] > first_of_test else "train"
+            counts[folder] += 1
+            return "test" if counts[folder] > first_of_test else "train"
 
         return split
 

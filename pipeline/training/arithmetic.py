@@ -51,10 +51,10 @@ def _deterministic(note: Callable[[str], None]) -> Iterator[None]:
     """Choose deterministic algorithms, and name operations that have none, once each."""
     named: set[str] = set()
 
-    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    def show(message: Warning | str, category: type[Warning], *location: Any, **more: Any) -> None:
         found = re.match(NOT_DETERMINISTIC, str(message))
         if found is None:
-            before(message, category, *place, **more)
+            before(message, category, *location, **more)
         elif found[1] not in named:
             named.add(found[1])
             note(

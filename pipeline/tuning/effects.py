@@ -45,7 +45,7 @@ def require_effects(space: Space, trial: TrainConfig, small: TrainConfig) -> Non
     for name in varied:
         if not name.startswith("model."):
             continue
-        others = [{key: values[place] for key, values in tried.items()} for place in (0, -1)]
+        others = [{key: values[index] for key, values in tried.items()} for index in (0, -1)]
         if not any(_has_effect(name, tried[name], base, trial, small) for base in others):
             raise UserError(
                 f"{name} has no effect here: {', '.join(map(str, tried[name]))} give equal "
@@ -75,10 +75,10 @@ def _has_effect(
             if not index:
                 first = found
                 continue
-            for place, one in enumerate(found):
-                if place == len(seen):
+            for index, one in enumerate(found):
+                if index == len(seen):
                     seen.append(next(first))
-                if one != seen[place]:
+                if one != seen[index]:
                     return True
         except (ValueError, UserError):
             return True

@@ -79,12 +79,12 @@ def test_this_machine(tmp_path) -> None:
             config = CostEstimateConfig(
                 train=long, run=str(tmp_path / f"{name}-short"), cores_per_worker=1
             )
-            foretold = estimate_cost(config).hours[0] * 3600
+            estimated = estimate_cost(config).hours[0] * 3600
             begin = time.monotonic()
             train(long)
             took = time.monotonic() - begin
-        rows.append([name, duration(foretold), duration(took), f"{foretold / took:.2f}"])
-    header = [f"`cpu`, {LONG_STEPS} steps, 2 workers", "foretold", "took, start included", "ratio"]
+        rows.append([name, duration(estimated), duration(took), f"{estimated / took:.2f}"])
+    header = [f"`cpu`, {LONG_STEPS} steps, 2 workers", "estimated", "took, start included", "ratio"]
     write_section("planning", f"{table(header, rows)}\n\n{machine()}.")
     print(table(header, rows))
 

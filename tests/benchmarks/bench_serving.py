@@ -122,7 +122,7 @@ def offline_rate(checkpoint: str, shards: dict[int, str], folder: Path, side: in
             folder=place,
             out=str(folder / f"filled-{side}-{count}"),
             model=checkpoint,
-            draw=True,
+            generate_masks=True,
             recipe=MaskConfig(recipe="box"),
             tiling=canvas(side),
         )

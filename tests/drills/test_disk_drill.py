@@ -95,7 +95,7 @@ def test_full_disk_of_composites(run, tmp_path, passed, mounts):
         noise = numbers.integers(0, 256, (64, 64, 3), np.uint8)  # 12 KiB, however it is packed.
         cv2.imwrite(f"{photographs}/{number:02}.png", noise)
     command = (
-        f"{sys.executable} jobs/batch_inpaint.py --model {run[1]} --draw "
+        f"{sys.executable} jobs/batch_inpaint.py --model {run[1]} --generate-masks "
         f"--tiling.sides-px 64 --tiling.least-crop-px 64 {photographs}"
     )
     begin = time.monotonic()

@@ -108,7 +108,7 @@ def test_ray_data_and_endpoint_predict_the_same_images_and_the_same_masks(
     recipe = MaskConfig(recipe="box", min_hole_ratio=0.1, max_hole_ratio=0.5)
     for out, how in (("a", {"endpoint": url}), ("b", {"model": checkpoint})):
         config = config_of(
-            Path(photographs), tmp_path / out, draw=True, recipe=recipe, seed=3, **how
+            Path(photographs), tmp_path / out, generate_masks=True, recipe=recipe, seed=3, **how
         )
         assert batch_inpaint(config).filled == 8
     for name in sorted(path.name for path in (tmp_path / "a").glob("*.png")):
@@ -259,7 +259,7 @@ def test_command_that_was_killed_resumes_where_it_stopped(url, photographs, tmp_
     for index in range(60):
         name = Path(photographs) / f"picture{index % 8}.jpg"
         (source / f"copy{index:02d}.jpg").write_bytes(name.read_bytes())
-    words = [str(source), str(out), "--endpoint", url, "--draw", "--concurrency", "2"]
+    words = [str(source), str(out), "--endpoint", url, "--generate-masks", "--concurrency", "2"]
     command = [sys.executable, JOB, *words]
     first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 60

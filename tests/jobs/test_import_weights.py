@@ -293,10 +293,10 @@ def test_one_tensor_in_two_files_and_a_missing_generator_are_refused(tmp_path: P
     settings = {"architecture": "pennet", "out": str(tmp_path / "o")}
     with pytest.raises(UserError, match="'netD', which an earlier file holds"):
         import_weights(ImportConfig(weights=(str(path), str(path)), **settings))
-    judge = tmp_path / "dis.pth"
-    torch.save({"netD": read_tensors(path)["netD"]}, judge)
+    discriminator = tmp_path / "dis.pth"
+    torch.save({"netD": read_tensors(path)["netD"]}, discriminator)
     with pytest.raises(UserError, match="no generator"):
-        import_weights(ImportConfig(weights=(str(judge),), **settings))
+        import_weights(ImportConfig(weights=(str(discriminator),), **settings))
 
 
 def test_checksum_of_the_file_is_compared(tmp_path: Path) -> None:

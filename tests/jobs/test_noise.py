@@ -81,7 +81,7 @@ def test_ray_and_mlflow_are_heard_with_verbose_only(ray_local, tmp_path):
         test_set = "runs/smoke/shards/test"
         checkpoint = ("--checkpoint", "runs/smoke/spn", "--shards", test_set, "--num-images", "1")
         evaluation = said_by("evaluate", *checkpoint, *words, cwd=folder, **joined)
-        model = ("--model", "runs/smoke/spn", "--draw")
+        model = ("--model", "runs/smoke/spn", "--generate-masks")
         words = ["filled", *model, *words]
         inference = said_by("batch_inpaint", test_set, *words, cwd=folder, **joined)
         assert bool(CPP.search(evaluation)) == heard, evaluation

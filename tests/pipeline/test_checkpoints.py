@@ -175,12 +175,12 @@ def test_an_exported_checkpoint_is_read_served_and_fine_tuned_from(objective, tm
     assert checkpoints.read_config(location) == CONFIG
     assert checkpoints.read_state(location) == state
     other = load("spn").objective(SPNConfig.tiny(), lambda network: network)
-    judging = copy.deepcopy(other.networks["discriminator"].state_dict())
+    discriminator = copy.deepcopy(other.networks["discriminator"].state_dict())
     checkpoints.initialize(location, other)
     for name, tensor in other.generator.state_dict().items():
         assert torch.equal(tensor, weights[name]), name
     for name, tensor in other.networks["discriminator"].state_dict().items():
-        assert torch.equal(tensor, judging[name]), name
+        assert torch.equal(tensor, discriminator[name]), name
 
 
 def test_training_continues_from_weights_and_average_and_fine_tuning_from_the_average(

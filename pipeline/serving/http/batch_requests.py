@@ -213,8 +213,8 @@ async def _answer(service: InpaintService, one: InpaintRequest, accept: str) -> 
 
 
 def _line(numbered: Numbered | None, values: dict[str, Any]) -> bytes:
-    place = {"id": numbered.id, "line": numbered.line} if numbered else {"id": None}
-    return json.dumps({**place, **values}).encode() + b"\n"
+    label = {"id": numbered.id, "line": numbered.line} if numbered else {"id": None}
+    return json.dumps({**label, **values}).encode() + b"\n"
 
 
 async def in_order_of_arrival(

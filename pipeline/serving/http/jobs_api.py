@@ -116,8 +116,8 @@ class JobService:
                     403, "forbidden", f"field {name!r}: jobs may not read there; allowed: {there}"
                 )
         fields = check(RequestFields, body.model_extra or {})
-        places = {"folder": body.folder, "masks": body.masks}
-        return await self._add(new_id(), caller, fields, places, body.webhook)
+        locations = {"folder": body.folder, "masks": body.masks}
+        return await self._add(new_id(), caller, fields, locations, body.webhook)
 
     async def _from_pairs(self, request: Request, caller: str, identity: str) -> Job:
         most = int(_GROWTH * self._service.config.limits.max_body_bytes)
@@ -164,7 +164,7 @@ class JobService:
         identity: str,
         caller: str,
         fields: RequestFields,
-        places: dict[str, Any],
+        locations: dict[str, Any],
         webhook: str,
     ) -> Job:
         if fields.samples != 1 or fields.seed is not None or fields.quality is not None:
@@ -174,7 +174,7 @@ class JobService:
             key.charge(1, model["name"])  # A job counts as one picture, and has limits of its own.
         if webhook:
             await asyncio.to_thread(self._check_webhook, webhook)
-        settings = {name: getattr(fields, name) for name in _OPTIONS} | places
+        settings = {name: getattr(fields, name) for name in _OPTIONS} | locations
         return await asyncio.to_thread(self.store().add, identity, caller, model, settings, webhook)
 
     async def _model(self, wanted: str) -> dict[str, str]:

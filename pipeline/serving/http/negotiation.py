@@ -28,11 +28,11 @@ def acceptable(accept: str) -> list[Kind]:
         exact, family = media, media.partition("/")[0] + "/*"
         names = (exact, family) if kind == "json" else (exact, family, "*/*")
         for rank, name in enumerate(names):
-            places = [at for at, (given, _) in enumerate(ranges) if given == name]
-            if places:
-                weight = ranges[places[0]][1]
+            positions = [at for at, (given, _) in enumerate(ranges) if given == name]
+            if positions:
+                weight = ranges[positions[0]][1]
                 if weight > 0:
-                    found.append((-weight, min(rank, 1), places[0], kind))
+                    found.append((-weight, min(rank, 1), positions[0], kind))
                 break
     return [kind for *_, kind in sorted(found, key=lambda one: one[:3])]
 

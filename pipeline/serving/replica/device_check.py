@@ -23,22 +23,22 @@ class DeviceError(RuntimeError):
 
 def compute_on(device: str) -> float:
     """Return the sum of the first eight squares, computed on a device."""
-    place = torch.device(device)
-    if place.type == "cuda":
-        with torch.cuda.stream(_stream(place)):
-            return _sum_of_squares(place)
-    return _sum_of_squares(place)
+    target = torch.device(device)
+    if target.type == "cuda":
+        with torch.cuda.stream(_stream(target)):
+            return _sum_of_squares(target)
+    return _sum_of_squares(target)
 
 
-def _sum_of_squares(place: torch.device) -> float:
-    values = torch.arange(1.0, 9.0, device=place)
+def _sum_of_squares(target: torch.device) -> float:
+    values = torch.arange(1.0, 9.0, device=target)
     return float((values * values).sum().item())
 
 
 @lru_cache(maxsize=1)
-def _stream(place: torch.device) -> torch.cuda.Stream:
+def _stream(target: torch.device) -> torch.cuda.Stream:
     """Return a stream that does not wait for forward passes."""
-    return torch.cuda.Stream(place, priority=-1)  # type: ignore[no-untyped-call]
+    return torch.cuda.Stream(target, priority=-1)  # type: ignore[no-untyped-call]
 
 
 class DeviceCheck:

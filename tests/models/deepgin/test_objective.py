@@ -80,12 +80,12 @@ def test_first_stage_is_l1_alone_and_leaves_the_discriminators() -> None:
     objective = DeepGINObjective(replace(TINY, warm_up_epochs=1, epoch_steps=2))
     before = {k: v.clone() for k, v in objective.networks["discriminator"].state_dict().items()}
     for step in (0, 1):
-        assert set(objective.step(batch_at(step))) == {"coarse", "drawn", "small"}
+        assert set(objective.step(batch_at(step))) == {"coarse", "output", "small"}
     after = objective.networks["discriminator"].state_dict()
     assert all(torch.equal(after[key], value) for key, value in before.items())
     losses = objective.step(batch_at(2))
     assert set(losses) == {
-        *("coarse", "drawn", "small", "adversarial", "variation", "perceptual", "style"),
+        *("coarse", "output", "small", "adversarial", "variation", "perceptual", "style"),
         "discriminator",
     }
     changed = objective.networks["discriminator"].state_dict()
@@ -122,7 +122,7 @@ def test_coarse_network_alone_counts_its_picture_once() -> None:
     config = replace(TINY, refine=False, back_projection=False, attention="none")
     losses = DeepGINObjective(config).step(batch_at(0))
     assert "coarse" in losses
-    assert "drawn" not in losses
+    assert "output" not in losses
     assert "small" not in losses
 
 

@@ -47,7 +47,7 @@ def config_of(photo_shards, spn, out: Path) -> BatchInferenceConfig:
         folder=photo_shards,
         out=str(out),
         model=spn.location,
-        draw=True,
+        generate_masks=True,
         recipe=RECIPE,
         tiling=CANVAS,
         price_per_hour=36.0,

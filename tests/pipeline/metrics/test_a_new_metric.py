@@ -69,8 +69,8 @@ print(json.dumps({
     "csv": ",largest," in storage.read(one.files["spreadsheet"]).decode(),
     "comparison": [metric.name for metric in compared.metrics],
     "selection": candidate_rows(selected)[0],
-    "selected": selected.winner.score("largest").mean,
-    "goodness": selected.goodness(selected.winner),
+    "selected": selected.selected.score("largest").mean,
+    "goodness": selected.goodness(selected.selected),
 }))
 """
 

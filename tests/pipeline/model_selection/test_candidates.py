@@ -59,7 +59,7 @@ def test_all_trials_meet_the_same_pairs_and_the_best_wins(choice):
     assert len({one.score("hole_psnr").n for one in choice.candidates}) == 1
     ratios = [one.evaluation.data["hole_ratios"] for one in choice.candidates]
     assert all(ratio == ratios[0] for ratio in ratios)
-    assert choice.winner is choice.candidates[0]
+    assert choice.selected is choice.candidates[0]
     blocks = {one.trial.changes["model.num_blocks"]: one.parameters for one in choice.candidates}
     assert blocks[3] > blocks[1]
     assert all(one.latency_ms > 0 for one in choice.candidates)
@@ -71,10 +71,10 @@ def test_what_is_too_large_or_too_slow_is_left_out_and_says_why(config, choice):
     out = [one for one in bounded.candidates if one.against]
     assert len(out) == 2
     assert all(f"over {small:,}" in one.against for one in out)
-    assert bounded.winner.trial.changes["model.num_blocks"] == 1
+    assert bounded.selected.trial.changes["model.num_blocks"] == 1
     nothing = select_model(override(config, {"max_latency_ms": 1e-6}), quietly)
     with pytest.raises(UserError, match=r"no trial can be selected.*ms, over"):
-        _ = nothing.winner
+        _ = nothing.selected
 
 
 def test_guards_compare_with_the_champion_on_the_same_pairs(config, choice, tmp_path):
@@ -93,7 +93,7 @@ def test_guards_compare_with_the_champion_on_the_same_pairs(config, choice, tmp_
 
 def test_the_choice_is_written_as_tables_pictures_and_a_page(choice, tmp_path, require_fit):
     text = write_selection(choice, str(tmp_path), "A choice")
-    assert choice.winner.trial.name in text
+    assert choice.selected.trial.name in text
     for name in ("frontier.png", "parallel.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "report.html").read_text()

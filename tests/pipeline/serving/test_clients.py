@@ -149,7 +149,10 @@ def test_folder_goes_to_an_endpoint_that_asks_for_a_key(serving, replica, make, 
             where = {"folder": str(tmp_path / "photos"), "out": str(tmp_path / out)}
             return batch_inpaint(
                 BatchInferenceConfig(
-                    **where, endpoint=url, draw=True, api_key_file=str(tmp_path / key_file)
+                    **where,
+                    endpoint=url,
+                    generate_masks=True,
+                    api_key_file=str(tmp_path / key_file),
                 )
             )
 

@@ -48,7 +48,7 @@ def test_training_continues_while_a_checkpoint_is_scored(config, monkeypatch):
     """Scores of step 2 are held back until step 3 has been reported: nobody waits for them."""
     later, held = threading.Event(), []
 
-    def scores(judge, generator):
+    def scores(validator, generator):
         if not held:
             held.append(later.wait(60))
         return {"hole_psnr": 1.0}
