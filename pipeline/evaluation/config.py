@@ -28,7 +28,8 @@ class EvaluationConfig:
     """A checkpoint, a test set, and the masks of the evaluation."""
 
     checkpoint: str
-    """The checkpoint, or a run whose newest checkpoint is used; a folder or s3:// address."""
+    """The checkpoint, a run whose newest checkpoint is used, or ``infill-base``; a folder or s3://
+    address."""
     shards: str
     """The test set: folder or s3:// prefix of a shard set of ``jobs/make_shards.py``; or the tars
     of any WebDataset by name, such as 's3://bucket/{00000..00009}.tar', which are read once to

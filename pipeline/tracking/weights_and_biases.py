@@ -22,8 +22,8 @@ def weights_and_biases(info: RunInfo, warn: Callable[[str], None]) -> Iterator[R
         import wandb
     except ImportError as error:
         raise UserError(
-            "the logger 'wandb' needs Weights & Biases: pip install 'infill[wandb]', or leave it "
-            "out of tracking.loggers"
+            f"the logger 'wandb' needs Weights & Biases (there is no module {error.name!r}): pip "
+            "install 'infill[wandb]', or leave it out of tracking.loggers"
         ) from error
     run = wandb.init(
         project=info.config.experiment,
