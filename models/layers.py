@@ -139,3 +139,8 @@ class SpectralConv2d(nn.Conv2d):
         self.v.copy_(right)
         left = functional.normalize(torch.mv(matrix, right), dim=0, eps=self.epsilon)
         self.u.copy_(left)
+
+
+def doubled(features: Tensor) -> Tensor:
+    """Return the map at twice its size, bilinearly, corners on corners."""
+    return functional.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=True)

@@ -81,3 +81,8 @@ def pad_to_multiple(image: Tensor, mask: Tensor, multiple: int) -> tuple[Tensor,
 def crop_to(picture: Tensor, height: int, width: int) -> Tensor:
     """Undo :func:`pad_to_multiple`: keep the top-left ``height`` × ``width`` pixels."""
     return picture[..., :height, :width]
+
+
+def whitened(image: Tensor, mask: Tensor) -> Tensor:
+    """Return the image in [0, 1], white in its hole; its former content is removed."""
+    return ((image + 1.0) / 2.0).masked_fill(mask.bool(), 1.0)

@@ -80,7 +80,7 @@ def lloyd(places: Tensor, centres: Tensor) -> tuple[Tensor, float]:
 
 
 def spread_places(places: Tensor, count: int, seed: int) -> Tensor:
-    """Draw up to ``count`` of [N, C] rows, each the likelier the farther from those before it."""
+    """Sample up to ``count`` of [N, C] rows, each the likelier the farther from those before it."""
     generator = torch.Generator().manual_seed(seed)
     chosen = [int(torch.randint(len(places), (1,), generator=generator, device="cpu"))]
     squares = torch.cdist(places, places[chosen])[:, 0].square()

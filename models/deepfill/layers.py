@@ -151,7 +151,7 @@ def pad_for_stride_2(features: Tensor, kernel: int) -> Tensor:
 
 
 def glorot(layer: nn.Conv2d | nn.Linear) -> None:
-    """Draw uniform weights within sqrt(6 / (fan in + fan out)) and set biases to zero."""
+    """Sample uniform weights within sqrt(6 / (fan in + fan out)) and set biases to zero."""
     nn.init.xavier_uniform_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

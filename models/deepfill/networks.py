@@ -53,7 +53,7 @@ class Refinement(nn.Module):
         self.merge = build(width, tables.merge)
 
     def forward(self, composite: Tensor, mask: Tensor) -> Tensor:
-        """Draw [B, 3, H, W], unbounded, from the first stage's composite and the mask."""
+        """Predict [B, 3, H, W], unbounded, from the first stage's composite and the mask."""
         features = self.imagine(composite)
         if self.copies:
             copied = self.attention(self.match(composite), mask)
@@ -92,7 +92,7 @@ class Generator(nn.Module):
         self.refine = Refinement(5, tables, config.attention, build)
 
     def forward(self, image: Tensor, mask: Tensor) -> Prediction:
-        """Draw both pictures.
+        """Predict both pictures.
 
         Args:
             image: [B, 3, H, W] in [-1, 1]; pixels inside the hole are ignored.
@@ -179,7 +179,7 @@ class Critic(nn.Module):
         glorot(self.head)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Judge [B, 3, S, S] in [-1, 1]: scores [B].
+        """Score [B, 3, S, S] in [-1, 1]: scores [B].
 
         Raises:
             ValueError: if S is not the size the last layer was made for.
@@ -210,7 +210,7 @@ class Critics(nn.Module):
         self.window = Critic(config.local_size_px, (c, 2 * c, 4 * c, 8 * c))
 
     def forward(self, images: Tensor, windows: Tensor) -> Scores:
-        """Judge images [B, 3, S, S] and windows [B, 3, s, s]."""
+        """Score images [B, 3, S, S] and windows [B, 3, s, s]."""
         with torch.autocast(images.device.type, enabled=False):
             images, windows = at_least_float32(images), at_least_float32(windows)
             return Scores(whole=self.whole(images), window=self.window(windows))

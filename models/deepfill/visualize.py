@@ -14,7 +14,7 @@ class Attending(Protocol):
     refine: nn.Module
 
     def __call__(self, image: Tensor, mask: Tensor) -> "TwoPictures":
-        """Draw both pictures."""
+        """Predict both pictures."""
         ...
 
     def most_attended(self, image: Tensor, mask: Tensor) -> Tensor:

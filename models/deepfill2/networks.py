@@ -86,7 +86,7 @@ class Generator(nn.Module):
         self.refine = Refinement(3, tables, config.attention, build)
 
     def forward(self, image: Tensor, mask: Tensor) -> Prediction:
-        """Draw both pictures.
+        """Predict both pictures.
 
         Args:
             image: [B, 3, H, W] in [-1, 1]; pixels inside the hole are ignored.
@@ -142,7 +142,7 @@ class Discriminator(nn.Module):
             glorot(conv)
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
-        """Judge [B, 3, H, W] with its holes [B, 1, H, W]: [B, 4c, H/64, W/64], rounded up."""
+        """Score [B, 3, H, W] with its holes [B, 1, H, W]: [B, 4c, H/64, W/64], rounded up."""
         features = torch.cat([image, mask], dim=1) if self.sees_mask else image
         for conv in self.convs:
             features = conv(pad_for_stride_2(features, 5))

@@ -65,11 +65,6 @@ def leaky(features: Tensor) -> Tensor:
     return functional.leaky_relu(features, LEAK, inplace=True)
 
 
-def doubled(features: Tensor) -> Tensor:
-    """Return the map at twice its size, bilinearly, corners on corners."""
-    return functional.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=True)
-
-
 class ResidualBlock(nn.Module):
     """Convolutions of several dilations side by side, fused by another, beside the identity.
 

@@ -11,13 +11,12 @@ from infill.models.deepgin.blocks import (
     ResidualBlock,
     SelfAttention,
     bordered,
-    doubled,
     framed,
     leaky,
 )
 from infill.models.deepgin.config import DeepGINConfig
-from infill.models.layers import SpectralConv2d, at_least_float32
-from infill.models.masking import paste
+from infill.models.layers import SpectralConv2d, at_least_float32, doubled
+from infill.models.masking import paste, whitened
 
 SMALL = 4
 """How many times smaller the auxiliary picture is (Sec. 4)."""
@@ -52,7 +51,7 @@ class Encoder(nn.ModuleList):
 
 
 class CoarseNetwork(nn.Module):
-    """Draw a first picture at an eighth of the size (Sec. 4)."""
+    """Predict a first picture at an eighth of the size (Sec. 4)."""
 
     def __init__(self, config: DeepGINConfig) -> None:
         super().__init__()
@@ -71,7 +70,7 @@ class CoarseNetwork(nn.Module):
         self.out = Convolution(widths[0], 3, 7)
 
     def forward(self, masked_image: Tensor, guides: Tensor) -> Tensor:
-        """Draw [B, 3, H, W], unbounded, from an image in [0, 1] and its mask.
+        """Predict [B, 3, H, W], unbounded, from an image in [0, 1] and its mask.
 
         Args:
             masked_image: [B, 3, H, W] in [0, 1].
@@ -87,7 +86,7 @@ class CoarseNetwork(nn.Module):
 
 
 class RefiningNetwork(nn.Module):
-    """Draw the picture again, looking around at three sizes (Sec. 4)."""
+    """Predict the image again, looking around at three sizes (Sec. 4)."""
 
     def __init__(self, config: DeepGINConfig) -> None:
         super().__init__()
@@ -115,7 +114,7 @@ class RefiningNetwork(nn.Module):
             self.share = Convolution(c1, 1, 3)
 
     def forward(self, composite: Tensor, guides: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Draw [B, 3, H, W] and, with back projection, [B, 3, H / 4, W / 4]; both unbounded."""
+        """Predict [B, 3, H, W] and, with back projection, [B, 3, H / 4, W / 4]; both unbounded."""
         maps = self.encode(torch.cat([composite, guides], dim=1))
         features = self.between(maps[-1])
         for index, rise in enumerate(self.rises):
@@ -233,11 +232,6 @@ class Generator(nn.Module):
         return torch.cat([mask, (labels.to(mask.dtype) + 1.0) / 2.0], dim=1)
 
 
-def whitened(image: Tensor, mask: Tensor) -> Tensor:
-    """Return the image in [0, 1], white in its hole; its former content is removed."""
-    return ((image + 1.0) / 2.0).masked_fill(mask.bool(), 1.0)
-
-
 def check_size(image: Tensor, size_multiple: int) -> None:
     """Refuse a frame that cannot be halved four times.
 
@@ -253,7 +247,7 @@ def check_size(image: Tensor, size_multiple: int) -> None:
 
 
 def initialise(network: nn.Module, config: DeepGINConfig) -> None:
-    """Draw weights by Kaiming's rule, times the gain; biases are 0."""
+    """Sample weights by Kaiming's rule, times the gain; biases are 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
@@ -279,7 +273,7 @@ class PatchDiscriminator(nn.Module):
         )
 
     def forward(self, pair: Tensor) -> Tensor:
-        """Judge [B, 6, H, W]: logits [B, 4C, H / 4 + 3, W / 4 + 3]."""
+        """Score [B, 6, H, W]: logits [B, 4C, H / 4 + 3, W / 4 + 3]."""
         *hidden, last = self.convs
         for conv in hidden:
             pair = leaky(conv(pair))
@@ -296,7 +290,7 @@ class Discriminators(nn.Module):
         self.halved = PatchDiscriminator(2 * config.channels)
 
     def forward(self, masked_image: Tensor, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Judge pictures [B, 3, H, W] in [0, 1] beside the masked images they complete."""
+        """Score pictures [B, 3, H, W] in [0, 1] beside the masked images they complete."""
         pair = torch.cat([masked_image, picture], dim=1)
         halved = functional.avg_pool2d(pair, 3, stride=2, padding=1, count_include_pad=False)
         return self.whole(pair), self.halved(halved)

@@ -8,10 +8,10 @@ from torch.nn import functional
 
 from infill.models.architecture import Batch, Objective, Prepare
 from infill.models.deepgin.config import DeepGINConfig
-from infill.models.deepgin.networks import Discriminators, Generator, Prediction, shrunk, whitened
+from infill.models.deepgin.networks import Discriminators, Generator, Prediction, shrunk
 from infill.models.layers import at_least_float32, beside
 from infill.models.losses import detached, frozen, hinge_generator, weighted_l1
-from infill.models.masking import paste
+from infill.models.masking import paste, whitened
 from infill.models.vgg import VGGFeatures, load_features
 
 Form = Literal["squared", "absolute"]

@@ -208,7 +208,7 @@ class Discriminator(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[2:6])
 
     def forward(self, image: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Judge [B, 3, H, W] in [0, 1], in full precision: a penalty on gradients needs it.
+        """Score [B, 3, H, W] in [0, 1], in full precision: a penalty on gradients needs it.
 
         Returns:
             Logits [B, 1, h, w], about a sixteenth as large; and the map after each activation.

@@ -68,7 +68,7 @@ class RecoveryBlock(nn.Module):
 
 
 class RecoveryHead(nn.Module):
-    """Draw the first picture from the recovery decoder's last features and the entry."""
+    """Predict the first picture from the recovery decoder's last features and the entry."""
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class RefinementDecoder(nn.Module):
         self.head = nn.Conv2d(widths[0] + 3 * earlier_pictures + 6, 3, 1)
 
     def predict(self, features: Tensor, pictures: list[Tensor], entry: Tensor) -> Tensor:
-        """Draw a picture [B, 3, H, W] from features [B, C, H/2, W/2].
+        """Predict a picture [B, 3, H, W] from features [B, C, H/2, W/2].
 
         A 1x1 convolution and a doubling commute: features become three colours first.
         """

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from infill.models.layers import SpectralConv2d, at_least_float32
+from infill.models.layers import SpectralConv2d, at_least_float32, doubled
 from infill.models.pennet.attention import AttentionTransfer, PatchSwap, Unfilled
 from infill.models.pennet.config import LEVELS, PENNetConfig
 
@@ -121,11 +121,6 @@ def build_filler(config: PENNetConfig, level: int) -> nn.Module:
     return AttentionTransfer(config.widths[level - 1], kernel_size, not deepest, config)
 
 
-def doubled(features: Tensor) -> Tensor:
-    """Return the map at twice its size, bilinearly, corners on corners."""
-    return functional.interpolate(features, scale_factor=2.0, mode="bilinear", align_corners=True)
-
-
 def to_image(features: Tensor) -> Tensor:
     """Return a picture in [-1, 1]; its tanh is computed in float32 at least."""
     return torch.tanh(at_least_float32(features))
@@ -146,7 +141,7 @@ def check_size(image: Tensor, size_multiple: int) -> None:
 
 
 def initialise(module: nn.Module) -> None:
-    """Draw a convolution's weight from N(0, 0.02^2) and set its bias to 0."""
+    """Sample a convolution's weight from N(0, 0.02^2) and set its bias to 0."""
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, 0.0, INITIAL_DEVIATION)
         if module.bias is not None:
@@ -167,7 +162,7 @@ class Discriminator(nn.Module):
         self.apply(initialise)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Judge patches of [B, 3, H, W] in [-1, 1]: logits [B, 1, h, w], 27 x 27 for 256 x 256."""
+        """Score patches of [B, 3, H, W] in [-1, 1]: logits [B, 1, h, w], 27 x 27 for 256 x 256."""
         features = image
         for conv in self.convs:
             features = functional.leaky_relu(conv(features), 0.2, inplace=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from infill.models.layers import SpectralConv2d, at_least_float32, normalise_each
+from infill.models.masking import whitened
 from infill.models.spn.blocks import (
     LearnedRegionNorm,
     RegionNorm,
@@ -212,13 +213,8 @@ def build_heads(config: SPNConfig) -> nn.ModuleList:
     return nn.ModuleList(nn.Conv2d(*level, 1) for level in levels[: config.prior_levels])
 
 
-def whitened(image: Tensor, mask: Tensor) -> Tensor:
-    """Return the image in [0, 1], white in its hole; its former content is removed."""
-    return ((image + 1.0) / 2.0).masked_fill(mask.bool(), 1.0)
-
-
 def finish(out: nn.Conv2d, features: Tensor) -> Tensor:
-    """Draw the picture from the last features; tanh in full precision."""
+    """Predict the picture from the last features; tanh in full precision."""
     return torch.tanh(at_least_float32(out(functional.leaky_relu(features, 0.2))))
 
 
@@ -249,7 +245,7 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Judge patches of [B, 3, H, W] in [-1, 1]: logits [B, 1, H/8 - 2, W/8 - 2]."""
+        """Score patches of [B, 3, H, W] in [-1, 1]: logits [B, 1, H/8 - 2, W/8 - 2]."""
         features = (image + 1.0) / 2.0
         *hidden, last = self.convs
         for conv in hidden:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from infill.models.layers import SpectralConv2d, at_least_float32, normalise_each
+from infill.models.masking import whitened
 from infill.models.spn.blocks import MergingBlock
 from infill.models.spn.config import SPNConfig
-from infill.models.spn.networks import Generator, Prediction, check_size, finish, whitened
+from infill.models.spn.networks import Generator, Prediction, check_size, finish
 from infill.models.spn.prior import PriorLearner
 
 SMALLEST_DEVIATION = 1e-3
@@ -179,7 +180,7 @@ class MatchingDiscriminator(nn.Module):
         self.last = nn.Conv2d(8 * channels, 1, 4, padding=1)
 
     def forward(self, image: Tensor) -> DiscriminatorOutput:
-        """Judge patches of [B, 3, H, W] in [-1, 1]."""
+        """Score patches of [B, 3, H, W] in [-1, 1]."""
         features = functional.leaky_relu(self.first((image + 1.0) / 2.0), 0.2)
         seen = []
         for conv in self.convs:

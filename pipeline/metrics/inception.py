@@ -21,6 +21,15 @@ SIDE = 299
 Size = int | tuple[int, int]
 
 
+def class_probabilities(
+    classifier: nn.Linear, features: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the probabilities of a network's classes, [B, C], from its features [B, D]."""
+    logits = classifier(torch.from_numpy(features).float().to(classifier.weight.device))
+    found: NDArray[np.float64] = logits.double().softmax(dim=1).cpu().numpy()
+    return found
+
+
 class ConvNormReLU(nn.Module):
     """A convolution without bias, batch normalisation, ReLU."""
 
@@ -225,9 +234,7 @@ class Inception(nn.Module):
 
     def probabilities(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the classes' probabilities, [B, 1008], from features [B, 2048]."""
-        logits = self.fc(torch.from_numpy(features).float().to(self.fc.weight.device))
-        found: NDArray[np.float64] = logits.double().softmax(dim=1).cpu().numpy()
-        return found
+        return class_probabilities(self.fc, features)
 
     def maps(self, image: Tensor) -> Tensor:
         """Return the last maps, [B, 2048, 8, 8] for [B, 3, 299, 299] in [-1, 1]."""

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from infill.pipeline.metrics.inception import class_probabilities
+
 CLASSES = 365
 SIDE_PX, CROP_PX = 256, 224
 """Images are resized to a square and cut at its centre, as in the authors' example."""
@@ -140,6 +142,4 @@ class PlacesClassifier(nn.Module):
 
     def probabilities(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the probabilities of the scenes, [B, 365], from features [B, D]."""
-        logits = self.fc(torch.from_numpy(features).float().to(self.fc.weight.device))
-        found: NDArray[np.float64] = logits.double().softmax(dim=1).cpu().numpy()
-        return found
+        return class_probabilities(self.fc, features)
