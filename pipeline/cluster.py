@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from infill.pipeline import forkserver
 from infill.pipeline.errors import UserError
 from infill.pipeline.interruption import handled
 from infill.pipeline.progress import Progress, shows_everything
@@ -175,6 +176,7 @@ def connect(
     dashboard: bool = False,
     num_cpus: int | None = None,
     environment: Mapping[str, str] | None = None,
+    torch: bool = True,
 ) -> Iterator[None]:
     """Run the block on Ray: the connected one, that of ``RAY_ADDRESS``, or a new local one.
 
@@ -188,6 +190,7 @@ def connect(
             after stopped trials.
         num_cpus: number of CPUs of a Ray started here; None uses all of this machine.
         environment: environment variables of a Ray started here, and from then on of this process.
+        torch: whether workers need PyTorch; if not, a Ray started here does not load it.
 
     Raises:
         UserError: if nothing answers at ``RAY_ADDRESS``.
@@ -206,7 +209,7 @@ def connect(
     else:
         os.environ.update(environment or {})
         with Progress("starting Ray") as progress:
-            dashboard_url = _start(dashboard, num_cpus)
+            dashboard_url = _start(dashboard, num_cpus, torch)
             progress.ending = "started"
     if dashboard_url:
         print(dashboard_line(dashboard_url), flush=True)
@@ -217,6 +220,7 @@ def connect(
             yield
         finally:
             ray.shutdown()
+            forkserver.stop()
 
 
 def dashboard_line(address: str) -> str:
@@ -263,7 +267,7 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def _start(dashboard: bool, num_cpus: int | None) -> str | None:
+def _start(dashboard: bool, num_cpus: int | None, torch: bool) -> str | None:
     """Start a local Ray for this process only; return its dashboard.
 
     The address is "local" because a bare ``ray.init()`` would join the Ray that anyone last started
@@ -272,6 +276,7 @@ def _start(dashboard: bool, num_cpus: int | None) -> str | None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     delete_kept(_session_folder())
     return start_ray(
+        torch=torch,
         address="local",
         num_cpus=num_cpus,
         include_dashboard=dashboard,
@@ -350,10 +355,11 @@ def _logging() -> dict[str, Any]:
     return {"log_to_driver": False, "logging_level": "ERROR"}
 
 
-def start_ray(**options: Any) -> str | None:
+def start_ray(*, torch: bool = True, **options: Any) -> str | None:
     """Start Ray, with retries for a busy machine: Ray allows half a minute per start.
 
     Args:
+        torch: whether workers need PyTorch.
         **options: options of ``ray.init``.
 
     Returns:
@@ -362,11 +368,13 @@ def start_ray(**options: Any) -> str | None:
     Raises:
         UserError: if Ray does not start in several attempts.
     """
+    forkserver.start(torch=torch)  # It imports modules while Ray starts.
     import ray
 
     for _ in range(STARTS):
         try:
-            context = ray.init(**options)
+            with forkserver.using():
+                context = ray.init(**options)
         except Exception as error:  # Ray raises no narrower type for this.
             if "timed out during startup" not in str(error):
                 _refuse_start(error)

@@ -26,6 +26,7 @@ PIPELINE_ORDER = (
     "config",
     "provenance",
     "temporary_folders",
+    "forkserver",
     "cluster",
     "object_store",
     "storage",

@@ -83,7 +83,7 @@ def make_shards(config: ShardConfig, report: Log = print) -> dict[str, Manifest]
                 missing[split] = found
     _drop_sets_without_photographs(config, listings)
     if missing:
-        with connect():
+        with connect(torch=False):
             _make_missing(config, missing, report)
     for found in missing.values():
         _finish(config, found, report)

@@ -81,7 +81,10 @@ def verify(location: str, report: Log = print, s3: S3Config | None = None) -> li
         return {"index": index, "what": check_shard(manifest, number)}
 
     damages = []
-    with connect(), Progress("verification", len(tasks), "shards", log=report) as progress:
+    with (
+        connect(torch=False),
+        Progress("verification", len(tasks), "shards", log=report) as progress,
+    ):
         for result in parallel_map(task, len(tasks)):
             if result["what"]:
                 split, number = tasks[result["index"]]
@@ -154,7 +157,7 @@ def repair(
         made = remake(settings[damage.split], location, damage.split, damage.number)
         return {"index": index, "sha256": made.sha256}
 
-    with connect(), Progress("repair", len(damages), "shards", log=report) as progress:
+    with connect(torch=False), Progress("repair", len(damages), "shards", log=report) as progress:
         for result in parallel_map(task, len(damages)):
             damage = damages[result["index"]]
             shard = sets[damage.split].shards[damage.number]

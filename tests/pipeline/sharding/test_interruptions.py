@@ -193,8 +193,9 @@ def busy_workers() -> list[int]:
     """Return the processes of the tests' own Ray that run a map task at the moment."""
     return [
         process
-        for raylet in children(os.getpid(), "raylet")
-        for process in children(raylet, "ray::")
+        for name in ("raylet", "infill.pipeline.forkserver.server")  # One of them starts workers.
+        for parent in children(os.getpid(), name)
+        for process in children(parent, "ray::")
         if b"Map" in command_line(process)
     ]
 
