@@ -65,24 +65,28 @@ def test_the_end_of_a_service_is_silent(ray_local, tmp_path):
 @pytest.mark.slow
 def test_ray_and_mlflow_are_heard_with_verbose_only(ray_local, tmp_path):
     """The first job starts a Ray of its own, the others join the one at hand."""
-    joined = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    for words, heard in (([], False), (["--verbose"], True)):
-        folder = tmp_path / f"verbose-{heard}"
-        folder.mkdir()
-        sharding = said_by("make_shards", "smoke", *words, cwd=folder)
-        assert sharding.index("starting Ray ...") < sharding.index("sharding: 0 of 15 photographs")
-        assert "sharding: 15 photographs in " in sharding
-        shards = ("--data.shards", "runs/smoke/shards", "--num-workers", "1")
-        training = said_by("train_spn", "smoke", *shards, *words, cwd=folder, **joined)
-        assert "spn: 6 steps in " in training
-        assert bool(RAYS.search(sharding)) == heard, sharding
-        assert bool(RAYS.search(training)) == heard, training
-        assert bool(MLFLOWS.search(training)) == heard, training
-        test_set = "runs/smoke/shards/test"
-        checkpoint = ("--checkpoint", "runs/smoke/spn", "--shards", test_set, "--num-images", "1")
-        evaluation = said_by("evaluate", *checkpoint, *words, cwd=folder, **joined)
-        model = ("--model", "runs/smoke/spn", "--generate-masks")
-        words = ["filled", *model, *words]
-        inference = said_by("batch_inpaint", test_set, *words, cwd=folder, **joined)
-        assert bool(CPP.search(evaluation)) == heard, evaluation
-        assert bool(CPP.search(inference)) == heard, inference
+    joined = {"cwd": tmp_path, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    shards = ("--data.shards", "runs/smoke/shards")
+    model, test_set = "runs/smoke/spn", "runs/smoke/shards/test"
+    sharding = said_by("make_shards", "smoke", cwd=tmp_path)
+    assert sharding.index("starting Ray ...") < sharding.index("sharding: 0 of 15 photographs")
+    assert "sharding: 15 photographs in " in sharding
+    training = said_by("train_spn", "smoke", *shards, "--num-workers", "1", **joined)
+    assert "spn: 6 steps in " in training
+    words = ("--checkpoint", model, "--shards", test_set, "--num-images", "1")
+    evaluation = said_by("evaluate", *words, **joined)
+    inference = said_by(
+        "batch_inpaint", test_set, "filled", "--model", model, "--generate-masks", **joined
+    )
+    for said in (sharding, training, evaluation, inference):
+        for noise in (RAYS, MLFLOWS, CPP):
+            assert not noise.search(said), said
+
+    # What was silent is known by these words.
+    own = ("--num-workers", "0", "--storage", "again", "--tracking.tracking-uri", "sqlite:///a.db")
+    training = said_by("train_spn", "smoke", *shards, *own, "--verbose", **joined)
+    assert MLFLOWS.search(training), training
+    words = (test_set, "again-filled", "--model", model, "--generate-masks", "--verbose")
+    inference = said_by("batch_inpaint", *words, **joined)
+    for noise in (RAYS, CPP):
+        assert noise.search(inference), inference

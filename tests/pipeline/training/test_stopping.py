@@ -1,6 +1,7 @@
 """Trainings that are interrupted: saved at the step reached, and resumed from there."""
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -30,8 +31,9 @@ def interrupt_at(step, number):
 
 @BOTH
 def test_an_interrupted_training_saves_first_and_goes_on_to_the_same_weights(
-    number, config, finished, tmp_path, quietly, weights, largest_difference
+    number, config, finished, migrated_database, tmp_path, quietly, weights, largest_difference
 ):
+    shutil.copy(migrated_database, tmp_path / "mlflow.db")
     tracking = TrackingConfig(
         tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", artifacts=str(tmp_path / "artifacts")
     )
@@ -52,6 +54,7 @@ def test_an_interrupted_training_saves_first_and_goes_on_to_the_same_weights(
 
 
 @pytest.mark.slow
+@pytest.mark.cluster
 def test_workers_on_the_cluster_save_and_stop_after_the_same_step(config, ray_local, quietly):
     changes = {"num_workers": 2, "steps": 10**6, "save_every_steps": 10**6}
     run = override(config, changes | {"sample_every_steps": 10**6})
@@ -87,5 +90,6 @@ def test_ctrl_c_in_a_terminal_reaches_workers_as_a_request_to_save(shards, tmp_p
     status, printed = on_terminal(job, lambda printed: b"sample grid" in printed, tmp_path)
     assert status == 130, printed[-3000:]
     [step] = checkpoints.steps(str(tmp_path / "run"))
+    checkpoints.verify(checkpoints.step_location(str(tmp_path / "run"), step))
     assert f"interrupted, saved at step {step:,} in {tmp_path}/run" in printed
     assert "Traceback" not in printed
