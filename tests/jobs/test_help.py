@@ -84,7 +84,7 @@ def presets_of(name: str) -> list[str]:
 @pytest.mark.parametrize("name", JOBS)
 def test_help_and_mistakes_of_every_preset_are_plain(name, run_job):
     """Suggestions for a mistyped flag are flags of the preset that was chosen."""
-    for preset in presets_of(name):
+    for place, preset in enumerate(presets_of(name)):
         chosen = [preset] if preset else []
         shown = run_job(name, *chosen, "--help")
         assert shown.returncode == 0
@@ -101,7 +101,7 @@ def test_help_and_mistakes_of_every_preset_are_plain(name, run_job):
         meant = refused.stderr.partition("Perhaps you meant")[2]
         assert flag in meant
         assert set(FLAG.findall(meant)) <= flags | {f"--no-{one[2:]}" for one in flags}
-        if number:
+        if number and not place:  # All presets have the same fields.
             refused = run_job(name, *chosen, *REQUIRED.get(name, []), flag, "many")
             assert refused.returncode == 2, refused.stdout
             assert f"Error parsing {flag}: " in refused.stderr

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from infill.pipeline.weight_import import (
 )
 
 States = dict[str, dict[str, Tensor]]
+Release = Callable[[str], tuple[Path, dict[str, nn.Module]]]
 HOLE = np.zeros((64, 64), np.uint8)
 HOLE[10:30, 10:30] = 255
 
@@ -70,6 +72,34 @@ def released_file(name: str, folder: Path) -> tuple[Path, dict[str, nn.Module]]:
     return path, networks
 
 
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """Return a function that gives an architecture's file and its networks; tests only read them.
+
+    Each file is written once.
+    """
+
+    @cache
+    def write(name: str) -> tuple[Path, dict[str, nn.Module]]:
+        return released_file(name, tmp_path_factory.mktemp(name))
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def imported(released: Release, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Return a function that gives the checkpoint of an architecture's file, for tests to read."""
+
+    @cache
+    def write(name: str) -> str:
+        path, _ = released(name)
+        out = str(tmp_path_factory.mktemp(name) / "imported")
+        config = ImportConfig(architecture=name, weights=(str(path),), out=out, image_size_px=64)
+        return import_weights(config)
+
+    return write
+
+
 def pennet_file() -> dict[str, Any]:
     states, _ = tiny_states("pennet")
     return load("pennet").write_release(Released(config=small("pennet"), states=states))
@@ -78,12 +108,10 @@ def pennet_file() -> dict[str, Any]:
 @every_writer
 @torch.no_grad()
 def test_imported_generator_predicts_what_the_file_s_network_predicts(
-    name: str, tmp_path: Path
+    name: str, released: Release, imported: Callable[[str], str]
 ) -> None:
-    path, networks = released_file(name, tmp_path)
-    out = str(tmp_path / "imported")
-    config = ImportConfig(architecture=name, weights=(str(path),), out=out, image_size_px=64)
-    loaded = checkpoints.load_generator(import_weights(config))
+    (path, networks), location = released(name), imported(name)
+    loaded = checkpoints.load_generator(location)
     image = torch.rand(1, 3, 64, 64) * 2 - 1
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., 20:40, 8:30] = 1
@@ -94,14 +122,14 @@ def test_imported_generator_predicts_what_the_file_s_network_predicts(
     torch.testing.assert_close(predicted, at_rest(own)(image, mask).final, rtol=0, atol=1e-6)
     assert predicted.std() > 0
     assert loaded.image_size_px == 64
-    assert checkpoints.read_state(out)["imported_from"] == [str(path)]
+    assert checkpoints.read_state(location)["imported_from"] == [str(path)]
 
 
 @every_writer
-def test_fine_tuning_starts_from_every_imported_network(name: str, tmp_path: Path) -> None:
-    path, networks = released_file(name, tmp_path)
-    config = ImportConfig(architecture=name, weights=(str(path),), out=str(tmp_path / "imported"))
-    location = import_weights(config)
+def test_fine_tuning_starts_from_every_imported_network(
+    name: str, released: Release, imported: Callable[[str], str]
+) -> None:
+    (_, networks), location = released(name), imported(name)
     torch.manual_seed(99)
     objective = load(name).objective(small(name), lambda network: network)
     checkpoints.initialize(location, objective)
@@ -118,11 +146,10 @@ def test_fine_tuning_starts_from_every_imported_network(name: str, tmp_path: Pat
     assert all(value.isfinite() for value in losses.values())
 
 
-def test_nothing_resumes_from_imported_weights_as_if_they_were_a_run(tmp_path: Path) -> None:
-    path, _ = released_file("pennet", tmp_path)
-    location = import_weights(
-        ImportConfig(architecture="pennet", weights=(str(path),), out=str(tmp_path / "imported"))
-    )
+def test_nothing_resumes_from_imported_weights_as_if_they_were_a_run(
+    imported: Callable[[str], str],
+) -> None:
+    location = imported("pennet")
     paper = load("pennet")
     objective = paper.objective(paper.config.tiny(), lambda network: network)
     with pytest.raises(UserError, match=r"optimizers\.safetensors"):
@@ -237,9 +264,9 @@ def test_prefixes_of_a_trainer_s_own_are_removed(prefix: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize(("name", "side"), [("madf", 512), ("pennet", 256), ("lama", 256)])
 def test_size_that_a_file_was_trained_for_is_kept_with_it(
-    name: str, side: int, tmp_path: Path
+    name: str, side: int, released: Release, tmp_path: Path
 ) -> None:
-    path, _ = released_file(name, tmp_path)
+    path, _ = released(name)
     config = ImportConfig(architecture=name, weights=(str(path),), out=str(tmp_path / "o"))
     assert checkpoints.load_generator(import_weights(config)).image_size_px == side
 
@@ -279,17 +306,19 @@ def test_safetensors_are_read_and_lists_refused(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_imported_is_refused(
-    changes: dict[str, Any], sentence: str, tmp_path: Path
+    changes: dict[str, Any], sentence: str, released: Release, tmp_path: Path
 ) -> None:
-    path, _ = released_file("pennet", tmp_path)
+    path, _ = released("pennet")
     settings = {"architecture": "pennet", "weights": (str(path),), "out": str(tmp_path / "o")}
     with pytest.raises(UserError, match=sentence):
         import_weights(ImportConfig(**(settings | changes)))
     assert not (tmp_path / "o").exists()
 
 
-def test_one_tensor_in_two_files_and_a_missing_generator_are_refused(tmp_path: Path) -> None:
-    path, _ = released_file("pennet", tmp_path)
+def test_one_tensor_in_two_files_and_a_missing_generator_are_refused(
+    released: Release, tmp_path: Path
+) -> None:
+    path, _ = released("pennet")
     settings = {"architecture": "pennet", "out": str(tmp_path / "o")}
     with pytest.raises(UserError, match="'netD', which an earlier file holds"):
         import_weights(ImportConfig(weights=(str(path), str(path)), **settings))
@@ -299,8 +328,8 @@ def test_one_tensor_in_two_files_and_a_missing_generator_are_refused(tmp_path: P
         import_weights(ImportConfig(weights=(str(discriminator),), **settings))
 
 
-def test_checksum_of_the_file_is_compared(tmp_path: Path) -> None:
-    path, _ = released_file("madf", tmp_path)
+def test_checksum_of_the_file_is_compared(released: Release, tmp_path: Path) -> None:
+    path, _ = released("madf")
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()
     config = ImportConfig(
         architecture="madf", weights=(str(path),), sha256=(checksum,), out=str(tmp_path / "o")
@@ -330,6 +359,7 @@ def test_imported_checkpoint_is_evaluated_served_and_fine_tuned(
     assert f"starting from the weights of {tmp_path / imported}" in said
     checkpoints.verify(str(tmp_path / "runs/pennet-finetuned/checkpoints/step-000000003"))
     words = ("--shards", "runs/pennet-finetuned/shards/test", "--num-images", "3")
+    words += ("--num-actors", "0")
     table = job("evaluate", "--checkpoint", imported, *words, "--buckets", "0.1", "0.3")
     assert re.search(r"\| all pairs +\| +pennet \|", table)
     with sending_one_request_then_interrupting() as (printed, responses):

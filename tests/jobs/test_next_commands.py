@@ -4,6 +4,7 @@ The chains begin with a folder of images and follow the printed lines to the let
 added, so that a wrong command or path fails here.
 """
 
+import os
 import re
 import shlex
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import ray
 
 from infill.pipeline.job_summary import watching
 from infill.pipeline.tracking import TrackingConfig
@@ -128,12 +130,13 @@ def test_each_printed_command_leads_from_a_folder_to_an_inpainted_image(
 
 
 def served(folder: Path, words: list[str]) -> None:
-    """Run the printed serve command, then the curl line that it prints."""
+    """Run the printed serve command on the tests' Ray, then the curl line that it prints."""
     process = subprocess.Popen(
         [sys.executable, ROOT / "jobs" / "serve.py", *words, "--port", "0"],
         cwd=folder,
         stdout=subprocess.PIPE,
         text=True,
+        env={**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:

@@ -32,36 +32,6 @@ def said_by(job: str, *words: str, cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
-SERVED = """
-from infill.pipeline.cluster import connect
-from infill.pipeline.serving.config import ServeConfig
-from infill.pipeline.serving.replica.deployment import start, stop
-from ray import serve
-
-with connect():
-    print("serving at", start(ServeConfig(port=0)))
-    stop()
-    assert not serve.status().applications
-print("stopped")
-"""
-
-
-@pytest.mark.slow
-def test_the_end_of_a_service_is_silent(ray_local, tmp_path):
-    """Ray would announce that it retries the controller's own end forever, in colour codes."""
-    done = subprocess.run(
-        [sys.executable, "-c", SERVED],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    words = done.stdout.partition("serving at ")[2]
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+\nstopped\n", words), done.stdout
-
-
 @pytest.mark.slow
 def test_ray_and_mlflow_are_heard_with_verbose_only(ray_local, tmp_path):
     """The first job starts a Ray of its own, the others join the one at hand."""

@@ -1,3 +1,4 @@
+import shutil
 import socket
 import threading
 import time
@@ -114,9 +115,10 @@ def under_load():
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory, spn) -> ServeConfig:
+def config(tmp_path_factory, migrated_database, spn) -> ServeConfig:
     """Return the configuration of an endpoint for the champion of a registry."""
     folder = tmp_path_factory.mktemp("registry")
+    shutil.copy(migrated_database, folder / "mlflow.db")
     registry = RegistryConfig(
         tracking_uri=f"sqlite:///{folder}/mlflow.db", artifacts=str(folder / "artifacts")
     )

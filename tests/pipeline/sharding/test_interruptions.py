@@ -35,6 +35,8 @@ STAGES = (
 """The call before which the driver is killed, and the sets that are complete by then: one list of
 three is written; a few shards are made; more of them; all are made; one manifest of three is
 written."""
+WITH_RAY = ("_require_few_quarantined", 5)
+"""The call before which the driver is killed with the Ray that it has started."""
 KILLS = 20
 
 
@@ -110,11 +112,27 @@ def expected(
 def test_driver_killed_at_every_stage_resumes_to_the_same_result(
     many: Path, expected: dict[str, str], address: str, tmp_path: Path, kill_before
 ) -> None:
+    """Once with the Ray that it has started. What was finished by then is kept."""
+    times: dict[Path, int] = {}
     for function, number, whole in STAGES:
-        kill_before(settings(many, tmp_path), function, number, RAY_ADDRESS=address)
+        joined = {} if (function, number) == WITH_RAY else {"RAY_ADDRESS": address}
+        kill_before(settings(many, tmp_path), function, number, **joined)
         assert whole_sets(tmp_path) == whole
+        if not joined:
+            assert records(tmp_path) >= number
+            times = {path: path.stat().st_mtime_ns for path in finished(tmp_path)}
     make_shards(settings(many, tmp_path), lambda line: None)
     assert checksums(tmp_path) == expected
+    assert times
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def finished(out: Path) -> list[Path]:
+    """Return the shards that have a record, which is written after them."""
+    return [
+        path.with_name(path.name.replace("_record", "shard")).with_suffix(".tar")
+        for path in out.rglob("_record-*.json")
+    ]
 
 
 @pytest.mark.slow
@@ -144,23 +162,6 @@ def test_driver_killed_at_any_moment_resumes_to_the_same_result(
     make_shards(settings(many, out), lambda line: None)
     assert checksums(out) == expected
     print(f"{interrupted} kills within {longest_s:.1f} s, {finished} times finished in between")
-
-
-@pytest.mark.slow
-def test_driver_and_ray_killed_together_keep_what_was_finished(
-    many: Path, expected: dict[str, str], tmp_path: Path, kill_before
-) -> None:
-    kill_before(settings(many, tmp_path), "_require_few_quarantined", 5)
-    assert records(tmp_path) >= 5
-    assert whole_sets(tmp_path) == 0
-    finished = {
-        path.with_name(path.name.replace("_record", "shard")).with_suffix(".tar")
-        for path in tmp_path.rglob("_record-*.json")
-    }
-    times = {path: path.stat().st_mtime_ns for path in finished}
-    make_shards(settings(many, tmp_path), lambda line: None)
-    assert checksums(tmp_path) == expected
-    assert {path: path.stat().st_mtime_ns for path in finished} == times
 
 
 @pytest.mark.slow
