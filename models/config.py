@@ -88,6 +88,11 @@ class ModelConfig:
         """Height and width the generator accepts are multiples of this."""
         return 1
 
+    @property
+    def training_size_px(self) -> int | None:
+        """Side of the only images that it trains on, its field ``image_size_px``; None if any."""
+        return None
+
 
 def names() -> list[str]:
     """Return every architecture: the packages under ``models/``."""

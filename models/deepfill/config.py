@@ -140,6 +140,11 @@ class DeepFillConfig(ModelConfig):
         """Multiples of 8: the encoders halve twice, and attention works at half of that."""
         return 8
 
+    @property
+    def training_size_px(self) -> int:
+        """The global critic ends in a layer with a weight for each of its positions."""
+        return self.image_size_px
+
     @classmethod
     def released(cls) -> "DeepFillConfig":
         """Return the network for the authors' TensorFlow weights, sampling included."""

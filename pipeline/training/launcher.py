@@ -129,6 +129,12 @@ def resolve(config: TrainConfig) -> TrainConfig:
         raise UserError(
             "no shards given: add --data.shards DIR, made by `python jobs/make_shards.py`"
         )
+    if config.model.training_size_px not in (None, config.data.image_size_px):
+        raise UserError(
+            f"data.image_size_px {config.data.image_size_px} must be model.image_size_px "
+            f"{config.model.training_size_px}, for which the discriminator of "
+            f"{config.model.architecture} is built: give both fields one value"
+        )
     training_set, _ = find_sets(config.data.shards)
     if names_tars(training_set):
         require_tars(training_set)

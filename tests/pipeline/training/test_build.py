@@ -13,6 +13,7 @@ import torch
 
 from infill.models import architecture
 from infill.models.architecture import Batch
+from infill.models.deepfill.config import DeepFillConfig
 from infill.models.spn.config import SPNConfig
 from infill.models.spn.tresnet import random_network
 from infill.models.unet.config import UNetConfig
@@ -30,6 +31,8 @@ from infill.pipeline.training import (
     train,
     with_local_weights,
 )
+from infill.pipeline.training.launcher import resolve
+from infill.pipeline.training.run_lock import LOCK
 
 
 def test_channels_lie_innermost_unless_configured_otherwise(
@@ -208,6 +211,14 @@ def test_impossible_settings_are_refused_on_construction(config, changes, senten
         override(config, changes)
 
 
+def test_images_of_another_size_than_the_discriminator_are_refused_at_once(config, quietly):
+    """Before, the first step of DeepFill v1 ended in a traceback."""
+    other = replace(config, model=DeepFillConfig.tiny())
+    with pytest.raises(UserError, match=r"data\.image_size_px 32 must be model\.image_size_px 64"):
+        train(other, quietly)
+    assert resolve(replace(other, model=replace(other.model, image_size_px=32)))
+
+
 def test_missing_shards_and_too_small_images_are_reported_before_training(config, quietly):
     with pytest.raises(UserError, match="no shards given"):
         train(override(config, {"data.shards": ""}), quietly)
@@ -251,4 +262,4 @@ def test_mask_file_that_marks_nothing_is_named_before_anything_is_written(
     changes = {"data.masks.folder": str(tmp_path), "data.masks.recipe": "files"}
     with pytest.raises(UserError, match=r"labels\.png cannot be used.*masks\.threshold=0"):
         train(override(config, changes), quietly)
-    assert not Path(config.storage).exists()
+    assert [path.name for path in Path(config.storage).iterdir()] == [LOCK]
