@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from infill.jobs import make_shards, train_spn, train_unet
 from infill.jobs.batch_inpaint import batch_inpaint
 from infill.jobs.promote import PromoteConfig, line, promote
-from infill.pipeline import evaluation, sharding, storage, training, tuning
+from infill.pipeline import evaluation, forkserver, sharding, storage, training, tuning
 from infill.pipeline.batch_inference.config import BatchInferenceConfig
 from infill.pipeline.cluster import connect
 from infill.pipeline.commands import typed
@@ -277,7 +277,7 @@ def main(words: Sequence[str] | None = None) -> None:
         out=config.root,
         watch=watching(config.tracking, config.root),
     )
-    with connect(dashboard=True):
+    with connect(dashboard=True, preload=forkserver.TRAINING):
         shards = shard(config)
         spn = sweep(config, shards, train_from_scratch(config, shards))
         checkpoint = fine_tune(config, shards, spn).checkpoint

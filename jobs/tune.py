@@ -22,7 +22,7 @@ from typing import get_args
 
 from infill.models.config import names, spaces, tables
 from infill.models.tables import Table
-from infill.pipeline import model_selection, storage, tracking, training, tuning
+from infill.pipeline import forkserver, model_selection, storage, tracking, training, tuning
 from infill.pipeline.cluster import connect, require_gpu
 from infill.pipeline.commands import typed
 from infill.pipeline.config import flatten, parse, run
@@ -173,7 +173,7 @@ def main(words: Sequence[str] | None = None) -> None:
         ready = replace(config, train=with_shards(config.train))
         model_selection.find_test_set(ready, config.table)
     announce_search(config, len(planned))
-    with connect():
+    with connect(preload=forkserver.TRAINING):
         # Trials need no shards of their own: what is missing is made once, for all of them.
         config = replace(config, train=training.resolve(with_shards(config.train)))
         rows = None

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -176,7 +176,7 @@ def connect(
     dashboard: bool = False,
     num_cpus: int | None = None,
     environment: Mapping[str, str] | None = None,
-    torch: bool = True,
+    preload: Sequence[str] = forkserver.WITH_TORCH,
 ) -> Iterator[None]:
     """Run the block on Ray: the connected one, that of ``RAY_ADDRESS``, or a new local one.
 
@@ -190,7 +190,7 @@ def connect(
             after stopped trials.
         num_cpus: number of CPUs of a Ray started here; None uses all of this machine.
         environment: environment variables of a Ray started here, and from then on of this process.
-        torch: whether workers need PyTorch; if not, a Ray started here does not load it.
+        preload: modules that the workers of a Ray started here need; they are imported once.
 
     Raises:
         UserError: if nothing answers at ``RAY_ADDRESS``.
@@ -209,7 +209,7 @@ def connect(
     else:
         os.environ.update(environment or {})
         with Progress("starting Ray") as progress:
-            dashboard_url = _start(dashboard, num_cpus, torch)
+            dashboard_url = _start(dashboard, num_cpus, preload)
             progress.ending = "started"
     if dashboard_url:
         print(dashboard_line(dashboard_url), flush=True)
@@ -267,7 +267,7 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def _start(dashboard: bool, num_cpus: int | None, torch: bool) -> str | None:
+def _start(dashboard: bool, num_cpus: int | None, preload: Sequence[str]) -> str | None:
     """Start a local Ray for this process only; return its dashboard.
 
     The address is "local" because a bare ``ray.init()`` would join the Ray that anyone last started
@@ -276,7 +276,7 @@ def _start(dashboard: bool, num_cpus: int | None, torch: bool) -> str | None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     delete_kept(_session_folder())
     return start_ray(
-        torch=torch,
+        preload=preload,
         address="local",
         num_cpus=num_cpus,
         include_dashboard=dashboard,
@@ -355,11 +355,11 @@ def _logging() -> dict[str, Any]:
     return {"log_to_driver": False, "logging_level": "ERROR"}
 
 
-def start_ray(*, torch: bool = True, **options: Any) -> str | None:
+def start_ray(*, preload: Sequence[str] = forkserver.TRAINING, **options: Any) -> str | None:
     """Start Ray, with retries for a busy machine: Ray allows half a minute per start.
 
     Args:
-        torch: whether workers need PyTorch.
+        preload: modules that workers need; they are imported once.
         **options: options of ``ray.init``.
 
     Returns:
@@ -368,7 +368,7 @@ def start_ray(*, torch: bool = True, **options: Any) -> str | None:
     Raises:
         UserError: if Ray does not start in several attempts.
     """
-    forkserver.start(torch=torch)  # It imports modules while Ray starts.
+    forkserver.start(preload)  # It imports modules while Ray starts.
     import ray
 
     for _ in range(STARTS):

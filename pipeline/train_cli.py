@@ -11,7 +11,7 @@ from typing import Any
 
 from infill.models.config import ModelConfig
 from infill.models.optimizers import implementation_on
-from infill.pipeline import loading, masks, sharding, storage, training
+from infill.pipeline import forkserver, loading, masks, sharding, storage, training
 from infill.pipeline.cluster import connect, require_gpu
 from infill.pipeline.commands import typed
 from infill.pipeline.config import override, parse
@@ -170,7 +170,8 @@ def launch(
     needs_ray = config.num_workers or shards_to_make(config)
     if not config.dry_run:
         _announce(config)
-    with connect() if needs_ray else nullcontext():
+    preload = forkserver.TRAINING if config.num_workers else forkserver.WITHOUT_TORCH
+    with connect(preload=preload) if needs_ray else nullcontext():
         config = with_shards(config)
         if config.dry_run:
             print("\n".join(plan(config)))

@@ -5,6 +5,13 @@ seconds of a core before it does anything. :func:`start` runs a process that imp
 starts its workers by the program ``launcher.py``, which asks that process to fork itself.
 """
 
-from infill.pipeline.forkserver.start import start, stop, using
+from infill.pipeline.forkserver.start import (
+    TRAINING,
+    WITH_TORCH,
+    WITHOUT_TORCH,
+    start,
+    stop,
+    using,
+)
 
-__all__ = ["start", "stop", "using"]
+__all__ = ["TRAINING", "WITHOUT_TORCH", "WITH_TORCH", "start", "stop", "using"]

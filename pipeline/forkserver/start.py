@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ WISH = "INFILL_FORK_WORKERS"
 """The environment variable that turns the server off by "0"."""
 GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
 """Files of machines with a GPU. Workers start as usual there: no GPU has been at hand to try it."""
-LIBRARIES = (
+WITHOUT_TORCH = (
     "numpy",
     "pandas",
     "pyarrow.dataset",
@@ -35,25 +35,26 @@ LIBRARIES = (
     "tqdm.auto",
     "yaml",
 )
-"""What Ray, Ray Data and our modules import, without PyTorch."""
-WITH_TORCH = ("torch", "safetensors.torch", "tensorboardX")
-"""What trainings, trials and predictors import besides."""
+"""What Ray, Ray Data and our modules import."""
+WITH_TORCH = ("torch", "safetensors.torch", *WITHOUT_TORCH)
+TRAINING = (*WITH_TORCH, "tensorboardX", "torch._dynamo")
+"""The last takes a second; PyTorch imports it with the first optimizer."""
 
 _running = ExitStack()
 
 
-def start(*, torch: bool) -> None:
+def start(preload: Sequence[str]) -> None:
     """Start a server for this process, which ends with it; without effect where none can run.
 
     Args:
-        torch: whether workers need PyTorch.
+        preload: names of the modules that it imports, besides those of ours that are imported in
+            this process. What needs Ray is left out.
     """
     stop()
     if not _is_wanted():
         return
     folder = _running.enter_context(temporary_folder())
     own = [name for name in sys.modules if name.startswith("infill.")]
-    modules = [*(WITH_TORCH if torch else ()), *LIBRARIES, *own]
     path = str(folder / "socket")
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with launcher.short(path) as short:
@@ -62,7 +63,7 @@ def start(*, torch: bool) -> None:
     number = str(listening.fileno())
     server = subprocess.Popen(
         # -P: not with the current folder as the first place of modules.
-        [sys.executable, "-P", "-m", f"{__package__}.server", number, *modules],
+        [sys.executable, "-P", "-m", f"{__package__}.server", number, *preload, *own],
         pass_fds=[listening.fileno()],
         # PyTorch's pool of threads would not survive a fork; workers set their own number.
         env={**os.environ, "OMP_NUM_THREADS": "1"},

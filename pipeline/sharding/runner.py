@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from infill.pipeline import storage
+from infill.pipeline import forkserver, storage
 from infill.pipeline.cluster import connect
 from infill.pipeline.errors import UserError, printable
 from infill.pipeline.images.kinds import passed_over_lines
@@ -83,8 +83,8 @@ def make_shards(config: ShardConfig, report: Log = print) -> dict[str, Manifest]
                 missing[split] = found
     _drop_sets_without_photographs(config, listings)
     if missing:
-        with connect(torch=False):
-            _make_missing(config, missing, report)
+        with connect(preload=forkserver.WITHOUT_TORCH):
+            _make_missing(config, listings, missing, report)
     for found in missing.values():
         _finish(config, found, report)
     return {split: read_manifest(storage.join(config.out, split)) for split in listings}
@@ -212,6 +212,8 @@ class Tally:
     """Bytes written, without those of earlier shards."""
     quarantined: int = 0
     reasons: list[str] = field(default_factory=list)
+    finished: int = 0
+    """Number of originals of the sets that were finished before."""
 
     def add(self, result: dict[str, Any]) -> None:
         """Count one finished shard."""
@@ -231,9 +233,15 @@ class Tally:
         )
 
 
-def _make_missing(config: ShardConfig, missing: dict[str, Listing], report: Log) -> None:
-    """Make every shard of the given splits; stop when too many images are quarantined."""
+def _make_missing(
+    config: ShardConfig, listings: dict[str, Listing], missing: dict[str, Listing], report: Log
+) -> None:
+    """Make every shard of the missing splits; stop when too many of all images are quarantined."""
+    whole = [found for split, found in listings.items() if split not in missing]
+    sets = [read_manifest(storage.join(config.out, found.split)) for found in whole]
     tally = Tally(
+        finished=sum(found.photographs for found in whole),
+        quarantined=sum(len(manifest.quarantined) for manifest in sets),
         photographs=sum(found.photographs for found in missing.values()),
         shards=sum(found.shards for found in missing.values()),
     )
@@ -248,7 +256,7 @@ def _make_missing(config: ShardConfig, missing: dict[str, Listing], report: Log)
 
 
 def _require_few_quarantined(config: ShardConfig, tally: Tally) -> None:
-    bad, total = tally.quarantined, tally.photographs
+    bad, total = tally.quarantined, tally.finished + tally.photographs
     if bad > config.max_quarantined_share * total or bad == total:
         raise UserError(
             f"{bad} of {total} photographs cannot be taken, more than max_quarantined_share "

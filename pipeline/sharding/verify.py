@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from infill.pipeline import storage
+from infill.pipeline import forkserver, storage
 from infill.pipeline.cluster import connect
 from infill.pipeline.config import from_dict
 from infill.pipeline.errors import UserError
@@ -82,7 +82,7 @@ def verify(location: str, report: Log = print, s3: S3Config | None = None) -> li
 
     damages = []
     with (
-        connect(torch=False),
+        connect(preload=forkserver.WITHOUT_TORCH),
         Progress("verification", len(tasks), "shards", log=report) as progress,
     ):
         for result in parallel_map(task, len(tasks)):
@@ -157,7 +157,10 @@ def repair(
         made = remake(settings[damage.split], location, damage.split, damage.number)
         return {"index": index, "sha256": made.sha256}
 
-    with connect(torch=False), Progress("repair", len(damages), "shards", log=report) as progress:
+    with (
+        connect(preload=forkserver.WITHOUT_TORCH),
+        Progress("repair", len(damages), "shards", log=report) as progress,
+    ):
         for result in parallel_map(task, len(damages)):
             damage = damages[result["index"]]
             shard = sets[damage.split].shards[damage.number]

@@ -142,11 +142,11 @@ def test_a_long_temporary_path_or_no_shared_memory_moves_ray_s_folders(monkeypat
     started = []
     monkeypatch.setattr(cluster, "start_ray", lambda **options: started.append(options))
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
-    cluster._start(dashboard=False, num_cpus=1, torch=False)
+    cluster._start(dashboard=False, num_cpus=1, preload=())
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("long" * 10)))
-    cluster._start(dashboard=False, num_cpus=1, torch=False)
+    cluster._start(dashboard=False, num_cpus=1, preload=())
     monkeypatch.setattr(cluster, "SHARED_MEMORY", str(tmp_path / "no-shm"))
-    cluster._start(dashboard=False, num_cpus=1, torch=False)
+    cluster._start(dashboard=False, num_cpus=1, preload=())
     folders = [
         {name: value for name, value in options.items() if name[0] == "_"} for options in started
     ]

@@ -94,7 +94,7 @@ sys.exit(3)
 DRIVER = """
 import os
 from infill.pipeline import forkserver
-forkserver.start(torch=False)
+forkserver.start(forkserver.WITHOUT_TORCH)
 print(os.environ.get("INFILL_FORKSERVER", "none"), flush=True)
 input()
 forkserver.stop()
