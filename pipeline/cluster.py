@@ -376,6 +376,7 @@ def start_ray(*, preload: Sequence[str] = forkserver.TRAINING, **options: Any) -
             with forkserver.using():
                 context = ray.init(**options)
         except Exception as error:  # Ray raises no narrower type for this.
+            forkserver.stop()  # Workers of a later attempt start as usual.
             if "timed out during startup" not in str(error):
                 _refuse_start(error)
             ray.shutdown()

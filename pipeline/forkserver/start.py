@@ -50,9 +50,9 @@ def start(preload: Sequence[str]) -> None:
         preload: names of the modules that it imports, besides those of ours that are imported in
             this process. What needs Ray is left out.
     """
-    stop()
     if not _is_wanted():
         return
+    stop()
     folder = _running.enter_context(temporary_folder())
     own = [name for name in sys.modules if name.startswith("infill.")]
     path = str(folder / "socket")
@@ -70,7 +70,7 @@ def start(preload: Sequence[str]) -> None:
         stdin=subprocess.PIPE,
         stdout=None if shows_everything() else subprocess.DEVNULL,
         stderr=None if shows_everything() else subprocess.DEVNULL,
-        start_new_session=True,
+        process_group=0,
     )
     listening.close()
     _running.callback(_end, server)

@@ -1,5 +1,6 @@
 """Ray's trainer on chosen workers: in a trial's resources, in numbers that share the batch."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ from infill.pipeline.cluster import on_this_node, spare_from_kernel
 
 CONTROLLER_BYTES = 4 * 10**8
 """Memory that the controller of a training reserves on the driver's node."""
+PAUSE_S = 0.2
+"""Seconds between two looks for resources while a training waits for them."""
 
 
 class TrialReservation(DefaultPlacementGroupHandle):
@@ -50,6 +53,13 @@ class TrainControllerBesideDriver(TrainController):
         if group is not None:
             self.worker_group_cls = type("WorkerGroup", (TrialWorkerGroup,), {"group": group})
         super().__init__(**settings)
+
+    async def _run_control_loop_iteration(self) -> None:
+        """Pause between two looks for resources; Ray's loop would keep a core busy meanwhile."""
+        before = self.get_state()
+        await super()._run_control_loop_iteration()
+        if self.get_state() is before:
+            await asyncio.sleep(PAUSE_S)
 
 
 class SharingPolicy(ElasticScalingPolicy):

@@ -26,6 +26,13 @@ from infill.pipeline.errors import UserError
 from infill.pipeline.proxies import reach_this_machine_directly
 
 
+@pytest.fixture
+def without_server(monkeypatch):
+    """Leave alone the server that forks the workers of the tests' own Ray."""
+    monkeypatch.setenv("INFILL_FORK_WORKERS", "0")
+    monkeypatch.setattr(cluster.forkserver, "stop", lambda: None)
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:6379", "ray://127.0.0.2:10001", "[::1]:6379"])
 def test_loopback_is_this_machine_alone(address):
     assert is_this_machine(address)
@@ -76,7 +83,9 @@ def test_nobody_at_the_address_ends_in_a_sentence():
     assert "no Ray answers at RAY_ADDRESS=127.0.0.1:1; start it" in done.stderr
 
 
-def test_start_that_takes_ray_too_long_is_tried_again_and_ends_in_a_sentence(monkeypatch, tmp_path):
+def test_start_that_takes_ray_too_long_is_tried_again_and_ends_in_a_sentence(
+    monkeypatch, tmp_path, without_server
+):
     attempts = []
 
     def slow(**options):
@@ -128,7 +137,7 @@ def test_a_dashboard_s_token_is_named_only_if_it_asks_for_one(monkeypatch):
     assert dashboard_line("10.0.0.5:8265") == "Ray's dashboard: http://10.0.0.5:8265"
 
 
-def test_what_the_system_refuses_ray_is_a_sentence(monkeypatch):
+def test_what_the_system_refuses_ray_is_a_sentence(monkeypatch, without_server):
     def refuse(**options):
         raise OSError("no room for sockets\nmore")
 
@@ -185,7 +194,7 @@ def test_this_machine_is_reached_without_the_proxy_of_the_environment(monkeypatc
     assert urllib.request.proxy_bypass_environment("127.0.0.1:8000")
 
 
-def test_start_that_fails_otherwise_is_not_tried_again(monkeypatch):
+def test_start_that_fails_otherwise_is_not_tried_again(monkeypatch, without_server):
     def refuse(**options):
         raise ValueError("num_cpus")
 

@@ -219,7 +219,7 @@ def test_masks_come_from_files_missing_ones_are_reported_and_formats_kept(
         place = masks / f"{key}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(make.file(make.hole(96, 128, slice(20, 40), slice(30, 60))))
-    changes = {"draw": False, "masks": str(masks), "output_format": "same"}
+    changes = {"generate_masks": False, "masks": str(masks), "output_format": "same"}
     summary = inpaint_shards(spn, replace(config, **changes), quietly)
     assert (summary.filled, summary.failed) == (7, 1)
     result, found = read_manifest(config.out), members(config.out)

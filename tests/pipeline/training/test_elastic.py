@@ -1,5 +1,6 @@
 """Elastic training skips numbers of workers that cannot share the batch."""
 
+import asyncio
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,19 @@ import pytest
 from ray.train import ScalingConfig
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.controller.state import InitializingState
 
 from infill.models.spn.config import SPNConfig
 from infill.pipeline import checkpoints
 from infill.pipeline.config import override
 from infill.pipeline.loading import BatchConfig
 from infill.pipeline.training import TrainConfig, train
-from infill.pipeline.training.elastic import SharingPolicy, SharingTrainer
+from infill.pipeline.training.elastic import (
+    SharingPolicy,
+    SharingTrainer,
+    TrainControllerBesideDriver,
+)
 
 
 def test_numbers_that_do_not_divide_the_batch_are_left_out(config: TrainConfig) -> None:
@@ -40,6 +47,26 @@ def test_ray_s_own_policy_chooses_the_largest_that_divides(
     policy = SharingPolicy(scaling, (4, 8))
     nodes = {f"node-{i}": {"GPU": float(n), "CPU": 64.0} for i, n in enumerate(gpus)}
     assert policy._count_possible_workers(nodes) == expected
+
+
+def test_a_controller_that_waits_for_resources_pauses_between_two_looks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ray's own loop would keep a core busy."""
+    controller, paused = object.__new__(TrainControllerBesideDriver), list[float]()
+
+    async def look(self: TrainController) -> None:
+        self._state = waiting if not paused else InitializingState()
+
+    async def pause(seconds: float) -> None:
+        paused.append(seconds)
+
+    controller._state = waiting = InitializingState()
+    monkeypatch.setattr(TrainController, "_run_control_loop_iteration", look)
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    for _ in range(2):
+        asyncio.run(controller._run_control_loop_iteration())
+    assert len(paused) == 1
 
 
 def test_no_actor_starts_that_has_nothing_to_do() -> None:
