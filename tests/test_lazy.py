@@ -14,8 +14,9 @@ from infill.models.config import config_class, names, tables
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference.md"
-INSIDE = ("serving.http", "serving.replica")
-"""Packages of which the reference shows what ``serving`` offers."""
+INSIDE = ("serving.http", "serving.replica", "forkserver")
+"""Packages that the reference leaves out: it shows what ``serving`` offers, and how Ray's workers
+start is nobody's to call."""
 PACKAGES = [
     module.name.removeprefix("infill.pipeline.")
     for module in pkgutil.walk_packages(pipeline.__path__, "infill.pipeline.")

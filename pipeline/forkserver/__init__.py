@@ -5,7 +5,7 @@ seconds of a core before it does anything. :func:`start` runs a process that imp
 starts its workers by the program ``launcher.py``, which asks that process to fork itself.
 """
 
-from infill.pipeline.forkserver.start import (
+from infill.pipeline.forkserver.driver import (
     TRAINING,
     WITH_TORCH,
     WITHOUT_TORCH,

@@ -106,13 +106,16 @@ def sending_heartbeats(watch: Any, rank: int, activity: Activity) -> Iterator[No
     over = threading.Event()
 
     def beat() -> None:
-        while not over.wait(BEAT_EVERY_S):
-            answer = watch.beat.remote(rank, activity.step, activity.doing)
-            with suppress(ray.exceptions.RayError):  # The monitor ends with the driver.
-                activity.stop = ray.get(answer)
+        answer = watch.beat.remote(rank, activity.step, activity.doing)
+        with suppress(ray.exceptions.RayError):  # The monitor ends with the driver.
+            activity.stop = ray.get(answer)
 
-    watch.beat.remote(rank, activity.step, activity.doing)
-    thread = threading.Thread(target=beat, name="beat", daemon=True)
+    def beat_on() -> None:
+        while not over.wait(BEAT_EVERY_S):
+            beat()
+
+    beat()  # Known before the first step, so that a worker that gets stuck there is named.
+    thread = threading.Thread(target=beat_on, name="beat", daemon=True)
     thread.start()
     try:
         yield
@@ -166,7 +169,7 @@ def diagnose(beats: dict[int, Heartbeat], now: float) -> Iterator[tuple[str, str
     for rank in sorted(silent):
         beat = beats[rank]
         yield (
-            f"silent {rank}",
+            f"silent {rank} since {beat.heard_s}",  # Another silence is another sentence.
             f"worker {rank} has been silent for {now - beat.heard_s:.0f} s, since it was "
             f"{beat.doing} at step {beat.step}; the others wait for it",
         )

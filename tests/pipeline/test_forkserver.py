@@ -15,12 +15,19 @@ import pytest
 from infill.pipeline.forkserver import launcher
 
 pytestmark = pytest.mark.slow
+SERVER = "infill.pipeline.forkserver.server"
 
 
 def servers():
     """Return the processes from which this process's workers are forked."""
-    own = psutil.Process().children(recursive=True)
-    return [process for process in own if "infill.pipeline.forkserver.server" in process.cmdline()]
+    return [one for one in psutil.Process().children() if SERVER in command_of(one)]
+
+
+def command_of(process):
+    try:
+        return process.cmdline()
+    except psutil.Error:  # It has ended.
+        return []
 
 
 class Worker:

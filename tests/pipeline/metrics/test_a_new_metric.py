@@ -42,7 +42,7 @@ training = TrainConfig(
 records = []
 result = train(training, quiet, records.append)
 [scores] = [record.values for record in records if record.kind == "scores"]
-box = {"masks": MaskConfig(recipe="box"), "buckets": ((0.1, 0.2),), "num_images": 2}
+box = {"masks": MaskConfig(recipe="box"), "buckets": ((0.1, 0.2), (0.2, 0.3)), "num_images": 2}
 common = EvaluationConfig(
     checkpoint=result.checkpoint, shards=shards + "/test", out=out + "/one", num_actors=0,
     baselines=("mean-fill",), **box,

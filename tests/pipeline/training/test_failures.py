@@ -134,7 +134,7 @@ def test_a_killed_and_a_stuck_worker_cost_no_update_and_the_stuck_one_is_named(
         for i, line in enumerate(lines)
         if re.search(r"worker [01] has been silent for \d+ s", line)
     ]
-    assert any(again[0] < index < again[-1] for index in silent), lines
+    assert any(again[0] < index < again[-1] for index in silent), "\n".join(lines)
     assert largest_difference(weights(calm.storage, 60), weights(stormy.storage, 60)) == 0
 
 
@@ -154,7 +154,7 @@ def test_a_worker_is_named_by_what_it_did_last():
         1: Heartbeat(step=7, doing="waiting for a batch", heard_s=70.0, since_s=60.0),
     }
     [(name, sentence)] = diagnose(beats, now=100.0)
-    assert name == "silent 1"
+    assert name.startswith("silent 1 since ")
     assert (
         "worker 1 has been silent for 30 s, since it was waiting for a batch at step 7" in sentence
     )

@@ -15,7 +15,8 @@ from playwright.sync_api import Page, expect
 
 from infill.pipeline.serving.http.inpaint_service import HttpConfig
 
-WAIT_MS = 20_000
+WAIT_MS = 60_000
+expect.set_options(timeout=WAIT_MS)  # Its five seconds are too few on a busy machine.
 _SEEN = """id => {
   const c = document.getElementById(id);
   return [c.toDataURL(), c.width, c.height];
