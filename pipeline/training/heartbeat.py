@@ -47,13 +47,16 @@ class HeartbeatMonitor:
         self.reserved: Any = None
         self.stopping = False
 
-    def begin(self, reserved: Any) -> None:
-        """Drop the heartbeats of an earlier group of workers.
+    def begin(self, rank: int, reserved: Any) -> None:
+        """Drop the heartbeats of an earlier group of workers; another of this group may have one.
 
         Args:
-            reserved: the placement group of the new ones.
+            rank: of a worker that starts.
+            reserved: the placement group of its group.
         """
-        self.beats.clear()
+        if getattr(reserved, "id", None) != getattr(self.reserved, "id", None):
+            self.beats.clear()
+        self.beats.pop(rank, None)
         self.reserved = reserved
 
     def reservation(self) -> Any:

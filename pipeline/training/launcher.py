@@ -314,7 +314,7 @@ def _work_on_cluster(settings: dict[str, Any]) -> None:
         notice=lambda: ray.train.get_preemption_info() is not None,
     )
     torch.set_num_threads(config.num_threads_per_worker or max(1, int(config.cpus_per_worker)))
-    watch.begin.remote(get_current_placement_group())
+    watch.begin.remote(worker.rank, get_current_placement_group())
     if config.min_workers:
         text = f"training on {worker.world_size} of up to {config.num_workers} workers"
         worker.log(lambda record: box.put.remote(record), 0, text)

@@ -14,6 +14,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ import torch
 from infill.pipeline import checkpoints
 from infill.pipeline.config import override, to_json
 from infill.pipeline.training import NonFiniteLossError, heartbeat, train
-from infill.pipeline.training.heartbeat import Heartbeat, diagnose
+from infill.pipeline.training.heartbeat import Heartbeat, HeartbeatMonitor, diagnose
 from infill.pipeline.training.launcher import missing_resources
 
 TURNED_AWAY = 6
@@ -146,6 +147,18 @@ def test_a_loss_that_is_not_finite_ends_a_run_on_the_cluster_at_once(config, ray
     with pytest.raises(NonFiniteLossError, match=r"the loss '\w+' is not finite at step \d"):
         train(spoilt, lines.append)
     assert sum("resuming at step" in line for line in lines) == 0
+
+
+def test_a_worker_that_starts_drops_the_heartbeats_of_earlier_groups_alone():
+    monitor, first, second = HeartbeatMonitor(), SimpleNamespace(id=1), SimpleNamespace(id=2)
+    for group in (first, second, second):  # The last starts again in the resources of a trial.
+        for rank in (0, 1):
+            monitor.begin(rank, group)
+            assert rank not in monitor.beats
+            monitor.beat(rank, 0, "starting")
+        assert set(monitor.beats) == {0, 1}
+    monitor.begin(0, first)
+    assert not monitor.beats
 
 
 def test_a_worker_is_named_by_what_it_did_last():
