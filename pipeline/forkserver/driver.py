@@ -13,7 +13,7 @@ from infill.pipeline.forkserver import launcher
 from infill.pipeline.progress import shows_everything
 from infill.pipeline.temporary_folders import temporary_folder
 
-WISH = "INFILL_FORK_WORKERS"
+SWITCH = "INFILL_FORK_WORKERS"
 """The environment variable that turns the server off by "0"."""
 GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
 """Files of machines with a GPU. Workers start as usual there: no GPU has been at hand to try it."""
@@ -103,7 +103,7 @@ def using() -> Iterator[None]:
 def _is_wanted() -> bool:
     return (
         sys.platform == "linux"
-        and os.environ.get(WISH) != "0"
+        and os.environ.get(SWITCH) != "0"
         and not any(device.exists() for device in GPU_DEVICES)
     )
 

@@ -49,7 +49,20 @@ def _forked(words: list[str]) -> bool:
             runtime = json.loads(word.removeprefix(CONTEXT) or "{}")
     if not _can_be_forked(words, runtime):
         return False
-    request = {
+    try:
+        request = _request(words, runtime)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
+            with short(os.environ[ADDRESS]) as path:
+                server.connect(path)
+            socket.send_fds(server, [json.dumps(request).encode()], [0, 1, 2])
+            return server.recv(1) == b"1"
+    except (KeyError, OSError):  # There is no server any more, or the request is too long for it.
+        return False
+
+
+def _request(words: list[str], runtime: dict[str, Any]) -> dict[str, Any]:
+    """Return what the server needs to make a process like this one."""
+    return {
         "words": [w for w in words if not w.startswith((CONTEXT, "--language="))],
         "environment": {**os.environ, **(runtime.get("env_vars") or {})},
         "folder": os.getcwd(),
@@ -59,14 +72,6 @@ def _forked(words: list[str]) -> bool:
         "open_files": resource.getrlimit(resource.RLIMIT_NOFILE),
         "oom_score": _oom_score(),
     }
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
-            with short(os.environ[ADDRESS]) as path:
-                server.connect(path)
-            socket.send_fds(server, [json.dumps(request).encode()], [0, 1, 2])
-            return server.recv(1) == b"1"
-    except (KeyError, OSError):  # There is no server any more, or the request is too long for it.
-        return False
 
 
 @contextmanager

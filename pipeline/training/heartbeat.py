@@ -108,17 +108,17 @@ def sending_heartbeats(watch: Any, rank: int, activity: Activity) -> Iterator[No
 
     over = threading.Event()
 
-    def beat() -> None:
+    def send() -> None:
         answer = watch.beat.remote(rank, activity.step, activity.doing)
         with suppress(ray.exceptions.RayError):  # The monitor ends with the driver.
             activity.stop = ray.get(answer)
 
-    def beat_on() -> None:
+    def send_regularly() -> None:
         while not over.wait(BEAT_EVERY_S):
-            beat()
+            send()
 
-    beat()  # Known before the first step, so that a worker that gets stuck there is named.
-    thread = threading.Thread(target=beat_on, name="beat", daemon=True)
+    send()  # Known before the first step, so that a worker that gets stuck there is named.
+    thread = threading.Thread(target=send_regularly, name="heartbeat", daemon=True)
     thread.start()
     try:
         yield
