@@ -11,19 +11,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from infill.pipeline import storage
-from infill.pipeline.errors import UserError
+from infill.pipeline.errors import UserError, printable
 from infill.pipeline.evaluation.config import EvaluationConfig
 from infill.pipeline.evaluation.protocols import Crop, Group
 from infill.pipeline.images import ByteHole, Pixels
 from infill.pipeline.loading import load_sample, load_whole
 from infill.pipeline.manifest import Manifest
 from infill.pipeline.masks import Mask, MaskConfig, check_mask_files, generate_mask, random_for
-from infill.pipeline.masks.exact import resize_nearest
+from infill.pipeline.masks.exact import resize_mask
 from infill.pipeline.masks.mask_files import list_pictures, read_mask_file
 
 MOST_PARTS = 200
@@ -331,7 +332,8 @@ class PublishedPairs(GeneratedPairs):
         super().__init__(config, manifest, image_size_px)
         self.of_files = tuple(group for group in self.groups if group.masks.recipe == "files")
         self.others = tuple(group for group in self.groups if group not in self.of_files)
-        self.files = [name for name, _ in list_pictures(config.masks.folder)]
+        self.folder = config.masks.folder
+        self.files = [name for name, _ in list_pictures(self.folder)]
 
     def __len__(self) -> int:
         """Return the number of pairs: a mask file, and one mask of every other group, an image."""
@@ -352,11 +354,21 @@ class PublishedPairs(GeneratedPairs):
         return "one mask file for each image"
 
     def mask(self, pair: Pair) -> Mask:
-        """Return a pair's mask; that of a file has the file's name as its id."""
+        """Return a pair's mask; that of a file has the file's name as its id.
+
+        Raises:
+            UserError: if a file has no hole, or only hole, at the image's size.
+        """
         if pair.group not in self.of_files:
             return super().mask(pair)
-        hole = resize_nearest(self._file_hole(pair.row, pair.repeat), *self.size(pair.row))
-        return Mask(hole=hole, id=f"file:{self._file(pair.row, pair.repeat)}")
+        file, (height, width) = self._file(pair.row, pair.repeat), self.size(pair.row)
+        hole = resize_mask(self._file_hole(pair.row, pair.repeat), height, width)
+        if cv2.countNonZero(hole) in (0, hole.size):
+            raise UserError(
+                f"masks: {printable(storage.join(self.folder, file))} has pixels of both kinds in "
+                f"every pixel of {width} x {height}: remove it or replace it"
+            )
+        return Mask(hole=hole, id=f"file:{file}")
 
     def _group_of(self, ratio: float) -> Group:
         """Return the group whose range has a hole ratio, or the nearest."""
@@ -373,8 +385,8 @@ class PublishedPairs(GeneratedPairs):
         return self.files[int(order[row % len(self.files)])]
 
     def _file_hole(self, row: int, repeat: int) -> ByteHole:
-        masks = self.of_files[0].masks
-        return read_mask_file(storage.join(masks.folder, self._file(row, repeat)), masks.rule)
+        rule = self.of_files[0].masks.rule
+        return read_mask_file(storage.join(self.folder, self._file(row, repeat)), rule)
 
 
 @lru_cache(maxsize=8)

@@ -82,3 +82,20 @@ def resize_nearest(hole: ByteHole, height: int, width: int) -> ByteHole:
     columns = (2 * np.arange(width) + 1) * hole.shape[1] // (2 * width)
     resized: ByteHole = hole[np.ix_(rows, columns)]
     return resized
+
+
+def resize_mask(hole: ByteHole, height: int, width: int) -> ByteHole:
+    """Resize a mask by the nearest pixel, as MADF and SPN do, without losing all of its hole.
+
+    Where every pixel of one kind, hole or known, would be lost, each of them marks the pixel that
+    covers it. Marks that fill the frame cannot be told from a mask of one kind: it is returned.
+    """
+    resized = resize_nearest(hole, height, width)
+    lost = {0: 1, resized.size: 0}.get(cv2.countNonZero(resized))
+    if lost is None:
+        return resized
+    rows, columns = np.nonzero(hole == lost)
+    # Only a side that shrinks loses pixels; the other is enlarged from the marks.
+    small = np.full(np.minimum(hole.shape, (height, width)), 1 - lost, np.uint8)
+    small[rows * small.shape[0] // hole.shape[0], columns * small.shape[1] // hole.shape[1]] = lost
+    return resize_nearest(small, height, width)

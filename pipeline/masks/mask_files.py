@@ -13,7 +13,7 @@ from infill.pipeline.errors import ImageError, UserError, printable
 from infill.pipeline.images import ByteHole, MaskRule, read_mask
 from infill.pipeline.images.kinds import SUFFIXES, is_read
 from infill.pipeline.masks.config import PUBLISHED_SETS, MaskConfig
-from infill.pipeline.masks.exact import resize_nearest, sample
+from infill.pipeline.masks.exact import resize_mask, sample
 from infill.pipeline.sources.stores import open_store
 
 _UNREADABLE = ("damaged_image", "too_many_pixels", "unsupported_image")
@@ -138,7 +138,7 @@ def generate_file(
     hole = _choose(config, random)
     if config.augmentation != "full":
         mirrored = config.augmentation == "flip" and random.random() < 0.5
-        return resize_nearest(hole[:, ::-1] if mirrored else hole, height, width)
+        return resize_mask(hole[:, ::-1] if mirrored else hole, height, width)
     rows, columns = hole.shape
     flip_rows, flip_columns, crop, top, left, turn, dilate, size = random.random(8)
     crop = 0.8 + 0.2 * crop

@@ -9,6 +9,7 @@ import pytest
 from infill.pipeline.errors import UserError
 from infill.pipeline.masks import MaskConfig, check_mask_files, generate_mask, mask_files
 from infill.pipeline.masks.config import HOLE_RATIO_BUCKETS, PUBLISHED_SETS
+from infill.pipeline.masks.exact import resize_mask
 
 SIDE = 20
 
@@ -57,6 +58,24 @@ def test_files_are_chosen_within_a_range_and_never_grown_into_it(folder: str) ->
         assert all(low * SIDE < row <= high * SIDE for row in rows)
     with pytest.raises(UserError, match=r"no mask file.*more than 0\.8 and at most 1.*widen"):
         generate_mask(replace(config, min_hole_ratio=0.8), "k", 0, 0, SIDE, SIDE)
+
+
+def test_a_file_of_a_few_pixels_is_used_by_trainings_at_a_smaller_size(tmp_path) -> None:
+    picture = np.zeros((1024, 1024), np.uint8)
+    picture[400:402, 640] = 255
+    cv2.imwrite(str(tmp_path / "speck.png"), picture)
+    for augmentation, column in (("none", {160}), ("flip", {160, 255 - 160})):
+        config = MaskConfig(recipe="files", folder=str(tmp_path), augmentation=augmentation)
+        found = [generate_mask(config, f"k{n}", 0, 0, 256, 256).hole for n in range(20)]
+        assert {tuple(np.argwhere(hole)[0]) for hole in found} == {(100, at) for at in column}
+        assert all(hole.sum() == 1 for hole in found)
+
+
+def test_a_narrow_file_keeps_its_pixels_where_only_one_side_shrinks() -> None:
+    hole = np.zeros((1024, 64), np.uint8)
+    hole[400, 32] = 1
+    resized = resize_mask(hole, 256, 256)
+    assert np.array_equal(np.argwhere(resized), [(100, 128 + column) for column in range(4)])
 
 
 def test_augmentation_is_no_setting_of_other_masks() -> None:

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation import EvaluationConfig
 from infill.pipeline.evaluation.pairs import PublishedPairs, lay_pairs
 from infill.pipeline.manifest import Manifest
@@ -73,3 +74,33 @@ def test_the_pairing_depends_on_the_seed_alone(listed, folder):
 
     assert ids() == ids(batch_size=3)
     assert ids() != ids(seed=1)
+
+
+def speck(path, value: int) -> np.ndarray:
+    """Write a mask of 1,024 px with two pixels of one kind, and return it at 256 px."""
+    picture = np.full((1024, 1024), 255 - value, np.uint8)
+    picture[400, 640:642] = value
+    nearest = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST_EXACT)
+    assert (nearest == 255 - value).all()  # what is tested: the nearest pixels have none of them
+    cv2.imwrite(str(path), picture)
+    expected = np.full((SIDE, SIDE), 255 - value, np.uint8)
+    expected[100, 160] = value
+    return expected > 127
+
+
+@pytest.mark.parametrize("value", [255, 0], ids=["hole", "known"])
+def test_a_mask_of_a_few_pixels_keeps_them_at_a_smaller_size(listed, tmp_path, value):
+    expected = speck(tmp_path / "speck.png", value)
+    pairs = pairs_of(listed, str(tmp_path), "spn-celeba")
+    assert np.array_equal(pairs.mask(pairs[0]).hole, expected)
+
+
+def test_a_mask_that_no_size_can_show_is_refused_by_name(listed, tmp_path):
+    picture = np.zeros((1024, 1024), np.uint8)
+    picture[::4, ::4] = 255
+    cv2.imwrite(str(tmp_path / "dots.png"), picture)
+    pairs = pairs_of(listed, str(tmp_path), "spn-celeba")
+    with pytest.raises(
+        UserError, match=r"dots\.png has pixels of both kinds in every pixel of 256"
+    ):
+        pairs.mask(pairs[0])
