@@ -96,6 +96,7 @@ def resize_mask(hole: ByteHole, height: int, width: int) -> ByteHole:
         return resized
     rows, columns = np.nonzero(hole == lost)
     # Only a side that shrinks loses pixels; the other is enlarged from the marks.
-    small = np.full(np.minimum(hole.shape, (height, width)), 1 - lost, np.uint8)
-    small[rows * small.shape[0] // hole.shape[0], columns * small.shape[1] // hole.shape[1]] = lost
+    low, narrow = min(height, hole.shape[0]), min(width, hole.shape[1])
+    small = np.full((low, narrow), 1 - lost, np.uint8)
+    small[rows * low // hole.shape[0], columns * narrow // hole.shape[1]] = lost
     return resize_nearest(small, height, width)
