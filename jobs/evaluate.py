@@ -33,6 +33,8 @@ def main(words: Sequence[str] | None = None) -> None:
         f"{len(plan.pairs.rows()):,} images, {methods}; {hardware(config)}",
         out=config.out,
     )
+    for sentence in plan.numbers:
+        print(sentence)
     with connect() if config.num_actors else nullcontext():
         found = evaluation.evaluate(config)
     print(f"\n{evaluation.terminal_tables(found)}\n{evaluation.verdict(found)}")

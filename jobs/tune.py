@@ -162,6 +162,8 @@ def main(words: Sequence[str] | None = None) -> None:
         lines = search_plan(config, planned[0][1], count)
         if isinstance(space, Table):
             lines += table_plan(space, planned[0][1])
+            if others := model_selection.of_other_images(config, config.table, space):
+                lines.append(f"images      {others}")
         print("\n".join(lines), flush=True)
     if lacking:
         raise UserError("; ".join(lacking))

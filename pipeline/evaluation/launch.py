@@ -22,7 +22,7 @@ from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation.config import EvaluationConfig
 from infill.pipeline.evaluation.metric_networks import load_networks
 from infill.pipeline.evaluation.page import write_pages
-from infill.pipeline.evaluation.pairs import Pairs, lay_pairs
+from infill.pipeline.evaluation.pairs import Pairs, PublishedPairs, lay_pairs
 from infill.pipeline.evaluation.result import FORMAT, SCORES, Evaluation, finished, save_evaluation
 from infill.pipeline.evaluation.scorer import (
     FEATURES,
@@ -62,6 +62,14 @@ class Plan:
         """Folder of the unfinished parts, which depends on the settings."""
         return storage.join(self.config.out, f"_parts-{self.digest[:16]}")
 
+    @property
+    def numbers(self) -> list[str]:
+        """Sentences on numbers of images and mask files that differ from the paper's or between."""
+        found = [self.config.setting.of_other_images(len(self.pairs.rows()))]
+        if isinstance(self.pairs, PublishedPairs):
+            found.append(self.pairs.use_of_files)
+        return [sentence for sentence in found if sentence]
+
 
 def prepare(config: EvaluationConfig) -> Plan:
     """Find checkpoint and data and check that they fit together; Ray is not needed yet.
@@ -86,7 +94,7 @@ def prepare(config: EvaluationConfig) -> Plan:
     identity = {
         "format": FORMAT,
         "settings": {k: v for k, v in to_dict(config).items() if k not in NO_MATTER},
-        "setting": to_dict(config.setting),
+        "setting": {k: v for k, v in to_dict(config.setting).items() if k != "images"},
         "image_size_px": pairs.image_size_px,
         "checkpoint": checkpoint["digest"],
         "data": manifest.digest + config.image_member,

@@ -219,10 +219,16 @@ def _published_sections(evaluation: Evaluation) -> list[Section]:
     words = paragraphs(
         f"{protocol.paper}. {protocol.about}",
         f"Where this evaluation differs: {protocol.differs}",
+        *_sentence(protocol.of_other_images(int(evaluation.data["images"]))),
         "Rows in italics are figures printed in papers, of their images, masks and networks; "
         "only upright rows were measured here.",
     )
     return [Section(title=f"Beside the papers: {name}", body=stack(words, *tables))]
+
+
+def _sentence(words: str) -> list[str]:
+    """Return words as a sentence, or nothing without words."""
+    return [f"{words[0].upper()}{words[1:]}."] if words else []
 
 
 def metric_heading(name: str) -> str:

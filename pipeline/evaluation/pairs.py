@@ -184,7 +184,8 @@ class GeneratedPairs(Pairs):
         """Assign masks to a test set.
 
         Raises:
-            UserError: if the set is empty, or an image is smaller than the crop.
+            UserError: if the set has no image or fewer than asked for, or one is smaller than the
+                crop.
         """
         self.manifest = manifest
         self.groups = config.groups
@@ -192,10 +193,15 @@ class GeneratedPairs(Pairs):
         self.crop = config.setting.crop
         self.batch_size = config.batch_size
         self.repeats = config.pairs_per_image
-        self.images = min(len(manifest), config.num_images or len(manifest))
+        self.images = config.num_images or len(manifest)
         self.seed = config.seed
-        if not self.images:
+        if not len(manifest):
             raise UserError(f"the test set {manifest.location} holds no image")
+        if self.images > len(manifest):
+            raise UserError(
+                f"the test set {manifest.location} holds {len(manifest):,} images, fewer than "
+                f"--num-images {self.images:,}; lower it, or leave it out to evaluate all"
+            )
         self.require_large_enough()
         for group in self.groups:
             check_mask_files(group.masks)
@@ -347,6 +353,18 @@ class PublishedPairs(GeneratedPairs):
             return self.describe(index, row, self.others[position - 1], repeat)
         ratio = float(self._file_hole(row, repeat).mean())
         return self.describe(index, row, self._group_of(ratio), repeat)
+
+    @property
+    def use_of_files(self) -> str:
+        """How often each mask file is used, as a sentence."""
+        files, uses = len(self.files), self.images
+        found = f"{files:,} mask files for {uses:,} images: "
+        if files > uses:
+            return f"{found}{uses:,} files are used, once each, as the seed decides"
+        times = f"{uses // files:,} times" if uses // files > 1 else "once"
+        if uses % files:
+            times = f"{uses // files:,} or {uses // files + 1:,} times"
+        return f"{found}each file is used {times}"
 
     @property
     def identity(self) -> str:

@@ -44,6 +44,19 @@ class Protocol:
     """Samples per pair, of which the one with the highest PSNR counts."""
     subsampling: Subsampling = field(default_factory=Subsampling)
     """How the network sees large frames."""
+    images: tuple[int, ...] = ()
+    """Number of images behind the paper's figures, for each dataset; empty if it does not say."""
+
+    def of_other_images(self, count: int) -> str:
+        """Return the sentence on another number of images than the paper's; empty if it is equal.
+
+        Args:
+            count: number of images of the evaluation.
+        """
+        if not self.images or count in self.images:
+            return ""
+        papers = " or ".join(f"{number:,}" for number in self.images)
+        return f"the paper's figures are of {papers} images, these are of {count:,}"
 
 
 def ratio_groups(masks: MaskConfig, buckets: tuple[tuple[float, float], ...]) -> tuple[Group, ...]:
@@ -75,10 +88,11 @@ _MADF_PLACES2 = Protocol(
         Group(name="regular", masks=MaskConfig(recipe="centre"), in_all=False),
     ),
     metrics=("psnr", "ssim", "fid"),
+    images=(12_000,),
 )
 
 
-def _spn(name: str, data: str, crop: Crop) -> Protocol:
+def _spn(name: str, data: str, crop: Crop, *images: int) -> Protocol:
     return Protocol(
         name=f"spn-{name}",
         paper="Zhang et al., Fully Context-Aware Image Inpainting with a Learned Semantic Pyramid "
@@ -89,11 +103,12 @@ def _spn(name: str, data: str, crop: Crop) -> Protocol:
         groups=ratio_groups(IRREGULAR, ((0.0, 0.2), (0.2, 0.4), (0.4, 0.6))),
         metrics=("uniform_ssim_11", "psnr", "grey_l1", "fid"),
         crop=crop,
+        images=images,
     )
 
 
 _SPN_PROBABILISTIC = replace(
-    _spn("prob", "CelebA-HQ (2,800 images) or Paris StreetView (100)", "squash"),
+    _spn("prob", "CelebA-HQ (2,800 images) or Paris StreetView (100)", "squash", 2_800, 100),
     samples=5,
     about="CelebA-HQ (2,800 images) or Paris StreetView (100) with fixed pairs of images and "
     "irregular masks. Of five pictures per pair the one with the highest PSNR counts, with its "
@@ -129,6 +144,7 @@ _PENNET_DTD = Protocol(
         for side in (32, 64, 128)
     ),
     metrics=("l1", "psnr", "ssim"),
+    images=(1_128,),
 )
 
 _DEEPFILL_PLACES2 = Protocol(
@@ -152,7 +168,7 @@ _THREE_TYPES = MaskConfig(
 DEEPGIN_L1 = "The paper does not define its L1; its size suggests the hole's, so both are given."
 
 
-def _deepgin(name: str, data: str) -> Protocol:
+def _deepgin(name: str, data: str, *images: int) -> Protocol:
     return Protocol(
         name=f"deepgin-{name}",
         paper="Li et al., DeepGIN: Deep Generative Inpainting Network",
@@ -164,12 +180,13 @@ def _deepgin(name: str, data: str) -> Protocol:
             Group(name="three types", masks=_THREE_TYPES),
         ),
         metrics=("psnr", "ssim", "hole_l1", "l1", "fid", "lpips"),
+        images=images,
     )
 
 
-def _deepgin_original(name: str, data: str) -> Protocol:
+def _deepgin_original(name: str, data: str, *images: int) -> Protocol:
     return replace(
-        _deepgin(name, data),
+        _deepgin(name, data, *images),
         name=f"deepgin-{name}-original",
         about=f"{data} at their original size, with random rectangles and with three types of "
         "masks. Images larger than 256 x 256 are inpainted in interleaved pieces of that size. "
@@ -186,7 +203,7 @@ def _deepgin_original(name: str, data: str) -> Protocol:
 
 _DEEPGIN_CELEBAHQ = replace(
     _deepgin_original(
-        "celebahq", "3,000 photographs of CelebA-HQ of 1024 x 1024 px (DeepGIN, Sec. 6.1)"
+        "celebahq", "3,000 photographs of CelebA-HQ of 1024 x 1024 px (DeepGIN, Sec. 6.1)", 3_000
     ),
     name="deepgin-celebahq",
 )
@@ -195,17 +212,17 @@ PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
         _MADF_PLACES2,
-        _spn("places2", "The first 12,000 validation photographs of Places2", "squash"),
-        _spn("celeba", "12,000 test photographs of CelebA", "centre_square"),
-        _spn("paris", "The 100 test photographs of Paris StreetView", "squash"),
+        _spn("places2", "The first 12,000 validation photographs of Places2", "squash", 12_000),
+        _spn("celeba", "12,000 test photographs of CelebA", "centre_square", 12_000),
+        _spn("paris", "The 100 test photographs of Paris StreetView", "squash", 100),
         _SPN_PROBABILISTIC,
         _PENNET_PLACES2,
         _PENNET_DTD,
-        _deepgin("ffhq", "1,000 photographs of FFHQ"),
-        _deepgin("oxford", "523 photographs of Oxford Buildings"),
+        _deepgin("ffhq", "1,000 photographs of FFHQ", 1_000),
+        _deepgin("oxford", "523 photographs of Oxford Buildings", 523),
         _DEEPGIN_CELEBAHQ,
-        _deepgin_original("ffhq", "1,000 photographs of FFHQ"),
-        _deepgin_original("oxford", "523 photographs of Oxford Buildings"),
+        _deepgin_original("ffhq", "1,000 photographs of FFHQ", 1_000),
+        _deepgin_original("oxford", "523 photographs of Oxford Buildings", 523),
         _DEEPFILL_PLACES2,
     )
 }

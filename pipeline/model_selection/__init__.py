@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     )
     from infill.pipeline.model_selection.config import SelectionConfig, TableConfig
     from infill.pipeline.model_selection.page import candidate_rows, write_selection
-    from infill.pipeline.model_selection.tables import evaluate_table, find_test_set, paper_rows
+    from infill.pipeline.model_selection.tables import (
+        evaluate_table,
+        find_test_set,
+        of_other_images,
+        paper_rows,
+    )
 
 __all__ = [
     "Candidate",
@@ -33,6 +38,7 @@ __all__ = [
     "require_inputs",
     "select_model",
     "find_test_set",
+    "of_other_images",
     "evaluate_table",
     "paper_rows",
     "write_selection",
@@ -51,6 +57,6 @@ __getattr__ = lazy_names(
         ),
         "config": ("SelectionConfig", "TableConfig"),
         "page": ("candidate_rows", "write_selection"),
-        "tables": ("find_test_set", "evaluate_table", "paper_rows"),
+        "tables": ("find_test_set", "of_other_images", "evaluate_table", "paper_rows"),
     },
 )

@@ -10,7 +10,7 @@ from infill.pipeline.evaluation import PROTOCOLS, Evaluation, EvaluationConfig, 
 from infill.pipeline.evaluation.metric_networks import NOT_GIVEN
 from infill.pipeline.evaluation.page import metric_heading
 from infill.pipeline.evaluation.scores import ALL
-from infill.pipeline.manifest import FILE_NAME
+from infill.pipeline.manifest import FILE_NAME, read_manifest
 from infill.pipeline.metrics.image_metrics import mean_interval
 from infill.pipeline.metrics.metric_registry import FURTHER, OF_NETWORKS, OF_SETS
 from infill.pipeline.model_selection.config import TableConfig
@@ -27,14 +27,28 @@ def find_test_set(search: TuneConfig, config: TableConfig) -> str:
     Raises:
         UserError: if it does not exist.
     """
-    shards = search.train.data.shards
-    shards_at = config.test_shards or storage.join(shards, "test")
+    shards_at = _test_set(search, config)
     if not storage.exists(storage.join(shards_at, FILE_NAME)):
         raise UserError(
             f"a paper's table is measured on test images, and {shards_at} is not a shard set; name "
             "one with --table.test-shards"
         )
     return storage.absolute(shards_at)
+
+
+def _test_set(search: TuneConfig, config: TableConfig) -> str:
+    return config.test_shards or storage.join(search.train.data.shards, "test")
+
+
+def of_other_images(search: TuneConfig, config: TableConfig, table: Table) -> str:
+    """Return the sentence on a test set of another size than the paper's.
+
+    It is empty if they are equal, or if there is no test set yet.
+    """
+    shards_at = _test_set(search, config)
+    if not storage.exists(storage.join(shards_at, FILE_NAME)):
+        return ""
+    return PROTOCOLS[table.protocol].of_other_images(len(read_manifest(shards_at)))
 
 
 def evaluate_table(

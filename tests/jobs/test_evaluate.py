@@ -44,6 +44,10 @@ def test_job_prints_the_tables_and_where_everything_is(checkpoint, test_set, tmp
             ("--checkpoint", "{checkpoint}", "--shards", "{set}", "--image-size-px", "4000"),
             "smaller than the crop of 4000 px",
         ),
+        (
+            ("--checkpoint", "{checkpoint}", "--shards", "{set}", "--num-images", "4000"),
+            "fewer than --num-images 4,000; lower it",
+        ),
     ],
 )
 def test_mistakes_end_in_one_sentence_before_ray_starts(

@@ -150,3 +150,13 @@ def test_a_dry_run_of_every_table_prints_rows_training_protocol_and_cost(
         assert row.label in line
         assert all(f"{metric} {figure}" in line for metric, figure in row.published.items())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_names_a_test_set_of_another_size_than_the_papers(
+    shards, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    words = ("spn", "--space", "spn-table4", "--scale", "smoke", "--train.data.source", "")
+    tune.main([*words, "--table.test-shards", f"{shards}/test", "--dry-run"])
+    said = capsys.readouterr().out
+    assert "\nimages      the paper's figures are of 100 images, these are of 8\n" in said

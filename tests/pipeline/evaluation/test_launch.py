@@ -54,6 +54,27 @@ def test_evaluation_writes_every_file_and_leaves_nothing_else(evaluation, config
     assert len(found) == 7
 
 
+def test_the_plan_names_numbers_of_images_and_masks_that_differ(checkpoint, test_set, tmp_path):
+    for number in range(3):
+        hole = np.zeros((64, 64), np.uint8)
+        hole[: 10 * (number + 1)] = 255
+        cv2.imwrite(str(tmp_path / f"{number}.png"), hole)
+    config = EvaluationConfig(
+        checkpoint=checkpoint,
+        shards=test_set,
+        protocol="spn-paris",
+        masks=MaskConfig(folder=str(tmp_path)),
+        num_actors=0,
+    )
+    plan = prepare(config)
+    assert plan.numbers == [
+        "the paper's figures are of 100 images, these are of 8",
+        "3 mask files for 8 images: each file is used 2 or 3 times",
+    ]
+    with pytest.raises(UserError, match="holds 8 images, fewer than --num-images 100;"):
+        prepare(replace(config, num_images=100))
+
+
 def test_rows_hold_every_pair_under_every_method(evaluation):
     rows = pq.read_table(evaluation.files["rows"]).to_pylist()
     assert len(rows) == 8 * 2 * 3

@@ -75,6 +75,12 @@ def test_only_the_first_images_are_taken_if_asked(listed):
     assert {pairs[index].key for index in range(len(pairs))} == {"sample00", "sample01"}
 
 
+def test_more_images_than_the_set_holds_are_refused(listed):
+    assert len(pairs_of(listed, num_images=12).rows()) == 12
+    with pytest.raises(UserError, match=r"/nowhere holds 12 images, fewer than --num-images 13;"):
+        pairs_of(listed, num_images=13)
+
+
 def test_image_smaller_than_the_crop_is_named_before_anything_is_read(listed):
     with pytest.raises(UserError, match=r"sample00 of /nowhere is 64x64 px, smaller.*66 px"):
         pairs_of(listed, 66)

@@ -108,3 +108,13 @@ def test_what_a_protocol_decides_cannot_be_given_beside_it(changes, complaint):
 def test_unknown_protocol_is_refused_with_the_known_ones():
     with pytest.raises(UserError, match="unknown protocol 'spn'; there are: madf-places2, spn-"):
         load_protocol("spn")
+
+
+def test_every_number_of_images_of_a_paper_is_in_its_description():
+    for protocol in PROTOCOLS.values():
+        assert all(f"{number:,}" in protocol.about for number in protocol.images), protocol.name
+        assert all(not protocol.of_other_images(number) for number in protocol.images)
+    silent = {name for name, protocol in PROTOCOLS.items() if not protocol.images}
+    assert silent == {"pennet-places2", "deepfill-places2"}
+    said = "the paper's figures are of 2,800 or 100 images, these are of 12"
+    assert PROTOCOLS["spn-prob"].of_other_images(12) == said

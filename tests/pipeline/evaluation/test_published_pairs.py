@@ -1,5 +1,7 @@
 """A protocol with mask files pairs every image with one of them, as the papers do."""
 
+from collections import Counter
+
 import cv2
 import numpy as np
 import pytest
@@ -74,6 +76,28 @@ def test_the_pairing_depends_on_the_seed_alone(listed, folder):
 
     assert ids() == ids(batch_size=3)
     assert ids() != ids(seed=1)
+
+
+@pytest.mark.parametrize(
+    ("files", "images", "said"),
+    [
+        (12, 12, "12 mask files for 12 images: each file is used once"),
+        (4, 12, "4 mask files for 12 images: each file is used 3 times"),
+        (5, 12, "5 mask files for 12 images: each file is used 2 or 3 times"),
+        (12, 7, "12 mask files for 7 images: 7 files are used, once each, as the seed decides"),
+    ],
+)
+def test_unequal_numbers_of_masks_and_images_follow_one_rule(
+    listed, folder, tmp_path, files, images, said
+):
+    for number in range(files):
+        (tmp_path / f"{number:05d}.png").symlink_to(f"{folder}/{number:05d}.png")
+    pairs = pairs_of(listed, str(tmp_path), "spn-celeba", num_images=images)
+    uses = Counter(pairs.mask(pairs[index]).id for index in range(len(pairs)))
+    assert sum(uses.values()) == images
+    assert len(uses) == min(files, images)
+    assert max(uses.values()) - min(uses.values()) <= 1
+    assert pairs.use_of_files == said
 
 
 def speck(path, value: int) -> np.ndarray:
