@@ -214,10 +214,11 @@ def _resumes(config: TrainConfig) -> str:
     """Return from which step a run goes on; "" for one that begins."""
     from infill.pipeline import checkpoints
 
-    done = checkpoints.steps(config.storage)
-    if done:
-        last = ", its last: nothing is left to train" if done[-1] >= config.steps else ""
-        return f"from step {done[-1]:,}{last}"
+    newest = checkpoints.latest(config.storage, lambda damage: None)  # The training reports it.
+    if newest:
+        done = checkpoints.read_state(newest)["step"]
+        last = ", its last: nothing is left to train" if done >= config.steps else ""
+        return f"from step {done:,}{last}"
     return f"from the checkpoint {config.resume_from}" if config.resume_from else ""
 
 

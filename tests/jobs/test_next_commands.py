@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import ray
 
+from infill.pipeline import checkpoints
 from infill.pipeline.job_summary import watching
 from infill.pipeline.tracking import TrackingConfig
 
@@ -198,6 +199,11 @@ def test_an_interrupted_training_says_from_which_step_it_goes_on(
     assert "\nresumes      from step 2\n" in longer
     again = run_job("train_spn", *words, "--steps", "4", cwd=tmp_path).stdout
     assert "\nresumes      from step 4, its last: nothing is left to train\n" in again
+    newest = Path(checkpoints.step_location(str(tmp_path / "run"), 4))
+    (newest / "generator.safetensors").write_bytes(b"damaged")
+    mended = run_job("train_spn", *words, "--steps", "4", cwd=tmp_path).stdout
+    assert "\nresumes      from step 3\n" in mended
+    assert mended.index("resumes") < mended.index("using the previous one")
 
 
 def test_only_loggers_that_are_on_are_named(tmp_path):
