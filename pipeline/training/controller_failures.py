@@ -1,8 +1,9 @@
-"""A Ray Train controller that dies: another is started, and the run resumes.
+"""A Ray Train controller that dies or fails: another is started, and the run resumes.
 
 The controller is a process on the driver's node. Ray's monitor of memory or the kernel may end it
 because of another program there. Ray itself then ends the training in a traceback, and keeps the
-workers' resources reserved while the driver lives.
+workers' resources reserved while the driver lives. So does Ray when the controller loses a worker
+at a moment at which it expects no loss, as at the end of the workers' start.
 """
 
 from collections.abc import Callable
@@ -28,30 +29,65 @@ def fit(
         report: takes a sentence to log.
 
     Raises:
-        UserError: if one more died.
+        UserError: if one more died or failed, or the workers did not start.
         ray.train.TrainingFailedError: as Ray's own ``fit``.
     """
     from ray.exceptions import OutOfMemoryError, RayActorError
+    from ray.train import ControllerError
 
-    for died in range(max_failures + 1):
+    for failed in range(max_failures + 1):
         trainer = start()
         try:
             with stopping_workers(watch, trainer.abort):
                 trainer.fit()
-        except (RayActorError, OutOfMemoryError) as error:
-            reason = _reason(error)
+        except (RayActorError, OutOfMemoryError, ControllerError) as error:
+            happened = _what_happened(error)
+            if happened is None:
+                raise
+            trainer.abort()
             free_reservation(watch)
             if requested():
                 return
-            if died == max_failures:
+            if failed == max_failures:
                 raise UserError(
-                    f"Ray's controller of this training died {died + 1} times: {reason}; free "
-                    "memory on the node of the driver, or raise max_failures. The same command "
-                    "resumes from the newest checkpoint"
+                    f"Ray's controllers of this training failed {failed + 1} times; the last "
+                    f"{happened}; free memory on the nodes of the driver and the workers, or raise "
+                    "max_failures. The same command resumes from the newest checkpoint"
                 ) from error
-            report(f"Ray's controller of this training has died: {reason}; starting another")
+            report(f"Ray's controller of this training {happened}; starting another")
         else:
             return
+
+
+def _what_happened(error: Exception) -> str | None:
+    """Return what ended a controller, or None if it is an error of code.
+
+    Raises:
+        UserError: if Ray has tried to start the workers as often as it may.
+    """
+    from ray.exceptions import RayActorError, RayError, RayTaskError
+    from ray.train import ControllerError
+    from ray.train.v2._internal.exceptions import (
+        WorkerGroupStartupFailedError,
+        WorkerGroupStartupTimeoutError,
+    )
+
+    if not isinstance(error, ControllerError):
+        return f"died: {_reason(error)}"
+    failure = error.controller_failure
+    if isinstance(failure, WorkerGroupStartupTimeoutError):
+        raise UserError(
+            f"no resources for {failure.num_workers} workers became free in time: add nodes, end "
+            "other jobs, or ask for fewer workers; the same command resumes from the newest "
+            "checkpoint"
+        ) from error
+    if isinstance(failure, WorkerGroupStartupFailedError):
+        raise UserError(
+            f"the workers of this training did not start: {_lines(failure)[-1]} The same command "
+            "resumes from the newest checkpoint"
+        ) from error
+    of_code = isinstance(failure, RayTaskError) and not isinstance(failure, RayActorError)
+    return f"failed: {_reason(failure)}" if isinstance(failure, RayError) and not of_code else None
 
 
 def free_reservation(watch: Any) -> None:
@@ -74,5 +110,9 @@ def _reason(error: Exception) -> str:
         holder = largest_holder()
         held = f", of which {holder}, holds most outside this job" if holder else ""
         return f"its node was short of memory{held}"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    return _lines(error)[0].rstrip(".")
+
+
+def _lines(error: Exception) -> list[str]:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines or [type(error).__name__]

@@ -1,4 +1,9 @@
-"""Ray's trainer on chosen workers: in a trial's resources, in numbers that share the batch."""
+"""Ray's trainer on chosen workers: in a trial's resources, in numbers that share the batch.
+
+Ray's actor that frees a dead controller's resources is left out. It asks a dashboard whether the
+controller lives, and without an address it finds that of any Ray on the machine: with another Ray
+there, it takes a living controller for dead and ends its workers. The driver frees them instead.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,6 +21,7 @@ from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import (
     DefaultPlacementGroupHandle,
+    PlacementGroupHandle,
 )
 from ray.util import get_current_placement_group
 
@@ -34,24 +40,47 @@ class TrialReservation(DefaultPlacementGroupHandle):
         """Leave the resources to Ray Tune."""
 
 
-class TrialWorkerGroup(WorkerGroup):
-    """Workers in the resources of the trial that trains, one in each bundle."""
+class KnownWorkerGroup(WorkerGroup):
+    """Workers whose reservation the monitor knows; none of them is left when their start fails."""
 
+    watch: Any = None
+    """The handle of the ``HeartbeatMonitor``; each subclass has its own."""
     group: Any = None
-    """The trial's placement group; each subclass has its own."""
+    """The placement group of the trial that trains, with a bundle per worker; None outside."""
 
-    def _create_placement_group(self, *context: Any) -> TrialReservation:
-        return TrialReservation(self.group)
+    def _create_placement_group(self, *context: Any) -> PlacementGroupHandle:
+        if self.group is not None:
+            handle: PlacementGroupHandle = TrialReservation(self.group)
+        else:
+            handle = super()._create_placement_group(*context)
+        ray.get(self.watch.reserve.remote(handle.placement_group))
+        return handle
+
+    def _start(self) -> None:
+        """Start the workers, or free what they hold; Ray keeps it if one dies late in its start."""
+        try:
+            super()._start()
+        except Exception:
+            if self.has_started():
+                self.get_worker_group_state().shutdown()
+                self._clear_state()
+            raise
 
 
 class TrainControllerBesideDriver(TrainController):
     """Ray's controller, spared by the kernel, with its workers in a trial's resources if any."""
 
-    def __init__(self, *, group: Any, **settings: Any) -> None:
-        """Take the placement group of the trial, None outside of trials, and Ray's settings."""
+    def __init__(self, *, watch: Any, group: Any, **settings: Any) -> None:
+        """Take what the workers need, and Ray's settings.
+
+        Args:
+            watch: the handle of the ``HeartbeatMonitor``.
+            group: the placement group of the trial; None outside of trials.
+            settings: of Ray's controller.
+        """
         spare_from_kernel()
-        if group is not None:
-            self.worker_group_cls = type("WorkerGroup", (TrialWorkerGroup,), {"group": group})
+        known = {"watch": watch, "group": group}
+        self.worker_group_cls = type("WorkerGroup", (KnownWorkerGroup,), known)
         super().__init__(**settings)
 
     async def _run_control_loop_iteration(self) -> None:
@@ -91,17 +120,19 @@ class SharingTrainer(TorchTrainer):
     would reserve their resources a second time, and wait for those of the other trials.
     """
 
-    def __init__(self, *args: Any, sizes: Sequence[int], **settings: Any) -> None:
+    def __init__(self, *args: Any, sizes: Sequence[int], watch: Any, **settings: Any) -> None:
         """Take Ray's arguments.
 
         Args:
             args: of the trainer.
             sizes: the allowed numbers of workers; a single one is not elastic.
+            watch: the handle of the ``HeartbeatMonitor``, which learns the workers' reservation.
             settings: of the trainer; its scaling configuration goes from the smallest to the
                 largest of ``sizes``.
         """
         super().__init__(*args, **settings)
         self.sizes = tuple(sizes)
+        self.watch = watch
         self.controller: Any = None
 
     def abort(self) -> None:
@@ -131,19 +162,21 @@ class SharingTrainer(TorchTrainer):
             memory=CONTROLLER_BYTES,
             scheduling_strategy=on_this_node(),  # Not in the trial's bundles, which are full.
             runtime_env={"env_vars": variables},
-        )(TrainControllerBesideDriver).remote(group=get_current_placement_group(), **settings)
+        )(TrainControllerBesideDriver).remote(
+            watch=self.watch, group=get_current_placement_group(), **settings
+        )
         self._register_sigint_handler(controller)
         ray.get(controller.run.remote())
         return ray.get(controller.get_result.remote())
 
     def _create_default_callbacks(self) -> list[Any]:
-        """Return Ray's callbacks without those whose actors would have nothing to do.
+        """Return Ray's callbacks without two that start actors.
 
-        One starts an actor for Ray Data's sets, and workers read shards themselves. In a trial,
-        Ray Tune alone removes the placement group.
+        One is for Ray Data's sets, and workers read shards themselves. The other frees a dead
+        controller's resources, which is the driver's part here.
         """
-        idle: tuple[type, ...] = () if self.datasets else (DatasetsCallback,)
-        if get_current_placement_group() is not None:
-            idle += (PlacementGroupCleanerCallback,)
+        left_out: tuple[type, ...] = (PlacementGroupCleanerCallback,)
+        if not self.datasets:
+            left_out += (DatasetsCallback,)
         callbacks: list[Any] = super()._create_default_callbacks()
-        return [callback for callback in callbacks if not isinstance(callback, idle)]
+        return [callback for callback in callbacks if not isinstance(callback, left_out)]

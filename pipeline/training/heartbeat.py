@@ -47,20 +47,13 @@ class HeartbeatMonitor:
         self.reserved: Any = None
         self.stopping = False
 
-    def begin(self, rank: int, reserved: Any) -> None:
-        """Drop the heartbeats of an earlier group of workers; another of this group may have one.
-
-        Args:
-            rank: of a worker that starts.
-            reserved: the placement group of its group.
-        """
-        if getattr(reserved, "id", None) != getattr(self.reserved, "id", None):
-            self.beats.clear()
-        self.beats.pop(rank, None)
-        self.reserved = reserved
+    def reserve(self, group: Any) -> None:
+        """Store the placement group of workers that will start; drop earlier ones' heartbeats."""
+        self.beats.clear()
+        self.reserved = group
 
     def reservation(self) -> Any:
-        """Return the placement group of the last workers, or None."""
+        """Return the placement group of the newest workers, or None."""
         return self.reserved
 
     def leave(self, rank: int) -> None:

@@ -231,6 +231,7 @@ def _trainer(config: TrainConfig, books: str, actors: Mapping[str, Any]) -> Any:
     return SharingTrainer(
         _work_on_cluster,
         sizes=sizes,
+        watch=actors["watch"],
         train_loop_config={"config": config, **actors},
         torch_config=TorchConfig(timeout_s=config.collective_timeout_s),
         scaling_config=ScalingConfig(
@@ -298,7 +299,6 @@ def _work_on_cluster(settings: dict[str, Any]) -> None:
     import ray
     import ray.train
     from ray.train.torch import get_device
-    from ray.util import get_current_placement_group
 
     config, box, watch = settings["config"], settings["mailbox"], settings["watch"]
     if ray.get(watch.ends.remote()):
@@ -314,7 +314,6 @@ def _work_on_cluster(settings: dict[str, Any]) -> None:
         notice=lambda: ray.train.get_preemption_info() is not None,
     )
     torch.set_num_threads(config.num_threads_per_worker or max(1, int(config.cpus_per_worker)))
-    watch.begin.remote(worker.rank, get_current_placement_group())
     if config.min_workers:
         text = f"training on {worker.world_size} of up to {config.num_workers} workers"
         worker.log(lambda record: box.put.remote(record), 0, text)

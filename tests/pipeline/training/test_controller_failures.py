@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,12 +11,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from infill.pipeline import cluster
+from infill.pipeline import checkpoints, cluster
 from infill.pipeline.config import explain, override
 from infill.pipeline.errors import UserError
+from infill.pipeline.interruption import Interrupted
 from infill.pipeline.tracking import Record, record_queue
 from infill.pipeline.training import controller_failures, train
-from infill.pipeline.training.elastic import CONTROLLER_BYTES
+from infill.pipeline.training.elastic import CONTROLLER_BYTES, SharingTrainer
 
 
 def controllers() -> set[int]:
@@ -60,7 +63,7 @@ def test_killed_controller_costs_no_update(
     train(ours, log)
     assert killed.is_set()
     assert scores == [0]
-    assert any("controller of this training has died" in line for line in lines), lines
+    assert any("controller of this training died" in line for line in lines), lines
     assert sum("resuming at step" in line for line in lines) == 1, lines
     assert largest_difference(weights(ours.storage, 6), weights(finished.config.storage, 6)) == 0
     assert ray.is_initialized()
@@ -85,25 +88,168 @@ def test_controller_that_dies_again_and_again_ends_in_one_sentence(monkeypatch):
         def fit() -> None:
             raise ActorDiedError
 
-        return SimpleNamespace(fit=fit, abort=None)
+        return SimpleNamespace(fit=fit, abort=lambda: None)
 
     monkeypatch.setattr(ray, "get", lambda reference: reference)
-    with pytest.raises(UserError, match="died 3 times: .*; free memory on the node") as ended:
+    with pytest.raises(
+        UserError, match="failed 3 times; the last died: .*; free memory on"
+    ) as ended:
         controller_failures.fit(start, Watch(), 2, lines.append)
     assert tries == [0, 1, 2]
     assert len(lines) == 2
     assert len(str(ended.value).splitlines()) == 1
 
 
+def failing(error):
+    """Return what starts a trainer that fails."""
+
+    def fit() -> None:
+        raise error
+
+    return lambda: SimpleNamespace(fit=fit, abort=None)
+
+
 def test_other_failures_are_not_taken_for_a_dead_controller():
+    from ray.exceptions import RayTaskError
+    from ray.train import ControllerError
+
+    defect = RayTaskError("function", "Traceback ...\nKeyError: 'x'", KeyError("x"))
+    for error in (ValueError("a defect"), ControllerError(ValueError("a defect"))):
+        with pytest.raises(type(error), match="a defect"):
+            controller_failures.fit(failing(error), Watch(), 2, print)
+    with pytest.raises(ControllerError, match="KeyError"):
+        controller_failures.fit(failing(ControllerError(defect)), Watch(), 2, print)
+
+
+def test_workers_that_did_not_start_end_in_one_sentence():
+    from ray.train import ControllerError
+    from ray.train.v2._internal.exceptions import (
+        WorkerGroupStartupFailedError,
+        WorkerGroupStartupTimeoutError,
+    )
+
+    broken = WorkerGroupStartupFailedError("error:\nTraceback ...\nImportError: no module\n")
+    for failure, expected in (
+        (broken, "did not start: ImportError: no module"),
+        (WorkerGroupStartupTimeoutError(3), "no resources for 3 workers became free in time"),
+    ):
+        with pytest.raises(UserError, match=expected) as ended:
+            controller_failures.fit(failing(ControllerError(failure)), Watch(), 2, print)
+        assert len(str(ended.value).splitlines()) == 1
+
+
+@pytest.fixture
+def disturbed(monkeypatch, tmp_path):
+    """Give what lets the first group of workers lose one at the end of its start."""
+    from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+
+    once = tmp_path / "once"
+
+    def disturb(removed):
+        class Disturbance(
+            WorkerGroupCallback
+        ):  # Local, so that Ray's controller receives its code.
+            def after_worker_group_start(self, worker_group):
+                import ray
+                from ray.util import remove_placement_group
+
+                if once.exists():
+                    return
+                once.touch()
+                worker = worker_group.get_workers()[1]
+                if removed:
+                    state = worker_group.get_worker_group_state()
+                    remove_placement_group(state.placement_group_handle.placement_group)
+                else:
+                    os.kill(worker.metadata.pid, signal.SIGKILL)
+                try:
+                    while True:
+                        ray.get(worker.actor.get_metadata.remote())
+                except ray.exceptions.RayActorError:
+                    if not removed:
+                        raise
+
+        def callbacks(self):
+            return [*usual(self), Disturbance()]
+
+        usual = SharingTrainer._create_default_callbacks
+        monkeypatch.setattr(SharingTrainer, "_create_default_callbacks", callbacks)
+        return once
+
+    return disturb
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("removed", [True, False], ids=["reservation removed", "worker killed"])
+def test_group_that_loses_a_worker_at_the_end_of_its_start_is_replaced(
+    removed, config, ray_local, disturbed
+):
+    """With the same resources: two groups would not have room."""
+    once = disturbed(removed)
+    lines: list[str] = []
+    train(override(config, {"num_workers": 2, "cpus_per_worker": 1.5}), lines.append)
+    assert once.exists()
+    assert checkpoints.steps(config.storage)[-1] == config.steps
+    assert sum("failed: The actor died" in line for line in lines) == removed, lines
+
+
+@pytest.fixture
+def another_ray():
+    """Give what starts another Ray on this machine, as `ray start` does, until its dashboard is up.
+
+    Programs without an address of their own find this process's Ray before, and then the other.
+    """
+    import ray
+    from ray._common.utils import reset_ray_address
+    from ray._private.utils import write_ray_address
+
+    program = (
+        "import sys; from ray.cluster_utils import Cluster\n"
+        "from ray.util.state import list_actors\n"
+        "head = {'num_cpus': 1, 'include_dashboard': True}\n"
+        "cluster = Cluster(initialize_head=True, head_node_args=head)\n"
+        "list_actors(address=cluster.address)\n"
+        "print('up', flush=True); sys.stdin.read(); cluster.shutdown()\n"
+    )
+    started = []
+
     def start():
-        def fit() -> None:
-            raise ValueError("a defect")
+        command = [sys.executable, "-c", program]
+        streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(command, **streams))
+        assert started[-1].stdout.readline() == "up\n"
 
-        return SimpleNamespace(fit=fit, abort=None)
+    write_ray_address(ray.get_runtime_context().gcs_address)
+    yield start
+    for process in started:
+        process.communicate()
+    reset_ray_address()
 
-    with pytest.raises(ValueError, match="a defect"):
-        controller_failures.fit(start, Watch(), 2, print)
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_another_ray_on_this_machine_does_not_end_a_training(config, ray_local, another_ray):
+    """Ray's own actor that frees a dead controller's resources would ask the other Ray for it."""
+    changes = {"num_workers": 2, "steps": 10**6, "save_every_steps": 10, "report_every_steps": 10}
+    run = override(config, {**changes, "sample_every_steps": 10**6})
+    lines: list[str] = []
+    enough: list[int] = []
+    ended = threading.Event()
+
+    def log(line: str) -> None:
+        lines.append(line)
+        steps = checkpoints.steps(run.storage)
+        if steps and not enough:
+            another_ray()
+            enough.append(checkpoints.steps(run.storage)[-1] + 200)
+        if enough and steps[-1] >= enough[0] and not ended.is_set():
+            ended.set()
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        train(run, log)
+    assert not any("died" in line or "resuming" in line for line in lines), lines
 
 
 def test_job_whose_process_is_taken_away_ends_in_a_sentence():

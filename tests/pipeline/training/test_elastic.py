@@ -70,17 +70,20 @@ def test_a_controller_that_waits_for_resources_pauses_between_two_looks(
 
 
 def test_no_actor_starts_that_has_nothing_to_do() -> None:
-    """Workers read shards themselves, so Ray Data has no part unless a set of its own is given."""
+    """Workers read shards themselves, so Ray Data has no part unless a set of its own is given.
+
+    The driver frees the resources of a dead controller.
+    """
     for sets, expected in (({}, False), ({"train": "a set"}, True)):
-        trainer = SharingTrainer(print, sizes=(1,), datasets=sets)
+        trainer = SharingTrainer(print, sizes=(1,), watch=None, datasets=sets)
         callbacks = trainer._create_default_callbacks()
-        assert any(isinstance(one, PlacementGroupCleanerCallback) for one in callbacks)
+        assert not any(isinstance(one, PlacementGroupCleanerCallback) for one in callbacks)
         assert any(isinstance(one, DatasetsCallback) for one in callbacks) == expected
 
 
 def test_the_controller_receives_the_policy() -> None:
     elastic = ScalingConfig(num_workers=(2, 8))
-    trainer = SharingTrainer(print, sizes=(2, 8), scaling_config=elastic)
+    trainer = SharingTrainer(print, sizes=(2, 8), watch=None, scaling_config=elastic)
     policy = pickle.loads(pickle.dumps(trainer._policy()["scaling_policy"]))
     assert policy.sizes == (2, 8)
     assert policy._count_possible_workers({"node": {"CPU": 7.0}}) == 2

@@ -14,7 +14,6 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -149,16 +148,15 @@ def test_a_loss_that_is_not_finite_ends_a_run_on_the_cluster_at_once(config, ray
     assert sum("resuming at step" in line for line in lines) == 0
 
 
-def test_a_worker_that_starts_drops_the_heartbeats_of_earlier_groups_alone():
-    monitor, first, second = HeartbeatMonitor(), SimpleNamespace(id=1), SimpleNamespace(id=2)
-    for group in (first, second, second):  # The last starts again in the resources of a trial.
+def test_workers_that_start_drop_the_heartbeats_of_earlier_groups():
+    monitor = HeartbeatMonitor()
+    for group in ("first", "second", "second"):  # The last starts again in a trial's resources.
+        monitor.reserve(group)
+        assert not monitor.beats
+        assert monitor.reservation() == group
         for rank in (0, 1):
-            monitor.begin(rank, group)
-            assert rank not in monitor.beats
             monitor.beat(rank, 0, "starting")
         assert set(monitor.beats) == {0, 1}
-    monitor.begin(0, first)
-    assert not monitor.beats
 
 
 def test_a_worker_is_named_by_what_it_did_last():
