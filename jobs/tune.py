@@ -154,7 +154,9 @@ def main(words: Sequence[str] | None = None) -> None:
     config = tuning.share_batch(config)  # Imports PyTorch.
     space = tuning.read_table(config.space, name) or tuning.read_space(config.space, name)
     planned = tuning.plan(config, space)
-    count = config.num_trials if config.method.searcher else len(planned)
+    count = tuning.num_trials(config, space)
+    if count < config.num_trials and not isinstance(space, Table):
+        print(f"{config.num_trials} trials are asked for: the space has {count} different ones")
     lacking = missing_weights([trial for _, trial in planned], report_only=config.dry_run)
     if not isinstance(space, Table):
         tuning.require_effects(space, planned[0][1], training_of(name, "smoke"))
@@ -174,7 +176,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if isinstance(space, Table) and (config.table.test_shards or not shards_to_make(config.train)):
         ready = replace(config, train=with_shards(config.train))
         model_selection.find_test_set(ready, config.table)
-    announce_search(config, len(planned))
+    announce_search(config, count)
     with connect(preload=forkserver.TRAINING):
         # Trials need no shards of their own: what is missing is made once, for all of them.
         config = replace(config, train=training.resolve(with_shards(config.train)))
@@ -293,9 +295,9 @@ def trial_device(config: SearchConfig) -> str:
     return f"{config.gpus_per_trial:g} GPU{'s' if several else ''} each"
 
 
-def announce_search(config: SearchConfig, planned: int) -> None:
+def announce_search(config: SearchConfig, count: int) -> None:
     """Print the space, the number of trials, and how many are finished."""
-    train, count = config.train, config.num_trials if config.method.searcher else planned
+    train = config.train
     earlier = [trial for trial in tuning.written_down(config.storage).values() if trial.scores]
     announce(
         f"search over {config.space!r} around {train.model.architecture}: {count} trials of "

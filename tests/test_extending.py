@@ -109,7 +109,7 @@ def test_sketches_of_functions_do_what_they_say(tmp_path, monkeypatch):
     monkeypatch.setitem(ALGORITHMS, "median", Algorithm(scheduler=median))
     training = TrainConfig(model=SPNConfig.tiny(), data=BatchConfig())
     search = TuneConfig(train=training, algorithm="median", num_trials=2)
-    assert type(search.method.scheduler(800)).__name__ == "MedianStoppingRule"
+    assert type(search.method.scheduler(800, ())).__name__ == "MedianStoppingRule"
     with pytest.raises(ValueError, match="there is no algorithm 'mean'; there are: grid, .*median"):
         TuneConfig(train=training, algorithm="mean", num_trials=2)
 

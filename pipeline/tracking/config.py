@@ -41,3 +41,7 @@ class TrackingConfig(MLflowConfig):
         super().__post_init__()
         if len(set(self.loggers)) < len(self.loggers):
             raise UserError(f"tracking.loggers names one twice: {', '.join(self.loggers)}")
+        if self.loggers != type(self).loggers:
+            from infill.pipeline.tracking.loggers import require_known
+
+            require_known(self.loggers)

@@ -4,7 +4,7 @@ To add one, write a module here with a context manager that takes a :class:`RunI
 for warnings, and yields a function of a record; then give it a line in ``LOGGERS``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from infill.pipeline.errors import UserError
@@ -28,6 +28,19 @@ LOGGERS: dict[str, Logger] = {
 }
 
 
+def require_known(names: Sequence[str]) -> None:
+    """Refuse a logger that does not exist.
+
+    Raises:
+        UserError: naming those that do.
+    """
+    for name in names:
+        if name not in LOGGERS:
+            raise UserError(
+                f"tracking.loggers: there is no logger {name!r}; there are {', '.join(LOGGERS)}"
+            )
+
+
 @contextmanager
 def logged(info: RunInfo) -> Iterator[Report]:
     """Log a run's records while the block runs. On the driver.
@@ -47,11 +60,7 @@ def logged(info: RunInfo) -> Iterator[Report]:
     def warn(text: str) -> None:
         report(Record(kind="note", step=0, text=text))
 
-    for name in info.config.loggers:
-        if name not in LOGGERS:
-            raise UserError(
-                f"tracking.loggers: there is no logger {name!r}; there are {', '.join(LOGGERS)}"
-            )
+    require_known(info.config.loggers)
     with ExitStack() as stack:
         for name in info.config.loggers:
             reports.append(stack.enter_context(LOGGERS[name](info, warn)))

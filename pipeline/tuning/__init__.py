@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from infill.pipeline.tuning.config import Trial, TuneConfig, TuneResult
     from infill.pipeline.tuning.effects import require_effects
     from infill.pipeline.tuning.spaces import Range, Space, read_space, read_table
-    from infill.pipeline.tuning.trials import plan, share_batch, written_down
+    from infill.pipeline.tuning.trials import num_trials, plan, share_batch, written_down
     from infill.pipeline.tuning.tuner import tune
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Trial",
     "TuneConfig",
     "TuneResult",
+    "num_trials",
     "plan",
     "read_space",
     "read_table",
@@ -36,7 +37,7 @@ __getattr__ = lazy_names(
         "config": ("Trial", "TuneConfig", "TuneResult"),
         "effects": ("require_effects",),
         "spaces": ("Range", "Space", "read_space", "read_table"),
-        "trials": ("plan", "share_batch", "written_down"),
+        "trials": ("num_trials", "plan", "share_batch", "written_down"),
         "tuner": ("tune",),
     },
 )

@@ -4,11 +4,11 @@ To add one, write a module here with a function that returns Ray Tune's schedule
 give it a line in ``ALGORITHMS``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from infill.pipeline.tuning.asha import asha
+from infill.pipeline.tuning.asha import Curve, asha
 from infill.pipeline.tuning.tpe import tpe
 
 
@@ -18,8 +18,9 @@ class Algorithm:
 
     enumerates: bool = False
     """Whether every combination is tried, or an even selection of them."""
-    scheduler: Callable[[int], Any] | None = None
-    """Returns Ray Tune's scheduler, which stops trials early, from the number of training steps."""
+    scheduler: Callable[[int, Sequence[Curve]], Any] | None = None
+    """Returns Ray Tune's scheduler, which stops trials early, from the number of training steps and
+    the scores of the trials that an interrupted search has finished."""
     searcher: Callable[..., Any] | None = None
     """Returns Ray Tune's searcher, which proposes combinations, as :func:`tpe` does."""
     exchanges: bool = False

@@ -134,6 +134,9 @@ class Trial:
     """Number of steps taken; fewer than configured if it was stopped early."""
     error: str = ""
     """Why it failed or did not finish; empty if it finished."""
+    curve: dict[str, float] = field(default_factory=dict)
+    """Its score at each validation before the last one, by step; for algorithms that stop trials
+    early."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from infill.pipeline.tracking import Record
 from infill.pipeline.training import SCORE, TrainConfig, train
 from infill.pipeline.tuning.config import Trial, TuneConfig
 from infill.pipeline.tuning.ray_tuner import run_tuner
-from infill.pipeline.tuning.spaces import Range, Space
+from infill.pipeline.tuning.spaces import Range, Space, listed_value
 from infill.pipeline.tuning.trials import Planned, folder, write_down
 
 REFERENCE = "reference.json"
@@ -102,7 +102,9 @@ def name_of(index: int) -> str:
 def encode_values(space: Space, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return values in Ray's form: those of a list as text."""
     return {
-        name: changes[name] if isinstance(values, Range) else json.dumps(changes[name])
+        name: (round(changes[name]) if values.whole else changes[name])
+        if isinstance(values, Range)
+        else listed_value(values, changes[name]) or json.dumps(changes[name])
         for name, values in space.items()
     }
 

@@ -1,7 +1,10 @@
 """Search spaces: values by dotted name, from a paper, its tables or a file."""
 
 import ast
+import itertools
 import json
+import math
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,8 +34,101 @@ class Range:
             )
 
 
+TRIES = 100
+"""Random combinations that are tried before those that are left are listed."""
 Space = Mapping[str, Sequence[Any] | Range]
 """The values to try, or their range, by dotted name of a training's field."""
+
+
+def num_combinations(space: Space) -> int | None:
+    """Return the number of combinations of a space; None if a range of it has no steps."""
+    counts = [len(_listed(values)) for values in space.values() if not _is_continuous(values)]
+    return math.prod(counts) if len(counts) == len(space) else None
+
+
+def combination_key(values: Mapping[str, Any]) -> str:
+    """Return a text that equal combinations share."""
+    return json.dumps(values, sort_keys=True, default=str)
+
+
+def unseen(space: Space, seen: set[str], chance: random.Random) -> dict[str, Any] | None:
+    """Return a random combination that was not seen, and add its key; None if all were.
+
+    Args:
+        space: values or ranges by name.
+        seen: keys of combinations, as of :func:`combination_key`.
+        chance: where the combination comes from.
+    """
+    space = {
+        name: values if isinstance(values, Range) else distinct(values)
+        for name, values in space.items()
+    }
+    for _ in range(TRIES):
+        found = sample(space, chance)
+        if combination_key(found) not in seen:
+            seen.add(combination_key(found))
+            return found
+    if num_combinations(space) is None:
+        return None
+    every = itertools.product(*map(_listed, space.values()))
+    rest = [one for one in (dict(zip(space, v, strict=True)) for v in every) if _is_new(one, seen)]
+    if not rest:
+        return None
+    found = chance.choice(rest)
+    seen.add(combination_key(found))
+    return found
+
+
+def sample(space: Space, chance: random.Random) -> dict[str, Any]:
+    """Return a random combination."""
+    return {name: _sample_one(values, chance) for name, values in space.items()}
+
+
+def holds(space: Space, changes: Mapping[str, Any]) -> bool:
+    """Return whether a combination is one of a space."""
+    return set(changes) == set(space) and all(
+        values.low <= changes[name] <= values.high
+        if isinstance(values, Range)
+        else listed_value(values, changes[name]) is not None
+        for name, values in space.items()
+    )
+
+
+def listed_value(values: Sequence[Any], value: Any) -> str | None:
+    """Return a value of a list as the list's JSON has it; None if it is not in the list.
+
+    A training's field has other types than a file: 1 becomes 1.0, and a list a tuple.
+    """
+    plain = json.loads(json.dumps(value, default=str))
+    return next((json.dumps(one) for one in values if one == plain), None)
+
+
+def distinct(values: Sequence[Any]) -> list[Any]:
+    """Return the values of a list without those that equal an earlier one, as 1.0 equals 1."""
+    return [value for index, value in enumerate(values) if value not in values[:index]]
+
+
+def _is_new(values: Mapping[str, Any], seen: set[str]) -> bool:
+    return combination_key(values) not in seen
+
+
+def _is_continuous(values: Sequence[Any] | Range) -> bool:
+    return isinstance(values, Range) and not values.whole
+
+
+def _listed(values: Sequence[Any] | Range) -> Sequence[Any]:
+    if isinstance(values, Range):
+        return range(round(values.low), round(values.high) + 1)
+    return distinct(values)
+
+
+def _sample_one(values: Sequence[Any] | Range, chance: random.Random) -> Any:
+    if not isinstance(values, Range):
+        return values[chance.randrange(len(values))]
+    low, high = (math.log(v) if values.log else v for v in (values.low, values.high))
+    number = chance.uniform(low, high)
+    number = math.exp(number) if values.log else number
+    return round(number) if values.whole else number
 
 
 def read_space(name: str, architecture: str) -> Space:

@@ -1,8 +1,11 @@
 """Optuna's TPE: proposes the combinations that earlier trials make promising."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from infill.pipeline.progress import shows_everything
 
 if TYPE_CHECKING:
     from infill.pipeline.tuning.spaces import Space
@@ -27,18 +30,37 @@ def tpe(
         begun: combinations of interrupted trials, which are proposed first.
         finished: combinations of finished trials with their scores.
     """
-    from ray.tune.search.optuna import OptunaSearch
+    import optuna
 
-    searcher = OptunaSearch(
+    from infill.pipeline.tuning.optuna_search import DistinctOptuna
+
+    if not shows_everything():
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+    searcher = DistinctOptuna(
+        _choices(space),
+        [values for values, _ in finished],
+        seed,
         space=_distributions(space),
         metric=metric,
         mode="max",
-        seed=seed,
         points_to_evaluate=list(begun) or None,
     )
     for values, score in finished:
-        searcher.add_evaluated_point(values, score)
+        if math.isfinite(score):
+            searcher.add_evaluated_point(values, score)
     return searcher
+
+
+def _choices(space: "Space") -> "Space":
+    """Return a space whose listed values are in Ray's form, each once."""
+    from infill.pipeline.tuning.spaces import Range, distinct
+
+    return {
+        name: values
+        if isinstance(values, Range)
+        else [json.dumps(value) for value in distinct(values)]
+        for name, values in space.items()
+    }
 
 
 def _distributions(space: "Space") -> dict[str, Any]:
@@ -47,9 +69,9 @@ def _distributions(space: "Space") -> dict[str, Any]:
     from infill.pipeline.tuning.spaces import Range
 
     found: dict[str, Any] = {}
-    for name, values in space.items():
+    for name, values in _choices(space).items():
         if not isinstance(values, Range):
-            found[name] = distributions.CategoricalDistribution([json.dumps(v) for v in values])
+            found[name] = distributions.CategoricalDistribution(values)
         elif values.whole:
             low, high = int(values.low), int(values.high)
             found[name] = distributions.IntDistribution(low, high, log=values.log)

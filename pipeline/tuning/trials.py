@@ -7,7 +7,6 @@ resumes the interrupted ones; no trial runs twice.
 import hashlib
 import itertools
 import json
-import math
 import random
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,7 +20,7 @@ from infill.pipeline.config import flatten, override
 from infill.pipeline.errors import UserError, require_format
 from infill.pipeline.training import TrainConfig, scaled
 from infill.pipeline.tuning.config import Trial, TuneConfig
-from infill.pipeline.tuning.spaces import Range, Space
+from infill.pipeline.tuning.spaces import Range, Space, num_combinations, sample, unseen
 
 BOOK = "trial.json"
 """File in a trial's run that holds the trial's values and result."""
@@ -35,6 +34,7 @@ Search = TypeVar("Search", bound=TuneConfig)
 def plan(config: TuneConfig, space: Space | Table) -> list[Planned]:
     """Return every trial with its complete training configuration, checked.
 
+    No combination is tried twice: a space of fewer than ``num_trials`` has fewer trials.
     Combinations that a searcher proposes are not known beforehand; one of them is planned for all,
     so that names and values are checked.
 
@@ -53,11 +53,14 @@ def plan(config: TuneConfig, space: Space | Table) -> list[Planned]:
         if not space or not all(isinstance(v, Range) or len(v) for v in space.values()):
             raise UserError(f"the space {config.space!r} has a name without values")
         rows = [(changes, "") for changes in _combinations(config, space)]
-    return [
+    planned = [
         plan_one(config, changes, seed=seed, label=label)
         for changes, label in rows
         for seed in seeds
     ]
+    if isinstance(space, Table) or config.method.exchanges:
+        return planned
+    return list({trial.name: (trial, training) for trial, training in planned}.values())
 
 
 def _combinations(config: TuneConfig, space: Space) -> list[dict[str, Any]]:
@@ -76,21 +79,19 @@ def _combinations(config: TuneConfig, space: Space) -> list[dict[str, Any]]:
             found = [found[index] for index in chosen]
         return found
     count = 1 if config.method.searcher else config.num_trials
-    return [sample(space, random.Random(f"{config.seed}/{index}")) for index in range(count)]
+    chances = [random.Random(f"{config.seed}/{index}") for index in range(count)]
+    if config.method.exchanges:  # Members may begin with equal values.
+        return [sample(space, chance) for chance in chances]
+    seen: set[str] = set()
+    sampled = (unseen(space, seen, chance) for chance in chances)
+    return [one for one in sampled if one is not None]
 
 
-def sample(space: Space, chance: random.Random) -> dict[str, Any]:
-    """Return a random combination."""
-    return {name: _sample_one(values, chance) for name, values in space.items()}
-
-
-def _sample_one(values: Any, chance: random.Random) -> Any:
-    if not isinstance(values, Range):
-        return values[chance.randrange(len(values))]
-    low, high = (math.log(v) if values.log else v for v in (values.low, values.high))
-    number = chance.uniform(low, high)
-    number = math.exp(number) if values.log else number
-    return round(number) if values.whole else number
+def num_trials(config: TuneConfig, space: Space | Table) -> int:
+    """Return the number of trials of a search, which is known before their values are."""
+    if not config.method.searcher or isinstance(space, Table):
+        return len(plan(config, space))
+    return min(config.num_trials, num_combinations(space) or config.num_trials)
 
 
 def plan_one(config: TuneConfig, changes: Mapping[str, Any], seed: int, label: str = "") -> Planned:
@@ -135,6 +136,12 @@ def write_down(config: TuneConfig, trial: Trial) -> None:
     """Store a trial, so that it is not run twice."""
     text = json.dumps(_plain(trial), indent=2) + "\n"
     storage.write(storage.join(folder(config), trial.name, BOOK), text.encode())
+
+
+def curve_of(config: TuneConfig, trial: Trial) -> dict[str, float]:
+    """Return the scores that a trial has reported so far, in this search or an interrupted one."""
+    book = storage.join(folder(config), trial.name, BOOK)
+    return dict(_read(book).curve) if storage.exists(book) else {}
 
 
 def written_down(search: str) -> dict[str, Trial]:

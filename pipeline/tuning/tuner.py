@@ -17,9 +17,11 @@ from infill.pipeline.training import SCORE, best, train
 from infill.pipeline.tuning.config import Trial, TuneConfig, TuneResult
 from infill.pipeline.tuning.pbt import encode_values, run_pbt, values_of
 from infill.pipeline.tuning.ray_tuner import run_tuner
-from infill.pipeline.tuning.spaces import Space
+from infill.pipeline.tuning.spaces import Space, holds
 from infill.pipeline.tuning.trials import (
     Planned,
+    curve_of,
+    num_trials,
     plan,
     plan_one,
     share_batch,
@@ -66,7 +68,7 @@ def _trials(config: TuneConfig, space: Space | Table, log: Log) -> list[Trial]:
     log(f"{len(planned)} trials, {config.concurrent_trials} at a time")
     if len(todo) < len(planned):
         log(f"{len(planned) - len(todo)} of them were finished before")
-    found = _run(config, todo, log) if todo else {}
+    found = _run(config, todo, earlier, log) if todo else {}
     return [
         found[trial.name]
         if trial.name in found
@@ -82,11 +84,17 @@ def _is_over(config: TuneConfig, trial: Trial | None) -> bool:
     return trial.steps >= config.train.steps or config.method.scheduler is not None
 
 
-def _run(config: TuneConfig, todo: list[Planned], log: Log) -> dict[str, Trial]:
+def _run(
+    config: TuneConfig, todo: list[Planned], earlier: Mapping[str, Trial], log: Log
+) -> dict[str, Trial]:
     """Run the trials that are known beforehand."""
     from ray import tune as ray_tune
 
-    scheduler = config.method.scheduler(config.train.steps) if config.method.scheduler else None
+    scheduler = None
+    if config.method.scheduler:
+        over = [trial for trial in earlier.values() if _is_over(config, trial)]
+        curves = [{int(step): score for step, score in trial.curve.items()} for trial in over]
+        scheduler = config.method.scheduler(config.train.steps, curves)
     space = {"trial": ray_tune.grid_search([_with_space(config, one) for one in todo])}
     found = _fit(config, space, len(todo), log, scheduler=scheduler)
     for trial, _ in todo:
@@ -103,18 +111,20 @@ def _suggested(
     config: TuneConfig, space: Space, earlier: dict[str, Trial], log: Log
 ) -> list[Trial]:
     """Run the trials that a searcher proposes, given the trials of earlier searches here."""
-    alike = {name: trial for name, trial in earlier.items() if set(trial.changes) == set(space)}
+    alike = {name: trial for name, trial in earlier.items() if holds(space, trial.changes)}
     over = {name: trial for name, trial in alike.items() if _is_over(config, trial)}
     begun = [
         encode_values(space, trial.changes) for name, trial in alike.items() if name not in over
     ]
     finished = [
-        (encode_values(space, trial.changes), trial.scores[SCORE]) for trial in over.values()
+        (encode_values(space, trial.changes), trial.scores.get(SCORE, math.nan))
+        for trial in over.values()
     ]
     assert config.method.searcher is not None
     searcher = config.method.searcher(space, SCORE, config.seed + len(over), begun, finished)
-    count = config.num_trials - len(over)
-    log(f"{config.num_trials} trials, {len(over)} of them were finished before")
+    total = num_trials(config, space)
+    count = total - len(over)
+    log(f"{total} trials, {len(over)} of them were finished before")
     if count <= 0:
         return list(over.values())
     found = _fit(config, {"search": config, "space": dict(space)}, count, log, searcher=searcher)
@@ -160,19 +170,27 @@ def planned_of(settings: Mapping[str, Any]) -> Planned:
     return plan_one(search, values_of(space, settings), search.train.seed)
 
 
+def _search_of(settings: Mapping[str, Any]) -> TuneConfig:
+    search: TuneConfig = settings.get("trial", settings)["search"]
+    return search
+
+
 def _run_trial(settings: dict[str, Any]) -> None:
     """In a trial's own process: train, and report every validation."""
     import torch
     from ray import tune as ray_tune
 
     trial, training = planned_of(settings)
-    search: TuneConfig = settings["trial"]["search"] if "trial" in settings else settings["search"]
-    write_down(search, trial)
+    search = _search_of(settings)
+    curve = curve_of(search, trial)
+    write_down(search, replace(trial, curve=curve))
     torch.set_num_threads(max(1, int(training.cpus_per_worker)))
     cap_gpu_memory(search.gpus_per_trial)
 
     def report(record: Record) -> None:
         if record.kind == "scores" and record.step < training.steps:
+            curve[str(record.step)] = record.values[SCORE]
+            write_down(search, replace(trial, curve=curve))
             ray_tune.report({**record.values, "step": record.step, "trained_s": 0.0})
 
     also = report if search.method.scheduler else None
@@ -215,6 +233,7 @@ def _watcher(config: TuneConfig, progress: Progress) -> Any:
 
 def _outcome(settings: Mapping[str, Any], metrics: Mapping[str, Any], error: Any) -> Trial:
     trial, training = planned_of(settings)
+    trial = replace(trial, curve=curve_of(_search_of(settings), trial))
     if error is not None:
         return replace(trial, error=str(error).strip().splitlines()[-1])
     if SCORE not in metrics:

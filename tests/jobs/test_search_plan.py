@@ -160,3 +160,21 @@ def test_a_dry_run_names_a_test_set_of_another_size_than_the_papers(
     tune.main([*words, "--table.test-shards", f"{shards}/test", "--dry-run"])
     said = capsys.readouterr().out
     assert "\nimages      the paper's figures are of 100 images, these are of 8\n" in said
+
+
+def test_a_search_asks_for_no_more_trials_than_its_space_has(capsys, tmp_path):
+    (tmp_path / "space.json").write_text('{"model.num_blocks": [1, 2], "model.image_weight": [1]}')
+    words = ["spn", "--scale", "smoke", "--space", str(tmp_path / "space.json")]
+    for algorithm in ("tpe", "random", "asha"):
+        tune.main([*words, "--algorithm", algorithm, "--num-trials", "9", "--dry-run"])
+        said = capsys.readouterr().out
+        assert "plan        2 trials" in said
+        assert "9 trials are asked for: the space has 2 different ones\n" in said
+
+
+def test_a_logger_that_does_not_exist_is_refused_with_the_plan(capsys):
+    with pytest.raises(SystemExit) as refused:
+        tune.main([*LAMBDAS, "--scale", "smoke", "--dry-run", "--train.tracking.loggers", "log"])
+    assert refused.value.code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "there is no logger 'log'; there are terminal, jsonl" in said

@@ -136,9 +136,8 @@ def test_only_the_loggers_named_take_records(tmp_path):
 
 
 def test_a_logger_that_cannot_be_is_refused_with_what_to_do(tmp_path, monkeypatch):
-    unknown = info_of(tmp_path, [], "terminal", "telegraph")
     with pytest.raises(UserError, match=r"no logger 'telegraph'; there are terminal, jsonl"):
-        logged(unknown).__enter__()
+        TrackingConfig(loggers=("terminal", "telegraph"))
     with pytest.raises(UserError, match="names one twice"):
         TrackingConfig(loggers=("jsonl", "jsonl"))
     monkeypatch.setitem(sys.modules, "wandb", None)

@@ -9,7 +9,7 @@ from infill.jobs.tune import presets_of, scale_of, training_of
 from infill.models.architecture import load
 from infill.pipeline.config import override
 from infill.pipeline.errors import UserError
-from infill.pipeline.tuning import Range, TuneConfig, plan, read_space, read_table
+from infill.pipeline.tuning import Range, TuneConfig, num_trials, plan, read_space, read_table
 
 SPACE = {"model.image_weight": [1.0, 10.0], "model.num_blocks": [1, 2]}
 
@@ -63,6 +63,26 @@ def test_chance_chooses_the_same_again_and_stays_in_its_ranges(config):
     assert 70 < sum(rate < 1e-4 for rate in rates) < 130  # one of two orders of magnitude
     assert {changes["model.num_blocks"] for changes in found} == {1, 2, 3, 4}
     assert {changes["model.image_weight"] for changes in found} == {1.0, 10.0}
+
+
+@pytest.mark.parametrize("algorithm", ["random", "asha"])
+def test_chance_chooses_no_combination_twice_and_ends_with_the_space(config, algorithm):
+    space = {
+        "model.num_blocks": Range(low=1, high=3, whole=True),
+        "model.image_weight": [1, 10, 10.0],
+    }
+    for asked, found in ((5, 5), (6, 6), (50, 6)):
+        search = override(config, {"num_trials": asked, "algorithm": algorithm})
+        planned = plan(search, space)
+        assert len({trial.name for trial, _ in planned}) == len(planned) == found
+        assert num_trials(search, space) == found
+    fewer = override(config, {"num_trials": 3, "algorithm": algorithm})
+    assert [t.name for t, _ in plan(fewer, space)] == [t.name for t, _ in planned[:3]]
+
+
+def test_a_grid_with_a_value_twice_has_its_combinations_once(config):
+    found = [trial.changes for trial, _ in plan(config, {"model.image_weight": [1, 10, 1.0]})]
+    assert found == [{"model.image_weight": 1.0}, {"model.image_weight": 10.0}]
 
 
 @pytest.mark.parametrize("text", [{"low": 2, "high": 1}, {"low": 0, "high": 1, "log": True}])

@@ -299,15 +299,41 @@ def test_trials_that_have_not_begun_are_listed_and_leave_earlier_records_alone(
 
 
 RATES = {"model.learning_rate": [1e-4, 2e-4, 3e-4, 1e30]}
-PROGRAM = f"""
-import sys
+PROGRAM = """
+import json, sys
 from pathlib import Path
 from infill.pipeline.cluster import connect
-from infill.pipeline.config import from_json
+from infill.pipeline.config import from_json, run
 from infill.pipeline.tuning import TuneConfig, tune
-with connect():
-    tune(from_json(TuneConfig, Path(sys.argv[1]).read_text()), {RATES})
+
+def main():
+    with connect():
+        tune(from_json(TuneConfig, Path(sys.argv[1]).read_text()), json.loads(sys.argv[2]))
+
+run(main)
 """
+
+
+def run_until(search, space, file, ready, number):
+    """Run a search in a process of its own, and send it a signal as soon as it is ready for that.
+
+    Returns:
+        The process's status.
+    """
+    import ray
+
+    file.write_text(to_json(search))
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(file), json.dumps(space)],
+        env={**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as driver:
+        while not ready():
+            assert driver.poll() is None
+            time.sleep(0.01)
+        driver.send_signal(number)
+        return driver.wait()
 
 
 @pytest.mark.slow
@@ -316,27 +342,14 @@ def test_a_search_whose_driver_is_killed_runs_nothing_twice_but_what_failed(
     config, ray_local, tmp_path
 ):
     """The last trial of the search fails. It is tried again, then reported."""
-    import ray
-
     changes = {"train.steps": 6, "train.save_every_steps": 2, "concurrent_trials": 1}
     search = override(config, {**changes, "storage": str(tmp_path / "killed")})
-    file = tmp_path / "search.json"
-    file.write_text(to_json(search))
     trials = [run for _, run in plan(search, RATES)]
 
     def finished():
         return [run for run in trials if 6 in checkpoints.steps(run.storage)]
 
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(file)],
-        env={**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as driver:
-        while not finished():
-            assert driver.poll() is None
-            time.sleep(0.01)
-        driver.kill()
+    run_until(search, RATES, tmp_path / "search.json", finished, signal.SIGKILL)
     kept = finished()
     assert len(kept) < 4
     made = {run.storage: os.stat(checkpoints.step_location(run.storage, 6)) for run in kept}
@@ -352,6 +365,41 @@ def test_a_search_whose_driver_is_killed_runs_nothing_twice_but_what_failed(
     assert bad.changes == {"model.learning_rate": 1e30}
     assert sum("failed" in line for line in lines) == 1
     assert result.best is good[0]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["SIGKILL", "SIGINT"])
+@pytest.mark.parametrize("algorithm", ["tpe", "asha"])
+def test_a_search_that_learns_goes_on_after_a_signal_with_each_trial_once(
+    config, ray_local, tmp_path, algorithm, number
+):
+    """Four trials of four combinations: none is proposed twice, and none is left out."""
+    space = {"model.image_weight": [1, 10], "model.num_blocks": [1, 2]}
+    changes = {"num_trials": 4, "algorithm": algorithm, "concurrent_trials": 1}
+    changes |= {"train.steps": 16, "train.save_every_steps": 2, "storage": str(tmp_path / "search")}
+    search = override(config, changes)
+    books = tmp_path / "search" / "trials"
+
+    def finished():
+        return {book: book.read_bytes() for book in books.glob("*/trial.json") if scored(book)}
+
+    def scored(book):
+        return '"hole_psnr"' in book.read_text()
+
+    status = run_until(search, space, tmp_path / "search.json", finished, number)
+    assert status == (130 if number == signal.SIGINT else -number)
+    before, begun = finished(), {book.parent.name for book in books.glob("*/trial.json")}
+    assert 1 <= len(before) < 4
+    found = tune(search, space, quietly).trials
+    assert len({str(trial.changes) for trial in found}) == len(found) == 4
+    assert {trial.name for trial in found} >= begun
+    assert {trial.name for trial in found if trial.reused} == {b.parent.name for b in before}
+    assert all(trial.scores and not trial.error for trial in found)
+    assert {book: book.read_bytes() for book in before} == before
+    if algorithm == "asha":
+        assert all(trial.curve for trial in found)
+    assert all(trial.reused for trial in tune(search, space, quietly).trials)
 
 
 @pytest.mark.slow
