@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         MaskRule,
         Polarity,
     )
-    from infill.pipeline.images.masks import read_mask, read_mask_form
+    from infill.pipeline.images.masks import read_mask, read_mask_form, read_opacity
     from infill.pipeline.images.originals import (
         ENCODER,
         decode_original,
@@ -76,6 +76,7 @@ __all__ = [
     "read_header",
     "read_mask",
     "read_mask_form",
+    "read_opacity",
     "to_pillow",
     "upright_size",
 ]
@@ -100,7 +101,7 @@ __getattr__ = lazy_names(
         "headers": ("SUFFIX_OF", "Header", "RejectedError", "read_header"),
         "kinds": ("Format",),
         "mask_rule": ("HOLE_THRESHOLD", "Channel", "MaskForm", "MaskRule", "Polarity"),
-        "masks": ("read_mask", "read_mask_form"),
+        "masks": ("read_mask", "read_mask_form", "read_opacity"),
         "originals": ("ENCODER", "decode_original", "decode_sample", "encode_sample", "is_jpeg"),
     },
 )

@@ -263,7 +263,7 @@ def _decode_other(data: bytes, max_pixels: int, what: str, others: Decoder) -> P
     try:
         pixels = others(data, header)
     except RejectedError as error:
-        raise ImageError("damaged_image", f"the {what} is damaged: it {error}") from error
+        raise ImageError("damaged_image", f"the {what} cannot be used: {error}") from error
     return Picture(pixels=pixels, format="png", profile=None)
 
 

@@ -95,9 +95,9 @@ def passed_over_lines(counts: Counter[str]) -> list[str]:
 def unread_kind(data: bytes) -> str:
     """Return what an image of another kind is and what to do, by its first bytes, or ""."""
     if data[4:8] == b"ftyp" and data[8:12] in _BRANDS:
-        return f"an image of a kind that is not read here: {_BRANDS[data[8:12]]}"
+        return f"an image of a kind that is not read here ({_BRANDS[data[8:12]]})"
     if data.startswith(_JXL):
-        return f"a JPEG XL image, which is not read: {_CONVERT}"
+        return "a JPEG XL image, which is not read: convert it to PNG or JPEG"
     if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         return "a TIFF of a layout that is not read: convert it to PNG or JPEG"
     return ""

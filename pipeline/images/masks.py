@@ -10,7 +10,7 @@ from PIL import Image
 
 from infill.pipeline.errors import ImageError, RejectedError
 from infill.pipeline.images import codec
-from infill.pipeline.images.arrays import Hole
+from infill.pipeline.images.arrays import Hole, Pixels
 from infill.pipeline.images.headers import (
     DECODE_ERRORS,
     FORMATS,
@@ -80,6 +80,18 @@ def read_mask_form(
     if hole.size and (not hole.any() or hole.all()):
         raise _one_sided(pixels, rule, fields, full=bool(hole.any()))
     return hole, _form(rule)
+
+
+def read_opacity(image: bytes, max_pixels: int = MAX_PIXELS) -> Pixels | None:
+    """Return the opacity of an image's pixels, uint8 [H, W], from a file of any format.
+
+    Returns:
+        0 where it is transparent; None if the file has no transparency.
+
+    Raises:
+        ImageError: if the file is not accepted.
+    """
+    return codec.decode(image, max_pixels, "image", decode_levels).alpha
 
 
 def _hole(pixels: NDArray[Any], rule: MaskRule, fields: str | None = None) -> Hole:

@@ -103,7 +103,7 @@ def _decode_by_pillow(data: bytes, by_libtiff: bool = False) -> np.ndarray[Any, 
         if image.mode.startswith("I"):
             return np.asarray(image)
         if image.mode == "F":
-            raise RejectedError("floating-point pixels of unknown range")
+            raise RejectedError("floating-point pixels of unknown range: convert it to 8 bits")
         clear = "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa")
         return np.asarray(image.convert("RGBA" if clear else "RGB"))
 
@@ -117,7 +117,7 @@ def _to_8_bits(picture: np.ndarray[Any, Any]) -> Pixels:
     if picture.dtype == np.uint8:
         return picture
     if picture.dtype.kind not in "iu" or picture.min() < 0 or picture.max() > 65535:
-        raise RejectedError(f"{picture.dtype} pixels of unknown range")
+        raise RejectedError(f"{picture.dtype} pixels of unknown range: convert it to 8 bits")
     return ((picture.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 

@@ -15,6 +15,7 @@ from infill.pipeline.images import (
     encode,
     fill_in,
     read_mask_form,
+    read_opacity,
 )
 from infill.pipeline.inference import tiling, tiling_plan
 from infill.pipeline.inference.config import Mode, TilingConfig
@@ -85,7 +86,7 @@ def decode_pair(
     picture = decode(image, max_pixels)
     form: MaskForm
     if mask is None:
-        hole, form = _own_hole(picture), "transparent"
+        hole, form = _own_hole(picture, image, max_pixels), "transparent"
     else:
         hole, form = read_mask_form(
             mask, options.mask_rule, max_pixels=max_pixels, fields=options.mask_fields
@@ -106,17 +107,27 @@ def plan_pair(hole: Hole, options: InpaintOptions, tiling: TilingConfig) -> tili
         raise ImageError("bad_request", str(error)) from error
 
 
-def _own_hole(picture: Picture) -> Hole:
+def _own_hole(picture: Picture, image: bytes, max_pixels: int) -> Hole:
     """Return the pixels that are not opaque: a soft eraser would leave a seam otherwise."""
-    if picture.alpha is None:
-        raise ImageError("bad_request", "there is no mask: send one, or an image with transparency")
-    hole: Hole = picture.alpha < 255
+    if picture.alpha is not None:
+        hole: Hole = picture.alpha < 255
+    else:  # A composite of its format has none, as of 16 bits or of an animation.
+        hole = _transparent(image, max_pixels)
     if not hole.any():
         raise ImageError(
             "empty_mask", "nothing is marked as hole: every pixel of the image is opaque"
         )
     if hole.all():
         raise ImageError("full_mask", "the whole image is marked as hole: no pixel is opaque")
+    return hole
+
+
+def _transparent(image: bytes, max_pixels: int) -> Hole:
+    """Return the pixels of a file that are not opaque."""
+    opacity = read_opacity(image, max_pixels)
+    if opacity is None:
+        raise ImageError("bad_request", "there is no mask: send one, or an image with transparency")
+    hole: Hole = opacity < 255
     return hole
 
 

@@ -15,11 +15,12 @@ from infill.pipeline.serving.http.auth import ApiKeyAuth
 from infill.pipeline.serving.http.batch_requests import answer_many, read_many, with_first
 from infill.pipeline.serving.http.decoders import DecoderPool
 from infill.pipeline.serving.http.error_shapes import error_response
+from infill.pipeline.serving.http.forms import query_of
 from infill.pipeline.serving.http.inpaint_service import HttpConfig, InpaintService
 from infill.pipeline.serving.http.iopaint_api import add_iopaint_routes
 from infill.pipeline.serving.http.jobs_api import JobService, add_jobs_routes
 from infill.pipeline.serving.http.mask_api import add_mask_routes
-from infill.pipeline.serving.http.methods import HeadAndOptions, allowed_methods
+from infill.pipeline.serving.http.methods import HeadAndOptions, PlainPaths, allowed_methods
 from infill.pipeline.serving.http.middleware import BATCH_PATH, AdmissionMiddleware
 from infill.pipeline.serving.http.models_api import add_models_routes
 from infill.pipeline.serving.http.negotiation import JSON, require_acceptable, wants_json
@@ -76,6 +77,7 @@ def create_app(
         counts=counts,
         allowed_hosts=config.allowed_hosts,
     )
+    app.add_middleware(PlainPaths, within=app)
     if config.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -135,8 +137,7 @@ def _add_inpaint(app: FastAPI, service: InpaintService) -> None:
         accept = request.headers.get("accept", "")
         wants_json(accept)  # Nothing is done for a caller who accepts nothing that is made here.
         asked = await read_one(request)
-        batch = request.headers.get("x-infill-priority") == "batch"
-        options = replace(asked.fields.options(accept), background=batch)
+        options = replace(asked.fields.options(accept), background=_in_background(request))
         answer = await service.inpaint(options, asked.image, asked.mask)
         return respond(answer, accept, request.state.request_id)
 
@@ -149,11 +150,19 @@ def _add_inpaint(app: FastAPI, service: InpaintService) -> None:
     )
     async def inpaint_many(request: Request) -> Response:
         require_acceptable(request, LINES, JSON, *MEDIA_TYPES.values())  # Of lines, or in them.
+        query_of(request)
         most = int(_BASE64_GROWTH * service.config.limits.max_body_bytes)
         pairs = read_many(request, most)
         first = await anext(pairs, None)  # A wrong body is refused before the stream starts.
         accept, request_id = request.headers.get("accept", ""), request.state.request_id
         return LineStream(answer_many(service, with_first(first, pairs), accept, request_id))
+
+
+def _in_background(request: Request) -> bool:
+    priority = request.headers.get("x-infill-priority", "interactive").lower()
+    if priority not in ("batch", "interactive"):
+        raise RequestError(400, "bad_request", "X-Infill-Priority is neither batch nor interactive")
+    return priority == "batch"
 
 
 def _add_state(app: FastAPI, service: InpaintService) -> None:
@@ -180,6 +189,8 @@ async def _refused(request: Request, error: Exception) -> Response:
         detail = shortened(str(error.detail))
         if allowed:
             detail = f"this path allows {', '.join(allowed)}"
+        elif error.status_code == 404:
+            detail = "there is nothing under this path: /docs lists the paths"
         error = RequestError(405 if allowed else error.status_code, code, detail)
         if allowed:
             error.headers = {"Allow": ", ".join(allowed)}

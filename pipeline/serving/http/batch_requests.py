@@ -13,18 +13,16 @@ from typing import Any
 
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
 
 from infill.pipeline.serving.errors import RequestError, error_body, shortened
+from infill.pipeline.serving.http.forms import content_type, read_form, texts_of
 from infill.pipeline.serving.http.inpaint_service import InpaintResult, InpaintService
 from infill.pipeline.serving.http.responses import LINES, json_of
 from infill.pipeline.serving.http.schemas import (
     InpaintRequest,
-    content_type,
-    from_base64,
     json_object,
     parse_request,
-    refuse_repeated,
+    request_of,
 )
 
 MAX_FORM_PAIRS = 256
@@ -51,13 +49,8 @@ async def read_many(request: Request, max_line_bytes: int) -> AsyncIterator[Numb
     kind = content_type(request)
     if kind == "multipart/form-data":
         files, fields = 2 * MAX_FORM_PAIRS, MAX_FORM_PAIRS + 16
-        try:
-            async with request.form(max_files=files, max_fields=fields) as form:
-                pairs = await _form_pairs(form)
-        except HTTPException as error:  # The framework's error for a malformed form.
-            if isinstance(error, RequestError):
-                raise
-            raise RequestError(error.status_code, "bad_request", str(error.detail)) from error
+        async with read_form(request, files, fields) as form:
+            pairs = await _form_pairs(form)
         for numbered in distinct(pairs):
             yield numbered
     elif kind == LINES:
@@ -130,10 +123,7 @@ def _from_line(line: bytes, number: int) -> Numbered:
     try:
         values = json_object(line)
         identity = _checked_id(values.pop("id", None))
-        for name in ("image", "mask"):
-            if values.get(name) is not None:
-                values[name] = from_base64(values[name], name)
-        pair = parse_request({name: value for name, value in values.items() if value is not None})
+        pair = request_of(values)
     except RequestError as refusal:
         return Numbered(line=number, id=identity, request=refusal)
     return Numbered(line=number, id=identity, request=pair)
@@ -156,9 +146,7 @@ async def _form_pairs(form: FormData) -> list[Numbered]:
             "bad_request",
             f"{len(images)} images, {len(masks)} masks and {len(names)} ids do not make pairs",
         )
-    shared = [(k, v) for k, v in form.multi_items() if k not in ("image", "mask", "id")]
-    refuse_repeated(name for name, _ in shared)
-    common = dict(shared)
+    common = texts_of(form, ("image", "mask", "id"))
     pairs = []
     for number, image in enumerate(images):
         values: dict[str, Any] = {**common, "image": await _file(image)}

@@ -215,9 +215,12 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._stop_timers()
-        if self._busy:  # a response is on its way, and nothing may be written into it
-            self.transport.abort()
-            return
+        if self._busy:
+            if self.pipeline or not self._in_body or self.cycle.response_started:
+                self.transport.abort()  # A response is on its way: nothing may be written into it.
+                return
+            self.cycle.disconnected = True  # The body is not HTTP; its request ends.
+            self.cycle.message_event.set()
         request_id = uuid.uuid4().hex
         body = json.dumps(error_body(code, message, request_id)).encode()
         lines = [

@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from infill.pipeline.images import Hole
 from infill.pipeline.images.codec import encode_pixels
 from infill.pipeline.serving.errors import RequestError
+from infill.pipeline.serving.http.forms import content_type
 from infill.pipeline.serving.http.inpaint_service import InpaintService
 from infill.pipeline.serving.http.negotiation import require_acceptable
 from infill.pipeline.serving.http.responses import headers_of
@@ -52,6 +53,8 @@ def add_iopaint_routes(
     )
     async def inpaint(request: Request) -> Response:
         require_acceptable(request, "image/png")
+        if content_type(request).startswith("multipart/"):
+            raise RequestError(415, "unsupported_body", "the body is a form: send application/json")
         values, image, mask = await asyncio.to_thread(_read, await request.body())
         fields = _fields(values, request.cookies.get(COOKIE, ""))
         await events.emit("diffusion_progress", {"step": 0})
@@ -74,9 +77,13 @@ def add_iopaint_routes(
         mask = await asyncio.to_thread(from_base64, values.get("mask"), "mask")
         size, operation = values.get("kernel_size", 5), values.get("operate")
         if type(size) is not int or not 0 < size <= _MAX_KERNEL_PX:
-            raise RequestError(400, "bad_request", f"kernel_size is not 1 to {_MAX_KERNEL_PX}")
+            raise RequestError(
+                400, "bad_request", f"field 'kernel_size' is not 1 to {_MAX_KERNEL_PX}"
+            )
         if operation not in ("expand", "shrink", "reverse"):
-            raise RequestError(400, "bad_request", "operate is not expand, shrink or reverse")
+            raise RequestError(
+                400, "bad_request", "field 'operate' is not expand, shrink or reverse"
+            )
         hole = (await service.read_mask(mask)).hole
         adjusted = await asyncio.to_thread(_adjusted, hole, size, operation)
         return Response(adjusted, media_type="image/png")
@@ -91,13 +98,25 @@ def _read(body: bytes) -> tuple[dict[str, Any], bytes, bytes]:
     return values, image, mask
 
 
+def _bad(name: str, wanted: str) -> RequestError:
+    return RequestError(400, "bad_request", f"field {name!r} is not {wanted}")
+
+
 def _fields(values: dict[str, Any], model: str) -> RequestFields:
-    """Return the options that IOPaint's request has in common with ours."""
+    """Return the options that IOPaint's request has in common with ours.
+
+    Raises:
+        RequestError: 400 if one of them is wrong.
+    """
     seed, strategy = values.get("sd_seed"), values.get("hd_strategy")
     given: dict[str, Any] = {"model": model}
-    if type(seed) is int and seed >= 0:
+    if seed is not None and (type(seed) is not int or seed >= 2**63):
+        raise _bad("sd_seed", "a whole number below 2^63")
+    if seed is not None and seed >= 0:  # -1 leaves it to the service.
         given["seed"] = seed
-    if isinstance(strategy, str) and strategy in _MODES:
+    if strategy is not None:
+        if not isinstance(strategy, str) or strategy not in _MODES:
+            raise _bad("hd_strategy", f"one of {', '.join(_MODES)}")
         given["mode"] = _MODES[strategy]
     return check(RequestFields, given)
 

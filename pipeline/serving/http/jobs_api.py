@@ -20,10 +20,11 @@ from infill.pipeline.images import MEDIA_TYPES, Format, upright_size
 from infill.pipeline.serving.errors import RequestError, image_errors_refused
 from infill.pipeline.serving.http.auth import CALLER
 from infill.pipeline.serving.http.batch_requests import read_many
+from infill.pipeline.serving.http.forms import content_type, query_of
 from infill.pipeline.serving.http.inpaint_service import InpaintService
 from infill.pipeline.serving.http.openapi import ERROR_ANSWERS
 from infill.pipeline.serving.http.responses import LineStream
-from infill.pipeline.serving.http.schemas import RequestFields, check, content_type, json_object
+from infill.pipeline.serving.http.schemas import RequestFields, check, json_object
 from infill.pipeline.serving.jobs.files import JobFiles
 from infill.pipeline.serving.jobs.store import UNFINISHED, Job, JobStore, new_id
 from infill.pipeline.serving.jobs.webhooks import check_webhook
@@ -107,6 +108,7 @@ class JobService:
             raise
 
     async def _from_prefix(self, request: Request, caller: str) -> Job:
+        query_of(request)
         body = check(PrefixJob, json_object(await request.body()))
         for name in ("folder", "masks"):
             location = getattr(body, name)
@@ -121,12 +123,14 @@ class JobService:
 
     async def _from_pairs(self, request: Request, caller: str, identity: str) -> Job:
         most = int(_GROWTH * self._service.config.limits.max_body_bytes)
-        query = dict(request.query_params)
+        query = query_of(request, "webhook", *RequestFields.model_fields)
         webhook = query.pop("webhook", "")
         given = check(RequestFields, query) if query else None
         ids: list[str | int | None] = []
         async for numbered in read_many(request, most):
-            pair, name = numbered.request, f"pair {numbered.id!r}"[:100]
+            pair, name = numbered.request, f"pair {numbered.line}"
+            if numbered.id not in (None, numbered.line):
+                name = f"pair {numbered.id!r}"[:100]
             if isinstance(pair, RequestError):
                 raise RequestError(pair.status_code, pair.code, f"{name}: {pair.detail}")
             if len(ids) == self._config.max_pairs:
@@ -215,6 +219,7 @@ def add_jobs_routes(app: FastAPI, jobs: JobService) -> None:
 
     @app.get(JOBS_PATH, summary="The jobs of the caller, newest first.", **options)
     async def list_jobs(request: Request) -> Response:
+        query_of(request)
         found = await asyncio.to_thread(jobs.store().of_caller, _caller(request))
         return JSONResponse({"jobs": [job.public() for job in found]})
 
@@ -240,8 +245,10 @@ def add_jobs_routes(app: FastAPI, jobs: JobService) -> None:
     @app.get(JOBS_PATH + "/{job_id}/results", summary="The results so far, by line.", **options)
     async def results(request: Request, job_id: str) -> Response:
         job = await jobs.find(request, job_id)
-        images = request.query_params.get("images", "true") != "false"
-        return LineStream(jobs.lines(job, images))
+        images = query_of(request, "images").get("images", "true").lower()
+        if images not in ("true", "false"):
+            raise RequestError(400, "bad_request", "parameter 'images' is neither true nor false")
+        return LineStream(jobs.lines(job, images == "true"))
 
     @app.get(JOBS_PATH + "/{job_id}/results/{name:path}", summary="One composite.", **options)
     async def result(request: Request, job_id: str, name: str) -> Response:

@@ -8,15 +8,17 @@ from starlette.datastructures import UploadFile
 
 from infill.pipeline.images import encode_mask
 from infill.pipeline.serving.errors import RequestError
+from infill.pipeline.serving.http.forms import (
+    query_of,
+    read_form,
+    refuse_repeated,
+    require_form,
+    texts_of,
+)
 from infill.pipeline.serving.http.inpaint_service import InpaintService
 from infill.pipeline.serving.http.negotiation import require_acceptable
 from infill.pipeline.serving.http.openapi import ERROR_ANSWERS, mask_body
-from infill.pipeline.serving.http.schemas import (
-    MaskFields,
-    check,
-    refuse_repeated,
-    require_form,
-)
+from infill.pipeline.serving.http.schemas import MaskFields, check
 
 _ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
@@ -38,14 +40,15 @@ def add_mask_routes(app: FastAPI, service: InpaintService) -> None:
     )
     async def read(request: Request) -> Response:
         require_acceptable(request, "image/png")
+        query_of(request)
         require_form(request)
-        async with request.form(max_files=1, max_fields=8) as form:
+        async with read_form(request) as form:
             refuse_repeated(name for name, _ in form.multi_items())
             mask = form.get("mask")
             if not isinstance(mask, UploadFile):
                 raise RequestError(400, "bad_request", "field 'mask' is not a file")
             data = await mask.read()
-            fields = check(MaskFields, {k: v for k, v in form.items() if k != "mask"})
+            fields = check(MaskFields, texts_of(form, ("mask",)))
         found = await service.read_mask(data, fields.rule)
         headers = {
             "X-Infill-Mask-Form": found.form,

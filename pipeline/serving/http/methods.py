@@ -1,4 +1,4 @@
-"""HEAD and OPTIONS for every route, and the methods that a path allows."""
+"""HEAD and OPTIONS for every route, its path with a slash more, and the methods it allows."""
 
 from starlette.applications import Starlette
 from starlette.responses import Response
@@ -47,3 +47,23 @@ class HeadAndOptions:
             return
         scope["method"] = "GET"
         await self._app(scope, receive, without_body)
+
+
+class PlainPaths:
+    """ASGI middleware: a route's path with slashes before or behind it is that path.
+
+    A redirect would send a body twice, and name the service as it is seen behind a proxy.
+    """
+
+    def __init__(self, app: ASGIApp, within: Starlette) -> None:
+        self._app, self._within = app, within
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, with the route's own path."""
+        if scope["type"] == "http":
+            plain = "/" + scope["path"].strip("/")
+            if plain != scope["path"]:
+                asked = {**scope, "app": self._within, "path": plain, "method": "GET"}
+                if allowed_methods(asked):
+                    scope = {**scope, "path": plain}
+        await self._app(scope, receive, send)

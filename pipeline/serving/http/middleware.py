@@ -254,6 +254,7 @@ class AdmissionMiddleware:
 
     def _admit(self, exchange: _Exchange) -> bool:
         """Refuse by the headers if possible; return whether the request is a costly one."""
+        _require_one_host(exchange.scope)
         if self._hosts and exchange.scope["path"] not in PROBE_PATHS:
             host = exchange.headers.get(b"host", b"").decode("latin-1").rpartition("]")
             name = (host[0] + host[1]) or host[2].partition(":")[0]
@@ -340,10 +341,22 @@ def _refuse_compressed(headers: Mapping[bytes, bytes]) -> None:
         RequestError: 415 unless the body is sent as it is.
     """
     coding = headers.get(b"content-encoding", b"").strip().lower()
-    if coding not in (b"", b"identity"):
+    transfer = headers.get(b"transfer-encoding", b"").strip().lower()
+    if coding not in (b"", b"identity") or transfer not in (b"", b"chunked"):
         refusal = RequestError(415, "unsupported_body", "send the body without compression")
         refusal.headers = {"Accept-Encoding": "identity"}
         raise refusal
+
+
+def _require_one_host(scope: Scope) -> None:
+    """Refuse a request whose host proxies could read in two ways (RFC 9112, Sec. 3.2).
+
+    Raises:
+        RequestError: 400 unless HTTP/1.1 comes with one Host header, and HTTP/1.0 with one at most.
+    """
+    found = sum(name == b"host" for name, _ in scope["headers"])
+    if found > 1 or (not found and scope.get("http_version") == "1.1"):
+        raise RequestError(400, "bad_request", f"send one Host header, not {found or 'none'}")
 
 
 class _Ticket:

@@ -7,6 +7,7 @@ ignored: a composite has the size of its image. A stream carries finished images
 import base64
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,16 +17,12 @@ from starlette.datastructures import FormData, UploadFile
 
 from infill.pipeline.images import MaskRule, upright_size
 from infill.pipeline.inference.pair_files import InpaintOptions
-from infill.pipeline.serving.errors import RequestError
+from infill.pipeline.serving.errors import RequestError, shortened
+from infill.pipeline.serving.http.forms import query_of, read_form, require_form, texts_of
 from infill.pipeline.serving.http.inpaint_service import InpaintResult, InpaintService
 from infill.pipeline.serving.http.negotiation import JSON, require_acceptable
 from infill.pipeline.serving.http.responses import facts_of
-from infill.pipeline.serving.http.schemas import (
-    RequestFields,
-    check,
-    refuse_repeated,
-    require_form,
-)
+from infill.pipeline.serving.http.schemas import RequestFields, check
 
 MAX_SAMPLES = 10
 _FIELDS = {
@@ -35,6 +32,12 @@ _FIELDS = {
     "output_compression": "quality",
 }
 _IMAGES = ("image", "image[]")
+_FILES = (*_IMAGES, "mask")
+_IGNORED = frozenset(
+    ("prompt", "size", "quality", "background", "user", "style")
+    + ("input_fidelity", "moderation", "partial_images")
+)
+"""Fields that change nothing here, whatever their values."""
 _TRANSPARENT = MaskRule(channel="alpha", polarity="black")
 _NO_TOKENS = {
     "input_tokens": 0,
@@ -58,11 +61,12 @@ def add_openai_routes(
     )
     async def edit(request: Request) -> Response:
         require_acceptable(request, JSON, "text/event-stream")
+        query_of(request, "api-version")  # Of Azure's clients.
         require_form(request)
-        async with request.form(max_files=17, max_fields=32) as form:
-            refuse_repeated(name for name, _ in form.multi_items() if name not in _IMAGES)
+        async with read_form(request) as form:
             image, mask = await _files(form)
-            options, stream = _options(form, mask is not None), _flag(form, "stream")
+            fields = texts_of(form, _FILES)
+        options, stream = _options(fields, mask is not None), _stream(fields)
         answer = await service.inpaint(options, image, mask)
         return _streamed(answer) if stream else _answered(answer)
 
@@ -82,30 +86,42 @@ async def _files(form: FormData) -> tuple[bytes, bytes | None]:
         RequestError: 400 unless there is one image.
     """
     sent = [part for name in _IMAGES for part in form.getlist(name)]
-    images = [part for part in sent if isinstance(part, UploadFile)]
-    if len(images) != 1:
-        raise RequestError(400, "bad_request", f"field 'image': send one image, not {len(images)}")
-    mask = form.get("mask")
-    return await images[0].read(), await mask.read() if isinstance(mask, UploadFile) else None
+    if len(sent) != 1:
+        raise RequestError(400, "bad_request", f"field 'image': send one image, not {len(sent)}")
+    masks = form.getlist("mask")
+    if len(masks) > 1:
+        raise RequestError(400, "bad_request", "field 'mask' is given twice")
+    files = [part for part in (*sent, *masks) if isinstance(part, UploadFile)]
+    if len(files) < len(sent) + len(masks):
+        name = "mask" if isinstance(sent[0], UploadFile) else "image"
+        raise RequestError(400, "bad_request", f"field {name!r} is not a file: no URL is fetched")
+    return await files[0].read(), await files[1].read() if masks else None
 
 
-def _options(form: FormData, has_mask: bool) -> InpaintOptions:
-    if form.get("response_format") == "url":
+def _options(given: Mapping[str, str], has_mask: bool) -> InpaintOptions:
+    unknown = given.keys() - _FIELDS.keys() - _IGNORED - {"response_format", "stream"}
+    if unknown:
+        name = shortened(min(unknown))
+        raise RequestError(400, "bad_request", f"field {name!r}: OpenAI's clients have none")
+    if given.get("response_format", "b64_json") != "b64_json":
         raise RequestError(
             400,
             "bad_request",
             "field 'response_format': this service makes no URLs, use b64_json",
         )
-    given = {ours: form[theirs] for theirs, ours in _FIELDS.items() if theirs in form}
-    fields = check(RequestFields, {k: v for k, v in given.items() if isinstance(v, str)})
+    known = {ours: given[theirs] for theirs, ours in _FIELDS.items() if theirs in given}
+    fields = check(RequestFields, known)
     if fields.samples > MAX_SAMPLES:
         raise RequestError(400, "bad_request", f"field 'n': at most {MAX_SAMPLES} images")
     options = fields.options("image/png")
     return replace(options, mask_rule=_TRANSPARENT, mask_fields=None) if has_mask else options
 
 
-def _flag(form: FormData, name: str) -> bool:
-    return str(form.get(name, "")).lower() in ("true", "1")
+def _stream(given: Mapping[str, str]) -> bool:
+    wanted = given.get("stream", "false").lower()
+    if wanted not in ("true", "false", "1", "0"):
+        raise RequestError(400, "bad_request", "field 'stream' is neither true nor false")
+    return wanted in ("true", "1")
 
 
 def _facts(answer: InpaintResult) -> dict[str, Any]:

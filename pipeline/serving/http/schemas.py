@@ -4,9 +4,11 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import unquote
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -17,10 +19,18 @@ from infill.pipeline.images import HOLE_THRESHOLD, Channel, MaskRule, Polarity
 from infill.pipeline.inference.config import Mode
 from infill.pipeline.inference.pair_files import InpaintOptions
 from infill.pipeline.serving.errors import RequestError, shortened
+from infill.pipeline.serving.http.forms import (
+    content_type,
+    query_of,
+    read_form,
+    refuse_repeated,
+    require_form,
+    texts_of,
+)
 from infill.pipeline.serving.http.negotiation import accepted_formats
 
 MAX_SAMPLES = 16
-_FORM = "multipart/form-data"
+_FILES = ("image", "mask")
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -101,9 +111,20 @@ class RequestFields(MaskFields):
         return _whole(value)
 
     def options(self, accept: str) -> InpaintOptions:
-        """Return the options of the request, given the Accept header."""
+        """Return the options of the request, given the Accept header.
+
+        Raises:
+            RequestError: 400 for a quality of a format that has none.
+        """
         formats = [self.output_format] if self.output_format else accepted_formats(accept)
         first, *others = formats
+        if first == "png" and self.quality is not None and self.quality < 100:
+            raise RequestError(
+                400,
+                "bad_request",
+                f"field 'quality': {self.quality} is for jpeg and webp, and the output is png: "
+                "give output_format, or leave it out",
+            )
         return InpaintOptions(
             model=self.model,
             mode=self.mode,
@@ -133,54 +154,18 @@ async def read_one(request: Request) -> InpaintRequest:
     Raises:
         RequestError: 400 or 415, naming the field.
     """
-    kind = content_type(request)
-    if kind == "application/json":
+    query_of(request)
+    if content_type(request) == "application/json":
         return await asyncio.to_thread(from_json, await request.body())
     require_form(request, "application/json")
-    async with request.form(max_files=2, max_fields=16) as form:
+    async with read_form(request) as form:
         refuse_repeated(name for name, _ in form.multi_items())
-        values: dict[str, Any] = {
-            name: await part.read() if isinstance(part, UploadFile) else part
-            for name, part in form.multi_items()
-        }
+        values: dict[str, Any] = dict(texts_of(form, _FILES))
+        for name in _FILES:
+            part = form.get(name)
+            if part is not None:
+                values[name] = await part.read() if isinstance(part, UploadFile) else part
     return parse_request(values)
-
-
-def require_form(request: Request, *others: str) -> None:
-    """Refuse a body that is not a form.
-
-    Args:
-        request: the request.
-        others: further types of bodies that the route reads, for the message.
-
-    Raises:
-        RequestError: 415, naming the types that are read.
-    """
-    kind = content_type(request)
-    if kind != _FORM:
-        raise RequestError(
-            415,
-            "unsupported_body",
-            f"the body is {shortened(kind) or 'of no type'}: send {' or '.join((_FORM, *others))}",
-        )
-
-
-def refuse_repeated(names: Iterable[str]) -> None:
-    """Refuse fields that are given twice: readers differ in which of them counts.
-
-    Raises:
-        RequestError: 400, naming the first such field.
-    """
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise RequestError(400, "bad_request", f"field {shortened(name)!r} is given twice")
-        seen.add(name)
-
-
-def content_type(request: Request) -> str:
-    """Return the body's media type without parameters."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def from_json(text: bytes) -> InpaintRequest:
@@ -189,11 +174,20 @@ def from_json(text: bytes) -> InpaintRequest:
     Raises:
         RequestError: 400, naming the field.
     """
-    values = json_object(text)
-    for name in ("image", "mask"):
+    return request_of(json_object(text))
+
+
+def request_of(values: dict[str, Any]) -> InpaintRequest:
+    """Read one pair from a JSON object with the files in base64; a field that is null is absent.
+
+    Raises:
+        RequestError: 400, naming the field.
+    """
+    for name in _FILES:
         if values.get(name) is not None:
             values[name] = from_base64(values[name], name)
-    return parse_request({name: value for name, value in values.items() if value is not None})
+    known = {*_FILES, *RequestFields.model_fields}
+    return parse_request({k: v for k, v in values.items() if v is not None or k not in known})
 
 
 MAX_JSON_VALUES = 10_000
@@ -219,10 +213,16 @@ def json_object(text: bytes, max_values: int = MAX_JSON_VALUES) -> dict[str, Any
     try:
         values = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
-        raise RequestError(400, "bad_request", "the body is not JSON") from error
+        raise RequestError(400, "bad_request", f"the body is not JSON: {_why(error)}") from error
     if not isinstance(values, dict):
         raise RequestError(400, "bad_request", "the JSON is not an object")
     return values
+
+
+def _why(error: ValueError | RecursionError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} (line {error.lineno}, column {error.colno})"
+    return "it is not UTF-8" if isinstance(error, UnicodeError) else shortened(str(error))
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -244,20 +244,29 @@ def decode_base64(text: str) -> bytes:
     return base64.b64decode(padded, validate=True)
 
 
+_URL = re.compile(r"\s*[a-z][a-z0-9+.-]{0,20}:", re.IGNORECASE)
+_DATA_URL = re.compile(r"\s*data:[^,]{0,200};base64\s*,", re.IGNORECASE)
+
+
 def from_base64(value: Any, name: str) -> bytes:
     """Decode base64, also in a data: URL. Other URLs are never fetched.
 
     Raises:
         RequestError: 400, naming the field.
     """
-    if isinstance(value, str):
-        if value.startswith("data:"):
-            value = value.partition(",")[2]
-        try:
-            return decode_base64(value)
-        except (binascii.Error, ValueError):
-            pass
-    raise RequestError(400, "bad_request", f"field {name!r} is not base64 of a file")
+    if not isinstance(value, str):
+        kind = type(value).__name__
+        raise RequestError(400, "bad_request", f"field {name!r} is no text with base64 but {kind}")
+    if _URL.match(value):
+        if (found := _DATA_URL.match(value)) is None:
+            raise RequestError(
+                400, "bad_request", f"field {name!r} is a URL: send the file's bytes in base64"
+            )
+        value = unquote(value[found.end() :]) if "%" in value else value[found.end() :]
+    try:
+        return decode_base64(value)
+    except (binascii.Error, ValueError) as error:
+        raise RequestError(400, "bad_request", f"field {name!r} is not base64 of a file") from error
 
 
 def parse_request(values: Mapping[str, Any]) -> InpaintRequest:
@@ -269,13 +278,25 @@ def parse_request(values: Mapping[str, Any]) -> InpaintRequest:
     files = {name: values[name] for name in ("image", "mask") if name in values}
     for name, data in files.items():
         if not isinstance(data, bytes):
-            raise RequestError(400, "bad_request", f"field {name!r} is not a file")
+            raise RequestError(
+                400,
+                "bad_request",
+                f"field {name!r} is not a file: give its part a filename, as "
+                f"`curl -F {name}=@file.png` does, or send JSON with base64",
+            )
     if "image" not in files:
         raise RequestError(400, "bad_request", "field 'image' is missing")
     rest = {name: value for name, value in values.items() if name not in files}
-    return InpaintRequest(
-        image=files["image"], mask=files.get("mask"), fields=check(RequestFields, rest)
-    )
+    fields = check(RequestFields, rest)
+    ruled = sorted(fields.model_fields_set & MaskFields.model_fields.keys())
+    if "mask" not in files and ruled:
+        raise RequestError(
+            400,
+            "bad_request",
+            f"field {ruled[0]!r} needs a mask: without one, the hole is where the image is not "
+            "opaque",
+        )
+    return InpaintRequest(image=files["image"], mask=files.get("mask"), fields=fields)
 
 
 def check(kind: type[Model], values: Mapping[str, Any]) -> Model:
@@ -289,6 +310,7 @@ def check(kind: type[Model], values: Mapping[str, Any]) -> Model:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise RequestError(
-            400, "bad_request", f"field {shortened(where)!r}: {first['msg']}"
-        ) from error
+        why = first["msg"]
+        if first["type"] == "extra_forbidden":
+            why = f"there is no such field: it is one of {', '.join(kind.model_fields)}"
+        raise RequestError(400, "bad_request", f"field {shortened(where)!r}: {why}") from error

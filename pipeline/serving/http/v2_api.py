@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 
 from infill.pipeline.images import MaskRule
 from infill.pipeline.inference.pair_files import InpaintOptions
-from infill.pipeline.serving.errors import RequestError
+from infill.pipeline.serving.errors import RequestError, shortened
 from infill.pipeline.serving.http.inpaint_service import InpaintResult, InpaintService
 from infill.pipeline.serving.http.negotiation import JSON, require_acceptable
 from infill.pipeline.serving.http.responses import facts_of
@@ -128,12 +128,16 @@ def _read(body: bytes, json_length: str | None) -> V2Request:
         raise RequestError(400, "bad_request", f"{JSON_LENGTH} is not a number of bytes here")
     end = len(body) if json_length is None else int(json_length)
     values, rest = json_object(body[:end], MAX_JSON_VALUES), body[end:]
+    if unknown := values.keys() - {"id", "inputs", "outputs", "parameters"}:
+        raise RequestError(
+            400, "bad_request", f"field {shortened(min(unknown))!r}: options are 'parameters'"
+        )
     inputs = values.get("inputs")
     if not isinstance(inputs, list):
         raise RequestError(400, "bad_request", "field 'inputs' is not a list")
     tensors: dict[str, Tensor] = {}
     for given in inputs:
-        size = _parameters(given).get("binary_data_size")
+        size = _parameters(given, "binary_data_size", "content_type").get("binary_data_size")
         if size is not None and (type(size) is not int or not 0 <= size <= len(rest)):
             raise RequestError(400, "bad_request", "binary_data_size is not a number of bytes here")
         tensor = read_tensor(given, None if size is None else rest[:size])
@@ -148,6 +152,8 @@ def _read(body: bytes, json_length: str | None) -> V2Request:
     if "image" not in tensors:
         raise RequestError(400, "bad_request", "input 'image' is missing")
     parameters = dict(_parameters(values))
+    if "model" in parameters:
+        raise RequestError(400, "bad_request", "field 'model': the model stands in the path")
     binary = _wants_binary(values.get("outputs"), parameters.pop("binary_data_output", False))
     identity = values.get("id", "")
     if not isinstance(identity, str) or len(identity) > 100:
@@ -155,22 +161,31 @@ def _read(body: bytes, json_length: str | None) -> V2Request:
     return V2Request(id=identity, tensors=tensors, parameters=parameters, binary=binary)
 
 
-def _parameters(given: Any) -> dict[str, Any]:
-    found = given.get("parameters") or {} if isinstance(given, dict) else {}
+def _parameters(given: Any, *names: str) -> dict[str, Any]:
+    """Return an object's parameters, of which only ``names`` are read; of none, any."""
+    found = given.get("parameters") if isinstance(given, dict) else None
+    if found is None:
+        return {}
     if not isinstance(found, dict):
         raise RequestError(400, "bad_request", "field 'parameters' is not an object")
+    if unread := found.keys() - set(names or found):
+        name = shortened(min(unread))
+        raise RequestError(400, "bad_request", f"parameter {name!r} of a tensor is not read here")
     return found
 
 
 def _wants_binary(outputs: Any, default: Any) -> bool:
     """Return whether the output is requested as bytes, and refuse other outputs."""
-    if not outputs:
-        return bool(default)
-    if not isinstance(outputs, list) or len(outputs) != 1 or not isinstance(outputs[0], dict):
-        raise RequestError(400, "bad_request", f"the one output is {OUTPUT!r}")
-    if outputs[0].get("name") != OUTPUT:
-        raise RequestError(400, "bad_request", f"the one output is {OUTPUT!r}")
-    return bool(_parameters(outputs[0]).get("binary_data", default))
+    wanted = default
+    if outputs:
+        if not isinstance(outputs, list) or len(outputs) != 1 or not isinstance(outputs[0], dict):
+            raise RequestError(400, "bad_request", f"the one output is {OUTPUT!r}")
+        if outputs[0].get("name") != OUTPUT:
+            raise RequestError(400, "bad_request", f"the one output is {OUTPUT!r}")
+        wanted = _parameters(outputs[0], "binary_data").get("binary_data", default)
+    if not isinstance(wanted, bool):
+        raise RequestError(400, "bad_request", "parameter 'binary_data' is neither true nor false")
+    return wanted
 
 
 def _pairs(

@@ -5,7 +5,6 @@ or ``BYTES`` of shape [N]: files. Raw bytes follow the JSON part of a body (the 
 """
 
 import base64
-import binascii
 import json
 import math
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from infill.pipeline.images import MaskRule, decode, encode_mask, read_mask
 from infill.pipeline.images.codec import encode_pixels
 from infill.pipeline.serving.errors import RequestError, image_errors_refused
-from infill.pipeline.serving.http.schemas import decode_base64
+from infill.pipeline.serving.http.schemas import from_base64
 
 MAX_FILES = 256
 """Maximum number of images of one request."""
@@ -76,7 +75,7 @@ def read_tensor(given: Any, raw: bytes | None) -> Tensor:
 
 
 def _is_shape(shape: list[Any]) -> bool:
-    whole = all(type(length) is int and length > 0 for length in shape)
+    whole = all(type(length) is int and 0 < length < 2**31 for length in shape)
     return whole and 1 <= len(shape) <= _MAX_DIMENSIONS
 
 
@@ -110,9 +109,9 @@ def _files(name: str, data: Any, raw: bytes | None) -> list[bytes]:
         if len(texts) > MAX_FILES:
             raise _bad(name, f"it has more than {MAX_FILES} elements")
         try:
-            return [decode_base64(text) for text in texts]
-        except (AttributeError, binascii.Error, TypeError, ValueError) as error:
-            raise _bad(name, "its data is not base64 of files") from error
+            return [from_base64(text, "data") for text in texts]
+        except RequestError as error:
+            raise _bad(name, f"its {error.detail}") from error
     found: list[bytes] = []
     at = 0
     while at < len(raw):
