@@ -49,10 +49,11 @@ def fit(
             if requested():
                 return
             if failed == max_failures:
+                before = f"; {failed} before it failed too" if failed else ""
                 raise UserError(
-                    f"Ray's controllers of this training failed {failed + 1} times; the last "
-                    f"{happened}; free memory on the nodes of the driver and the workers, or raise "
-                    "max_failures. The same command resumes from the newest checkpoint"
+                    f"Ray's controller of this training {happened}{before}; free memory on the "
+                    "nodes of the driver and the workers, or raise max_failures. The same command "
+                    "resumes from the newest checkpoint"
                 ) from error
             report(f"Ray's controller of this training {happened}; starting another")
         else:

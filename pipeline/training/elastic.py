@@ -17,7 +17,7 @@ from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller import TrainController
-from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
+from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, ScalingDecision
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import (
     DefaultPlacementGroupHandle,
@@ -26,6 +26,7 @@ from ray.train.v2._internal.execution.worker_group.placement_group_handle import
 from ray.util import get_current_placement_group
 
 from infill.pipeline.cluster import on_this_node, spare_from_kernel
+from infill.pipeline.training.resource_requests import name_controller, withdraw_requests_of_dead
 
 CONTROLLER_BYTES = 4 * 10**8
 """Memory that the controller of a training reserves on the driver's node."""
@@ -107,6 +108,11 @@ class SharingPolicy(ElasticScalingPolicy):
         super().__init__(scaling_config)
         self.sizes = tuple(sizes)
 
+    def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
+        """Let no resources be kept for trainings that were killed, and decide as Ray does."""
+        withdraw_requests_of_dead()
+        return super().make_decision_for_non_running_worker_group()
+
     def _count_possible_workers(self, reserved_resources: Any) -> int:
         """Return the largest allowed number that fits the resources; 0 if none fits."""
         possible = super()._count_possible_workers(reserved_resources)
@@ -161,6 +167,7 @@ class SharingTrainer(TorchTrainer):
             num_cpus=0,
             memory=CONTROLLER_BYTES,
             scheduling_strategy=on_this_node(),  # Not in the trial's bundles, which are full.
+            **name_controller(self),
             runtime_env={"env_vars": variables},
         )(TrainControllerBesideDriver).remote(
             watch=self.watch, group=get_current_placement_group(), **settings

@@ -92,7 +92,7 @@ def test_controller_that_dies_again_and_again_ends_in_one_sentence(monkeypatch):
 
     monkeypatch.setattr(ray, "get", lambda reference: reference)
     with pytest.raises(
-        UserError, match="failed 3 times; the last died: .*; free memory on"
+        UserError, match="died: .*; 2 before it failed too; free memory on"
     ) as ended:
         controller_failures.fit(start, Watch(), 2, lines.append)
     assert tries == [0, 1, 2]

@@ -2,11 +2,16 @@
 
 import asyncio
 import pickle
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+    get_or_create_autoscaling_coordinator,
+)
 from ray.train import ScalingConfig
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -16,6 +21,7 @@ from ray.train.v2._internal.execution.controller.state import InitializingState
 from infill.models.spn.config import SPNConfig
 from infill.pipeline import checkpoints
 from infill.pipeline.config import override
+from infill.pipeline.errors import UserError
 from infill.pipeline.loading import BatchConfig
 from infill.pipeline.training import TrainConfig, train
 from infill.pipeline.training.elastic import (
@@ -23,6 +29,7 @@ from infill.pipeline.training.elastic import (
     SharingTrainer,
     TrainControllerBesideDriver,
 )
+from infill.pipeline.training.resource_requests import NAMESPACE
 
 
 def test_numbers_that_do_not_divide_the_batch_are_left_out(config: TrainConfig) -> None:
@@ -103,3 +110,49 @@ def test_a_training_starts_on_the_workers_that_share_its_batch(
     train(replace(config, **changes, storage=str(tmp_path / "elastic")), lines.append)
     assert checkpoints.steps(str(tmp_path / "elastic"))[-1] == 2
     assert any("training on 2 of up to 4 workers" in line for line in lines), lines
+
+
+@pytest.fixture
+def requests(ray_local: Any) -> Iterator[Callable[[], set[str]]]:
+    """Give the requests that Ray's coordinator holds, one of which is of a program not ours."""
+    import ray
+
+    coordinator = get_or_create_autoscaling_coordinator()
+    asked = {"requester_id": "train-other", "resources": [{"CPU": 0.25}], "expire_after_s": 900.0}
+    ray.get(coordinator.request_resources.remote(**asked))
+    yield lambda: set(
+        ray.get(coordinator.__ray_call__.remote(lambda actor: list(actor._ongoing_reqs)))
+    )
+    ray.get(coordinator.cancel_request.remote("train-other"))
+
+
+@pytest.mark.slow
+def test_an_elastic_training_does_not_wait_for_what_a_killed_one_has_asked_for(
+    requests: Callable[[], set[str]], config: TrainConfig, tmp_path: Path
+) -> None:
+    """Requests of trainings that live, and of other programs, stay."""
+    import ray
+
+    def requests_while_trained(run: TrainConfig) -> set[str]:
+        """Train until the requests are known, and kill the controller."""
+        found: list[set[str]] = []
+
+        def kill(line: str) -> None:
+            if "step 2/" in line and not found:
+                found.append(requests())
+                for name in found[0]:
+                    with suppress(ValueError):  # It is not ours, or dead.
+                        ray.kill(ray.get_actor(name, namespace=NAMESPACE))
+
+        with pytest.raises(UserError, match="controller of this training died"):
+            train(replace(run, steps=10**6, max_failures=0), kill)
+        return found[0]
+
+    before = requests()
+    first = requests_while_trained(replace(config, num_workers=1)) - before
+    assert len(first) == 1
+    elastic = replace(config, num_workers=2, min_workers=1, storage=str(tmp_path / "elastic"))
+    second = requests_while_trained(elastic)
+    assert second.isdisjoint(first)
+    assert len(second - before) == 1
+    assert "train-other" in second
