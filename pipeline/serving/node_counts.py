@@ -6,6 +6,7 @@ process that is killed. A process counts under a number whose lock it holds whil
 (:class:`ProcessNumber`), so that what a killed one had counted as inside is forgotten at once.
 """
 
+import asyncio
 import contextlib
 import fcntl
 import itertools
@@ -13,8 +14,9 @@ import logging
 import sqlite3
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _LOG = logging.getLogger("infill.serving")
 _Result = TypeVar("_Result")
@@ -80,7 +82,7 @@ class ProcessNumber:
 
 
 class NodeCounts:
-    """Counts of a process, or of all that have the same folder. For use on one event loop.
+    """Counts of a process, or of all that have the same folder. For use by one thread.
 
     If the file cannot be used, for example as the disk is full, the process logs that and counts
     on its own.
@@ -185,6 +187,41 @@ class NodeCounts:
         self._db.execute("begin immediate")
         with self._db:  # It commits, or rolls back after an exception.
             return act(self._db)
+
+
+class CountsThread:
+    """Counts for an event loop, made in a thread of their own.
+
+    A transaction of another process, which may be stopped in the middle of it, is waited for there:
+    the loop goes on.
+    """
+
+    def __init__(self, counts: NodeCounts) -> None:
+        self._counts = counts
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="counts")
+
+    async def requests(self) -> int:
+        """Return how many requests are inside."""
+        return await self._do(self._counts.requests)
+
+    async def enter(self, most: int) -> bool:
+        """Count a request as inside, as :meth:`NodeCounts.enter` does; must not be cancelled."""
+        return await self._do(self._counts.enter, most)
+
+    def leave(self) -> None:
+        """Count a request no more, after all that was asked for before."""
+        self._thread.submit(self._counts.leave)
+
+    async def left(self, name: str, per_minute: float, now_s: float) -> float:
+        """Return how many pictures a key may make, as :meth:`NodeCounts.left` does."""
+        return await self._do(self._counts.left, name, per_minute, now_s)
+
+    async def spend(self, name: str, pictures: int, per_minute: float, now_s: float) -> float:
+        """Take pictures of a key, as :meth:`NodeCounts.spend` does."""
+        return await self._do(self._counts.spend, name, pictures, per_minute, now_s)
+
+    async def _do(self, call: Callable[..., _Result], *values: Any) -> _Result:
+        return await asyncio.wrap_future(self._thread.submit(call, *values))
 
 
 def _left(db: sqlite3.Connection, name: str, per_minute: float, now_s: float) -> float:

@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 import json
 import os
@@ -147,7 +148,8 @@ def test_made_key_is_shown_once_and_lets_its_holder_in(tmp_path, run_job):
     done = run_job(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     keys = read_keys(str(tmp_path / "k.jsonl"))
-    assert ApiKeyAuth(keys).admit({b"x-api-key": done.stdout.strip().encode()}) == "alice"
+    header = {b"x-api-key": done.stdout.strip().encode()}
+    assert asyncio.run(ApiKeyAuth(keys).admit(header)) == "alice"
     again = run_job(*words, cwd=tmp_path)
     assert (again.returncode, again.stdout) == (1, "")
     assert again.stderr.startswith("error: k.jsonl has a key for 'alice' already")

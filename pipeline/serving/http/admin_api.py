@@ -16,7 +16,7 @@ def add_admin_routes(app: FastAPI, auth: ApiKeyAuth, jobs: JobService) -> None:
     @app.get("/v1/admin/keys", summary="The API keys and their limits.", responses=ERROR_ANSWERS)
     async def keys() -> dict[str, Any]:
         require_admin()
-        return {"keys": auth.usage()}
+        return {"keys": await auth.usage()}
 
     @app.get("/v1/admin/jobs", summary="The jobs of all keys.", responses=ERROR_ANSWERS)
     async def all_jobs() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The routes of the HTTP application."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -40,7 +41,7 @@ from infill.pipeline.serving.http.served_models import Backend
 from infill.pipeline.serving.http.tracing import Tracing, TracingMiddleware, tracing_to
 from infill.pipeline.serving.http.v2_api import add_v2_routes
 from infill.pipeline.serving.limits import PixelBudget
-from infill.pipeline.serving.node_counts import NodeCounts, ProcessNumber
+from infill.pipeline.serving.node_counts import CountsThread, NodeCounts, ProcessNumber
 
 _BASE64_GROWTH = 1.4  # four thirds, and the fields' names
 
@@ -66,7 +67,7 @@ def create_app(
         docs_url=None,  # Swagger's page loads files from another host; ours does not.
         redoc_url=None,
     )
-    metrics, counts = RequestMetrics(process), NodeCounts(process)
+    metrics, counts = RequestMetrics(process), CountsThread(NodeCounts(process))
     auth = ApiKeyAuth(config.keys, config.keys_file, counts=counts)
     app.add_middleware(HeadAndOptions, within=app)
     app.add_middleware(
@@ -139,7 +140,7 @@ def _add_inpaint(app: FastAPI, service: InpaintService) -> None:
         asked = await read_one(request)
         options = replace(asked.fields.options(accept), background=_in_background(request))
         answer = await service.inpaint(options, asked.image, asked.mask)
-        return respond(answer, accept, request.state.request_id)
+        return await respond(answer, accept, request.state.request_id)
 
     @app.post(
         BATCH_PATH,
@@ -177,7 +178,7 @@ def _add_state(app: FastAPI, service: InpaintService) -> None:
 
     @app.get("/metrics", summary="Counters for Prometheus.", response_class=Response)
     async def counters() -> Response:
-        return Response(service.metrics.text(), media_type=MEDIA_TYPE)
+        return Response(await asyncio.to_thread(service.metrics.text), media_type=MEDIA_TYPE)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

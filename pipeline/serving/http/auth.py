@@ -25,7 +25,7 @@ from typing import Any
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.serving.errors import RequestError
-from infill.pipeline.serving.node_counts import NodeCounts
+from infill.pipeline.serving.node_counts import CountsThread, NodeCounts
 
 log = logging.getLogger("infill.serving")
 _READ_EVERY_S = 2.0
@@ -132,7 +132,7 @@ class Caller:
         self.name = key.name
         self.admin = key.admin
 
-    def charge(self, pictures: int, model: str) -> None:
+    async def charge(self, pictures: int, model: str) -> None:
         """Count pictures before they are made.
 
         Raises:
@@ -146,7 +146,7 @@ class Caller:
         free = min(self._prepaid, pictures)
         self._prepaid -= free
         if pictures > free:
-            self._auth.spend(self._key, pictures - free)
+            await self._auth.spend(self._key, pictures - free)
 
 
 def require_admin() -> None:
@@ -181,7 +181,7 @@ class ApiKeyAuth:
         keys: Sequence[ApiKey],
         location: str = "",
         clock: Callable[[], float] = time.monotonic,
-        counts: NodeCounts | None = None,
+        counts: CountsThread | None = None,
     ) -> None:
         self._keys = tuple(keys)
         self._required = bool(keys)
@@ -189,9 +189,9 @@ class ApiKeyAuth:
         self._text, self._trouble = b"", ""
         self._read_at = clock()
         self._reading: asyncio.Future[None] | None = None
-        self._counts = counts or NodeCounts()
+        self._counts = counts or CountsThread(NodeCounts())
 
-    def admit(self, headers: Mapping[bytes, bytes]) -> str:
+    async def admit(self, headers: Mapping[bytes, bytes]) -> str:
         """Return the client's name; "" if the service needs no keys.
 
         Raises:
@@ -210,18 +210,18 @@ class ApiKeyAuth:
             )
             refusal.headers = {"WWW-Authenticate": 'Bearer realm="infill"'}
             raise refusal
-        self.spend(matches[0], 1)
+        await self.spend(matches[0], 1)
         CALLER.set(Caller(self, matches[0]))
         return matches[0].name
 
-    def spend(self, key: ApiKey, pictures: int) -> None:
+    async def spend(self, key: ApiKey, pictures: int) -> None:
         """Take tokens from the key's bucket, which refills evenly.
 
         Raises:
             RequestError: 429 if it holds too few.
         """
         per_s, most = key.per_minute / 60, max(key.per_minute, 1.0)
-        tokens = self._counts.spend(key.name, pictures, key.per_minute, self._clock())
+        tokens = await self._counts.spend(key.name, pictures, key.per_minute, self._clock())
         if tokens < pictures:
             more = f"the key makes more than {key.per_minute:g} pictures a minute"
             if pictures > most:
@@ -230,7 +230,7 @@ class ApiKeyAuth:
                 429, "rate_limited", more, math.ceil((min(pictures, most) - tokens) / per_s)
             )
 
-    def usage(self) -> list[dict[str, Any]]:
+    async def usage(self) -> list[dict[str, Any]]:
         """Return the public facts on every key: name, limits, and pictures it may make now."""
         now = self._clock()
         return [
@@ -239,7 +239,7 @@ class ApiKeyAuth:
                 "per_minute": key.per_minute,
                 "models": list(key.models),
                 "admin": key.admin,
-                "left": int(self._counts.left(key.name, key.per_minute, now)),
+                "left": int(await self._counts.left(key.name, key.per_minute, now)),
             }
             for key in self._keys
         ]

@@ -186,7 +186,7 @@ async def answer_many(
             log.exception("defect", extra={"request_id": request_id, "line": numbered.line})
             failed = "the service failed; see its log"
             return _line(numbered, error_body("internal", failed, request_id))
-        return _line(numbered, json_of(answer, request_id))
+        return await asyncio.to_thread(json_of, answer, request_id, _label(numbered)) + b"\n"
 
     try:
         async for line in in_order_of_arrival(pairs, work, limits.pairs_at_once):
@@ -201,8 +201,11 @@ async def _answer(service: InpaintService, one: InpaintRequest, accept: str) -> 
 
 
 def _line(numbered: Numbered | None, values: dict[str, Any]) -> bytes:
-    label = {"id": numbered.id, "line": numbered.line} if numbered else {"id": None}
-    return json.dumps({**label, **values}).encode() + b"\n"
+    return json.dumps({**_label(numbered), **values}).encode() + b"\n"
+
+
+def _label(numbered: Numbered | None) -> dict[str, Any]:
+    return {"id": numbered.id, "line": numbered.line} if numbered else {"id": None}
 
 
 async def in_order_of_arrival(

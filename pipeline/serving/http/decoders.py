@@ -62,6 +62,7 @@ class ReadPair:
 
     picture: Picture
     hole: Hole
+    hole_ratio: float
     mask_form: MaskForm
     layout: tiling.Layout
     tiles: list[tuple[Pixels, Pixels]]
@@ -81,7 +82,13 @@ def read(task: ReadTask) -> ReadPair:
     tiles = layout.split_tiles(picture.rgb, hole)
     plan_s = time.perf_counter() - decoded
     return ReadPair(
-        picture=picture, hole=hole, mask_form=form, layout=layout, tiles=tiles, plan_s=plan_s
+        picture=picture,
+        hole=hole,
+        hole_ratio=float(hole.mean()),
+        mask_form=form,
+        layout=layout,
+        tiles=tiles,
+        plan_s=plan_s,
     )
 
 
@@ -99,6 +106,7 @@ class ReadMask:
     """A hole, and what marks it in its file."""
 
     hole: Hole
+    hole_ratio: float
     form: MaskForm
 
 
@@ -109,7 +117,7 @@ def read_one_mask(task: MaskTask) -> ReadMask:
         ImageError: if the file is not accepted, or marks no or all pixels.
     """
     hole, form = read_mask_form(task.mask, task.rule, max_pixels=task.max_pixels)
-    return ReadMask(hole=hole, form=form)
+    return ReadMask(hole=hole, hole_ratio=float(hole.mean()), form=form)
 
 
 class _DiedError(Exception):

@@ -122,7 +122,7 @@ class InpaintService:
         started = time.perf_counter()
         options = replace(options, model=self.models.meant(options.model))
         if (caller := CALLER.get()) is not None:
-            caller.charge(options.samples, options.model)
+            await caller.charge(options.samples, options.model)
         limit = self.config.limits.max_pixels
         task = ReadTask(
             image=image,
@@ -185,7 +185,7 @@ class InpaintService:
             files=tuple(files),
             output_format=options.output_format,
             model=filled[0].model,
-            hole_ratio=float(hole.mean()),
+            hole_ratio=read.hole_ratio,
             mask_form=read.mask_form,
             layout=layout,
             timings={

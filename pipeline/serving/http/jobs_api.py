@@ -5,9 +5,8 @@ while it runs. A caller sees only the jobs of the own API key.
 """
 
 import asyncio
-import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request, Response
@@ -23,7 +22,7 @@ from infill.pipeline.serving.http.batch_requests import read_many
 from infill.pipeline.serving.http.forms import content_type, query_of
 from infill.pipeline.serving.http.inpaint_service import InpaintService
 from infill.pipeline.serving.http.openapi import ERROR_ANSWERS
-from infill.pipeline.serving.http.responses import LineStream
+from infill.pipeline.serving.http.responses import LineStream, json_texts
 from infill.pipeline.serving.http.schemas import RequestFields, check, json_object
 from infill.pipeline.serving.jobs.files import JobFiles
 from infill.pipeline.serving.jobs.store import UNFINISHED, Job, JobStore, new_id
@@ -175,7 +174,9 @@ class JobService:
             raise RequestError(400, "bad_request", "jobs make one sample, without seed or quality")
         model = await self._model(fields.model)
         if (key := CALLER.get()) is not None:
-            key.charge(1, model["name"])  # A job counts as one picture, and has limits of its own.
+            await key.charge(
+                1, model["name"]
+            )  # A job counts as one picture, and has limits of its own.
         if webhook:
             await asyncio.to_thread(self._check_webhook, webhook)
         settings = {name: getattr(fields, name) for name in _OPTIONS} | locations
@@ -197,10 +198,20 @@ class JobService:
     async def lines(self, job: Job, images: bool) -> AsyncIterator[bytes]:
         """Yield the job's results as lines of JSON."""
         source = self.files(job.id).lines(images)
-        while (line := await asyncio.to_thread(next, source, None)) is not None:
-            if "data" in line:
-                line["image"] = base64.b64encode(line.pop("data")).decode()
-            yield json.dumps(line).encode() + b"\n"
+        while (line := await asyncio.to_thread(_next_line, source)) is not None:
+            yield line
+
+
+def _next_line(source: Iterator[dict[str, Any]]) -> bytes | None:
+    """Return the next result as a line of JSON; None after the last."""
+    line = next(source, None)
+    if line is None:
+        return None
+    data = line.pop("data", None)
+    start = json.dumps(line).encode()
+    if data is None:
+        return start + b"\n"
+    return b"".join([start[:-1], b', "image": ', *json_texts([data]), b"}\n"])
 
 
 def _caller(request: Request) -> str:

@@ -52,7 +52,7 @@ def add_mask_routes(app: FastAPI, service: InpaintService) -> None:
         found = await service.read_mask(data, fields.rule)
         headers = {
             "X-Infill-Mask-Form": found.form,
-            "X-Infill-Hole-Ratio": f"{found.hole.mean():.6f}",
+            "X-Infill-Hole-Ratio": f"{found.hole_ratio:.6f}",
         }
         data = await asyncio.to_thread(encode_mask, found.hole, one_bit=True)
         return Response(data, media_type="image/png", headers=headers)

@@ -7,7 +7,7 @@ and a request id, and one log line, which never contains image content.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.requests import ClientDisconnect
@@ -20,7 +20,7 @@ from infill.pipeline.serving.http.page_routes import PAGE_PATHS
 from infill.pipeline.serving.http.request_ids import request_id_of, with_request_id
 from infill.pipeline.serving.http.request_metrics import RequestMetrics
 from infill.pipeline.serving.limits import LimitsConfig
-from infill.pipeline.serving.node_counts import NodeCounts
+from infill.pipeline.serving.node_counts import CountsThread
 
 BATCH_PATH = "/v1/inpaint/batch"
 BULKY_PATHS = frozenset({BATCH_PATH, "/v1/jobs"})
@@ -99,7 +99,7 @@ class _Exchange:
         self.bytes = 0
         self.on_bytes: Callable[[int], None] = _nothing
         """Called with the number of bytes that arrived."""
-        self.on_whole: Callable[[], None] = _nothing
+        self.on_whole: Callable[[], Awaitable[None]] = _no_wait
         """Called when the request is about to be processed: its body, or its first pair, is whole.
         May refuse it."""
         self._started = time.perf_counter()
@@ -162,7 +162,7 @@ class _Exchange:
             self.on_bytes(size)
             self.body_complete = not message.get("more_body", False)
             if self.body_complete:
-                self.on_whole()
+                await self.on_whole()
                 self._watcher = asyncio.create_task(self._watch())
         return message
 
@@ -170,7 +170,7 @@ class _Exchange:
         """Pass the response on, with the request id in its headers."""
         if message["type"] == "http.response.start":
             if message["status"] == 200:
-                self.on_whole()
+                await self.on_whole()
             self.status = message["status"]
             headers = with_request_id(message.get("headers", ()), self.request_id)
             if self.status == 408:  # The rest of the body is not waited for.
@@ -192,6 +192,10 @@ def _nothing(*_: int) -> None:
     """Do nothing."""
 
 
+async def _no_wait() -> None:
+    """Do nothing."""
+
+
 class AdmissionMiddleware:
     """ASGI middleware: keys, admission, body size, deadline, request ids, metrics and log."""
 
@@ -201,7 +205,7 @@ class AdmissionMiddleware:
         config: LimitsConfig,
         auth: ApiKeyAuth,
         metrics: RequestMetrics,
-        counts: NodeCounts,
+        counts: CountsThread,
         allowed_hosts: Sequence[str] = (),
     ) -> None:
         self._app = app
@@ -234,7 +238,7 @@ class AdmissionMiddleware:
         try:
             if not is_open(exchange.scope["path"]):
                 await self._auth.refresh()
-            if self._admit(exchange):
+            if await self._admit(exchange):
                 ticket.begin()
                 exchange.on_whole = ticket.take
                 exchange.on_bytes = _nothing if bulky else ticket.count
@@ -252,7 +256,7 @@ class AdmissionMiddleware:
         finally:
             ticket.give_back()
 
-    def _admit(self, exchange: _Exchange) -> bool:
+    async def _admit(self, exchange: _Exchange) -> bool:
         """Refuse by the headers if possible; return whether the request is a costly one."""
         _require_one_host(exchange.scope)
         if self._hosts and exchange.scope["path"] not in PROBE_PATHS:
@@ -261,29 +265,29 @@ class AdmissionMiddleware:
             if name.lower() not in self._hosts:
                 raise RequestError(400, "bad_request", "the service does not answer at this host")
         if not is_open(exchange.scope["path"]):
-            exchange.caller = self._auth.admit(exchange.headers)
+            exchange.caller = await self._auth.admit(exchange.headers)
             exchange.scope["state"]["caller"] = exchange.caller
         if exchange.scope["method"] != "POST":
             return False
         _refuse_compressed(exchange.headers)
-        self.refuse_if_full()
+        await self.refuse_if_full()
         announced = exchange.headers.get(b"content-length", b"0")
         if announced.isdigit():
             exchange.refuse_long_body(int(announced))
         return True
 
-    def refuse_if_full(self) -> None:
+    async def refuse_if_full(self) -> None:
         """Raise if as many requests as allowed are processed."""
-        if self._counts.requests() >= self._config.max_waiting:
+        if await self._counts.requests() >= self._config.max_waiting:
             raise self._full()
 
-    def enter(self) -> None:
+    async def enter(self) -> None:
         """Count a request as inside.
 
         Raises:
             RequestError: 503 if as many requests as allowed are processed.
         """
-        if not self._counts.enter(self._config.max_waiting):
+        if not await self._counts.enter(self._config.max_waiting):
             raise self._full()
         self._metrics.inside.inc()
 
@@ -368,7 +372,7 @@ class _Ticket:
 
     def __init__(self, middleware: AdmissionMiddleware) -> None:
         self._middleware = middleware
-        self._inside = False
+        self._entering: asyncio.Future[None] | None = None
         self._receiving = 0
         self._bytes = 0
 
@@ -377,17 +381,20 @@ class _Ticket:
         self._receiving = 1
         self._middleware.receive(1, 0)
 
-    def take(self) -> None:
-        """Count the request as inside.
+    async def take(self) -> None:
+        """Count the request as inside, once.
 
         Raises:
             RequestError: 503 if there is no space.
         """
-        if not self._inside:
-            self._middleware.enter()
-            self._inside = True
-            self._middleware.receive(-self._receiving, 0)
-            self._receiving = 0
+        if self._entering is None:
+            self._entering = asyncio.ensure_future(self._enter())
+        await asyncio.shield(self._entering)  # A caller that leaves meanwhile is counted, and not.
+
+    async def _enter(self) -> None:
+        await self._middleware.enter()
+        self._middleware.receive(-self._receiving, 0)
+        self._receiving = 0
 
     def count(self, size: int) -> None:
         """Count bytes of the body.
@@ -402,6 +409,9 @@ class _Ticket:
         """Count the request no more."""
         self._middleware.receive(-self._receiving, -self._bytes)
         self._receiving = self._bytes = 0
-        if self._inside:
-            self._inside = False
+        if self._entering is not None:
+            self._entering.add_done_callback(self._leave)
+
+    def _leave(self, entered: asyncio.Future[None]) -> None:
+        if not entered.cancelled() and entered.exception() is None:
             self._middleware.leave()

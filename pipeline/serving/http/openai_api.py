@@ -4,7 +4,7 @@ The mask is transparent in the hole. Prompt, ``size``, ``quality``, ``background
 ignored: a composite has the size of its image. A stream carries finished images only.
 """
 
-import base64
+import asyncio
 import json
 import time
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from starlette.datastructures import FormData, UploadFile
 from infill.pipeline.images import MaskRule, upright_size
 from infill.pipeline.inference.pair_files import InpaintOptions
 from infill.pipeline.serving.errors import RequestError, shortened
+from infill.pipeline.serving.http.base64_pieces import encode_base64
 from infill.pipeline.serving.http.forms import query_of, read_form, require_form, texts_of
 from infill.pipeline.serving.http.inpaint_service import InpaintResult, InpaintService
 from infill.pipeline.serving.http.negotiation import JSON, require_acceptable
@@ -68,7 +69,7 @@ def add_openai_routes(
             fields = texts_of(form, _FILES)
         options, stream = _options(fields, mask is not None), _stream(fields)
         answer = await service.inpaint(options, image, mask)
-        return _streamed(answer) if stream else _answered(answer)
+        return await asyncio.to_thread(_streamed if stream else _answered, answer)
 
     async def refuse(request: Request) -> Response:
         raise RequestError(
@@ -137,7 +138,7 @@ def _facts(answer: InpaintResult) -> dict[str, Any]:
 
 
 def _answered(answer: InpaintResult) -> Response:
-    data = [{"b64_json": base64.b64encode(file).decode()} for file in answer.files]
+    data = [{"b64_json": encode_base64(file).decode()} for file in answer.files]
     values = {"created": int(time.time()), "data": data, **_facts(answer)}
     return JSONResponse(values, headers=facts_of(answer))
 
@@ -148,7 +149,7 @@ def _streamed(answer: InpaintResult) -> Response:
     for file in answer.files:
         values = {
             "type": kind,
-            "b64_json": base64.b64encode(file).decode(),
+            "b64_json": encode_base64(file).decode(),
             "created_at": int(time.time()),
             **_facts(answer),
         }

@@ -71,7 +71,7 @@ def add_reference_route(app: FastAPI) -> None:
     """Add the reference of the interface to the application."""
 
     @app.get("/docs", include_in_schema=False)
-    async def show_reference() -> Response:
+    def show_reference() -> Response:  # In a thread.
         return HTMLResponse(reference_page(app.openapi()), headers=_REFERENCE_HEADERS)
 
 

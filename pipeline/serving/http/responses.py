@@ -1,17 +1,18 @@
 """Responses: the image with headers, or JSON."""
 
-import base64
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import Response
-from fastapi.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from infill.pipeline.images import MEDIA_TYPES
 from infill.pipeline.serving.errors import RequestError
+from infill.pipeline.serving.http.base64_pieces import encode_base64
 from infill.pipeline.serving.http.inpaint_service import InpaintResult
-from infill.pipeline.serving.http.negotiation import wants_json
+from infill.pipeline.serving.http.negotiation import JSON, wants_json
 from infill.pipeline.serving.replica.replica import ServedModel
 
 LINES = "application/x-ndjson"
@@ -53,11 +54,19 @@ def facts_of(*answers: InpaintResult) -> Mapping[str, str]:
     return {name: ", ".join(dict.fromkeys(facts[name] for facts in each)) for name in each[0]}
 
 
-def json_of(answer: InpaintResult, request_id: str) -> dict[str, Any]:
-    """Return a response as JSON values: ``image`` for one sample, ``images`` for several."""
-    encoded = [base64.b64encode(file).decode() for file in answer.files]
-    return {
-        **({"image": encoded[0]} if len(encoded) == 1 else {"images": encoded}),
+def json_of(
+    answer: InpaintResult, request_id: str, label: Mapping[str, Any] | None = None
+) -> bytes:
+    """Return a response as JSON: ``image`` for one sample, ``images`` for several.
+
+    It takes a while for large files: call it in a thread.
+
+    Args:
+        answer: the result.
+        request_id: the request's.
+        label: values that come first.
+    """
+    facts = {
         "output_format": answer.output_format,
         "model": public(answer.model),
         "hole_ratio": answer.hole_ratio,
@@ -72,19 +81,37 @@ def json_of(answer: InpaintResult, request_id: str) -> dict[str, Any]:
         "timings": answer.timings,
         "request_id": request_id,
     }
+    files = json_texts(answer.files)
+    name, value = ("image", files[0]) if len(files) == 1 else ("images", _listed(files))
+    first = json.dumps(dict(label or {}))[:-1] + (", " if label else "")
+    return b"".join([first.encode(), b'"%b": ' % name.encode(), value, b", ", _inner(facts), b"}"])
 
 
-def respond(answer: InpaintResult, accept: str, request_id: str) -> Response:
+def json_texts(files: Sequence[bytes]) -> list[bytes]:
+    """Return files as texts of JSON, in base64, which needs no escapes."""
+    return [b'"%b"' % encode_base64(file) for file in files]
+
+
+def _listed(texts: Sequence[bytes]) -> bytes:
+    return b"[%b]" % b", ".join(texts)
+
+
+def _inner(values: Mapping[str, Any]) -> bytes:
+    return json.dumps(values)[1:-1].encode()
+
+
+async def respond(answer: InpaintResult, accept: str, request_id: str) -> Response:
     """Return the response in the form of the Accept header.
 
     Raises:
         RequestError: 400 if several samples are requested as one image file.
     """
     if wants_json(accept):
-        return JSONResponse(json_of(answer, request_id), headers=facts_of(answer))
+        body = await asyncio.to_thread(json_of, answer, request_id)
+        return Response(body, media_type=JSON, headers=dict(facts_of(answer)))
     if len(answer.files) > 1:
         raise RequestError(400, "bad_request", "several samples need `Accept: application/json`")
-    return Response(answer.files[0], headers=headers_of(answer))
+    return Response(answer.files[0], headers=dict(headers_of(answer)))
 
 
 class LineStream(Response):

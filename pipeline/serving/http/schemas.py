@@ -1,8 +1,6 @@
 """Requests as form or JSON: read within limits, validated; no URL is fetched."""
 
 import asyncio
-import base64
-import binascii
 import json
 import re
 from collections.abc import Mapping
@@ -19,6 +17,7 @@ from infill.pipeline.images import HOLE_THRESHOLD, Channel, MaskRule, Polarity
 from infill.pipeline.inference.config import Mode
 from infill.pipeline.inference.pair_files import InpaintOptions
 from infill.pipeline.serving.errors import RequestError, shortened
+from infill.pipeline.serving.http.base64_pieces import decode_base64
 from infill.pipeline.serving.http.forms import (
     content_type,
     query_of,
@@ -230,20 +229,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-_BLANKS = str.maketrans("", "", " \t\r\n")
-
-
-def decode_base64(text: str) -> bytes:
-    """Decode base64 of either alphabet, with or without line breaks and padding.
-
-    Raises:
-        ValueError: if it is not base64.
-    """
-    bare = text.translate(_BLANKS).rstrip("=")
-    padded = bare.replace("-", "+").replace("_", "/") + "=" * (-len(bare) % 4)
-    return base64.b64decode(padded, validate=True)
-
-
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]{0,20}:", re.IGNORECASE)
 _DATA_URL = re.compile(r"\s*data:[^,]{0,200};base64\s*,", re.IGNORECASE)
 
@@ -265,7 +250,7 @@ def from_base64(value: Any, name: str) -> bytes:
         value = unquote(value[found.end() :]) if "%" in value else value[found.end() :]
     try:
         return decode_base64(value)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise RequestError(400, "bad_request", f"field {name!r} is not base64 of a file") from error
 
 

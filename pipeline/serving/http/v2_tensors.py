@@ -4,7 +4,6 @@ An image is a tensor ``UINT8`` (0 to 255) or ``FP32`` (0 to 1) of shape [H, W, C
 or ``BYTES`` of shape [N]: files. Raw bytes follow the JSON part of a body (the binary extension).
 """
 
-import base64
 import json
 import math
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from infill.pipeline.images import MaskRule, decode, encode_mask, read_mask
 from infill.pipeline.images.codec import encode_pixels
 from infill.pipeline.serving.errors import RequestError, image_errors_refused
+from infill.pipeline.serving.http.responses import json_texts
 from infill.pipeline.serving.http.schemas import from_base64
 
 MAX_FILES = 256
@@ -234,7 +234,7 @@ def json_text(tensor: Tensor) -> str:
     It is written in pieces, because writing JSON stops all other threads meanwhile.
     """
     if isinstance(tensor.values, list):
-        return json.dumps([base64.b64encode(one).decode() for one in tensor.values])
+        return f"[{', '.join(text.decode() for text in json_texts(tensor.values))}]"
     flat = tensor.values.reshape(-1)
     starts = range(0, len(flat), _PIECE)
     pieces = (json.dumps(flat[start : start + _PIECE].tolist()) for start in starts)

@@ -273,7 +273,9 @@ def deployment_schema(
             {
                 "name": "ingress",
                 "num_replicas": config.num_ingresses,
-                "max_ongoing_requests": 4 * config.limits.max_waiting,
+                # Beyond it Serve holds requests back, also those of probes: as the door bounds
+                # connections, those that send slowly do not keep a probe waiting.
+                "max_ongoing_requests": 2 * config.limits.max_connections,
                 "ray_actor_options": {"num_cpus": 0},
             },
             {

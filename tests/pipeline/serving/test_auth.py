@@ -23,16 +23,16 @@ def test_known_keys_come_in_by_either_header_and_others_do_not():
     secret, key = new_key("alice", 60)
     other, other_key = new_key("bob", 60)
     door = ApiKeyAuth([key, other_key])
-    assert door.admit(bearer(secret)) == "alice"
-    assert door.admit({b"x-api-key": other.encode()}) == "bob"
+    assert asyncio.run(door.admit(bearer(secret))) == "alice"
+    assert asyncio.run(door.admit({b"x-api-key": other.encode()})) == "bob"
     for headers in ({}, bearer(secret + "x"), bearer(""), {b"authorization": b"Basic " + b"x"}):
         with pytest.raises(RequestError) as caught:
-            door.admit(headers)
+            asyncio.run(door.admit(headers))
         assert (caught.value.status_code, caught.value.code) == (401, "unauthorized")
 
 
 def test_without_keys_everyone_comes_in():
-    assert ApiKeyAuth([]).admit({}) == ""
+    assert asyncio.run(ApiKeyAuth([]).admit({})) == ""
 
 
 def test_rate_is_refilled_evenly_and_counted_for_each_key():
@@ -40,16 +40,16 @@ def test_rate_is_refilled_evenly_and_counted_for_each_key():
     (first, key), (second, other) = new_key("alice", 6), new_key("bob", 6)
     door = ApiKeyAuth([key, other], clock=lambda: now[0])
     for _ in range(6):
-        door.admit(bearer(first))
+        asyncio.run(door.admit(bearer(first)))
     with pytest.raises(RequestError) as caught:
-        door.admit(bearer(first))
+        asyncio.run(door.admit(bearer(first)))
     assert (caught.value.status_code, caught.value.retry_after_s) == (429, 10)
-    assert door.admit(bearer(second)) == "bob"
+    assert asyncio.run(door.admit(bearer(second))) == "bob"
     now[0] = 9.9
     with pytest.raises(RequestError):
-        door.admit(bearer(first))
+        asyncio.run(door.admit(bearer(first)))
     now[0] = 10.1
-    assert door.admit(bearer(first)) == "alice"
+    assert asyncio.run(door.admit(bearer(first))) == "alice"
 
 
 def test_file_keeps_hashes_only_and_names_once(tmp_path):
@@ -61,7 +61,7 @@ def test_file_keeps_hashes_only_and_names_once(tmp_path):
         secrets.append(secret)
     text = (tmp_path / "keys.jsonl").read_text()
     assert not any(secret in text or secret[7:] in text for secret in secrets)
-    assert ApiKeyAuth(read_keys(place)).admit(bearer(secrets[1])) == "bob"
+    assert asyncio.run(ApiKeyAuth(read_keys(place)).admit(bearer(secrets[1]))) == "bob"
     with pytest.raises(UserError, match="has a key for 'bob' already"):
         add_key(place, new_key("bob", 10)[1])
 
@@ -98,7 +98,7 @@ def test_keys_are_added_and_revoked_while_the_service_runs(tmp_path, request, ki
         async def ask() -> str:
             now[0] += 9
             await auth.refresh()
-            return auth.admit({b"x-api-key": secrets[name].encode()})
+            return await auth.admit({b"x-api-key": secrets[name].encode()})
 
         try:
             return asyncio.run(ask()) == name

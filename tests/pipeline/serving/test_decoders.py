@@ -1,11 +1,13 @@
 """Decoding in processes that end with the request they work for."""
 
 import asyncio
+import base64
 import os
 import resource
 import signal
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,7 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 import pytest
-from PIL import ImageFile
+from PIL import Image, ImageFile
 
 from infill.pipeline.errors import ImageError
 from infill.pipeline.inference.config import TilingConfig
@@ -21,7 +23,9 @@ from infill.pipeline.inference.pair_files import InpaintOptions
 from infill.pipeline.serving.http import decoders
 from infill.pipeline.serving.http.decoders import DecoderPool, ReadTask
 from infill.pipeline.serving.http.inpaint_service import HttpConfig
+from infill.pipeline.serving.http.request_metrics import RequestMetrics
 from infill.pipeline.serving.limits import LimitsConfig
+from infill.pipeline.serving.node_counts import NodeCounts
 
 LONG_S = 60
 HEIGHT, WIDTH = 900, 1300
@@ -165,8 +169,6 @@ def test_caller_who_leaves_ends_the_work(serving, replica, request_of, wait_unti
 def transparent(request_of) -> bytes:
     import io
 
-    from PIL import Image
-
     image = Image.open(io.BytesIO(request_of()["files"]["image"])).convert("RGBA")
     image.putpixel((3, 3), (0, 0, 0, 0))
     sink = io.BytesIO()
@@ -174,33 +176,95 @@ def transparent(request_of) -> bytes:
     return sink.getvalue()
 
 
-def test_nothing_is_decoded_on_the_event_loop(serving, replica, request_of, monkeypatch):
-    decoding, loops = set(), set()
-    load = ImageFile.ImageFile.load
+WATCHED = (
+    (ImageFile.ImageFile, "load"),
+    (Image.Image, "save"),
+    (base64, "b64encode"),
+    (base64, "b64decode"),
+    (NodeCounts, "_transaction"),
+    (RequestMetrics, "text"),
+)
+"""What takes long for large files, for many requests, or while another process has a lock."""
 
-    def watched(self):
-        decoding.add(threading.get_ident())
-        return load(self)
 
-    monkeypatch.setattr(ImageFile.ImageFile, "load", watched)
+def test_nothing_that_takes_long_is_done_on_the_event_loop(
+    serving, replica, request_of, monkeypatch
+):
+    done: dict[str, set[int]] = {}
+    loops = set()
+
+    def watch(owner, name):
+        real = getattr(owner, name)
+        threads = done[name] = set()
+
+        def watched(*values, **options):
+            threads.add(threading.get_ident())
+            return real(*values, **options)
+
+        monkeypatch.setattr(owner, name, watched)
 
     class Watched:
         async def describe(self):
-            return []
+            return await replica.describe()
 
         async def fill(self, *arguments):
             loops.add(threading.get_ident())
             return await replica.fill(*arguments)
 
-    image = transparent(request_of)
+    files, image = request_of()["files"], transparent(request_of)
+    encoded = {name: base64.b64encode(data).decode() for name, data in files.items()}
+    tensors = [
+        {"name": name, "datatype": "BYTES", "shape": [1], "data": [text]}
+        for name, text in encoded.items()
+    ]
     with serving(Watched(), HttpConfig(tiling=TILING, limits=LimitsConfig())) as url:
+        for owner, name in WATCHED:
+            watch(owner, name)
         sent = [
-            ("/v1/inpaint", {"files": request_of()["files"]}),
+            ("/v1/inpaint", {"files": files}),
+            ("/v1/inpaint", {"json": encoded, "headers": {"accept": "application/json"}}),
+            ("/v1/inpaint/batch", {"files": files}),
             ("/v1/images/edits", {"files": {"image": image, "mask": image}}),
+            ("/v1/images/edits", {"files": {"image": image}, "data": {"stream": "true"}}),
+            ("/v2/models/spn/infer", {"json": {"inputs": tensors}}),
+            ("/api/v1/inpaint", {"json": encoded}),
+            ("/api/v1/adjust_mask", {"json": {**encoded, "operate": "expand"}}),
+            ("/v1/mask", {"files": {"mask": files["mask"]}}),
         ]
         for path, request in sent:
             answer = httpx.post(f"{url}{path}", timeout=LONG_S, **request)
             assert answer.status_code == 200, answer.text
-    assert decoding
-    assert loops
-    assert not decoding & loops
+            assert '"error"' not in answer.text[:200]
+        httpx.get(f"{url}/metrics", timeout=LONG_S)
+    assert len(loops) == 1
+    assert all(done.values())
+    assert not [name for name, threads in done.items() if threads & loops]
+
+
+@pytest.mark.parametrize("size", [(60, 60), (1100, 1000)], ids=["in a thread", "in a process"])
+def test_blocked_decoder_does_not_hold_the_health_check(
+    serving, replica, request_of, monkeypatch, size
+):
+    decoding, go_on = threading.Event(), threading.Event()
+
+    def blocked(real):
+        def read(*values):
+            decoding.set()
+            assert go_on.wait(LONG_S)
+            return real(*values)
+
+        return read
+
+    monkeypatch.setattr(decoders, "read", blocked(decoders.read))
+    monkeypatch.setattr(decoders._Decoder, "read", blocked(decoders._Decoder.read))
+    with serving(replica, HttpConfig(tiling=TILING)) as url, ThreadPoolExecutor(1) as caller:
+        sent = caller.submit(
+            httpx.post, f"{url}/v1/inpaint", timeout=2 * LONG_S, **request_of(*size)
+        )
+        try:
+            assert decoding.wait(LONG_S)
+            assert httpx.get(f"{url}/healthz", timeout=LONG_S).json() == {"status": "alive"}
+            assert not sent.done()
+        finally:
+            go_on.set()
+        assert sent.result().status_code == 200

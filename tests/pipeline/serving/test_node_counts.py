@@ -1,5 +1,6 @@
 """What several processes count together: each number here is the count of one of them."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -7,9 +8,10 @@ import sys
 
 import pytest
 
+from infill.pipeline.serving import node_counts
 from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.http.auth import ApiKeyAuth, new_key
-from infill.pipeline.serving.node_counts import NodeCounts, ProcessNumber
+from infill.pipeline.serving.node_counts import CountsThread, NodeCounts, ProcessNumber
 
 
 @pytest.fixture
@@ -72,19 +74,43 @@ def test_number_of_a_killed_process_is_free(tmp_path):
 def test_key_makes_its_pictures_once_whichever_process_is_asked(number):
     now = [0.0]
     secret, key = new_key("alice", 6)
-    auths = [ApiKeyAuth([key], clock=lambda: now[0], counts=NodeCounts(number())) for _ in range(2)]
+    both = [CountsThread(NodeCounts(number())) for _ in range(2)]
+    auths = [ApiKeyAuth([key], clock=lambda: now[0], counts=counts) for counts in both]
     header = {b"x-api-key": secret.encode()}
-    for turn in range(6):
-        auths[turn % 2].admit(header)
-    for auth in auths:
-        assert auth.usage()[0]["left"] == 0
-        with pytest.raises(RequestError, match="more than 6 pictures"):
-            auth.admit(header)
-    now[0] = 10.0
-    assert auths[1].usage()[0]["left"] == 1
-    auths[0].admit(header)
-    with pytest.raises(RequestError):
-        auths[1].admit(header)
+
+    async def main():
+        for turn in range(6):
+            await auths[turn % 2].admit(header)
+        for auth in auths:
+            assert (await auth.usage())[0]["left"] == 0
+            with pytest.raises(RequestError, match="more than 6 pictures"):
+                await auth.admit(header)
+        now[0] = 10.0
+        assert (await auths[1].usage())[0]["left"] == 1
+        await auths[0].admit(header)
+        with pytest.raises(RequestError):
+            await auths[1].admit(header)
+
+    asyncio.run(main())
+
+
+def test_transaction_of_another_process_does_not_hold_the_event_loop(number, monkeypatch):
+    monkeypatch.setattr(node_counts, "_LOCKED_S", 300)
+    counts, other = CountsThread(NodeCounts(number())), NodeCounts(number())
+    other._db.execute("begin immediate")
+
+    async def main():
+        entering, turned = asyncio.create_task(counts.enter(1)), asyncio.Event()
+        asyncio.get_running_loop().call_later(0.1, turned.set)
+        await turned.wait()
+        assert not entering.done()
+        other._db.execute("rollback")
+        assert await entering
+        assert not await counts.enter(1)
+        counts.leave()
+        assert await counts.requests() == 0
+
+    asyncio.run(main())
 
 
 def test_process_whose_file_cannot_be_used_counts_on_its_own(number, caplog):

@@ -1,6 +1,7 @@
 """Requests as odd programs send them, to one service on Ray: each is read, or refused by name."""
 
 import base64
+import contextlib
 import io
 import json
 import socket
@@ -221,7 +222,11 @@ READ = {
 @pytest.fixture(scope="module")
 def config(config, tmp_path_factory) -> ServeConfig:
     folder = str(tmp_path_factory.mktemp("jobs"))
-    return replace(config, jobs=JobsConfig(folder=folder), max_replicas=0, ingress_replicas=2)
+    limits = replace(
+        config.limits, max_waiting=4, body_grace_s=LONG_S, request_timeout_s=2 * LONG_S
+    )
+    jobs = JobsConfig(folder=folder)
+    return replace(config, jobs=jobs, ingress_replicas=2, limits=limits)
 
 
 @pytest.fixture(scope="module")
@@ -326,3 +331,20 @@ def test_bytes_of_old_and_careless_clients(exchange, head, body, status, sentenc
     first = found.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
     assert first.startswith(b"HTTP/1.1 %d " % status), found[:300]
     assert sentence in found
+
+
+def test_many_who_send_slowly_do_not_hold_the_health_check(url, config):
+    host, port = url.removeprefix("http://").split(":")
+    head = b"POST /v1/inpaint HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n"
+    head += b"Content-Type: multipart/form-data; boundary=XX\r\n\r\n"
+    with contextlib.ExitStack() as held:
+        slow = []
+        for _ in range(20 * config.limits.max_waiting * config.ingress_replicas):
+            slow.append(held.enter_context(socket.create_connection((host, int(port)), LONG_S)))
+            slow[-1].sendall(head)
+        for _ in range(8):  # Of both ingresses, most likely.
+            assert httpx.get(f"{url}/healthz", timeout=LONG_S).status_code == 200
+        for one in slow:
+            one.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                one.recv(1)
