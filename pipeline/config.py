@@ -329,6 +329,8 @@ def _causes(error: BaseException) -> typing.Iterator[BaseException]:
         yield current
         inner = [current.__cause__, getattr(current, "cause", None), current.__context__]
         inner += list(getattr(current, "worker_failures", {}).values())
+        for name in ("health_check_failure", "controller_failure"):  # Of Ray Train's errors.
+            inner.append(getattr(current, name, None))
         waiting += [e for e in inner if isinstance(e, BaseException)]
 
 

@@ -33,18 +33,18 @@ def fit(
         ray.train.TrainingFailedError: as Ray's own ``fit``.
     """
     from ray.exceptions import OutOfMemoryError, RayActorError
-    from ray.train import ControllerError
+    from ray.train import TrainingFailedError
 
     for failed in range(max_failures + 1):
         trainer = start()
         try:
             with stopping_workers(watch, trainer.abort):
                 trainer.fit()
-        except (RayActorError, OutOfMemoryError, ControllerError) as error:
+        except (RayActorError, OutOfMemoryError, TrainingFailedError) as error:
+            trainer.abort()  # Else the controller would live while anyone holds the exception.
             happened = _what_happened(error)
             if happened is None:
                 raise
-            trainer.abort()
             free_reservation(watch)
             if requested():
                 return
@@ -61,21 +61,21 @@ def fit(
 
 
 def _what_happened(error: Exception) -> str | None:
-    """Return what ended a controller, or None if it is an error of code.
+    """Return what ended a controller, or None if another one would end in the same way.
 
     Raises:
         UserError: if Ray has tried to start the workers as often as it may.
     """
     from ray.exceptions import RayActorError, RayError, RayTaskError
-    from ray.train import ControllerError
+    from ray.train import ControllerError, TrainingFailedError
     from ray.train.v2._internal.exceptions import (
         WorkerGroupStartupFailedError,
         WorkerGroupStartupTimeoutError,
     )
 
-    if not isinstance(error, ControllerError):
+    if not isinstance(error, TrainingFailedError):
         return f"died: {_reason(error)}"
-    failure = error.controller_failure
+    failure = error.controller_failure if isinstance(error, ControllerError) else None
     if isinstance(failure, WorkerGroupStartupTimeoutError):
         raise UserError(
             f"no resources for {failure.num_workers} workers became free in time: add nodes, end "

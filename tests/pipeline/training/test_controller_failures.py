@@ -20,13 +20,13 @@ from infill.pipeline.training import controller_failures, train
 from infill.pipeline.training.elastic import CONTROLLER_BYTES, SharingTrainer
 
 
-def controllers() -> set[int]:
-    """Return the process ids of the controllers on this machine whose Ray is this process's."""
+def actors(kind: bytes) -> set[int]:
+    """Return the process ids of a kind of actors on this machine whose Ray is this process's."""
     found = set()
     for folder in Path("/proc").iterdir():
         try:
             name = (folder / "cmdline").read_bytes()
-            if not name.startswith(b"ray::TrainController"):
+            if not name.startswith(b"ray::" + kind):
                 continue
             raylet = int((folder / "stat").read_text().rsplit(") ", 1)[1].split()[1])
             owner = int(Path(f"/proc/{raylet}/stat").read_text().rsplit(") ", 1)[1].split()[1])
@@ -54,7 +54,7 @@ def test_killed_controller_costs_no_update(
         lines.append(line)
         if "validation" in line and not killed.is_set():
             killed.set()
-            [controller] = controllers()
+            [controller] = actors(b"TrainController")
             scores.append(int(Path(f"/proc/{controller}/oom_score_adj").read_text()))
             reserved = ray.cluster_resources()["memory"] - ray.available_resources()["memory"]
             assert reserved >= CONTROLLER_BYTES
@@ -67,6 +67,28 @@ def test_killed_controller_costs_no_update(
     assert sum("resuming at step" in line for line in lines) == 1, lines
     assert largest_difference(weights(ours.storage, 6), weights(finished.config.storage, 6)) == 0
     assert ray.is_initialized()
+
+
+@pytest.mark.slow
+def test_worker_that_dies_more_often_than_it_may_ends_a_training_in_one_sentence(config, ray_local):
+    from ray.train import WorkerGroupError
+
+    changes = {"num_workers": 1, "steps": 10**6, "max_failures": 0}
+    killed: set[int] = set()
+
+    def log(line: str) -> None:
+        if "step 2/" in line and not killed:
+            killed.update(actors(b"RayTrainWorker"))
+            for worker in killed:
+                os.kill(worker, signal.SIGKILL)
+
+    with pytest.raises(WorkerGroupError) as ended:
+        train(override(config, changes), log)
+    assert len(killed) == 1
+    sentence = explain(ended.value)
+    assert sentence is not None
+    assert sentence.startswith("Ray has lost a process of this job: The actor died")
+    assert len(sentence.splitlines()) == 1
 
 
 class Watch:
@@ -106,7 +128,7 @@ def failing(error):
     def fit() -> None:
         raise error
 
-    return lambda: SimpleNamespace(fit=fit, abort=None)
+    return lambda: SimpleNamespace(fit=fit, abort=lambda: None)
 
 
 def test_other_failures_are_not_taken_for_a_dead_controller():
