@@ -79,8 +79,8 @@ bench: $(VENV)/installed-check  ## fill docs/benchmarks.md; ONLY=models for one 
 	$(BIN)/python -m pytest tests/benchmarks/bench_$(or $(ONLY),*).py -s --timeout=0 \
 	  --override-ini=python_files='bench_*.py' --override-ini=pythonpath=tests/benchmarks
 
-bench-gpu: $(if $(WHEELS),$(VENV)/gpu/installed,$(VENV)/installed-check)  ## the rows that need a GPU; STEP=1 to 5, WHEELS=folder
-	PYTHONPATH=. $(if $(WHEELS),$(VENV)/gpu/bin,$(BIN))/python tests/benchmarks/gpu.py $(if $(STEP),--step $(STEP)) --out $(BENCH_GPU_OUT)
+bench-gpu: $(if $(WHEELS),$(VENV)/gpu/installed,$(VENV)/installed-check)  ## the rows that need a GPU; STEP=1 to 5, SECONDS=2, WHEELS=folder
+	PYTHONPATH=. $(if $(WHEELS),$(VENV)/gpu/bin,$(BIN))/python tests/benchmarks/gpu.py $(if $(STEP),--step $(STEP)) $(if $(SECONDS),--seconds $(SECONDS)) --out $(BENCH_GPU_OUT)
 
 $(VENV)/gpu/installed: $(wildcard $(WHEELS)/*.whl)  ## a bare machine without network: the wheels in the folder, and no others
 	$(BENCH_PYTHON) -m venv $(VENV)/gpu

@@ -9,6 +9,7 @@ from torch.nn import functional
 from infill.models.aotgan.config import AOTGANConfig
 from infill.models.layers import SpectralConv2d, at_least_float32
 from infill.models.masking import hide
+from infill.models.padding import Mode, bordered
 
 SMALLEST_SIDE_PX = 16
 """Frames are at least this large: the entry reflects 3 px, the blocks work at a quarter."""
@@ -32,9 +33,8 @@ class ReflectedConv(nn.Conv2d):
 
     def forward(self, features: Tensor) -> Tensor:
         """Convolve [B, C, H, W]; where a map is smaller than the border its edge is repeated."""
-        mode = "reflect" if self.reach < min(features.shape[-2:]) else "replicate"
-        padded = functional.pad(features, (self.reach,) * 4, mode=mode)
-        return super().forward(padded)
+        mode: Mode = "reflect" if self.reach < min(features.shape[-2:]) else "replicate"
+        return super().forward(bordered(features, self.reach, mode))
 
 
 class AOTBlock(nn.Module):

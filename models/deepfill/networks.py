@@ -13,6 +13,7 @@ from infill.models.deepfill.layers import Chain, Convolution, glorot, pad_for_st
 from infill.models.deepfill.layout import Layout, Row, Rows, layout
 from infill.models.layers import at_least_float32
 from infill.models.masking import hide, paste
+from infill.models.penalised_convolution import PenalisedConv2d
 
 Build = Callable[[int, Rows], Chain]
 """Makes the convolutions of a table, for so many input channels."""
@@ -168,7 +169,7 @@ class Critic(nn.Module):
         super().__init__()
         self.size_px = size_px
         self.convs = nn.ModuleList(
-            nn.Conv2d(wide, narrow, 5, stride=2)
+            PenalisedConv2d(wide, narrow, 5, stride=2)
             for wide, narrow in zip((3, *widths), widths, strict=False)
         )
         side = size_px // 2 ** len(widths)

@@ -1,12 +1,12 @@
 """The layers of DeepGIN: replicated borders, pyramids of dilations, self-attention."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from infill.models import padding
 from infill.models.layers import at_least_float32
 
 LEAK = 0.2
@@ -33,31 +33,7 @@ def framed(conv: nn.Module, features: Tensor) -> Tensor:
 
 def bordered(features: Tensor, reach: int) -> Tensor:
     """Repeat the outermost pixels ``reach`` times on every side."""
-    if torch.compiler.is_compiling():
-        return functional.pad(features, [reach] * 4, mode="replicate")
-    padded: Tensor = _Border.apply(features, reach)  # type: ignore[no-untyped-call]
-    return padded
-
-
-class _Border(torch.autograd.Function):
-    """Replication padding that keeps nothing: its own would keep the map it was given."""
-
-    @staticmethod
-    def forward(context: Any, features: Tensor, reach: int) -> Tensor:
-        context.reach, context.size = reach, features.shape
-        return functional.pad(features, [reach] * 4, mode="replicate")
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """Add the gradients of the copies to the outermost pixels."""
-        reach, (height, width) = context.reach, context.size[-2:]
-        rows = gradient.narrow(2, reach, height).clone()
-        rows[:, :, 0] += gradient[:, :, :reach].sum(2)
-        rows[:, :, -1] += gradient[:, :, reach + height :].sum(2)
-        inner = rows.narrow(3, reach, width).clone()
-        inner[..., 0] += rows[..., :reach].sum(3)
-        inner[..., -1] += rows[..., reach + width :].sum(3)
-        return inner, None
+    return padding.bordered(features, reach, "replicate")
 
 
 def leaky(features: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from torch.nn import functional
 from infill.models.lama.config import LaMaConfig
 from infill.models.layers import at_least_float32
 from infill.models.masking import hide
+from infill.models.padding import BorderedConv2d, bordered
+from infill.models.penalised_convolution import PenalisedConv2d
 
 Halves = tuple[Tensor, Tensor]
 """Local and global feature maps of one size."""
@@ -21,9 +23,11 @@ class Prediction(NamedTuple):
     """[B, 3, H, W] in [-1, 1]."""
 
 
-def reflected(wide: int, narrow: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+def reflected(wide: int, narrow: int, kernel: int, stride: int = 1) -> BorderedConv2d:
     """Return a convolution without bias that reflects the border."""
-    return nn.Conv2d(wide, narrow, kernel, stride, kernel // 2, bias=False, padding_mode="reflect")
+    return BorderedConv2d(
+        wide, narrow, kernel, stride, kernel // 2, bias=False, padding_mode="reflect"
+    )
 
 
 class FourierUnit(nn.Module):
@@ -82,8 +86,9 @@ class FourierConvolution(nn.Module):
     def forward(self, halves: Halves) -> Halves:
         """Convolve, normalise and activate both halves."""
         local, wide = halves
-        near = self.local_to_local(local) + self.global_to_local(wide)
-        far = self.local_to_global(local) + self.global_to_global(wide)
+        padded = bordered(local, 1, "reflect")
+        near = self.local_to_local.convolve(padded) + self.global_to_local(wide)
+        far = self.local_to_global.convolve(padded) + self.global_to_global(wide)
         return (
             functional.relu(self.local_norm(near), inplace=True),
             functional.relu(self.global_norm(far), inplace=True),
@@ -159,7 +164,7 @@ class Generator(nn.Module):
         self.doublings = nn.Sequential(
             Doubling(8 * c, 4 * c), Doubling(4 * c, 2 * c), Doubling(2 * c, c)
         )
-        self.out = nn.Conv2d(c, 3, 7, padding=3, padding_mode="reflect")
+        self.out = BorderedConv2d(c, 3, 7, padding=3, padding_mode="reflect")
 
     def forward(self, image: Tensor, mask: Tensor) -> Prediction:
         """Predict the whole frame.
@@ -202,7 +207,7 @@ class Discriminator(nn.Module):
         widths = [3, *(min(factor, 8) * channels for factor in (1, 2, 4, 8, 16)), 1]
         strides = (2, 2, 2, 2, 1, 1)
         self.convs = nn.ModuleList(
-            nn.Conv2d(wide, narrow, 4, stride, padding=2)
+            PenalisedConv2d(wide, narrow, 4, stride, padding=2)
             for wide, narrow, stride in zip(widths[:-1], widths[1:], strides, strict=True)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[2:6])

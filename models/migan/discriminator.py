@@ -20,10 +20,10 @@ class Block(nn.Module):
 
     def __init__(self, wide: int, narrow: int, num_kernels: int) -> None:
         super().__init__()
-        self.first = SeparableConv(wide, wide, num_kernels)
-        self.second = SeparableConv(wide, narrow, num_kernels, "half")
-        self.shrink = Resample(doubles=False)
-        self.skip = NormalisedConv(wide, narrow, 1, num_kernels, bias=False)
+        self.first = SeparableConv(wide, wide, num_kernels, penalised=True)
+        self.second = SeparableConv(wide, narrow, num_kernels, "half", penalised=True)
+        self.shrink = Resample(doubles=False, penalised=True)
+        self.skip = NormalisedConv(wide, narrow, 1, num_kernels, bias=False, penalised=True)
 
     def forward(self, features: Tensor) -> Tensor:
         """Turn [B, C, H, W] into [B, C', H / 2, W / 2]."""
@@ -40,12 +40,12 @@ class Discriminator(nn.Module):
         # Merged kernels are for serving: a discriminator is trained.
         widths, count = config.widths, max(config.num_kernels, 1)
         self.group_size = config.group_size
-        self.entry = NormalisedConv(4, widths[0], 1, count)
+        self.entry = NormalisedConv(4, widths[0], 1, count, penalised=True)
         self.blocks = nn.ModuleList(
             Block(wide, narrow, count) for wide, narrow in zip(widths[:-1], widths[1:], strict=True)
         )
         deepest = widths[-1]
-        self.last = SeparableConv(deepest + 1, deepest, count)
+        self.last = SeparableConv(deepest + 1, deepest, count, penalised=True)
         self.dense = Linear(deepest * DEEPEST_PX**2, deepest)
         self.out = Linear(deepest, 1)
 

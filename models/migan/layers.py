@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from infill.models.layers import at_least_float32
+from infill.models.penalised_convolution import Geometry, convolve
 
 SLOPE = 0.2
 GAIN = math.sqrt(2.0)
@@ -19,6 +20,7 @@ LIMIT = 256.0
 TAPS = (1.0, 3.0, 3.0, 1.0)
 """The binomial filter before a halving and after a doubling."""
 EPSILON = 1e-8
+HALVING = Geometry(stride=(2, 2), padding=(1, 1))
 
 
 def activate(features: Tensor, gain: float = 1.0) -> Tensor:
@@ -38,9 +40,10 @@ class Resample(nn.Module):
 
     window: Tensor
 
-    def __init__(self, doubles: bool) -> None:
+    def __init__(self, doubles: bool, penalised: bool = False) -> None:
+        """Build the filter; ``penalised`` if a loss has slopes by the maps that are halved."""
         super().__init__()
-        self.doubles = doubles
+        self.doubles, self.penalised = doubles, penalised
         # A doubling puts zeros between the values, whose sum the filter makes up for.
         window = binomial() * (4.0 if doubles else 1.0)
         self.register_buffer("window", window, persistent=False)
@@ -49,6 +52,8 @@ class Resample(nn.Module):
         """Turn [B, C, H, W] into half or twice the size."""
         channels = features.shape[1]
         kernel = self.window.to(features.dtype).expand(channels, 1, 4, 4)
+        if self.penalised and not self.doubles:
+            return convolve(features, kernel, None, HALVING._replace(groups=channels))
         if self.doubles:
             return functional.conv_transpose2d(
                 features, kernel, stride=2, padding=1, groups=channels
@@ -67,6 +72,7 @@ class NormalisedConv(nn.Module):
         num_kernels: int,
         groups: int = 1,
         bias: bool = True,
+        penalised: bool = False,
     ) -> None:
         """Build the kernels from normal random values.
 
@@ -77,9 +83,10 @@ class NormalisedConv(nn.Module):
             num_kernels: parallel kernels; 0 is one that is not normalised.
             groups: groups of feature maps.
             bias: whether there is one.
+            penalised: whether a loss has slopes by the maps.
         """
         super().__init__()
-        self.groups, self.padding = groups, kernel // 2
+        self.groups, self.padding, self.penalised = groups, kernel // 2, penalised
         shape = (narrow, wide // groups, kernel, kernel)
         if num_kernels:
             self.kernels = nn.Parameter(torch.randn(num_kernels, *shape))
@@ -97,6 +104,10 @@ class NormalisedConv(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Convolve [B, C, H, W] to the same size."""
         weight = self.merged()
+        if self.penalised:
+            sides = (self.padding, self.padding)
+            geometry = Geometry(padding=sides, groups=self.groups)
+            return convolve(features, weight, self.bias, geometry)
         return functional.conv2d(
             features, weight, self.bias, padding=self.padding, groups=self.groups
         )
@@ -121,6 +132,7 @@ class SeparableConv(nn.Module):
         num_kernels: int,
         resample: str = "",
         noise_px: int = 0,
+        penalised: bool = False,
     ) -> None:
         """Build both convolutions.
 
@@ -131,12 +143,13 @@ class SeparableConv(nn.Module):
             resample: "half" filters and halves before the point-wise convolution, "double" doubles
                 and filters after it.
             noise_px: side of the constant map of noise; 0 has none.
+            penalised: whether a loss has slopes by the maps.
         """
         super().__init__()
-        self.depth = NormalisedConv(wide, wide, 3, num_kernels, groups=wide)
-        self.point = NormalisedConv(wide, narrow, 1, num_kernels, bias=False)
-        self.shrink = Resample(doubles=False) if resample == "half" else None
-        self.enlarge = Resample(doubles=True) if resample == "double" else None
+        self.depth = NormalisedConv(wide, wide, 3, num_kernels, groups=wide, penalised=penalised)
+        self.point = NormalisedConv(wide, narrow, 1, num_kernels, bias=False, penalised=penalised)
+        self.shrink = Resample(False, penalised) if resample == "half" else None
+        self.enlarge = Resample(True, penalised) if resample == "double" else None
         self.strength = nn.Parameter(torch.zeros(())) if noise_px else None
         if noise_px:
             self.register_buffer("noise", torch.randn(noise_px, noise_px))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from infill.models.layers import at_least_float32, normalise_each
+from infill.models.padding import BorderedConv2d, bordered
 
 EPSILON = 1e-5
 """Added to every variance, as in PyTorch's instance normalisation."""
@@ -24,7 +25,7 @@ def reflected(
     in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1
 ) -> nn.Conv2d:
     """Return a convolution that keeps the size by reflecting the border."""
-    return nn.Conv2d(
+    return BorderedConv2d(
         in_channels,
         out_channels,
         kernel_size,
@@ -241,7 +242,7 @@ class MergingBlock(nn.Module):
         sums: Tensor | None = None
         widths = [part.shape[1] for part in parts]
         for part, reading in zip(parts, torch.split(weight, widths, dim=1), strict=True):
-            read = functional.conv2d(functional.pad(part, (1,) * 4, mode="reflect"), reading, bias)
+            read = functional.conv2d(bordered(part, 1, "reflect"), reading, bias)
             sums, bias = read if sums is None else sums.add_(read), None
         assert sums is not None
         return sums

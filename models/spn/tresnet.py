@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from infill.models.padding import bordered
 from infill.models.seeding import fill_normal
 from infill.models.weight_files import network_of, read_weights, sha256_of
 
@@ -76,7 +77,7 @@ class BlurPool(nn.Module):
         row[1].fill_(0.5)
         channels = features.shape[1]
         kernel = (row[:, None] * row).expand(channels, 1, 3, 3)
-        padded = functional.pad(features, (1, 1, 1, 1), mode="reflect")
+        padded = bordered(features, 1, "reflect")
         return functional.conv2d(padded, kernel, stride=2, groups=channels)
 
 

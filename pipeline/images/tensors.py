@@ -3,6 +3,8 @@
 All 256 levels survive the round trip. Only this module of the package needs PyTorch.
 """
 
+from functools import cache
+
 import cv2
 import numpy as np
 import torch
@@ -25,6 +27,21 @@ def to_tensor(pixels: Pixels) -> Tensor:
     for one, values in zip(pixels, image, strict=True):
         write_values(np.ascontiguousarray(one), values)
     return torch.from_numpy(image)
+
+
+def values_of(levels: Tensor) -> Tensor:
+    """Return levels, uint8 [B, H, W, 3], as float32 [B, 3, H, W] in [-1, 1], on their device.
+
+    The values are those of :func:`to_tensor`, to the bit: a GPU's own division rounds differently.
+    """
+    planes = levels.permute(0, 3, 1, 2).contiguous()
+    return _table(levels.device).index_select(0, planes.flatten().int()).view(planes.shape)
+
+
+@cache
+def _table(target: torch.device) -> Tensor:
+    """Return the value of each level, float32 [256], on a device; copied there once."""
+    return torch.from_numpy(MODEL_VALUES).to(target)
 
 
 def write_values(pixels: Pixels, values: Values) -> None:

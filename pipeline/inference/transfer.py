@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from infill.pipeline.images import ByteHole, Pixels
-from infill.pipeline.images.tensors import MODEL_VALUES, to_levels, to_pixels, to_tensor
+from infill.pipeline.images.tensors import to_levels, to_pixels, to_tensor, values_of
 
 
 def upload(images: Pixels, holes: ByteHole, device: str | torch.device) -> tuple[Tensor, Tensor]:
@@ -27,21 +27,6 @@ def upload(images: Pixels, holes: ByteHole, device: str | torch.device) -> tuple
         return to_tensor(images), torch.from_numpy(holes)[:, None].float()
     levels, mask = _copied((torch.from_numpy(images), torch.from_numpy(holes)), target)
     return values_of(levels), mask[:, None].float()
-
-
-def values_of(levels: Tensor) -> Tensor:
-    """Return levels, uint8 [B, H, W, 3], as float32 [B, 3, H, W] in [-1, 1], on their device.
-
-    The values are those of :func:`to_tensor`, to the bit.
-    """
-    planes = levels.permute(0, 3, 1, 2).contiguous()
-    return _table(levels.device).index_select(0, planes.flatten().int()).view(planes.shape)
-
-
-@cache
-def _table(target: torch.device) -> Tensor:
-    """Return the value of each level, float32 [256], on a device; copied there once."""
-    return torch.from_numpy(MODEL_VALUES).to(target)
 
 
 def download(image: Tensor) -> Pixels:

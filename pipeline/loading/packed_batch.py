@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from infill.models.architecture import Batch
+from infill.pipeline.images.tensors import values_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +31,11 @@ class PackedBatch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Copy the bytes to a device, and return their values there: the same as on a CPU."""
-        image = _values(self.pixels.to(device, non_blocking=True))
+        image = values_of(self.pixels.to(device, non_blocking=True))
         bits = self.bits.to(device, non_blocking=True)
         labels = None
         if self.labels is not None:
-            labels = _values(self.labels.to(device, non_blocking=True))
+            labels = values_of(self.labels.to(device, non_blocking=True))
         size = image.shape[2]
         shifts = torch.arange(7, -1, -1, device=device, dtype=torch.uint8)
         holes = (bits[..., None] >> shifts) & 1
@@ -47,11 +48,6 @@ class PackedBatch:
             step=self.step,
             seed=self.seed,
         )
-
-
-def _values(pixels: Tensor) -> Tensor:
-    """Return bytes [B, S, S, 3] as values in [-1, 1], [B, 3, S, S]."""
-    return ((pixels.permute(0, 3, 1, 2).float() * 2 - 255) / 255).contiguous()
 
 
 def on_device(batches: Iterator[Batch | PackedBatch], device: torch.device) -> Iterator[Batch]:

@@ -2,6 +2,7 @@
 
 make bench-gpu                       # all steps; BENCH_GPU_OUT keeps the rows
 make bench-gpu STEP=2                # one step, which goes on where it was interrupted
+make bench-gpu STEP=3 SECONDS=2      # each measurement for 2 s in place of 5
 make bench-gpu STEP=1 WHEELS=wheels BENCH_PYTHON=python3.12  # without network
 
 1. one step of every architecture on the device against the CPU: float32, bfloat16, compiled,
@@ -73,9 +74,11 @@ TOGGLES: dict[str, dict[str, Any]] = {
 class Bench:
     """The steps, on one device."""
 
-    def __init__(self, folder: Path, device: torch.device, tiny: bool, limit_s: float) -> None:
+    def __init__(
+        self, folder: Path, device: torch.device, tiny: bool, limit_s: float, seconds: float
+    ) -> None:
         self.folder, self.device, self.tiny, self.limit_s = folder, device, tiny, limit_s
-        self.seconds = 0.0 if tiny else 5.0
+        self.seconds = 0.0 if tiny else seconds
 
     def results(self, step: int) -> Results:
         return Results(self.folder, step, TITLES[step], self.limit_s)
@@ -101,7 +104,8 @@ class Bench:
         if form == "EMA":
             return {"largest difference": self.averaged(ours, count)}
         other = Training(config, torch.device("cpu"))
-        other.objective.generator.load_state_dict(ours.objective.generator.state_dict())
+        for role, network in other.objective.networks.items():
+            network.load_state_dict(ours.objective.networks[role].state_dict())
         theirs = other.step(batch_of(config, count, torch.device("cpu")))
         found = ours.step(batch_of(config, count, self.device))
         return {"largest difference": relative(found, theirs)}
@@ -264,10 +268,12 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/bench-gpu"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--limit-s", type=float, default=LIMIT_S)
+    parser.add_argument("--seconds", type=float, default=5.0, help="least time of a measurement")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, for a test")
     asked = parser.parse_args(words)
     asked.out.mkdir(parents=True, exist_ok=True)
-    bench = Bench(asked.out, torch.device(asked.device), asked.tiny, asked.limit_s)
+    device = torch.device(asked.device)
+    bench = Bench(asked.out, device, asked.tiny, asked.limit_s, asked.seconds)
     steps: dict[int, Callable[[], None]] = {
         1: bench.networks,
         2: bench.throughput,

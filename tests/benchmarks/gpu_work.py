@@ -84,11 +84,11 @@ class Training:
         """Return the throughput with batches of ``count`` that are on the device already."""
         batch = batch_of(self.config, count, self.device)
         warm, least = (2, 3) if seconds else (1, 1)
-        for _ in range(warm):
-            self.step(batch)
+        for step in range(warm):
+            self.step(replace(batch, step=step))
         steps, begin = 0, now(self.device)
         while steps < least or now(self.device) - begin < seconds:
-            self.step(batch)
+            self.step(replace(batch, step=warm + steps))
             steps += 1
         return steps * count / (now(self.device) - begin)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from infill.pipeline.images.tensors import to_levels, to_pixels, to_tensor
-from infill.pipeline.inference.transfer import download, upload, values_of
+from infill.pipeline.images.tensors import to_levels, to_pixels, to_tensor, values_of
+from infill.pipeline.inference.transfer import download, upload
 
 
 def quantized_by_numpy(image):

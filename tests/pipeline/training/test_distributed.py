@@ -1,6 +1,7 @@
 """Distributed training: gradients, buffers and batch statistics across workers."""
 
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -140,14 +141,65 @@ torch.distributed.destroy_process_group()
 '''
 
 
+TOGETHER = '''
+"""Take a step on half of a batch with the other process, and on all of it alone; one GPU."""
+
+import sys
+from dataclasses import replace
+
+import torch
+
+from infill.models.architecture import Batch
+from infill.models.unet.config import UNetConfig
+from infill.pipeline.loading import BatchConfig
+from infill.pipeline.training import TrainConfig, WorkerContext, build_objective
+
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.backends.cudnn.allow_tf32 = False
+# NCCL refuses two processes on one GPU; gloo takes tensors that lie there.
+torch.distributed.init_process_group(
+    "gloo", init_method=f"file://{folder}/together", rank=rank, world_size=2
+)
+config = TrainConfig(model=UNetConfig.tiny(), data=BatchConfig(batch_size=4, image_size_px=64))
+image = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+mask = torch.zeros(4, 1, 64, 64)
+mask[..., 16:40, 12:44] = 1
+keys = tuple("abcd")
+whole = Batch(image=image, mask=mask, keys=keys, mask_ids=keys).to("cuda")
+own = slice(2 * rank, 2 * rank + 2)
+half = Batch(
+    image=whole.image[own], mask=whole.mask[own], keys=keys[own], mask_ids=keys[own]
+)
+found = {}
+for title, synced, batch in (("alone", False, whole), ("synced", True, half), ("own", False, half)):
+    worker = WorkerContext(
+        rank=rank,
+        world_size=1 if title == "alone" else 2,
+        device=torch.device("cuda"),
+        sync_batch_norm=synced,
+        static_graph=title != "alone",
+    )
+    objective = build_objective(replace(config, static_graph=worker.static_graph), worker)
+    objective.step_with_accumulation(batch)
+    found[title] = {
+        name: value.cpu()
+        for name, value in objective.generator.state_dict().items()
+        if "running" in name
+    }
+torch.save(found, f"{folder}/together-{rank}.pt")
+torch.distributed.destroy_process_group()
+'''
+
+
 def on_two(program, folder, *words):
     """Run a program in two processes, which take their rank and a folder."""
     script = folder / "worker.py"
     script.write_text(program)
+    paths = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
     running = [
         subprocess.Popen(
             [sys.executable, str(script), str(rank), str(folder), *words],
-            env={"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1", "PATH": ""},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
         )
         for rank in range(2)
     ]
@@ -168,6 +220,17 @@ def test_parts_of_a_batch_are_averaged_once_and_a_static_graph_changes_nothing(t
         one["last part"]["gradients"], other["last part"]["gradients"], strict=True
     ):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.gpu
+def test_statistics_of_two_workers_on_a_gpu_are_those_of_one_with_both_shares(tmp_path):
+    """With a static graph as well."""
+    on_two(TOGETHER, tmp_path)
+    one, other = (torch.load(tmp_path / f"together-{rank}.pt") for rank in range(2))
+    assert one["alone"]
+    for found in (one, other):
+        torch.testing.assert_close(found["synced"], one["alone"], rtol=1e-3, atol=1e-4)
+    assert not any(torch.equal(one["own"][name], other["own"][name]) for name in one["own"])
 
 
 def test_buffers_argument_is_one_that_this_torch_knows():
