@@ -13,12 +13,13 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from infill.pipeline import forkserver
 from infill.pipeline.errors import UserError
+from infill.pipeline.head_process import ending_with_head
 from infill.pipeline.interruption import handled
 from infill.pipeline.progress import Progress, shows_everything
 from infill.pipeline.proxies import reach_this_machine_directly
@@ -202,7 +203,8 @@ def connect(
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         yield
         return
-    if address := os.environ.get("RAY_ADDRESS"):
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
         with Progress(f"joining Ray at {address}") as progress:
             dashboard_url = _join(address)
             progress.ending = "joined"
@@ -217,7 +219,8 @@ def connect(
 
     with handled():  # Ray's own handler of SIGTERM would end the process at once.
         try:
-            yield
+            with nullcontext() if address else ending_with_head():
+                yield
         finally:
             ray.shutdown()
             forkserver.stop()

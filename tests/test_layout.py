@@ -27,6 +27,7 @@ PIPELINE_ORDER = (
     "provenance",
     "temporary_folders",
     "forkserver",
+    "head_process",
     "cluster",
     "object_store",
     "storage",

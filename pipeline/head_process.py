@@ -1,0 +1,93 @@
+"""End a job in one sentence if the Ray that it has started on this machine loses its head process.
+
+Ray's own processes go on without their head (the GCS) for a minute, in which nothing new can start.
+Then they end this process in the middle of its work, with a line of their own; workers would train
+on beside those of the next command.
+"""
+
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from infill.pipeline.interruption import requested
+
+HEAD = "gcs_server"
+LOST = (
+    "Ray has lost a process of this job: its head on this machine (gcs_server); most often the "
+    "machine ran out of memory. Give the same command again: finished parts are kept"
+)
+FORK_SERVER = b"infill.pipeline.forkserver.server"
+POLL_EVERY_S = 0.5
+INTERRUPTED_S = 45.0
+"""Seconds that a job which was asked to end has to save what it does, without its head."""
+
+
+@contextmanager
+def ending_with_head() -> Iterator[None]:
+    """End this process with a sentence if Ray's head process, a child of it, ends in the block.
+
+    On the driver, where Ray was started. Nothing is watched on systems without ``pidfd_open``.
+    """
+    head, over = _open_head(), threading.Event()
+    if head is None:
+        yield
+        return
+    watch = threading.Thread(target=_watch, args=(head, over), name="head process", daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watch.join()
+        os.close(head)
+
+
+def _open_head() -> int | None:
+    """Return a descriptor of the head process; None if there is none or it cannot be opened."""
+    for child in _children(os.getpid()):
+        with suppress(OSError, AttributeError):
+            if Path(f"/proc/{child}/comm").read_text().strip() == HEAD:
+                return os.pidfd_open(child)
+    return None
+
+
+def _watch(head: int, over: threading.Event) -> None:
+    while not select.select([head], [], [], POLL_EVERY_S)[0]:
+        if over.is_set():
+            return
+    if over.wait(INTERRUPTED_S if requested() else 0.0):
+        return
+    # Nothing that waits for Ray would end: not even the exceptions and clean-ups of this process.
+    _end_workers()
+    sys.stdout.flush()
+    os.write(2, f"error: {LOST}\n".encode())
+    os._exit(1)
+
+
+def _end_workers() -> None:
+    """End the processes of Ray that would live on: those below the raylet and our fork server."""
+    for child in _children(os.getpid()):
+        with suppress(OSError):
+            command = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+            if command[0].endswith(b"/raylet") or FORK_SERVER in command:
+                for process in [child, *_descendants(child)]:
+                    with suppress(ProcessLookupError):
+                        os.kill(process, signal.SIGKILL)
+
+
+def _descendants(process: int) -> list[int]:
+    children = _children(process)
+    return children + [below for child in children for below in _descendants(child)]
+
+
+def _children(process: int) -> list[int]:
+    with suppress(OSError):
+        threads = Path(f"/proc/{process}/task").iterdir()
+        lists = [(thread / "children").read_text().split() for thread in threads]
+        return [int(child) for children in lists for child in children]
+    return []

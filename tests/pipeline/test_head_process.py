@@ -1,0 +1,135 @@
+"""The head process of a Ray that a job has started is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from infill.pipeline import checkpoints
+from infill.pipeline.head_process import LOST
+from infill.pipeline.tuning import written_down
+
+JOBS = Path(__file__).parents[2] / "jobs"
+ENDLESS = """
+import time
+from infill.pipeline.cluster import connect
+from infill.pipeline.config import run
+
+def main():
+    with connect(num_cpus=1):
+        import ray
+        waiting = ray.remote(lambda: time.sleep(10**6)).remote()
+        print("at work", flush=True)
+        ray.get(waiting)
+
+run(main)
+"""
+
+
+def descendants(process: int) -> dict[int, str]:
+    """Return the names of the processes below one, by their ids."""
+    found = {}
+    with suppress(OSError):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            for child in map(int, (thread / "children").read_text().split()):
+                found[child] = Path(f"/proc/{child}/comm").read_text().strip()
+                found |= descendants(child)
+    return found
+
+
+def started(words: list[object], folder: Path) -> subprocess.Popen[str]:
+    """Start a job with a Ray of its own."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return subprocess.Popen(
+        [sys.executable, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=folder,
+        env=environment,
+        text=True,
+    )
+
+
+def kill_head(job: subprocess.Popen[str]) -> list[int]:
+    """Kill the head process of a job's Ray; return the ids of all processes of that Ray."""
+    below = descendants(job.pid)
+    [head] = [process for process, name in below.items() if name == "gcs_server"]
+    os.kill(head, signal.SIGKILL)
+    return list(below)
+
+
+def test_a_job_that_waits_for_its_ray_ends_in_one_sentence(tmp_path):
+    with started(["-c", ENDLESS], tmp_path) as job:
+        while "at work" not in job.stdout.readline():
+            assert job.poll() is None
+        kill_head(job)
+        said = job.communicate(timeout=300)[1]
+    assert job.returncode == 1
+    assert said == f"error: {LOST}\n"
+
+
+def killed_and_resumed(words: list[object], folder: Path, runs: Callable[[], list[Path]]) -> int:
+    """Kill a job's head at its first checkpoint, and give the command again for two steps more.
+
+    Returns:
+        The last step.
+    """
+    with started([*words, "100000"], folder) as job:
+        while not saved(runs):
+            assert job.poll() is None
+            time.sleep(0.1)
+        left = kill_head(job)
+        said = job.communicate(timeout=300)[1]
+    assert job.returncode == 1
+    assert said.endswith(f"error: {LOST}\n")
+    assert "Traceback" not in said
+    while any(Path(f"/proc/{process}").exists() for process in left):
+        time.sleep(0.1)  # Workers save until Ray ends them.
+    last = saved(runs) + 2
+    with started([*words, last], folder) as job:
+        printed = job.communicate(timeout=400)[0]
+    assert job.returncode == 0, printed
+    assert saved(runs) == last
+    return last
+
+
+def saved(runs: Callable[[], list[Path]]) -> int:
+    """Return the newest step that any of the runs has saved; 0 if none has."""
+    return max((step for run in runs() for step in checkpoints.steps(str(run))), default=0)
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_training_with_workers_resumes_by_the_same_command(tmp_path):
+    words = [JOBS / "train_spn.py", "smoke", "--storage", "run", "--save-every-steps", 2]
+    words += [
+        "--num-workers",
+        2,
+        "--cpus-per-worker",
+        0.5,
+        "--tracking.tracking-uri",
+        "",
+        "--steps",
+    ]
+    killed_and_resumed(words, tmp_path, lambda: [tmp_path / "run"])
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_search_resumes_by_the_same_command(tmp_path):
+    (tmp_path / "space.json").write_text(json.dumps({"model.image_weight": [1, 10]}))
+    words = [JOBS / "tune.py", "spn", "--scale", "smoke", "--concurrent-trials", 1]
+    words += ["--space", "space.json", "--storage", "search", "--train.save-every-steps", 2]
+    words += ["--train.tracking.tracking-uri", "", "--train.steps"]
+    trials = tmp_path / "search" / "trials"
+    last = killed_and_resumed(words, tmp_path, lambda: list(trials.glob("*")))
+    found = written_down(str(tmp_path / "search")).values()
+    assert [trial.steps for trial in found] == [last] * 2
+    assert all(trial.scores and not trial.error for trial in found)
