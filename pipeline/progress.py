@@ -44,6 +44,14 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
+def speed(rate: float) -> str:
+    """Return an amount per second as text, or below one the time of each: 2.5/s, 4.0 s each."""
+    if round(rate, 1) >= 1:
+        return f"{rate:.1f}/s"
+    seconds = 1 / rate
+    return f"{seconds:.1f} s each" if seconds < 60 else f"{duration(seconds)} each"
+
+
 def file_size(size: float) -> str:
     """Return a number of bytes as text: 812 B, 5 kB, 42.1 MB, 3.0 GB (powers of 1000)."""
     for unit, digits in (("B", 0), ("kB", 0), ("MB", 1), ("GB", 1)):
@@ -181,7 +189,7 @@ class Progress:
     def _facts(self) -> list[str]:
         facts = [f"{self.done} of {self.total} {self.unit}"]
         if self.rate:
-            facts.append(f"{self.rate:.{1 if self.rate >= 0.1 else 3}f}/s")
+            facts.append(speed(self.rate))
             if self.done < self.total:
                 facts.append(f"{duration((self.total - self.done) / self.rate)} left")
         return facts + ([self.details] if self.details else [])
@@ -191,7 +199,7 @@ class Progress:
         if self.ending or not self.total:
             return f"{self.what}: {self.ending or 'done'} in {duration(spent)}"
         made = self.done - self._before
-        rate = f", {made / spent:.1f}/s" if made and spent > 0.1 else ""
+        rate = f", {speed(made / spent)}" if made and spent > 0.1 else ""
         kept = f" ({self._before} of them before)" if self._before else ""
         details = f", {self.details}" if self.details else ""
         return f"{self.what}: {self.done} {self.unit}{kept} in {duration(spent)}{rate}{details}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infill.pipeline.progress import Progress, duration, file_size
+from infill.pipeline.progress import Progress, duration, file_size, speed
 
 ROOT = Path(__file__).parents[2]
 STEP = """
@@ -52,7 +52,9 @@ def test_in_a_pipe_there_is_a_line_at_the_start_and_one_at_the_end():
     rest, _ = child.communicate(timeout=60)
     lines = rest.decode().splitlines()
     assert lines[0] == "a line of its own"
-    assert re.fullmatch(r"sharding: 4 photographs in \d+s(, [\d.]+/s)?, 3 quarantined", lines[1])
+    assert re.fullmatch(
+        r"sharding: 4 photographs in \d+s(, [\d.]+(/s| s each))?, 3 quarantined", lines[1]
+    )
     assert len(lines) == 2
     assert child.returncode == 0
 
@@ -65,7 +67,7 @@ def test_in_a_pipe_a_line_comes_once_a_period_also_while_nothing_is_finished():
     while b"2 of 4" not in (line := child.stdout.readline()):
         assert line
     assert re.fullmatch(
-        rb"sharding: 2 of 4 photographs, [\d.]+/s, \S+ left, 1 quarantined\n", line
+        rb"sharding: 2 of 4 photographs, [\d.]+(?:/s| s each), \S+ left, 1 quarantined\n", line
     ), line
     for _ in range(2):
         advance(child)
@@ -90,7 +92,7 @@ def test_on_a_terminal_there_is_a_bar_with_rate_and_time_left():
     assert "━" in read_until("0/4")  # The bar is there before anything is done.
     advance(child)
     advance(child)
-    read_until(r"2/4\x1b\[0m +[\d.]+/s, \S+ left, 1 quarantined")
+    read_until(r"2/4\x1b\[0m +[\d.]+(?:/s| s each), \S+ left, 1 quarantined")
     for _ in range(2):
         advance(child)
     child.communicate(timeout=60)
@@ -107,12 +109,28 @@ def test_rate_and_time_left_are_measured_since_the_first_result(monkeypatch):
     progress._start = clock[0]
     clock[0] += 20
     progress.advance(10)  # The actors were starting until now: the first estimate is too long.
-    assert progress.line() == "evaluation: 20 of 100 pairs, 0.5/s, 2m40s left"
+    assert progress.line() == "evaluation: 20 of 100 pairs, 2.0 s each, 2m40s left"
     clock[0] += 10
     progress.advance(20)
     assert progress.line() == "evaluation: 40 of 100 pairs, 2.0/s, 30s left"
     progress.skip(20)  # Found to be there already: no measure of the rate.
     assert progress.line() == "evaluation: 60 of 100 pairs, 2.0/s, 20s left"
+
+
+@pytest.mark.parametrize(
+    ("rate", "shown"),
+    [
+        (250.0, "250.0/s"),
+        (1.0, "1.0/s"),
+        (0.96, "1.0/s"),
+        (0.9, "1.1 s each"),
+        (0.04, "25.0 s each"),
+        (1 / 95, "1m35s each"),
+        (1 / 7320, "2h02m each"),
+    ],
+)
+def test_what_takes_longer_than_a_second_shows_its_time(rate, shown):
+    assert speed(rate) == shown
 
 
 def test_a_step_that_fails_has_no_last_line():
