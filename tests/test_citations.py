@@ -196,3 +196,17 @@ def test_figures_from_memory_are_marked_wherever_they_stand() -> None:
             assert "memory" in around, file
     assert "from memory" in PUBLISHED["deepfill-places2"][0].source
     assert "from memory" in tables("deepfill")["table1"].title
+
+
+def test_spn_has_the_title_of_its_paper_everywhere() -> None:
+    found = [
+        path
+        for folder in ("models", "pipeline", "jobs", "docs")
+        for path in (*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.md"))
+        if "semantic prior network" in " ".join(path.read_text().split()).lower()
+    ]
+    assert not found, "that is not what SPN stands for"
+    title = "Fully Context-Aware Image Inpainting with a Learned Semantic Pyramid"
+    for path in ("models/spn/__init__.py", "pipeline/evaluation/protocols.py"):
+        text = " ".join((ROOT / path).read_text().split())
+        assert title in text, path

@@ -138,3 +138,15 @@ def test_departures_and_papers_that_were_not_at_hand_are_named_where_the_page_sa
     assert "The texts of LaMa and DeepFill v2 were not at hand either" in TEXT
     for name in ("aotgan", "migan"):
         assert not architecture.load(name).tables
+
+
+def test_departures_from_the_releases_are_named_in_their_networks() -> None:
+    named = {
+        "deepgin": ("mean of the area, where the code takes the bicubic", "for eleven epochs"),
+        "spn": ("drops in the last third (after 50 of 75 epochs)", "the last quarter"),
+        "pennet": ("``PENNetConfig.as_printed``", "sums over all maps of the decoder"),
+        "lama": ("`generates_again`: as in the code, the updated generator runs again",),
+    }
+    for name, sentences in named.items():
+        head = " ".join((ROOT / "models" / name / "__init__.py").read_text().split())
+        assert all(sentence in head for sentence in sentences), name

@@ -288,6 +288,13 @@ def test_every_preset_of_a_paper_is_read_here() -> None:
     assert presets == set(RECIPES)
 
 
+def test_mask_files_are_changed_in_training_as_in_the_release() -> None:
+    """SPN mirrors them; MADF turns, cuts and grows them as well."""
+    for name, augmentation in (("spn", "flip"), ("madf", "full")):
+        found = {preset.data.masks.augmentation for preset in presets_of_papers(name).values()}
+        assert found == {augmentation}, name
+
+
 DATASETS = {
     "spn": {
         "paris": "paris",
