@@ -99,7 +99,7 @@ class ServeConfig:
     ingress_replicas: int = 0
     """Number of ingresses, the processes that speak HTTP and decode. Those of one machine share its
     port and count limits together: if one dies, the others go on. 0 chooses 2 on a machine of four
-    cores or more, else 1; with ``web_app`` always 1, as its events need one process."""
+    cores or more, else 1."""
     upscale_delay_s: float = 10.0
     """Seconds of overload before a replica is added. Removing one takes ten times as long."""
     cpus_per_replica: float = 1.0
@@ -161,8 +161,6 @@ class ServeConfig:
             raise ValueError(
                 f"ingress_replicas must be 0 to {MAX_INGRESSES}, not {self.ingress_replicas}"
             )
-        if self.web_app and self.ingress_replicas > 1:
-            raise ValueError("web_app needs ingress_replicas 1: its events are of one process")
         if not 0 < self.gpus_per_replica <= 1:
             raise ValueError(
                 f"gpus_per_replica must be above 0 and at most 1, not {self.gpus_per_replica:g}: "
@@ -185,8 +183,8 @@ class ServeConfig:
     @property
     def num_ingresses(self) -> int:
         """The number of ingresses."""
-        if self.ingress_replicas or self.web_app:
-            return self.ingress_replicas or 1
+        if self.ingress_replicas:
+            return self.ingress_replicas
         return 2 if (os.cpu_count() or 1) >= CORES_OF_TWO_INGRESSES else 1
 
     @property

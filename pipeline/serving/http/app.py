@@ -34,6 +34,7 @@ from infill.pipeline.serving.http.openapi import (
     pair_body,
 )
 from infill.pipeline.serving.http.page_routes import add_page_routes, add_reference_route
+from infill.pipeline.serving.http.progress_events import ProgressEvents, add_progress_routes
 from infill.pipeline.serving.http.request_metrics import MEDIA_TYPE, RequestMetrics
 from infill.pipeline.serving.http.responses import LINES, LineStream, respond
 from infill.pipeline.serving.http.schemas import read_one
@@ -43,6 +44,7 @@ from infill.pipeline.serving.http.v2_api import add_v2_routes
 from infill.pipeline.serving.limits import PixelBudget
 from infill.pipeline.serving.node_counts import CountsThread, NodeCounts, ProcessNumber
 
+_LONGEST_POLL_S = 25.0
 _BASE64_GROWTH = 1.4  # four thirds, and the fields' names
 
 
@@ -110,7 +112,10 @@ def create_app(
     )
     _add_inpaint(app, service)
     add_mask_routes(app, service)
-    add_iopaint_routes(app, service, ERROR_ANSWERS)
+    folder = None if process is None else process.folder
+    events = ProgressEvents(folder, min(_LONGEST_POLL_S, config.limits.request_timeout_s / 2))
+    add_progress_routes(app, events)
+    add_iopaint_routes(app, service, ERROR_ANSWERS, events)
     add_openai_routes(app, service, ERROR_ANSWERS)
     add_models_routes(app, service, ERROR_ANSWERS)
     add_v2_routes(app, service)

@@ -10,7 +10,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import socketio
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
@@ -20,6 +19,7 @@ from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.http.forms import content_type
 from infill.pipeline.serving.http.inpaint_service import InpaintService
 from infill.pipeline.serving.http.negotiation import require_acceptable
+from infill.pipeline.serving.http.progress_events import ProgressEvents
 from infill.pipeline.serving.http.responses import headers_of
 from infill.pipeline.serving.http.schemas import RequestFields, check, from_base64, json_object
 
@@ -28,21 +28,15 @@ _MODES = {"Crop": "auto", "Resize": "resize", "Original": "auto"}
 _BRUSH = (0, 203, 255, 186)  # the colour of masks in the application, RGBA
 _MAX_KERNEL_PX = 256
 _NO_PLUGINS = ("switch_plugin_model", "run_plugin_gen_mask", "run_plugin_gen_image", "save_image")
-_MAX_EVENT_BYTES = 10_000
 
 
 def add_iopaint_routes(
-    app: FastAPI, service: InpaintService, answers: dict[int | str, dict[str, Any]]
+    app: FastAPI,
+    service: InpaintService,
+    answers: dict[int | str, dict[str, Any]],
+    events: ProgressEvents,
 ) -> None:
-    """Add the routes and the events of progress to the application."""
-    # Polling only: a websocket would pass the middleware, which asks for keys.
-    events = socketio.AsyncServer(
-        async_mode="asgi",
-        transports=["polling"],
-        allow_upgrades=False,
-        max_http_buffer_size=_MAX_EVENT_BYTES,
-    )
-    app.mount("/socket.io", socketio.ASGIApp(events, socketio_path="/socket.io"))
+    """Add the routes to the application; they tell ``events`` of their progress."""
 
     @app.post(
         "/api/v1/inpaint",

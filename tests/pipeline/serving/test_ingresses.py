@@ -1,5 +1,6 @@
 """Two ingresses at one port on Ray Serve: one is killed, and limits and metrics are of both."""
 
+import base64
 import contextlib
 import os
 import signal
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+import requests
+import socketio
 from prometheus_client.parser import text_string_to_metric_families
 
 from infill.pipeline.serving.config import ServeConfig
@@ -74,6 +77,26 @@ def test_metrics_and_quotas_are_of_both(url, wait_until):
     assert set(statuses) <= {200, 429}
     assert 20 <= statuses[200] <= 20 + refilled
     wait_until(lambda: counted(url, "/v1/models") - before == statuses[200])
+
+
+def test_progress_reaches_a_client_whichever_ingress_it_polls(url, request_of, wait_until):
+    wait_until(lambda: len(ingresses()) == 2)
+    files = request_of()["files"]
+    body = {name: base64.b64encode(data).decode() for name, data in files.items()}
+    finished, begun = [], []
+    with requests.Session() as session:
+        session.headers.update({"Connection": "close", **header("busy")})  # One for each poll.
+        client = socketio.Client(http_session=session, reconnection=False)
+        client.on("diffusion_progress", begun.append)
+        client.on("diffusion_finish", lambda: finished.append(1))
+        client.connect(url, transports=["polling"], wait_timeout=LONG_S)
+        for _ in range(8):
+            post = {"json": body, "headers": header("busy"), "timeout": LONG_S}
+            assert httpx.post(f"{url}/api/v1/inpaint", **post).status_code == 200
+        wait_until(lambda: len(finished) == len(begun) == 8)
+        client.disconnect()
+        client.wait()
+    assert begun == [{"step": 0}] * 8
 
 
 def test_killed_ingress_refuses_nobody_and_comes_back(url, request_of, wait_until):

@@ -84,15 +84,11 @@ def test_share_of_an_ingress_suffices_for_the_largest_request_and_sums_to_the_li
     assert limits.of_one(16).max_body_bytes_inside == 2**26
 
 
-def test_machine_of_four_cores_has_two_ingresses_unless_told_otherwise(monkeypatch, tmp_path):
-    (tmp_path / "index.html").touch()
+def test_machine_of_four_cores_has_two_ingresses_unless_told_otherwise(monkeypatch):
     for cores, number in ((2, 1), (4, 2), (64, 2)):
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
         assert ServeConfig().num_ingresses == number
     assert ServeConfig(ingress_replicas=3).num_ingresses == 3
-    assert ServeConfig(web_app=str(tmp_path)).num_ingresses == 1
-    with pytest.raises(ValueError, match="web_app needs ingress_replicas 1"):
-        ServeConfig(web_app=str(tmp_path), ingress_replicas=2)
     with pytest.raises(ValueError, match="ingress_replicas must be 0 to 16"):
         ServeConfig(ingress_replicas=17)
 
