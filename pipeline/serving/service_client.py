@@ -124,7 +124,7 @@ class Attempts:
         """Record an attempt without a response.
 
         Raises:
-            ServiceError: if the request must not be sent again.
+            ServiceError: if the request must not be sent again, or there is no time for it.
         """
         self.last = no_answer(error)
         if not self._repeatable and not isinstance(error, httpx.ConnectError):
@@ -135,7 +135,8 @@ class Attempts:
         """Return whether a response calls for another attempt, and record it.
 
         Raises:
-            ServiceError: if the service refused, and another attempt would not help.
+            ServiceError: if the service refused, and another attempt would not help or comes too
+                late.
         """
         if response.is_success:
             return False
@@ -143,7 +144,7 @@ class Attempts:
         if not self._may_pass(response.status_code):
             raise self.last
         given = response.headers.get("retry-after", "")
-        self._back_off(float(given) if given.isdigit() else 0)
+        self._back_off(float(given) if given.isdecimal() else 0)
         return True
 
     def _may_pass(self, status: int) -> bool:
@@ -153,7 +154,10 @@ class Attempts:
         return status in _PASSING or (status in _PERHAPS_PASSING and self._doubtful < _FEW)
 
     def _back_off(self, least_s: float) -> None:
+        """Choose the next wait, or raise the last error if it would outlast the timeout."""
         self.wait_s = max(least_s, self._backoff_s)
+        if time.monotonic() + self.wait_s >= self._deadline:
+            raise self.last
         self._backoff_s = min(2 * self._backoff_s, _LONGEST_BACKOFF_S)
 
 

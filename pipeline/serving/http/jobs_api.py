@@ -90,6 +90,13 @@ class JobService:
             RequestError: if a field or file is wrong, or the caller has too many jobs.
         """
         store, caller = self.store(), _caller(request)
+        if "idempotency-key" in request.headers:
+            raise RequestError(
+                400,
+                "bad_request",
+                "header Idempotency-Key is not read here, so a request that is repeated makes a "
+                "second job: leave it out, and look at GET /v1/jobs before you repeat one",
+            )
         if await asyncio.to_thread(store.unfinished, caller) >= self._config.max_jobs:
             raise RequestError(
                 429,

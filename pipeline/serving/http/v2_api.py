@@ -124,7 +124,8 @@ def _read(body: bytes, json_length: str | None) -> V2Request:
     Raises:
         RequestError: 400, naming the input or field.
     """
-    if json_length is not None and not (json_length.isdigit() and int(json_length) <= len(body)):
+    whole = json_length is None or (json_length.isdecimal() and len(json_length) < 20)
+    if not whole or int(json_length or 0) > len(body):
         raise RequestError(400, "bad_request", f"{JSON_LENGTH} is not a number of bytes here")
     end = len(body) if json_length is None else int(json_length)
     values, rest = json_object(body[:end], MAX_JSON_VALUES), body[end:]
@@ -155,7 +156,7 @@ def _read(body: bytes, json_length: str | None) -> V2Request:
     if "model" in parameters:
         raise RequestError(400, "bad_request", "field 'model': the model stands in the path")
     binary = _wants_binary(values.get("outputs"), parameters.pop("binary_data_output", False))
-    identity = values.get("id", "")
+    identity = "" if values.get("id") is None else values["id"]
     if not isinstance(identity, str) or len(identity) > 100:
         raise RequestError(400, "bad_request", "field 'id' is not a text of up to 100 characters")
     return V2Request(id=identity, tensors=tensors, parameters=parameters, binary=binary)

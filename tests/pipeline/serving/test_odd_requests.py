@@ -144,6 +144,10 @@ REFUSED = {
         "field 'mode' is given twice",
     ),
     "a job's bad pair": (of_body(LINE + b"{\n", LINES, "/v1/jobs"), "pair 1: the body is not JSON"),
+    "a job with a key for repeats": (
+        of_body(LINE, {**LINES, "idempotency-key": "1"}, "/v1/jobs"),
+        "Idempotency-Key is not read here",
+    ),
     "OpenAI's mask as text": (
         {"url": OPENAI, "files": {"image": file(CLEAR)}, "data": {"mask": "x"}},
         "field 'mask' is not a file",
@@ -190,6 +194,10 @@ REFUSED = {
     ),
     "v2: another model than the path's": (of_v2(parameters={"model": "x"}), "field 'model'"),
     "v2: an option beside the parameters": (of_v2(mode="tile"), "field 'mode': options are"),
+    "v2: a superscript two as length": (
+        {**of_v2(), "headers": [(b"inference-header-content-length", b"\xb2")]},
+        "inference-header-content-length is not a number",
+    ),
     "v2: a URL": (of_v2({"data": ["https://x/y.png"]}), "input 'image': its field 'data' is a URL"),
 }
 READ = {
@@ -213,6 +221,7 @@ READ = {
     "no mask, TIFF": of_fields(files={"image": file(CLEAR, "tiff")}),
     "IOPaint's seed of -1": of_json(IOPAINT, sd_seed=-1, hd_strategy="Crop"),
     "v2: a data URL": of_v2({"data": [f"data:image/png;base64,{BASE64['image']}"]}),
+    "v2: no id": of_v2(id=None),
     "v2: MLServer's content type": of_v2({"parameters": {"content_type": "base64"}}),
     "OpenAI's size and user": of_fields(OPENAI, ERASED, size="auto", user="x", prompt="y"),
     "Azure's version": of_fields(f"{OPENAI}?api-version=1", ERASED),

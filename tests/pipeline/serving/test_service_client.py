@@ -127,6 +127,14 @@ def test_client_gives_up_after_its_timeout(serve, call):
         call(ClientConfig(url=NOWHERE, retry_timeout_s=0.2))
 
 
+@pytest.mark.parametrize("retry_after", ["9" * 30, "\xb2"], ids=["longer", "no number"])
+def test_client_does_not_sleep_beyond_its_timeout(serve, retry_after):
+    url, seen = serve(503, retry_after=retry_after)
+    with pytest.raises(ServiceError, match="status 503"):
+        inpaint(ClientConfig(url=url, retry_timeout_s=0.2))
+    assert len(seen) >= 1
+
+
 def test_job_is_created_again_only_if_the_service_refused_it(serve):
     url, seen = serve(503, 429, 200)
     assert create(ClientConfig(url=url)).id == "a"
