@@ -54,11 +54,15 @@ TITLES = {
 }
 LIMIT_S = 420.0
 """Seconds after which a step begins no further row; a row takes less than a minute."""
+FORMS: dict[str, dict[str, Any]] = {
+    "float32": {"tf32": "off"},
+    "bfloat16": {"precision": "bfloat16"},
+    "compiled": {"compile": True, "tf32": "off"},
+}
+"""Settings of the steps that are compared with the CPU's."""
 TOGGLES: dict[str, dict[str, Any]] = {
     "as it is": {},
     "bfloat16": {"precision": "bfloat16"},
-    "compile": {"compile": True},
-    "compile, CUDA graphs": {"compile": True, "cuda_graphs": True},
     "contiguous": {"channels_last": False},
     "recompute": {"recompute": True},
     "TF32 off": {"tf32": "off"},
@@ -67,6 +71,8 @@ TOGGLES: dict[str, dict[str, Any]] = {
     "deterministic": {"deterministic": True},
     "Adam, foreach": {"model.optimizer.implementation": "foreach"},
     "Adam, loop": {"model.optimizer.implementation": "loop"},
+    "compile": {"compile": True},
+    "compile, CUDA graphs": {"compile": True, "cuda_graphs": True},
 }
 """Settings of a training, by the name of their row."""
 
@@ -79,6 +85,7 @@ class Bench:
     ) -> None:
         self.folder, self.device, self.tiny, self.limit_s = folder, device, tiny, limit_s
         self.seconds = 0.0 if tiny else seconds
+        self.cpu_terms: dict[str, dict[str, torch.Tensor]] = {}
 
     def results(self, step: int) -> Results:
         return Results(self.folder, step, TITLES[step], self.limit_s)
@@ -86,8 +93,8 @@ class Bench:
     def networks(self) -> None:
         """Compare every architecture with the CPU, and with itself."""
         results = self.results(1)
-        for name in names():
-            for form in ("float32", "bfloat16", "compiled", "resumed", "EMA"):
+        for form in ("float32", "bfloat16", "resumed", "EMA", "compiled"):
+            for name in names():
                 row = f"{name}, {form}"
                 if results.wants(row):
                     results.add(row, **self.compared(name, form))
@@ -96,21 +103,28 @@ class Bench:
     def compared(self, name: str, form: str) -> dict[str, Any]:
         """Return the largest relative difference of a loss term, or of a weight for the EMA."""
         config = recipe(name, self.tiny)
-        changes = {"bfloat16": {"precision": "bfloat16"}, "compiled": {"compile": True}}
-        ours = Training(changed(config, changes.get(form, {})), self.device)
+        ours = Training(changed(config, FORMS.get(form, {})), self.device)
         count = smallest(config)
         if form == "resumed":
-            return {"largest difference": self.resumed(ours, count)}
+            return self.resumed(ours, count)
         if form == "EMA":
             return {"largest difference": self.averaged(ours, count)}
-        other = Training(config, torch.device("cpu"))
-        for role, network in other.objective.networks.items():
-            network.load_state_dict(ours.objective.networks[role].state_dict())
-        theirs = other.step(batch_of(config, count, torch.device("cpu")))
-        found = ours.step(batch_of(config, count, self.device))
-        return {"largest difference": relative(found, theirs)}
+        return relative(ours.step(batch_of(config, count, self.device)), self.on_cpu(name))
 
-    def resumed(self, ours: Training, count: int) -> str:
+    def on_cpu(self, name: str) -> dict[str, torch.Tensor]:
+        """Return the loss terms of one step on the CPU from the device's weights, computed once."""
+        if name not in self.cpu_terms:
+            self.cpu_terms[name] = self.step_on_cpu(name)
+        return self.cpu_terms[name]
+
+    def step_on_cpu(self, name: str) -> dict[str, torch.Tensor]:
+        config, cpu = recipe(name, self.tiny), torch.device("cpu")
+        drawn, other = Training(config, self.device), Training(config, cpu)
+        for role, network in other.objective.networks.items():
+            network.load_state_dict(drawn.objective.networks[role].state_dict())
+        return other.step(batch_of(config, smallest(config), cpu))
+
+    def resumed(self, ours: Training, count: int) -> dict[str, str]:
         """Return the difference between two steps and one step that is resumed."""
         first, second = (batch_of(ours.config, count, self.device, step) for step in (0, 1))
         ours.step(first)
@@ -161,14 +175,17 @@ class Bench:
             config = recipe(name, self.tiny)
             least = smallest(config)
             whole = least if self.tiny else config.data.batch_size
+            training = None
             for count in dict.fromkeys((whole, max(whole // 8 // least, 1) * least)):
                 for kind in ("float32", "bfloat16"):
                     row = f"{name}, batch {count}, {kind}"
                     if results.wants(row):
-                        training = Training(changed(config, {"precision": kind}), self.device)
+                        training = training or Training(config, self.device)
+                        training.config = changed(config, {"precision": kind})
                         results.add(row, **self.rate(training, count, top[kind]))
-                        del training
                         release(self.device)
+            del training
+            release(self.device)
 
     def rate(self, training: Training, count: int, top: dict[str, Any]) -> dict[str, Any]:
         """Return throughput, memory and the share of the ceilings; or that it does not fit."""
@@ -188,10 +205,10 @@ class Bench:
     def toggles(self) -> None:
         """Measure each setting alone."""
         results = self.results(3)
-        for name in ("spn", "deepfill2", "lama"):
-            config = recipe(name, self.tiny)
-            count = smallest(config) if self.tiny else config.data.batch_size
-            for title, changes in TOGGLES.items():
+        for title, changes in TOGGLES.items():
+            for name in ("spn", "deepfill2", "lama"):
+                config = recipe(name, self.tiny)
+                count = smallest(config) if self.tiny else config.data.batch_size
                 row = f"{name}, {title}"
                 if "cuda_graphs" in changes and self.device.type != "cuda":
                     continue
@@ -239,18 +256,19 @@ class Bench:
             return
         import gpu_ray
 
-        gpu_ray.measure(self.results(5), self.device, self.tiny)
+        gpu_ray.measure(self.results(5), self.device, self.tiny, 3 * self.seconds)
 
 
-def relative(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> str:
-    """Return the largest relative difference of two steps' loss terms."""
+def relative(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> dict[str, str]:
+    """Return the largest relative difference of two steps' loss terms, and whose it is."""
     if list(ours) != list(theirs):
         raise ValueError(f"loss terms differ: {list(ours)} and {list(theirs)}")
-    worst = 0.0
-    for name, value in theirs.items():
-        one, other = ours[name].item(), value.item()
-        worst = max(worst, abs(one - other) / max(abs(other), 1e-6))
-    return f"{worst:.1e}"
+    apart = {
+        name: abs(ours[name].item() - value.item()) / max(abs(value.item()), 1e-6)
+        for name, value in theirs.items()
+    }
+    worst = max(apart, key=lambda name: apart[name])
+    return {"largest difference": f"{apart[worst]:.1e}", "of the term": worst}
 
 
 def release(device: torch.device) -> None:

@@ -40,8 +40,8 @@ except DeviceError:
 """
 
 
-def measure(results: Results, device: torch.device, tiny: bool) -> None:
-    """Fill the step's rows."""
+def measure(results: Results, device: torch.device, tiny: bool, seconds: float) -> None:
+    """Fill the step's rows; each number of callers asks for a number of seconds."""
     with tempfile.TemporaryDirectory() as folder:
         config = training(Path(folder), device, tiny)
         with connect():
@@ -51,7 +51,7 @@ def measure(results: Results, device: torch.device, tiny: bool) -> None:
                     results.add(row, **side_by_side(config, share))
             if results.wants("training whose worker is killed"):
                 results.add("training whose worker is killed", **with_a_kill(config))
-        serving(results, device, tiny)
+        serving(results, device, tiny, seconds)
     if device.type == "cuda" and results.wants("failed assertion on the GPU"):
         done = subprocess.run([sys.executable, "-c", ASSERTION], capture_output=True, check=False)
         results.add("failed assertion on the GPU", found=done.returncode == 7)
@@ -66,7 +66,7 @@ def training(folder: Path, device: torch.device, tiny: bool) -> TrainConfig:
         config,
         data=loading(shards, config, 2, count),
         storage=str(folder / "run"),
-        steps=6 if tiny else 400,
+        steps=24 if tiny else 400,
         num_workers=1,
         use_gpu=device.type == "cuda",
         save_every_steps=2 if tiny else 50,
@@ -78,22 +78,29 @@ def training(folder: Path, device: torch.device, tiny: bool) -> TrainConfig:
 def with_a_kill(config: TrainConfig) -> dict[str, object]:
     """Train, and kill the worker after its first checkpoint."""
     lines: list[str] = []
-    killed = threading.Event()
+    config = replace(config, storage=config.storage + "-killed")
+    begin, ended = time.monotonic(), threading.Event()
+    killer = threading.Thread(target=kill_after_a_checkpoint, args=(config.storage, ended))
+    killer.start()
+    try:
+        result = train(config, lines.append)
+    finally:
+        ended.set()
+        killer.join()
+    resumed = sum("resuming at step" in line for line in lines)
+    if not resumed:
+        raise RuntimeError("the training did not resume: " + "; ".join(lines[-5:]))
+    seconds = f"{time.monotonic() - begin:.0f}"
+    return {"seconds": seconds, "steps": result.step, "resumed": resumed}
 
-    def log(line: str) -> None:
-        lines.append(line)
-        if "saved at step" in line and not killed.is_set():
-            killed.set()
+
+def kill_after_a_checkpoint(storage: str, ended: threading.Event) -> None:
+    """Kill the training's workers once a checkpoint is whole."""
+    while not ended.wait(0.05):
+        if any(Path(storage, "checkpoints").glob("step-*/checksums.json")):
             for worker in processes(b"RayTrainWorker"):
                 os.kill(worker, signal.SIGKILL)
-
-    begin = time.monotonic()
-    result = train(replace(config, storage=config.storage + "-killed"), log)
-    return {
-        "seconds": f"{time.monotonic() - begin:.0f}",
-        "steps": result.step,
-        "resumed": sum("resuming at step" in line for line in lines),
-    }
+            return
 
 
 def side_by_side(config: TrainConfig, share: float) -> dict[str, object]:
@@ -115,7 +122,7 @@ def side_by_side(config: TrainConfig, share: float) -> dict[str, object]:
     return {"images/s": f"{rate:.1f}", "seconds": f"{max(seconds):.0f}"}
 
 
-def serving(results: Results, device: torch.device, tiny: bool) -> None:
+def serving(results: Results, device: torch.device, tiny: bool, seconds: float) -> None:
     """Serve the network of the package to 1 to 32 callers."""
     callers = [n for n in ((1, 2) if tiny else (1, 4, 8, 16, 32)) if results.wants(f"{n} callers")]
     if not callers:
@@ -134,7 +141,7 @@ def serving(results: Results, device: torch.device, tiny: bool) -> None:
         url = deployment.start(config)
         try:
             for count in callers:
-                results.add(f"{count} callers", **called(url, files, count, 1 if tiny else 15))
+                results.add(f"{count} callers", **called(url, files, count, seconds or 1.0))
         finally:
             deployment.stop()
 
@@ -159,17 +166,21 @@ def called(url: str, files: dict[str, object], callers: int, seconds: float) -> 
 
 
 def processes(name: bytes) -> list[int]:
-    """Return the processes of this machine whose title holds a name and whose Ray is ours."""
+    """Return the processes that come from this one and whose title holds a name."""
     found = []
     for folder in Path("/proc").iterdir():
         try:
             if folder.name.isdigit() and name in (folder / "cmdline").read_bytes():
-                raylet = parent(int(folder.name))
-                found += [int(folder.name)] if parent(raylet) == os.getpid() else []
+                found += [int(folder.name)] if os.getpid() in ancestors(int(folder.name)) else []
         except (OSError, ValueError):
             continue
     return found
 
 
-def parent(process: int) -> int:
-    return int(Path(f"/proc/{process}/stat").read_text().rsplit(") ", 1)[1].split()[1])
+def ancestors(process: int) -> list[int]:
+    """Return the processes from which a process comes, its parent first."""
+    found = []
+    while process > 1:
+        process = int(Path(f"/proc/{process}/stat").read_text().rsplit(") ", 1)[1].split()[1])
+        found.append(process)
+    return found
