@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from infill.pipeline.interruption import requested
+from infill.pipeline.interruption import ENDED, requested, status_of
 
 HEAD = "gcs_server"
 LOST = (
@@ -23,7 +23,10 @@ LOST = (
 )
 FORK_SERVER = b"infill.pipeline.forkserver.server"
 POLL_EVERY_S = 0.5
-INTERRUPTED_S = 45.0
+REQUESTED_S = 2.0
+"""Seconds in which a signal may still arrive that has ended the head as well: launchers such as
+``timeout`` signal a whole process group."""
+INTERRUPTED_S = 15.0
 """Seconds that a job which was asked to end has to save what it does, without its head."""
 
 
@@ -60,13 +63,13 @@ def _watch(head: int, over: threading.Event) -> None:
     while not select.select([head], [], [], POLL_EVERY_S)[0]:
         if over.is_set():
             return
-    if over.wait(INTERRUPTED_S if requested() else 0.0):
+    if over.wait(REQUESTED_S) or (requested() and over.wait(INTERRUPTED_S)):
         return
     # Nothing that waits for Ray would end: not even the exceptions and clean-ups of this process.
     _end_workers()
     sys.stdout.flush()
-    os.write(2, f"error: {LOST}\n".encode())
-    os._exit(1)
+    os.write(2, f"{ENDED if requested() else f'error: {LOST}'}\n".encode())
+    os._exit(status_of(requested()) if requested() else 1)
 
 
 def _end_workers() -> None:
