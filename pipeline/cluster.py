@@ -376,7 +376,7 @@ def start_ray(*, preload: Sequence[str] = forkserver.TRAINING, **options: Any) -
 
     for _ in range(STARTS):
         try:
-            with forkserver.using():
+            with forkserver.using(), _apart_from_signals():
                 context = ray.init(**options)
         except Exception as error:  # Ray raises no narrower type for this.
             forkserver.stop()  # Workers of a later attempt start as usual.
@@ -395,6 +395,28 @@ def start_ray(*, preload: Sequence[str] = forkserver.TRAINING, **options: Any) -
         f"Ray did not start within {STARTS} attempts of half a minute each: the machine is too "
         "busy or out of memory; run the same command again when it has less to do"
     ) from failure
+
+
+@contextmanager
+def _apart_from_signals() -> Iterator[None]:
+    """Give each process of a Ray that the block starts a process group of its own.
+
+    ``timeout`` and other launchers signal the whole group of a job, which could not save without
+    its Ray. Ray's processes end when this one does, also after a signal that cannot be handled.
+    """
+    from ray._private import services
+
+    usual = services.ConsolePopen
+
+    class Apart(usual):  # type: ignore[misc, valid-type]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{"process_group": 0, **kwargs})
+
+    services.ConsolePopen = Apart if os.name == "posix" else usual
+    try:
+        yield
+    finally:
+        services.ConsolePopen = usual
 
 
 def _refuse_start(error: Exception) -> NoReturn:

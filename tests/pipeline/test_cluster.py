@@ -45,10 +45,14 @@ def test_what_others_reach_is_not(address):
 
 @pytest.mark.slow
 def test_termination_ends_a_job_as_ctrl_c_does(tmp_path):
-    """A signal ends the block itself, which is how an endpoint is stopped."""
+    """A signal ends the block itself, which is how an endpoint is stopped.
+
+    It goes to the job's whole process group, as ``timeout`` sends it, and Ray still computes.
+    """
     job = tmp_path / "job.py"
     job.write_text(
         "import sys, time\n"
+        "import ray\n"
         "from infill.pipeline.cluster import connect\n"
         "from infill.pipeline.config import run\n"
         "def main():\n"
@@ -57,17 +61,21 @@ def test_termination_ends_a_job_as_ctrl_c_does(tmp_path):
         "            print('up', flush=True)\n"
         "            time.sleep(100)\n"
         "        finally:\n"
-        "            print('ended', flush=True)\n"
+        "            print('ended', ray.get(ray.remote(lambda: 7).remote()), flush=True)\n"
         "run(main)\n"
     )
     process = subprocess.Popen(
-        [sys.executable, str(job)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, str(job)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     assert "up\n" in iter(process.stdout.readline, "")  # After the lines of Ray's start.
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)
     said, complaint = process.communicate(timeout=60)
     assert process.returncode == 143, complaint
-    assert said == "ended\n"
+    assert said == "ended 7\n"
     assert complaint == "interrupted; run the same command again to resume\n"
 
 
