@@ -43,13 +43,13 @@ def distance_to_known(mask: Tensor, limit: int) -> Tensor:
     Returns:
         [B, 1, H, W], 0 where known, 1 at the hole's rim, up to ``limit``.
     """
-    distance = mask.clone()
-    core = mask
+    reached = 1.0 - mask
+    nearer = reached.clone()
     for _ in range(limit - 1):
-        # A hole pixel without known neighbour is one step further in.
-        core = -functional.max_pool2d(-core, 3, stride=1, padding=1)
-        distance += core
-    return distance
+        # A pixel beside one that n steps reach is reached in n + 1.
+        reached = functional.max_pool2d(reached, 3, stride=1, padding=1)
+        nearer += reached
+    return limit - nearer
 
 
 def pad_to_multiple(image: Tensor, mask: Tensor, multiple: int) -> tuple[Tensor, Tensor]:

@@ -253,6 +253,10 @@ def _leave_failed(error: BaseException) -> typing.NoReturn:
     raise SystemExit(1) from None
 
 
+STUCK = ("ray.train.v2._internal.exceptions", "WorkerHealthCheckTimeoutError")
+"""Module and name of Ray Train's error, which has no public name."""
+
+
 def explain(error: BaseException) -> str | None:
     """Return the user's sentence behind an exception, or None if it is a defect of ours.
 
@@ -284,7 +288,21 @@ def explain(error: BaseException) -> str | None:
             return f"{cause.filename} lies on a filesystem that is read-only; choose another path"
         if isinstance(cause, PermissionError):
             return f"no permission to write or read {cause.filename}; choose another path"
-    return next(filter(None, map(_lost_process, _causes(error))), None)
+    return next(filter(None, map(_lost_or_stuck, _causes(error))), None)
+
+
+def _lost_or_stuck(error: BaseException) -> str | None:
+    """Return a sentence for a process that is lost to Ray, or that does not answer it."""
+    kind = type(error)
+    if (kind.__module__, kind.__name__) != STUCK:
+        return _lost_process(error)
+    silence = re.search(r"hanging for ([\d.]+)", str(error))
+    since = f" for {float(silence[1]):.0f} s" if silence else ""
+    return (
+        f"a worker of this training has not answered Ray{since}, once more than max_failures "
+        "allows: look at its node, or raise max_failures. Give the same command again: it resumes "
+        "from the newest checkpoint"
+    )
 
 
 def _lost_process(error: BaseException) -> str | None:

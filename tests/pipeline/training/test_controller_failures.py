@@ -296,6 +296,19 @@ def test_job_whose_process_is_taken_away_ends_in_a_sentence():
     assert explain(defect) is None
 
 
+def test_worker_that_is_stuck_too_often_ends_the_job_in_a_sentence():
+    from ray.train import WorkerGroupError
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
+
+    stuck = WorkerHealthCheckTimeoutError(
+        "A worker health check has been hanging for 61.20 seconds. Marking the worker as dead."
+    )
+    sentence = explain(WorkerGroupError("Training failed", worker_failures={1: stuck}))
+    assert sentence is not None
+    assert sentence.startswith("a worker of this training has not answered Ray for 61 s, once more")
+    assert "raise max_failures" in sentence
+
+
 def test_our_actors_reserve_memory_and_come_back(ray_local):
     import ray
 
