@@ -6,6 +6,7 @@ A convolution is linear in its maps and in its weight, so its derivatives of eve
 and its two first derivatives, for which there are fast kernels.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -63,14 +64,13 @@ class _Convolution(torch.autograd.Function):
             return functional.conv2d(features, weight, None, *geometry)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         features, weight = ctx.saved_tensors
-        by_features = by_weight = None
-        if ctx.needs_input_grad[0]:
-            by_features = _apply(_ByFeatures, slope, weight, ctx.geometry, features.shape)
-        if ctx.needs_input_grad[1]:
-            by_weight = _apply(_ByWeight, features, slope, ctx.geometry, weight.shape)
-        return by_features, by_weight, None
+        return _needed(
+            ctx,
+            lambda: _apply(_ByFeatures, slope, weight, ctx.geometry, features.shape),
+            lambda: _apply(_ByWeight, features, slope, ctx.geometry, weight.shape),
+        )
 
 
 class _ByFeatures(torch.autograd.Function):
@@ -85,14 +85,13 @@ class _ByFeatures(torch.autograd.Function):
         return _derivative(slope, slope.new_empty(shape), weight, geometry, by_weight=False)
 
     @staticmethod
-    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
         slope, weight = ctx.saved_tensors
-        by_slope = by_weight = None
-        if ctx.needs_input_grad[0]:
-            by_slope = _apply(_Convolution, given, weight, ctx.geometry)
-        if ctx.needs_input_grad[1]:
-            by_weight = _apply(_ByWeight, given, slope, ctx.geometry, weight.shape)
-        return by_slope, by_weight, None, None
+        return _needed(
+            ctx,
+            lambda: _apply(_Convolution, given, weight, ctx.geometry),
+            lambda: _apply(_ByWeight, given, slope, ctx.geometry, weight.shape),
+        )
 
 
 class _ByWeight(torch.autograd.Function):
@@ -107,19 +106,27 @@ class _ByWeight(torch.autograd.Function):
         return _derivative(slope, features, features.new_empty(shape), geometry, by_weight=True)
 
     @staticmethod
-    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
         features, slope = ctx.saved_tensors
-        by_features = by_slope = None
-        if ctx.needs_input_grad[0]:
-            by_features = _apply(_ByFeatures, slope, given, ctx.geometry, features.shape)
-        if ctx.needs_input_grad[1]:
-            by_slope = _apply(_Convolution, features, given, ctx.geometry)
-        return by_features, by_slope, None, None
+        return _needed(
+            ctx,
+            lambda: _apply(_ByFeatures, slope, given, ctx.geometry, features.shape),
+            lambda: _apply(_Convolution, features, given, ctx.geometry),
+        )
 
 
 def _apply(function: type[torch.autograd.Function], *given: Any) -> Tensor:
     found: Tensor = function.apply(*given)  # type: ignore[no-untyped-call]
     return found
+
+
+def _needed(
+    ctx: Any, by_first: Callable[[], Tensor], by_second: Callable[[], Tensor]
+) -> tuple[Tensor | None, ...]:
+    """Return the derivatives by the two tensors that are asked for, and None by what follows."""
+    needed = ctx.needs_input_grad
+    found = by_first() if needed[0] else None, by_second() if needed[1] else None
+    return found + (None,) * (len(needed) - 2)
 
 
 def _derivative(
