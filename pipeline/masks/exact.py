@@ -88,7 +88,7 @@ def resize_mask(hole: ByteHole, height: int, width: int) -> ByteHole:
     """Resize a mask by the nearest pixel, as MADF and SPN do, without losing all of its hole.
 
     Where every pixel of one kind, hole or known, would be lost, each of them marks the pixel that
-    covers it. Marks that fill the frame cannot be told from a mask of one kind: it is returned.
+    covers it. Marks that fill the frame are the same as a mask of one kind: it is returned.
     """
     resized = resize_nearest(hole, height, width)
     lost = {0: 1, resized.size: 0}.get(cv2.countNonZero(resized))

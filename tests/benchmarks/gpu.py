@@ -119,9 +119,9 @@ class Bench:
 
     def step_on_cpu(self, name: str) -> dict[str, torch.Tensor]:
         config, cpu = recipe(name, self.tiny), torch.device("cpu")
-        drawn, other = Training(config, self.device), Training(config, cpu)
+        first, other = Training(config, self.device), Training(config, cpu)
         for role, network in other.objective.networks.items():
-            network.load_state_dict(drawn.objective.networks[role].state_dict())
+            network.load_state_dict(first.objective.networks[role].state_dict())
         return other.step(batch_of(config, smallest(config), cpu))
 
     def resumed(self, ours: Training, count: int) -> dict[str, str]:

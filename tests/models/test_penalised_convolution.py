@@ -29,10 +29,10 @@ GEOMETRIES = {
 def inputs(geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
     random = torch.Generator().manual_seed(3)
 
-    def drawn(*shape: int) -> Tensor:
+    def normal(*shape: int) -> Tensor:
         return torch.randn(shape, dtype=torch.float64, generator=random).requires_grad_()
 
-    return drawn(2, 4, 7, 6), drawn(4, 4 // geometry.groups, 3, 3), drawn(4)
+    return normal(2, 4, 7, 6), normal(4, 4 // geometry.groups, 3, 3), normal(4)
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)

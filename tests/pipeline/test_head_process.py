@@ -18,14 +18,14 @@ from infill.pipeline.tuning import written_down
 
 JOBS = Path(__file__).parents[2] / "jobs"
 ENDLESS = """
-import time
+import threading
 from infill.pipeline.cluster import connect
 from infill.pipeline.config import run
 
 def main():
     with connect(num_cpus=1):
         import ray
-        waiting = ray.remote(lambda: time.sleep(10**6)).remote()
+        waiting = ray.remote(lambda: threading.Event().wait()).remote()
         print("at work", flush=True)
         ray.get(waiting)
 

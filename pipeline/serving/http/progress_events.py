@@ -99,10 +99,10 @@ class ProgressEvents:
         """
         try:
             packets = Payload(encoded_payload=text).packets
-            wishes = [_wish_of(packet) for packet in packets]
+            requests = [_request_of(packet) for packet in packets]
         except (ValueError, IndexError, KeyError, TypeError) as error:
             raise RequestError(400, "bad_request", "the body is no packets of Engine.IO") from error
-        if not await self._do(_take, sid, wishes):
+        if not await self._do(_take, sid, requests):
             raise _unknown()
 
     async def poll(self, sid: str) -> str:
@@ -141,7 +141,7 @@ def _message(kind: int, data: Any, namespace: str = "/") -> str:
     return str(engine.Packet(engine.MESSAGE, inner).encode())
 
 
-def _wish_of(packet: engine.Packet) -> tuple[str, str]:
+def _request_of(packet: engine.Packet) -> tuple[str, str]:
     """Return what a client's packet wants, "join", "leave" or "", and its namespace."""
     if packet.packet_type == engine.CLOSE:
         return "leave", "/"
@@ -170,20 +170,20 @@ def _open(db: sqlite3.Connection, sid: str) -> None:
     db.execute(f"insert into sessions values (?, '', 0, {_NEWEST}, ?)", (sid, now))
 
 
-def _take(db: sqlite3.Connection, sid: str, wishes: Sequence[tuple[str, str]]) -> bool:
+def _take(db: sqlite3.Connection, sid: str, requests: Sequence[tuple[str, str]]) -> bool:
     """Carry out what a client wants; return whether it has a session."""
     if not db.execute("select 1 from sessions where sid = ?", (sid,)).fetchone():
         return False
-    for wish, namespace in wishes:
-        if wish == "join" and namespace == "/":
+    for kind, namespace in requests:
+        if kind == "join" and namespace == "/":
             answer = _message(messages.CONNECT, {"sid": uuid.uuid4().hex})
             values = f"pending = ?, joined = 1, last = {_NEWEST}"
             db.execute(f"update sessions set {values} where sid = ?", (answer, sid))
-        elif wish == "join":
+        elif kind == "join":
             why = {"message": "there is one namespace: /"}
             answer = _message(messages.CONNECT_ERROR, why, namespace)
             db.execute("update sessions set pending = ? where sid = ?", (answer, sid))
-        elif wish == "leave":
+        elif kind == "leave":
             db.execute("delete from sessions where sid = ?", (sid,))
     return True
 
