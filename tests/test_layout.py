@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PIPELINE_ORDER = (
     "errors",
+    "error_sentences",
     "interruption",
     "progress",
     "proxies",

@@ -22,7 +22,7 @@ from infill.pipeline.batch_inference.pairs import Pair
 from infill.pipeline.batch_inference.runner import Outcome, failure_of, read_files
 from infill.pipeline.checkpoints import load_generator, training_size_px
 from infill.pipeline.cluster import quiet_data
-from infill.pipeline.config import sentence_of
+from infill.pipeline.error_sentences import sentence_of
 from infill.pipeline.errors import ImageError, UserError
 from infill.pipeline.images import Pixels
 from infill.pipeline.inference.pair_files import InpaintOptions, compose, read_pair

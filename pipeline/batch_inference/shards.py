@@ -41,7 +41,7 @@ from infill.pipeline.batch_inference.runner import (
     write_failures,
 )
 from infill.pipeline.cluster import quiet_data
-from infill.pipeline.config import sentence_of
+from infill.pipeline.error_sentences import sentence_of
 from infill.pipeline.errors import ImageError, UserError
 from infill.pipeline.images.conversion import mask_as_upload
 from infill.pipeline.loading.shard_reader import missing_shard

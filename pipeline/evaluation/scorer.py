@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from infill.pipeline import storage
 from infill.pipeline.baselines import load_baseline
 from infill.pipeline.checkpoints import load_generator
-from infill.pipeline.config import sentence_of
+from infill.pipeline.error_sentences import sentence_of
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation.config import EvaluationConfig
 from infill.pipeline.evaluation.metric_networks import load_networks

@@ -17,7 +17,7 @@ from infill.pipeline.batch_inference.config import BatchInferenceConfig
 from infill.pipeline.batch_inference.pairs import Pair
 from infill.pipeline.batch_inference.ray_data import run_offline
 from infill.pipeline.batch_inference.runner import Outcome, begin_folder, inpaint_folder
-from infill.pipeline.config import sentence_of
+from infill.pipeline.error_sentences import sentence_of
 from infill.pipeline.errors import UserError
 from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.serving.jobs.config import JobsConfig

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from infill.pipeline.cluster import quiet_data
-from infill.pipeline.config import sentence_of
+from infill.pipeline.error_sentences import sentence_of
 from infill.pipeline.errors import UserError
 from infill.pipeline.progress import shows_everything
 

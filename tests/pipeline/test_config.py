@@ -8,7 +8,6 @@ import pytest
 from infill.models.spn.config import SPNConfig
 from infill.pipeline import checkpoints
 from infill.pipeline.config import (
-    explain,
     flatten,
     from_dict,
     from_json,
@@ -16,10 +15,10 @@ from infill.pipeline.config import (
     parse,
     parse_one,
     run,
-    sentence_of,
     to_dict,
     to_json,
 )
+from infill.pipeline.error_sentences import explain, sentence_of
 from infill.pipeline.errors import UserError
 from infill.pipeline.loading import BatchConfig
 from infill.pipeline.serving.config import ServeConfig

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from infill.pipeline import storage
-from infill.pipeline.config import explain
+from infill.pipeline.error_sentences import explain
 from infill.pipeline.errors import UserError
 from infill.pipeline.manifest import SAMPLE_SCHEMA, Manifest, read_manifest
 from infill.pipeline.sharding import ShardConfig, listing, make_shards

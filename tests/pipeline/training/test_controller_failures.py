@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from infill.pipeline import checkpoints, cluster
-from infill.pipeline.config import explain, override
+from infill.pipeline.config import override
+from infill.pipeline.error_sentences import explain
 from infill.pipeline.errors import UserError
 from infill.pipeline.interruption import Interrupted
 from infill.pipeline.tracking import Record, record_queue
