@@ -65,7 +65,7 @@ class _Border(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, reach: int, mode: Mode) -> Tensor:
         ctx.reach, ctx.mode, ctx.size = reach, mode, features.shape[-2:]
-        if features.is_cuda and features.is_contiguous(memory_format=torch.channels_last):
+        if _is_gathered(features):
             return _gathered(features, reach, mode)
         return functional.pad(features, (reach,) * 4, mode=mode)
 
@@ -77,10 +77,28 @@ class _Border(torch.autograd.Function):
         return gradient, None, None
 
 
+def _is_gathered(features: Tensor) -> bool:
+    """Return whether PyTorch's own padding would change the layout of a map."""
+    return features.is_cuda and features.is_contiguous(memory_format=torch.channels_last)
+
+
 def _gathered(features: Tensor, reach: int, mode: Mode) -> Tensor:
-    """Pad by one kernel that reads each pixel's channels in a row."""
+    """Pad by one kernel that reads each pixel's channels in a row.
+
+    It writes into a tensor that is no view, so that the next layer may change it in place.
+    """
     rows, columns = (_sources(size, reach, mode, features.device) for size in features.shape[-2:])
-    return features.permute(0, 2, 3, 1)[:, rows[:, None], columns].permute(0, 3, 1, 2)
+    padded = torch.empty(
+        (*features.shape[:2], len(rows), len(columns)),
+        dtype=features.dtype,
+        device=features.device,
+        memory_format=torch.channels_last,
+    )
+    places = [None, rows[:, None], columns]
+    torch.ops.aten.index.Tensor_out(
+        features.permute(0, 2, 3, 1), places, out=padded.permute(0, 2, 3, 1)
+    )
+    return padded
 
 
 @lru_cache(maxsize=512)

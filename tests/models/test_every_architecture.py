@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from infill.models import architecture
+from infill.models import architecture, padding
 from infill.models.activation_checkpointing import recompute
 from infill.models.architecture import Architecture, Batch, ModelConfig, Objective, fill
 from infill.models.flops import kept_for_backward, step_flops
+from infill.models.layers import channels_innermost
 from infill.models.masking import paste
 
 every_architecture = pytest.mark.parametrize("name", architecture.names())
@@ -202,6 +203,20 @@ def test_one_step_changes_every_network_and_names_finite_losses(name: str) -> No
         assert any(not torch.equal(state[key], before[role][key]) for key in state), role
     assert bool(objective.accuracies) == (len(objective.networks) > 1)
     assert all(0 <= share <= 1 for share in objective.accuracies.values())
+
+
+@every_architecture
+def test_a_step_with_channels_innermost_pads_as_a_gpu_does(name: str, monkeypatch) -> None:
+    paper, config = tiny(name)
+    losses = []
+    for gathered in (False, True):
+        monkeypatch.setattr(padding, "_is_gathered", lambda features, on=gathered: on)
+        torch.manual_seed(0)
+        objective = objective_of(paper, config)
+        for network in objective.networks.values():
+            channels_innermost(network)
+        losses.append([objective.step(batch_of(config, step=step)) for step in (0, 1)])
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-4, atol=1e-5)
 
 
 def kept_bytes(generator: nn.Module, batch: Batch) -> tuple[int, list[Tensor | None]]:
