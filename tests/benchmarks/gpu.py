@@ -233,8 +233,9 @@ class Bench:
                 data = loading(shards, config, cores, count)
                 with BatchStream(data, device=self.device) as stream:
                     speed, waited = self.fed(training, stream, count)
+                    alone = self.unfed(stream, count)
                 row = {"images/s": f"{speed:.1f}", "waiting for data": f"{waited:.0%}"}
-                results.add(f"{cores} cores", **row)
+                results.add(f"{cores} cores", **row, **{"without steps, images/s": f"{alone:.1f}"})
 
     def fed(self, training: Training, stream: BatchStream, count: int) -> tuple[float, float]:
         """Return the throughput and the share of the time that steps wait for batches."""
@@ -246,6 +247,14 @@ class Bench:
             steps += 1
         elapsed = now(self.device) - begin
         return steps * count / elapsed, (stream.wait_s - waited) / elapsed
+
+    def unfed(self, stream: BatchStream, count: int) -> float:
+        """Return the throughput of the loader alone, its batches on the device."""
+        steps, begin = 0, now(self.device)
+        while steps < 3 or now(self.device) - begin < self.seconds:
+            next(stream)
+            steps += 1
+        return steps * count / (now(self.device) - begin)
 
     def with_ray(self) -> None:
         """Measure what needs Ray, or say that it is not installed."""
