@@ -56,7 +56,7 @@ class BatchInferenceConfig:
     hole is paint on transparency, or what was erased from a photograph or a layer of one colour; a
     mask that shows neither is refused."""
     mode: Mode = "auto"
-    """How an image larger than the largest canvas is processed: "crop" around the holes, "resize"
+    """How an image larger than the largest tile is processed: "crop" around the holes, "resize"
     it, "refine" (resize, and add detail from tiles), "tile" it, or "subsample" it; "auto"
     chooses."""
     output_format: Literal["png", "jpeg", "webp", "same"] = "png"
@@ -69,7 +69,7 @@ class BatchInferenceConfig:
     retry_timeout_s: float = 300.0
     """With an endpoint: total seconds of retries per request while the endpoint is busy or down."""
     batch_size: int = 8
-    """Without an endpoint: number of canvases in one forward pass."""
+    """Without an endpoint: number of tiles in one forward pass."""
     num_actors: int = 1
     """Without an endpoint: number of Ray actors that hold the model."""
     cpus_per_actor: float = 1.0

@@ -1,8 +1,8 @@
 """Inpaint a folder on Ray Data: decoding on any CPU, the network in a pool of actors.
 
-    read and lay out (tasks) -> fill (actors that hold the model) -> composite and write (tasks)
+    read and split (tasks) -> fill (actors that hold the model) -> composite and write (tasks)
 
-The stages exchange encoded files and canvases, not decoded images, so a block of rows stays small
+The stages exchange encoded files and tiles, not decoded images, so a block of rows stays small
 for any image size. The driver receives only names, with the error of one image (``failure``) or the
 error that ends the run (``refusal``).
 """
@@ -34,11 +34,11 @@ from infill.pipeline.serving.replica.replica import ServedModel
 
 Rows = dict[str, Any]
 _ROWS_PER_BLOCK = 16
-NOTHING_LAID: Rows = {
-    **{"image": b"", "mask": b"", "canvases": b"", "missing": b"", "sizes": b""},
+NO_TILES: Rows = {
+    **{"image": b"", "mask": b"", "tiles": b"", "missing": b"", "sizes": b""},
     **{"failure": "", "refusal": ""},
 }
-"""The columns of a row without canvases."""
+"""The columns of a row without tiles."""
 
 
 def run_offline(
@@ -62,7 +62,7 @@ def run_offline(
     blocks = -(-len(pairs) // _ROWS_PER_BLOCK)
     rows = (
         ray.data.from_items([pair.columns() for pair in pairs], override_num_blocks=blocks)
-        .map_batches(partial(lay_out, config=config), batch_size=_ROWS_PER_BLOCK, num_cpus=0.5)
+        .map_batches(partial(split_rows, config=config), batch_size=_ROWS_PER_BLOCK, num_cpus=0.5)
         .map_batches(
             InpaintActor,
             fn_constructor_args=(model, replica_config(config)),
@@ -83,7 +83,7 @@ def run_offline(
 
 
 def for_model(config: BatchInferenceConfig, model: ServedModel) -> BatchInferenceConfig:
-    """Return the configuration with the model's training size as a canvas."""
+    """Return the configuration with the model's training size as a tile."""
     size_px = training_size_px(readable(model.location, model.digest))
     return replace(config, tiling=config.tiling.for_model(size_px))
 
@@ -108,32 +108,32 @@ def replica_config(config: BatchInferenceConfig) -> ReplicaConfig:
     )
 
 
-def lay_out(rows: Rows, config: BatchInferenceConfig) -> Rows:
-    """Read and decode images and split them into canvases. In a task.
+def split_rows(rows: Rows, config: BatchInferenceConfig) -> Rows:
+    """Read and decode images and split them into tiles. In a task.
 
     Returns:
         Columns ``name``, ``output``, ``failure``, ``refusal``, ``image`` and ``mask`` (files);
-        ``canvases`` and ``missing`` (raw pixels, one after the other) and ``sizes`` (their heights
+        ``tiles`` and ``missing`` (raw pixels, one after the other) and ``sizes`` (their heights
         and widths).
     """
-    laid = [_lay_out(row_of(rows, at), config) for at in range(len(rows["name"]))]
-    return columns_of(laid)
+    split = [_split_row(row_of(rows, at), config) for at in range(len(rows["name"]))]
+    return columns_of(split)
 
 
-def _lay_out(columns: Rows, config: BatchInferenceConfig) -> Rows:
+def _split_row(columns: Rows, config: BatchInferenceConfig) -> Rows:
     pair = Pair.of_columns(columns)
-    row: Rows = {"name": pair.name, "output": columns["output"], **NOTHING_LAID}
+    row: Rows = {"name": pair.name, "output": columns["output"], **NO_TILES}
     try:
         image, mask = read_files(config, pair)
-        return {**row, **laid_on_canvases(config, pair.name, image, mask)}
+        return {**row, **split_pair(config, pair.name, image, mask)}
     except (ImageError, FileNotFoundError) as error:
         return {**row, "failure": failure_of(error)}
     except Exception as error:
         return {**row, "refusal": sentence_of(error)}
 
 
-def laid_on_canvases(config: BatchInferenceConfig, name: str, image: bytes, mask: bytes) -> Rows:
-    """Return a pair's files with its canvases, as :func:`lay_out` describes them.
+def split_pair(config: BatchInferenceConfig, name: str, image: bytes, mask: bytes) -> Rows:
+    """Return a pair's files with its tiles, as :func:`split_rows` describes them.
 
     Raises:
         ImageError: if one of them cannot be accepted.
@@ -141,18 +141,18 @@ def laid_on_canvases(config: BatchInferenceConfig, name: str, image: bytes, mask
     options = options_of(config, name)
     limit = config.limits.max_pixels
     picture, hole, layout = read_pair(image, mask, options, limit, config.tiling)
-    laid = layout.split_tiles(picture.rgb, hole)
+    split = layout.split_tiles(picture.rgb, hole)
     return {
         "image": image,
         "mask": mask,
-        "canvases": b"".join(pixels.tobytes() for pixels, _ in laid),
-        "missing": b"".join(missing.tobytes() for _, missing in laid),
+        "tiles": b"".join(pixels.tobytes() for pixels, _ in split),
+        "missing": b"".join(missing.tobytes() for _, missing in split),
         "sizes": np.asarray(layout.sizes, np.int32).tobytes(),
     }
 
 
 class InpaintActor:
-    """Holds the model and predicts canvases. In an actor of the pool."""
+    """Holds the model and predicts tiles. In an actor of the pool."""
 
     def __init__(self, model: ServedModel, config: ReplicaConfig) -> None:
         self._config, self._model = config, model
@@ -164,16 +164,16 @@ class InpaintActor:
         return Predictor.of(load_generator(path, device), device)
 
     def __call__(self, rows: Rows) -> Rows:
-        """Replace every canvas by its prediction, size by size."""
+        """Replace every tile by its prediction, size by size."""
         kept = {name: values for name, values in rows.items() if name != "missing"}
         try:
-            return {**kept, "canvases": _objects(self._predictions(rows))}
+            return {**kept, "tiles": _objects(self._predictions(rows))}
         except Exception as error:
             return {**kept, "refusal": _objects([sentence_of(error)] * len(rows["name"]))}
 
     def _predictions(self, rows: Rows) -> list[bytes]:
         torch.set_num_threads(self._config.threads)  # applies to the calling thread only
-        images = [_cut(*each, 3) for each in zip(rows["canvases"], rows["sizes"], strict=True)]
+        images = [_cut(*each, 3) for each in zip(rows["tiles"], rows["sizes"], strict=True)]
         holes = [_cut(*each, 1) for each in zip(rows["missing"], rows["sizes"], strict=True)]
         tiles = [
             (image, hole[..., 0])
@@ -205,14 +205,14 @@ def _finish(row: Rows, config: BatchInferenceConfig) -> Rows:
 
 
 def composed(config: BatchInferenceConfig, row: Rows) -> tuple[bytes, float, float]:
-    """Return the composite of a row with predicted canvases, as a file, its hole ratio and scale.
+    """Return the composite of a row with predicted tiles, as a file, its hole ratio and scale.
 
     Raises:
         ImageError: if it cannot be written in the configured format.
     """
     options, limit = options_of(config, row["name"]), config.limits.max_pixels
     picture, hole, layout = read_pair(row["image"], row["mask"], options, limit, config.tiling)
-    predictions = _cut(row["canvases"], row["sizes"], 3)
+    predictions = _cut(row["tiles"], row["sizes"], 3)
     file = compose(picture, hole, layout, predictions, options)
     return file, float(hole.mean()), layout.scale
 

@@ -23,16 +23,16 @@ from infill.pipeline import storage
 from infill.pipeline.batch_inference.config import BatchInferenceConfig
 from infill.pipeline.batch_inference.pairs import MaskFinder, generate_mask_file
 from infill.pipeline.batch_inference.ray_data import (
-    NOTHING_LAID,
+    NO_TILES,
     InpaintActor,
     Rows,
     actor_cpus,
     columns_of,
     composed,
     for_model,
-    laid_on_canvases,
     replica_config,
     row_of,
+    split_pair,
 )
 from infill.pipeline.batch_inference.runner import (
     Summary,
@@ -174,7 +174,7 @@ def _run(
     find = MaskFinder("", [], config.masks) if config.masks else None
     stream = (
         ray.data.from_arrow([_block(manifest, part, config, find) for part in parts])
-        .map_batches(partial(lay_out_part, config=config), batch_size=None, num_cpus=0.5)
+        .map_batches(partial(split_part, config=config), batch_size=None, num_cpus=0.5)
         .map_batches(
             InpaintActor,
             fn_constructor_args=(model, replica_config(config)),
@@ -218,17 +218,17 @@ def _block(
     return rows.combine_chunks()
 
 
-def lay_out_part(rows: Rows, config: BatchInferenceConfig) -> Rows:
-    """Read a part's images at once and split them into canvases. In a task."""
+def split_part(rows: Rows, config: BatchInferenceConfig) -> Rows:
+    """Read a part's images at once and split them into tiles. In a task."""
     try:
-        laid = _laid_part(rows, config)
+        split = _split_part(rows, config)
     except Exception as error:
-        refused = {**NOTHING_LAID, "refusal": sentence_of(error)}
-        laid = [{**row_of(rows, at), **refused} for at in range(len(rows["name"]))]
-    return columns_of(laid)
+        refused = {**NO_TILES, "refusal": sentence_of(error)}
+        split = [{**row_of(rows, at), **refused} for at in range(len(rows["name"]))]
+    return columns_of(split)
 
 
-def _laid_part(rows: Rows, config: BatchInferenceConfig) -> list[Rows]:
+def _split_part(rows: Rows, config: BatchInferenceConfig) -> list[Rows]:
     begin = int(rows["offset"].min())
     end = int((rows["offset"] + rows["size"]).max())
     tar = str(rows["tar"][0])
@@ -236,7 +236,7 @@ def _laid_part(rows: Rows, config: BatchInferenceConfig) -> list[Rows]:
         data = storage.read(tar, begin, end - begin)
     except FileNotFoundError as error:
         raise missing_shard(tar) from error
-    laid = []
+    split = []
     for at in range(len(rows["name"])):
         row = row_of(rows, at)
         start = int(row["offset"]) - begin
@@ -245,8 +245,8 @@ def _laid_part(rows: Rows, config: BatchInferenceConfig) -> list[Rows]:
             found = _laid(config, row, image)
         except (ImageError, FileNotFoundError) as error:
             found = {"failure": failure_of(error)}
-        laid.append({**row, **NOTHING_LAID, **found})
-    return laid
+        split.append({**row, **NO_TILES, **found})
+    return split
 
 
 def _laid(config: BatchInferenceConfig, row: Rows, image: bytes) -> Rows:
@@ -262,7 +262,7 @@ def _laid(config: BatchInferenceConfig, row: Rows, image: bytes) -> Rows:
         mask = mask_as_upload(storage.read(os.fsdecode(row["mask_file"])), limit)
     else:
         raise ImageError("bad_request", "it has no mask: use --masks or --generate-masks")
-    return laid_on_canvases(config, str(row["name"]), image, mask)
+    return split_pair(config, str(row["name"]), image, mask)
 
 
 def finish_part(rows: Rows, config: BatchInferenceConfig, model: str) -> Rows:

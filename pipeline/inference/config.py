@@ -9,29 +9,29 @@ Mode = Literal["auto", "crop", "resize", "refine", "tile", "subsample"]
 MAX_BATCH_SIZE = 8
 MAX_BATCH_PX = 8 * 512 * 512
 LARGE_SIDES_PX = (768, 1024)
-"""Canvases that need more memory, which :attr:`TilingConfig.extend_to_px` adds."""
+"""Tiles that need more memory, which :attr:`TilingConfig.extend_to_px` adds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TilingConfig:
-    """The sizes of canvases (network inputs), and how images are cut into them."""
+    """The sizes of tiles (network inputs), and how images are cut into them."""
 
     sides_px: tuple[int, ...] = (64, 128, 256, 384, 512)
-    """Possible heights and widths of a canvas in pixels, in ascending order; each pair is one input
+    """Possible heights and widths of a tile in pixels, in ascending order; each pair is one input
     shape."""
     extend_to_px: int = 0
-    """Largest further canvas, where memory allows: 768 and 1,024 px are added to ``sides_px`` up to
-    this. A canvas of 1,024 px needs four times the memory of one of 512 px. 0 adds none."""
+    """Largest further tile, where memory allows: 768 and 1,024 px are added to ``sides_px`` up to
+    this. A tile of 1,024 px needs four times the memory of one of 512 px. 0 adds none."""
     context: float = 2.0
     """Side of a crop around a hole, as a multiple of the hole's side."""
     least_crop_px: int = 256
     """Minimum side of a crop in pixels, if the image is as large."""
     overlap: float = 0.125
-    """Minimum overlap of neighbouring tiles, as a share of the largest canvas."""
+    """Minimum overlap of neighbouring tiles, as a share of the largest tile."""
     max_crops: int = 8
     """Maximum number of separate crops in mode ``auto``."""
     max_tiles: int = 64
-    """Maximum number of canvases of one image; tiles and subsampling of a larger image may need
+    """Maximum number of tiles of one image; tiles and subsampling of a larger image may need
     more."""
 
     def __post_init__(self) -> None:
@@ -42,7 +42,7 @@ class TilingConfig:
         if not 0 <= self.extend_to_px <= LARGE_SIDES_PX[-1]:
             raise ValueError(
                 f"extend_to_px must be 0 to {LARGE_SIDES_PX[-1]}, not {self.extend_to_px}; larger "
-                "canvases are given in sides_px"
+                "tiles are given in sides_px"
             )
         if self.context < 1:
             raise ValueError(f"context must be at least 1, not {self.context}")
@@ -50,7 +50,7 @@ class TilingConfig:
             raise ValueError(f"overlap must be 0 to 0.5, not {self.overlap}")
 
     def for_model(self, image_size_px: int) -> "TilingConfig":
-        """Return this configuration with a model's training size as a further canvas.
+        """Return this configuration with a model's training size as a further tile.
 
         An image of the size that a model was trained on is then predicted without padding.
 
@@ -69,12 +69,12 @@ class TilingConfig:
 
     @property
     def all_sides_px(self) -> tuple[int, ...]:
-        """The sides of all canvases, in ascending order."""
+        """The sides of all tiles, in ascending order."""
         return (*self.sides_px, *self.added_px)
 
     @property
     def largest_px(self) -> int:
-        """The side of the largest canvas."""
+        """The side of the largest tile."""
         return self.all_sides_px[-1]
 
 

@@ -45,7 +45,7 @@ class InpaintConfig:
     seed: int | None = None
     """Seed of random results; None gives the most likely result."""
     mode: Mode = "auto"
-    """How an image larger than the largest canvas is processed: "crop" around the holes, "resize"
+    """How an image larger than the largest tile is processed: "crop" around the holes, "resize"
     it, "refine" (resize, and add detail from tiles), "tile" it, or "subsample" it; "auto"
     chooses."""
     device: str = "cpu"

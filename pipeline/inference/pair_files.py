@@ -194,5 +194,5 @@ def compose(
     options: InpaintOptions,
 ) -> bytes:
     """Return the composite as a file: the known pixels unchanged, the prediction in the hole."""
-    lifted = layout.merge_tiles(predictions, hole)
-    return encode(fill_in(picture, hole, lifted), options.output_format, options.quality)
+    merged = layout.merge_tiles(predictions, hole)
+    return encode(fill_in(picture, hole, merged), options.output_format, options.quality)

@@ -51,7 +51,7 @@ def load(
         checkpoint: the checkpoint of a run: its newest, or the best by hole PSNR on the val set.
         registry: the model registry; ``runs/mlflow.db`` by default.
         tiling: how images of any size are tiled; the service's tiling by default. The model's
-            training size is one of the canvases in any case.
+            training size is one of the tiles in any case.
 
     Returns:
         The model, to be called with an image and a mask.

@@ -1,6 +1,6 @@
 """Refinement: the structure of a reduced prediction, with detail from tiles at full size.
 
-A hole that is larger than the largest canvas is predicted twice: once as a whole, reduced, which
+A hole that is larger than the largest tile is predicted twice: once as a whole, reduced, which
 sees everything around it; and in overlapping tiles at full size, whose known pixels are real. The
 reduced prediction decides the structure: the forms that are left when it is reduced further. Of the
 tiles only the rest is taken, the detail, blended where they overlap. A tile inside the hole sees
@@ -29,7 +29,7 @@ class Refinement:
     """A reduced part of an image for the structure, and full-size tiles for the detail."""
 
     reduced: Tiles
-    """The hole and its surroundings on one canvas."""
+    """The hole and its surroundings on one tile."""
     tiles: tuple[Tile, ...]
     """Tiles that show known pixels."""
     blind: tuple[Tile, ...] = ()
@@ -38,7 +38,7 @@ class Refinement:
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
-        """Height and width of each canvas, that of the reduced part first."""
+        """Height and width of each tile, that of the reduced part first."""
         return [*self.reduced.sizes, *Tiles(self.tiles).sizes]
 
     @property

@@ -21,7 +21,7 @@ Kind = Literal["whole", "crop", "resize", "tile", "refine", "subsample"]
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """A part of an image, and its position and size on a canvas."""
+    """A part of an image, and its position and size on a tile."""
 
     kind: Kind
     top: int
@@ -30,10 +30,10 @@ class Tile:
     """Height of the part, in the image's pixels."""
     width: int
     scaled_height: int
-    """Height of the part on the canvas; smaller than ``height`` for ``resize``."""
+    """Height of the part on the tile; smaller than ``height`` for ``resize``."""
     scaled_width: int
-    canvas_height: int
-    canvas_width: int
+    tile_height: int
+    tile_width: int
 
     @property
     def window(self) -> tuple[slice, slice]:
@@ -45,7 +45,7 @@ class Tile:
 
 
 class Layout(Protocol):
-    """The split of one image into one or more canvases."""
+    """The split of one image into one or more tiles."""
 
     @property
     def kind(self) -> Kind:
@@ -54,7 +54,7 @@ class Layout(Protocol):
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
-        """Height and width of each canvas."""
+        """Height and width of each tile."""
         ...
 
     @property
@@ -63,9 +63,9 @@ class Layout(Protocol):
         ...
 
     def split_tiles(self, image: Pixels, hole: Hole) -> list[tuple[Pixels, Pixels]]:
-        """Split an image into its canvases.
+        """Split an image into its tiles.
 
-        A canvas pixel that depends on any hidden pixel is part of the hole, and hidden pixels are
+        A tile pixel that depends on any hidden pixel is part of the hole, and hidden pixels are
         blanked first: the network receives nothing of the hole's content.
 
         Args:
@@ -73,15 +73,15 @@ class Layout(Protocol):
             hole: bool [H, W].
 
         Returns:
-            For each canvas, uint8 [h, w, 3] and uint8 [h, w] with 1 in the hole.
+            For each tile, uint8 [h, w, 3] and uint8 [h, w] with 1 in the hole.
         """
         ...
 
     def merge_tiles(self, predictions: Sequence[Pixels], hole: Hole) -> Pixels:
-        """Merge the predictions of the canvases into the image.
+        """Merge the predictions of the tiles into the image.
 
         Args:
-            predictions: for each canvas, uint8 [h, w, 3].
+            predictions: for each tile, uint8 [h, w, 3].
             hole: bool [H, W]; gives the image's size.
 
         Returns:
@@ -92,7 +92,7 @@ class Layout(Protocol):
 
 @dataclass(frozen=True)
 class Tiles:
-    """One or more parts of an image, each on a canvas of its own, blended where they overlap."""
+    """One or more parts of an image, each on a tile of its own, blended where they overlap."""
 
     frames: tuple[Tile, ...]
 
@@ -103,8 +103,8 @@ class Tiles:
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
-        """Height and width of each canvas."""
-        return [(frame.canvas_height, frame.canvas_width) for frame in self.frames]
+        """Height and width of each tile."""
+        return [(frame.tile_height, frame.tile_width) for frame in self.frames]
 
     @property
     def scale(self) -> float:
@@ -162,7 +162,7 @@ def _lay(image: Pixels, hole: Hole, frame: Tile) -> tuple[Pixels, Pixels]:
     part[hole[frame.window]] = _BLANK
     if frame.kind == "resize":
         part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
-    return _pad(part, missing, (frame.canvas_height, frame.canvas_width))
+    return _pad(part, missing, (frame.tile_height, frame.tile_width))
 
 
 def _lift(prediction: Pixels, frame: Tile) -> Pixels:
@@ -174,16 +174,16 @@ def _lift(prediction: Pixels, frame: Tile) -> Pixels:
 
 @dataclass(frozen=True)
 class Strides:
-    """Every ``step``-th pixel each way as an image of its own: ``step``² canvases of one size."""
+    """Every ``step``-th pixel each way as an image of its own: ``step``² tiles of one size."""
 
     step: int
-    canvas: tuple[int, int]
+    tile: tuple[int, int]
     kind: Kind = "subsample"
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
-        """Height and width of each canvas."""
-        return [self.canvas] * self.step**2
+        """Height and width of each tile."""
+        return [self.tile] * self.step**2
 
     @property
     def scale(self) -> float:
@@ -198,7 +198,7 @@ class Strides:
             _pad(
                 blanked[v :: self.step, u :: self.step],
                 missing[v :: self.step, u :: self.step],
-                self.canvas,
+                self.tile,
             )
             for v, u in self._phases(hole)
         ]
@@ -219,7 +219,7 @@ class Strides:
 
 
 def _pad(part: Pixels, missing: Pixels, size: tuple[int, int]) -> tuple[Pixels, Pixels]:
-    """Pad both to a canvas, at bottom and right, by mirroring."""
+    """Pad both to a tile, at bottom and right, by mirroring."""
     height, width = missing.shape
     rows, columns = _mirror(height, size[0] - height), _mirror(width, size[1] - width)
     return part[rows][:, columns], missing[rows][:, columns]

@@ -2,7 +2,7 @@
 
 In mode ``auto`` the network sees
 
-* the whole image, if that fits on the largest canvas;
+* the whole image, if that fits on the largest tile;
 * else a crop around the hole, grown to show its surroundings, if that fits;
 * else such a crop around each of a few separate holes, if those fit;
   (with more than :data:`MAX_SEPARATE_HOLES` they are not looked at one by one)
@@ -33,13 +33,13 @@ def plan_tiles(hole: Hole, config: TilingConfig, mode: Mode = "auto") -> Layout:
 
     Args:
         hole: bool [H, W] with at least one True.
-        config: the possible canvases.
+        config: the possible tiles.
         mode: ``auto`` as above; ``crop`` crops around the hole even if the whole image would fit;
             ``resize`` always shows the whole image, reduced if necessary; ``refine`` is ``auto``
             where nothing is reduced.
 
     Raises:
-        ValueError: if ``tile``, ``refine`` or ``subsample`` needs more canvases than allowed.
+        ValueError: if ``tile``, ``refine`` or ``subsample`` needs more tiles than allowed.
     """
     height, width = hole.shape
     if mode == "subsample":
@@ -102,7 +102,7 @@ def _plan_refinement(hole: Hole, config: TilingConfig) -> Layout:
     frames = _tiles_over(hole, config)
     seeing = tuple(frame for frame in frames if not hole[frame.window].all())
     blind = tuple(frame for frame in frames if hole[frame.window].all())
-    _refuse_too_many(1 + len(seeing), "canvases", config)
+    _refuse_too_many(1 + len(seeing), "tiles", config)
     return Refinement(reduced, seeing, blind)
 
 
@@ -113,7 +113,7 @@ def _plan_tiles(hole: Hole, config: TilingConfig) -> Tiles:
 
 
 def _tiles_over(hole: Hole, config: TilingConfig) -> list[Tile]:
-    """Cover the hole with overlapping tiles of the largest canvas."""
+    """Cover the hole with overlapping tiles of the largest size."""
     height, width = hole.shape
     rows = _cover(_extent(hole, axis=1), height, config)
     columns = _cover(_extent(hole, axis=0), width, config)
@@ -126,7 +126,7 @@ def _tiles_over(hole: Hole, config: TilingConfig) -> list[Tile]:
 
 
 def _cover(extent: Span, limit: int, config: TilingConfig) -> list[Span]:
-    """Return spans as long as the largest canvas that cover an extent and overlap enough."""
+    """Return spans as long as the largest tile that cover an extent and overlap enough."""
     start, stop = _grow(extent, limit, config)
     length = config.largest_px
     overlap = round(length * config.overlap)
@@ -141,8 +141,8 @@ def _cover(extent: Span, limit: int, config: TilingConfig) -> list[Span]:
 def _plan_strides(height: int, width: int, config: TilingConfig) -> Strides:
     step = -(-max(height, width) // config.largest_px)
     _refuse_too_many(step * step, "sub-images", config)
-    canvas = (_side(-(-height // step), config), _side(-(-width // step), config))
-    return Strides(step, canvas)
+    tile = (_side(-(-height // step), config), _side(-(-width // step), config))
+    return Strides(step, tile)
 
 
 def _refuse_too_many(count: int, what: str, config: TilingConfig) -> None:
@@ -169,7 +169,7 @@ def _grow(extent: Span, limit: int, config: TilingConfig) -> Span:
 
 
 def _side(length: int, config: TilingConfig) -> int:
-    """Return the smallest canvas side that holds ``length`` pixels."""
+    """Return the smallest tile side that holds ``length`` pixels."""
     return next(side for side in config.all_sides_px if side >= length)
 
 
@@ -185,6 +185,6 @@ def _frame(kind: Kind, rows: Span, columns: Span, config: TilingConfig) -> Tile:
         width=width,
         scaled_height=scaled_height,
         scaled_width=scaled_width,
-        canvas_height=_side(scaled_height, config),
-        canvas_width=_side(scaled_width, config),
+        tile_height=_side(scaled_height, config),
+        tile_width=_side(scaled_width, config),
     )

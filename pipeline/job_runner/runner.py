@@ -43,7 +43,7 @@ class RunnerConfig:
     tiling: TilingConfig = field(default_factory=TilingConfig)
     """How images of any size are tiled."""
     batch_size: int = 8
-    """Number of canvases in one forward pass."""
+    """Number of tiles in one forward pass."""
     use_gpu: bool = False
     """Whether each actor gets one GPU."""
 

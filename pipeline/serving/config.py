@@ -32,15 +32,15 @@ class ReplicaConfig:
     threads: int = 1
     """Number of CPU threads of a forward pass."""
     max_batch_size: int = 8
-    """Maximum number of canvases in one forward pass."""
+    """Maximum number of tiles in one forward pass."""
     max_batch_px: int = 8 * 512 * 512
-    """Maximum number of canvas pixels in one forward pass; a single canvas is always accepted."""
+    """Maximum number of tile pixels in one forward pass; a single tile is always accepted."""
     batch_wait_timeout_s: float = 0.002
     """Batching timeout: seconds that a request waits for others while the network is idle."""
     warm_sides_px: tuple[int, ...] = ()
-    """Sides of square canvases that a new version predicts before it receives requests, beside its
+    """Sides of square tiles that a new version predicts before it receives requests, beside its
     training size. The first pass of a shape is slow, above all on a GPU. A version for whose
-    largest canvas the memory does not suffice is refused here, before it has requests."""
+    largest tile the memory does not suffice is refused here, before it has requests."""
     warm_batches: bool = False
     """Whether it predicts each of them in batches of 1, 2, 4 and so on up to the largest batch,
     instead of in batches of one."""
@@ -49,11 +49,11 @@ class ReplicaConfig:
     loaded again on request; 0 keeps all in memory."""
 
     def batch_size(self, height: int, width: int, samples: int = 1) -> int:
-        """Return the batch size for canvases of a size, each sampled ``samples`` times."""
+        """Return the batch size for tiles of a size, each sampled ``samples`` times."""
         return tiles_per_pass(height, width, samples, self.max_batch_size, self.max_batch_px)
 
     def warm_batch_sizes(self, side: int) -> list[int]:
-        """Return the batch sizes with which a new version predicts square canvases of a side."""
+        """Return the batch sizes with which a new version predicts square tiles of a side."""
         if not self.warm_batches:
             return [1]
         most = max(1, self.batch_size(side, side))
@@ -123,9 +123,9 @@ class ServeConfig:
     canary_s: float = 60.0
     """Duration of that canary phase in seconds."""
     max_batch_size: int = 8
-    """Maximum number of canvases in one forward pass."""
+    """Maximum number of tiles in one forward pass."""
     max_batch_px: int = 8 * 512 * 512
-    """Maximum number of canvas pixels in one forward pass; a single canvas is always accepted. It
+    """Maximum number of tile pixels in one forward pass; a single tile is always accepted. It
     bounds a replica's memory. On a GPU, two passes are in flight at a time."""
     memory_gb: float = 0.0
     """Size of each replica's LRU cache of models, in GB of weights. Models that do not fit are

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from bench_data import draw_small_photographs, seconds_of, sharding
 from bench_evaluation import untrained
-from bench_serving import canvas, load, request_file
+from bench_serving import load, request_file, tile
 from conditions import turns
 from pages import machine, table, write_section
 
@@ -125,7 +125,7 @@ def of_callers(folder: Path) -> list[str]:
         config = ServeConfig(
             model=checkpoint,
             port=port,
-            tiling=canvas(SIDE_PX),
+            tiling=tile(SIDE_PX),
             limits=LimitsConfig(max_waiting=64),
         )
         url = start(config)

@@ -3,7 +3,7 @@
 make bench ONLY=refinement
 LPIPS=alexnet-owt-7be5be79.pth,alex.pth make bench ONLY=refinement
 
-The network that comes with the package sees canvases of at most 128 px, so that the photographs
+The network that comes with the package sees tiles of at most 128 px, so that the photographs
 that installed packages carry are several times as large, as photographs of cameras are beside 512.
 Photographs of the train split are left out.
 """
@@ -49,7 +49,7 @@ def test_refinement() -> None:
     backbone, _, linear = os.environ.get("LPIPS", "").partition(",")
     lpips = load_networks(NetworkConfig(lpips_backbone=backbone, lpips_linear=linear), "cpu").lpips
     inpaint = load("infill-base")
-    inpaint.tiling = TILING  # The training size, which is larger, is no canvas here.
+    inpaint.tiling = TILING  # The training size, which is larger, is no tile here.
     scores: dict[str, list[tuple[float, float]]] = {mode: [] for mode in MODES}
     names = photographs()
     for name, rgb in names.items():
@@ -65,6 +65,6 @@ def test_refinement() -> None:
     for mode, title in MODES.items():
         psnr, distance = map(mean, zip(*scores[mode], strict=True))
         rows.append([title, f"{psnr:.2f}", f"{distance:.4f}" if lpips else NOT_MEASURED])
-    count = f"{len(names)} photographs, {HOLES_PER_PHOTOGRAPH} holes each, canvases up to 128 px."
+    count = f"{len(names)} photographs, {HOLES_PER_PHOTOGRAPH} holes each, tiles up to 128 px."
     header = ["Mode", "Hole PSNR, dB", "LPIPS"]
     write_section("refinement", f"{machine()}. {count}\n\n{table(header, rows)}")

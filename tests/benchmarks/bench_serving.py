@@ -42,7 +42,7 @@ CALLERS = (1, 2, 4, 8, 16, 32)
 PICTURE = Path(__file__).parents[2] / "docs" / "pictures" / "serving.png"
 
 
-def canvas(side: int) -> TilingConfig:
+def tile(side: int) -> TilingConfig:
     return TilingConfig(sides_px=(side,), least_crop_px=side)
 
 
@@ -124,7 +124,7 @@ def offline_rate(checkpoint: str, shards: dict[int, str], folder: Path, side: in
             model=checkpoint,
             generate_masks=True,
             recipe=MaskConfig(recipe="box"),
-            tiling=canvas(side),
+            tiling=tile(side),
         )
         took[count] = inpaint_shards(model, config, lambda line: None).seconds
     few, many = sorted(took)
@@ -132,7 +132,7 @@ def offline_rate(checkpoint: str, shards: dict[int, str], folder: Path, side: in
 
 
 def pictures(folder: Path, count: int, side: int) -> str:
-    """Shard so many smooth pictures of the canvas's size; return the set's place."""
+    """Shard so many smooth pictures of the tile's size; return the set's place."""
     place, random = folder / f"pictures-{side}-{count}", np.random.default_rng(count)
     place.mkdir()
     for number in range(count):
@@ -156,7 +156,7 @@ def measure(checkpoint: str, side: int, folder: Path) -> tuple[float, dict, str]
             model=checkpoint,
             port=port,
             max_batch_size=best,
-            tiling=canvas(side),
+            tiling=tile(side),
             limits=LimitsConfig(max_waiting=64),
         )
         url = start(config)

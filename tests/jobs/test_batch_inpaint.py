@@ -21,7 +21,7 @@ from infill.pipeline.serving.config import ServeConfig
 from infill.pipeline.serving.replica.deployment import start, stop
 
 JOB = str(Path(__file__).parent.parent.parent / "jobs" / "batch_inpaint.py")
-CANVAS = TilingConfig(sides_px=(64, 128), least_crop_px=64)
+TILES = TilingConfig(sides_px=(64, 128), least_crop_px=64)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def checkpoint(untrained) -> str:
 
 @pytest.fixture(scope="module")
 def url(ray_local, checkpoint):
-    yield start(ServeConfig(model=checkpoint, port=0, cpus_per_replica=0.5, tiling=CANVAS))
+    yield start(ServeConfig(model=checkpoint, port=0, cpus_per_replica=0.5, tiling=TILES))
     stop()
 
 
@@ -73,7 +73,7 @@ def assert_composites(folder: Path, out: Path, names: list[str]) -> None:
 
 
 def config_of(folder: Path, out: Path, **changes) -> BatchInferenceConfig:
-    return BatchInferenceConfig(folder=str(folder), out=str(out), tiling=CANVAS, **changes)
+    return BatchInferenceConfig(folder=str(folder), out=str(out), tiling=TILES, **changes)
 
 
 @pytest.mark.parametrize("way", ["endpoint", "offline"])

@@ -79,7 +79,7 @@ def by_stages(model, config, pairs):
     actor = ray_data.InpaintActor(model, ray_data.replica_config(config))
     for pair in pairs:
         rows = ray_data.columns_of([vars(pair)])
-        done = ray_data.finish(actor(ray_data.lay_out(rows, config)), config)
+        done = ray_data.finish(actor(ray_data.split_rows(rows, config)), config)
         yield Outcome(name=pair.name, failure=done["failure"][0], model=model.label)
 
 

@@ -152,7 +152,7 @@ class InpaintService:
                 return await self.decoders.read_mask(task, pixels)
 
     async def _tiling(self, wanted: str) -> TilingConfig:
-        """Return the tiling for a model, with its training size as a canvas."""
+        """Return the tiling for a model, with its training size as a tile."""
         for model in await self.models.known(_MODELS_WITHIN_S, _MODELS_FRESH_S):
             if not wanted or model.answers_to(wanted):
                 return self.config.tiling.for_model(model.image_size_px)
@@ -161,10 +161,10 @@ class InpaintService:
     async def _inpaint(self, task: ReadTask, pixels: int, started: float) -> InpaintResult:
         options = task.options
         read = await self.decoders.read(task, pixels)
-        picture, hole, layout, canvases = read.picture, read.hole, read.layout, read.tiles
+        picture, hole, layout, tiles = read.picture, read.hole, read.layout, read.tiles
         options = fitting(options, hole.shape, picture.alpha is not None)
         decoded = time.perf_counter()
-        filled = await self._fill(options, canvases)
+        filled = await self._fill(options, tiles)
         inpainted = time.perf_counter()
         files = []
         for sample in range(options.samples):
@@ -209,14 +209,14 @@ class InpaintService:
         return answer
 
     async def _fill(
-        self, options: InpaintOptions, canvases: Sequence[tuple[Pixels, Pixels]]
+        self, options: InpaintOptions, tiles: Sequence[tuple[Pixels, Pixels]]
     ) -> Sequence[GeneratedTile]:
-        """Predict every canvas of an image, with one version of the model."""
+        """Predict every tile of an image, with one version of the model."""
         fills = (
             self.backend.fill(
-                options.model, laid, missing, options.samples, options.seed, options.background
+                options.model, pixels, missing, options.samples, options.seed, options.background
             )
-            for laid, missing in canvases
+            for pixels, missing in tiles
         )
         try:
             async with asyncio.TaskGroup() as group:  # if one fails, the others are cancelled
@@ -226,7 +226,7 @@ class InpaintService:
         filled = [task.result() for task in tasks]
         if len({one.model.digest for one in filled}) == 1:
             return filled
-        return await self._fill(options, canvases)  # the champion changed in between: repeat
+        return await self._fill(options, tiles)  # the champion changed in between: repeat
 
 
 def _sizes(

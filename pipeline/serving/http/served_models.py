@@ -13,7 +13,7 @@ from infill.pipeline.serving.replica.replica import GeneratedTile, ServedModel
 
 
 class Backend(Protocol):
-    """Predicts canvases: a replica in this process, or many behind a handle."""
+    """Predicts tiles: a replica in this process, or many behind a handle."""
 
     async def fill(
         self,
@@ -24,7 +24,7 @@ class Backend(Protocol):
         seed: int | None,
         background: bool,
     ) -> GeneratedTile:
-        """Predict one canvas; see :meth:`infill.pipeline.serving.replica.replica.Replica.fill`."""
+        """Predict one tile; see :meth:`infill.pipeline.serving.replica.replica.Replica.fill`."""
         ...
 
     async def describe(self) -> list[ServedModel]:

@@ -21,7 +21,7 @@ from infill.pipeline.serving.replica.replica import GeneratedTile, Replica, Serv
 CALLS_PER_REPLICA = 2
 """Concurrent calls per replica: one that is computed, and one that waits."""
 MAX_CALL_BYTES = 16 * 2**20
-"""Maximum size of a call and of its response, unless a single canvas is larger."""
+"""Maximum size of a call and of its response, unless a single tile is larger."""
 
 
 def application(args: dict[str, Any]) -> Any:
@@ -85,12 +85,12 @@ class Ingress:
 
 
 _ENVELOPE_BYTES = 2**16  # what a message holds beside pixels
-_Canvas = tuple[Pixels, Pixels, int | None]
+_Tile = tuple[Pixels, Pixels, int | None]
 """Image, mask and seed."""
 
 
 class _Kind(NamedTuple):
-    """The common properties of the canvases of one call."""
+    """The common properties of the tiles of one call."""
 
     wanted: str
     height: int
@@ -99,7 +99,7 @@ class _Kind(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Size of a canvas or of its predictions, whichever is larger."""
+        """Size of a tile or of its predictions, whichever is larger."""
         return self.height * self.width * max(4, 3 * self.samples)
 
 
@@ -107,7 +107,7 @@ class _Replicas:
     """The backend behind a Serve handle.
 
     A call costs about a millisecond of Python at either end, during which the replica's network
-    waits: canvases that arrive while all replicas are busy are sent together. A call that is larger
+    waits: tiles that arrive while all replicas are busy are sent together. A call that is larger
     than a message of gRPC may be passes through Ray's object store.
     """
 
@@ -121,7 +121,7 @@ class _Replicas:
         self._message_bytes = RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH - _ENVELOPE_BYTES
         self._retry_after_s = retry_after_s
         self._computing = computing
-        self._calls: Batcher[_Kind, _Canvas, GeneratedTile | RequestError] = Batcher(
+        self._calls: Batcher[_Kind, _Tile, GeneratedTile | RequestError] = Batcher(
             self._call,
             self._batch_size,
             wait_s=0,
@@ -129,7 +129,7 @@ class _Replicas:
         )
 
     def _batch_size(self, kind: "_Kind") -> int:
-        """Return how many canvases a call carries."""
+        """Return how many tiles a call carries."""
         most = self._computing.batch_size(kind.height, kind.width, kind.samples)
         return max(min(most, MAX_CALL_BYTES // kind.bytes), 1)
 
@@ -150,13 +150,13 @@ class _Replicas:
         return filled
 
     async def _call(
-        self, kind: "_Kind", canvases: Sequence[_Canvas]
+        self, kind: "_Kind", tiles: Sequence[_Tile]
     ) -> list[GeneratedTile | RequestError]:
-        fits = len(canvases) * kind.bytes <= self._message_bytes
+        fits = len(tiles) * kind.bytes <= self._message_bytes
         handle = self._handle if fits else self._large_handle
         with _unwrapped(self._retry_after_s):
             filled: list[GeneratedTile | RequestError] = await handle.fill_many.remote(
-                kind.wanted, canvases, kind.samples
+                kind.wanted, tiles, kind.samples
             )
             return filled
 

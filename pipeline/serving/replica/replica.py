@@ -65,13 +65,13 @@ class ServedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedTile:
-    """The prediction of one canvas."""
+    """The prediction of one tile."""
 
     predictions: Pixels
-    """uint8 [samples, H, W, 3], the size of the canvas."""
+    """uint8 [samples, H, W, 3], the size of the tile."""
     model: ServedModel
     batch_size: int
-    """Number of canvases in the forward pass."""
+    """Number of tiles in the forward pass."""
     compute_s: float
     """Duration of the forward pass in seconds."""
 
@@ -111,14 +111,14 @@ class _Shown:
 
 
 @dataclass(frozen=True)
-class _Canvas:
+class _Tile:
     image: Pixels
     mask: Pixels
     seed: int | None
 
 
 class _Key(NamedTuple):
-    """The common properties of the canvases of one forward pass."""
+    """The common properties of the tiles of one forward pass."""
 
     model: str
     height: int
@@ -128,7 +128,7 @@ class _Key(NamedTuple):
 
 
 class Replica:
-    """Predicts canvases with the versions of its last configuration."""
+    """Predicts tiles with the versions of its last configuration."""
 
     def __init__(self, config: ReplicaConfig) -> None:
         self._config = config
@@ -140,7 +140,7 @@ class Replica:
         self._canary_count = CanaryCount()
         self._swap = threading.Lock()
         self._device_check = DeviceCheck(config.device)
-        self._batcher: Batcher[_Key, _Canvas, GeneratedTile] = Batcher(
+        self._batcher: Batcher[_Key, _Tile, GeneratedTile] = Batcher(
             self._compute,
             lambda key: config.batch_size(key.height, key.width, key.samples),
             config.batch_wait_timeout_s,
@@ -248,7 +248,7 @@ class Replica:
         seed: int | None = None,
         background: bool = False,
     ) -> GeneratedTile:
-        """Predict one canvas, in a batch with others of its size.
+        """Predict one tile, in a batch with others of its size.
 
         Args:
             wanted: a model's name, reference or version; the first that is served if empty.
@@ -256,7 +256,7 @@ class Replica:
             mask: uint8 [H, W], 1 in the hole.
             samples: number of results.
             seed: seed of random results; with None and one sample the result is deterministic.
-            background: whether interactive canvases go first.
+            background: whether interactive tiles go first.
 
         Raises:
             RequestError: 404 if the model is not served, 400 if several samples are requested from
@@ -273,35 +273,35 @@ class Replica:
         reference = wanted if pinned else model.reference
         height, width = mask.shape
         key = _Key(reference, height, width, samples if sampled else 0)
-        canvas = _Canvas(image, mask, seed)
+        tile = _Tile(image, mask, seed)
         canary = None if pinned else self._canary_for(model)
         if canary is not None:
             tried = key._replace(model=f"{canary.model.name}@{canary.model.version}")
             try:
-                filled = await self._batcher.submit(tried, canvas, background)
+                filled = await self._batcher.submit(tried, tile, background)
             except Exception:
                 self._canary_count.failures += 1
                 log.exception("canary %s failed; the old version answers", canary.model.label)
             else:
                 self._canary_count.answers += 1
                 return filled
-        return await self._batcher.submit(key, canvas, background)
+        return await self._batcher.submit(key, tile, background)
 
     async def fill_many(
         self,
         wanted: str,
-        canvases: Sequence[tuple[Pixels, Pixels, int | None]],
+        tiles: Sequence[tuple[Pixels, Pixels, int | None]],
         samples: int = 1,
     ) -> list[GeneratedTile | RequestError]:
-        """Predict the canvases of one call, each as :meth:`fill` does.
+        """Predict the tiles of one call, each as :meth:`fill` does.
 
         Args:
-            wanted: the model of all canvases.
-            canvases: image, mask and seed of each.
+            wanted: the model of all tiles.
+            tiles: image, mask and seed of each.
             samples: number of results of each.
 
         Returns:
-            For each canvas its prediction or its error.
+            For each tile its prediction or its error.
         """
 
         async def fill_one(
@@ -312,7 +312,7 @@ class Replica:
             except RequestError as refusal:
                 return refusal
 
-        return await asyncio.gather(*(fill_one(*canvas) for canvas in canvases))
+        return await asyncio.gather(*(fill_one(*tile) for tile in tiles))
 
     def _canary_for(self, model: ServedModel) -> _Shown | None:
         """Return the canary that serves this request instead of a version, or None."""
@@ -330,12 +330,12 @@ class Replica:
             404, "unknown_model", f"no model {shortened(wanted)!r} is served; there is {there}"
         )
 
-    async def _compute(self, key: _Key, canvases: Sequence[_Canvas]) -> list[GeneratedTile]:
+    async def _compute(self, key: _Key, tiles: Sequence[_Tile]) -> list[GeneratedTile]:
         shown = self._choose(key.model)  # chosen now: a swap since the request arrived takes effect
         started = time.perf_counter()
-        images = np.stack([canvas.image for canvas in canvases])
-        masks = np.stack([canvas.mask for canvas in canvases])
-        seeds = [canvas.seed or 0 for canvas in canvases]
+        images = np.stack([tile.image for tile in tiles])
+        masks = np.stack([tile.mask for tile in tiles])
+        seeds = [tile.seed or 0 for tile in tiles]
 
         def predict() -> Pixels:
             torch.set_num_threads(self._config.threads)  # applies to the calling thread only
@@ -354,7 +354,7 @@ class Replica:
             GeneratedTile(
                 predictions=predictions,
                 model=shown.model,
-                batch_size=len(canvases),
+                batch_size=len(tiles),
                 compute_s=compute_s,
             )
             for predictions in generated

@@ -13,7 +13,7 @@ from infill.pipeline.batch_inference.pairs import (
     list_pairs,
     list_pictures,
 )
-from infill.pipeline.batch_inference.ray_data import columns_of, finish, lay_out
+from infill.pipeline.batch_inference.ray_data import columns_of, finish, split_rows
 from infill.pipeline.errors import ImageError, UserError
 from infill.pipeline.images import decode, encode_png, read_mask, upright_size
 from infill.pipeline.inference.config import TilingConfig
@@ -177,7 +177,7 @@ def test_image_and_mask_with_names_that_are_not_utf8_are_laid_out(tmp_path, make
         out=str(tmp_path / "out"),
         tiling=TilingConfig(sides_px=(64,), least_crop_px=64),
     )
-    rows = lay_out(columns_of([pair.columns()]), config)
+    rows = split_rows(columns_of([pair.columns()]), config)
     assert (rows["failure"][0], rows["refusal"][0], rows["name"][0]) == ("", "", "caf\\xe9.jpg")
     finish(rows, config)
     assert os.listdir(os.fsencode(tmp_path / "out")) == [b"caf\xe9.png"]

@@ -8,9 +8,9 @@ from infill.pipeline.batch_inference.ray_data import (
     columns_of,
     finish,
     for_model,
-    lay_out,
     replica_config,
     row_of,
+    split_rows,
 )
 from infill.pipeline.batch_inference.runner import Outcome, begin_folder, inpaint_folder
 from infill.pipeline.inference.config import TilingConfig
@@ -29,8 +29,8 @@ def test_holes_predicted_at_reduced_size_are_counted_in_the_summary(make, spn, t
 
     def run(config, pairs):
         actor = InpaintActor(spn, replica_config(config))
-        laid = lay_out(columns_of([asdict(pair) for pair in pairs]), config)
-        done = finish(actor(laid), config)
+        split = split_rows(columns_of([asdict(pair) for pair in pairs]), config)
+        done = finish(actor(split), config)
         for at in range(len(pairs)):
             row = row_of(done, at)
             assert not row["failure"] + row["refusal"]
@@ -42,6 +42,6 @@ def test_holes_predicted_at_reduced_size_are_counted_in_the_summary(make, spn, t
     assert "1 predicted at reduced size (down to 0.25)" in str(summary)
 
 
-def test_batch_inference_has_a_canvas_of_the_models_training_size(spn):
+def test_batch_inference_has_a_tile_of_the_models_training_size(spn):
     config = BatchInferenceConfig(folder="in", out="out", tiling=TilingConfig(sides_px=(32, 128)))
     assert for_model(config, spn).tiling.sides_px == (32, 64, 128)

@@ -27,7 +27,7 @@ from infill.pipeline.masks import MaskConfig, generate_mask
 from infill.pipeline.sharding import ShardConfig, make_shards
 
 pytestmark = pytest.mark.slow
-CANVAS = TilingConfig(sides_px=(64, 128), least_crop_px=64)
+TILES = TilingConfig(sides_px=(64, 128), least_crop_px=64)
 RECIPE = MaskConfig(recipe="box")
 
 
@@ -49,7 +49,7 @@ def config_of(photo_shards, spn, out: Path) -> BatchInferenceConfig:
         model=spn.location,
         generate_masks=True,
         recipe=RECIPE,
-        tiling=CANVAS,
+        tiling=TILES,
         price_per_hour=36.0,
     )
 

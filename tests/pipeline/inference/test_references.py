@@ -154,7 +154,7 @@ def test_version_is_that_of_the_distribution():
     assert infill.__version__ == version("infill")
 
 
-@pytest.mark.parametrize("size_px", [64, 96])  # 96 is none of the usual canvases: the next is 128
+@pytest.mark.parametrize("size_px", [64, 96])  # 96 is none of the usual tiles: the next is 128
 def test_network_sees_no_more_pixels_than_an_image_of_its_training_size(size_px, tmp_path):
     paper = load_architecture("spn")
     config = paper.config.tiny()

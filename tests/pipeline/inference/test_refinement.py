@@ -27,7 +27,7 @@ class Prediction(NamedTuple):
 
 
 class Textured(nn.Module):
-    """Predicts a level, by the share of the canvas that is missing, and a fine texture."""
+    """Predicts a level, by the share of the tile that is missing, and a fine texture."""
 
     def __init__(self) -> None:
         super().__init__()

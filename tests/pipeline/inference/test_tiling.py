@@ -34,7 +34,7 @@ def cases(draw):
 
 @settings(max_examples=300, deadline=None)
 @given(cases())
-def test_every_hole_is_covered_by_canvases_of_the_list(case):
+def test_every_hole_is_covered_by_tiles_of_the_list(case):
     hole, mode = case
     layout = plan_tiles(hole, CONFIG, mode)
     assert {side for size in layout.sizes for side in size} <= set(CONFIG.sides_px)
@@ -44,8 +44,8 @@ def test_every_hole_is_covered_by_canvases_of_the_list(case):
         for frame in layout.frames:
             outside[frame.window] = False
             assert hole[frame.window].shape == (frame.height, frame.width)
-            assert frame.scaled_height <= frame.canvas_height
-            assert frame.scaled_width <= frame.canvas_width
+            assert frame.scaled_height <= frame.tile_height
+            assert frame.scaled_width <= frame.tile_width
             if frame.kind != "resize":
                 assert (frame.scaled_height, frame.scaled_width) == (frame.height, frame.width)
         assert not outside.any()
@@ -53,7 +53,7 @@ def test_every_hole_is_covered_by_canvases_of_the_list(case):
 
 @settings(max_examples=150, deadline=None)
 @given(cases(), st.integers(0, 2**32 - 1))
-def test_nothing_that_the_hole_covers_reaches_a_canvas(case, seed):
+def test_nothing_that_the_hole_covers_reaches_a_tile(case, seed):
     hole, mode = case
     random = np.random.default_rng(seed)
     image = random.integers(0, 256, (*hole.shape, 3), np.uint8)
@@ -101,7 +101,7 @@ def test_policy_of_small_and_large_images_and_holes(shape, boxes, kind, sizes):
     assert (layout.kind, layout.sizes) == (kind, sizes)
 
 
-def test_many_scattered_holes_are_predicted_from_one_smaller_canvas():
+def test_many_scattered_holes_are_predicted_from_one_smaller_tile():
     boxes = [(row, column, 4, 4) for row in range(0, 900, 150) for column in range(0, 900, 150)]
     layout = plan_tiles(hole_of(900, 900, *boxes), CONFIG)
     assert (layout.kind, len(layout.sizes)) == ("resize", 1)
@@ -123,7 +123,7 @@ def test_crop_shows_the_hole_in_its_middle():
     assert (frame.top, frame.left, frame.height, frame.width) == (128, 178, 64, 64)
 
 
-def test_known_pixels_lie_on_the_canvas_as_they_are_and_mirrored_beyond():
+def test_known_pixels_lie_on_the_tile_as_they_are_and_mirrored_beyond():
     image = np.random.default_rng(0).integers(0, 256, (40, 90, 3), np.uint8)
     hole = hole_of(40, 90, (5, 5, 4, 4))
     [(laid, mask)] = plan_tiles(hole, CONFIG).split_tiles(image, hole)
@@ -134,7 +134,7 @@ def test_known_pixels_lie_on_the_canvas_as_they_are_and_mirrored_beyond():
     np.testing.assert_array_equal(mask[40:64], mask[15:39][::-1])
 
 
-def test_large_hole_is_filled_from_a_smaller_canvas_without_shift():
+def test_large_hole_is_filled_from_a_smaller_tile_without_shift():
     rows, columns = np.mgrid[0:300, 0:400]
     image = np.stack([rows * 0.8, columns * 0.6, rows * 0 + 40], axis=-1).astype(np.uint8)
     hole = hole_of(300, 400, (20, 20, 250, 300))
@@ -182,7 +182,7 @@ def test_sub_images_interleave_to_the_image_they_came_from(height, width):
 
 
 @pytest.mark.parametrize("mode", ["tile", "refine", "subsample"])
-def test_more_canvases_than_allowed_are_refused(mode):
+def test_more_tiles_than_allowed_are_refused(mode):
     hole = hole_of(2000, 2000, (10, 10, 1900, 1900))
     with pytest.raises(ValueError, match=r"needs \d+ .*more than max_tiles 64"):
         plan_tiles(hole, CONFIG, mode)
@@ -194,7 +194,7 @@ def test_impossible_sides_are_refused(bad):
         TilingConfig(sides_px=bad)
 
 
-def test_small_images_have_a_canvas_of_their_size_by_default():
+def test_small_images_have_a_tile_of_their_size_by_default():
     hole = np.zeros((64, 60), bool)
     hole[3:9, 4:8] = True
     assert plan_tiles(hole, TilingConfig()).sizes == [(64, 64)]
@@ -203,7 +203,7 @@ def test_small_images_have_a_canvas_of_their_size_by_default():
 @pytest.mark.parametrize(
     ("extend_to_px", "largest", "scale"), [(0, 512, 0.5), (800, 768, 0.75), (1024, 1024, 1.0)]
 )
-def test_large_holes_are_predicted_on_larger_canvases_where_they_are_allowed(
+def test_large_holes_are_predicted_on_larger_tiles_where_they_are_allowed(
     extend_to_px, largest, scale
 ):
     layout = plan_tiles(
@@ -213,6 +213,6 @@ def test_large_holes_are_predicted_on_larger_canvases_where_they_are_allowed(
     assert layout.scale == scale
 
 
-def test_canvases_beyond_the_largest_extension_are_given_by_their_sides():
+def test_tiles_beyond_the_largest_extension_are_given_by_their_sides():
     with pytest.raises(ValueError, match=r"extend_to_px must be 0 to 1024.*sides_px"):
         TilingConfig(extend_to_px=2048)

@@ -19,13 +19,13 @@ from infill.pipeline.serving.replica.model_cache import ModelCache
 from infill.pipeline.serving.replica.replica import Replica
 
 
-def canvas(make, seed: int, side: int = 64) -> tuple[np.ndarray, np.ndarray]:
+def tile(make, seed: int, side: int = 64) -> tuple[np.ndarray, np.ndarray]:
     hole = make.hole(side, side, slice(10, 30), slice(20, 40 + seed))
     return make.photograph(side, side, seed=seed), hole.astype(np.uint8)
 
 
 def test_prediction_is_that_of_the_checkpoint_s_generator(replica, spn, make):
-    image, mask = canvas(make, 0)
+    image, mask = tile(make, 0)
     filled = asyncio.run(replica.fill("", image, mask))
     generator = load_generator(spn.location).generator
     values = torch.from_numpy(image).permute(2, 0, 1)[None].double() / 127.5 - 1
@@ -36,16 +36,16 @@ def test_prediction_is_that_of_the_checkpoint_s_generator(replica, spn, make):
     assert filled.model == spn
 
 
-def test_canvases_of_one_size_share_a_pass_and_get_their_own_pictures(replica, make):
+def test_tiles_of_one_size_share_a_pass_and_get_their_own_pictures(replica, make):
     sides = [64, 64, 128, 64]
-    canvases = [canvas(make, seed, side) for seed, side in enumerate(sides)]
+    tiles = [tile(make, seed, side) for seed, side in enumerate(sides)]
 
     async def together():
-        return await asyncio.gather(*(replica.fill("spn", *one) for one in canvases))
+        return await asyncio.gather(*(replica.fill("spn", *one) for one in tiles))
 
     filled = asyncio.run(together())
     assert [one.batch_size for one in filled] == [3, 3, 1, 3]
-    for one, answer in zip(canvases, filled, strict=True):
+    for one, answer in zip(tiles, filled, strict=True):
         alone = asyncio.run(replica.fill("spn", *one)).predictions[0]
         assert np.abs(answer.predictions[0].astype(int) - alone).max() <= 1
         assert answer.predictions[0].shape == one[0].shape
@@ -56,8 +56,8 @@ def test_batches_are_bounded_in_pixels_and_in_number(spn, make):
     replica.reconfigure({"models": [vars(spn)]})
 
     async def sizes(side):
-        canvases = [canvas(make, seed, side) for seed in range(4)]
-        filled = await asyncio.gather(*(replica.fill("", *one) for one in canvases))
+        tiles = [tile(make, seed, side) for seed in range(4)]
+        filled = await asyncio.gather(*(replica.fill("", *one) for one in tiles))
         return [one.batch_size for one in filled]
 
     assert asyncio.run(sizes(64)) == [3, 3, 3, 1]
@@ -68,7 +68,7 @@ def test_batches_are_bounded_in_pixels_and_in_number(spn, make):
 def test_swap_changes_the_answer_and_waiting_requests_get_the_new_version(
     replica, spn, newer_spn, make
 ):
-    image, mask = canvas(make, 3)
+    image, mask = tile(make, 3)
 
     async def main():
         before = await replica.fill("spn", image, mask)
@@ -87,7 +87,7 @@ def test_version_that_cannot_be_loaded_leaves_the_old_one_in_service(replica, sp
     missing = {**vars(newer_spn), "location": newer_spn.location + "-gone"}
     with pytest.raises(UserError, match="gone"):
         replica.reconfigure({"models": [missing]})
-    assert asyncio.run(replica.fill("spn", *canvas(make, 0))).model == spn
+    assert asyncio.run(replica.fill("spn", *tile(make, 0))).model == spn
     asyncio.run(replica.check_health())
 
 
@@ -96,10 +96,10 @@ def test_several_models_are_distinguished_by_name_and_version(spn, newer_spn, ma
     replica = Replica(ReplicaConfig())
     replica.reconfigure({"models": [vars(spn), challenger]})
     names = ["", "spn", "spn@champion", "spn@1", "spn@challenger", "spn@2"]
-    versions = [asyncio.run(replica.fill(name, *canvas(make, 0))).model.version for name in names]
+    versions = [asyncio.run(replica.fill(name, *tile(make, 0))).model.version for name in names]
     assert versions == ["1", "1", "1", "1", "2", "2"]
     with pytest.raises(RequestError, match="no model 'madf' is served; there is spn@1, spn@2"):
-        asyncio.run(replica.fill("madf", *canvas(make, 0)))
+        asyncio.run(replica.fill("madf", *tile(make, 0)))
 
 
 def test_replica_without_a_model_is_not_healthy():
@@ -108,7 +108,7 @@ def test_replica_without_a_model_is_not_healthy():
 
 
 def answered_by(replica, make, wanted: str = "", count: int = 1) -> set[str]:
-    return {asyncio.run(replica.fill(wanted, *canvas(make, 0))).model.version for _ in range(count)}
+    return {asyncio.run(replica.fill(wanted, *tile(make, 0))).model.version for _ in range(count)}
 
 
 def test_canary_answers_its_share_of_what_names_no_version(replica, spn, newer_spn, make):
@@ -151,14 +151,14 @@ def test_models_beyond_the_memory_are_let_go_and_loaded_again(spn, newer_spn, ma
     free.reconfigure({"models": [vars(spn), newer]})
     assert len(free._cache.names) == 2
     for wanted, held in (("madf", newer_spn), ("spn", spn), ("madf", newer_spn)):
-        one, other = (asyncio.run(r.fill(wanted, *canvas(make, 0))) for r in (replica, free))
+        one, other = (asyncio.run(r.fill(wanted, *tile(make, 0))) for r in (replica, free))
         np.testing.assert_array_equal(one.predictions, other.predictions)
         assert replica._cache.names == [held.digest]
     monkeypatch.setattr("infill.pipeline.serving.replica.replica.load_generator", lambda *_: 1 / 0)
     with pytest.raises(RequestError, match="cannot be loaded just now") as refused:
-        asyncio.run(replica.fill("spn", *canvas(make, 0)))
+        asyncio.run(replica.fill("spn", *tile(make, 0)))
     assert refused.value.status_code == 503
-    assert asyncio.run(replica.fill("madf", *canvas(make, 0))).model.name == "madf"
+    assert asyncio.run(replica.fill("madf", *tile(make, 0))).model.name == "madf"
 
 
 def test_what_is_held_is_given_out_while_something_is_loaded():
@@ -221,7 +221,7 @@ def test_bfloat16_and_compiled_replicas_answer_nearly_the_same(spn, make, monkey
     for precision, compile in (("float32", False), ("bfloat16", True)):
         replica = Replica(ServeConfig(precision=precision, compile=compile).replica)
         replica.reconfigure({"models": [vars(spn)]})
-        filled = asyncio.run(replica.fill("", *canvas(make, 0)))
+        filled = asyncio.run(replica.fill("", *tile(make, 0)))
         answers.append(filled.predictions.astype(int))
     difference = np.abs(answers[0] - answers[1])
     assert compiled == [1]
@@ -255,21 +255,21 @@ def test_replicas_that_share_a_gpu_share_its_memory(monkeypatch):
     assert caps == [0.25]
 
 
-def test_service_on_gpus_warms_every_canvas():
-    canvas = TilingConfig(sides_px=(64, 128), least_crop_px=64)
-    assert ServeConfig(tiling=canvas, use_gpu=True).replica.warm_sides_px == (64, 128)
-    assert ServeConfig(tiling=canvas).replica.warm_sides_px == ()
+def test_service_on_gpus_warms_every_tile():
+    tile = TilingConfig(sides_px=(64, 128), least_crop_px=64)
+    assert ServeConfig(tiling=tile, use_gpu=True).replica.warm_sides_px == (64, 128)
+    assert ServeConfig(tiling=tile).replica.warm_sides_px == ()
 
 
-def test_further_canvases_are_tried_before_a_version_has_requests():
-    canvas = TilingConfig(sides_px=(64, 512), extend_to_px=1024)
-    assert ServeConfig(tiling=canvas).replica.warm_sides_px == (768, 1024)
-    assert ServeConfig(tiling=canvas, use_gpu=True).replica.warm_sides_px == (64, 512, 768, 1024)
+def test_further_tiles_are_tried_before_a_version_has_requests():
+    tile = TilingConfig(sides_px=(64, 512), extend_to_px=1024)
+    assert ServeConfig(tiling=tile).replica.warm_sides_px == (768, 1024)
+    assert ServeConfig(tiling=tile, use_gpu=True).replica.warm_sides_px == (64, 512, 768, 1024)
 
 
 @pytest.mark.gpu
 def test_two_batches_in_flight_on_a_gpu_answer_as_a_cpu_does(spn, make):
-    canvases = [canvas(make, seed, side) for seed in range(4) for side in (64, 128)]
+    tiles = [tile(make, seed, side) for seed in range(4) for side in (64, 128)]
     config = ServeConfig(use_gpu=True, gpus_per_replica=0.5, max_batch_size=2).replica
     answers = []
     for settings in (config, replace(config, device="cpu", gpu_memory_share=1.0)):
@@ -277,7 +277,7 @@ def test_two_batches_in_flight_on_a_gpu_answer_as_a_cpu_does(spn, make):
         replica.reconfigure({"models": [vars(spn)]})
 
         async def together(served: Replica = replica):
-            return await asyncio.gather(*(served.fill("spn", *one) for one in canvases))
+            return await asyncio.gather(*(served.fill("spn", *one) for one in tiles))
 
         answers.append([one.predictions.astype(int) for one in asyncio.run(together())])
     for on_gpu, on_cpu in zip(*answers, strict=True):

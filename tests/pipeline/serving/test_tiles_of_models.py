@@ -1,4 +1,4 @@
-"""Canvases of a request: those of the service, and the training size of the requested model."""
+"""Tiles of a request: those of the service, and the training size of the requested model."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ class TwoModels:
         return self._models
 
 
-def test_canvases_know_the_model_of_the_request(serving, replica, spn, make):
+def test_tiles_know_the_model_of_the_request(serving, replica, spn, make):
     backend = TwoModels(replica, spn)
     config = HttpConfig(tiling=TilingConfig(sides_px=(32, 64, 128), least_crop_px=64))
     hole = np.zeros((96, 96), np.uint8)
