@@ -205,18 +205,30 @@ def test_one_step_changes_every_network_and_names_finite_losses(name: str) -> No
     assert all(0 <= share <= 1 for share in objective.accuracies.values())
 
 
-@every_architecture
-def test_a_step_with_channels_innermost_pads_as_a_gpu_does(name: str, monkeypatch) -> None:
+def losses_of_steps(name: str, device: str = "cpu") -> list[dict[str, Tensor]]:
+    """Return the losses of two steps from the same weights, with channels innermost."""
     paper, config = tiny(name)
-    losses = []
-    for gathered in (False, True):
-        monkeypatch.setattr(padding, "_is_gathered", lambda features, on=gathered: on)
-        torch.manual_seed(0)
-        objective = objective_of(paper, config)
-        for network in objective.networks.values():
-            channels_innermost(network)
-        losses.append([objective.step(batch_of(config, step=step)) for step in (0, 1)])
-    torch.testing.assert_close(losses[1], losses[0], rtol=1e-4, atol=1e-5)
+    torch.manual_seed(0)
+    objective = paper.objective(config, lambda network: channels_innermost(network.to(device)))
+    batches = [batch_of(config, step=step).to(device) for step in (0, 1)]
+    found = [objective.step(batch) for batch in batches]
+    return [{term: value.cpu() for term, value in losses.items()} for losses in found]
+
+
+@every_architecture
+def test_a_step_that_pads_as_a_gpu_does_has_the_same_losses(name: str, monkeypatch) -> None:
+    expected = losses_of_steps(name)
+    monkeypatch.setattr(padding, "_is_gathered", lambda features: True)
+    torch.testing.assert_close(losses_of_steps(name), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.gpu
+@every_architecture
+def test_a_step_on_a_gpu_has_the_losses_of_a_cpu(name: str, monkeypatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    (first, second), (expected, _) = losses_of_steps(name, "cuda"), losses_of_steps(name)
+    torch.testing.assert_close(first, expected, rtol=1e-3, atol=1e-4)
+    assert all(value.isfinite() for value in second.values())
 
 
 def kept_bytes(generator: nn.Module, batch: Batch) -> tuple[int, list[Tensor | None]]:
