@@ -93,7 +93,7 @@ audit: $(VENV)/audit/installed  ## the locked packages: a bill of materials in r
 	$(VENV)/audit/bin/pip-audit --strict --requirement $(LOCK) --no-deps --disable-pip --progress-spinner off
 
 docs: $(VENV)/installed-docs  ## the pages as a site, in runs/site; a link that leads nowhere ends it
-	$(BIN)/python -m mkdocs build
+	NO_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build
 
 cluster: $(VENV)/installed-cluster  ## three Ray nodes, an object store and MLflow; docs/cluster.md
 	$(BIN)/python infra/local/cluster.py up
