@@ -11,7 +11,7 @@ from infill.pipeline import storage
 from infill.pipeline.commands import typed
 from infill.pipeline.progress import Log
 from infill.pipeline.registry.config import RegistryConfig
-from infill.pipeline.tracking import TrackingConfig, absolute_uri
+from infill.pipeline.tracking import TrackingConfig
 from infill.pipeline.tracking.config import MLflowConfig
 from infill.pipeline.tracking.tensorboard import FOLDER
 
@@ -80,7 +80,7 @@ def watching(tracking: TrackingConfig, run: str, loggers: bool = True) -> list[s
 
 def mlflow_ui(config: MLflowConfig) -> str:
     """Return the command that opens MLflow's pages, or their address where a server shows them."""
-    uri = absolute_uri(config.tracking_uri)
+    uri = storage.database_uri(config.tracking_uri)
     if uri.startswith(("http://", "https://")):
         return f"MLflow at {uri}"
     return f"mlflow ui --backend-store-uri {uri}"

@@ -22,6 +22,7 @@ CODES = {
     "unknown_job": "The caller has no job, or result of a job, of this name.",
     "job_unfinished": "The job has not ended, so it cannot be deleted.",
     "too_many_jobs": "The caller has too many unfinished jobs; try again after Retry-After.",
+    "key_reused": "The Idempotency-Key has created the job of another request.",
     "forbidden": "The API key, or the service's settings, do not allow this.",
     "unauthorized": "The service needs an API key, and the request has none or an unknown one.",
     "rate_limited": "The API key makes too many pictures; try again after Retry-After.",

@@ -3,6 +3,7 @@
 import base64
 import json
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -65,8 +66,7 @@ class JobsClient(ServiceClient):
         """
         lines = b"".join(_line(*pair) for pair in pairs)
         options = {**fields, **({"webhook": webhook} if webhook else {})}
-        kind = {"Content-Type": "application/x-ndjson"}
-        return self._create(content=lines, params=options, headers=kind)
+        return self._create("application/x-ndjson", content=lines, params=options)
 
     def create_from(
         self, folder: str, masks: str = "", webhook: str = "", **fields: str
@@ -83,11 +83,12 @@ class JobsClient(ServiceClient):
             ServiceError: as of :meth:`create`.
         """
         body = {"folder": folder, "masks": masks, "webhook": webhook, **fields}
-        return self._create(json=body)
+        return self._create("application/json", content=json.dumps(body).encode())
 
-    def _create(self, **body: Any) -> JobState:
-        """Create a job; a second request would create a second one."""
-        return _state(self._send("POST", "/v1/jobs", repeatable=False, **body))
+    def _create(self, content_type: str, **body: Any) -> JobState:
+        """Create a job; the key makes a repeated request safe."""
+        headers = {"Content-Type": content_type, "Idempotency-Key": uuid.uuid4().hex}
+        return _state(self._send("POST", "/v1/jobs", headers=headers, **body))
 
     def get(self, job_id: str) -> JobState:
         """Return the state of a job.

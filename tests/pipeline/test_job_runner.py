@@ -230,6 +230,58 @@ def test_jobs_belong_to_their_key_and_are_limited(ask, config, make, pairs):
         assert ask("GET", f"{where[0]}/results/{name}").status_code == 404
 
 
+def test_a_repeated_request_gets_the_job_that_it_created(ask, config, make, pairs):
+    keyed = {**LINES, "idempotency-key": '"8e03978e"'}
+    first = ask("POST", "/v1/jobs", content=lines_of(make, pairs), headers=keyed)
+    assert "idempotent-replayed" not in first.headers
+    assert ask("POST", "/v1/jobs", content=lines_of(make, pairs[:1]), headers=LINES).is_success
+    form = [
+        part
+        for image, hole in pairs
+        for part in (("image", make.file(image)), ("mask", make.file(hole)))
+    ]
+    form += [("id", (None, f"photo/{number}")) for number in range(2)]
+    both = [
+        ask("POST", "/v1/jobs", content=lines_of(make, pairs), headers=keyed),
+        ask("POST", "/v1/jobs", files=form, headers={"idempotency-key": '"8e03978e"'}),
+    ]  # Though the caller has as many jobs as are allowed.
+    for again in both:
+        assert (again.status_code, again.headers["idempotent-replayed"]) == (202, "true")
+        assert again.headers["location"] == first.headers["location"]
+        assert again.json() == first.json()
+    assert len(ask("GET", "/v1/jobs").json()["jobs"]) == 2
+    assert len([path for path in config_folder(config).iterdir() if path.is_dir()]) == 2
+    runner(config).run_next()
+    done = ask("POST", "/v1/jobs", content=lines_of(make, pairs), headers=keyed)
+    assert (done.json()["id"], done.json()["status"]) == (first.json()["id"], "done")
+    others = ask("POST", "/v1/jobs", BOB[0], content=lines_of(make, pairs), headers=keyed)
+    assert others.json()["id"] != first.json()["id"]
+
+
+def test_a_key_of_another_request_is_refused(ask, config, make, pairs, tmp_path):
+    (tmp_path / "photos").mkdir()
+    keyed = {**LINES, "idempotency-key": "a"}
+    body = {"folder": str(tmp_path / "photos"), "mode": "auto"}
+    assert ask("POST", "/v1/jobs", json=body, headers={"idempotency-key": "b"}).status_code == 202
+    assert ask("POST", "/v1/jobs", content=lines_of(make, pairs), headers=keyed).status_code == 202
+    reordered = dict(reversed(body.items()))
+    again = ask("POST", "/v1/jobs", json=reordered, headers={"idempotency-key": "b"})
+    assert again.headers["idempotent-replayed"] == "true"
+    for refused in (
+        ask("POST", "/v1/jobs", json=body | {"mode": "resize"}, headers={"idempotency-key": "b"}),
+        ask("POST", "/v1/jobs?mode=resize", content=lines_of(make, pairs), headers=keyed),
+        ask("POST", "/v1/jobs", content=lines_of(make, pairs[::-1]), headers=keyed),
+    ):
+        assert (refused.status_code, refused.json()["error"]["code"]) == (422, "key_reused")
+        assert "Idempotency-Key" in refused.json()["error"]["message"]
+    assert len([path for path in config_folder(config).iterdir() if path.is_dir()]) == 1
+    for wrong in ("", "x" * 256, "caf\xe9"):
+        headers = {**keyed, "idempotency-key": wrong.encode("latin-1")}
+        refused = ask("POST", "/v1/jobs", content=lines_of(make, pairs), headers=headers)
+        assert refused.status_code == 400
+        assert "1 to 255 printable ASCII characters" in refused.json()["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "text"),
     [

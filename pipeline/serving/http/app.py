@@ -95,6 +95,8 @@ def create_app(
                 "X-Infill-Canvas",
                 "X-Infill-Scale",
                 "Retry-After",
+                "Location",
+                "Idempotent-Replayed",
             ],
         )
     if tracing is None and config.traces:

@@ -1,12 +1,14 @@
 """Jobs: many pairs, or the images under a prefix, inpainted in the background.
 
 A job keeps the version of the model that was served when it was created. Its results can be read
-while it runs. A caller sees only the jobs of the own API key.
+while it runs. A caller sees only the jobs of the own API key. A request with an ``Idempotency-Key``
+may be repeated: it creates one job, as long as this job is kept.
 """
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request, Response
@@ -21,10 +23,20 @@ from infill.pipeline.serving.http.auth import CALLER
 from infill.pipeline.serving.http.batch_requests import read_many
 from infill.pipeline.serving.http.forms import content_type, query_of
 from infill.pipeline.serving.http.inpaint_service import InpaintService
-from infill.pipeline.serving.http.openapi import ERROR_ANSWERS
+from infill.pipeline.serving.http.openapi import (
+    ERROR_ANSWERS,
+    IDEMPOTENCY_HEADER,
+    KEY_REUSED_ANSWER,
+)
 from infill.pipeline.serving.http.responses import LineStream, json_texts
 from infill.pipeline.serving.http.schemas import RequestFields, check, json_object
 from infill.pipeline.serving.jobs.files import JobFiles
+from infill.pipeline.serving.jobs.idempotency import (
+    HEADER,
+    IdempotentRequest,
+    RequestDigest,
+    idempotency_key,
+)
 from infill.pipeline.serving.jobs.store import UNFINISHED, Job, JobStore, new_id
 from infill.pipeline.serving.jobs.webhooks import check_webhook
 from infill.pipeline.serving.replica.replica import version_info
@@ -42,6 +54,21 @@ class PrefixJob(BaseModel):
     folder: Annotated[str, Field(min_length=1, max_length=1000)]
     masks: Annotated[str, Field(max_length=1000)] = ""
     webhook: Annotated[str, Field(max_length=1000)] = ""
+
+
+@dataclass(frozen=True)
+class _NewJob:
+    """A job that a request is about to create."""
+
+    caller: str
+    key: str
+    """The request's ``Idempotency-Key``; empty without one."""
+    id: str = field(default_factory=new_id)
+    digest: RequestDigest = field(default_factory=RequestDigest)
+
+    def request(self) -> IdempotentRequest | None:
+        """Return the key with the digest so far; None without a key."""
+        return IdempotentRequest(self.key, self.digest.value()) if self.key else None
 
 
 class JobService:
@@ -83,39 +110,43 @@ class JobService:
             raise RequestError(404, "unknown_job", "you have no job of this id")
         return found
 
-    async def create(self, request: Request) -> Job:
-        """Create a job of a request.
+    async def create(self, request: Request) -> tuple[Job, bool]:
+        """Create the job of a request; return it, and whether an earlier request has created it.
 
         Raises:
-            RequestError: if a field or file is wrong, or the caller has too many jobs.
+            RequestError: if a field or file is wrong, the caller has too many jobs, or the
+                ``Idempotency-Key`` was used for another request.
         """
-        store, caller = self.store(), _caller(request)
-        if "idempotency-key" in request.headers:
-            raise RequestError(
-                400,
-                "bad_request",
-                "header Idempotency-Key is not read here, so a request that is repeated makes a "
-                "second job: leave it out, and look at GET /v1/jobs before you repeat one",
-            )
-        if await asyncio.to_thread(store.unfinished, caller) >= self._config.max_jobs:
+        new = _NewJob(_caller(request), idempotency_key(request.headers.getlist(HEADER)))
+        await asyncio.to_thread(self._refuse_too_many, new)
+        prefix = content_type(request) == "application/json"
+        try:
+            job = await (self._from_prefix if prefix else self._from_pairs)(request, new)
+        except BaseException:
+            await asyncio.to_thread(self.files(new.id).remove)
+            raise
+        if repeated := job.id != new.id:
+            await asyncio.to_thread(self.files(new.id).remove)
+        return job, repeated
+
+    def _refuse_too_many(self, new: _NewJob) -> None:
+        """Raise if the caller has too many unfinished jobs to create another one."""
+        store = self.store()
+        if new.key and store.created_by(new.caller, IdempotentRequest(new.key, "")) is not None:
+            return
+        if store.unfinished(new.caller) >= self._config.max_jobs:
             raise RequestError(
                 429,
                 "too_many_jobs",
                 f"you have {self._config.max_jobs} unfinished jobs: wait for one, or cancel one",
                 60,
             )
-        if content_type(request) == "application/json":
-            return await self._from_prefix(request, caller)
-        identity = new_id()
-        try:
-            return await self._from_pairs(request, caller, identity)
-        except BaseException:
-            await asyncio.to_thread(self.files(identity).remove)
-            raise
 
-    async def _from_prefix(self, request: Request, caller: str) -> Job:
+    async def _from_prefix(self, request: Request, new: _NewJob) -> Job:
         query_of(request)
-        body = check(PrefixJob, json_object(await request.body()))
+        values = json_object(await request.body())
+        body = check(PrefixJob, values)
+        new.digest.add(values)
         for name in ("folder", "masks"):
             location = getattr(body, name)
             if location and not self._config.allows(location):
@@ -125,9 +156,9 @@ class JobService:
                 )
         fields = check(RequestFields, body.model_extra or {})
         locations = {"folder": body.folder, "masks": body.masks}
-        return await self._add(new_id(), caller, fields, locations, body.webhook)
+        return await self._add(new, fields, locations, body.webhook)
 
-    async def _from_pairs(self, request: Request, caller: str, identity: str) -> Job:
+    async def _from_pairs(self, request: Request, new: _NewJob) -> Job:
         most = int(_GROWTH * self._service.config.limits.max_body_bytes)
         query = query_of(request, "webhook", *RequestFields.model_fields)
         webhook = query.pop("webhook", "")
@@ -151,14 +182,15 @@ class JobService:
                     400, "bad_request", f"{name}: all pairs of a job have the same options"
                 )
             given = given or fields
-            await asyncio.to_thread(self._keep, identity, len(ids), name, pair.image, pair.mask)
+            await asyncio.to_thread(self._keep, new, len(ids), name, pair.image, pair.mask)
             ids.append(numbered.id)
         if not ids or given is None:
             raise RequestError(400, "bad_request", "the job has no pairs")
-        await asyncio.to_thread(self.files(identity).keep_ids, ids)
-        return await self._add(identity, caller, given, {"pairs": len(ids)}, webhook)
+        new.digest.add([ids, webhook, given.model_dump()])
+        await asyncio.to_thread(self.files(new.id).keep_ids, ids)
+        return await self._add(new, given, {"pairs": len(ids)}, webhook)
 
-    def _keep(self, identity: str, number: int, name: str, image: bytes, mask: bytes) -> None:
+    def _keep(self, new: _NewJob, number: int, name: str, image: bytes, mask: bytes) -> None:
         """Check the headers of a pair and write it."""
         limit = self._service.config.limits.max_pixels
         try:
@@ -167,18 +199,23 @@ class JobService:
                 upright_size(mask, limit, "mask")
         except RequestError as error:
             raise RequestError(error.status_code, error.code, f"{name}: {error.detail}") from error
-        self.files(identity).keep_pair(number, image, mask)
+        for data in (image, mask):
+            new.digest.add(data)
+        self.files(new.id).keep_pair(number, image, mask)
 
     async def _add(
         self,
-        identity: str,
-        caller: str,
+        new: _NewJob,
         fields: RequestFields,
         locations: dict[str, Any],
         webhook: str,
     ) -> Job:
         if fields.samples != 1 or fields.seed is not None or fields.quality is not None:
             raise RequestError(400, "bad_request", "jobs make one sample, without seed or quality")
+        request = new.request()
+        found = await asyncio.to_thread(self.store().created_by, new.caller, request)
+        if found is not None:
+            return found
         model = await self._model(fields.model)
         if (key := CALLER.get()) is not None:
             await key.charge(
@@ -187,7 +224,9 @@ class JobService:
         if webhook:
             await asyncio.to_thread(self._check_webhook, webhook)
         settings = {name: getattr(fields, name) for name in _OPTIONS} | locations
-        return await asyncio.to_thread(self.store().add, identity, caller, model, settings, webhook)
+        return await asyncio.to_thread(
+            self.store().add, new.id, new.caller, model, settings, webhook, request
+        )
 
     async def _model(self, wanted: str) -> dict[str, str]:
         return version_info((await self._service.models.find(wanted))[0])
@@ -229,10 +268,18 @@ def add_jobs_routes(app: FastAPI, jobs: JobService) -> None:
     """Add the routes of jobs to the application."""
     options: dict[str, Any] = {"response_class": Response, "responses": ERROR_ANSWERS}
 
-    @app.post(JOBS_PATH, summary="Create a job of many pairs, or of a prefix.", **options)
+    @app.post(
+        JOBS_PATH,
+        summary="Create a job of many pairs, or of a prefix.",
+        response_class=Response,
+        responses={**ERROR_ANSWERS, **KEY_REUSED_ANSWER},
+        openapi_extra={"parameters": [IDEMPOTENCY_HEADER]},
+    )
     async def create(request: Request) -> Response:
-        job = await jobs.create(request)
+        job, repeated = await jobs.create(request)
         headers = {"Location": f"{JOBS_PATH}/{job.id}"}
+        if repeated:
+            headers["Idempotent-Replayed"] = "true"
         return JSONResponse(job.public(), 202, headers=headers)
 
     @app.get(JOBS_PATH, summary="The jobs of the caller, newest first.", **options)

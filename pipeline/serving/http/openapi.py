@@ -28,11 +28,15 @@ _ERROR_EXAMPLE = {
         "request_id": "5d3c1f0e9a7b4c6d8e2f1a0b9c8d7e6f",
     }
 }
+
+
+def _error_answer(text: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": _ERROR, "example": _ERROR_EXAMPLE}}
+    return {"description": text, "content": content}
+
+
 ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
-    status: {
-        "description": text,
-        "content": {"application/json": {"schema": _ERROR, "example": _ERROR_EXAMPLE}},
-    }
+    status: _error_answer(text)
     for status, text in {
         400: "A field, file or mask that cannot be used.",
         401: "The API key is missing or unknown.",
@@ -89,6 +93,18 @@ LINES_ANSWER: dict[int | str, dict[str, Any]] = {
         "description": "A line of JSON per pair, as each is done: its id, and response or error.",
         "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
     }
+}
+
+
+KEY_REUSED_ANSWER: dict[int | str, dict[str, Any]] = {
+    422: _error_answer("The Idempotency-Key has created the job of another request.")
+}
+IDEMPOTENCY_HEADER: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "A text of your choice: the same request with it again gets the same job.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 
+_DATABASES = ("", "registry", "sqlite", "postgresql", "postgresql+psycopg2")
+
 
 @dataclass(frozen=True, kw_only=True)
 class JobsConfig:
@@ -13,8 +15,9 @@ class JobsConfig:
     folder: str = ""
     """Folder or s3:// prefix for uploads and results of jobs. Empty: the service takes no jobs."""
     database: str = ""
-    """Database of the jobs, such as ``postgresql://user@host/name`` (password in PGPASSWORD).
-    Empty: SQLite in ``folder``. "registry": the registry's database."""
+    """Database of the jobs: SQLite, or PostgreSQL as ``postgresql://user@host/name`` (password in
+    PGPASSWORD; needs ``infill[postgres]``). Empty: SQLite in ``folder``. "registry": the
+    registry's database."""
     prefixes: tuple[str, ...] = ()
     """The s3:// prefixes (or folders) whose images jobs may read, such as ``s3://photos/2024``."""
     max_jobs: int = 8
@@ -38,6 +41,11 @@ class JobsConfig:
 
     def __post_init__(self) -> None:
         storage.refuse_password(self.database)
+        if self.database.partition("://")[0] not in _DATABASES:
+            raise UserError(
+                f"jobs.database {self.database}: give sqlite:///PATH, postgresql://USER@HOST/NAME, "
+                'or "registry"'
+            )
         for name in ("max_jobs", "max_pairs", "num_actors", "webhook_attempts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -58,7 +66,7 @@ class JobsConfig:
             registry_uri: address of the registry's database.
 
         Raises:
-            UserError: if the registry's is wanted, and is a server.
+            UserError: if the registry is wanted and is a server, or a driver is missing.
         """
         database = registry_uri if self.database == "registry" else self.database
         if database.startswith(("http://", "https://")):
@@ -66,9 +74,7 @@ class JobsConfig:
                 "jobs.database: the registry is a server here, which keeps no jobs; give the "
                 "address of a database"
             )
-        kind, _, path = database.partition(":///")
-        if kind == "sqlite":
-            database = f"sqlite:///{storage.absolute(path)}"
+        database = storage.database_uri(database)
         folder, secret = (
             storage.absolute(path) if path else ""
             for path in (self.folder, self.webhook_secret_file)

@@ -1,4 +1,4 @@
-"""The database of jobs: SQLite, or any other of SQLAlchemy's. Each call is one transaction."""
+"""The database of jobs: SQLite or PostgreSQL. Each call is one transaction."""
 
 import json
 import time
@@ -10,7 +10,9 @@ from typing import Any, Literal
 import sqlalchemy as sql
 
 from infill.pipeline import storage
+from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.jobs.config import JobsConfig
+from infill.pipeline.serving.jobs.idempotency import IdempotentRequest
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 UNFINISHED = ("queued", "running")
@@ -39,6 +41,15 @@ _JOBS = sql.Table(
     sql.Column("webhook_due", sql.Float),
     sql.Column("webhook_attempts", sql.Integer, nullable=False, default=0),
 )
+_KEYS = sql.Table(
+    "infill_job_keys",
+    _META,
+    sql.Column("caller", sql.String(200), primary_key=True),
+    sql.Column("key", sql.String(255), primary_key=True),
+    sql.Column("digest", sql.String(64), nullable=False),
+    sql.Column("job", sql.String(32), nullable=False, index=True),
+)
+"""The ``Idempotency-Key`` headers of each caller; one lives as long as its job."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +102,7 @@ class JobStore:
             storage.make_folder(config.folder)
         self._config, self._clock = config, clock
         self._engine = sql.create_engine(config.database_url)
-        _META.create_all(self._engine)
+        _create_tables(self._engine)
 
     def close(self) -> None:
         """Close the connections."""
@@ -104,8 +115,15 @@ class JobStore:
         model: Mapping[str, str],
         settings: Mapping[str, Any],
         webhook: str,
+        request: IdempotentRequest | None = None,
     ) -> Job:
-        """Add a queued job."""
+        """Add a queued job, unless ``request`` has created one already; return the job.
+
+        Of several processes that add the same request at once, one adds the job.
+
+        Raises:
+            RequestError: 422 if the key was used for another request.
+        """
         row = {
             "id": identity,
             "caller": caller,
@@ -116,10 +134,49 @@ class JobStore:
             "settings": json.dumps(settings),
             "webhook": webhook,
         }
-        self._execute(_JOBS.insert().values(row))
-        found = self.get(identity)
-        assert found is not None
+        while (found := self.created_by(caller, request)) is None:
+            if self._insert(row, request):
+                found = self.get(identity)
+                assert found is not None
+                break
         return found
+
+    def created_by(self, caller: str, request: IdempotentRequest | None) -> Job | None:
+        """Return the job that a request with this key has created, or None.
+
+        Raises:
+            RequestError: 422 if the key was used for another request.
+        """
+        if request is None:
+            return None
+        own = (_KEYS.c.caller == caller) & (_KEYS.c.key == request.key)
+        query = sql.select(_JOBS, _KEYS.c.digest).join(_KEYS, _KEYS.c.job == _JOBS.c.id).where(own)
+        with self._engine.begin() as connection:
+            row = connection.execute(query).mappings().one_or_none()
+        if row is None:
+            return None
+        if request.digest not in ("", row["digest"]):
+            raise RequestError(
+                422,
+                "key_reused",
+                f"header Idempotency-Key: this key has created job {row['id']} of another "
+                "request: send the same request, or another key",
+            )
+        return _job(row)
+
+    def _insert(self, row: Mapping[str, Any], request: IdempotentRequest | None) -> bool:
+        """Insert a job and its key; return False if the key is taken by now."""
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(_JOBS.insert().values(row))
+                if request is not None:
+                    key = {"caller": row["caller"], "job": row["id"], **vars(request)}
+                    connection.execute(_KEYS.insert().values(key))
+        except sql.exc.IntegrityError:
+            if request is None:
+                raise
+            return False
+        return True
 
     def get(self, identity: str) -> Job | None:
         """Return a job, or None."""
@@ -172,8 +229,10 @@ class JobStore:
         self._execute(statement.values(self._end("cancelled")))
 
     def delete(self, identity: str) -> None:
-        """Delete a job's record."""
-        self._execute(_JOBS.delete().where(_JOBS.c.id == identity))
+        """Delete a job's record, and the key that created it."""
+        with self._engine.begin() as connection:
+            connection.execute(_JOBS.delete().where(_JOBS.c.id == identity))
+            connection.execute(_KEYS.delete().where(_KEYS.c.job == identity))
 
     def expired(self) -> list[Job]:
         """Return the jobs that ended longer ago than they are kept."""
@@ -201,7 +260,7 @@ class JobStore:
         own = (_JOBS.c.id == job.id) & (_JOBS.c.owner == owner) & (_JOBS.c.status == "running")
         return self._execute(_JOBS.update().where(own).values(values)) > 0
 
-    def _execute(self, statement: sql.Update | sql.Insert | sql.Delete) -> int:
+    def _execute(self, statement: sql.Update) -> int:
         with self._engine.begin() as connection:
             return int(connection.execute(statement).rowcount)
 
@@ -209,6 +268,21 @@ class JobStore:
         query = sql.select(_JOBS).where(condition).order_by(_JOBS.c.created, _JOBS.c.id)
         with self._engine.begin() as connection:
             return [_job(row) for row in connection.execute(query).mappings()]
+
+
+def _create_tables(engine: sql.Engine) -> None:
+    """Create the missing tables; another process may be creating them at this moment.
+
+    An attempt fails only if another process has created a table meanwhile, so that as many attempts
+    as there are tables, and one more, suffice.
+    """
+    for left in reversed(range(len(_META.tables) + 1)):
+        try:
+            _META.create_all(engine)
+            return
+        except sql.exc.DBAPIError:
+            if not left:
+                raise
 
 
 def new_id() -> str:

@@ -144,9 +144,9 @@ REFUSED = {
         "field 'mode' is given twice",
     ),
     "a job's bad pair": (of_body(LINE + b"{\n", LINES, "/v1/jobs"), "pair 1: the body is not JSON"),
-    "a job with a key for repeats": (
-        of_body(LINE, {**LINES, "idempotency-key": "1"}, "/v1/jobs"),
-        "Idempotency-Key is not read here",
+    "a job with an empty key for repeats": (
+        of_body(LINE, {**LINES, "idempotency-key": ""}, "/v1/jobs"),
+        "header Idempotency-Key: send one, of 1 to 255",
     ),
     "OpenAI's mask as text": (
         {"url": OPENAI, "files": {"image": file(CLEAR)}, "data": {"mask": "x"}},

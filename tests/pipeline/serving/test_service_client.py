@@ -27,11 +27,11 @@ class Scripted(BaseHTTPRequestHandler):
 
     statuses: list[int]
     retry_after = ""
-    seen: list[tuple[str, float]]
+    seen: list[tuple[str, float, str | None]]
 
     def respond(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
-        self.seen.append((self.path, time.monotonic()))
+        self.seen.append((self.path, time.monotonic(), self.headers.get("idempotency-key")))
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
         if not status:
             self.close_connection = True
@@ -98,7 +98,7 @@ def test_client_waits_as_long_as_the_service_asks(serve):
     url, seen = serve(503, 200, retry_after="1")
     answer = inpaint(ClientConfig(url=url))
     assert (answer.data, answer.model, answer.hole_ratio) == (b"data", "spn@1 (abc)", 0.5)
-    (_, first), (_, second) = seen
+    (_, first, _), (_, second, _) = seen
     assert second - first >= 1
 
 
@@ -135,17 +135,21 @@ def test_client_does_not_sleep_beyond_its_timeout(serve, retry_after):
     assert len(seen) >= 1
 
 
-def test_job_is_created_again_only_if_the_service_refused_it(serve):
-    url, seen = serve(503, 429, 200)
+def test_creation_of_a_job_is_repeated_with_the_same_key(serve):
+    url, seen = serve(503, 429, 0, 500, 504, 200)
     assert create(ClientConfig(url=url)).id == "a"
-    assert len(seen) == 3
+    keys = [key for _, _, key in seen]
+    assert keys == keys[:1] * 6
+    create(ClientConfig(url=url))
+    assert seen[-1][2] not in (None, keys[0])
 
 
 @pytest.mark.parametrize(("status", "sentence"), [(0, "no answer"), (500, "500"), (504, "504")])
-def test_job_that_may_exist_is_not_created_twice(serve, status, sentence):
+def test_job_that_may_be_deleted_is_not_deleted_twice(serve, status, sentence):
     url, seen = serve(status, 200)
-    with pytest.raises(ServiceError, match=sentence):
-        create(ClientConfig(url=url))
+    client = JobsClient(ClientConfig(url=url))
+    with client, pytest.raises(ServiceError, match=sentence):
+        client.delete("a")
     assert len(seen) == 1
 
 
@@ -153,7 +157,7 @@ def test_state_of_a_job_is_asked_for_again_after_a_broken_connection(serve):
     url, seen = serve(0, 500, 200)
     with JobsClient(ClientConfig(url=url)) as client:
         assert client.get("a").ended
-    assert [path for path, _ in seen] == ["/v1/jobs/a"] * 3
+    assert [path for path, _, _ in seen] == ["/v1/jobs/a"] * 3
 
 
 def test_results_without_a_service_end_in_its_error():

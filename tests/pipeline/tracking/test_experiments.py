@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from infill.pipeline import storage
 from infill.pipeline.errors import UserError
-from infill.pipeline.tracking import Record, TrackingConfig, absolute_uri, attach, tracked
+from infill.pipeline.tracking import Record, TrackingConfig, attach, tracked
 
 SETTINGS = {"model.channels": 4, "data.seed": 7}
 FACTS = {"git": "abc"}
@@ -36,7 +37,7 @@ def tracking(folder, tmp_path, request):
 def client_of(tracking):
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri=absolute_uri(tracking.tracking_uri))
+    return MlflowClient(tracking_uri=storage.database_uri(tracking.tracking_uri))
 
 
 def runs(tracking):
@@ -203,12 +204,12 @@ def test_pages_written_after_a_run_are_added_to_its_entry(tracking, tmp_path):
 def test_postgresql_gets_the_driver_that_the_extra_installs(monkeypatch):
     from sqlalchemy.engine import make_url
 
-    uri = absolute_uri("postgresql://mlflow@database:5432/mlflow")
+    uri = storage.database_uri("postgresql://mlflow@database:5432/mlflow")
     assert make_url(uri).get_dialect().import_dbapi().__name__ == "psycopg2"
-    assert absolute_uri(uri) == uri
-    monkeypatch.setattr("infill.pipeline.tracking.mlflow_store._has_psycopg2", lambda: False)
+    assert storage.database_uri(uri) == uri
+    monkeypatch.setattr("infill.pipeline.storage._has_psycopg2", lambda: False)
     with pytest.raises(UserError, match=r"pip install 'infill\[postgres\]'"):
-        absolute_uri(uri)
+        storage.database_uri(uri)
 
 
 def test_password_of_a_database_belongs_into_the_environment():
