@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from starlette.middleware import Middleware
 from uvicorn import config as uvicorn_config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http import httptools_impl
 
 from infill.pipeline.serving.errors import error_body
 from infill.pipeline.serving.http.request_ids import OneRequestId
@@ -73,7 +73,7 @@ class Connections:
         return False
 
 
-class BoundedProtocol(HttpToolsProtocol):
+class BoundedProtocol(httptools_impl.HttpToolsProtocol):
     """uvicorn's HTTP protocol with bounds of size and time; subclasses name their connections."""
 
     door: Connections
@@ -235,8 +235,34 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
+class ResponseOfEveryVersion(httptools_impl.RequestResponseCycle):
+    """uvicorn's response, without what HTTP/1.0 does not know (RFC 9112, Sec. 6.1).
+
+    A response of unknown length to HTTP/1.0 ends with its connection instead of being sent in
+    chunks, and 100 Continue is not sent.
+    """
+
+    def __init__(self, scope: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(scope, *args, **kwargs)
+        self._is_old = scope["http_version"] == "1.0"
+        self._ends_with_connection = False
+        if self._is_old:
+            self.waiting_for_100_continue = False
+
+    async def send(self, message: Any) -> None:
+        """Send a part of the response."""
+        if self._is_old and message["type"] == "http.response.start":
+            names = {name.lower() for name, _ in message.get("headers", ())}
+            if b"content-length" not in names:
+                self._ends_with_connection, self.chunked_encoding = True, False
+        elif self._ends_with_connection:  # uvicorn holds a part to the length that was announced.
+            self.expected_content_length = len(message.get("body", b""))
+        await super().send(message)
+
+
 def bounded_protocol(limits: LimitsConfig) -> type[BoundedProtocol]:
     """Return a protocol whose connections are counted together."""
+    httptools_impl.RequestResponseCycle = ResponseOfEveryVersion  # type: ignore[misc]
     return cast(
         type[BoundedProtocol],
         type("BoundedProtocol", (BoundedProtocol,), {"door": Connections(limits)}),

@@ -2,11 +2,12 @@
 
 White is the hole, and the response is a PNG. Plugins, prompts and samplers are not offered. The
 application chooses a model once; here a cookie keeps the choice, so that callers do not choose for
-each other.
+each other. Browsers keep no cookie for a page of another origin, so such a page cannot choose.
 """
 
 import asyncio
 from typing import Any
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -138,13 +139,21 @@ def _add_state(
         served, wanted = await names(), request.cookies.get(COOKIE, "")
         return wanted if wanted in served else (served or ["none"])[0]
 
+    def foreign(request: Request) -> bool:
+        return bool(service.config.cors_origins) and _is_of_another_origin(request)
+
     @app.get("/api/v1/server-config", **hidden)
-    async def server_config() -> Response:
-        return JSONResponse(_server_config(await names()))
+    async def server_config(request: Request) -> Response:
+        served = await names()
+        return JSONResponse(_server_config(served, len(served) > 1 and not foreign(request)))
 
     @app.get("/api/v1/model", **hidden)
     async def current(request: Request) -> Response:
-        return JSONResponse(_model(await chosen(request)))
+        name = await chosen(request)
+        answer = JSONResponse(_model(name))
+        if request.cookies.get(COOKIE, name) != name:  # Its model is not served any more.
+            answer.delete_cookie(COOKIE)
+        return answer
 
     @app.post(
         "/api/v1/model",
@@ -159,6 +168,14 @@ def _add_state(
             raise RequestError(400, "bad_request", "field 'name' is not a text")
         if name not in await names():
             raise RequestError(404, "unknown_model", f"no model {name[:100]!r} is served")
+        if foreign(request) and name != await chosen(request):
+            raise RequestError(
+                403,
+                "forbidden",
+                "a page of another origin cannot choose a model, as browsers keep no cookie for "
+                "it: open the application at the service's own address (--web-app), or call "
+                "/v1/inpaint, whose field 'model' chooses",
+            )
         answer = JSONResponse(_model(name))
         answer.set_cookie(COOKIE, name, httponly=True, samesite="strict")
         return answer
@@ -183,7 +200,16 @@ def _add_state(
         app.add_api_route(f"/api/v1/{name}", refuse, methods=["POST"], include_in_schema=False)
 
 
-def _server_config(names: list[str]) -> dict[str, Any]:
+def _is_of_another_origin(request: Request) -> bool:
+    """Return whether a page of another origin sent the request, as its browser says."""
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = request.headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+
+
+def _server_config(names: list[str], may_choose: bool) -> dict[str, Any]:
     return {
         "plugins": [],
         "modelInfos": [_model(name) for name in names],
@@ -197,7 +223,7 @@ def _server_config(names: list[str]) -> dict[str, Any]:
         "enableAutoSaving": False,
         "enableControlnet": False,
         "controlnetMethod": None,
-        "disableModelSwitch": len(names) < 2,
+        "disableModelSwitch": not may_choose,
         "isDesktop": False,
         "samplers": [],
     }

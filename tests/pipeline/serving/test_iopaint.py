@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from infill.pipeline.serving.config import ReplicaConfig
 from infill.pipeline.serving.http.inpaint_service import HttpConfig
+from infill.pipeline.serving.replica.replica import Replica
 
 ROOT = Path(__file__).parents[3]
 
@@ -113,6 +115,57 @@ def test_chosen_model_is_kept_for_the_browser_that_chose_it(serving, replica):
         assert browser.cookies["infill_model"] == "spn"
         assert browser.post("/api/v1/gen-info", files={"file": b"x"}).json()["prompt"] == ""
         assert "plugins" in browser.post("/api/v1/run_plugin_gen_mask", json={}).json()["errors"]
+
+
+@pytest.fixture
+def two_models(spn) -> Replica:
+    """A replica of two models, of which "spn" is used where none is chosen."""
+    made = Replica(ReplicaConfig())
+    made.reconfigure({"models": [vars(spn), {**vars(spn), "name": "second"}]})
+    return made
+
+
+CALL = """async ([url, path, body]) => {
+    const sent = body && {method: "POST", body: JSON.stringify(body)};
+    if (sent) sent.headers = {"Content-Type": "application/json"};
+    const answer = await fetch(url + path, sent || {});
+    return [answer.status, await answer.json()];
+}"""
+
+
+def test_a_page_of_another_origin_is_told_that_it_cannot_choose(browser, serving, two_models):
+    """Its browser sends no cookie, so that the choice would be forgotten in silence."""
+    with (
+        serving(two_models, HttpConfig()) as elsewhere,
+        serving(two_models, HttpConfig(cors_origins=(elsewhere,))) as url,
+        browser.new_context(bypass_csp=True) as context,  # of our own page, which stands for any
+    ):
+        page = context.new_page()
+        found = {}
+        for origin in (elsewhere, url):
+            page.goto(origin)
+            paths = [("server-config", None), ("model", {"name": "second"}), ("model", None)]
+            found[origin] = [
+                page.evaluate(CALL, [url, f"/api/v1/{path}", body]) for path, body in paths
+            ]
+    settings, refused, current = found[elsewhere]
+    assert settings[1]["disableModelSwitch"]
+    assert refused[0] == 403
+    assert "another origin cannot choose a model" in refused[1]["errors"]
+    assert current[1]["name"] == "spn"
+    settings, chosen, current = found[url]
+    assert not settings[1]["disableModelSwitch"]
+    assert (chosen[0], chosen[1]["name"], current[1]["name"]) == (200, "second", "second")
+
+
+def test_a_chosen_model_that_is_served_no_more_is_forgotten(serving, replica, two_models, make):
+    with httpx.Client() as client:
+        with serving(two_models, HttpConfig()) as url:
+            client.post(f"{url}/api/v1/model", json={"name": "second"})
+            assert client.get(f"{url}/api/v1/model").json()["name"] == "second"
+        with serving(replica, HttpConfig()) as url:
+            assert client.get(f"{url}/api/v1/model").json()["name"] == "spn"
+            assert not client.cookies
 
 
 def test_end_of_an_inpainting_is_told_by_socket_io(serving, replica, make):

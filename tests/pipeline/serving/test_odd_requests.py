@@ -342,6 +342,27 @@ def test_bytes_of_old_and_careless_clients(exchange, head, body, status, sentenc
     assert sentence in found
 
 
+@pytest.mark.parametrize("path", ["/v1/inpaint/batch", "/healthz", "/"])
+def test_http_1_0_gets_no_chunks(exchange, path):
+    """As ApacheBench asks: an answer of known length, or one that ends with the connection."""
+    sent = f"GET {path} HTTP/1.0\nConnection: Keep-Alive".encode(), b""
+    if path == "/v1/inpaint/batch":
+        head = f"POST {path} HTTP/1.0\nExpect: 100-continue\nContent-Length: {len(LINE)}\n".encode()
+        sent = head + b"Content-Type: application/x-ndjson", LINE
+    head, _, body = exchange(*sent).partition(b"\r\n\r\n")
+    status, *lines = head.lower().split(b"\r\n")
+    headers = dict(line.split(b": ", 1) for line in lines)
+    assert status == b"http/1.1 200 ok"
+    assert b"transfer-encoding" not in headers
+    assert headers[b"connection"] == b"close"
+    if path == "/v1/inpaint/batch":
+        assert b"content-length" not in headers
+        [line] = body.splitlines()
+        assert "image" in json.loads(line)
+    else:
+        assert len(body) == int(headers[b"content-length"]) > 0
+
+
 def test_many_who_send_slowly_do_not_hold_the_health_check(url, config):
     host, port = url.removeprefix("http://").split(":")
     head = b"POST /v1/inpaint HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n"
