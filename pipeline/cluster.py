@@ -23,6 +23,7 @@ from infill.pipeline.head_process import ending_with_head
 from infill.pipeline.interruption import handled
 from infill.pipeline.progress import Progress, shows_everything
 from infill.pipeline.proxies import reach_this_machine_directly
+from infill.pipeline.ray_messages import in_one_line
 from infill.pipeline.temporary_folders import delete_kept, keep_until_end
 
 QUIET = {
@@ -30,6 +31,7 @@ QUIET = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_SCHEDULER_EVENTS": "0",
     "RAY_TQDM_PATCH_PRINT": "0",  # Ray Data's print cannot be pickled, and hides Python's own.
+    "RAY_task_oom_retries": "10",  # Ray's own number is without limit.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # A busy machine starts one in more than 5 s.
 }
 """Variables that Ray reads when it is imported; a value that the user has set is kept."""
@@ -200,6 +202,8 @@ def connect(
     for name, value in settings.items():
         os.environ.setdefault(name, value)
     reach_this_machine_directly()
+    if not shows_everything():
+        in_one_line()
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         yield
         return

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from infill.pipeline.errors import UserError, printable
 
+STALLED = ("ray.data.exceptions", "ExecutionTimeoutError")
+"""Module and name of Ray Data's error about work that does not go on, which has no public name."""
 STUCK = ("ray.train.v2._internal.exceptions", "WorkerHealthCheckTimeoutError")
 """Module and name of Ray Train's error, which has no public name."""
 
@@ -47,6 +49,12 @@ def explain(error: BaseException) -> str | None:
 def _lost_or_stuck(error: BaseException) -> str | None:
     """Return a sentence for a process that is lost to Ray, or that does not answer it."""
     kind = type(error)
+    if (kind.__module__, kind.__name__) == STALLED:
+        return (
+            "no worker of this job has finished anything for too long: they wait for resources, or "
+            "end before they begin, as where memory is short. Free memory, add nodes or end other "
+            "jobs, and give the same command again: finished parts are kept"
+        )
     if (kind.__module__, kind.__name__) != STUCK:
         return _lost_process(error)
     silence = re.search(r"hanging for ([\d.]+)", str(error))
@@ -67,6 +75,12 @@ def _lost_process(error: BaseException) -> str | None:
         return None
     if "creation task" in str(error):  # It has raised an error, and was not taken away.
         return None
+    if memory := memory_of_node(str(error)):
+        return (
+            f"Ray's memory monitor has ended a worker of this job: {memory}; give the job fewer "
+            "workers a node, fewer processes that load data or smaller batches, or free memory "
+            "there. Give the same command again: finished parts are kept"
+        )
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     if ("ray.exceptions", "LocalRayletDiedError") in kinds:
         line = "the raylet, Ray's own process on this node"
@@ -74,6 +88,23 @@ def _lost_process(error: BaseException) -> str | None:
         f"Ray has lost a process of this job: {line.rstrip('.')}; most often its node ran out of "
         "memory or was taken away. Give the same command again: finished parts are kept"
     )
+
+
+def memory_of_node(text: str) -> str:
+    """Return how much memory a node used, from Ray's message about a worker that it has ended.
+
+    Args:
+        text: the message.
+
+    Returns:
+        "its node 10.0.0.2 used 22.9 of 23.5 GB", or "" if the message is about something else.
+    """
+    found = re.search(
+        r"Memory on the node \(IP: ([^,)]+).*? was ([\d.]+)GB used / ([\d.]+)GB", text, re.DOTALL
+    )
+    if found:
+        return f"its node {found[1]} used {float(found[2]):.1f} of {float(found[3]):.1f} GB"
+    return "its node was short of memory" if "node running low on memory" in text else ""
 
 
 def sentence_of(error: Exception) -> str:

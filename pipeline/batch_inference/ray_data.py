@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from infill.pipeline import storage
+from infill.pipeline.attempts import NOT_COUNTED, Attempts, counted_attempts
 from infill.pipeline.batch_inference.config import BatchInferenceConfig
 from infill.pipeline.batch_inference.pairs import Pair
 from infill.pipeline.batch_inference.runner import Outcome, failure_of, read_files
@@ -56,30 +57,38 @@ def run_offline(
     """
     if not pairs:
         return
+    config = for_model(config, model)
+    with quiet_data(), counted_attempts() as attempts:
+        for row in _rows(model, config, pairs, attempts).iter_rows():
+            if row["refusal"]:
+                raise UserError(row["refusal"])
+            label = "" if row["failure"] else model.label
+            yield Outcome(name=row["name"], failure=row["failure"], model=label, scale=row["scale"])
+
+
+def _rows(
+    model: ServedModel, config: BatchInferenceConfig, pairs: list[Pair], attempts: Attempts
+) -> Any:
+    """Return the dataset of the pairs' results, which it computes when it is read."""
     import ray
 
-    config = for_model(config, model)
     blocks = -(-len(pairs) // _ROWS_PER_BLOCK)
+    own: dict[str, Any] = {"config": config, "attempts": attempts}
     rows = (
         ray.data.from_items([pair.columns() for pair in pairs], override_num_blocks=blocks)
-        .map_batches(partial(split_rows, config=config), batch_size=_ROWS_PER_BLOCK, num_cpus=0.5)
+        .map_batches(partial(split_rows, **own), batch_size=_ROWS_PER_BLOCK, num_cpus=0.5)
         .map_batches(
             InpaintActor,
-            fn_constructor_args=(model, replica_config(config)),
+            fn_constructor_args=(model, replica_config(config), attempts),
             batch_size=2 * config.batch_size,
             compute=ray.data.ActorPoolStrategy(size=config.num_actors),
             num_cpus=actor_cpus(config),
             num_gpus=int(config.use_gpu),
         )
-        .map_batches(partial(finish, config=config), batch_size=_ROWS_PER_BLOCK, num_cpus=0.5)
+        .map_batches(partial(finish, **own), batch_size=_ROWS_PER_BLOCK, num_cpus=0.5)
     )
     rows.context.enable_progress_bars = shows_everything()
-    with quiet_data():
-        for row in rows.iter_rows():
-            if row["refusal"]:
-                raise UserError(row["refusal"])
-            label = "" if row["failure"] else model.label
-            yield Outcome(name=row["name"], failure=row["failure"], model=label, scale=row["scale"])
+    return rows
 
 
 def for_model(config: BatchInferenceConfig, model: ServedModel) -> BatchInferenceConfig:
@@ -108,7 +117,7 @@ def replica_config(config: BatchInferenceConfig) -> ReplicaConfig:
     )
 
 
-def split_rows(rows: Rows, config: BatchInferenceConfig) -> Rows:
+def split_rows(rows: Rows, config: BatchInferenceConfig, attempts: Attempts = NOT_COUNTED) -> Rows:
     """Read and decode images and split them into tiles. In a task.
 
     Returns:
@@ -116,8 +125,15 @@ def split_rows(rows: Rows, config: BatchInferenceConfig) -> Rows:
         ``tiles`` and ``missing`` (raw pixels, one after the other) and ``sizes`` (their heights
         and widths).
     """
-    split = [_split_row(row_of(rows, at), config) for at in range(len(rows["name"]))]
-    return columns_of(split)
+    each = [row_of(rows, at) for at in range(len(rows["name"]))]
+    try:
+        with attempts.at(f"{rows['name'][0]} (reading)"):
+            return columns_of([_split_row(row, config) for row in each])
+    except UserError as error:
+        refused = {**NO_TILES, "refusal": str(error)}
+        return columns_of(
+            [{"name": row["name"], "output": row["output"], **refused} for row in each]
+        )
 
 
 def _split_row(columns: Rows, config: BatchInferenceConfig) -> Rows:
@@ -154,8 +170,10 @@ def split_pair(config: BatchInferenceConfig, name: str, image: bytes, mask: byte
 class InpaintActor:
     """Holds the model and predicts tiles. In an actor of the pool."""
 
-    def __init__(self, model: ServedModel, config: ReplicaConfig) -> None:
-        self._config, self._model = config, model
+    def __init__(
+        self, model: ServedModel, config: ReplicaConfig, attempts: Attempts = NOT_COUNTED
+    ) -> None:
+        self._config, self._model, self._attempts = config, model, attempts
 
     @cached_property
     def _predictor(self) -> Predictor:
@@ -167,7 +185,8 @@ class InpaintActor:
         """Replace every tile by its prediction, size by size."""
         kept = {name: values for name, values in rows.items() if name != "missing"}
         try:
-            return {**kept, "tiles": _objects(self._predictions(rows))}
+            with self._attempts.at(f"{rows['name'][0]} (predicting)"):
+                return {**kept, "tiles": _objects(self._predictions(rows))}
         except Exception as error:
             return {**kept, "refusal": _objects([sentence_of(error)] * len(rows["name"]))}
 
@@ -184,10 +203,14 @@ class InpaintActor:
         return [b"".join(next(found).tobytes() for _ in own) for own in images]
 
 
-def finish(rows: Rows, config: BatchInferenceConfig) -> Rows:
+def finish(rows: Rows, config: BatchInferenceConfig, attempts: Attempts = NOT_COUNTED) -> Rows:
     """Paste predictions into their images and write the composites. In a task."""
-    done = [_finish(row_of(rows, at), config) for at in range(len(rows["name"]))]
-    return columns_of(done)
+    each = [row_of(rows, at) for at in range(len(rows["name"]))]
+    try:
+        with attempts.at(f"{rows['name'][0]} (writing)"):
+            return columns_of([_finish(row, config) for row in each])
+    except UserError as error:
+        return columns_of([_finish({**row, "refusal": str(error)}, config) for row in each])
 
 
 def _finish(row: Rows, config: BatchInferenceConfig) -> Rows:

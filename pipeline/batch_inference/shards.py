@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infill.pipeline import storage
+from infill.pipeline.attempts import NOT_COUNTED, Attempts, counted_attempts
 from infill.pipeline.batch_inference.config import BatchInferenceConfig
 from infill.pipeline.batch_inference.pairs import MaskFinder, generate_mask_file
 from infill.pipeline.batch_inference.ray_data import (
@@ -168,33 +169,42 @@ def _run(
     """Yield each part when its results are written, with its rows' errors and scales."""
     if not parts:
         return
-    import ray
-
-    config = for_model(config, model)
-    find = MaskFinder("", [], config.masks) if config.masks else None
-    stream = (
-        ray.data.from_arrow([_block(manifest, part, config, find) for part in parts])
-        .map_batches(partial(split_part, config=config), batch_size=None, num_cpus=0.5)
-        .map_batches(
-            InpaintActor,
-            fn_constructor_args=(model, replica_config(config)),
-            batch_size=None,
-            compute=ray.data.ActorPoolStrategy(size=config.num_actors),
-            num_cpus=actor_cpus(config),
-            num_gpus=int(config.use_gpu),
-        )
-        .map_batches(
-            partial(finish_part, config=config, model=model.label), batch_size=None, num_cpus=0.5
-        )
-    )
-    stream.context.enable_progress_bars = shows_everything()
-    with quiet_data():
-        for row in stream.iter_rows():
+    with quiet_data(), counted_attempts() as attempts:
+        for row in _stream(model, for_model(config, model), manifest, parts, attempts).iter_rows():
             if row["refusal"]:
                 raise UserError(row["refusal"])
             part = Part(shard=row["shard"], first=row["first"], last=row["last"])
             failures = {int(at): why for at, why in json.loads(row["failures"]).items()}
             yield part, failures, json.loads(row["scales"])
+
+
+def _stream(
+    model: ServedModel,
+    config: BatchInferenceConfig,
+    manifest: Manifest,
+    parts: list[Part],
+    attempts: Attempts,
+) -> Any:
+    """Return the dataset of the parts' results, which it computes when it is read."""
+    import ray
+
+    find = MaskFinder("", [], config.masks) if config.masks else None
+    own: dict[str, Any] = {"config": config, "attempts": attempts}
+    stream = (
+        ray.data.from_arrow([_block(manifest, part, config, find) for part in parts])
+        .map_batches(partial(split_part, **own), batch_size=None, num_cpus=0.5)
+        .map_batches(
+            InpaintActor,
+            fn_constructor_args=(model, replica_config(config), attempts),
+            batch_size=None,
+            compute=ray.data.ActorPoolStrategy(size=config.num_actors),
+            num_cpus=actor_cpus(config),
+            num_gpus=int(config.use_gpu),
+        )
+        .map_batches(partial(finish_part, model=model.label, **own), batch_size=None, num_cpus=0.5)
+    )
+    stream.context.enable_progress_bars = shows_everything()
+    return stream
 
 
 def _block(
@@ -218,10 +228,11 @@ def _block(
     return rows.combine_chunks()
 
 
-def split_part(rows: Rows, config: BatchInferenceConfig) -> Rows:
+def split_part(rows: Rows, config: BatchInferenceConfig, attempts: Attempts = NOT_COUNTED) -> Rows:
     """Read a part's images at once and split them into tiles. In a task."""
     try:
-        split = _split_part(rows, config)
+        with attempts.at(f"{rows['name'][0]} (reading)"):
+            split = _split_part(rows, config)
     except Exception as error:
         refused = {**NO_TILES, "refusal": sentence_of(error)}
         split = [{**row_of(rows, at), **refused} for at in range(len(rows["name"]))]
@@ -265,7 +276,9 @@ def _laid(config: BatchInferenceConfig, row: Rows, image: bytes) -> Rows:
     return split_pair(config, str(row["name"]), image, mask)
 
 
-def finish_part(rows: Rows, config: BatchInferenceConfig, model: str) -> Rows:
+def finish_part(
+    rows: Rows, config: BatchInferenceConfig, model: str, attempts: Attempts = NOT_COUNTED
+) -> Rows:
     """Composite a part and store it. In a task."""
     first, shard = int(rows["first"][0]), int(rows["shard"][0])
     last, refusal = first + len(rows["name"]), str(rows["refusal"][0])
@@ -274,7 +287,8 @@ def finish_part(rows: Rows, config: BatchInferenceConfig, model: str) -> Rows:
     if not refusal:
         path = storage.join(config.out, PARTS, Part(shard=shard, first=first, last=last).name)
         try:
-            failures, scales = _keep_part(path, rows, config, model)
+            with attempts.at(f"{rows['name'][0]} (writing)"):
+                failures, scales = _keep_part(path, rows, config, model)
         except Exception as error:
             refusal = sentence_of(error)
     done: dict[str, Any] = {"shard": shard, "first": first, "last": last}

@@ -16,6 +16,7 @@ import torch
 
 from infill.models.architecture import ModelConfig, SamplingGenerator, load
 from infill.pipeline import checkpoints, storage
+from infill.pipeline.attempts import counted_attempts
 from infill.pipeline.cluster import quiet_data
 from infill.pipeline.config import from_dict, to_dict
 from infill.pipeline.errors import UserError
@@ -213,13 +214,13 @@ def _results(plan: Plan, missing: Sequence[int]) -> Iterator[dict[str, float]]:
     import ray.data
 
     blocks = [pa.table({"part": [number]}) for number in missing]
-    with quiet_data():
+    with quiet_data(), counted_attempts() as attempts:
         # Blocks made here need no reading tasks, so the actors may use every CPU.
         data = ray.data.from_arrow(blocks)
         data.context.enable_progress_bars = shows_everything()
         scored = data.map_batches(
             Scorer,
-            fn_constructor_args=(config, plan.pairs.image_size_px, plan.parts),
+            fn_constructor_args=(config, plan.pairs.image_size_px, plan.parts, attempts),
             batch_size=None,
             batch_format="numpy",
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=_num_actors(config)),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from infill.pipeline import storage
+from infill.pipeline.attempts import NOT_COUNTED, Attempts
 from infill.pipeline.baselines import load_baseline
 from infill.pipeline.checkpoints import load_generator
 from infill.pipeline.error_sentences import sentence_of
@@ -58,18 +59,25 @@ class InpaintedPairs:
 class Scorer:
     """Loads the checkpoint once, then scores parts of an evaluation. Runs in an actor."""
 
-    def __init__(self, config: EvaluationConfig, image_size_px: int, parts: str) -> None:
+    def __init__(
+        self,
+        config: EvaluationConfig,
+        image_size_px: int,
+        parts: str,
+        attempts: Attempts = NOT_COUNTED,
+    ) -> None:
         """Load the checkpoint and the pairs.
 
         Args:
             config: the evaluation.
             image_size_px: side of the pairs, if the configuration does not give it.
             parts: folder for the parts.
+            attempts: counts the attempts at each part.
         """
         # Use the CPUs that the actor has reserved: OpenCV would use every core.
         cv2.setNumThreads(config.cpus_per_actor)
         torch.set_num_threads(config.cpus_per_actor)
-        self.config, self.parts = config, parts
+        self.config, self.parts, self.attempts = config, parts, attempts
         self.device = "cuda" if config.gpus_per_actor else "cpu"
         self.loaded = load_generator(config.checkpoint, self.device)
         self.predictor = Predictor.of(self.loaded, self.device, labelled=True)
@@ -90,7 +98,8 @@ class Scorer:
 
     def _try(self, number: int) -> dict[str, Any]:
         try:
-            return {**self.work(number), "error": ""}
+            with self.attempts.at("the grid" if number == GRID else f"part {number}"):
+                return {**self.work(number), "error": ""}
         except Exception as error:
             return {"pairs": 0, **dict.fromkeys(STAGES, 0.0), "error": sentence_of(error)}
 

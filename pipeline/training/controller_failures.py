@@ -73,6 +73,8 @@ def _what_happened(error: Exception) -> str | None:
         WorkerGroupStartupTimeoutError,
     )
 
+    from infill.pipeline.training.start_failures import start_reason
+
     if not isinstance(error, TrainingFailedError):
         return f"died: {_reason(error)}"
     failure = error.controller_failure if isinstance(error, ControllerError) else None
@@ -84,8 +86,9 @@ def _what_happened(error: Exception) -> str | None:
         ) from error
     if isinstance(failure, WorkerGroupStartupFailedError):
         raise UserError(
-            f"the workers of this training did not start: {_lines(failure)[-1]} The same command "
-            "resumes from the newest checkpoint"
+            f"the workers of this training did not start in several attempts: "
+            f"{start_reason(failure)}; correct that on the nodes, or leave them out with "
+            "worker_labels. The same command resumes from the newest checkpoint"
         ) from error
     of_code = isinstance(failure, RayTaskError) and not isinstance(failure, RayActorError)
     return f"failed: {_reason(failure)}" if isinstance(failure, RayError) and not of_code else None

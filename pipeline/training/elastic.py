@@ -17,6 +17,7 @@ from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.failure_handling import FailurePolicy
 from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, ScalingDecision
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import (
@@ -126,19 +127,28 @@ class SharingTrainer(TorchTrainer):
     would reserve their resources a second time, and wait for those of the other trials.
     """
 
-    def __init__(self, *args: Any, sizes: Sequence[int], watch: Any, **settings: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        sizes: Sequence[int],
+        watch: Any,
+        failure_policy: FailurePolicy,
+        **settings: Any,
+    ) -> None:
         """Take Ray's arguments.
 
         Args:
             args: of the trainer.
             sizes: the allowed numbers of workers; a single one is not elastic.
             watch: the handle of the ``HeartbeatMonitor``, which learns the workers' reservation.
+            failure_policy: decides in the controller what follows a failure.
             settings: of the trainer; its scaling configuration goes from the smallest to the
                 largest of ``sizes``.
         """
         super().__init__(*args, **settings)
         self.sizes = tuple(sizes)
         self.watch = watch
+        self.failure_policy = failure_policy
         self.controller: Any = None
 
     def abort(self) -> None:
@@ -153,14 +163,15 @@ class SharingTrainer(TorchTrainer):
         """Leave Ctrl-C to the driver, which saves first; Ray's handler would abort the run."""
         self.controller = controller
 
-    def _policy(self) -> dict[str, Any]:
-        if len(self.sizes) == 1:
-            return {}
-        return {"scaling_policy": SharingPolicy(self.scaling_config, self.sizes)}
+    def _policies(self) -> dict[str, Any]:
+        chosen: dict[str, Any] = {"failure_policy": self.failure_policy}
+        if len(self.sizes) > 1:
+            chosen["scaling_policy"] = SharingPolicy(self.scaling_config, self.sizes)
+        return chosen
 
     def _initialize_and_run_controller(self, **settings: Any) -> Any:
-        """Run Ray's controller with the policy above. It reserves its memory."""
-        settings |= self._policy()
+        """Run Ray's controller with the policies above. It reserves its memory."""
+        settings |= self._policies()
         variables = get_env_vars_to_propagate()
         variables.setdefault(RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR, "0")
         controller = ray.remote(

@@ -225,13 +225,18 @@ def _trainer(config: TrainConfig, books: str, actors: Mapping[str, Any]) -> Any:
     from ray.train.torch import TorchConfig
 
     from infill.pipeline.training.elastic import SharingTrainer
-    from infill.pipeline.training.worker_failures import WorkerFailures
+    from infill.pipeline.training.start_failures import START_ATTEMPTS, StartPolicy
+    from infill.pipeline.training.worker_failures import WorkerFailures, send
 
     sizes = config.worker_numbers
+    failures = FailureConfig(
+        max_failures=config.max_failures, controller_failure_limit=ROOM_ATTEMPTS
+    )
     return SharingTrainer(
         _work_on_cluster,
         sizes=sizes,
         watch=actors["watch"],
+        failure_policy=StartPolicy(failures, partial(send, actors["mailbox"]), START_ATTEMPTS),
         train_loop_config={"config": config, **actors},
         torch_config=TorchConfig(timeout_s=config.collective_timeout_s),
         scaling_config=ScalingConfig(
@@ -246,10 +251,7 @@ def _trainer(config: TrainConfig, books: str, actors: Mapping[str, Any]) -> Any:
             name=uuid.uuid4().hex,
             storage_path=books,
             callbacks=[WorkerFailures(actors["mailbox"])],
-            failure_config=FailureConfig(
-                max_failures=config.max_failures,
-                controller_failure_limit=ROOM_ATTEMPTS,
-            ),
+            failure_config=failures,
         ),
     )
 

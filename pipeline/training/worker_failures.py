@@ -61,16 +61,17 @@ def _on_node(address: str, box: Any, report: str) -> None:
     alive = [node for node in ray.nodes() if node["Alive"]]
     ids = [node["NodeID"] for node in alive if node["NodeManagerAddress"] == address]
     if not ids:
-        _send(box, with_holder(report, address, ""))
+        send(box, with_holder(report, address, ""))
         return
 
     def look() -> None:
         # The task's parent is Ray on this node, and that of all workers here.
-        _send(box, with_holder(report, address, largest_holder(own=os.getppid())))
+        send(box, with_holder(report, address, largest_holder(own=os.getppid())))
 
     strategy = NodeAffinitySchedulingStrategy(ids[0], soft=False)
     ray.remote(num_cpus=0, scheduling_strategy=strategy)(look).remote()
 
 
-def _send(box: Any, text: str) -> None:
+def send(box: Any, text: str) -> None:
+    """Send a sentence to the run's record queue, to be logged."""
     box.put.remote(Record(kind="note", step=0, text=text))

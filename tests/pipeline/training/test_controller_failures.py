@@ -17,7 +17,7 @@ from infill.pipeline.error_sentences import explain
 from infill.pipeline.errors import UserError
 from infill.pipeline.interruption import Interrupted
 from infill.pipeline.tracking import Record, record_queue
-from infill.pipeline.training import controller_failures, train
+from infill.pipeline.training import controller_failures, start_failures, train
 from infill.pipeline.training.elastic import CONTROLLER_BYTES, SharingTrainer
 
 
@@ -153,7 +153,7 @@ def test_workers_that_did_not_start_end_in_one_sentence():
 
     broken = WorkerGroupStartupFailedError("error:\nTraceback ...\nImportError: no module\n")
     for failure, expected in (
-        (broken, "did not start: ImportError: no module"),
+        (broken, "did not start in several attempts: ImportError: no module; correct"),
         (WorkerGroupStartupTimeoutError(3), "no resources for 3 workers became free in time"),
     ):
         with pytest.raises(UserError, match=expected) as ended:
@@ -163,12 +163,12 @@ def test_workers_that_did_not_start_end_in_one_sentence():
 
 @pytest.fixture
 def disturbed(monkeypatch, tmp_path):
-    """Give what lets the first group of workers lose one at the end of its start."""
+    """Give what lets the first groups of workers lose one at the end of their start."""
     from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 
-    once = tmp_path / "once"
+    disturbances = tmp_path / "disturbances"
 
-    def disturb(removed):
+    def disturb(removed, times=1):
         class Disturbance(
             WorkerGroupCallback
         ):  # Local, so that Ray's controller receives its code.
@@ -176,10 +176,11 @@ def disturbed(monkeypatch, tmp_path):
                 import ray
                 from ray.util import remove_placement_group
 
-                if once.exists():
+                done = disturbances.read_text() if disturbances.exists() else ""
+                if len(done) == times:
                     return
-                once.touch()
-                worker = worker_group.get_workers()[1]
+                disturbances.write_text(done + ".")
+                worker = worker_group.get_workers()[-1]
                 if removed:
                     state = worker_group.get_worker_group_state()
                     remove_placement_group(state.placement_group_handle.placement_group)
@@ -197,7 +198,7 @@ def disturbed(monkeypatch, tmp_path):
 
         usual = SharingTrainer._create_default_callbacks
         monkeypatch.setattr(SharingTrainer, "_create_default_callbacks", callbacks)
-        return once
+        return disturbances
 
     return disturb
 
@@ -209,12 +210,31 @@ def test_group_that_loses_a_worker_at_the_end_of_its_start_is_replaced(
     removed, config, ray_local, disturbed
 ):
     """With the same resources: two groups would not have room."""
-    once = disturbed(removed)
+    disturbances = disturbed(removed)
     lines: list[str] = []
     train(override(config, {"num_workers": 2, "cpus_per_worker": 1.5}), lines.append)
-    assert once.exists()
+    assert disturbances.exists()
     assert checkpoints.steps(config.storage)[-1] == config.steps
     assert sum("failed: The actor died" in line for line in lines) == removed, lines
+    again = "did not start: one of them died (the system, for lack of memory perhaps, or a person"
+    assert sum(again in line for line in lines) == (not removed), lines
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_workers_that_do_not_start_end_a_training_after_a_few_attempts(
+    config, ray_local, disturbed, monkeypatch
+):
+    """Each attempt is reported; Ray itself would make sixty in silence."""
+    monkeypatch.setattr(start_failures, "START_ATTEMPTS", 2)
+    disturbances = disturbed(False, times=2)
+    run = override(config, {"num_workers": 1})
+    lines: list[str] = []
+    with pytest.raises(UserError, match="did not start in several attempts: one of them died"):
+        train(run, lines.append)
+    assert disturbances.read_text() == ".."
+    assert sum("starting them again (2 of 2)" in line for line in lines) == 1, lines
+    assert train(run, lines.append).step == run.steps
 
 
 @pytest.fixture
@@ -283,14 +303,16 @@ def test_job_whose_process_is_taken_away_ends_in_a_sentence():
         WorkerCrashedError,
     )
 
-    for error in (
-        OutOfMemoryError("Task was killed due to the node running low on memory."),
-        WorkerCrashedError(),
-        LocalRayletDiedError(),
+    lost, full = "Ray has lost a process of this job: ", "Ray's memory monitor has ended a worker"
+    low = "Task was killed due to the node running low on memory."
+    for error, begin in (
+        (OutOfMemoryError(low), f"{full} of this job: its node was short of memory; give the job"),
+        (WorkerCrashedError(), lost),
+        (LocalRayletDiedError(), lost),
     ):
         sentence = explain(error)
         assert sentence is not None
-        assert sentence.startswith("Ray has lost a process of this job: ")
+        assert sentence.startswith(begin)
         assert "Give the same command again" in sentence
         assert "\n" not in sentence
     defect = RayTaskError("function", "Traceback ...\nKeyError: 'x'", KeyError("x"))

@@ -1,0 +1,126 @@
+"""Workers that die at their work, again and again or once; one whose memory Ray takes for full."""
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from infill.pipeline.attempts import MOST_ATTEMPTS, NAMESPACE, NOT_COUNTED, counted_attempts
+from infill.pipeline.batch_inference.ray_data import split_rows
+from infill.pipeline.errors import UserError
+from infill.pipeline.ray_messages import line_of
+from infill.pipeline.sharding.parallel_map import parallel_map
+
+JOBS = Path(__file__).parents[2] / "jobs"
+ENDED_BY_RAY = """Task _map_task failed due to oom. There are 3 oom retries remaining, so the task
+will be retried. Error: 1 worker(s) were killed due to the node running low on memory. Memory on the
+node (IP: 10.0.0.2, ID: 17f7) was 22.94GB used / 23.54GB limit (0.974)
+OOM kill reason: Memory usage 1349955584B exceeded threshold""".replace("the\nnode (", "the node (")
+
+
+def left_in_store() -> list[bytes]:
+    from ray.experimental import internal_kv
+
+    found: list[bytes] = internal_kv._internal_kv_list(b"", namespace=NAMESPACE)
+    return found
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_lost_at_its_work_is_replaced_a_few_times_only(ray_local, tmp_path):
+    """As the kernel ends one for its memory."""
+
+    def dies(number: int) -> dict[str, int]:
+        lives = tmp_path / str(number)
+        lives.mkdir(exist_ok=True)
+        earlier = len(list(lives.iterdir()))
+        (lives / str(earlier)).touch()
+        if earlier < number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"number": number}
+
+    assert sorted(done["number"] for done in parallel_map(dies, 2)) == [0, 1]
+    with pytest.raises(UserError, match="has lost 5 workers of this job at part 0, .* memory"):
+        list(parallel_map(lambda number: dies(10**6), 1))
+    assert len(list((tmp_path / str(10**6)).iterdir())) == MOST_ATTEMPTS
+    assert not left_in_store()
+
+
+def test_an_attempt_that_ends_is_forgotten_and_lost_ones_are_refused(ray_local):
+    from ray.experimental import internal_kv
+
+    with counted_attempts() as attempts:
+        for _ in range(MOST_ATTEMPTS + 1):
+            with suppress(KeyError), attempts.at("a piece"):
+                assert left_in_store()
+                raise KeyError
+            assert not left_in_store()
+        key = f"{attempts.job}/a.png (reading)".encode()
+        internal_kv._internal_kv_put(key, b"5", namespace=NAMESPACE)
+        rows = {"name": ["a.png"], "output": [b"a.png"]}
+        [refusal] = split_rows(rows, None, attempts)["refusal"]
+        assert "has lost 5 workers of this job at a.png (reading)" in refusal
+    assert not left_in_store()
+    with NOT_COUNTED.at("a piece"):
+        assert not left_in_store()
+
+
+def test_a_message_of_ray_is_one_line():
+    assert line_of(ENDED_BY_RAY) == (
+        "Ray's memory monitor has ended a worker of this job: its node 10.0.0.2 used 22.9 of "
+        "23.5 GB; its work is done again, 3 times at most"
+    )
+    assert line_of("Task A.b failed. Error: The actor is temporarily unavailable: IOError") == ""
+    assert line_of("A worker died.\nMore of it") == "Ray: A worker died."
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.timeout(900)
+def test_jobs_whose_workers_ray_ends_for_memory_end_in_one_sentence_and_resume(tmp_path):
+    """By a Ray whose memory is always too full: it ends every worker at its first look."""
+    photographs, chance = tmp_path / "photographs", np.random.default_rng(0)
+    photographs.mkdir()
+    for number in range(30):
+        picture = chance.integers(0, 255, (72, 72, 3), np.uint8)
+        cv2.imwrite(str(photographs / f"{number}.png"), picture)
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    full = {
+        "RAY_memory_usage_threshold": "0",
+        "RAY_memory_monitor_refresh_ms": "200",
+        "RAY_task_oom_retries": "1",
+        "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "15",
+    }
+
+    def run(words: list[str], more: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, *words],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**environment, **more},
+            check=False,
+        )
+
+    sharding = [f"{JOBS}/make_shards.py", "folder", "--source", str(photographs), "--out", "set"]
+    training = [f"{JOBS}/train_spn.py", "smoke", "--data.shards", "set", "--storage", "run"]
+    training += ["--tracking.tracking-uri", "", "--num-workers", "1", "--max-failures", "1"]
+    evaluation = [f"{JOBS}/evaluate.py", "--checkpoint", "run", "--shards", "set/test"]
+    for words in (sharding, training, [*evaluation, "--num-actors", "1"]):
+        ended = run(words, full)
+        assert ended.returncode == 1, ended.stdout
+        last = ended.stderr.splitlines()[-1]
+        assert last.startswith("error: "), ended.stderr
+        assert "memory" in last, last
+        assert "same command" in last, last
+        said = ended.stdout + ended.stderr
+        assert "Traceback" not in said
+        assert max(map(len, said.splitlines())) < 500, said
+        assert len(said.splitlines()) < 40, said
+        again = run(words, {})
+        assert again.returncode == 0, again.stderr
