@@ -1,6 +1,7 @@
 """Parameters and multiply-accumulates of a network, without allocating it."""
 
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -68,6 +69,7 @@ class Size:
     Fourier transforms, norms and activations are not counted."""
 
 
+@lru_cache(maxsize=256)
 def size_of(config: ModelConfig) -> Size:
     """Count a configuration's parameters and its arithmetic, on tensors without data."""
     paper = architecture.load(config.architecture)
@@ -89,6 +91,7 @@ def size_of(config: ModelConfig) -> Size:
     )
 
 
+@lru_cache(maxsize=256)
 def step_flops(config: ModelConfig, side_px: int, samples: int = 2, step: int = 0) -> float:
     """Return the floating-point operations of a training step, per sample.
 

@@ -4,6 +4,7 @@ The layers and the state dict's names are torchvision's public ones; torchvision
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -185,8 +186,22 @@ def _load_strictly(network: VGGFeatures, state: Mapping[str, Any], depth: int, f
 
 @torch.no_grad()
 def _randomise(network: VGGFeatures) -> None:
+    parameters = list(network.parameters())
+    # Under a mode of PyTorch or another default device, values are none that others can use.
+    usual = all(type(one.data) is Tensor and one.device.type == "cpu" for one in parameters)
+    generated = _random_values if usual else _random_values.__wrapped__
+    values = generated(tuple(tuple(parameter.shape) for parameter in parameters))
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)
+
+
+@lru_cache(maxsize=2)
+def _random_values(shapes: tuple[tuple[int, ...], ...]) -> tuple[Tensor, ...]:
+    """Return weights and biases; generating 20 million again takes longer than a small step."""
     generator = torch.Generator().manual_seed(0)
-    for parameter in network.parameters():
+    values = tuple(torch.empty(shape) for shape in shapes)
+    for value in values:
         # Keeps the size of features through the ReLUs (He et al., 2015).
-        deviation = (2.0 / parameter[0].numel()) ** 0.5 if parameter.dim() > 1 else 0.0
-        fill_normal(parameter, deviation, generator)
+        deviation = (2.0 / value[0].numel()) ** 0.5 if value.dim() > 1 else 0.0
+        fill_normal(value, deviation, generator)
+    return values

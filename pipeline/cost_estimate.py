@@ -9,9 +9,11 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from statistics import median
 from typing import Literal
 
+from infill.models.config import ModelConfig
 from infill.pipeline import loading, storage, training
 from infill.pipeline.config import from_json
 from infill.pipeline.errors import UserError
@@ -426,6 +428,12 @@ def decode_rate(data: BatchConfig, seconds: float = DECODE_FOR_S) -> float:
 
 def activations(config: TrainConfig) -> int:
     """Return the bytes that one sample's forward pass keeps for the backward pass."""
+    kept = _kept_bytes(config.model, config.data.image_size_px, config.recompute)
+    return kept if config.precision == "float32" else kept // 2
+
+
+@lru_cache(maxsize=256)
+def _kept_bytes(config: ModelConfig, side_px: int, recomputing: bool) -> int:
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -433,15 +441,14 @@ def activations(config: TrainConfig) -> int:
     from infill.models.architecture import inputs_of, load
     from infill.models.flops import kept_for_backward, without_files
 
-    paper, model = load(config.model.architecture), without_files(config.model)
-    side = config.data.image_size_px
+    paper, model = load(config.architecture), without_files(config)
     with FakeTensorMode():
         generator = paper.generator(model)
-        if config.recompute:
+        if recomputing:
             recompute(generator, paper.blocks)
-        image, mask = torch.zeros(1, 3, side, side), torch.zeros(1, 1, side, side)
+        image, mask = torch.zeros(1, 3, side_px, side_px), torch.zeros(1, 1, side_px, side_px)
         _, kept = kept_for_backward(generator, *inputs_of(model, image, mask))
-    return kept if config.precision == "float32" else kept // 2
+    return kept
 
 
 def lines(found: CostEstimate, config: CostEstimateConfig) -> list[str]:

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from infill.models import vgg
 from infill.models.lama.perceptual import DilatedResNet, load_encoder
 from infill.models.seeding import seeded
 from infill.models.spn.config import SPNConfig
@@ -44,6 +46,17 @@ def test_random_networks_are_generated_by_the_cpu_for_any_device(name: str) -> N
         network = NETWORKS[name]()
     tensors = [*network.parameters(), *network.buffers()]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+def test_random_features_built_without_data_leave_none_to_the_next_network() -> None:
+    """The values are kept, and those of a count of FLOPs or of another device are none."""
+    vgg._random_values.cache_clear()
+    with FakeTensorMode():
+        NETWORKS["vgg"]()
+    with torch.device("meta"):
+        NETWORKS["vgg"]()
+    weights = [tensor for tensor in NETWORKS["vgg"]().parameters() if tensor.dim() > 1]
+    assert all(0.5 < weight.std() / (2 / weight[0].numel()) ** 0.5 < 2 for weight in weights)
 
 
 def test_noise_is_generated_by_the_cpu_whatever_the_default_device() -> None:
