@@ -85,7 +85,7 @@ def test_with_weights_sets_are_measured_and_lpips_is_a_column(config, weights):
     assert evaluation.set_scores["spn"]["0.2-0.3"]["kid"].n == 3
     assert evaluation.scores["spn"]["all"]["lpips"].mean > 0
     page = Path(evaluation.files["report"]).read_text()
-    assert re.findall(r"[^<>]*not computed[^<>]*", page) == [
+    assert re.findall(r">([^<>]*not computed[^<>]*)<", page) == [
         "IS by Places365: not computed: weights not given."
     ]
     assert f"<td>{fid.value:.2f}</td>" in page
