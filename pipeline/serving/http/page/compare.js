@@ -7,6 +7,7 @@ const KEY_STEP = 0.05;
 export class Compare {
   constructor(view) {
     this.view = view;
+    this._turn = null;  // The press of the button that is in force.
     this._grip = at("split-grip");
     this._grip.addEventListener("pointerdown", event => this._grip.setPointerCapture(event.pointerId));
     this._grip.addEventListener("pointermove", event => {
@@ -23,30 +24,43 @@ export class Compare {
   }
 
   get isOn() {
-    return this.view.original !== null;
+    return this._turn !== null;
   }
 
+  // On at once; the line appears when the original is decoded, unless stop() came first.
+  // Rejects, and is off again, if the original cannot be decoded.
   async toggle() {
     const {photograph} = this.view;
     if (this.isOn || !photograph?.isChanged) return this.stop();
-    const original = await photograph.awakeOriginal();
-    if (this.view.photograph !== photograph) return;
+    const turn = this._turn = {};
+    press(at("compare"), true);
+    try {
+      const original = await photograph.awakeOriginal();
+      if (this._turn === turn) this._start(original);
+    } catch (error) {
+      if (this._turn === turn) this.stop();
+      throw error;
+    }
+  }
+
+  stop() {
+    if (!this.isOn) return;
+    this._turn = null;
+    this.view.original = null;
+    this._show(false);
+    this.view.renew();
+  }
+
+  _start(original) {
     this.view.original = original;
     this._show(true);
     this._place(0.5);
     this._grip.focus({preventScroll: true});
   }
 
-  stop() {
-    if (!this.isOn) return;
-    this.view.original = null;
-    this._show(false);
-    this.view.renew();
-  }
-
   // Keep line and labels on the photograph when the view has moved.
   follow() {
-    if (this.isOn) this._place(this.view.split);
+    if (this.view.original) this._place(this.view.split);
   }
 
   _show(on) {

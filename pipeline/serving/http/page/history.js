@@ -9,10 +9,20 @@ export class History {
     this._onChange = onChange;
     this._mostBytes = mostBytes;
     this._turn = Promise.resolve();
+    this._acts = 0;
   }
 
   get last() {
     return this.done.at(-1);
+  }
+
+  get isMoving() {
+    return this._acts > 0;
+  }
+
+  // Fulfilled when what was asked for so far is done, or has failed.
+  get settled() {
+    return this._turn;
   }
 
   push(edit) {
@@ -32,15 +42,21 @@ export class History {
     return this._move(this.undone, this.done);
   }
 
-  // One after the other, also if the keys are pressed faster than a picture is decoded.
-  _move(from, to) {
-    this._turn = this._turn.then(async () => {
-      const edit = from.pop();
-      if (!edit) return;
-      await edit.swap();
-      to.push(edit);
-      this._onChange(edit);
+  // One act after the other, also if the keys are pressed faster than a picture is decoded.
+  inTurn(act) {
+    this._acts++;
+    const done = this._turn.then(act).finally(() => { this._acts--; });
+    this._turn = done.catch(() => {});
+    return done;
+  }
+
+  async _move(from, to) {
+    const edit = await this.inTurn(async () => {
+      if (!from.length) return null;
+      await from.at(-1).swap();
+      to.push(from.pop());
+      return to.at(-1);
     });
-    return this._turn;
+    if (edit) this._onChange(edit);
   }
 }

@@ -27,7 +27,7 @@ const view = new View(stage, at("picture"), at("hole"), moved);
 const guides = new Guides(view);
 const tools = new Tools({
   view,
-  current: () => (workspace.active?.isBusy ? null : workspace.active),
+  current: () => (workspace.active?.isEditable ? workspace.active : null),
   outline: (points, closed) => guides.outline(points, closed),
   onEdit: record,
 });
@@ -53,7 +53,7 @@ const actions = {
   zoom: factor => view.zoomTo(view.scale * factor),
   tool: name => options.choose(name),
   resize: steps => options.resize(steps),
-  compare: () => compare.toggle(),
+  compare: () => compare.toggle().catch(() => messages.say("The file of this photograph cannot be read any more: download the result before you leave.", true)),
   download: () => download(workspace.active),
   choose: () => at("file").click(),
   help: () => at("keys").showModal(),
@@ -171,14 +171,20 @@ function travel(way) {
   active.history[way]();
 }
 
-function fill() {
+async function fill() {
   const {active} = workspace;
+  await active?.history.settled;
   if (!active?.hasHole || active.isBusy) return;
   tools.cancel();
   compare.stop();
   openSheet(false);
   messages.forget();
   queue.add(active);
+}
+
+async function fillAll() {
+  await Promise.all(workspace.photographs.map(one => one.history.settled));
+  workspace.photographs.filter(one => one.hasHole).forEach(one => queue.add(one));
 }
 
 function remove(photograph) {
@@ -201,9 +207,10 @@ function escape() {
   return true;
 }
 
-function change(operation, ...values) {
+async function change(operation, ...values) {
   const {active} = workspace;
-  if (active && !active.isBusy) record(active, operation(active.mask, ...values));
+  await active?.history.settled;
+  if (active?.isEditable) record(active, operation(active.mask, ...values));
 }
 
 async function loadMask(file) {
@@ -212,7 +219,8 @@ async function loadMask(file) {
   try {
     const read = await readMask(file, settings.key);
     const levels = await maskLevels(read, active.width, active.height, file.name);
-    if (!active.isBusy) record(active, operations.replace(active.mask, levels));
+    await active.history.settled;
+    if (active.isEditable) record(active, operations.replace(active.mask, levels));
   } catch (error) {
     messages.say(error.message, true);
   }
@@ -221,7 +229,7 @@ async function loadMask(file) {
 // Put the hole that is shown into every other photograph of the same size.
 function copyHole() {
   const {active, photographs} = workspace;
-  const others = photographs.filter(one => one !== active && !one.isBusy);
+  const others = photographs.filter(one => one !== active && one.isEditable);
   const alike = others.filter(one => one.width === active.width && one.height === active.height);
   for (const one of alike) record(one, operations.replace(one.mask, active.mask.levels));
   const rest = others.length - alike.length;
@@ -255,7 +263,7 @@ const clicks = {
   feather: () => change(operations.feather, amount("feather-px")),
   "mask-load": () => at("mask-file").click(),
   "mask-save": async () => save(await softMaskFile(workspace.active.mask), `${stemOf(workspace.active)}-mask.png`),
-  "fill-all": () => workspace.photographs.filter(one => one.hasHole).forEach(one => queue.add(one)),
+  "fill-all": fillAll,
   "same-hole": copyHole,
   "save-all": async () => { for (const one of workspace.photographs) await download(one); },
   settings: () => openSheet(!document.body.classList.contains("sheet")),

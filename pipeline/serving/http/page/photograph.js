@@ -46,6 +46,11 @@ export class Photograph {
     return ["waiting", "sending", "filling"].includes(this.state);
   }
 
+  // Not while it is filled, or undo and redo decode a picture: they exchange parts of the hole.
+  get isEditable() {
+    return !this.isBusy && !this.history.isMoving;
+  }
+
   get isChanged() {
     return this.picture !== this.source;
   }
@@ -73,7 +78,10 @@ export class Photograph {
 
   // Decode the file as it was opened, to compare.
   async awakeOriginal() {
-    if (!this.original.length) this.original = await pyramidOf(await decode(this.file));
+    if (this.original.length) return this.original;
+    const original = await pyramidOf(await decode(this.file));
+    if (this.original.length) this._drop(original);  // Another press has decoded it meanwhile.
+    else this.original = original;
     return this.original;
   }
 
@@ -82,11 +90,13 @@ export class Photograph {
     return this.history.last?.samples ?? [];
   }
 
-  async chooseSample(index) {
-    const edit = this.history.last;
-    if (this.isBusy || !edit?.samples?.[index]) return;
-    edit.shown = index;
-    await this.setPicture(edit.samples[index]);
+  chooseSample(index) {
+    return this.history.inTurn(async () => {
+      const edit = this.history.last;
+      if (this.isBusy || !edit?.samples?.[index]) return;
+      edit.shown = index;
+      await this.setPicture(edit.samples[index]);
+    });
   }
 
   // Let the decoded pictures go while another photograph is shown.

@@ -54,7 +54,7 @@ export class Workspace {
     for (const other of this.photographs) {
       if (other !== photograph) other.release();
     }
-    this._onChange(null);
+    this._onChange(photograph);
   }
 
   remove(photograph) {

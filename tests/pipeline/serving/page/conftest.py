@@ -15,11 +15,37 @@ from playwright.sync_api import Page, expect
 
 from infill.pipeline.serving.http.inpaint_service import HttpConfig
 
-WAIT_MS = 60_000
+WAIT_MS = 300_000
 expect.set_options(timeout=WAIT_MS)  # Its five seconds are too few on a busy machine.
 _SEEN = """id => {
   const c = document.getElementById(id);
   return [c.toDataURL(), c.width, c.height];
+}"""
+
+_LISTEN = """() => {
+  window.heard = [];
+  addEventListener("DOMContentLoaded", () => {
+    const said = document.getElementById("said");
+    const note = () => said && window.heard.push(said.textContent);
+    const all = {childList: true, characterData: true, subtree: true};
+    if (said) new MutationObserver(note).observe(said, all);
+  });
+}"""
+"""Keeps what the page says: a notice is gone after some seconds, however busy the machine is."""
+_HOLD = """() => {
+  const decode = window.createImageBitmap, held = [];
+  let letGo;
+  const gate = new Promise(open => { letGo = open; });
+  window.createImageBitmap = (...values) => {
+    const bitmap = gate.then(() => decode(...values));
+    held.push(bitmap);
+    return bitmap;
+  };
+  window.letDecode = () => {
+    window.createImageBitmap = decode;
+    letGo();
+    return Promise.allSettled(held).then(() => null);
+  };
 }"""
 
 
@@ -65,11 +91,42 @@ class Editor:
         """Return where the photograph is in the window: x, y, width, height."""
         seen = self.seen()[..., :3].astype(int)
         rows, columns = np.nonzero(np.abs(seen - seen[0, 0]).max(axis=-1) > 8)
-        stage = self.page.locator("#stage").bounding_box()
-        assert stage
+        stage = self.bounds("#stage")
         left, top = int(columns.min()), int(rows.min())
         width, height = int(columns.max()) + 1 - left, int(rows.max()) + 1 - top
         return stage["x"] + left, stage["y"] + top, width, height
+
+    def bounds(self, selector: str) -> dict[str, float]:
+        """Return where an element is in the window, as soon as it is visible."""
+        expect(self.page.locator(selector)).to_be_visible()
+        self.settle()
+        found = self.page.locator(selector).bounding_box()
+        assert found, f"{selector} is hidden again"
+        return dict(found)
+
+    def compare(self) -> None:
+        """Press the button, and wait until the original is decoded and the line is there."""
+        self.page.click("#compare")
+        expect(self.page.locator("#split")).to_be_visible()
+
+    @contextmanager
+    def slow_decoding(self) -> Iterator[None]:
+        """Let the page wait for every picture that it decodes, until the block ends."""
+        self.page.evaluate(_HOLD)
+        yield
+        self.page.evaluate("() => window.letDecode()")
+        self.settle()
+
+    def wait_said(self, text: str) -> None:
+        """Wait until the page has said a text since the last call, also if it is gone by now."""
+        self.page.wait_for_function("text => heard.some(one => one.includes(text))", arg=text)
+        self.page.evaluate("() => { window.heard.length = 0; }")
+
+    def wheel(self, down: float) -> None:
+        """Turn the wheel, and wait until the zoom has changed."""
+        before = self.page.locator("#zoom").inner_text()
+        self.page.mouse.wheel(0, down)
+        expect(self.page.locator("#zoom")).not_to_have_text(before)
 
     def place(self, x: float, y: float) -> tuple[float, float]:
         """Return where a point of the photograph is in the window."""
@@ -106,7 +163,7 @@ class Editor:
         self.wait_filled()
 
     def wait_filled(self) -> None:
-        expect(self.page.locator("#said")).to_contain_text(" filled ", timeout=WAIT_MS)
+        expect(self.page.locator("#said")).to_contain_text(" filled ")
 
     def result(self) -> NDArray[np.uint8]:
         """Return the pixels of the picture that is downloaded."""
@@ -163,6 +220,8 @@ def photo(make) -> dict[str, Any]:
 def opened_page(browser: Any, address: str, **options: Any) -> Iterator[Editor]:
     """Open the page; whatever it requests of others, or complains of, fails the test."""
     with browser.new_context(accept_downloads=True, **options) as context:
+        context.set_default_timeout(WAIT_MS)
+        context.add_init_script(f"({_LISTEN})()")
         page = context.new_page()
         editor, elsewhere = Editor(page), []
         page.on(

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
 from infill.pipeline.images import read_mask
 
@@ -15,7 +16,7 @@ def test_page_and_reference_are_not_cut(address, require_fit):
 
 
 def test_an_example_is_ready_to_be_filled(editor):
-    assert "An example: press Fill" in editor.page.text_content("#said")
+    editor.wait_said("An example: press Fill")
     assert (editor.hole() > 0).sum() > 1000
     editor.fill()
     assert editor.result().shape == (300, 451, 3)
@@ -35,13 +36,13 @@ def test_a_hole_is_painted_filled_compared_and_downloaded(editor, photo, pixels_
     assert changed[45, 60]
     assert not changed[~hole].any()
     filled = editor.seen()
-    editor.page.click("#compare")
+    editor.compare()
     compared = editor.seen()
     middle = compared.shape[1] // 2
     assert (compared[:, : middle - 1] != filled[:, : middle - 1]).any()
     assert (compared[:, middle + 1 :] == filled[:, middle + 1 :]).all()
     editor.press(*["ArrowRight"] * 10)
-    assert editor.page.get_attribute("#split-grip", "aria-valuenow") == "100"
+    expect(editor.page.locator("#split-grip")).to_have_attribute("aria-valuenow", "100")
     assert (editor.seen() != filled).any()
     editor.press("Escape")
     assert (editor.seen() == filled).all()
@@ -125,7 +126,7 @@ def test_wheel_space_and_buttons_move_the_view(editor, photo):
     page, (x, y, width, _) = editor.page, editor.box()
     spot = editor.place(0.25, 0.5)
     page.mouse.move(*spot)
-    page.mouse.wheel(0, 300)
+    editor.wheel(300)
     _, _, smaller, _ = editor.box()
     assert smaller < 0.8 * width
     assert editor.place(0.25, 0.5) == pytest.approx(spot, abs=3)
@@ -232,8 +233,7 @@ def test_masks_are_loaded_inverted_grown_feathered_and_saved(editor, photo, make
     assert (editor.hole() == 255 - loaded).all()
     wrong = file_of("wrong.png", make.file(loaded[:50]))
     editor.page.set_input_files("#mask-file", wrong)
-    editor.page.wait_for_selector("#message.wrong")
-    assert "wrong.png has 120 × 50 px" in editor.page.text_content("#said")
+    editor.wait_said("wrong.png has 120 × 50 px")
     assert (editor.hole() == 255 - loaded).all()
 
 
@@ -264,8 +264,7 @@ def test_mask_files_are_read_by_the_service_s_rule(editor, photo, make, file_of)
         assert not editor.hole().any()
     blank = file_of("blank.png", make.file(np.zeros((90, 120), np.uint8)))
     editor.page.set_input_files("#mask-file", blank)
-    editor.page.wait_for_selector("#message.wrong")
-    assert "blank.png marks no hole" in editor.page.text_content("#said")
+    editor.wait_said("blank.png marks no hole")
     editor.complaints.clear()  # The browser reports the refusal.
 
 
