@@ -73,8 +73,9 @@ class ProcessPool:
 
     def begin(self, task: DecodeTask) -> "PendingResult":
         """Send a task to the process with the fewest samples to make."""
-        for decoder in self.decoders:
-            decoder.receive_ready()
+        if task.first == 0:  # once for the tasks of a batch, which begin together
+            for decoder in self.decoders:
+                decoder.receive_ready()
         return min(self.decoders, key=DecodeWorker.samples_to_come).send(task)
 
     def close(self) -> None:
