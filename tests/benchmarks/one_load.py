@@ -10,6 +10,7 @@ import asyncio
 import json
 import sys
 import time
+from math import nan
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -54,8 +55,8 @@ async def main(url: str, body: bytes, kind: str, callers: int, seconds: float) -
     rate = sum(warm <= done <= end for _, done in times) / (end - warm)
     return {
         "rate": rate,
-        "median_ms": 1e3 * kept[len(kept) // 2],
-        "p99_ms": 1e3 * kept[int(0.99 * (len(kept) - 1))],
+        "median_ms": 1e3 * kept[len(kept) // 2] if kept else nan,
+        "p99_ms": 1e3 * kept[int(0.99 * (len(kept) - 1))] if kept else nan,
         "refused": refused,
     }
 

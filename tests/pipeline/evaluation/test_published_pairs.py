@@ -4,12 +4,14 @@ from collections import Counter
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation import EvaluationConfig
 from infill.pipeline.evaluation.pairs import PublishedPairs, lay_pairs
-from infill.pipeline.manifest import Manifest
+from infill.pipeline.evaluation.protocols import load_protocol
+from infill.pipeline.manifest import SAMPLE_SCHEMA, Manifest, ShardRecord
 from infill.pipeline.masks import MaskConfig
 
 SIDE = 256
@@ -41,6 +43,24 @@ def test_all_has_as_many_composites_as_images(listed, folder):
     counted = [pair for pair in map(pairs.__getitem__, range(len(pairs))) if pair.group.in_all]
     assert len(pairs) == 24
     assert [pair.key for pair in counted] == [f"sample{number:02d}" for number in range(12)]
+
+
+def many(listed: Manifest, count: int) -> Manifest:
+    """Return a manifest of so many images, which are nowhere to be read."""
+    columns = {name: listed.samples.column(name).take([0] * count) for name in SAMPLE_SCHEMA.names}
+    columns["key"] = pa.array([f"sample{number:05d}" for number in range(count)])
+    samples = pa.table(columns, schema=SAMPLE_SCHEMA)
+    record = ShardRecord(name="shard-000000.tar", samples=count, size=20_480, sha256="0" * 64)
+    return Manifest(location="/nowhere", samples=samples, shards=(record,))
+
+
+@pytest.mark.parametrize(("protocol", "images"), [("spn-paris", 100), ("madf-places2", 12_000)])
+def test_fid_is_over_as_many_composites_as_the_paper_has(listed, folder, protocol, images):
+    """Counted from the pairs; none of the composites is made."""
+    assert load_protocol(protocol).images == (images,)
+    pairs = pairs_of(many(listed, images), folder, protocol)
+    counted = [pair for pair in map(pairs.__getitem__, range(len(pairs))) if pair.group.in_all]
+    assert len(counted) == len({pair.key for pair in counted}) == images
 
 
 def test_every_file_is_used_once_and_as_it_is(listed, folder):
