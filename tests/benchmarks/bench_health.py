@@ -69,8 +69,11 @@ def test_health(tmp_path: Path) -> None:
     progressive = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_QUALITY, 95]
     loads = {
         "none": (None, "", 0),
-        "25-MP PNG": (*request_file(tmp_path, LARGE_PX, ".png", []), CALLERS),
-        "25-MP JPEG": (*request_file(tmp_path, LARGE_PX, ".jpg", progressive), CALLERS),
+        f"{LARGE_PX**2 / 1e6:g}-MP PNG": (*request_file(tmp_path, LARGE_PX, ".png", []), CALLERS),
+        f"{LARGE_PX**2 / 1e6:g}-MP JPEG": (
+            *request_file(tmp_path, LARGE_PX, ".jpg", progressive),
+            CALLERS,
+        ),
         "flood": (*request_file(tmp_path, 256, ".png", []), 10 * WAITING),
     }
     rows = []
