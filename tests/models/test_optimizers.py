@@ -83,7 +83,7 @@ def test_the_default_is_adam_at_the_paper_s_rates_bit_for_bit(name: str) -> None
         for role, network in written_out.networks.items()
     }
     for step in range(STEPS):
-        batch = batch_of(config, count=6, step=step)
+        batch = batch_of(config, count=2 * config.share_multiple, step=step)
         losses = configured.step_with_accumulation(batch)
         for role, optimizer in written_out.optimizers.items():
             for group in optimizer.param_groups:
