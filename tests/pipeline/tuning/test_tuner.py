@@ -369,12 +369,19 @@ def test_a_search_whose_driver_is_killed_runs_nothing_twice_but_what_failed(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["SIGKILL", "SIGINT"])
-@pytest.mark.parametrize("algorithm", ["tpe", "asha"])
+@pytest.mark.parametrize(
+    ("algorithm", "number"),
+    [("tpe", signal.SIGINT), ("asha", signal.SIGKILL)],
+    ids=["tpe-SIGINT", "asha-SIGKILL"],
+)
 def test_a_search_that_learns_goes_on_after_a_signal_with_each_trial_once(
     config, ray_local, tmp_path, algorithm, number
 ):
-    """Four trials of four combinations: none is proposed twice, and none is left out."""
+    """Four trials of four combinations: none is proposed twice, and none is left out.
+
+    An algorithm learns again from the trials' records, however the search ended: each algorithm
+    and each signal once.
+    """
     space = {"model.image_weight": [1, 10], "model.num_blocks": [1, 2]}
     changes = {"num_trials": 4, "algorithm": algorithm, "concurrent_trials": 1}
     changes |= {"train.steps": 16, "train.save_every_steps": 2, "storage": str(tmp_path / "search")}
