@@ -16,12 +16,13 @@ from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from infill.pipeline.errors import RejectedError, UserError
-from infill.pipeline.images.kinds import LINKED, MASKS, OTHER_MEMBERS, SPARSE
+from infill.pipeline.images.kinds import ARCHIVES_BESIDE, LINKED, MASKS, OTHER_MEMBERS, SPARSE
 from infill.pipeline.sources.mask_names import MaskNames
 from infill.pipeline.sources.original import (
     Original,
     count_unread,
     is_picture_name,
+    is_visible,
     nested_split_of,
     split_of,
 )
@@ -155,6 +156,7 @@ def _zip(
                 counts[LINKED] += is_picture_name(name)
                 continue
             count_unread(name, counts)
+            counts[ARCHIVES_BESIDE] += is_archive(name) and is_visible(name)
             if info.is_dir() or not is_picture_name(name):
                 continue
             if masks.is_mask(name):
@@ -198,9 +200,11 @@ def _tar(
                     counts[_why_not(member)] += is_picture_name(path)
                     continue
                 count_unread(path, counts)
-                if path.endswith(".tar"):
-                    within, begin = path.removesuffix(".tar") + "/", member.offset_data
+                if path.lower().endswith(".tar"):
+                    within, begin = path.rpartition(".")[0] + "/", member.offset_data
                     yield from _tar(store, archive, within, counts, begin, begin + member.size)
+                elif is_archive(path):
+                    counts[ARCHIVES_BESIDE] += is_visible(path)
                 elif is_picture_name(path) and masks.is_mask(path):
                     counts[MASKS] += 1
                 elif is_picture_name(path):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from infill.pipeline.errors import UserError
-from infill.pipeline.images.kinds import MASKS, SUFFIXES
+from infill.pipeline.images.kinds import ARCHIVES_BESIDE, MASKS, SUFFIXES
 from infill.pipeline.sources.mask_names import MaskNames
 from infill.pipeline.sources.original import (
     Original,
@@ -43,7 +43,9 @@ class FolderSource:
                     whole_file(found, split_of(found.path)),
                     nested_split=nested_split_of(found.path),
                 )
-        if archives and not images:
+        if images:
+            self.passed_over[ARCHIVES_BESIDE] += archives
+        elif archives:
             raise UserError(
                 f"the source holds no images but {archives} archives; read them with `python "
                 "jobs/make_shards.py archives --source FOLDER`, or train from WebDataset tars as "

@@ -1,5 +1,7 @@
 """A CSV or Parquet file of image paths, with splits if it has them."""
 
+import codecs
+import errno
 import posixpath
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ import pyarrow.csv
 from pyarrow import fs
 
 from infill.pipeline import storage
-from infill.pipeline.errors import UserError
+from infill.pipeline.errors import UserError, printable
 from infill.pipeline.sources.original import Original, split_named
 from infill.pipeline.sources.stores import open_store
 
@@ -20,6 +22,9 @@ BATCH_ROWS = 1000
 THREADS = 16
 """Threads that look files of a list up."""
 LISTS = (".csv", ".parquet")
+LONGEST_SHOWN = 300
+"""Characters of a path that is shown; longer ones are no names of files."""
+AS_CSV = "; save it as CSV in UTF-8, with commas between the columns"
 
 
 def is_list(path: str) -> bool:
@@ -59,7 +64,8 @@ class ListSource:
                 size = sizes[location]
                 if size is None:
                     raise UserError(
-                        f"{self.location} names {row['path']}, which is no file; remove the row"
+                        f"{self.location} names {printable(row['path'][:LONGEST_SHOWN])}, which is "
+                        "no file; remove the row"
                     )
                 yield Original(
                     path=row["path"],
@@ -114,14 +120,18 @@ class ListSource:
                 f"{self.location} is a folder, not a list; give one CSV or Parquet file"
             ) from error
         except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-            raise UserError(f"{self.location} cannot be read as a table: {error}") from error
+            advice = "" if self.location.lower().endswith(".parquet") else AS_CSV
+            raise UserError(
+                f"{self.location} cannot be read as a table: {error}{advice}"
+            ) from error
         names = [name.strip().lower() for name in table.column_names]
         for name in ("path", "split"):
             if names.count(name) > 1:
                 raise UserError(f"{self.location} has several columns {name}; keep one")
         if "path" not in names:
             found = ", ".join(table.column_names)
-            raise UserError(f"{self.location} has no column path, only {found}")
+            advice = AS_CSV if any(mark in found for mark in ";\t|") else ""
+            raise UserError(f"{self.location} has no column path, only {found}{advice}")
         table = table.rename_columns(names)
         if "split" not in table.column_names:
             table = table.append_column("split", pa.nulls(table.num_rows, pa.string()))
@@ -133,6 +143,8 @@ def _table(location: str) -> pa.Table:
     data = storage.read(location)  # complete, or an error: a truncated list would be valid
     if location.lower().endswith(".parquet"):
         return storage.table_of(data)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise pa.ArrowInvalid("it is in UTF-16")
     options = pa.csv.ReadOptions(use_threads=False)
     names = pa.csv.open_csv(pa.BufferReader(data), read_options=options).schema.names
     kinds = pa.csv.ConvertOptions(
@@ -144,8 +156,17 @@ def _table(location: str) -> pa.Table:
 def _sizes(locations: list[str]) -> dict[str, int | None]:
     """Return each file's size, or None if it does not exist."""
     with ThreadPoolExecutor(THREADS) as threads:
-        infos = threads.map(storage.info, locations)
-        return {
-            location: info.size if info.type == fs.FileType.File else None
-            for location, info in zip(locations, infos, strict=True)
-        }
+        return dict(zip(locations, threads.map(_size, locations), strict=True))
+
+
+def _size(location: str) -> int | None:
+    """Return a file's size, or None if it does not exist, as under a name that cannot be one."""
+    try:
+        info = storage.info(location)
+    except pa.ArrowInvalid:  # A character of value 0.
+        return None
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return None
+    return info.size if info.type == fs.FileType.File else None

@@ -384,3 +384,26 @@ def test_members_of_one_name_are_all_read(tmp_path: Path) -> None:
         "a~2.jpg": b"3",
         "b~2.jpg": b"4",
     }
+
+
+def test_archives_that_are_not_opened_are_counted(tmp_path: Path) -> None:
+    """Inside a zip or a tar, or beside images; a tar inside a tar is looked into."""
+    inner = zipped(tmp_path / "inner.zip", {"a.jpg": b"a"}).read_bytes()
+    tar = tarred(tmp_path / "inner.tar", {"t.jpg": b"t"}).read_bytes()
+    content = {"more.ZIP": inner, "b.jpg": b"b", "__MACOSX/x.zip": inner}
+    for file, within in (
+        (zipped(tmp_path / "outer.zip", {**content, "c.tar": tar}), 2),
+        (tarred(tmp_path / "outer.tar", {**content, "C.TAR": tar}), 1),
+    ):
+        source = open_source("folder", str(file))
+        found = [original.path for original in source.originals()]
+        assert found == (["b.jpg"] if within == 2 else ["b.jpg", "C/t.jpg"])
+        [line] = passed_over_lines(source.passed_over)
+        assert line.startswith(f"passed over: {within} archives inside or beside")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"a")
+    (folder / "more.zip").write_bytes(inner)
+    source = open_source("folder", str(folder))
+    assert [original.path for original in source.originals()] == ["a.jpg"]
+    assert passed_over_lines(source.passed_over)[0].startswith("passed over: 1 archives")

@@ -209,11 +209,18 @@ def test_parquet_list_without_splits_leaves_them_open(tmp_path: Path) -> None:
         ("path\na.jpg\n.\n", r"names \., which is no file"),
         ('path\na.jpg\n" "\n', "column path of row 2 is empty"),
         ("path,split,Split\na.jpg,val,test\n", "has several columns split"),
+        ("path;split\na.jpg;val\n", "no column path, only path;split; save it as CSV in UTF-8"),
+        ("path\n" + "x" * 5000 + "\n", "names x{300}, which is no file"),
+        ("path\na\0.jpg\n", r"names a\\x00.jpg, which is no file"),
+        (b"path\n\xe9.jpg\n", "cannot be read as a table: .*; save it as CSV in UTF-8"),
+        ("path\na.jpg\n".encode("utf-16"), "it is in UTF-16; save it as CSV in UTF-8, with"),
     ],
 )
-def test_list_that_does_not_hold_is_refused(text: str, sentence: str, tmp_path: Path) -> None:
+def test_list_that_does_not_hold_is_refused(
+    text: str | bytes, sentence: str, tmp_path: Path
+) -> None:
     put(tmp_path, "a.jpg")
-    (tmp_path / "list.csv").write_text(text)
+    (tmp_path / "list.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=sentence):
         list(open_source("folder", str(tmp_path / "list.csv")).originals())
 
