@@ -20,6 +20,7 @@ import torch
 
 from infill.pipeline import checkpoints
 from infill.pipeline.config import override, to_json
+from infill.pipeline.config import run as run_job
 from infill.pipeline.training import NonFiniteLossError, heartbeat, train
 from infill.pipeline.training.heartbeat import Heartbeat, HeartbeatMonitor, diagnose
 from infill.pipeline.training.launcher import missing_resources
@@ -136,6 +137,37 @@ def test_a_killed_and_a_stuck_worker_cost_no_update_and_the_stuck_one_is_named(
     ]
     assert any(again[0] < index < again[-1] for index in silent), "\n".join(lines)
     assert largest_difference(weights(calm.storage, 60), weights(stormy.storage, 60)) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_worker_that_is_stuck_more_often_than_it_may_ends_the_job_in_a_sentence(
+    config, ray_local, monkeypatch, capsys
+):
+    """With a status that is not 0; the same training resumes afterwards."""
+    monkeypatch.setenv("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", "15")
+    changes = {"num_workers": 1, "max_failures": 0, "save_every_steps": 1, "steps": 10**6}
+    run = override(config, changes)
+    stopped, lines = [], []
+
+    def log(line):
+        lines.append(line)
+        if checkpoints.steps(run.storage) and not stopped:
+            stopped.extend(training_workers())
+            for worker in stopped:
+                os.kill(worker, signal.SIGSTOP)
+
+    with pytest.raises(SystemExit) as ended:
+        run_job(lambda: train(run, log))
+    assert ended.value.code == 1
+    assert len(stopped) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(r"error: a worker of this training has not answered Ray for \d+ s, once", said)
+    monkeypatch.delenv("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S")
+    saved = checkpoints.steps(run.storage)[-1]
+    again = train(override(run, {"steps": saved + 1}), lines.append)
+    assert again.step == saved + 1
+    assert any(f"resuming at step {saved}" in line for line in lines), lines
 
 
 @pytest.mark.slow
