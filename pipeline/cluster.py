@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from infill.pipeline import forkserver
 from infill.pipeline.errors import UserError
-from infill.pipeline.head_process import ending_with_head
+from infill.pipeline.head_process import ending_with_head, ending_without_head
 from infill.pipeline.interruption import handled
 from infill.pipeline.progress import Progress, shows_everything
 from infill.pipeline.proxies import reach_this_machine_directly
@@ -221,7 +221,8 @@ def connect(
         print(dashboard_line(dashboard_url), flush=True)
     import ray
 
-    with handled():  # Ray's own handler of SIGTERM would end the process at once.
+    # Ray's own handler of SIGTERM would end the process at once.
+    with handled(), ending_without_head(_head(address)) if address else nullcontext():
         try:
             with nullcontext() if address else ending_with_head():
                 yield
@@ -256,6 +257,16 @@ def _join(address: str) -> str | None:
             file=sys.stderr,
         )
     return dashboard
+
+
+def _head(address: str) -> str:
+    """Return host and port of the head of the joined Ray, or of the proxy of a ``ray://`` one."""
+    import ray
+
+    if address.startswith("ray://"):
+        return address.removeprefix("ray://")
+    head: str = ray.get_runtime_context().gcs_address
+    return head
 
 
 def is_this_machine(address: str) -> bool:

@@ -1,15 +1,17 @@
-"""End a job in one sentence if the Ray that it has started on this machine loses its head process.
+"""End a job in one sentence if its Ray loses its head process, on this machine or in a cluster.
 
 Ray's own processes go on without their head (the GCS) for a minute, in which nothing new can start.
-Then they end this process in the middle of its work, with a line of their own; workers would train
-on beside those of the next command.
+Then they end this process in the middle of its work, with a line of their own; workers of a Ray on
+this machine would train on beside those of the next command.
 """
 
 import os
 import select
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +25,10 @@ LOST = (
 )
 FORK_SERVER = b"infill.pipeline.forkserver.server"
 POLL_EVERY_S = 0.5
+KNOCK_EVERY_S = 2.0
+"""Seconds between two looks for the head of a cluster."""
+RECONNECTS_S = "RAY_gcs_rpc_server_reconnect_timeout_s"
+"""Variable with the seconds, 60 without it, after which Ray ends a process that has no head."""
 REQUESTED_S = 2.0
 """Seconds in which a signal may still arrive that has ended the head as well: launchers such as
 ``timeout`` signal a whole process group."""
@@ -50,6 +56,51 @@ def ending_with_head() -> Iterator[None]:
         os.close(head)
 
 
+@contextmanager
+def ending_without_head(address: str) -> Iterator[None]:
+    """End this process with a sentence if the head of the cluster that it has joined is gone.
+
+    On the driver. A head that comes back within three quarters of the time that Ray itself allows
+    is waited for, as one whose memory is in Redis is.
+
+    Args:
+        address: host and port of the head.
+    """
+    over = threading.Event()
+    watch = threading.Thread(target=_knock, args=(address, over), name="head", daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watch.join()
+
+
+def _knock(address: str, over: threading.Event) -> None:
+    patience_s = 0.75 * float(os.environ.get(RECONNECTS_S) or 60)
+    heard = time.monotonic()
+    while not over.wait(KNOCK_EVERY_S):
+        if _answers(address):
+            heard = time.monotonic()
+        elif (silent_s := time.monotonic() - heard) > patience_s:
+            if requested() and over.wait(INTERRUPTED_S):
+                return
+            _end(
+                f"the head of the Ray at {address} has not answered for {silent_s:.0f} s: it has "
+                "ended, or the network to it is cut. Start it again, and then give the same "
+                "command again: finished parts are kept"
+            )
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 def _open_head() -> int | None:
     """Return a descriptor of the head process; None if there is none or it cannot be opened."""
     for child in _children(os.getpid()):
@@ -67,8 +118,15 @@ def _watch(head: int, over: threading.Event) -> None:
         return
     # Nothing that waits for Ray would end: not even the exceptions and clean-ups of this process.
     _end_workers()
-    sys.stdout.flush()
-    os.write(2, f"{ENDED if requested() else f'error: {LOST}'}\n".encode())
+    _end(LOST)
+
+
+def _end(sentence: str) -> None:
+    """End this process with a sentence, without any further Python code."""
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+    with suppress(OSError):
+        os.write(2, f"{ENDED if requested() else f'error: {sentence}'}\n".encode())
     os._exit(status_of(requested()) if requested() else 1)
 
 

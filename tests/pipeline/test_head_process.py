@@ -1,4 +1,4 @@
-"""The head process of a Ray that a job has started is killed."""
+"""The head process of a Ray is killed that a job has started, or that it has joined."""
 
 import json
 import os
@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -44,9 +44,10 @@ def descendants(process: int) -> dict[int, str]:
     return found
 
 
-def started(words: list[object], folder: Path) -> subprocess.Popen[str]:
-    """Start a job with a Ray of its own."""
+def started(words: list[object], folder: Path, **more: str) -> subprocess.Popen[str]:
+    """Start a job with a Ray of its own, or that of ``RAY_ADDRESS`` if it is given."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment |= more
     return subprocess.Popen(
         [sys.executable, *map(str, words)],
         stdout=subprocess.PIPE,
@@ -73,6 +74,37 @@ def test_a_job_that_waits_for_its_ray_ends_in_one_sentence(tmp_path):
         said = job.communicate(timeout=300)[1]
     assert job.returncode == 1
     assert said == f"error: {LOST}\n"
+
+
+HEAD = """
+import sys
+from ray.cluster_utils import Cluster
+
+settings = {"num_cpus": 2, "object_store_memory": 150 * 2**20}
+print(Cluster(initialize_head=True, head_node_args=settings).address, flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run a Ray that no job has started; yield its address and the process that has started it."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with subprocess.Popen(
+        [sys.executable, "-c", HEAD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=folder,
+        env=environment,
+        text=True,
+    ) as process:
+        try:
+            yield process.stdout.readline().strip(), process
+        finally:
+            below = descendants(process.pid)
+            for each in (process.pid, *below):
+                with suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
 
 
 def killed_and_resumed(words: list[object], folder: Path, runs: Callable[[], list[Path]]) -> int:
@@ -133,3 +165,34 @@ def test_a_search_resumes_by_the_same_command(tmp_path):
     found = written_down(str(tmp_path / "search")).values()
     assert [trial.steps for trial in found] == [last] * 2
     assert all(trial.scores and not trial.error for trial in found)
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_training_on_a_cluster_whose_head_dies_resumes_on_another(tmp_path):
+    """Within the time that Ray allows, which would end the driver with lines of its own."""
+    run = tmp_path / "run"
+    words = [JOBS / "train_spn.py", "smoke", "--storage", run, "--save-every-steps", 2]
+    words += ["--num-workers", 1, "--tracking.tracking-uri", "", "--steps"]
+    patience = {"RAY_gcs_rpc_server_reconnect_timeout_s": "24"}
+    with cluster(tmp_path) as (address, process):
+        with started([*words, 100_000], tmp_path, RAY_ADDRESS=address, **patience) as job:
+            while not saved(lambda: [run]):
+                assert job.poll() is None
+                time.sleep(0.1)
+            kill_head(process)
+            said = job.communicate(timeout=300)[1]
+        assert job.returncode == 1, said
+        assert f"error: the head of the Ray at {address} has not answered for " in said
+        assert said.endswith("give the same command again: finished parts are kept\n")
+        assert "Traceback" not in said
+    last = saved(lambda: [run]) + 2
+    with (
+        cluster(tmp_path) as (address, _),
+        started([*words, last], tmp_path, RAY_ADDRESS=address) as job,
+    ):
+        printed = job.communicate(timeout=400)[0]
+    assert job.returncode == 0, printed
+    assert "resuming at step" in printed
+    assert saved(lambda: [run]) == last
