@@ -23,7 +23,9 @@ from infill.models.aotgan.config import AOTGANConfig
 from infill.models.architecture import Released, load
 from infill.models.config import ModelConfig
 from infill.models.deepgin.config import DeepGINConfig
+from infill.models.lama import networks as lama
 from infill.models.lama.config import LaMaConfig
+from infill.models.lama.weights import names as lama_names
 from infill.models.madf.config import MADFConfig
 from infill.models.migan.config import MIGANConfig
 
@@ -185,3 +187,19 @@ def test_the_authors_program_predicts_the_same(name: str, dtype: torch.dtype) ->
     for path, expected in recorded.items():
         found = summary(of_path(prediction, path).double())
         assert found == pytest.approx(expected, rel=tolerance, abs=tolerance), path
+
+
+@torch.no_grad()
+def test_lama_s_discriminator_scores_as_the_authors_does() -> None:
+    discriminator = lama.Discriminator(LaMaConfig().discriminator_channels).double().eval()
+    table = lama_names("discriminator", LaMaConfig())
+    state = discriminator.state_dict()
+    weights = filled({theirs: state[ours].shape for ours, theirs in table.items()}, gain=2)
+    discriminator.load_state_dict({ours: weights[theirs] for ours, theirs in table.items()})
+    logits, seen = discriminator((waves(64)[0] + 1) / 2)
+    score = [-0.05162880560675983, 0.3839786749429118]
+    score += [-0.06901890908929714, -0.1012123654059903, -0.07077026237708765]
+    features = [0.18142584972521386, 0.43544301269047647]
+    features += [1.1822543124020142, 0.9887933959212, 0.19326154318931837]
+    assert summary(logits) == pytest.approx(score, abs=1e-11)
+    assert summary(seen[3]) == pytest.approx(features, abs=1e-11)
