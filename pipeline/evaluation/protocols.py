@@ -208,19 +208,6 @@ _DEEPGIN_CELEBAHQ = replace(
     name="deepgin-celebahq",
 )
 
-_AOTGAN_PLACES2 = Protocol(
-    name="aotgan-places2",
-    paper="Zeng et al., Aggregated Contextual Transformations for High-Resolution Image Inpainting",
-    about="Validation photographs of Places365 at 512 x 512 with irregular masks in six ranges of "
-    "hole ratio. L1 over the whole frame, PSNR and SSIM of composites.",
-    differs=f"{GENERATED_MASKS} The paper's text was not at hand: protocol and figures are as "
-    "MMagic's page of AOT-GAN repeats them, which says neither the number of images nor the window "
-    "of SSIM.",
-    groups=ratio_groups(IRREGULAR, HOLE_RATIO_BUCKETS),
-    metrics=("l1", "psnr", "ssim"),
-    image_size_px=512,
-)
-
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
@@ -237,7 +224,6 @@ PROTOCOLS: dict[str, Protocol] = {
         _deepgin_original("ffhq", "1,000 photographs of FFHQ", 1_000),
         _deepgin_original("oxford", "523 photographs of Oxford Buildings", 523),
         _DEEPFILL_PLACES2,
-        _AOTGAN_PLACES2,
     )
 }
 """Every protocol by the name that ``--protocol`` takes."""

@@ -383,16 +383,6 @@ _DEEPGIN_CELEBAHQ = _table(
     """,
 )
 
-_AOTGAN = _table(
-    "AOT-GAN, as MMagic's page repeats the paper",
-    "0.01-0.1 | 0.1-0.2 | 0.2-0.3 | 0.3-0.4 | 0.4-0.5 | 0.5-0.6",
-    """
-    AOT-GAN | l1 | 0.55 1.19 2.11 3.20 4.51 7.07
-    AOT-GAN | psnr | 34.79 29.49 26.03 23.58 21.65 19.01
-    AOT-GAN | ssim | 0.976 0.940 0.890 0.835 0.773 0.682
-    """,
-)
-
 PUBLISHED: dict[str, tuple[Published, ...]] = {
     "madf-places2": _MADF,
     "spn-places2": _SPN_PLACES2,
@@ -402,7 +392,6 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
     "pennet-places2": _PENNET,
     "pennet-dtd": (),  # votes, which a study shows beside its own
     "deepfill-places2": _DEEPFILL,
-    "aotgan-places2": _AOTGAN,
     "deepgin-ffhq": _DEEPGIN_FFHQ,
     "deepgin-oxford": _DEEPGIN_OXFORD,
     "deepgin-celebahq": _DEEPGIN_CELEBAHQ,

@@ -38,9 +38,8 @@ def test_masks_of_every_protocol_can_be_generated_at_its_size(name):
 def test_a_protocol_decides_everything_it_is_about(name):
     config = EvaluationConfig(checkpoint="c", shards="s", protocol=name)
     assert config.groups == PROTOCOLS[name].groups
-    sizes = {"deepgin-celebahq": None, "aotgan-places2": 512}
-    size = None if name.endswith("-original") else sizes.get(name, 256)
-    assert config.setting.image_size_px == size
+    original = name.endswith("-original") or name == "deepgin-celebahq"
+    assert config.setting.image_size_px == (None if original else 256)
     assert {m.name for m in config.measured} >= set(PROTOCOLS[name].metrics) - set(OF_NETWORKS)
 
 
@@ -116,6 +115,6 @@ def test_every_number_of_images_of_a_paper_is_in_its_description():
         assert all(f"{number:,}" in protocol.about for number in protocol.images), protocol.name
         assert all(not protocol.of_other_images(number) for number in protocol.images)
     silent = {name for name, protocol in PROTOCOLS.items() if not protocol.images}
-    assert silent == {"pennet-places2", "deepfill-places2", "aotgan-places2"}
+    assert silent == {"pennet-places2", "deepfill-places2"}
     said = "the paper's figures are of 2,800 or 100 images, these are of 12"
     assert PROTOCOLS["spn-prob"].of_other_images(12) == said
