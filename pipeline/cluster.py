@@ -122,6 +122,8 @@ def quiet_data() -> Iterator[None]:
     if shows_everything():
         yield
         return
+    import ray.data  # noqa: F401 - It sets its logger's level when it is imported.
+
     logger = logging.getLogger("ray.data")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
