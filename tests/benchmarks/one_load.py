@@ -57,6 +57,7 @@ async def main(url: str, body: bytes, kind: str, callers: int, seconds: float) -
         "rate": rate,
         "median_ms": 1e3 * kept[len(kept) // 2] if kept else nan,
         "p99_ms": 1e3 * kept[int(0.99 * (len(kept) - 1))] if kept else nan,
+        "answered": len(times),
         "refused": refused,
     }
 
