@@ -32,6 +32,7 @@ QUIET = {
     "RAY_SCHEDULER_EVENTS": "0",
     "RAY_TQDM_PATCH_PRINT": "0",  # Ray Data's print cannot be pickled, and hides Python's own.
     "RAY_task_oom_retries": "10",  # Ray's own number is without limit.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # A relative path means the same in every process of a job.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # A busy machine starts one in more than 5 s.
 }
 """Variables that Ray reads when it is imported; a value that the user has set is kept."""

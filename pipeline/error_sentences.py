@@ -75,18 +75,24 @@ def _lost_process(error: BaseException) -> str | None:
         return None
     if "creation task" in str(error):  # It has raised an error, and was not taken away.
         return None
-    if memory := memory_of_node(str(error)):
-        return (
-            f"Ray's memory monitor has ended a worker of this job: {memory}; give the job fewer "
-            "workers a node, fewer processes that load data or smaller batches, or free memory "
-            "there. Give the same command again: finished parts are kept"
-        )
+    if memory := ended_for_memory(str(error)):
+        return memory
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     if ("ray.exceptions", "LocalRayletDiedError") in kinds:
         line = "the raylet, Ray's own process on this node"
     return (
         f"Ray has lost a process of this job: {line.rstrip('.')}; most often its node ran out of "
         "memory or was taken away. Give the same command again: finished parts are kept"
+    )
+
+
+def ended_for_memory(text: str) -> str:
+    """Return the user's sentence for Ray's message that its monitor has ended a worker, else ""."""
+    memory = memory_of_node(text)
+    return memory and (
+        f"Ray's memory monitor has ended a worker of this job: {memory}; give the job fewer "
+        "workers a node, fewer processes that load data or smaller batches, or free memory "
+        "there. Give the same command again: finished parts are kept"
     )
 
 

@@ -24,7 +24,7 @@ from infill.pipeline.training import SCORE, TrainConfig, train
 from infill.pipeline.tuning.config import Trial, TuneConfig
 from infill.pipeline.tuning.ray_tuner import run_tuner
 from infill.pipeline.tuning.spaces import Range, Space, listed_value
-from infill.pipeline.tuning.trials import Planned, folder, write_down
+from infill.pipeline.tuning.trials import NOT_FINISHED, NOT_STARTED, Planned, folder, write_down
 
 REFERENCE = "reference.json"
 """Key in the data that Ray passes between members: the location of the real checkpoint."""
@@ -82,16 +82,22 @@ def run_pbt(
             scheduler=scheduler,
             search_alg=BasicVariantGenerator(points_to_evaluate=first),
         )
-    trials = []
-    for index, result in enumerate(results):
-        metrics = result.metrics or {}
-        name = name_of(int(metrics["trial_id"].rsplit("_", 1)[1]) if metrics else index)
-        trial = _member(config, name, values_of(space, result.config), metrics)
-        if result.error is not None:
-            trial = replace(trial, error=str(result.error).strip().splitlines()[-1])
-        trials.append(trial)
-        write_down(config, trial)
-    return trials
+    found = {}
+    for result in results:
+        if result.config is None:
+            continue
+        name = name_of(_number_of(result.trial_id))
+        trial = _member(config, name, values_of(space, result.config), result.metrics)
+        found[name] = replace(trial, error=result.error or trial.error)
+        write_down(config, found[name])
+    for index, (member, (trial, _)) in enumerate(zip(members, planned, strict=True)):
+        late = replace(member or trial, name=name_of(index), error=NOT_STARTED)
+        found.setdefault(late.name, late)
+    return [found[name_of(index)] for index in range(config.num_trials)]
+
+
+def _number_of(trial_id: str) -> int:
+    return int(trial_id.rsplit("_", 1)[1])
 
 
 def name_of(index: int) -> str:
@@ -163,7 +169,7 @@ def _live(settings: dict[str, Any]) -> None:
     from ray import tune as ray_tune
 
     search, space = settings["search"], settings["space"]
-    name = name_of(int(ray_tune.get_context().get_trial_id().rsplit("_", 1)[1]))
+    name = name_of(_number_of(ray_tune.get_context().get_trial_id()))
     begin, given = settings["begin"].get(name, ""), ray_tune.get_checkpoint()
     if given is not None:
         with given.as_directory() as directory:
@@ -219,12 +225,14 @@ def _member(
         checkpoint=metrics.get("checkpoint", ""),
         seconds=metrics.get("trained_s", 0.0),
         steps=int(metrics.get("step", 0)),
-        error="" if SCORE in metrics else "not finished: the search's time was up",
+        error="" if SCORE in metrics else NOT_FINISHED,
     )
 
 
 def _watcher(config: TuneConfig, progress: Progress) -> Any:
     from ray.tune import Callback
+
+    from infill.pipeline.tuning.failed_trials import reason_of
 
     steps: dict[str, int] = {}
 
@@ -232,10 +240,14 @@ def _watcher(config: TuneConfig, progress: Progress) -> Any:
         def on_trial_result(
             self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
         ) -> None:
-            name = name_of(int(trial.trial_id.rsplit("_", 1)[1]))
+            name = name_of(_number_of(trial.trial_id))
             step = f"step {result['step']}/{config.train.steps}"
             steps[name] = result["step"]
             progress.reach(sum(steps.values()))
             progress.say(f"{name}  {step}  {SCORE} {result.get(SCORE, float('nan')):.3f}")
+
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            name = name_of(_number_of(trial.trial_id))
+            progress.say(f"{name}  failed: {reason_of(trial)}")
 
     return Watcher()

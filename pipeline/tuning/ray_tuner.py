@@ -3,11 +3,14 @@
 import os
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infill.pipeline import storage
 from infill.pipeline.training import SCORE
 from infill.pipeline.tuning.config import TuneConfig
+
+if TYPE_CHECKING:  # It imports Ray.
+    from infill.pipeline.tuning.failed_trials import EndedTrial
 
 
 def run_tuner(
@@ -16,8 +19,8 @@ def run_tuner(
     space: dict[str, Any],
     watcher: Any,
     **chosen: Any,
-) -> Any:
-    """Run trials on the cluster until they end or the time limit is reached; return Ray's results.
+) -> "list[EndedTrial]":
+    """Run trials on the cluster until they end or the time limit is reached; return all of them.
 
     A search that is interrupted ends after a checkpoint of every running trial.
 
@@ -34,16 +37,23 @@ def run_tuner(
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Ray's tables: we print a line per trial
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends a search as any job
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # our trials log themselves
+    from infill.pipeline.tuning.failed_trials import FailedTrials, without_tracebacks
     from infill.pipeline.tuning.search_interruption import saving_trials, stoppable
 
     books = storage.join(storage.absolute(config.storage), "ray")
-    with saving_trials(config.storage) as (asked, running, stopper), warnings.catch_warnings():
+    failed = FailedTrials()
+    with (
+        saving_trials(config.storage) as (asked, running, stopper),
+        warnings.catch_warnings(),
+        without_tracebacks(),
+    ):
         # A member that copies another one gets a new process: the old one is still training.
         warnings.filterwarnings("ignore", message="Consider boosting PBT")
         tuned = stoppable(trainable, asked)
-        tuner = _tuner(config, tuned, space, books, [watcher, running], stopper, chosen)
+        callbacks = [failed, watcher, running]
+        tuner = _tuner(config, tuned, space, books, callbacks, stopper, chosen)
         try:
-            return tuner.fit()
+            return failed.among(tuner.fit())
         finally:
             storage.remove(books)
 

@@ -26,6 +26,8 @@ BOOK = "trial.json"
 """File in a trial's run that holds the trial's values and result."""
 FORMAT = 1
 """Format version of that file; those of earlier releases have none, which is 1."""
+NOT_STARTED = "not started: the search's time was up"
+NOT_FINISHED = "not finished: the search's time was up"
 TRIALS = "trials"
 Planned = tuple[Trial, TrainConfig]
 Search = TypeVar("Search", bound=TuneConfig)

@@ -19,6 +19,8 @@ from infill.pipeline.tuning.pbt import encode_values, run_pbt, values_of
 from infill.pipeline.tuning.ray_tuner import run_tuner
 from infill.pipeline.tuning.spaces import Space, holds
 from infill.pipeline.tuning.trials import (
+    NOT_FINISHED,
+    NOT_STARTED,
     Planned,
     curve_of,
     num_trials,
@@ -37,8 +39,9 @@ def tune(config: TuneConfig, space: Space | Table, log: Log = print) -> TuneResu
         UserError: if a name or value of the space is impossible; no trial has started then.
     """
     start, config = time.monotonic(), share_batch(config)
+    config = replace(config, storage=storage.absolute(config.storage))
     plan(config, space)
-    run, tracking = storage.absolute(config.storage), config.train.tracking
+    run, tracking = config.storage, config.train.tracking
     about = {"space": config.space, "algorithm": config.algorithm, "seeds": config.seeds}
     about |= {"num_trials": config.num_trials, "steps": config.train.steps}
     name, facts = f"search {config.space}", {"storage": run}
@@ -99,7 +102,7 @@ def _run(
     found = _fit(config, space, len(todo), log, scheduler=scheduler)
     for trial, _ in todo:
         if trial.name not in found:  # keep the record of an earlier search
-            found[trial.name] = replace(trial, error="not started: the search's time was up")
+            found[trial.name] = replace(trial, error=NOT_STARTED)
     return found
 
 
@@ -154,7 +157,7 @@ def _fit(
     for result in results:
         if result.config is None:
             continue
-        trial = _outcome(result.config, result.metrics or {}, result.error)
+        trial = _outcome(result.config, result.metrics, result.error)
         trials[trial.name] = trial
         write_down(config, trial)
     return trials
@@ -209,6 +212,8 @@ def _watcher(config: TuneConfig, progress: Progress) -> Any:
     """Return a Tune callback that reports and stores each trial that ends."""
     from ray.tune import Callback
 
+    from infill.pipeline.tuning.failed_trials import reason_of
+
     class Watcher(Callback):
         def _report(self, trial: Any, outcome: str) -> None:
             progress.advance()
@@ -219,25 +224,25 @@ def _watcher(config: TuneConfig, progress: Progress) -> Any:
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             if requested():
                 return  # It has saved, and is not finished.
-            ended = _outcome(trial.config, trial.last_result, None)
+            ended = _outcome(trial.config, trial.last_result)
             write_down(config, ended)
             steps = config.train.steps
             early = f"  stopped after {ended.steps} steps" if ended.steps < steps else ""
             self._report(trial, f"{SCORE} {ended.scores.get(SCORE, math.nan):.3f}{early}")
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            self._report(trial, "failed")
+            self._report(trial, f"failed: {reason_of(trial)}")
 
     return Watcher()
 
 
-def _outcome(settings: Mapping[str, Any], metrics: Mapping[str, Any], error: Any) -> Trial:
+def _outcome(settings: Mapping[str, Any], metrics: Mapping[str, Any], error: str = "") -> Trial:
     trial, training = planned_of(settings)
     trial = replace(trial, curve=curve_of(_search_of(settings), trial))
-    if error is not None:
-        return replace(trial, error=str(error).strip().splitlines()[-1])
+    if error:
+        return replace(trial, error=error)
     if SCORE not in metrics:
-        return replace(trial, error="not finished: the search's time was up")
+        return replace(trial, error=NOT_FINISHED)
     checkpoint, scores = best(training.storage)
     return replace(
         trial,

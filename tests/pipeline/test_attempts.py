@@ -83,12 +83,19 @@ def test_a_message_of_ray_is_one_line():
 @pytest.mark.cluster
 @pytest.mark.timeout(900)
 def test_jobs_whose_workers_ray_ends_for_memory_end_in_one_sentence_and_resume(tmp_path):
-    """By a Ray whose memory is always too full: it ends every worker at its first look."""
+    """By a Ray whose memory is always too full: it ends every worker at its first look.
+
+    Every path is relative to the job's folder, in its workers too.
+    """
     photographs, chance = tmp_path / "photographs", np.random.default_rng(0)
     photographs.mkdir()
     for number in range(30):
         picture = chance.integers(0, 255, (72, 72, 3), np.uint8)
         cv2.imwrite(str(photographs / f"{number}.png"), picture)
+    (tmp_path / "masks").mkdir()
+    hole = np.zeros((64, 64), np.uint8)
+    hole[16:32, 16:48] = 255
+    cv2.imwrite(str(tmp_path / "masks" / "hole.png"), hole)
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     full = {
         "RAY_memory_usage_threshold": "0",
@@ -110,8 +117,17 @@ def test_jobs_whose_workers_ray_ends_for_memory_end_in_one_sentence_and_resume(t
     sharding = [f"{JOBS}/make_shards.py", "folder", "--source", str(photographs), "--out", "set"]
     training = [f"{JOBS}/train_spn.py", "smoke", "--data.shards", "set", "--storage", "run"]
     training += ["--tracking.tracking-uri", "", "--num-workers", "1", "--max-failures", "1"]
+    training += ["--data.masks.recipe", "files", "--data.masks.folder", "masks"]
     evaluation = [f"{JOBS}/evaluate.py", "--checkpoint", "run", "--shards", "set/test"]
-    for words in (sharding, training, [*evaluation, "--num-actors", "1"]):
+    (tmp_path / "space.json").write_text('{"model.image_weight": {"low": 1, "high": 10}}')
+    search = [f"{JOBS}/tune.py", "spn", "--space", "space.json", "--scale", "smoke"]
+    search += ["--train.steps", "2", "--train.save-every-steps", "2", "--train.data.shards", "set"]
+    search += ["--train.data.masks.recipe", "files", "--train.data.masks.folder", "masks"]
+    search += ["--num-trials", "2", "--concurrent-trials", "1"]
+    searches = [
+        [*search, "--algorithm", name, "--storage", name] for name in ("random", "tpe", "pbt")
+    ]
+    for words in (sharding, training, [*evaluation, "--num-actors", "1"], *searches):
         ended = run(words, full)
         assert ended.returncode == 1, ended.stdout
         last = ended.stderr.splitlines()[-1]
