@@ -24,11 +24,11 @@ node (IP: 10.0.0.2, ID: 17f7) was 22.94GB used / 23.54GB limit (0.974)
 OOM kill reason: Memory usage 1349955584B exceeded threshold""".replace("the\nnode (", "the node (")
 
 
-def left_in_store() -> list[bytes]:
+def left_in_store(job: str = "") -> set[bytes]:
+    """Return the counts of a job, or of all jobs: killed ones have left theirs."""
     from ray.experimental import internal_kv
 
-    found: list[bytes] = internal_kv._internal_kv_list(b"", namespace=NAMESPACE)
-    return found
+    return set(internal_kv._internal_kv_list(job.encode(), namespace=NAMESPACE))
 
 
 @pytest.mark.slow
@@ -44,11 +44,12 @@ def test_a_worker_that_is_lost_at_its_work_is_replaced_a_few_times_only(ray_loca
             os.kill(os.getpid(), signal.SIGKILL)
         return {"number": number}
 
+    before = left_in_store()
     assert sorted(done["number"] for done in parallel_map(dies, 2)) == [0, 1]
     with pytest.raises(UserError, match="has lost 5 workers of this job at part 0, .* memory"):
         list(parallel_map(lambda number: dies(10**6), 1))
     assert len(list((tmp_path / str(10**6)).iterdir())) == MOST_ATTEMPTS
-    assert not left_in_store()
+    assert left_in_store() == before
 
 
 def test_an_attempt_that_ends_is_forgotten_and_lost_ones_are_refused(ray_local):
@@ -57,17 +58,18 @@ def test_an_attempt_that_ends_is_forgotten_and_lost_ones_are_refused(ray_local):
     with counted_attempts() as attempts:
         for _ in range(MOST_ATTEMPTS + 1):
             with suppress(KeyError), attempts.at("a piece"):
-                assert left_in_store()
+                assert left_in_store(attempts.job)
                 raise KeyError
-            assert not left_in_store()
+            assert not left_in_store(attempts.job)
         key = f"{attempts.job}/a.png (reading)".encode()
         internal_kv._internal_kv_put(key, b"5", namespace=NAMESPACE)
         rows = {"name": ["a.png"], "output": [b"a.png"]}
         [refusal] = split_rows(rows, None, attempts)["refusal"]
         assert "has lost 5 workers of this job at a.png (reading)" in refusal
-    assert not left_in_store()
+    assert not left_in_store(attempts.job)
+    before = left_in_store()
     with NOT_COUNTED.at("a piece"):
-        assert not left_in_store()
+        assert left_in_store() == before
 
 
 def test_a_message_of_ray_is_one_line():
