@@ -12,9 +12,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from infill.pipeline.interruption import ENDED, requested, status_of
 
@@ -42,17 +43,14 @@ def ending_with_head() -> Iterator[None]:
 
     On the driver, where Ray was started. Nothing is watched on systems without ``pidfd_open``.
     """
-    head, over = _open_head(), threading.Event()
+    head = _open_head()
     if head is None:
         yield
         return
-    watch = threading.Thread(target=_watch, args=(head, over), name="head process", daemon=True)
-    watch.start()
     try:
-        yield
+        with _beside(_wait_for_end, head):
+            yield
     finally:
-        over.set()
-        watch.join()
         os.close(head)
 
 
@@ -66,23 +64,30 @@ def ending_without_head(address: str) -> Iterator[None]:
     Args:
         address: host and port of the head.
     """
+    with _beside(_knock, address):
+        yield
+
+
+@contextmanager
+def _beside(monitor: Callable[[Any, threading.Event], None], head: Any) -> Iterator[None]:
+    """Run a monitor of the head in a thread until the block ends, which its event says."""
     over = threading.Event()
-    watch = threading.Thread(target=_knock, args=(address, over), name="head", daemon=True)
-    watch.start()
+    thread = threading.Thread(target=monitor, args=(head, over), name="head monitor", daemon=True)
+    thread.start()
     try:
         yield
     finally:
         over.set()
-        watch.join()
+        thread.join()
 
 
 def _knock(address: str, over: threading.Event) -> None:
-    patience_s = 0.75 * float(os.environ.get(RECONNECTS_S) or 60)
+    timeout_s = 0.75 * float(os.environ.get(RECONNECTS_S) or 60)
     heard = time.monotonic()
     while not over.wait(KNOCK_EVERY_S):
         if _answers(address):
             heard = time.monotonic()
-        elif (silent_s := time.monotonic() - heard) > patience_s:
+        elif (silent_s := time.monotonic() - heard) > timeout_s:
             if requested() and over.wait(INTERRUPTED_S):
                 return
             _end(
@@ -110,7 +115,7 @@ def _open_head() -> int | None:
     return None
 
 
-def _watch(head: int, over: threading.Event) -> None:
+def _wait_for_end(head: int, over: threading.Event) -> None:
     while not select.select([head], [], [], POLL_EVERY_S)[0]:
         if over.is_set():
             return
