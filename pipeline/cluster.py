@@ -26,7 +26,7 @@ from infill.pipeline.proxies import reach_this_machine_directly
 from infill.pipeline.ray_messages import in_one_line
 from infill.pipeline.temporary_folders import delete_kept, keep_until_end
 
-QUIET = {
+RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_SCHEDULER_EVENTS": "0",
@@ -201,7 +201,7 @@ def connect(
     Raises:
         UserError: if nothing answers at ``RAY_ADDRESS``.
     """
-    settings = QUIET | KEEP_MEMORY | ({} if shows_everything() else SILENT)
+    settings = RAY_SETTINGS | KEEP_MEMORY | ({} if shows_everything() else SILENT)
     for name, value in settings.items():
         os.environ.setdefault(name, value)
     reach_this_machine_directly()
