@@ -1,4 +1,4 @@
-"""Trials that fail for good: which, and the user's sentence for each."""
+"""Trials that failed and are not tried again: which, and the user's sentence for each."""
 
 import logging
 from collections.abc import Iterator
