@@ -21,7 +21,7 @@ from infill.pipeline.config import override, to_json
 from infill.pipeline.errors import UserError
 from infill.pipeline.interruption import Interrupted
 from infill.pipeline.reporting.search import trial_rows, write_search
-from infill.pipeline.tuning import Range, Trial, TuneResult, plan, tune, tuner, written_down
+from infill.pipeline.tuning import Range, Trial, TuneResult, pbt, plan, tune, tuner, written_down
 
 ROOT = Path(__file__).parents[3]
 
@@ -291,11 +291,20 @@ def test_trials_that_have_not_begun_are_listed_and_leave_earlier_records_alone(
         place: place.read_bytes() for place in (tmp_path / "late").rglob("*") if place.is_file()
     }
     assert kept
-    not_begun = SimpleNamespace(config=None, metrics=None, error=None)
+    not_begun = SimpleNamespace(trial_id="", config=None, metrics={}, error="")
     monkeypatch.setattr(tuner, "run_tuner", lambda *_, **__: [not_begun, not_begun])
     trials = tuner._trials(search, space, quietly)
     assert [trial.error for trial in trials] == ["not started: the search's time was up"] * 2
     assert all(place.read_bytes() == data for place, data in kept.items())
+
+
+def test_members_of_a_population_that_have_not_begun_are_listed(config, tmp_path, monkeypatch):
+    changes = {"storage": str(tmp_path / "late"), "num_trials": 2, "algorithm": "pbt"}
+    not_begun = SimpleNamespace(trial_id="", config=None, metrics={}, error="")
+    monkeypatch.setattr(pbt, "run_tuner", lambda *_, **__: [not_begun, not_begun])
+    trials = tuner._trials(override(config, changes), RATES, quietly)
+    assert [trial.name for trial in trials] == ["member-000", "member-001"]
+    assert [trial.error for trial in trials] == ["not started: the search's time was up"] * 2
 
 
 RATES = {"model.learning_rate": [1e-4, 2e-4, 3e-4, 1e30]}
