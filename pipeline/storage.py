@@ -13,6 +13,7 @@ import io
 import os
 import re
 import shutil
+import stat
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -53,7 +54,13 @@ _REFUSED = re.compile(
 )
 """Answers of a store that another attempt does not change."""
 
+NOT_A_FILE = "not a file but a pipe, a socket or a device"
+
 T = TypeVar("T")
+
+
+class NotAFileError(OSError):
+    """A local path at which there is no file to read, but a pipe, a socket or a device."""
 
 
 def is_remote(location: str) -> bool:
@@ -193,10 +200,54 @@ def read(location: str, offset: int = 0, size: int | None = None) -> bytes:
         OSError: if an object store goes on failing.
     """
     if not is_remote(location):
-        with open(absolute(location), "rb") as file:
+        with _open_local(location) as file:
             file.seek(offset)
             return file.read(-1 if size is None else size)
     return retry(lambda: _read_object(location, offset, size))
+
+
+def _open_local(location: str) -> BinaryIO:
+    """Open a local file; a pipe, a socket or a device is refused without waiting for it.
+
+    Raises:
+        NotAFileError: if it is such a thing.
+    """
+    path = absolute(location)
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # A socket.
+            raise NotAFileError(errno.ENXIO, NOT_A_FILE, path) from error
+        raise
+    kind = os.fstat(number).st_mode
+    if stat.S_ISREG(kind):
+        return open(number, "rb")
+    os.close(number)
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise NotAFileError(errno.ENXIO, NOT_A_FILE, path)
+
+
+def why_unreadable(error: OSError) -> str:
+    """Return what is wrong with one local file, or "" if others may fail for the same reason.
+
+    Args:
+        error: of reading the file.
+
+    Returns:
+        "permission denied", "not a file but a pipe, a socket or a device", "a folder", "a link that
+        leads nowhere" or "a link that leads in a circle".
+    """
+    if isinstance(error, NotAFileError):
+        return NOT_A_FILE
+    if isinstance(error, PermissionError) and error.filename:
+        return "permission denied"
+    if isinstance(error, IsADirectoryError):
+        return "a folder"
+    if error.errno == errno.ELOOP:
+        return "a link that leads in a circle"
+    gone = isinstance(error, FileNotFoundError | NotADirectoryError) and error.filename
+    return "a link that leads nowhere" if gone and os.path.islink(gone) else ""
 
 
 def blocks(location: str) -> Iterator[bytes]:
@@ -221,7 +272,7 @@ def open_binary(location: str) -> Iterator[BinaryIO]:
         OSError: if an object store goes on failing.
     """
     if not is_remote(location):
-        with open(absolute(location), "rb") as file:
+        with _open_local(location) as file:
             yield file
         return
     if not exists(location):
@@ -237,7 +288,7 @@ def open_seekable(location: str, buffer_bytes: int = BUFFER_BYTES) -> BinaryIO:
         OSError: if an object store goes on failing.
     """
     if not is_remote(location):
-        return open(absolute(location), "rb")
+        return _open_local(location)
     return cast(BinaryIO, io.BufferedReader(_Ranges(location), buffer_bytes))
 
 

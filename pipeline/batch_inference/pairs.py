@@ -15,7 +15,7 @@ from infill.pipeline.images import encode_mask, upright_size
 from infill.pipeline.images.kinds import is_read, suffix_if_unread
 from infill.pipeline.masks import MaskConfig, generate_mask
 from infill.pipeline.sources import SUFFIXES
-from infill.pipeline.sources.stores import open_store
+from infill.pipeline.sources.stores import StoredFile, count_lost_folder, open_store
 
 MASK_SUFFIX = "_mask"
 _NUMBERED = re.compile(r"_mask\d*$")
@@ -108,7 +108,7 @@ def list_pairs(folder: str, masks: str, output_suffix: str, out: str = "") -> li
     return pairs
 
 
-def list_pictures(location: str, without: Iterable[str] = ()) -> list[str]:
+def list_pictures(location: str, without: Iterable[str] = (), whole: bool = False) -> list[str]:
     """Return the sorted relative paths of every image file under a folder.
 
     Files are listed as every source lists them: hidden files and folders are passed over, and a
@@ -118,9 +118,11 @@ def list_pictures(location: str, without: Iterable[str] = ()) -> list[str]:
     Args:
         location: the folder.
         without: files and folders below it that are passed over.
+        whole: leave out names at which there is nothing to read, such as links that lead nowhere.
     """
     without = list(without)
-    files = _without_links_into(location, _files(location), without)
+    found = [os.fsdecode(one.file) for one in _files(location) if not (whole and one.fault)]
+    files = _without_links_into(location, found, without)
     left_out = [inside for path in without if (inside := _inside(location, path))]
     left_out += [
         name.removesuffix(f"/{SETTINGS}") for name in files if name.endswith(f"/{SETTINGS}")
@@ -147,15 +149,23 @@ def _folder(name: str) -> str:
 
 
 def count_unread(location: str) -> Counter[str]:
-    """Return the number of images of kinds that are not read under a folder, by suffix."""
-    return Counter(suffix for name in _files(location) if (suffix := suffix_if_unread(name)))
+    """Return the number of images of kinds that are not read under a folder, by suffix.
+
+    Links that are not followed are counted by name.
+    """
+    counts = Counter[str]()
+    for found in _files(location):
+        count_lost_folder(found, counts)
+        if suffix := suffix_if_unread(found.path):
+            counts[suffix] += 1
+    return counts
 
 
-def _files(location: str) -> list[str]:
-    """Return the relative paths of all visible files under a folder."""
+def _files(location: str) -> list[StoredFile]:
+    """Return all visible files under a folder."""
     if not storage.is_remote(location) and not os.path.isdir(storage.absolute(location)):
         raise UserError(f"there is no folder {location}")
-    return [os.fsdecode(found.file) for found in open_store(location).files()]
+    return list(open_store(location).files())
 
 
 def _real(location: str) -> str:

@@ -121,7 +121,7 @@ def begin_folder(config: BatchInferenceConfig, model: str, say: Log = print) -> 
     claim(config, model)
     for line in passed_over_lines(count_unread(config.folder)):
         say(line)
-    there = set(list_pictures(config.out))
+    there = set(list_pictures(config.out, whole=True))
     return FolderWork(pairs=pairs, missing=[pair for pair in pairs if pair.output not in there])
 
 
@@ -217,10 +217,11 @@ def read_files(config: BatchInferenceConfig, pair: Pair) -> tuple[bytes, bytes]:
     """Return the files of an image and its mask.
 
     Raises:
-        ImageError: if there is no mask and none can be generated for the image.
-        OSError: if a file cannot be read.
+        ImageError: if there is no mask and none can be generated for the image, or one of the files
+            cannot be read while others can.
+        OSError: if files cannot be read.
     """
-    image = storage.read(pair.image)
+    image = read_file(pair.image)
     if config.generate_masks:
         limit = config.limits.max_pixels
         image = as_upload(image, limit)
@@ -232,7 +233,23 @@ def read_files(config: BatchInferenceConfig, pair: Pair) -> tuple[bytes, bytes]:
             + (pair.hint or "add name_mask.png, or use --masks or --generate-masks"),
         )
     limit = config.limits.max_pixels
-    return as_upload(image, limit), mask_as_upload(storage.read(pair.mask), limit)
+    return as_upload(image, limit), mask_as_upload(read_file(pair.mask), limit)
+
+
+def read_file(location: str) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        ImageError: if this file cannot be read while others can, as a link that leads nowhere.
+        OSError: if files cannot be read.
+    """
+    try:
+        return storage.read(location)
+    except OSError as error:
+        if why := storage.why_unreadable(error):
+            message = f"{printable(location)} cannot be read: {why}"
+            raise ImageError("bad_request", message) from error
+        raise
 
 
 def failure_of(error: ImageError | FileNotFoundError) -> str:

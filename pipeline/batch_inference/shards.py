@@ -39,6 +39,7 @@ from infill.pipeline.batch_inference.runner import (
     Summary,
     claim,
     failure_of,
+    read_file,
     write_failures,
 )
 from infill.pipeline.cluster import quiet_data
@@ -270,7 +271,7 @@ def _laid(config: BatchInferenceConfig, row: Rows, image: bytes) -> Rows:
         mask = generate_mask_file(image, str(row["key"]), config.recipe, config.seed, limit)
     elif row["mask_file"]:
         limit = config.limits.max_pixels
-        mask = mask_as_upload(storage.read(os.fsdecode(row["mask_file"])), limit)
+        mask = mask_as_upload(read_file(os.fsdecode(row["mask_file"])), limit)
     else:
         raise ImageError("bad_request", "it has no mask: use --masks or --generate-masks")
     return split_pair(config, str(row["name"]), image, mask)

@@ -29,7 +29,7 @@ CHECKED_FILES = 1000
 def list_pictures(folder: str) -> tuple[tuple[str, int], ...]:
     """Return name and size in bytes of every mask image directly in a folder, by name.
 
-    Hidden files are passed over.
+    Hidden files are passed over. Links that lead nowhere are among the others, to be refused.
 
     Raises:
         UserError: if there are none.
@@ -53,10 +53,16 @@ def read_mask_file(location: str, rule: MaskRule) -> ByteHole:
     """Return a mask file's hole, [H, W] uint8, by the rule of :func:`read_mask`.
 
     Raises:
-        UserError: if it is not an image, or marks no or all pixels.
+        UserError: if it cannot be read, is not an image, or marks no or all pixels.
     """
     try:
         hole = read_mask(storage.read(location), rule, fields="masks.")
+    except OSError as error:
+        if why := storage.why_unreadable(error):
+            raise UserError(
+                f"masks: {printable(location)} cannot be read: {why}; mend or remove it"
+            ) from error
+        raise
     except ImageError as error:
         kind = "is not an image" if error.code in _UNREADABLE else "cannot be used"
         raise UserError(

@@ -8,7 +8,6 @@ import json
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -210,11 +209,23 @@ def _prepare(
 
 
 def _read(source: Source, row: dict[str, Any]) -> bytes | Exception:
-    """Return an original's bytes, or why they cannot be read; a damaged archive member raises."""
+    """Return an original's bytes, or the error of a file that is gone.
+
+    Raises:
+        RejectedError: if it is damaged in its archive, or cannot be read while others can.
+    """
     try:
         return source.read(original_of(row))
-    except (FileNotFoundError, PermissionError) as error:
-        return error
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and row["size"]:
+            return error
+        if why := storage.why_unreadable(error):
+            raise RejectedError(why) from error
+        if isinstance(error, PermissionError):  # Of an object store.
+            raise RejectedError("permission denied") from error
+        if isinstance(error, FileNotFoundError):
+            return error
+        raise
 
 
 def _read_labels(labels: str, path: str) -> bytes:
@@ -225,15 +236,18 @@ def _read_labels(labels: str, path: str) -> bytes:
     """
     parts = f"{path.rpartition('.')[0]}.png".split("/")
     for first in range(len(parts)):
-        with suppress(FileNotFoundError):
+        try:
             return storage.read(storage.join(labels, *parts[first:]))
+        except OSError as error:
+            if why := storage.why_unreadable(error):
+                raise RejectedError(f"its label map {parts[-1]}: {why}") from error
+            if not isinstance(error, FileNotFoundError):
+                raise
     raise RejectedError(f"has no label map {parts[-1]} in {labels}")
 
 
 def _checked(row: dict[str, Any], data: bytes | Exception) -> bytes:
     """Return the bytes if their size is the listed one: a shard must match its list."""
-    if isinstance(data, PermissionError):
-        raise RejectedError("permission denied")
     found = "gone" if isinstance(data, Exception) else f"{len(data)} bytes"
     if isinstance(data, Exception) or len(data) != row["size"]:
         raise UserError(

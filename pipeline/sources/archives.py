@@ -26,7 +26,7 @@ from infill.pipeline.sources.original import (
     nested_split_of,
     split_of,
 )
-from infill.pipeline.sources.stores import Store, StoredFile
+from infill.pipeline.sources.stores import Store, StoredFile, count_lost_folder
 from infill.pipeline.tar_reader import open_tar
 
 ZIP_HEADER = struct.Struct("<4s5HIIIHH")
@@ -73,6 +73,8 @@ class ArchiveSource:
         """
         self.passed_over.clear()
         for found in self.store.files():
+            if not self.name:
+                count_lost_folder(found, self.passed_over)
             if is_archive(found.path) and self.name in (None, found.path):
                 prefix = "" if self.name else found.path.rpartition(".")[0] + "/"
                 yield from members(self.store, found, prefix, self.passed_over)
@@ -94,6 +96,8 @@ def members(
         passed_over: counts images of kinds that are not read, by suffix.
     """
     counts = Counter[str]() if passed_over is None else passed_over
+    if archive.fault:
+        raise UserError(f"{archive.path}: {archive.fault}; mend or remove it")
     if archive.path.lower().endswith(COMPRESSED):
         raise UserError(
             f"{archive.path} is compressed as a whole and cannot be read in place; "

@@ -14,7 +14,7 @@ from infill.pipeline.sources.original import (
     nested_split_of,
     split_of,
 )
-from infill.pipeline.sources.stores import Store, StoredFile
+from infill.pipeline.sources.stores import Store, StoredFile, count_lost_folder
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class FolderSource:
 
     store: Store
     passed_over: Counter[str] = field(default_factory=Counter, compare=False)
-    """Number of images of kinds that are not read, by suffix."""
+    """Number of images of kinds that are not read, by suffix, and of links not followed."""
 
     def originals(self) -> Iterator[Original]:
         """Yield the tree's images, ordered by path."""
@@ -34,6 +34,7 @@ class FolderSource:
             archives += found.path.lower().endswith((".tar", ".zip", ".tar.gz", ".tgz"))
             images += is_picture_name(found.path)
             count_unread(found.path, self.passed_over)
+            count_lost_folder(found, self.passed_over)
             if not is_picture_name(found.path):
                 continue
             if masks.is_mask(found.path):

@@ -1,14 +1,21 @@
 """Files on a disk or objects in S3: list in order, read a range."""
 
+import errno
 import os
+import stat
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from infill.pipeline import object_store, storage
-from infill.pipeline.errors import UserError
+from infill.pipeline.errors import UserError, printable
 from infill.pipeline.sources.original import is_visible
+
+TAKEN_ONCE = "link to a folder that holds it, whose files are taken once"
+LEADS = {errno.ELOOP: "in a circle", errno.EACCES: "to what is not readable"}
+"""Where a link leads, by the error of following it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +41,9 @@ class StoredFile:
     file: bytes
     """The path's bytes, to read the file again."""
     size: int = 0
-    """Size in bytes; 0 if it was not requested."""
+    """Size in bytes; 0 if it was not requested, or cannot be read."""
+    fault: str = ""
+    """What it is in place of a file that can be read, such as "link that leads nowhere"."""
 
 
 class Store(Protocol):
@@ -42,6 +51,8 @@ class Store(Protocol):
 
     def files(self, under: str = "") -> Iterator[StoredFile]:
         """Yield all visible files below a folder of the store, ordered by path.
+
+        Names at which there is nothing to read are among them, with their fault.
 
         Raises:
             UserError: if the source cannot be listed.
@@ -99,17 +110,20 @@ class LocalStore:
     def _walk(self, folder: str, above: tuple[str, ...]) -> Iterator[StoredFile]:
         """Yield files under a folder, sorted as whole paths are: "a-b" before "a/b"."""
         with os.scandir(self.root / folder) as found:
-            entries = sorted((e.name + "/" * e.is_dir(), e) for e in found)
+            entries = sorted((e.name + "/" * _is_folder(e), e) for e in found)
         for name, entry in entries:
             path = folder + name
-            if name.endswith("/"):
-                real = os.path.realpath(entry.path)
-                if is_visible(f"{name}any") and real not in above:
-                    yield from self._walk(path, (*above, real))
-            elif is_visible(name) and entry.is_file():
-                file = os.fsencode(path)
-                shown = file.decode("utf-8", "backslashreplace")
-                yield StoredFile(path=shown, file=file, size=entry.stat().st_size)
+            if not name.endswith("/"):
+                if is_visible(name):
+                    yield _stored(path, *_size_and_fault(entry))
+                continue
+            real = os.path.realpath(entry.path)
+            if not is_visible(f"{name}any"):
+                continue
+            if real in above:
+                yield _stored(path.rstrip("/"), 0, TAKEN_ONCE)
+            else:
+                yield from self._walk(path, (*above, real))
 
     def read(self, file: bytes, offset: int | None = None, size: int | None = None) -> bytes:
         """Return a file's bytes, or a range of them."""
@@ -119,12 +133,50 @@ class LocalStore:
             return stream.read(-1 if size is None else size)
 
     def open(self, file: bytes) -> BinaryIO:
-        """Open a file."""
-        return open(self.root / os.fsdecode(file), "rb")
+        """Open a file.
+
+        Raises:
+            OSError: also if it is a pipe, a socket or a device, which is not waited for.
+        """
+        return storage.open_seekable(str(self.root / os.fsdecode(file)))
 
     def has(self, path: str) -> bool:
         """Return whether a file or folder exists."""
         return (self.root / path).exists()
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # A link in a circle, or to what is not readable.
+        return False
+
+
+def _size_and_fault(entry: "os.DirEntry[str]") -> tuple[int, str]:
+    """Return the size of a file in bytes; of anything else 0, and what it is."""
+    try:
+        found = entry.stat()
+    except OSError as error:
+        if not entry.is_symlink():
+            raise
+        return 0, f"link that leads {LEADS.get(error.errno or 0, 'nowhere')}"
+    return (found.st_size, "") if stat.S_ISREG(found.st_mode) else (0, storage.NOT_A_FILE)
+
+
+def _stored(path: str, size: int, fault: str) -> StoredFile:
+    file = os.fsencode(path)
+    shown = file.decode("utf-8", "backslashreplace")
+    return StoredFile(path=shown, file=file, size=size, fault=fault)
+
+
+def count_lost_folder(found: StoredFile, counts: Counter[str]) -> None:
+    """Count a link that is not followed, by name, if it may have been meant as a folder.
+
+    One with the name of an image is listed as an image, which then cannot be read.
+    """
+    name = found.path.rpartition("/")[2]
+    if found.fault.startswith("link") and "." not in name:
+        counts[f"{found.fault}: {printable(found.path)}"] += 1
 
 
 class S3Store:

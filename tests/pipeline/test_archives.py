@@ -407,3 +407,10 @@ def test_archives_that_are_not_opened_are_counted(tmp_path: Path) -> None:
     source = open_source("folder", str(folder))
     assert [original.path for original in source.originals()] == ["a.jpg"]
     assert passed_over_lines(source.passed_over)[0].startswith("passed over: 1 archives")
+
+
+def test_a_link_to_an_archive_that_is_not_there_is_named(tmp_path: Path) -> None:
+    zipped(tmp_path / "a.zip", {"a.jpg": b"a"})
+    (tmp_path / "b.zip").symlink_to("/not/mounted/b.zip")
+    with pytest.raises(UserError, match=r"b\.zip: link that leads nowhere; mend or remove it"):
+        read_all("archives", tmp_path)

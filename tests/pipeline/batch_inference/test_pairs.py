@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 
@@ -6,6 +7,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from infill.pipeline import storage
 from infill.pipeline.batch_inference.config import BatchInferenceConfig
 from infill.pipeline.batch_inference.pairs import (
     Pair,
@@ -14,10 +16,11 @@ from infill.pipeline.batch_inference.pairs import (
     list_pictures,
 )
 from infill.pipeline.batch_inference.ray_data import columns_of, finish, split_rows
+from infill.pipeline.batch_inference.runner import begin_folder
 from infill.pipeline.errors import ImageError, UserError
 from infill.pipeline.images import decode, encode_png, read_mask, upright_size
 from infill.pipeline.inference.config import TilingConfig
-from infill.pipeline.masks import MaskConfig
+from infill.pipeline.masks import MaskConfig, check_mask_files
 from infill.pipeline.masks.mask_files import list_pictures as list_masks
 from infill.pipeline.sources import open_source
 
@@ -141,6 +144,61 @@ def test_every_job_lists_the_same_files(tmp_path):
         name for name in ODD if b"/" not in name
     }
     assert list_pictures(folder) == sorted(os.fsdecode(name) for name in ODD)
+
+
+def test_names_without_a_file_are_never_silent_and_fail_alone(tmp_path, make):
+    """A link that leads nowhere or in a circle, a pipe, which nobody writes to, and no permission.
+
+    They are images and masks by their names; a link without a suffix may have been a folder.
+    """
+    folder = touch(tmp_path / "photos", "d.png", "e.png", "d_mask.png", "f.png", "f_mask.png")
+    for name in ("d.png", "e.png", "f.png", "f_mask.png"):
+        (tmp_path / "photos" / name).write_bytes(make.file(make.photograph(64, 64)))
+    (tmp_path / "photos" / "a.png").symlink_to("/not/mounted/a.png")
+    (tmp_path / "photos" / "b.png").symlink_to("b.png")
+    os.mkfifo(tmp_path / "photos" / "c.png")
+    os.remove(tmp_path / "photos" / "d_mask.png")
+    os.mkfifo(tmp_path / "photos" / "d_mask.png")
+    (tmp_path / "photos" / "album").symlink_to("/not/mounted")
+    (tmp_path / "photos" / "circle").symlink_to(folder)
+    for name in "abc":
+        (tmp_path / "photos" / f"{name}_mask.png").symlink_to("f_mask.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "f.png").symlink_to("/not/mounted/f.png")
+    config = BatchInferenceConfig(
+        folder=folder, out=str(out), tiling=TilingConfig(sides_px=(64,), least_crop_px=64)
+    )
+    lines: list[str] = []
+    work = begin_folder(config, "a model", lines.append)
+    assert lines == [
+        "passed over: 1 link that leads nowhere: album",
+        "passed over: 1 link to a folder that holds it, whose files are taken once: circle",
+    ]
+    assert work.missing == work.pairs
+    rows = split_rows(columns_of([pair.columns() for pair in work.missing]), config)
+    assert not any(rows["refusal"])
+    failed = dict(zip(rows["name"], rows["failure"], strict=True))
+    assert f"{folder}/a.png cannot be read: a link that leads nowhere" in failed["a.png"]
+    assert f"{folder}/b.png cannot be read: a link that leads in a circle" in failed["b.png"]
+    assert f"{folder}/c.png cannot be read: not a file but a pipe" in failed["c.png"]
+    assert f"{folder}/d_mask.png cannot be read: not a file but a pipe" in failed["d.png"]
+    assert "it has no mask" in failed["e.png"]
+    (out / "f.png").unlink()
+    refused = PermissionError(errno.EACCES, "Permission denied", f"{folder}/f.png")
+    assert storage.why_unreadable(refused) == "permission denied"
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_mask_without_a_file_is_refused_by_name_before_a_job_starts(tmp_path, kind):
+    Image.fromarray(np.eye(64, dtype=np.uint8) * 255).save(tmp_path / "good.png")
+    if kind == "link":
+        (tmp_path / "m.png").symlink_to("/not/mounted/m.png")
+    else:
+        os.mkfifo(tmp_path / "m.png")
+    why = {"link": "a link that leads nowhere", "pipe": "not a file but a pipe"}[kind]
+    with pytest.raises(UserError, match=f"masks: {tmp_path}/m.png cannot be read: {why}"):
+        check_mask_files(MaskConfig(recipe="files", folder=str(tmp_path)))
 
 
 def test_odd_names_are_printed_escaped_and_cross_tables_whole(tmp_path):

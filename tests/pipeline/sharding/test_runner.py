@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -261,11 +262,38 @@ def spoil(source: Path) -> dict[str, str]:
     }
 
 
+def put_names_without_a_file(source: Path) -> dict[str, str]:
+    """Put links, a pipe and a socket beside the images; return the expected reason of each image.
+
+    Opening the pipe in the usual way would wait for ever.
+    """
+    (source / "lost.jpg").symlink_to(source / "missing.jpg")
+    (source / "round.jpg").symlink_to("round.jpg")
+    (source / "circle.jpg").symlink_to(source)
+    (source / "train").symlink_to("/not/mounted")
+    (source / "notes.txt").symlink_to("/not/mounted")
+    os.mkfifo(source / "pipe.png")
+    folder = os.open(source, os.O_RDONLY)
+    with socket.socket(socket.AF_UNIX) as end:
+        end.bind(f"/proc/self/fd/{folder}/socket.png")  # Its own path may be too long.
+    os.close(folder)
+    special = "not a file but a pipe, a socket or a device"
+    return {
+        "lost.jpg": "a link that leads nowhere",
+        "round.jpg": "a link that leads in a circle",
+        "circle.jpg": "a folder",
+        "pipe.png": special,
+        "socket.png": special,
+    }
+
+
 def test_bad_photographs_are_quarantined_with_their_reasons(source: Path, tmp_path: Path) -> None:
-    reasons = spoil(source)
+    reasons = spoil(source) | put_names_without_a_file(source)
     lines: list[str] = []
-    settings = config(source, tmp_path / "out", max_quarantined_share=0.5, max_pixels=400_000)
+    settings = config(source, tmp_path / "out", max_quarantined_share=0.6, max_pixels=400_000)
     sets = make_shards(settings, lines.append)
+    assert "passed over: 1 link that leads nowhere: train" in lines
+    assert not any("notes.txt" in line for line in lines)
     found = {item.source: item.reason for m in sets.values() for item in m.quarantined}
     assert found.keys() == reasons.keys()
     for name, reason in reasons.items():
