@@ -1,5 +1,6 @@
 """Workers on Ray: as good as one, killed, stopped and lost; a store that is away."""
 
+import json
 import os
 import random
 import re
@@ -7,6 +8,7 @@ import select
 import signal
 import socket
 import socketserver
+import statistics
 import subprocess
 import sys
 import threading
@@ -32,6 +34,13 @@ TURNED_AWAY = 6
 def parent(pid):
     """Return the parent of a process on this machine."""
     return int(Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()[1])
+
+
+def image_losses(config):
+    """Return the recorded losses of images by step; of a step taken twice, the last one."""
+    files = sorted(Path(config.storage).glob("progress-*.jsonl"))
+    records = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return {one["step"]: one["values"]["image"] for one in records if one["kind"] == "losses"}
 
 
 def training_workers():
@@ -307,19 +316,15 @@ def test_nodes_that_go_and_come_change_nothing(config, tmp_path, quietly):
     changes = {"storage": str(tmp_path / "alone"), "min_workers": 0, "num_workers": 0}
     alone = override(storm, {**changes, "steps": steps})
     other = override(alone, {"storage": str(tmp_path / "other"), "data.seed": 1})
-    image, mask = torch.rand(2, 3, 32, 32) * 2 - 1, torch.zeros(2, 1, 32, 32)
-    mask[..., 8:20, 6:22] = 1
-
-    def predicted(run):
-        location = checkpoints.step_location(run.storage, steps)
-        return checkpoints.load_generator(location).generator(image, mask).final
-
     for run in (alone, other):
         train(run, quietly)
-    # Sums over two workers round differently, which hundreds of steps of Adam make visible; other
-    # samples make another network.
-    difference = (predicted(storm) - predicted(alone)).abs().mean()
-    assert difference < (predicted(other) - predicted(alone)).abs().mean() / 5, difference
+    # Sums over two workers round differently, and Adam makes that larger with every step, but far
+    # from as large as what other samples cost: 3,000 times as much after 200 steps.
+    stormy, calm, differing = (image_losses(run) for run in (storm, alone, other))
+    assert stormy.keys() == calm.keys() == set(range(2, steps + 1, 2))
+    difference = statistics.median(abs(stormy[step] - calm[step]) for step in calm)
+    of_other_samples = statistics.median(abs(differing[step] - calm[step]) for step in calm)
+    assert difference < of_other_samples / 20, (steps, difference, of_other_samples)
 
 
 @pytest.mark.slow
