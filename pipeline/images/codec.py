@@ -147,9 +147,10 @@ def fill_in(picture: Picture, hole: Hole, prediction: Pixels) -> Picture:
     """
     pixels = picture.pixels.copy()
     colours = 3 if pixels.shape[2] >= 3 else 1
-    values = prediction[hole]
-    pixels[hole, :colours] = values if colours == 3 else grey(values)[:, None]
-    pixels[hole, colours:] = 255
+    values = prediction if colours == 3 else grey(prediction)[..., None]
+    where = hole[..., None]  # Indices of the hole's pixels would take 16 bytes each.
+    np.copyto(pixels[..., :colours], values, where=where)
+    np.copyto(pixels[..., colours:], np.uint8(255), where=where)
     return replace(picture, pixels=pixels)
 
 

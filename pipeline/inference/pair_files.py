@@ -194,5 +194,5 @@ def compose(
     options: InpaintOptions,
 ) -> bytes:
     """Return the composite as a file: the known pixels unchanged, the prediction in the hole."""
-    merged = layout.merge_tiles(predictions, hole)
-    return encode(fill_in(picture, hole, merged), options.output_format, options.quality)
+    filled = fill_in(picture, hole, layout.merge_tiles(predictions, hole))
+    return encode(filled, options.output_format, options.quality)

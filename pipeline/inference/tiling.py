@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from infill.pipeline.images import Hole, Pixels
 
 _BLANK = 127  # the middle grey, near 0 for a network
+_BAND_ROWS = 128  # that are blended at once, at 16 bytes a pixel
 
 Kind = Literal["whole", "crop", "resize", "tile", "refine", "subsample"]
 
@@ -126,29 +127,45 @@ class Tiles:
             whole[self.frames[0].window] = parts[0]
             return whole
         top, bottom = min(f.top for f in self.frames), max(f.top + f.height for f in self.frames)
-        left, right = min(f.left for f in self.frames), max(f.left + f.width for f in self.frames)
-        shares = np.zeros((bottom - top, right - left, 1), np.float32)
-        colours = np.zeros((*shares.shape[:2], 3), np.float32)
-        for part, frame in zip(parts, self.frames, strict=True):
-            rows, columns = frame.window
-            inside = (
-                slice(rows.start - top, rows.stop - top),
-                slice(columns.start - left, columns.stop - left),
-            )
-            weight = tent(frame)
-            colours[inside] += weight * part
-            shares[inside] += weight
-        np.divide(colours, shares, out=colours, where=shares > 0)
-        whole[top:bottom, left:right] = np.rint(colours, out=colours)
+        for first in range(top, bottom, _BAND_ROWS):
+            self._blend(whole[first : min(first + _BAND_ROWS, bottom)], first, parts)
         return whole
 
+    def _blend(self, band: Pixels, top: int, parts: Sequence[Pixels]) -> None:
+        """Blend the parts in a band of rows, which begins at row ``top`` of the image."""
+        left, right = min(f.left for f in self.frames), max(f.left + f.width for f in self.frames)
+        shares = np.zeros((len(band), right - left, 1), np.float32)
+        colours = np.zeros((len(band), right - left, 3), np.float32)
+        for part, frame in zip(parts, self.frames, strict=True):
+            begin = max(frame.top, top)
+            rows = slice(begin - frame.top, min(frame.height, top + len(band) - frame.top))
+            if rows.start >= rows.stop:
+                continue
+            inside = (
+                slice(begin - top, begin - top + rows.stop - rows.start),
+                slice(frame.left - left, frame.left - left + frame.width),
+            )
+            weight = tent(frame, rows)
+            colours[inside] += weight * part[rows]
+            shares[inside] += weight
+        np.divide(colours, shares, out=colours, where=shares > 0)
+        band[:, left:right] = np.rint(colours, out=colours)
 
-def tent(frame: Tile) -> NDArray[np.float32]:
-    """Return weights of a tile's pixels by their distance from its edges, [height, width, 1]."""
+
+_ALL_ROWS = slice(None)
+
+
+def tent(frame: Tile, rows: slice = _ALL_ROWS) -> NDArray[np.float32]:
+    """Return weights of a tile's pixels by their distance from its edges, [height, width, 1].
+
+    Args:
+        frame: the tile.
+        rows: the rows that are returned.
+    """
     height, width = frame.height, frame.width
-    rows = np.minimum(np.arange(1, height + 1), np.arange(height, 0, -1)).astype(np.float32)
+    down = np.minimum(np.arange(1, height + 1), np.arange(height, 0, -1)).astype(np.float32)[rows]
     columns = np.minimum(np.arange(1, width + 1), np.arange(width, 0, -1)).astype(np.float32)
-    weight: NDArray[np.float32] = np.minimum(rows[:, None], columns[None])[..., None]
+    weight: NDArray[np.float32] = np.minimum(down[:, None], columns[None])[..., None]
     return weight
 
 
@@ -159,7 +176,7 @@ def _lay(image: Pixels, hole: Hole, frame: Tile) -> tuple[Pixels, Pixels]:
         share = cv2.resize(missing.astype(np.float32), size, interpolation=cv2.INTER_AREA)
         missing = (share > 0).astype(np.uint8)
     part = image[frame.window].copy()
-    part[hole[frame.window]] = _BLANK
+    np.copyto(part, np.uint8(_BLANK), where=hole[frame.window][..., None])
     if frame.kind == "resize":
         part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
     return _pad(part, missing, (frame.tile_height, frame.tile_width))

@@ -6,6 +6,10 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, fields, replace
 
+REQUEST_BYTES_PER_PIXEL = 44
+"""Memory that a request takes in an ingress for each pixel, at most: decoded, with its tiles and
+predictions, and while it is encoded. Lossless WebP of noise takes most; the files are not in it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LimitsConfig:
@@ -16,7 +20,7 @@ class LimitsConfig:
     max_pixels: int = 25_000_000
     """Maximum height times width of an image, as its header gives them."""
     max_pixels_inside: int = 100_000_000
-    """Maximum number of pixels of all requests that are decoded at once, at up to 24 bytes each;
+    """Maximum number of pixels of all requests that are decoded at once, at up to 44 bytes each;
     further requests wait."""
     max_waiting: int = 32
     """Maximum number of requests inside the service; further ones get 503 with Retry-After."""

@@ -166,6 +166,7 @@ class InpaintService:
         decoded = time.perf_counter()
         filled = await self._fill(options, tiles)
         inpainted = time.perf_counter()
+        tiles.clear()  # The composite needs the memory.
         files = []
         for sample in range(options.samples):
             predictions = [one.predictions[sample] for one in filled]

@@ -40,6 +40,8 @@ def is_open(path: str) -> bool:
 
 
 log = logging.getLogger("infill.serving")
+_FULL_FOR_S = 0.02
+"""Seconds for which a service that is full refuses requests without counting those inside again."""
 
 
 class BodyRate:
@@ -215,6 +217,7 @@ class AdmissionMiddleware:
         self._hosts = frozenset(allowed_hosts)
         self._counts = counts
         self._bytes_inside = 0
+        self._full_until_s = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one request through, or refuse it."""
@@ -278,7 +281,10 @@ class AdmissionMiddleware:
 
     async def refuse_if_full(self) -> None:
         """Raise if as many requests as allowed are processed."""
+        if time.monotonic() < self._full_until_s:
+            raise self._full()
         if await self._counts.requests() >= self._config.max_waiting:
+            self._full_until_s = time.monotonic() + _FULL_FOR_S
             raise self._full()
 
     async def enter(self) -> None:
@@ -293,6 +299,7 @@ class AdmissionMiddleware:
 
     def leave(self) -> None:
         """Count a request as inside no more."""
+        self._full_until_s = 0.0
         self._counts.leave()
         self._metrics.inside.dec()
 

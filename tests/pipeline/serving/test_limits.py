@@ -1,11 +1,69 @@
 import asyncio
 import importlib
 import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from infill.pipeline.serving.config import ServeConfig
-from infill.pipeline.serving.limits import LimitsConfig, PixelBudget
+from infill.pipeline.serving.errors import RequestError
+from infill.pipeline.serving.http import middleware
+from infill.pipeline.serving.http.request_metrics import RequestMetrics
+from infill.pipeline.serving.limits import REQUEST_BYTES_PER_PIXEL, LimitsConfig, PixelBudget
+from infill.pipeline.serving.node_counts import CountsThread, NodeCounts
+
+MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+    "MALLOC_ARENA_MAX": "1",
+}
+"""Lets the GNU C library return freed memory to the system at once."""
+
+
+def test_the_budget_knows_the_memory_of_a_pixel():
+    """By formats, with and without alpha, small and large holes; a plain array is the control."""
+    program = Path(__file__).with_name("one_memory.py")
+    done = subprocess.run(
+        [sys.executable, str(program)],
+        env=os.environ | MALLOC,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    assert found["control"] == pytest.approx(1, abs=0.1)
+    worst = max(found["requests"].values())
+    assert worst < REQUEST_BYTES_PER_PIXEL < 1.3 * worst, found
+    lossy = [taken for kind, taken in found["requests"].items() if kind.startswith("jpeg")]
+    assert max(lossy) < REQUEST_BYTES_PER_PIXEL / 2, found
+    assert f"at up to {REQUEST_BYTES_PER_PIXEL} bytes each" in inspect.getsource(LimitsConfig)
+
+
+def test_a_full_service_refuses_many_for_one_count_and_admits_as_soon_as_one_leaves(monkeypatch):
+    """A count is a transaction in another thread, the costliest part of a refusal."""
+    monkeypatch.setattr(middleware, "_FULL_FOR_S", 3600.0)
+    counted, usual = [], NodeCounts.requests
+    monkeypatch.setattr(NodeCounts, "requests", lambda one: counted.append(1) or usual(one))
+
+    async def main():
+        counts = CountsThread(NodeCounts())
+        door = middleware.AdmissionMiddleware(
+            None, LimitsConfig(max_waiting=1), None, RequestMetrics(), counts
+        )
+        await door.refuse_if_full()
+        await door.enter()
+        for _ in range(5):
+            with pytest.raises(RequestError, match="1 requests are waiting already"):
+                await door.refuse_if_full()
+        assert len(counted) == 2
+        door.leave()
+        await door.refuse_if_full()
+
+    asyncio.run(main())
 
 
 def test_pictures_wait_for_memory_in_the_order_they_came():
