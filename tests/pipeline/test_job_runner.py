@@ -258,6 +258,26 @@ def test_a_repeated_request_gets_the_job_that_it_created(ask, config, make, pair
     assert others.json()["id"] != first.json()["id"]
 
 
+def test_a_repeat_that_comes_while_its_job_is_added_is_no_further_job(
+    ask, make, pairs, monkeypatch
+):
+    """The caller may have two jobs: the request's own, and another, are added in the meantime."""
+    keyed = {**LINES, "idempotency-key": "a"}
+    usual = JobStore.unfinished
+
+    def meanwhile(store: JobStore, caller: str) -> int:
+        monkeypatch.setattr(JobStore, "unfinished", usual)
+        for headers in (keyed, LINES):
+            ask("POST", "/v1/jobs", content=lines_of(make, pairs), headers=headers)
+        return usual(store, caller)
+
+    monkeypatch.setattr(JobStore, "unfinished", meanwhile)
+    again = ask("POST", "/v1/jobs", content=lines_of(make, pairs), headers=keyed)
+    assert (again.status_code, again.headers.get("idempotent-replayed")) == (202, "true")
+    refused = ask("POST", "/v1/jobs", content=lines_of(make, pairs), headers=LINES)
+    assert refused.status_code == 429
+
+
 def test_a_key_of_another_request_is_refused(ask, config, make, pairs, tmp_path):
     (tmp_path / "photos").mkdir()
     keyed = {**LINES, "idempotency-key": "a"}

@@ -148,6 +148,10 @@ class Caller:
         if pictures > free:
             await self._auth.spend(self._key, pictures - free)
 
+    async def give_back(self) -> None:
+        """Count no picture for a request that makes none, as it repeats an earlier one."""
+        await self._auth.spend(self._key, -1)
+
 
 def require_admin() -> None:
     """Refuse a request whose key is not an admin's.

@@ -127,20 +127,27 @@ class JobService:
             raise
         if repeated := job.id != new.id:
             await asyncio.to_thread(self.files(new.id).remove)
+            if (key := CALLER.get()) is not None:
+                await key.give_back()
         return job, repeated
 
     def _refuse_too_many(self, new: _NewJob) -> None:
-        """Raise if the caller has too many unfinished jobs to create another one."""
+        """Raise if the caller has too many unfinished jobs to create another one.
+
+        The job of the same request may be added meanwhile, with its key: its key is looked for
+        after its job was counted.
+        """
         store = self.store()
+        if store.unfinished(new.caller) < self._config.max_jobs:
+            return
         if new.key and store.created_by(new.caller, IdempotentRequest(new.key, "")) is not None:
             return
-        if store.unfinished(new.caller) >= self._config.max_jobs:
-            raise RequestError(
-                429,
-                "too_many_jobs",
-                f"you have {self._config.max_jobs} unfinished jobs: wait for one, or cancel one",
-                60,
-            )
+        raise RequestError(
+            429,
+            "too_many_jobs",
+            f"you have {self._config.max_jobs} unfinished jobs: wait for one, or cancel one",
+            60,
+        )
 
     async def _from_prefix(self, request: Request, new: _NewJob) -> Job:
         query_of(request)

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from infill.pipeline.serving.config import ServeConfig
 from infill.pipeline.serving.http.auth import add_key, new_key
+from infill.pipeline.serving.jobs.config import JobsConfig
 from infill.pipeline.serving.replica import ingress
 
 pytestmark = pytest.mark.slow
@@ -29,10 +31,12 @@ SECRETS = {}
 @pytest.fixture(scope="module")
 def config(config, tmp_path_factory) -> ServeConfig:
     place = str(tmp_path_factory.mktemp("keys") / "keys.jsonl")
-    for name, per_minute in (("busy", 1e6), ("slow", 20)):
+    for name, per_minute in (("busy", 1e6), ("slow", 20), ("repeating", 6)):
         SECRETS[name], key = new_key(name, per_minute)
         add_key(place, key)
-    return replace(config, ingress_replicas=2, keys=place)
+    folder = tmp_path_factory.mktemp("jobs")
+    jobs = JobsConfig(folder=str(folder / "jobs"), prefixes=(str(folder),))
+    return replace(config, ingress_replicas=2, keys=place, jobs=jobs)
 
 
 def header(name: str) -> dict[str, str]:
@@ -77,6 +81,28 @@ def test_metrics_and_quotas_are_of_both(url, wait_until):
     assert set(statuses) <= {200, 429}
     assert 20 <= statuses[200] <= 20 + refilled
     wait_until(lambda: counted(url, "/v1/models") - before == statuses[200])
+
+
+def test_one_key_creates_one_job_in_whichever_ingress_and_repeats_are_free(url, config, wait_until):
+    """Four callers repeat a request of one job; the key may make six pictures a minute."""
+    wait_until(lambda: len(ingresses()) == 2)
+    wait_until(lambda: httpx.get(f"{url}/readyz", timeout=LONG_S).status_code == 200)
+    [folder] = config.jobs.prefixes  # Without images: the job fails, and nothing is computed.
+    headers = {**header("repeating"), "idempotency-key": "one"}
+
+    def send(number: int) -> httpx.Response:
+        body = {"folder": f"{folder}/none"}
+        return httpx.post(f"{url}/v1/jobs", json=body, headers=headers, timeout=LONG_S)
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(send, range(60)))
+    assert Counter(answer.status_code for answer in answers) == {202: 60}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert sum("idempotent-replayed" not in answer.headers for answer in answers) == 1
+    listed = httpx.get(f"{url}/v1/jobs", headers=header("repeating"), timeout=LONG_S)
+    assert len(listed.json()["jobs"]) == 1
+    logs = [ingress.log_folder() / f"infill-{process}.jsonl" for process in ingresses()]
+    wait_until(lambda: all('"/v1/jobs"' in log.read_text() for log in logs))
 
 
 def test_progress_reaches_a_client_whichever_ingress_it_polls(url, request_of, wait_until):
