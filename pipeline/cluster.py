@@ -247,7 +247,7 @@ def _join(address: str) -> str | None:
 
     try:
         _knock(address)
-        dashboard: str | None = ray.init(**_logging()).dashboard_url
+        dashboard: str | None = ray.init(**_logging(), **_in_folder(address)).dashboard_url
     except (ConnectionError, TimeoutError, socket.gaierror) as error:
         raise UserError(
             f"no Ray answers at RAY_ADDRESS={address}; start it, correct the address, "
@@ -260,6 +260,24 @@ def _join(address: str) -> str | None:
             file=sys.stderr,
         )
     return dashboard
+
+
+def _in_folder(address: str) -> dict[str, Any]:
+    """Return the option by which workers of a joined Ray begin in this process's folder.
+
+    A relative path then means the same in every process of the job, as on a Ray that the job
+    starts. A node without that folder keeps its own, and so does every node behind ``ray://``, as
+    Ray's client sends no function with its start.
+    """
+    folder = os.getcwd()
+
+    def enter() -> None:
+        with suppress(OSError):
+            os.chdir(folder)
+
+    if address.startswith("ray://"):
+        return {}
+    return {"runtime_env": {"worker_process_setup_hook": enter}}
 
 
 def _head(address: str) -> str:
