@@ -108,9 +108,9 @@ $(VENV)/browser: $(VENV)/installed-check  ## for the pages' tests: one that is t
 	  { $(BIN)/playwright install chromium 2> $@.log && echo playwright > $@; } || \
 	  { rm -f $@; cat $@.log; echo "error: the pages' tests need Chromium: install it and try again"; exit 1; }
 
-$(VENV)/audit/installed: infra/audit.txt | $(VENV)/bin/python
-	$(BIN)/python -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement infra/audit.txt
+$(VENV)/audit/installed: infra/audit.txt | $(BIN)/uv
+	$(BIN)/python -m venv --without-pip $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D) --requirement infra/audit.txt
 	touch $@
 
 $(VENV)/iopaint/installed: infra/iopaint.txt | $(VENV)/bin/python

@@ -1,6 +1,7 @@
 """Fixtures that several packages' tests share."""
 
 import fcntl
+import gc
 import os
 import pty
 import select
@@ -85,6 +86,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank_of)
 
 
+def pytest_collection_finish() -> None:
+    """Keep what is imported by now out of the garbage collector's scans, a million objects."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Deal tests to processes by file, and the files of one cluster together."""
@@ -161,21 +168,27 @@ def _take_terminal() -> None:
 
 @pytest.fixture(scope="session")
 def ray_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Run a Ray of the tests' own, without dashboard; it serves as jobs/serve.py's own does."""
+    """Run a Ray of the tests' own, without dashboard; it serves as jobs/serve.py's own does.
+
+    Nor does it measure itself, which nobody reads here, all the while that tests run.
+    """
     os.environ.update(direct_ingress(free_port()))
     import ray
 
     shared = tmp_path_factory.getbasetemp().parent
     with open(shared / "ray.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # One of several test processes at a time.
-        start_ray(
-            address="local",
-            num_cpus=4,
-            object_store_memory=150 * 2**20,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("REPORTER_UPDATE_INTERVAL_MS", "600000")
+            start_ray(
+                address="local",
+                num_cpus=4,
+                object_store_memory=150 * 2**20,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                _system_config={"enable_metrics_collection": False},
+            )
     yield
     ray.shutdown()
 

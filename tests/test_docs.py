@@ -381,29 +381,6 @@ def test_readme_links_lead_somewhere():
             assert (ROOT / target.partition("#")[0]).exists(), target
 
 
-def test_counts_of_the_fidelity_page_are_those_of_the_code():
-    from infill.models.__main__ import rows_of
-
-    shown = re.findall(
-        r"^\| (\w+) \| ([\w-]+) \| ([\d,]+) \| ([^|]*) \| ([^|]*) \|$",
-        (ROOT / "docs" / "fidelity.md").read_text(),
-        flags=re.MULTILINE,
-    )
-    counted = [
-        (
-            str(row["network"]),
-            str(row["variant"]),
-            f"{row['generator']:,}",
-            str(row["published"] or ""),
-            str(row["source"]),
-        )
-        for name in architecture.names()
-        for row in rows_of(name)
-        if row["generator"]  # not the figures of other methods
-    ]
-    assert [tuple(cell.strip() for cell in row) for row in shown] == counted
-
-
 def test_the_fidelity_page_names_the_tables_that_can_be_run_and_no_other():
     text = (ROOT / "docs" / "fidelity.md").read_text()
     roman = {"2": "II", "3": "III", "4": "IV"}

@@ -136,8 +136,8 @@ def tools():
     return made.parent / "bin"
 
 
-def audit(tools, tmp_path, holes):
-    """Run the steps of `make audit`, with a server of the test in place of the advisories."""
+def audit(tools, tmp_path, lock, holes):
+    """Run the steps of `make audit` on a lock, with a server of the test for the advisories."""
 
     class Advisories(http.server.BaseHTTPRequestHandler):
         def do_POST(self):  # noqa: N802
@@ -158,7 +158,8 @@ def audit(tools, tmp_path, holes):
     ]
     assert len(steps) == 2
     (tmp_path / "runs").mkdir()
-    shutil.copytree(ROOT / "infra", tmp_path / "infra")
+    (tmp_path / "infra").mkdir()
+    (tmp_path / "infra" / LOCK.name).write_text(lock)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Advisories) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/v1/query"
@@ -179,7 +180,7 @@ def audit(tools, tmp_path, holes):
 
 
 def test_audit_lists_what_is_inside_and_finds_no_hole_where_none_is_known(tools, tmp_path):
-    done = audit(tools, tmp_path, {})
+    done = audit(tools, tmp_path, LOCK.read_text(), {})
     assert done.returncode == 0, done.stderr
     listed = json.loads((tmp_path / "runs" / "infill.cdx.json").read_text())["components"]
     assert {(each["name"], f"=={each['version']}") for each in listed} == {
@@ -196,7 +197,8 @@ def test_audit_fails_at_a_package_with_a_known_hole(tools, tmp_path):
         "modified": "2026-01-01T00:00:00Z",
         "affected": [{"package": package, "ranges": [{"type": "ECOSYSTEM", "events": []}]}],
     }
-    done = audit(tools, tmp_path, {"jinja2": hole})
+    [entry] = re.findall(r"^jinja2==(?:.*\\\n)*.*\n", LOCK.read_text(), flags=re.MULTILINE)
+    done = audit(tools, tmp_path, entry, {"jinja2": hole})
     assert done.returncode == 1
     assert "PYSEC-2026-1" in done.stdout
 

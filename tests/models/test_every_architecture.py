@@ -1,7 +1,9 @@
 """The promises of models/architecture.py, for each folder found under models/."""
 
 import copy
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -60,6 +62,21 @@ def parameters_of(objective: Objective) -> dict[str, Tensor]:
         for role, network in objective.networks.items()
         for name, parameter in network.named_parameters()
     }
+
+
+@cache
+def stepped(name: str) -> SimpleNamespace:
+    """Take one step, for tests that only read what it leaves.
+
+    Returns:
+        The objective, its networks' states before the step, and the step's losses.
+    """
+    torch.manual_seed(0)
+    paper, config = tiny(name)
+    objective = objective_of(paper, config)
+    before = {role: copy.deepcopy(net.state_dict()) for role, net in objective.networks.items()}
+    losses = objective.step(batch_of(config))
+    return SimpleNamespace(objective=objective, before=before, losses=losses)
 
 
 @every_architecture
@@ -179,19 +196,14 @@ def test_a_size_the_network_cannot_take_is_refused_with_a_sentence(name: str) ->
 
 @every_architecture
 def test_every_trained_parameter_gets_a_gradient(name: str) -> None:
-    paper, config = tiny(name)
-    objective = objective_of(paper, config)
-    objective.step(batch_of(config))
-    without = [key for key, value in parameters_of(objective).items() if value.grad is None]
-    assert without == []
+    parameters = parameters_of(stepped(name).objective)
+    assert [key for key, value in parameters.items() if value.grad is None] == []
 
 
 @every_architecture
 def test_one_step_changes_every_network_and_names_finite_losses(name: str) -> None:
-    paper, config = tiny(name)
-    objective = objective_of(paper, config)
-    before = {role: copy.deepcopy(net.state_dict()) for role, net in objective.networks.items()}
-    losses = objective.step(batch_of(config))
+    paper, one = architecture.load(name), stepped(name)
+    objective, before, losses = one.objective, one.before, one.losses
     assert len(losses) >= min(2, len(paper.symbols))
     for term, value in losses.items():
         assert value.shape == (), term
@@ -273,7 +285,7 @@ def test_the_arithmetic_of_a_step_is_counted_with_its_penalties(name: str) -> No
 @every_architecture
 def test_every_loss_has_the_symbol_of_its_paper_and_no_symbol_is_left_over(name: str) -> None:
     paper, config = tiny(name)
-    named = set(objective_of(paper, config).step(batch_of(config, count=4)))
+    named = set(stepped(name).losses)
     assert named <= set(paper.symbols)
     assert len(set(paper.symbols.values())) == len(paper.symbols)
     folder = Path(architecture.__file__).parent / name
@@ -287,29 +299,27 @@ def test_every_loss_has_the_symbol_of_its_paper_and_no_symbol_is_left_over(name:
 @every_architecture
 def test_a_step_depends_on_its_batch_and_on_no_global_state(name: str) -> None:
     paper, config = tiny(name)
-    first, second = objective_of(paper, config), objective_of(paper, config)
-    for role, network in first.networks.items():
-        second.networks[role].load_state_dict(network.state_dict())
-    torch.manual_seed(1)
-    losses = first.step(batch_of(config))
+    first, second = stepped(name), objective_of(paper, config)
+    for role, network in second.networks.items():
+        network.load_state_dict(first.before[role])
     torch.manual_seed(2)
     torch.rand(3)
     again = second.step(batch_of(config))
-    assert {k: v.item() for k, v in losses.items()} == {k: v.item() for k, v in again.items()}
-    for key, value in parameters_of(first).items():
-        assert torch.equal(value, parameters_of(second)[key]), key
+    assert {k: v.item() for k, v in first.losses.items()} == {k: v.item() for k, v in again.items()}
+    found = parameters_of(second)
+    for key, value in parameters_of(first.objective).items():
+        assert torch.equal(value, found[key]), key
 
 
 @every_architecture
 def test_saved_and_restored_networks_predict_the_same_picture(name: str) -> None:
     paper, config = tiny(name)
-    objective = objective_of(paper, config)
+    trained = stepped(name).objective.generator
     batch = batch_of(config)
-    objective.step(batch)
     restored = ready_generator(paper, config)
-    restored.load_state_dict(objective.generator.state_dict())
+    restored.load_state_dict(trained.state_dict())
     with torch.no_grad():
-        predicted = objective.generator.eval()(batch.image, batch.mask).final
+        predicted = trained.eval()(batch.image, batch.mask).final
         assert torch.equal(predicted, restored(batch.image, batch.mask).final)
 
 

@@ -4,15 +4,17 @@ import json
 import re
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 
 from infill.models import architecture
-from infill.models.__main__ import main
+from infill.models.__main__ import main, rows_of
 from infill.models.architecture import Variant
 from infill.models.flops import Size, difference, size_of, without_files
 from infill.models.spn.config import SPNConfig
 
+ROOT = Path(__file__).parents[2]
 every_architecture = pytest.mark.parametrize("name", architecture.names())
 
 PUBLISHED_GMACS = {
@@ -68,6 +70,27 @@ def test_the_flops_of_madf_s_table_iv_stand_beside_ours(row: str, ours: str, pri
     [variant] = [v for v in architecture.load("madf").variants() if v.name == row]
     assert f"{counted(variant.config).macs / 1e9:.2f}" == ours
     assert variant.source.endswith(f": {printed} FLOPs")
+
+
+def test_counts_of_the_fidelity_page_are_those_of_the_code() -> None:
+    shown = re.findall(
+        r"^\| (\w+) \| ([\w-]+) \| ([\d,]+) \| ([^|]*) \| ([^|]*) \|$",
+        (ROOT / "docs" / "fidelity.md").read_text(),
+        flags=re.MULTILINE,
+    )
+    found = [
+        (
+            str(row["network"]),
+            str(row["variant"]),
+            f"{row['generator']:,}",
+            str(row["published"] or ""),
+            str(row["source"]),
+        )
+        for name in architecture.names()
+        for row in rows_of(name)
+        if row["generator"]  # not the figures of other methods
+    ]
+    assert [tuple(cell.strip() for cell in row) for row in shown] == found
 
 
 def test_attention_by_algebra_takes_fewer_multiplications_than_by_patches() -> None:

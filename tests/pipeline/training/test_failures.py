@@ -63,9 +63,10 @@ def signalled(run, lines):
 
     def signal_one(number):
         before = checkpoints.steps(run)
-        while not over.wait(0.002):
-            new = set(training_workers()) - known
-            if new and checkpoints.steps(run) != before:
+        while not over.wait(0.01):
+            saved = checkpoints.steps(run) != before
+            new = set(training_workers()) - known if saved else set()
+            if new:
                 os.kill(min(new), number)
                 known.update(new)
                 sent.append(number)
