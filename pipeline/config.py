@@ -7,6 +7,7 @@ module chooses one (``parse``), changes one (``override``), and writes and reads
 
 import ast
 import dataclasses
+import functools
 import inspect
 import io
 import json
@@ -145,6 +146,7 @@ def _unwrap_help(config: Any) -> None:
             _unwrap_help(inner)
 
 
+@functools.cache
 def _field_docstrings(kind: type) -> dict[str, str]:
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     body = definition.body if isinstance(definition, ast.ClassDef) else []

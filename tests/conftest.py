@@ -86,10 +86,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank_of)
 
 
+def pytest_collection() -> None:
+    """Import the tests without the garbage collector, which takes a quarter of that time."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Keep what is imported by now out of the garbage collector's scans, a million objects."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -191,8 +192,9 @@ def checkpoint_copy(tmp_path) -> Path:
 
 
 @pytest.fixture
-def two_steps_run(tmp_path, shards) -> Path:
+def two_steps_run(tmp_path, shards, migrated_database) -> Path:
     """A tiny training with MLflow, by a process of its own with cloud keys in its environment."""
+    shutil.copy(migrated_database, tmp_path / "mlflow.db")
     words = ["smoke", "--data.shards", shards, "--data.image-size-px", "32", "--steps", "2"]
     words += ["--num-workers", "0", "--tracking.tracking-uri", f"sqlite:///{tmp_path}/mlflow.db"]
     keys = {"AWS_SECRET_ACCESS_KEY": "s3cr3t-of-the-cloud", "AWS_ACCESS_KEY_ID": "someone"}

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -101,9 +102,12 @@ def bucket(s3_server: dict[str, str]) -> str:
 
 
 @pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def mlflow_server(
+    migrated_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """Run an MLflow server that keeps files which nobody else can reach; yield its address."""
     folder = tmp_path_factory.mktemp("server")
+    shutil.copy(migrated_database, folder / "mlflow.db")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -148,13 +152,17 @@ def two_steps(shards: str) -> TrainConfig:
 
 @pytest.fixture(scope="session")
 def finished_search(
-    two_steps: TrainConfig, ray_local: None, tmp_path_factory: pytest.TempPathFactory
+    two_steps: TrainConfig,
+    ray_local: None,
+    migrated_database: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> SimpleNamespace:
     """Search once, for all tests that read its configuration, space and result.
 
     It is written down in MLflow, too.
     """
     folder = tmp_path_factory.mktemp("search")
+    shutil.copy(migrated_database, folder / "mlflow.db")
     changes = {
         "num_workers": 2,  # A trial trains in one process, whatever the training says.
         "tracking": TrackingConfig(

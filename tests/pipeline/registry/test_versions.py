@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 from pathlib import Path
@@ -27,8 +28,9 @@ from infill.pipeline.tracking.mlflow_store import experiment_id
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory) -> RegistryConfig:
+def registry(migrated_database, tmp_path_factory) -> RegistryConfig:
     folder = tmp_path_factory.mktemp("registry")
+    shutil.copy(migrated_database, folder / "mlflow.db")
     return RegistryConfig(
         tracking_uri=f"sqlite:///{folder}/mlflow.db", artifacts=str(folder / "artifacts")
     )

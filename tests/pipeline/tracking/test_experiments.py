@@ -1,6 +1,7 @@
 """A run in MLflow, as it looks while the training continues."""
 
 import select
+import shutil
 import socket
 import socketserver
 import threading
@@ -19,9 +20,11 @@ FACTS = {"git": "abc"}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Return a folder for one database, which takes seconds to make."""
-    return tmp_path_factory.mktemp("mlflow")
+def folder(migrated_database, tmp_path_factory):
+    """Return a folder with one database."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    shutil.copy(migrated_database, folder / "mlflow.db")
+    return folder
 
 
 @pytest.fixture
