@@ -195,7 +195,8 @@ def promote(registry, location, barrier, results):
 
 def test_of_promotions_at_once_exactly_one_wins(registry, tmp_path):
     register(registry, checkpoint(tmp_path, 1), "crowd", lineage())
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["infill.pipeline.registry.versions"])  # once for all three
     barrier, results = context.Barrier(3), context.Queue()
     rivals = [
         context.Process(
