@@ -16,6 +16,11 @@ from infill.pipeline.serving.limits import LimitsConfig
 LONG_S = 60
 SOAK_S = 600
 SHORT_SOAK_S = 3
+REST_S = 0.5
+"""How long each caller rests between its requests in the long soak.
+
+Other tests run beside it. Without rest it took more than one processor for ten minutes.
+"""
 MEMORY_BYTES = 400_000_000
 """How much the process may grow: bodies, images and buffers of the callers below."""
 LIMITS = LimitsConfig(
@@ -46,9 +51,12 @@ def connect(url: str, begin: bytes) -> None:
             pass
 
 
-@pytest.mark.parametrize("seconds", [SHORT_SOAK_S, pytest.param(SOAK_S, marks=pytest.mark.cluster)])
+@pytest.mark.parametrize(
+    ("seconds", "rest_s"),
+    [(SHORT_SOAK_S, 0), pytest.param(SOAK_S, REST_S, marks=pytest.mark.cluster)],
+)
 @pytest.mark.timeout(2 * SOAK_S)
-def test_service_outlasts_mixed_traffic(serving, replica, request_of, make, seconds):
+def test_service_outlasts_mixed_traffic(serving, replica, request_of, make, seconds, rest_s):
     good, large = request_of(60, 60), request_of(1000, 1200)
     damaged = {"files": {**good["files"], "image": good["files"]["image"][:3000]}}
     statuses, failures, done = [], [], threading.Event()
@@ -80,7 +88,7 @@ def test_service_outlasts_mixed_traffic(serving, replica, request_of, make, seco
     ]
 
     def repeat(act) -> None:
-        while not done.is_set():
+        while not done.wait(rest_s):
             try:
                 act()
             except Exception as error:  # a thread's error is the test's
