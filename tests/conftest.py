@@ -51,13 +51,23 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 ROOT = Path(__file__).parents[1]
-ONE_CLUSTER = "tests/drills/"
+ONE_CLUSTER = (
+    "tests/drills/test_training_drills.py",
+    "tests/drills/test_head_drill.py",
+    "tests/drills/test_partition_drill.py",
+)
 """Files that share a cluster of three nodes, so that one test process takes them all."""
 LONGEST = (
-    ONE_CLUSTER,
+    *ONE_CLUSTER,
     "tests/pipeline/serving/test_soak.py",
     "tests/test_docs.py",
+    "tests/benchmarks/test_gpu_bench.py",
+    "tests/pipeline/test_attempts.py",
+    "tests/pipeline/test_store_outages.py",
+    "tests/infra/test_local.py",
+    "tests/pipeline/test_head_process.py",
     "tests/jobs/test_demo.py",
+    "tests/drills/test_disk_drill.py",
     "tests/pipeline/tuning/test_tuner.py",
     "tests/pipeline/serving/test_deployment_faults.py",
     "tests/pipeline/training/test_failures.py",
@@ -70,7 +80,8 @@ LONGEST = (
 )
 """Files that start first, in this order, those of `make test-cluster` before those of `make test`.
 
-The first of them run beside each other: the soak of ten minutes beside the drills.
+The first three run beside each other: drills, the soak of ten minutes, and the pages' commands. The
+fourth is a short one, since xdist queues it in the process of the soak, a single test.
 """
 
 
@@ -105,7 +116,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByFile(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return ONE_CLUSTER if nodeid.startswith(ONE_CLUSTER) else super()._split_scope(nodeid)
+            shared = nodeid.startswith(ONE_CLUSTER)
+            return ONE_CLUSTER[0] if shared else super()._split_scope(nodeid)
 
     return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
