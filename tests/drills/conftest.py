@@ -28,11 +28,15 @@ STEPS = 60
 SAVE_EVERY = 10
 TRAINING = (
     "python {root}/jobs/train_spn.py smoke --data.shards s3://infill/shards --storage {storage} "
-    "--num-workers 2 --cpus-per-worker 2 --steps {steps} --save-every-steps 10 "
+    "--num-workers 2 --cpus-per-worker 2 --num-threads-per-worker 1 "
+    "--steps {steps} --save-every-steps 10 "
     "--report-every-steps 5 --sample-every-steps 1000 --validation-samples 2 "
     "--collective-timeout-s 20 --max-failures 10 {more}"
 )
-"""One worker on each of the two nodes; a second or two for ten steps."""
+"""One worker on each of the two nodes; a second or two for ten steps.
+
+With one thread each: on two processors, threads of two workers would spin for each other.
+"""
 
 
 class Weather:
@@ -136,6 +140,9 @@ class Job:
 class Room:
     """A cluster to break."""
 
+    tracked = "--tracking.tracking-uri $MLFLOW_TRACKING_URI"
+    """Words of a training that MLflow records."""
+
     def __init__(self, cluster: Any, weather: Weather) -> None:
         self.cluster, self.weather = cluster, weather
         self.number = 0
@@ -151,9 +158,9 @@ class Room:
             time.sleep(0.5)
         return Job(self, name)
 
-    def train(self, run: str, more: str = "--tracking.tracking-uri ''", steps: int = STEPS) -> Job:
+    def train(self, run: str, more: str = "--tracking.tracking-uri ''") -> Job:
         return self.submit(
-            TRAINING.format(root=ROOT, storage=self.place(run), steps=steps, more=more)
+            TRAINING.format(root=ROOT, storage=self.place(run), steps=STEPS, more=more)
         )
 
     @staticmethod
@@ -184,6 +191,15 @@ class Room:
     def names(self, prefix: str) -> list[str]:
         pages = self.store.get_paginator("list_objects_v2").paginate(Bucket="infill", Prefix=prefix)
         return [item["Key"] for page in pages for item in page.get("Contents", ())]
+
+    def copy_shards(self, folder: Path) -> None:
+        """Write the shards into a folder, for another cluster."""
+        for name in self.names("shards/"):
+            if name.endswith("/"):
+                continue  # An empty object that stands for a folder.
+            place = folder / name.removeprefix("shards/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(self.read(name))
 
     def weights(self, run: str, step: int = STEPS) -> str:
         """Return the digest of all that a run's checkpoint holds of its networks."""
@@ -239,8 +255,14 @@ def passed(record_property: Callable[[str, object], None]) -> Callable[[str, flo
 
 
 @contextmanager
-def running(folder: Path, **options: Any) -> Iterator[Room]:
-    """Run a cluster whose nodes reach the store by a road with weather, with shards in it."""
+def running(folder: Path, shards: Path | None = None, **options: Any) -> Iterator[Room]:
+    """Run a cluster whose nodes reach the store by a road with weather, with shards in it.
+
+    Args:
+        folder: the cluster's own.
+        shards: folder of the shards that another cluster has made; None makes them.
+        options: those of the cluster.
+    """
     host = options.get("host", "127.0.0.1")
     weather = Weather(host)
     settings = dict(options.pop("settings", {}))
@@ -253,8 +275,12 @@ def running(folder: Path, **options: Any) -> Iterator[Room]:
         cluster.up(log=lambda line: None)
         weather.target = (host, cluster.known["ports"]["store"])
         room = Room(cluster, weather)
-        made = room.submit(f"python {ROOT}/jobs/make_shards.py smoke --out s3://infill/shards")
-        made.succeeds()
+        if shards is None:
+            made = room.submit(f"python {ROOT}/jobs/make_shards.py smoke --out s3://infill/shards")
+            made.succeeds()
+        else:
+            for file in filter(Path.is_file, shards.rglob("*")):
+                room.write(f"shards/{file.relative_to(shards)}", file.read_bytes())
         yield room
     except BaseException:
         if folder.exists():
@@ -300,8 +326,8 @@ def whole(room: Room) -> None:
 
 @pytest.fixture(scope="session")
 def calm(room: Room) -> str:
-    """Train without any disturbance; return the digest of the result."""
-    room.train("calm").succeeds()
+    """Train without any disturbance, with MLflow; return the digest of the result."""
+    room.train("calm", room.tracked).succeeds()
     return room.weights("calm")
 
 

@@ -21,8 +21,8 @@ def ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True)
 
 
-def main(folder: Path, calm: str) -> None:
-    """Cut the cable under a training, and compare with the digest of a calm one."""
+def main(folder: Path, shards: Path, calm: str) -> None:
+    """Cut the cable under a training on shards, and compare with the digest of a calm one."""
     other = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
     time.sleep(0.5)
     there = ["nsenter", "--target", str(other.pid), "--net"]
@@ -39,6 +39,7 @@ def main(folder: Path, calm: str) -> None:
     try:
         with conftest.running(
             folder,
+            shards,
             host=HERE,
             addresses={"head": HERE, "cpu": HERE, "gpu-like": THERE},
             before={"gpu-like": there},
@@ -68,4 +69,4 @@ def partition(room: conftest.Room, calm: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

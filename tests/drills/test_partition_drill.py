@@ -10,12 +10,14 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 
-def test_network_partition(calm, tmp_path, passed, apart):
+def test_network_partition(room, calm, tmp_path, passed, apart):
     """The cable between two hosts is cut under a training, and plugged in again."""
     words = apart("net", ["ip", "link"])
     script = Path(__file__).with_name("one_partition.py")
+    shards = tmp_path / "shards"
+    room.copy_shards(shards)
     done = subprocess.run(
-        [*words, sys.executable, str(script), str(tmp_path / "cluster"), calm],
+        [*words, sys.executable, str(script), str(tmp_path / "cluster"), str(shards), calm],
         capture_output=True,
         text=True,
         timeout=1100,

@@ -108,7 +108,7 @@ def test_run_that_cannot_start_says_why_and_starts_once_it_can(room, calm, whole
     assert room.read(key) == sound
     room.cluster.kill("mlflow")
     try:
-        job = room.train("refused", "--tracking.tracking-uri $MLFLOW_TRACKING_URI")
+        job = room.train("refused", room.tracked)
         assert job.ends() == "FAILED"
         said = job.said.partition("error: ")[2]
         assert "is not writable" in said
@@ -131,8 +131,7 @@ def test_damaged_checkpoint_and_mlflow_that_goes_away(room, calm, whole, passed)
 
     Then MLflow's server dies under it and comes back before it ends; no metric is missing.
     """
-    tracked = "--tracking.tracking-uri $MLFLOW_TRACKING_URI"
-    job = room.train("damaged", tracked)
+    job = room.train("damaged", room.tracked)
     job.wait_for("step 25/")
     room.cluster.ask(f"/api/jobs/{job.name}/stop", {})
     job.ends()
@@ -142,7 +141,7 @@ def test_damaged_checkpoint_and_mlflow_that_goes_away(room, calm, whole, passed)
     data[len(data) // 2] ^= 255
     room.write(key, bytes(data))
     begin = time.monotonic()
-    job = room.train("damaged", tracked)
+    job = room.train("damaged", room.tracked)
     job.wait_for("step", after="using the previous one")
     job.wait_for("samples_per_s", after="using the previous one")
     passed("checkpoint damaged", time.monotonic() - begin, "the command is given again")
@@ -223,9 +222,8 @@ def start_anew(room, nodes):
     room.cluster.wait_for_nodes(3)
 
 
-def test_no_secret_is_written_down(room, whole):
-    """After all of the above: no log, file, object or row of MLflow has a key in it."""
-    room.train("secrets", "--tracking.tracking-uri $MLFLOW_TRACKING_URI", steps=10).succeeds()
+def test_no_secret_is_written_down(room, calm, whole):
+    """After a training with MLflow and all of the above: no log, file, object or row has a key."""
     cluster = room.cluster
     secrets = [(cluster.folder / name).read_bytes() for name in ("token", "store-key")]
     theirs = {"token", "store-key", "environment"}
