@@ -149,12 +149,12 @@ def test_folder_of_something_else_is_left_alone(tmp_path, what):
 
 def test_second_cluster_of_a_folder_is_refused_and_a_missing_one_ends_quietly(tmp_path):
     local = LocalCluster(tmp_path / "cluster")
-    sleeping = subprocess.Popen(["sleep", "60"], env={"INFILL_CLUSTER": str(local.folder)})
+    sleeping = subprocess.Popen(["sleep", "600"], env={"INFILL_CLUSTER": str(local.folder)})
     try:
         with pytest.raises(RuntimeError, match="runs already; end it with: make cluster-down"):
             local.up()
         local.down()
-        assert sleeping.wait(timeout=10) != 0
+        assert sleeping.wait(timeout=300) != 0
     finally:
         sleeping.kill()
     local.down()

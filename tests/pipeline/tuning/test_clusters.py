@@ -44,6 +44,7 @@ def test_a_lost_node_does_not_end_the_search(config, tmp_path):
 
 PACKED = """
 import json, sys, time
+from pathlib import Path
 import ray
 from infill.pipeline.config import from_json
 from infill.pipeline.tuning import TuneConfig
@@ -51,13 +52,20 @@ from infill.pipeline.tuning.ray_tuner import run_tuner
 from infill.pipeline.training import SCORE
 from ray.tune import Callback
 
+begun = Path(sys.argv[2])
+
 def trial(settings):
     from ray import tune
     begin = time.time()
-    time.sleep(4)
+    (begun / str(settings["number"])).touch()
+    while len(list(begun.iterdir())) < 2 and time.time() < begin + 600:
+        time.sleep(0.05)
+    time.sleep(2)  # A third one would come now.
     tune.report({SCORE: 1.0, "begin": begin, "end": time.time()})
 
-ray.init(num_cpus=8, num_gpus=1, log_to_driver=False, include_dashboard=False)
+ray.init(
+    address="local", num_cpus=8, num_gpus=1, log_to_driver=False, include_dashboard=False
+)
 config = from_json(TuneConfig, open(sys.argv[1]).read())
 space = {"number": ray.tune.grid_search(list(range(5)))}
 results = run_tuner(config, trial, space, Callback())
@@ -71,8 +79,10 @@ def test_trials_share_a_gpu_and_none_waits_for_ever(config, tmp_path):
     """On a Ray that believes it has one GPU and room for more trials on its CPUs."""
     changes = {"storage": str(tmp_path / "packed"), "gpus_per_trial": 0.5, "concurrent_trials": 4}
     (tmp_path / "config.json").write_text(to_json(override(config, changes)))
+    begun = tmp_path / "begun"
+    begun.mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", PACKED, str(tmp_path / "config.json")],
+        [sys.executable, "-c", PACKED, str(tmp_path / "config.json"), str(begun)],
         capture_output=True,
         text=True,
         timeout=850,
