@@ -6,6 +6,7 @@ Prints the run's lines, and "noticed", "taken", "come", "lost" and "enough" betw
 leaves the training where it is.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -27,6 +28,13 @@ launcher.RESIZE_EVERY_S = 5.0
 
 def steps_taken(run: str) -> int:
     return max(checkpoints.steps(run), default=0)
+
+
+def recorded_steps(run: str) -> int:
+    """Return the last step of the run whose record is in its file."""
+    [file] = Path(run).glob("progress-*.jsonl")
+    whole_lines, _, _ = file.read_text().rpartition("\n")
+    return int(json.loads(whole_lines.splitlines()[-1])["step"])
 
 
 def announce_the_end_of(node: Any, cluster: Cluster) -> None:
@@ -98,7 +106,7 @@ def main(config: TrainConfig) -> None:
     say("lost")
     wait_until(lambda: started_again() == 3)
     after = steps_taken(config.storage)
-    wait_until(lambda: steps_taken(config.storage) > after)
+    wait_until(lambda: recorded_steps(config.storage) > after)
     if failed:
         raise failed[0]
     say("enough")
