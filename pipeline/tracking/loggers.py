@@ -4,6 +4,7 @@ To add one, write a module here with a context manager that takes a :class:`RunI
 for warnings, and yields a function of a record; then give it a line in ``LOGGERS``.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
@@ -47,15 +48,18 @@ def logged(info: RunInfo) -> Iterator[Report]:
 
     Yields:
         A function that passes a record to every logger in ``info.config.loggers``, in that order.
+        Several threads may call it: a logger takes one record at a time.
 
     Raises:
         UserError: if a logger is unknown, not installed, or cannot be reached at the start.
     """
     reports: list[Report] = []
+    turn = threading.RLock()  # A logger may warn while it takes a record.
 
     def report(record: Record) -> None:
-        for one in reports:
-            one(record)
+        with turn:
+            for one in reports:
+                one(record)
 
     def warn(text: str) -> None:
         report(Record(kind="note", step=0, text=text))

@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,6 +108,34 @@ def test_records_are_appended_with_each_validation_and_never_written_twice(tmp_p
     steps = [json.loads(line)["step"] for line in file.read_text().splitlines()]
     assert steps == [1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9]
     assert [data.count(b"\n") for data in written] == [4, 4, 4]
+
+
+def test_no_record_is_lost_while_another_thread_writes_them(tmp_path, monkeypatch):
+    """Validation ends in a thread of its own, while training goes on."""
+    writing, reported = threading.Event(), threading.Event()
+    append = storage.append
+
+    def slow(location, data):
+        append(location, data)
+        writing.set()
+        reported.wait(0.5)  # Then the other thread waits for its turn.
+
+    monkeypatch.setattr("infill.pipeline.storage.append", slow)
+    info = info_of(tmp_path, [], "jsonl")
+    with logged(info) as report:
+
+        def validate():
+            report(Record(kind="scores", step=1, values=SCORES))
+
+        validating = threading.Thread(target=validate)
+        validating.start()
+        writing.wait()
+        report(Record(kind="losses", step=2, values=LOSSES))
+        reported.set()
+        validating.join()
+    [file] = Path(info.run).iterdir()
+    steps = [json.loads(line)["step"] for line in file.read_text().splitlines()]
+    assert steps == [1, 2]
 
 
 def test_a_store_without_appending_gets_a_file_for_each_validation(bucket, tmp_path):
