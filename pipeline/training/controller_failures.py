@@ -16,7 +16,7 @@ from infill.pipeline.training.stopping import stopping_workers
 
 
 def fit(
-    start: Callable[[], Any], watch: Any, max_failures: int, report: Callable[[str], None]
+    start: Callable[[], Any], monitor: Any, max_failures: int, report: Callable[[str], None]
 ) -> None:
     """Train, with as many controllers as it takes. On the driver.
 
@@ -24,7 +24,7 @@ def fit(
 
     Args:
         start: makes a trainer; each resumes from the newest checkpoint.
-        watch: the handle of the run's ``HeartbeatMonitor``, which knows the workers' reservation.
+        monitor: the handle of the run's ``HeartbeatMonitor``, which knows the workers' reservation.
         max_failures: number of controllers that are replaced.
         report: takes a sentence to log.
 
@@ -38,14 +38,14 @@ def fit(
     for failed in range(max_failures + 1):
         trainer = start()
         try:
-            with stopping_workers(watch, trainer.abort):
+            with stopping_workers(monitor, trainer.abort):
                 trainer.fit()
         except (RayActorError, OutOfMemoryError, TrainingFailedError) as error:
             trainer.abort()  # Else the controller would live while anyone holds the exception.
             happened = _what_happened(error)
             if happened is None:
                 raise
-            free_reservation(watch)
+            free_reservation(monitor)
             if requested():
                 return
             if failed == max_failures:
@@ -94,7 +94,7 @@ def _what_happened(error: Exception) -> str | None:
     return f"failed: {_reason(failure)}" if isinstance(failure, RayError) and not of_code else None
 
 
-def free_reservation(watch: Any) -> None:
+def free_reservation(monitor: Any) -> None:
     """Give the resources of a dead controller's workers back to the cluster. On the driver.
 
     A trial of a search keeps its own, in which the next controller's workers start.
@@ -102,7 +102,7 @@ def free_reservation(watch: Any) -> None:
     import ray
     from ray.util import get_current_placement_group, remove_placement_group
 
-    group = ray.get(watch.reservation.remote())
+    group = ray.get(monitor.reservation.remote())
     if group is not None and group != get_current_placement_group():
         remove_placement_group(group)
 

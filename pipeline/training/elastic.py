@@ -45,7 +45,7 @@ class TrialReservation(DefaultPlacementGroupHandle):
 class KnownWorkerGroup(WorkerGroup):
     """Workers whose reservation the monitor knows; none of them is left when their start fails."""
 
-    watch: Any = None
+    monitor: Any = None
     """The handle of the ``HeartbeatMonitor``; each subclass has its own."""
     group: Any = None
     """The placement group of the trial that trains, with a bundle per worker; None outside."""
@@ -55,7 +55,7 @@ class KnownWorkerGroup(WorkerGroup):
             handle: PlacementGroupHandle = TrialReservation(self.group)
         else:
             handle = super()._create_placement_group(*context)
-        ray.get(self.watch.reserve.remote(handle.placement_group))
+        ray.get(self.monitor.reserve.remote(handle.placement_group))
         return handle
 
     def _start(self) -> None:
@@ -72,16 +72,16 @@ class KnownWorkerGroup(WorkerGroup):
 class TrainControllerBesideDriver(TrainController):
     """Ray's controller, spared by the kernel, with its workers in a trial's resources if any."""
 
-    def __init__(self, *, watch: Any, group: Any, **settings: Any) -> None:
+    def __init__(self, *, monitor: Any, group: Any, **settings: Any) -> None:
         """Take what the workers need, and Ray's settings.
 
         Args:
-            watch: the handle of the ``HeartbeatMonitor``.
+            monitor: the handle of the ``HeartbeatMonitor``.
             group: the placement group of the trial; None outside of trials.
             settings: of Ray's controller.
         """
         spare_from_kernel()
-        known = {"watch": watch, "group": group}
+        known = {"monitor": monitor, "group": group}
         self.worker_group_cls = type("WorkerGroup", (KnownWorkerGroup,), known)
         super().__init__(**settings)
 
@@ -131,7 +131,7 @@ class SharingTrainer(TorchTrainer):
         self,
         *args: Any,
         sizes: Sequence[int],
-        watch: Any,
+        monitor: Any,
         failure_policy: FailurePolicy,
         **settings: Any,
     ) -> None:
@@ -140,14 +140,14 @@ class SharingTrainer(TorchTrainer):
         Args:
             args: of the trainer.
             sizes: the allowed numbers of workers; a single one is not elastic.
-            watch: the handle of the ``HeartbeatMonitor``, which learns the workers' reservation.
+            monitor: the handle of the ``HeartbeatMonitor``, which learns the workers' reservation.
             failure_policy: decides in the controller what follows a failure.
             settings: of the trainer; its scaling configuration goes from the smallest to the
                 largest of ``sizes``.
         """
         super().__init__(*args, **settings)
         self.sizes = tuple(sizes)
-        self.watch = watch
+        self.monitor = monitor
         self.failure_policy = failure_policy
         self.controller: Any = None
 
@@ -181,7 +181,7 @@ class SharingTrainer(TorchTrainer):
             **name_controller(self),
             runtime_env={"env_vars": variables},
         )(TrainControllerBesideDriver).remote(
-            watch=self.watch, group=get_current_placement_group(), **settings
+            monitor=self.monitor, group=get_current_placement_group(), **settings
         )
         self._register_sigint_handler(controller)
         ray.get(controller.run.remote())

@@ -17,7 +17,7 @@ from infill.pipeline.cluster import beside_driver
 from infill.pipeline.tracking import Record, Report
 from infill.pipeline.training.activity import Activity
 
-BEAT_EVERY_S = 2.0
+HEARTBEAT_EVERY_S = 2.0
 SILENT_S = 20.0
 """Seconds without a heartbeat after which a worker is logged as silent."""
 NO_RESOURCES_S = 10.0
@@ -42,14 +42,14 @@ class HeartbeatMonitor:
     """A Ray actor that holds each worker's last heartbeat, and the error that ended the run."""
 
     def __init__(self) -> None:
-        self.beats: dict[int, Heartbeat] = {}
+        self.heartbeats: dict[int, Heartbeat] = {}
         self.reason: Exception | None = None
         self.reserved: Any = None
         self.stopping = False
 
     def reserve(self, group: Any) -> None:
         """Store the placement group of workers that will start; drop earlier ones' heartbeats."""
-        self.beats.clear()
+        self.heartbeats.clear()
         self.reserved = group
 
     def reservation(self) -> Any:
@@ -58,21 +58,21 @@ class HeartbeatMonitor:
 
     def leave(self, rank: int) -> None:
         """Drop the heartbeat of a worker that has finished."""
-        self.beats.pop(rank, None)
+        self.heartbeats.pop(rank, None)
 
-    def beat(self, rank: int, step: int, doing: str) -> bool:
+    def record(self, rank: int, step: int, doing: str) -> bool:
         """Store a worker's heartbeat; return whether it has to save and stop."""
         now = time.monotonic()
-        last = self.beats.get(rank)
+        last = self.heartbeats.get(rank)
         since = last.since_s if last and last.step == step else now
-        self.beats[rank] = Heartbeat(step=step, doing=doing, heard_s=now, since_s=since)
+        self.heartbeats[rank] = Heartbeat(step=step, doing=doing, heard_s=now, since_s=since)
         return self.stopping
 
     def stop(self) -> bool:
         """Ask every worker to save and stop; return whether any of them is training."""
         self.stopping = True
         now = time.monotonic()
-        return any(now - beat.heard_s < SILENT_S for beat in self.beats.values())
+        return any(now - heartbeat.heard_s < SILENT_S for heartbeat in self.heartbeats.values())
 
     def ends(self) -> bool:
         """Return whether new workers have nothing to do: the run has failed, or has to stop."""
@@ -88,11 +88,11 @@ class HeartbeatMonitor:
 
     def heard(self) -> tuple[dict[int, Heartbeat], float]:
         """Return the last heartbeat of each worker, and the time by the same clock."""
-        return dict(self.beats), time.monotonic()
+        return dict(self.heartbeats), time.monotonic()
 
 
 @contextmanager
-def sending_heartbeats(watch: Any, rank: int, activity: Activity) -> Iterator[None]:
+def sending_heartbeats(monitor: Any, rank: int, activity: Activity) -> Iterator[None]:
     """Send this worker's heartbeat every few seconds, until the block ends.
 
     The answer says whether the worker has to save and stop.
@@ -102,12 +102,12 @@ def sending_heartbeats(watch: Any, rank: int, activity: Activity) -> Iterator[No
     over = threading.Event()
 
     def send() -> None:
-        answer = watch.beat.remote(rank, activity.step, activity.doing)
+        answer = monitor.record.remote(rank, activity.step, activity.doing)
         with suppress(ray.exceptions.RayError):  # The monitor ends with the driver.
             activity.stop = ray.get(answer)
 
     def send_regularly() -> None:
-        while not over.wait(BEAT_EVERY_S):
+        while not over.wait(HEARTBEAT_EVERY_S):
             send()
 
     send()  # Known before the first step, so that a worker that gets stuck there is named.
@@ -118,7 +118,7 @@ def sending_heartbeats(watch: Any, rank: int, activity: Activity) -> Iterator[No
     finally:
         over.set()
         thread.join()
-        watch.leave.remote(rank)
+        monitor.leave.remote(rank)
 
 
 @contextmanager
@@ -131,15 +131,15 @@ def monitored(report: Report, missing_resources: Callable[[], str]) -> Iterator[
     """
     import ray
 
-    watch = beside_driver(HeartbeatMonitor)
+    monitor = beside_driver(HeartbeatMonitor)
     over = threading.Event()
 
     def look() -> None:
         logged: set[str] = set()
         waiting_since = float("inf")
-        while not over.wait(BEAT_EVERY_S):
-            beats, now = ray.get(watch.heard.remote())
-            sentences = dict(diagnose(beats, now))
+        while not over.wait(HEARTBEAT_EVERY_S):
+            heartbeats, now = ray.get(monitor.heard.remote())
+            sentences = dict(diagnose(heartbeats, now))
             wanted = missing_resources()
             waiting_since = min(waiting_since, now) if wanted else float("inf")
             if now - waiting_since > NO_RESOURCES_S:
@@ -149,28 +149,33 @@ def monitored(report: Report, missing_resources: Callable[[], str]) -> Iterator[
                     report(Record(kind="note", step=0, text=sentence))
             logged = set(sentences)
 
-    thread = threading.Thread(target=look, name="watch", daemon=True)
+    thread = threading.Thread(target=look, name="heartbeat monitor", daemon=True)
     thread.start()
     try:
-        yield watch
+        yield monitor
     finally:
         over.set()
         thread.join()
-        ray.kill(watch)
+        ray.kill(monitor)
 
 
-def diagnose(beats: dict[int, Heartbeat], now: float) -> Iterator[tuple[str, str]]:
+def diagnose(heartbeats: dict[int, Heartbeat], now: float) -> Iterator[tuple[str, str]]:
     """Yield each problem with a name, by which it is logged only once."""
-    silent = {rank for rank, beat in beats.items() if now - beat.heard_s > SILENT_S}
+    silent = {rank for rank, heartbeat in heartbeats.items() if now - heartbeat.heard_s > SILENT_S}
     for rank in sorted(silent):
-        beat = beats[rank]
+        heartbeat = heartbeats[rank]
         yield (
-            f"silent {rank} since {beat.heard_s}",  # Another silence is another sentence.
-            f"worker {rank} has been silent for {now - beat.heard_s:.0f} s, since it was "
-            f"{beat.doing} at step {beat.step}; the others wait for it",
+            f"silent {rank} since {heartbeat.heard_s}",  # Another silence is another sentence.
+            f"worker {rank} has been silent for {now - heartbeat.heard_s:.0f} s, since it was "
+            f"{heartbeat.doing} at step {heartbeat.step}; the others wait for it",
         )
-    if beats and not silent and all(now - beat.since_s > STALLED_S for beat in beats.values()):
+    if (
+        heartbeats
+        and not silent
+        and all(now - heartbeat.since_s > STALLED_S for heartbeat in heartbeats.values())
+    ):
         positions = [
-            f"worker {rank} {beats[rank].doing} at step {beats[rank].step}" for rank in beats
+            f"worker {rank} {heartbeats[rank].doing} at step {heartbeats[rank].step}"
+            for rank in heartbeats
         ]
         yield "stalled", f"no step for {STALLED_S:.0f} s: {', '.join(sorted(positions))}"

@@ -197,21 +197,21 @@ def _launch_on_cluster(config: TrainConfig, report: Report) -> None:
 
     books = storage.join(config.storage, "ray")
     wanted = partial(missing_resources, config.worker_numbers, worker_resources(config))
-    with record_queue(report) as box, monitored(report, wanted) as watch:
+    with record_queue(report) as box, monitored(report, wanted) as monitor:
         try:
             fit(
-                partial(_trainer, config, books, {"mailbox": box, "watch": watch}),
-                watch,
+                partial(_trainer, config, books, {"mailbox": box, "monitor": monitor}),
+                monitor,
                 config.max_failures,
                 lambda text: report(Record(kind="note", step=0, text=text)),
             )
         except TrainingFailedError as error:
             raise_if_requested(config.storage)
-            _raise_what_was_given_up_for(watch, error)
+            _raise_what_was_given_up_for(monitor, error)
             raise
         finally:
             storage.remove(books)
-        _raise_what_was_given_up_for(watch, None)
+        _raise_what_was_given_up_for(monitor, None)
 
 
 def worker_resources(config: TrainConfig) -> dict[str, float]:
@@ -235,7 +235,7 @@ def _trainer(config: TrainConfig, books: str, actors: Mapping[str, Any]) -> Any:
     return SharingTrainer(
         _work_on_cluster,
         sizes=sizes,
-        watch=actors["watch"],
+        monitor=actors["monitor"],
         failure_policy=StartPolicy(failures, partial(send, actors["mailbox"]), START_ATTEMPTS),
         train_loop_config={"config": config, **actors},
         torch_config=TorchConfig(timeout_s=config.collective_timeout_s),
@@ -288,10 +288,10 @@ def missing_resources(workers: Collection[int], resources: Mapping[str, float]) 
     return ""
 
 
-def _raise_what_was_given_up_for(watch: Any, cause: Exception | None) -> None:
+def _raise_what_was_given_up_for(monitor: Any, cause: Exception | None) -> None:
     import ray
 
-    reason: Exception | None = ray.get(watch.given_up.remote())
+    reason: Exception | None = ray.get(monitor.given_up.remote())
     if reason is not None:
         raise reason from cause
 
@@ -302,8 +302,8 @@ def _work_on_cluster(settings: dict[str, Any]) -> None:
     import ray.train
     from ray.train.torch import get_device
 
-    config, box, watch = settings["config"], settings["mailbox"], settings["watch"]
-    if ray.get(watch.ends.remote()):
+    config, box, monitor = settings["config"], settings["mailbox"], settings["monitor"]
+    if ray.get(monitor.ends.remote()):
         return  # another attempt would fail in the same way, or is not wanted
     context = ray.train.get_context()
     worker = WorkerContext(
@@ -320,10 +320,10 @@ def _work_on_cluster(settings: dict[str, Any]) -> None:
         text = f"training on {worker.world_size} of up to {config.num_workers} workers"
         worker.log(lambda record: box.put.remote(record), 0, text)
     try:
-        with sending_heartbeats(watch, worker.rank, worker.activity):
+        with sending_heartbeats(monitor, worker.rank, worker.activity):
             run_worker(config, worker, lambda record: box.put.remote(record))
     except (NonFiniteLossError, UserError) as error:
-        ray.get(watch.give_up.remote(error))
+        ray.get(monitor.give_up.remote(error))
         raise
 
 

@@ -28,13 +28,13 @@ def raise_if_requested(run: str) -> None:
 
 
 @contextmanager
-def stopping_workers(watch: Any, abort: Callable[[], None]) -> Iterator[None]:
+def stopping_workers(monitor: Any, abort: Callable[[], None]) -> Iterator[None]:
     """Ask the workers of the block to save and stop, once this process is asked to end.
 
     Runs on the driver.
 
     Args:
-        watch: the heartbeat monitor, an actor, from which every worker learns it.
+        monitor: the heartbeat monitor, an actor, from which every worker learns it.
         abort: ends the workers; called if none of them is training, as nothing can be saved then.
     """
     import ray
@@ -44,7 +44,7 @@ def stopping_workers(watch: Any, abort: Callable[[], None]) -> Iterator[None]:
     def ask() -> None:
         while not over.wait(POLL_EVERY_S):
             if requested():
-                if not ray.get(watch.stop.remote()):
+                if not ray.get(monitor.stop.remote()):
                     abort()
                 return
 

@@ -77,7 +77,7 @@ def run_pbt(
             _live,
             {"search": config, "space": dict(space), "begin": begin}
             | {name: ray_tune.choice([one[name] for one in first]) for name in space},
-            _watcher(config, progress),
+            _trial_callback(config, progress),
             num_samples=config.num_trials,
             scheduler=scheduler,
             search_alg=BasicVariantGenerator(points_to_evaluate=first),
@@ -229,14 +229,14 @@ def _member(
     )
 
 
-def _watcher(config: TuneConfig, progress: Progress) -> Any:
+def _trial_callback(config: TuneConfig, progress: Progress) -> Any:
     from ray.tune import Callback
 
     from infill.pipeline.tuning.failed_trials import reason_of
 
     steps: dict[str, int] = {}
 
-    class Watcher(Callback):
+    class TrialCallback(Callback):
         def on_trial_result(
             self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
         ) -> None:
@@ -250,4 +250,4 @@ def _watcher(config: TuneConfig, progress: Progress) -> Any:
             name = name_of(_number_of(trial.trial_id))
             progress.say(f"{name}  failed: {reason_of(trial)}")
 
-    return Watcher()
+    return TrialCallback()

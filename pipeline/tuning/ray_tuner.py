@@ -17,7 +17,7 @@ def run_tuner(
     config: TuneConfig,
     trainable: Callable[[dict[str, Any]], None],
     space: dict[str, Any],
-    watcher: Any,
+    trial_callback: Any,
     **chosen: Any,
 ) -> "list[EndedTrial]":
     """Run trials on the cluster until they end or the time limit is reached; return all of them.
@@ -28,7 +28,7 @@ def run_tuner(
         config: the search.
         trainable: runs in a trial's process, with the trial's settings.
         space: the space of those settings.
-        watcher: a Tune callback.
+        trial_callback: a Tune callback.
         chosen: further arguments of ``TuneConfig`` of Ray Tune: algorithm, scheduler, number.
 
     Raises:
@@ -50,7 +50,7 @@ def run_tuner(
         # A member that copies another one gets a new process: the old one is still training.
         warnings.filterwarnings("ignore", message="Consider boosting PBT")
         tuned = stoppable(trainable, asked)
-        callbacks = [failed, watcher, running]
+        callbacks = [failed, trial_callback, running]
         tuner = _tuner(config, tuned, space, books, callbacks, stopper, chosen)
         try:
             return failed.among(tuner.fit())

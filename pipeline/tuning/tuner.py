@@ -149,9 +149,15 @@ def _fit(
     """
     chosen = {"num_samples": count} if searcher is not None else {}
     with Progress("search", count, "trials", log=log) as progress:
-        watcher = _watcher(config, progress)
+        trial_callback = _trial_callback(config, progress)
         results = run_tuner(
-            config, _run_trial, space, watcher, search_alg=searcher, scheduler=scheduler, **chosen
+            config,
+            _run_trial,
+            space,
+            trial_callback,
+            search_alg=searcher,
+            scheduler=scheduler,
+            **chosen,
         )
     trials = {}
     for result in results:
@@ -208,13 +214,13 @@ def _run_trial(settings: dict[str, Any]) -> None:
     )
 
 
-def _watcher(config: TuneConfig, progress: Progress) -> Any:
+def _trial_callback(config: TuneConfig, progress: Progress) -> Any:
     """Return a Tune callback that reports and stores each trial that ends."""
     from ray.tune import Callback
 
     from infill.pipeline.tuning.failed_trials import reason_of
 
-    class Watcher(Callback):
+    class TrialCallback(Callback):
         def _report(self, trial: Any, outcome: str) -> None:
             progress.advance()
             run = planned_of(trial.config)[0]
@@ -233,7 +239,7 @@ def _watcher(config: TuneConfig, progress: Progress) -> Any:
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             self._report(trial, f"failed: {reason_of(trial)}")
 
-    return Watcher()
+    return TrialCallback()
 
 
 def _outcome(settings: Mapping[str, Any], metrics: Mapping[str, Any], error: str = "") -> Trial:

@@ -82,7 +82,9 @@ def test_no_actor_starts_that_has_nothing_to_do() -> None:
     The driver frees the resources of a dead controller.
     """
     for sets, expected in (({}, False), ({"train": "a set"}, True)):
-        trainer = SharingTrainer(print, sizes=(1,), watch=None, failure_policy=None, datasets=sets)
+        trainer = SharingTrainer(
+            print, sizes=(1,), monitor=None, failure_policy=None, datasets=sets
+        )
         callbacks = trainer._create_default_callbacks()
         assert not any(isinstance(one, PlacementGroupCleanerCallback) for one in callbacks)
         assert any(isinstance(one, DatasetsCallback) for one in callbacks) == expected
@@ -91,7 +93,7 @@ def test_no_actor_starts_that_has_nothing_to_do() -> None:
 def test_the_controller_receives_the_policy() -> None:
     elastic = ScalingConfig(num_workers=(2, 8))
     trainer = SharingTrainer(
-        print, sizes=(2, 8), watch=None, failure_policy=None, scaling_config=elastic
+        print, sizes=(2, 8), monitor=None, failure_policy=None, scaling_config=elastic
     )
     policy = pickle.loads(pickle.dumps(trainer._policies()["scaling_policy"]))
     assert policy.sizes == (2, 8)

@@ -194,11 +194,11 @@ def test_workers_that_start_drop_the_heartbeats_of_earlier_groups():
     monitor = HeartbeatMonitor()
     for group in ("first", "second", "second"):  # The last starts again in a trial's resources.
         monitor.reserve(group)
-        assert not monitor.beats
+        assert not monitor.heartbeats
         assert monitor.reservation() == group
         for rank in (0, 1):
-            monitor.beat(rank, 0, "starting")
-        assert set(monitor.beats) == {0, 1}
+            monitor.record(rank, 0, "starting")
+        assert set(monitor.heartbeats) == {0, 1}
 
 
 def test_a_worker_is_named_by_what_it_did_last():
