@@ -74,6 +74,16 @@ def test_the_served_generator_predicts_what_the_trained_one_predicts(run, object
     assert not any(p.requires_grad for p in loaded.generator.parameters())
 
 
+def test_the_training_size_is_read_from_the_checkpoint_that_a_run_names(run):
+    for location in (run, checkpoints.step_location(run, 1)):
+        assert checkpoints.training_size_px(location) == 32
+    with pytest.raises(UserError, match="is not a checkpoint"):
+        checkpoints.training_size_px(f"{run}/elsewhere")
+    damage(checkpoints.step_location(run, 1), "config.json")
+    with pytest.raises(UserError, match=r"config\.json"):
+        checkpoints.training_size_px(checkpoints.step_location(run, 1))
+
+
 def test_a_changed_byte_is_found_and_the_checkpoint_before_is_taken(run):
     newest = checkpoints.step_location(run, 2)
     damage(newest, "generator.safetensors")

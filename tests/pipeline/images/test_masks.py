@@ -17,7 +17,9 @@ from infill.pipeline.images import (
     read_header,
     read_mask,
     read_mask_form,
+    read_opacity,
 )
+from infill.pipeline.images.mask_layers import layer_hole
 from infill.pipeline.images.masks import decode_levels
 
 VALUES = np.array([[0, 127, 128, 255]], np.uint8)
@@ -160,6 +162,67 @@ def test_a_photograph_may_lose_more_than_half():
     erased = np.ones((40, 40), bool)
     erased[10:20, 5:25] = False
     np.testing.assert_array_equal(read_mask(erased_photograph(erased)), erased)
+
+
+def coloured(counts: list[int], side: int = 20) -> np.ndarray:
+    """Return a layer whose upper part has pixels of many colours, the rest being transparent.
+
+    The colours differ in single channels and have sums in common.
+    """
+    colours = [(number % 7 * 30, number // 7 * 30, 200 - number % 7 * 30) for number in range(49)]
+    pixels = np.zeros((side * side, 4), np.uint8)
+    shown = np.repeat(np.array(colours, np.uint8)[: len(counts)], counts, axis=0)
+    pixels[: len(shown), :3], pixels[: len(shown), 3] = shown, 255
+    return pixels.reshape(side, side, 4)
+
+
+def test_a_photograph_has_32_colours_no_two_of_which_cover_half():
+    for counts, known in (
+        ([5] * 32, True),
+        ([5] * 31, False),
+        ([5] * 48, True),
+        ([30, 30] + [2] * 30, True),
+        ([31, 30] + [2] * 30, False),
+        ([61] + [1] * 31, False),
+    ):
+        pixels = coloured(counts)
+        found = layer_hole(pixels, MaskRule())
+        if known:
+            assert found is not None
+            np.testing.assert_array_equal(found[0], pixels[..., 3] == 0)
+            assert found[1] == "transparent"
+        else:
+            assert found is None
+
+
+def test_colours_of_a_large_photograph_are_counted_at_some_of_its_pixels():
+    shape = (300, 1100)  # Every second row and every fifth column are looked at.
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 4), np.uint8)
+    pixels[..., 3] = 255
+    pixels[50:90, 200:700, 3] = 0
+    found = layer_hole(pixels, MaskRule())
+    assert found is not None
+    np.testing.assert_array_equal(found[0], pixels[..., 3] == 0)
+    few = pixels.copy()
+    few[::2, ::5, :3] = np.where(np.arange(220) % 2, 200, 90)[None, :, None]
+    assert layer_hole(few, MaskRule()) is None
+    unseen = pixels.copy()
+    unseen[::2, :, 3] = 0
+    unseen[:, ::5, 3] = 0
+    assert layer_hole(unseen, MaskRule()) is None
+
+
+def test_opacity_is_read_as_it_is_and_nothing_where_there_is_none():
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 10, 4), np.uint8)
+    for file in (saved(Image.fromarray(pixels)), saved(Image.fromarray(pixels), "tiff")):
+        np.testing.assert_array_equal(read_opacity(file), pixels[..., 3])
+    assert read_opacity(saved(Image.fromarray(pixels[..., :3]))) is None
+    assert read_opacity(saved(Image.fromarray(pixels[..., :3]), "tiff")) is None
+    for kind in ("png", "tiff"):
+        assert read_opacity(saved(Image.fromarray(pixels), kind), max_pixels=80) is not None
+        with pytest.raises(ImageError, match="image") as refused:
+            read_opacity(saved(Image.fromarray(pixels), kind), max_pixels=79)
+        assert refused.value.code == "too_many_pixels"
 
 
 def dimmed(low: int) -> bytes:

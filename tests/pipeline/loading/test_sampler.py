@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from infill.pipeline.loading import BatchConfig, StatelessSampler
+from infill.pipeline.loading import BatchConfig, StatelessSampler, order_of
 from infill.pipeline.loading.worker_context import WorkerShare
 from infill.pipeline.masks import random_for
 
@@ -82,6 +82,15 @@ def test_order_of_years_ago_is_the_order_of_today() -> None:
     assert [order.at(p)[1] for p in range(12)] == GOLDEN_ORDER
     maker_random = random_for("view", "places/0001", 7, 3).random(2)
     np.testing.assert_array_equal(maker_random, GOLDEN_VIEW)
+
+
+def test_the_order_of_a_set_follows_the_fields_of_its_configuration() -> None:
+    counts = (5, 3, 7, 1, 4, 6, 2)
+    config = BatchConfig(seed=3, shuffle_window_shards=2, shuffle_lanes=4)
+    found = order_of(counts, config).batch(0, 28)
+    assert found == StatelessSampler(counts, 3, 2, 4).batch(0, 28)
+    for other in ((4, 2, 4), (3, 3, 4), (3, 2, 3)):
+        assert found != StatelessSampler(counts, *other).batch(0, 28)
 
 
 def test_seed_changes_the_order() -> None:

@@ -12,10 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infill.pipeline.errors import UserError
+from infill.pipeline.errors import RejectedError, UserError
 from infill.pipeline.sharding.config import ShardConfig
 from infill.pipeline.sharding.listing import FILE_NAME, Shares, read_range, write_listings
-from infill.pipeline.sharding.shard_writer import make_shard, read_record, shard_digest
+from infill.pipeline.sharding.shard_writer import (
+    _read_labels,
+    make_shard,
+    read_record,
+    shard_digest,
+)
 from infill.pipeline.sources import open_source
 
 
@@ -92,6 +97,39 @@ def test_record_says_what_the_tar_holds(config: ShardConfig) -> None:
             config, read_range(str(Path(config.out, "train")), number)
         )
         assert read_record(str(Path(config.out, "train")), number) == record
+
+
+def test_label_map_has_the_path_of_its_picture_or_the_longest_end_of_it(
+    config: ShardConfig, tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels"
+    for name, seed in (
+        ("p0.png", 7),
+        ("p2.png", 6),
+        ("a/b/p1.png", 8),
+        ("b/p1.png", 9),
+        ("p1.png", 10),
+    ):
+        (labels / name).parent.mkdir(parents=True, exist_ok=True)
+        write_picture(labels / name, seed)
+    found = _read_labels(str(labels), "a/b/p1.jpeg")
+    assert found == (labels / "a" / "b" / "p1.png").read_bytes()
+    assert _read_labels(str(labels), "x/b/p1.jpg") == (labels / "b" / "p1.png").read_bytes()
+    assert _read_labels(str(labels), "a/x/p1.jpg") == (labels / "p1.png").read_bytes()
+    for missing in ("p9.jpg", "a/b/p0.v2.png"):
+        with pytest.raises(RejectedError, match=f"has no label map .*{labels}"):
+            _read_labels(str(labels), missing)
+    (labels / "p3.png").mkdir()
+    with pytest.raises(RejectedError, match=r"its label map p3\.png: "):
+        _read_labels(str(labels), "p3.jpg")
+    record, _ = make_shard(replace(config, labels=str(labels)), "train", 0)
+    with tarfile.open(tar_of(config, 0)) as members:
+        key = record.rows[0]["key"]
+        stored = members.extractfile(f"{key}.labels.png")
+        assert stored is not None
+        written = np.asarray(Image.open(io.BytesIO(stored.read())))
+        expected = np.asarray(Image.open(labels / record.rows[0]["source"]))
+        np.testing.assert_array_equal(written, expected)
 
 
 def test_finished_shard_is_taken_as_it_is(config: ShardConfig) -> None:
