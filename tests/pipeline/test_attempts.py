@@ -87,13 +87,15 @@ def test_a_message_of_ray_is_one_line():
 def test_jobs_whose_workers_ray_ends_for_memory_end_in_one_sentence_and_resume(tmp_path):
     """By a Ray whose memory is always too full: it ends every worker at its first look.
 
-    Every path is relative to the job's folder, in its workers too.
+    Every path is relative to the job's folder, in its workers too. There are so many photographs
+    that the work on a shard takes longer than the time until the next look.
     """
-    photographs, chance = tmp_path / "photographs", np.random.default_rng(0)
+    photographs, few, chance = tmp_path / "photographs", tmp_path / "few", np.random.default_rng(0)
     photographs.mkdir()
-    for number in range(30):
+    few.mkdir()
+    for number in range(600):
         picture = chance.integers(0, 255, (72, 72, 3), np.uint8)
-        cv2.imwrite(str(photographs / f"{number}.png"), picture)
+        cv2.imwrite(str((photographs if number > 8 else few) / f"{number}.png"), picture)
     (tmp_path / "masks").mkdir()
     hole = np.zeros((64, 64), np.uint8)
     hole[16:32, 16:48] = 255
@@ -101,7 +103,7 @@ def test_jobs_whose_workers_ray_ends_for_memory_end_in_one_sentence_and_resume(t
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     full = {
         "RAY_memory_usage_threshold": "0",
-        "RAY_memory_monitor_refresh_ms": "200",
+        "RAY_memory_monitor_refresh_ms": "20",
         "RAY_task_oom_retries": "1",
         "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "15",
     }
@@ -117,12 +119,14 @@ def test_jobs_whose_workers_ray_ends_for_memory_end_in_one_sentence_and_resume(t
         )
 
     sharding = [f"{JOBS}/make_shards.py", "folder", "--source", str(photographs), "--out", "set"]
+    sharding += ["--val-share", "0.02", "--test-share", "0.02"]
     training = [f"{JOBS}/train_spn.py", "smoke", "--data.shards", "set", "--storage", "run"]
     training += ["--tracking.tracking-uri", "", "--num-workers", "1", "--max-failures", "1"]
     training += ["--data.masks.recipe", "files", "--data.masks.folder", "masks"]
     inference = [f"{JOBS}/batch_inpaint.py", "--generate-masks"]
-    of_folder, of_set = [*inference, "photographs", "filled"], [*inference, "set/val", "filled-set"]
+    of_folder, of_set = [*inference, "few", "filled"], [*inference, "set/val", "filled-set"]
     evaluation = [f"{JOBS}/evaluate.py", "--checkpoint", "run", "--shards", "set/test"]
+    evaluation += ["--num-images", "8"]
     (tmp_path / "space.json").write_text('{"model.image_weight": {"low": 1, "high": 10}}')
     search = [f"{JOBS}/tune.py", "spn", "--space", "space.json", "--scale", "smoke"]
     search += ["--train.steps", "2", "--train.save-every-steps", "2", "--train.data.shards", "set"]

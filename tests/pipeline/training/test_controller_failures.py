@@ -248,9 +248,10 @@ def another_ray():
     from ray._private.utils import write_ray_address
 
     program = (
-        "import sys; from ray.cluster_utils import Cluster\n"
+        "import socket, sys; from ray.cluster_utils import Cluster\n"
         "from ray.util.state import list_actors\n"
-        "head = {'num_cpus': 1, 'include_dashboard': True}\n"
+        "with socket.create_server(('127.0.0.1', 0)) as free: port = free.getsockname()[1]\n"
+        "head = {'num_cpus': 1, 'include_dashboard': True, 'dashboard_port': port}\n"
         "cluster = Cluster(initialize_head=True, head_node_args=head)\n"
         "list_actors(address=cluster.address)\n"
         "print('up', flush=True); sys.stdin.read(); cluster.shutdown()\n"
