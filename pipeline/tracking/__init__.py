@@ -11,13 +11,14 @@ from infill.lazy import lazy_names
 
 if TYPE_CHECKING:
     from infill.pipeline.tracking.config import MLflowConfig, TrackingConfig
-    from infill.pipeline.tracking.driver_queue import record_queue
+    from infill.pipeline.tracking.driver_queue import GuardedReport, record_queue
     from infill.pipeline.tracking.loggers import LOGGERS, logged
     from infill.pipeline.tracking.mlflow_run import attach, mlflow_run_id, tracked
     from infill.pipeline.tracking.mlflow_store import quieten_mlflow
     from infill.pipeline.tracking.records import Record, Report, RunInfo
 
 __all__ = [
+    "GuardedReport",
     "LOGGERS",
     "MLflowConfig",
     "Record",
@@ -35,7 +36,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "driver_queue": ("record_queue",),
+        "driver_queue": ("GuardedReport", "record_queue"),
         "config": ("MLflowConfig", "TrackingConfig"),
         "loggers": ("LOGGERS", "logged"),
         "mlflow_run": ("attach", "mlflow_run_id", "tracked"),

@@ -25,6 +25,37 @@ class RecordQueue:
         return records
 
 
+class GuardedReport:
+    """Passes records on, in whichever thread of the driver, until a logger raises an error.
+
+    Such an error would end that thread alone, and the training would go on without records.
+
+    Args:
+        report: takes the records.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self.error: BaseException | None = None
+
+    def __call__(self, record: Record) -> None:
+        """Pass a record on, unless there was an error; keep the first error."""
+        if self.error is None:
+            try:
+                self._report(record)
+            except BaseException as error:
+                self.error = error
+
+    def has_failed(self) -> bool:
+        """Return whether a logger has raised an error."""
+        return self.error is not None
+
+    def raise_error(self) -> None:
+        """Raise the error of the logger, if there was one."""
+        if self.error is not None:
+            raise self.error
+
+
 @contextmanager
 def record_queue(report: Report, every_s: float = 0.5) -> Iterator[Any]:
     """Pass the workers' records to ``report``, on the driver, until the block ends.

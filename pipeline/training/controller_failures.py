@@ -16,7 +16,11 @@ from infill.pipeline.training.stopping import stopping_workers
 
 
 def fit(
-    start: Callable[[], Any], monitor: Any, max_failures: int, report: Callable[[str], None]
+    start: Callable[[], Any],
+    monitor: Any,
+    max_failures: int,
+    report: Callable[[str], None],
+    has_failed: Callable[[], bool],
 ) -> None:
     """Train, with as many controllers as it takes. On the driver.
 
@@ -27,6 +31,7 @@ def fit(
         monitor: the handle of the run's ``HeartbeatMonitor``, which knows the workers' reservation.
         max_failures: number of controllers that are replaced.
         report: takes a sentence to log.
+        has_failed: whether the training cannot go on here; its workers are ended at once.
 
     Raises:
         UserError: if one more died or failed, or the workers did not start.
@@ -38,7 +43,7 @@ def fit(
     for failed in range(max_failures + 1):
         trainer = start()
         try:
-            with stopping_workers(monitor, trainer.abort):
+            with stopping_workers(monitor, trainer.abort, has_failed):
                 trainer.fit()
         except (RayActorError, OutOfMemoryError, TrainingFailedError) as error:
             trainer.abort()  # Else the controller would live while anyone holds the exception.
@@ -46,7 +51,7 @@ def fit(
             if happened is None:
                 raise
             free_reservation(monitor)
-            if requested():
+            if requested() or has_failed():
                 return
             if failed == max_failures:
                 before = f"; {failed} before it failed too" if failed else ""

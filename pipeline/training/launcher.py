@@ -21,7 +21,7 @@ from infill.pipeline.manifest import read_manifest
 from infill.pipeline.masks import check_mask_files
 from infill.pipeline.progress import duration
 from infill.pipeline.provenance import made_with
-from infill.pipeline.tracking import Record, Report, RunInfo, logged, record_queue
+from infill.pipeline.tracking import GuardedReport, Record, Report, RunInfo, logged, record_queue
 from infill.pipeline.training.batch_scaling import scaled
 from infill.pipeline.training.build import require_weights
 from infill.pipeline.training.config import TrainConfig, TrainResult
@@ -197,21 +197,25 @@ def _launch_on_cluster(config: TrainConfig, report: Report) -> None:
 
     books = storage.join(config.storage, "ray")
     wanted = partial(missing_resources, config.worker_numbers, worker_resources(config))
-    with record_queue(report) as box, monitored(report, wanted) as monitor:
+    guarded = GuardedReport(report)
+    with record_queue(guarded) as box, monitored(guarded, wanted) as monitor:
         try:
             fit(
                 partial(_trainer, config, books, {"mailbox": box, "monitor": monitor}),
                 monitor,
                 config.max_failures,
-                lambda text: report(Record(kind="note", step=0, text=text)),
+                lambda text: guarded(Record(kind="note", step=0, text=text)),
+                guarded.has_failed,
             )
         except TrainingFailedError as error:
+            guarded.raise_error()
             raise_if_requested(config.storage)
             _raise_what_was_given_up_for(monitor, error)
             raise
         finally:
             storage.remove(books)
         _raise_what_was_given_up_for(monitor, None)
+    guarded.raise_error()
 
 
 def worker_resources(config: TrainConfig) -> dict[str, float]:

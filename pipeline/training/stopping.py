@@ -28,7 +28,9 @@ def raise_if_requested(run: str) -> None:
 
 
 @contextmanager
-def stopping_workers(monitor: Any, abort: Callable[[], None]) -> Iterator[None]:
+def stopping_workers(
+    monitor: Any, abort: Callable[[], None], has_failed: Callable[[], bool]
+) -> Iterator[None]:
     """Ask the workers of the block to save and stop, once this process is asked to end.
 
     Runs on the driver.
@@ -36,6 +38,7 @@ def stopping_workers(monitor: Any, abort: Callable[[], None]) -> Iterator[None]:
     Args:
         monitor: the heartbeat monitor, an actor, from which every worker learns it.
         abort: ends the workers; called if none of them is training, as nothing can be saved then.
+        has_failed: whether the training cannot go on here; its workers are ended at once.
     """
     import ray
 
@@ -43,8 +46,8 @@ def stopping_workers(monitor: Any, abort: Callable[[], None]) -> Iterator[None]:
 
     def ask() -> None:
         while not over.wait(POLL_EVERY_S):
-            if requested():
-                if not ray.get(monitor.stop.remote()):
+            if has_failed() or requested():
+                if has_failed() or not ray.get(monitor.stop.remote()):
                     abort()
                 return
 
