@@ -60,8 +60,8 @@ def trial(settings):
     (begun / str(settings["number"])).touch()
     while len(list(begun.iterdir())) < 2 and time.time() < begin + 600:
         time.sleep(0.05)
-    time.sleep(2)  # A third one would come now.
-    tune.report({SCORE: 1.0, "begin": begin, "end": time.time()})
+    share = ray.get_runtime_context().get_assigned_resources()["GPU"]
+    tune.report({SCORE: 1.0, "begin": begin, "end": time.time(), "share": share})
 
 ray.init(
     address="local", num_cpus=8, num_gpus=1, log_to_driver=False, include_dashboard=False
@@ -69,7 +69,7 @@ ray.init(
 config = from_json(TuneConfig, open(sys.argv[1]).read())
 space = {"number": ray.tune.grid_search(list(range(5)))}
 results = run_tuner(config, trial, space, Callback())
-print(json.dumps([[r.metrics["begin"], r.metrics["end"]] for r in results]))
+print(json.dumps([[r.metrics[name] for name in ("begin", "end", "share")] for r in results]))
 ray.shutdown()
 """
 
@@ -91,5 +91,6 @@ def test_trials_share_a_gpu_and_none_waits_for_ever(config, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     times = json.loads(done.stdout.splitlines()[-1])
     assert len(times) == 5
-    at_once = [sum(b <= moment < e for b, e in times) for moment, _ in times]
+    assert [share for *_, share in times] == [0.5] * 5  # For a third one Ray has no more.
+    at_once = [sum(b <= moment < e for b, e, _ in times) for moment, *_ in times]
     assert max(at_once) == 2
