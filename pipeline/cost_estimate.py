@@ -306,8 +306,8 @@ def _deciding(config: CostEstimateConfig, bottleneck: str, workers: int, decode_
         if config.run:
             return f"none for computing: {config.run} was measured"
         return (
-            f"that a {config.gpu} sustains {LEAST_SHARE:.0%} to {MOST_SHARE:.0%} of its peak; "
-            "--run with a short run on that GPU measures it"
+            f"the GPU ({config.gpu.upper()}) sustains {LEAST_SHARE:.0%} to {MOST_SHARE:.0%} "
+            "of its peak; --run with a short run on that GPU measures it"
         )
     if bottleneck == "decoding":
         return f"{decode_source}, on {config.cores_per_worker:g} cores (--cores-per-worker)"
@@ -327,8 +327,9 @@ def _compute(
     flops = share * sample_flops
     peak = PEAK_TFLOPS[config.gpu] * 1e12
     source = (
-        f"{flops / share / 1e9:,.0f} GFLOP a sample at {LEAST_SHARE:.0%} to {MOST_SHARE:.0%} of a "
-        f"{config.gpu}'s {PEAK_TFLOPS[config.gpu]:g} TFLOP/s; a short run, given as --run, is exact"
+        f"{flops / share / 1e9:,.0f} GFLOP a sample at {LEAST_SHARE:.0%} to {MOST_SHARE:.0%} of "
+        f"{PEAK_TFLOPS[config.gpu]:g} TFLOP/s ({config.gpu.upper()}); "
+        "a short run, given as --run, is exact"
     )
     return (flops / (MOST_SHARE * peak), flops / (LEAST_SHARE * peak)), source
 
@@ -462,7 +463,8 @@ def lines(found: CostEstimate, config: CostEstimateConfig) -> list[str]:
         f"a step      {span(found.compute_s)} s computing, {found.decode_s:.3g} s decoding on "
         f"{config.cores_per_worker:g} cores, {found.read_s:.3g} s reading, "
         f"{found.exchange_s:.3g} s exchanging gradients over {_links(config, found.workers)}",
-        f"bottleneck  {found.bottleneck}; decided by {found.deciding}",
+        f"bottleneck  {found.bottleneck}",
+        f"assumption  {found.deciding}",
         f"decoding    {found.decode_cores_per_worker:.1f} cores keep a worker busy",
         f"reading     {_reads(found, config)}",
         f"storage     {found.shard_gb:,.1f} GB of shards, {found.checkpoint_gb:.2f} GB of "

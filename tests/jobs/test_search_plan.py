@@ -93,7 +93,7 @@ def test_a_dry_run_prints_trials_hours_and_cost_and_scales_the_batch_to_eight_gp
     assert one[0] == "search over 'lambdas' around spn: checking data and settings ..."
     assert one[1] == f"plan        4 trials of {steps:,} steps, 2 at a time, 1 GPU each"
     assert "GPU-hours at most" in one[2]
-    assert "of a h100's 494 TFLOP/s" in one[2]
+    assert "of 494 TFLOP/s (H100)" in one[2]
     assert one[4].endswith(" EUR")
 
     def numbers(line):

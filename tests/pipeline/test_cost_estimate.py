@@ -198,10 +198,10 @@ def test_the_plan_names_what_decides_it_and_its_currency(training, run):
         currency="EUR",
     )
     text = "\n".join(lines(estimate_cost(config), config))
-    assert "bottleneck  computing; decided by that a v100 sustains 5% to 90% of its peak" in text
+    assert "bottleneck  computing\nassumption  the GPU (V100) sustains 5% to 90%" in text
     assert "EUR for the workers" in text
     slow = replace(config, decodes_per_s=1.0)
-    assert "decided by as given, on 8 cores" in "\n".join(lines(estimate_cost(slow), slow))
+    assert "assumption  as given, on 8 cores" in "\n".join(lines(estimate_cost(slow), slow))
     narrow = replace(config, link_gbit_s=1e-6, workers_per_node=1)
     assert "1e-06 Gbit/s for a node's network" in estimate_cost(narrow).deciding
     known = replace(config, run=run)

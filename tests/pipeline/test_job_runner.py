@@ -9,6 +9,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -214,6 +215,24 @@ def test_cancelled_job_ends_at_the_next_image_and_can_be_deleted(ask, config, ma
     assert len(ask("GET", f"{where}/results").text.splitlines()) >= 1
     assert ask("DELETE", where).status_code == 204
     assert ask("GET", where).status_code == 404
+
+
+def test_requests_at_once_create_no_more_jobs_than_a_key_may_have(backend, config, make, pairs):
+    headers = {**LINES, "Authorization": f"Bearer {ANNA[0]}"}
+    body = {"content": lines_of(make, pairs), "headers": headers}
+
+    async def main():
+        transport = httpx.ASGITransport(create_app(backend, config))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await asyncio.gather(*(client.post("/v1/jobs", **body) for _ in range(8)))
+
+    answers = asyncio.run(main())
+    assert sorted(one.status_code for one in answers) == [202] * 2 + [429] * 6
+    assert {one.headers["retry-after"] for one in answers if one.status_code == 429} == {"60"}
+    store = JobStore(config.jobs)
+    kept = {job.id for job in store.of_caller("anna")}
+    store.close()
+    assert {one.name for one in Path(config.jobs.folder).iterdir() if one.is_dir()} == kept
 
 
 def test_jobs_belong_to_their_key_and_are_limited(ask, config, make, pairs):

@@ -118,7 +118,8 @@ class JobService:
                 ``Idempotency-Key`` was used for another request.
         """
         new = _NewJob(_caller(request), idempotency_key(request.headers.getlist(HEADER)))
-        await asyncio.to_thread(self._refuse_too_many, new)
+        early = IdempotentRequest(new.key, "") if new.key else None
+        await asyncio.to_thread(self.store().refuse_too_many, new.caller, early)
         prefix = content_type(request) == "application/json"
         try:
             job = await (self._from_prefix if prefix else self._from_pairs)(request, new)
@@ -130,24 +131,6 @@ class JobService:
             if (key := CALLER.get()) is not None:
                 await key.give_back()
         return job, repeated
-
-    def _refuse_too_many(self, new: _NewJob) -> None:
-        """Raise if the caller has too many unfinished jobs to create another one.
-
-        The job of the same request may be added meanwhile, with its key: its key is looked for
-        after its job was counted.
-        """
-        store = self.store()
-        if store.unfinished(new.caller) < self._config.max_jobs:
-            return
-        if new.key and store.created_by(new.caller, IdempotentRequest(new.key, "")) is not None:
-            return
-        raise RequestError(
-            429,
-            "too_many_jobs",
-            f"you have {self._config.max_jobs} unfinished jobs: wait for one, or cancel one",
-            60,
-        )
 
     async def _from_prefix(self, request: Request, new: _NewJob) -> Job:
         query_of(request)

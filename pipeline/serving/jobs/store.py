@@ -119,10 +119,12 @@ class JobStore:
     ) -> Job:
         """Add a queued job, unless ``request`` has created one already; return the job.
 
-        Of several processes that add the same request at once, one adds the job.
+        Of several processes that add the same request at once, one adds the job. All of them
+        together give a caller ``max_jobs`` unfinished jobs.
 
         Raises:
-            RequestError: 422 if the key was used for another request.
+            RequestError: 422 if the key was used for another request, 429 if the caller has
+                ``max_jobs`` unfinished jobs.
         """
         row = {
             "id": identity,
@@ -139,7 +141,29 @@ class JobStore:
                 found = self.get(identity)
                 assert found is not None
                 break
+            self.refuse_too_many(caller, request)
         return found
+
+    def refuse_too_many(self, caller: str, request: IdempotentRequest | None) -> None:
+        """Raise if the caller cannot create a job that ``request`` has not created already.
+
+        Another process may be adding the job of this request, with its key: the key is looked for
+        after the job was counted.
+
+        Raises:
+            RequestError: 429 if the caller has ``max_jobs`` unfinished jobs, 422 if the key was
+                used for another request.
+        """
+        if self.unfinished(caller) < self._config.max_jobs:
+            return
+        if self.created_by(caller, request) is not None:
+            return
+        raise RequestError(
+            429,
+            "too_many_jobs",
+            f"you have {self._config.max_jobs} unfinished jobs: wait for one, or cancel one",
+            60,
+        )
 
     def created_by(self, caller: str, request: IdempotentRequest | None) -> Job | None:
         """Return the job that a request with this key has created, or None.
@@ -165,10 +189,16 @@ class JobStore:
         return _job(row)
 
     def _insert(self, row: Mapping[str, Any], request: IdempotentRequest | None) -> bool:
-        """Insert a job and its key; return False if the key is taken by now."""
+        """Insert a job and its key; return False if the key is taken, or the caller's jobs full."""
+        values = [sql.literal(value, _JOBS.c[name].type) for name, value in row.items()]
+        count = _count_unfinished(row["caller"]).scalar_subquery()
+        if_room = sql.select(*values).where(count < self._config.max_jobs)
         try:
             with self._engine.begin() as connection:
-                connection.execute(_JOBS.insert().values(row))
+                _let_in_alone(connection, row["caller"])
+                statement = _JOBS.insert().from_select(list(row), if_room, include_defaults=True)
+                if not connection.execute(statement).rowcount:
+                    return False
                 if request is not None:
                     key = {"caller": row["caller"], "job": row["id"], **vars(request)}
                     connection.execute(_KEYS.insert().values(key))
@@ -195,7 +225,8 @@ class JobStore:
 
     def unfinished(self, caller: str) -> int:
         """Return the number of a caller's jobs that are queued or running."""
-        return sum(job.status in UNFINISHED for job in self.of_caller(caller))
+        with self._engine.begin() as connection:
+            return connection.execute(_count_unfinished(caller)).scalar_one()
 
     def claim(self, owner: str) -> Job | None:
         """Take the oldest job that is queued, or whose runner has died; None if there is none."""
@@ -268,6 +299,21 @@ class JobStore:
         query = sql.select(_JOBS).where(condition).order_by(_JOBS.c.created, _JOBS.c.id)
         with self._engine.begin() as connection:
             return [_job(row) for row in connection.execute(query).mappings()]
+
+
+def _count_unfinished(caller: str) -> sql.Select[int]:
+    own = (_JOBS.c.caller == caller) & _JOBS.c.status.in_(UNFINISHED)
+    return sql.select(sql.func.count()).select_from(_JOBS).where(own)
+
+
+def _let_in_alone(connection: sql.Connection, caller: str) -> None:
+    """Let no other process count this caller's jobs until this one's job is added.
+
+    SQLite adds one job at a time anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        number = sql.func.hashtextextended(f"infill_jobs {caller}", 0)
+        connection.execute(sql.select(sql.func.pg_advisory_xact_lock(number)))
 
 
 def _create_tables(engine: sql.Engine) -> None:

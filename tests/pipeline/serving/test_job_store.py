@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -96,6 +97,25 @@ def test_one_key_creates_one_job_whoever_receives_the_request(config):
     stores[0].delete(first.id)
     assert stores[1].created_by("anna", request) is None
     assert add(stores[2]).id != first.id  # It lives as long as its job.
+
+
+def test_requests_at_once_give_a_caller_no_more_jobs_than_allowed(config):
+    config = replace(config, max_jobs=3)
+    stores = [JobStore(config) for _ in range(4 * PROCESSES)]
+
+    def add(store, caller="anna"):
+        try:
+            return store.add(new_id(), caller, MODEL, {}, "")
+        except RequestError as error:
+            return error.code
+
+    added = at_once(add, stores)
+    assert added.count("too_many_jobs") == len(stores) - 3
+    assert stores[0].unfinished("anna") == 3
+    assert add(stores[0], "bob").status == "queued"  # The jobs of others do not count.
+    stores[1].cancel(stores[0].of_caller("anna")[0].id)
+    assert at_once(add, stores).count("too_many_jobs") == len(stores) - 1
+    assert stores[0].unfinished("anna") == 3
 
 
 def test_other_databases_and_a_missing_driver_are_refused(monkeypatch):
