@@ -10,13 +10,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from infill.pipeline import checkpoints
 from infill.pipeline.head_process import LOST
+from infill.pipeline.manifest import read_manifest
 from infill.pipeline.tuning import written_down
 
 JOBS = Path(__file__).parents[2] / "jobs"
+PHOTOGRAPHS = 4000
+"""So many that sharding them takes longer than a lost head is waited for."""
 ENDLESS = """
 import threading
 from infill.pipeline.cluster import connect
@@ -196,3 +201,53 @@ def test_a_training_on_a_cluster_whose_head_dies_resumes_on_another(tmp_path):
     assert job.returncode == 0, printed
     assert "resuming at step" in printed
     assert saved(lambda: [run]) == last
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_sharding_and_a_search_whose_head_dies_resume_on_another(tmp_path):
+    """As above: within the time that Ray allows."""
+    photographs, run, shards = tmp_path / "photographs", tmp_path / "search", tmp_path / "shards"
+    photographs.mkdir()
+    for number in range(PHOTOGRAPHS):
+        pixels = np.random.default_rng(number).integers(256, size=(64, 64, 3), dtype=np.uint8)
+        cv2.imwrite(str(photographs / f"{number}.png"), pixels)
+    (tmp_path / "space.json").write_text(json.dumps({"model.image_weight": [1, 10]}))
+    sharding = [JOBS / "make_shards.py", "folder", "--source", photographs, "--out", shards]
+    sharding += ["--photographs-per-shard", 2]
+    search = [JOBS / "tune.py", "spn", "--scale", "smoke", "--concurrent-trials", 1]
+    search += ["--space", "space.json", "--storage", run, "--train.save-every-steps", 2]
+    search += ["--train.num-workers", 1, "--train.tracking.tracking-uri", "", "--train.steps"]
+    patience = {"RAY_gcs_rpc_server_reconnect_timeout_s": "24"}
+
+    def trials() -> list[Path]:
+        return list((run / "trials").glob("*"))
+
+    with cluster(tmp_path) as (address, process):
+        joined = {"RAY_ADDRESS": address, **patience}
+        with (
+            started([*search, 100_000], tmp_path, **joined) as searching,
+            started(sharding, tmp_path, **joined) as writing,
+        ):
+            while not saved(trials) or not list(shards.rglob("*.tar")):
+                assert (searching.poll(), writing.poll()) == (None, None)
+                time.sleep(0.1)
+            kill_head(process)
+            for job in (searching, writing):
+                said = job.communicate(timeout=300)[1]
+                assert job.returncode == 1, said
+                assert f"error: the head of the Ray at {address} has not answered for " in said
+                assert "Traceback" not in said
+    last = saved(trials) + 2
+    whole = {path: path.read_bytes() for path in shards.rglob("*.tar")}
+    assert not list(shards.rglob("manifest.parquet"))
+    with cluster(tmp_path) as (address, _):
+        for words in ([*search, last], sharding):
+            with started(words, tmp_path, RAY_ADDRESS=address) as job:
+                printed = job.communicate(timeout=400)[0]
+            assert job.returncode == 0, printed
+    assert [trial.steps for trial in written_down(str(run)).values()] == [last] * 2
+    assert all(path.read_bytes() == data for path, data in whole.items())
+    sets = [read_manifest(str(path.parent)) for path in shards.rglob("manifest.parquet")]
+    assert sum(map(len, sets)) == PHOTOGRAPHS
