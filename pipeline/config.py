@@ -11,6 +11,7 @@ import functools
 import inspect
 import io
 import json
+import numbers
 import os
 import signal
 import sys
@@ -332,7 +333,8 @@ def from_dict(kind: type[Config], values: Any, name: str = "configuration") -> C
     """Rebuild a configuration from :func:`to_dict`'s values.
 
     Raises:
-        UserError: if a field is unknown; missing fields take their defaults.
+        UserError: naming a field that is unknown or has another kind of value; missing fields take
+            their defaults.
     """
     return typing.cast(Config, _decode(kind, values, name))
 
@@ -350,6 +352,9 @@ def from_json(kind: type[Config], text: str, name: str = "configuration") -> Con
     return from_dict(kind, values, name)
 
 
+_SCALARS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
 def _decode(kind: Any, values: Any, name: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
@@ -357,18 +362,34 @@ def _decode(kind: Any, values: Any, name: str) -> Any:
             return None
         return _decode(next(a for a in arguments if a is not type(None)), values, name)
     if origin is tuple:
-        item = arguments[0] if len(arguments) == 2 and arguments[1] is Ellipsis else None
-        return tuple(
-            _decode(item or a, v, name)
-            for a, v in zip(_cycle(arguments, values), values, strict=False)
-        )
+        return _decode_tuple(arguments, values, name)
+    if origin is typing.Literal:
+        if values not in arguments:
+            raise UserError(f"{name} must be one of {arguments}, not {values!r}"[:300])
+        return values
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        if not isinstance(values, dict):
+            raise UserError(f"{name} must be an object with fields, not {values!r}"[:300])
         return _decode_dataclass(kind, dict(values), name)
-    if kind is Path:
-        return Path(values)
-    if kind is float and isinstance(values, int):
-        return float(values)
-    return values
+    if kind in _SCALARS:
+        return _decode_scalar(kind, values, name)
+    return Path(values) if kind is Path else values
+
+
+def _decode_scalar(kind: type, value: Any, name: str) -> Any:
+    accepted = {int: numbers.Integral, float: numbers.Real}.get(kind, kind)
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise UserError(f"{name} must be {_SCALARS[kind]}, not {value!r}"[:300])
+    return kind(value)
+
+
+def _decode_tuple(arguments: tuple[Any, ...], values: Any, name: str) -> tuple[Any, ...]:
+    if not isinstance(values, (list, tuple)):
+        raise UserError(f"{name} must be a list, not {values!r}"[:300])
+    item = arguments[0] if len(arguments) == 2 and arguments[1] is Ellipsis else None
+    return tuple(
+        _decode(item or a, v, name) for a, v in zip(_cycle(arguments, values), values, strict=False)
+    )
 
 
 def _cycle(arguments: tuple[Any, ...], values: Sequence[Any]) -> Sequence[Any]:
@@ -382,7 +403,12 @@ def _renamed(field: str, value: Any) -> Any:
 
 def _decode_dataclass(kind: Any, values: dict[str, Any], name: str) -> Any:
     if issubclass(kind, ModelConfig):
-        kind = config_class(values.pop("architecture"))
+        if not isinstance(architecture := values.pop("architecture", None), str):
+            raise UserError(f"{name} has no architecture: it is not the configuration of a model")
+        try:
+            kind = config_class(architecture)
+        except ValueError as error:
+            raise UserError(f"{name}.architecture: {error}") from error
     hints = typing.get_type_hints(kind)
     known = {f.name for f in dataclasses.fields(kind)}
     values = {
@@ -391,6 +417,10 @@ def _decode_dataclass(kind: Any, values: dict[str, Any], name: str) -> Any:
     }
     if unknown := sorted(set(values) - known):
         raise UserError(f"{name} has unknown fields: {', '.join(unknown)}")
-    return kind(
-        **{key: _decode(hints[key], value, f"{name}.{key}") for key, value in values.items()}
-    )
+    decoded = {key: _decode(hints[key], value, f"{name}.{key}") for key, value in values.items()}
+    try:
+        return kind(**decoded)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:  # A field is missing, or its value is impossible.
+        raise UserError(f"{name}: {error}") from error

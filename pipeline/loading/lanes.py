@@ -100,4 +100,4 @@ def share_per_node(nodes: int, lanes: int) -> float:
     A node's share of a batch begins and ends within a lane, and both ends move by a few samples
     from batch to batch where lanes have unequal lengths.
     """
-    return 1.0 if lanes == 1 else min(1.0, 1 / nodes + 3 / lanes)
+    return min(1.0, 1 / nodes + 3 / lanes)

@@ -9,6 +9,7 @@ from infill.models.masking import (
     hole_ratio,
     pad_to_multiple,
     paste,
+    whitened,
 )
 
 
@@ -118,3 +119,9 @@ def test_distance_continues_beyond_the_frame_and_stops_at_its_limit() -> None:
     assert distance_to_known(mask, 9)[0, 0, 0].tolist() == [5, 4, 3, 2, 1, 0, 0, 0]
     assert distance_to_known(mask, 3)[0, 0, 0].tolist() == [3, 3, 3, 2, 1, 0, 0, 0]
     assert (distance_to_known(torch.ones(1, 1, 8, 8), 4) == 4).all()
+
+
+def test_whitened_holes_are_one_and_known_pixels_in_zero_to_one() -> None:
+    image, mask = torch.tensor([-1.0, -0.5, 0.0, 1.0]), torch.tensor([0.0, 0.0, 1.0, 0.0])
+    found = whitened(image.expand(1, 3, 1, 4), mask.expand(1, 1, 1, 4))
+    assert torch.equal(found, torch.tensor([0.0, 0.25, 1.0, 1.0]).expand(1, 3, 1, 4))

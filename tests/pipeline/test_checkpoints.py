@@ -224,3 +224,39 @@ def test_learning_rates_are_the_checkpoint_s_or_stay(run, settings):
     assert group["lr"] == (saved if settings else 0.125)
     moments = other.optimizers["generator"].state_dict()["state"][0]
     assert moments["step"] == 1
+
+
+def test_only_folders_of_steps_are_steps(run):
+    for name in ("step-000000003.partial", "4", "step-five"):
+        Path(run, name).mkdir()
+        (Path(run, name) / "checksums.json").write_text("{}")
+    assert checkpoints.steps(run) == [1, 2]
+
+
+def test_a_reference_is_a_checkpoint_a_run_or_a_model_of_the_package(run):
+    newest = checkpoints.step_location(run, 2)
+    assert checkpoints.find(run) == newest
+    first = checkpoints.step_location(run, 1)
+    shutil.copytree(newest, Path(first, Path(newest).name))  # A checkpoint is no run.
+    assert checkpoints.find(first) == first
+    packaged = checkpoints.find("infill-base")
+    assert Path(packaged).name == "infill-base"
+    assert checkpoints.load_generator("infill-base").architecture == "unet"
+
+
+def test_a_loaded_generator_comes_with_its_settings_and_digest(run):
+    loaded = checkpoints.load_generator(run)
+    location = checkpoints.step_location(run, 2)
+    assert loaded.config == SPNConfig.tiny()
+    assert (loaded.step, loaded.image_size_px) == (2, 32)
+    assert loaded.digest == checkpoints.digest(location)
+
+
+def test_a_wrong_field_or_device_is_named(objective, tmp_path):
+    location = checkpoints.step_location(str(tmp_path), 1)
+    config = {**CONFIG, "model": {**CONFIG["model"], "num_blocks": "many"}}
+    write(location, objective, None, config, {"step": 1, "scores": {}})
+    with pytest.raises(UserError, match=rf"{location}: model.num_blocks"):
+        checkpoints.load_generator(location)
+    with pytest.raises(UserError, match="nowhere"):
+        checkpoints.load_generator(location, "nowhere")

@@ -3,8 +3,10 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 
+from infill.models.config import ModelConfig
 from infill.models.spn.config import SPNConfig
 from infill.pipeline import checkpoints
 from infill.pipeline.config import (
@@ -21,6 +23,7 @@ from infill.pipeline.config import (
 from infill.pipeline.error_sentences import explain, sentence_of
 from infill.pipeline.errors import UserError
 from infill.pipeline.loading import BatchConfig
+from infill.pipeline.masks import MaskConfig
 from infill.pipeline.serving.config import ServeConfig
 from infill.pipeline.training import TrainConfig
 from infill.pipeline.training.run_dir import resumed
@@ -133,6 +136,49 @@ def test_json_with_an_unknown_field_or_damage_is_refused():
         from_json(Painting, '{"colour": 1}', "config.json")
     with pytest.raises(UserError, match=r"config.json is not JSON"):
         from_json(Painting, "{", "config.json")
+
+
+MODEL = to_dict(SPNConfig())
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "sentence"),
+    [
+        (
+            ModelConfig,
+            {**MODEL, "num_blocks": "8"},
+            "f: model.num_blocks must be a whole number, not '8'",
+        ),
+        (
+            ModelConfig,
+            {**MODEL, "num_blocks": 8.5},
+            "f: model.num_blocks must be a whole number, not 8.5",
+        ),
+        (ModelConfig, {**MODEL, "num_blocks": True}, "must be a whole number, not True"),
+        (ModelConfig, {**MODEL, "learning_rate": None}, "f: model.learning_rate must be a number"),
+        (ModelConfig, {**MODEL, "variant": "both"}, "f: model.variant must be one of ('determ"),
+        (ModelConfig, {**MODEL, "optimizer": "adam"}, "f: model.optimizer must be an object with"),
+        (ModelConfig, {**MODEL, "optimizer": {"name": 3}}, "f: model.optimizer.name must be text"),
+        (ModelConfig, {**MODEL, "num_blocks": -1}, "f: model: "),
+        (ModelConfig, {**MODEL, "architecture": "spm"}, "f: model.architecture: "),
+        (ModelConfig, {**MODEL, "architecture": "../spn"}, "f: model.architecture: "),
+        (ModelConfig, {}, "f: model has no architecture"),
+        (ModelConfig, [], "f: model must be an object with fields, not []"),
+        (MaskConfig, {"mixture": {"box": 1}}, "f: model.mixture must be a list, not {'box': 1}"),
+        (MaskConfig, {"mixture": [["box", "1"]]}, "f: model.mixture must be a number, not '1'"),
+        (MaskConfig, {"recipe": ["box"]}, "f: model.recipe must be one of"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_by_the_field(kind, values, sentence):
+    with pytest.raises(UserError) as refused:
+        from_dict(kind, values, "f: model")
+    assert str(refused.value).startswith("f: model")
+    assert sentence in str(refused.value)
+
+
+def test_numbers_of_numpy_and_whole_numbers_for_others_are_read():
+    model = from_dict(ModelConfig, {**MODEL, "num_blocks": np.int64(4), "learning_rate": 1})
+    assert (type(model.num_blocks), model.learning_rate) == (int, 1.0)
 
 
 def test_flatten_names_every_value():

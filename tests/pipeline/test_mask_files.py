@@ -9,7 +9,7 @@ import pytest
 from infill.pipeline.errors import UserError
 from infill.pipeline.masks import MaskConfig, check_mask_files, generate_mask, mask_files
 from infill.pipeline.masks.config import HOLE_RATIO_BUCKETS, PUBLISHED_SETS
-from infill.pipeline.masks.exact import resize_mask
+from infill.pipeline.masks.exact import resize_mask, sample
 
 SIDE = 20
 
@@ -94,3 +94,69 @@ def test_a_published_set_is_complete_or_refused(folder: str, monkeypatch) -> Non
     check_mask_files(config)
     with pytest.raises(UserError, match="set `folder`"):
         MaskConfig(recipe="files", published_set="liu-test")
+
+
+def test_the_whole_range_of_a_file_is_open_below_and_closed_above(tmp_path) -> None:
+    picture = np.zeros((8, 16), np.uint8)
+    picture[:2] = 255  # 32 of 128 pixels
+    cv2.imwrite(str(tmp_path / "one.png"), picture)
+    config = MaskConfig(recipe="files", folder=str(tmp_path), augmentation="none")
+    for low, high, fits in ((31, 32, True), (32, 64, False), (1, 31, False), (31, 128, True)):
+        bounds = {"min_hole_ratio": low / 128, "max_hole_ratio": high / 128}
+        # Among few numbers of pixels the file is often outside the first range.
+        for key in range(8):
+            asked = replace(config, hole_ratios="uniform", **bounds)
+            if fits:
+                hole = generate_mask(asked, f"k{key}", 0, 0, 8, 16).hole
+                assert (hole.dtype, hole.sum()) == (np.uint8, 32)
+            else:
+                with pytest.raises(UserError, match="no mask file"):
+                    generate_mask(asked, f"k{key}", 0, 0, 8, 16)
+
+
+def test_a_file_of_few_marks_hides_what_they_touch_and_a_full_one_what_it_covers() -> None:
+    marks = np.zeros((100, 100), np.uint8)
+    marks[[0, 99], [0, 60]] = 1
+    touched = shrunk(marks)
+    assert touched.dtype == np.uint8
+    assert np.argwhere(touched).tolist() == [[0, 0], [3, 2]]
+    marks[:] = 1
+    marks[30, 30] = 0
+    covered = shrunk(marks)
+    assert covered.dtype == np.uint8
+    assert np.argwhere(covered == 0).tolist() == [[1, 1]]
+
+
+def shrunk(mask: np.ndarray) -> np.ndarray:
+    """Return what a file hides as a whole in a frame of 4 x 4."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mask_files, "_choose", lambda *_: mask)
+        return mask_files.generate_whole_file(MaskConfig(), np.random.default_rng(0), 4, 4)
+
+
+def test_a_folder_that_no_recipe_reads_is_not_checked(tmp_path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"a\.png"):
+        check_mask_files(MaskConfig(recipe="files", folder=str(tmp_path)))
+    check_mask_files(MaskConfig(recipe="strokes"))
+
+
+def test_a_sampled_picture_continues_beyond_its_border() -> None:
+    picture = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    for down, right in ((0, 0), (-2, 1), (1, -3), (2, 2), (-1, -1)):
+        matrix = np.array([[1.0, 0.0, right], [0.0, 1.0, down]])
+        found = sample(picture, matrix, 5, 6)
+        rows, columns = np.arange(5) + down, np.arange(6) + right
+        expected = picture[np.ix_(rows.clip(0, 2), columns.clip(0, 3))]
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_resizing_keeps_a_mark_that_the_nearest_pixels_miss(kind) -> None:
+    mask = np.full((9, 9), 1 - kind, np.uint8)
+    mask[0, 8] = kind  # The nearest pixels of a third are 1, 4 and 7.
+    small = resize_mask(mask, 3, 3)
+    assert small.dtype == np.uint8
+    assert np.argwhere(small == kind).tolist() == [[0, 2]]
+    mask[4, 4] = kind
+    assert np.argwhere(resize_mask(mask, 3, 3) == kind).tolist() == [[1, 1]]

@@ -24,6 +24,7 @@ from infill.pipeline.masks import (
     generate_mask,
     mask_from_id,
 )
+from infill.pipeline.masks.generators import generate_box_of
 from infill.pipeline.masks.mask_files import list_pictures
 
 PICTURED = ("files", "silhouettes")
@@ -147,6 +148,28 @@ def test_box_is_a_rectangle_within_its_sides() -> None:
         assert hole.sum() == wide * tall
         assert 76 <= wide <= 179
         assert 76 <= tall <= 179
+
+
+def test_box_of_a_size_is_at_most_twice_as_long_as_wide_where_it_fits() -> None:
+    def sides(height: int, width: int, pixels: int) -> np.ndarray:
+        """Return height and width of 300 boxes of about so many pixels."""
+        random, config = np.random.default_rng(5), MaskConfig()
+        holes = [generate_box_of(config, random, height, width, pixels) for _ in range(300)]
+        boxes = [cv2.boundingRect(hole)[3:1:-1] for hole in holes]
+        assert [hole.sum() for hole in holes] == [tall * wide for tall, wide in boxes]
+        return np.array(boxes)
+
+    tall, wide = sides(256, 256, 10_000).T
+    assert np.abs(tall * wide - 10_000).max() < 100
+    octaves = np.log2(tall / wide)
+    assert np.abs(octaves).max() < 1.02
+    counts, _ = np.histogram(octaves, 4, (-1.02, 1.02))
+    assert counts.min() > 50  # Evenly from half to twice.
+    for frame in ((256, 30), (30, 256)):
+        long, narrow = sides(*frame, 7_000).T if frame[0] > 30 else sides(*frame, 7_000).T[::-1]
+        assert narrow.max() <= 30
+        assert np.abs(long * narrow - 7_000).max() < 130
+    assert (sides(64, 64, 1) == 1).all()
 
 
 def test_square_loses_at_most_its_delta_on_each_side() -> None:

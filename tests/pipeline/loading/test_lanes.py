@@ -142,3 +142,9 @@ def test_following_windows_lead_through_the_lane_into_the_next_epoch() -> None:
     assert [(w.epoch, w.number) for w in read] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
     shards = [shard for w in read[:3] for shard in order.shards(w)]
     assert len(set(shards)) == 6
+
+
+def test_a_node_s_share_is_bounded_by_the_set() -> None:
+    """With few lanes every node reads the whole set."""
+    found = {(4, 1): 1.0, (1, 64): 1.0, (8, 2): 1.0, (4, 64): 1 / 4 + 3 / 64, (2, 8): 7 / 8}
+    assert {given: share_per_node(*given) for given in found} == found

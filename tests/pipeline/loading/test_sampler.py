@@ -135,3 +135,12 @@ def test_thousand_nodes_that_die_and_return_take_every_sample_of_an_epoch_once()
     counts = np.bincount(taken.ravel(), minlength=order.total)
     assert counts.max() == 1
     assert counts.sum() == steps * config.batch_size > order.total - config.batch_size
+
+
+def test_windows_are_those_of_each_lane_s_samples() -> None:
+    order = StatelessSampler((4,) * 12, seed=3, shuffle_window_shards=2, lanes=3)
+    lanes = order._epoch(0).lanes
+    for first, second in ((0, 1), (1, 0)):  # The first two lanes are in different windows.
+        shards = [lanes[0].shards[2 * first], lanes[1].shards[2 * second]]
+        found = order.windows([(0, 4 * int(shard)) for shard in shards])
+        assert sorted(found) == [(0, 0, first), (0, 1, second)]

@@ -278,3 +278,19 @@ def test_a_rim_in_proportion_to_the_frame_is_not_the_hole_at_small_sizes(side, w
     assert image_metrics.hole_l1(wrong_in_the_rim, image, mask).item() < 0.5
     inside = image + 0.5 * (mask - rim)
     assert image_metrics.frame_rim_psnr(inside, image, mask).item() == image_metrics.MAX_PSNR_DB
+
+
+def test_a_hole_of_one_pixel_is_scored_by_that_pixel() -> None:
+    image, mask = torch.zeros(1, 3, 32, 32), torch.zeros(1, 1, 32, 32)
+    mask[..., 16, 16] = 1
+    found = image_metrics.scores(torch.where(mask.bool(), 0.5, image), image, mask)
+    assert found["hole_l1"].tolist() == found["ring_l1"].tolist() == [0.5]
+    assert found["l1"].item() == pytest.approx(0.5 / 32**2)
+
+
+@pytest.mark.parametrize(
+    ("size", "width"),
+    [((16, 16), 1), ((63, 63), 1), ((64, 512), 2), ((512, 255), 7), ((256, 256), 8)],
+)
+def test_the_rim_s_width_is_a_share_of_the_shorter_side(size, width) -> None:
+    assert image_metrics.frame_rim_width_px(torch.zeros(2, 1, *size)) == width

@@ -61,3 +61,11 @@ def test_perceptual_hash_stays_what_manifests_hold() -> None:
     assert (
         perceptual_hash(pixels[:, :, ::-1].copy()) != 0x7F6D6DFFB2B2FF6D
     )  # red and blue weigh differently
+
+
+def test_labels_are_never_mixed() -> None:
+    labels = np.random.default_rng(6).integers(0, 2, (30, 45, 1), np.uint8).repeat(3, axis=2) * 255
+    for resized in (resize_short_side(labels, 22, labels=True), squash(labels, 22, labels=True)):
+        assert set(np.unique(resized)) == {0, 255}
+    enlarged = squash(labels, 90, labels=True)
+    np.testing.assert_array_equal(enlarged, labels.repeat(3, axis=0).repeat(2, axis=1))
