@@ -123,7 +123,13 @@ def test_label_map_has_the_path_of_its_picture_or_the_longest_end_of_it(
     with pytest.raises(RejectedError, match=r"its label map p3\.png: "):
         _read_labels(str(labels), "p3.jpg")
     record, _ = make_shard(replace(config, labels=str(labels)), "train", 0)
-    with tarfile.open(tar_of(config, 0)) as members:
+    data = tar_of(config, 0).read_bytes()
+    with tarfile.open(fileobj=io.BytesIO(data)) as members:
+        for row in record.rows:
+            member = members.extractfile(f"{row['key']}.labels.png").read()
+            assert row["label_size"] == len(member)
+            assert data[row["label_offset"] :][: len(member)] == member
+            assert row["label_sha256"] == hashlib.sha256(member).hexdigest()
         key = record.rows[0]["key"]
         stored = members.extractfile(f"{key}.labels.png")
         assert stored is not None
@@ -201,6 +207,10 @@ def test_original_that_cannot_be_read_is_quarantined_until_it_is_mended(
     assert (record.photographs, record.shard.samples) == (2, 1)
     assert record.bytes_read == len(sound) + Path(config.source, "p0.png").stat().st_size
     assert make_shard(config, "train", 0) == (record, True)
+    bad.write_bytes(sound[:300].ljust(len(sound), b"\0"))
+    worse, was_there = make_shard(config, "train", 0)
+    assert not was_there
+    assert worse.quarantined[0].reason != record.quarantined[0].reason
     bad.write_bytes(sound)
     mended, was_there = make_shard(config, "train", 0)
     assert not was_there
