@@ -19,7 +19,7 @@ class LimitsConfig:
     """Maximum size of a request's body in bytes, image and mask together."""
     max_pixels: int = 25_000_000
     """Maximum height times width of an image, as its header gives them."""
-    max_pixels_inside: int = 100_000_000
+    max_pixels_inside: int = 50_000_000
     """Maximum number of pixels of all requests that are decoded at once, at up to 44 bytes each;
     further requests wait."""
     max_waiting: int = 32
