@@ -279,7 +279,7 @@ def generate_irregular(
             end = int(width * to_x), int(height * to_y)
             cv2.line(hole, start, end, 1, max(1, round(unit * (3 + 21 * size))))
         elif kind < 0.75:
-            cv2.circle(hole, start, round(unit * (4 + 24 * size)), 1, -1)
+            cv2.circle(hole, start, round(unit * (4 + 24 * size)), 1, cv2.FILLED)
         else:
             axes = round(unit * (6 + 34 * size)), round(unit * (4 + 20 * turn))
             cv2.ellipse(hole, start, axes, 180 * turn, 0, 360, 1, max(1, round(6 * unit)))
@@ -311,12 +311,14 @@ def generate_half(
     del config
     hole = empty(height, width)
     side = whole(random, 0, 3)
-    if side < 2:
-        columns = slice(0, width // 2) if side == 0 else slice(width - width // 2, width)
-        hole[:, columns] = 1
+    if side == 0:
+        hole[:, : width // 2] = 1
+    elif side == 1:
+        hole[:, width - width // 2 :] = 1
+    elif side == 2:
+        hole[: height // 2] = 1
     else:
-        rows = slice(0, height // 2) if side == 2 else slice(height - height // 2, height)
-        hole[rows] = 1
+        hole[height - height // 2 :] = 1
     return hole
 
 

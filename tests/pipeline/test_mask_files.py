@@ -116,7 +116,7 @@ def test_the_whole_range_of_a_file_is_open_below_and_closed_above(tmp_path) -> N
 
 def test_a_file_of_few_marks_hides_what_they_touch_and_a_full_one_what_it_covers() -> None:
     marks = np.zeros((100, 100), np.uint8)
-    marks[[0, 99], [0, 60]] = 1
+    marks[[0, 99, 99], [0, 60, 61]] = 1
     touched = shrunk(marks)
     assert touched.dtype == np.uint8
     assert np.argwhere(touched).tolist() == [[0, 0], [3, 2]]

@@ -267,6 +267,39 @@ def test_masks_are_those_of_the_first_release(recipe: Recipe, mask_folder: str) 
     assert found == MASKS_OF_THE_FIRST_RELEASE[recipe]
 
 
+LARGE_MASKS = {
+    "centre": "3efdbc2cc3f81a02",
+    "box": "b6bff60ed8a20eb4",
+    "square": "aa1f1f3d3e90b6b8",
+    "blocks": "b6c396106e3d570d",
+    "strokes": "9e9766514c172106",
+    "long_strokes": "26bb8de1f9f98ff5",
+    "wide_strokes": "5c396f82e661e6b2",
+    "boxes": "abe006dcf92eda21",
+    "free_form": "195f06af41145e95",
+    "automaton": "55421cad41756075",
+    "irregular": "00db1d2e5fb418be",
+    "outpaint": "aaea9c04998997f2",
+    "half": "84eea08176ace59c",
+    "grid": "7421852f490aa736",
+    "text": "7df0c7836aa4716e",
+    "scratches": "ec1f31a449db73ce",
+    "files": "e096e6ba7be09eee",
+    "silhouettes": "8a7a8d0c4d16bc01",
+}
+"""The same of frames in which shapes are more than a pixel wide."""
+
+
+@pytest.mark.parametrize("recipe", [*DRAWN, *PICTURED])
+def test_masks_of_large_frames_stay_what_they_are(recipe: Recipe, mask_folder: str) -> None:
+    config = MaskConfig(recipe=recipe, folder=mask_folder if recipe in PICTURED else "")
+    found = hashlib.sha256()
+    for index in range(16):
+        for height, width in ((300, 517), (256, 256)):
+            found.update(generate_mask(config, f"large/{index}", index, 5, height, width).hole)
+    assert found.hexdigest()[:16] == LARGE_MASKS[recipe]
+
+
 def test_mask_files_of_the_other_polarity_are_turned(mask_folder: str) -> None:
     white = MaskConfig(recipe="files", folder=mask_folder)
     black = MaskConfig(recipe="files", folder=mask_folder, polarity="black")

@@ -30,6 +30,16 @@ def test_grey_weighs_colours_as_bt_601_does():
     assert grey(pixels).tolist() == [[76, 150, 29, 255]]
 
 
+@pytest.mark.parametrize("shape", [(3,), (700, 1000, 3), (2, 500, 600, 3), (1, 2**19, 3)])
+def test_grey_of_large_arrays_is_that_of_each_pixel(shape):
+    pixels = np.random.default_rng(6).integers(0, 256, shape, np.uint8)
+    expected = np.rint(pixels.astype(np.float64) @ [0.299, 0.587, 0.114])
+    if len(shape) > 1:
+        np.testing.assert_array_equal(grey(pixels), expected)
+    else:
+        assert grey(pixels[None]) == expected
+
+
 def test_all_levels_survive_the_way_to_the_model_and_back():
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
     pixels = np.stack([levels, levels[::-1], levels.T], axis=-1)[None]

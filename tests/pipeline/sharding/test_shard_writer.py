@@ -1,5 +1,6 @@
 """One shard, in this process: made from its range of the list, taken as it is, or made again."""
 
+import errno
 import hashlib
 import io
 import json
@@ -16,12 +17,14 @@ from infill.pipeline.errors import RejectedError, UserError
 from infill.pipeline.sharding.config import ShardConfig
 from infill.pipeline.sharding.listing import FILE_NAME, Shares, read_range, write_listings
 from infill.pipeline.sharding.shard_writer import (
+    _read,
     _read_labels,
     make_shard,
     read_record,
     shard_digest,
 )
 from infill.pipeline.sources import open_source
+from infill.pipeline.sources.original import Original
 
 
 def write_picture(path: Path, seed: int, side: int = 80) -> bytes:
@@ -88,6 +91,7 @@ def test_record_says_what_the_tar_holds(config: ShardConfig) -> None:
                 "height_px": 80,
                 "width_px": 96,
             }
+            assert 0 <= row["perceptual_hash"] < 2**64
         assert names == [
             f"{row['key']}.{suffix}" for row in record.rows for suffix in (row["suffix"], "json")
         ]
@@ -247,3 +251,25 @@ def test_more_pictures_than_are_prepared_ahead_keep_their_order(tmp_path: Path) 
     listed(config)
     record, _ = make_shard(config, "train", 0)
     assert [row["source"] for row in record.rows] == [f"p{number:02}.png" for number in range(23)]
+
+
+@pytest.mark.parametrize("size", [7, 0])  # A file of size 0 may be a link.
+def test_one_original_that_cannot_be_read_is_refused_and_a_failing_store_ends_the_job(
+    config: ShardConfig, size: int
+) -> None:
+    class Failing:
+        def __init__(self, error: OSError) -> None:
+            self.error = error
+
+        def read(self, original: Original) -> bytes:
+            raise self.error
+
+    row = {**read_range(str(Path(config.out, "train")), 0)[0], "size": size}
+    gone = FileNotFoundError(errno.ENOENT, "gone", "a.png")
+    assert _read(Failing(gone), row) is gone
+    with pytest.raises(RejectedError, match="permission denied"):
+        _read(Failing(PermissionError(errno.EACCES, "no")), row)
+    with pytest.raises(RejectedError, match="circle"):
+        _read(Failing(OSError(errno.ELOOP, "loop", "a.png")), row)
+    with pytest.raises(OSError, match="disk"):
+        _read(Failing(OSError(errno.EIO, "disk")), row)

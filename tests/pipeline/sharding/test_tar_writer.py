@@ -77,3 +77,14 @@ def test_file_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         fail()
     assert (tmp_path / "a.tar").read_bytes() == b"first"
+
+
+def test_length_is_that_of_other_writers() -> None:
+    """Two blocks of zeros, and up to a whole record."""
+    for size in range(0, 2 * tarfile.RECORDSIZE, tarfile.BLOCKSIZE):
+        other = io.BytesIO()
+        with tarfile.open(fileobj=other, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            member = tarfile.TarInfo("a")
+            member.size = size
+            tar.addfile(member, io.BytesIO(bytes(size)))
+        assert len(archive({"a": bytes(size)})[0]) == len(other.getvalue())
