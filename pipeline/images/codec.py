@@ -178,7 +178,7 @@ def encode(picture: Picture, form: Format, quality: int | None = None) -> bytes:
         "webp": {"lossless": True, "quality": 20, "method": 1, "exact": True},
     }[form]
     if quality is not None and quality < 100 and form != "png":
-        options = {"quality": max(quality, 1), **({"method": 4} if form == "webp" else {})}
+        options = {"quality": max(quality, 1)}
     sink = io.BytesIO()
     kept = picture.metadata.options(form)
     Image.fromarray(pixels).save(sink, format=form, icc_profile=picture.profile, **kept, **options)
@@ -195,8 +195,11 @@ def picture_of(image: PilImage, name: str = "image") -> Picture:
         name: what it is, for the error.
 
     Raises:
-        ImageError: if it has more than 8 bits per channel.
+        ImageError: if it has more than 8 bits per channel, or no pixels.
     """
+    if not all(image.size):
+        width, height = image.size
+        raise ImageError("bad_request", f"the {name} has no pixels: it is {width} × {height}")
     if image.mode.startswith(("I", "F")):
         raise ImageError(
             "unsupported_image",
@@ -227,7 +230,7 @@ def to_pillow(picture: Picture) -> PilImage:
 def encode_png(pixels: Pixels) -> bytes:
     """Return uint8 [H, W, 3] as a PNG file; the same bytes for the same pixels."""
     sink = io.BytesIO()
-    Image.fromarray(pixels).save(sink, format="PNG", optimize=False)
+    Image.fromarray(pixels).save(sink, "png")
     return sink.getvalue()
 
 
@@ -376,4 +379,5 @@ def _from_cmyk(opened: Image.Image) -> Image.Image:
         )
     except (ImageCms.PyCMSError, OSError, ValueError):  # damaged, or of other colours
         return opened.convert("RGB")
-    return converted if converted is not None else opened.convert("RGB")
+    assert converted is not None  # as it is only for a conversion in place
+    return converted

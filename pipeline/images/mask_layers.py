@@ -48,10 +48,9 @@ def layer_hole(pixels: NDArray[Any], rule: MaskRule) -> tuple[Hole, MaskForm] | 
     if low > 0 or rule.polarity == "black":
         return None
     if _one_colour(pixels, opaque):
-        share = float(opaque.mean())
-        if share <= LARGEST_SHARE:
+        if opaque.mean() <= LARGEST_SHARE:
             return opaque, "opaque"
-        return (~opaque, "transparent") if 1 - share <= LARGEST_SHARE else None
+        return (~opaque, "transparent") if (~opaque).mean() <= LARGEST_SHARE else None
     return (~opaque, "transparent") if _photograph(pixels, opaque) else None
 
 

@@ -50,9 +50,9 @@ def read_mask(
         bool [H, W], True in the hole; it has pixels of both kinds.
 
     Raises:
-        ImageError: if the file is not accepted, the array has another type or shape, the mask marks
-            no or all pixels, or its transparency has no known form; a uint8 array with only 0 and 1
-            is refused, as both would be dark.
+        ImageError: if the file is not accepted, the array has another type or shape or is empty,
+            the mask marks no or all pixels, or its transparency has no known form; a uint8 array
+            with only 0 and 1 is refused, as both would be dark.
     """
     return read_mask_form(mask, rule, max_pixels=max_pixels, fields=fields)[0]
 
@@ -77,7 +77,7 @@ def read_mask_form(
             raise ImageError("bad_request", _which_form(pixels, rule, fields))
         return found
     hole = _hole(pixels, rule, fields)
-    if hole.size and (not hole.any() or hole.all()):
+    if not hole.any() or hole.all():
         raise _one_sided(pixels, rule, fields, full=bool(hole.any()))
     return hole, _form(rule)
 
@@ -106,7 +106,7 @@ def _form(rule: MaskRule) -> MaskForm:
     return "brightness" if rule.channel == "auto" else rule.channel
 
 
-def _channel(pixels: NDArray[Any], rule: MaskRule, fields: str | None) -> NDArray[Any]:
+def _channel(pixels: NDArray[Any], rule: MaskRule, fields: str | None = None) -> NDArray[Any]:
     """Return the levels [H, W] of the rule's channel."""
     coloured = pixels.shape[2] >= 3
     if rule.channel == "alpha":
@@ -130,7 +130,7 @@ def _alpha(pixels: NDArray[Any]) -> NDArray[Any] | None:
 
 
 def _varies(levels: NDArray[Any]) -> bool:
-    return bool(levels.min(initial=255) != levels.max(initial=0))
+    return bool(levels.min() != levels.max())
 
 
 def _which_form(pixels: NDArray[Any], rule: MaskRule, fields: str | None) -> str:
@@ -147,7 +147,7 @@ def _which_form(pixels: NDArray[Any], rule: MaskRule, fields: str | None) -> str
         f"{fields}channel=alpha and {fields}polarity=white{at} if opaque pixels are the hole",
         f"{fields}channel=alpha and {fields}polarity=black{at} if transparent ones are",
     ]
-    hole = _hole(pixels, replace(rule, channel="brightness"))
+    hole = _hole(pixels, rule)
     if hole.any() and not hole.all():
         cures.append(f"{fields}channel=brightness to ignore transparency")
     return f"{sentence}: give {', '.join(cures[:-1])}, or {cures[-1]}"
@@ -166,7 +166,7 @@ def _other_channel(pixels: NDArray[Any], rule: MaskRule, fields: str | None) -> 
         usable = channel != rule.channel and (channel != "alpha" or _alpha(pixels) is not None)
         if fields is None or not usable:
             continue
-        levels = _channel(pixels, other, fields)
+        levels = _channel(pixels, other)
         if _varies(levels):
             level = _threshold(levels, rule)
             at = f" and {fields}threshold={level}" if level != rule.threshold else ""
@@ -178,7 +178,7 @@ def _one_sided(
     pixels: NDArray[Any], rule: MaskRule, fields: str | None, *, full: bool
 ) -> ImageError:
     """Return the error of a hole that is empty or covers everything, with the levels there are."""
-    levels = _channel(pixels, rule, fields)
+    levels = _channel(pixels, rule)
     low, high = int(levels.min()), int(levels.max())
     what = {"alpha": "more opaque", "auto": "brighter", "brightness": "brighter"}
     side = f"{what.get(rule.channel, f'more {rule.channel}')} than {rule.threshold}"
@@ -199,17 +199,17 @@ def _one_sided(
 
 def _array_levels(mask: NDArray[Any], rule: MaskRule) -> NDArray[Any]:
     """Return the levels 0 to 255 of an array [H, W, C]."""
-    if mask.ndim != 3 or mask.shape[2] not in (1, 2, 3, 4):
+    if mask.ndim != 3 or mask.shape[2] not in (1, 2, 3, 4) or not mask.size:
         raise ImageError("bad_request", f"a mask is [H, W] or [H, W, C], not {mask.shape}")
     if mask.dtype == np.bool_:
-        return mask.astype(np.uint8) * np.uint8(255)
+        return mask * np.uint8(255)
     if mask.dtype == np.uint8:
-        if mask.max(initial=0) == 1 and mask.min() == 0 and rule.threshold > 0:
+        if mask.max() == 1 and mask.min() == 0 and rule.threshold > 0:
             raise ImageError(
                 "bad_request", "the mask's values are 0 and 1: give mask.astype(bool), or 0 and 255"
             )
         return mask
-    if mask.dtype.kind == "f" and mask.min(initial=0) >= 0 and mask.max(initial=0) <= 1:
+    if mask.dtype.kind == "f" and mask.min() >= 0 and mask.max() <= 1:
         return np.rint(mask.astype(np.float64) * 255)
     raise ImageError(
         "bad_request",
@@ -239,7 +239,7 @@ def decode_levels(data: bytes, header: Header) -> NDArray[np.uint8]:
             upright = turn_upright(opened)
             if upright.mode.startswith("I"):
                 values = np.asarray(upright)
-                values = values if values.max(initial=0) <= 255 else values >> 8
+                values = values if values.max() <= 255 else values >> 8
                 return values.clip(0, 255).astype(np.uint8)[..., None]
             pixels = np.asarray(codec.plain(upright))
     except DECODE_ERRORS as error:

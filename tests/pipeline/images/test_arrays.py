@@ -7,7 +7,7 @@ from PIL import Image
 
 from infill.pipeline.errors import ImageError
 from infill.pipeline.images import MaskRule, composite, grey, picture_of, read_mask, to_pillow
-from infill.pipeline.images.tensors import to_pixels, to_tensor, write_values
+from infill.pipeline.images.tensors import to_pixels, to_tensor, values_of, write_values
 
 BRIGHT = [[False, False, True, True]]
 
@@ -65,13 +65,25 @@ def test_values_are_written_in_place_with_red_first():
     np.testing.assert_allclose(values[:, 0], [[1, -1], [-1, -0.6], [-1, 1]], atol=1e-7)
 
 
+def test_opacity_and_grey_are_no_input_of_a_network():
+    for channels in (1, 4):
+        with pytest.raises(ValueError, match="argument 2"):
+            to_tensor(np.zeros((2, 2, channels), np.uint8))
+
+
+def test_values_stay_on_the_device_of_their_levels():
+    levels = torch.zeros((2, 4, 5, 3), dtype=torch.uint8, device="meta")
+    values = values_of(levels)
+    assert (values.device.type, values.shape, values.dtype) == ("meta", (2, 3, 4, 5), torch.float32)
+
+
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
 def test_image_of_pillow_becomes_a_picture_and_an_image_again(mode):
     noise = np.random.default_rng(1).integers(0, 256, (7, 9, 4), np.uint8)
     image = Image.fromarray(noise).convert(mode)
     image.info["icc_profile"] = b"profile"
     picture = picture_of(image)
-    assert picture.pixels.shape == (7, 9, len(mode))
+    assert (picture.pixels.shape, picture.format) == ((7, 9, len(mode)), "png")
     back = to_pillow(picture)
     assert (back.mode, back.info["icc_profile"]) == (mode, b"profile")
     np.testing.assert_array_equal(np.asarray(back), np.asarray(image))
@@ -82,9 +94,29 @@ def test_ink_and_single_bits_of_pillow_become_plain_and_deep_ones_are_refused():
     assert picture_of(ink).pixels[0, 0].tolist() == [0, 255, 255]
     assert picture_of(Image.new("1", (4, 4), 1)).pixels[0, 0].tolist() == [255]
     for mode in ("I", "I;16", "F"):
-        with pytest.raises(ImageError, match=f"mode {mode}: convert") as caught:
-            picture_of(Image.new(mode, (4, 4)))
-        assert caught.value.code == "unsupported_image"
+        for named, name in (((), "image"), (("mask",), "mask")):
+            with pytest.raises(ImageError, match=f"the {name} has mode {mode}: convert") as caught:
+                picture_of(Image.new(mode, (4, 4)), *named)
+            assert caught.value.code == "unsupported_image"
+
+
+def test_premultiplied_opacity_of_pillow_becomes_plain():
+    for mode, levels in (("LA", (200, 102)), ("RGBA", (200, 100, 50, 102))):
+        premultiplied = Image.new(mode, (2, 1), levels).convert(mode.replace("A", "a"))
+        assert picture_of(premultiplied).pixels.tolist() == [[[*levels]] * 2]
+
+
+@pytest.mark.parametrize("size", [(0, 4), (4, 0), (0, 0)])
+@pytest.mark.parametrize("mode", ["L", "RGBA"])
+def test_images_and_masks_without_pixels_are_refused(size, mode):
+    image = Image.new(mode, size)
+    with pytest.raises(ImageError, match=f"the mask has no pixels: it is {size[0]} × {size[1]}"):
+        picture_of(image, "mask")
+    for kind in (np.uint8, bool, np.float32):
+        for shape in (size, (*size, 1), (*size, 4)):
+            with pytest.raises(ImageError, match=r"a mask is \[H, W\] or") as caught:
+                read_mask(np.zeros(shape, kind))
+            assert caught.value.code == "bad_request"
 
 
 def test_profile_of_ink_does_not_go_with_light():
@@ -102,8 +134,13 @@ def test_arrays_are_masks_by_the_rule_of_files():
         assert (~read_mask(array, MaskRule(polarity="black"))).tolist() == BRIGHT
     clear = np.stack([levels, np.zeros_like(levels)], axis=-1)  # grey and alpha
     assert read_mask(clear, MaskRule()).tolist() == BRIGHT
-    with pytest.raises(ImageError, match="nothing is marked as hole"):
-        read_mask(np.zeros((2, 2), np.uint8), MaskRule())
+    for whole in (np.zeros((2, 2), np.uint8), np.ones((2, 2), np.uint8)):
+        with pytest.raises(ImageError, match="nothing is marked as hole"):
+            read_mask(whole, MaskRule())
+    labels = np.array([[0, 1, 1, 1]], np.uint8)
+    assert read_mask(labels, MaskRule(threshold=0)).tolist() == [[False, True, True, True]]
+    with pytest.raises(ImageError, match="values are 0 and 1: give"):
+        read_mask(labels, MaskRule(threshold=1))
 
 
 @pytest.mark.parametrize(

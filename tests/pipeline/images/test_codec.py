@@ -11,7 +11,16 @@ from PIL import Image, ImageCms
 from skimage.color import lab2rgb
 
 from infill.pipeline.errors import ImageError
-from infill.pipeline.images import decode, encode, encode_png, fill_in, grey, picture_of
+from infill.pipeline.images import (
+    decode,
+    encode,
+    encode_mask,
+    encode_png,
+    fill_in,
+    grey,
+    picture_of,
+    upright_size,
+)
 from infill.pipeline.serving.errors import RequestError, image_errors_refused
 
 LIMIT = 1_000_000
@@ -174,6 +183,25 @@ def test_files_that_cannot_be_accepted_are_refused_by_name(make, data, status, c
     assert (caught.value.status_code, caught.value.code) == (status, code)
 
 
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"", "the {} is empty"),
+        (b"no picture", "the {} is not an image of a known format: send PNG, JPEG or WebP"),
+        (
+            png_claiming(11, 10),
+            "the {} is 11 × 10, 110 pixels; at most 100 are accepted: send it smaller",
+        ),
+        (png_claiming(8, 8)[:26], "the {} is damaged: it cannot be decoded to its end"),
+    ],
+)
+def test_a_header_that_cannot_be_accepted_is_refused_by_the_field_s_name(data, sentence):
+    for named, name in (((), "image"), (("mask",), "mask")):
+        with pytest.raises(ImageError) as caught:
+            upright_size(data, 100, *named)
+        assert str(caught.value) == sentence.format(name)
+
+
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
 @pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": b"Exif\0\0"}])
 def test_pixels_are_counted_before_they_are_decoded(make, form, options):
@@ -223,12 +251,32 @@ def test_jpeg_is_written_at_quality_95_with_full_colour(make):
     assert [layer[1:3] for layer in written.layer] == [(1, 1)] * 3
 
 
-def test_png_and_webp_are_written_fast(make):
-    """Effort is spared, and that is all: each equals Pillow's file of the same effort."""
-    picture = decode(make.file(make.photograph(32, 32)), LIMIT)
-    assert encode(picture, "png") == make.file(picture.pixels, "png", compress_level=1)
-    options = {"lossless": True, "quality": 20, "method": 1, "exact": True}
-    assert encode(picture, "webp") == make.file(picture.pixels, "webp", **options)
+@pytest.mark.parametrize(
+    ("form", "best"),
+    [
+        ("png", {"compress_level": 1}),
+        ("jpeg", {"quality": 95, "subsampling": 0}),
+        ("webp", {"lossless": True, "quality": 20, "method": 1, "exact": True}),
+    ],
+)
+@pytest.mark.parametrize("quality", [None, 0, 1, 60, 99, 100])
+def test_files_equal_those_of_pillow_for_every_quality(make, form, best, quality):
+    """Without losses only effort is spared; no quality is lower than 1, and PNG has none."""
+    pixels = make.photograph(24, 24).repeat(4, axis=0).repeat(4, axis=1)
+    lossy = quality is not None and quality < 100 and form != "png"
+    expected = make.file(pixels, form, **({"quality": max(quality, 1)} if lossy else best))
+    assert encode(decode(make.file(pixels), LIMIT), form, quality) == expected
+
+
+def test_masks_and_pngs_of_pixels_equal_those_of_pillow(make):
+    pixels = make.photograph(8, 8).repeat(4, axis=0).repeat(4, axis=1)
+    assert encode_png(pixels) == make.file(pixels)
+    hole = pixels[..., 0] > 127
+    for marked in (hole, hole.astype(np.uint8)):
+        assert encode_mask(marked) == make.file(hole, compress_level=1)
+        written = Image.open(io.BytesIO(encode_mask(marked, one_bit=True)))
+        assert written.mode == "1"
+        np.testing.assert_array_equal(np.asarray(written), hole)
 
 
 def test_composite_keeps_colours_format_and_profile(make):

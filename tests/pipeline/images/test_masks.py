@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infill.pipeline.errors import ImageError, UserError
+from infill.pipeline.errors import ImageError, RejectedError, UserError
 from infill.pipeline.images import (
     MaskRule,
     decode,
@@ -70,6 +70,28 @@ def test_sixteen_bits_keep_their_high_byte():
     for pixels in (deep, np.stack([deep] * 3, axis=-1)):
         file = cv2.imencode(".png", pixels)[1].tobytes()
         assert read_mask(file).tolist() == BRIGHT
+
+
+@pytest.mark.parametrize(
+    ("values", "levels"),
+    [
+        ([0, 7, 255], [0, 7, 255]),
+        ([0, 255, 256], [0, 0, 1]),
+        ([-3, 0, 255], [0, 0, 255]),
+        ([-3, 255, 2**17], [0, 0, 255]),
+    ],
+)
+def test_deep_levels_are_the_low_byte_or_the_high_one_and_never_wrap(values, levels):
+    file = saved(Image.fromarray(np.array([values], np.int32)), "tiff")
+    read = decode_levels(file, read_header(file))
+    assert (read.dtype, read.shape) == (np.uint8, (1, 3, 1))
+    assert read.ravel().tolist() == levels
+
+
+def test_levels_of_other_formats_are_not_read():
+    icon = saved(Image.fromarray(VALUES), "ico")
+    with pytest.raises(RejectedError, match="cannot be decoded"):
+        decode_levels(icon, read_header(saved(Image.fromarray(VALUES))))
 
 
 def test_larger_and_damaged_masks_are_refused():
@@ -135,6 +157,7 @@ WIDE[:, :5] = True
         (layered((0, 0, 0), MARK), "opaque"),
         (layered((255, 0, 0), MARK), "opaque"),
         (layered((255, 0, 0), MARK, under=255), "opaque"),
+        (layered((255, 255, 255), MARK), "opaque"),
         (layered((255, 255, 255), MARK, under=255), "opaque"),
         (layered((0, 0, 0), MARK, under=255), "opaque"),
         (saved(Image.fromarray(np.dstack([0 * MARK, 255 * MARK]).astype(np.uint8))), "opaque"),
@@ -156,6 +179,87 @@ def test_see_through_strokes_of_about_one_colour_are_the_hole():
     pixels[2, 3] = (210, 20, 40, 90)
     pixels[5, 3] = (190, 30, 40, 30)  # a soft edge
     np.testing.assert_array_equal(read_mask(saved(Image.fromarray(pixels))), MARK)
+
+
+@pytest.mark.parametrize(
+    ("opaque_rows", "form"), [(2, "opaque"), (3, None), (4, "transparent")], ids=str
+)
+def test_of_one_colour_a_third_is_the_hole_and_half_is_not(opaque_rows, form):
+    pixels = np.full((6, 5, 4), 90, np.uint8)
+    pixels[..., 3] = 255 * (np.arange(6) < opaque_rows)[:, None]
+    found = layer_hole(pixels, MaskRule())
+    assert (found and found[1]) == form
+    if found:
+        np.testing.assert_array_equal(found[0], (pixels[..., 3] > 0) == (form == "opaque"))
+
+
+def strokes(low: int, high: int, others: dict[int, int], level: int = 0) -> np.ndarray:
+    """Return a layer of white strokes, grey and alpha, uint8 [2, 8, 2].
+
+    Args:
+        low: opacity of the row above.
+        high: opacity of the row below, which is white.
+        others: levels of that row's first pixels, by their opacity.
+        level: level of the row above.
+    """
+    pixels = np.full((2, 8, 2), (level, low), np.uint8)
+    pixels[1] = (255, high)
+    for at, (opacity, grey) in enumerate(others.items()):
+        pixels[1, at] = (grey, opacity)
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("pixels", "known"),
+    [
+        (strokes(0, 250, {}), True),
+        (strokes(0, 250, {225: 0}), False),  # the highest tenth, and its colour is another
+        (strokes(0, 250, {224: 0}), True),
+        (strokes(0, 220, {198: 0}), False),
+        (strokes(50, 250, {230: 0}), False),
+        (strokes(50, 250, {229: 0}), True),
+        (strokes(1, 250, {}, level=128), False),
+        (strokes(1, 250, {}, level=127), True),
+        (strokes(1, 250, {200: 127, 249: 128}), True),
+        (strokes(1, 250, {249: 127}), False),
+    ],
+)
+def test_strokes_have_their_colour_in_the_highest_tenth_of_opacity(pixels, known):
+    found = layer_hole(pixels, MaskRule())
+    assert (found is not None) == known
+    if found:
+        level, alpha = pixels[..., 0], pixels[..., 1]
+        opaque = alpha > (int(alpha.min()) + int(alpha.max())) / 2
+        np.testing.assert_array_equal(found[0], opaque & (level > 127))
+        assert found[1] == "opaque"
+
+
+@pytest.mark.parametrize(
+    ("low", "polarity", "known"), [(0, "white", True), (1, "white", False), (0, "black", False)]
+)
+def test_a_layer_of_one_colour_needs_clear_pixels_and_white(low, polarity, known):
+    pixels = np.full((8, 10, 4), 200, np.uint8)
+    pixels[..., 3] = np.where(MARK, 255, low)
+    found = layer_hole(pixels, MaskRule(polarity=polarity))
+    assert (found is not None) == known
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+def test_levels_of_one_colour_differ_by_24_at_most(colours):
+    for channel in range(colours):
+        for difference, known in ((24, True), (25, False)):
+            pixels = np.full((8, 10, colours + 1), 90, np.uint8)
+            pixels[2, 3, channel] += difference
+            pixels[..., -1] = 255 * MARK
+            assert (layer_hole(pixels, MaskRule()) is not None) == known
+
+
+def test_a_photograph_may_be_grey():
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 10, 2), np.uint8)
+    pixels[..., 1] = 255 * ~MARK
+    hole, form = read_mask_form(saved(Image.fromarray(pixels)))
+    np.testing.assert_array_equal(hole, MARK)
+    assert form == "transparent"
 
 
 def test_a_photograph_may_lose_more_than_half():
@@ -220,7 +324,7 @@ def test_opacity_is_read_as_it_is_and_nothing_where_there_is_none():
     assert read_opacity(saved(Image.fromarray(pixels[..., :3]), "tiff")) is None
     for kind in ("png", "tiff"):
         assert read_opacity(saved(Image.fromarray(pixels), kind), max_pixels=80) is not None
-        with pytest.raises(ImageError, match="image") as refused:
+        with pytest.raises(ImageError, match="the image") as refused:
             read_opacity(saved(Image.fromarray(pixels), kind), max_pixels=79)
         assert refused.value.code == "too_many_pixels"
 
@@ -275,10 +379,102 @@ def test_advice_on_masks_that_mark_nothing_or_everything_succeeds(
             read_mask(file, better)
 
 
-def refusal(file: bytes, rule: MaskRule) -> str:
+def two(*levels: tuple[int, ...]) -> np.ndarray:
+    """Return a mask of two pixels, uint8 [1, 2, C]."""
+    return np.array([levels], np.uint8)
+
+
+NOTHING, ALL = "nothing is marked as hole: ", "the whole image is marked as hole: "
+BOTH = "a mask has pixels of both kinds, "
+
+
+@pytest.mark.parametrize(
+    ("mask", "rule", "sentence"),
+    [
+        (
+            two((3,), (3,)),
+            {},
+            f"no pixel is brighter than 127 (all are 3); {BOTH}white in the hole",
+        ),
+        (
+            two((3,), (4,)),
+            {"channel": "brightness"},
+            "no pixel is brighter than 127 (its levels are 3 to 4); "
+            "to separate them give mask_threshold=3",
+        ),
+        (
+            two((3,), (5,)),
+            {"channel": "red"},
+            "no pixel is more red than 127 (its levels are 3 to 5); "
+            "to separate them give mask_threshold from 3 to 4",
+        ),
+        (
+            two((3, 9), (3, 9)),
+            {"channel": "alpha"},
+            f"no pixel is more opaque than 127 (all are 9); {BOTH}opaque in the hole",
+        ),
+        (
+            two((3, 200), (3, 200)),
+            {"channel": "alpha", "polarity": "black"},
+            f"every pixel is more opaque than 127 (all are 200); {BOTH}transparent in the hole",
+        ),
+        (
+            two((3, 9), (5, 9)),
+            {"channel": "alpha"},
+            "no pixel is more opaque than 127 (all are 9); "
+            "give mask_channel=brightness and mask_threshold=4",
+        ),
+        *(
+            (
+                two((3, low), (3, high)),
+                {"channel": "brightness"},
+                f"no pixel is brighter than 127 (all are 3); give mask_channel=alpha{at}",
+            )
+            for low, high, at in (
+                (127, 200, ""),
+                (100, 128, ""),
+                (100, 127, " and mask_threshold=113"),
+                (128, 201, " and mask_threshold=164"),
+            )
+        ),
+    ],
+)
+def test_levels_on_one_side_are_named_with_what_separates_them(mask, rule, sentence):
+    assert refusal(mask, MaskRule(**rule)) == NOTHING + sentence
+    opposite = "white" if rule.get("polarity") == "black" else "black"
+    words = {"white": "black", "black": "white", "opaque": "transparent", "transparent": "opaque"}
+    turned = re.sub(r"\w+(?= in the hole)", lambda found: words[found[0]], sentence)
+    assert refusal(mask, MaskRule(**{**rule, "polarity": opposite})) == ALL + turned
+
+
+@pytest.mark.parametrize(
+    ("alpha", "at"), [((0, 255), ""), ((0, 61), " and mask_threshold=30")], ids=["whole", "dim"]
+)
+@pytest.mark.parametrize("under", [0, 255])
+def test_unclear_transparency_is_named_with_every_cure(alpha, at, under):
+    cures = [
+        f"mask_channel=alpha and mask_polarity=white{at} if opaque pixels are the hole",
+        f"mask_channel=alpha and mask_polarity=black{at} if transparent ones are",
+    ]
+    if under > 127:
+        cures.append("mask_channel=brightness to ignore transparency")
+    unclear = (
+        "the mask has transparent pixels, and its colours and its transparency do not show which "
+        "pixels are the hole"
+    )
+    mask = two((under, alpha[0]), (90, alpha[1]))
+    assert refusal(mask, MaskRule()) == f"{unclear}: give " + ", ".join(
+        [*cures[:-1], f"or {cures[-1]}"]
+    )
+    with pytest.raises(ImageError) as caught:
+        read_mask(mask, fields=None)
+    assert str(caught.value) == f"{unclear}: send a mask without transparency, white in the hole"
+
+
+def refusal(mask: bytes | np.ndarray, rule: MaskRule) -> str:
     """Return the sentence that refuses a mask; empty if it is read."""
     try:
-        read_mask(file, rule)
+        read_mask(mask, rule)
     except ImageError as error:
         return str(error)
     return ""

@@ -92,3 +92,5 @@ def test_pillow_images_keep_theirs():
     kept = to_pillow(picture_of(image))
     assert kept.info["dpi"] == pytest.approx((300, 300), abs=0.1)
     assert kept.getexif()[MAKER] == "Camera"
+    assert kept.size == image.size
+    assert kept.getexif()[0x0112] == 6  # as its pixels are not turned

@@ -38,6 +38,15 @@ def test_other_formats_become_a_png_of_the_same_pixels(form: str) -> None:
             assert np.array_equal(np.asarray(image), PIXELS)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_a_mask_keeps_its_levels_and_its_opacity(channels: int) -> None:
+    levels = np.random.default_rng(1).integers(0, 256, (6, 9, channels), np.uint8)
+    data = file("tiff", levels[..., 0] if channels == 1 else levels)
+    with Image.open(io.BytesIO(mask_as_upload(data, 100))) as image:
+        assert image.format == "PNG"
+        assert np.array_equal(np.asarray(image).reshape(levels.shape), levels)
+
+
 def test_a_png_of_16_bits_becomes_one_of_8() -> None:
     deep = file("png", (PIXELS[..., 0].astype(np.uint16) * 257))
     assert not is_upload(deep)
@@ -54,8 +63,9 @@ def test_what_cannot_be_read_is_refused_with_its_reason() -> None:
     with pytest.raises(ImageError, match="the image is not an image of a known format") as refused:
         as_upload(b"BM no image", 100)
     assert refused.value.code == "unsupported_image"
-    with pytest.raises(ImageError, match="53"):
-        as_upload(file("bmp"), 53)
+    for convert, name in ((as_upload, "image"), (mask_as_upload, "mask")):
+        with pytest.raises(ImageError, match=f"the {name}'s 9 x 6 pixels.*53"):
+            convert(file("bmp"), 53)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
