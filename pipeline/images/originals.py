@@ -188,9 +188,12 @@ def encode_sample(picture: Pixels, suffix: str, quality: int) -> bytes:
     height, width = picture.shape[:2]
     if max(height, width) > WIDEST_PX[suffix]:
         raise RejectedError(f"{width} x {height} pixels are more than {suffix} can hold")
-    flag = {"jpg": cv2.IMWRITE_JPEG_QUALITY, "webp": cv2.IMWRITE_WEBP_QUALITY}.get(suffix)
+    flags = {
+        "jpg": [cv2.IMWRITE_JPEG_QUALITY, quality],
+        "webp": [cv2.IMWRITE_WEBP_QUALITY, quality],
+    }
     blue_first = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(f".{suffix}", blue_first, [] if flag is None else [flag, quality])
+    done, data = cv2.imencode(f".{suffix}", blue_first, flags.get(suffix, []))
     assert done
     return bytes(data)
 

@@ -3,6 +3,7 @@ import io
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -277,6 +278,16 @@ def test_members_outside_of_a_tar_get_safe_names_and_links_are_counted(tmp_path:
     lines = passed_over_lines(source.passed_over)
     assert any(line.startswith("passed over: 2 links inside tars") for line in lines)
     assert any("2 members of tars that are no files" in line for line in lines)
+
+
+def test_what_was_passed_over_has_one_line_each_reasons_first() -> None:
+    counts = Counter({".psd": 2, "links: take them": 3, ".jxl": 1, "archives": 1, "masks": 0})
+    assert passed_over_lines(counts) == [
+        "passed over: 1 archives",
+        "passed over: 3 links: take them",
+        "passed over: 1 file .jxl, which are not read here: convert them to PNG or JPEG",
+        "passed over: 2 files .psd, which are not read here: convert them to PNG or JPEG",
+    ]
 
 
 def test_sparse_members_are_counted_and_do_not_enter_as_pixels(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from infill.pipeline.errors import ImageError, RejectedError
 from infill.pipeline.images import decode, grey, read_header, read_mask, upright_size
 from infill.pipeline.images.conversion import as_upload
-from infill.pipeline.images.jpeg_scans import MAX_SCANS
+from infill.pipeline.images.jpeg_scans import MAX_SCANS, require_few_scans
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -147,6 +147,14 @@ def test_scans_behind_what_decoders_skip_count(prefix):
     hidden = prefix.removesuffix(b"\xff") + data[last:-2]
     with pytest.raises(ImageError, match="scans"):
         decode(data[:-2] + hidden * MAX_SCANS + data[-2:], 10_000)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2])
+def test_scans_right_behind_each_other_count_each(length):
+    scan = b"\xff\xda" + bytes([0, length])
+    require_few_scans(b"\xff\xd8" + scan * MAX_SCANS)
+    with pytest.raises(ValueError, match=f"more than {MAX_SCANS} scans"):
+        require_few_scans(b"\xff\xd8" + scan * (MAX_SCANS + 1))
 
 
 def tiff(tags: dict[int, int]) -> bytes:

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from infill.pipeline.images import decode, encode, fill_in, picture_of, to_pillow
+from infill.pipeline.images.metadata import Metadata
 
 MAKER = 0x010F
 
@@ -84,6 +85,18 @@ def test_strange_resolutions_are_left_out():
     for dpi in ((0, 0), (10**6, 10**6)):
         result = Image.open(io.BytesIO(encode(filled(photo("png", dpi)), "jpeg")))
         assert result.info["dpi"] == (72, 72)  # what EXIF means where it gives none
+
+
+@pytest.mark.parametrize(("form", "most"), [("jpeg", 65_527), ("png", 2**24), ("webp", 2**24)])
+def test_exif_is_kept_up_to_what_a_format_holds_and_a_resolution_where_it_has_one(form, most):
+    resolution = {} if form == "webp" else {"dpi": (300.0, 72.0)}
+    for exif, kept in (
+        (b"", {}),
+        (bytes(most), {"exif": bytes(most)}),
+        (bytes(most + 1), {}),
+    ):
+        assert Metadata(exif=exif).options(form) == kept
+        assert Metadata(exif=exif, dpi=(300.0, 72.0)).options(form) == kept | resolution
 
 
 def test_pillow_images_keep_theirs():

@@ -17,6 +17,8 @@ from infill.pipeline.images import (
     encode_sample,
     read_header,
 )
+from infill.pipeline.images.headers import _NoLimitOfPillow
+from infill.pipeline.images.originals import WIDEST_PX
 
 LIMIT = 10**6
 
@@ -241,6 +243,16 @@ def test_decompression_bomb_is_refused_by_its_header() -> None:
         read_header(bomb, 100_000_000)
 
 
+def test_limit_of_pillow_is_back_once_the_last_reader_ends() -> None:
+    limit, before = _NoLimitOfPillow(), Image.MAX_IMAGE_PIXELS
+    assert before is not None
+    with limit:
+        with limit:
+            assert Image.MAX_IMAGE_PIXELS is None
+        assert Image.MAX_IMAGE_PIXELS is None
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
 def test_limit_beyond_that_of_pillow_is_honoured() -> None:
     header = read_header(png(20_000, 20_000, 8, 2, b"\0" * 1000), 500_000_000)
     assert header.width_px == 20_000
@@ -316,9 +328,15 @@ def test_fast_decoder_answers_none_to_damaged_bytes() -> None:
     assert decode_sample(b"no picture") is None
 
 
-def test_picture_too_wide_for_webp_is_refused() -> None:
-    with pytest.raises(RejectedError, match="more than webp can hold"):
-        encode_sample(np.zeros((2, 17_000, 3), np.uint8), "webp", 90)
+@pytest.mark.parametrize("suffix", WIDEST_PX)
+def test_the_widest_picture_of_a_format_is_encoded_and_a_wider_one_refused(suffix: str) -> None:
+    widest = WIDEST_PX[suffix]
+    for height, width in ((1, widest), (widest, 1)):
+        data = encode_sample(np.zeros((height, width, 3), np.uint8), suffix, 90)
+        assert decode_sample(data).shape == (height, width, 3)
+    for height, width in ((1, widest + 1), (widest + 1, 1)):
+        with pytest.raises(RejectedError, match=f"{width} x {height} .* more than {suffix} can"):
+            encode_sample(np.zeros((height, width, 3), np.uint8), suffix, 90)
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
