@@ -11,6 +11,7 @@ import functools
 import inspect
 import io
 import json
+import math
 import numbers
 import os
 import signal
@@ -122,15 +123,26 @@ def _parse_fields(
         print(as_typed(description).strip(), end="\n\n", flush=True)
         _unwrap_help(kind if preset is None else preset)
     if preset is None:
-        return tyro.cli(kind, prog=prog, args=words, description=_COMMON_HELP)
-    return tyro.cli(
-        kind,
-        prog=prog,
-        args=words,
-        description=_COMMON_HELP,
-        default=preset,
-        config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed),
-    )
+        found = tyro.cli(kind, prog=prog, args=words, description=_COMMON_HELP)
+    else:
+        found = tyro.cli(
+            kind,
+            prog=prog,
+            args=words,
+            description=_COMMON_HELP,
+            default=preset,
+            config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed),
+        )
+    _require_finite(found)
+    return found
+
+
+def _require_finite(config: Any) -> None:
+    """Leave if a field is NaN or infinite: no comparison with a bound refuses NaN."""
+    for name, value in flatten(config).items():
+        numbers_in = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(one, float) and not math.isfinite(one) for one in numbers_in):
+            leave(f"--{name.replace('_', '-')} must be a finite number, not {value}")
 
 
 def _unwrap_help(config: Any) -> None:
@@ -263,7 +275,8 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
         changes: values by dotted name, as in ``{"model.hole_emphasis": 2.0}``.
 
     Raises:
-        UserError: if a name is unknown, with the nearest one that exists.
+        UserError: if a name is unknown, with the nearest one that exists, or a value is of another
+            kind than its field.
         ValueError: if the changed configuration is impossible.
     """
     for name, value in changes.items():
@@ -282,8 +295,25 @@ def _replace(config: Any, path: list[str], value: Any, name: str, root: Any) -> 
         hint = suggestion(name, field_names(root), cutoff=0.4)
         raise UserError(f"there is no field {name!r}{hint}")
     current = getattr(config, head)
-    new = _replace(current, rest, value, name, root) if rest else _like(current, value)
+    new = _replace(current, rest, value, name, root) if rest else _new(config, head, value, name)
     return dataclasses.replace(config, **{head: new})  # type: ignore[type-var]
+
+
+def _new(config: Any, field: str, value: Any, name: str) -> Any:
+    """Return a field's new value as its type; ``name`` is the field's name for a person."""
+    current = getattr(config, field)
+    if dataclasses.is_dataclass(current):
+        if isinstance(value, type(current)):
+            return value
+        first = dataclasses.fields(current)[0].name
+        raise UserError(f"{name} is a group of fields: name one, such as {name}.{first}")
+    kind: Any = type(config)
+    return _decode(_hints(kind)[field], _like(current, value), name)
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _like(current: Any, value: Any) -> Any:
@@ -380,6 +410,8 @@ def _decode_scalar(kind: type, value: Any, name: str) -> Any:
     accepted = {int: numbers.Integral, float: numbers.Real}.get(kind, kind)
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise UserError(f"{name} must be {_SCALARS[kind]}, not {value!r}"[:300])
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{name} must be a finite number, not {value}")
     return kind(value)
 
 
@@ -409,7 +441,7 @@ def _decode_dataclass(kind: Any, values: dict[str, Any], name: str) -> Any:
             kind = config_class(architecture)
         except ValueError as error:
             raise UserError(f"{name}.architecture: {error}") from error
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     known = {f.name for f in dataclasses.fields(kind)}
     values = {
         field if field in known else RENAMED_FIELDS.get(field, field): _renamed(field, value)

@@ -13,6 +13,7 @@ from infill.models.architecture import load
 from infill.models.config import tables
 from infill.models.tables import Table
 from infill.pipeline import storage
+from infill.pipeline.config import from_dict
 from infill.pipeline.errors import UserError
 
 
@@ -170,7 +171,7 @@ def _tried(value: Any, file: str, field: str) -> Sequence[Any] | Range:
     if isinstance(value, list) and value:
         return value
     if isinstance(value, dict) and {"low", "high"} <= set(value) <= {"low", "high", "log", "whole"}:
-        return Range(**value)
+        return from_dict(Range, value, f"{file}: {field}")
     raise UserError(
         f"{file}: {field} must be a list of values that is not empty, or a range with low, high "
         f"and perhaps log and whole, not {value!r}"

@@ -121,6 +121,46 @@ def test_override_changes_a_copy_and_checks_it_again():
         override(config, {"brush.width_px": -1})
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("steps", "many", "steps must be a whole number, not 'many'"),
+        ("steps", 2.5, "steps must be a whole number, not 2.5"),
+        ("brush.width_px", None, "brush.width_px must be a number, not None"),
+        ("brush.width_px", float("inf"), "brush.width_px must be a finite number, not inf"),
+        ("brush.width_px", float("nan"), "brush.width_px must be a finite number, not nan"),
+        ("levels", 3, "levels must be a list, not 3"),
+        ("levels", [1, "2"], "levels must be a whole number, not '2'"),
+        ("model.variant", "both", "model.variant must be one of ('deterministic',"),
+        ("brush", {"width_px": 3}, "brush is a group of fields: name one, such as brush.width_px"),
+    ],
+)
+def test_override_refuses_a_value_of_another_kind(name, value, sentence):
+    with pytest.raises(UserError) as refused:
+        override(Painting(), {name: value})
+    assert str(refused.value).startswith(sentence)
+
+
+def test_override_takes_numbers_lists_and_groups_as_they_are_meant():
+    found = override(
+        Painting(), {"steps": 4.0, "brush.width_px": 3, "levels": [4, 5], "name": None}
+    )
+    assert (found.steps, found.brush.width_px, found.levels) == (4, 3.0, (4, 5))
+    assert [type(value) for value in (found.steps, found.brush.width_px)] == [int, float]
+    assert override(found, {"brush": Brush(width_px=1.0)}).brush == Brush(width_px=1.0)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_numbers_of_the_command_line_are_finite(value, capsys):
+    with pytest.raises(SystemExit) as left:
+        parse(PRESETS, "Paints.", ["fine", "--model.image-weight", value])
+    assert left.value.code == 2
+    assert (
+        f"error: --model.image-weight must be a finite number, not {value}"
+        in capsys.readouterr().err
+    )
+
+
 def test_override_refuses_an_unknown_name_and_suggests_a_known_one():
     with pytest.raises(UserError, match=r"no field 'brush.widthpx'; did you mean 'brush.width_px'"):
         override(Painting(), {"brush.widthpx": 3})

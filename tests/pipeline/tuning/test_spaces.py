@@ -132,6 +132,7 @@ def test_a_file_may_name_ranges(tmp_path):
         ("a.json", "[1]", "must map dotted names"),
         ("a.json", "{", "cannot be read"),
         ("a.yaml", "model.image_weight: 3", "must be a list of values"),
+        ("a.yaml", "model.image_weight: {low: a, high: 3}", r"image_weight\.low must be a number"),
         ("a.yaml", "a: [", "cannot be read"),
         ("a.py", "import os\nSPACE = {'a': os.listdir()}", "cannot be read"),
         ("a.py", "OTHER = {}", "assigns nothing to SPACE"),
