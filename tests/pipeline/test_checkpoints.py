@@ -260,3 +260,27 @@ def test_a_wrong_field_or_device_is_named(objective, tmp_path):
         checkpoints.load_generator(location)
     with pytest.raises(UserError, match="nowhere"):
         checkpoints.load_generator(location, "nowhere")
+
+
+def test_a_checkpoint_in_a_store_is_whole_only_when_its_last_file_is_there(
+    bucket, objective, monkeypatch
+):
+    """Written over another one of the same step, as by a run that was resumed."""
+    location = checkpoints.step_location(bucket, 1)
+    write(location, objective, None, CONFIG, {"step": 1, "scores": {}})
+    assert checkpoints.find(bucket) == location
+    store = storage.write
+
+    def stop(path, data):
+        if path.endswith("state.json"):
+            raise OSError("cut")
+        return store(path, data)
+
+    monkeypatch.setattr(storage, "write", stop)
+    with pytest.raises(OSError, match="cut"):
+        write(location, objective, None, CONFIG, {"step": 1, "scores": {}})
+    with pytest.raises(UserError):
+        checkpoints.find(bucket)
+    monkeypatch.setattr(storage, "write", store)
+    digest = write(location, objective, None, CONFIG, {"step": 1, "scores": {}})
+    assert checkpoints.verify(checkpoints.find(bucket)) == digest

@@ -1,5 +1,6 @@
 import cv2
 import numpy as np
+import pytest
 
 from infill.pipeline.images import decode_sample, encode_sample
 from infill.pipeline.sharding.preprocess import perceptual_hash, resize_short_side, squash
@@ -69,3 +70,23 @@ def test_labels_are_never_mixed() -> None:
         assert set(np.unique(resized)) == {0, 255}
     enlarged = squash(labels, 90, labels=True)
     np.testing.assert_array_equal(enlarged, labels.repeat(3, axis=0).repeat(2, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (8, 9, 0x8A2C5A969686CBA5),
+        (40, 70, 0x39D375A96B72D26C),
+        (130, 150, 0x56A1D4E2694B9B3E),
+        (200, 333, 0x7223ABA32B9A1C34),
+        (640, 700, 0x15562E356549BBD6),
+    ],
+)
+def test_perceptual_hash_of_every_size_stays_what_manifests_hold(height, width, expected) -> None:
+    coarse = np.random.default_rng(height).integers(0, 256, (9, 11, 3)).astype(np.uint8)
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    assert perceptual_hash(smooth) == expected
+
+
+def test_perceptual_hash_of_an_even_image_has_no_rise() -> None:
+    assert perceptual_hash(np.full((100, 120, 3), 77, np.uint8)) == 0
