@@ -7,7 +7,7 @@ packages that do the work log their progress alone. It knows where runs are logg
 
 from collections.abc import Mapping, Sequence
 
-from infill.pipeline import storage
+from infill.pipeline import database_addresses, storage
 from infill.pipeline.commands import typed
 from infill.pipeline.progress import Log
 from infill.pipeline.registry.config import RegistryConfig
@@ -80,7 +80,7 @@ def watching(tracking: TrackingConfig, run: str, loggers: bool = True) -> list[s
 
 def mlflow_ui(config: MLflowConfig) -> str:
     """Return the command that opens MLflow's pages, or their address where a server shows them."""
-    uri = storage.database_uri(config.tracking_uri)
+    uri = database_addresses.database_uri(config.tracking_uri)
     if uri.startswith(("http://", "https://")):
         return f"MLflow at {uri}"
     return f"mlflow ui --backend-store-uri {uri}"

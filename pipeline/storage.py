@@ -8,14 +8,12 @@ at all.
 
 import errno
 import hashlib
-import importlib.util
 import io
 import os
 import re
 import shutil
 import stat
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,9 +27,6 @@ from infill.pipeline import object_store
 from infill.pipeline.errors import UserError
 from infill.pipeline.store_endpoint import use_plain_checksums
 from infill.pipeline.temporary_folders import temporary_file
-
-MAX_DOWNLOAD_BYTES = 4 * 2**30
-"""Maximum size of a file over https://; published files of weights are smaller."""
 
 STORE_ATTEMPTS = 9
 """Number of attempts of every call to a store; their pauses are 40 s in all."""
@@ -76,34 +71,6 @@ def join(location: str, *parts: str) -> str:
 def absolute(location: str) -> str:
     """Return a local path made absolute (``~`` expanded); an address is returned as it is."""
     return location if is_remote(location) else os.path.abspath(os.path.expanduser(location))
-
-
-def database_uri(address: str) -> str:
-    """Return a database's address that means the same in every folder and for every SQLAlchemy.
-
-    A relative SQLite path becomes absolute, and its folder is created. PostgreSQL without a named
-    driver gets psycopg2, since SQLAlchemy 2.1 would take another by itself.
-
-    Raises:
-        UserError: if the driver of PostgreSQL is not installed.
-    """
-    if address.startswith("postgresql://"):
-        address = address.replace("postgresql://", "postgresql+psycopg2://", 1)
-    if address.startswith("postgresql+psycopg2:") and not _has_psycopg2():
-        raise UserError(
-            f"{address} needs PostgreSQL's driver: pip install 'infill[postgres]', or give a "
-            "database that needs none, such as sqlite:///runs/mlflow.db"
-        )
-    prefix = "sqlite:///"
-    if not address.startswith(prefix) or address.startswith(prefix + "/"):
-        return address
-    path = absolute(address.removeprefix(prefix))
-    make_folder(path.rsplit("/", 1)[0])
-    return prefix + path
-
-
-def _has_psycopg2() -> bool:
-    return importlib.util.find_spec("psycopg2") is not None
 
 
 def refuse_password(address: str) -> None:
@@ -480,60 +447,3 @@ def _remove(location: str) -> None:
 def sha256(data: bytes) -> str:
     """Return the SHA-256 of bytes as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
-
-
-def fetch(location: str, checksum: str | None, cache: Path | None = None) -> Path:
-    """Return a local file for a path, s3:// or https:// location, checked against its SHA-256.
-
-    Downloads are kept in ``cache`` under their checksum and are not fetched twice.
-
-    Args:
-        location: a path, ``s3://...`` or ``https://...``.
-        checksum: 64 hexadecimal digits; may be None for a local path only.
-        cache: folder for downloads; ``~/.cache/infill`` if None.
-
-    Raises:
-        UserError: if the file is missing, the checksum is absent for a download, or differs.
-    """
-    if not is_remote(location):
-        path = Path(absolute(location))
-        if not path.is_file():
-            raise UserError(f"there is no file {path}")
-        if checksum:
-            _require_checksum(path.read_bytes(), checksum, location)
-        return path
-    if not checksum:
-        raise UserError(f"{location} is a download: give its SHA-256 as well")
-    checksum = checksum.lower()
-    folder = cache or Path.home() / ".cache" / "infill"
-    kept = folder / checksum / location.rstrip("/").rsplit("/", 1)[-1]
-    if not kept.is_file():
-        data = _download(location)
-        _require_checksum(data, checksum, location)
-        write(str(kept), data)
-    return kept
-
-
-def _download(location: str) -> bytes:
-    if location.startswith("s3://"):
-        try:
-            return read(location)
-        except FileNotFoundError as error:
-            raise UserError(f"there is no object {location}") from error
-    if not location.startswith("https://"):
-        raise UserError(f"cannot fetch {location}: give a path, s3:// or https://")
-    try:
-        with urllib.request.urlopen(location, timeout=60) as answer:
-            data: bytes = answer.read(MAX_DOWNLOAD_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"cannot download {location}: {error}") from error
-    if len(data) > MAX_DOWNLOAD_BYTES:
-        limit = f"{MAX_DOWNLOAD_BYTES / 2**30:g} GiB"
-        raise UserError(f"{location} is larger than {limit}: get it by hand and give its path")
-    return data
-
-
-def _require_checksum(data: bytes, checksum: str, location: str) -> None:
-    found = sha256(data)
-    if found != checksum.lower():
-        raise UserError(f"{location} has SHA-256 {found}, expected {checksum}; it is not used")

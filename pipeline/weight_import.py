@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from infill.pipeline import storage
+from infill.pipeline import downloads, storage
 from infill.pipeline.config import to_dict
 from infill.pipeline.errors import UserError
 from infill.pipeline.progress import Log, Progress
@@ -95,7 +95,7 @@ def translate(
     """
     contents: dict[str, Any] = {}
     for location, checksum in zip(weights, sha256 or (None,) * len(weights), strict=True):
-        found = _without_optimizers(read_tensors(storage.fetch(location, checksum)))
+        found = _without_optimizers(read_tensors(downloads.fetch(location, checksum)))
         if twice := sorted(set(found) & set(contents)):
             raise UserError(f"{location} holds {twice[0]!r}, which an earlier file holds already")
         _refuse_other_than_tensors(found, location)

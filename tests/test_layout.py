@@ -34,6 +34,8 @@ PIPELINE_ORDER = (
     "attempts",
     "object_store",
     "storage",
+    "database_addresses",
+    "downloads",
     "manifest",
     "tar_reader",
     "images",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from infill.models.weight_files import network_of
-from infill.pipeline import storage
+from infill.pipeline import downloads
 from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation.network_config import NetworkConfig
 from infill.pipeline.metrics.inception import Inception
@@ -64,7 +64,7 @@ def _load_lpips(config: NetworkConfig, device: str) -> LPIPS | None:
 
 
 def _read(location: str, checksum: str) -> Mapping[str, Tensor]:
-    return network_of(read_tensors(storage.fetch(location, checksum or None)))
+    return network_of(read_tensors(downloads.fetch(location, checksum or None)))
 
 
 def _load_inception(tensors: Mapping[str, Tensor], location: str) -> Inception:

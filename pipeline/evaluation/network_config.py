@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from infill.pipeline import storage
+from infill.pipeline import downloads, storage
 from infill.pipeline.errors import UserError
 
 
@@ -69,4 +69,4 @@ class NetworkConfig:
         """
         for location, checksum in self.files:
             if not storage.is_remote(location):
-                storage.fetch(location, checksum or None)
+                downloads.fetch(location, checksum or None)

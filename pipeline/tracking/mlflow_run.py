@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from infill.pipeline import storage
+from infill.pipeline import database_addresses, storage
 from infill.pipeline.interruption import handled, requested
 from infill.pipeline.temporary_folders import temporary_folder
 from infill.pipeline.tracking.config import MLflowConfig, TrackingConfig
@@ -156,7 +156,7 @@ class MLflowRun:
 
     @property
     def _where(self) -> dict[str, str]:
-        return {"tracking_uri": storage.database_uri(self.config.tracking_uri)}
+        return {"tracking_uri": database_addresses.database_uri(self.config.tracking_uri)}
 
     def _former(self) -> str:
         """Return the id of the MLflow run of an earlier part of the run, "" if none."""

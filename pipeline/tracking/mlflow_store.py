@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from infill.pipeline import storage
+from infill.pipeline import database_addresses, storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.progress import shows_everything
 from infill.pipeline.tracking.config import MLflowConfig
@@ -20,7 +20,7 @@ def mlflow_client(config: MLflowConfig) -> Any:
     quieten_mlflow()
     from mlflow import MlflowClient
 
-    uri = storage.database_uri(config.tracking_uri)
+    uri = database_addresses.database_uri(config.tracking_uri)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 

@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from infill.models.activation_checkpointing import recompute
 from infill.models.architecture import ModelConfig, Objective, Prepare, Updating, load
 from infill.models.seeding import seeded
-from infill.pipeline import checkpoints, storage
+from infill.pipeline import checkpoints, downloads, storage
 from infill.pipeline.config import flatten, override
 from infill.pipeline.errors import UserError
 from infill.pipeline.training.config import TrainConfig
@@ -94,7 +94,7 @@ def with_local_weights(model: ModelConfig) -> ModelConfig:
     return override(
         model,
         {
-            name: str(storage.fetch(address, values[name.removesuffix("weights") + "sha256"]))
+            name: str(downloads.fetch(address, values[name.removesuffix("weights") + "sha256"]))
             for name, address in addresses.items()
         },
     )

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from infill.pipeline import object_store, storage, store_endpoint
+from infill.pipeline import downloads, object_store, storage, store_endpoint
 from infill.pipeline.errors import UserError
 from infill.pipeline.sources import open_source
 
@@ -71,22 +71,22 @@ def test_fetch_proves_the_checksum_and_keeps_a_download(bucket, tmp_path):
     checksum = hashlib.sha256(data).hexdigest()
     location = storage.join(bucket, "weights.pth")
     storage.write(location, data)
-    kept = storage.fetch(location, checksum, cache=tmp_path)
+    kept = downloads.fetch(location, checksum, cache=tmp_path)
     assert kept.read_bytes() == data
     storage.remove(location)
-    assert storage.fetch(location, checksum, cache=tmp_path) == kept
+    assert downloads.fetch(location, checksum, cache=tmp_path) == kept
 
 
 def test_fetch_refuses_a_wrong_or_missing_checksum(bucket, tmp_path):
     location = storage.join(bucket, "other.pth")
     storage.write(location, b"tampered")
     with pytest.raises(UserError, match="expected 0000"):
-        storage.fetch(location, "0" * 64, cache=tmp_path)
+        downloads.fetch(location, "0" * 64, cache=tmp_path)
     assert not list(tmp_path.rglob("other.pth"))
     with pytest.raises(UserError, match="give its SHA-256"):
-        storage.fetch("https://example.org/weights.pth", None, cache=tmp_path)
+        downloads.fetch("https://example.org/weights.pth", None, cache=tmp_path)
     with pytest.raises(UserError, match="there is no file"):
-        storage.fetch(str(tmp_path / "missing.pth"), None)
+        downloads.fetch(str(tmp_path / "missing.pth"), None)
 
 
 def test_an_unknown_kind_of_address_is_refused():
@@ -139,19 +139,19 @@ def test_https_download_is_checked_kept_and_limited(https, tmp_path, monkeypatch
     (folder / "weights.pth").write_bytes(b"weights")
     location, checksum = f"{address}/weights.pth", hashlib.sha256(b"weights").hexdigest()
     with pytest.raises(UserError, match="expected 0000"):
-        storage.fetch(location, "0" * 64, cache=tmp_path / "cache")
-    monkeypatch.setattr(storage, "MAX_DOWNLOAD_BYTES", 6)
+        downloads.fetch(location, "0" * 64, cache=tmp_path / "cache")
+    monkeypatch.setattr(downloads, "MAX_DOWNLOAD_BYTES", 6)
     with pytest.raises(UserError, match="is larger than"):
-        storage.fetch(location, checksum, cache=tmp_path / "cache")
+        downloads.fetch(location, checksum, cache=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
     monkeypatch.undo()
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "localhost.pem"))
-    kept = storage.fetch(location, checksum.upper(), cache=tmp_path / "cache")
+    kept = downloads.fetch(location, checksum.upper(), cache=tmp_path / "cache")
     assert kept.read_bytes() == b"weights"
     (folder / "weights.pth").unlink()
-    assert storage.fetch(location, checksum, cache=tmp_path / "cache") == kept
+    assert downloads.fetch(location, checksum, cache=tmp_path / "cache") == kept
     with pytest.raises(UserError, match="cannot download"):
-        storage.fetch(f"{address}/nothing.pth", "1" * 64, cache=tmp_path / "cache")
+        downloads.fetch(f"{address}/nothing.pth", "1" * 64, cache=tmp_path / "cache")
 
 
 def test_https_without_a_trusted_certificate_is_refused(https, tmp_path, monkeypatch):
@@ -159,7 +159,7 @@ def test_https_without_a_trusted_certificate_is_refused(https, tmp_path, monkeyp
     (folder / "weights.pth").write_bytes(b"weights")
     monkeypatch.delenv("SSL_CERT_FILE")
     with pytest.raises(UserError, match="certificate"):
-        storage.fetch(f"{address}/weights.pth", "1" * 64, cache=tmp_path / "cache")
+        downloads.fetch(f"{address}/weights.pth", "1" * 64, cache=tmp_path / "cache")
 
 
 @pytest.mark.parametrize(("number", "asked"), [(errno.ENOSPC, 1), (errno.EROFS, 1), (errno.EIO, 3)])

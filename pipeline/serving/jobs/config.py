@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from infill.pipeline import storage
+from infill.pipeline import database_addresses, storage
 from infill.pipeline.errors import UserError
 
 _DATABASES = ("", "registry", "sqlite", "postgresql", "postgresql+psycopg2")
@@ -74,7 +74,7 @@ class JobsConfig:
                 "jobs.database: the registry is a server here, which keeps no jobs; give the "
                 "address of a database"
             )
-        database = storage.database_uri(database)
+        database = database_addresses.database_uri(database)
         folder, secret = (
             storage.absolute(path) if path else ""
             for path in (self.folder, self.webhook_secret_file)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from infill.pipeline import storage
+from infill.pipeline import database_addresses
 from infill.pipeline.errors import UserError
 from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.jobs.config import JobsConfig
@@ -121,6 +121,6 @@ def test_requests_at_once_give_a_caller_no_more_jobs_than_allowed(config):
 def test_other_databases_and_a_missing_driver_are_refused(monkeypatch):
     with pytest.raises(UserError, match="jobs.database mysql://a/b: give sqlite:///PATH, postgres"):
         JobsConfig(folder="jobs", database="mysql://a/b")
-    monkeypatch.setattr(storage, "_has_psycopg2", lambda: False)
+    monkeypatch.setattr(database_addresses, "_has_psycopg2", lambda: False)
     with pytest.raises(UserError, match=r"pip install 'infill\[postgres\]'"):
         JobsConfig(folder="jobs", database="postgresql://a@b/c").everywhere("")

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from infill.pipeline import storage
+from infill.pipeline import database_addresses
 from infill.pipeline.errors import UserError
 from infill.pipeline.tracking import Record, TrackingConfig, attach, tracked
 
@@ -40,7 +40,7 @@ def tracking(folder, tmp_path, request):
 def client_of(tracking):
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri=storage.database_uri(tracking.tracking_uri))
+    return MlflowClient(tracking_uri=database_addresses.database_uri(tracking.tracking_uri))
 
 
 def runs(tracking):
@@ -207,12 +207,12 @@ def test_pages_written_after_a_run_are_added_to_its_entry(tracking, tmp_path):
 def test_postgresql_gets_the_driver_that_the_extra_installs(monkeypatch):
     from sqlalchemy.engine import make_url
 
-    uri = storage.database_uri("postgresql://mlflow@database:5432/mlflow")
+    uri = database_addresses.database_uri("postgresql://mlflow@database:5432/mlflow")
     assert make_url(uri).get_dialect().import_dbapi().__name__ == "psycopg2"
-    assert storage.database_uri(uri) == uri
-    monkeypatch.setattr("infill.pipeline.storage._has_psycopg2", lambda: False)
+    assert database_addresses.database_uri(uri) == uri
+    monkeypatch.setattr("infill.pipeline.database_addresses._has_psycopg2", lambda: False)
     with pytest.raises(UserError, match=r"pip install 'infill\[postgres\]'"):
-        storage.database_uri(uri)
+        database_addresses.database_uri(uri)
 
 
 def test_password_of_a_database_belongs_into_the_environment():
