@@ -19,7 +19,7 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -122,17 +122,11 @@ def _parse_fields(
     if {"-h", "--help"} & set(words):
         print(as_typed(description).strip(), end="\n\n", flush=True)
         _unwrap_help(kind if preset is None else preset)
-    if preset is None:
-        found = tyro.cli(kind, prog=prog, args=words, description=_COMMON_HELP)
-    else:
-        found = tyro.cli(
-            kind,
-            prog=prog,
-            args=words,
-            description=_COMMON_HELP,
-            default=preset,
-            config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed),
-        )
+    more: dict[str, Any] = {}
+    if preset is not None:
+        shown = (tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed)
+        more = {"default": preset, "config": shown}
+    found: Config = tyro.cli(kind, prog=prog, args=words, description=_COMMON_HELP, **more)
     _require_finite(found)
     return found
 
@@ -140,9 +134,16 @@ def _parse_fields(
 def _require_finite(config: Any) -> None:
     """Leave if a field is NaN or infinite: no comparison with a bound refuses NaN."""
     for name, value in flatten(config).items():
-        numbers_in = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(one, float) and not math.isfinite(one) for one in numbers_in):
-            leave(f"--{name.replace('_', '-')} must be a finite number, not {value}")
+        for number in filter(lambda number: not math.isfinite(number), _floats_in(value)):
+            leave(f"--{name.replace('_', '-')} must be a finite number, not {number}")
+
+
+def _floats_in(value: Any) -> Iterator[float]:
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, tuple):
+        for one in value:
+            yield from _floats_in(one)
 
 
 def _unwrap_help(config: Any) -> None:
@@ -301,32 +302,17 @@ def _replace(config: Any, path: list[str], value: Any, name: str, root: Any) -> 
 
 def _new(config: Any, field: str, value: Any, name: str) -> Any:
     """Return a field's new value as its type; ``name`` is the field's name for a person."""
+    kind: Any = type(config)
     current = getattr(config, field)
-    if dataclasses.is_dataclass(current):
-        if isinstance(value, type(current)):
-            return value
+    if dataclasses.is_dataclass(current) and isinstance(value, dict):
         first = dataclasses.fields(current)[0].name
         raise UserError(f"{name} is a group of fields: name one, such as {name}.{first}")
-    kind: Any = type(config)
-    return _decode(_hints(kind)[field], _like(current, value), name)
+    return _decode(_hints(kind)[field], value, name)
 
 
 @functools.cache
 def _hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
-
-
-def _like(current: Any, value: Any) -> Any:
-    """Keep the type of a number: a search that proposes 4.0 for an integer means 4."""
-    if isinstance(current, bool) or isinstance(value, bool):
-        return value
-    if isinstance(current, int) and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(current, float) and isinstance(value, int):
-        return float(value)
-    if isinstance(current, tuple) and isinstance(value, list):
-        return tuple(value)
-    return value
 
 
 def flatten(config: Any) -> dict[str, Any]:
@@ -398,6 +384,8 @@ def _decode(kind: Any, values: Any, name: str) -> Any:
             raise UserError(f"{name} must be one of {arguments}, not {values!r}"[:300])
         return values
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        if isinstance(values, kind):
+            return values
         if not isinstance(values, dict):
             raise UserError(f"{name} must be an object with fields, not {values!r}"[:300])
         return _decode_dataclass(kind, dict(values), name)
@@ -407,6 +395,8 @@ def _decode(kind: Any, values: Any, name: str) -> Any:
 
 
 def _decode_scalar(kind: type, value: Any, name: str) -> Any:
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)  # A search that proposes 4.0 for a whole number means 4.
     accepted = {int: numbers.Integral, float: numbers.Real}.get(kind, kind)
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise UserError(f"{name} must be {_SCALARS[kind]}, not {value!r}"[:300])
@@ -450,9 +440,18 @@ def _decode_dataclass(kind: Any, values: dict[str, Any], name: str) -> Any:
     if unknown := sorted(set(values) - known):
         raise UserError(f"{name} has unknown fields: {', '.join(unknown)}")
     decoded = {key: _decode(hints[key], value, f"{name}.{key}") for key, value in values.items()}
+    if missing := [one.name for one in _required(kind) if one.name not in decoded]:
+        raise UserError(f"{name} lacks {', '.join(missing)}")
     try:
         return kind(**decoded)
     except UserError:
         raise
-    except (TypeError, ValueError) as error:  # A field is missing, or its value is impossible.
+    except ValueError as error:
         raise UserError(f"{name}: {error}") from error
+
+
+def _required(kind: Any) -> list["dataclasses.Field[Any]"]:
+    """Return the fields of a dataclass that have no default."""
+    none = dataclasses.MISSING
+    every = dataclasses.fields(kind)
+    return [one for one in every if one.init and one.default is one.default_factory is none]

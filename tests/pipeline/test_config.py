@@ -56,6 +56,18 @@ class Painting:
     """Levels of detail."""
     name: str | None = None
     """Name of the picture."""
+    weights: tuple[float, ...] = (1.0,)
+    """Weights of the levels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFile:
+    """A file."""
+
+    name: str
+    """Its name."""
+    size_px: int
+    """Its size."""
 
 
 PRESETS = {"fine": Painting(), "coarse": Painting(brush=Brush(width_px=30.0))}
@@ -151,14 +163,12 @@ def test_override_takes_numbers_lists_and_groups_as_they_are_meant():
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
-def test_numbers_of_the_command_line_are_finite(value, capsys):
+@pytest.mark.parametrize("field", ["--model.image-weight", "--weights"])
+def test_numbers_of_the_command_line_are_finite(field, value, capsys):
     with pytest.raises(SystemExit) as left:
-        parse(PRESETS, "Paints.", ["fine", "--model.image-weight", value])
+        parse(PRESETS, "Paints.", ["fine", field, value])
     assert left.value.code == 2
-    assert (
-        f"error: --model.image-weight must be a finite number, not {value}"
-        in capsys.readouterr().err
-    )
+    assert f"error: {field} must be a finite number, not {value}" in capsys.readouterr().err
 
 
 def test_override_refuses_an_unknown_name_and_suggests_a_known_one():
@@ -204,6 +214,7 @@ MODEL = to_dict(SPNConfig())
         (ModelConfig, {**MODEL, "architecture": "../spn"}, "f: model.architecture: "),
         (ModelConfig, {}, "f: model has no architecture"),
         (ModelConfig, [], "f: model must be an object with fields, not []"),
+        (NetworkFile, {"name": "a"}, "f: model lacks size_px"),
         (MaskConfig, {"mixture": {"box": 1}}, "f: model.mixture must be a list, not {'box': 1}"),
         (MaskConfig, {"mixture": [["box", "1"]]}, "f: model.mixture must be a number, not '1'"),
         (MaskConfig, {"recipe": ["box"]}, "f: model.recipe must be one of"),
