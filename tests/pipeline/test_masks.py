@@ -28,8 +28,8 @@ from infill.pipeline.masks.generators import generate_box_of
 from infill.pipeline.masks.mask_files import list_pictures
 
 PICTURED = ("files", "silhouettes")
-DRAWN = [r for r in typing.get_args(Recipe) if r not in (*PICTURED, "mixed")]
-RANDOM = [r for r in DRAWN if r not in ("centre", "half", "grid")]
+GENERATED = [r for r in typing.get_args(Recipe) if r not in (*PICTURED, "mixed")]
+RANDOM = [r for r in GENERATED if r not in ("centre", "half", "grid")]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def ratios(config: MaskConfig, count: int, size: int = 256) -> np.ndarray:
     )
 
 
-@pytest.mark.parametrize("recipe", DRAWN)
+@pytest.mark.parametrize("recipe", GENERATED)
 def test_mask_is_a_function_of_its_arguments(recipe: Recipe) -> None:
     config = MaskConfig(recipe=recipe)
     np.random.seed(1)
@@ -75,7 +75,9 @@ def test_key_epoch_and_seed_each_change_the_mask(recipe: Recipe) -> None:
 
 def test_masks_generated_years_ago_are_the_same_today() -> None:
     digest = hashlib.sha256()
-    for recipe in (recipe for recipe in DRAWN if recipe != "free_form"):  # Younger than the rest.
+    for recipe in (
+        recipe for recipe in GENERATED if recipe != "free_form"
+    ):  # Younger than the rest.
         for key in ("portrait", "places/0001"):
             digest.update(
                 generate_mask(MaskConfig(recipe=recipe), key, 2, 9, 128, 96).hole.tobytes()
@@ -260,7 +262,7 @@ MASKS_OF_THE_FIRST_RELEASE = {
 """By recipe. A change here makes runs go on with other masks than they began with."""
 
 
-@pytest.mark.parametrize("recipe", [*DRAWN, *PICTURED])
+@pytest.mark.parametrize("recipe", [*GENERATED, *PICTURED])
 def test_masks_are_those_of_the_first_release(recipe: Recipe, mask_folder: str) -> None:
     folder = mask_folder if recipe in PICTURED else ""
     found = digest_of_masks(MaskConfig(recipe=recipe, folder=folder))
@@ -290,7 +292,7 @@ LARGE_MASKS = {
 """The same of frames in which shapes are more than a pixel wide."""
 
 
-@pytest.mark.parametrize("recipe", [*DRAWN, *PICTURED])
+@pytest.mark.parametrize("recipe", [*GENERATED, *PICTURED])
 def test_masks_of_large_frames_stay_what_they_are(recipe: Recipe, mask_folder: str) -> None:
     config = MaskConfig(recipe=recipe, folder=mask_folder if recipe in PICTURED else "")
     found = hashlib.sha256()
