@@ -232,11 +232,15 @@ TIMES = Path("pipeline/registry/latency.py")
 
 
 def test_architectures_by_the_rule_are_named_in_their_own_packages_alone():
-    """Adding one touches no existing code: it is found by its folder and its job."""
+    """Adding one touches no existing code: it is found by its folder and its job.
+
+    What its paper printed is data, and stands in the two lists of such data.
+    """
+    printed = {Path(f"pipeline/evaluation/{name}.py") for name in ("protocols", "published")}
     for name in ("aotgan", "migan"):
         naming = {path for path in FILES if name in (ROOT / path).read_text().lower()}
         own = {path for path in naming if path.parts[:2] == ("models", name)}
-        assert naming - own == {Path(f"jobs/train_{name}.py")}
+        assert naming - own - printed == {Path(f"jobs/train_{name}.py")}
         assert len(own) > 5
 
 

@@ -208,6 +208,20 @@ _DEEPGIN_CELEBAHQ = replace(
     name="deepgin-celebahq",
 )
 
+_AOTGAN_PLACES2 = Protocol(
+    name="aotgan-places2",
+    paper="Zeng et al., Aggregated Contextual Transformations for High-Resolution Image Inpainting "
+    "(AOT-GAN)",
+    about="Places2 validation photographs at 512 x 512 with irregular masks in six ranges of hole "
+    "ratio. L1 in percent, PSNR, SSIM and FID of composites.",
+    differs=f"{GENERATED_MASKS} The paper's text was not at hand: its number of images, crop and "
+    "rule of SSIM are not known, and the figures are those that MMagic's page of the model repeats "
+    "from it. It repeats none of FID.",
+    groups=ratio_groups(IRREGULAR, HOLE_RATIO_BUCKETS),
+    metrics=("l1", "psnr", "ssim", "fid"),
+    image_size_px=512,
+)
+
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
@@ -224,6 +238,7 @@ PROTOCOLS: dict[str, Protocol] = {
         _deepgin_original("ffhq", "1,000 photographs of FFHQ", 1_000),
         _deepgin_original("oxford", "523 photographs of Oxford Buildings", 523),
         _DEEPFILL_PLACES2,
+        _AOTGAN_PLACES2,
     )
 }
 """Every protocol by the name that ``--protocol`` takes."""

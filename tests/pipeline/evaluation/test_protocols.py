@@ -39,7 +39,8 @@ def test_a_protocol_decides_everything_it_is_about(name):
     config = EvaluationConfig(checkpoint="c", shards="s", protocol=name)
     assert config.groups == PROTOCOLS[name].groups
     original = name.endswith("-original") or name == "deepgin-celebahq"
-    assert config.setting.image_size_px == (None if original else 256)
+    side = 512 if name == "aotgan-places2" else 256
+    assert config.setting.image_size_px == (None if original else side)
     assert {m.name for m in config.measured} >= set(PROTOCOLS[name].metrics) - set(OF_NETWORKS)
 
 
@@ -58,6 +59,8 @@ def test_published_figures_are_those_of_the_tables():
     assert figure("deepgin-ffhq", "DeepGIN", "lpips", "three types") == "0.274"
     assert figure("deepgin-ffhq-original", "DeepGIN", "psnr", "rectangles") == "26.05"
     assert figure("deepgin-oxford-original", "DeepFill v2", "fid", "three types") == "38.315"
+    assert figure("aotgan-places2", "AOT-GAN", "psnr", "0.5-0.6") == "19.01"
+    assert figure("aotgan-places2", "AOT-GAN", "l1", "0.01-0.1") == "0.55"
     assert len(PUBLISHED["madf-places2"]) == 9
     assert len(PUBLISHED["spn-places2"]) == 8
 
@@ -115,6 +118,6 @@ def test_every_number_of_images_of_a_paper_is_in_its_description():
         assert all(f"{number:,}" in protocol.about for number in protocol.images), protocol.name
         assert all(not protocol.of_other_images(number) for number in protocol.images)
     silent = {name for name, protocol in PROTOCOLS.items() if not protocol.images}
-    assert silent == {"pennet-places2", "deepfill-places2"}
+    assert silent == {"pennet-places2", "deepfill-places2", "aotgan-places2"}
     said = "the paper's figures are of 2,800 or 100 images, these are of 12"
     assert PROTOCOLS["spn-prob"].of_other_images(12) == said
