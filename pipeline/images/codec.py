@@ -33,7 +33,12 @@ from infill.pipeline.images.kinds import Format
 from infill.pipeline.images.metadata import Metadata, read_metadata
 from infill.pipeline.images.orientation import orientation_in, turn_upright
 from infill.pipeline.images.originals import decode_original
-from infill.pipeline.images.png_chunks import doubtful_sizes, require_one_header, without_text
+from infill.pipeline.images.png_chunks import (
+    correct_transparency,
+    doubtful_sizes,
+    require_one_header,
+    without_text,
+)
 
 PilImage = Image.Image
 Decoder = Callable[[bytes, Header], Pixels]
@@ -97,6 +102,7 @@ def decode(
         if getattr(opened, "n_frames", 1) > 1:
             return _decode_other(data, max_pixels, what, others)
         opened.load()
+        correct_transparency(opened, data)
         upright = turn_upright(opened)
         pixels = np.asarray(plain(upright))
     except ImageError:
@@ -358,12 +364,10 @@ def plain(opened: Image.Image) -> Image.Image:
     transparent = "transparency" in opened.info
     if opened.mode in ("L", "LA", "RGB", "RGBA") and not transparent:
         return opened
-    if opened.mode == "1":
-        return opened.convert("L")
+    if opened.mode in ("1", "L"):
+        return opened.convert("LA" if transparent else "L")
     if opened.mode == "CMYK":
         return _from_cmyk(opened)
-    if opened.mode == "L":
-        return opened.convert("LA")
     return opened.convert("RGBA" if transparent or opened.mode == "PA" else "RGB")
 
 

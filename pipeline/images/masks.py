@@ -22,7 +22,8 @@ from infill.pipeline.images.headers import (
 from infill.pipeline.images.mask_layers import brightness, layer_hole
 from infill.pipeline.images.mask_rule import MaskForm, MaskRule
 from infill.pipeline.images.orientation import forget_other_orientations, turn_upright
-from infill.pipeline.images.png_chunks import without_text
+from infill.pipeline.images.originals import deep_opacity
+from infill.pipeline.images.png_chunks import correct_transparency, without_text
 
 
 def read_mask(
@@ -236,12 +237,17 @@ def decode_levels(data: bytes, header: Header) -> NDArray[np.uint8]:
         ):
             forget_other_orientations(opened)
             opened.load()
+            correct_transparency(opened, data)
             upright = turn_upright(opened)
             if upright.mode.startswith("I"):
                 values = np.asarray(upright)
                 values = values if values.max() <= 255 else values >> 8
-                return values.clip(0, 255).astype(np.uint8)[..., None]
-            pixels = np.asarray(codec.plain(upright))
+                pixels = values.clip(0, 255).astype(np.uint8)
+            else:
+                pixels = np.asarray(codec.plain(upright))
+            if header.deep and header.format == "PNG" and "transparency" in opened.info:
+                colours = pixels.reshape(*pixels.shape[:2], -1)[..., :3]
+                pixels = np.dstack([colours, deep_opacity(data, header)])
     except DECODE_ERRORS as error:
         raise RejectedError(f"cannot be decoded: {first_line_of(error)}") from error
     return pixels.reshape(*pixels.shape[:2], -1)

@@ -26,7 +26,12 @@ from infill.pipeline.images.headers import (
     first_line_of,
 )
 from infill.pipeline.images.orientation import forget_other_orientations
-from infill.pipeline.images.png_chunks import without_animation, without_text
+from infill.pipeline.images.png_chunks import (
+    correct_transparency,
+    transparent_level,
+    without_animation,
+    without_text,
+)
 
 WIDEST_PX = {"jpg": 65_500, "webp": 16_383, "png": 1_000_000}
 """Maximum side of each format, in pixels."""
@@ -70,7 +75,7 @@ def _decode(data: bytes, header: Header) -> Pixels:
         if header.plain:
             return _decode_by_opencv(data, cv2.IMREAD_COLOR_RGB)
     if header.deep and header.format in ("PNG", "TIFF") and header.layout != "by Pillow":
-        picture = _red_first(_decode_by_opencv(without_animation(data), cv2.IMREAD_UNCHANGED))
+        picture = _decode_deep(data)
         if header.layout == "white as zero":
             picture = np.invert(picture)
     else:
@@ -83,6 +88,27 @@ def _decode_by_opencv(data: bytes, flags: int) -> Pixels:
     if picture is None:
         raise RejectedError("cannot be decoded")
     return picture
+
+
+def _decode_deep(data: bytes) -> np.ndarray[Any, Any]:
+    """Return [H, W], RGB or RGBA of 16 bits; a PNG's transparent colour becomes opacity."""
+    picture = _red_first(_decode_by_opencv(without_animation(data), cv2.IMREAD_UNCHANGED))
+    level = transparent_level(data)
+    if level is None:  # that of colours is applied by OpenCV
+        return picture
+    return np.dstack([picture] * 3 + [np.where(picture == level, 0, 65535).astype(np.uint16)])
+
+
+def deep_opacity(data: bytes, header: Header) -> Pixels:
+    """Return the opacity of a 16-bit PNG that names a transparent colour, uint8 [H, W], upright.
+
+    Pillow, which drops the lower bits, does not find that colour.
+
+    Raises:
+        RejectedError: if it cannot be decoded.
+    """
+    alpha = (_decode_deep(data)[..., 3:] >> 8).astype(np.uint8)
+    return _turn_upright(alpha, header.orientation)[..., 0]
 
 
 def _open(data: bytes, by_libtiff: bool) -> Image.Image:
@@ -100,6 +126,7 @@ def _decode_by_pillow(data: bytes, by_libtiff: bool = False) -> np.ndarray[Any, 
     with NO_LIMIT_OF_PILLOW, _open(data, by_libtiff) as image:
         forget_other_orientations(image)
         image.load()
+        correct_transparency(image, data)
         if image.mode.startswith("I"):
             return np.asarray(image)
         if image.mode == "F":

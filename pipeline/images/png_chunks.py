@@ -6,6 +6,8 @@ several headers decoders obey different ones, so a file with more than one is re
 
 from collections.abc import Iterator
 
+from PIL import Image
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 2**16
 """Maximum number of chunks; encoders write one for each 8 KB of pixels or more."""
@@ -53,6 +55,30 @@ def doubtful_sizes(data: bytes) -> list[tuple[int, int]]:
     starts = [start + 8 for kind, start, _ in _chunks(data) if kind == b"IHDR"]
     sizes = [(data[at : at + 4], data[at + 4 : at + 8]) for at in starts]
     return [(int.from_bytes(one, "big"), int.from_bytes(other, "big")) for one, other in sizes]
+
+
+def transparent_level(data: bytes) -> int | None:
+    """Return the level that a grey PNG file names as transparent (tRNS), in its own bits.
+
+    Returns:
+        None for any other file, and if it names none.
+    """
+    if not data.startswith(SIGNATURE) or data[25:26] != b"\0" or b"tRNS" not in data:
+        return None
+    found = (data[at + 8 : end - 4] for kind, at, end in _chunks(data) if kind == b"tRNS")
+    level, bits = int.from_bytes(next(found, b"")[:2], "big"), data[24]
+    return level & (1 << bits) - 1
+
+
+def correct_transparency(image: Image.Image, data: bytes) -> None:
+    """Scale the transparent level of a grey PNG as Pillow scales its pixels, to 8 bits.
+
+    Args:
+        image: the file, opened by Pillow.
+        data: the file.
+    """
+    if image.mode in ("1", "L") and (level := transparent_level(data)) is not None:
+        image.info["transparency"] = level * 255 // ((1 << data[24]) - 1)
 
 
 def exif_chunk(data: bytes) -> bytes | None:

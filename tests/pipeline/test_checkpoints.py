@@ -132,8 +132,42 @@ def test_checksums_of_another_form_are_damage_and_the_last_resort_is_named(run):
 
 def test_weights_of_another_network_are_refused_by_name(run):
     wider = load("spn").objective(SPNConfig(channels=4, teacher="filterbank"), lambda n: n)
-    with pytest.raises(UserError, match=r"generator.safetensors belongs to another network"):
+    first = r'generator.safetensors belongs to another network: (size|Missing|Unexpected).*[^"]$'
+    with pytest.raises(UserError, match=first) as refused:
         checkpoints.initialize(checkpoints.step_location(run, 1), wider)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_snapshot_stays_as_it_was_while_the_training_goes_on(tmp_path):
+    torch.manual_seed(0)
+    built = load("spn").objective(SPNConfig.tiny(), lambda network: network)
+    image = torch.rand(2, 3, 32, 32) * 2 - 1
+    mask = torch.zeros(2, 1, 32, 32)
+    mask[..., 4:9, 4:9] = 1
+    built.step(Batch(image=image, mask=mask))
+    taken = checkpoints.snapshot(built, built.networks["generator"])
+    tensors = {
+        (file, name): value.clone()
+        for file, values in taken.tensors.items()
+        for name, value in values.items()
+    }
+    settings = copy.deepcopy(taken.optimizers)
+    for optimizer in built.optimizers.values():
+        for group in optimizer.param_groups:
+            group["lr"] *= 2
+            group["betas"] = (0.1, 0.2)
+    built.step(Batch(image=image, mask=mask))
+    assert all(torch.equal(taken.tensors[f][n], value) for (f, n), value in tensors.items())
+    assert taken.optimizers == settings
+    current = checkpoints.snapshot(built, None)
+    assert any(
+        not torch.equal(taken.tensors["generator.safetensors"][name], value)
+        for name, value in current.tensors["generator.safetensors"].items()
+    )
+    location = checkpoints.write(str(tmp_path / "step-1"), taken, CONFIG, {"step": 1})
+    assert location
+    stored = json.loads((tmp_path / "step-1" / "state.json").read_text())
+    assert stored["format"] == checkpoints.FORMAT
 
 
 def test_the_average_is_served_in_place_of_the_last_weights(objective, tmp_path):

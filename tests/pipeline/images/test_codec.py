@@ -19,6 +19,7 @@ from infill.pipeline.images import (
     fill_in,
     grey,
     picture_of,
+    read_header,
     upright_size,
 )
 from infill.pipeline.serving.errors import RequestError, image_errors_refused
@@ -79,6 +80,31 @@ def test_palettes_bits_and_ink_become_plain_colours(make):
     sink = io.BytesIO()
     Image.new("CMYK", (8, 8), (255, 0, 0, 0)).save(sink, "jpeg")
     assert decode(sink.getvalue(), LIMIT).pixels[4, 4].tolist() == pytest.approx([0, 255, 255], 5)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
+def test_a_colour_that_is_named_as_transparent_becomes_opacity(make, mode):
+    rgb = Image.fromarray(make.photograph(8, 8) // 64 * 64)
+    image = rgb.quantize(16) if mode == "P" else rgb.convert(mode)
+    named = image.getpixel((2, 3))
+    sink = io.BytesIO()
+    image.save(sink, "png", transparency=1 if mode == "1" and named else named)
+    pixels = decode(sink.getvalue(), LIMIT).pixels
+    assert pixels.shape[2] == (2 if mode in ("1", "L") else 4)
+    shown = [[image.getpixel((x, y)) != named for x in range(8)] for y in range(8)]
+    np.testing.assert_array_equal(pixels[..., -1], 255 * np.array(shown))
+    grey_or_rgb = np.asarray(image.convert("L" if mode in ("1", "L") else "RGB"))
+    np.testing.assert_array_equal(pixels[..., :-1].squeeze(), grey_or_rgb)
+    header = read_header(sink.getvalue())
+    assert (header.plain, header.mode) == (False, mode)
+
+
+def test_palette_with_opacity_becomes_colours_with_opacity():
+    image = Image.new("PA", (2, 1))
+    image.putpalette([9, 8, 7, 60, 70, 80])
+    image.putpixel((0, 0), (1, 100))
+    image.putpixel((1, 0), (0, 255))
+    assert picture_of(image).pixels.tolist() == [[[60, 70, 80, 100], [9, 8, 7, 255]]]
 
 
 def ink_profile(corners: np.ndarray) -> bytes:

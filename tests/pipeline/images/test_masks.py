@@ -173,6 +173,28 @@ def test_paint_on_transparency_and_what_is_erased_are_the_hole(file, form):
     assert found == form
 
 
+@pytest.mark.parametrize(
+    ("rule", "form"),
+    [
+        (MaskRule(), "brightness"),
+        (MaskRule(polarity="black"), "brightness"),
+        (MaskRule(channel="brightness"), "brightness"),
+        (MaskRule(channel="alpha"), "opaque"),
+        (MaskRule(channel="alpha", polarity="black"), "transparent"),
+        (MaskRule(channel="red"), "red"),
+        (MaskRule(channel="blue", polarity="black"), "blue"),
+    ],
+    ids=str,
+)
+def test_what_marks_the_hole_is_the_channel_that_the_rule_names(rule, form):
+    pixels = np.full((8, 10, 4), 255, np.uint8)
+    pixels[~MARK] = 0
+    whole = pixels if rule.channel == "alpha" else pixels[..., :3]
+    hole, found = read_mask_form(saved(Image.fromarray(whole)), rule)
+    np.testing.assert_array_equal(hole, MARK if rule.polarity == "white" else ~MARK)
+    assert found == form
+
+
 def test_see_through_strokes_of_about_one_colour_are_the_hole():
     pixels = np.zeros((8, 10, 4), np.uint8)
     pixels[MARK] = (200, 30, 40, 100)
