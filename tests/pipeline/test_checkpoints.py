@@ -1,4 +1,5 @@
 import copy
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -276,6 +277,29 @@ def test_a_reference_is_a_checkpoint_a_run_or_a_model_of_the_package(run):
     packaged = checkpoints.find("infill-base")
     assert Path(packaged).name == "infill-base"
     assert checkpoints.load_generator("infill-base").architecture == "unet"
+
+
+def test_a_file_in_the_place_of_a_checkpoint_is_named_for_what_it_is(tmp_path):
+    page = tmp_path / "model.pth"
+    page.write_text("<!DOCTYPE html><html><body>Sign in</body></html>")
+    with pytest.raises(UserError, match=r"model\.pth is not a checkpoint but a web page"):
+        checkpoints.find(str(page))
+    torch.save({"weight": torch.zeros(1)}, page)
+    with pytest.raises(UserError, match=r"model\.pth is a file of weights and not a checkpoint"):
+        checkpoints.find(str(page))
+
+
+def test_a_checkpoint_of_a_later_format_is_refused_by_its_place(run):
+    location = checkpoints.step_location(run, 2)
+    state = Path(location, "state.json")
+    state.write_text(json.dumps({**json.loads(state.read_text()), "format": 99}))
+    sums = Path(location, "checksums.json")
+    listed = json.loads(sums.read_text())
+    listed["state.json"] = hashlib.sha256(state.read_bytes()).hexdigest()
+    sums.write_text(json.dumps(listed))
+    with pytest.raises(UserError, match="99") as refused:
+        checkpoints.read_state(location)
+    assert f"the checkpoint {location}" in str(refused.value)
 
 
 def test_a_loaded_generator_comes_with_its_settings_and_digest(run):

@@ -13,6 +13,7 @@ from infill.pipeline.errors import ImageError, RejectedError
 from infill.pipeline.images import decode, grey, read_header, read_mask, upright_size
 from infill.pipeline.images.conversion import as_upload
 from infill.pipeline.images.jpeg_scans import MAX_SCANS, require_few_scans
+from infill.pipeline.images.png_chunks import exif_chunk
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -166,8 +167,35 @@ def test_tiff_of_a_huge_tile_is_refused_by_its_header():
     about = {256: 8, 257: 8, 258: 8, 259: 5, 262: 1, 277: 1}
     with pytest.raises(RejectedError, match="tiles of 40000 x 40000"):
         read_header(tiff({**about, 322: 40_000, 323: 40_000, 324: 150, 325: 64}), 10_000)
-    small = tiff({**about, 322: 16, 323: 16, 324: 150, 325: 64})
-    assert read_header(small, 10_000).width_px == 8
+    with pytest.raises(RejectedError, match="tiles of 160 x 64"):
+        read_header(tiff({**about, 322: 160, 323: 64, 324: 150, 325: 64}), 10_000)
+    for width, height in ((16, 16), (100, 100), (10_000, 1)):
+        small = tiff({**about, 322: width, 323: height, 324: 150, 325: 64})
+        assert read_header(small, 10_000).width_px == 8
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 8), (8, 0), (0, 0), (1, 8), (8, 1), (1, 1)])
+def test_images_without_width_or_height_are_refused_and_one_pixel_is_an_image(width, height):
+    about = {258: 8, 259: 1, 262: 1, 273: 140, 277: 1, 278: 8, 279: 64}
+    for file in (
+        png(header(width, height), chunk(b"IDAT", b""), END),
+        tiff({256: width, 257: height, **about}),
+        b"P6 %d %d 255\n" % (width, height) + bytes(300),
+    ):
+        if width and height:
+            found = read_header(file)
+            assert (found.width_px, found.height_px) == (width, height)
+        else:
+            with pytest.raises(RejectedError):
+                read_header(file)
+
+
+def test_exif_of_a_png_is_the_chunk_s_data_and_nothing_else():
+    file = png(header(8, 8), chunk(b"IDAT", b""), chunk(b"eXIf", b"MM and more"), END)
+    assert exif_chunk(file) == b"MM and more"
+    assert exif_chunk(png(header(8, 8), chunk(b"tEXt", b"eXIf\0MM"), END)) is None
+    cut = file[: file.index(b" and more")]
+    assert exif_chunk(cut) is None
 
 
 def test_size_of_a_png_with_late_exif_is_read_without_decoding():

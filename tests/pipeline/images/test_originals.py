@@ -18,7 +18,7 @@ from infill.pipeline.images import (
     read_header,
 )
 from infill.pipeline.images.headers import _NoLimitOfPillow
-from infill.pipeline.images.originals import WIDEST_PX
+from infill.pipeline.images.originals import WIDEST_PX, _jpeg_is_whole
 
 LIMIT = 10**6
 
@@ -437,6 +437,20 @@ def test_junk_between_markers_is_passed_over_and_half_a_jpeg_is_not_whole() -> N
     for cut in (half, half + whole):
         with pytest.raises(RejectedError, match="has no end"):
             decode_original(cut, read_header(cut))
+
+
+def test_an_end_inside_a_segment_or_before_the_scan_is_not_the_image_s() -> None:
+    rows = np.random.default_rng(2).integers(0, 255, (40, 50, 3), np.uint8)
+    whole = cv2.imencode(".jpg", rows)[1].tobytes()
+    thumbnail = b"\xff\xe1" + struct.pack(">H", 2 + 8) + b"\xff\xd8\xff\xda\0\x02\xff\xd9"
+    end_first = whole[:2] + b"\xff\xd9" + whole[2:]  # before any scan
+    without_length = whole[:2] + b"\xff\x01" + whole[2:]  # TEM
+    for start in (whole[:2] + thumbnail + whole[2:], end_first, without_length):
+        cut = start[: len(start) // 2]
+        assert _jpeg_is_whole(start)
+        assert not _jpeg_is_whole(cut)
+    assert not _jpeg_is_whole(whole[: len(whole) // 2] + whole)
+    assert not _jpeg_is_whole(whole[:2] + b"\xff\xd9")
 
 
 def test_cmyk_with_an_unusable_profile_is_read_as_without_one() -> None:

@@ -76,6 +76,16 @@ def test_ssim_is_torchmetrics() -> None:
     np.testing.assert_allclose(image_metrics.ssim(picture, image), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(("height", "width"), [(11, 11), (11, 40), (40, 11)])
+def test_ssim_takes_images_down_to_its_window_and_refuses_smaller_ones(height, width) -> None:
+    exact = torch.rand(1, 3, height, width)
+    assert image_metrics.uniform_ssim(exact, exact, 11).item() == pytest.approx(1)
+    smaller = exact[..., : height - 1, :] if height == 11 else exact[..., : width - 1]
+    sides = f"{smaller.shape[-1]}x{smaller.shape[-2]}"
+    with pytest.raises(ValueError, match=f"at least 11 px a side, found {sides}"):
+        image_metrics.uniform_ssim(smaller, smaller, 11)
+
+
 @pytest.mark.parametrize("window_px", [11, 51])
 def test_uniform_ssim_is_what_spn_and_pennet_call(window_px: int) -> None:
     picture, image, _ = pictures(2, height=60)
