@@ -395,10 +395,30 @@ def _load_network(network: nn.Module, location: str, name: str, checksums: dict[
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        differences = _differences(network.state_dict(), tensors) or [str(error)]
         raise UserError(
-            f"{storage.join(location, name)} belongs to another network: {first}"
+            f"{storage.join(location, name)} belongs to another network than this configuration's: "
+            + "; ".join(differences)
         ) from error
+
+
+def _differences(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:
+    """Return how a file's tensors differ from those of a network, each kind with an example."""
+    absent = [name for name in ours if name not in theirs]
+    unknown = sorted(theirs.keys() - ours.keys())
+    reshaped = [n for n in ours if n in theirs and ours[n].shape != theirs[n].shape]
+    found = []
+    if absent:
+        found.append(f"it lacks {len(absent)} of {len(ours)} tensors, such as {absent[0]}")
+    if unknown:
+        found.append(f"it has {len(unknown)} that the network has not, such as {unknown[0]}")
+    if reshaped:
+        name = reshaped[0]
+        found.append(
+            f"{len(reshaped)} have other shapes, such as {name}: {list(theirs[name].shape)} in the "
+            f"file, {list(ours[name].shape)} in the network"
+        )
+    return found
 
 
 def load_generator(location: str, device: str | torch.device = "cpu") -> LoadedGenerator:

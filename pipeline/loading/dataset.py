@@ -269,7 +269,7 @@ def require_large_enough(manifest: Manifest, size_px: int) -> None:
     raise UserError(
         f"sample {first['key']!r} of {manifest.location} is {first['width_px']}x"
         f"{first['height_px']} px, smaller than the crop of {size_px} px{others}; give a smaller "
-        "--data.image_size_px, or --data.crop squash, or --data.enlarge_small_images"
+        "--data.image-size-px, or --data.crop squash, or --data.enlarge-small-images"
     )
 
 

@@ -284,7 +284,7 @@ class _Images:
         if self.config.keeps_scale and min(height, width) < self.config.image_size_px:
             raise UserError(
                 f"sample {key!r} of {self.config.shards} is {width}x{height} px, smaller than the "
-                f"crop of {self.config.image_size_px} px; give a smaller --data.image_size_px, or "
-                "--data.crop squash, or --data.enlarge_small_images"
+                f"crop of {self.config.image_size_px} px; give a smaller --data.image-size-px, or "
+                "--data.crop squash, or --data.enlarge-small-images"
             )
         return pixels

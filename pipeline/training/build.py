@@ -54,10 +54,12 @@ def require_weights(config: TrainConfig) -> None:
     """
     for location in (config.init_from, config.resume_from):
         if location:
-            checkpoints.find(storage.absolute(location))
+            checkpoints.find(location)
     with warnings.catch_warnings(), seeded(config.seed), torch.device("meta"):
         warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")
-        _built(config, lambda network: network)
+        objective = _built(config, lambda network: network)
+        if config.init_from:
+            checkpoints.initialize(checkpoints.find(config.init_from), objective)
 
 
 def _built(config: TrainConfig, prepare: Prepare) -> Objective:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from infill.pipeline import checkpoints
+from infill.pipeline.pretrained import DEFAULT, PRETRAINED
 from infill.pipeline.train_cli import BUNDLED
 from infill.pipeline.training import TrainConfig
 
@@ -45,6 +46,39 @@ def test_smoke_preset_trains_and_leaves_a_checkpoint(name: str, folder: Path) ->
     loaded = checkpoints.load_generator(location)
     assert loaded.architecture == name
     assert list(run.rglob("*.png"))
+
+
+@pytest.mark.parametrize("start", ["", f"{DEFAULT}@{PRETRAINED[DEFAULT].version}"])
+def test_fine_tuning_starts_from_the_network_of_the_package(run_job, shards, tmp_path, start):
+    words = ["--data.shards", shards, "--num-workers", 0, "--steps", 2, "--data.batch-size", 2]
+    words += ["--data.image-size-px", 64, "--data.enlarge-small-images", "--storage", "tuned"]
+    words += ["--init-from", start] if start else []
+    done = run_job("train_unet", "finetune", *words, cwd=tmp_path, ray=False)
+    assert done.returncode == 0, done.stderr
+    assert f"starting from the weights of {DEFAULT}" in done.stdout
+    ours, theirs = (
+        dict(checkpoints.load_generator(location).generator.named_parameters())
+        for location in (str(tmp_path / "tuned"), DEFAULT)
+    )
+    moved = max(float((ours[name] - theirs[name]).abs().max()) for name in theirs)
+    assert 0 < moved < 0.05, "two steps of its rate move no weight far"
+
+
+@pytest.mark.parametrize(
+    ("job", "preset", "prefix"),
+    [("train_spn", "smoke", ""), ("train_unet", "cpu", ""), ("tune", "unet", "train.")],
+)
+def test_weights_of_another_network_are_refused_before_anything_is_trained(
+    run_job, shards, tmp_path, job, preset, prefix
+):
+    words = [f"--{prefix}data.shards", shards, f"--{prefix}init-from", DEFAULT]
+    words += ["--space", "lambdas"] if job == "tune" else []
+    done = run_job(job, preset, *words, "--dry-run", cwd=tmp_path, ray=False)
+    assert done.returncode == 1
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "generator.safetensors belongs to another network than this configuration's: " in line
+    assert line.count("belongs to another network") == 1
+    assert len(line) < 700
 
 
 @pytest.mark.parametrize("field", ["shards", "source"])

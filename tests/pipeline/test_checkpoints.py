@@ -1,7 +1,9 @@
 import copy
 import hashlib
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from infill.models.architecture import Batch, load
 from infill.models.layers import at_rest
 from infill.models.spn.config import SPNConfig
+from infill.models.unet.config import UNetConfig
 from infill.pipeline import checkpoints, storage
 from infill.pipeline.config import to_dict
 from infill.pipeline.errors import UserError
@@ -132,11 +135,28 @@ def test_checksums_of_another_form_are_damage_and_the_last_resort_is_named(run):
 
 
 def test_weights_of_another_network_are_refused_by_name(run):
-    wider = load("spn").objective(SPNConfig(channels=4, teacher="filterbank"), lambda n: n)
-    first = r'generator.safetensors belongs to another network: (size|Missing|Unexpected).*[^"]$'
-    with pytest.raises(UserError, match=first) as refused:
-        checkpoints.initialize(checkpoints.step_location(run, 1), wider)
-    assert len(str(refused.value).splitlines()) == 1
+    location = checkpoints.step_location(run, 1)
+    for config, sentence in (
+        (
+            SPNConfig(channels=4, teacher="filterbank"),
+            r"\d+ have other shapes, such as [\w.]+: \[[\d, ]+\] in the file, \[[\d, ]+\] in the ",
+        ),
+        (
+            replace(SPNConfig.tiny(), num_blocks=SPNConfig.tiny().num_blocks + 1),
+            r"it lacks \d+ of \d+ tensors, such as [\w.]+",
+        ),
+    ):
+        other = load("spn").objective(config, lambda network: network)
+        with pytest.raises(UserError) as refused:
+            checkpoints.initialize(location, other)
+        said = str(refused.value)
+        start = f"{location}/generator.safetensors belongs to another network than this config"
+        assert said.startswith(start)
+        assert re.search(sentence, said)
+        assert len(said) < len(location) + 500
+    fewer = load("unet").objective(UNetConfig.tiny(), lambda network: network)
+    with pytest.raises(UserError, match=r"it has \d+ that the network has not, such as \w"):
+        checkpoints.initialize(location, fewer)
 
 
 def test_a_snapshot_stays_as_it_was_while_the_training_goes_on(tmp_path):
