@@ -30,13 +30,14 @@ SUFFIX_OF = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 """Formats whose bytes can be kept."""
 DECODE_ERRORS = (
     OSError,
+    EOFError,
+    RuntimeError,
     SyntaxError,
     ValueError,
     ArithmeticError,
     LookupError,
     TypeError,
     AttributeError,
-    NotImplementedError,
     MemoryError,
     struct.error,
     zlib.error,

@@ -179,12 +179,12 @@ def test_formats_that_shards_take_are_filled_and_others_are_counted(
         values = picture.astype(np.uint16) * 257 if name == "c" else picture
         cv2.imwrite(str(pictures / f"{name}.{kind}"), values)
         cv2.imwrite(str(masks / f"{name}.{'tif' if name == 'b' else 'png'}"), hole)
-    (pictures / "e.heic").write_bytes(b"")
+    (pictures / "e.jxl").write_bytes(b"")
     config = config_of(
         pictures, tmp_path / "out", endpoint=url, masks=str(masks), output_format="same"
     )
     assert (summary := batch_inpaint(config)).filled == 4, summary
-    assert "passed over: 1 file .heic" in capsys.readouterr().out
+    assert "passed over: 1 file .jxl" in capsys.readouterr().out
     for name in "abc":
         filled = pixels(tmp_path / "out" / f"{name}.png")
         np.testing.assert_array_equal(filled[hole == 0], picture[hole == 0])

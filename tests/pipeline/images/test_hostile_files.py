@@ -10,7 +10,14 @@ import pytest
 from PIL import Image
 
 from infill.pipeline.errors import ImageError, RejectedError
-from infill.pipeline.images import decode, grey, read_header, read_mask, upright_size
+from infill.pipeline.images import (
+    decode,
+    decode_original,
+    grey,
+    read_header,
+    read_mask,
+    upright_size,
+)
 from infill.pipeline.images.conversion import as_upload
 from infill.pipeline.images.jpeg_scans import MAX_SCANS, require_few_scans
 from infill.pipeline.images.png_chunks import exif_chunk
@@ -109,6 +116,36 @@ def test_avif_cut_anywhere_is_read_or_refused():
     for end in range(0, len(data), 7):
         with suppress(RejectedError):
             read_header(data[:end], 10_000)
+
+
+def heic(width: int, height: int) -> bytes:
+    sink = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(noise).save(sink, "HEIF", quality=60)
+    return sink.getvalue()
+
+
+def test_heic_cut_anywhere_is_read_or_refused_by_every_reader():
+    data = heic(48, 32)
+    refused = 0
+    for end in range(1, len(data), 7):
+        try:
+            decode_original(data[:end], read_header(data[:end], 10_000))
+        except RejectedError:
+            refused += 1
+        for read in (read_mask, lambda cut: decode(cut, 10_000)):
+            with suppress(ImageError):
+                read(data[:end])
+    assert refused > len(data) // 7 * 0.9
+    assert decode_original(data, read_header(data, 10_000)).shape == (32, 48, 3)
+
+
+def test_heic_of_a_larger_frame_than_it_states_is_refused():
+    data = heic(600, 400)
+    at = data.index(b"ispe") + 8
+    small = data[:at] + struct.pack(">II", 16, 16) + data[at + 8 :]
+    with pytest.raises(RejectedError, match="cannot be decoded"):
+        decode_original(small, read_header(small, 10_000))
 
 
 def progressive(scans: int, side: int = 64) -> bytes:

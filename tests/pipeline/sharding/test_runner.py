@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+import struct
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from PIL import Image
 from infill.pipeline import storage
 from infill.pipeline.error_sentences import explain
 from infill.pipeline.errors import UserError
+from infill.pipeline.images import kinds
 from infill.pipeline.manifest import SAMPLE_SCHEMA, Manifest, read_manifest
 from infill.pipeline.sharding import ShardConfig, listing, make_shards
 from infill.pipeline.sharding.runner import Tally
@@ -339,9 +341,15 @@ def test_damaged_member_of_a_zip_is_quarantined_and_folders_inside_are_splits(
 HEIC = b"\x00\x00\x00\x18ftypheic" + bytes(90)
 
 
+@pytest.fixture
+def without_heif(monkeypatch: pytest.MonkeyPatch) -> None:
+    """List files as an installation without the extra ``heic`` does."""
+    monkeypatch.setattr(kinds, "readable_suffixes", lambda: (".avif",))
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_images_of_kinds_that_are_not_read_are_counted_with_what_to_install(
-    source: Path, tmp_path: Path, packed: bool
+    source: Path, tmp_path: Path, packed: bool, without_heif: None
 ) -> None:
     for number in range(3):
         (source / f"IMG_{number}.HEIC").write_bytes(HEIC)
@@ -363,11 +371,36 @@ def test_images_of_kinds_that_are_not_read_are_counted_with_what_to_install(
     ]
 
 
-def test_folder_of_nothing_else_than_unread_kinds_says_what_to_install(tmp_path: Path) -> None:
+def test_folder_of_nothing_else_than_unread_kinds_says_what_to_install(
+    tmp_path: Path, without_heif: None
+) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.heic").write_bytes(HEIC)
     with pytest.raises(UserError, match=r"holds no photographs; .*1 file \.heic.*infill\[heic\]"):
         make_shards(config(tmp_path / "in", tmp_path / "out"), quiet)
+
+
+def test_photographs_of_phones_are_read_and_damaged_ones_set_aside(
+    source: Path, tmp_path: Path
+) -> None:
+    taken = np.zeros((90, 120, 3), np.uint8)
+    taken[:, :60] = (200, 40, 40)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # held upright: a quarter turn to the right
+    Image.fromarray(taken).save(source / "IMG_1.HEIC", "HEIF", quality=95, exif=exif.tobytes())
+    whole = (source / "IMG_1.HEIC").read_bytes()
+    hidden = whole.index(b"ispe") + 8
+    smaller = whole[:hidden] + struct.pack(">II", 8, 8) + whole[hidden + 8 :]
+    for name, data in (("cut", whole[: len(whole) * 9 // 10]), ("small", smaller)):
+        (source / f"{name}.heic").write_bytes(data)
+    sets = make_shards(config(source, tmp_path / "out", max_quarantined_share=0.5), quiet)
+    bad = [one for found in sets.values() for one in found.quarantined]
+    assert {one.source for one in bad} == {"cut.heic", "small.heic"}
+    assert all("object at 0x" not in one.reason for one in bad)
+    [turned] = [
+        row for found in sets.values() for row in rows(found) if row["source"] == "IMG_1.HEIC"
+    ]
+    assert (turned["height_px"], turned["width_px"]) == (120, 90)
 
 
 def test_too_many_bad_photographs_fail_and_leave_no_set(source: Path, tmp_path: Path) -> None:
