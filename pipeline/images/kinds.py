@@ -65,7 +65,8 @@ def is_read(path: str) -> bool:
 
 def suffix_if_unread(path: str) -> str:
     """Return the suffix of an image whose kind is not read here, or "" for any other file."""
-    suffix = "." + path.lower().rpartition(".")[2]
+    _, dot, ending = path.lower().rpartition(".")
+    suffix = dot + ending
     return suffix if suffix in REMEDIES and not is_read(path) else ""
 
 

@@ -25,6 +25,7 @@ from infill.pipeline.masks import (
     generate_mask,
     mask_from_id,
 )
+from infill.pipeline.masks.generate import resize_hole
 from infill.pipeline.masks.generators import generate_box_of
 from infill.pipeline.masks.mask_files import list_pictures
 
@@ -301,6 +302,77 @@ def test_masks_of_large_frames_stay_what_they_are(recipe: Recipe, mask_folder: s
     assert digest_of_masks(recipe, mask_folder, LARGE_SIZES) == LARGE_MASKS[recipe]
 
 
+MASKS_IN_A_RANGE = {
+    "box": "87cffd9253f9000f",
+    "square": "d51512a695a52d2d",
+    "blocks": "86af8cec14ba35c7",
+    "strokes": "31ca6ecf293a6d35",
+    "long_strokes": "7590d27ce1823570",
+    "wide_strokes": "f991675ebe5e6b60",
+    "boxes": "8c71a1c169032b0b",
+    "free_form": "8c9d3a1ef2fe5ce4",
+    "automaton": "9579bef440d496f1",
+    "irregular": "34dba97c90d324f9",
+    "outpaint": "91437ff23951b069",
+    "text": "647f8e5bb59a7a1a",
+    "scratches": "761fc09d9f811339",
+    "files": "9d2b847e94b357e3",
+    "silhouettes": "d3402b296fd332a8",
+    "mixed": "a5472d23e10b027e",
+}
+"""The same of masks that are joined, grown or shrunk until they fit."""
+
+
+@pytest.mark.parametrize("recipe", [*RANDOM, *PICTURED, "mixed"])
+def test_masks_in_a_range_stay_what_they_are(recipe: Recipe, mask_folder: str) -> None:
+    mixture = (("box", 2.0), ("strokes", 1.0), ("silhouettes", 1.0))
+    config = MaskConfig(
+        recipe=recipe,
+        folder=mask_folder if recipe in (*PICTURED, "mixed") else "",
+        **({"mixture": mixture} if recipe == "mixed" else {}),
+    )
+    found = hashlib.sha256()
+    for low, high in ((0.2, 0.4), (0.02, 0.04), (0.55, 0.56)):
+        ranged = replace(config, min_hole_ratio=low, max_hole_ratio=high, hole_ratios="uniform")
+        for index in range(12):
+            for height, width in ((48, 64), (30, 21)):
+                mask = generate_mask(ranged, f"key/{index}", index // 5, 3, height, width)
+                assert low < mask.hole_ratio <= high
+                found.update(mask.hole)
+    assert found.hexdigest()[:16] == MASKS_IN_A_RANGE[recipe]
+
+
+def test_recipes_in_turn_follow_the_epoch_and_a_union_is_named_after_the_first() -> None:
+    mixture = (("strokes", 3.0), ("box", 1.0), ("text", 1.0))
+    config = MaskConfig(recipe="mixed", mixture=mixture, in_turn=True)
+    names = [generate_mask(config, "k", epoch, 0, 32, 32).id.split(":")[0] for epoch in range(7)]
+    assert names == ["strokes", "box", "text", "strokes", "box", "text", "strokes"]
+    joined = MaskConfig(recipe="mixed", mixture=mixture, union=True)
+    masks = [generate_mask(joined, f"k{i}", i, 0, 64, 64) for i in range(8)]
+    assert {mask.id.split(":")[0] for mask in masks} == {"strokes"}
+    one = MaskConfig(recipe="mixed", mixture=(("box", 1.0),))
+    assert generate_mask(one, "k", 3, 0, 32, 32).id.split(":")[0] == "box"
+
+
+def test_a_hole_grows_and_shrinks_to_any_number_of_pixels_around_its_middle() -> None:
+    hole = np.zeros((9, 13), np.uint8)
+    hole[3:6, 4:8] = 1
+    assert resize_hole(hole, 12) is hole
+    for pixels in range(1, hole.size + 1):
+        resized = resize_hole(hole, pixels)
+        assert (resized.shape, resized.dtype, int(resized.sum())) == (hole.shape, np.uint8, pixels)
+        assert (resized <= hole).all() if pixels <= 12 else (resized >= hole).all()
+    empty = np.zeros((9, 13), np.uint8)
+    assert np.argwhere(resize_hole(empty, 1)).tolist() == [[4, 6]]
+    assert not empty.any()
+    nine = np.argwhere(resize_hole(empty, 9))
+    assert nine.min(axis=0).tolist() == [3, 5]
+    assert nine.max(axis=0).tolist() == [5, 7]
+    edge = np.zeros((9, 13), np.uint8)
+    edge[:, :6] = 1  # what the frame cuts off goes on beyond it
+    np.testing.assert_array_equal(resize_hole(edge, 36)[:, :4], np.ones((9, 4), np.uint8))
+
+
 def test_mask_files_of_the_other_polarity_are_turned(mask_folder: str) -> None:
     white = MaskConfig(recipe="files", folder=mask_folder)
     black = MaskConfig(recipe="files", folder=mask_folder, polarity="black")
@@ -354,8 +426,17 @@ def test_configuration_survives_json() -> None:
         ({"recipe": "mixed", "mixture": (("box", 0.0),)}, "weight above 0"),
         ({"recipe": "mixed", "mixture": (("mixed", 1.0),)}, "any recipe but"),
         ({"recipe": "files"}, "need a folder"),
+        ({"recipe": "half", "max_hole_ratio": 0.4}, "always covers 0.5"),
+        ({"recipe": "grid", "grid_stride": 3, "max_hole_ratio": 0.5}, "always covers 0.88"),
+        ({"recipe": "centre", "min_hole_ratio": 0.25}, "always covers 0.25"),
+        ({"recipe": "silhouettes"}, "need a folder"),
         ({"min_box_side": 0.8}, "min_box_side"),
-        ({"max_shrink": 0.3}, "max_shrink"),
+        ({"min_box_side": 0.0}, "min_box_side"),
+        ({"max_box_side": 1.1}, "min_box_side"),
+        ({"max_shrink": 0.25}, "max_shrink"),
+        ({"max_shrink": -0.1}, "max_shrink"),
+        ({"curriculum_steps": -1}, "curriculum_steps must not be negative"),
+        ({"threshold": 255}, "threshold"),
         ({"grid_stride": 1}, "grid_stride"),
         ({"curriculum_steps": 9, "curriculum_start_ratio": 0.0}, "curriculum_start_ratio"),
     ],
@@ -363,6 +444,15 @@ def test_configuration_survives_json() -> None:
 def test_impossible_settings_are_refused(fields: dict[str, typing.Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         MaskConfig(**fields)
+
+
+def test_settings_at_their_bounds_are_taken() -> None:
+    MaskConfig(min_box_side=1.0, max_box_side=1.0, max_shrink=0.0)
+    MaskConfig(min_box_side=0.5, max_box_side=0.5)
+    MaskConfig(recipe="half", max_hole_ratio=0.5)
+    MaskConfig(recipe="grid", grid_stride=2, max_hole_ratio=0.75)
+    steps = {"curriculum_steps": 9, "curriculum_start_ratio": 0.4}
+    assert MaskConfig(max_hole_ratio=0.4, **steps).largest_ratio(0) == pytest.approx(0.4)
 
 
 def test_folder_without_pictures_and_frames_too_small_are_refused(tmp_path: Path) -> None:

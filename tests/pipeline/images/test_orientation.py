@@ -69,6 +69,25 @@ def require_mark(file: bytes) -> None:
     assert (read_mask(file) == (MARK > 127)).all()
 
 
+@pytest.mark.parametrize("form", ["jpeg", "png", "webp"])
+@pytest.mark.parametrize("exif", [0, 1, 8, 9, 300, b"no EXIF"], ids=str)
+def test_orientations_that_do_not_exist_are_upright(form: str, exif: int | bytes) -> None:
+    tags = Image.Exif()
+    tags[0x0112] = exif
+    sink = io.BytesIO()
+    pixels = MARK if exif != 8 else np.ascontiguousarray(np.rot90(MARK, -1))
+    options: dict[str, object] = {"quality": 100} if form == "jpeg" else {"lossless": True}
+    options["exif"] = b"Exif\0\0" + exif if isinstance(exif, bytes) else tags
+    Image.fromarray(pixels).convert("RGB").save(sink, form, **options)
+    file = sink.getvalue()
+    header = read_header(file)
+    assert header.orientation == (8 if exif == 8 else 1)
+    assert (header.height_px, header.width_px) == upright_size(file, 10_000) == MARK.shape
+    for found in (decode(file, 10_000).rgb, decode_original(file, header)):
+        assert ((found[..., 0] > 127) == (MARK > 127)).all()
+    assert (read_mask(file) == (MARK > 127)).all()
+
+
 def test_orientation_in_the_text_of_a_png_is_ignored() -> None:
     from PIL import PngImagePlugin
 
