@@ -282,10 +282,20 @@ def test_learning_rates_are_the_checkpoint_s_or_stay(run, settings):
 
 
 def test_only_folders_of_steps_are_steps(run):
+    folder = Path(checkpoints.step_location(run, 1)).parent
     for name in ("step-000000003.partial", "4", "step-five"):
-        Path(run, name).mkdir()
-        (Path(run, name) / "checksums.json").write_text("{}")
+        (folder / name).mkdir()
+        (folder / name / "checksums.json").write_text("{}")
     assert checkpoints.steps(run) == [1, 2]
+
+
+def test_a_checkpoint_that_is_written_again_is_the_new_one(run, objective):
+    location = checkpoints.step_location(run, 2)
+    (Path(location) / "of-before").write_text("")
+    write(location, objective, None, CONFIG, {"step": 2, "scores": {"hole_psnr": 9.0}})
+    assert checkpoints.read_state(location)["scores"] == {"hole_psnr": 9.0}
+    assert not (Path(location) / "of-before").exists()
+    assert len(list(Path(location).parent.iterdir())) == 2
 
 
 def test_a_reference_is_a_checkpoint_a_run_or_a_model_of_the_package(run):

@@ -252,6 +252,17 @@ def test_interval_narrows_with_the_root_of_n_and_is_the_same_again() -> None:
     assert image_metrics.mean_interval([3.0]) == (3.0, 3.0, 3.0, 1)
 
 
+def test_interval_of_a_mean_holds_the_middle_95_percent_of_resampled_means() -> None:
+    values = np.random.default_rng(4).normal(25, 4, 400)
+    found = [image_metrics.mean_interval(values, seed) for seed in range(12)]
+    deviation = values.std() / np.sqrt(values.size)
+    low, high = (np.mean([getattr(one, name) for one in found]) for name in ("low", "high"))
+    assert low == pytest.approx(values.mean() - 1.96 * deviation, abs=0.07 * deviation)
+    assert high == pytest.approx(values.mean() + 1.96 * deviation, abs=0.07 * deviation)
+    whole = image_metrics.mean_interval([1, 2, 4])  # whole numbers are scores as well
+    assert whole.mean == pytest.approx(7 / 3)
+
+
 def test_mean_of_nothing_or_of_infinity_is_refused() -> None:
     for values in ([], [1.0, math.inf], [math.nan]):
         with pytest.raises(ValueError, match="finite values"):
