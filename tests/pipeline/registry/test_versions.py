@@ -193,15 +193,14 @@ def promote(registry, location, barrier, results):
         results.put(str(error))
 
 
-def test_of_promotions_at_once_exactly_one_wins(registry, tmp_path):
-    register(registry, checkpoint(tmp_path, 1), "crowd", lineage())
+def require_one_winner(registry: RegistryConfig, folder: Path) -> None:
+    """Promote three versions at once: one becomes champion, and the others are told so."""
+    register(registry, checkpoint(folder, 1), "crowd", lineage())
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["infill.pipeline.registry.versions"])  # once for all three
     barrier, results = context.Barrier(3), context.Queue()
     rivals = [
-        context.Process(
-            target=promote, args=(registry, checkpoint(tmp_path, step), barrier, results)
-        )
+        context.Process(target=promote, args=(registry, checkpoint(folder, step), barrier, results))
         for step in (2, 3, 4)
     ]
     for rival in rivals:
@@ -214,6 +213,26 @@ def test_of_promotions_at_once_exactly_one_wins(registry, tmp_path):
     assert all("became champion during" in a for a in answers if isinstance(a, str)), answers
     assert resolve(registry, "crowd@champion").version == str(won[0])
     assert rollback(registry, "crowd").number == 1
+
+
+def test_of_promotions_at_once_exactly_one_wins(registry, tmp_path):
+    require_one_winner(registry, tmp_path)
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_a_registry_in_postgresql_keeps_the_same_promises(postgres, tmp_path):
+    registry = RegistryConfig(tracking_uri=postgres(), artifacts=str(tmp_path / "artifacts"))
+    location = checkpoint(tmp_path, 7)
+    version = register(registry, location, "first", lineage())
+    found = resolve(registry, "first@champion")
+    assert (found.version, found.digest) == (str(version.number), checkpoints.digest(location))
+    assert champion(registry, "first").lineage == lineage()
+    register(registry, checkpoint(tmp_path, 8), "first", lineage(), alias=CHALLENGER)
+    assert resolve(registry, "first").version == "1"
+    with pytest.raises(UserError, match="no model 'second'.*first"):
+        resolve(registry, "second@champion")
+    require_one_winner(registry, tmp_path)
 
 
 def test_champion_of_promotion_that_died_before_the_alias_is_still_champion(registry, tmp_path):
