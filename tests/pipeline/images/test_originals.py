@@ -451,6 +451,8 @@ def test_an_end_inside_a_segment_or_before_the_scan_is_not_the_image_s() -> None
         assert not _jpeg_is_whole(cut)
     assert not _jpeg_is_whole(whole[: len(whole) // 2] + whole)
     assert not _jpeg_is_whole(whole[:2] + b"\xff\xd9")
+    without_scan = whole[: whole.index(b"\xff\xda")] + b"\xff\xd9"
+    assert not _jpeg_is_whole(without_scan)
 
 
 def test_cmyk_with_an_unusable_profile_is_read_as_without_one() -> None:
