@@ -245,13 +245,25 @@ def _join(address: str) -> str | None:
     """Join the cluster of ``RAY_ADDRESS``, which Ray reads by itself; return its dashboard."""
     import ray
 
+    instead = "or unset RAY_ADDRESS to run on this machine alone"
     try:
         _knock(address)
-        dashboard: str | None = ray.init(**_logging(), **_in_folder(address)).dashboard_url
-    except (ConnectionError, TimeoutError, socket.gaierror) as error:
+    except OSError as error:
         raise UserError(
-            f"no Ray answers at RAY_ADDRESS={address}; start it, correct the address, "
-            "or unset RAY_ADDRESS to run on this machine alone"
+            f"no Ray answers at RAY_ADDRESS={address}; start it, correct the address, {instead}"
+        ) from error
+    if is_this_machine(address):
+        _use_token()
+    try:
+        with without_error_lines(b"InvalidAuthToken"):
+            dashboard: str | None = ray.init(**_logging(), **_in_folder(address)).dashboard_url
+    except (ConnectionError, TimeoutError, socket.gaierror) as error:
+        mode = os.environ.get("RAY_AUTH_MODE") == "token"
+        raise UserError(
+            f"what listens at RAY_ADDRESS={address} does not answer as Ray does "
+            f"{'to the token of this process' if mode else 'without a token'}; if it is a Ray, set "
+            "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to what `ray get-auth-token` prints on its "
+            f"machine; otherwise correct the address, {instead}"
         ) from error
     if os.environ.get("RAY_AUTH_MODE") != "token" and not is_this_machine(address):
         print(
@@ -260,6 +272,21 @@ def _join(address: str) -> str | None:
             file=sys.stderr,
         )
     return dashboard
+
+
+def _use_token() -> None:
+    """Use this machine's token, if it has one, as ``RAY_ADDRESS=auto`` does.
+
+    `ray start` asks for it from then on. ``RAY_AUTH_MODE`` decides if it is set.
+    """
+    from ray._private.authentication import authentication_token_setup as setup
+
+    level = setup.logger.level
+    setup.logger.setLevel(logging.ERROR)
+    try:
+        setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    finally:
+        setup.logger.setLevel(level)
 
 
 def _in_folder(address: str) -> dict[str, Any]:

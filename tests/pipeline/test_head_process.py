@@ -251,3 +251,56 @@ def test_sharding_and_a_search_whose_head_dies_resume_on_another(tmp_path):
     assert all(path.read_bytes() == data for path, data in whole.items())
     sets = [read_manifest(str(path.parent)) for path in shards.rglob("manifest.parquet")]
     assert sum(map(len, sets)) == PHOTOGRAPHS
+
+
+JOIN = """
+from infill.pipeline.cluster import connect
+from infill.pipeline.config import run
+
+def main():
+    with connect():
+        import ray
+        print("joined", ray.get(ray.remote(lambda: 7).remote()), flush=True)
+
+run(main)
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(300)
+def test_a_ray_that_asks_for_a_token_is_joined_with_this_machine_s_and_named_without(
+    tmp_path, monkeypatch
+):
+    kept = tmp_path / ".ray" / "auth_token"
+    kept.parent.mkdir()
+    kept.write_text("0123456789abcdef" * 2)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with cluster(tmp_path) as (found, _):
+        monkeypatch.delenv("RAY_AUTH_MODE")
+        address = f"127.0.0.1:{found.rpartition(':')[2]}"
+
+        def joined(**more: str) -> tuple[int, str, str]:
+            with started(["-c", JOIN], tmp_path, RAY_ADDRESS=address, **more) as job:
+                said, complaint = job.communicate(timeout=120)
+            return job.returncode, said, complaint
+
+        status, said, complaint = joined()
+        assert (status, complaint) == (0, "")
+        assert "joined 7\n" in said
+        for environment, how in (
+            ({"RAY_AUTH_MODE": "disabled"}, "without a token"),
+            (
+                {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 32},
+                "to the token of this process",
+            ),
+        ):
+            status, _, complaint = joined(**environment)
+            start = (
+                f"error: what listens at RAY_ADDRESS={address} does not answer as Ray does {how}; "
+            )
+            assert status == 1
+            assert complaint.startswith(start)
+            assert "RAY_AUTH_TOKEN to what `ray get-auth-token` prints" in complaint
+            assert len(complaint.splitlines()) == 1
