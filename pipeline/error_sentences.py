@@ -73,8 +73,8 @@ def _lost_process(error: BaseException) -> str | None:
     kinds = {(kind.__module__, kind.__name__) for kind in type(error).__mro__}
     if not any(("ray.exceptions", name) in kinds for name in lost):
         return None
-    if "creation task" in str(error):  # It has raised an error, and was not taken away.
-        return None
+    if "creation task" in str(error):  # It has raised an error, which Ray keeps as text alone.
+        return next(reversed(sentences_in(str(error))), None)
     if memory := ended_for_memory(str(error)):
         return memory
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
@@ -84,6 +84,12 @@ def _lost_process(error: BaseException) -> str | None:
         f"Ray has lost a process of this job: {line.rstrip('.')}; most often its node ran out of "
         "memory or was taken away. Give the same command again: finished parts are kept"
     )
+
+
+def sentences_in(text: str) -> list[str]:
+    """Return the users' sentences in a traceback of which Ray has kept the text alone."""
+    found = re.findall(r"^infill\.pipeline\.errors\.\w+: (.+)", text, re.MULTILINE)
+    return [printable(sentence) for sentence in found]
 
 
 def ended_for_memory(text: str) -> str:

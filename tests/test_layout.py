@@ -34,6 +34,7 @@ PIPELINE_ORDER = (
     "attempts",
     "object_store",
     "storage",
+    "shared_folders",
     "database_addresses",
     "downloads",
     "manifest",

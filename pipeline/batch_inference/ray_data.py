@@ -32,6 +32,7 @@ from infill.pipeline.progress import shows_everything
 from infill.pipeline.registry import readable
 from infill.pipeline.serving.config import ReplicaConfig
 from infill.pipeline.serving.replica.replica import ServedModel
+from infill.pipeline.shared_folders import made_here, require_seen, seen_here
 
 Rows = dict[str, Any]
 _ROWS_PER_BLOCK = 16
@@ -74,9 +75,12 @@ def _rows(
 
     blocks = -(-len(pairs) // _ROWS_PER_BLOCK)
     own: dict[str, Any] = {"config": config, "attempts": attempts}
+    seen = seen_here(config.folder, config.masks, made_here(config.out))
     rows = (
         ray.data.from_items([pair.columns() for pair in pairs], override_num_blocks=blocks)
-        .map_batches(partial(split_rows, **own), batch_size=_ROWS_PER_BLOCK, num_cpus=0.5)
+        .map_batches(
+            partial(split_rows, seen=seen, **own), batch_size=_ROWS_PER_BLOCK, num_cpus=0.5
+        )
         .map_batches(
             InpaintActor,
             fn_constructor_args=(model, replica_config(config), attempts),
@@ -117,7 +121,12 @@ def replica_config(config: BatchInferenceConfig) -> ReplicaConfig:
     )
 
 
-def split_rows(rows: Rows, config: BatchInferenceConfig, attempts: Attempts = NOT_COUNTED) -> Rows:
+def split_rows(
+    rows: Rows,
+    config: BatchInferenceConfig,
+    attempts: Attempts = NOT_COUNTED,
+    seen: Sequence[str] = (),
+) -> Rows:
     """Read and decode images and split them into tiles. In a task.
 
     Returns:
@@ -127,6 +136,7 @@ def split_rows(rows: Rows, config: BatchInferenceConfig, attempts: Attempts = NO
     """
     each = [row_of(rows, at) for at in range(len(rows["name"]))]
     try:
+        require_seen(seen)
         with attempts.at(f"{rows['name'][0]} (reading)"):
             return columns_of([_split_row(row, config) for row in each])
     except UserError as error:
@@ -177,6 +187,7 @@ class InpaintActor:
 
     @cached_property
     def _predictor(self) -> Predictor:
+        require_seen((self._model.location,))
         path = readable(self._model.location, self._model.digest)
         device = self._config.device
         return Predictor.of(load_generator(path, device), device)

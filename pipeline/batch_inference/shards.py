@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -61,6 +62,7 @@ from infill.pipeline.progress import Log, Progress, shows_everything
 from infill.pipeline.serving.replica.replica import ServedModel
 from infill.pipeline.sharding.shard_writer import record_name, tar_name
 from infill.pipeline.sharding.tar_writer import TarWriter, written_whole
+from infill.pipeline.shared_folders import made_here, require_seen, seen_here
 
 PARTS = "_parts"
 ROWS_PER_PART = 32
@@ -191,9 +193,10 @@ def _stream(
 
     find = MaskFinder("", [], config.masks) if config.masks else None
     own: dict[str, Any] = {"config": config, "attempts": attempts}
+    seen = seen_here(manifest.location, config.masks, made_here(config.out))
     stream = (
         ray.data.from_arrow([_block(manifest, part, config, find) for part in parts])
-        .map_batches(partial(split_part, **own), batch_size=None, num_cpus=0.5)
+        .map_batches(partial(split_part, seen=seen, **own), batch_size=None, num_cpus=0.5)
         .map_batches(
             InpaintActor,
             fn_constructor_args=(model, replica_config(config), attempts),
@@ -229,9 +232,15 @@ def _block(
     return rows.combine_chunks()
 
 
-def split_part(rows: Rows, config: BatchInferenceConfig, attempts: Attempts = NOT_COUNTED) -> Rows:
+def split_part(
+    rows: Rows,
+    config: BatchInferenceConfig,
+    attempts: Attempts = NOT_COUNTED,
+    seen: Sequence[str] = (),
+) -> Rows:
     """Read a part's images at once and split them into tiles. In a task."""
     try:
+        require_seen(seen)
         with attempts.at(f"{rows['name'][0]} (reading)"):
             split = _split_part(rows, config)
     except Exception as error:

@@ -40,6 +40,7 @@ from infill.pipeline.loading import left_out, open_set
 from infill.pipeline.metrics.distribution_metrics import FeatureSet
 from infill.pipeline.metrics.metric_registry import Classify
 from infill.pipeline.progress import Log, Progress, duration, shows_everything
+from infill.pipeline.shared_folders import made_here, seen_here
 
 NO_MATTER = (
     *("checkpoint", "shards", "image_member", "pairs", "out"),
@@ -214,13 +215,15 @@ def _results(plan: Plan, missing: Sequence[int]) -> Iterator[dict[str, float]]:
     import ray.data
 
     blocks = [pa.table({"part": [number]}) for number in missing]
+    out = made_here(plan.parts)
+    seen = seen_here(config.checkpoint, config.shards, config.masks.folder, out)
     with quiet_data(), counted_attempts() as attempts:
         # Blocks made here need no reading tasks, so the actors may use every CPU.
         data = ray.data.from_arrow(blocks)
         data.context.enable_progress_bars = shows_everything()
         scored = data.map_batches(
             Scorer,
-            fn_constructor_args=(config, plan.pairs.image_size_px, plan.parts, attempts),
+            fn_constructor_args=(config, plan.pairs.image_size_px, plan.parts, attempts, seen),
             batch_size=None,
             batch_format="numpy",
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=_num_actors(config)),

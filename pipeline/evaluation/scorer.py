@@ -29,6 +29,7 @@ from infill.pipeline.inference.predictor import Predictor
 from infill.pipeline.loading import open_set
 from infill.pipeline.masks import Mask, number_for
 from infill.pipeline.metrics.metric_registry import measure
+from infill.pipeline.shared_folders import require_seen
 
 FEATURES = {"inception": "features", "places365": "features-places365"}
 """Parts with the features of each network of sets, kept until the evaluation ends."""
@@ -65,6 +66,7 @@ class Scorer:
         image_size_px: int,
         parts: str,
         attempts: Attempts = NOT_COUNTED,
+        seen: Sequence[str] = (),
     ) -> None:
         """Load the checkpoint and the pairs.
 
@@ -73,7 +75,9 @@ class Scorer:
             image_size_px: side of the pairs, if the configuration does not give it.
             parts: folder for the parts.
             attempts: counts the attempts at each part.
+            seen: the local paths of the driver that this node must see.
         """
+        require_seen(seen)
         # Use the CPUs that the actor has reserved: OpenCV would use every core.
         cv2.setNumThreads(config.cpus_per_actor)
         torch.set_num_threads(config.cpus_per_actor)

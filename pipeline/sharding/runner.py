@@ -36,6 +36,7 @@ from infill.pipeline.sharding.shard_writer import (
     record_name,
     tar_name,
 )
+from infill.pipeline.shared_folders import require_seen, seen_here
 from infill.pipeline.sources import SPLITS, SUFFIXES, Original, open_source
 from infill.pipeline.temporary_folders import UNFINISHED, temporary_folder
 
@@ -267,8 +268,10 @@ def _require_few_quarantined(config: ShardConfig, tally: Tally) -> None:
 
 def _results(config: ShardConfig, shards: dict[str, int]) -> Iterator[dict[str, Any]]:
     """Yield one small result per shard, as they are finished."""
+    seen = seen_here(config.source, config.labels, config.out)
 
     def task(number: int) -> dict[str, Any]:
+        require_seen(seen)
         for split, count in shards.items():
             if number < count:
                 return _summary(config, split, number)

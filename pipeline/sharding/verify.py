@@ -22,6 +22,7 @@ from infill.pipeline.sharding import listing
 from infill.pipeline.sharding.config import ShardConfig
 from infill.pipeline.sharding.parallel_map import parallel_map
 from infill.pipeline.sharding.shard_writer import make_shard, record_name
+from infill.pipeline.shared_folders import require_seen, seen_here
 from infill.pipeline.sources import SPLITS, S3Config
 
 
@@ -74,8 +75,11 @@ def verify(location: str, report: Log = print, s3: S3Config | None = None) -> li
     tasks = [(split, n) for split, found in sets.items() for n in range(len(found.shards))]
     digests = {split: found.digest for split, found in sets.items()}
 
+    seen = seen_here(location)
+
     def task(index: int) -> dict[str, Any]:
         s3.use()
+        require_seen(seen)
         split, number = tasks[index]
         manifest = _manifest(storage.join(location, split), digests[split])
         return {"index": index, "what": check_shard(manifest, number)}
@@ -151,9 +155,12 @@ def repair(
     sets = read_sets(location)
     settings = {split: found.settings for split, found in sets.items()}
 
+    seen = seen_here(location, *(str(one.get("source", "")) for one in settings.values()))
+
     def task(index: int) -> dict[str, Any]:
         damage = damages[index]
         s3.use()
+        require_seen(seen)
         made = remake(settings[damage.split], location, damage.split, damage.number)
         return {"index": index, "sha256": made.sha256}
 

@@ -21,6 +21,7 @@ from infill.pipeline.manifest import read_manifest
 from infill.pipeline.masks import check_mask_files
 from infill.pipeline.progress import duration
 from infill.pipeline.provenance import made_with
+from infill.pipeline.shared_folders import require_seen, seen_here
 from infill.pipeline.tracking import GuardedReport, Record, Report, RunInfo, logged, record_queue
 from infill.pipeline.training.batch_scaling import scaled
 from infill.pipeline.training.build import require_weights
@@ -241,7 +242,7 @@ def _trainer(config: TrainConfig, books: str, actors: Mapping[str, Any]) -> Any:
         sizes=sizes,
         monitor=actors["monitor"],
         failure_policy=StartPolicy(failures, partial(send, actors["mailbox"]), START_ATTEMPTS),
-        train_loop_config={"config": config, **actors},
+        train_loop_config={"config": config, "seen": _seen(config), **actors},
         torch_config=TorchConfig(timeout_s=config.collective_timeout_s),
         scaling_config=ScalingConfig(
             num_workers=(sizes[0], sizes[-1]) if len(sizes) > 1 else sizes[0],
@@ -258,6 +259,13 @@ def _trainer(config: TrainConfig, books: str, actors: Mapping[str, Any]) -> Any:
             failure_config=failures,
         ),
     )
+
+
+def _seen(config: TrainConfig) -> tuple[str, ...]:
+    """Return the local paths that every worker must see."""
+    run = storage.join(config.storage, "config.json")  # which this process has written
+    data = (config.data.shards, config.data.validation_shards, config.data.masks.folder)
+    return seen_here(run, *data, config.init_from, config.resume_from)
 
 
 def missing_resources(workers: Collection[int], resources: Mapping[str, float]) -> str:
@@ -324,6 +332,7 @@ def _work_on_cluster(settings: dict[str, Any]) -> None:
         text = f"training on {worker.world_size} of up to {config.num_workers} workers"
         worker.log(lambda record: box.put.remote(record), 0, text)
     try:
+        require_seen(settings["seen"])
         with sending_heartbeats(monitor, worker.rank, worker.activity):
             run_worker(config, worker, lambda record: box.put.remote(record))
     except (NonFiniteLossError, UserError) as error:

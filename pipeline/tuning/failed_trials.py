@@ -1,6 +1,7 @@
 """Trials that failed and are not tried again: which, and the user's sentence for each."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,7 +78,8 @@ def reason_of(trial: Any) -> str:
         error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
         if sentence := explain(error):
             return sentence
-    return next(filter(None, map(str.strip, reversed(last.splitlines()))), "Ray does not say why")
+    line = next(filter(None, map(str.strip, reversed(last.splitlines()))), "Ray does not say why")
+    return re.sub(r"^infill\.[\w.]+: ", "", line)  # the name of an exception of ours
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from infill.pipeline import storage
+from infill.pipeline.shared_folders import seen_here
 from infill.pipeline.training import SCORE
 from infill.pipeline.tuning.config import TuneConfig
 
@@ -49,7 +50,8 @@ def run_tuner(
     ):
         # A member that copies another one gets a new process: the old one is still training.
         warnings.filterwarnings("ignore", message="Consider boosting PBT")
-        tuned = stoppable(trainable, asked)
+        shards = (config.train.data.shards, config.train.data.validation_shards)
+        tuned = stoppable(trainable, asked, seen_here(config.storage, *shards))
         callbacks = [failed, trial_callback, running]
         tuner = _tuner(config, tuned, space, books, callbacks, stopper, chosen)
         try:

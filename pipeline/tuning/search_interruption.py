@@ -1,7 +1,7 @@
 """Stop a search that Ctrl-C or SIGTERM interrupts, after a checkpoint of every running trial."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -11,6 +11,7 @@ from ray.tune import Callback, Stopper
 from infill.pipeline import storage
 from infill.pipeline.cluster import beside_driver
 from infill.pipeline.interruption import Interrupted, postponed, request, requested
+from infill.pipeline.shared_folders import require_seen
 
 POLL_EVERY_S = 0.5
 
@@ -111,7 +112,7 @@ def saving_trials(run: str) -> Iterator[tuple[Any, RunningTrials, Stopper]]:
 
 
 def stoppable(
-    trainable: Callable[[dict[str, Any]], None], asked: Any
+    trainable: Callable[[dict[str, Any]], None], asked: Any, seen: Sequence[str] = ()
 ) -> Callable[[dict[str, Any]], None]:
     """Return a trial's function that saves once the search is interrupted, and awaits its end.
 
@@ -120,12 +121,14 @@ def stoppable(
     Args:
         trainable: runs in a trial's process, with the trial's settings.
         asked: the handle of the :class:`SearchRequest`.
+        seen: the local paths of the driver that the node of a trial must see.
     """
 
     def run(settings: dict[str, Any]) -> None:
         import ray
         from ray import tune as ray_tune
 
+        require_seen(seen)
         over, trial = threading.Event(), ray_tune.get_context().get_trial_id()
 
         def watch() -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 from infill.pipeline import storage
 from infill.pipeline.config import to_dict
+from infill.pipeline.error_sentences import sentences_in
 from infill.pipeline.errors import UserError
 from infill.pipeline.registry import RegistryConfig, resolve
 from infill.pipeline.serving.config import ServeConfig
@@ -141,6 +142,7 @@ def start(config: ServeConfig, timeout_s: float = LONGEST_START_S) -> str:
         http_options=_http_options(config, proxy_port),
         logging_config=_LOGGING,
     )
+    _forget_failed()
     _deploy(config, models)
     _wait_until_running(timeout_s)
     reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.host, config.host)
@@ -377,6 +379,22 @@ def _deploy(
     _get_global_client().deploy_apps(schema)
 
 
+def _forget_failed() -> None:
+    """Delete an application that has not started: Serve would not try the same one again."""
+    from ray import serve
+
+    before = serve.status().applications.get(APPLICATION)
+    if before is not None and before.status == "DEPLOY_FAILED":
+        serve.delete(APPLICATION)
+
+
+def _reason(status: Any) -> str:
+    """Return why an application was not deployed: the sentence of a replica, or Ray's words."""
+    said = [status.message, *(one.message for one in status.deployments.values())]
+    ours = [sentence for text in said for sentence in sentences_in(text)]
+    return ours[-1] if ours else " ".join(status.message.split())[-500:]
+
+
 def _wait_until_running(timeout_s: float) -> None:
     from ray import serve
 
@@ -386,6 +404,6 @@ def _wait_until_running(timeout_s: float) -> None:
         if status is not None and status.status == "RUNNING":
             return
         if status is not None and status.status == "DEPLOY_FAILED":
-            raise UserError(f"the service did not start: {' '.join(status.message.split())[-500:]}")
+            raise UserError(f"the service did not start: {_reason(status)}")
         time.sleep(0.1)
     raise UserError(f"the service did not start within {timeout_s:g} s; see Ray's logs")

@@ -26,6 +26,7 @@ from infill.pipeline.serving.errors import RequestError, shortened
 from infill.pipeline.serving.replica.batcher import Batcher
 from infill.pipeline.serving.replica.device_check import DeviceCheck, DeviceError
 from infill.pipeline.serving.replica.model_cache import ModelCache
+from infill.pipeline.shared_folders import require_seen
 
 log = logging.getLogger("infill.serving")
 
@@ -210,6 +211,7 @@ class Replica:
 
     def _load(self, model: ServedModel) -> Predictor:
         device = self._config.device
+        require_seen((model.location,))
         loaded = load_generator(readable(model.location, model.digest), device)
         if self._config.compile:
             loaded.generator.compile()

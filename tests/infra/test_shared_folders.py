@@ -1,0 +1,98 @@
+"""What a job says if its local paths are not on the nodes that work for it."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from node_processes import hiding
+
+JOBS = Path(__file__).parents[2] / "jobs"
+
+
+@pytest.fixture
+def two_nodes(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """Run a head without CPUs and a node on which a folder is empty; yield address and folder."""
+    own = tmp_path / "own"
+    own.mkdir()
+    before = hiding([own])
+    if not before:
+        pytest.skip("this system has no mount namespaces, so that nothing can be hidden")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    ray = [str(Path(sys.executable).with_name("ray"))]
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    environment |= {"RAY_AUTH_MODE": "disabled"}
+    processes = []
+
+    def start(*words: str, before: list[str] | None = None) -> None:
+        options = ["--block", "--disable-usage-stats", "--object-store-memory", "150000000"]
+        command = [*(before or []), *ray, "start", *words, *options]
+        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
+
+    try:
+        port = address.partition(":")[2]
+        start("--head", "--port", port, "--num-cpus", "0", "--include-dashboard=false")
+        start("--address", address, "--num-cpus", "2", before=before)
+        yield address, own
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in processes:
+            process.wait()
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(900)
+def test_every_job_names_what_a_node_does_not_see(
+    two_nodes: tuple[str, Path], photographs: str, tmp_path: Path
+) -> None:
+    address, own = two_nodes
+
+    def job(words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        name, *others = words.split()
+        return subprocess.run(
+            [sys.executable, str(JOBS / f"{name}.py"), *others],
+            env={**os.environ, **environment},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    shutil.copytree(photographs, tmp_path / "pictures")
+    make = "make_shards folder --photographs-per-shard 4 --splits shares --test-share 0.2"
+    made = job(f"{make} --source pictures --out shards")
+    assert made.returncode == 0, made.stderr
+    for name in ("pictures", "shards"):
+        shutil.copytree(tmp_path / name, own / name)
+    shutil.copytree(JOBS.parent / "pipeline" / "pretrained" / "infill-base", own / "model")
+    train = "train_unet smoke --num-workers 1 --steps 2 --data.batch-size 2"
+    score = "evaluate --checkpoint infill-base --num-images 2 --num-actors 1 --image-size-px 32"
+    fill = "batch_inpaint {} {} --model infill-base --generate-masks"
+    search = "tune unet --space lambdas --scale smoke --num-trials 1 --train.data.shards shards"
+    for words, hidden in (
+        (f"{train} --data.shards shards --storage {own}/run", "run/config.json"),
+        (f"{train} --data.shards {own}/shards --storage run", "shards"),
+        (f"{score} --shards {own}/shards/test --out scores", "shards/test"),
+        (f"{score} --shards shards/test --out {own}/scores", "scores"),
+        (fill.format(f"{own}/pictures", "filled"), "pictures"),
+        (fill.format("pictures", f"{own}/filled"), "filled"),
+        (fill.format(f"{own}/shards/test", "sets"), "shards/test"),
+        (f"{make} --source {own}/pictures --out again", "pictures"),
+        (f"{make} --source pictures --out {own}/more", "more"),
+        (f"verify_shards --shards {own}/shards", "shards"),
+        (f"{search} --storage {own}/search", "search"),
+        (f"serve --model {own}/model --port 0", "model"),
+    ):
+        done = job(words, RAY_ADDRESS=address, RAY_AUTH_MODE="disabled")
+        assert done.returncode == 1, words
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, (words, done.stderr)
+        assert f"does not see {own}/{hidden}" in errors[0], words
+        assert "give a folder that all nodes share" in errors[0]
