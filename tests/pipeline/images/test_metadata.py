@@ -87,6 +87,13 @@ def test_strange_resolutions_are_left_out():
         assert result.info["dpi"] == (72, 72)  # what EXIF means where it gives none
 
 
+def test_resolutions_of_both_axes_are_kept_up_to_their_bounds():
+    for dpi in ((72, 144), (1, 65_535)):
+        image = Image.new("RGB", (4, 4))
+        image.info["dpi"] = dpi
+        assert picture_of(image).metadata.dpi == dpi
+
+
 @pytest.mark.parametrize(("form", "most"), [("jpeg", 65_527), ("png", 2**24), ("webp", 2**24)])
 def test_exif_is_kept_up_to_what_a_format_holds_and_a_resolution_where_it_has_one(form, most):
     resolution = {} if form == "webp" else {"dpi": (300.0, 72.0)}

@@ -82,6 +82,7 @@ def test_orientations_that_do_not_exist_are_upright(form: str, exif: int | bytes
     file = sink.getvalue()
     header = read_header(file)
     assert header.orientation == (8 if exif == 8 else 1)
+    assert header.plain is (form == "jpeg" or exif != 8)  # OpenCV turns JPEGs alone
     assert (header.height_px, header.width_px) == upright_size(file, 10_000) == MARK.shape
     for found in (decode(file, 10_000).rgb, decode_original(file, header)):
         assert ((found[..., 0] > 127) == (MARK > 127)).all()
