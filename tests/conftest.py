@@ -65,6 +65,7 @@ LONGEST = (
     "tests/pipeline/test_attempts.py",
     "tests/pipeline/test_store_outages.py",
     "tests/infra/test_local.py",
+    "tests/infra/test_shared_folders.py",
     "tests/pipeline/test_head_process.py",
     "tests/jobs/test_demo.py",
     "tests/drills/test_disk_drill.py",
