@@ -110,7 +110,13 @@ def test_image_and_make_install_the_same_torch_with_the_same_installer():
 
 @pytest.mark.parametrize("target", ["demo", "test", "check", "cluster", "docs"])
 def test_targets_install_from_the_lock_and_torch_for_cpus_first(target):
-    outer = ("MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS")  # of the make that runs this test
+    outer = (
+        "MAKEFLAGS",
+        "MAKEOVERRIDES",
+        "MFLAGS",
+        "LOCKED",
+        "TORCH",
+    )  # of the make that runs this test
     printed = subprocess.run(
         ["make", "-n", "VENV=nowhere", target],
         cwd=ROOT,
