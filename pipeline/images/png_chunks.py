@@ -65,9 +65,12 @@ def transparent_level(data: bytes) -> int | None:
     """
     if not data.startswith(SIGNATURE) or data[25:26] != b"\0" or b"tRNS" not in data:
         return None
-    found = (data[at + 8 : end - 4] for kind, at, end in _chunks(data) if kind == b"tRNS")
-    level, bits = int.from_bytes(next(found, b"")[:2], "big"), data[24]
-    return level & (1 << bits) - 1
+    for kind, at, end in _chunks(data):
+        if kind == b"IDAT":  # The pixels: what is named behind them, decoders do not apply.
+            return None
+        if kind == b"tRNS" and end - at >= 14:
+            return int.from_bytes(data[at + 8 : at + 10], "big") & (1 << data[24]) - 1
+    return None
 
 
 def correct_transparency(image: Image.Image, data: bytes) -> None:

@@ -86,6 +86,32 @@ def test_files_without_such_a_level_have_none():
     assert read_opacity(grey(16, [0, 700, 701, 65535], None)) is None
 
 
+def test_the_letters_alone_make_nothing_transparent():
+    """In a comment, among the pixels or behind them they are no chunk that names a level."""
+    plain = grey(8, [0, 7, 8, 255], None)
+    at = plain.index(b"IDAT") - 4
+    comment = plain[:at] + chunk(b"tEXt", b"Comment\0about tRNS") + plain[at:]
+    stored = zlib.compressobj(0)
+    row = stored.compress(b"\0\0tRNS\0\xff") + stored.flush()
+    start = plain[: plain.index(b"IDAT") - 4].replace(
+        plain[8:33], chunk(b"IHDR", struct.pack(">IIBBBBB", 7, 1, 8, GREY, 0, 0, 0))
+    )
+    among = start + chunk(b"IDAT", row) + chunk(b"IEND", b"")
+    assert b"tRNS" in among
+    for file, width in ((comment, 4), (among, 7)):
+        assert transparent_level(file) is None
+        assert read_opacity(file) is None
+        assert decode(file, LIMIT).pixels.shape == (1, width, 1)
+        assert decode_original(file, read_header(file))[0, 0].tolist() == [0, 0, 0]
+    end = plain.index(b"IEND") - 4
+    behind = plain[:end] + chunk(b"tRNS", b"\0\0") + plain[end:]
+    assert transparent_level(behind) is None
+    deep = grey(16, [0, 700, 701, 65535], None)
+    end = deep.index(b"IEND") - 4
+    late = deep[:end] + chunk(b"tRNS", b"\0\0") + deep[end:]
+    assert decode_original(late, read_header(late))[0, 0].tolist() == [0, 0, 0]
+
+
 @pytest.mark.parametrize("clear", [b"", b"\x07"])
 def test_a_level_that_is_cut_short_is_damage(clear):
     file = png(8, GREY, bytes([0, 7, 8, 255]), clear)
