@@ -24,16 +24,22 @@ def write(location, objective, average, config, state):
     return checkpoints.write(location, whole, config, state)
 
 
-@pytest.fixture(scope="module")
-def objective():
-    """Return networks and optimisers that have taken one step."""
+def trained():
+    """Return networks and optimisers that have taken one step, and the batch of it."""
     torch.manual_seed(0)
     built = load("spn").objective(SPNConfig.tiny(), lambda network: network)
     image = torch.rand(2, 3, 32, 32) * 2 - 1
     mask = torch.zeros(2, 1, 32, 32)
     mask[..., 4:9, 4:9] = 1
-    built.step(Batch(image=image, mask=mask))
-    return built
+    batch = Batch(image=image, mask=mask)
+    built.step(batch)
+    return built, batch
+
+
+@pytest.fixture(scope="module")
+def objective():
+    """Return networks and optimisers that have taken one step, for tests that only read them."""
+    return trained()[0]
 
 
 @pytest.fixture
@@ -159,12 +165,7 @@ def test_weights_of_another_network_are_refused_by_name(tmp_path):
 
 
 def test_a_snapshot_stays_as_it_was_while_the_training_goes_on(tmp_path):
-    torch.manual_seed(0)
-    built = load("spn").objective(SPNConfig.tiny(), lambda network: network)
-    image = torch.rand(2, 3, 32, 32) * 2 - 1
-    mask = torch.zeros(2, 1, 32, 32)
-    mask[..., 4:9, 4:9] = 1
-    built.step(Batch(image=image, mask=mask))
+    built, batch = trained()
     taken = checkpoints.snapshot(built, built.networks["generator"])
     tensors = {
         (file, name): value.clone()
@@ -176,7 +177,7 @@ def test_a_snapshot_stays_as_it_was_while_the_training_goes_on(tmp_path):
         for group in optimizer.param_groups:
             group["lr"] *= 2
             group["betas"] = (0.1, 0.2)
-    built.step(Batch(image=image, mask=mask))
+    built.step(batch)
     assert all(torch.equal(taken.tensors[f][n], value) for (f, n), value in tensors.items())
     assert taken.optimizers == settings
     current = checkpoints.snapshot(built, None)
