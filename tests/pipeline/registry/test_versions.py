@@ -194,7 +194,7 @@ def promote(registry, location, barrier, results):
 
 
 def require_one_winner(registry: RegistryConfig, folder: Path) -> None:
-    """Promote three versions at once: one becomes champion, and the others are refused by its name."""
+    """Promote three versions at once: one becomes champion, and the others are refused."""
     register(registry, checkpoint(folder, 1), "crowd", lineage())
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["infill.pipeline.registry.versions"])  # once for all three
