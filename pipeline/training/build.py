@@ -47,19 +47,21 @@ def build_objective(config: TrainConfig, worker: WorkerContext) -> Objective:
 def require_weights(config: TrainConfig) -> None:
     """Check on the driver that every file that workers will load exists and is the right one.
 
-    Nothing is sharded and no GPU is used before that: the networks are built without data.
+    Nothing is sharded and no GPU is used before that: the networks are built without data. A run
+    that has a checkpoint does not need what it was started from.
 
     Raises:
         UserError: naming the file or field, as :func:`build_objective` does on a worker.
     """
-    for location in (config.init_from, config.resume_from):
-        if location:
-            checkpoints.find(location)
+    if config.resume_from:
+        checkpoints.find(config.resume_from)
+    begins = config.init_from and not checkpoints.steps(config.storage)
+    initial = checkpoints.find(config.init_from) if begins else ""
     with warnings.catch_warnings(), seeded(config.seed), torch.device("meta"):
         warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")
         objective = _built(config, lambda network: network)
-        if config.init_from:
-            checkpoints.initialize(checkpoints.find(config.init_from), objective)
+        if initial:
+            checkpoints.initialize(initial, objective)
 
 
 def _built(config: TrainConfig, prepare: Prepare) -> Objective:

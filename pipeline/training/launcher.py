@@ -146,9 +146,14 @@ def resolve(config: TrainConfig) -> TrainConfig:
     changes["storage"] = storage.absolute(config.storage)
     if config.data.validation_shards:
         changes["data.validation_shards"] = storage.absolute(config.data.validation_shards)
-    for name in ("init_from", "resume_from"):
-        if location := getattr(config, name):
-            changes[name] = checkpoints.find(location)
+    if config.resume_from:
+        changes["resume_from"] = checkpoints.find(config.resume_from)
+    if config.init_from:
+        try:
+            changes["init_from"] = checkpoints.find(config.init_from)
+        except UserError:
+            if not checkpoints.steps(changes["storage"]):
+                raise  # A run that has begun does not need them any more.
     config = override(config, changes)
     if config.resume_from:
         require_same_optimizers(config)

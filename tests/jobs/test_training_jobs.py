@@ -1,6 +1,8 @@
 """Every training job's smoke preset: shards, checkpoints, pictures."""
 
 import importlib
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,25 @@ def test_fine_tuning_starts_from_the_network_of_the_package(run_job, shards, tmp
     )
     moved = max(float((ours[name] - theirs[name]).abs().max()) for name in theirs)
     assert 0 < moved < 0.05, "two steps of its rate move no weight far"
+
+
+def test_a_run_goes_on_without_the_weights_that_it_was_started_from(run_job, shards, tmp_path):
+    shutil.copytree(PRETRAINED[DEFAULT].location, tmp_path / "start")
+    words = ["--data.shards", shards, "--num-workers", 0, "--data.batch-size", 2]
+    words += ["--data.image-size-px", 64, "--data.enlarge-small-images", "--init-from", "start"]
+
+    def tune(storage: str, steps: int) -> subprocess.CompletedProcess[str]:
+        more = ["--storage", storage, "--steps", steps]
+        return run_job("train_unet", "finetune", *words, *more, cwd=tmp_path, ray=False)
+
+    assert tune("tuned", 1).returncode == 0
+    shutil.rmtree(tmp_path / "start")
+    done = tune("tuned", 2)
+    assert done.returncode == 0, done.stderr
+    assert "resuming at step 1" in done.stdout
+    refused = tune("another", 2)
+    assert refused.returncode == 1
+    assert f"{tmp_path}/start is not a checkpoint" in refused.stderr
 
 
 @pytest.mark.parametrize(
