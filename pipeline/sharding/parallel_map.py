@@ -1,6 +1,5 @@
 """Run numbered tasks over the cluster with Ray Data; results arrive as they finish."""
 
-import gc
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -35,16 +34,10 @@ def parallel_map(task: Callable[[int], Result], count: int) -> Iterator[Result]:
     data.DataContext.get_current().enable_progress_bars = shows_everything()
     with quiet_data(), counted_attempts() as attempts:
         run = partial(_run, task, attempts)
-        rows = iter(data.range(count, override_num_blocks=count).map(run).iter_rows())
-        sentence = ""
-        for result in rows:
+        for result in data.range(count, override_num_blocks=count).map(run).iter_rows():
             if sentence := result.pop(REFUSAL):
-                break
+                raise UserError(sentence)
             yield result
-        del rows
-        if sentence:
-            gc.collect()  # Ray Data's threads would outlive Ray, which ends the whole process.
-            raise UserError(sentence)
 
 
 def _run(task: Callable[[int], Result], attempts: Attempts, row: Result) -> Result:
