@@ -1,7 +1,9 @@
 """Ray's messages to the driver, each in one line.
 
-Ray prints thirty lines for each worker that its memory monitor ends, and a line for each call that
-waits until an actor has started again.
+Ray prints thirty lines for each worker that its memory monitor ends, a line for each call that
+waits until an actor has started again, and a traceback for each call that failed and whose result
+nobody asked for: on the driver these are Ray Data's statistics alone, whose actor may have been
+ended for its memory as well.
 """
 
 import re
@@ -26,6 +28,7 @@ def in_one_line() -> None:
 
     if usual.__module__ == worker.__name__:  # Not replaced yet.
         worker.print_to_stdstream = show
+        worker._unhandled_error_handler = lambda error: None
 
 
 def line_of(message: str) -> str:

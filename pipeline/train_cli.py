@@ -165,10 +165,10 @@ def launch(
     if line := training.scaling_line(asked, config):
         print(line, flush=True)
     training.require_weights(config)
+    needs_ray = bool(shards_to_make(config))
     if not config.dry_run:
         require_gpu(config.use_gpu)
-    needs_ray = config.num_workers or shards_to_make(config)
-    if not config.dry_run:
+        needs_ray = needs_ray or config.num_workers > 0
         _announce(config)
     preload = forkserver.TRAINING if config.num_workers else forkserver.WITHOUT_TORCH
     with connect(preload=preload) if needs_ray else nullcontext():

@@ -102,6 +102,13 @@ def test_weights_of_another_network_are_refused_before_anything_is_trained(
     assert len(line) < 700
 
 
+def test_a_dry_run_of_a_training_on_workers_needs_no_ray(run_job, shards, tmp_path):
+    words = ["--data.shards", shards, "--num-workers", "2", "--dry-run"]
+    done = run_job("train_spn", "smoke", *words, cwd=tmp_path, ray=False)
+    assert done.returncode == 0, done.stderr
+    assert "(2 a worker)" in done.stdout
+
+
 @pytest.mark.parametrize("field", ["shards", "source"])
 @pytest.mark.parametrize("job", [("train_spn", "cpu", "--"), ("tune", "spn", "--train.")])
 def test_data_that_is_not_there_is_refused_before_ray_starts(run_job, tmp_path, job, field):

@@ -81,6 +81,47 @@ def test_a_message_of_ray_is_one_line():
     assert line_of("A worker died.\nMore of it") == "Ray: A worker died."
 
 
+FAILS_BESIDE_THE_WORK = """
+import sys
+import ray
+from infill.pipeline.cluster import connect
+from infill.pipeline.progress import show_everything
+
+class Statistics:
+    def fail(self):
+        raise KeyError("dataset_0")
+
+    def work(self):
+        return "worked"
+
+if sys.argv[1:]:
+    show_everything()
+with connect():
+    statistics = ray.remote(num_cpus=0)(Statistics).remote()
+    failed = statistics.fail.remote()
+    print(ray.get(statistics.work.remote()))
+    del failed
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [[], ["--verbose"]], ids=["as it is", "verbose"])
+def test_a_failed_call_that_nobody_waits_for_is_told_to_those_who_ask(words, ray_local, tmp_path):
+    """Such calls count for Ray Data, at an actor that Ray may have ended for its memory."""
+    import ray
+
+    (tmp_path / "program.py").write_text(FAILS_BESIDE_THE_WORK)
+    ended = subprocess.run(
+        [sys.executable, str(tmp_path / "program.py"), *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address},
+    )
+    assert "worked" in ended.stdout
+    assert ("dataset_0" in ended.stdout + ended.stderr) == bool(words)
+
+
 @pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.timeout(900)

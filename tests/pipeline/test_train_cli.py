@@ -109,7 +109,7 @@ def test_photographs_too_small_are_reported_before_anything_is_trained(config, r
         plan(with_shards(replace(config, data=data)))
 
 
-def test_dry_run_says_what_would_be_done_and_trains_nothing(config, shards, ray_local, capsys):
+def test_dry_run_says_what_would_be_done_and_trains_nothing(config, shards, capsys):
     data = replace(config.data, shards=shards)
     words = ["smoke", "--dry-run", "--data.shards", shards, "--steps", "30"]
     launch({"smoke": replace(config, data=data)}, "", words)
