@@ -58,7 +58,7 @@ def main(words: Sequence[str] | None = None) -> None:
         scored = model_selection.evaluate_with_baselines(config, selected)
     pages = [storage.join(out, file) for file in ("report.html", "choice.csv")]
     tracking.attach(storage.absolute(config.search), pages, print)
-    print(f"chosen: {selected.trial.checkpoint}\ntable, pictures and page: {out}")
+    print(f"chosen: {selected.trial.checkpoint}\ntable, images and page: {out}")
     if not config.promote:
         command, why = promote_command(scored)
         report_results({}, command, why=why)

@@ -26,7 +26,7 @@ class KeyConfig:
     keys: str = "keys.jsonl"
     """File of keys; it is created if it does not exist."""
     per_minute: float = 600.0
-    """Maximum number of pictures per minute."""
+    """Maximum number of images per minute."""
     models: tuple[str, ...] = ()
     """Names of the models that the key may use; empty: all."""
     admin: bool = False

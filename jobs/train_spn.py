@@ -38,7 +38,7 @@ SMALL = SPNConfig(
 )
 """For two CPU cores: a fifth of the paper's width, and less depth."""
 PROBABILISTIC = SPNConfig(variant="probabilistic")
-"""It samples several pictures of a hole. Its release has no epochs for Places2."""
+"""It predicts several samples of a hole. Its release has no epochs for Places2."""
 SQUASHED = BatchConfig(batch_size=8, image_size_px=256, crop="squash", masks=IRREGULAR)
 """The whole photograph, squashed to a square."""
 

@@ -129,10 +129,10 @@ def _measure(
 ) -> tuple[int, int, int]:
     """Check a grid; return height, width and the number of columns."""
     if not len(rows) or not len(rows[0]):  # An array of pictures has no truth value.
-        raise ValueError("a grid needs at least one picture")
+        raise ValueError("a grid needs at least one image")
     shapes = {picture.shape for row in rows for picture in row}
     if len(shapes) > 1:
-        raise ValueError(f"a grid's pictures must be of one size, these are of {sorted(shapes)}")
+        raise ValueError(f"a grid's images must be of one size, these are of {sorted(shapes)}")
     lengths = {len(row) for row in rows}
     if len(lengths) > 1:
         raise ValueError(f"a grid's rows must be equally long, these hold {sorted(lengths)}")

@@ -141,7 +141,7 @@ class DeepGINConfig(ModelConfig):
                 f"{len(self.perceptual_layer_weights)}"
             )
         if self.back_projection and not self.refine:
-            raise ValueError("back_projection corrects the second network's picture: refine it")
+            raise ValueError("back_projection corrects the second network's image: refine it")
 
     @property
     def takes_labels(self) -> bool:

@@ -50,7 +50,7 @@ class LaMaConfig(ModelConfig):
     """SHA-256 of that file; None does not check it."""
 
     generates_again: bool = True
-    """Whether the discriminator learns from pictures of the generator just updated, which runs once
+    """Whether the discriminator learns from images of the generator just updated, which runs once
     more for them, as in the released code; otherwise from those of the generator's own step. Of a
     batch in parts, all but the last meet the generator before its update."""
 

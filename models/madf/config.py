@@ -1,4 +1,4 @@
-"""The numbers of MADF: its widths, its decoders, its losses and which picture each one grades."""
+"""The numbers of MADF: its widths, its decoders, its losses and which output each one grades."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal

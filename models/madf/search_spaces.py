@@ -47,7 +47,7 @@ TABLES = {
         ),
     ),
     "table3": Table(
-        title="Table III: which losses grade which picture",
+        title="Table III: which losses grade which output",
         preset="places2",
         measured_on=ON,
         protocol="madf-places2",

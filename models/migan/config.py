@@ -35,7 +35,7 @@ class MIGANConfig(ModelConfig):
 
     distillation_weight: float = 2.0
     """Weight of the distillation: the L1 distance, inside the hole, to what Co-Mod-GAN adds to the
-    picture at each size."""
+    image at each size."""
     distillation_start_px: int = 32
     """Smallest side of the maps that are compared."""
     teacher_weights: str | None = None
@@ -55,7 +55,7 @@ class MIGANConfig(ModelConfig):
     """Whether training adds new noise to the decoder's maps at every step, in place of the constant
     maps of prediction."""
     generates_again: bool = True
-    """Whether the discriminator learns from pictures of the generator just updated, which runs once
+    """Whether the discriminator learns from images of the generator just updated, which runs once
     more for them, as released; otherwise from those of the generator's own step. Of a batch in
     parts, all but the last meet the generator before its update."""
 

@@ -61,8 +61,8 @@ class PENNetConfig(ModelConfig):
     pyramid_weight: float = 0.5
     """Weight of the pyramid L1 loss; lambda_pd in Eq. 10."""
     pyramid_has_final: bool = False
-    """Whether the pyramid L1 loss includes the full-size picture: our reading of Eq. 6, whose sum
-    ends with the finest map. Released, that picture has L1 losses of its own in and outside the
+    """Whether the pyramid L1 loss includes the full-size image: our reading of Eq. 6, whose sum
+    ends with the finest map. Released, that image has L1 losses of its own in and outside the
     hole."""
     hole_weight: float = 6.0
     """Weight of the L1 loss inside the hole at full size (released only)."""
@@ -130,7 +130,7 @@ class PENNetConfig(ModelConfig):
 
         Cosine similarity without temperature, a softmax over known patches, patches only in the
         hole (Eq. 2 to 4), and no loss terms beyond Eq. 10. The pyramid loss includes the full-size
-        picture, which no other term compares with the original.
+        image, which no other term compares with the original.
         """
         return cls(
             softmax_scale=1.0,

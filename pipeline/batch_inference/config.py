@@ -112,7 +112,7 @@ class BatchInferenceConfig:
         return self.model or DEFAULT
 
     def format_of(self, name: str) -> Format:
-        """Return the format of a picture's composite."""
+        """Return the format of an image's composite."""
         if self.output_format != "same":
             return self.output_format
         return _FORMATS.get("." + name.rsplit(".", 1)[-1].lower(), "png")

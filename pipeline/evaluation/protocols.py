@@ -111,7 +111,7 @@ _SPN_PROBABILISTIC = replace(
     _spn("prob", "CelebA-HQ (2,800 images) or Paris StreetView (100)", "squash", 2_800, 100),
     samples=5,
     about="CelebA-HQ (2,800 images) or Paris StreetView (100) with fixed pairs of images and "
-    "irregular masks. Of five pictures per pair the one with the highest PSNR counts, with its "
+    "irregular masks. Of five images per pair the one with the highest PSNR counts, with its "
     "SSIM, its MAE and in FID.",
 )
 

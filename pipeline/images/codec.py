@@ -31,7 +31,7 @@ from infill.pipeline.images.headers import Header, read_header
 from infill.pipeline.images.jpeg_scans import require_few_scans
 from infill.pipeline.images.kinds import Format
 from infill.pipeline.images.metadata import Metadata, read_metadata
-from infill.pipeline.images.orientation import orientation_in, turn_upright
+from infill.pipeline.images.orientation import ON_ITS_SIDE, orientation_in, turn_upright
 from infill.pipeline.images.originals import decode_original
 from infill.pipeline.images.png_chunks import (
     correct_transparency,
@@ -133,7 +133,8 @@ def upright_size(data: bytes, max_pixels: int, what: str = "image") -> tuple[int
     kind = _kind(data)
     width, height = _claimed_size(data, kind, max_pixels, what)
     try:
-        turned = orientation_in(data, _OPEN[kind](io.BytesIO(without_text(data)))) > 4
+        opened = _OPEN[kind](io.BytesIO(without_text(data)))
+        turned = orientation_in(data, opened) in ON_ITS_SIDE
     except Exception as error:  # as in _claimed_size
         raise _damaged(what) from error
     return (width, height) if turned else (height, width)

@@ -18,7 +18,7 @@ from infill.pipeline.errors import RejectedError, TooManyPixelsError, UnknownFor
 from infill.pipeline.images.avif_frames import frame_sizes
 from infill.pipeline.images.jpeg_scans import require_few_scans
 from infill.pipeline.images.kinds import OPTIONAL_FORMATS, readable_suffixes, unread_kind
-from infill.pipeline.images.orientation import orientation_in
+from infill.pipeline.images.orientation import ON_ITS_SIDE, orientation_in
 from infill.pipeline.images.png_chunks import doubtful_sizes, require_one_header, without_text
 
 MAX_PIXELS = 2**26
@@ -112,7 +112,7 @@ def _header(data: bytes, image: ImageFile.ImageFile, max_pixels: int) -> Header:
         raise RejectedError(f"{width} x {height} pixels")
     kind = str(image.format)
     orientation = _orientation(data, image)
-    if orientation >= 5:
+    if orientation in ON_ITS_SIDE:
         width, height = height, width
     deep = _is_deep(data, image)
     if kind == "TIFF":

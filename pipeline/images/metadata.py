@@ -1,17 +1,27 @@
 """EXIF and resolution of an image, for its composite.
 
 The thumbnail is left out, as it would show what the hole was, and the orientation, as pixels are
-upright. EXIF that cannot be read is left out, too.
+upright; of a photograph on its side, what is said of width and height changes places. EXIF that
+cannot be read is left out, too.
 """
 
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import ExifTags, Image
 
+from infill.pipeline.images.orientation import ON_ITS_SIDE, orientation_of
+
 _LONGEST_EXIF = {"jpeg": 65_527, "png": 2**24, "webp": 2**24}
 """Maximum bytes of EXIF in each format."""
 _MAX_DPI = 65_535
+_SIDES = (
+    (ExifTags.Base.XResolution, ExifTags.Base.YResolution),
+    (ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength),
+)
+_SIDES_OF_PIXELS = (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)
+"""Tags of a width and of a height: in the first directory of EXIF, and in that of the camera."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,18 +54,31 @@ def read_metadata(image: Image.Image, *, upright: bool = True) -> Metadata:
     usable = (
         isinstance(dpi, tuple) and len(dpi) == 2 and all(1 <= float(d) <= _MAX_DPI for d in dpi)
     )
-    return Metadata(
-        exif=_exif(image, upright), dpi=(float(dpi[0]), float(dpi[1])) if usable and dpi else None
-    )
+    kept = (float(dpi[0]), float(dpi[1])) if usable and dpi else None
+    turned = upright and orientation_of(image) in ON_ITS_SIDE
+    if kept and turned:
+        kept = kept[::-1]
+    return Metadata(exif=_exif(image, upright, turned), dpi=kept)
 
 
-def _exif(image: Image.Image, upright: bool) -> bytes:
+def _exif(image: Image.Image, upright: bool, turned: bool) -> bytes:
     if not image.info.get("exif"):
         return b""
     try:
         exif = image.getexif()
         if upright:
             exif.pop(ExifTags.Base.Orientation, None)
+        if turned:
+            for one, other in _SIDES:
+                _exchange(exif, one, other)
+            if ExifTags.IFD.Exif in exif:
+                _exchange(exif.get_ifd(ExifTags.IFD.Exif), *_SIDES_OF_PIXELS)
         return exif.tobytes() if len(exif) else b""
     except Exception:  # Pillow raises any exception for hostile EXIF
         return b""
+
+
+def _exchange(tags: MutableMapping[int, Any], one: int, other: int) -> None:
+    found = {name: tags.pop(name) for name in (one, other) if name in tags}
+    for name, value in found.items():
+        tags[other if name == one else one] = value

@@ -11,6 +11,8 @@ from infill.pipeline.images.png_chunks import exif_chunk
 
 _ELSEWHERE = ("xmp", "XML:com.adobe.xmp", "Raw profile type exif", "Raw profile type APP1")
 """What else Pillow reads orientation from, by its names."""
+ON_ITS_SIDE = range(5, 9)
+"""EXIF orientations with which width and height change places."""
 
 
 def forget_other_orientations(image: Image.Image) -> None:
@@ -36,8 +38,13 @@ def orientation_in(data: bytes, image: Image.Image) -> int:
 
 def turn_upright(image: Image.Image) -> Image.Image:
     """Return a loaded image turned by its EXIF orientation."""
+    return image if orientation_of(image) == 1 else ImageOps.exif_transpose(image)
+
+
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation of a loaded image, 1 to 8; 1 is upright."""
     forget_other_orientations(image)
-    return image if _orientation(image.getexif) == 1 else ImageOps.exif_transpose(image)
+    return _orientation(image.getexif)
 
 
 def _orientation(read: Callable[[], Image.Exif]) -> int:

@@ -99,7 +99,7 @@ class StatelessSampler:
         self.counts = np.asarray(counts, np.int64)
         self.total = int(self.counts.sum())
         if not self.total:
-            raise UserError("the shard set holds no samples; shard a folder that has pictures")
+            raise UserError("the shard set holds no samples; shard a folder that has images")
         self.first_rows = np.cumsum(self.counts) - self.counts
         self.seed, self.shuffle_window_shards = seed, shuffle_window_shards
         self.lanes = min(lanes, int(np.count_nonzero(self.counts)))

@@ -74,7 +74,7 @@ def frechet_distance(one: Features | FeatureSet, other: Features | FeatureSet) -
         ValueError: if a set has fewer than two images, so that it has no covariance.
     """
     if min(len(one), len(other)) < 2:
-        raise ValueError(f"FID needs two pictures a set, found {len(one)} and {len(other)}")
+        raise ValueError(f"FID needs two images a set, found {len(one)} and {len(other)}")
     found = [mean_and_factor(FeatureSet.of(each)) for each in (one, other)]
     factors = [factor for _, factor in found]
     traces = sum(float(np.square(factor).sum()) for factor in factors)
@@ -132,7 +132,7 @@ def kernel_distance(
     """
     size = min(SUBSET_SIZE, len(one), len(other))
     if size < 2:
-        raise ValueError(f"KID needs two pictures a set, found {len(one)} and {len(other)}")
+        raise ValueError(f"KID needs two images a set, found {len(one)} and {len(other)}")
     one, other = FeatureSet.of(one), FeatureSet.of(other)
     random = np.random.Generator(np.random.Philox(seed))
     whole = size == len(one) == len(other)

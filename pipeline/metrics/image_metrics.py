@@ -44,7 +44,7 @@ def unit(pictures: Tensor) -> Tensor:
     channels = -1 if pictures.dtype == torch.uint8 else 1
     if pictures.ndim != 4 or pictures.shape[channels] != 3:
         raise ValueError(
-            "pictures must be uint8 [B, H, W, 3] or float [B, 3, H, W], found "
+            "images must be uint8 [B, H, W, 3] or float [B, 3, H, W], found "
             f"{pictures.dtype} {list(pictures.shape)}"
         )
     if pictures.dtype == torch.uint8:
@@ -206,7 +206,7 @@ def uniform_ssim(picture: Tensor, image: Tensor, window_px: int) -> Tensor:
 def _require_window(picture: Tensor, window_px: int) -> None:
     if min(picture.shape[-2:]) < window_px:
         raise ValueError(
-            f"SSIM needs pictures of at least {window_px} px a side, found "
+            f"SSIM needs images of at least {window_px} px a side, found "
             f"{picture.shape[-1]}x{picture.shape[-2]}"
         )
 

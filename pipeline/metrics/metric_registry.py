@@ -300,7 +300,7 @@ def multiscale_ssim(picture: "Tensor", image: "Tensor") -> "Tensor":
         ValueError: if a side is shorter than 161 px, where the coarsest scale has no window.
     """
     if min(image.shape[1:3] if image.shape[-1] == 3 else image.shape[-2:]) < 161:
-        raise ValueError(f"MS-SSIM needs pictures of at least 161 px a side: {image.shape}")
+        raise ValueError(f"MS-SSIM needs images of at least 161 px a side: {image.shape}")
     from torchmetrics.functional.image import (  # a slow import of four seconds
         multiscale_structural_similarity_index_measure as measure,
     )

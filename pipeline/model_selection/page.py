@@ -29,7 +29,7 @@ CHOSEN = "#c1403d"
 def candidate_rows(choice: SelectionResult) -> tuple[list[str], list[list[str]]]:
     """Return header and one row per candidate, best first, with the reasons against it."""
     header = ["trial", "seeds", choice.metric, "95 % interval"]
-    header += ["parameters", "ms a picture", "against it"]
+    header += ["parameters", "ms an image", "against it"]
     rows = []
     for one in choice.candidates:
         score = one.score(choice.metric)
@@ -104,7 +104,7 @@ def plot_frontier(choice: SelectionResult) -> bytes:
     for one in selected:
         point = (one.latency_ms, one.score(choice.metric).mean)
         panel.plot(*point, "o", ms=13, mfc="none", mec=CHOSEN, mew=2)
-    panel.set_xlabel("ms a picture, one thread")
+    panel.set_xlabel("ms an image, one thread")
     panel.set_ylabel(choice.metric)
     panel.grid(alpha=0.3)
     return _png(figure)

@@ -25,7 +25,7 @@ CODES = {
     "key_reused": "The Idempotency-Key has created the job of another request.",
     "forbidden": "The API key, or the service's settings, do not allow this.",
     "unauthorized": "The service needs an API key, and the request has none or an unknown one.",
-    "rate_limited": "The API key makes too many pictures; try again after Retry-After.",
+    "rate_limited": "The API key asks for too many images; try again after Retry-After.",
     "not_acceptable": "No form that the Accept header names is made here, or can store the image.",
     "unsupported_body": "The body is neither a form nor JSON.",
     "slow_request": "The body did not arrive in time.",

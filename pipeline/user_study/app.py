@@ -79,7 +79,7 @@ def make_app(study: Study, questions_per_voter: int) -> Starlette:
     async def show_picture(request: Request) -> Response:
         name = request.path_params["name"]
         if name not in pictures:
-            return _refused(404, "there is no such picture")
+            return _refused(404, "there is no such image")
         data = await run_in_threadpool(storage.read, study.picture(name))
         return Response(data, media_type="image/png", headers={"Cache-Control": "max-age=86400"})
 

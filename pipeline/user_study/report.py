@@ -84,7 +84,7 @@ def write_summary(study: Study, counted: Counted) -> str:
         Section(
             title="Beside the papers",
             body=stack(
-                paragraphs("Printed by the papers, of their own pictures and people:"),
+                paragraphs("Printed by the papers, of their own images and people:"),
                 table(
                     ["method", "from", HEADINGS[study.kind]], printed, quoted=range(len(printed))
                 ),

@@ -105,6 +105,6 @@ def test_health(tmp_path: Path) -> None:
                 print(" | ".join(rows[-1]), flush=True)
         finally:
             stop()
-    header = ["Load", "Callers", "Pictures/s", "Refused", "Probes", "Failed"]
+    header = ["Load", "Callers", "Images/s", "Refused", "Probes", "Failed"]
     header += ["Median, ms", "p99, ms", "Maximum, ms"]
     write_section("health", f"{machine()}. Two ingresses.\n\n{table(header, rows)}")

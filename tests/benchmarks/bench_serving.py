@@ -98,7 +98,7 @@ def plot(found: dict[int, dict[int, dict[str, float]]], best: dict[int, float]) 
             )
         panel.axvline(best[side], color="#444", lw=1, ls=":", label="bare loop")
         panel.set_title(f"{side} px, by number of callers", fontsize=10)
-        panel.set_xlabel("pictures/s")
+        panel.set_xlabel("images/s")
         panel.set_ylabel("latency (ms)")
         panel.set_yscale("log")
         panel.set_xlim(left=0)
@@ -170,9 +170,9 @@ def measure(checkpoint: str, side: int, folder: Path) -> tuple[float, dict, str]
         offline = offline_rate(checkpoint, shards, folder, side)
     added_ms = found[1]["median_ms"] - one_ms
     facts = (
-        f"{side} px: the bare loop fills {rate:.1f} pictures/s at its best batch of {best}; one "
-        f"picture takes it {one_ms:.1f} ms, and one caller of the endpoint waits {added_ms:+.1f} "
-        f"ms longer than that. Offline, shards to shards: {offline:.1f} pictures/s, "
+        f"{side} px: the bare loop fills {rate:.1f} images/s at its best batch of {best}; one "
+        f"image takes it {one_ms:.1f} ms, and one caller of the endpoint waits {added_ms:+.1f} "
+        f"ms longer than that. Offline, shards to shards: {offline:.1f} images/s, "
         f"{offline / rate:.0%} of the bare loop."
     )
     print(facts, flush=True)
@@ -182,7 +182,7 @@ def measure(checkpoint: str, side: int, folder: Path) -> tuple[float, dict, str]
 def test_serving(tmp_path: Path) -> None:
     checkpoint = untrained(NETWORK, tmp_path)
     best, loads, texts = {}, {}, [f"{machine()}. {NETWORK}, `cpu` preset."]
-    header = ["Callers", "Pictures/s", "Of the bare loop", "Median, ms", "p99, ms", "Refused"]
+    header = ["Callers", "Images/s", "Of the bare loop", "Median, ms", "p99, ms", "Refused"]
     for side in SIDES:
         best[side], loads[side], facts = measure(checkpoint, side, tmp_path)
         rows = [

@@ -94,7 +94,7 @@ def test_encoded_picture_is_read_back_exactly():
 @pytest.mark.parametrize(
     ("rows", "titles", "captions", "complaint"),
     [
-        ([], (), (), "at least one picture"),
+        ([], (), (), "at least one image"),
         ([[pictures(1)[0]], [pictures(1, 20, 20)[0]]], (), (), "of one size"),
         ([pictures(2), pictures(1)], (), (), "equally long"),
         ([pictures(2)], ("one",), (), "2 columns cannot carry 1 titles"),

@@ -227,7 +227,7 @@ class ApiKeyAuth:
         per_s, most = key.per_minute / 60, max(key.per_minute, 1.0)
         tokens = await self._counts.spend(key.name, pictures, key.per_minute, self._clock())
         if tokens < pictures:
-            more = f"the key makes more than {key.per_minute:g} pictures a minute"
+            more = f"the key asks for more than {key.per_minute:g} images a minute"
             if pictures > most:
                 more += f", and one request asks for {pictures}: ask for fewer samples"
             raise RequestError(

@@ -48,7 +48,7 @@ ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
         408: "The body came too slowly.",
         413: "Too many bytes or pixels.",
         415: "A body or file of a kind that is not accepted.",
-        429: "The API key makes too many pictures; see Retry-After.",
+        429: "The API key asks for too many images; see Retry-After.",
         503: "Too many requests are waiting, or no model is ready; see Retry-After.",
     }.items()
 }

@@ -43,6 +43,35 @@ def test_composite_keeps_exif_and_resolution_but_is_upright(source, form):
         assert result.info["dpi"] == pytest.approx((300, 300), abs=0.1)
 
 
+@pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize(("orientation", "turned"), [(1, False), (3, False), (5, True), (8, True)])
+def test_width_and_height_of_a_photograph_on_its_side_change_places(form, orientation, turned):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x011A], exif[0x011B] = 300.0, 150.0
+    camera = exif.get_ifd(0x8769)
+    camera[0xA002], camera[0xA003] = 30, 20
+    sink = io.BytesIO()
+    resolution = {} if form == "webp" else {"dpi": (300, 150)}
+    Image.new("RGB", (30, 20)).save(sink, form, exif=exif, **resolution)
+    result = Image.open(io.BytesIO(encode(filled(sink.getvalue()), form)))
+    kept, sides = result.getexif(), [30, 20]
+    assert [kept[0x011A], kept[0x011B]] == ([150, 300] if turned else [300, 150])
+    size = [kept.get_ifd(0x8769)[tag] for tag in (0xA002, 0xA003)]
+    assert size == list(result.size) == (sides[::-1] if turned else sides)
+    if form != "webp":
+        assert result.info["dpi"] == pytest.approx((150, 300) if turned else (300, 150), abs=0.1)
+
+
+def test_width_alone_becomes_the_height_of_a_photograph_on_its_side():
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0100] = 6, 30
+    sink = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(sink, "png", exif=exif)
+    kept = Image.open(io.BytesIO(encode(filled(sink.getvalue()), "png"))).getexif()
+    assert dict(kept) == {0x0101: 30}
+
+
 def test_thumbnail_which_shows_what_the_hole_was_is_not_kept():
     exif = Image.Exif()
     exif[MAKER] = "Camera"

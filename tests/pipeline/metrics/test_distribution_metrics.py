@@ -96,9 +96,9 @@ def test_inception_score_is_split_only_where_there_are_enough_pictures():
 def test_a_set_of_one_is_not_measured():
     one, other = sets(1, 5)
     assert distribution_scores(one, other, lambda features: features, seed=0) == {}
-    with pytest.raises(ValueError, match="FID needs two pictures a set, found 1 and 5"):
+    with pytest.raises(ValueError, match="FID needs two images a set, found 1 and 5"):
         frechet_distance(one, other)
-    with pytest.raises(ValueError, match="KID needs two pictures a set"):
+    with pytest.raises(ValueError, match="KID needs two images a set"):
         kernel_distance(one, other, seed=0)
 
 

@@ -84,7 +84,7 @@ def test_metrics_and_quotas_are_of_both(url, wait_until):
 
 
 def test_one_key_creates_one_job_in_whichever_ingress_and_repeats_are_free(url, config, wait_until):
-    """Four callers repeat a request of one job; the key may make six pictures a minute."""
+    """Four callers repeat a request of one job; the key may ask for six images a minute."""
     wait_until(lambda: len(ingresses()) == 2)
     wait_until(lambda: httpx.get(f"{url}/readyz", timeout=LONG_S).status_code == 200)
     [folder] = config.jobs.prefixes  # Without images: the job fails, and nothing is computed.
