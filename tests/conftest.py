@@ -120,6 +120,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             shared = nodeid.startswith(ONE_CLUSTER)
             return ONE_CLUSTER[0] if shared else super()._split_scope(nodeid)
 
+        def _reschedule(self, node: Any) -> None:
+            """Leave a file to whichever process is free, not behind a test of ten minutes.
+
+            A process begins a test when it knows the next, so that it has one in advance.
+            """
+            if not self.workqueue or self._pending_of(self.assigned_work[node]) < 2:
+                super()._reschedule(node)
+
     return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
