@@ -2,8 +2,8 @@
 
 Ray prints thirty lines for each worker that its memory monitor ends, a line for each call that
 waits until an actor has started again, and a traceback for each call that failed and whose result
-nobody asked for: on the driver these are Ray Data's statistics alone, whose actor may have been
-ended for its memory as well.
+nobody asked for. On the driver we wait for each of ours, so that these are of Ray's own libraries,
+such as Ray Data's statistics, whose actor may have been ended for its memory as well.
 """
 
 import re
