@@ -5,7 +5,7 @@ upright; of a photograph on its side, what is said of width and height changes p
 cannot be read is left out, too.
 """
 
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,12 @@ _SIDES = (
     (ExifTags.Base.XResolution, ExifTags.Base.YResolution),
     (ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength),
 )
-_SIDES_OF_PIXELS = (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)
-"""Tags of a width and of a height: in the first directory of EXIF, and in that of the camera."""
+"""Tags of the first directory of EXIF that speak of a width, each with that of the height."""
+_SIDES_OF_CAMERA = (
+    (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight),
+    (ExifTags.Base.FocalPlaneXResolution, ExifTags.Base.FocalPlaneYResolution),
+)
+"""The same of the camera's directory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,16 +73,17 @@ def _exif(image: Image.Image, upright: bool, turned: bool) -> bytes:
         if upright:
             exif.pop(ExifTags.Base.Orientation, None)
         if turned:
-            for one, other in _SIDES:
-                _exchange(exif, one, other)
-            if ExifTags.IFD.Exif in exif:
-                _exchange(exif.get_ifd(ExifTags.IFD.Exif), *_SIDES_OF_PIXELS)
+            _exchange(exif, _SIDES)
+            if ExifTags.IFD.Exif in exif:  # Asking for it would make an empty one.
+                _exchange(exif.get_ifd(ExifTags.IFD.Exif), _SIDES_OF_CAMERA)
         return exif.tobytes() if len(exif) else b""
     except Exception:  # Pillow raises any exception for hostile EXIF
         return b""
 
 
-def _exchange(tags: MutableMapping[int, Any], one: int, other: int) -> None:
-    found = {name: tags.pop(name) for name in (one, other) if name in tags}
-    for name, value in found.items():
-        tags[other if name == one else one] = value
+def _exchange(tags: MutableMapping[int, Any], pairs: Iterable[tuple[int, int]]) -> None:
+    """Give each tag of a pair the other's value; one that stands alone becomes the other."""
+    for one, other in pairs:
+        found = {name: tags.pop(name) for name in (one, other) if name in tags}
+        for name, value in found.items():
+            tags[other if name == one else one] = value

@@ -51,6 +51,7 @@ def test_width_and_height_of_a_photograph_on_its_side_change_places(form, orient
     exif[0x011A], exif[0x011B] = 300.0, 150.0
     camera = exif.get_ifd(0x8769)
     camera[0xA002], camera[0xA003] = 30, 20
+    camera[0xA20E], camera[0xA20F] = 4000.0, 2000.0
     sink = io.BytesIO()
     resolution = {} if form == "webp" else {"dpi": (300, 150)}
     Image.new("RGB", (30, 20)).save(sink, form, exif=exif, **resolution)
@@ -59,6 +60,8 @@ def test_width_and_height_of_a_photograph_on_its_side_change_places(form, orient
     assert [kept[0x011A], kept[0x011B]] == ([150, 300] if turned else [300, 150])
     size = [kept.get_ifd(0x8769)[tag] for tag in (0xA002, 0xA003)]
     assert size == list(result.size) == (sides[::-1] if turned else sides)
+    sensor = [kept.get_ifd(0x8769)[tag] for tag in (0xA20E, 0xA20F)]
+    assert sensor == ([2000, 4000] if turned else [4000, 2000])
     if form != "webp":
         assert result.info["dpi"] == pytest.approx((150, 300) if turned else (300, 150), abs=0.1)
 
