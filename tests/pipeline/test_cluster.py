@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -31,6 +32,44 @@ def without_server(monkeypatch):
     """Leave alone the server that forks the workers of the tests' own Ray."""
     monkeypatch.setenv("INFILL_FORK_WORKERS", "0")
     monkeypatch.setattr(cluster.forkserver, "stop", lambda: None)
+
+
+WORKS_ON = """
+import threading, time
+import ray
+from infill.pipeline.cluster import connect
+
+class StreamingExecutor(threading.Thread):
+    def run(self):
+        leaving.wait()
+        end = time.monotonic() + 2
+        while ray.is_initialized() and time.monotonic() < end:
+            time.sleep(0.01)
+        self.met_ray_until_its_end = ray.is_initialized()
+
+leaving, thread = threading.Event(), StreamingExecutor()
+with connect():
+    thread.start()
+    leaving.set()
+thread.join()
+print("Ray was there until the end:", thread.met_ray_until_its_end)
+"""
+
+
+@pytest.mark.slow
+def test_a_job_leaves_its_ray_after_the_threads_of_ray_data(ray_local, tmp_path):
+    from ray.data._internal.execution.streaming_executor import StreamingExecutor
+
+    assert issubclass(StreamingExecutor, threading.Thread), "they are known by this name"
+    (tmp_path / "job.py").write_text(WORKS_ON)
+    ended = subprocess.run(
+        [sys.executable, str(tmp_path / "job.py")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address},
+    )
+    assert "Ray was there until the end: True" in ended.stdout
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:6379", "ray://127.0.0.2:10001", "[::1]:6379"])
