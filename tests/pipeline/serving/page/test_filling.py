@@ -317,6 +317,9 @@ def test_a_jpeg_keeps_its_exif_upright_and_without_its_preview(editor, make, fil
     exif = Image.Exif()
     exif[0x0110] = "A camera"
     exif[0x0112] = 6  # To be turned by 90 degrees.
+    exif[0x011A], exif[0x011B] = 300.0, 150.0
+    camera = exif.get_ifd(0x8769)
+    camera[0xA002], camera[0xA003], camera[0xA20F] = 100, 60, 2000.0
     data = make.file(make.photograph(60, 100), "jpeg", quality=95, exif=exif)
     editor.open(file_of("turned.jpg", data))
     editor.stroke((0.5, 0.2), (0.5, 0.2))
@@ -324,8 +327,10 @@ def test_a_jpeg_keeps_its_exif_upright_and_without_its_preview(editor, make, fil
     name, saved = editor.saved("#save")
     with Image.open(io.BytesIO(saved)) as picture:
         assert (name, picture.format, picture.size) == ("turned-filled.jpg", "JPEG", (60, 100))
-        assert picture.getexif()[0x0110] == "A camera"
-        assert picture.getexif()[0x0112] == 1
+        kept = picture.getexif()
+        assert (kept[0x0110], kept[0x0112]) == ("A camera", 1)
+        assert (kept[0x011A], kept[0x011B]) == (150, 300)
+        assert dict(kept.get_ifd(0x8769)) == {0xA002: 60, 0xA003: 100, 0xA20E: 2000}
 
 
 def test_colours_follow_the_system_until_they_are_chosen(browser, address, editing):
