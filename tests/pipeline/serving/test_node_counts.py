@@ -83,7 +83,7 @@ def test_key_makes_its_pictures_once_whichever_process_is_asked(number):
             await auths[turn % 2].admit(header)
         for auth in auths:
             assert (await auth.usage())[0]["left"] == 0
-            with pytest.raises(RequestError, match="more than 6 pictures"):
+            with pytest.raises(RequestError, match="more than 6 images"):
                 await auth.admit(header)
         now[0] = 10.0
         assert (await auths[1].usage())[0]["left"] == 1
