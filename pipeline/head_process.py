@@ -152,8 +152,10 @@ def _descendants(process: int) -> list[int]:
 
 
 def _children(process: int) -> list[int]:
+    """Return the processes that any thread of a process has started; none if it has ended."""
+    found: list[int] = []
     with suppress(OSError):
-        threads = Path(f"/proc/{process}/task").iterdir()
-        lists = [(thread / "children").read_text().split() for thread in threads]
-        return [int(child) for children in lists for child in children]
-    return []
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            with suppress(OSError):  # A thread that has ended since they were listed.
+                found += map(int, (thread / "children").read_text().split())
+    return found

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +25,7 @@ from infill.pipeline.cluster import (
     without_error_lines,
 )
 from infill.pipeline.errors import UserError
+from infill.pipeline.head_process import _descendants
 from infill.pipeline.proxies import reach_this_machine_directly
 
 
@@ -269,10 +271,9 @@ run(main)
 
 def descendants(process):
     """Yield the numbers and command lines of the processes below one."""
-    for thread in Path(f"/proc/{process}/task").iterdir():
-        for child in (thread / "children").read_text().split():
-            yield int(child), Path(f"/proc/{child}/cmdline").read_bytes()
-            yield from descendants(child)
+    for below in _descendants(process):
+        with suppress(OSError):
+            yield below, Path(f"/proc/{below}/cmdline").read_bytes()
 
 
 @pytest.mark.cluster

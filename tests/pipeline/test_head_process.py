@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from infill.pipeline import checkpoints
-from infill.pipeline.head_process import LOST
+from infill.pipeline.head_process import LOST, _children
 from infill.pipeline.manifest import read_manifest
 from infill.pipeline.tuning import written_down
 
@@ -41,11 +42,10 @@ run(main)
 def descendants(process: int) -> dict[int, str]:
     """Return the names of the processes below one, by their ids."""
     found = {}
-    with suppress(OSError):
-        for thread in Path(f"/proc/{process}/task").iterdir():
-            for child in map(int, (thread / "children").read_text().split()):
-                found[child] = Path(f"/proc/{child}/comm").read_text().strip()
-                found |= descendants(child)
+    for child in _children(process):
+        with suppress(OSError):
+            found[child] = Path(f"/proc/{child}/comm").read_text().strip()
+            found |= descendants(child)
     return found
 
 
@@ -69,6 +69,32 @@ def kill_head(job: subprocess.Popen[str]) -> list[int]:
     [head] = [process for process, name in below.items() if name == "gcs_server"]
     os.kill(head, signal.SIGKILL)
     return list(below)
+
+
+def test_children_are_found_while_threads_come_and_go():
+    """As threads of Ray do when a job looks for its head: one that ends hides no other's children.
+
+    It did in one of forty trainings, which then hung for a minute when their head had died.
+    """
+    over = threading.Event()
+
+    def start_and_end_threads() -> None:
+        while not over.is_set():
+            thread = threading.Thread(target=over.is_set)
+            thread.start()
+            thread.join()
+
+    threads = [threading.Thread(target=start_and_end_threads) for _ in range(4)]
+    with subprocess.Popen(["sleep", "600"]) as child:
+        try:
+            for thread in threads:
+                thread.start()
+            assert all(_children(os.getpid()) == [child.pid] for _ in range(200))
+        finally:
+            over.set()
+            child.kill()
+    for thread in threads:
+        thread.join()
 
 
 def test_a_job_that_waits_for_its_ray_ends_in_one_sentence(tmp_path):
