@@ -39,7 +39,14 @@ def shards_of(folder: Path) -> str:
     words = [*source, "--out", str(folder), "--splits", "shares"]
     words += ["--val-share", "0", "--test-share", "0", "--photographs-per-shard", "50"]
     if not PHOTOGRAPHS:
-        words += ["--crop-size-px", "320", "--crop-stride-px", "160"]
+        words += [
+            "--crop-size-px",
+            "320",
+            "--crop-stride-px",
+            "160",
+            "--max-quarantined-share",
+            "0.5",
+        ]
     job("make_shards", *words)
     return str(folder / "train")
 
