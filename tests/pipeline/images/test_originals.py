@@ -455,6 +455,21 @@ def test_an_end_inside_a_segment_or_before_the_scan_is_not_the_image_s() -> None
     assert not _jpeg_is_whole(without_scan)
 
 
+def test_restarts_and_segments_between_scans_are_not_the_image_s_end() -> None:
+    rows = np.random.default_rng(3).integers(0, 255, (40, 50, 3), np.uint8)
+    restarted = cv2.imencode(".jpg", rows, [cv2.IMWRITE_JPEG_RST_INTERVAL, 1])[1].tobytes()
+    assert b"\xff\xd0" in restarted
+    progressive = cv2.imencode(".jpg", rows, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    second = progressive.index(b"\xff\xda", progressive.index(b"\xff\xda") + 2)
+    comment = b"\xff\xfe\x00\x06\xff\xd9\xff\xd8"
+    commented = progressive[:second] + comment + progressive[second:]
+    for whole in (restarted, commented):
+        assert _jpeg_is_whole(whole)
+        assert _jpeg_is_whole(whole[:-2] + b"\xff\xff\xff\xd9")  # padded, as the standard allows
+        assert not _jpeg_is_whole(whole[:-2])
+        assert not _jpeg_is_whole(whole[:-1])
+
+
 def test_cmyk_with_an_unusable_profile_is_read_as_without_one() -> None:
     image = Image.fromarray(np.full((20, 20, 4), 90, np.uint8), "CMYK")
     files = []
