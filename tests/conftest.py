@@ -2,6 +2,7 @@
 
 import fcntl
 import gc
+import json
 import os
 import pty
 import select
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +273,62 @@ def require_fit(browser: Any) -> Callable[[str], None]:
             assert not found, f"{address} at {width} px: {found}"
 
     return require
+
+
+ONE_AFTER_THE_OTHER = """
+import json, runpy, sys
+for line in sys.stdin:
+    sys.argv = json.loads(line)
+    status = 0
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as ended:
+        status = ended.code or 0
+    print("ended:", status, flush=True)
+"""
+
+
+@pytest.fixture
+def jobs_in_one_process(
+    tmp_path: Path,
+) -> Iterator[Callable[..., Callable[[Sequence[str]], tuple[int, str]]]]:
+    """Yield a function that starts a process in the test's folder for jobs one after the other.
+
+    It imports everything once; a process for each job takes twice as long. The function takes the
+    process's environment and returns another, which runs a job to its end: it takes the program and
+    its words, and returns the status and what was printed.
+    """
+    with ExitStack() as stack:
+
+        def start(environment: Mapping[str, str]) -> Callable[[Sequence[str]], tuple[int, str]]:
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", ONE_AFTER_THE_OTHER],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    cwd=tmp_path,
+                    env=environment,
+                    text=True,
+                )
+            )
+            assert process.stdin
+            assert process.stdout
+            words_to, lines_from = process.stdin, process.stdout
+
+            def run(words: Sequence[str]) -> tuple[int, str]:
+                words_to.write(f"{json.dumps(words)}\n")
+                words_to.flush()
+                printed = ""
+                for line in lines_from:
+                    if line.startswith("ended: "):
+                        return int(line.split()[1]), printed
+                    printed += line
+                raise AssertionError(f"the process ended with {process.wait()}: {printed}")
+
+            return run
+
+        yield start
 
 
 @pytest.fixture(scope="session")

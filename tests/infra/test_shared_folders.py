@@ -1,29 +1,17 @@
 """What a job says if its local paths are not on the nodes that work for it."""
 
-import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from node_processes import free_ports, hiding
 
 JOBS = Path(__file__).parents[2] / "jobs"
-ONE_AFTER_THE_OTHER = """
-import json, runpy, sys
-for program, *words in json.load(sys.stdin):
-    sys.argv = [program, *words]
-    try:
-        runpy.run_path(program, run_name="__main__")
-    except SystemExit as ended:
-        print(f"ended: {ended.code}", file=sys.stderr, flush=True)
-    else:
-        print("ended: 0", file=sys.stderr, flush=True)
-"""
-"""A process that imports everything once; a process for each job took twice as long."""
 
 
 @pytest.fixture
@@ -61,33 +49,22 @@ def two_nodes(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 @pytest.mark.cluster
 @pytest.mark.timeout(900)
 def test_jobs_name_what_a_node_does_not_see(
-    two_nodes: tuple[str, Path], photographs: str, tmp_path: Path
+    two_nodes: tuple[str, Path],
+    jobs_in_one_process: Callable[..., Any],
+    photographs: str,
+    tmp_path: Path,
 ) -> None:
     address, own = two_nodes
 
-    def jobs(commands: list[str], **environment: str) -> list[list[str]]:
-        """Return what each command prints as errors; the last line has its status."""
-        programs = [[str(JOBS / f"{name}.py"), *words] for name, *words in map(str.split, commands)]
-        done = subprocess.run(
-            [sys.executable, "-c", ONE_AFTER_THE_OTHER],
-            input=json.dumps(programs),
-            env={**os.environ, **environment},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        found: list[list[str]] = [[]]
-        for line in done.stderr.splitlines():
-            found[-1].append(line)
-            if line.startswith("ended: "):
-                found.append([])
-        return found[:-1]
+    def command(line: str) -> list[str]:
+        name, *words = line.split()
+        return [str(JOBS / f"{name}.py"), *words]
 
+    on_one_machine = jobs_in_one_process(os.environ)
     shutil.copytree(photographs, tmp_path / "pictures")
     make = "make_shards folder --photographs-per-shard 4 --splits shares --test-share 0.2"
-    [made] = jobs([f"{make} --source pictures --out shards"])
-    assert made[-1] == "ended: 0", made
+    status, said = on_one_machine(command(f"{make} --source pictures --out shards"))
+    assert status == 0, said
     for name in ("pictures", "shards"):
         shutil.copytree(tmp_path / name, own / name)
     shutil.copytree(JOBS.parent / "pipeline" / "pretrained" / "infill-base", own / "model")
@@ -106,9 +83,11 @@ def test_jobs_name_what_a_node_does_not_see(
         (f"{search} --storage {own}/search", "search"),
         (f"serve --model {own}/model --port 0", "model"),
     )
-    ended = jobs([words for words, _ in cases], RAY_ADDRESS=address, RAY_AUTH_MODE="disabled")
-    for (words, hidden), said in zip(cases, ended, strict=True):
-        errors = [line for line in said if line.startswith("error: ")]
-        assert (len(errors), said[-1]) == (1, "ended: 1"), (words, said)
+    joined = {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled"}
+    on_two_nodes = jobs_in_one_process({**os.environ, **joined})
+    for words, hidden in cases:
+        status, said = on_two_nodes(command(words))
+        errors = [line for line in said.splitlines() if line.startswith("error: ")]
+        assert (len(errors), status) == (1, 1), (words, said)
         assert f"does not see {own}/{hidden}" in errors[0], words
         assert "give a folder that all nodes share" in errors[0]

@@ -1,12 +1,10 @@
 """Workers that die at their work, again and again or once; one whose memory Ray takes for full."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -124,45 +122,12 @@ def test_a_failed_call_that_nobody_waits_for_is_told_to_those_who_ask(words, ray
     assert ("dataset_0" in ended.stdout + ended.stderr) == bool(words)
 
 
-ONE_AFTER_THE_OTHER = """
-import json, runpy, sys
-for line in sys.stdin:
-    sys.argv = json.loads(line)
-    status = 0
-    try:
-        runpy.run_path(sys.argv[0], run_name="__main__")
-    except SystemExit as ended:
-        status = ended.code or 0
-    print("ended:", status, flush=True)
-"""
-
-
-@contextmanager
-def one_process(folder: Path, environment: dict[str, str]) -> Iterator[Callable[[list[str]], str]]:
-    """Yield a function that runs a job to its end and returns its status.
-
-    Each starts its own Ray. All run in one process, which imports everything once.
-    """
-    command = [sys.executable, "-c", ONE_AFTER_THE_OTHER]
-    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, **streams, cwd=folder, env=environment, text=True) as process:
-
-        def run(words: list[str]) -> str:
-            process.stdin.write(f"{json.dumps(words)}\n")
-            process.stdin.flush()
-            for line in process.stdout:
-                print(line, end="")
-                if line.startswith("ended: "):
-                    return line.split()[1]
-            raise AssertionError(f"the process ended with {process.wait()}")
-
-        yield run
-
-
 @pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.timeout(900)
-def test_jobs_whose_workers_ray_ends_for_memory_end_in_one_sentence_and_resume(tmp_path):
+def test_jobs_whose_workers_ray_ends_for_memory_end_in_one_sentence_and_resume(
+    jobs_in_one_process, tmp_path
+):
     """By a Ray whose memory is always too full: it ends every worker at its first look.
 
     Every path is relative to the job's folder, in its workers too. There are so many photographs
@@ -186,13 +151,13 @@ def test_jobs_whose_workers_ray_ends_for_memory_end_in_one_sentence_and_resume(t
         "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "15",
     }
 
-    def run(words: list[str], more: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    def run(words: list[str]) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, *words],
             capture_output=True,
             text=True,
             cwd=tmp_path,
-            env={**environment, **more},
+            env={**environment, **full},
             check=False,
         )
 
@@ -212,16 +177,17 @@ def test_jobs_whose_workers_ray_ends_for_memory_end_in_one_sentence_and_resume(t
     search += ["--num-trials", "2", "--concurrent-trials", "1"]
     searches = [[*search, "--algorithm", name, "--storage", name] for name in ("random", "pbt")]
     jobs = (sharding, of_folder, of_set, training, [*evaluation, "--num-actors", "1"], *searches)
-    with one_process(tmp_path, environment) as run_again:
-        for words in jobs:
-            ended = run(words, full)
-            assert ended.returncode == 1, ended.stdout
-            last = ended.stderr.splitlines()[-1]
-            assert last.startswith("error: "), ended.stderr
-            assert "memory" in last, last
-            assert "same command" in last, last
-            said = ended.stdout + ended.stderr
-            assert "Traceback" not in said
-            assert max(map(len, said.splitlines())) < 500, said
-            assert len(said.splitlines()) < 40, said
-            assert run_again(words) == "0", words
+    run_again = jobs_in_one_process(environment)
+    for words in jobs:
+        ended = run(words)
+        assert ended.returncode == 1, ended.stdout
+        last = ended.stderr.splitlines()[-1]
+        assert last.startswith("error: "), ended.stderr
+        assert "memory" in last, last
+        assert "same command" in last, last
+        said = ended.stdout + ended.stderr
+        assert "Traceback" not in said
+        assert max(map(len, said.splitlines())) < 500, said
+        assert len(said.splitlines()) < 40, said
+        status, printed = run_again(words)
+        assert status == 0, printed
