@@ -348,10 +348,11 @@ class Architecture:
     symbols: Mapping[str, str]
     """The paper's symbol of each loss term that :meth:`Objective.step` returns, without its weight;
     "released" in a name marks terms that the paper does not print. In ASCII, in TeX notation."""
-    pictures: Callable[[Any, Tensor, Tensor], dict[str, Tensor]]
-    """Visualizes intermediate results, as the paper does: ``pictures(generator, image, mask)`` for
-    one image [1, 3, H, W] in [-1, 1] of a size that the generator accepts returns images by name,
-    each [1, 3, h, w] float32 in [-1, 1], in the order of display; the last is "final"."""
+    intermediate_results: Callable[[Any, Tensor, Tensor], dict[str, Tensor]]
+    """Visualizes intermediate results, as the paper does: ``intermediate_results(generator, image,
+    mask)`` takes one image [1, 3, H, W] in [-1, 1] of a size that the generator accepts. It returns
+    images by name, each [1, 3, h, w] float32 in [-1, 1], in the order of display; the last is
+    "final"."""
     others: tuple[OtherMethod, ...] = ()
     """Figures of other methods that the paper prints beside its own, for ``python -m
     infill.models``."""
@@ -402,7 +403,7 @@ def unpublished(
         spaces={},
         tables={},
         symbols=symbols,
-        pictures=lambda network, image, mask: {
+        intermediate_results=lambda network, image, mask: {
             "final": network(image, mask).final.detach().float()
         },
     )

@@ -65,7 +65,7 @@ class Size:
     discriminators: int
     """Trained parameters of all discriminators; 0 without any."""
     macs: int
-    """Multiply-accumulates of one picture of 256 x 256 px: convolutions and matrix products.
+    """Multiply-accumulates of one image of 256 x 256 px: convolutions and matrix products.
     Fourier transforms, norms and activations are not counted."""
 
 
@@ -101,7 +101,7 @@ def step_flops(config: ModelConfig, side_px: int, samples: int = 2, step: int = 
 
     Args:
         config: of the model; frozen networks need no file.
-        side_px: height and width of the pictures.
+        side_px: height and width of the images.
         samples: in the step.
         step: its number, as schedules may leave parts of it out.
 

@@ -78,9 +78,9 @@ def pad_to_multiple(image: Tensor, mask: Tensor, multiple: int) -> tuple[Tensor,
     return (functional.pad(image, padding, mode=mode), functional.pad(mask, padding, mode=mode))
 
 
-def crop_to(picture: Tensor, height: int, width: int) -> Tensor:
+def crop_to(image: Tensor, height: int, width: int) -> Tensor:
     """Undo :func:`pad_to_multiple`: keep the top-left ``height`` × ``width`` pixels."""
-    return picture[..., :height, :width]
+    return image[..., :height, :width]
 
 
 def whitened(image: Tensor, mask: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ def _is_gathered(features: Tensor) -> bool:
 def _gathered(features: Tensor, reach: int, mode: Mode) -> Tensor:
     """Pad by one kernel that reads each pixel's channels in a row.
 
-    It writes into a tensor that is no view, so that the next layer may change it in place.
+    It writes into a tensor of its own, not a view, so that the next layer may change it in place.
     """
     rows, columns = (_sources(size, reach, mode, features.device) for size in features.shape[-2:])
     padded = torch.empty(

@@ -1,7 +1,7 @@
 """Large frames through a network of one size: the strided pieces of DeepGIN.
 
-A frame of a multiple of the network's size is V x U interleaved pictures: piece (v, u) is rows
-v::V and columns u::U. Each is a small picture of the whole scene, is completed by itself, and goes
+A frame of a multiple of the network's size is V x U interleaved images: piece (v, u) is rows
+v::V and columns u::U. Each is a small image of the whole scene, is completed by itself, and goes
 back to where its pixels came from.
 """
 

@@ -93,13 +93,13 @@ def spread_places(places: Tensor, count: int, seed: int) -> Tensor:
     return places[chosen]
 
 
-def tiles(pictures: Sequence[Tensor], columns: int, cell_px: int) -> Tensor:
-    """Lay equally large pictures [3, h, w] out row by row, enlarged, a pixel of black between.
+def tiles(images: Sequence[Tensor], columns: int, cell_px: int) -> Tensor:
+    """Lay equally large images [3, h, w] out row by row, enlarged, a pixel of black between.
 
     Returns:
-        [1, 3, H, W] in the range of the pictures.
+        [1, 3, H, W] in the range of the images.
     """
-    enlarged = [p.repeat_interleave(cell_px, 1).repeat_interleave(cell_px, 2) for p in pictures]
+    enlarged = [p.repeat_interleave(cell_px, 1).repeat_interleave(cell_px, 2) for p in images]
     height, width = (side + 1 for side in enlarged[0].shape[1:])
     rows = -(-len(enlarged) // columns)
     sheet = enlarged[0].new_full((1, 3, rows * height - 1, columns * width - 1), -1.0)

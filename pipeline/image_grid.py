@@ -95,8 +95,8 @@ def make_grid(
         _write(draw, (x, _MARGIN_PX), title, width, size, _INK)
     for line, row in enumerate(rows):
         y = _MARGIN_PX + title_px + line * row_px
-        for column, picture in enumerate(row):
-            enlarged = picture.repeat(factor, axis=0).repeat(factor, axis=1)
+        for column, cell in enumerate(row):
+            enlarged = cell.repeat(factor, axis=0).repeat(factor, axis=1)
             sheet.paste(Image.fromarray(enlarged), (_MARGIN_PX + column * (width + _GUTTER_PX), y))
         if captions:
             max_width = sheet.width - 2 * _MARGIN_PX
@@ -106,9 +106,9 @@ def make_grid(
     return np.asarray(sheet)
 
 
-def fit(picture: Pixels, side: int) -> Pixels:
+def fit(pixels: Pixels, side: int) -> Pixels:
     """Return an image of any shape, resized to fit on a white square."""
-    image = Image.fromarray(picture)
+    image = Image.fromarray(pixels)
     scale = side / max(image.size)
     width, height = (max(1, round(length * scale)) for length in image.size)
     square = Image.new("RGB", (side, side), _PAPER)
@@ -117,9 +117,9 @@ def fit(picture: Pixels, side: int) -> Pixels:
     return np.asarray(square)
 
 
-def shrink(picture: Pixels, longest_px: int) -> Pixels:
+def shrink(pixels: Pixels, longest_px: int) -> Pixels:
     """Return an image, reduced if a side is longer than ``longest_px``."""
-    image = Image.fromarray(picture)
+    image = Image.fromarray(pixels)
     image.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
     return np.asarray(image)
 
@@ -128,9 +128,9 @@ def _measure(
     rows: Sequence[Sequence[Pixels]], titles: Sequence[str], captions: Sequence[str]
 ) -> tuple[int, int, int]:
     """Check a grid; return height, width and the number of columns."""
-    if not len(rows) or not len(rows[0]):  # An array of pictures has no truth value.
+    if not len(rows) or not len(rows[0]):  # An array of images has no truth value.
         raise ValueError("a grid needs at least one image")
-    shapes = {picture.shape for row in rows for picture in row}
+    shapes = {cell.shape for row in rows for cell in row}
     if len(shapes) > 1:
         raise ValueError(f"a grid's images must be of one size, these are of {sorted(shapes)}")
     lengths = {len(row) for row in rows}

@@ -25,7 +25,7 @@ ENDED = "interrupted; run the same command again to resume"
 STOPPING = "interrupted: saving a checkpoint; a second Ctrl-C ends at once"
 
 
-class Interrupted(KeyboardInterrupt):  # noqa: N818 - a KeyboardInterrupt, which is no error
+class Interrupted(KeyboardInterrupt):  # noqa: N818 - a KeyboardInterrupt is not an error
     """The process was asked to end.
 
     Args:

@@ -5,7 +5,7 @@ from infill.models.aotgan.networks import AOTBlock, Doubling, Generator
 from infill.models.aotgan.objective import AOTGANObjective
 from infill.models.aotgan.search_spaces import SPACES, TABLES
 from infill.models.aotgan.variants import variants
-from infill.models.aotgan.visualize import pictures
+from infill.models.aotgan.visualize import intermediate_results
 from infill.models.aotgan.weights import read_release, write_release
 from infill.models.architecture import Architecture
 
@@ -28,6 +28,6 @@ ARCHITECTURE = Architecture(
         "adversarial": "L_adv^G",
         "discriminator": "L_adv^D",
     },
-    pictures=pictures,
+    intermediate_results=intermediate_results,
     static_graph=True,
 )

@@ -1,4 +1,4 @@
-"""AOT-GAN's pictures: where the blocks' gates are open."""
+"""AOT-GAN's images: where the blocks' gates are open."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ SHOWN = 3
 
 
 @torch.no_grad()
-def pictures(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+def intermediate_results(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """Return the mean openness of three blocks' gates, and the output.
 
     Args:

@@ -3,7 +3,7 @@
 Yu, Lin, Yang, Shen, Lu and Huang, "Generative Image Inpainting with Contextual Attention", CVPR
 2018. A coarse network predicts a rough image. Its composite is the input of a second network of two
 branches: one imagines with dilated convolutions, one copies, rebuilding every feature patch from
-known ones by attention. Both pictures are held to the original, the hole's rim above all; a global
+known ones by attention. Both images are held to the original, the hole's rim above all; a global
 and a local Wasserstein critic score the final one.
 
 We follow the authors' released code, version 1.0.0, wherever it differs from the paper's text:

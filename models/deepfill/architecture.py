@@ -7,7 +7,7 @@ from infill.models.deepfill.networks import Generator
 from infill.models.deepfill.objective import DeepFillObjective
 from infill.models.deepfill.search_spaces import SPACES, TABLES
 from infill.models.deepfill.variants import variants
-from infill.models.deepfill.visualize import pictures
+from infill.models.deepfill.visualize import intermediate_results
 from infill.models.deepfill.weights import read_release, write_release
 
 ARCHITECTURE = Architecture(
@@ -33,5 +33,5 @@ ARCHITECTURE = Architecture(
         "penalty_whole": "L_GP_global",
         "penalty_window": "L_GP_local",
     },
-    pictures=pictures,
+    intermediate_results=intermediate_results,
 )

@@ -167,11 +167,11 @@ def corner_to_corner(size: int, factor: int, device: torch.device | str = "cpu")
     return (doubled + gaps).div(2 * gaps, rounding_mode="floor")
 
 
-def overlaps(picture: Tensor) -> Tensor:
+def overlaps(image: Tensor) -> Tensor:
     """Return how many pasted patches meet at each pixel, [h, w]: 4, at edges 2, in corners 1."""
-    height, width = picture.shape[-2:]
-    down = functional.pad(picture.new_full((height - 2,), 2.0), (1, 1), value=1.0)
-    across = functional.pad(picture.new_full((width - 2,), 2.0), (1, 1), value=1.0)
+    height, width = image.shape[-2:]
+    down = functional.pad(image.new_full((height - 2,), 2.0), (1, 1), value=1.0)
+    across = functional.pad(image.new_full((width - 2,), 2.0), (1, 1), value=1.0)
     return down[:, None] * across
 
 
@@ -191,10 +191,10 @@ def joint_sum(scores: Tensor, kind: str, height: int, width: int) -> Tensor:
 
 def pasted(attention: Attention, features: Tensor) -> Tensor:
     """Lay the 4 x 4 patches of [B, C, 2h, 2w], mixed by the attention, and average."""
-    picture: Tensor = Paste.apply(  # type: ignore[no-untyped-call]
+    image: Tensor = Paste.apply(  # type: ignore[no-untyped-call]
         attention.weights, attention.valid, features, attention.height, attention.width
     )
-    return picture
+    return image
 
 
 class Gram(torch.autograd.Function):
@@ -300,15 +300,15 @@ class Paste(torch.autograd.Function):
         """Paste [B, C, 2h, 2w] by weights [B, N, N], of which invalid columns count as 0."""
         ctx.save_for_backward(weights, valid, features)
         ctx.height, ctx.width = height, width
-        picture = torch.empty_like(features)
+        image = torch.empty_like(features)
         table = _table(weights, valid, height, width)
         for down in (0, 1):
             lines = _met(table, ROWS, 1 - 2 * down)
             for right in (0, 1):
                 met = _met(lines, COLUMNS, 1 - 2 * right).view_as(weights)
                 pixels = _parity(features, down, right)
-                _write_parity(picture, down, right, met @ pixels)
-        return picture.div_(PATCH_OVERLAP)
+                _write_parity(image, down, right, met @ pixels)
+        return image.div_(PATCH_OVERLAP)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

@@ -1,4 +1,4 @@
-"""The picture of an attention: for each place the direction in which it looks, as a colour."""
+"""The image of an attention: for each place the direction in which it looks, as a colour."""
 
 import torch
 from torch import Tensor
@@ -30,14 +30,14 @@ def attention_flow(attended: Tensor, cell_px: int = 8) -> Tensor:
     greatest = distance.flatten(1).amax(1).cummax(0).values[:, None, None]
     scale = greatest + torch.finfo(torch.float64).eps
     levels = (255 * wheel_colours(down / scale, right / scale)).floor()
-    picture = (levels / 127.5 - 1.0).float().permute(0, 3, 1, 2)
-    return picture.repeat_interleave(cell_px, 2).repeat_interleave(cell_px, 3)
+    image = (levels / 127.5 - 1.0).float().permute(0, 3, 1, 2)
+    return image.repeat_interleave(cell_px, 2).repeat_interleave(cell_px, 3)
 
 
 def wheel_colours(down: Tensor, right: Tensor) -> Tensor:
     """Return the colours [..., 3] in [0, 1] of offsets, float64, of length 1 at most.
 
-    Rows take the place that the horizontal component has in pictures of optical flow, as
+    Rows take the place that the horizontal component has in images of optical flow, as
     released.
     """
     wheel = colour_wheel().to(down.device)

@@ -88,7 +88,7 @@ class Layout:
     """The tables of both stages."""
 
     coarse: Rows
-    """The first stage, from input to picture."""
+    """The first stage, from input to image."""
     imagine: Rows
     """The second stage's dilated branch."""
     match: Rows

@@ -28,9 +28,9 @@ class Prediction(NamedTuple):
     """The outputs of the two stages."""
 
     final: Tensor
-    """The second stage's picture, [B, 3, H, W] in [-1, 1]."""
+    """The second stage's image, [B, 3, H, W] in [-1, 1]."""
     coarse: Tensor
-    """The first stage's picture, the same shape and range."""
+    """The first stage's image, the same shape and range."""
 
 
 class Refinement(nn.Module):
@@ -75,7 +75,7 @@ class Refinement(nn.Module):
 
 
 class Generator(nn.Module):
-    """A coarse picture from the masked image, then a finer one from its composite."""
+    """A coarse image from the masked image, then a finer one from its composite."""
 
     def __init__(self, config: DeepFillConfig) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class Generator(nn.Module):
         self.refine = Refinement(5, tables, config.attention, build)
 
     def forward(self, image: Tensor, mask: Tensor) -> Prediction:
-        """Predict both pictures.
+        """Predict both images.
 
         Args:
             image: [B, 3, H, W] in [-1, 1]; pixels inside the hole are ignored.
@@ -124,19 +124,19 @@ class Generator(nn.Module):
         return self.refine.most_attended(composite, mask.to(composite.dtype))
 
     def _first_stage(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the coarse picture and the five channels for the second stage."""
+        """Return the coarse image and the five channels for the second stage."""
         require_multiple(image, SIZE_MULTIPLE)
         masked_image = hide(image, mask)
         coarse = clipped(self.coarse(_with_border_and_mask(masked_image, mask)))
         return coarse, _with_border_and_mask(paste(coarse, masked_image, mask), mask)
 
 
-def _with_border_and_mask(picture: Tensor, mask: Tensor) -> Tensor:
-    return torch.cat([picture, torch.ones_like(mask), mask], dim=1)
+def _with_border_and_mask(image: Tensor, mask: Tensor) -> Tensor:
+    return torch.cat([image, torch.ones_like(mask), mask], dim=1)
 
 
 def clipped(predicted: Tensor) -> Tensor:
-    """Cut a picture to [-1, 1], in full precision."""
+    """Cut an image to [-1, 1], in full precision."""
     return at_least_float32(predicted).clamp(-1.0, 1.0)
 
 

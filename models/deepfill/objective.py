@@ -122,7 +122,7 @@ class DeepFillObjective(Objective):
         config, size = self.config, self.config.local_size_px
         corners = window_corners(batch.mask, size)
         whole = [batch.image, composite]
-        window = [windows(picture, corners, size) for picture in whole]
+        window = [windows(image, corners, size) for image in whole]
         if shares is not None:
             whole.append(blend(whole[0], whole[1], shares[0]))
             window.append(blend(window[0], window[1], shares[1]))
@@ -170,7 +170,7 @@ class DeepFillObjective(Objective):
         return {**errors, "adversarial": config.adversarial_weight * fooled}
 
     def reconstruction_losses(self, batch: Batch, prediction: Prediction) -> dict[str, Tensor]:
-        """Return the L1 of both pictures, discounted in the hole and plain where known."""
+        """Return the L1 of both images, discounted in the hole and plain where known."""
         config, known = self.config, 1.0 - batch.mask
         hole = config.hole_weight
         elsewhere = config.known_weight
@@ -186,8 +186,8 @@ class DeepFillObjective(Objective):
             * mean_over((batch.image - final).abs(), known),
         }
 
-    def discounted_l1(self, batch: Batch, picture: Tensor) -> Tensor:
-        """Return the spatially discounted L1 of one picture, a scalar (Sec. 3).
+    def discounted_l1(self, batch: Batch, image: Tensor) -> Tensor:
+        """Return the spatially discounted L1 of one image, a scalar (Sec. 3).
 
         "box": the mean over the window, known rim included, of |error| * gamma^distance from
         the window's border. "distance": the mean over the hole's pixels of |error| *
@@ -197,12 +197,12 @@ class DeepFillObjective(Objective):
         if self.config.discount == "box":
             corners = window_corners(batch.mask, size)
             return weighted_l1(
-                windows(picture, corners, size),
+                windows(image, corners, size),
                 windows(batch.image, corners, size),
                 self.box_discount,
             )
         distance = distance_to_known(batch.mask, limit=size // 2)
-        error = (picture - batch.image).abs() * self.config.discount_rate**distance
+        error = (image - batch.image).abs() * self.config.discount_rate**distance
         return mean_over(error, batch.mask)
 
     def _require_size(self, batch: Batch) -> None:

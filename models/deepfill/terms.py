@@ -38,13 +38,13 @@ def window_corners(mask: Tensor, size_px: int) -> Tensor:
     return torch.stack(corners, 1)
 
 
-def windows(picture: Tensor, corners: Tensor, size_px: int) -> Tensor:
-    """Cut one window out of each picture of [B, C, H, W]: [B, C, size_px, size_px]."""
-    batch, channels, _, width = picture.shape
-    span = torch.arange(size_px, device=picture.device)
+def windows(image: Tensor, corners: Tensor, size_px: int) -> Tensor:
+    """Cut one window out of each image of [B, C, H, W]: [B, C, size_px, size_px]."""
+    batch, channels, _, width = image.shape
+    span = torch.arange(size_px, device=image.device)
     rows = (corners[:, :1] + span).view(batch, 1, size_px, 1)
     columns = (corners[:, 1:] + span).view(batch, 1, 1, size_px)
-    lines = picture.gather(2, rows.expand(-1, channels, -1, width))
+    lines = image.gather(2, rows.expand(-1, channels, -1, width))
     return lines.gather(3, columns.expand(-1, channels, size_px, -1))
 
 

@@ -1,4 +1,4 @@
-"""DeepFill's pictures: the coarse one, and where every place looks, as colours (Fig. 4)."""
+"""DeepFill's images: the coarse one, and where every place looks, as colours (Fig. 4)."""
 
 from typing import Protocol
 
@@ -14,7 +14,7 @@ class Attending(Protocol):
     refine: nn.Module
 
     def __call__(self, image: Tensor, mask: Tensor) -> "TwoPictures":
-        """Predict both pictures."""
+        """Predict both images."""
         ...
 
     def most_attended(self, image: Tensor, mask: Tensor) -> Tensor:
@@ -30,8 +30,8 @@ class TwoPictures(Protocol):
 
 
 @torch.no_grad()
-def pictures(generator: Attending, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """Return the coarse picture, the flow of attention and the final picture.
+def intermediate_results(generator: Attending, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Return the coarse image, the flow of attention and the final image.
 
     In the flow the hue is the direction in which a place looks, the saturation how far.
 

@@ -2,7 +2,7 @@
 
 from infill.models.architecture import Architecture
 from infill.models.deepfill.layers import Chain
-from infill.models.deepfill.visualize import pictures
+from infill.models.deepfill.visualize import intermediate_results
 from infill.models.deepfill2.config import DeepFill2Config
 from infill.models.deepfill2.networks import Generator
 from infill.models.deepfill2.objective import DeepFill2Objective
@@ -28,5 +28,5 @@ ARCHITECTURE = Architecture(
         "adversarial": "L_G",
         "discriminator": "L_D_sn",
     },
-    pictures=pictures,
+    intermediate_results=intermediate_results,
 )

@@ -72,7 +72,7 @@ def _activated(features: Tensor, activation: str) -> Tensor:
 
 
 class Generator(nn.Module):
-    """A coarse picture from the masked image, then a finer one from its composite."""
+    """A coarse image from the masked image, then a finer one from its composite."""
 
     def __init__(self, config: DeepFill2Config) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Generator(nn.Module):
         self.refine = Refinement(3, tables, config.attention, build)
 
     def forward(self, image: Tensor, mask: Tensor) -> Prediction:
-        """Predict both pictures.
+        """Predict both images.
 
         Args:
             image: [B, 3, H, W] in [-1, 1]; pixels inside the hole are ignored.
@@ -117,7 +117,7 @@ class Generator(nn.Module):
         return self.refine.most_attended(composite, mask.to(composite.dtype))
 
     def _first_stage(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the coarse picture and its composite."""
+        """Return the coarse image and its composite."""
         require_multiple(image, SIZE_MULTIPLE)
         masked_image = hide(image, mask)
         predicted = self.coarse(torch.cat([masked_image, torch.ones_like(mask), mask], dim=1))

@@ -60,8 +60,8 @@ class DeepFill2Objective(Objective):
 
     def discriminator_losses(self, batch: Batch, composite: Tensor) -> dict[str, Tensor]:
         """Discriminate originals from composites, in one pass, patch by patch (Eq. 4)."""
-        pictures = torch.cat([batch.image, composite])
-        scores = self.prepared_discriminator(pictures, torch.cat([batch.mask, batch.mask]))
+        outputs = torch.cat([batch.image, composite])
+        scores = self.prepared_discriminator(outputs, torch.cat([batch.mask, batch.mask]))
         real, fake = scores.chunk(2)
         self.log_accuracy("discriminator", real, fake)
         # The shared loss halves each part already.
@@ -69,7 +69,7 @@ class DeepFill2Objective(Objective):
         return {"discriminator": weight * hinge_discriminator(real, fake)}
 
     def generator_losses(self, batch: Batch, prediction: Prediction) -> dict[str, Tensor]:
-        """Match the original everywhere with both pictures, and pass for one (Eq. 5)."""
+        """Match the original everywhere with both outputs, and pass for one (Eq. 5)."""
         config = self.config
         composite = paste(prediction.final, batch.image, batch.mask)
         with frozen(self.networks["discriminator"]) as discriminator:
@@ -81,6 +81,6 @@ class DeepFill2Objective(Objective):
         }
 
 
-def mean_error(picture: Tensor, image: Tensor) -> Tensor:
-    """Return mean(|picture - image|) over all pixels, a scalar."""
-    return (at_least_float32(picture) - image).abs().mean()
+def mean_error(output: Tensor, image: Tensor) -> Tensor:
+    """Return mean(|output - image|) over all pixels, a scalar."""
+    return (at_least_float32(output) - image).abs().mean()

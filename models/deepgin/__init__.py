@@ -2,7 +2,7 @@
 
 Li, Siu, Liu, Wang and Lun, ECCV Workshops 2020. A coarse network with pyramids of dilated
 convolutions, a second one that also looks around at three sizes, and back projection: a small
-picture says how the large one has to be corrected. No normalisation anywhere in the generator.
+image says how the large one has to be corrected. No normalisation anywhere in the generator.
 
 We follow the authors' released code wherever it differs from the paper's text: replicated borders,
 back projection from the composite, squared style and variation losses, the layers and size at
@@ -15,7 +15,7 @@ Where we differ from the code, and why:
 - A pyramid's border is replicated once, for the widest dilation, and activated once, with the
   border of what follows; padding keeps nothing for the backward pass (blocks.py).
 - Attention never holds all pairs: a fused kernel, on contiguous rows (blocks.py).
-- VGG-19 looks at the original once and at both pictures together, three passes instead of four.
+- VGG-19 looks at the original once and at both images together, three passes instead of four.
 - Originals and completed images pass the discriminators together, so that their spectral norms
   take one power iteration there instead of two; their vectors are kept.
 - No clipping of gradients, which came to the code after publication.

@@ -7,7 +7,7 @@ from infill.models.deepgin.networks import CoarseNetwork, Generator
 from infill.models.deepgin.objective import DeepGINObjective
 from infill.models.deepgin.search_spaces import SPACES, TABLES
 from infill.models.deepgin.variants import variants
-from infill.models.deepgin.visualize import pictures
+from infill.models.deepgin.visualize import intermediate_results
 from infill.models.deepgin.weights import read_release, write_release
 
 ARCHITECTURE = Architecture(
@@ -32,5 +32,5 @@ ARCHITECTURE = Architecture(
         "style": "L_style",
         "variation": "L_tv",
     },
-    pictures=pictures,
+    intermediate_results=intermediate_results,
 )

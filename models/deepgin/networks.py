@@ -19,7 +19,7 @@ from infill.models.layers import SpectralConv2d, at_least_float32, doubled
 from infill.models.masking import paste, whitened
 
 SMALL = 4
-"""How many times smaller the auxiliary picture is (Sec. 4)."""
+"""How many times smaller the auxiliary image is (Sec. 4)."""
 
 
 class Prediction(NamedTuple):
@@ -28,11 +28,11 @@ class Prediction(NamedTuple):
     final: Tensor
     """``unclipped``, clipped to its range, [B, 3, H, W] in [-1, 1]."""
     unclipped: Tensor
-    """The last picture of the whole frame, [B, 3, H, W]; "out" in the released code."""
+    """The last image of the whole frame, [B, 3, H, W]; "out" in the released code."""
     coarse: Tensor
-    """The first network's picture, [B, 3, H, W]."""
+    """The first network's image, [B, 3, H, W]."""
     small: Tensor | None
-    """The auxiliary picture, [B, 3, H / 4, W / 4]; None without back projection."""
+    """The auxiliary image, [B, 3, H / 4, W / 4]; None without back projection."""
 
 
 class Encoder(nn.ModuleList):
@@ -51,7 +51,7 @@ class Encoder(nn.ModuleList):
 
 
 class CoarseNetwork(nn.Module):
-    """Predict a first picture at an eighth of the size (Sec. 4)."""
+    """Predict a first image at an eighth of the size (Sec. 4)."""
 
     def __init__(self, config: DeepGINConfig) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class RefiningNetwork(nn.Module):
                 features = self.mixed(index, features, maps[-2 - index])
             if index == 1:
                 quarter = features
-        # The share of the correction reads the same border as the picture, less of it.
+        # The share of the correction reads the same border as the image, less of it.
         padded = bordered(features, self.out.reach)
         predicted: Tensor = self.out(padded)
         if not self.projects:
@@ -157,23 +157,23 @@ class RefiningNetwork(nn.Module):
     def projected(
         self, predicted: Tensor, small: Tensor, share: Tensor, composite: Tensor, mask: Tensor
     ) -> Tensor:
-        """Correct the picture where, made small, it differs from the small one (Sec. 4)."""
+        """Correct the image where, made small, it differs from the small one (Sec. 4)."""
         base = paste(at_least_float32(predicted), at_least_float32(composite), mask)
         error = at_least_float32(small) - shrunk(base)
         return base + share * grown(error)
 
 
-def shrunk(picture: Tensor) -> Tensor:
+def shrunk(image: Tensor) -> Tensor:
     """Return every fourth pixel, as it were: bilinear, corners on corners, unsmoothed."""
     return functional.interpolate(
-        picture, scale_factor=1 / SMALL, mode="bilinear", align_corners=True
+        image, scale_factor=1 / SMALL, mode="bilinear", align_corners=True
     )
 
 
-def grown(picture: Tensor) -> Tensor:
-    """Return a picture four times as large, bilinearly, corners on corners."""
+def grown(image: Tensor) -> Tensor:
+    """Return an image four times as large, bilinearly, corners on corners."""
     return functional.interpolate(
-        picture, scale_factor=float(SMALL), mode="bilinear", align_corners=True
+        image, scale_factor=float(SMALL), mode="bilinear", align_corners=True
     )
 
 
@@ -198,7 +198,7 @@ class Generator(nn.Module):
                 with ``segmentation_guided``.
 
         Returns:
-            ``final`` and the pictures that training looks at.
+            ``final`` and the images that training looks at.
 
         Raises:
             ValueError: if H or W is not a multiple of 16, or a label map is missing or too many.
@@ -282,15 +282,15 @@ class PatchDiscriminator(nn.Module):
 
 
 class Discriminators(nn.Module):
-    """Two patch discriminators, for the picture and for it at half the size (Sec. 4)."""
+    """Two patch discriminators, for the image and for it at half the size (Sec. 4)."""
 
     def __init__(self, config: DeepGINConfig) -> None:
         super().__init__()
         self.whole = PatchDiscriminator(2 * config.channels)
         self.halved = PatchDiscriminator(2 * config.channels)
 
-    def forward(self, masked_image: Tensor, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Score pictures [B, 3, H, W] in [0, 1] beside the masked images they complete."""
-        pair = torch.cat([masked_image, picture], dim=1)
+    def forward(self, masked_image: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Score images [B, 3, H, W] in [0, 1] beside the masked images they complete."""
+        pair = torch.cat([masked_image, image], dim=1)
         halved = functional.avg_pool2d(pair, 3, stride=2, padding=1, count_include_pad=False)
         return self.whole(pair), self.halved(halved)

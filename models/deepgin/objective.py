@@ -134,12 +134,12 @@ class DeepGINObjective(Objective):
                 textures.append(weight * distance(difference, config.style_form))
         return torch.stack(features).sum(), torch.stack(textures).sum()
 
-    def resized(self, picture: Tensor) -> Tensor:
+    def resized(self, output: Tensor) -> Tensor:
         """Resize an image [B, 3, H, W] in [0, 1] to VGG's input size."""
         side = self.config.perceptual_size_px
         if not side:
-            return picture
-        return functional.interpolate(picture, (side, side), mode="bilinear", align_corners=True)
+            return output
+        return functional.interpolate(output, (side, side), mode="bilinear", align_corners=True)
 
     def discriminator_losses(
         self, image: Tensor, completed: Tensor, masked_image: Tensor
@@ -166,10 +166,10 @@ def build_perceptual(config: DeepGINConfig) -> VGGFeatures | None:
     return load_features(19, taps, config.perceptual_weights, config.perceptual_sha256)
 
 
-def hole_l1(picture: Tensor, image: Tensor, mask: Tensor, hole_weight: float) -> Tensor:
+def hole_l1(output: Tensor, image: Tensor, mask: Tensor, hole_weight: float) -> Tensor:
     """Return hole_weight * mean(|p - g| m) + mean(|p - g| (1 - m)): both over every element."""
-    hole = weighted_l1(picture, image, mask)
-    return hole_weight * hole + weighted_l1(picture, image, 1.0 - mask)
+    hole = weighted_l1(output, image, mask)
+    return hole_weight * hole + weighted_l1(output, image, 1.0 - mask)
 
 
 def hinge(real: Tensor, fake: Tensor) -> Tensor:
@@ -190,10 +190,10 @@ def distance(difference: Tensor, form: Form) -> Tensor:
     return difference.square().mean() if form == "squared" else difference.abs().mean()
 
 
-def total_variation(picture: Tensor, form: Form) -> Tensor:
+def total_variation(output: Tensor, form: Form) -> Tensor:
     """Return how unlike neighbours are: twice the mean squares, or the mean absolute values."""
-    picture = at_least_float32(picture)
-    rows = picture[:, :, 1:] - picture[:, :, :-1]
-    columns = picture[..., 1:] - picture[..., :-1]
+    output = at_least_float32(output)
+    rows = output[:, :, 1:] - output[:, :, :-1]
+    columns = output[..., 1:] - output[..., :-1]
     factor = 2.0 if form == "squared" else 1.0
     return factor * (distance(rows, form) + distance(columns, form))

@@ -1,4 +1,4 @@
-"""DeepGIN's pictures: coarse, small, final (Fig. 2)."""
+"""DeepGIN's images: coarse, small, final (Fig. 2)."""
 
 import torch
 from torch import Tensor
@@ -7,8 +7,8 @@ from infill.models.deepgin.networks import Generator
 
 
 @torch.no_grad()
-def pictures(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """Return the coarse picture, the small one that corrects, and the last.
+def intermediate_results(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Return the coarse image, the small one that corrects, and the last.
 
     Args:
         generator: in evaluation mode.

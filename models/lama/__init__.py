@@ -3,7 +3,7 @@
 Suvorov, Logacheva, Mashikhin et al., WACV 2022. A residual network whose convolutions see the whole
 frame: three quarters of its feature maps are mixed in the frequency domain (fast Fourier
 convolution, FFC). Trained with wide masks, a loss of features with a high receptive field, and a
-discriminator that takes pictures outside the hole for originals.
+discriminator that takes images outside the hole for originals.
 
 We follow the authors' released code and its configuration of Big LaMa: 18 residual blocks at an
 eighth of the size, 512 maps of which 384 are global, no local Fourier unit, real and imaginary

@@ -6,7 +6,7 @@ from infill.models.lama.networks import Doubling, Generator, Halving, ResidualBl
 from infill.models.lama.objective import LaMaObjective
 from infill.models.lama.search_spaces import SPACES, TABLES
 from infill.models.lama.variants import variants
-from infill.models.lama.visualize import pictures
+from infill.models.lama.visualize import intermediate_results
 from infill.models.lama.weights import read_release, write_release
 
 ARCHITECTURE = Architecture(
@@ -30,5 +30,5 @@ ARCHITECTURE = Architecture(
         "discriminator": "L_Adv_discriminator",
         "penalty": "R_1",
     },
-    pictures=pictures,
+    intermediate_results=intermediate_results,
 )

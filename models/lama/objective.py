@@ -18,7 +18,7 @@ def alone(network: nn.Module) -> nn.Module:
 
 
 class LaMaObjective(Objective):
-    """A generator step, then a discriminator step on pictures of the updated generator."""
+    """A generator step, then a discriminator step on images of the updated generator."""
 
     def __init__(self, config: LaMaConfig, prepare: Prepare = alone) -> None:
         """Build both networks, their optimizers and the perceptual encoder.

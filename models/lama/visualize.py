@@ -1,4 +1,4 @@
-"""LaMa's pictures: how much local and global maps hold, block by block."""
+"""LaMa's images: how much local and global maps hold, block by block."""
 
 import torch
 from torch import Tensor
@@ -11,8 +11,8 @@ SHOWN = 3
 
 
 @torch.no_grad()
-def pictures(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """Return the energy of local and of global maps after three blocks, and the picture.
+def intermediate_results(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Return the energy of local and of global maps after three blocks, and the image.
 
     Args:
         generator: in evaluation mode.

@@ -3,9 +3,9 @@
 Zhu, He, Li, Li, Li, Liu, Ding and Zhang, "Image Inpainting by End-to-End Cascaded Refinement with
 Mask Awareness", IEEE Transactions on Image Processing 2021. The encoder filters the masked image
 with kernels that it makes from the mask, one per position; a recovery decoder predicts a first
-picture, and K refinement decoders rise beside it, each normalised under the features of the one
+image, and K refinement decoders rise beside it, each normalised under the features of the one
 before. There is no discriminator: supervision grows from L1 to perceptual and style losses, from
-the first picture to the last.
+the first image to the last.
 
 We follow the authors' released code wherever it differs from the paper's text: 16 to 128 filters
 per level, 1 + gain in the point-wise norm, ReLU after the recovery decoder's merges, the entry as
@@ -23,7 +23,7 @@ Where we differ from the code, and why:
   convolution and a bilinear doubling commute.
 - The encoder's batch norms, which the code declares and never runs, are not built, unless
   ``dead_norms`` includes them; even then they are not trained.
-- The style loss grades the last picture; the released index is off by one for K = 2
+- The style loss grades the last image; the released index is off by one for K = 2
   (``style_target``). Coarse-to-fine supervision is on, where the code has a flag.
 - Losses see known pixels from the original in composites, bit for bit.
 

@@ -8,7 +8,7 @@ from infill.models.madf.objective import MADFObjective, build_generator
 from infill.models.madf.partial import PartialBlock
 from infill.models.madf.search_spaces import SPACES, TABLES
 from infill.models.madf.variants import OTHERS, variants
-from infill.models.madf.visualize import pictures
+from infill.models.madf.visualize import intermediate_results
 from infill.models.madf.weights import read_release, write_release
 
 ARCHITECTURE = Architecture(
@@ -31,6 +31,6 @@ ARCHITECTURE = Architecture(
         "style": "L_style",
         "variation": "L_tv",
     },
-    pictures=pictures,
+    intermediate_results=intermediate_results,
     static_graph=True,
 )

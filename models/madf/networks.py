@@ -24,7 +24,7 @@ class Prediction(NamedTuple):
     """The generator's output, and every decoder's."""
 
     final: Tensor
-    """The last picture, [B, 3, H, W] in [-1, 1]."""
+    """The last image, [B, 3, H, W] in [-1, 1]."""
     outputs: tuple[Tensor, ...] = ()
     """Pictures of recovery and refinement decoders, coarse to fine, each [B, 3, H, W] in normalized
     colours and unbounded: the input of the losses."""
@@ -68,7 +68,7 @@ class RecoveryBlock(nn.Module):
 
 
 class RecoveryHead(nn.Module):
-    """Predict the first picture from the recovery decoder's last features and the entry."""
+    """Predict the first image from the recovery decoder's last features and the entry."""
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()
@@ -76,9 +76,9 @@ class RecoveryHead(nn.Module):
         self.merge = nn.Conv2d(9, 3, 3, padding=1)
 
     def forward(self, features: Tensor, entry: Tensor) -> Tensor:
-        """Turn [B, C, H/2, W/2] and the entry [B, 6, H, W] into a picture [B, 3, H, W]."""
-        picture: Tensor = self.merge(torch.cat([entry, self.rise(features)], dim=1))
-        return picture
+        """Turn [B, C, H/2, W/2] and the entry [B, 6, H, W] into an image [B, 3, H, W]."""
+        image: Tensor = self.merge(torch.cat([entry, self.rise(features)], dim=1))
+        return image
 
 
 class PointwiseNorm(nn.Module):
@@ -130,9 +130,9 @@ class RefinementBlock(nn.Module):
 
 
 class RefinementDecoder(nn.Module):
-    """One refinement: blocks from the deepest level to level 1, and a 1x1 convolution to a picture.
+    """One refinement: blocks from the deepest level to level 1, and a 1x1 convolution to an image.
 
-    The head's input is its features doubled bilinearly, the earlier pictures and the entry, in
+    The head's input is its features doubled bilinearly, the earlier images and the entry, in
     the order of its weight's columns.
     """
 
@@ -145,8 +145,8 @@ class RefinementDecoder(nn.Module):
         )
         self.head = nn.Conv2d(widths[0] + 3 * earlier_pictures + 6, 3, 1)
 
-    def predict(self, features: Tensor, pictures: list[Tensor], entry: Tensor) -> Tensor:
-        """Predict a picture [B, 3, H, W] from features [B, C, H/2, W/2].
+    def predict(self, features: Tensor, images: list[Tensor], entry: Tensor) -> Tensor:
+        """Predict an image [B, 3, H, W] from features [B, C, H/2, W/2].
 
         A 1x1 convolution and a doubling commute: features become three colours first.
         """
@@ -157,7 +157,7 @@ class RefinementDecoder(nn.Module):
             mode="bilinear",
             align_corners=False,
         )
-        rest = functional.conv2d(torch.cat([*pictures, entry], dim=1), seen, self.head.bias)
+        rest = functional.conv2d(torch.cat([*images, entry], dim=1), seen, self.head.bias)
         return doubled + rest
 
 
@@ -218,7 +218,7 @@ class Generator(nn.Module):
             skips: level 1 first; emptied.
 
         Returns:
-            The decoders' pictures [B, 3, H, W], coarse to fine.
+            The decoders' images [B, 3, H, W], coarse to fine.
         """
         decoders = cast("list[RefinementDecoder]", list(self.refinements))
         recovered = skips.pop()
@@ -228,13 +228,13 @@ class Generator(nn.Module):
             for index, decoder in enumerate(decoders):
                 condition = refined[index] = decoder.blocks[level](refined[index], condition)
         with full_precision(entry.device):
-            pictures = [self.recovery_head(at_least_float32(recovered), entry)]
+            images = [self.recovery_head(at_least_float32(recovered), entry)]
             for decoder, features in zip(decoders, refined, strict=True):
-                pictures.append(decoder.predict(at_least_float32(features), pictures, entry))
-        return pictures
+                images.append(decoder.predict(at_least_float32(features), images, entry))
+        return images
 
     def kernels(self, mask: Tensor, level: int, row: int, column: int) -> Tensor:
-        """Return the kernels generated at one position of a level, for pictures of them.
+        """Return the kernels generated at one position of a level, for images of them.
 
         Args:
             mask: [B, 1, H, W], 1 in the hole.
@@ -257,7 +257,7 @@ class Generator(nn.Module):
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Turn autocast off for the few channels of a picture: eight bits of mantissa show in it.
+    """Turn autocast off for the few channels of an image: eight bits of mantissa show in it.
 
     On the meta device, where parameters and arithmetic are counted, there is no autocast.
     """

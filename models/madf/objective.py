@@ -38,7 +38,7 @@ class Supervision(NamedTuple):
     pixels: tuple[int, ...]
     """Graded by L1."""
     perceptual: tuple[int, ...]
-    """Graded by VGG-16's features; the pictures of ``style`` are among them."""
+    """Graded by VGG-16's features; the images of ``style`` are among them."""
     style: tuple[int, ...]
     """Graded by the features' Gram matrices."""
     variation: tuple[int, ...]
@@ -46,7 +46,7 @@ class Supervision(NamedTuple):
 
 
 def supervision(config: MADFConfig) -> Supervision:
-    """Return which pictures are graded (Table III and Sec. III-E)."""
+    """Return which images are graded (Table III and Sec. III-E)."""
     last = config.num_refinements
     every, only = tuple(range(last + 1)), (last,)
     if config.supervision == "same":
@@ -58,7 +58,7 @@ def supervision(config: MADFConfig) -> Supervision:
 
 
 class Graded(NamedTuple):
-    """A step's pictures in normalised colours."""
+    """A step's images in normalised colours."""
 
     image: Tensor
     """The original, [B, 3, H, W]."""
@@ -118,7 +118,7 @@ class MADFObjective(Objective):
         return detached(losses)
 
     def graded(self, batch: Batch, outputs: tuple[Tensor, ...]) -> Graded:
-        """Bring a step's pictures together: original, outputs and composites."""
+        """Bring a step's images together: original, outputs and composites."""
         image, hole = self.colours(batch.image), (batch.mask != 0).to(batch.image.dtype)
         composites = tuple(paste(output, image, hole) for output in outputs)
         return Graded(image, hole, outputs, composites)
@@ -144,7 +144,7 @@ class MADFObjective(Objective):
     def feature_losses(self, graded: Graded, perceptual: nn.Module) -> dict[str, Tensor]:
         """Look like the original to VGG-16, where things are and in style.
 
-        The pictures pass in one batch, each followed by its composite; the original once.
+        The images pass in one batch, each followed by its composite; the original once.
         """
         config, plan = self.config, self.supervision
         pairs = [
@@ -179,7 +179,7 @@ class MADFObjective(Objective):
 
 
 def distance_of_pairs(predicted: Tensor, real: Tensor) -> Tensor:
-    """Return the sum over n pictures and their composites of mean(|predicted - real|).
+    """Return the sum over n images and their composites of mean(|predicted - real|).
 
     Args:
         predicted: [n, 2, B, ...].
@@ -189,12 +189,12 @@ def distance_of_pairs(predicted: Tensor, real: Tensor) -> Tensor:
     return predicted.shape[0] * predicted.shape[1] * weighted_l1(predicted, real, everything)
 
 
-def total_variation(picture: Tensor) -> Tensor:
+def total_variation(image: Tensor) -> Tensor:
     """Return mean(|difference of rows|) + mean(|difference of columns|) of [B, 3, H, W].
 
     Each mean is over its own number of differences, hole or not (released).
     """
-    picture = at_least_float32(picture)
-    down = picture[:, :, 1:] - picture[:, :, :-1]
-    across = picture[..., 1:] - picture[..., :-1]
+    image = at_least_float32(image)
+    down = image[:, :, 1:] - image[:, :, :-1]
+    across = image[..., 1:] - image[..., :-1]
     return down.abs().mean() + across.abs().mean()

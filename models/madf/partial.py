@@ -127,8 +127,8 @@ class PartialUNet(nn.Module):
             deeper = block(doubled(deeper), skips.pop())
         with full_precision(deeper.features.device):
             deeper = doubled(Partly(at_least_float32(deeper.features), deeper.known))
-            picture = self.last(deeper, skips.pop()).features
-        return Prediction(self.colours.undone(picture), (picture,))
+            output = self.last(deeper, skips.pop()).features
+        return Prediction(self.colours.undone(output), (output,))
 
 
 def doubled(part: Partly) -> Partly:

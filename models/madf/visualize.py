@@ -16,7 +16,7 @@ CELL_PX = 6
 
 
 @torch.no_grad()
-def pictures(generator: nn.Module, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+def intermediate_results(generator: nn.Module, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """Return kernels by the position of their window, every decoder's output and the last.
 
     Kernels for red, green and blue are shown as colours; grey is zero.

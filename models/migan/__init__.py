@@ -3,7 +3,7 @@
 Sargsyan, Navasardyan, Xu and Shi, ICCV 2023. A small encoder and decoder of depthwise separable
 convolutions with skip connections, whose kernels are sums of nine in training and one when served.
 Its discriminator and its arithmetic are StyleGAN's. It learns from a teacher, Co-Mod-GAN: what that
-adds to the picture at each size, inside the hole.
+adds to the image at each size, inside the hole.
 
 We follow the authors' released code and its configurations, which serve 256 and 512 px. The
 paper's text is not at hand, so no figure, table or equation of it is cited here, and none of its

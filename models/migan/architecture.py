@@ -6,7 +6,7 @@ from infill.models.migan.networks import DecoderBlock, EncoderBlock, Generator
 from infill.models.migan.objective import MIGANObjective
 from infill.models.migan.search_spaces import SPACES, TABLES
 from infill.models.migan.variants import variants
-from infill.models.migan.visualize import pictures
+from infill.models.migan.visualize import intermediate_results
 from infill.models.migan.weights import for_serving, read_release, write_release
 
 ARCHITECTURE = Architecture(
@@ -28,6 +28,6 @@ ARCHITECTURE = Architecture(
         "discriminator": "L_adv^D",
         "penalty": "R_1",
     },
-    pictures=pictures,
+    intermediate_results=intermediate_results,
     for_serving=for_serving,
 )

@@ -33,7 +33,7 @@ class Block(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Score a whole picture under its mask."""
+    """Score a whole image under its mask."""
 
     def __init__(self, config: MIGANConfig) -> None:
         super().__init__()
@@ -49,15 +49,15 @@ class Discriminator(nn.Module):
         self.dense = Linear(deepest * DEEPEST_PX**2, deepest)
         self.out = Linear(deepest, 1)
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Return the logits of originals, [B, 1], in full precision.
 
         Args:
-            pictures: [B, 4, H, W]: the mask less a half, and colours. Maps of another size than 4
+            images: [B, 4, H, W]: the mask less a half, and colours. Maps of another size than 4
                 px are averaged to it, so that frames may have any size.
         """
-        with torch.autocast(pictures.device.type, enabled=False):
-            features = activate(self.entry(at_least_float32(pictures)))
+        with torch.autocast(images.device.type, enabled=False):
+            features = activate(self.entry(at_least_float32(images)))
             for block in self.blocks:
                 features = block(features)
             features = self.last(with_deviation(features, self.group_size))

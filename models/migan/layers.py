@@ -16,7 +16,7 @@ from infill.models.penalised_convolution import Geometry, convolve
 SLOPE = 0.2
 GAIN = math.sqrt(2.0)
 LIMIT = 256.0
-"""Of the activations: the slope below zero, what they are multiplied by, where they are cut."""
+"""The activation: its slope below zero, its gain, and the largest value it returns."""
 TAPS = (1.0, 3.0, 3.0, 1.0)
 """The binomial filter before a halving and after a doubling."""
 EPSILON = 1e-8

@@ -20,7 +20,7 @@ class Prediction(NamedTuple):
     unclipped: Tensor
     """[B, 3, H, W], of which ``final`` is cut to the range."""
     colours: tuple[Tensor, ...]
-    """What each size adds to the picture, coarse to fine: [B, 3, h, w], the last at full size."""
+    """What each size adds to the image, coarse to fine: [B, 3, h, w], the last at full size."""
 
 
 class EncoderBlock(nn.Module):
@@ -38,7 +38,7 @@ class EncoderBlock(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """Twice the size, the encoder's features, another convolution, and a share of the picture."""
+    """Twice the size, the encoder's features, another convolution, and a share of the image."""
 
     def __init__(self, wide: int, narrow: int, num_kernels: int, noise_px: int) -> None:
         """Build the block; ``noise_px`` is 0 at the deepest one, which keeps the size."""
@@ -106,14 +106,14 @@ class Generator(nn.Module):
             features, kept = block(features)
             seen.append(kept)
         colours: list[Tensor] = []
-        picture: Tensor | None = None
+        output: Tensor | None = None
         for index, block in enumerate(self.decoder):
             own = noise[index - 1] if noise and index else None
             features, share = block(features, seen[-1 - index], own)
             colours.append(at_least_float32(share))
-            picture = colours[-1] if picture is None else self.enlarge(picture) + colours[-1]
-        assert picture is not None
-        return Prediction(picture.clamp(-1.0, 1.0), picture, tuple(colours))
+            output = colours[-1] if output is None else self.enlarge(output) + colours[-1]
+        assert output is not None
+        return Prediction(output.clamp(-1.0, 1.0), output, tuple(colours))
 
     def random_noise(self, image: Tensor, seed: int) -> tuple[tuple[Tensor, Tensor], ...]:
         """Return normal noise for every block of the decoder but the deepest.

@@ -15,7 +15,7 @@ from infill.models.migan.teacher import CoModGAN, load_teacher
 
 
 class MIGANObjective(Objective):
-    """A generator step, then a discriminator step on pictures of the updated generator."""
+    """A generator step, then a discriminator step on images of the updated generator."""
 
     def __init__(self, config: MIGANConfig, prepare: Prepare) -> None:
         """Build both networks and their optimizers.
@@ -69,7 +69,7 @@ class MIGANObjective(Objective):
         return prediction
 
     def generator_losses(self, batch: Batch, prediction: Prediction) -> dict[str, Tensor]:
-        """Pass for an original, and match it or a teacher's picture."""
+        """Pass for an original, and match it or a teacher's image."""
         composite = paste(prediction.unclipped, batch.image, batch.mask)
         with frozen(self.networks["discriminator"]) as discriminator:
             logits = discriminator(under_mask(composite, batch.mask))
@@ -117,6 +117,6 @@ class MIGANObjective(Objective):
         return losses
 
 
-def under_mask(picture: Tensor, mask: Tensor) -> Tensor:
+def under_mask(image: Tensor, mask: Tensor) -> Tensor:
     """Return what the discriminator reads: 1/2 where known, -1/2 in the hole; then all colours."""
-    return torch.cat([0.5 - mask.to(picture.dtype), picture], dim=1)
+    return torch.cat([0.5 - mask.to(image.dtype), image], dim=1)

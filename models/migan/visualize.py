@@ -1,4 +1,4 @@
-"""MI-GAN's pictures: what each size adds."""
+"""MI-GAN's images: what each size adds."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from infill.models.migan.networks import Generator
 
 
 @torch.no_grad()
-def pictures(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+def intermediate_results(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """Return the colours that every size of the decoder adds, coarse to fine, and their sum.
 
     Args:

@@ -85,7 +85,7 @@ def _released_shapes(
 
 
 def for_serving(config: MIGANConfig, state: State) -> tuple[MIGANConfig, State]:
-    """Merge the parallel kernels of a trained generator, whose pictures stay the same."""
+    """Merge the parallel kernels of a trained generator, whose images stay the same."""
     merged = {
         name.removesuffix("kernels") + "weight" if name.endswith(".kernels") else name: (
             merge(tensor) if name.endswith(".kernels") else tensor

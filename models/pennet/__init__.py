@@ -7,7 +7,7 @@ says from which patches the next shallower one is made; every scale of the decod
 We follow the authors' PyTorch code, the only complete description: layers, widths, attention,
 losses, optimiser. The published tables come from an earlier program that was never released.
 ``PENNetConfig.as_printed`` takes the paper's attention and its two loss terms instead. Its pyramid
-loss (Eq. 6) includes the full-size picture: without it no term would compare that picture with the
+loss (Eq. 6) includes the full-size image: without it no term would compare that image with the
 original, and Eq. 6 sums over all maps of the decoder, the finest included. Of the
 paper's form the transposed convolutions, the heads on the decoder's maps alone and the
 unhalved discriminator loss are not offered: they are described too loosely to count.

@@ -7,7 +7,7 @@ from infill.models.pennet.networks import build_generator
 from infill.models.pennet.objective import PENNetObjective
 from infill.models.pennet.search_spaces import SPACES, TABLES
 from infill.models.pennet.variants import variants
-from infill.models.pennet.visualize import pictures
+from infill.models.pennet.visualize import intermediate_results
 from infill.models.pennet.weights import read_release, write_release
 
 ARCHITECTURE = Architecture(
@@ -29,5 +29,5 @@ ARCHITECTURE = Architecture(
         "hole": "L_hole_released",
         "known": "L_valid_released",
     },
-    pictures=pictures,
+    intermediate_results=intermediate_results,
 )

@@ -215,7 +215,7 @@ class AttentionTransfer(nn.Module):
         return self._finish(from_cells(filled, height, width), shallow, mask)
 
     def weights(self, shallow: Tensor, deeper: Tensor, mask: Tensor) -> Tensor:
-        """Return every query's attention to every key, for pictures of it; shapes as above.
+        """Return every query's attention to every key, for images of it; shapes as above.
 
         Returns:
             [B, h, w, h, w], queries first: the softmax, 0 for keys that touch the hole.

@@ -20,7 +20,7 @@ class Prediction(NamedTuple):
     final: Tensor
     """[B, 3, H, W] in [-1, 1]."""
     pyramid: tuple[Tensor, ...]
-    """Five pictures in [-1, 1], coarsest first: [B, 3, H/32, W/32] to [B, 3, H/2, W/2]."""
+    """Five images in [-1, 1], coarsest first: [B, 3, H/32, W/32] to [B, 3, H/2, W/2]."""
 
 
 class Generator(nn.Module):
@@ -122,7 +122,7 @@ def build_filler(config: PENNetConfig, level: int) -> nn.Module:
 
 
 def to_image(features: Tensor) -> Tensor:
-    """Return a picture in [-1, 1]; its tanh is computed in float32 at least."""
+    """Return an image in [-1, 1]; its tanh is computed in float32 at least."""
     return torch.tanh(at_least_float32(features))
 
 

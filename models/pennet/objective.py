@@ -89,18 +89,18 @@ class PENNetObjective(Objective):
 
 
 def pyramid_l1(pyramid: tuple[Tensor, ...], image: Tensor) -> Tensor:
-    """Return the sum over levels of mean(|picture - image resized|), holes and all (Eq. 6).
+    """Return the sum over levels of mean(|output - image resized|), holes and all (Eq. 6).
 
     Args:
-        pyramid: pictures [B, 3, h, w] of any sizes.
+        pyramid: outputs [B, 3, h, w] of any sizes.
         image: [B, 3, H, W]; resized bilinearly, corners on corners, without smoothing.
     """
     terms = [
         functional.l1_loss(
-            at_least_float32(picture),
-            functional.interpolate(image, picture.shape[2:], mode="bilinear", align_corners=True),
+            at_least_float32(output),
+            functional.interpolate(image, output.shape[2:], mode="bilinear", align_corners=True),
         )
-        for picture in pyramid
+        for output in pyramid
     ]
     return torch.stack(terms).sum()
 

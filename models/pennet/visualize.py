@@ -8,8 +8,8 @@ from infill.models.visualize import heat, middle_of
 
 
 @torch.no_grad()
-def pictures(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """Return the pyramid, coarsest first, attention and features of each level, and the picture.
+def intermediate_results(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Return the pyramid, coarsest first, attention and features of each level, and the image.
 
     Attention is that of one place, the hole's middle: white where most of it comes from. Features
     are the mean size of each place's, of the map that the decoder gets.
@@ -20,7 +20,7 @@ def pictures(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Ten
         mask: [1, 1, H, W], 1 in the hole.
     """
     prediction = generator(image, mask)
-    shown = {f"pyramid, {picture.shape[-2]} px": picture.float() for picture in prediction.pyramid}
+    shown = {f"pyramid, {level.shape[-2]} px": level.float() for level in prediction.pyramid}
     down, right = middle_of(mask)
     for level, weights in generator.attention(image, mask).items():
         height, width = weights.shape[1:3]

@@ -10,7 +10,7 @@ from infill.models.spn.probabilistic import ProbabilisticGenerator
 from infill.models.spn.probabilistic_objective import ProbabilisticObjective
 from infill.models.spn.search_spaces import SPACES, TABLES
 from infill.models.spn.variants import OTHERS, variants
-from infill.models.spn.visualize import pictures
+from infill.models.spn.visualize import intermediate_results
 from infill.models.spn.weights import read_release, write_release
 
 
@@ -51,5 +51,5 @@ ARCHITECTURE = Architecture(
         "latent": "L_KL",
         "discriminator": "L_D",
     },
-    pictures=pictures,
+    intermediate_results=intermediate_results,
 )

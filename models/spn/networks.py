@@ -198,7 +198,7 @@ class Generator(nn.Module):
         return tuple(head(prior) for head, prior in zip(self.heads, pyramid, strict=False))
 
     def prior_pyramid(self, image: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """Return the prior pyramid itself, coarsest level first, for pictures of it."""
+        """Return the prior pyramid itself, coarsest level first, for images of it."""
         check_size(image, self.size_multiple)
         pyramid: tuple[Tensor, ...] = self.prior_learner(whitened(image, mask), mask)
         return pyramid
@@ -214,7 +214,7 @@ def build_heads(config: SPNConfig) -> nn.ModuleList:
 
 
 def finish(out: nn.Conv2d, features: Tensor) -> Tensor:
-    """Predict the picture from the last features; tanh in full precision."""
+    """Predict the image from the last features; tanh in full precision."""
     return torch.tanh(at_least_float32(out(functional.leaky_relu(features, 0.2))))
 
 

@@ -44,7 +44,8 @@ def build_any_teacher(config: SPNConfig) -> nn.Module | None:
     assert isinstance(released.config, SPNConfig)
     if released.config.prior_levels != 3 or released.config.channels * 4 != WIDTHS["spn"][0]:
         raise ValueError(
-            f"prior_teacher_weights: {file} is no SPN with three levels of {WIDTHS['spn']} maps"
+            f"prior_teacher_weights: {file} must be an SPN with three levels, of "
+            f"{WIDTHS['spn']} maps"
         )
     generator = generator_of(released.config)
     generator.load_state_dict(released.states["generator"], assign=True)

@@ -19,7 +19,7 @@ from infill.models.vgg import load_features
 NUM_SAMPLES = 2
 """Number of samples for each hole in training: the minimum that can differ."""
 SMALLEST_DISTANCE = 1e-5
-"""Added to the distance of two pictures before it is inverted; epsilon in Eq. 14."""
+"""Added to the distance of two images before it is inverted; epsilon in Eq. 14."""
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 """Layers of VGG-19, K = 5."""
 

@@ -12,7 +12,7 @@ NUM_SAMPLES = 4
 
 
 @torch.no_grad()
-def pictures(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+def intermediate_results(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """Return the groups of every level's prior, coarsest first, the samples and the output.
 
     Before each sample of the probabilistic variant stands the finest prior that it was made from.

@@ -1,4 +1,4 @@
-"""The ``ARCHITECTURE`` of the U-Net: its network, objective and pictures."""
+"""The ``ARCHITECTURE`` of the U-Net: its network, objective and images."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -44,7 +44,7 @@ def write_release(released: Released) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def pictures(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+def intermediate_results(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """Return the first guess, where it is corrected, and the output.
 
     Args:
@@ -75,6 +75,6 @@ ARCHITECTURE = Architecture(
     spaces=SPACES,
     tables=TABLES,
     symbols={"hole": "L_hole"},
-    pictures=pictures,
+    intermediate_results=intermediate_results,
     static_graph=True,
 )

@@ -78,16 +78,16 @@ def list_pairs(folder: str, masks: str, output_suffix: str, out: str = "") -> li
             f"{out} is the folder of the masks, which composites would overwrite; give another OUT"
         )
     masks = "" if masks and _same(masks, folder) else masks
-    found = list_pictures(folder, [path for path in (masks, out) if path])
+    found = list_images(folder, [path for path in (masks, out) if path])
     stems = {_stem(name) for name in found}
-    pictures = [name for name in found if not _is_mask(name, stems)]
-    if not pictures:
+    images = [name for name in found if not _is_mask(name, stems)]
+    if not images:
         raise UserError(
             f"{folder} holds no images ({', '.join(SUFFIXES[:6])} ...); give another folder"
         )
     find = MaskFinder(folder, found, masks, out)
     pairs = []
-    for name in pictures:
+    for name in images:
         own = PurePosixPath(name).suffix
         suffix = output_suffix or (own if own.lower() in _WRITTEN else ".png")
         several = find.all(name)
@@ -108,7 +108,7 @@ def list_pairs(folder: str, masks: str, output_suffix: str, out: str = "") -> li
     return pairs
 
 
-def list_pictures(location: str, without: Iterable[str] = (), whole: bool = False) -> list[str]:
+def list_images(location: str, without: Iterable[str] = (), whole: bool = False) -> list[str]:
     """Return the sorted relative paths of every image file under a folder.
 
     Files are listed as every source lists them: hidden files and folders are passed over, and a
@@ -207,7 +207,7 @@ class MaskFinder:
         self._single = masks if single else ""
         self._location = masks or folder
         without = [out] if out else []
-        names = [] if single else (list_pictures(masks, without) if masks else beside)
+        names = [] if single else (list_images(masks, without) if masks else beside)
         self._by_stem = {_stem(name): name for name in names}
         self._numbered: dict[str, list[str]] = {}
         self._alike: dict[str, list[str]] = {}

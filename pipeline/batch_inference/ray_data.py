@@ -166,8 +166,8 @@ def split_pair(config: BatchInferenceConfig, name: str, image: bytes, mask: byte
     """
     options = options_of(config, name)
     limit = config.limits.max_pixels
-    picture, hole, layout = read_pair(image, mask, options, limit, config.tiling)
-    split = layout.split_tiles(picture.rgb, hole)
+    decoded, hole, layout = read_pair(image, mask, options, limit, config.tiling)
+    split = layout.split_tiles(decoded.rgb, hole)
     return {
         "image": image,
         "mask": mask,
@@ -245,9 +245,9 @@ def composed(config: BatchInferenceConfig, row: Rows) -> tuple[bytes, float, flo
         ImageError: if it cannot be written in the configured format.
     """
     options, limit = options_of(config, row["name"]), config.limits.max_pixels
-    picture, hole, layout = read_pair(row["image"], row["mask"], options, limit, config.tiling)
+    decoded, hole, layout = read_pair(row["image"], row["mask"], options, limit, config.tiling)
     predictions = _cut(row["tiles"], row["sizes"], 3)
-    file = compose(picture, hole, layout, predictions, options)
+    file = compose(decoded, hole, layout, predictions, options)
     return file, float(hole.mean()), layout.scale
 
 

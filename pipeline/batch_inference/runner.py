@@ -21,8 +21,8 @@ from infill.pipeline.batch_inference.pairs import (
     Pair,
     count_unread,
     generate_mask_file,
+    list_images,
     list_pairs,
-    list_pictures,
 )
 from infill.pipeline.config import to_dict
 from infill.pipeline.errors import ImageError, UserError, printable
@@ -121,7 +121,7 @@ def begin_folder(config: BatchInferenceConfig, model: str, say: Log = print) -> 
     claim(config, model)
     for line in passed_over_lines(count_unread(config.folder)):
         say(line)
-    there = set(list_pictures(config.out, whole=True))
+    there = set(list_images(config.out, whole=True))
     return FolderWork(pairs=pairs, missing=[pair for pair in pairs if pair.output not in there])
 
 

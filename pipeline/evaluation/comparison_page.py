@@ -16,9 +16,9 @@ from infill.pipeline.reporting import (
     Section,
     beside,
     facts,
+    figure,
     format_table,
     paragraphs,
-    picture,
     slider,
     stack,
     table,
@@ -134,16 +134,16 @@ def _cases(comparison: Comparison, name: str, cases: Sequence[Case]) -> Markup:
         [case.image, masked_view(case.image, case.hole), *case.composites.values()]
         for case in cases
     ]
-    if len({picture.shape for row in rows for picture in row}) > 1:
-        rows = [[fit(picture, SHOWN_PX) for picture in row] for row in rows]
+    if len({image.shape for row in rows for image in row}) > 1:
+        rows = [[fit(image, SHOWN_PX) for image in row] for row in rows]
     titles = ["image", "masked input", *(one.name for one in comparison.contenders)]
     sheet = grid(rows, titles, [_caption(case) for case in cases])
-    return stack(beside(*sliders), picture(sheet, "The same pairs with their originals."))
+    return stack(beside(*sliders), figure(sheet, "The same pairs with their originals."))
 
 
-def _shown(picture: Pixels) -> Pixels:
+def _shown(image: Pixels) -> Pixels:
     """Return an image no larger than fits on a page."""
-    return shrink(picture, 2 * SHOWN_PX)
+    return shrink(image, 2 * SHOWN_PX)
 
 
 def _caption(case: Case) -> str:

@@ -29,10 +29,10 @@ from infill.pipeline.reporting import (
     beside,
     curve,
     facts,
+    figure,
     format_csv,
     format_table,
     paragraphs,
-    picture,
     stack,
     table,
     write_report,
@@ -70,7 +70,7 @@ def write_pages(evaluation: Evaluation) -> None:
     grid = storage.read(files["grid"])
     sections = [
         Section(title="Scores", body=_overall_section(evaluation)),
-        Section(title="Images", body=picture(grid, "Examples: each row is one pair.")),
+        Section(title="Images", body=figure(grid, "Examples: each row is one pair.")),
         *_group_sections(evaluation),
         Section(title="As networks see them", body=_networks_section(evaluation)),
         *_published_sections(evaluation),

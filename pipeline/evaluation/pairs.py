@@ -25,7 +25,7 @@ from infill.pipeline.loading import load_sample, load_whole
 from infill.pipeline.manifest import Manifest
 from infill.pipeline.masks import Mask, MaskConfig, check_mask_files, generate_mask, random_for
 from infill.pipeline.masks.exact import resize_mask
-from infill.pipeline.masks.mask_files import list_pictures, read_mask_file
+from infill.pipeline.masks.mask_files import list_images, read_mask_file
 
 MOST_PARTS = 200
 """Maximum number of parts of an evaluation, so that listing them stays fast."""
@@ -339,7 +339,7 @@ class PublishedPairs(GeneratedPairs):
         self.of_files = tuple(group for group in self.groups if group.masks.recipe == "files")
         self.others = tuple(group for group in self.groups if group not in self.of_files)
         self.folder = config.masks.folder
-        self.files = [name for name, _ in list_pictures(self.folder)]
+        self.files = [name for name, _ in list_images(self.folder)]
 
     def __len__(self) -> int:
         """Return the number of pairs: a mask file, and one mask of every other group, an image."""

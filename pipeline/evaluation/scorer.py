@@ -213,10 +213,10 @@ class Scorer:
         return found
 
     def _look(
-        self, network: nn.Module, method: str, pairs: Sequence[Pair], pictures: Pixels
+        self, network: nn.Module, method: str, pairs: Sequence[Pair], composites: Pixels
     ) -> pa.Table:
         with self._timed("metric_networks_s"), torch.inference_mode():
-            seen = network(torch.from_numpy(pictures).to(self.device)).cpu().numpy()
+            seen = network(torch.from_numpy(composites).to(self.device)).cpu().numpy()
         flat = pa.array(seen.ravel(), pa.float32())
         return pa.table(
             {
@@ -267,7 +267,7 @@ class Scorer:
             first = predicted[self.loaded.architecture]
             row = [image, masked_view(image, hole), first, *pasted]
             whole = self.pairs.crop == "original"
-            rows.append([fit(picture, SHOWN_PX) for picture in row] if whole else row)
+            rows.append([fit(cell, SHOWN_PX) for cell in row] if whole else row)
             values = {name: found["hole_psnr"][index] for name, found in measured.items()}
             captions.append(_caption(filled.pairs[index], filled.masks[index], values))
         return rows, captions

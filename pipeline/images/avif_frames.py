@@ -37,7 +37,7 @@ def frame_sizes(data: bytes) -> list[tuple[int, int]]:
     if not _is_avif(data):
         return []
     file = _File(data)
-    found = [size for extents in file.pictures() for size in file.headers(extents)]
+    found = [size for extents in file.images() for size in file.headers(extents)]
     if not found:
         raise ValueError("an AVIF file without the header of a frame")
     return found
@@ -87,7 +87,7 @@ class _File:
                 wide = kind == b"iinf" and self._number(begin, 1) > 0
                 left.append((begin + _FOLDERS[kind] + 2 * wide, stop))
 
-    def pictures(self) -> Iterator[list[_Range]]:
+    def images(self) -> Iterator[list[_Range]]:
         """Yield the extents of what begins with the header of a frame: items, then chunks."""
         coded = self._coded()
         for start, _ in self.ranges.get(b"iloc", []):
@@ -217,7 +217,7 @@ class _Bits:
 
 def _size_in(bits: _Bits) -> tuple[int, int]:
     """Return the largest width and height of frames, from a sequence header (section 5.5.1)."""
-    bits.take(4)  # The profile, and whether it is a still picture.
+    bits.take(4)  # The profile, and whether it is a still image.
     if bits.take(1):  # A still picture's shorter header.
         bits.take(5)
     else:

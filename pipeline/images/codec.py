@@ -50,7 +50,7 @@ _PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class DecodedImage:
     """A decoded image, upright."""
 
     pixels: Pixels
@@ -76,7 +76,7 @@ class Picture:
 
 def decode(
     data: bytes, max_pixels: int, what: str = "image", others: Decoder = decode_original
-) -> Picture:
+) -> DecodedImage:
     """Decode an uploaded file.
 
     Args:
@@ -110,7 +110,7 @@ def decode(
     except Exception as error:  # as in _claimed_size
         raise _damaged(what) from error
     profile = opened.info.get("icc_profile") if opened.mode != "CMYK" else None
-    return Picture(
+    return DecodedImage(
         pixels=pixels.reshape(*pixels.shape[:2], -1),
         format=kind,
         profile=profile,
@@ -140,45 +140,45 @@ def upright_size(data: bytes, max_pixels: int, what: str = "image") -> tuple[int
     return (width, height) if turned else (height, width)
 
 
-def fill_in(picture: Picture, hole: Hole, prediction: Pixels) -> Picture:
+def fill_in(decoded: DecodedImage, hole: Hole, prediction: Pixels) -> DecodedImage:
     """Return the composite: the image's own pixels, and the prediction in the hole.
 
     Args:
-        picture: the decoded image.
+        decoded: the decoded image.
         hole: bool [H, W].
         prediction: uint8 [H, W, 3].
 
     Returns:
-        A picture of the same kind. Known pixels are bit for bit those of ``picture``; with alpha,
+        An image of the same kind. Known pixels are bit for bit those of ``decoded``; with alpha,
         the hole becomes opaque.
     """
-    pixels = picture.pixels.copy()
+    pixels = decoded.pixels.copy()
     colours = 3 if pixels.shape[2] >= 3 else 1
     values = prediction if colours == 3 else grey(prediction)[..., None]
     where = hole[..., None]  # Indices of the hole's pixels would take 16 bytes each.
     np.copyto(pixels[..., :colours], values, where=where)
     np.copyto(pixels[..., colours:], np.uint8(255), where=where)
-    return replace(picture, pixels=pixels)
+    return replace(decoded, pixels=pixels)
 
 
-def encode(picture: Picture, form: Format, quality: int | None = None) -> bytes:
-    """Encode a picture: PNG and WebP without loss, JPEG at quality 95 without subsampling.
+def encode(decoded: DecodedImage, form: Format, quality: int | None = None) -> bytes:
+    """Encode an image: PNG and WebP without loss, JPEG at quality 95 without subsampling.
 
     Args:
-        picture: the picture.
+        decoded: the image.
         form: the file format.
         quality: 0 to 99: compression with losses for JPEG and WebP, of known pixels as well; None
             or 100 for the best.
 
     Raises:
-        ImageError: for a JPEG of a picture with alpha, which the format cannot carry.
+        ImageError: for a JPEG of an image with alpha, which the format cannot carry.
     """
-    if form == "jpeg" and picture.alpha is not None:
+    if form == "jpeg" and decoded.alpha is not None:
         raise ImageError(
             "bad_request",
             "this image has transparency, which JPEG cannot store: request png or webp",
         )
-    pixels = picture.pixels[..., 0] if picture.pixels.shape[2] == 1 else picture.pixels
+    pixels = decoded.pixels[..., 0] if decoded.pixels.shape[2] == 1 else decoded.pixels
     options: dict[str, Any] = {
         "png": {"compress_level": 1},  # a third of the default's time, and hardly larger
         "jpeg": {"quality": 95, "subsampling": 0},
@@ -187,12 +187,12 @@ def encode(picture: Picture, form: Format, quality: int | None = None) -> bytes:
     if quality is not None and quality < 100 and form != "png":
         options = {"quality": max(quality, 1)}
     sink = io.BytesIO()
-    kept = picture.metadata.options(form)
-    Image.fromarray(pixels).save(sink, format=form, icc_profile=picture.profile, **kept, **options)
+    kept = decoded.metadata.options(form)
+    Image.fromarray(pixels).save(sink, format=form, icc_profile=decoded.profile, **kept, **options)
     return sink.getvalue()
 
 
-def picture_of(image: PilImage, name: str = "image") -> Picture:
+def decoded_image(image: PilImage, name: str = "image") -> DecodedImage:
     """Convert a Pillow image, without applying its orientation.
 
     Palettes, CMYK and 1-bit images become plain colours, as in :func:`decode`.
@@ -216,7 +216,7 @@ def picture_of(image: PilImage, name: str = "image") -> Picture:
         image = image.convert(_PREMULTIPLIED[image.mode])
     pixels = np.asarray(plain(image))
     profile = image.info.get("icc_profile") if image.mode != "CMYK" else None
-    return Picture(
+    return DecodedImage(
         pixels=pixels.reshape(*pixels.shape[:2], -1),
         format="png",
         profile=profile,
@@ -224,13 +224,13 @@ def picture_of(image: PilImage, name: str = "image") -> Picture:
     )
 
 
-def to_pillow(picture: Picture) -> PilImage:
+def to_pillow(decoded: DecodedImage) -> PilImage:
     """Convert to a Pillow image, with the colour profile."""
-    pixels = picture.pixels[..., 0] if picture.pixels.shape[2] == 1 else picture.pixels
+    pixels = decoded.pixels[..., 0] if decoded.pixels.shape[2] == 1 else decoded.pixels
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    if picture.profile:
-        image.info["icc_profile"] = picture.profile
-    image.info.update(picture.metadata.options("png"))
+    if decoded.profile:
+        image.info["icc_profile"] = decoded.profile
+    image.info.update(decoded.metadata.options("png"))
     return image
 
 
@@ -243,7 +243,7 @@ def encode_png(pixels: Pixels) -> bytes:
 
 def encode_pixels(pixels: Pixels) -> bytes:
     """Return uint8 [H, W, C], C from 1 to 4, as a PNG file."""
-    return encode(Picture(pixels=pixels, format="png", profile=None), "png")
+    return encode(DecodedImage(pixels=pixels, format="png", profile=None), "png")
 
 
 def is_upload(data: bytes) -> bool:
@@ -268,14 +268,14 @@ def _kind(data: bytes) -> Format:
     return "jpeg" if data.startswith(_JPEG) else "webp"
 
 
-def _decode_other(data: bytes, max_pixels: int, what: str, others: Decoder) -> Picture:
+def _decode_other(data: bytes, max_pixels: int, what: str, others: Decoder) -> DecodedImage:
     """Decode an image of any other format that is read; its composite is a PNG."""
     header = _header_of_other(data, max_pixels, what)
     try:
         pixels = others(data, header)
     except RejectedError as error:
         raise ImageError("damaged_image", f"the {what} cannot be used: {error}") from error
-    return Picture(pixels=pixels, format="png", profile=None)
+    return DecodedImage(pixels=pixels, format="png", profile=None)
 
 
 def _header_of_other(data: bytes, max_pixels: int, what: str) -> Header:

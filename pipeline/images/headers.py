@@ -56,7 +56,7 @@ class Header:
     """The header of an image, before its pixels are decoded."""
 
     format: str
-    """One of :data:`FORMATS`, or "MPO": a JPEG with more pictures behind it."""
+    """One of :data:`FORMATS`, or "MPO": a JPEG with more images behind it."""
     mode: str
     """Pillow's name for the kind of pixels."""
     deep: bool

@@ -72,7 +72,7 @@ def suffix_if_unread(path: str) -> str:
 
 LINKED = "links inside tars: what they name is taken once, under its own name"
 SPARSE = "sparse members of tars, which are stored in parts: pack them without --sparse"
-OTHER_MEMBERS = "members of tars that are no files"
+OTHER_MEMBERS = "members of tars other than files"
 ARCHIVES_BESIDE = "archives inside or beside what is read, which are not opened: unpack them"
 MASKS = "masks of images (x.mask.png, x_mask.png or masks/x.png of x.jpg), which are not images"
 

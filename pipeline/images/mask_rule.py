@@ -1,4 +1,4 @@
-"""The rule for mask pictures; configurations import it, so it needs no decoder."""
+"""The rule for mask images; configurations import it, so it needs no decoder."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -16,7 +16,7 @@ MaskForm = Literal["brightness", "opaque", "transparent", "red", "green", "blue"
 
 @dataclass(frozen=True, kw_only=True)
 class MaskRule:
-    """Which pixels of a mask picture are the hole."""
+    """Which pixels of a mask image are the hole."""
 
     polarity: Polarity = "white"
     """The side of the threshold that is the hole: "white" for the levels above it, "black" for the

@@ -52,18 +52,18 @@ def decode_original(data: bytes, header: Header) -> Pixels:
         RejectedError: if the pixels cannot be decoded, or some are missing.
     """
     try:
-        picture = _decode(data, header)
+        image = _decode(data, header)
     except RejectedError:
         raise
     except DECODE_ERRORS as error:
         raise RejectedError(f"cannot be decoded: {first_line_of(error)}") from error
-    if picture.shape[:2] != (header.height_px, header.width_px):
-        height, width = picture.shape[:2]
+    if image.shape[:2] != (header.height_px, header.width_px):
+        height, width = image.shape[:2]
         raise RejectedError(
             f"holds {width} x {height} pixels, its header says "
             f"{header.width_px} x {header.height_px}"
         )
-    return picture
+    return image
 
 
 def _decode(data: bytes, header: Header) -> Pixels:
@@ -74,28 +74,28 @@ def _decode(data: bytes, header: Header) -> Pixels:
         if header.plain:
             return _decode_by_opencv(data, cv2.IMREAD_COLOR_RGB)
     if header.deep and header.format in ("PNG", "TIFF") and header.layout != "by Pillow":
-        picture = _decode_deep(data)
+        image = _decode_deep(data)
         if header.layout == "white as zero":
-            picture = np.invert(picture)
+            image = np.invert(image)
     else:
-        picture = _decode_by_pillow(data, by_libtiff=header.layout == "by Pillow")
-    return _turn_upright(_to_colour(_to_8_bits(picture)), header.orientation)
+        image = _decode_by_pillow(data, by_libtiff=header.layout == "by Pillow")
+    return _turn_upright(_to_colour(_to_8_bits(image)), header.orientation)
 
 
 def _decode_by_opencv(data: bytes, flags: int) -> Pixels:
-    picture: Pixels | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if picture is None:
+    image: Pixels | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if image is None:
         raise RejectedError("cannot be decoded")
-    return picture
+    return image
 
 
 def _decode_deep(data: bytes) -> np.ndarray[Any, Any]:
     """Return [H, W], RGB or RGBA of 16 bits; a PNG's transparent colour becomes opacity."""
-    picture = _red_first(_decode_by_opencv(without_animation(data), cv2.IMREAD_UNCHANGED))
+    image = _red_first(_decode_by_opencv(without_animation(data), cv2.IMREAD_UNCHANGED))
     level = transparent_level(data)
     if level is None:  # that of colours is applied by OpenCV
-        return picture
-    return np.dstack([picture] * 3 + [np.where(picture == level, 0, 65535).astype(np.uint16)])
+        return image
+    return np.dstack([image] * 3 + [np.where(image == level, 0, 65535).astype(np.uint16)])
 
 
 def deep_opacity(data: bytes, header: Header) -> Pixels:
@@ -134,37 +134,37 @@ def _decode_by_pillow(data: bytes, by_libtiff: bool = False) -> np.ndarray[Any, 
         return np.asarray(image.convert("RGBA" if clear else "RGB"))
 
 
-def _red_first(picture: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _red_first(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Convert OpenCV's order of channels, if there are several, to RGB or RGBA."""
-    return picture if picture.ndim == 2 else picture[:, :, [2, 1, 0, 3][: picture.shape[2]]]
+    return image if image.ndim == 2 else image[:, :, [2, 1, 0, 3][: image.shape[2]]]
 
 
-def _to_8_bits(picture: np.ndarray[Any, Any]) -> Pixels:
-    if picture.dtype == np.uint8:
-        return picture
-    if picture.dtype.kind not in "iu" or picture.min() < 0 or picture.max() > 65535:
-        raise RejectedError(f"{picture.dtype} pixels of unknown range: convert it to 8 bits")
-    return ((picture.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+def _to_8_bits(image: np.ndarray[Any, Any]) -> Pixels:
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype.kind not in "iu" or image.min() < 0 or image.max() > 65535:
+        raise RejectedError(f"{image.dtype} pixels of unknown range: convert it to 8 bits")
+    return ((image.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 
-def _to_colour(picture: Pixels) -> Pixels:
-    if picture.ndim == 2 or picture.shape[2] == 1:
-        return np.repeat(picture.reshape(*picture.shape[:2], 1), 3, axis=2)
-    if picture.shape[2] == 3:
-        return picture
-    colour, alpha = picture[:, :, :3].astype(np.uint16), picture[:, :, 3:].astype(np.uint16)
+def _to_colour(image: Pixels) -> Pixels:
+    if image.ndim == 2 or image.shape[2] == 1:
+        return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+    if image.shape[2] == 3:
+        return image
+    colour, alpha = image[:, :, :3].astype(np.uint16), image[:, :, 3:].astype(np.uint16)
     return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
-def _turn_upright(picture: Pixels, orientation: int) -> Pixels:
+def _turn_upright(image: Pixels, orientation: int) -> Pixels:
     """Apply EXIF's orientation: 5 to 8 are transposed, and half of all are mirrored."""
     if orientation >= 5:
-        picture = picture.transpose(1, 0, 2)
+        image = image.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):
-        picture = picture[:, ::-1]
+        image = image[:, ::-1]
     if orientation in (3, 4, 7, 8):
-        picture = picture[::-1]
-    return np.ascontiguousarray(picture)
+        image = image[::-1]
+    return np.ascontiguousarray(image)
 
 
 def _jpeg_is_whole(data: bytes) -> bool:
@@ -212,25 +212,25 @@ REDUCED = {
 coloured with a flag of colour."""
 
 
-def encode_sample(picture: Pixels, suffix: str, quality: int) -> bytes:
+def encode_sample(image: Pixels, suffix: str, quality: int) -> bytes:
     """Encode an image for a shard.
 
     Args:
-        picture: RGB, uint8 [H, W, 3].
+        image: RGB, uint8 [H, W, 3].
         suffix: "jpg" (4:2:0), "png" or "webp".
         quality: quality of JPEG and WebP, 1 to 100.
 
     Raises:
         RejectedError: if the format cannot hold an image of that size.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if max(height, width) > WIDEST_PX[suffix]:
         raise RejectedError(f"{width} x {height} pixels are more than {suffix} can hold")
     flags = {
         "jpg": [cv2.IMWRITE_JPEG_QUALITY, quality],
         "webp": [cv2.IMWRITE_WEBP_QUALITY, quality],
     }
-    blue_first = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    blue_first = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     done, data = cv2.imencode(f".{suffix}", blue_first, flags.get(suffix, []))
     assert done
     return bytes(data)

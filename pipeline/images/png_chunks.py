@@ -1,4 +1,4 @@
-"""The chunks of PNG files: one header, and no text or animation, which are no part of the image.
+"""The chunks of PNG files: one header, without text and animation, which the image does not need.
 
 Pillow refuses a whole image whose text is large, so that a small file cannot fill the memory. Of
 several headers decoders obey different ones, so a file with more than one is refused.

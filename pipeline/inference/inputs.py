@@ -17,15 +17,15 @@ from torch import Tensor
 from infill.pipeline import storage
 from infill.pipeline.errors import ImageError, UserError
 from infill.pipeline.images import (
+    DecodedImage,
     Hole,
     MaskRule,
-    Picture,
     PilImage,
     Pixels,
     decode,
+    decoded_image,
     fill_in,
     grey,
-    picture_of,
     read_mask,
     to_pillow,
 )
@@ -57,7 +57,7 @@ def read_input(image: Any) -> Input:
     if isinstance(image, str | os.PathLike):
         return _of_picture(_read_image_file(image), to_pillow)
     if isinstance(image, PilImage):
-        return _of_picture(picture_of(image), to_pillow)
+        return _of_picture(decoded_image(image), to_pillow)
     if isinstance(image, Tensor):
         return _of_tensor(image)
     if isinstance(image, np.ndarray):
@@ -81,7 +81,7 @@ def read_hole(mask: Any, rule: MaskRule | None = None) -> Hole:
     if isinstance(mask, str | os.PathLike):
         return _read_hole_file(mask, rule)
     if isinstance(mask, PilImage):
-        return read_mask(picture_of(mask, "mask").pixels, rule, fields="masks.")
+        return read_mask(decoded_image(mask, "mask").pixels, rule, fields="masks.")
     if isinstance(mask, Tensor):
         values = _as_array(mask)
         if values.ndim not in (2, 3):
@@ -98,7 +98,7 @@ def read_hole(mask: Any, rule: MaskRule | None = None) -> Hole:
     )
 
 
-def _read_image_file(image: str | os.PathLike[str]) -> Picture:
+def _read_image_file(image: str | os.PathLike[str]) -> DecodedImage:
     data = _file(image, "image")
     try:
         return decode(data, MAX_PIXELS)
@@ -127,10 +127,10 @@ def _file(path: str | os.PathLike[str], what: str) -> bytes:
         ) from error
 
 
-def _of_picture(picture: Picture, finish: Callable[[Picture], Any]) -> Input:
+def _of_picture(image: DecodedImage, finish: Callable[[DecodedImage], Any]) -> Input:
     return Input(
-        picture.rgb,
-        lambda prediction, hole: finish(fill_in(picture, hole, prediction)),
+        image.rgb,
+        lambda prediction, hole: finish(fill_in(image, hole, prediction)),
     )
 
 
@@ -143,8 +143,8 @@ def _of_array(array: NDArray[Any]) -> Input:
             f"an array is [H, W] or [H, W, C], C from 1 to 4, not {array.shape}",
         )
     if array.dtype == np.uint8:
-        picture = Picture(pixels=pixels, format="png", profile=None)
-        return _of_picture(picture, lambda filled: filled.pixels.reshape(array.shape))
+        image = DecodedImage(pixels=pixels, format="png", profile=None)
+        return _of_picture(image, lambda filled: filled.pixels.reshape(array.shape))
     if array.dtype.kind != "f":
         raise ImageError(
             "bad_request", f"the image is {array.dtype}: give uint8, or floating in 0 to 1"
@@ -156,7 +156,7 @@ def _of_array(array: NDArray[Any]) -> Input:
             "0 to 1; convert [-1, 1] by (image + 1) / 2",
         )
     levels = np.rint(pixels.astype(np.float64) * 255).astype(np.uint8)
-    seen = Picture(pixels=levels, format="png", profile=None).rgb
+    seen = DecodedImage(pixels=levels, format="png", profile=None).rgb
     return Input(seen, lambda prediction, hole: _overwritten(array, prediction, hole))
 
 

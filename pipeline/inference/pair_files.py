@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 
 from infill.pipeline.errors import ImageError
 from infill.pipeline.images import (
+    DecodedImage,
     Format,
     Hole,
     MaskForm,
     MaskRule,
-    Picture,
     Pixels,
     decode,
     encode,
@@ -55,7 +55,7 @@ def read_pair(
     options: InpaintOptions,
     max_pixels: int,
     tiling: TilingConfig,
-) -> tuple[Picture, Hole, tiling.Layout]:
+) -> tuple[DecodedImage, Hole, tiling.Layout]:
     """Decode an image and its mask, and plan the tiles.
 
     Args:
@@ -71,28 +71,28 @@ def read_pair(
     Raises:
         ImageError: if a file is not accepted, the sizes differ, or the mask marks no or all pixels.
     """
-    picture, hole, _ = decode_pair(image, mask, options, max_pixels)
-    return picture, hole, plan_pair(hole, options, tiling)
+    decoded, hole, _ = decode_pair(image, mask, options, max_pixels)
+    return decoded, hole, plan_pair(hole, options, tiling)
 
 
 def decode_pair(
     image: bytes, mask: bytes | None, options: InpaintOptions, max_pixels: int
-) -> tuple[Picture, Hole, MaskForm]:
+) -> tuple[DecodedImage, Hole, MaskForm]:
     """Decode an image and its mask, as :func:`read_pair` does, and return what marks the hole.
 
     Raises:
         ImageError: if a file is not accepted, the sizes differ, or the mask marks no or all pixels.
     """
-    picture = decode(image, max_pixels)
+    decoded = decode(image, max_pixels)
     form: MaskForm
     if mask is None:
-        hole, form = _own_hole(picture, image, max_pixels), "transparent"
+        hole, form = _own_hole(decoded, image, max_pixels), "transparent"
     else:
         hole, form = read_mask_form(
             mask, options.mask_rule, max_pixels=max_pixels, fields=options.mask_fields
         )
-    require_fitting(hole, picture.pixels.shape[:2])
-    return picture, hole, form
+    require_fitting(hole, decoded.pixels.shape[:2])
+    return decoded, hole, form
 
 
 def plan_pair(hole: Hole, options: InpaintOptions, tiling: TilingConfig) -> tiling.Layout:
@@ -107,10 +107,10 @@ def plan_pair(hole: Hole, options: InpaintOptions, tiling: TilingConfig) -> tili
         raise ImageError("bad_request", str(error)) from error
 
 
-def _own_hole(picture: Picture, image: bytes, max_pixels: int) -> Hole:
+def _own_hole(decoded: DecodedImage, image: bytes, max_pixels: int) -> Hole:
     """Return the pixels that are not opaque: a soft eraser would leave a seam otherwise."""
-    if picture.alpha is not None:
-        hole: Hole = picture.alpha < 255
+    if decoded.alpha is not None:
+        hole: Hole = decoded.alpha < 255
     else:  # A composite of its format has none, as of 16 bits or of an animation.
         hole = _transparent(image, max_pixels)
     if not hole.any():
@@ -187,12 +187,12 @@ def _hindrance(form: Format, size: tuple[int, int], transparent: bool) -> str:
 
 
 def compose(
-    picture: Picture,
+    decoded: DecodedImage,
     hole: Hole,
     layout: tiling.Layout,
     predictions: Sequence[Pixels],
     options: InpaintOptions,
 ) -> bytes:
     """Return the composite as a file: the known pixels unchanged, the prediction in the hole."""
-    filled = fill_in(picture, hole, layout.merge_tiles(predictions, hole))
+    filled = fill_in(decoded, hole, layout.merge_tiles(predictions, hole))
     return encode(filled, options.output_format, options.quality)

@@ -152,14 +152,15 @@ class Predictor:
 
     def intermediate_results(
         self,
-        pictures: Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]],
+        visualize: Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]],
         image: Pixels,
         hole: ByteHole,
     ) -> dict[str, Pixels]:
         """Return the network's intermediate results as images.
 
         Args:
-            pictures: the architecture's function, see :attr:`Architecture.pictures`.
+            visualize: the architecture's function, see
+                :attr:`Architecture.intermediate_results`.
             image: uint8 [H, W, 3].
             hole: uint8 [H, W], 1 in the hole.
 
@@ -170,14 +171,14 @@ class Predictor:
         height, width = hole.shape
         with self._without_gradients():
             padded = pad_to_multiple(*self.tensors(image[None], hole[None]), self.size_multiple)
-            shown = pictures(self.generator, *padded)
+            shown = visualize(self.generator, *padded)
         kept = height / padded[0].shape[2], width / padded[0].shape[3]
         found = {}
-        for name, picture in shown.items():
-            if _is_of_the_frame(picture, padded[0]):
-                rows, columns = picture.shape[-2:]
-                picture = crop_to(picture, math.ceil(rows * kept[0]), math.ceil(columns * kept[1]))
-            found[name] = download(picture)[0]
+        for name, result in shown.items():
+            if _is_of_the_frame(result, padded[0]):
+                rows, columns = result.shape[-2:]
+                result = crop_to(result, math.ceil(rows * kept[0]), math.ceil(columns * kept[1]))
+            found[name] = download(result)[0]
         return found
 
     def predict_tiles(
@@ -248,10 +249,10 @@ def require_labels(config: ModelConfig, *, labelled: bool) -> None:
         )
 
 
-def _is_of_the_frame(picture: Tensor, frame: Tensor) -> bool:
+def _is_of_the_frame(result: Tensor, frame: Tensor) -> bool:
     """Return whether an image shows the frame at some size, and not a kernel, for example."""
     height, width = frame.shape[-2:]
-    rows, columns = picture.shape[-2:]
+    rows, columns = result.shape[-2:]
     return bool(rows * width == columns * height and height % rows == 0)
 
 

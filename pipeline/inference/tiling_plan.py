@@ -10,7 +10,7 @@ In mode ``auto`` the network sees
 
 On request (``refine``) such a reduced prediction gives the structure, and overlapping tiles at full
 resolution its detail; or (``tile``) the hole is covered by such tiles alone, blended where they
-overlap; or (``subsample``) every n-th pixel each way makes a picture of its own, and the
+overlap; or (``subsample``) every n-th pixel each way makes an image of its own, and the
 predictions are interleaved again: DeepGIN's protocol for large images, without its resizing.
 """
 

@@ -304,7 +304,7 @@ def decode_labels(reader: ShardReader, row: int) -> Pixels:
     """Return a sample's whole label map, RGB [H, W, 3] uint8.
 
     Raises:
-        UserError: if the set has none, or the bytes are no image of the manifest's size.
+        UserError: if the set has none, or the image is damaged or has another size.
     """
     labels = decode_sample(reader.read_labels(row))
     if labels is None or labels.shape[:2] != (reader.heights[row], reader.widths[row]):

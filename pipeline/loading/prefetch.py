@@ -175,7 +175,7 @@ class PendingBatch:
     slot: int
     answers: list[Pending]
     rows: list[int]
-    """Of the manifest, one for each sample."""
+    """The samples as row numbers of the manifest."""
 
 
 class PrefetchLoader:

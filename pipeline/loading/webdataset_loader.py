@@ -44,7 +44,7 @@ MOST_DAMAGED = 0.05
 """Maximum share of unreadable images in a pass; more end the run."""
 
 _META = r"__[^/]*__($|/)"
-"""Names of files about a tar, which are no samples."""
+"""Names of files that describe a tar and hold no sample."""
 
 Encoded = tuple[str, bytes]
 """Key and bytes of an image."""

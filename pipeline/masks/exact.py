@@ -34,12 +34,12 @@ def squared_distances(inside: ByteHole) -> NDArray[np.int32]:
     return whole
 
 
-def sample(picture: ByteHole, matrix: NDArray[np.float64], height: int, width: int) -> ByteHole:
-    """Return a picture under an affine map, by the nearest pixel; its border continues outside.
+def sample(image: ByteHole, matrix: NDArray[np.float64], height: int, width: int) -> ByteHole:
+    """Return an image under an affine map, by the nearest pixel; its border continues outside.
 
     Args:
-        picture: [h, w] uint8.
-        matrix: [2, 3], from (column, row, 1) of the result to (column, row) of ``picture``.
+        image: [h, w] uint8.
+        matrix: [2, 3], from (column, row, 1) of the result to (column, row) of ``image``.
         height: height of the result in pixels.
         width: width of the result in pixels.
     """
@@ -48,9 +48,9 @@ def sample(picture: ByteHole, matrix: NDArray[np.float64], height: int, width: i
     from_column, from_row = (
         (a * columns + b * rows + c + ONE // 2) >> 16 for a, b, c in fixed.tolist()
     )
-    np.clip(from_column, 0, picture.shape[1] - 1, out=from_column)
-    np.clip(from_row, 0, picture.shape[0] - 1, out=from_row)
-    sampled: ByteHole = picture[from_row, from_column]
+    np.clip(from_column, 0, image.shape[1] - 1, out=from_column)
+    np.clip(from_row, 0, image.shape[0] - 1, out=from_row)
+    sampled: ByteHole = image[from_row, from_column]
     return sampled
 
 

@@ -17,7 +17,7 @@ from infill.pipeline.masks.mask_files import (
     FILES_TRIED,
     generate_fitting_file,
     generate_whole_file,
-    list_pictures,
+    list_images,
 )
 from infill.pipeline.masks.rng import random_for
 
@@ -110,7 +110,7 @@ def settings_digest(config: MaskConfig) -> str:
     """
     settings = config.changes()
     if "folder" in settings:
-        settings["folder"] = list_pictures(config.folder)
+        settings["folder"] = list_images(config.folder)
     text = json.dumps(settings, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 

@@ -26,7 +26,7 @@ CHECKED_FILES = 1000
 
 
 @lru_cache(maxsize=8)
-def list_pictures(folder: str) -> tuple[tuple[str, int], ...]:
+def list_images(folder: str) -> tuple[tuple[str, int], ...]:
     """Return name and size in bytes of every mask image directly in a folder, by name.
 
     Hidden files are passed over. Links that lead nowhere are among the others, to be refused.
@@ -35,17 +35,17 @@ def list_pictures(folder: str) -> tuple[tuple[str, int], ...]:
         UserError: if there are none.
     """
     found = open_store(folder).files() if storage.exists(folder) else ()
-    pictures = [
+    images = [
         (os.fsdecode(file.file), file.size)
         for file in found
         if b"/" not in file.file and is_read(file.path)
     ]
-    if not pictures:
+    if not images:
         raise UserError(
             f"masks: {storage.absolute(folder)} holds no mask images ({', '.join(SUFFIXES)}); "
             "set `folder` to the folder that holds them"
         )
-    return tuple(pictures)
+    return tuple(images)
 
 
 @lru_cache(maxsize=1024)
@@ -87,7 +87,7 @@ def check_mask_files(config: MaskConfig) -> None:
 
 
 def _check_number(config: MaskConfig) -> None:
-    found, expected = len(list_pictures(config.folder)), PUBLISHED_SETS.get(config.published_set)
+    found, expected = len(list_images(config.folder)), PUBLISHED_SETS.get(config.published_set)
     if expected is not None and found != expected:
         raise UserError(
             f"masks: {storage.absolute(config.folder)} holds {found:,} masks, the published set "
@@ -98,7 +98,7 @@ def _check_number(config: MaskConfig) -> None:
 
 @lru_cache(maxsize=8)
 def _check_folder(folder: str, rule: MaskRule) -> None:
-    names = [name for name, _ in list_pictures(folder)]
+    names = [name for name, _ in list_images(folder)]
     count = min(len(names), CHECKED_FILES)
     chosen = [names[at * len(names) // count] for at in range(count)]
 
@@ -111,8 +111,8 @@ def _check_folder(folder: str, rule: MaskRule) -> None:
 
 
 def _choose(config: MaskConfig, random: np.random.Generator) -> ByteHole:
-    pictures = list_pictures(config.folder)
-    name, _ = pictures[int(random.random() * len(pictures))]
+    images = list_images(config.folder)
+    name, _ = images[int(random.random() * len(images))]
     return read_mask_file(storage.join(config.folder, name), config.rule)
 
 

@@ -35,21 +35,21 @@ class Interval(NamedTuple):
     n: int
 
 
-def unit(pictures: Tensor) -> Tensor:
+def unit(images: Tensor) -> Tensor:
     """Return images as float32 [B, 3, H, W] in [0, 1].
 
     Raises:
         ValueError: if they are neither 8-bit [B, H, W, 3] nor float [B, 3, H, W].
     """
-    channels = -1 if pictures.dtype == torch.uint8 else 1
-    if pictures.ndim != 4 or pictures.shape[channels] != 3:
+    channels = -1 if images.dtype == torch.uint8 else 1
+    if images.ndim != 4 or images.shape[channels] != 3:
         raise ValueError(
             "images must be uint8 [B, H, W, 3] or float [B, 3, H, W], found "
-            f"{pictures.dtype} {list(pictures.shape)}"
+            f"{images.dtype} {list(images.shape)}"
         )
-    if pictures.dtype == torch.uint8:
-        return pictures.permute(0, 3, 1, 2).contiguous().float() / 255
-    return pictures.float()
+    if images.dtype == torch.uint8:
+        return images.permute(0, 3, 1, 2).contiguous().float() / 255
+    return images.float()
 
 
 def region_mean(values: Tensor, region: Tensor) -> Tensor:
@@ -85,34 +85,34 @@ def _decibels(mean_square: Tensor) -> Tensor:
     return -10 * mean_square.clamp(min=10 ** (-MAX_PSNR_DB / 10)).log10()
 
 
-def psnr(picture: Tensor, image: Tensor) -> Tensor:
+def psnr(composite: Tensor, image: Tensor) -> Tensor:
     """Return the peak signal-to-noise ratio over the frame, [B] in dB, at most ``MAX_PSNR_DB``."""
-    return _decibels((unit(picture) - unit(image)).square().mean(dim=(1, 2, 3)))
+    return _decibels((unit(composite) - unit(image)).square().mean(dim=(1, 2, 3)))
 
 
-def hole_psnr(picture: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+def hole_psnr(composite: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     """Return the PSNR over the hole's pixels alone, [B] in dB, at most ``MAX_PSNR_DB``."""
-    return _decibels(region_mean((unit(picture) - unit(image)).square(), mask))
+    return _decibels(region_mean((unit(composite) - unit(image)).square(), mask))
 
 
-def l1(picture: Tensor, image: Tensor) -> Tensor:
+def l1(composite: Tensor, image: Tensor) -> Tensor:
     """Return the mean absolute difference over pixels and channels, [B] in [0, 1]."""
-    return (unit(picture) - unit(image)).abs().mean(dim=(1, 2, 3))
+    return (unit(composite) - unit(image)).abs().mean(dim=(1, 2, 3))
 
 
-def hole_l1(picture: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+def hole_l1(composite: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     """Return the mean absolute difference over the hole's pixels and channels, [B] in [0, 1]."""
-    return region_mean((unit(picture) - unit(image)).abs(), mask)
+    return region_mean((unit(composite) - unit(image)).abs(), mask)
 
 
-def ring_psnr(picture: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+def ring_psnr(composite: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     """Return the PSNR over the hole's rim alone, [B] in dB, at most ``MAX_PSNR_DB``."""
-    return hole_psnr(picture, image, ring(mask))
+    return hole_psnr(composite, image, ring(mask))
 
 
-def ring_l1(picture: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+def ring_l1(composite: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     """Return the mean absolute difference over the rim's pixels and channels, [B] in [0, 1]."""
-    return hole_l1(picture, image, ring(mask))
+    return hole_l1(composite, image, ring(mask))
 
 
 def frame_rim_width_px(mask: Tensor) -> int:
@@ -120,45 +120,45 @@ def frame_rim_width_px(mask: Tensor) -> int:
     return max(1, min(mask.shape[-2:]) // 32)
 
 
-def frame_rim_psnr(picture: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+def frame_rim_psnr(composite: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     """Return the PSNR over a rim of 1/32 of the frame, [B] in dB, at most ``MAX_PSNR_DB``."""
-    return hole_psnr(picture, image, ring(mask, frame_rim_width_px(mask)))
+    return hole_psnr(composite, image, ring(mask, frame_rim_width_px(mask)))
 
 
-def frame_rim_l1(picture: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+def frame_rim_l1(composite: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     """Return the mean absolute difference over a rim of 1/32 of the frame, [B] in [0, 1]."""
-    return hole_l1(picture, image, ring(mask, frame_rim_width_px(mask)))
+    return hole_l1(composite, image, ring(mask, frame_rim_width_px(mask)))
 
 
-def grey_l1(picture: Tensor, image: Tensor) -> Tensor:
+def grey_l1(composite: Tensor, image: Tensor) -> Tensor:
     """Return SPN's MAE: the absolute difference of the channels' means, [B] in [0, 1].
 
     Smaller than :func:`l1` wherever channels err in opposite directions.
     """
-    return (unit(picture).mean(dim=1) - unit(image).mean(dim=1)).abs().mean(dim=(1, 2))
+    return (unit(composite).mean(dim=1) - unit(image).mean(dim=1)).abs().mean(dim=(1, 2))
 
 
-def relative_l1(picture: Tensor, image: Tensor) -> Tensor:
+def relative_l1(composite: Tensor, image: Tensor) -> Tensor:
     """Return PEN-Net's "mae": sum of |a - b| over sum of a + b, [B] in [0, 1]; 0 if all black."""
-    a, b = unit(picture), unit(image)
+    a, b = unit(composite), unit(image)
     total = (a + b).sum(dim=(1, 2, 3))
     return (a - b).abs().sum(dim=(1, 2, 3)) / total.clamp(min=1e-12)
 
 
-def l2(picture: Tensor, image: Tensor) -> Tensor:
+def l2(composite: Tensor, image: Tensor) -> Tensor:
     """Return the mean squared difference over pixels and channels, [B] in [0, 1]."""
-    return (unit(picture) - unit(image)).square().mean(dim=(1, 2, 3))
+    return (unit(composite) - unit(image)).square().mean(dim=(1, 2, 3))
 
 
-def total_variation(picture: Tensor) -> Tensor:
+def total_variation(composite: Tensor) -> Tensor:
     """Return the mean absolute difference of neighbours, down plus across: [B] in [0, 2]."""
-    values = unit(picture)
+    values = unit(composite)
     down = (values[..., 1:, :] - values[..., :-1, :]).abs().mean(dim=(1, 2, 3))
     across = (values[..., 1:] - values[..., :-1]).abs().mean(dim=(1, 2, 3))
     return down + across
 
 
-def ssim(picture: Tensor, image: Tensor) -> Tensor:
+def ssim(composite: Tensor, image: Tensor) -> Tensor:
     """Return the structural similarity, [B] in [-1, 1].
 
     Wang et al. 2004: an 11 x 11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, population
@@ -169,26 +169,26 @@ def ssim(picture: Tensor, image: Tensor) -> Tensor:
     Raises:
         ValueError: if a side is shorter than the window.
     """
-    return ssim_map(picture, image).mean(dim=(1, 2, 3))
+    return ssim_map(composite, image).mean(dim=(1, 2, 3))
 
 
-def hole_ssim(picture: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+def hole_ssim(composite: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     """Return the mean of the SSIM windows centred in the hole, [B]; 1 where there are none."""
-    return 1 - region_mean(1 - ssim_map(picture, image), mask)
+    return 1 - region_mean(1 - ssim_map(composite, image), mask)
 
 
-def ssim_map(picture: Tensor, image: Tensor) -> Tensor:
+def ssim_map(composite: Tensor, image: Tensor) -> Tensor:
     """Return SSIM in the window around every pixel: [B, 3, H, W]."""
     distance = torch.arange(-5, 6, dtype=torch.float64)
     weights = torch.exp(-((distance / SSIM_SIGMA) ** 2) / 2)
     weights = (weights / weights.sum()).float()
-    a, b = unit(picture), unit(image)
+    a, b = unit(composite), unit(image)
     _require_window(a, len(weights))
     a, b = (functional.pad(x, (5, 5, 5, 5), mode="reflect") for x in (a, b))
     return _similarity(a, b, weights, unbias=1.0)
 
 
-def uniform_ssim(picture: Tensor, image: Tensor, window_px: int) -> Tensor:
+def uniform_ssim(composite: Tensor, image: Tensor, window_px: int) -> Tensor:
     """Return SSIM with a uniform window and sample covariance, [B]: 11 for SPN, 51 for PEN-Net.
 
     The mean over windows that lie inside the frame, as in scikit-image, which those papers call.
@@ -198,16 +198,16 @@ def uniform_ssim(picture: Tensor, image: Tensor, window_px: int) -> Tensor:
     """
     weights = torch.full((window_px,), 1 / window_px)
     pixels = window_px**2
-    a, b = unit(picture), unit(image)
+    a, b = unit(composite), unit(image)
     _require_window(a, window_px)
     return _similarity(a, b, weights, unbias=pixels / (pixels - 1)).mean(dim=(1, 2, 3))
 
 
-def _require_window(picture: Tensor, window_px: int) -> None:
-    if min(picture.shape[-2:]) < window_px:
+def _require_window(composite: Tensor, window_px: int) -> None:
+    if min(composite.shape[-2:]) < window_px:
         raise ValueError(
             f"SSIM needs images of at least {window_px} px a side, found "
-            f"{picture.shape[-1]}x{picture.shape[-2]}"
+            f"{composite.shape[-1]}x{composite.shape[-2]}"
         )
 
 
@@ -259,12 +259,12 @@ def _blur_down(planes: Tensor, weights: Tensor) -> Tensor:
     return blurred[..., 0].mT
 
 
-def scores(picture: Tensor, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+def scores(composite: Tensor, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """Return every score of a table by name, each [B]: whole, hole and ring.
 
     Each equals the function of that name; shared terms are computed once.
     """
-    a, b = unit(picture), unit(image)
+    a, b = unit(composite), unit(image)
     # On a CPU a few at a time: data that stays in its cache is measured three times as fast.
     at_once = max(1, _AT_ONCE_PX // a[0, 0].numel()) if a.device.type == "cpu" else len(a)
     found = [

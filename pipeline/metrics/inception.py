@@ -224,9 +224,9 @@ class Inception(nn.Module):
         self.fc = nn.Linear(FEATURES, CLASSES)
         self.requires_grad_(False).eval()
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Return [B, 2048] features of uint8 [B, H, W, 3] pictures of any size."""
-        image = pictures.permute(0, 3, 1, 2).float() / 255
+    def forward(self, images: Tensor) -> Tensor:
+        """Return [B, 2048] features of uint8 [B, H, W, 3] images of any size."""
+        image = images.permute(0, 3, 1, 2).float() / 255
         size = (SIDE, SIDE)
         image = functional.interpolate(image, size, mode="bilinear", align_corners=False)
         features: Tensor = self.maps(2 * image - 1).mean(dim=(2, 3))

@@ -51,18 +51,18 @@ class LPIPS(nn.Module):
         for number, weight in enumerate(self.weights):
             weight.data.copy_(linear[f"lin{number}.model.1.weight"].reshape(weight.shape))
 
-    def forward(self, picture: Tensor, image: Tensor) -> Tensor:
+    def forward(self, composite: Tensor, image: Tensor) -> Tensor:
         """Return the distance of uint8 [B, H, W, 3] images, [B]; 0 if they are equal."""
         distances = torch.zeros(len(image), device=self.shift.device)
-        stages = zip(self.stages(picture), self.stages(image), self.weights, strict=True)
+        stages = zip(self.stages(composite), self.stages(image), self.weights, strict=True)
         for one, other, weight in stages:
             difference = (_unit_length(one) - _unit_length(other)).square()
             distances += torch.einsum("bchw,c->bhw", difference, weight).mean(dim=(1, 2))
         return distances
 
-    def stages(self, pictures: Tensor) -> list[Tensor]:
+    def stages(self, composites: Tensor) -> list[Tensor]:
         """Return the maps after each convolution's ReLU."""
-        maps = pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
+        maps = composites.permute(0, 3, 1, 2).float() / 127.5 - 1
         maps, found = (maps - self.shift) / self.scale, []
         for index in LAYERS:
             if index in POOLED_BEFORE:

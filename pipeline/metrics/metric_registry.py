@@ -291,7 +291,7 @@ PERCEIVED = OF_NETWORKS["lpips"]
 """Metrics of each composite by a network, if its weights are given."""
 
 
-def multiscale_ssim(picture: "Tensor", image: "Tensor") -> "Tensor":
+def multiscale_ssim(composite: "Tensor", image: "Tensor") -> "Tensor":
     """Return MS-SSIM (Wang et al. 2003), [B]: five scales, published weights, 11 x 11 Gaussian.
 
     As in torchmetrics, with negative terms clipped at 0.
@@ -306,7 +306,7 @@ def multiscale_ssim(picture: "Tensor", image: "Tensor") -> "Tensor":
     )
 
     found: Tensor = measure(
-        image_metrics.unit(picture),
+        image_metrics.unit(composite),
         image_metrics.unit(image),
         reduction="none",
         data_range=1.0,
@@ -315,18 +315,18 @@ def multiscale_ssim(picture: "Tensor", image: "Tensor") -> "Tensor":
     return found
 
 
-def visual_information(picture: "Tensor", image: "Tensor") -> "Tensor":
+def visual_information(composite: "Tensor", image: "Tensor") -> "Tensor":
     """Return visual information fidelity (Sheikh and Bovik 2006), [B]: pixel domain, RGB averaged.
 
     A perceptual measure without a network: the share of the information in the image's edges and
-    textures, at four scales, that is left in the picture. Above 1 if contrast is added.
+    textures, at four scales, that is left in the composite. Above 1 if contrast is added.
 
     Raises:
         ValueError: if a side is shorter than 41 px, where the coarsest scale has no window.
     """
     from torchmetrics.functional.image import visual_information_fidelity  # slow, as above
 
-    scaled = (image_metrics.unit(one) * 255.0 for one in (picture, image))  # Noise of variance 2.
+    scaled = (image_metrics.unit(one) * 255.0 for one in (composite, image))  # Noise of variance 2.
     found: Tensor = visual_information_fidelity(*scaled, reduction="none")
     return found
 

@@ -20,7 +20,7 @@ CLASSES = 365
 SIDE_PX, CROP_PX = 256, 224
 """Images are resized to a square and cut at its centre, as in the authors' example."""
 COLOUR_MEAN, COLOUR_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of colours in [0, 1], as the classifiers were trained."""
+"""Normalisation of colours in [0, 1], as in the training of the classifiers."""
 WIDTHS = (64, 128, 256, 512)
 """Channels inside the blocks of each stage; every stage but the first halves the maps."""
 
@@ -120,9 +120,9 @@ class PlacesClassifier(nn.Module):
         network.load_state_dict({**counters, **tensors})
         return network
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Return features, [B, 512] or [B, 2048], of uint8 [B, H, W, 3] pictures of any size."""
-        image = pictures.permute(0, 3, 1, 2).float() / 255
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features, [B, 512] or [B, 2048], of uint8 [B, H, W, 3] images of any size."""
+        image = images.permute(0, 3, 1, 2).float() / 255
         if image.shape[2:] != (SIDE_PX, SIDE_PX):
             image = functional.interpolate(
                 image, (SIDE_PX, SIDE_PX), mode="bilinear", align_corners=False, antialias=True

@@ -12,9 +12,9 @@ from infill.pipeline.pretrained import shown_name
 from infill.pipeline.reporting.page import (
     Section,
     facts,
+    figure,
     format_csv,
     format_table,
-    picture,
     stack,
     table,
     write_report,
@@ -172,14 +172,14 @@ def write_selection(choice: SelectionResult, location: str, title: str) -> str:
     about = (
         "score of every candidate over its latency; the frontier dashed, the selected one ringed"
     )
-    sections.append(Section(title="Score and time", body=picture(frontier, about)))
+    sections.append(Section(title="Score and time", body=figure(frontier, about)))
     if shares:
         parallel = plot_parallel(choice)
         files["parallel.png"] = parallel
         named = [[name.removeprefix("model."), f"{share:.0%}"] for name, share in shares.items()]
         body = stack(
             table(["field", "of the variance, alone"], named),
-            picture(parallel, "every candidate as a line through its values to its score"),
+            figure(parallel, "every candidate as a line through its values to its score"),
         )
         sections.append(Section(title="What matters", body=body))
     chosen: Candidate | None = next((c for c in choice.candidates if not c.against), None)

@@ -103,7 +103,7 @@ def table(
     )
 
 
-def picture(png: bytes, description: str, caption: str = "") -> Markup:
+def figure(png: bytes, description: str, caption: str = "") -> Markup:
     """Return a PNG embedded in the page; on a narrow screen it scrolls rather than shrinks.
 
     Args:
@@ -113,7 +113,7 @@ def picture(png: bytes, description: str, caption: str = "") -> Markup:
     """
     width, height = struct.unpack(">II", png[16:24])  # in every PNG's header
     return render(
-        "picture.html.j2",
+        "figure.html.j2",
         data=base64.b64encode(png).decode(),
         description=description,
         caption=caption,
@@ -223,7 +223,7 @@ __all__ = [
     "format_csv",
     "format_table",
     "paragraphs",
-    "picture",
+    "figure",
     "preformatted",
     "render",
     "slider",

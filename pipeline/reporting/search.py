@@ -10,9 +10,9 @@ from infill.pipeline.progress import duration
 from infill.pipeline.reporting.page import (
     Section,
     facts,
+    figure,
     format_csv,
     format_table,
-    picture,
     table,
     write_report,
 )
@@ -133,7 +133,7 @@ def write_search(
             Section(title="Trials", body=table(header, rows, strong=strong)),
             Section(
                 title="Plot",
-                body=picture(plot, "score of every trial over each searched field"),
+                body=figure(plot, "score of every trial over each searched field"),
             ),
             Section(title="About", body=facts(about)),
         ],

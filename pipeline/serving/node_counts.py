@@ -1,4 +1,4 @@
-"""What the ingresses of one node count together: requests inside, and the pictures of each key.
+"""What the ingresses of one node count together: requests inside, and the images of each key.
 
 Several ingresses listen at one port, and a limit means the node, not each of its processes. Their
 counts are in a small SQLite file, which is changed in one transaction at a time and survives a
@@ -138,7 +138,7 @@ class NodeCounts:
         self._change(lambda db: self._write(db, self._own))
 
     def left(self, name: str, per_minute: float, now_s: float) -> float:
-        """Return how many pictures a key may make now.
+        """Return how many images a key may make now.
 
         Args:
             name: the key's.
@@ -147,16 +147,16 @@ class NodeCounts:
         """
         return self._change(lambda db: _left(db, name, per_minute, now_s))
 
-    def spend(self, name: str, pictures: int, per_minute: float, now_s: float) -> float:
-        """Take pictures from those that a key may make, if it may make as many.
+    def spend(self, name: str, images: int, per_minute: float, now_s: float) -> float:
+        """Take images from those that a key may make, if it may make as many.
 
         Returns:
-            The number that it might make before; none is taken if that is less than ``pictures``.
+            The number that it might make before; none is taken if that is less than ``images``.
         """
 
         def spend(db: sqlite3.Connection) -> float:
             left = _left(db, name, per_minute, now_s)
-            rest = left - pictures if left >= pictures else left
+            rest = left - images if left >= images else left
             db.execute("replace into left_of_key values (?, ?, ?)", (name, rest, now_s))
             return left
 
@@ -213,12 +213,12 @@ class CountsThread:
         self._thread.submit(self._counts.leave)
 
     async def left(self, name: str, per_minute: float, now_s: float) -> float:
-        """Return how many pictures a key may make, as :meth:`NodeCounts.left` does."""
+        """Return how many images a key may make, as :meth:`NodeCounts.left` does."""
         return await self._do(self._counts.left, name, per_minute, now_s)
 
-    async def spend(self, name: str, pictures: int, per_minute: float, now_s: float) -> float:
-        """Take pictures of a key, as :meth:`NodeCounts.spend` does."""
-        return await self._do(self._counts.spend, name, pictures, per_minute, now_s)
+    async def spend(self, name: str, images: int, per_minute: float, now_s: float) -> float:
+        """Take images of a key, as :meth:`NodeCounts.spend` does."""
+        return await self._do(self._counts.spend, name, images, per_minute, now_s)
 
     async def _do(self, call: Callable[..., _Result], *values: Any) -> _Result:
         return await asyncio.wrap_future(self._thread.submit(call, *values))
@@ -227,5 +227,5 @@ class CountsThread:
 def _left(db: sqlite3.Connection, name: str, per_minute: float, now_s: float) -> float:
     most = max(per_minute, 1.0)
     query = "select pictures, at_s from left_of_key where name = ?"
-    pictures, at_s = db.execute(query, (name,)).fetchone() or (most, now_s)
-    return float(min(pictures + max(now_s - at_s, 0) * per_minute / 60, most))
+    images, at_s = db.execute(query, (name,)).fetchone() or (most, now_s)
+    return float(min(images + max(now_s - at_s, 0) * per_minute / 60, most))

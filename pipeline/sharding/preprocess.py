@@ -6,50 +6,50 @@ import numpy as np
 from infill.pipeline.images import Pixels
 
 
-def resize_short_side(picture: Pixels, side_px: int, *, labels: bool = False) -> Pixels:
+def resize_short_side(image: Pixels, side_px: int, *, labels: bool = False) -> Pixels:
     """Reduce an image to the short side ``side_px``; smaller images are unchanged.
 
     Args:
-        picture: [H, W, 3].
+        image: [H, W, 3].
         side_px: the short side.
         labels: whether it is a label map, whose colours must not be mixed.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     short = min(height, width)
     if short <= side_px:
-        return picture
+        return image
     size = (round(width * side_px / short), round(height * side_px / short))
     method = cv2.INTER_NEAREST_EXACT if labels else cv2.INTER_AREA
-    shrunk: Pixels = cv2.resize(picture, size, interpolation=method)
+    shrunk: Pixels = cv2.resize(image, size, interpolation=method)
     return shrunk
 
 
-def squash(picture: Pixels, side_px: int, *, labels: bool = False) -> Pixels:
+def squash(image: Pixels, side_px: int, *, labels: bool = False) -> Pixels:
     """Resize both sides to ``side_px``, without regard to the aspect ratio.
 
     The arguments are those of :func:`resize_short_side`.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if height == width == side_px:
-        return picture
+        return image
     method = cv2.INTER_AREA if min(height, width) >= side_px else cv2.INTER_LINEAR
     if labels:
         method = cv2.INTER_NEAREST_EXACT
-    squashed: Pixels = cv2.resize(picture, (side_px, side_px), interpolation=method)
+    squashed: Pixels = cv2.resize(image, (side_px, side_px), interpolation=method)
     return squashed
 
 
-def perceptual_hash(picture: Pixels) -> int:
+def perceptual_hash(image: Pixels) -> int:
     """Return 64 bits that near-duplicates share: whether brightness rises, on an 8 x 8 grid.
 
     Encoding again, scaling and a change of brightness flip few of them.
     """
     # Whole blocks first, which OpenCV averages much faster; less than a block of the right and
     # lower edge is ignored.
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     block = max(1, min(height, width) // 64)
     rows, columns = height // block, width // block
-    whole = picture[: rows * block, : columns * block]
+    whole = image[: rows * block, : columns * block]
     blocks = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
     small = cv2.resize(blocks, (9, 8), interpolation=cv2.INTER_AREA)
     grey = small.astype(np.int64) @ np.array([299, 587, 114])  # BT.601, in thousandths

@@ -58,21 +58,21 @@ def samples_of(
     if config.crop_size_px is not None and short < config.crop_size_px:
         raise RejectedError(f"smaller than crop_size_px {config.crop_size_px}: {size}")
     original = decode_original(data, header)
-    picture = _framed(original, config)
+    image = _framed(original, config)
     colours = None
     if labels is not None:
         colours = _framed(_label_map(labels, original, config), config, labels=True)
     suffix = _suffix(header, config)
     if config.crop_size_px is not None:
-        for name, box, square in _squares(picture, config):
+        for name, box, square in _squares(image, config):
             encoded = encode_sample(square, suffix, config.quality)
             yield _sample(key + name, suffix, encoded, square, box, colours)
-    elif picture is original and header.plain and SUFFIX_OF[header.format] == suffix:
-        _require_loadable(data, suffix, picture)
-        yield _sample(key, suffix, data, picture, None, colours)
+    elif image is original and header.plain and SUFFIX_OF[header.format] == suffix:
+        _require_loadable(data, suffix, image)
+        yield _sample(key, suffix, data, image, None, colours)
     else:
-        encoded = encode_sample(picture, suffix, config.quality)
-        yield _sample(key, suffix, encoded, picture, None, colours)
+        encoded = encode_sample(image, suffix, config.quality)
+        yield _sample(key, suffix, encoded, image, None, colours)
 
 
 def _label_map(data: bytes, original: Pixels, config: ShardConfig) -> Pixels:
@@ -94,7 +94,7 @@ def _label_map(data: bytes, original: Pixels, config: ShardConfig) -> Pixels:
     return colours
 
 
-def _require_loadable(data: bytes, suffix: str, picture: Pixels) -> None:
+def _require_loadable(data: bytes, suffix: str, image: Pixels) -> None:
     """Refuse bytes that are kept and that a training could not decode.
 
     Pillow takes a PNG without its last bytes, and OpenCV, which decodes samples, does not; a JPEG
@@ -103,37 +103,37 @@ def _require_loadable(data: bytes, suffix: str, picture: Pixels) -> None:
     if suffix == "jpg":
         return
     loaded = decode_sample(data)
-    if loaded is None or loaded.shape != picture.shape:
+    if loaded is None or loaded.shape != image.shape:
         raise RejectedError("truncated or damaged: the decoder of trainings refuses it")
 
 
-def _framed(picture: Pixels, config: ShardConfig, *, labels: bool = False) -> Pixels:
+def _framed(image: Pixels, config: ShardConfig, *, labels: bool = False) -> Pixels:
     """Return the configured crop of an image at the configured size; itself if unchanged."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if config.frame == "square" and height != width:
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
-        picture = picture[top : top + side, left : left + side]
+        image = image[top : top + side, left : left + side]
     side_px = config.resize_short_side_px
     if side_px is None:
-        return picture
+        return image
     if config.frame == "squash":
-        return squash(picture, side_px, labels=labels)
-    return resize_short_side(picture, side_px, labels=labels)
+        return squash(image, side_px, labels=labels)
+    return resize_short_side(image, side_px, labels=labels)
 
 
 def _suffix(header: Header, config: ShardConfig) -> str:
     return SUFFIX_OF.get(header.format, "png") if config.format == "original" else config.format
 
 
-def _squares(picture: Pixels, config: ShardConfig) -> Iterator[tuple[str, Box, Pixels]]:
+def _squares(image: Pixels, config: ShardConfig) -> Iterator[tuple[str, Box, Pixels]]:
     side = config.crop_size_px
     assert side is not None
     stride = config.crop_stride_px or side
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     for row, top in enumerate(range(0, height - side + 1, stride)):
         for column, left in enumerate(range(0, width - side + 1, stride)):
-            square = picture[top : top + side, left : left + side]
+            square = image[top : top + side, left : left + side]
             yield f"_{row:03d}-{column:03d}", (left, top, side, side), square
 
 
@@ -141,11 +141,11 @@ def _sample(
     key: str,
     suffix: str,
     data: bytes,
-    picture: Pixels,
+    image: Pixels,
     crop: Box | None,
     labels: Pixels | None,
 ) -> Sample:
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if labels is not None and crop is not None:
         left, top, across, down = crop
         labels = labels[top : top + down, left : left + across]
@@ -156,6 +156,6 @@ def _sample(
         height_px=height,
         width_px=width,
         crop=crop,
-        perceptual_hash=perceptual_hash(picture),
+        perceptual_hash=perceptual_hash(image),
         labels=None if labels is None else encode_sample(labels, "png", 100),
     )

@@ -21,7 +21,7 @@ from infill.pipeline.sources.mask_names import MaskNames
 from infill.pipeline.sources.original import (
     Original,
     count_unread,
-    is_picture_name,
+    is_image_name,
     is_visible,
     nested_split_of,
     split_of,
@@ -152,16 +152,16 @@ def _zip(
 ) -> Iterator[Original]:
     with store.open(archive.file) as stream, zipfile.ZipFile(stream) as opened:
         names = {safe_name(info.filename) for info in opened.infolist()}
-        stems = {name.rpartition(".")[0] for name in names if is_picture_name(name)}
+        stems = {name.rpartition(".")[0] for name in names if is_image_name(name)}
         masks = MaskNames(stems.__contains__)
         for info in opened.infolist():
             name = safe_name(info.filename)
             if stat.S_ISLNK(info.external_attr >> 16):
-                counts[LINKED] += is_picture_name(name)
+                counts[LINKED] += is_image_name(name)
                 continue
             count_unread(name, counts)
             counts[ARCHIVES_BESIDE] += is_archive(name) and is_visible(name)
-            if info.is_dir() or not is_picture_name(name):
+            if info.is_dir() or not is_image_name(name):
                 continue
             if masks.is_mask(name):
                 counts[MASKS] += 1
@@ -201,7 +201,7 @@ def _tar(
                 position = opened.offset
                 path = prefix + safe_name(member.name)
                 if not member.isreg() or member.issparse():
-                    counts[_why_not(member)] += is_picture_name(path)
+                    counts[_why_not(member)] += is_image_name(path)
                     continue
                 count_unread(path, counts)
                 if path.lower().endswith(".tar"):
@@ -209,9 +209,9 @@ def _tar(
                     yield from _tar(store, archive, within, counts, begin, begin + member.size)
                 elif is_archive(path):
                     counts[ARCHIVES_BESIDE] += is_visible(path)
-                elif is_picture_name(path) and masks.is_mask(path):
+                elif is_image_name(path) and masks.is_mask(path):
                     counts[MASKS] += 1
-                elif is_picture_name(path):
+                elif is_image_name(path):
                     yield _tar_member(archive, path, member)
             _require_end(stream, position)
 

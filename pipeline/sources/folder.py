@@ -10,7 +10,7 @@ from infill.pipeline.sources.mask_names import MaskNames
 from infill.pipeline.sources.original import (
     Original,
     count_unread,
-    is_picture_name,
+    is_image_name,
     nested_split_of,
     split_of,
 )
@@ -32,10 +32,10 @@ class FolderSource:
         masks = MaskNames(self._has_image)
         for found in self.store.files():
             archives += found.path.lower().endswith((".tar", ".zip", ".tar.gz", ".tgz"))
-            images += is_picture_name(found.path)
+            images += is_image_name(found.path)
             count_unread(found.path, self.passed_over)
             count_lost_folder(found, self.passed_over)
-            if not is_picture_name(found.path):
+            if not is_image_name(found.path):
                 continue
             if masks.is_mask(found.path):
                 self.passed_over[MASKS] += 1

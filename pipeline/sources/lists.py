@@ -23,7 +23,7 @@ THREADS = 16
 """Threads that look files of a list up."""
 LISTS = (".csv", ".parquet")
 LONGEST_SHOWN = 300
-"""Characters of a path that is shown; longer ones are no names of files."""
+"""Characters of a path that is shown; longer ones cannot be file names."""
 AS_CSV = "; save it as CSV in UTF-8, with commas between the columns"
 
 
@@ -50,8 +50,8 @@ class ListSource:
         """Yield the list's images.
 
         Raises:
-            UserError: if the list is missing, has no column ``path``, a path that is no text, an
-                unknown split, or names a file that does not exist.
+            UserError: if the list is missing, has no column ``path``, a path other than text,
+                an unknown split, or names a file that does not exist.
         """
         first = 1
         for rows in self._rows():

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from infill.pipeline.errors import UserError
 from infill.pipeline.sources.archives import is_archive, members, read_member
 from infill.pipeline.sources.folder import whole_file
-from infill.pipeline.sources.original import Original, is_picture_name
+from infill.pipeline.sources.original import Original, is_image_name
 from infill.pipeline.sources.stores import Store, StoredFile
 
 Rule = Callable[[Store], Callable[[str], str | None]]
@@ -266,7 +266,7 @@ class NamedSource:
             yield from members(self.store, archive, path.rpartition(".")[0] + "/")
             return
         for found in self.store.files(path):
-            if is_picture_name(found.path):
+            if is_image_name(found.path):
                 yield whole_file(found, None)
 
     def _path(self, part: Part) -> str:

@@ -63,7 +63,7 @@ class Source(Protocol):
         ...
 
 
-def is_picture_name(path: str) -> bool:
+def is_image_name(path: str) -> bool:
     """Return whether a relative path is that of an image.
 
     Hidden files and folders do not, nor do files being written (``_tmp-...``) and folders that

@@ -120,7 +120,7 @@ class MLflowRun:
     def __init__(self, config: TrackingConfig, run: str, name: str) -> None:
         self.config, self.run, self.name = config, run, name
         self.metrics: list[Any] = []
-        self.pictures: list[str] = []
+        self.images: list[str] = []
 
     def open(self, settings: Mapping[str, Any], facts: Mapping[str, str]) -> None:
         """Find the MLflow run, or create it."""
@@ -179,8 +179,8 @@ class MLflowRun:
         self.metrics += [
             Metric(key, value, moment, record.step) for key, value in record.values.items()
         ]
-        if record.picture:
-            self.pictures.append(record.picture)
+        if record.image:
+            self.images.append(record.image)
 
     def flush(self) -> Exception | None:
         """Write the kept records; return the error, if any, and keep the rest."""
@@ -188,9 +188,9 @@ class MLflowRun:
             while self.metrics:
                 self.client.log_batch(self.id, metrics=self.metrics[:MOST_METRICS])
                 del self.metrics[:MOST_METRICS]
-            while self.pictures:
-                _send(self.client, self.id, self.pictures[0], "samples")
-                del self.pictures[0]
+            while self.images:
+                _send(self.client, self.id, self.images[0], "samples")
+                del self.images[0]
         except (mlflow_error(), OSError) as error:
             return error
         return None

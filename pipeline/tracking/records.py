@@ -14,14 +14,14 @@ from infill.pipeline.tracking.config import TrackingConfig
 class Record:
     """One record of a worker: values, a sentence, an image or a checkpoint."""
 
-    kind: Literal["losses", "scores", "picture", "note"]
+    kind: Literal["losses", "scores", "image", "note"]
     step: int
     """The global step."""
     values: dict[str, float] = field(default_factory=dict)
     """Loss terms, scores or rates by name; the terminal leaves out names with a slash."""
     text: str = ""
     """A sentence for the user."""
-    picture: str = ""
+    image: str = ""
     """Location of an image."""
     checkpoint: str = ""
     """Location of the checkpoint of the scores."""
@@ -85,7 +85,7 @@ class RunLogger:
         self.log(f"{self.label}  {self._line(record)}")
 
     def _line(self, record: Record) -> str:
-        if record.kind in ("note", "picture"):
+        if record.kind in ("note", "image"):
             return record.text
         numbers = self.numbers(record)
         if record.kind == "scores":

@@ -32,8 +32,8 @@ def tensorboard(info: RunInfo, warn: Callable[[str], None]) -> Iterator[Report]:
         def report(record: Record) -> None:
             for name, value in record.values.items():
                 writer.add_scalar(name, value, record.step)
-            if record.picture:
-                writer.add_image("samples", _pixels(record.picture), record.step, dataformats="HWC")
+            if record.image:
+                writer.add_image("samples", _pixels(record.image), record.step, dataformats="HWC")
             writer.flush()
 
         yield report

@@ -38,10 +38,10 @@ def weights_and_biases(info: RunInfo, warn: Callable[[str], None]) -> Iterator[R
     def report(record: Record) -> None:
         if record.values:
             run.log({"step": record.step, **record.values})
-        if record.picture:
+        if record.image:
             with temporary_folder() as folder:
                 copy = Path(folder, "samples.png")
-                copy.write_bytes(storage.read(record.picture))
+                copy.write_bytes(storage.read(record.image))
                 run.log({"step": record.step, "samples": wandb.Image(str(copy))})
 
     try:

@@ -82,7 +82,7 @@ class Validator:
         location = storage.join(self.config.storage, "samples", f"step-{step:09d}.png")
         storage.write(location, sample_grid(images, holes, predictions))
         text = f"sample grid {location}"
-        report(Record(kind="picture", step=step, text=text, picture=location))
+        report(Record(kind="image", step=step, text=text, image=location))
 
 
 def validation_data(data: BatchConfig) -> BatchConfig:

@@ -26,7 +26,7 @@ from infill.pipeline.masks.mask_files import read_mask_file
 from infill.pipeline.sharding.preprocess import resize_short_side
 from infill.pipeline.visualize.config import VisualizeConfig
 
-PICTURES_PER_LINE = 4
+IMAGES_PER_LINE = 4
 SHEET_CELL_PX = 256
 """Maximum side of an image on the sheet, in pixels."""
 
@@ -46,10 +46,10 @@ def visualize(config: VisualizeConfig) -> dict[str, str]:
     loaded = checkpoints.load_generator(config.checkpoint, config.device)
     pixels, hole = _photograph(config, config.short_side_px or loaded.image_size_px)
     shown = Predictor.of(loaded, config.device).intermediate_results(
-        load(loaded.architecture).pictures, pixels, hole
+        load(loaded.architecture).intermediate_results, pixels, hole
     )
-    pictures = {"masked image": masked_view(pixels, hole), **shown}
-    return _write(config.out, pictures, (config.image, config.mask))
+    images = {"masked image": masked_view(pixels, hole), **shown}
+    return _write(config.out, images, (config.image, config.mask))
 
 
 def _photograph(config: VisualizeConfig, short_side_px: int) -> tuple[Pixels, ByteHole]:
@@ -84,9 +84,9 @@ def _photograph(config: VisualizeConfig, short_side_px: int) -> tuple[Pixels, By
     return pixels, resized
 
 
-def _write(folder: str, pictures: dict[str, Pixels], inputs: tuple[str, ...]) -> dict[str, str]:
+def _write(folder: str, images: dict[str, Pixels], inputs: tuple[str, ...]) -> dict[str, str]:
     locations = {}
-    for index, name in enumerate(pictures):
+    for index, name in enumerate(images):
         slug = "".join(letter if letter.isalnum() else "-" for letter in name.lower())
         slug = "-".join(part for part in slug.split("-") if part)
         locations[name] = storage.join(storage.absolute(folder), f"{index:02d}-{slug}.png")
@@ -94,32 +94,32 @@ def _write(folder: str, pictures: dict[str, Pixels], inputs: tuple[str, ...]) ->
     for one in filter(None, inputs):
         if os.path.realpath(storage.absolute(one)) in map(os.path.realpath, locations.values()):
             raise UserError(f"the results would overwrite {one}; give another --out")
-    for name, picture in pictures.items():
-        storage.write(locations[name], encode_png(picture))
-    storage.write(locations["sheet"], _sheet(pictures))
+    for name, image in images.items():
+        storage.write(locations[name], encode_png(image))
+    storage.write(locations["sheet"], _sheet(images))
     return locations
 
 
-def _sheet(pictures: dict[str, Pixels]) -> bytes:
+def _sheet(images: dict[str, Pixels]) -> bytes:
     """Return a sheet of all images, resized to one size, each under its name."""
-    height, width = next(iter(pictures.values())).shape[:2]
+    height, width = next(iter(images.values())).shape[:2]
     factor = SHEET_CELL_PX / max(height, width)
     cell = round(height * factor), round(width * factor)
-    lines, names = [], list(pictures)
-    for start in range(0, len(names), PICTURES_PER_LINE):
-        titles = names[start : start + PICTURES_PER_LINE]
-        row = [_fitted(pictures[name], *cell) for name in titles]
-        missing = PICTURES_PER_LINE - len(row)
+    lines, names = [], list(images)
+    for start in range(0, len(names), IMAGES_PER_LINE):
+        titles = names[start : start + IMAGES_PER_LINE]
+        row = [_fitted(images[name], *cell) for name in titles]
+        missing = IMAGES_PER_LINE - len(row)
         row += [np.full_like(row[0], 255)] * missing
         lines.append(make_grid([row], titles + [""] * missing))
     return encode_png(np.concatenate(lines))
 
 
-def _fitted(picture: Pixels, height: int, width: int) -> Pixels:
+def _fitted(image: Pixels, height: int, width: int) -> Pixels:
     """Resize an image to a cell without distortion, with sharp pixels if enlarged."""
-    scale = min(height / picture.shape[0], width / picture.shape[1])
-    size = max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale))
-    tensor = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
+    scale = min(height / image.shape[0], width / image.shape[1])
+    size = max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
+    tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     resized: Tensor
     if scale >= 1:
         resized = functional.interpolate(tensor, size, mode="nearest-exact")

@@ -30,7 +30,7 @@ COMMANDS = TRAININGS | {
     "tune": ("lambdas", ["spn", "--space", "lambdas", "--train.data.shards", "shards"]),
     "verify_shards": ("shards", ["--shards", "shards"]),
 }
-"""Of each job: what its first line names, and the words of its command line."""
+"""For each job: what its first line names, and the words of its command line."""
 SHORT = {"demo", "export_weights", "import_weights", "inpaint", "make_key", "promote"}
 """Jobs of a few seconds, and the demo, whose jobs speak for themselves."""
 UNTIL_SLOW = """

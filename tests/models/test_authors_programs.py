@@ -585,7 +585,7 @@ RECORDED_LOSSES: dict[str, tuple[Callable[[], Any], dict[str, float], list[list[
         ],
     ),
 }
-"""Of each program, a step's losses and the gradients at the predicted images."""
+"""For each program, a step's losses and the gradients at the predicted images."""
 
 
 @pytest.mark.parametrize("name", RECORDED_LOSSES)

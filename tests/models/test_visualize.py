@@ -31,7 +31,7 @@ def test_pictures_are_in_range_and_end_with_the_final_one(name: str) -> None:
     paper = architecture.load(name)
     generator = paper.generator(paper.config.tiny()).eval()
     image, mask = example()
-    shown = paper.pictures(generator, image, mask)
+    shown = paper.intermediate_results(generator, image, mask)
     assert len(shown) >= 3
     assert list(shown)[-1] == "final"
     for title, picture in shown.items():
@@ -48,8 +48,8 @@ def test_pictures_never_show_what_the_hole_hides(name: str) -> None:
     paper = architecture.load(name)
     generator = paper.generator(paper.config.tiny()).eval()
     image, mask = example()
-    shown = paper.pictures(generator, image, mask)
-    other = paper.pictures(generator, torch.where(mask.bool(), -image, image), mask)
+    shown = paper.intermediate_results(generator, image, mask)
+    other = paper.intermediate_results(generator, torch.where(mask.bool(), -image, image), mask)
     assert all(torch.equal(shown[title], other[title]) for title in shown)
 
 
@@ -57,7 +57,7 @@ def test_pen_net_s_heat_is_the_attention_of_the_hole_s_middle() -> None:
     paper = architecture.load("pennet")
     generator = paper.generator(paper.config.tiny()).eval()
     image, mask = example()
-    shown = paper.pictures(generator, image, mask)
+    shown = paper.intermediate_results(generator, image, mask)
     down, right = middle_of(mask)
     for level, weights in generator.attention(image, mask).items():
         height, width = weights.shape[1:3]
@@ -74,24 +74,27 @@ def test_deepfill_s_flow_is_that_of_its_attention() -> None:
     config = paper.config.tiny()
     generator = paper.generator(config).eval()
     image, mask = example()
-    shown = paper.pictures(generator, image, mask)
+    shown = paper.intermediate_results(generator, image, mask)
     expected = attention_flow(generator.most_attended(image, mask))
     assert torch.equal(shown["attention flow"], expected)
     without = replace(config, attention=replace(config.attention, kind="none"))
-    assert list(paper.pictures(paper.generator(without).eval(), image, mask)) == ["coarse", "final"]
+    assert list(paper.intermediate_results(paper.generator(without).eval(), image, mask)) == [
+        "coarse",
+        "final",
+    ]
 
 
 def test_madf_s_kernels_are_those_of_the_position() -> None:
     paper = architecture.load("madf")
     generator = paper.generator(paper.config.tiny()).eval()
     image, mask = example()
-    shown = paper.pictures(generator, image, mask)
+    shown = paper.intermediate_results(generator, image, mask)
     assert {"kernels, known", "kernels, rim", "kernels, hole"} <= set(shown)
     kernels = generator.kernels(mask, 1, 16, 13)[0]
     first = (kernels[0, :3] / kernels[:, :3].abs().max()).detach()
     assert torch.equal(shown["kernels, hole"][0, :, 0, 0], first[:, 0, 0])
     assert not torch.equal(shown["kernels, hole"], shown["kernels, known"])
-    whole = paper.pictures(generator, image, torch.zeros_like(mask))
+    whole = paper.intermediate_results(generator, image, torch.zeros_like(mask))
     assert "kernels, hole" not in whole
 
 
@@ -102,7 +105,7 @@ def test_spn_samples_differ_and_repeat() -> None:
     for parameter in generator.prior_learner.latent_encoder.parameters():
         nn.init.normal_(parameter, std=0.3)
     image, mask = example()
-    shown, again = (paper.pictures(generator, image, mask) for _ in range(2))
+    shown, again = (paper.intermediate_results(generator, image, mask) for _ in range(2))
     samples = [shown[f"sample {index}"] for index in (1, 2, 3, 4)]
     assert all(not torch.equal(samples[0], other) for other in samples[1:])
     assert all(torch.equal(shown[title], again[title]) for title in shown)
@@ -158,7 +161,7 @@ def test_every_sample_of_spn_stands_after_the_prior_that_it_was_made_from() -> N
     config = replace(paper.config.tiny(), variant="probabilistic")
     generator = paper.generator(config).eval()
     image, mask = example()
-    shown = paper.pictures(generator, image, mask)
+    shown = paper.intermediate_results(generator, image, mask)
     names = [name for name in shown if "sample" in name]
     pairs = [(f"prior of sample {n}", f"sample {n}") for n in range(1, 5)]
     assert names == [name for pair in pairs for name in pair]
@@ -175,7 +178,7 @@ def test_pennet_s_features_are_those_that_fill_the_skip_connections() -> None:
     paper = architecture.load("pennet")
     generator = paper.generator(paper.config.tiny()).eval()
     image, mask = example()
-    shown = paper.pictures(generator, image, mask)
+    shown = paper.intermediate_results(generator, image, mask)
     levels = {level: shown[f"features, level {level}"].shape[-1] for level in range(5, 0, -1)}
     assert levels == {5: 2, 4: 4, 3: 8, 2: 16, 1: 32}
     filled = generator.filled(image, mask)

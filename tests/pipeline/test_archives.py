@@ -277,7 +277,7 @@ def test_members_outside_of_a_tar_get_safe_names_and_links_are_counted(tmp_path:
     assert found == {"b.jpg": b"b", "root/c.jpg": b"c", "d/e.jpg": b"e", "x/f.jpg": b"f"}
     lines = passed_over_lines(source.passed_over)
     assert any(line.startswith("passed over: 2 links inside tars") for line in lines)
-    assert any("2 members of tars that are no files" in line for line in lines)
+    assert any("2 members of tars other than files" in line for line in lines)
 
 
 def test_what_was_passed_over_has_one_line_each_reasons_first() -> None:

@@ -27,7 +27,7 @@ from infill.pipeline.masks import (
 )
 from infill.pipeline.masks.generate import resize_hole
 from infill.pipeline.masks.generators import generate_box_of
-from infill.pipeline.masks.mask_files import list_pictures
+from infill.pipeline.masks.mask_files import list_images
 
 PICTURED = ("files", "silhouettes")
 GENERATED = [r for r in typing.get_args(Recipe) if r not in (*PICTURED, "mixed")]
@@ -530,7 +530,7 @@ def test_hidden_files_among_masks_are_passed_over(tmp_path: Path) -> None:
     label_file(tmp_path, "a.png", (0, 255))
     expected = generate_mask(MaskConfig(recipe="files", folder=str(tmp_path)), "k", 0, 0, 32, 32)
     (tmp_path / "._a.png").write_bytes(b"of another system")
-    list_pictures.cache_clear()
+    list_images.cache_clear()
     again = generate_mask(MaskConfig(recipe="files", folder=str(tmp_path)), "k", 0, 0, 32, 32)
     assert again.id == expected.id
 

@@ -43,7 +43,7 @@ class ApiKey:
     sha256: str
     """SHA-256 of the key."""
     per_minute: float = 600.0
-    """Maximum number of pictures per minute, evenly spread or at once; a request without a picture
+    """Maximum number of images per minute, evenly spread or at once; a request without an image
     counts as one."""
     models: tuple[str, ...] = ()
     """Names of the models that it may use; empty: all."""
@@ -132,8 +132,8 @@ class Caller:
         self.name = key.name
         self.admin = key.admin
 
-    async def charge(self, pictures: int, model: str) -> None:
-        """Count pictures before they are made.
+    async def charge(self, images: int, model: str) -> None:
+        """Count images before they are made.
 
         Raises:
             RequestError: 403 for a model that the key may not use, 429 past its rate.
@@ -143,13 +143,13 @@ class Caller:
             raise RequestError(
                 403, "forbidden", f"the key may use {', '.join(allowed)}: name one as model"
             )
-        free = min(self._prepaid, pictures)
+        free = min(self._prepaid, images)
         self._prepaid -= free
-        if pictures > free:
-            await self._auth.spend(self._key, pictures - free)
+        if images > free:
+            await self._auth.spend(self._key, images - free)
 
     async def give_back(self) -> None:
-        """Count no picture for a request that makes none, as it repeats an earlier one."""
+        """Count no image for a request that makes none, as it repeats an earlier one."""
         await self._auth.spend(self._key, -1)
 
 
@@ -177,7 +177,7 @@ class ApiKeyAuth:
         keys: the accepted keys; if empty, requests need none.
         location: the file that they come from, at a path or an s3:// address; "" for none.
         clock: seconds, the same in all processes that count together.
-        counts: where the pictures of each key are counted; None counts for this process alone.
+        counts: where the images of each key are counted; None counts for this process alone.
     """
 
     def __init__(
@@ -218,24 +218,24 @@ class ApiKeyAuth:
         CALLER.set(Caller(self, matches[0]))
         return matches[0].name
 
-    async def spend(self, key: ApiKey, pictures: int) -> None:
+    async def spend(self, key: ApiKey, images: int) -> None:
         """Take tokens from the key's bucket, which refills evenly.
 
         Raises:
             RequestError: 429 if it holds too few.
         """
         per_s, most = key.per_minute / 60, max(key.per_minute, 1.0)
-        tokens = await self._counts.spend(key.name, pictures, key.per_minute, self._clock())
-        if tokens < pictures:
+        tokens = await self._counts.spend(key.name, images, key.per_minute, self._clock())
+        if tokens < images:
             more = f"the key asks for more than {key.per_minute:g} images a minute"
-            if pictures > most:
-                more += f", and one request asks for {pictures}: ask for fewer samples"
+            if images > most:
+                more += f", and one request asks for {images}: ask for fewer samples"
             raise RequestError(
-                429, "rate_limited", more, math.ceil((min(pictures, most) - tokens) / per_s)
+                429, "rate_limited", more, math.ceil((min(images, most) - tokens) / per_s)
             )
 
     async def usage(self) -> list[dict[str, Any]]:
-        """Return the public facts on every key: name, limits, and pictures it may make now."""
+        """Return the public facts on every key: name, limits, and images it may make now."""
         now = self._clock()
         return [
             {

@@ -25,7 +25,7 @@ from typing import cast
 import numpy as np
 
 from infill.pipeline.errors import ImageError
-from infill.pipeline.images import Hole, MaskForm, MaskRule, Picture, Pixels, read_mask_form
+from infill.pipeline.images import DecodedImage, Hole, MaskForm, MaskRule, Pixels, read_mask_form
 from infill.pipeline.inference import tiling
 from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.inference.pair_files import InpaintOptions, decode_pair, plan_pair
@@ -60,7 +60,7 @@ class ReadTask:
 class ReadPair:
     """A decoded pair, its layout, and the tiles of image and mask."""
 
-    picture: Picture
+    image: DecodedImage
     hole: Hole
     hole_ratio: float
     mask_form: MaskForm
@@ -76,13 +76,13 @@ def read(task: ReadTask) -> ReadPair:
     Raises:
         ImageError: if a file is not accepted.
     """
-    picture, hole, form = decode_pair(task.image, task.mask, task.options, task.max_pixels)
+    image, hole, form = decode_pair(task.image, task.mask, task.options, task.max_pixels)
     decoded = time.perf_counter()
     layout = plan_pair(hole, task.options, task.tiling)
-    tiles = layout.split_tiles(picture.rgb, hole)
+    tiles = layout.split_tiles(image.rgb, hole)
     plan_s = time.perf_counter() - decoded
     return ReadPair(
-        picture=picture,
+        image=image,
         hole=hole,
         hole_ratio=float(hole.mean()),
         mask_form=form,
@@ -278,9 +278,9 @@ def _answer(pipe: Connection, task: ReadTask | MaskTask) -> None:
     except Exception as error:  # a defect is reported where it is logged
         pipe.send(RuntimeError(f"{type(error).__name__} while an image was decoded: {error}"))
         return
-    arrays = [found.picture.pixels, found.hole, *(part for tile in found.tiles for part in tile)]
-    empty = replace(found.picture, pixels=found.picture.pixels[:0])
-    bare = replace(found, picture=empty, tiles=[])
+    arrays = [found.image.pixels, found.hole, *(part for tile in found.tiles for part in tile)]
+    empty = replace(found.image, pixels=found.image.pixels[:0])
+    bare = replace(found, image=empty, tiles=[])
     pipe.send((replace(bare, hole=found.hole[:0]), [(one.shape, one.dtype.str) for one in arrays]))
     for one in arrays:
         pipe.send_bytes(np.ascontiguousarray(one).reshape(-1).view(np.uint8).data)
@@ -299,6 +299,6 @@ def _receive(
         else:
             pipe.recv_bytes()
         arrays.append(one)
-    picture = replace(bare.picture, pixels=arrays[0])
+    image = replace(bare.image, pixels=arrays[0])
     tiles = list(zip(arrays[2::2], arrays[3::2], strict=True))
-    return replace(bare, picture=picture, hole=arrays[1], tiles=tiles)
+    return replace(bare, image=image, hole=arrays[1], tiles=tiles)

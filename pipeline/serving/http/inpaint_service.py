@@ -161,8 +161,8 @@ class InpaintService:
     async def _inpaint(self, task: ReadTask, pixels: int, started: float) -> InpaintResult:
         options = task.options
         read = await self.decoders.read(task, pixels)
-        picture, hole, layout, tiles = read.picture, read.hole, read.layout, read.tiles
-        options = fitting(options, hole.shape, picture.alpha is not None)
+        image, hole, layout, tiles = read.image, read.hole, read.layout, read.tiles
+        options = fitting(options, hole.shape, image.alpha is not None)
         decoded = time.perf_counter()
         filled = await self._fill(options, tiles)
         inpainted = time.perf_counter()
@@ -170,7 +170,7 @@ class InpaintService:
         files = []
         for sample in range(options.samples):
             predictions = [one.predictions[sample] for one in filled]
-            write = partial(compose, picture, hole, layout, predictions, options)
+            write = partial(compose, image, hole, layout, predictions, options)
             files.append(await asyncio.to_thread(write))
         done = time.perf_counter()
         compute_s = max(one.compute_s for one in filled)

@@ -210,7 +210,7 @@ class JobService:
         if (key := CALLER.get()) is not None:
             await key.charge(
                 1, model["name"]
-            )  # A job counts as one picture, and has limits of its own.
+            )  # A job counts as one image, and has limits of its own.
         if webhook:
             await asyncio.to_thread(self._check_webhook, webhook)
         settings = {name: getattr(fields, name) for name in _OPTIONS} | locations

@@ -101,7 +101,9 @@ class ProgressEvents:
             packets = Payload(encoded_payload=text).packets
             requests = [_request_of(packet) for packet in packets]
         except (ValueError, IndexError, KeyError, TypeError) as error:
-            raise RequestError(400, "bad_request", "the body is no packets of Engine.IO") from error
+            raise RequestError(
+                400, "bad_request", "the body does not hold packets of Engine.IO"
+            ) from error
         if not await self._do(_take, sid, requests):
             raise _unknown()
 

@@ -57,7 +57,7 @@ class RequestMetrics:
             multiprocess_mode="livesum",
             registry=self._registry,
         )
-        self._pictures = Counter(
+        self._composites = Counter(
             "infill_pictures", "Composites made.", ["model", "canvas"], registry=self._registry
         )
         self._stage_seconds = Histogram(
@@ -83,7 +83,7 @@ class RequestMetrics:
 
     def count_image(self, model: str, canvas: str, timings: Mapping[str, float]) -> None:
         """Count one composite and its time in each stage."""
-        self._pictures.labels(model, canvas).inc()
+        self._composites.labels(model, canvas).inc()
         self._batch_size.observe(timings["batch_size"])
         for stage in STAGES:
             self._stage_seconds.labels(stage).observe(timings[f"{stage}_ms"] / 1000)

@@ -241,7 +241,9 @@ def from_base64(value: Any, name: str) -> bytes:
     """
     if not isinstance(value, str):
         kind = type(value).__name__
-        raise RequestError(400, "bad_request", f"field {name!r} is no text with base64 but {kind}")
+        raise RequestError(
+            400, "bad_request", f"field {name!r} must be text with base64, found {kind}"
+        )
     if _URL.match(value):
         if (found := _DATA_URL.match(value)) is None:
             raise RequestError(

@@ -86,7 +86,7 @@ def _bad(name: str, why: str) -> RequestError:
 def _array(name: str, kind: np.dtype[Any], data: Any, raw: bytes | None) -> NDArray[Any]:
     if raw is not None:
         if len(raw) % kind.itemsize:
-            raise _bad(name, f"{len(raw):,} bytes are no whole number of values")
+            raise _bad(name, f"{len(raw):,} bytes do not hold a whole number of values")
         return np.frombuffer(raw, kind)
     if not isinstance(data, list):
         raise _bad(name, "its data is not a list")

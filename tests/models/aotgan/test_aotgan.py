@@ -11,7 +11,7 @@ from torch.nn import functional
 from infill.models.aotgan.config import AOTGANConfig
 from infill.models.aotgan.networks import AOTBlock, Discriminator, Generator, masked_input, spread
 from infill.models.aotgan.objective import AOTGANObjective, blurred, enlarged
-from infill.models.aotgan.visualize import pictures
+from infill.models.aotgan.visualize import intermediate_results
 from infill.models.aotgan.weights import names, networks_of, read_release, write_release
 from infill.models.architecture import Batch
 from infill.models.masking import paste
@@ -22,7 +22,7 @@ LAYERS = (
     *("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
     *("relu2_2", "relu3_4", "relu4_4", "relu5_2"),
 )
-"""Of VGG-19: five for the perceptual loss, then four for the style loss, as released."""
+"""Layers of VGG-19: five for the perceptual loss, then four for the style loss, as released."""
 
 
 @pytest.fixture(autouse=True)
@@ -275,10 +275,10 @@ def test_gradients_are_taken_before_either_update() -> None:
 def test_gates_are_shown_and_blocks_without_gates_are_not() -> None:
     batch = batch_of()
     image, mask = batch.image[:1], batch.mask[:1]
-    shown = pictures(Generator(TINY).eval(), image, mask)
+    shown = intermediate_results(Generator(TINY).eval(), image, mask)
     assert list(shown) == ["gate, block 1", "gate, block 2", "final"]
     assert shown["gate, block 1"].shape == (1, 3, 8, 8)
-    plain = pictures(Generator(replace(TINY, residual="identity")).eval(), image, mask)
+    plain = intermediate_results(Generator(replace(TINY, residual="identity")).eval(), image, mask)
     assert list(plain) == ["final"]
 
 

@@ -17,7 +17,7 @@ from infill.models.migan.layers import NormalisedConv, Resample, SeparableConv, 
 from infill.models.migan.networks import Generator, masked_input
 from infill.models.migan.objective import MIGANObjective, under_mask
 from infill.models.migan.teacher import CoModGAN, StyledConv, load_teacher
-from infill.models.migan.visualize import pictures
+from infill.models.migan.visualize import intermediate_results
 from infill.models.migan.weights import filters, names, networks_of, read_release, write_release
 
 TINY = MIGANConfig.tiny()
@@ -212,7 +212,7 @@ def test_sizes_up_to_the_last_add_their_colours_to_the_picture() -> None:
         picture = enlarge(picture) + colours
     torch.testing.assert_close(prediction.unclipped, picture)
     assert torch.equal(prediction.final, picture.clamp(-1, 1))
-    shown = pictures(Generator(TINY), batch.image, batch.mask)
+    shown = intermediate_results(Generator(TINY), batch.image, batch.mask)
     assert list(shown) == ["4 px", "8 px", "16 px", "32 px", "final"]
 
 

@@ -12,8 +12,8 @@ from infill.pipeline.batch_inference.config import BatchInferenceConfig
 from infill.pipeline.batch_inference.pairs import (
     Pair,
     generate_mask_file,
+    list_images,
     list_pairs,
-    list_pictures,
 )
 from infill.pipeline.batch_inference.ray_data import columns_of, finish, split_rows
 from infill.pipeline.batch_inference.runner import begin_folder
@@ -21,7 +21,7 @@ from infill.pipeline.errors import ImageError, UserError
 from infill.pipeline.images import decode, encode_png, read_mask, upright_size
 from infill.pipeline.inference.config import TilingConfig
 from infill.pipeline.masks import MaskConfig, check_mask_files
-from infill.pipeline.masks.mask_files import list_pictures as list_masks
+from infill.pipeline.masks.mask_files import list_images as list_masks
 from infill.pipeline.sources import open_source
 
 
@@ -143,7 +143,7 @@ def test_every_job_lists_the_same_files(tmp_path):
     assert {os.fsencode(name) for name, _ in list_masks(folder)} == {
         name for name in ODD if b"/" not in name
     }
-    assert list_pictures(folder) == sorted(os.fsdecode(name) for name in ODD)
+    assert list_images(folder) == sorted(os.fsdecode(name) for name in ODD)
 
 
 def test_names_without_a_file_are_never_silent_and_fail_alone(tmp_path, make):

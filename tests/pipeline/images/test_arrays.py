@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from infill.pipeline.errors import ImageError
-from infill.pipeline.images import MaskRule, composite, grey, picture_of, read_mask, to_pillow
+from infill.pipeline.images import MaskRule, composite, decoded_image, grey, read_mask, to_pillow
 from infill.pipeline.images.tensors import to_pixels, to_tensor, values_of, write_values
 
 BRIGHT = [[False, False, True, True]]
@@ -82,7 +82,7 @@ def test_image_of_pillow_becomes_a_picture_and_an_image_again(mode):
     noise = np.random.default_rng(1).integers(0, 256, (7, 9, 4), np.uint8)
     image = Image.fromarray(noise).convert(mode)
     image.info["icc_profile"] = b"profile"
-    picture = picture_of(image)
+    picture = decoded_image(image)
     assert (picture.pixels.shape, picture.format) == ((7, 9, len(mode)), "png")
     back = to_pillow(picture)
     assert (back.mode, back.info["icc_profile"]) == (mode, b"profile")
@@ -91,19 +91,19 @@ def test_image_of_pillow_becomes_a_picture_and_an_image_again(mode):
 
 def test_ink_and_single_bits_of_pillow_become_plain_and_deep_ones_are_refused():
     ink = Image.new("CMYK", (4, 4), (255, 0, 0, 0))
-    assert picture_of(ink).pixels[0, 0].tolist() == [0, 255, 255]
-    assert picture_of(Image.new("1", (4, 4), 1)).pixels[0, 0].tolist() == [255]
+    assert decoded_image(ink).pixels[0, 0].tolist() == [0, 255, 255]
+    assert decoded_image(Image.new("1", (4, 4), 1)).pixels[0, 0].tolist() == [255]
     for mode in ("I", "I;16", "F"):
         for named, name in (((), "image"), (("mask",), "mask")):
             with pytest.raises(ImageError, match=f"the {name} has mode {mode}: convert") as caught:
-                picture_of(Image.new(mode, (4, 4)), *named)
+                decoded_image(Image.new(mode, (4, 4)), *named)
             assert caught.value.code == "unsupported_image"
 
 
 def test_premultiplied_opacity_of_pillow_becomes_plain():
     for mode, levels in (("LA", (200, 102)), ("RGBA", (200, 100, 50, 102))):
         premultiplied = Image.new(mode, (2, 1), levels).convert(mode.replace("A", "a"))
-        assert picture_of(premultiplied).pixels.tolist() == [[[*levels]] * 2]
+        assert decoded_image(premultiplied).pixels.tolist() == [[[*levels]] * 2]
 
 
 @pytest.mark.parametrize("size", [(0, 4), (4, 0), (0, 0)])
@@ -111,7 +111,7 @@ def test_premultiplied_opacity_of_pillow_becomes_plain():
 def test_images_and_masks_without_pixels_are_refused(size, mode):
     image = Image.new(mode, size)
     with pytest.raises(ImageError, match=f"the mask has no pixels: it is {size[0]} × {size[1]}"):
-        picture_of(image, "mask")
+        decoded_image(image, "mask")
     for kind in (np.uint8, bool, np.float32):
         for shape in (size, (*size, 1), (*size, 4)):
             with pytest.raises(ImageError, match=r"a mask is \[H, W\] or") as caught:
@@ -122,7 +122,7 @@ def test_images_and_masks_without_pixels_are_refused(size, mode):
 def test_profile_of_ink_does_not_go_with_light():
     ink = Image.new("CMYK", (4, 4))
     ink.info["icc_profile"] = b""
-    assert picture_of(ink).profile is None
+    assert decoded_image(ink).profile is None
 
 
 def test_arrays_are_masks_by_the_rule_of_files():

@@ -13,12 +13,12 @@ from skimage.color import lab2rgb
 from infill.pipeline.errors import ImageError
 from infill.pipeline.images import (
     decode,
+    decoded_image,
     encode,
     encode_mask,
     encode_png,
     fill_in,
     grey,
-    picture_of,
     read_header,
     upright_size,
 )
@@ -104,7 +104,7 @@ def test_palette_with_opacity_becomes_colours_with_opacity():
     image.putpalette([9, 8, 7, 60, 70, 80])
     image.putpixel((0, 0), (1, 100))
     image.putpixel((1, 0), (0, 255))
-    assert picture_of(image).pixels.tolist() == [[[60, 70, 80, 100], [9, 8, 7, 255]]]
+    assert decoded_image(image).pixels.tolist() == [[[60, 70, 80, 100], [9, 8, 7, 255]]]
 
 
 def ink_profile(corners: np.ndarray) -> bytes:
@@ -145,7 +145,7 @@ def test_ink_is_converted_by_the_profile_of_its_file(from_pillow):
     image.paste((0, 0, 0, 0), (0, 0, 4, 8))
     image.save(sink, "tiff" if from_pillow else "jpeg", icc_profile=ink_profile(lab), quality=100)
     opened = Image.open(io.BytesIO(sink.getvalue()))
-    picture = picture_of(opened) if from_pillow else decode(sink.getvalue(), LIMIT)
+    picture = decoded_image(opened) if from_pillow else decode(sink.getvalue(), LIMIT)
     assert picture.profile is None
     white, red = picture.pixels[4, 1].tolist(), picture.pixels[4, 6].tolist()
     assert white == pytest.approx([255, 255, 255], abs=2)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infill.pipeline.batch_inference.pairs import list_pictures
+from infill.pipeline.batch_inference.pairs import list_images
 from infill.pipeline.images import MaskRule, decode, read_mask, upright_size
 from infill.pipeline.images.conversion import as_upload, mask_as_upload
 from infill.pipeline.images.headers import FORMATS, read_header
@@ -14,7 +14,7 @@ from infill.pipeline.images.kinds import OPTIONAL_FORMATS, SUFFIXES, readable_su
 from infill.pipeline.images.originals import decode_original
 from infill.pipeline.inference.inputs import read_hole, read_input
 from infill.pipeline.inference.pair_files import InpaintOptions, decode_pair
-from infill.pipeline.masks.mask_files import list_pictures as list_masks
+from infill.pipeline.masks.mask_files import list_images as list_masks
 from infill.pipeline.masks.mask_files import read_mask_file
 from infill.pipeline.serving.http.decoders import SMALL_PIXELS
 from infill.pipeline.serving.http.inpaint_service import _sizes
@@ -72,7 +72,7 @@ def test_a_photograph_of_any_format_is_the_same_everywhere(tmp_path, kind: str) 
     path = tmp_path / f"a{kind if kind[0] == '.' else '.' + kind.split()[1]}"
     path.write_bytes(data)
     assert [item.path for item in open_source("folder", str(tmp_path)).originals()] == [path.name]
-    assert list_pictures(str(tmp_path)) == [path.name]
+    assert list_images(str(tmp_path)) == [path.name]
     sharded = decode_original(data, read_header(data, LIMIT))
     hole = saved(mask(), ".png")
     explained, _ = _photograph(VisualizeConfig(image=str(path), mask=""), 48)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infill.pipeline.images import decode, encode, fill_in, picture_of, to_pillow
+from infill.pipeline.images import decode, decoded_image, encode, fill_in, to_pillow
 from infill.pipeline.images.metadata import Metadata
 
 MAKER = 0x010F
@@ -123,7 +123,7 @@ def test_resolutions_of_both_axes_are_kept_up_to_their_bounds():
     for dpi in ((72, 144), (1, 65_535)):
         image = Image.new("RGB", (4, 4))
         image.info["dpi"] = dpi
-        assert picture_of(image).metadata.dpi == dpi
+        assert decoded_image(image).metadata.dpi == dpi
 
 
 @pytest.mark.parametrize(("form", "most"), [("jpeg", 65_527), ("png", 2**24), ("webp", 2**24)])
@@ -141,7 +141,7 @@ def test_exif_is_kept_up_to_what_a_format_holds_and_a_resolution_where_it_has_on
 def test_pillow_images_keep_theirs():
     image = Image.open(io.BytesIO(photo("png")))
     image.load()
-    kept = to_pillow(picture_of(image))
+    kept = to_pillow(decoded_image(image))
     assert kept.info["dpi"] == pytest.approx((300, 300), abs=0.1)
     assert kept.getexif()[MAKER] == "Camera"
     assert kept.size == image.size

@@ -11,10 +11,10 @@ from infill.pipeline.image_grid import encode_png
 from infill.pipeline.reporting import (
     Section,
     facts,
+    figure,
     format_csv,
     format_table,
     paragraphs,
-    picture,
     preformatted,
     slider,
     stack,
@@ -64,7 +64,7 @@ def page(tmp_path: Path) -> str:
         Section(
             title="Table", body=table(["method", hostile], [[hostile, None]], hostile, [(0, 1)])
         ),
-        Section(title="Picture", body=stack(picture(png, hostile, hostile), preformatted(hostile))),
+        Section(title="Picture", body=stack(figure(png, hostile, hostile), preformatted(hostile))),
     ]
     location = tmp_path / "deep" / "report.html"
     write_report(str(location), hostile, sections, summary=hostile)
@@ -125,9 +125,9 @@ def test_missing_value_is_a_dash_and_the_best_is_stressed():
     assert '<th scope="row">spn</th>' in html
 
 
-def test_picture_carries_its_own_bytes_and_size():
+def test_figure_carries_its_own_bytes_and_size():
     png = encode_png(np.zeros((8, 16, 3), np.uint8))
-    html = picture(png, "black")
+    html = figure(png, "black")
     assert 'width="16" height="8"' in html
     assert 'alt="black"' in html
 
@@ -155,7 +155,7 @@ def test_row_of_another_length_is_refused(form):
         form(["a", "b"], [["x"]])
 
 
-def test_slider_holds_both_pictures_and_answers_to_a_range_input():
+def test_slider_holds_both_images_and_answers_to_a_range_input():
     black, white = (encode_png(np.full((8, 16, 3), level, np.uint8)) for level in (0, 255))
     html = slider(black, white, "first <1>", "second", "a caption")
     parsed = Page(html)

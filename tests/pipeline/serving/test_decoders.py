@@ -60,9 +60,9 @@ def test_process_reads_what_a_thread_reads(task):
 
     apart, here, processes = asyncio.run(main())
     assert len(processes) == 1
-    np.testing.assert_array_equal(apart.picture.pixels, here.picture.pixels)
+    np.testing.assert_array_equal(apart.image.pixels, here.image.pixels)
     np.testing.assert_array_equal(apart.hole, here.hole)
-    assert (apart.layout, apart.picture.format) == (here.layout, "png")
+    assert (apart.layout, apart.image.format) == (here.layout, "png")
     assert len(apart.tiles) == len(here.tiles) > 1
     for one, other in zip(apart.tiles, here.tiles, strict=True):
         for got, wanted in zip(one, other, strict=True):

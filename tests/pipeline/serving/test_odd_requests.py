@@ -116,7 +116,10 @@ REFUSED = {
     ),
     "a URL": (of_json(image="https://x/y.png"), "field 'image' is a URL"),
     "a data URL without base64": (of_json(image="data:image/png,abc"), "field 'image' is a URL"),
-    "a list for a file": (of_json(image=["x"]), "field 'image' is no text with base64 but list"),
+    "a list for a file": (
+        of_json(image=["x"]),
+        "field 'image' must be text with base64, found list",
+    ),
     "JSON in single quotes": (of_body(b"{'a': 1}", JSON), "is not JSON: Expecting property name"),
     "JSON in Latin-1": (of_body(b'{"model": "\xe9"}', JSON), "is not JSON: it is not UTF-8"),
     "a number of 5,000 digits": (

@@ -76,7 +76,7 @@ def test_numbers_and_pictures_are_there_while_the_run_continues(tracking, tmp_pa
     picture.write_bytes(b"PNG")
     with enter(tracking, tmp_path) as report:
         report(losses(1, hole=0.5, samples_per_s=9.0))
-        report(Record(kind="picture", step=1, picture=str(picture)))
+        report(Record(kind="image", step=1, image=str(picture)))
         [run] = runs(tracking)
         assert run.info.status == "RUNNING"
         assert until(lambda: numbers(tracking, run, "hole")) == {1: 0.5}

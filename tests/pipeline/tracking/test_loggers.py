@@ -68,7 +68,7 @@ def test_terminal_files_tensorboard_and_mlflow_have_one_set_of_names(tmp_path):
     info = info_of(tmp_path, lines, "terminal", "jsonl", "mlflow", "tensorboard")
     with logged(info) as report:
         report(Record(kind="losses", step=4, values=LOSSES))
-        report(Record(kind="picture", step=4, text="a grid", picture=str(picture)))
+        report(Record(kind="image", step=4, text="a grid", image=str(picture)))
         report(Record(kind="scores", step=4, values=SCORES))
     [file] = Path(info.run).glob("progress-000000000.jsonl")
     records = [json.loads(line) for line in file.read_text().splitlines()]

@@ -1,4 +1,4 @@
-// What is drawn over the photograph and is no part of it: the brush's ring, outlines of areas.
+// Lines over the photograph that do not belong to it: the brush's ring, outlines of areas.
 
 import {at} from "./dom.js";
 
