@@ -12,11 +12,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+from infill.pipeline.background import beside
 from infill.pipeline.interruption import ENDED, requested, status_of
 
 HEAD = "gcs_server"
@@ -48,7 +49,7 @@ def ending_with_head() -> Iterator[None]:
         yield
         return
     try:
-        with _beside(_wait_for_end, head):
+        with beside(partial(_wait_for_end, head), "head monitor"):
             yield
     finally:
         os.close(head)
@@ -64,21 +65,8 @@ def ending_without_head(address: str) -> Iterator[None]:
     Args:
         address: host and port of the head.
     """
-    with _beside(_knock, address):
+    with beside(partial(_knock, address), "head monitor"):
         yield
-
-
-@contextmanager
-def _beside(monitor: Callable[[Any, threading.Event], None], head: Any) -> Iterator[None]:
-    """Run a monitor of the head in a thread until the block ends, which its event says."""
-    over = threading.Event()
-    thread = threading.Thread(target=monitor, args=(head, over), name="head monitor", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def _knock(address: str, over: threading.Event) -> None:

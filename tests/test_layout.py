@@ -17,6 +17,7 @@ PIPELINE_ORDER = (
     "errors",
     "error_sentences",
     "interruption",
+    "background",
     "progress",
     "proxies",
     "store_endpoint",

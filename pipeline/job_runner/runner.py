@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from infill.pipeline import storage
+from infill.pipeline.background import beside
 from infill.pipeline.batch_inference.config import BatchInferenceConfig
 from infill.pipeline.batch_inference.pairs import Pair
 from infill.pipeline.batch_inference.ray_data import run_offline
@@ -130,20 +131,14 @@ class JobRunner:
     @contextmanager
     def _heartbeat(self, job: Job) -> Iterator[None]:
         """Show that this runner is alive, also while a model is loaded or a folder listed."""
-        ended = threading.Event()
 
-        def beat() -> None:
-            while not ended.wait(self._config.jobs.lease_s / 3):
+        def send(over: threading.Event) -> None:
+            while not over.wait(self._config.jobs.lease_s / 3):
                 with suppress(Exception):  # the database is away: others may take over
                     self._store.keep_alive(job, self._owner)
 
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
-        try:
+        with beside(send, "heartbeat"):
             yield
-        finally:
-            ended.set()
-            thread.join()
 
     def _inpaint(self, job: Job) -> None:
         model = served_model(job.model)

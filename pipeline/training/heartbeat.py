@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from infill.pipeline.background import beside
 from infill.pipeline.cluster import beside_driver
 from infill.pipeline.tracking import Record, Report
 from infill.pipeline.training.activity import Activity
@@ -99,25 +100,20 @@ def sending_heartbeats(monitor: Any, rank: int, activity: Activity) -> Iterator[
     """
     import ray
 
-    over = threading.Event()
-
     def send() -> None:
         answer = monitor.record.remote(rank, activity.step, activity.doing)
         with suppress(ray.exceptions.RayError):  # The monitor ends with the driver.
             activity.stop = ray.get(answer)
 
-    def send_regularly() -> None:
+    def send_regularly(over: threading.Event) -> None:
         while not over.wait(HEARTBEAT_EVERY_S):
             send()
 
     send()  # Known before the first step, so that a worker that gets stuck there is named.
-    thread = threading.Thread(target=send_regularly, name="heartbeat", daemon=True)
-    thread.start()
     try:
-        yield
+        with beside(send_regularly, "heartbeat"):
+            yield
     finally:
-        over.set()
-        thread.join()
         monitor.leave.remote(rank)
 
 
@@ -132,9 +128,8 @@ def monitored(report: Report, missing_resources: Callable[[], str]) -> Iterator[
     import ray
 
     monitor = beside_driver(HeartbeatMonitor)
-    over = threading.Event()
 
-    def look() -> None:
+    def look(over: threading.Event) -> None:
         logged: set[str] = set()
         waiting_since = float("inf")
         while not over.wait(HEARTBEAT_EVERY_S):
@@ -149,13 +144,10 @@ def monitored(report: Report, missing_resources: Callable[[], str]) -> Iterator[
                     report(Record(kind="note", step=0, text=sentence))
             logged = set(sentences)
 
-    thread = threading.Thread(target=look, name="heartbeat monitor", daemon=True)
-    thread.start()
     try:
-        yield monitor
+        with beside(look, "heartbeat monitor"):
+            yield monitor
     finally:
-        over.set()
-        thread.join()
         ray.kill(monitor)
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from infill.pipeline import checkpoints
+from infill.pipeline.background import beside
 from infill.pipeline.interruption import Interrupted, postponed, requested
 
 POLL_EVERY_S = 0.2
@@ -42,20 +43,12 @@ def stopping_workers(
     """
     import ray
 
-    over = threading.Event()
-
-    def ask() -> None:
+    def ask(over: threading.Event) -> None:
         while not over.wait(POLL_EVERY_S):
             if has_failed() or requested():
                 if has_failed() or not ray.get(monitor.stop.remote()):
                     abort()
                 return
 
-    thread = threading.Thread(target=ask, name="stopping", daemon=True)
-    with postponed():
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+    with postponed(), beside(ask, "stopping"):
+        yield
