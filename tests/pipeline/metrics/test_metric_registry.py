@@ -176,6 +176,14 @@ def test_a_metric_of_the_form_that_is_asked_for_is_taken():
     assert found.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("metric", [*METRICS, *FURTHER.values()], ids=lambda metric: metric.name)
+def test_the_better_direction_is_that_of_the_original_itself(metric):
+    ours, theirs, masks = pictures(176)
+    noisy, equal = (metric.of_each(one, theirs, masks) for one in (ours, theirs))
+    assert (equal > noisy).all() == (metric.better == "higher")
+    assert (equal < noisy).all() == (metric.better == "lower")
+
+
 def test_a_metric_that_is_declared_twice_is_refused():
     """Of two the second would be shown with the first one's figures."""
     source = Path(metric_registry.__file__).read_text()
