@@ -1,4 +1,4 @@
-"""Write the reference tables of the site from the source: commands, fields, metrics.
+"""Write the reference tables of the site from the source: commands, fields, metrics, loss terms.
 
 MkDocs calls ``on_page_markdown`` for each page. A line such as ``<!-- table: commands -->`` becomes
 the table of that name; ``<!-- table: fields infill.pipeline.training.TrainConfig -->`` becomes the
@@ -14,6 +14,7 @@ import textwrap
 import typing
 from typing import Any
 
+from infill.models import architecture
 from infill.pipeline import commands
 from infill.pipeline.metrics.metric_registry import DECLARED
 
@@ -58,6 +59,17 @@ def metric_table() -> str:
             where = ["`--metrics`, protocols"]
         rows.append((f"`{metric.name}`", metric.heading, metric.better, ", ".join(where)))
     return table(("name", "heading in tables", "better", "measured by"), rows)
+
+
+def term_table() -> str:
+    """Return the loss terms and search spaces of every architecture."""
+    rows = []
+    for name in architecture.names():
+        found = architecture.load(name)
+        terms = [f"`{term}` ({symbol})" for term, symbol in found.symbols.items()]
+        spaces = [f"`{space}`" for space in found.spaces]
+        rows.append((name, ", ".join(terms), ", ".join(spaces)))
+    return table(("network", "loss terms", "search spaces"), rows)
 
 
 def fields(kind: type) -> typing.Iterator[tuple[str, str, str, str]]:
@@ -106,4 +118,9 @@ def table(heads: tuple[str, ...], rows: list[Any]) -> str:
     )
 
 
-TABLES = {"commands": command_table, "fields": field_table, "metrics": metric_table}
+TABLES = {
+    "commands": command_table,
+    "fields": field_table,
+    "metrics": metric_table,
+    "terms": term_table,
+}

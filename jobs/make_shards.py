@@ -72,7 +72,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def describe(config: ShardConfig) -> str:
     """Return what will be sharded and how, in one line."""
-    source = config.source or "the images that installed packages carry"
+    source = config.source or f"the kind {config.kind}"
     size = f", crops of {config.crop_size_px} px" if config.crop_size_px else ""
     return f"sharding {source}: {config.photographs_per_shard} images a shard{size}"
 

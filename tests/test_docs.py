@@ -50,6 +50,7 @@ sys.stdin.read()
 """Runs the one that they join. Its workers are forked, which costs seconds less of each."""
 GENERATED = {
     "commands": ("infill batch-inpaint", "jobs/train_NAME.py"),
+    "fidelity": ("hole_coarse", "lambdas-probabilistic"),
     "configuration": ("shuffle_window_shards", "max_hole_ratio", "image_weight"),
     "metrics": ("hole_psnr", "uniform_ssim_51", "lpips"),
 }

@@ -21,11 +21,8 @@ from infill.pipeline.evaluation.result import Evaluation, load_evaluation
 from infill.pipeline.evaluation.scorer import Scorer, read_table
 from infill.pipeline.evaluation.scores import ALL, intervals
 from infill.pipeline.images import Pixels, composite
-from infill.pipeline.metrics.metric_registry import Metric
+from infill.pipeline.metrics.metric_registry import DECIDING, Metric
 from infill.pipeline.progress import Log, Progress
-
-DECIDING = "hole_psnr"
-"""The metric by which the best and worst cases are chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,10 +115,9 @@ def compare(config: CompareConfig) -> Comparison:
         }
         for other in contenders[1:]
     }
-    deciding = next(metric for metric in metrics if metric.name == DECIDING)
     orders = {
         other.name: np.argsort(
-            -_differences(contenders[0].rows, other.rows, deciding), kind="stable"
+            -_differences(contenders[0].rows, other.rows, DECIDING), kind="stable"
         )
         for other in contenders[1:]
     }
@@ -245,7 +241,9 @@ def inpaint_cases(comparison: Comparison, indices: Sequence[int], log: Log = pri
                 pair=index,
                 key=row["key"],
                 hole_ratio=row["hole_ratio"],
-                scores={c.name: c.rows[DECIDING][index].as_py() for c in comparison.contenders},
+                scores={
+                    c.name: c.rows[DECIDING.name][index].as_py() for c in comparison.contenders
+                },
                 image=pair.image,
                 hole=pair.hole,
                 composites={

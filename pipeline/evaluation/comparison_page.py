@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from infill.pipeline import storage
-from infill.pipeline.evaluation.comparison import DECIDING, Case, Comparison, Gain, inpaint_cases
+from infill.pipeline.evaluation.comparison import Case, Comparison, Gain, inpaint_cases
 from infill.pipeline.evaluation.scorer import SHOWN_PX
 from infill.pipeline.evaluation.scores import ALL
 from infill.pipeline.image_grid import fit, grid, masked_view, shrink
 from infill.pipeline.images import Pixels, encode_png
-from infill.pipeline.metrics.metric_registry import Metric
+from infill.pipeline.metrics.metric_registry import DECIDING, Metric
 from infill.pipeline.pretrained import shown_name
 from infill.pipeline.reporting import (
     Section,
@@ -72,15 +72,14 @@ def terminal_table(comparison: Comparison) -> str:
 
 def verdicts(comparison: Comparison) -> list[str]:
     """Return a sentence on each contender but the first."""
-    metric = next(metric for metric in comparison.metrics if metric.name == DECIDING)
     sentences = []
     for name, groups in comparison.gains.items():
-        gain = groups[ALL][DECIDING]
+        gain = groups[ALL][DECIDING.name]
         word = "above" if gain.mean >= 0 else "below"
         sure = gain.low is not None and gain.high is not None and gain.low * gain.high > 0
         doubt = "" if sure else ", which may be chance"
         sentences.append(
-            f"{name} is {metric.shown(abs(gain.mean))} dB {word} {comparison.first.name} in the "
+            f"{name} is {DECIDING.shown(abs(gain.mean))} dB {word} {comparison.first.name} in the "
             f"hole, better on {100 * gain.wins:.0f} % of {gain.n} pairs{doubt}."
         )
     return sentences

@@ -61,8 +61,14 @@ class Plan:
 
     @property
     def parts(self) -> str:
-        """Folder of the unfinished parts, which depends on the settings."""
-        return storage.join(self.config.out, f"_parts-{self.digest[:16]}")
+        """Folder of the unfinished parts, which depends on the settings and the metrics."""
+        identity = storage.sha256(" ".join([self.digest, *self.metrics]).encode())
+        return storage.join(self.config.out, f"_parts-{identity[:16]}")
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics of each pair, by name."""
+        return [metric.name for metric in self.config.measured]
 
     @property
     def numbers(self) -> list[str]:
@@ -122,7 +128,7 @@ def evaluate(config: EvaluationConfig, report: Log = print) -> Evaluation:
         UserError: as :func:`prepare` does, or if the cluster lacks CPUs or GPUs.
     """
     plan = prepare(config)
-    kept = finished(plan.config.out, plan.digest)
+    kept = finished(plan.config.out, plan.digest, plan.metrics)
     if kept is not None:
         report(f"{kept.out} already holds the scores of these settings; they are reused")
         return kept

@@ -14,6 +14,7 @@ from infill.pipeline.evaluation.published import PUBLISHED, Published
 from infill.pipeline.evaluation.result import Evaluation
 from infill.pipeline.evaluation.scores import ALL, Score, SetScore
 from infill.pipeline.metrics.metric_registry import (
+    DECIDING,
     FURTHER,
     METRICS,
     OF_NETWORKS,
@@ -87,8 +88,7 @@ def overall(evaluation: Evaluation) -> Table:
         [metric.heading, *(_figure(metric, scores[metric.name]) for scores in _all(evaluation))]
         for metric in evaluation.metrics
     ]
-    first, *_ = METRICS
-    counts = ["pairs", *(str(scores[first.name].n) for scores in _all(evaluation))]
+    counts = ["pairs", *(str(scores[DECIDING.name].n) for scores in _all(evaluation))]
     return ["all pairs", *evaluation.methods], [*rows, counts]
 
 
@@ -106,16 +106,15 @@ def by_group(evaluation: Evaluation, metric: Metric) -> Table:
 
 def terminal_tables(evaluation: Evaluation) -> str:
     """Return a job's tables: the means over all pairs, and hole PSNR by hole ratio."""
-    first, *_ = METRICS
     parts = [format_table(*overall(evaluation))]
     if len(_ranges(evaluation)) > 1:
-        parts.append(format_table(*by_group(evaluation, first)))
+        parts.append(format_table(*by_group(evaluation, DECIDING)))
     return "\n".join(parts)
 
 
 def verdict(evaluation: Evaluation) -> str:
     """Compare the network with the best baseline in a sentence or two."""
-    metric, *_ = METRICS
+    metric = DECIDING
     score = evaluation.scores[evaluation.network][ALL][metric.name]
     over = f"over {score.n} pairs from {_count(score.photographs, 'photograph')}"
     sentence = f"{evaluation.network} inpaints holes at {metric.shown(score.mean)} dB PSNR {over}."

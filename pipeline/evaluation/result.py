@@ -1,6 +1,7 @@
 """The result of an evaluation, as saved in ``scores.json``."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -53,7 +54,8 @@ class Evaluation:
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """The measured metrics, in the order of the tables."""
-        return chosen_metrics(list(self.scores[self.network][ALL]))
+        names = list(self.scores[self.network][ALL])
+        return tuple(metric for metric in chosen_metrics(names) if metric.name in names)
 
     @property
     def summary(self) -> dict[str, float]:
@@ -147,11 +149,18 @@ def _rebuilt(kind: type[Score] | type[SetScore], values: dict[str, Any]) -> dict
     }
 
 
-def finished(out: str, digest: str) -> Evaluation | None:
-    """Return the finished evaluation of these settings in a folder, or None."""
+def finished(out: str, digest: str, names: Iterable[str]) -> Evaluation | None:
+    """Return the finished evaluation of these settings in a folder, or None.
+
+    Args:
+        out: the folder.
+        digest: as :attr:`Evaluation.digest`.
+        names: the metrics that it must have; one may have been declared since.
+    """
     try:
         evaluation = load_evaluation(out)
     except UserError:
         return None
     whole = all(storage.exists(location) for location in evaluation.files.values())
-    return evaluation if whole and evaluation.digest == digest else None
+    measured = set(names) <= set(evaluation.scores[evaluation.network][ALL])
+    return evaluation if whole and measured and evaluation.digest == digest else None

@@ -1,5 +1,6 @@
 """Mean scores with confidence intervals, by method and group."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation.protocols import Group
 from infill.pipeline.metrics.distribution_metrics import FeatureSet
 from infill.pipeline.metrics.metric_registry import METRICS, OF_SETS, Classify, Metric
@@ -113,6 +115,8 @@ def distribution_scores(
         compared = originals if metric.paired and originals is not None else images
         sets = FeatureSet.of(composites), FeatureSet.of(compared)
         value, spread = metric.compare(*sets, classify, seed)
+        if not math.isfinite(value):
+            raise UserError(f"the metric {name!r} is {value} for {count} images; it must be finite")
         found[name] = SetScore(value=value, spread=spread, n=count)
     return found
 

@@ -23,6 +23,8 @@ from infill.pipeline.masks.rng import random_for
 
 TRIES = 8  # attempts of a recipe before the last hole is grown or shrunk to fit
 MOST_JOINED = 24
+MORE_TRIES = 100  # attempts before a recipe without any hole is refused
+SMALL_SIDE_PX = 32  # below it, text and automata may have no room for a hole
 UNIFORM_WIDTH = 0.05  # half-width of the range around a uniformly sampled hole ratio
 
 
@@ -56,7 +58,8 @@ def generate_mask(
         step: the global step; read by a curriculum only.
 
     Raises:
-        UserError: if the frame has too few pixels for the range, or the mask folder is empty.
+        UserError: if the frame has too few pixels for the range, the mask folder is empty, or the
+            recipe's function returns no hole.
     """
     step = min(step, config.curriculum_steps)  # after its end, a curriculum has no effect
     settings = settings_digest(config)
@@ -156,17 +159,16 @@ def _generate_in_range(
     most: int,
 ) -> ByteHole:
     """Generate until the hole fits; join small holes; finally grow or shrink the last one."""
-    generate = GENERATORS[recipe]
     for _ in range(TRIES):
-        hole = generate(config, random, *size)
+        hole = _generate(config, recipe, random, size)
         for other in config.recipes if config.union else ():
             if other != recipe:
-                hole |= GENERATORS[other](config, random, *size)
+                hole |= _generate(config, other, random, size)
         pixels = cv2.countNonZero(hole)
         for _ in range(MOST_JOINED if recipe in JOINED else 0):
             if pixels >= least:
                 break
-            hole |= generate(config, random, *size)
+            hole |= _generate(config, recipe, random, size)
             pixels = cv2.countNonZero(hole)
         if least <= pixels <= most:
             return hole
@@ -179,7 +181,35 @@ def _generate_in_range(
         hole = generate_whole_file(config, random, *size)
         if least <= cv2.countNonZero(hole) <= most:
             return hole
+    if not hole.any():
+        _require_a_hole(config, recipe, size)
     return resize_hole(hole, target)
+
+
+def _generate(
+    config: MaskConfig, recipe: Recipe, random: np.random.Generator, size: tuple[int, int]
+) -> ByteHole:
+    """Call a recipe's function, and refuse what is not a hole: all that follows relies on it."""
+    if recipe not in GENERATORS:
+        raise UserError(f"masks: the recipe {recipe!r} has no line in GENERATORS")
+    hole = GENERATORS[recipe](config, random, *size)
+    form = getattr(hole, "dtype", None), getattr(hole, "shape", None)
+    if form != (np.uint8, size) or hole.max() > 1:
+        found = f"{form[0]} {form[1]} up to {hole.max()}" if form[1] else repr(hole)
+        raise UserError(
+            f"masks: the recipe {recipe!r} must return an array of uint8, 1 in the hole and 0 "
+            f"elsewhere, of shape {size}; found {found}"
+        )
+    return hole
+
+
+def _require_a_hole(config: MaskConfig, recipe: Recipe, size: tuple[int, int]) -> None:
+    """Refuse a recipe that never makes a hole in a frame with room for one."""
+    random = random_for("without a hole", recipe)
+    if min(size) < SMALL_SIDE_PX:
+        return
+    if not any(_generate(config, recipe, random, size).any() for _ in range(MORE_TRIES)):
+        raise UserError(f"masks: the recipe {recipe!r} made {MORE_TRIES} masks without a hole")
 
 
 def _file_in_range(

@@ -8,6 +8,7 @@ column ever mixes two. The implementation is in ``metrics`` and, for MS-SSIM and
 torchmetrics.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -71,6 +72,28 @@ class Metric:
     def heading(self) -> str:
         """The title with its unit."""
         return f"{self.title} ({self.unit})" if self.unit else self.title
+
+    def of_each(self, composites: "Tensor", images: "Tensor", masks: "Tensor") -> "Tensor":
+        """Return the metric of each composite, [B] float64.
+
+        Raises:
+            UserError: if ``measure`` returns anything but a finite number for each.
+        """
+        assert self.measure is not None
+        found = self.measure(composites, images, masks)
+        count = len(images)
+        if getattr(found, "shape", None) != (count,) or not hasattr(found, "isfinite"):
+            shown = f"a tensor of shape {list(found.shape)}" if hasattr(found, "shape") else found
+            raise UserError(
+                f"the metric {self.name!r} must return a tensor of {count} numbers, one for each "
+                f"image, not {shown}"
+            )
+        if not found.isfinite().all():
+            raise UserError(
+                f"the metric {self.name!r} is {found[~found.isfinite()][0]} for an image; it must "
+                "be finite"
+            )
+        return found.double()
 
     def shown(self, value: float) -> str:
         """Return a value in its unit, with its decimals."""
@@ -276,11 +299,15 @@ DECLARED: tuple[Metric, ...] = (
     ),
 )
 """Every metric, in the order of the reports."""
+_TWICE = [name for name, count in Counter(m.name for m in DECLARED).items() if count > 1]
+assert not _TWICE, f"metrics are declared twice: {', '.join(_TWICE)}"
 
 METRICS = tuple(m for m in DECLARED if m.measure and m.evaluated and not m.network)
 """Metrics of every row of an evaluation, in the order of the report."""
 VALIDATED = tuple(m for m in METRICS if m.validated)
-"""Metrics of each validation in training; the first one selects the best checkpoint."""
+"""Metrics of each validation in training."""
+DECIDING = next(m for m in METRICS if m.name == "hole_psnr")
+"""The metric that selects the best checkpoint, and that verdicts and tables by hole ratio show."""
 FURTHER = {m.name: m for m in DECLARED if m.measure and not m.evaluated and not m.network}
 """Further metrics of papers, measured if a protocol or ``--metrics`` names them."""
 OF_NETWORKS = {m.name: m for m in DECLARED if m.network}
@@ -355,9 +382,12 @@ def measure(
         images: uint8 [B, H, W, 3].
         masks: float32 [B, 1, H, W], 1 in the hole.
         chosen: the result of :func:`chosen_metrics`; LPIPS is left to its network.
+
+    Raises:
+        UserError: as :meth:`Metric.of_each` does.
     """
     found = image_metrics.scores(composites, images, masks)
     for metric in chosen:
         if metric.name not in found and metric.measure is not None:
-            found[metric.name] = metric.measure(composites, images, masks)
+            found[metric.name] = metric.of_each(composites, images, masks)
     return {m.name: found[m.name].double() for m in chosen if m.name in found}

@@ -10,9 +10,10 @@ from infill.pipeline import checkpoints, storage, temporary_folders
 from infill.pipeline.config import RENAMED_FIELDS, flatten, from_dict, override
 from infill.pipeline.errors import UserError
 from infill.pipeline.loading import BatchConfig, names_tars
+from infill.pipeline.metrics.metric_registry import DECIDING
 from infill.pipeline.training.config import TrainConfig
 
-SCORE = "hole_psnr"
+SCORE = DECIDING.name
 """The validation score that selects a run's best checkpoint; higher is better."""
 ABANDONED_AFTER_S = 900.0
 """Age in seconds from which an unfinished checkpoint in an object store counts as abandoned."""

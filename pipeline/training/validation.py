@@ -13,7 +13,7 @@ from infill.pipeline.inference.predictor import Predictor
 from infill.pipeline.loading import BatchConfig, InpaintingDataset
 from infill.pipeline.manifest import Manifest
 from infill.pipeline.masks import HOLE_RATIO_BUCKETS, bucket_of
-from infill.pipeline.metrics.metric_registry import VALIDATED, Metric
+from infill.pipeline.metrics.metric_registry import DECIDING, VALIDATED, Metric
 from infill.pipeline.tracking import Record, Report
 from infill.pipeline.training.config import TrainConfig
 
@@ -51,24 +51,27 @@ class Validator:
     def scores(self, generator: nn.Module) -> dict[str, float]:
         """Return the mean of every validated metric of the 8-bit composites.
 
-        ``hole_psnr/0.1-0.2`` and so on are the means of the first one over holes of those published
-        ranges. The generator is left in evaluation mode.
+        ``hole_psnr/0.1-0.2`` and so on are the means over holes of those published ranges. The
+        generator is left in evaluation mode.
+
+        Raises:
+            UserError: if a metric's function returns anything but a finite number.
         """
-        names, first = [metric.name for metric in self.metrics], self.metrics[0].name
+        names = [metric.name for metric in self.metrics]
+        deciding = names.index(DECIDING.name)
         sums = torch.zeros(len(HOLE_RATIO_BUCKETS) + 1, len(names) + 1, dtype=torch.float64)
         for number, (image, hole) in enumerate(self.pairs):
             pasted = composite(self._predict(generator, number), image, hole)
             ours, theirs = (torch.from_numpy(pixels)[None] for pixels in (pasted, image))
             mask = torch.from_numpy(hole).float()[None, None]
-            measures = [metric.measure for metric in self.metrics if metric.measure]
-            found = [measure(ours, theirs, mask).item() for measure in measures]
+            found = [metric.of_each(ours, theirs, mask).item() for metric in self.metrics]
             scored = torch.tensor([*found, 1.0], dtype=torch.float64)
             sums[-1] += scored
             if bucket := bucket_of(mask.mean().item()):
                 sums[HOLE_RATIO_BUCKETS.index(bucket)] += scored
         means = (sums[-1, :-1] / sums[-1, -1]).tolist()
         return dict(zip(names, means, strict=True)) | {
-            f"{first}/{low:g}-{high:g}": (row[0] / row[-1]).item()
+            f"{DECIDING.name}/{low:g}-{high:g}": (row[deciding] / row[-1]).item()
             for (low, high), row in zip(HOLE_RATIO_BUCKETS, sums[:-1], strict=True)
             if row[-1]
         }

@@ -23,7 +23,7 @@ COMMANDS = TRAININGS | {
     "evaluate": ("run", ["--checkpoint", "run", "--shards", "shards", "--metrics", "vif"]),
     "explain": ("photo.png", ["--checkpoint", "run", "--image", "photo.png"]),
     "inspect_shards": ("shards", ["--shards", "shards"]),
-    "make_shards": ("packages", ["bundled", "--out", "shards"]),
+    "make_shards": ("bundled", ["bundled", "--out", "shards"]),
     "plan": ("spn", ["spn-cpu", "--images", "100"]),
     "serve": ("service", ["--model", "run"]),
     "study": ("one, two", ["--evaluations", "one", "two", "--out", "study"]),

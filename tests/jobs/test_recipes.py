@@ -275,12 +275,15 @@ def presets_of_papers(name: str) -> dict[str, TrainConfig]:
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
-def test_loss_weights_of_every_preset_are_those_of_the_sheet(name: str) -> None:
+def test_loss_weights_of_every_preset_are_those_of_the_sheet_and_no_other_term_is_used(
+    name: str,
+) -> None:
     for preset in presets_of_papers(name).values():
         values = flatten(preset.model)
-        weights = {field for field, value in values.items() if field.endswith("_weight")}
-        assert weights <= set(WEIGHTS[name]), "a weight that no line here has"
+        weights = {field: value for field, value in values.items() if field.endswith("_weight")}
         assert {field: values[field] for field in WEIGHTS[name]} == WEIGHTS[name]
+        others = {field: weights[field] for field in weights.keys() - WEIGHTS[name].keys()}
+        assert not any(others.values()), f"a paper's presets must not use {others}"
 
 
 def test_every_preset_of_a_paper_is_read_here() -> None:

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from infill.jobs import make_shards
 from infill.pipeline.errors import UserError
-from infill.pipeline.sources import BUNDLED, Original, Source, open_source
+from infill.pipeline.sources import BUNDLED, KINDS, Original, Source, open_source
+from infill.pipeline.sources.named import NAMED
 
 
 def put(root: Path, *paths: str) -> Path:
@@ -98,6 +100,14 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
 def test_impossible_source_is_refused(kind: str, location: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         open_source(kind, location)
+
+
+def test_no_kind_has_the_name_of_a_public_dataset_or_of_another_preset() -> None:
+    """A dictionary would take the later one in silence."""
+    assert [name for name in NAMED if not KINDS[name].about.startswith(NAMED[name].title)] == []
+    assert {kind: make_shards.PRESETS[kind].kind for kind in KINDS} == {
+        kind: kind for kind in KINDS
+    }
 
 
 def test_missing_folder_and_a_file_in_its_place_are_refused(tmp_path: Path) -> None:

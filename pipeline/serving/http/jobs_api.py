@@ -200,8 +200,7 @@ class JobService:
         locations: dict[str, Any],
         webhook: str,
     ) -> Job:
-        if fields.samples != 1 or fields.seed is not None or fields.quality is not None:
-            raise RequestError(400, "bad_request", "jobs make one sample, without seed or quality")
+        require_options_of_jobs(fields)
         request = new.request()
         found = await asyncio.to_thread(self.store().created_by, new.caller, request)
         if found is not None:
@@ -236,6 +235,19 @@ class JobService:
         source = self.files(job.id).lines(images)
         while (line := await asyncio.to_thread(_next_line, source)) is not None:
             yield line
+
+
+def require_options_of_jobs(fields: RequestFields) -> None:
+    """Refuse fields that a job does not follow, as ``samples`` and ``quality``.
+
+    Raises:
+        RequestError: 400, naming the first one.
+    """
+    for name, field_of in type(fields).model_fields.items():
+        if name not in _OPTIONS and getattr(fields, name) != field_of.default:
+            raise RequestError(
+                400, "bad_request", f"field {name!r}: jobs take {', '.join(_OPTIONS)}"
+            )
 
 
 def _next_line(source: Iterator[dict[str, Any]]) -> bytes | None:

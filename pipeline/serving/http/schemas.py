@@ -5,11 +5,18 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 from urllib.parse import unquote
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 from starlette.datastructures import UploadFile
 
@@ -33,13 +40,6 @@ _FILES = ("image", "mask")
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def _whole(value: Any) -> Any:
-    """Refuse true and false, which would count as 1 and 0."""
-    if isinstance(value, bool):
-        raise PydanticCustomError("int_type", "Input should be a whole number")
-    return value
-
-
 class MaskFields(BaseModel):
     """How a mask is read."""
 
@@ -59,10 +59,14 @@ class MaskFields(BaseModel):
         ),
     ] = "auto"
 
-    @field_validator("mask_threshold", mode="before")
+    @field_validator("*", mode="before")
     @classmethod
-    def _no_truth(cls, value: Any) -> Any:
-        return _whole(value)
+    def _no_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false for numbers, where they would count as 1 and 0."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and {int, float} & {kind, *get_args(kind)}:
+            raise PydanticCustomError("int_type", "Input should be a number")
+        return value
 
     @property
     def rule(self) -> MaskRule:
@@ -103,11 +107,6 @@ class RequestFields(MaskFields):
         ),
     ] = 1
     seed: Annotated[int | None, Field(ge=0, lt=2**63, description="Seed of random results.")] = None
-
-    @field_validator("quality", "samples", "seed", mode="before")
-    @classmethod
-    def _no_truths(cls, value: Any) -> Any:
-        return _whole(value)
 
     def options(self, accept: str) -> InpaintOptions:
         """Return the options of the request, given the Accept header.

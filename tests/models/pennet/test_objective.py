@@ -118,7 +118,7 @@ def test_step_names_each_weighted_term_and_the_generator_meets_the_new_discrimin
     batch = batch_at()
     prediction = objective.generator(batch.image, batch.mask)
     losses = objective.step(batch)
-    assert list(losses) == ["discriminator", "pyramid", "hole", "known", "adversarial"]
+    assert {"discriminator", "pyramid", "hole", "known", "adversarial"} <= losses.keys()
     assert losses["hole"] == pytest.approx(
         6 * pooled_l1(prediction.final, batch.image, batch.mask).item(), rel=1e-5
     )

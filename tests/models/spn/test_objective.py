@@ -98,7 +98,7 @@ def test_one_step_changes_both_networks_and_not_the_teacher() -> None:
     before = {role: tensors_of(network) for role, network in objective.networks.items()}
     taught = tensors_of(objective.teacher)
     losses = objective.step(batch_of())
-    assert list(losses) == ["discriminator", "prior", "image", "adversarial"]
+    assert {"discriminator", "prior", "image", "adversarial"} <= losses.keys()
     for role, network in objective.networks.items():
         unchanged = [k for k, v in network.named_parameters() if torch.equal(v, before[role][k])]
         assert unchanged == []
@@ -158,7 +158,7 @@ def test_the_prior_loss_stops_at_its_step_and_heads_stay_in_the_graph() -> None:
 def test_without_distillation_there_is_no_prior_term() -> None:
     objective = SPNObjective(replace(TINY, prior_weight=0.0, teacher="asl"))
     assert objective.teacher is None
-    assert list(objective.step(batch_of())) == ["discriminator", "image", "adversarial"]
+    assert "prior" not in objective.step(batch_of())
     assert all(p.grad is not None for p in objective.generator.parameters())
 
 

@@ -183,16 +183,10 @@ def test_one_step_changes_both_networks_and_neither_teacher_nor_vgg() -> None:
         for role, network in objective.networks.items()
     }
     losses = objective.step(batch_of())
-    assert list(losses) == [
-        "discriminator",
-        "prior",
-        "image",
-        "adversarial",
-        "feature_matching",
-        "perceptual",
-        "diversity",
-        "latent",
-    ]
+    assert {
+        *("discriminator", "prior", "image", "adversarial", "feature_matching", "perceptual"),
+        *("diversity", "latent"),
+    } <= losses.keys()
     assert all(torch.equal(one, other) for one, other in zip(frozen, before, strict=True))
     for role, network in objective.networks.items():
         state = network.state_dict()

@@ -12,11 +12,21 @@ import pytest
 import ray
 
 from infill.pipeline.errors import UserError
-from infill.pipeline.evaluation import EvaluationConfig, evaluate, load_evaluation, prepare
+from infill.pipeline.evaluation import (
+    EvaluationConfig,
+    evaluate,
+    load_evaluation,
+    prepare,
+    terminal_tables,
+)
+from infill.pipeline.evaluation.comparison import compare
+from infill.pipeline.evaluation.config import CompareConfig
 from infill.pipeline.evaluation.launch import _num_actors
 from infill.pipeline.evaluation.scorer import GRID, Scorer
 from infill.pipeline.manifest import read_manifest
 from infill.pipeline.masks import MaskConfig
+from infill.pipeline.metrics import metric_registry
+from infill.pipeline.metrics.metric_registry import METRICS, Metric
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +178,37 @@ def test_other_settings_in_the_same_folder_are_evaluated_anew(evaluation, config
     assert load_evaluation(str(tmp_path)) == two
 
 
+def test_a_metric_that_was_declared_since_is_measured_and_older_scores_stay_readable(
+    config, tmp_path, monkeypatch
+):
+    config = replace(config, out=str(tmp_path / "one"), num_images=1, baselines=())
+    before = evaluate(config, report=str)
+    shutil.copytree(tmp_path / "one", tmp_path / "older")
+    plan = prepare(replace(config, seed=1))
+    Scorer(plan.config, plan.pairs.image_size_px, plan.parts).work(0)
+    added = Metric(
+        name="declared_since",
+        title="Declared since",
+        better="lower",
+        decimals=3,
+        measure=lambda ours, theirs, _: (ours.double() - theirs).abs().amax(dim=(1, 2, 3)),
+    )
+    monkeypatch.setattr(metric_registry, "METRICS", (added, *metric_registry.METRICS))
+    older = load_evaluation(str(tmp_path / "older"))
+    assert added not in older.metrics
+    assert "Declared since" not in terminal_tables(older)
+    lines: list[str] = []
+    after = evaluate(config, report=lines.append)
+    assert not any("reused" in line for line in lines)
+    assert after.digest == before.digest
+    assert after.summary == before.summary | {"declared_since": after.summary["declared_since"]}
+    assert "Declared since" in terminal_tables(after)
+    compared = compare(CompareConfig(evaluations=(after.out, older.out), out=str(tmp_path / "c")))
+    assert compared.metrics == older.metrics
+    resumed = evaluate(replace(config, seed=1), report=str)  # No part of before is taken.
+    assert added in resumed.metrics
+
+
 def test_missing_report_of_a_finished_evaluation_is_not_taken_for_whole(config, tmp_path):
     config = replace(config, out=str(tmp_path), num_images=1, baselines=())
     evaluate(config, report=str)
@@ -198,7 +239,7 @@ def test_report_shows_scores_pictures_and_lineage(evaluation):
 def test_tables_for_machines_and_people_hold_the_same_numbers(evaluation):
 
     lines = list(csv.DictReader(Path(evaluation.files["spreadsheet"]).read_text().splitlines()))
-    assert len(lines) == 3 * 3 * 8
+    assert len(lines) == 3 * 3 * len(METRICS)
     row = next(
         r for r in lines if (r["method"], r["group"], r["metric"]) == ("telea", "all", "hole_psnr")
     )

@@ -1,11 +1,15 @@
+import math
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from infill.pipeline.errors import UserError
 from infill.pipeline.evaluation import Group
-from infill.pipeline.evaluation.scores import average, intervals
+from infill.pipeline.evaluation.scores import average, distribution_scores, intervals
 from infill.pipeline.masks import MaskConfig
-from infill.pipeline.metrics.metric_registry import METRICS
+from infill.pipeline.metrics.metric_registry import METRICS, OF_SETS
 
 GROUPS = [
     Group(name="small", masks=MaskConfig()),
@@ -19,6 +23,16 @@ def rows_of(groups: list[str], sources: list[str], values: list[float], method="
     return pa.table(
         {"group": groups, "source": sources, "method": [method] * len(groups), **numbers}
     )
+
+
+def test_a_figure_of_a_set_that_is_not_finite_is_refused(monkeypatch):
+    fid = replace(OF_SETS["fid"], compare=lambda *_: (math.nan, None))
+    monkeypatch.setitem(OF_SETS, "fid", fid)
+    features = np.random.default_rng(0).normal(size=(4, 8))
+    with pytest.raises(
+        UserError, match="^the metric 'fid' is nan for 4 images; it must be finite$"
+    ):
+        distribution_scores(features, features, lambda found: found, seed=0)
 
 
 def test_means_are_over_pairs_and_all_leaves_out_what_does_not_count():
@@ -88,8 +102,3 @@ def test_metric_is_shown_in_its_unit():
     assert shown["hole_l1"] == "12.35" or shown["hole_l1"] == "12.34"
     assert shown["ssim"] == "0.123"
     assert shown["psnr"] == "0.12"
-
-
-@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
-def test_lower_is_better_for_differences_alone(metric):
-    assert metric.better == ("lower" if "l1" in metric.name else "higher")

@@ -20,7 +20,7 @@ from dataclasses import replace
 import infill.pipeline.metrics.metric_registry as registry
 from infill.models.spn.config import SPNConfig
 from infill.pipeline import checkpoints, storage
-from infill.pipeline.evaluation import EvaluationConfig, evaluate, terminal_tables
+from infill.pipeline.evaluation import EvaluationConfig, evaluate, terminal_tables, verdict
 from infill.pipeline.evaluation.comparison import CompareConfig, compare
 from infill.pipeline.loading import BatchConfig
 from infill.pipeline.masks import MaskConfig
@@ -65,6 +65,8 @@ print(json.dumps({
     "search": trial_rows(TuneResult(trials=(trial,), seconds=1.0))[0],
     "summary": one.summary["largest"],
     "terminal": terminal_tables(one),
+    "verdict": verdict(one),
+    "psnr": one.summary["hole_psnr"],
     "page": storage.read(one.files["report"]).decode().count("Largest error"),
     "csv": ",largest," in storage.read(one.files["spreadsheet"]).decode(),
     "comparison": [metric.name for metric in compared.metrics],
@@ -84,9 +86,7 @@ def test_one_declared_line_reaches_validation_evaluation_comparison_selection_an
     file = tmp_path / "pipeline/metrics/metric_registry.py"
     declared = "DECLARED: tuple[Metric, ...] = (\n"
     before, after = file.read_text().split(declared)
-    last = '    Metric(\n        name="grey_l1",'
-    assert last in after
-    file.write_text(before + declared + after.replace(last, DECLARATION + last, 1))
+    file.write_text(before + declared + DECLARATION + after)  # The first place decides nothing.
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, shards, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
@@ -102,6 +102,8 @@ def test_one_declared_line_reaches_validation_evaluation_comparison_selection_an
     assert "largest" in found["search"]
     assert 0 < found["summary"] <= 1
     assert "Largest error" in found["terminal"]
+    assert "PSNR hole (dB) | 0.1-0.2" in " ".join(found["terminal"].split())
+    assert f"{found['psnr']:.2f} dB PSNR" in found["verdict"]
     assert found["page"] >= 2
     assert found["csv"]
     assert "largest" in found["comparison"]

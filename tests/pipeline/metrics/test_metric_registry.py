@@ -1,4 +1,5 @@
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,10 +8,11 @@ from scipy.signal import convolve2d
 from skimage.metrics import structural_similarity
 
 from infill.pipeline.errors import UserError
-from infill.pipeline.metrics import image_metrics
+from infill.pipeline.metrics import image_metrics, metric_registry
 from infill.pipeline.metrics.metric_registry import (
     FURTHER,
     METRICS,
+    Metric,
     chosen_metrics,
     measure,
     multiscale_ssim,
@@ -118,6 +120,79 @@ def test_visual_information_is_the_ratio_over_four_scales():
     found = visual_information(ours, theirs).item()
     assert 0.2 < found < 0.95
     assert found == pytest.approx(expected, abs=2e-3)
+
+
+MISTAKES = {
+    "mean of all": (lambda error: error.mean(), "not a tensor of shape []"),
+    "number": (lambda error: 0.5, "not 0.5"),
+    "array": (lambda error: error.mean((1, 2, 3)).numpy(), "not a tensor of shape [2]"),
+    "rows": (lambda error: error.mean((2, 3)), "not a tensor of shape [2, 64]"),
+}
+"""What a metric's function may return by mistake."""
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_metric_without_a_number_for_each_image_is_refused(mistake):
+    change, found = MISTAKES[mistake]
+    metric = Metric(
+        name="error",
+        title="Error",
+        better="lower",
+        decimals=3,
+        measure=lambda ours, theirs, _: change(ours.double() - theirs.double()),
+    )
+    with pytest.raises(UserError) as refusal:
+        measure(*pictures(), [metric])
+    assert str(refusal.value) == (
+        f"the metric 'error' must return a tensor of 2 numbers, one for each image, {found}"
+    )
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_metric_that_is_not_finite_is_refused(value):
+    metric = Metric(
+        name="error",
+        title="Error",
+        better="lower",
+        decimals=3,
+        measure=lambda ours, *_: torch.tensor([0.0, float(value)]),
+    )
+    with pytest.raises(
+        UserError, match=f"^the metric 'error' is {value} for an image; it must be finite$"
+    ):
+        measure(*pictures(), [metric])
+
+
+def test_a_metric_of_the_form_that_is_asked_for_is_taken():
+    metric = Metric(
+        name="count",
+        title="Count",
+        better="lower",
+        decimals=0,
+        measure=lambda ours, *_: torch.arange(len(ours)),
+    )
+    found = measure(*pictures(), [metric])["count"]
+    assert found.dtype == torch.float64
+    assert found.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("metric", [*METRICS, *FURTHER.values()], ids=lambda metric: metric.name)
+def test_the_better_direction_is_that_of_the_original_itself(metric):
+    ours, theirs, masks = pictures(176)
+    noisy, equal = (metric.of_each(one, theirs, masks) for one in (ours, theirs))
+    assert (equal > noisy).all() == (metric.better == "higher")
+    assert (equal < noisy).all() == (metric.better == "lower")
+
+
+def test_a_metric_that_is_declared_twice_is_refused():
+    """Of two the second would be shown with the first one's figures."""
+    source = Path(metric_registry.__file__).read_text()
+    declared = "DECLARED: tuple[Metric, ...] = (\n"
+    twice = '    Metric(name="vif", title="Ours", better="lower", decimals=1),\n'
+    assert declared in source
+    program = source.replace(declared, declared + twice)
+    with pytest.raises(AssertionError, match="^metrics are declared twice: vif$"):
+        exec(compile(program, "registry", "exec"), {"__name__": "registry"})
 
 
 def test_further_metrics_come_after_the_usual_ones_and_only_if_asked():

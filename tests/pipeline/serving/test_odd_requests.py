@@ -146,6 +146,11 @@ REFUSED = {
         of_body(LINE, LINES, "/v1/jobs?mode=tile&mode=crop"),
         "field 'mode' is given twice",
     ),
+    "a job's quality": (
+        of_body(LINE, LINES, "/v1/jobs?output_format=webp&quality=50"),
+        "field 'quality': jobs take model, mode, mask_polarity",
+    ),
+    "a job's samples": (of_body(LINE, LINES, "/v1/jobs?samples=2"), "field 'samples': jobs take"),
     "a job's bad pair": (of_body(LINE + b"{\n", LINES, "/v1/jobs"), "pair 1: the body is not JSON"),
     "a job with an empty key for repeats": (
         of_body(LINE, {**LINES, "idempotency-key": ""}, "/v1/jobs"),

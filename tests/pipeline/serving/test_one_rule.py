@@ -5,17 +5,23 @@ import base64
 import gzip
 import io
 import json
+from collections import Counter
+from typing import Annotated
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import Field
+from starlette.routing import Route
 
 from infill.pipeline.images import MaskRule, read_mask
 from infill.pipeline.inference.config import TilingConfig
+from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.http.app import create_app
 from infill.pipeline.serving.http.inpaint_service import HttpConfig
-from infill.pipeline.serving.http.schemas import MAX_JSON_VALUES
+from infill.pipeline.serving.http.jobs_api import require_options_of_jobs
+from infill.pipeline.serving.http.schemas import MAX_JSON_VALUES, RequestFields, check
 
 TILING = TilingConfig(sides_px=(32, 64, 128), least_crop_px=64)
 LINES = {"content-type": "application/x-ndjson"}
@@ -124,6 +130,59 @@ def test_true_is_no_number_and_a_list_is_no_name(replica, request_of):
     answers = send(replica, *requests, *names)
     assert [answer.status_code for answer in answers] == [400] * 7
     assert all(f"'{name}'" in answer.text for name, answer in zip(fields, answers, strict=False))
+
+
+class WiderFields(RequestFields):
+    """The fields, and two more as docs/extending.md adds one."""
+
+    feather_px: Annotated[int, Field(ge=0, le=32)] = 0
+    sharp: bool = False
+
+
+def test_a_new_field_is_no_truth_unless_it_is_one_and_no_job_ignores_it():
+    assert check(WiderFields, {"feather_px": "8", "sharp": True}).feather_px == 8
+    with pytest.raises(RequestError, match=r"field 'feather_px': Input should be a number$"):
+        check(WiderFields, {"feather_px": True})
+    require_options_of_jobs(check(WiderFields, {"mode": "tile", "feather_px": 0}))
+    with pytest.raises(RequestError, match=r"field 'feather_px': jobs take model, mode, mask_"):
+        require_options_of_jobs(check(WiderFields, {"feather_px": 8}))
+
+
+def other_values(schema: dict) -> list:
+    """Return values of a field that differ from its default."""
+    values: list = []
+    for kind in schema.get("anyOf", [schema]):
+        if "enum" in kind:
+            values += kind["enum"]
+        elif kind["type"] in ("integer", "number"):
+            values.append(kind.get("minimum", 0) + 1)
+        elif kind["type"] != "null":
+            values += {"string": ["spn"], "boolean": [True, False]}[kind["type"]]
+    return [value for value in values if value != schema["default"]]
+
+
+@pytest.mark.parametrize("name", RequestFields.model_fields)
+def test_no_field_of_a_request_is_read_and_then_ignored(name):
+    schema = RequestFields.model_json_schema()["properties"][name]
+    usual = RequestFields(output_format="webp")
+    given = [usual.model_copy(update={name: value}) for value in other_values(schema)]
+    assert given
+    found = {str(one.options("image/webp")) for one in given}
+    assert str(usual.options("image/webp")) not in found or name == "output_format"
+    assert len(found) == len(given)
+
+
+def test_no_route_hides_another():
+    """FastAPI answers by the first of two routes of one path and method, in silence."""
+    app = create_app(None, HttpConfig())
+    found = Counter(
+        (route.path, method)
+        for route in app.routes
+        if isinstance(route, Route)
+        for method in route.methods or ()
+    )
+    assert len(found) > 20
+    assert [both for both, count in found.items() if count > 1] == []
 
 
 def test_openai_s_route_reads_forms_and_names_fields_as_its_callers_do(replica, request_of):
