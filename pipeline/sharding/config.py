@@ -69,7 +69,8 @@ class ShardConfig:
     seed: int = 0
     """Seed of the random choice of validation and test images."""
     overwrite: bool = False
-    """Whether to replace a finished set that was made with other settings."""
+    """Whether to replace a finished set that was made with other settings, or by a version without
+    a column of the manifest."""
     s3: S3Config = field(default_factory=S3Config)
     """The S3 service behind s3:// addresses."""
 
