@@ -42,6 +42,18 @@ class Batch:
     seed: int = 0
     """Seed of random layers: a function of run seed, step and rank."""
 
+    def __post_init__(self) -> None:
+        """Refuse tensors whose shapes differ, which broadcasting could hide."""
+        images = list(self.image.shape)
+        tensors = {"image": (self.image, 3), "mask": (self.mask, 1), "labels": (self.labels, 3)}
+        for name, (tensor, channels) in tensors.items():
+            expected = [*images[:1], channels, *images[2:]]
+            if tensor is not None and (len(expected) != 4 or list(tensor.shape) != expected):
+                raise ValueError(
+                    f"the {name} of a batch must be [B, {channels}, H, W], with one B, H and W for "
+                    f"image, mask and labels: found {list(tensor.shape)} beside an image {images}"
+                )
+
     def to(self, device: torch.device | str) -> "Batch":
         """Return the same batch with its tensors on ``device``."""
         return Batch(

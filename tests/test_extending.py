@@ -4,6 +4,7 @@ import importlib
 import re
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,15 @@ def test_sketches_of_functions_do_what_they_say(tmp_path, monkeypatch):
     hole = np.array([[1, 0, 0, 0]], np.uint8)
     assert mirror(image, hole)[0, 0].tolist() == image[0, 3].tolist()
     assert mirror(image, hole)[0, 1:].tolist() == image[0, 1:].tolist()
+
+    settings = SimpleNamespace(blur_px=9, seed=0)
+    about = {"config": settings, "key": "a", "pixels": image.repeat(9, axis=0)}
+    transform = "infill.pipeline.loading.dataset"
+    blurred = sketch("A CPU augmentation", transform, **about, epoch=1, labels=False)["pixels"]
+    assert blurred.shape == (9, 4, 3)
+    assert (blurred != about["pixels"]).any()
+    kept = sketch("A CPU augmentation", transform, **about, epoch=1, labels=True)["pixels"]
+    assert kept is about["pixels"]
 
     median = sketch("A Tune algorithm", "infill.pipeline.tuning.asha")["median"]
     monkeypatch.setitem(ALGORITHMS, "median", Algorithm(scheduler=median))

@@ -1,12 +1,13 @@
 """Inpainting without a network: mean fill, Telea and Navier-Stokes by OpenCV, PatchMatch.
 
-Every baseline takes one image and its hole and returns a prediction, all in 8-bit RGB; pixels
-inside the hole are hidden first. OpenCV uses BGR, but the order of the channels does not matter
-here: Telea's weights come from the hole's shape alone, Navier-Stokes is solved per channel, and
-patches are compared by the sum over channels.
+Every baseline takes one image and its hole and returns a prediction, all in 8-bit RGB. One that
+:func:`load_baseline` returns gets a copy without the pixels in the hole. OpenCV uses BGR, but the
+order of the channels does not matter here: Telea's weights come from the hole's shape alone,
+Navier-Stokes is solved per channel, and patches are compared by the sum over channels.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import cv2
 import numpy as np
@@ -74,4 +75,20 @@ def load_baseline(name: str) -> Baseline:
     """
     if name not in BASELINES:
         raise UserError(f"unknown baseline {name!r}; there are: {', '.join(BASELINES)}")
-    return BASELINES[name]
+    return partial(_apply, name)
+
+
+def _apply(name: str, image: Pixels, hole: ByteHole) -> Pixels:
+    """Return the prediction of a baseline that cannot see the hole, nor change the image.
+
+    Raises:
+        ValueError: if it is not an 8-bit image of the same size.
+    """
+    hidden = np.where(hole[..., None] == 0, image, np.uint8(UNKNOWN))
+    filled = BASELINES[name](hidden, hole.copy())
+    if filled.shape != image.shape or filled.dtype != np.uint8:
+        raise ValueError(
+            f"the baseline {name} must return uint8 {list(image.shape)}, not "
+            f"{filled.dtype} {list(filled.shape)}"
+        )
+    return filled

@@ -65,7 +65,8 @@ class EvaluationConfig:
     """How images larger than the network was trained on are inpainted. A protocol has its own way
     unless ``side_px`` is given."""
     baselines: tuple[str, ...] = ("mean-fill", "telea", "navier-stokes")
-    """Classical methods that are evaluated on the same pairs."""
+    """Classical methods that are evaluated on the same pairs: "mean-fill", "telea" and
+    "navier-stokes" of OpenCV, and "patchmatch", which is slower."""
     metrics: tuple[str, ...] = ()
     """Names of further metrics, such as "grey_l1" or "ms_ssim", beside those that are always
     measured."""

@@ -69,10 +69,15 @@ class View:
 
 
 class SampleTransform:
-    """The transform of an image before the network sees it: crop, augmentation and mask."""
+    """The transform of an image before the network sees it: crop, augmentation and mask.
 
-    def __init__(self, config: BatchConfig) -> None:
-        self.config = config
+    Args:
+        config: how each is made.
+        augment: whether images are augmented; validation does not.
+    """
+
+    def __init__(self, config: BatchConfig, *, augment: bool = True) -> None:
+        self.config, self.augment = config, augment
 
     def mask(self, key: str, epoch: int, step: int, turn: int) -> Mask:
         """Return a sample's mask; the arguments are those of :meth:`InpaintingDataset.make`."""
@@ -89,14 +94,30 @@ class SampleTransform:
             epoch: number of completed passes over the set.
             labels: whether it is a label map, which is cut as its image is and keeps its colours.
         """
-        config = self.config
-        # All are generated whether used or not: switching one off leaves the others as they were.
-        down, across, flip, turn = uniform_numbers(number_for("view", key, epoch, config.seed))
+        config, size = self.config, self.config.image_size_px
+        down, across, *_ = uniform_numbers(number_for("view", key, epoch, config.seed))
         image = rescale(image, config, labels)
         if config.random_resize:
             uniform = uniform_numbers(number_for("scale", key, epoch, config.seed))[0]
             image = resize_at_random(image, config, uniform, labels)
-        pixels = crop_image(image, config.image_size_px, config.crop, down, across, labels)
+        pixels = crop_image(image, size, config.crop, down, across, labels)
+        if self.augment:
+            pixels = self.augmented(pixels, key, epoch, labels=labels)
+        # Another shape or type would leave what the batch's memory held before.
+        if pixels.shape != (size, size, 3) or pixels.dtype != np.uint8:
+            raise ValueError(
+                f"the transform of {key} must return uint8 [{size}, {size}, 3], not "
+                f"{pixels.dtype} {list(pixels.shape)}"
+            )
+        return pixels
+
+    def augmented(self, pixels: Pixels, key: str, epoch: int, *, labels: bool) -> Pixels:
+        """Return a crop as training sees it in an epoch; the arguments are those of :meth:`view`.
+
+        Each decision has its number whether it is used or not, so that none depends on another.
+        """
+        config = self.config
+        _, _, flip, turn = uniform_numbers(number_for("view", key, epoch, config.seed))
         if config.quarter_turns:
             pixels = np.ascontiguousarray(np.rot90(pixels, int(4 * turn)))
         if config.horizontal_flip and flip < 0.5:
@@ -116,10 +137,10 @@ class InpaintingDataset(SampleTransform):
             the configuration wants; nothing has been read yet.
     """
 
-    def __init__(self, config: BatchConfig, manifest: Manifest) -> None:
+    def __init__(self, config: BatchConfig, manifest: Manifest, *, augment: bool = True) -> None:
         if config.keeps_scale:
             require_large_enough(manifest, config.image_size_px)
-        super().__init__(config)
+        super().__init__(config, augment=augment)
         self._last = threading.local()
         self._named: set[int] = set()
         self.reader = ShardReader(manifest, cache_for(manifest, config), config.verify_checksums)

@@ -18,10 +18,8 @@ class ShardConfig:
 
     kind: str = "folder"
     """Kind of source: "folder", "archives" (all zips and tars below a folder), "bundled" (images
-    that installed packages carry), or a public dataset as its authors distribute it: places2,
-    places2-12k, places2-large, places2-large-12k, celeba, celeba-madf, celeba-hq,
-    celeba-hq-deepgin, celeba-hq-spn, paris, dtd-1 to dtd-10, dtd-pennet, facade, imagenet, ffhq,
-    oxford, ade20k, ade20k-deepgin. A paper's name stands where its split is its own."""
+    that installed packages carry), or a public dataset as its authors distribute it, by the name of
+    its preset. A paper's name stands where its split is its own."""
     source: str = ""
     """Folder or s3:// prefix of the images; or one zip or tar; or a CSV or Parquet list with a
     column "path" (and "split"). Empty for "bundled"."""
@@ -71,7 +69,8 @@ class ShardConfig:
     seed: int = 0
     """Seed of the random choice of validation and test images."""
     overwrite: bool = False
-    """Whether to replace a finished set that was made with other settings."""
+    """Whether to replace a finished set that was made with other settings, or by a version without
+    a column of the manifest."""
     s3: S3Config = field(default_factory=S3Config)
     """The S3 service behind s3:// addresses."""
 

@@ -29,11 +29,10 @@ from infill.pipeline.sharding.config import ShardConfig, as_saved_now, content_s
 from infill.pipeline.sharding.listing import Listing, Shares, write_listings
 from infill.pipeline.sharding.parallel_map import parallel_map
 from infill.pipeline.sharding.shard_writer import (
-    LABELLED_SCHEMA,
-    SCHEMA,
     make_shard,
     read_record,
     record_name,
+    schema_of,
     tar_name,
 )
 from infill.pipeline.shared_folders import require_seen, seen_here
@@ -77,11 +76,15 @@ def make_shards(config: ShardConfig, report: Log = print) -> dict[str, Manifest]
         listings = _list(config, folder, report)
         missing = {}
         for split, found in listings.items():
-            if _is_whole(config, found):
-                report(f"{split}: {found.shards} finished shards; reused")
-            else:
+            manifest = _whole(config, found)
+            lacking = [] if manifest is None else _lacking(config, manifest)
+            if manifest is None or (lacking and config.overwrite):
                 _begin(config, found)
                 missing[split] = found
+            else:
+                names = ", ".join(lacking)
+                without = f", without {names}: --overwrite makes them again" if names else ""
+                report(f"{split}: {found.shards} finished shards; reused{without}")
     _drop_sets_without_photographs(config, listings)
     if missing:
         with connect(preload=forkserver.WITHOUT_TORCH):
@@ -164,18 +167,23 @@ def _require_same_settings(config: ShardConfig) -> None:
             )
 
 
-def _is_whole(config: ShardConfig, found: Listing) -> bool:
-    """Return whether a split's set is finished, with the same list and the recorded sizes."""
+def _whole(config: ShardConfig, found: Listing) -> Manifest | None:
+    """Return the manifest of a finished split, with the same list and the recorded sizes."""
     location = storage.join(config.out, found.split)
     if listing.read_digest(location) != found.digest:
-        return False
+        return None
     if not storage.exists(storage.join(location, MANIFEST_NAME)):
-        return False
+        return None
     manifest = read_manifest(location)
     sizes = _sizes(location)
-    return as_saved_now(manifest.settings) == content_settings(config) and all(
-        sizes.get(shard.name) == shard.size for shard in manifest.shards
-    )
+    same = as_saved_now(manifest.settings) == content_settings(config)
+    whole = all(sizes.get(shard.name) == shard.size for shard in manifest.shards)
+    return manifest if same and whole else None
+
+
+def _lacking(config: ShardConfig, manifest: Manifest) -> list[str]:
+    """Return the columns that a manifest of another version does not have."""
+    return [n for n in schema_of(config).names if n not in manifest.samples.column_names]
 
 
 def _sizes(location: str) -> dict[str, int]:
@@ -297,7 +305,7 @@ def _summary(config: ShardConfig, split: str, number: int) -> dict[str, Any]:
 def _finish(config: ShardConfig, found: Listing, report: Log) -> None:
     """Assemble a split's manifest from its records, delete other files, and write it."""
     location = storage.join(config.out, found.split)
-    schema = LABELLED_SCHEMA if config.labels else SCHEMA
+    schema = schema_of(config)
     shards, tables, quarantined = [], [], list[Quarantined]()
     for number in range(found.shards):
         record = read_record(location, number)

@@ -81,6 +81,7 @@ def make_shard(config: ShardConfig, split: str, number: int) -> tuple[Record, bo
     if (
         found is not None
         and found.digest == digest
+        and _has_columns(config, found.rows)
         and _is_true(folder, found.shard)
         and _still_refused(config, source, rows, found.quarantined)
     ):
@@ -106,6 +107,16 @@ def read_record(folder: str, number: int) -> Record | None:
         )
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
+
+
+def schema_of(config: ShardConfig) -> pa.Schema:
+    """Return the columns of a set's manifest."""
+    return LABELLED_SCHEMA if config.labels else SCHEMA
+
+
+def _has_columns(config: ShardConfig, rows: list[dict[str, Any]]) -> bool:
+    """Return whether a record has every column, which one of another version may not."""
+    return all(row.keys() >= set(schema_of(config).names) for row in rows[:1])
 
 
 def _is_true(folder: str, shard: ShardRecord) -> bool:

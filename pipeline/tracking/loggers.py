@@ -53,13 +53,14 @@ def logged(info: RunInfo) -> Iterator[Report]:
     Raises:
         UserError: if a logger is unknown, not installed, or cannot be reached at the start.
     """
-    reports: list[Report] = []
+    reports: dict[str, Report] = {}
     turn = threading.RLock()  # A logger may warn while it takes a record.
 
     def report(record: Record) -> None:
         with turn:
-            for one in reports:
-                one(record)
+            for name, one in reports.items():
+                with _named(name):
+                    one(record)
 
     def warn(text: str) -> None:
         report(Record(kind="note", step=0, text=text))
@@ -67,5 +68,16 @@ def logged(info: RunInfo) -> Iterator[Report]:
     require_known(info.config.loggers)
     with ExitStack() as stack:
         for name in info.config.loggers:
-            reports.append(stack.enter_context(LOGGERS[name](info, warn)))
+            with _named(name):
+                reports[name] = stack.enter_context(LOGGERS[name](info, warn))
         yield report
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Add the name of a logger to the traceback of an error of its own."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"from the logger {name!r}: mend it, or leave it out of tracking.loggers")
+        raise

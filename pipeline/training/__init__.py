@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from infill.pipeline.training.launcher import launch, resolve, summary, train
     from infill.pipeline.training.run_dir import SCORE, best, find_sets, require_same_run
     from infill.pipeline.training.step_checks import NonFiniteLossError
-    from infill.pipeline.training.validation import validation_data
 
 __all__ = [
     "SCORE",
@@ -33,7 +32,6 @@ __all__ = [
     "WorkerContext",
     "TrainConfig",
     "TrainResult",
-    "validation_data",
     "best",
     "build_objective",
     "find_sets",
@@ -63,6 +61,5 @@ __getattr__ = lazy_names(
         "launcher": ("launch", "resolve", "summary", "train"),
         "run_dir": ("SCORE", "best", "find_sets", "require_same_run"),
         "step_checks": ("NonFiniteLossError",),
-        "validation": ("validation_data",),
     },
 )

@@ -25,7 +25,7 @@ class Validator:
         self.config, self.device = config, device
         self.pairs: list[tuple[Pixels, ByteHole]] = []
         self.labels: list[Pixels | None] = []
-        maker = InpaintingDataset(validation_data(config.data), manifest)
+        maker = InpaintingDataset(_fixed(config.data), manifest, augment=False)
         side = config.data.image_size_px
         self.metrics: list[Metric] = [m for m in VALIDATED if m.least_side_px <= side]
         count = min(config.validation_samples, len(manifest))
@@ -88,14 +88,11 @@ class Validator:
         report(Record(kind="image", step=step, text=text, image=location))
 
 
-def validation_data(data: BatchConfig) -> BatchConfig:
-    """Return the training's data settings without randomness: centred crops, no augmentation."""
+def _fixed(data: BatchConfig) -> BatchConfig:
+    """Return the training's data settings for fixed samples: centred crops, masks of the end."""
     return replace(
         data,
         crop="centre" if data.crop == "random" else data.crop,
-        horizontal_flip=False,
-        quarter_turns=False,
-        colour_jitter=0.0,
         masks=replace(data.masks, curriculum_steps=0),
         seed=0,
     )

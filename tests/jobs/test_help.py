@@ -2,15 +2,24 @@
 
 import ast
 import importlib
+import inspect
 import json
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
+from infill.models.optimizers import OPTIMIZERS, OptimizerConfig
+from infill.models.schedules import SCHEDULES, DiscriminatorScheduleConfig, ScheduleConfig
+from infill.pipeline.baselines import BASELINES
 from infill.pipeline.completion import suggestions
+from infill.pipeline.evaluation.config import EvaluationConfig
+from infill.pipeline.tracking import LOGGERS, TrackingConfig
+from infill.pipeline.tuning import TuneConfig
+from infill.pipeline.tuning.algorithms import ALGORITHMS
 
 ROOT = Path(__file__).parents[2]
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if path.stem != "__init__")
@@ -79,6 +88,29 @@ def presets_of(name: str) -> list[str]:
     """Return a job's presets, or one empty name if it has none."""
     main = importlib.import_module(f"infill.jobs.{name}").main
     return [word for word in suggestions(main, []) if not word.startswith("-")] or [""]
+
+
+def said(config: type, field: str) -> str:
+    """Return the help of a field."""
+    [body] = ast.parse(textwrap.dedent(inspect.getsource(config))).body
+    [place] = [n for n, line in enumerate(body.body) if ast.unparse(line).startswith(f"{field}:")]
+    return ast.literal_eval(body.body[place + 1].value)
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "names"),
+    [
+        (TrackingConfig, "loggers", LOGGERS),
+        (EvaluationConfig, "baselines", BASELINES),
+        (TuneConfig, "algorithm", ALGORITHMS),
+        (OptimizerConfig, "name", OPTIMIZERS),
+        (ScheduleConfig, "name", SCHEDULES),
+        (DiscriminatorScheduleConfig, "name", SCHEDULES),
+    ],
+)
+def test_help_of_a_field_that_takes_names_has_each(config, field, names):
+    help_text = said(config, field)
+    assert [name for name in names if f'"{name}"' not in help_text] == []
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -1,5 +1,7 @@
 """How losses become updates: parts of a batch, norms, clipping."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -67,6 +69,18 @@ def test_a_batch_that_cannot_be_cut_is_refused() -> None:
     objective.updating = Updating(parts=2)
     with pytest.raises(ValueError, match="3 samples cannot be cut into 2 equal parts"):
         objective.step_with_accumulation(batch_of(1.0, 2.0, 3.0))
+
+
+def test_an_augmentation_that_changes_one_of_the_shapes_is_refused() -> None:
+    batch = batch_of(1.0, 2.0)
+    with pytest.raises(
+        ValueError, match=r"mask of a batch must be \[B, 1, H, W\], .* \[2, 1, 8, 8\]"
+    ):
+        replace(batch, image=batch.image[..., ::2])
+    with pytest.raises(ValueError, match=r"labels of a batch .* \[2, 3, 8, 4\] beside"):
+        replace(batch, labels=batch.image[..., ::2])
+    with pytest.raises(ValueError, match=r"image of a batch must be \[B, 3, H, W\]"):
+        replace(batch, image=batch.image.permute(0, 2, 3, 1))
 
 
 def test_gradients_are_scaled_down_to_the_greatest_norm_and_never_up() -> None:

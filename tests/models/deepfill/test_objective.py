@@ -228,6 +228,7 @@ def test_a_sample_s_blend_is_the_same_on_whatever_worker() -> None:
     moved = replace(
         batch,
         image=batch.image[2:],
+        mask=batch.mask[2:],
         keys=batch.keys[2:],
         mask_ids=batch.mask_ids[2:],
         seed=99,
@@ -238,7 +239,8 @@ def test_a_sample_s_blend_is_the_same_on_whatever_worker() -> None:
 
 
 def test_blends_are_spread_evenly_over_zero_to_one() -> None:
-    predicted = torch.tensor(fractions(Batch(image=torch.empty(4000, 0), mask=torch.empty(0)), "x"))
+    batch = Batch(image=torch.empty(4000, 3, 0, 0), mask=torch.empty(4000, 1, 0, 0))
+    predicted = torch.tensor(fractions(batch, "x"))
     assert 0 <= predicted.min() < 0.01
     assert 0.99 < predicted.max() <= 1
     assert predicted.mean().item() == pytest.approx(0.5, abs=0.02)

@@ -41,15 +41,42 @@ def test_hidden_pixels_never_reach_a_baseline(name: str):
     other = image.copy()
     other[hole == 1] = 255 - other[hole == 1]
     before = other.copy()
-    assert np.array_equal(BASELINES[name](image, hole), BASELINES[name](other, hole))
+    method = load_baseline(name)
+    assert np.array_equal(method(image, hole), method(other, hole))
     assert np.array_equal(other, before), "the caller's image was written to"
 
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_nothing_known_gives_mid_grey_and_no_hole_gives_the_image(name: str):
     image = picture()
-    assert (BASELINES[name](image, np.ones((40, 56), np.uint8)) == 128).all()
-    assert np.array_equal(BASELINES[name](image, np.zeros((40, 56), np.uint8)), image)
+    method = load_baseline(name)
+    assert (method(image, np.ones((40, 56), np.uint8)) == 128).all()
+    assert np.array_equal(method(image, np.zeros((40, 56), np.uint8)), image)
+
+
+def test_a_baseline_that_looks_into_the_hole_or_writes_sees_and_changes_nothing(monkeypatch):
+    def cheat(image, hole):
+        seen = image.copy()
+        image[:], hole[:] = 0, 0
+        return seen
+
+    monkeypatch.setitem(BASELINES, "cheat", cheat)
+    image, hole = picture(), square_hole()
+    filled = load_baseline("cheat")(image, hole)
+    assert (filled[hole == 1] == 128).all()
+    assert np.array_equal(filled[hole == 0], image[hole == 0])
+    assert np.array_equal(image, picture())
+    assert np.array_equal(hole, square_hole())
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [(lambda p: p[:-1], r"uint8 \[39, 56, 3\]"), (lambda p: p / 255, r"float64 \[40, 56, 3\]")],
+)
+def test_a_baseline_of_another_size_or_type_is_refused_by_name(monkeypatch, change, found):
+    monkeypatch.setitem(BASELINES, "odd", lambda image, hole: change(image))
+    with pytest.raises(ValueError, match=rf"odd must return uint8 \[40, 56, 3\], not {found}"):
+        load_baseline("odd")(picture(), square_hole())
 
 
 @pytest.mark.parametrize("name", ["mean-fill", "telea", "navier-stokes"])

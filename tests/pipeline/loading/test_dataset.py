@@ -44,6 +44,25 @@ def test_flip_mirrors_about_half_of_the_samples_and_moves_nothing_else(shards: s
     assert 18 < mirrored < 42
 
 
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda pixels: pixels[::2], r"uint8 \[16, 32, 3\]"),
+        (lambda pixels: pixels[..., :1], r"uint8 \[32, 32, 1\]"),
+        (lambda pixels: pixels / 255, r"float64 \[32, 32, 3\]"),
+    ],
+)
+def test_augmentation_that_changes_shape_or_type_is_refused(
+    shards: str, monkeypatch, take, change, found: str
+) -> None:
+    """Otherwise the batch keeps what its memory held before."""
+    monkeypatch.setattr(
+        InpaintingDataset, "augmented", lambda transform, pixels, *about, **more: change(pixels)
+    )
+    with pytest.raises(ValueError, match=rf"must return uint8 \[32, 32, 3\], not {found}"):
+        take(BatchConfig(shards=shards, **SMALL), 1)
+
+
 def test_random_crop_is_a_window_of_the_image(shards: str, pictures: list[bytes]) -> None:
     config = BatchConfig(shards=shards, horizontal_flip=False, **SMALL)
     maker = InpaintingDataset(config, read_manifest(shards))

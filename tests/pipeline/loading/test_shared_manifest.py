@@ -30,18 +30,19 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> str:
     numbers = np.arange(ROWS)
     keys = pa.array([f"places/{number:08d}" for number in range(ROWS)])
     checksums = pa.array([f"{number * 2654435761:064x}" for number in range(ROWS)])
-    values = [
-        keys,
-        keys,
-        pa.array(np.full(ROWS, "jpg")),
-        pa.array((numbers // 1000).astype(np.int32)),
-        pa.array(numbers % 1000 * 40_960),
-        pa.array(np.full(ROWS, 40_000)),
-        checksums,
-        pa.array(np.full(ROWS, 256, np.int32)),
-        pa.array(np.full(ROWS, 256, np.int32)),
-    ]
-    table = pa.Table.from_arrays(values, schema=SAMPLE_SCHEMA)
+    columns = {
+        "key": keys,
+        "source": keys,
+        "suffix": pa.array(np.full(ROWS, "jpg")),
+        "shard": pa.array((numbers // 1000).astype(np.int32)),
+        "offset": pa.array(numbers % 1000 * 40_960),
+        "size": pa.array(np.full(ROWS, 40_000)),
+        "sha256": checksums,
+        "height_px": pa.array(np.full(ROWS, 256, np.int32)),
+        "width_px": pa.array(np.full(ROWS, 256, np.int32)),
+    }
+    further = {one.name: pa.nulls(ROWS, one.type) for one in SAMPLE_SCHEMA}
+    table = pa.table(further | columns, schema=SAMPLE_SCHEMA)
     records = [
         ShardRecord(name=f"shard-{shard:06d}.tar", samples=1000, size=41_000_000, sha256="0" * 64)
         for shard in range(ROWS // 1000)

@@ -22,7 +22,7 @@ from infill.pipeline import storage
 from infill.pipeline.error_sentences import explain
 from infill.pipeline.errors import UserError
 from infill.pipeline.images import kinds
-from infill.pipeline.manifest import SAMPLE_SCHEMA, Manifest, read_manifest
+from infill.pipeline.manifest import SAMPLE_SCHEMA, Manifest, read_manifest, write_manifest
 from infill.pipeline.sharding import ShardConfig, listing, make_shards
 from infill.pipeline.sharding.runner import Tally
 from infill.pipeline.sharding.shard_writer import make_shard
@@ -174,6 +174,33 @@ def test_finished_set_is_reused_and_says_so(
     for split, manifest in made[1].items():
         assert second[split].digest == manifest.digest
         assert second[split].samples.equals(manifest.samples)
+
+
+def test_columns_that_an_earlier_version_did_not_write_are_named_and_made_again(
+    photographs: str, made: tuple[Path, dict[str, Manifest]], whole: Path
+) -> None:
+    """A record that lacks a column would leave its samples without a value in a later manifest."""
+    train = made[1]["train"]
+    earlier = replace(
+        train,
+        location=str(whole / "train"),
+        samples=train.samples.drop_columns(["perceptual_hash"]),
+    )
+    write_manifest(earlier)
+    for record in (whole / "train").glob("_record-*.json"):
+        values = json.loads(record.read_text())
+        for row in values["rows"]:
+            del row["perceptual_hash"]
+        record.write_text(json.dumps(values))
+    lines: list[str] = []
+    found = make_shards(config(photographs, whole), lines.append)["train"]
+    assert found.samples.equals(earlier.samples)
+    assert (
+        "train: 2 finished shards; reused, without perceptual_hash: --overwrite makes them again"
+    ) in lines
+    found = make_shards(config(photographs, whole, overwrite=True), quiet)["train"]
+    assert found.samples.equals(train.samples)
+    assert found.digest == train.digest
 
 
 def test_only_what_is_missing_is_made_again(photographs: str, whole: Path) -> None:

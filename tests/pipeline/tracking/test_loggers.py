@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
-from infill.pipeline.tracking import Record, RunInfo, TrackingConfig, logged
+from infill.pipeline.tracking import LOGGERS, Record, RunInfo, TrackingConfig, logged
 from infill.pipeline.tracking.mlflow_store import experiment_id, mlflow_client
 
 LOSSES = {"hole": 0.5, "learning_rate/generator": 1e-4, "samples_per_s": 9.0}
@@ -165,13 +166,29 @@ def test_only_the_loggers_named_take_records(tmp_path):
 
 
 def test_a_logger_that_cannot_be_is_refused_with_what_to_do(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match=r"no logger 'telegraph'; there are terminal, jsonl"):
+    with pytest.raises(UserError, match=r"no logger 'telegraph'; there are terminal, .*jsonl"):
         TrackingConfig(loggers=("terminal", "telegraph"))
     with pytest.raises(UserError, match="names one twice"):
         TrackingConfig(loggers=("jsonl", "jsonl"))
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r"pip install 'infill\[wandb\]'"):
         logged(info_of(tmp_path, [], "wandb")).__enter__()
+
+
+def test_error_of_a_logger_ends_the_run_and_names_the_logger(tmp_path, monkeypatch):
+    def take(record):
+        raise KeyError(record.kind)
+
+    @contextmanager
+    def broken(info, warn):
+        yield take
+
+    monkeypatch.setitem(LOGGERS, "broken", broken)
+    with pytest.raises(KeyError) as raised, logged(info_of(tmp_path, [], "broken")) as report:
+        report(Record(kind="losses", step=1, values=LOSSES))
+    assert raised.value.__notes__ == [
+        "from the logger 'broken': mend it, or leave it out of tracking.loggers"
+    ]
 
 
 PROGRAM = """

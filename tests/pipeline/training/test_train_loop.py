@@ -13,9 +13,11 @@ import torch
 from infill.pipeline import checkpoints
 from infill.pipeline.config import override
 from infill.pipeline.errors import UserError
+from infill.pipeline.loading import InpaintingDataset
+from infill.pipeline.manifest import read_manifest
 from infill.pipeline.masks import HOLE_RATIO_BUCKETS
 from infill.pipeline.metrics.metric_registry import VALIDATED
-from infill.pipeline.training import NonFiniteLossError, launch, train
+from infill.pipeline.training import NonFiniteLossError, find_sets, launch, train
 from infill.pipeline.training.validation import Validator
 
 
@@ -44,6 +46,25 @@ def test_run_without_validation_saves_checkpoints_and_neither_scores_nor_grids(c
     assert checkpoints.steps(config.storage) == [2]
     assert not any("nan" in line or "hole_psnr" in line for line in lines)
     assert not Path(config.storage, "samples").exists()
+
+
+def test_validation_takes_centred_crops_without_any_augmentation(config, shards, monkeypatch):
+    data = replace(config.data, quarter_turns=True, colour_jitter=0.5, seed=7)
+    manifest = read_manifest(find_sets(shards)[0])
+    plain = replace(data, crop="centre", horizontal_flip=False, quarter_turns=False)
+    plain = InpaintingDataset(replace(plain, colour_jitter=0.0, seed=0), manifest)
+    validator = Validator(replace(config, data=data), torch.device("cpu"), manifest)
+    for row, (pixels, hole) in zip((0, len(manifest) - 1), validator.pairs[::3], strict=True):
+        assert (pixels == plain.make(row, 0).pixels).all()
+        assert (hole == plain.make(row, 0).hole).all()
+
+    def further(transform, pixels, *about, **settings):
+        return 255 - pixels
+
+    monkeypatch.setattr(InpaintingDataset, "augmented", further)
+    again = Validator(replace(config, data=data), torch.device("cpu"), manifest)
+    assert (again.pairs[0][0] == validator.pairs[0][0]).all()
+    assert (InpaintingDataset(data, manifest).make(0, 0).pixels != again.pairs[0][0]).any()
 
 
 def test_training_continues_while_a_checkpoint_is_scored(config, monkeypatch):
