@@ -6,7 +6,7 @@ from braceexpand import braceexpand
 
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
-from infill.pipeline.tar_reader import COMPRESSED
+from infill.pipeline.tar_reader import COMPRESSED, is_compressed
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 """Endings of members that are images; others (json, txt, cls) are not read."""
@@ -124,7 +124,9 @@ def repeated(tar: str, member: str) -> UserError:
 
 
 def packed(tar: str) -> UserError:
-    """Return the error for a compressed tar with the name of a plain one."""
+    """Return the error for a tar that is compressed once more than its name says."""
+    if is_compressed(tar):
+        return UserError(f"{tar} is compressed twice: decompress it once")
     return UserError(f"{tar} is compressed by gzip: name it {tar.removesuffix('.tar')}.tar.gz")
 
 

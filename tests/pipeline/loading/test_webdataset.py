@@ -148,6 +148,11 @@ def test_tars_in_an_object_store_are_read(tars, tmp_path, bucket):
     index = open_set(there, config)
     assert index.location == f"{bucket}/laion"
     assert np.array_equal(load_whole(index, 17), load_whole(open_set(tars, config), 17))
+    packed = f"{bucket}/laion/00002.tar.gz"
+    storage.write(packed, compressed(tmp_path / "00002.tar").read_bytes())
+    assert np.array_equal(load_whole(open_set(packed, config), 5), load_whole(index, 17))
+    alone = replace(config, shards=f"{tmp_path}/00002.tar")
+    assert keys(taken(replace(config, shards=packed), 3)) == keys(taken(alone, 3))
     with pytest.raises(UserError, match=r"there is no tar s3://.*/00003.tar; give the names"):
         open_set(f"{bucket}/laion/{{00000..00003}}.tar", config)
 
@@ -310,6 +315,7 @@ def test_what_is_compressed_otherwise_than_its_name_says_ends_in_a_sentence(tars
             "cannot be (read|decompressed): .* ended before",
         ),
         "plain.tar.gz": ((tmp_path / "00000.tar").read_bytes(), "Not a gzipped file"),
+        "twice.tar.gz": (gzip.compress(packed), "is compressed twice: decompress it once"),
         "packed.tar": (packed, r"is compressed by gzip: name it .*packed.tar.gz"),
         "other.tar.bz2": (b"BZh", "compressed, but not by gzip: decompress it to a .tar"),
     }
