@@ -97,7 +97,7 @@ def main(words: Sequence[str] | None = None) -> None:
     print(summary)
     from infill.pipeline.batch_inference.shards import is_shard_set
 
-    if is_shard_set(config.folder):
+    if is_shard_set(config.folder) and summary.filled + summary.kept:
         report_results({}, typed("inspect_shards", "--shards", storage.absolute(summary.out)))
     if summary.failed:
         raise UserError(f"{summary.failed} could not be filled; see {summary.out}/{FAILURES}")

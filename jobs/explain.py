@@ -13,15 +13,16 @@ from collections.abc import Sequence
 
 from infill.pipeline import visualize
 from infill.pipeline.config import parse_one, run
-from infill.pipeline.job_summary import announce_start
+from infill.pipeline.progress import Progress
 from infill.pipeline.visualize import VisualizeConfig
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Write each visualization and a sheet of them all; print the files."""
     config = parse_one(VisualizeConfig, __doc__, words)
-    announce_start(f"visualization of {config.checkpoint} on {config.image}")
-    for name, location in visualize.visualize(config).items():
+    with Progress(f"visualization of {config.checkpoint} on {config.image}"):
+        files = visualize.visualize(config)
+    for name, location in files.items():
         print(f"{name}: {location}")
 
 

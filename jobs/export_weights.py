@@ -9,15 +9,19 @@ and no discriminators. MI-GAN's parallel kernels are merged into one.
 from collections.abc import Sequence
 
 from infill.pipeline.config import parse_one, run
-from infill.pipeline.progress import file_size
+from infill.pipeline.job_summary import inpaint_command, report_results
+from infill.pipeline.progress import Progress, file_size
 from infill.pipeline.weight_export import ExportConfig, export_weights
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Export one checkpoint and print its size and digest."""
-    found = export_weights(parse_one(ExportConfig, __doc__, words))
+    """Export one checkpoint; print its size, its digest and the next command."""
+    config = parse_one(ExportConfig, __doc__, words)
+    with Progress(f"export of {config.checkpoint}"):
+        found = export_weights(config)
     print(f"exported: {found.location}")
     print(f"weights: {file_size(found.size)}; digest {found.digest}")
+    report_results({}, inpaint_command(found.location))
 
 
 if __name__ == "__main__":

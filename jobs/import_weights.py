@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from infill.models.config import names
 from infill.pipeline import commands
 from infill.pipeline.config import parse, run
+from infill.pipeline.job_summary import inpaint_command, report_results
 from infill.pipeline.weight_import import ImportConfig, import_weights
 
 PRESETS = {name: ImportConfig(architecture=name) for name in names()}
@@ -27,6 +28,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Import the files of one architecture; print the checkpoint and the next command."""
     location = import_weights(parse(PRESETS, __doc__, words, about))
     print(f"a checkpoint at {location}")
+    report_results({}, inpaint_command(location))
 
 
 if __name__ == "__main__":

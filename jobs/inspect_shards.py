@@ -18,8 +18,8 @@ import tyro
 from infill.pipeline import inspection, loading, storage
 from infill.pipeline.config import leave, parse_one, run
 from infill.pipeline.inspection import InspectConfig
-from infill.pipeline.job_summary import announce_start
 from infill.pipeline.loading import BatchConfig
+from infill.pipeline.progress import Progress
 
 PRESET = "--preset"
 
@@ -28,17 +28,17 @@ def main(words: Sequence[str] | None = None) -> None:
     """Print the statistics and write the contact sheet."""
     words = sys.argv[1:] if words is None else words
     config = parse_one(InspectConfig, __doc__ or "", words, defaults(words))
-    announce_start(f"inspection of {config.shards}")
-    data = inspection.data_settings(config)
-    manifest = loading.open_set(config.shards, config.data)
-    seen = inspection.look(config, data, manifest)
-    lines = inspection.describe(manifest)
-    if config.sample:
-        lines += inspection.describe_sample(manifest, seen[0])
-    else:
-        lines += inspection.describe_masks(data, manifest)
+    with Progress(f"inspection of {config.shards}"):
+        data = inspection.data_settings(config)
+        manifest = loading.open_set(config.shards, config.data)
+        seen = inspection.look(config, data, manifest)
+        lines = inspection.describe(manifest)
+        if config.sample:
+            lines += inspection.describe_sample(manifest, seen[0])
+        else:
+            lines += inspection.describe_masks(data, manifest)
+        storage.write(config.out, inspection.sheet([sighting.sample for sighting in seen]))
     print("\n".join(lines))
-    storage.write(config.out, inspection.sheet([sighting.sample for sighting in seen]))
     print(f"{'sheet':<14} {storage.absolute(config.out)}")
 
 

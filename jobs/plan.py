@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from infill.models.config import names
 from infill.pipeline.config import parse, run
 from infill.pipeline.cost_estimate import CostEstimateConfig, estimate_cost, lines
-from infill.pipeline.job_summary import announce_start
+from infill.pipeline.progress import Progress
 from infill.pipeline.train_cli import describe
 
 
@@ -37,8 +37,9 @@ def describe_training(name: str, config: CostEstimateConfig) -> str:
 def main(words: Sequence[str] | None = None) -> None:
     """Estimate the cost of one training, and print it."""
     config = parse(presets(), __doc__, words, describe_training)
-    announce_start(f"estimate for {config.train.model.architecture}: counting its operations")
-    print("\n".join(lines(estimate_cost(config), config)))
+    with Progress(f"estimate for {config.train.model.architecture}: counting its operations"):
+        estimate = estimate_cost(config)
+    print("\n".join(lines(estimate, config)))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from infill.pipeline.config import parse_one, run
 from infill.pipeline.errors import UserError
 from infill.pipeline.job_summary import inpaint_command, registry_words, report_results
 from infill.pipeline.pretrained import shown_name
+from infill.pipeline.progress import Progress
 from infill.pipeline.registry.config import CHAMPION, RegistryConfig
 
 if TYPE_CHECKING:
@@ -62,6 +63,18 @@ class PromoteConfig:
             parse_gate(text, "maximum") for text in self.maximum
         ]
 
+    @property
+    def work(self) -> str:
+        """What the job does, for its first line."""
+        if self.rollback:
+            return f"rollback of {self.name}"
+        return f"promotion of {self.checkpoint} to {self.name}@{self.alias}"
+
+    def __post_init__(self) -> None:
+        """Refuse a command line that promotes nothing."""
+        if not (self.checkpoint or self.rollback):
+            raise UserError("give --checkpoint to promote one, or --rollback to undo a promotion")
+
 
 def promote(config: PromoteConfig) -> "Version":
     """Check a checkpoint against its gates and register it.
@@ -72,8 +85,6 @@ def promote(config: PromoteConfig) -> "Version":
     Raises:
         UserError: if a gate fails, or the checkpoint or its scores are missing.
     """
-    if not config.checkpoint:
-        raise UserError("give --checkpoint to promote one, or --rollback to undo a promotion")
     from infill.pipeline.evaluation.gates import require, require_better_than_baselines
 
     gates = config.gates
@@ -178,9 +189,11 @@ def main(words: Sequence[str] | None = None) -> None:
     config = parse_one(PromoteConfig, __doc__ or "", words)
     if config.rollback:
         config = replace(config, alias=CHAMPION)
-        version = registry.rollback(config.registry, config.name)
-    else:
-        version = promote(config)
+    with Progress(config.work):
+        if config.rollback:
+            version = registry.rollback(config.registry, config.name)
+        else:
+            version = promote(config)
     report_version(version, config.alias, config.registry)
 
 

@@ -20,6 +20,7 @@ from dataclasses import replace
 from infill.pipeline.cluster import connect, require_gpu
 from infill.pipeline.config import parse_one, run
 from infill.pipeline.job_summary import PHOTO, announce, announce_start, report_results
+from infill.pipeline.progress import Progress
 from infill.pipeline.serving.config import ServeConfig
 
 
@@ -50,7 +51,9 @@ def main(words: Sequence[str] | None = None) -> None:
         f"{replicas(config)}"
     )
     with connect(environment=direct_ingress(port), num_cpus=cpus_with_jobs(config)):
-        url = start(replace(config, port=port))
+        with Progress("starting the service") as progress:
+            url = start(replace(config, port=port))
+            progress.ending = "started"
         try:
             print(f"serving {', '.join(model.label for model in models)} at {url}", flush=True)
             photo, mask = PHOTO

@@ -10,10 +10,12 @@ that look like a train image, because scores on them are too good.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from infill.pipeline.commands import typed
 from infill.pipeline.config import parse_one, run
 from infill.pipeline.errors import UserError
-from infill.pipeline.job_summary import announce_start
+from infill.pipeline.job_summary import announce_start, report_results
 from infill.pipeline.manifest import Manifest
+from infill.pipeline.progress import Progress
 from infill.pipeline.sources import S3Config
 
 NAMED = 10
@@ -41,7 +43,7 @@ class VerifyConfig:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Verify the sets, repair them if asked, and print the damage."""
+    """Verify the sets, repair them if asked; print the damage and the next command."""
     config = parse_one(VerifyConfig, __doc__, words)
     announce_start(f"verification of {config.shards}: reading the manifests")
     from infill.pipeline.sharding.verify import read_sets, repair, verify
@@ -52,22 +54,27 @@ def main(words: Sequence[str] | None = None) -> None:
     if damages and config.repair:
         repair(config.shards, damages, s3=config.s3)
         damages = verify(config.shards, s3=config.s3)
+    sets = read_sets(config.shards)
     if config.near_duplicate_bits >= 0:
-        report_near_duplicates(read_sets(config.shards), config.near_duplicate_bits)
+        report_near_duplicates(sets, config.near_duplicate_bits)
     if damages:
         raise UserError(
             f"{len(damages)} shards of {config.shards} are damaged; repair them with --repair"
         )
+    report_results({}, typed("inspect_shards", "--shards", next(iter(sets.values())).location))
 
 
 def report_near_duplicates(sets: dict[str, Manifest], most_bits: int) -> None:
     """Print how many samples of val and test look like a train sample, with the first of them."""
     from infill.pipeline.sharding.dedup import near_duplicates
 
-    for split in ("val", "test"):
-        if split not in sets or "train" not in sets:
-            continue
-        found = near_duplicates(sets[split], sets["train"], most_bits)
+    compared = [split for split in ("val", "test") if split in sets and "train" in sets]
+    with Progress("comparison with train", len(compared), "sets") as progress:
+        found_in = {}
+        for split in compared:
+            found_in[split] = near_duplicates(sets[split], sets["train"], most_bits)
+            progress.advance()
+    for split, found in found_in.items():
         print(f"{split}: {len(found)} of {len(sets[split])} samples look like one of train")
         for pair in found[:NAMED]:
             print(f"  {pair.key} looks like {pair.other_key}: {pair.bits} of 64 bits differ")

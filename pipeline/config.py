@@ -217,8 +217,9 @@ def leave(
         known: the known words, of which the nearest is suggested.
         kind: what the known words are, such as "presets".
     """
-    listed = f"  The {kind} are: {', '.join(known)}." if known else ""
-    print(f"error: {sentence}{suggestion(word, known)}{listed}", file=sys.stderr)
+    listed = f" The {kind} are: {', '.join(known)}." if known else ""
+    near = suggestion(word, known) or ("." if listed else "")
+    print(f"error: {sentence}{near}{listed}", file=sys.stderr)
     raise SystemExit(2)
 
 

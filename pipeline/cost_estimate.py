@@ -19,7 +19,8 @@ from infill.pipeline.config import from_json
 from infill.pipeline.errors import UserError
 from infill.pipeline.loading import BatchConfig
 from infill.pipeline.loading.lanes import share_per_node
-from infill.pipeline.manifest import read_manifest
+from infill.pipeline.loading.tar_names import expand
+from infill.pipeline.manifest import Manifest, read_manifest
 from infill.pipeline.training import TrainConfig
 
 PEAK_TFLOPS = {
@@ -394,13 +395,27 @@ def _images(config: CostEstimateConfig) -> tuple[int, float, str]:
     """Return the number of images, their size in kB, and the source of these figures."""
     images, kb, source = config.images, config.image_kb, "as given"
     if config.train.data.shards and not (images and kb):
-        manifest = read_manifest(training.find_sets(config.train.data.shards)[0])
+        shards = config.train.data.shards
+        manifest, tars = _measured_set(config.train.data)
         size = sum(shard.size for shard in manifest.shards)
-        images, kb = images or len(manifest), kb or size / len(manifest) / KB
-        source = f"{images:,} of {kb:.0f} kB, counted in {config.train.data.shards}"
+        images, kb = images or len(manifest) * tars, kb or size / len(manifest) / KB
+        how = f"estimated from the first of {tars} tars" if tars > 1 else "counted"
+        source = f"{images:,} of {kb:.0f} kB, {how} in {shards}"
     if not images:
         source = "unknown: give --images or --train.data.shards"
     return images, kb or ASSUMED_IMAGE_KB, source
+
+
+def _measured_set(data: BatchConfig) -> tuple[Manifest, int]:
+    """Return the manifest of a training set and 1, or an index of its first tar and their number.
+
+    All tars of a WebDataset without a manifest would take long to read.
+    """
+    training_set = training.find_sets(data.shards)[0]
+    if not loading.names_tars(training_set):
+        return read_manifest(training_set), 1
+    tars = expand(training_set)
+    return loading.open_set(tars[0], data), len(tars)
 
 
 def _decodes(config: CostEstimateConfig) -> Rate:
@@ -416,9 +431,8 @@ def _decodes(config: CostEstimateConfig) -> Rate:
 
 def decode_rate(data: BatchConfig, seconds: float = DECODE_FOR_S) -> float:
     """Measure how many samples a second one thread reads, decodes, crops and masks here."""
-    training_set = training.find_sets(data.shards)[0]
-    manifest = read_manifest(training_set)
-    maker = loading.InpaintingDataset(replace(data, shards=training_set), manifest)
+    manifest, _ = _measured_set(data)
+    maker = loading.InpaintingDataset(replace(data, shards=manifest.location), manifest)
     maker.make(0, 0, 0, 0)  # Opens the first shard.
     begin, made = time.perf_counter(), 0
     while time.perf_counter() - begin < seconds:

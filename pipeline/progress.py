@@ -20,6 +20,11 @@ Log = Callable[[str], None]
 
 PERIOD_S = 30.0
 """Seconds between two lines without a terminal."""
+BAR_CHARACTERS = 20
+"""Width of a bar, so that the rate and the time left fit beside it on 80 columns."""
+FIRST_S = 1.0
+"""Seconds from the first result on in which the rate is that since the start: results that come in
+a burst, as reports of workers do, have none of their own."""
 _terminal = threading.Lock()  # held by the one step that shows its bar
 _verbose = threading.Event()
 
@@ -169,13 +174,15 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Amount per second since the first result, and until the second one since the start."""
+        """Amount per second since the first result, and for a second since the start."""
         if self._first is None:
             return 0.0
-        if self.done == self._first[0]:
-            spent = time.monotonic() - self._start
+        now = time.monotonic()
+        first, begun = self._first
+        if self.done == first or now - begun < FIRST_S:
+            spent = now - self._start
             return (self.done - self._before) / spent if spent > 0 else 0.0
-        return (self.done - self._first[0]) / max(time.monotonic() - self._first[1], 1e-9)
+        return (self.done - first) / (now - begun)
 
     def line(self) -> str:
         """Return the progress as a line: amount, rate and time left, if known."""
@@ -224,15 +231,18 @@ def _bar(what: str, total: int, done: int) -> "Bar":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
     from rich.progress import Progress as Bar
+    from rich.table import Column
 
+    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
-        *((BarColumn(), MofNCompleteColumn()) if total else ()),
-        TextColumn("{task.fields[facts]}", markup=False),
+        *((BarColumn(BAR_CHARACTERS), MofNCompleteColumn()) if total else ()),
+        TextColumn("{task.fields[facts]}", markup=False, table_column=rest),
     )
     bar = Bar(
         *columns,
+        expand=True,  # Only what does not fit of the facts is cut: the bar keeps its width.
         console=Console(file=sys.stdout),
         transient=True,
         redirect_stderr=sys.stderr.isatty(),  # not if stderr is redirected to a file

@@ -389,7 +389,7 @@ def append(location: str, data: bytes) -> None:
 
 def _write_object(location: str, data: bytes) -> None:
     system, path = filesystem(location)
-    with system.open_output_stream(path) as stream:
+    with system.open_output_stream(path, compression=None) as stream:
         stream.write(data)
 
 
@@ -419,7 +419,7 @@ def upload(source: Path, location: str) -> None:
 def _upload_object(source: Path, location: str) -> None:
     """Send a file in blocks; Arrow's own copy passes over an upload that the store does not end."""
     system, path = filesystem(location)
-    with open(source, "rb") as file, system.open_output_stream(path) as stream:
+    with open(source, "rb") as file, system.open_output_stream(path, compression=None) as stream:
         while block := file.read(BLOCK_BYTES):
             stream.write(block)
 

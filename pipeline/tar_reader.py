@@ -3,10 +3,33 @@
 ``tarfile`` alone ends in silence at the first end mark and at a damaged header.
 """
 
+import gzip
 import tarfile
+import zlib
 from typing import BinaryIO, Literal, cast
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
+COMPRESSED = (".tar.gz", ".tgz")
+"""Suffixes of tars that are compressed as a whole, by gzip."""
+GZIP = b"\x1f\x8b"
+"""The first bytes of what gzip has compressed."""
+DECOMPRESSION_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
+
+
+def is_compressed(name: str) -> bool:
+    """Return whether a tar is compressed, by its name."""
+    return name.endswith(COMPRESSED)
+
+
+def decompressed(stream: BinaryIO, name: str) -> BinaryIO:
+    """Return a tar's own bytes as a stream: those of the file, or what gzip has made of them.
+
+    Raises:
+        EOFError: when it is read, if it is truncated; see ``DECOMPRESSION_ERRORS`` for the others.
+    """
+    if not is_compressed(name):
+        return stream
+    return cast(BinaryIO, gzip.GzipFile(fileobj=stream, mode="rb"))
 
 
 def open_tar(

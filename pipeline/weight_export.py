@@ -25,6 +25,12 @@ class ExportConfig:
     """Number format in which convolutions and matrices are stored. Biases and the parameters and
     statistics of norms stay in float32. Networks compute in float32 whatever is chosen."""
 
+    def __post_init__(self) -> None:
+        """Refuse an export of nothing, or to nowhere."""
+        for name in ("checkpoint", "out"):
+            if not getattr(self, name):
+                raise UserError(f"{name} is empty: give --{name} DIRECTORY")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
@@ -52,9 +58,6 @@ def export_weights(config: ExportConfig) -> Exported:
     from infill.models.architecture import load
     from infill.pipeline import checkpoints
 
-    for name in ("checkpoint", "out"):
-        if not getattr(config, name):
-            raise UserError(f"{name} is empty: give --{name} DIRECTORY")
     source = checkpoints.load_generator(config.checkpoint)
     location = storage.absolute(config.out)
     model, weights = load(source.config.architecture).for_serving(

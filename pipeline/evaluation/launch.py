@@ -87,7 +87,7 @@ def prepare(config: EvaluationConfig) -> Plan:
     """
     found = checkpoints.find(config.checkpoint)
     values = checkpoints.read_config(found)
-    manifest = open_set(config.shards, config.reading)
+    manifest = open_set(config.shards, config.reading, "--image-member")
     config = _located(config, checkpoint=found, shards=storage.absolute(config.shards))
     checkpoint: dict[str, str | int] = {
         "location": found,

@@ -87,7 +87,7 @@ class Scorer:
         self.predictor = Predictor.of(self.loaded, self.device, labelled=True)
         self.networks = load_networks(config.networks, self.device)
         self.pairs: Pairs = lay_pairs(
-            config, open_set(config.shards, config.reading), image_size_px
+            config, open_set(config.shards, config.reading, "--image-member"), image_size_px
         )
         self.seconds = dict.fromkeys(STAGES, 0.0)
 

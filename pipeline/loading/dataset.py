@@ -32,6 +32,7 @@ from infill.pipeline.loading.config import BatchConfig, Crop
 from infill.pipeline.loading.shard_reader import DamagedSampleError, ShardCache, ShardReader
 from infill.pipeline.manifest import Manifest
 from infill.pipeline.masks import Mask, generate_mask, number_for
+from infill.pipeline.tar_reader import is_compressed
 
 MOST_DAMAGED_IN_A_ROW = 1000
 """Number of damaged samples after each other from which a set is refused."""
@@ -489,7 +490,8 @@ def load_whole(manifest: Manifest, row: int) -> Pixels:
 
 
 def cache_for(manifest: Manifest, config: BatchConfig) -> ShardCache | None:
-    """Return the node's cache of a set's shards; None for a set on local disk."""
-    if not storage.is_remote(manifest.location):
+    """Return the node's cache of a set's shards; None for plain tars on local disk."""
+    packed = any(is_compressed(record.name) for record in manifest.shards)
+    if not storage.is_remote(manifest.location) and not packed:
         return None
     return ShardCache(config.cache_folder, math.ceil(config.cache_size_gb * 1e9))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from infill.pipeline import storage
 from infill.pipeline.errors import UserError
 from infill.pipeline.manifest import Manifest, ShardRecord
+from infill.pipeline.tar_reader import DECOMPRESSION_ERRORS, decompressed, is_compressed
 from infill.pipeline.temporary_folders import temporary_file
 
 REPAIR = "repair the set with `python jobs/verify_shards.py --repair`"
@@ -152,7 +153,9 @@ class OpenFile:
 
 
 class ShardCache:
-    """Local copies of remote shards, shared by all processes of a node: each is downloaded once.
+    """Local copies of remote or compressed shards, shared by all processes of a node.
+
+    Each is downloaded or decompressed once.
 
     A copy is named by its content's SHA-256, appears under that name only once whole and
     verified, and the least recently used ones are deleted past ``max_bytes``.
@@ -230,19 +233,34 @@ def _use(path: Path) -> bool:
 
 
 def _copy(location: str, copy: BinaryIO, size: int | None = None) -> str:
-    """Copy a shard into an open file and return the SHA-256 of what was copied.
+    """Copy a shard, decompressed, into an open file; return the SHA-256 of what was written.
 
     A shard of known size that fits in memory is one request; others are read in blocks.
     """
     digest = hashlib.sha256()
     whole = size is not None and size <= LARGEST_REQUEST_BYTES
     try:
-        for block in [storage.read(location, 0, size)] if whole else storage.blocks(location):
+        if is_compressed(location):
+            blocks = _decompressed(location)
+        else:
+            blocks = iter([storage.read(location, 0, size)]) if whole else storage.blocks(location)
+        for block in blocks:
             digest.update(block)
             copy.write(block)
     except FileNotFoundError as error:
         raise missing_shard(location) from error
+    except DECOMPRESSION_ERRORS as error:
+        raise UserError(
+            f"{location} cannot be decompressed: {error}; copy or make it again"
+        ) from error
     return digest.hexdigest()
+
+
+def _decompressed(location: str) -> Iterator[bytes]:
+    with storage.open_binary(location) as stream:
+        source = decompressed(stream, location)
+        while block := source.read(storage.BLOCK_BYTES):
+            yield block
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import json
 import os
 import posixpath
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,21 +21,35 @@ from infill.pipeline.errors import UserError
 from infill.pipeline.images import RejectedError, read_header
 from infill.pipeline.loading.config import BatchConfig
 from infill.pipeline.loading.shard_reader import ShardCache
-from infill.pipeline.loading.tar_names import expand, image_of, key_of, missing, names_tars
+from infill.pipeline.loading.tar_names import (
+    MEMBER_FLAG,
+    expand,
+    image_of,
+    key_of,
+    missing,
+    names_tars,
+    no_image,
+    packed,
+    parts_of,
+    repeated,
+)
 from infill.pipeline.manifest import SAMPLE_SCHEMA, Manifest, Quarantined, ShardRecord
-from infill.pipeline.tar_reader import open_tar
+from infill.pipeline.tar_reader import GZIP, is_compressed, open_tar
 
-FORMAT = 2
+FORMAT = 3
 """Version of the index's format; indexes of other versions are made again."""
 MOST_NAMED = 10
 
 
-def open_set(location: str, data: BatchConfig | None = None) -> Manifest:
+def open_set(
+    location: str, data: BatchConfig | None = None, member_flag: str = MEMBER_FLAG
+) -> Manifest:
     """Return the manifest of a shard set, or an index of WebDataset tars as one.
 
     Args:
         location: a finished shard set, or tars by name, such as ``s3://bucket/{00000..01023}.tar``.
         data: ``image_member``, and the folder of the cache.
+        member_flag: the flag that the job has for ``image_member``, for messages.
 
     Raises:
         UserError: if the location holds no finished set, or a tar is missing, damaged or without
@@ -53,16 +68,16 @@ def open_set(location: str, data: BatchConfig | None = None) -> Manifest:
     cache = ShardCache(data.cache_folder, int(data.cache_size_gb * 1e9))
     rows, records = [], []
     quarantined: list[Quarantined] = []
+    times = Counter[str]()
     for shard, tar in enumerate(tars):
         path, digest, size = _local(tar, cache)
-        found = [*_images(path, tar, data.image_member, quarantined)]
+        images = _images(path, tar, data.image_member, member_flag, times, quarantined)
+        found = [*images]
         rows += [{**row, "shard": shard} for row in found]
         record = tar.removeprefix(folder).lstrip("/")
         records.append(ShardRecord(name=record, samples=len(found), size=size, sha256=digest))
     if not rows:
-        raise UserError(
-            f"{location} holds no readable image ({len(quarantined)} damaged); check the tars"
-        )
+        raise no_image(location, data.image_member, len(quarantined))
     index = Manifest(
         location=folder,
         samples=pa.Table.from_pylist(rows, schema=SAMPLE_SCHEMA),
@@ -94,6 +109,12 @@ def set_digest(location: str) -> str:
     return manifests.read_manifest(location).digest
 
 
+def _unique(key: str, times: Counter[str]) -> str:
+    """Return a key, the second time as ``key~2``: tars of two folders may have the same names."""
+    times[key] += 1
+    return key if times[key] == 1 else f"{key}~{times[key]}"
+
+
 def _identity(tars: list[str], image_member: str) -> str:
     facts: list[object] = [FORMAT, image_member]
     for tar in tars:
@@ -105,8 +126,8 @@ def _identity(tars: list[str], image_member: str) -> str:
 
 
 def _local(tar: str, cache: ShardCache) -> tuple[Path, str, int]:
-    """Return a tar's path on this machine, its SHA-256 and its size in bytes."""
-    if storage.is_remote(tar):
+    """Return the path on this machine of a tar, decompressed, its SHA-256 and its size in bytes."""
+    if storage.is_remote(tar) or is_compressed(tar):
         path, digest = cache.fetch(tar)
     else:
         path, digest = Path(tar), storage.digest_of(tar)
@@ -114,18 +135,23 @@ def _local(tar: str, cache: ShardCache) -> tuple[Path, str, int]:
 
 
 def _images(
-    path: Path, tar: str, image_member: str, quarantined: list[Quarantined]
+    path: Path,
+    tar: str,
+    image_member: str,
+    member_flag: str,
+    times: Counter[str],
+    quarantined: list[Quarantined],
 ) -> Iterator[dict[str, object]]:
     """Yield the row of every image in a tar, without its shard."""
     try:
-        _require_whole(path)
-        for sample, members in _samples(path):
-            for ending in image_of(sample, [*members], image_member, tar):
+        _require_whole(path, tar)
+        for sample, members in _samples(path, tar):
+            for ending in image_of(sample, [*members], image_member, tar, member_flag):
                 offset, size = members[ending]
                 with path.open("rb") as file:
                     file.seek(offset)
                     data = file.read(size)
-                key = key_of(tar, sample, ending)
+                key = _unique(key_of(tar, sample, ending), times)
                 try:
                     header = read_header(data)
                 except RejectedError as error:
@@ -133,7 +159,7 @@ def _images(
                     continue
                 yield {
                     "key": key,
-                    "source": f"{sample}.{ending}",
+                    "source": f"{key}.{ending.rpartition('.')[2]}",
                     "suffix": ending.rpartition(".")[2] if header.plain else "",
                     "offset": offset,
                     "size": size,
@@ -145,28 +171,30 @@ def _images(
         raise UserError(f"{tar} is not a complete tar: {error}; copy or make it again") from error
 
 
-def _require_whole(path: Path) -> None:
+def _require_whole(path: Path, tar: str) -> None:
     """Refuse a tar without the empty block at its end: tarfile accepts truncated tars."""
     with path.open("rb") as file:
+        if file.read(len(GZIP)) == GZIP:
+            raise packed(tar)
         file.seek(-min(tarfile.BLOCKSIZE, path.stat().st_size), os.SEEK_END)
         if any(file.read()) or not path.stat().st_size:
             raise EOFError("it is truncated: its last block is not empty")
 
 
-def _samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
+def _samples(path: Path, tar_name: str) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
     """Yield each sample's name, and offset and size of its members by their lower-case endings."""
     current, members = "", dict[str, tuple[int, int]]()
     with path.open("rb") as file, open_tar(file) as tar:
         for member in tar:
-            folder, _, name = member.name.rpartition("/")
-            stem, _, ending = name.partition(".")
-            if not member.isreg() or not stem or not ending:
+            sample, ending = parts_of(member.name)
+            if not member.isreg() or not sample:
                 continue
-            sample = f"{folder}/{stem}" if folder else stem
             if sample != current and members:
                 yield current, members
                 members = {}
             current = sample
-            members[ending.lower()] = member.offset_data, member.size
+            if ending in members:
+                raise repeated(tar_name, member.name)
+            members[ending] = member.offset_data, member.size
     if members:
         yield current, members

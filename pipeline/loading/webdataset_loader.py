@@ -32,11 +32,15 @@ from infill.pipeline.loading.tar_names import (
     image_of,
     key_of,
     missing,
+    no_image,
+    packed,
+    parts_of,
+    repeated,
     require_tar_for_each,
 )
 from infill.pipeline.loading.worker_context import WorkerShare
 from infill.pipeline.masks import number_for
-from infill.pipeline.tar_reader import open_tar
+from infill.pipeline.tar_reader import DECOMPRESSION_ERRORS, GZIP, decompressed, open_tar
 
 SAMPLES_PER_SHARD = 128
 """Size of the shuffle buffer in encoded images, for each shard of shuffle_window_shards."""
@@ -179,7 +183,7 @@ def _opened(source: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         url = item["url"]
         try:
             with storage.open_binary(url) as stream:
-                remembering = _Tail(stream)
+                remembering = _Tail(decompressed(stream, url))
                 yield {**item, "stream": remembering}
                 if any(remembering.tail):
                     raise UserError(
@@ -197,28 +201,39 @@ def _members(source: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """
     for item in source:
         try:
+            current, endings = "", set[str]()
             with open_tar(item["stream"], "r|*") as opened:
+                if item["stream"].head == GZIP:
+                    raise packed(item["url"])
                 for member in opened:
                     opened.members = []  # type: ignore[attr-defined]  # or it keeps all
                     file = opened.extractfile(member) if member.isreg() else None
-                    if file is not None and not re.match(_META, member.name):
-                        yield {"fname": member.name, "data": file.read(), "__url__": item["url"]}
+                    if file is None or re.match(_META, member.name):
+                        continue
+                    sample, ending = parts_of(member.name)
+                    if sample != current:
+                        current, endings = sample, set()
+                    if sample and ending in endings:
+                        raise repeated(item["url"], member.name)
+                    endings.add(ending)
+                    yield {"fname": member.name, "data": file.read(), "__url__": item["url"]}
             yield {}
-        except (tarfile.TarError, EOFError, OSError) as error:
+        except (tarfile.TarError, OSError, *DECOMPRESSION_ERRORS) as error:
             raise UserError(
                 f"{item['url']} cannot be read: {error}; copy or make it again"
             ) from error
 
 
 class _Tail:
-    """A stream that remembers its last block: tarfile accepts truncated tars."""
+    """A stream that remembers its begin and its last block: tarfile accepts truncated tars."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        self.stream, self.tail = stream, b""
+        self.stream, self.head, self.tail = stream, b"", b""
 
     def read(self, size: int = -1) -> bytes:
         """Read, as a file does."""
         data = self.stream.read(size)
+        self.head = self.head or data[: len(GZIP)]
         self.tail = (self.tail + data)[-tarfile.BLOCKSIZE :]
         return data
 
@@ -241,8 +256,7 @@ class _Images:
                 self.seen += 1
                 yield key_of(tar, name, member), sample[member]
         if not self.seen:
-            wanted = self.config.image_member or "jpg, jpeg, png or webp"
-            raise UserError(f"{self.config.shards} holds no image: no member is {wanted}")
+            raise no_image(self.config.shards, self.config.image_member)
 
     def batch(self, encoded: Iterator[Encoded], step: int, share: WorkerShare) -> Arrays:
         """Return the next batch: images in [-1, 1], holes, keys and mask ids."""
@@ -272,8 +286,8 @@ class _Images:
                 if self.damaged > max(10, math.ceil(MOST_DAMAGED * self.seen)):
                     raise UserError(
                         f"{self.damaged} of {self.seen} images of {self.config.shards} cannot be "
-                        f"read, the last is {key}: {error}; `python jobs/make_shards.py --source` "
-                        "makes a shard set of the others"
+                        f"read, the last is {key}: {error}; `python jobs/make_shards.py archives "
+                        "--source FOLDER` makes a shard set of the others in a folder's tars"
                     ) from error
                 continue
             return key, self._large_enough(key, pixels)

@@ -73,10 +73,8 @@ def require_kind(kind: str) -> None:
         UserError: with the nearest known kind.
     """
     if kind not in KINDS:
-        raise UserError(
-            f"there is no source {kind!r}{suggestion(kind, KINDS)}  The sources are: "
-            f"{', '.join(KINDS)}."
-        )
+        near = suggestion(kind, KINDS) or "."
+        raise UserError(f"there is no source {kind!r}{near} The sources are: {', '.join(KINDS)}.")
 
 
 def _one_archive(location: str) -> Source:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from infill.pipeline.errors import UserError
 from infill.pipeline.masks import MaskConfig
 
 
@@ -23,3 +24,9 @@ class VisualizeConfig:
     """Folder for the images."""
     device: str = "cpu"
     """The device: cpu, cuda, cuda:1, ..."""
+
+    def __post_init__(self) -> None:
+        """Refuse a command line without a checkpoint or an image."""
+        for name in ("checkpoint", "image"):
+            if not getattr(self, name):
+                raise UserError(f"--{name} is missing: give the {name} to visualize")

@@ -40,9 +40,6 @@ def visualize(config: VisualizeConfig) -> dict[str, str]:
     Raises:
         UserError: if the image, mask or checkpoint is missing or invalid.
     """
-    for name in ("checkpoint", "image"):
-        if not getattr(config, name):
-            raise UserError(f"--{name} is missing: give the {name} to visualize")
     loaded = checkpoints.load_generator(config.checkpoint, config.device)
     pixels, hole = _photograph(config, config.short_side_px or loaded.image_size_px)
     shown = Predictor.of(loaded, config.device).intermediate_results(

@@ -241,6 +241,20 @@ def test_mistakes_end_in_a_sentence(ray_local, checkpoint, folder, tmp_path, cha
         batch_inpaint(BatchInferenceConfig(**values))
 
 
+def test_a_shard_set_of_which_nothing_is_filled_has_no_next_command(
+    ray_local, checkpoint, shards, tmp_path, run_job
+):
+    words = (f"{shards}/test", tmp_path / "filled", "--model", checkpoint)
+    done = run_job("batch_inpaint", *words)
+    assert done.returncode == 1
+    assert "could not be filled; see " in done.stderr
+    assert "next:" not in done.stdout
+    done = run_job("batch_inpaint", words[0], tmp_path / "other", *words[2:], "--generate-masks")
+    assert done.stdout.endswith(
+        f"next:\n  python jobs/inspect_shards.py --shards {tmp_path}/other\n"
+    )
+
+
 def test_other_settings_do_not_mix_in_one_output_folder(url, folder, tmp_path):
     batch_inpaint(config_of(folder, tmp_path / "out", endpoint=url))
     with pytest.raises(UserError, match="holds composites with another mode .*resize"):

@@ -1,5 +1,6 @@
 """One command per checkpoint and photograph: every picture as a file, and a sheet of them."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,8 +38,9 @@ def test_job_writes_every_picture_and_a_sheet(
     words += ["--mask", str(tmp_path / "mask.png"), "--out", str(tmp_path / "out")]
     done = run_job("explain", *words)
     assert done.returncode == 0, done.stderr
-    first, *lines = done.stdout.splitlines()
-    assert first.startswith("visualization of ")
+    first, last, *lines = done.stdout.splitlines()
+    assert re.fullmatch(r"visualization of \S+ on \S+ \.\.\.", first)
+    assert re.fullmatch(r"visualization of \S+ on \S+: done in \S+", last)
     places = dict(line.split(": ") for line in lines)
     assert list(places)[0] == "masked image"
     assert list(places)[-2:] == ["final", "sheet"]

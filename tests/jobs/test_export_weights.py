@@ -16,6 +16,7 @@ from infill.pipeline import checkpoints, inference
 from infill.pipeline.config import to_dict
 from infill.pipeline.errors import UserError
 from infill.pipeline.progress import file_size
+from infill.pipeline.weight_export import ExportConfig
 
 MODEL = LaMaConfig(channels=8, num_blocks=2, discriminator_channels=4, perceptual_weight=0.0)
 CONFIG = {"model": to_dict(MODEL), "data": {"image_size_px": 48}, "seed": 3}
@@ -57,6 +58,7 @@ def test_export_holds_half_the_bytes_and_predicts_the_same_pixels(checkpoint, tm
     size = files(out)["generator.safetensors"]
     assert size < 0.6 * files(checkpoint)["generator.safetensors"]
     assert f"weights: {file_size(size)}" in printed
+    assert printed.endswith(f"next:\n  python jobs/inpaint.py photo.jpg mask.png --model {out}\n")
     loaded = checkpoints.load_generator(str(out))
     assert re.search(rf"digest {loaded.digest}\b", printed)
     assert (loaded.step, loaded.image_size_px, loaded.config) == (7, 48, MODEL)
@@ -90,7 +92,7 @@ def test_export_is_a_start_for_fine_tuning_and_no_run_to_resume(checkpoint, obje
 
 def test_weights_beyond_the_format_and_missing_fields_are_named(checkpoint, objective, tmp_path):
     with pytest.raises(UserError, match=r"give --out DIRECTORY"):
-        export_weights.main(["--checkpoint", checkpoint])
+        ExportConfig(checkpoint=checkpoint)
     with torch.no_grad():
         first = next(iter(objective.generator.parameters()))
         before = first.clone()

@@ -22,17 +22,21 @@ COMMANDS = TRAININGS | {
     "compare": ("one, two", ["--evaluations", "one", "two"]),
     "evaluate": ("run", ["--checkpoint", "run", "--shards", "shards", "--metrics", "vif"]),
     "explain": ("photo.png", ["--checkpoint", "run", "--image", "photo.png"]),
+    "export_weights": ("run", ["--checkpoint", "run", "--out", "exported"]),
+    "import_weights": ("pennet", ["pennet", "--from", "gen.pth"]),
+    "inpaint": ("infill-base", ["photo.png", "mask.png"]),
     "inspect_shards": ("shards", ["--shards", "shards"]),
     "make_shards": ("bundled", ["bundled", "--out", "shards"]),
     "plan": ("spn", ["spn-cpu", "--images", "100"]),
+    "promote": ("run", ["--checkpoint", "run", "--scores", "scores"]),
     "serve": ("service", ["--model", "run"]),
     "study": ("one, two", ["--evaluations", "one", "two", "--out", "study"]),
     "tune": ("lambdas", ["spn", "--space", "lambdas", "--train.data.shards", "shards"]),
     "verify_shards": ("shards", ["--shards", "shards"]),
 }
 """For each job: what its first line names, and the words of its command line."""
-SHORT = {"demo", "export_weights", "import_weights", "inpaint", "make_key", "promote"}
-"""Jobs of a few seconds, and the demo, whose jobs speak for themselves."""
+SHORT = {"demo", "make_key"}
+"""The job that takes less than a second, and the demo, whose stages speak for themselves."""
 UNTIL_SLOW = """
 import contextlib, importlib, io, json, sys
 
@@ -153,8 +157,7 @@ Path("status.json").write_text(json.dumps({n: job.wait() for n, job in started.i
 def test_ctrl_c_in_a_terminal_ends_every_job_that_is_at_work(tmp_path, on_terminal):
     """One key for the jobs of one terminal, each paused where its slow part begins."""
     words = {job: words for job, (_, words) in COMMANDS.items() if job != "verify_shards"}
-    words |= {"demo": [], "promote": ["--checkpoint", "run"]}
-    words |= {"export_weights": ["--checkpoint", "run", "--out", "weights.pth"]}
+    words["demo"] = []
     (tmp_path / "sitecustomize.py").write_text(PAUSES_AT_WORK)
     (tmp_path / "words.json").write_text(json.dumps(words))
     launcher = [sys.executable, "-I", "-c", JOBS_OF_A_TERMINAL, ROOT / "jobs", "words.json"]

@@ -164,7 +164,8 @@ def test_job_takes_several_files_and_says_where_the_checkpoint_is(tmp_path: Path
     out = tmp_path / "imported"
     done = run_job("import_weights", "pennet", "--from", *files, "--out", str(out))
     assert done.returncode == 0, done.stderr
-    assert str(out) in done.stdout
+    inpaint = f"python jobs/inpaint.py photo.jpg mask.png --model {out}"
+    assert done.stdout.endswith(f"a checkpoint at {out}\nnext:\n  {inpaint}\n")
     assert (out / "generator.safetensors").exists()
     assert (out / "discriminator.safetensors").exists()
     checkpoints.verify(str(out))

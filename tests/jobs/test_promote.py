@@ -159,9 +159,12 @@ def test_command_prints_one_line_and_rolls_back(tmp_path, checkpoint, run_job):
         done = command("--checkpoint", location)
         digest = checkpoints.digest(location)[:12]
         assert done.returncode == 0
-        assert done.stdout.splitlines()[0] == f"spn@{seed}  champion  digest {digest}"
+        assert done.stdout.splitlines()[0] == f"promotion of {location} to spn@champion ..."
+        assert f"\nspn@{seed}  champion  digest {digest}\n" in done.stdout
         assert done.stderr == ""
-    assert command("--rollback").stdout.startswith("spn@1  champion")
+    back = command("--rollback").stdout.splitlines()
+    assert back[0] == "rollback of spn ..."
+    assert back[2].startswith("spn@1  champion")
     again = command("--rollback")
     assert again.returncode == 1
     assert again.stderr.startswith("error: spn@1 is the only champion")

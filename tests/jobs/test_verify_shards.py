@@ -34,4 +34,6 @@ def test_damage_is_reported_then_repaired_and_leaks_are_named(
     mended = run_job("verify_shards", "--shards", tmp_path / "out", "--repair")
     assert mended.returncode == 0, mended.stderr
     assert "train/shard-000000.tar is repaired" in mended.stdout
+    inspect = f"python jobs/inspect_shards.py --shards {tmp_path}/out/train"
+    assert mended.stdout.endswith(f"next:\n  {inspect}\n")
     assert tar.read_bytes() == whole

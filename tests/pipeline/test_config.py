@@ -83,7 +83,8 @@ def test_a_preset_is_chosen_by_name_and_fields_by_dotted_name():
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["corse"], "did you mean 'coarse'"),
+        (["corse"], "'corse'; did you mean 'coarse'? The presets are: fine, coarse."),
+        (["xyz"], "error: unknown preset 'xyz'. The presets are: fine, coarse."),
         ([], "name a preset first: fine, coarse"),
         (["fine", "--brush.widht-px", "3"], "--brush.widht-px"),
         (["fine", "--brush.width-px", "-3"], "width_px must be positive"),

@@ -3,6 +3,7 @@
 import importlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -147,6 +148,17 @@ def test_rates_of_a_shard_set_are_counted_and_measured(training, shards):
     assert "measured on a core" in found.sources["decoding"]
     assert found.epochs > 0
     assert 1 < decode_rate(data, seconds=0.2) < 1e6
+
+
+def test_rates_of_tars_without_a_manifest_are_those_of_the_first(training, shards, tmp_path):
+    tar = next(Path(shards, "train").glob("*.tar"))
+    for number in range(3):
+        (tmp_path / f"{number}.tar").write_bytes(tar.read_bytes() if number == 0 else b"not read")
+    cache = {"shards": f"{tmp_path}/{{0..2}}.tar", "cache_folder": str(tmp_path / "cache")}
+    data = replace(training.data, **cache)
+    found = estimate_cost(CostEstimateConfig(train=replace(training, data=data)))
+    assert "estimated from the first of 3 tars" in found.sources["images"]
+    assert "measured on a core" in found.sources["decoding"]
 
 
 def test_what_cannot_be_planned_is_refused(training, run, tmp_path):

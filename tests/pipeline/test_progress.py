@@ -44,6 +44,26 @@ def start(period_s: float, stdout: int) -> subprocess.Popen[bytes]:
     )
 
 
+def shown_by(program: str, columns: int = 100) -> str:
+    """Return what a program shows on a terminal of some width."""
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=theirs,
+        cwd=ROOT,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": str(columns)},
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 65536):
+            shown += part
+    except OSError:  # Linux says so when the other end is closed.
+        pass
+    assert child.wait(timeout=60) == 0
+    return shown.decode()
+
+
 def test_in_a_pipe_there_is_a_line_at_the_start_and_one_at_the_end():
     child = start(3600, subprocess.PIPE)
     assert child.stdout.readline() == b"sharding: 0 of 4 photographs\n"  # Before anything is done.
@@ -117,6 +137,33 @@ def test_rate_and_time_left_are_measured_since_the_first_result(monkeypatch):
     assert progress.line() == "evaluation: 60 of 100 pairs, 2.0/s, 20s left"
 
 
+def test_results_that_come_in_a_burst_have_the_rate_since_the_start(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("infill.pipeline.progress.time.monotonic", lambda: clock[0])
+    progress = Progress("spn", 60, "steps", log=[].append)
+    progress._start = clock[0]
+    clock[0] += 10
+    for step in (10, 20, 30):
+        progress.reach(step)
+        clock[0] += 0.001
+    assert progress.line() == "spn: 30 of 60 steps, 3.0/s, 10s left"
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100])
+def test_a_bar_keeps_its_width_beside_many_facts(columns):
+    program = (
+        "from infill.pipeline.progress import Progress\n"
+        "with Progress('spn', 5000, 'steps') as progress:\n"
+        "    progress.reach(1000, 'discriminator 0.694  prior 1.35  image 3.77  ' * 3)\n"
+    )
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown_by(program, columns))
+    bars = [line for line in re.split(r"[\r\n]+", plain) if "1000/5000" in line]
+    assert bars
+    for bar in bars:
+        assert re.match(r"\S spn [━╸╺]{20} 1000/5000 [\d.]+/s, \d+s left, ", bar), bar
+        assert len(bar) <= columns
+
+
 @pytest.mark.parametrize(
     ("rate", "shown"),
     [
@@ -161,23 +208,9 @@ def test_a_step_within_a_step_leaves_the_terminal_to_the_outer_one():
         "        assert outer.has_bar and not inner.has_bar\n"
         "    outer.advance(2)\n"
     )
-    ours, theirs = pty.openpty()
-    child = subprocess.Popen(
-        [sys.executable, "-c", program],
-        stdout=theirs,
-        cwd=ROOT,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
-    )
-    os.close(theirs)
-    shown = b""
-    try:
-        while part := os.read(ours, 65536):
-            shown += part
-    except OSError:  # Linux says so when the other end is closed.
-        pass
-    assert child.wait(timeout=60) == 0
-    assert b"inner: 1 pairs in" in shown
-    assert b"outer: 2 trials in" in shown
+    shown = shown_by(program)
+    assert "inner: 1 pairs in" in shown
+    assert "outer: 2 trials in" in shown
 
 
 @pytest.mark.parametrize(

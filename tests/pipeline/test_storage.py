@@ -46,6 +46,18 @@ def test_upload_copies_a_file(place, tmp_path):
     assert storage.read(storage.join(place, "up", "copy.bin")) == b"content"
 
 
+@pytest.mark.parametrize("name", ["a.gz", "a.tar.bz2", "a.zst"])
+def test_bytes_are_written_as_they_are_whatever_their_name(place, tmp_path, name):
+    (tmp_path / "source").write_bytes(b"content")
+    for write in (lambda at: storage.write(at, b"content"), functools.partial(_upload, tmp_path)):
+        write(storage.join(place, "names", name))
+        assert storage.read(storage.join(place, "names", name)) == b"content"
+
+
+def _upload(folder, location):
+    storage.upload(folder / "source", location)
+
+
 def test_reading_what_is_not_there_says_so(place):
     with pytest.raises(FileNotFoundError):
         storage.read(storage.join(place, "nothing"))

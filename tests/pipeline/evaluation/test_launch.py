@@ -317,6 +317,11 @@ def test_tars_without_a_manifest_are_evaluated(config, test_set, tmp_path, ray_l
     stem = manifest.shards[0].name.removesuffix(".tar")
     assert {row["key"] for row in rows} == {f"{stem}/{key}" for key in first}
     assert any(line.startswith("left out: more/1: ") for line in lines)
+    with tarfile.open(tars / "two.tar", "w") as tar:
+        for member in ("1.image.jpg", "1.mask.png"):
+            tar.add(tmp_path / "1.jpg", member)
+    with pytest.raises(UserError, match=r"name the one to read, --image-member image\.jpg, or"):
+        prepare(replace(config, shards=f"{tars}/two.tar"))
 
 
 def test_several_samples_of_a_network_with_one_result_are_refused(config):

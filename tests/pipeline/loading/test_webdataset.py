@@ -1,5 +1,6 @@
 """WebDataset tars that other programs have written are read without a manifest."""
 
+import gzip
 import io
 import json
 import logging
@@ -147,6 +148,11 @@ def test_tars_in_an_object_store_are_read(tars, tmp_path, bucket):
     index = open_set(there, config)
     assert index.location == f"{bucket}/laion"
     assert np.array_equal(load_whole(index, 17), load_whole(open_set(tars, config), 17))
+    packed = f"{bucket}/laion/00002.tar.gz"
+    storage.write(packed, compressed(tmp_path / "00002.tar").read_bytes())
+    assert np.array_equal(load_whole(open_set(packed, config), 5), load_whole(index, 17))
+    alone = replace(config, shards=f"{tmp_path}/00002.tar")
+    assert keys(taken(replace(config, shards=packed), 3)) == keys(taken(alone, 3))
     with pytest.raises(UserError, match=r"there is no tar s3://.*/00003.tar; give the names"):
         open_set(f"{bucket}/laion/{{00000..00003}}.tar", config)
 
@@ -201,6 +207,8 @@ def test_image_among_several_is_named_or_asked_for(tmp_path):
     assert image_of("0001", members, "*", "x.tar") == ["image.jpg", "mask.png"]
     assert image_of("0001", ["png", "mask.png"], "", "x.tar") == ["png"]
     assert image_of("0001", ["json"], "", "x.tar") == []
+    with pytest.raises(UserError, match=r"the one to read, --image-member image\.jpg, or .* '\*'"):
+        image_of("0001", members, "", "x.tar", "--image-member")
     write_tar(tmp_path / "two.tar", {"1.image.jpg": picture(1), "1.mask.png": picture(2, "PNG")})
     config = BatchConfig(shards=f"{tmp_path}/two.tar", **SMALL)
     with pytest.raises(UserError, match=r"has several images .* --data.image-member image.jpg"):
@@ -279,10 +287,85 @@ def test_joined_tars_are_read_to_their_end(tars, tmp_path):
         taken(replace(config, shards=f"{tmp_path}/junk.tar"), 8)
 
 
+def compressed(path: Path) -> Path:
+    """Write a tar beside itself, compressed by gzip."""
+    packed = path.with_name(f"{path.name}.gz")
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    return packed
+
+
+def test_tars_compressed_by_gzip_are_read_as_plain_ones(tars, tmp_path):
+    for number in range(3):
+        compressed(tmp_path / f"{number:05d}.tar")
+    (tmp_path / "00002.tar.gz").rename(tmp_path / "00002.tgz")
+    packed = f"{tmp_path}/{{00000.tar.gz,00001.tar.gz,00002.tgz}}"
+    config = BatchConfig(shards=packed, cache_folder=str(tmp_path / "cache"), **SMALL)
+    plain = replace(config, shards=tars)
+    assert keys(taken(config, 9)) == keys(taken(plain, 9))
+    ours, theirs = open_set(packed, config), open_set(tars, plain)
+    assert ours.samples == theirs.samples
+    assert np.array_equal(load_whole(ours, 17), load_whole(theirs, 17))
+
+
+def test_what_is_compressed_otherwise_than_its_name_says_ends_in_a_sentence(tars, tmp_path):
+    packed = compressed(tmp_path / "00000.tar").read_bytes()
+    wrong = {
+        "half.tar.gz": (
+            packed[: len(packed) // 2],
+            "cannot be (read|decompressed): .* ended before",
+        ),
+        "plain.tar.gz": ((tmp_path / "00000.tar").read_bytes(), "Not a gzipped file"),
+        "twice.tar.gz": (gzip.compress(packed), "is compressed twice: decompress it once"),
+        "packed.tar": (packed, r"is compressed by gzip: name it .*packed.tar.gz"),
+        "other.tar.bz2": (b"BZh", "compressed, but not by gzip: decompress it to a .tar"),
+    }
+    cache = BatchConfig(cache_folder=str(tmp_path / "cache"))
+    for name, (data, sentence) in wrong.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(UserError, match=sentence):
+            open_set(f"{tmp_path}/{name}", cache)
+        with pytest.raises(UserError, match=sentence):
+            taken(BatchConfig(shards=f"{tmp_path}/{name}", **SMALL), 1)
+
+
+def test_a_member_that_comes_twice_in_a_sample_ends_in_a_sentence(tmp_path):
+    with tarfile.open(tmp_path / "twice.tar", "w") as tar:
+        for number, name in enumerate(("a/1.jpg", "a/1.txt", "a/1.JPG")):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(picture(number))
+            tar.addfile(entry, io.BytesIO(picture(number)))
+    config = BatchConfig(shards=f"{tmp_path}/twice.tar", cache_folder=str(tmp_path), **SMALL)
+    with pytest.raises(UserError, match=r"twice.tar holds a/1.JPG twice: a sample has one member"):
+        open_set(config.shards, config)
+    with pytest.raises(UserError, match=r"twice.tar holds a/1.JPG twice: a sample has one member"):
+        taken(config, 1)
+
+
+def test_images_of_equal_names_in_several_tars_are_several_photographs(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for name in ("0.tar", "1.tar"):
+            write_tar(tmp_path / folder / name, {"x.jpg": picture(1), "y.jpg": picture(2)})
+    index = open_set(f"{tmp_path}/{{a,b}}/{{0,1}}.tar", BatchConfig(cache_folder=str(tmp_path)))
+    found = ["0/x", "0/y", "1/x", "1/y", "0/x~2", "0/y~2", "1/x~2", "1/y~2"]
+    assert index.samples["key"].to_pylist() == found
+    assert index.samples["source"].to_pylist() == [f"{key}.jpg" for key in found]
+
+
+def test_a_set_without_the_named_member_is_refused_by_it(tmp_path):
+    write_tar(tmp_path / "one.tar", {"1.image.jpg": picture(1)})
+    config = BatchConfig(shards=f"{tmp_path}/one.tar", image_member="photo.png", **SMALL)
+    cached = replace(config, cache_folder=str(tmp_path / "cache"))
+    for read in (lambda: taken(config, 1), lambda: open_set(config.shards, cached)):
+        with pytest.raises(UserError, match=r"one.tar holds no image: no member is photo.png"):
+            read()
+
+
 def test_names_of_tars():
     assert names_tars("s3://bucket/{00000..01023}.tar")
     assert names_tars("/data/{train,val}-0.tar")
     assert names_tars("a.tar")
+    assert names_tars("/data/{0.tar,1.tar.gz}")
     assert not names_tars("/data/shards")
     assert expand("/d/{08..11}.tar") == [f"/d/{number}.tar" for number in ("08", "09", "10", "11")]
     with pytest.raises(UserError, match="names a tar twice"):
