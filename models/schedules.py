@@ -97,6 +97,17 @@ SCHEDULES: dict[str, Schedule] = {
 
 
 def factor(config: ScheduleConfig, step: int, total_steps: int) -> float:
-    """Return the factor of the learning rate at a step: warm-up times schedule."""
+    """Return the factor of the learning rate at a step: warm-up times schedule.
+
+    Raises:
+        ValueError: if the schedule's function returns no factor; a negative one would raise the
+            losses.
+    """
     warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
-    return warmup * SCHEDULES[config.name](config, step, total_steps)
+    found = SCHEDULES[config.name](config, step, total_steps)
+    if not 0 <= found < math.inf:
+        raise ValueError(
+            f"schedule {config.name!r} gives the factor {found:g} at step {step}; it must be "
+            "finite and 0 or more"
+        )
+    return warmup * found

@@ -42,6 +42,8 @@ CHECKSUMS = "checksums.json"
 STEP_PREFIX = "step-"
 FORMAT = 1
 """Format version, in ``state.json``; checkpoints of earlier releases have none, which is 1."""
+OWN_FIELDS = ("format", "step", "scores", "optimizers")
+"""Fields of ``state.json`` that differ among the checkpoints of a run, or say how it is read."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,9 @@
 """docs/extending.md names files that exist, lines in them, and few of them."""
 
+import asyncio
 import importlib
+import json
+import platform
 import re
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,13 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fastapi import FastAPI
 
+from infill.models.losses import weighted_l1
 from infill.models.optimizers import OptimizerConfig
 from infill.models.schedules import ScheduleConfig
 from infill.models.spn.config import SPNConfig
 from infill.pipeline.errors import UserError
 from infill.pipeline.loading import BatchConfig
 from infill.pipeline.masks import MaskConfig
+from infill.pipeline.metrics.metric_registry import Metric
+from infill.pipeline.serving.errors import RequestError
+from infill.pipeline.serving.http import schemas
 from infill.pipeline.sources import KINDS, open_source
 from infill.pipeline.sources.bundled import BundledSource
 from infill.pipeline.tracking import Record, RunInfo, TrackingConfig
@@ -74,12 +82,56 @@ def test_files_of_a_task_exist_hold_what_is_named_and_are_few(task):
             assert symbol in (ROOT / path).read_text(), f"{path} has no {symbol}"
 
 
+def code_of(task: str) -> str:
+    [code] = re.findall(r"```python\n(.*?)```", sections()[task], flags=re.DOTALL)
+    return code
+
+
 def sketch(task: str, module: str, **names: object) -> dict[str, Any]:
     """Run the code of a task among the names of the module that it is written for."""
-    [code] = re.findall(r"```python\n(.*?)```", sections()[task], flags=re.DOTALL)
+    code = code_of(task)
     namespace = {**vars(importlib.import_module(module)), **names}
     exec(compile(code, f"docs/extending.md: {task}", "exec"), namespace)
     return namespace
+
+
+def test_sketches_that_are_parts_of_something_fit_there():
+    def edges(image):
+        return (image - image.roll(1, -1)).abs()
+
+    config, mask = SimpleNamespace(edge_weight=2.0), torch.zeros(1, 1, 4, 4)
+    mask[..., 1:3, 1:3] = 1
+    image = torch.rand(1, 3, 4, 4)
+    names = {"self": SimpleNamespace(config=config), "weighted_l1": weighted_l1, "edges": edges}
+    batch, prediction = SimpleNamespace(image=image, mask=mask), SimpleNamespace(final=image + 1)
+    found = eval(
+        f"{{{code_of('A loss term')}}}", {**names, "batch": batch, "prediction": prediction}
+    )
+    assert list(found) == ["edges"]
+    assert found["edges"].shape == ()
+
+    def largest_error(ours, theirs):
+        return (ours.double() - theirs.double()).abs().amax(dim=(1, 2, 3))
+
+    metric = eval(code_of("A metric"), {"Metric": Metric, "largest_error": largest_error})
+    pixels = torch.tensor([[[[0, 0, 9]]], [[[5, 0, 0]]]], dtype=torch.uint8)
+    assert metric.of_each(pixels, torch.zeros_like(pixels), mask).tolist() == [9, 5]
+
+    app, limits = FastAPI(), SimpleNamespace(max_body_bytes=7)
+    service = SimpleNamespace(config=SimpleNamespace(limits=limits))
+    sketch("A route", "infill.pipeline.serving.http.app", app=app, service=service)
+    [route] = [route for route in app.routes if getattr(route, "path", "") == "/v1/limits"]
+    assert asyncio.run(route.endpoint()) == {"max_body_bytes": 7}
+
+    wider: dict[str, Any] = {"__name__": "wider", **vars(schemas)}
+    exec(f"class Wider(RequestFields):\n    {code_of('A request field')}", wider)
+    assert schemas.check(wider["Wider"], {"feather_px": "8"}).feather_px == 8
+    with pytest.raises(RequestError, match="feather_px"):
+        schemas.check(wider["Wider"], {"feather_px": "33"})
+
+    names = {"data_digest": "0", "host_name": platform.node(), "self": SimpleNamespace()}
+    sketch("A checkpoint field", "infill.pipeline.training.async_checkpoint", **names)
+    assert json.dumps(names["self"].lasting)
 
 
 def test_sketches_of_functions_do_what_they_say(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Validate, render sample grids and write checkpoints in a background thread."""
 
 import copy
+import json
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ class AsyncCheckpointer:
         self.lasting: dict[str, Any] = {"data_digest": data_digest, "made_with": made_with()}
         if newer := _newer_fields(config, first_step):
             self.lasting[NEWER_FIELDS] = newer
+        _require_fields(self.lasting)
         self.under_way: Future[None] | None = None
         self.saving = 0
         """The step of the current copy."""
@@ -187,6 +189,21 @@ class AsyncCheckpointer:
                 raise
         finally:
             self.thread.shutdown()
+
+
+def _require_fields(lasting: dict[str, Any]) -> None:
+    """Refuse fields that ``state.json`` cannot hold, before the first checkpoint is due.
+
+    Raises:
+        ValueError: naming a field that every checkpoint has already, or whose value is not JSON.
+    """
+    for name, value in lasting.items():
+        if name in checkpoints.OWN_FIELDS:
+            raise ValueError(f"a checkpoint's {name!r} has its own meaning: choose another name")
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"a checkpoint's {name!r} is not a JSON value: {value!r}") from error
 
 
 def _newer_fields(config: TrainConfig, first_step: int) -> list[str]:

@@ -4,11 +4,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from infill.models.config import ModelConfig
+from infill.models.schedules import factor
 from infill.pipeline.loading import BatchConfig
 from infill.pipeline.tracking import TrackingConfig
 
 OFF: Literal["off"] = "off"
 """The value of ``scale_batch`` that leaves the batch as it is."""
+STEPS_TRIED = 100
+"""Number of steps at which a schedule is tried before the training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +168,7 @@ class TrainConfig:
                 f"{self.model.size_multiple} for {self.model.architecture}"
             )
         self._require_labels()
+        self._require_rates()
         if self.validation_samples < 0:
             raise ValueError(f"validation_samples must be 0 or more, not {self.validation_samples}")
         for name in ("report_every_steps", "save_every_steps", "sample_every_steps"):
@@ -183,6 +187,13 @@ class TrainConfig:
                 f"data.label_maps reads label maps, which this {self.model.architecture} does not "
                 "take: leave it off"
             )
+
+    def _require_rates(self) -> None:
+        """Refuse a schedule that fails later in the run, at some of its steps."""
+        steps = {*range(0, self.steps, max(1, self.steps // STEPS_TRIED)), self.steps - 1}
+        for role in ("generator", "discriminator"):
+            for step in sorted(steps):
+                factor(self.model.schedule_of(role), step, self.steps)
 
     def _require_equal_shares(self) -> None:
         batch, workers = self.data.batch_size, max(self.num_workers, 1)

@@ -10,6 +10,7 @@ from infill.models.tables import Table
 from infill.pipeline import storage
 from infill.pipeline.cluster import cap_gpu_memory
 from infill.pipeline.config import override
+from infill.pipeline.errors import UserError
 from infill.pipeline.interruption import requested
 from infill.pipeline.progress import Log, Progress
 from infill.pipeline.tracking import Record, mlflow_run_id, tracked
@@ -98,12 +99,26 @@ def _run(
         over = [trial for trial in earlier.values() if _is_over(config, trial)]
         curves = [{int(step): score for step, score in trial.curve.items()} for trial in over]
         scheduler = config.method.scheduler(config.train.steps, curves)
+        _require_kind(scheduler, ray_tune.schedulers.TrialScheduler, config.algorithm)
     space = {"trial": ray_tune.grid_search([_with_space(config, one) for one in todo])}
     found = _fit(config, space, len(todo), log, scheduler=scheduler)
     for trial, _ in todo:
         if trial.name not in found:  # keep the record of an earlier search
             found[trial.name] = replace(trial, error=NOT_STARTED)
     return found
+
+
+def _require_kind(found: Any, kind: Any, algorithm: str) -> None:
+    """Refuse what an algorithm's function returned if Ray Tune would do without it in silence.
+
+    Raises:
+        UserError: naming the algorithm.
+    """
+    if not isinstance(found, kind):
+        raise UserError(
+            f"the function of algorithm {algorithm!r} returned {found!r}, not Ray Tune's scheduler "
+            "or searcher"
+        )
 
 
 def _with_space(config: TuneConfig, one: Planned) -> dict[str, Any]:
@@ -114,6 +129,8 @@ def _suggested(
     config: TuneConfig, space: Space, earlier: dict[str, Trial], log: Log
 ) -> list[Trial]:
     """Run the trials that a searcher proposes, given the trials of earlier searches here."""
+    from ray.tune.search import SearchAlgorithm, Searcher
+
     alike = {name: trial for name, trial in earlier.items() if holds(space, trial.changes)}
     over = {name: trial for name, trial in alike.items() if _is_over(config, trial)}
     begun = [
@@ -125,6 +142,7 @@ def _suggested(
     ]
     assert config.method.searcher is not None
     searcher = config.method.searcher(space, SCORE, config.seed + len(over), begun, finished)
+    _require_kind(searcher, SearchAlgorithm | Searcher, config.algorithm)
     total = num_trials(config, space)
     count = total - len(over)
     log(f"{total} trials, {len(over)} of them were finished before")

@@ -1,5 +1,9 @@
 """Optimizers and schedules: Adam as published unless the configuration names others."""
 
+import inspect
+import math
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +25,12 @@ from infill.models.optimizers import (
     implementation_on,
 )
 from infill.models.pennet.config import PENNetConfig
-from infill.models.schedules import DiscriminatorScheduleConfig, ScheduleConfig, factor
+from infill.models.schedules import (
+    SCHEDULES,
+    DiscriminatorScheduleConfig,
+    ScheduleConfig,
+    factor,
+)
 from infill.models.spn.config import SPNConfig
 
 STEPS = 5
@@ -143,8 +152,11 @@ def test_every_implementation_of_an_optimizer_has_the_same_losses(name: str) -> 
 def test_updates_are_fused_on_gpus_and_cpus_where_pytorch_has_it() -> None:
     for name in OPTIMIZERS:
         config = OptimizerConfig(name=name)
-        assert implementation_on(config, "cuda") == ("foreach" if name == "radam" else "fused")
-        assert implementation_on(config, "cpu") == ("loop" if name == "radam" else "fused")
+        objective, _ = losses_of(name=name)
+        parameters = inspect.signature(type(objective.optimizers["generator"])).parameters
+        assert (name in FUSED) == ("fused" in parameters), "FUSED lists those that PyTorch fuses"
+        assert implementation_on(config, "cuda") == ("fused" if name in FUSED else "foreach")
+        assert implementation_on(config, "cpu") == ("fused" if name in FUSED else "loop")
         assert implementation_on(config, "mps") in ("loop", "foreach")
     objective, _ = losses_of()
     [group] = objective.optimizers["generator"].param_groups
@@ -177,10 +189,10 @@ def test_discriminators_may_have_an_optimizer_and_a_schedule_of_their_own() -> N
 
 
 def test_settings_that_nothing_would_read_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"'adam2' is unknown; there are: adam, adamw"):
-        OptimizerConfig(name="adam2")
-    with pytest.raises(ValueError, match=r"'linear' is unknown; there are: paper, constant"):
-        ScheduleConfig(name="linear")
+    with pytest.raises(ValueError, match=r"'no such' is unknown; there are: adam, adamw"):
+        OptimizerConfig(name="no such")
+    with pytest.raises(ValueError, match=r"'no such' is unknown; there are: paper, constant"):
+        ScheduleConfig(name="no such")
     with pytest.raises(ValueError, match="'step' needs drop_steps"):
         ScheduleConfig(name="step")
     with pytest.raises(ValueError, match=r"need discriminator_optimizer\.name"):
@@ -191,6 +203,34 @@ def test_settings_that_nothing_would_read_are_refused() -> None:
     config = replace(MADFConfig.tiny(), discriminator_optimizer=own)
     with pytest.raises(ValueError, match="madf has no discriminator"):
         architecture.load("madf").objective(config, lambda network: network)
+
+
+@pytest.mark.parametrize(
+    ("kind", "known"),
+    [
+        (OptimizerConfig, OPTIMIZERS),
+        (DiscriminatorOptimizerConfig, OPTIMIZERS),
+        (ScheduleConfig, SCHEDULES),
+        (DiscriminatorScheduleConfig, SCHEDULES),
+    ],
+)
+def test_the_help_of_a_name_has_every_choice(kind: type, known: Mapping[str, Any]) -> None:
+    [text] = re.findall(r' name: str = .*?"""(.*?)"""\n', inspect.getsource(kind), re.DOTALL)
+    assert [name for name in known if f'"{name}"' not in f'{text}"'] == []
+
+
+@pytest.mark.parametrize("wrong", [-0.5, math.nan, math.inf])
+def test_a_schedule_that_gives_no_factor_is_refused(
+    wrong: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A negative learning rate would raise the losses, step after step."""
+    monkeypatch.setitem(
+        SCHEDULES, "falling", lambda config, step, total: wrong if step == 7 else 0.0
+    )
+    config = ScheduleConfig(name="falling", warmup_steps=10)
+    assert factor(config, 6, 12) == 0
+    with pytest.raises(ValueError, match=f"^schedule 'falling' gives the factor {wrong} at step 7"):
+        factor(config, 7, 12)
 
 
 def test_cosine_falls_from_the_warm_up_s_end_to_the_lowest_rate() -> None:

@@ -1,5 +1,6 @@
-"""Checkpoints of a store that hangs: the other workers do not wait for it."""
+"""Checkpoints of a store that hangs, for which no other worker waits, and fields of their state."""
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,11 @@ from infill.models.unet.config import UNetConfig
 from infill.pipeline import checkpoints
 from infill.pipeline.loading import BatchConfig
 from infill.pipeline.training import TrainConfig, WorkerContext, build_objective
-from infill.pipeline.training.async_checkpoint import WAITING_SHARE, AsyncCheckpointer
+from infill.pipeline.training.async_checkpoint import (
+    WAITING_SHARE,
+    AsyncCheckpointer,
+    _require_fields,
+)
 
 
 @pytest.fixture
@@ -81,3 +86,25 @@ def test_the_first_worker_waits_a_share_of_the_timeout_once(
             store.set()
         waited.clear()
         assert found == expected
+
+
+@pytest.mark.parametrize("name", checkpoints.OWN_FIELDS)
+def test_a_field_of_every_checkpoint_is_not_replaced(name: str) -> None:
+    with pytest.raises(ValueError, match=f"^a checkpoint's '{name}' has its own meaning"):
+        _require_fields({"data_digest": "0", name: "x"})
+
+
+@pytest.mark.parametrize("value", [{1, 2}, float("nan"), [b"x"]], ids=str)
+def test_a_value_that_json_has_not_is_refused_before_the_first_checkpoint(value: Any) -> None:
+    with pytest.raises(ValueError, match="^a checkpoint's 'host' is not a JSON value: "):
+        _require_fields({"data_digest": "0", "host": value})
+
+
+def test_the_own_fields_are_those_that_are_not_lasting(tmp_path: Path) -> None:
+    config = of(tmp_path, workers=0)
+    objective = build_objective(config, WorkerContext())
+    with AsyncCheckpointer(config, None, lambda record: None, "") as ours:
+        ours.submit(objective, None, 2, grid=False, save=True)
+    state = json.loads(Path(checkpoints.step_location(str(tmp_path), 2), "state.json").read_text())
+    assert set(checkpoints.OWN_FIELDS) == state.keys() - ours.lasting.keys()
+    _require_fields({"data_digest": "0", "host": None, "nested": {"a": [1, 2.5, "x"]}})

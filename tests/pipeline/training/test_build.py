@@ -14,6 +14,7 @@ import torch
 from infill.models import architecture
 from infill.models.architecture import Batch
 from infill.models.deepfill.config import DeepFillConfig
+from infill.models.schedules import SCHEDULES
 from infill.models.spn.config import SPNConfig
 from infill.models.spn.tresnet import random_network
 from infill.models.unet.config import UNetConfig
@@ -209,6 +210,16 @@ def test_integers_are_copied_into_the_average():
 def test_impossible_settings_are_refused_on_construction(config, changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         override(config, changes)
+
+
+@pytest.mark.parametrize("part", ["schedule", "discriminator_schedule"])
+def test_a_schedule_that_fails_late_in_a_run_is_refused_before_it(config, part, monkeypatch):
+    monkeypatch.setitem(
+        SCHEDULES, "falling", lambda config, step, total: 1.0 if step < total - 1 else -0.1
+    )
+    for steps in (1, 6, 1_000_003):
+        with pytest.raises(ValueError, match=rf"factor -0\.1 at step {steps - 1};"):
+            override(config, {"steps": steps, f"model.{part}.name": "falling"})
 
 
 def test_images_of_another_size_than_the_discriminator_are_refused_at_once(config, quietly):

@@ -1,18 +1,26 @@
 """Searchers and schedulers of Ray Tune that go on where an interrupted search ended."""
 
+import re
+from inspect import getsource as source
 from types import SimpleNamespace
 
 import pytest
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from infill.pipeline.tuning import Range
+from infill.pipeline.tuning import Range, config
+from infill.pipeline.tuning.algorithms import ALGORITHMS
 from infill.pipeline.tuning.asha import asha
 from infill.pipeline.tuning.pbt import encode_values
 from infill.pipeline.tuning.tpe import tpe
 
 SPACE = {"weight": [1, 10, 10.0], "blocks": Range(low=1, high=3, whole=True), "kind": ["a", "b"]}
 """Twelve combinations."""
+
+
+def test_the_help_names_every_algorithm():
+    [text] = re.findall(r'algorithm: str = "grid"\n    """(.*?)"""', source(config), re.DOTALL)
+    assert [name for name in ALGORITHMS if f'"{name}"' not in text] == []
 
 
 def proposed(searcher, count):

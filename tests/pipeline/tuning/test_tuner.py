@@ -22,6 +22,7 @@ from infill.pipeline.errors import UserError
 from infill.pipeline.interruption import Interrupted
 from infill.pipeline.reporting.search import trial_rows, write_search
 from infill.pipeline.tuning import Range, Trial, TuneResult, pbt, plan, tune, tuner, written_down
+from infill.pipeline.tuning.algorithms import ALGORITHMS, Algorithm
 
 ROOT = Path(__file__).parents[3]
 
@@ -51,6 +52,15 @@ def test_a_search_started_again_runs_nothing_twice(finished_search):
     assert all(trial.reused for trial in again.trials)
     assert [t.scores for t in again.trials] == [t.scores for t in finished_search.result.trials]
     assert any("4 of them were finished before" in line for line in lines)
+
+
+@pytest.mark.parametrize("kind", ["scheduler", "searcher"])
+def test_an_algorithm_whose_function_returns_nothing_is_refused(config, kind, monkeypatch):
+    """Ray Tune would run every trial to its end, or at random."""
+    monkeypatch.setitem(ALGORITHMS, "ours", Algorithm(**{kind: lambda *given: None}))
+    search = replace(config, algorithm="ours", num_trials=2)
+    with pytest.raises(UserError, match="the function of algorithm 'ours' returned None, not Ray"):
+        tune(search, {"model.image_weight": [1.0, 10.0]}, quietly)
 
 
 def interrupt_search(search, space, ready):
