@@ -90,7 +90,10 @@ def commands(page: str) -> list[str]:
 
 OF_EVERY_MODEL = (
     "tests/test_lazy.py",
-    "tests/models",
+    "tests/models/test_main.py",
+    "tests/models/test_optimizers.py",
+    "tests/models/test_updating.py",
+    "tests/models/test_visualize.py",
     "tests/jobs/test_help.py",
     "tests/jobs/test_jobs.py",
     "tests/jobs/test_recipes.py",
@@ -102,7 +105,6 @@ OF_ALL_MODELS = (
     "tests/test_layout.py",
     "tests/test_fidelity.py",
     "tests/test_citations.py",
-    "tests/models/test_main.py::test_counts_of_the_fidelity_page_are_those_of_the_code",
     "tests/test_docs.py::test_the_fidelity_page_names_the_tables_that_can_be_run_and_no_other",
 )
 """Tests that compare a list with all models."""
