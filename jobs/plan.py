@@ -9,13 +9,24 @@ a short run of the same training on the machine in question, it is one figure.
 """
 
 import importlib
-from collections.abc import Sequence
+import importlib.util
+from collections.abc import Mapping, Sequence
 
 from infill.models.config import names
 from infill.pipeline.config import parse, run
 from infill.pipeline.cost_estimate import CostEstimateConfig, estimate_cost, lines
 from infill.pipeline.progress import Progress
 from infill.pipeline.train_cli import describe
+from infill.pipeline.training import TrainConfig
+
+
+def training_presets(name: str) -> Mapping[str, TrainConfig]:
+    """Return the presets of an architecture's training job; none as long as it has no job."""
+    job = f"infill.jobs.train_{name}"
+    if importlib.util.find_spec(job) is None:
+        return {}
+    found: Mapping[str, TrainConfig] = importlib.import_module(job).PRESETS
+    return found
 
 
 def presets() -> dict[str, CostEstimateConfig]:
@@ -23,7 +34,7 @@ def presets() -> dict[str, CostEstimateConfig]:
     return {
         f"{name}-{preset}": CostEstimateConfig(train=train)
         for name in names()
-        for preset, train in importlib.import_module(f"infill.jobs.train_{name}").PRESETS.items()
+        for preset, train in training_presets(name).items()
     }
 
 

@@ -13,14 +13,14 @@ the published figures. Or it is a file that maps dotted names to values, such as
 command again: it keeps the finished trials.
 """
 
-import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
-from infill.models.config import names, spaces, tables
+from infill.jobs.plan import training_presets
+from infill.models.config import config_class, names, spaces, tables
 from infill.models.tables import Table
 from infill.pipeline import forkserver, model_selection, storage, tracking, training, tuning
 from infill.pipeline.cluster import connect, require_gpu
@@ -37,8 +37,9 @@ from infill.pipeline.job_summary import (
     test_set_of,
     watching,
 )
+from infill.pipeline.loading import BatchConfig
 from infill.pipeline.model_selection import TableConfig
-from infill.pipeline.train_cli import require_data, shards_to_make, with_shards
+from infill.pipeline.train_cli import require_data, shards_to_make, smoke, with_shards
 from infill.pipeline.training import TrainConfig
 from infill.pipeline.tuning import TuneConfig
 from infill.pipeline.tuning.config import Scale
@@ -70,7 +71,12 @@ def training_of(name: str, scale: Scale, space: str = "") -> TrainConfig:
     Raises:
         UserError: if the training job of the architecture has no such preset.
     """
-    presets: dict[str, TrainConfig] = importlib.import_module(f"infill.jobs.train_{name}").PRESETS
+    presets = training_presets(name)
+    if not presets:
+        raise UserError(
+            f"{name} has no jobs/train_{name}.py with a preset to search around: write one, as in "
+            "docs/new-architecture.md"
+        )
     wanted: str = _paper_preset(name, presets, space) if scale == "paper" else scale
     if wanted not in presets:
         raise UserError(
@@ -78,6 +84,12 @@ def training_of(name: str, scale: Scale, space: str = "") -> TrainConfig:
             f"{', '.join(presets)}: add one, or choose another --scale"
         )
     return presets[wanted]
+
+
+def small_training(name: str) -> TrainConfig:
+    """Return a training of an architecture that takes seconds: its smoke preset, if it has one."""
+    own = training_presets(name).get("smoke")
+    return own or smoke(config_class(name).tiny(), BatchConfig(batch_size=4, image_size_px=64))
 
 
 def _paper_preset(name: str, presets: Mapping[str, TrainConfig], space: str) -> str:
@@ -159,7 +171,7 @@ def main(words: Sequence[str] | None = None) -> None:
         print(f"{config.num_trials} trials are asked for: the space has {count} different ones")
     lacking = missing_weights([trial for _, trial in planned], report_only=config.dry_run)
     if not isinstance(space, Table):
-        tuning.require_effects(space, planned[0][1], training_of(name, "smoke"))
+        tuning.require_effects(space, planned[0][1], small_training(name))
     if config.dry_run or config.gpus_per_trial:
         lines = search_plan(config, planned[0][1], count)
         if isinstance(space, Table):

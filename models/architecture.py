@@ -377,6 +377,11 @@ class Architecture:
     """Whether each step passes each network once and differentiates it once, in the same way, as
     DDP's ``static_graph`` needs. Gradient penalties and losses that end at a step do not."""
 
+    @property
+    def has_paper(self) -> bool:
+        """Whether the network is a paper's; for any other, ``paper`` begins with "none"."""
+        return not self.paper.startswith("none")
+
 
 def unpublished(
     *,
@@ -395,11 +400,14 @@ def unpublished(
     def read(file: Mapping[str, Any]) -> Released:
         wanted = generator(config()).state_dict()
         for name in sorted(wanted.keys() ^ file.keys()):
-            raise ValueError(f"{name} is {'missing' if name in wanted else 'left over'}")
+            found = "missing" if name in wanted else "left over"
+            raise ValueError(f"{name} is {found} in weights of the default {config.__name__}")
         for name, value in wanted.items():
             if value.shape != file[name].shape:
                 shapes = tuple(file[name].shape), tuple(value.shape)
-                raise ValueError(f"{name} is {shapes[0]}, expected {shapes[1]}")
+                raise ValueError(
+                    f"{name} is {shapes[0]}, and {shapes[1]} in the default {config.__name__}"
+                )
         return Released(config=config(), states={"generator": dict(file)})
 
     return Architecture(
@@ -419,6 +427,11 @@ def unpublished(
             "final": network(image, mask).final.detach().float()
         },
     )
+
+
+def papers() -> list[str]:
+    """Return the architectures of papers, by name."""
+    return [name for name in names() if load(name).has_paper]
 
 
 def load(name: str) -> Architecture:

@@ -83,6 +83,11 @@ class ModelConfig:
         """Whether the generator takes a label map of the whole image as well."""
         return False
 
+    @classmethod
+    def tiny(cls) -> "ModelConfig":
+        """Return the smallest one that has every part; tests train it, and searches try it."""
+        raise NotImplementedError(f"{cls.__name__} has no tiny()")
+
     @property
     def size_multiple(self) -> int:
         """Height and width the generator accepts are multiples of this."""

@@ -5,6 +5,9 @@ import importlib
 import json
 import platform
 import re
+import subprocess
+import sys
+import textwrap
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -132,6 +135,61 @@ def test_sketches_that_are_parts_of_something_fit_there():
     names = {"data_digest": "0", "host_name": platform.node(), "self": SimpleNamespace()}
     sketch("A checkpoint field", "infill.pipeline.training.async_checkpoint", **names)
     assert json.dumps(names["self"].lasting)
+
+
+STEPS = """
+import sys
+from pathlib import Path
+
+import torch
+from torch.distributed.fsdp import fully_shard
+
+from infill.models.architecture import Batch
+from infill.models.spn.config import SPNConfig
+from infill.pipeline.loading import BatchConfig
+from infill.pipeline.training import TrainConfig, WorkerContext, build_objective
+
+
+class Sharding(WorkerContext):
+    fsdp = True
+
+    def prepare(self, network):
+{sketch}
+
+
+rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+torch.set_num_threads(1)
+store = torch.distributed.FileStore(str(folder / "store"), 2)
+torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+data = BatchConfig(batch_size=4, image_size_px=32)
+config = TrainConfig(model=SPNConfig.tiny(), data=data, num_workers=2)
+found = []
+for kind in (WorkerContext, Sharding):
+    objective = build_objective(config, kind(rank=rank, world_size=2, channels_last=False))
+    for step in range(2):
+        random = torch.Generator().manual_seed(2 * step + rank)
+        image = torch.rand(2, 3, 32, 32, generator=random) * 2 - 1
+        mask = (torch.rand(2, 1, 32, 32, generator=random) < 0.3).float()
+        objective.step_with_accumulation(Batch(image=image, mask=mask, step=step, seed=step))
+    tensors = [t for n in objective.networks.values() for t in n.state_dict().values()]
+    assert any(hasattr(t, "full_tensor") for t in tensors) == (kind is Sharding)
+    found.append([t.full_tensor() if hasattr(t, "full_tensor") else t for t in tensors])
+together, sharded = found
+differences = [(a - b).abs().max().item() for a, b in zip(together, sharded, strict=True)]
+(folder / str(rank)).write_text(str(max(differences)))
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_workers_take_the_steps_of_ddp_with_the_sketch_of_fsdp(tmp_path):
+    [code] = re.findall(r"```python\n(.*?)```", sections()["FSDP"], flags=re.DOTALL)
+    program = STEPS.replace("{sketch}", textwrap.indent(code, " " * 8))
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program, str(rank), str(tmp_path)], cwd=ROOT)
+        for rank in (0, 1)
+    ]
+    assert [process.wait(300) for process in processes] == [0, 0]
+    assert max(float((tmp_path / str(rank)).read_text()) for rank in (0, 1)) < 1e-9
 
 
 def test_sketches_of_functions_do_what_they_say(tmp_path, monkeypatch):

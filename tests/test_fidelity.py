@@ -12,7 +12,7 @@ from infill.pipeline.metrics.metric_registry import DECLARED
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "fidelity.md").read_text()
 TEXT = " ".join(PAGE.split())
-PAPERS = sorted(set(architecture.names()) - {"unet"})
+PAPERS = architecture.papers()
 TITLES = {
     "SPN": "spn",
     "PEN-Net": "pennet",

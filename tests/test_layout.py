@@ -314,6 +314,12 @@ def first_line(path: Path) -> str:
     return (ast.get_docstring(tree(path)) or "").splitlines()[0]
 
 
+def is_own(package: Path) -> bool:
+    """Return whether a network is a user's own, which the map leaves out."""
+    file = package / "architecture.py"
+    return "infill.models.architecture.unpublished" in imported(file)
+
+
 def layout() -> str:
     """Return the map of the repository: packages in import order, each with its first line."""
     lines = [f"{'pipeline/':<{WIDTH}}In import order: each imports from those above it only."]
@@ -329,7 +335,7 @@ def layout() -> str:
     for file in sorted(path for path in FILES if path.parts[0] == "models"):
         if len(file.parts) == 2 and not file.stem.startswith("__"):
             lines.append(f"  {file.name:<{WIDTH - 2}}{first_line(file)}")
-        elif len(file.parts) == 3 and file.stem == "__init__":
+        elif len(file.parts) == 3 and file.stem == "__init__" and not is_own(file.parent):
             lines.append(f"  {file.parts[1] + '/':<{WIDTH - 2}}{first_line(file)}")
     for name, text in {
         "jobs/": "One script per command; they run with `ray job submit -- python jobs/NAME.py`.",

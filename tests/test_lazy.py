@@ -73,4 +73,4 @@ def test_configurations_are_read_without_what_only_work_needs():
 def test_what_is_read_without_pytorch_is_what_the_architecture_has(name):
     paper = importlib.import_module(f"infill.models.{name}.architecture").ARCHITECTURE
     assert paper.config is config_class(name)
-    assert paper.tables is tables(name)
+    assert paper.tables == tables(name)

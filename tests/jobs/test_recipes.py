@@ -420,7 +420,7 @@ def test_photographs_are_prepared_as_the_sheets_say() -> None:
     assert views["deepgin", "ade20k"].masks.recipes == ("box", "long_strokes", "automaton")
 
 
-JOBS = sorted(set(architecture.names()) - {"unet"})
+JOBS = architecture.papers()
 """Every network of a paper; the small one of the package is tuned from its own checkpoint."""
 
 

@@ -1,9 +1,11 @@
 """The plan of a search, before it spends anything; and trials that share a GPU."""
 
+import importlib.util
+
 import pytest
 import torch
 
-from infill.jobs import tune
+from infill.jobs import plan, train_unet, tune
 from infill.models.config import names, tables
 from infill.pipeline.cluster import cap_gpu_memory
 from infill.pipeline.config import override
@@ -29,6 +31,31 @@ def test_a_dry_run_prints_a_table_before_it_names_every_file_that_is_missing(cap
     said = capsys.readouterr().out
     assert said.count("\nrow ") == len(tables("spn")["figure8"].rows)
     assert "\nprotocol " in said
+
+
+def test_a_model_without_a_training_job_is_left_out_and_named_when_it_is_searched(monkeypatch):
+    """Its author has not written the job yet; all others go on."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name: None if name.endswith(".train_unet") else find(name),
+    )
+    assert {name.partition("-")[0] for name in plan.presets()} == set(names()) - {"unet"}
+    assert set(tune.presets_of("cpu")) == set(names()) - {"unet"}
+    with pytest.raises(UserError, match=r"unet has no jobs/train_unet\.py with a preset"):
+        tune.main(["unet", "--space", "lambdas"])
+
+
+def test_a_search_needs_no_smoke_preset_of_its_model(monkeypatch, tmp_path, capsys):
+    monkeypatch.delitem(train_unet.PRESETS, "smoke")
+    space = tmp_path / "space.json"
+    space.write_text('{"model.learning_rate": [1e-4, 1e-3]}')
+    tune.main(["unet", "--space", str(space), "--dry-run"])
+    assert "plan        2 trials of 4,000 steps" in capsys.readouterr().out
+    space.write_text('{"model.optimizer.momentum": [0.5, 0.9]}')
+    with pytest.raises(UserError, match="momentum has no effect here"):
+        tune.main(["unet", "--space", str(space), "--dry-run"])
 
 
 def test_trials_of_presets_for_gpus_take_one_each():

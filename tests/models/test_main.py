@@ -34,13 +34,14 @@ counted = cache(size_of)
 
 @every_architecture
 def test_no_count_differs_from_what_is_published(name: str) -> None:
-    variants = architecture.load(name).variants()
+    paper = architecture.load(name)
+    variants = paper.variants()
     assert variants[0].name == "full"
     assert len({variant.name for variant in variants}) == len(variants)
-    assert any(variant.published for variant in variants)
+    assert any(variant.published for variant in variants) or not paper.has_paper
     for variant in variants:
         assert variant.config.architecture == name
-        assert variant.source
+        assert variant.source or not paper.has_paper
         assert difference(variant, counted(variant.config)) in (0, None), variant.name
 
 
@@ -88,7 +89,7 @@ def test_counts_of_the_fidelity_page_are_those_of_the_code() -> None:
         )
         for name in architecture.names()
         for row in rows_of(name)
-        if row["generator"]  # not the figures of other methods
+        if row["generator"] and row["source"]  # neither other methods' figures nor own networks
     ]
     assert [tuple(cell.strip() for cell in row) for row in shown] == found
 

@@ -32,7 +32,7 @@ def test_pictures_are_in_range_and_end_with_the_final_one(name: str) -> None:
     generator = paper.generator(paper.config.tiny()).eval()
     image, mask = example()
     shown = paper.intermediate_results(generator, image, mask)
-    assert len(shown) >= 3
+    assert len(shown) >= (3 if paper.has_paper else 1)
     assert list(shown)[-1] == "final"
     for title, picture in shown.items():
         assert picture.shape[:2] == (1, 3), title
