@@ -125,10 +125,13 @@ class Inpainter:
         Args:
             image: one of
 
-                - a PIL image of any mode with 8 bits per channel (palettes and CMYK become RGB);
-                - a NumPy array [H, W] or [H, W, C], C from 1 to 4: uint8, or floating in 0 to 1;
-                - a tensor [H, W] or [C, H, W], likewise uint8 or floating in 0 to 1;
-                - the path or s3:// address of an image file, turned upright by its EXIF tag;
+                - a PIL image of any mode with 8 bits per channel (palettes and CMYK become RGB), or
+                  grey with 16 bits (``I;16``);
+                - a NumPy array [H, W] or [H, W, C], C from 1 to 4: uint8, uint16, or floating in 0
+                  to 1;
+                - a tensor [H, W] or [C, H, W], likewise uint8, uint16, or floating in 0 to 1;
+                - the path or s3:// address of an image file, turned upright by its EXIF tag and
+                  read with 8 bits per channel;
 
                 or a batch: a list of these, an array [B, H, W, C], or a tensor [B, C, H, W].
             mask: the mask, of the same size: of any of these kinds, or bool. The hole is what
