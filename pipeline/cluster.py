@@ -422,7 +422,7 @@ def require_device(device: Any) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(". ")[0]
         raise UserError(
             f"device {str(device)!r} cannot be used here ({reason}); give cpu, or cuda or cuda:1 "
             "on a machine with GPUs and a PyTorch for CUDA (`make install TORCH=cuda`)"

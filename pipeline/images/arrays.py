@@ -17,6 +17,11 @@ _GREY_PIXELS = 2**18  # whose brightness is computed at once, at 24 bytes each
 _GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's own "L"
 
 
+def is_uint16(array: NDArray[Any]) -> bool:
+    """Return whether an array has unsigned integers of 16 bits, in any order of their bytes."""
+    return array.dtype.kind == "u" and array.dtype.itemsize == 2
+
+
 def grey(rgb: NDArray[Any]) -> NDArray[np.uint8]:
     """Return brightness, uint8 [...], of values 0 to 255, [..., 3], a few rows at a time."""
     brightness = np.empty(rgb.shape[:-1], np.uint8)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -222,6 +223,16 @@ def decoded_image(image: PilImage, name: str = "image") -> DecodedImage:
         profile=profile,
         metadata=read_metadata(image, upright=False),
     )
+
+
+def is_16_bits(image: PilImage) -> bool:
+    """Return whether a Pillow image is grey with 16 bits; ``np.asarray`` gives its values."""
+    return image.mode.startswith("I;16")
+
+
+def pillow_of(values: NDArray[Any]) -> PilImage:
+    """Return a grey image of 16 bits, uint16 [H, W], as a Pillow image."""
+    return Image.fromarray(np.ascontiguousarray(values))
 
 
 def to_pillow(decoded: DecodedImage) -> PilImage:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from infill.pipeline.errors import ImageError, RejectedError
 from infill.pipeline.images import codec
-from infill.pipeline.images.arrays import Hole, Pixels
+from infill.pipeline.images.arrays import Hole, Pixels, is_uint16
 from infill.pipeline.images.headers import (
     DECODE_ERRORS,
     FORMATS,
@@ -40,8 +40,8 @@ def read_mask(
     :class:`MaskRule`'s ``channel``.
 
     Args:
-        mask: the whole file; or an array [H, W] or [H, W, C]: bool, uint8 in 0 to 255, or
-            floating in 0 to 1.
+        mask: the whole file; or an array [H, W] or [H, W, C]: bool, uint8, uint16, or floating in
+            0 to 1.
         rule: which pixels are the hole; by default those brighter than 127.
         max_pixels: maximum height times width of a file.
         fields: what precedes ``polarity``, ``threshold`` and ``channel`` where the caller sets
@@ -204,18 +204,31 @@ def _array_levels(mask: NDArray[Any], rule: MaskRule) -> NDArray[Any]:
         raise ImageError("bad_request", f"a mask is [H, W] or [H, W, C], not {mask.shape}")
     if mask.dtype == np.bool_:
         return mask * np.uint8(255)
+    if is_uint16(mask):
+        mask = higher_bits(mask)
     if mask.dtype == np.uint8:
         if mask.max() == 1 and mask.min() == 0 and rule.threshold > 0:
             raise ImageError(
                 "bad_request", "the mask's values are 0 and 1: give mask.astype(bool), or 0 and 255"
             )
         return mask
-    if mask.dtype.kind == "f" and mask.min() >= 0 and mask.max() <= 1:
-        return np.rint(mask.astype(np.float64) * 255)
-    raise ImageError(
-        "bad_request",
-        f"the mask is {mask.dtype}: give bool, uint8 in 0 to 255, or floating in 0 to 1",
-    )
+    if mask.dtype.kind != "f":
+        raise ImageError(
+            "bad_request",
+            f"the mask is {mask.dtype}: give bool, uint8, uint16, or floating in 0 to 1",
+        )
+    if not (mask.min() >= 0 and mask.max() <= 1):  # also refuses NaN
+        raise ImageError(
+            "bad_request",
+            f"the mask's values are {mask.min():g} to {mask.max():g}: floating masks are in 0 to 1",
+        )
+    return np.rint(mask.astype(np.float64) * 255)
+
+
+def higher_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return the higher 8 of 16 bits, or the lower 8 if no value needs more."""
+    values = values if values.max() <= 255 else values >> 8
+    return values.clip(0, 255).astype(np.uint8)
 
 
 def decode_levels(data: bytes, header: Header) -> NDArray[np.uint8]:
@@ -240,9 +253,7 @@ def decode_levels(data: bytes, header: Header) -> NDArray[np.uint8]:
             correct_transparency(opened, data)
             upright = turn_upright(opened)
             if upright.mode.startswith("I"):
-                values = np.asarray(upright)
-                values = values if values.max() <= 255 else values >> 8
-                pixels = values.clip(0, 255).astype(np.uint8)
+                pixels = higher_bits(np.asarray(upright))
             else:
                 pixels = np.asarray(codec.plain(upright))
             if header.deep and header.format == "PNG" and "transparency" in opened.info:

@@ -19,7 +19,10 @@ from infill.pipeline.inference.tiling_plan import plan_tiles
 
 Path = str | os.PathLike[str]
 ImageKind = TypeVar("ImageKind", PilImage, NDArray[Any], Tensor)
+PathKind = TypeVar("PathKind", bound=Path)
 Mask = PilImage | NDArray[Any] | Tensor | Path
+Masks = Sequence[Mask] | NDArray[Any] | Tensor
+"""Of a batch."""
 
 
 class Inpainter:
@@ -56,14 +59,14 @@ class Inpainter:
     def __call__(  # type: ignore[overload-overlap]  # samples is 1 or another number
         self,
         image: ImageKind,
-        mask: Mask,
+        mask: Mask | Sequence[Mask],
         samples: Literal[1] = 1,
         seed: int | None = None,
         mode: Mode = "auto",
     ) -> ImageKind: ...
 
     @overload
-    def __call__(
+    def __call__(  # type: ignore[overload-overlap]
         self,
         image: Path,
         mask: Mask,
@@ -75,8 +78,8 @@ class Inpainter:
     @overload
     def __call__(
         self,
-        image: list[ImageKind],
-        mask: Sequence[Mask],
+        image: list[ImageKind] | tuple[ImageKind, ...],
+        mask: Masks,
         samples: Literal[1] = 1,
         seed: int | None = None,
         mode: Mode = "auto",
@@ -85,8 +88,8 @@ class Inpainter:
     @overload
     def __call__(
         self,
-        image: list[str] | list[os.PathLike[str]],
-        mask: Sequence[Mask],
+        image: list[PathKind] | tuple[PathKind, ...],
+        mask: Masks,
         samples: Literal[1] = 1,
         seed: int | None = None,
         mode: Mode = "auto",
@@ -95,8 +98,18 @@ class Inpainter:
     @overload
     def __call__(
         self,
+        image: list[Any] | tuple[Any, ...],
+        mask: Masks,
+        samples: int = 1,
+        seed: int | None = None,
+        mode: Mode = "auto",
+    ) -> list[Any]: ...
+
+    @overload
+    def __call__(
+        self,
         image: ImageKind,
-        mask: Mask,
+        mask: Mask | Sequence[Mask],
         samples: int,
         seed: int | None = None,
         mode: Mode = "auto",
@@ -105,8 +118,8 @@ class Inpainter:
     @overload
     def __call__(
         self,
-        image: Path | list[Any],
-        mask: Any,
+        image: Path,
+        mask: Mask,
         samples: int,
         seed: int | None = None,
         mode: Mode = "auto",
@@ -125,12 +138,16 @@ class Inpainter:
         Args:
             image: one of
 
-                - a PIL image of any mode with 8 bits per channel (palettes and CMYK become RGB);
-                - a NumPy array [H, W] or [H, W, C], C from 1 to 4: uint8, or floating in 0 to 1;
-                - a tensor [H, W] or [C, H, W], likewise uint8 or floating in 0 to 1;
-                - the path or s3:// address of an image file, turned upright by its EXIF tag;
+                - a PIL image of any mode with 8 bits per channel (palettes and CMYK become RGB), or
+                  grey with 16 bits (``I;16``);
+                - a NumPy array [H, W] or [H, W, C], C from 1 to 4: uint8, uint16, or floating in 0
+                  to 1;
+                - a tensor [H, W] or [C, H, W], likewise uint8, uint16, or floating in 0 to 1;
+                - the path or s3:// address of an image file, turned upright by its EXIF tag and
+                  read with 8 bits per channel;
 
-                or a batch: a list of these, an array [B, H, W, C], or a tensor [B, C, H, W].
+                or a batch: a list or tuple of these, an array [B, H, W, C], or a tensor
+                [B, C, H, W].
             mask: the mask, of the same size: of any of these kinds, or bool. The hole is what
                 ``mask_rule`` marks, by default pixels brighter than 127 of 255; for a batch, one
                 mask for each image.

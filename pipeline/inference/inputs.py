@@ -29,6 +29,8 @@ from infill.pipeline.images import (
     read_mask,
     to_pillow,
 )
+from infill.pipeline.images.arrays import is_uint16
+from infill.pipeline.images.codec import is_16_bits, pillow_of
 
 MAX_PIXELS = 2**28
 """Maximum height times width of an image file."""
@@ -55,9 +57,13 @@ def read_input(image: Any) -> Input:
         TypeError: if it is not an image.
     """
     if isinstance(image, str | os.PathLike):
-        return _of_picture(_read_image_file(image), to_pillow)
+        return _of_decoded(_read_image_file(image), to_pillow)
     if isinstance(image, PilImage):
-        return _of_picture(decoded_image(image), to_pillow)
+        return (
+            _of_16_bits(image)
+            if is_16_bits(image)
+            else _of_decoded(decoded_image(image), to_pillow)
+        )
     if isinstance(image, Tensor):
         return _of_tensor(image)
     if isinstance(image, np.ndarray):
@@ -81,7 +87,8 @@ def read_hole(mask: Any, rule: MaskRule | None = None) -> Hole:
     if isinstance(mask, str | os.PathLike):
         return _read_hole_file(mask, rule)
     if isinstance(mask, PilImage):
-        return read_mask(decoded_image(mask, "mask").pixels, rule, fields="masks.")
+        levels = np.asarray(mask) if is_16_bits(mask) else decoded_image(mask, "mask").pixels
+        return read_mask(levels, rule, fields="masks.")
     if isinstance(mask, Tensor):
         values = _as_array(mask)
         if values.ndim not in (2, 3):
@@ -116,6 +123,8 @@ def _read_hole_file(mask: str | os.PathLike[str], rule: MaskRule | None) -> Hole
 
 def _file(path: str | os.PathLike[str], what: str) -> bytes:
     location = os.fspath(path)
+    if not location:
+        raise UserError(f"the path of the {what} is empty")
     try:
         return storage.read(location)
     except FileNotFoundError as error:
@@ -127,15 +136,27 @@ def _file(path: str | os.PathLike[str], what: str) -> bytes:
         ) from error
 
 
-def _of_picture(image: DecodedImage, finish: Callable[[DecodedImage], Any]) -> Input:
+def _of_decoded(image: DecodedImage, finish: Callable[[DecodedImage], Any]) -> Input:
     return Input(
         image.rgb,
         lambda prediction, hole: finish(fill_in(image, hole, prediction)),
     )
 
 
+def _of_16_bits(image: PilImage) -> Input:
+    """Take a grey image of 16 bits; profile, EXIF and resolution stay."""
+    array = _of_array(np.asarray(image))
+
+    def result(prediction: Pixels, hole: Hole) -> PilImage:
+        filled = pillow_of(array.result(prediction, hole))
+        filled.info.update(image.info)
+        return filled
+
+    return Input(array.rgb, result)
+
+
 def _of_array(array: NDArray[Any]) -> Input:
-    """Take [H, W] or [H, W, C]: uint8, or floating in 0 to 1."""
+    """Take [H, W] or [H, W, C]: uint8, uint16, or floating in 0 to 1."""
     pixels = array[..., None] if array.ndim == 2 else array
     if pixels.ndim != 3 or pixels.shape[2] not in CHANNELS or not pixels.size:
         raise ImageError(
@@ -143,11 +164,13 @@ def _of_array(array: NDArray[Any]) -> Input:
             f"an array is [H, W] or [H, W, C], C from 1 to 4, not {array.shape}",
         )
     if array.dtype == np.uint8:
-        image = DecodedImage(pixels=pixels, format="png", profile=None)
-        return _of_picture(image, lambda filled: filled.pixels.reshape(array.shape))
+        decoded = DecodedImage(pixels=pixels, format="png", profile=None)
+        return _of_decoded(decoded, lambda filled: filled.pixels.reshape(array.shape))
+    if is_uint16(array):
+        return _of_levels(array, pixels, 65535)
     if array.dtype.kind != "f":
         raise ImageError(
-            "bad_request", f"the image is {array.dtype}: give uint8, or floating in 0 to 1"
+            "bad_request", f"the image is {array.dtype}: give uint8, uint16, or floating in 0 to 1"
         )
     if not (pixels.min() >= 0 and pixels.max() <= 1):  # also refuses NaN
         raise ImageError(
@@ -155,25 +178,30 @@ def _of_array(array: NDArray[Any]) -> Input:
             f"the image's values are {pixels.min():g} to {pixels.max():g}: floating images are in "
             "0 to 1; convert [-1, 1] by (image + 1) / 2",
         )
-    levels = np.rint(pixels.astype(np.float64) * 255).astype(np.uint8)
+    return _of_levels(array, pixels, 1)
+
+
+def _of_levels(array: NDArray[Any], pixels: NDArray[Any], white: int) -> Input:
+    """Take an array of other values than bytes, whose white is a value; pixels are [H, W, C]."""
+    levels = np.rint(pixels.astype(np.float64) / white * 255).astype(np.uint8)
     seen = DecodedImage(pixels=levels, format="png", profile=None).rgb
-    return Input(seen, lambda prediction, hole: _overwritten(array, prediction, hole))
+    return Input(seen, lambda prediction, hole: _overwritten(array, prediction, hole, white))
 
 
-def _overwritten(array: NDArray[Any], prediction: Pixels, hole: Hole) -> NDArray[Any]:
-    """Return a copy of a floating array with the opaque prediction in the hole."""
+def _overwritten(array: NDArray[Any], prediction: Pixels, hole: Hole, white: int) -> NDArray[Any]:
+    """Return a copy of an array with the opaque prediction in the hole."""
     result = array.copy()
     pixels = result[..., None] if result.ndim == 2 else result
     colours = 3 if pixels.shape[2] >= 3 else 1
     inside = prediction[hole]
     levels = inside if colours == 3 else grey(inside)[:, None]
-    pixels[hole, :colours] = levels / 255
-    pixels[hole, colours:] = 1
+    pixels[hole, :colours] = levels / 255 * white  # of uint16 a multiple of 257
+    pixels[hole, colours:] = white
     return result
 
 
 def _of_tensor(tensor: Tensor) -> Input:
-    """Take [C, H, W] or [H, W]: uint8, or floating in 0 to 1."""
+    """Take [C, H, W] or [H, W]: uint8, uint16, or floating in 0 to 1."""
     values = _as_array(tensor)
     if values.ndim == 3 and values.shape[0] not in CHANNELS:
         raise ImageError(

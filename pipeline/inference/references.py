@@ -64,6 +64,10 @@ def load(
     from infill.pipeline.inference.predictor import Predictor
 
     name = os.fspath(reference)
+    if not name:
+        raise UserError("the name of the model is empty; infill-base comes with the package")
+    if checkpoint not in ("newest", "best"):
+        raise UserError(f"checkpoint is newest or best, not {checkpoint!r}")
     if precision not in ("float32", "bfloat16", "float16"):
         raise UserError(f"precision is float32, bfloat16 or float16, not {precision!r}")
     if os.path.isfile(name):

@@ -64,7 +64,8 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel):
     listed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    files = [f"infill/{path.name}" for path in (ROOT / "infill").glob("*.py")] + [
+    own = [*(ROOT / "infill").glob("*.py"), ROOT / "infill" / "py.typed"]
+    files = [f"infill/{path.name}" for path in own] + [
         f"infill/{path.relative_to(ROOT).as_posix()}"
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
@@ -74,17 +75,61 @@ def test_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel):
     assert any(name.endswith(".css") for name in listed)
 
 
-def test_wheel_fills_a_hole_in_an_empty_environment_without_the_source_tree(wheel, tmp_path):
-    environment = tmp_path / "environment"
+CALLS = """
+from pathlib import Path
+import numpy as np
+import torch
+from PIL import Image
+from infill.pipeline.inference import load
+
+inpaint, photo = load("infill-base"), Image.open("a.png")
+reveal_type(inpaint(photo, "m.png"))
+reveal_type(inpaint(Path("a.png"), np.zeros((3, 3), bool)))
+reveal_type(inpaint(torch.zeros(3, 3, 3), torch.zeros(3, 3)))
+reveal_type(inpaint([Path("a.png")], ["m.png"]))
+reveal_type(inpaint((photo, photo), (photo, photo)))
+reveal_type(inpaint([photo, "a.png"], [photo, "m.png"]))
+reveal_type(inpaint(photo, photo, samples=3))
+inpaint(photo, photo, mode="bogus")
+"""
+
+
+@pytest.fixture(scope="module")
+def packages(wheel, tmp_path_factory) -> Path:
+    """Install the wheel into an environment of its own; return its folder of packages."""
+    environment = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-    python = environment / "bin" / "python"
     install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run([python, *install], cwd=tmp_path, check=True)
+    subprocess.run([environment / "bin" / "python", *install], cwd=environment, check=True)
     [packages] = environment.glob("lib/python*/site-packages")
     # The dependencies are those of this environment; its link to the source tree is in a .pth file,
     # and Python does not read one in a folder that is itself named by one.
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return packages
 
+
+@pytest.mark.slow
+def test_type_checkers_see_the_hints_of_the_installed_library(packages, tmp_path):
+    (tmp_path / "calls.py").write_text(CALLS)
+    python = packages.parents[2] / "bin" / "python"
+    done = subprocess.run(
+        [python, "-m", "mypy", "calls.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = done.stdout.splitlines()
+    shown = [line.partition('type is "')[2].strip('"') for line in lines if "type is" in line]
+    picture = "PIL.Image.Image"
+    listed = [f"list[{picture}]"] * 2
+    expected = [picture, picture, "torch._tensor.Tensor", *listed, "list[Any]", f"list[{picture}]"]
+    assert shown == expected, done.stdout + done.stderr
+    assert lines[-1].startswith("Found 1 error in 1 file")
+
+
+def test_wheel_fills_a_hole_in_an_empty_environment_without_the_source_tree(packages, tmp_path):
+    python = packages.parents[2] / "bin" / "python"
     torch.manual_seed(0)
     architecture = load("spn")
     config = SPNConfig.tiny()

@@ -148,8 +148,10 @@ def test_arrays_are_masks_by_the_rule_of_files():
     [
         (np.eye(3, dtype=np.uint8), "values are 0 and 1"),
         (np.eye(3, dtype=np.int64), "the mask is int64"),
-        (np.eye(3) * 1.01, "the mask is float64"),
-        (np.eye(3) - 0.5, "the mask is float64"),
+        (np.eye(3, dtype=np.uint16), "values are 0 and 1"),
+        (np.eye(3) * 1.01, "the mask's values are 0 to 1.01: floating masks are in 0 to 1"),
+        (np.eye(3) - 0.5, "the mask's values are -0.5 to 0.5"),
+        (np.eye(3) * np.nan, "the mask's values are nan to nan"),
         (np.zeros((3, 3, 5), np.uint8), "a mask is .H, W. or .H, W, C., not"),
         (np.zeros(3, np.uint8)[None, None, None], "a mask is"),
     ],

@@ -75,7 +75,7 @@ def test_a_photograph_of_any_format_is_the_same_everywhere(tmp_path, kind: str) 
     assert list_images(str(tmp_path)) == [path.name]
     sharded = decode_original(data, read_header(data, LIMIT))
     hole = saved(mask(), ".png")
-    explained, _ = _photograph(VisualizeConfig(image=str(path), mask=""), 48)
+    explained, _ = _photograph(VisualizeConfig(checkpoint="run", image=str(path)), 48)
     found = {
         "service": decode_pair(data, hole, InpaintOptions(), LIMIT)[0].rgb,
         "batch": decode(as_upload(data, LIMIT), LIMIT).rgb,

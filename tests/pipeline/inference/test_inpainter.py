@@ -73,6 +73,8 @@ def test_mask_of_every_kind_marks_the_same_hole(inpaint, image, expected, tmp_pa
     Image.fromarray(white).save(tmp_path / "mask.png")
     masks = [white, white[..., None], HOLE.astype(np.float32), Image.fromarray(white)]
     masks += [torch.from_numpy(HOLE), torch.from_numpy(HOLE)[None], torch.from_numpy(white)[None]]
+    deep = HOLE.astype(np.uint16) * 65535
+    masks += [deep, deep // 257, Image.fromarray(deep), torch.from_numpy(deep)]
     masks += [Image.fromarray(HOLE), str(tmp_path / "mask.png"), tmp_path / "mask.png"]
     for mask in masks:
         np.testing.assert_array_equal(inpaint(image, mask), expected)
@@ -120,6 +122,31 @@ def test_floating_array_keeps_its_type_and_its_known_values_bit_for_bit(inpaint,
     assert (result[HOLE] != values[HOLE]).any()
     assert result.min() >= 0
     assert result.max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(HEIGHT, WIDTH), (HEIGHT, WIDTH, 3), (HEIGHT, WIDTH, 4)])
+def test_known_values_of_16_bits_stay_bit_for_bit(inpaint, shape):
+    values = np.random.default_rng(2).integers(0, 65536, shape, dtype=np.uint16)
+    result = inpaint(values, HOLE)
+    assert (result.dtype, result.shape) == (np.uint16, shape)
+    np.testing.assert_array_equal(result[~HOLE], values[~HOLE])
+    assert (result[HOLE] != values[HOLE]).any()
+    if len(shape) == 3:
+        tensor = torch.from_numpy(values).permute(2, 0, 1)
+        found = inpaint(tensor, HOLE)
+        assert found.dtype == torch.uint16
+        np.testing.assert_array_equal(found.permute(1, 2, 0).numpy(), result)
+    else:
+        for order in ("<u2", ">u2"):
+            held = Image.fromarray(values.astype(order))
+            held.info["dpi"] = (300, 300)
+            found = inpaint(held, HOLE)
+            assert (found.mode, found.info["dpi"]) == (held.mode, (300, 300))
+            np.testing.assert_array_equal(np.asarray(found), result)
+
+
+def test_levels_of_16_bits_give_what_bytes_give(inpaint, image, expected):
+    np.testing.assert_array_equal(inpaint(image.astype(np.uint16) * 257, HOLE), expected * 257.0)
 
 
 def test_floating_levels_give_what_bytes_give(inpaint, image, expected):
@@ -244,7 +271,10 @@ def test_deterministic_model_refuses_several_samples(inpaint, image):
         (lambda i, h: ("/", h), UserError, "/ is a folder; give one image, or .*batch_inpaint"),
         (lambda i, h: (None, h), TypeError, "not NoneType"),
         (lambda i, h: (i, 3), TypeError, "a mask is .* not int"),
-        (lambda i, h: (Image.new("I;16", (70, 50)), h), ImageError, "mode I;16"),
+        (lambda i, h: (Image.new("I", (70, 50)), h), ImageError, "the image has mode I:"),
+        (lambda i, h: ("", h), UserError, "the path of the image is empty"),
+        (lambda i, h: (i, ""), UserError, "the path of the mask is empty"),
+        (lambda i, h: (i, h * 255.0), ImageError, "values are 0 to 255: floating masks are in 0"),
     ],
 )
 def test_what_cannot_be_inpainted_is_refused_with_a_sentence(
@@ -254,13 +284,13 @@ def test_what_cannot_be_inpainted_is_refused_with_a_sentence(
         inpaint(*change(image, HOLE))
 
 
-MASK_OF_I16 = Image.fromarray(HOLE.astype(np.uint16) * 65535)
+MASK_OF_I = Image.fromarray(HOLE.astype(np.int32) * 255)
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda i, h: (i, MASK_OF_I16), "the mask has mode I;16"),
+        (lambda i, h: (i, MASK_OF_I), "the mask has mode I:"),
         (
             lambda i, h: (i, torch.zeros(1, 1, 50, 70)),
             r"a mask's tensor is .* not \[1, 1, 50, 70\]",

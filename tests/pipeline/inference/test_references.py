@@ -121,6 +121,10 @@ def test_what_names_no_model_is_refused_with_a_sentence(tmp_path, monkeypatch):
         load("runs/nothing", architecture="spn")
     with pytest.raises(UserError, match="precision is float32"):
         load("runs/nothing", precision="float8")
+    with pytest.raises(UserError, match="checkpoint is newest or best, not 'oldest'"):
+        load("runs/nothing", checkpoint="oldest")
+    with pytest.raises(UserError, match="the name of the model is empty"):
+        load("")
 
 
 def modules_after(program: str) -> set[str]:
