@@ -11,6 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -20,7 +22,7 @@ from infill.models.spn.config import SPNConfig
 from infill.pipeline.errors import UserError
 from infill.pipeline.loading import BatchConfig
 from infill.pipeline.masks import MaskConfig
-from infill.pipeline.sources import KINDS, open_source
+from infill.pipeline.sources import KINDS, named, open_source
 from infill.pipeline.sources.bundled import BundledSource
 from infill.pipeline.tracking import Record, RunInfo, TrackingConfig
 from infill.pipeline.training import TrainConfig
@@ -172,6 +174,21 @@ def test_sketches_of_functions_do_what_they_say(tmp_path, monkeypatch):
     assert (blurred != about["pixels"]).any()
     kept = sketch("A CPU augmentation", transform, **about, epoch=1, labels=True)["pixels"]
     assert kept is about["pixels"]
+
+    [code] = re.findall(r"```python\n(.*?)```", sections()["A dataset"], flags=re.DOTALL)
+    [(name, added)] = eval(f"{{{code}}}", vars(named)).items()
+    assert name not in named.NAMED
+    assert [(part.counts, part.split) for part in added.parts] == [
+        ((800,), "train"),
+        ((100,), "test"),
+    ]
+
+    scores = [("ours", "a", 9.0), ("ours", "b", 7.5), ("telea", "c", 1.0)]
+    rows = [{"method": m, "key": k, "hole_psnr": v} for m, k, v in scores]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    evaluation = SimpleNamespace(network="ours", files={"rows": str(tmp_path / "rows.parquet")})
+    worst = sketch("A report section", "infill.pipeline.evaluation.page")["worst_pairs"]
+    assert re.findall(r">(\w|[\d.]+)</t[dh]>", worst(evaluation)) == ["b", "7.50", "a", "9.00"]
 
     median = sketch("A Tune algorithm", "infill.pipeline.tuning.asha")["median"]
     monkeypatch.setitem(ALGORITHMS, "median", Algorithm(scheduler=median))
