@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from infill.models.architecture import Batch
 from infill.models.optimizers import OptimizerConfig
 from infill.models.schedules import ScheduleConfig
 from infill.models.spn.config import SPNConfig
@@ -165,6 +166,13 @@ def test_sketches_of_functions_do_what_they_say(tmp_path, monkeypatch):
     hole = np.array([[1, 0, 0, 0]], np.uint8)
     assert mirror(image, hole)[0, 0].tolist() == image[0, 3].tolist()
     assert mirror(image, hole)[0, 1:].tolist() == image[0, 1:].tolist()
+
+    augment = sketch("A GPU augmentation", "infill.models.architecture")["augment"]
+    batch = Batch(image=torch.zeros(2, 3, 8, 8), mask=torch.zeros(2, 1, 8, 8), seed=3)
+    levels = augment(batch, 0.25).image[:, 0, 0, 0]
+    assert 0 < levels.abs().max() <= 0.5
+    assert levels[0] != levels[1]
+    assert torch.equal(augment(batch, 0.25).image, levels.view(2, 1, 1, 1).expand(2, 3, 8, 8))
 
     settings = SimpleNamespace(blur_px=9, seed=0)
     about = {"config": settings, "key": "a", "pixels": image.repeat(9, axis=0)}
