@@ -14,11 +14,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from fastapi import FastAPI
 
 from infill.models.losses import weighted_l1
+from infill.models.architecture import Batch
 from infill.models.optimizers import OptimizerConfig
 from infill.models.schedules import ScheduleConfig
 from infill.models.spn.config import SPNConfig
@@ -28,7 +31,7 @@ from infill.pipeline.masks import MaskConfig
 from infill.pipeline.metrics.metric_registry import Metric
 from infill.pipeline.serving.errors import RequestError
 from infill.pipeline.serving.http import schemas
-from infill.pipeline.sources import KINDS, open_source
+from infill.pipeline.sources import KINDS, named, open_source
 from infill.pipeline.sources.bundled import BundledSource
 from infill.pipeline.tracking import Record, RunInfo, TrackingConfig
 from infill.pipeline.training import TrainConfig
@@ -215,6 +218,13 @@ def test_sketches_of_functions_do_what_they_say(tmp_path, monkeypatch):
     assert mirror(image, hole)[0, 0].tolist() == image[0, 3].tolist()
     assert mirror(image, hole)[0, 1:].tolist() == image[0, 1:].tolist()
 
+    augment = sketch("A GPU augmentation", "infill.models.architecture")["augment"]
+    batch = Batch(image=torch.zeros(2, 3, 8, 8), mask=torch.zeros(2, 1, 8, 8), seed=3)
+    levels = augment(batch, 0.25).image[:, 0, 0, 0]
+    assert 0 < levels.abs().max() <= 0.5
+    assert levels[0] != levels[1]
+    assert torch.equal(augment(batch, 0.25).image, levels.view(2, 1, 1, 1).expand(2, 3, 8, 8))
+
     settings = SimpleNamespace(blur_px=9, seed=0)
     about = {"config": settings, "key": "a", "pixels": image.repeat(9, axis=0)}
     transform = "infill.pipeline.loading.dataset"
@@ -223,6 +233,21 @@ def test_sketches_of_functions_do_what_they_say(tmp_path, monkeypatch):
     assert (blurred != about["pixels"]).any()
     kept = sketch("A CPU augmentation", transform, **about, epoch=1, labels=True)["pixels"]
     assert kept is about["pixels"]
+
+    [code] = re.findall(r"```python\n(.*?)```", sections()["A dataset"], flags=re.DOTALL)
+    [(name, added)] = eval(f"{{{code}}}", vars(named)).items()
+    assert name not in named.NAMED
+    assert [(part.counts, part.split) for part in added.parts] == [
+        ((800,), "train"),
+        ((100,), "test"),
+    ]
+
+    scores = [("ours", "a", 9.0), ("ours", "b", 7.5), ("telea", "c", 1.0)]
+    rows = [{"method": m, "key": k, "hole_psnr": v} for m, k, v in scores]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    evaluation = SimpleNamespace(network="ours", files={"rows": str(tmp_path / "rows.parquet")})
+    worst = sketch("A report section", "infill.pipeline.evaluation.page")["worst_pairs"]
+    assert re.findall(r">(\w|[\d.]+)</t[dh]>", worst(evaluation)) == ["b", "7.50", "a", "9.00"]
 
     median = sketch("A Tune algorithm", "infill.pipeline.tuning.asha")["median"]
     monkeypatch.setitem(ALGORITHMS, "median", Algorithm(scheduler=median))
