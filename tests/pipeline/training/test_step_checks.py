@@ -1,5 +1,6 @@
 """Losses that are not finite: found one step late, and before anything is saved."""
 
+import pickle
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor
 from infill.models.architecture import Objective
 from infill.pipeline import checkpoints
 from infill.pipeline.config import override
+from infill.pipeline.error_sentences import explain
 from infill.pipeline.training import NonFiniteLossError, WorkerContext, train
 from infill.pipeline.training.step_checks import StepChecks
 
@@ -49,6 +51,14 @@ def test_a_step_is_checked_when_the_next_one_is_taken_or_at_once_when_settled(va
     with pytest.raises(NonFiniteLossError, match="'adversarial' is not finite at step 7"):
         checks.settle()
     checks.settle()
+
+
+def test_a_loss_that_is_not_finite_ends_a_job_in_a_sentence() -> None:
+    error = pickle.loads(pickle.dumps(NonFiniteLossError("edges", 7)))
+    assert explain(error) == (
+        "the loss 'edges' is not finite at step 7: lower model.learning_rate, or limit the "
+        "gradients by max_gradient_norm"
+    )
 
 
 def test_every_worker_raises_for_a_loss_of_one_and_stops_when_one_is_asked() -> None:
