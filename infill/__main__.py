@@ -4,8 +4,12 @@ infill train spn smoke
 infill inpaint photo.jpg mask.png --model spn@champion --out filled.png
 infill evaluate --checkpoint runs/train --shards runs/shards/test
 
-`infill COMMAND --help` explains a command and its options. For completion in bash, add
-`source <(infill --print-completion bash)` to ~/.bashrc.
+`infill COMMAND --help` explains a command and its options. For completion, add a line to ~/.bashrc,
+~/.zshrc or ~/.config/fish/config.fish:
+
+source <(infill --print-completion bash)
+source <(infill --print-completion zsh)
+infill --print-completion fish | source
 """
 
 import importlib
@@ -27,7 +31,23 @@ _infill() {
 complete -o default -F _infill infill
 """,
 }
-COMPLETIONS["zsh"] = f"autoload -U +X bashcompinit && bashcompinit\n{COMPLETIONS['bash']}"
+COMPLETIONS["zsh"] = f"""\
+(( $+functions[compdef] )) || {{ autoload -Uz compinit && compinit }}
+autoload -U +X bashcompinit && bashcompinit
+{COMPLETIONS["bash"]}"""
+COMPLETIONS["fish"] = """\
+function __infill
+  set --local before (commandline -opc)
+  set --local found (infill --complete (count $before) $before (commandline -ct) 2> /dev/null)
+  if test (count $found) -gt 0
+    printf '%s\\n' $found
+  else
+    __fish_complete_path (commandline -ct)
+  end
+end
+complete --command infill --no-files --arguments '(__infill)'
+"""
+SHELLS = "bash, zsh or fish"
 
 
 def command() -> NoReturn:
@@ -46,7 +66,8 @@ def main(words: Sequence[str] | None = None) -> None:
     elif first == "--print-completion":
         print_completion(words[1:])
     elif first == "--complete":
-        print("\n".join(complete(int(words[1]), words[2:])))
+        for word in complete(int(words[1]), words[2:]):
+            print(word)
     else:
         _run_job(words)
 
@@ -59,7 +80,7 @@ def help_text() -> str:
         lines.append(f"  {command:<16}{about}")
     options = {
         "--version": "Show the version.",
-        "--print-completion SHELL": f"Print the completion script for {' or '.join(COMPLETIONS)}.",
+        "--print-completion SHELL": f"Print the completion script for {SHELLS}.",
     }
     lines += ["", "options:", *(f"  {name:<26}{about}" for name, about in options.items())]
     return "\n".join(lines)
@@ -72,7 +93,7 @@ def _about_training() -> str:
 def print_completion(words: Sequence[str]) -> None:
     """Print the script that completes the words of ``infill`` in a shell."""
     if len(words) != 1 or words[0] not in COMPLETIONS:
-        leave(f"--print-completion takes {' or '.join(COMPLETIONS)}")
+        leave(f"--print-completion takes {SHELLS}")
     print(COMPLETIONS[words[0]], end="")
 
 

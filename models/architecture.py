@@ -18,6 +18,22 @@ from infill.models.masking import crop_to, pad_to_multiple
 from infill.models.optimizers import OPTIMIZERS, SAME
 from infill.models.tables import Table
 
+__all__ = [
+    "Architecture",
+    "Batch",
+    "Objective",
+    "OtherMethod",
+    "Prediction",
+    "Prepare",
+    "Released",
+    "SamplingGenerator",
+    "Updating",
+    "Variant",
+    "fill",
+    "load",
+    "unpublished",
+]
+
 Prepare = Callable[[nn.Module], nn.Module]
 """Spreads one trained network over devices: the identity in tests, DDP on a cluster."""
 

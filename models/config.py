@@ -16,6 +16,12 @@ from infill.models.optimizers import SAME, DiscriminatorOptimizerConfig, Optimiz
 from infill.models.schedules import DiscriminatorScheduleConfig, ScheduleConfig, factor
 from infill.models.tables import Table
 
+__all__ = [
+    "ModelConfig",
+    "config_class",
+    "names",
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:

@@ -7,6 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+__all__ = [
+    "SpectralConv2d",
+    "at_least_float32",
+    "at_rest",
+    "beside",
+    "channels_innermost",
+    "doubled",
+    "normalise_each",
+]
+
 Network = TypeVar("Network", bound=nn.Module)
 
 

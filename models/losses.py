@@ -9,6 +9,17 @@ from torch.nn import functional
 
 from infill.models.layers import at_least_float32
 
+__all__ = [
+    "detached",
+    "frozen",
+    "gram",
+    "hinge_discriminator",
+    "hinge_generator",
+    "non_saturating_discriminator",
+    "non_saturating_generator",
+    "weighted_l1",
+]
+
 
 def weighted_l1(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Return mean(|prediction - target| * weight), a scalar.

@@ -3,6 +3,17 @@
 from torch import Tensor
 from torch.nn import functional
 
+__all__ = [
+    "SMALLEST_SIDE_PX",
+    "crop_to",
+    "distance_to_known",
+    "hide",
+    "hole_ratio",
+    "pad_to_multiple",
+    "paste",
+    "whitened",
+]
+
 SMALLEST_SIDE_PX = 16
 """Frames are padded to this at least: a network that halves and mirrors needs something to do."""
 

@@ -38,6 +38,21 @@ from infill.pipeline.errors import UserError, require_format
 from infill.pipeline.pretrained import find_pretrained
 from infill.pipeline.temporary_folders import unfinished_folder
 
+__all__ = [
+    "LoadedGenerator",
+    "best",
+    "digest",
+    "export",
+    "find",
+    "latest",
+    "load_generator",
+    "read_config",
+    "read_state",
+    "step_location",
+    "steps",
+    "verify",
+]
+
 CHECKSUMS = "checksums.json"
 STEP_PREFIX = "step-"
 FORMAT = 1

@@ -36,6 +36,18 @@ from infill.pipeline.progress import show_everything
 from infill.pipeline.proxies import reach_this_machine_directly
 from infill.pipeline.store_endpoint import first_contact
 
+__all__ = [
+    "flatten",
+    "from_dict",
+    "from_json",
+    "override",
+    "parse",
+    "parse_one",
+    "run",
+    "to_dict",
+    "to_json",
+]
+
 Config = TypeVar("Config")
 
 _COMMON_HELP = f"With {VERBOSE}, Ray and MLflow log on the terminal as well."

@@ -4,6 +4,11 @@ import difflib
 from collections.abc import Iterable
 from typing import Literal
 
+__all__ = [
+    "ImageError",
+    "UserError",
+]
+
 ImageCode = Literal[
     "bad_request",
     "damaged_image",

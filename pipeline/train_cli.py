@@ -33,6 +33,14 @@ from infill.pipeline.sharding import ShardConfig
 from infill.pipeline.sources import open_source
 from infill.pipeline.training import TrainConfig, TrainResult
 
+__all__ = [
+    "fine_tuning",
+    "launch",
+    "on_two_cores",
+    "published",
+    "smoke",
+]
+
 BUNDLED = "bundled"
 """The source without a location: images that installed packages carry."""
 IMAGES_OF = {

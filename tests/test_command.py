@@ -95,7 +95,7 @@ def test_help_of_every_command_imports_nothing_that_only_work_needs():
         (["trian"], 2, "there is no command 'trian'; did you mean 'train'?"),
         (["train", "spm"], 2, "there is no architecture 'spm'; did you mean 'spn'?"),
         (["train", "spn", "smokee"], 2, "unknown preset 'smokee'; did you mean 'smoke'?"),
-        (["--print-completion", "cmd"], 2, "--print-completion takes bash or zsh"),
+        (["--print-completion", "cmd"], 2, "--print-completion takes bash, zsh or fish"),
         (["evaluate", "--checkpoint", "no", "--shards", "no"], 1, "no"),
         (["inpaint", "a.png", "b.png", "--out", "c.gif", "--model", "no"], 2, "out ends in .png"),
         (["inpaint", "a.png", "b.png", "--out", "./b.png"], 2, "would overwrite the photograph or"),
@@ -118,12 +118,15 @@ def test_a_reader_who_leaves_early_is_not_an_error():
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_script_is_accepted_by_the_shell(shell):
     script = infill("--print-completion", shell).stdout
     if shell == "zsh" and not shutil.which("zsh"):
-        shell = "bash"  # Its own part is one line; the rest is bash's script.
-        script = script.split("\n", 1)[1]
+        shell = "bash"  # Its own part is two lines; the rest is bash's script.
+        script = script.split("\n", 2)[2]
+    if shell == "fish" and not shutil.which("fish"):
+        assert script.endswith("complete --command infill --no-files --arguments '(__infill)'\n")
+        return
     done = subprocess.run([shell, "-n"], input=script, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "complete" in script
@@ -149,12 +152,16 @@ def test_completion_script_is_accepted_by_the_shell(shell):
             {"--train.data.shuffle-lanes", "--train.data.shuffle-window-shards"},
         ),
         ("plan", "madf-c", {"madf-celeba", "madf-cpu"}),
-        ("--print-completion", "", {"bash", "zsh"}),
+        ("--print-completion", "", {"bash", "zsh", "fish"}),
     ],
 )
 def test_words_are_completed(before, part, wanted):
     words = ["infill", *before.split(), part]
     assert set(command.complete(len(words) - 1, words)) == wanted
+
+
+def test_nothing_is_printed_where_no_word_fits():
+    assert infill("--complete", "2", "infill", "inpaint", "ph").stdout == ""
 
 
 def test_tab_completes_a_command_in_a_real_bash(tmp_path):

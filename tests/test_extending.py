@@ -20,8 +20,8 @@ import pytest
 import torch
 from fastapi import FastAPI
 
-from infill.models.losses import weighted_l1
 from infill.models.architecture import Batch
+from infill.models.losses import weighted_l1
 from infill.models.optimizers import OptimizerConfig
 from infill.models.schedules import ScheduleConfig
 from infill.models.spn.config import SPNConfig

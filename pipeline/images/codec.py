@@ -42,10 +42,12 @@ from infill.pipeline.images.png_chunks import (
 )
 
 PilImage = Image.Image
+"""An image of Pillow."""
 Decoder = Callable[[bytes, Header], Pixels]
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 MEDIA_TYPES: dict[Format, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+"""Media type of each format, for HTTP."""
 _PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 """Pillow's modes with premultiplied opacity, and the plain ones."""
 

@@ -9,7 +9,9 @@ HOLE_THRESHOLD = 127
 """Mask pixels brighter than this are hole; compressed masks are not exactly black and white."""
 
 Polarity = Literal["white", "black"]
+"""Whether bright or dark pixels of a mask are the hole."""
 Channel = Literal["auto", "brightness", "alpha", "red", "green", "blue"]
+"""What of a mask is compared with the threshold."""
 MaskForm = Literal["brightness", "opaque", "transparent", "red", "green", "blue"]
 """What marks the hole: brightness, opaque or transparent pixels, or one colour."""
 

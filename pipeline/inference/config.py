@@ -4,7 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 Precision = Literal["float32", "bfloat16", "float16"]
+"""Data type in which a network computes."""
 Mode = Literal["auto", "crop", "resize", "refine", "tile", "subsample"]
+"""How an image larger than the largest tile is processed."""
 
 MAX_BATCH_SIZE = 8
 MAX_BATCH_PX = 8 * 512 * 512

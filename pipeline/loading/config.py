@@ -8,6 +8,7 @@ from infill.pipeline.errors import UserError
 from infill.pipeline.masks import MaskConfig
 
 Crop = Literal["random", "centre", "squash", "centre_square", "subsample"]
+"""How an image becomes square."""
 
 
 @dataclass(frozen=True, kw_only=True)

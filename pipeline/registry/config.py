@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from infill.pipeline.tracking.config import MLflowConfig
 
 CHAMPION = "champion"
+"""Alias of the version in production."""
 CHALLENGER = "challenger"
+"""Alias of a version that may follow it."""
 
 
 @dataclass(frozen=True, kw_only=True)

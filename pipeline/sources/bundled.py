@@ -26,6 +26,7 @@ BUNDLED = {
     "sklearn/datasets/images/china.jpg": "train",
     "sklearn/datasets/images/flower.jpg": "test",
 }
+"""The images that installed packages carry, and their splits."""
 
 
 class BundledSource:

@@ -10,6 +10,7 @@ from infill.pipeline.images.kinds import MASKS, is_mask_name, is_read, suffix_if
 from infill.pipeline.temporary_folders import UNFINISHED
 
 SPLITS = ("train", "val", "test")
+"""The splits of a dataset, in the order in which they are written."""
 _SPLIT_NAMES = re.compile(r"(?:(train|training)|(val|valid|validation)|(test|testing))[-_ ]?\d*")
 NOT_VISITED = ("@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found")
 """Folders in which storage systems keep thumbnails and deleted files."""

@@ -27,6 +27,7 @@ LOGGERS: dict[str, Logger] = {
     "tensorboard": tensorboard,
     "wandb": weights_and_biases,
 }
+"""Every logger by its name in ``tracking.loggers``."""
 
 
 def require_known(names: Sequence[str]) -> None:

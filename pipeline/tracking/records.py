@@ -28,6 +28,7 @@ class Record:
 
 
 Report = Callable[[Record], None]
+"""Takes a run's records, one at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
