@@ -18,7 +18,7 @@ from infill.pipeline.job_summary import announce, report_results
 from infill.pipeline.manifest import Manifest
 from infill.pipeline.progress import file_size
 from infill.pipeline.sharding import ShardConfig
-from infill.pipeline.sources import KINDS
+from infill.pipeline.sources import KINDS, require_location
 
 PRESETS = {
     **{kind: ShardConfig(kind=kind) for kind in KINDS},  # the folder, archives, public sets
@@ -64,6 +64,7 @@ def about(name: str, config: ShardConfig) -> str:
 def main(words: Sequence[str] | None = None) -> None:
     """Write the sets, and print one line for each."""
     config = parse(PRESETS, __doc__, words, about)
+    require_location(config.kind, config.source)
     announce(describe(config), out=config.out)
     for split, manifest in sharding.make_shards(config).items():
         print(summary(split, manifest))

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from infill.pipeline.config_fields import field_names, field_type, literal_values
+from infill.pipeline.config_fields import field_type, flag_fields, literal_values
 
 VERBOSE = "--verbose"
 OPTIONS = (VERBOSE, "--help")
@@ -52,10 +52,10 @@ def following(config: Any, words: Sequence[str]) -> list[str]:
         words: the words so far. A flag whose values cannot be listed is followed by none, so that
             the shell completes the names of files.
     """
-    flags = [*(f"--{name.replace('_', '-')}" for name in field_names(config)), *OPTIONS]
+    flags = flag_fields(config)
     last = words[-1] if words else ""
-    if last in flags and last not in OPTIONS:
-        kind = field_type(config, last.removeprefix("--").replace("-", "_").split("."))
+    if last in flags:
+        kind = field_type(config, flags[last].split("."))
         if kind is not bool:
             return literal_values(kind)
-    return flags
+    return [*flags, *OPTIONS]

@@ -7,6 +7,7 @@ module chooses one (``parse``), changes one (``override``), and writes and reads
 
 import ast
 import dataclasses
+import difflib
 import functools
 import inspect
 import io
@@ -28,7 +29,7 @@ import tyro
 from infill.models.config import ModelConfig, config_class
 from infill.pipeline.commands import as_typed, program
 from infill.pipeline.completion import OPTIONS, VERBOSE, Suggestions, completing, following
-from infill.pipeline.config_fields import field_names
+from infill.pipeline.config_fields import field_names, flag_fields
 from infill.pipeline.error_sentences import explain
 from infill.pipeline.errors import UserError, suggestion
 from infill.pipeline.interruption import ENDED, Interrupted, handled, requested, status_of
@@ -100,6 +101,12 @@ def parse(
         raise SystemExit(0)
     if not words:
         leave(f"name a preset first: {', '.join(presets)}. --help explains them.")
+    if name.startswith("-"):
+        leave(
+            f"{name} stands before the preset: name a preset first, then its options",
+            kind="presets",
+            known=list(presets),
+        )
     if name not in presets:
         leave(f"unknown preset {name!r}", name, list(presets), "presets")
     preset = presets[name]
@@ -133,7 +140,9 @@ def _parse_fields(
     """Read fields; ``--help`` shows the description line by line, so that it can be copied."""
     if {"-h", "--help"} & set(words):
         print(as_typed(description).strip(), end="\n\n", flush=True)
-        _unwrap_help(kind if preset is None else preset)
+    elif preset is None:
+        _refuse_misspelt(kind, words)
+    _unwrap_help(kind if preset is None else preset)  # Errors show the help of their fields, too.
     more: dict[str, Any] = {}
     if preset is not None:
         shown = (tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed)
@@ -141,6 +150,18 @@ def _parse_fields(
     found: Config = tyro.cli(kind, prog=prog, args=words, description=_COMMON_HELP, **more)
     _require_finite(found)
     return found
+
+
+def _refuse_misspelt(kind: type[Any], words: Sequence[str]) -> None:
+    """End with a suggestion if a required flag is misspelt: tyro would call it missing alone."""
+    fields = flag_fields(kind)
+    needed = {one.name for one in _required(kind)}
+    required = {flag for flag, name in fields.items() if name in needed}
+    for word in words:
+        flag = word.partition("=")[0].replace("_", "-")
+        near = difflib.get_close_matches(flag, fields, n=1) if flag.startswith("--") else []
+        if near and near[0] in required and near[0] != flag:
+            leave(f"there is no option {flag}", flag, near)
 
 
 def _require_finite(config: Any) -> None:
@@ -229,7 +250,7 @@ def leave(
         known: the known words, of which the nearest is suggested.
         kind: what the known words are, such as "presets".
     """
-    listed = f" The {kind} are: {', '.join(known)}." if known else ""
+    listed = f" The {kind} are: {', '.join(known)}." if kind else ""
     near = suggestion(word, known) or ("." if listed else "")
     print(f"error: {sentence}{near}{listed}", file=sys.stderr)
     raise SystemExit(2)

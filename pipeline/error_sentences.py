@@ -8,6 +8,8 @@ from infill.pipeline.errors import UserError, printable
 
 STALLED = ("ray.data.exceptions", "ExecutionTimeoutError")
 """Module and name of Ray Data's error about work that does not go on, which has no public name."""
+NO_TOKEN = ("ray.exceptions", "AuthenticationError")
+"""Module and name of Ray's error about a token that cannot be read."""
 STUCK = ("ray.train.v2._internal.exceptions", "WorkerHealthCheckTimeoutError")
 """Module and name of Ray Train's error, which has no public name."""
 
@@ -47,8 +49,14 @@ def explain(error: BaseException) -> str | None:
 
 
 def _lost_or_stuck(error: BaseException) -> str | None:
-    """Return a sentence for a process that is lost to Ray, or that does not answer it."""
+    """Return a sentence for a process that is lost to Ray, does not answer it or has no token."""
     kind = type(error)
+    if (kind.__module__, kind.__name__) == NO_TOKEN:
+        reason = str(error).strip().partition(". ")[0]
+        return (
+            f"{reason}; set RAY_AUTH_TOKEN, or the file that RAY_AUTH_TOKEN_PATH names, to what "
+            "`ray get-auth-token` prints on the cluster's head, or RAY_AUTH_MODE=disabled"
+        )
     if (kind.__module__, kind.__name__) == STALLED:
         return (
             "no worker of this job has finished anything for too long: they wait for resources, or "

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import stat
@@ -19,6 +20,7 @@ import infill.__main__ as command
 from infill.pipeline import commands
 
 ROOT = Path(__file__).parent.parent
+PRESETS_FIRST = {"shards", "train", "tune", "plan", "import-weights"}
 HEAVY = {"torch", "ray", "mlflow", "pandas", "cv2", "matplotlib", "fastapi", "torchmetrics"}
 
 
@@ -95,6 +97,14 @@ def test_help_of_every_command_imports_nothing_that_only_work_needs():
         (["trian"], 2, "there is no command 'trian'; did you mean 'train'?"),
         (["train", "spm"], 2, "there is no architecture 'spm'; did you mean 'spn'?"),
         (["train", "spn", "smokee"], 2, "unknown preset 'smokee'; did you mean 'smoke'?"),
+        (["train", "spn", "--steps", "3"], 2, "--steps stands before the preset: name a preset"),
+        (
+            ["compare", "--evaluation", "a"],
+            2,
+            "no option --evaluation; did you mean '--evaluations'",
+        ),
+        (["evaluate", "--chekpoint=a"], 2, "no option --chekpoint; did you mean '--checkpoint'?"),
+        (["shards", "folder"], 1, "give the folder of photographs with --source DIR"),
         (["--print-completion", "cmd"], 2, "--print-completion takes bash, zsh or fish"),
         (["evaluate", "--checkpoint", "no", "--shards", "no"], 1, "no"),
         (["inpaint", "a.png", "b.png", "--out", "c.gif", "--model", "no"], 2, "out ends in .png"),
@@ -152,12 +162,31 @@ def test_completion_script_is_accepted_by_the_shell(shell):
             {"--train.data.shuffle-lanes", "--train.data.shuffle-window-shards"},
         ),
         ("plan", "madf-c", {"madf-celeba", "madf-cpu"}),
+        ("inpaint", "--im", set()),
+        ("inpaint", "--mas", {"--masks.polarity", "--masks.threshold", "--masks.channel"}),
+        ("import-weights spn", "--w", set()),
+        ("import-weights spn", "--f", {"--from"}),
+        ("train spn smoke", "--data.no-", {"--data.no-horizontal-flip"}),
         ("--print-completion", "", {"bash", "zsh", "fish"}),
     ],
 )
 def test_words_are_completed(before, part, wanted):
     words = ["infill", *before.split(), part]
     assert set(command.complete(len(words) - 1, words)) == wanted
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["shards folder", "train spn paris", "tune spn", "plan madf-cpu", "import-weights spn"]
+    + [name for name in sorted(commands.JOB_OF) if name not in PRESETS_FIRST],
+)
+def test_every_flag_that_is_offered_is_one_of_the_help(words, capsys):
+    job, rest = command._job_of(words.split())
+    with pytest.raises(SystemExit):
+        import_module(f"infill.jobs.{job}").main([*rest, "--help"])
+    explained = set(re.findall(r"--[a-z0-9][\w.-]*\w", capsys.readouterr().out))
+    line = ["infill", *words.split(), "--"]
+    assert set(command.complete(len(line) - 1, line)) <= explained
 
 
 def test_nothing_is_printed_where_no_word_fits():

@@ -33,14 +33,15 @@ def candidate_rows(choice: SelectionResult) -> tuple[list[str], list[list[str]]]
     rows = []
     for one in choice.candidates:
         score = one.score(choice.metric)
-        low, high = (f"{v:.4g}" if v is not None else "-" for v in (score.low, score.high))
+        known = score.low is not None and score.high is not None
+        interval = f"{score.low:.4g} to {score.high:.4g}" if known else "-"  # of one photograph
         name = one.trial.label or one.trial.name
         rows.append(
             [
                 name,
                 str(1 + len(one.others)),
                 f"{score.mean:.4g}",
-                f"{low} to {high}",
+                interval,
                 f"{one.parameters:,}",
                 f"{one.latency_ms:.1f}",
                 one.against,

@@ -33,6 +33,7 @@ __all__ = [
     "SourceKind",
     "open_source",
     "require_kind",
+    "require_location",
 ]
 
 Open = Callable[[str], Source]
@@ -60,10 +61,19 @@ def open_source(kind: str, location: str) -> Source:
     Raises:
         UserError: if the kind is unknown or the location is missing or impossible.
     """
+    require_location(kind, location)
+    return KINDS[kind].open(location)
+
+
+def require_location(kind: str, location: str) -> None:
+    """Refuse a source of an unknown kind, or one without a location that needs it.
+
+    Raises:
+        UserError: with what to give.
+    """
     require_kind(kind)
     if KINDS[kind].needs_location and not location:
         raise UserError("the source is empty: give the folder of photographs with --source DIR")
-    return KINDS[kind].open(location)
 
 
 def require_kind(kind: str) -> None:

@@ -349,4 +349,4 @@ def summary(result: TrainResult) -> str:
     plain = {name: value for name, value in result.scores.items() if "/" not in name}
     scores = "  ".join(f"{name} {value:.3f}" for name, value in plain.items())
     how = "was complete already" if result.reused else f"trained in {duration(result.seconds)}"
-    return f"{how}: {result.checkpoint}  {scores}"
+    return f"{how}: {result.checkpoint}  {scores}".rstrip()

@@ -186,6 +186,28 @@ def test_a_dashboard_s_token_is_named_only_if_it_asks_for_one(monkeypatch):
     assert dashboard_line("10.0.0.5:8265") == "Ray's dashboard: http://10.0.0.5:8265"
 
 
+def test_a_token_that_cannot_be_read_is_a_sentence(tmp_path):
+    program = (
+        "from infill.pipeline.cluster import connect\n"
+        "from infill.pipeline.config import run\n"
+        "run(lambda: connect().__enter__())\n"
+    )
+    missing = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")}
+    names = ("RAY_ADDRESS", "RAY_AUTH_TOKEN")
+    kept = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**kept, **missing},
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: RAY_AUTH_TOKEN_PATH is set but file cannot be opened")
+    assert "to what `ray get-auth-token` prints on the cluster's head" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_what_the_system_refuses_ray_is_a_sentence(monkeypatch, without_server):
     def refuse(**options):
         raise OSError("no room for sockets\nmore")

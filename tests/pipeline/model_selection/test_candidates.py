@@ -105,9 +105,10 @@ def test_the_choice_is_written_as_tables_pictures_and_a_page(choice, tmp_path, r
 class Scored:
     """An evaluation of which only one mean is asked for."""
 
-    def __init__(self, mean):
+    def __init__(self, mean, ends=1.0):
         self.network = "spn"
-        score = type("Score", (), {"mean": mean, "low": mean - 1, "high": mean + 1, "n": 9})
+        low, high = (None, None) if ends is None else (mean - ends, mean + ends)
+        score = type("Score", (), {"mean": mean, "low": low, "high": high, "n": 9})
         self.scores = {"spn": {"all": {"hole_psnr": score, "hole_l1": score}}}
 
 
@@ -137,8 +138,12 @@ def test_importance_is_the_share_of_variance_that_a_field_explains_alone():
     assert found["model.a"] == pytest.approx(25 / (25 + 2 / 3))
     assert found["model.b"] == pytest.approx((2 / 3) / (25 + 2 / 3))
     header, rows = candidate_rows(SelectionResult(metric="hole_psnr", candidates=tuple(ones)))
-    assert header[0] == "trial"
+    assert header[:4] == ["trial", "seeds", "hole_psnr", "95 % interval"]
     assert len(rows) == 6
+    assert rows[0][3] == "-1 to 1"
+    alone = replace(ones[0], evaluation=Scored(10.0, None))  # One photograph has no interval.
+    _, [row] = candidate_rows(SelectionResult(metric="hole_psnr", candidates=(alone,)))
+    assert row[3] == "-"
 
 
 @pytest.mark.parametrize(
