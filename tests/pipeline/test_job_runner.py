@@ -327,7 +327,7 @@ def test_a_key_of_another_request_is_refused(ask, config, make, pairs, tmp_path)
         ("", lambda two: two + two.replace(b"photo/", b"other/"), 413, "at most 3 pairs"),
         ("", lambda two: b"", 400, "no pairs"),
         ("", lambda two: two + b'{"id": 7, "image": "eA==", "mask": "eA=="}', 415, "pair 7"),
-        ("?samples=2", lambda two: two, 400, "one sample"),
+        ("?samples=2", lambda two: two, 400, "field 'samples': jobs take model"),
         ("?mode=guess", lambda two: two, 400, "field 'mode'"),
         ("?model=other", lambda two: two, 404, "no model 'other'"),
         ("?webhook=ftp://a/b", lambda two: two, 400, "not an http or https URL"),

@@ -277,7 +277,7 @@ def test_tars_without_a_manifest_train_and_go_on(config, shards, quietly):
     assert first.scores["hole_psnr"] > 0
     assert train(config, quietly).step == 6
     assert checkpoints.steps(config.storage) == [2, 4, 6]
-    with pytest.raises(UserError, match=r"names 1 tars for 2 workers, and each needs one"):
+    with pytest.raises(UserError, match=r"names 1 tar for 2 workers, and each needs one"):
         train(
             override(config, {"data.shards": f"{shards}/train/{tars[0]}", "num_workers": 2}),
             quietly,
