@@ -37,7 +37,6 @@ from infill.pipeline.training.run_dir import (
     resumed,
 )
 from infill.pipeline.training.run_lock import locked
-from infill.pipeline.training.step_checks import NonFiniteLossError
 from infill.pipeline.training.stopping import raise_if_requested
 from infill.pipeline.training.train_loop import run_worker
 
@@ -340,7 +339,7 @@ def _work_on_cluster(settings: dict[str, Any]) -> None:
         require_seen(settings["seen"])
         with sending_heartbeats(monitor, worker.rank, worker.activity):
             run_worker(config, worker, lambda record: box.put.remote(record))
-    except (NonFiniteLossError, UserError) as error:
+    except UserError as error:
         ray.get(monitor.give_up.remote(error))
         raise
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from infill.pipeline.errors import UserError
 from infill.pipeline.training.distributed import WorkerContext
 
 
-class NonFiniteLossError(ArithmeticError):
+class NonFiniteLossError(UserError, ArithmeticError):
     """NaN or infinite loss; names the term and the step."""
 
     def __init__(self, term: str, step: int) -> None:
@@ -21,7 +22,10 @@ class NonFiniteLossError(ArithmeticError):
         self.term, self.step = term, step
 
     def __str__(self) -> str:
-        return f"the loss {self.term!r} is not finite at step {self.step}"
+        return (
+            f"the loss {self.term!r} is not finite at step {self.step}; lower the learning rate, "
+            "or clip gradients with --max-gradient-norm"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

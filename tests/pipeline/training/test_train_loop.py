@@ -2,6 +2,7 @@
 
 import errno
 import json
+import pickle
 import shutil
 import threading
 from dataclasses import replace
@@ -12,6 +13,7 @@ import torch
 
 from infill.pipeline import checkpoints
 from infill.pipeline.config import override
+from infill.pipeline.error_sentences import explain
 from infill.pipeline.errors import UserError
 from infill.pipeline.masks import HOLE_RATIO_BUCKETS
 from infill.pipeline.training import NonFiniteLossError, launch, train
@@ -223,6 +225,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkp
     spoilt = override(config, {"storage": config.storage + "-spoilt", "model.learning_rate": 1e10})
     with pytest.raises(NonFiniteLossError, match=r"the loss '\w+' is not finite at step \d"):
         train(override(spoilt, {"save_every_steps": 1}), quietly)
+    diverged = pickle.loads(pickle.dumps(NonFiniteLossError("image", 7)))  # As from a worker.
+    assert str(explain(diverged)).startswith("the loss 'image' is not finite at step 7; lower the")
     last = checkpoints.latest(spoilt.storage, quietly)
     assert last is not None
     assert checkpoints.verify(str(generator)) == good
@@ -254,7 +258,7 @@ def test_tars_without_a_manifest_train_and_go_on(config, shards, quietly):
     assert first.scores["hole_psnr"] > 0
     assert train(config, quietly).step == 6
     assert checkpoints.steps(config.storage) == [2, 4, 6]
-    with pytest.raises(UserError, match=r"names 1 tars for 2 workers, and each needs one"):
+    with pytest.raises(UserError, match=r"names 1 tar for 2 workers, and each needs one"):
         train(
             override(config, {"data.shards": f"{shards}/train/{tars[0]}", "num_workers": 2}),
             quietly,
