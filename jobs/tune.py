@@ -184,7 +184,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if config.dry_run:
         return
     require_gpu(config.gpus_per_trial > 0)
-    require_data(config.train)
+    require_data(config.train, search=True)
     if isinstance(space, Table) and (config.table.test_shards or not shards_to_make(config.train)):
         ready = replace(config, train=with_shards(config.train))
         model_selection.find_test_set(ready, config.table)

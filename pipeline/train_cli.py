@@ -273,8 +273,13 @@ def describe(name: str, config: TrainConfig, tables: Mapping[str, str]) -> str:
     )
 
 
-def require_data(config: TrainConfig) -> TrainConfig:
+def require_data(config: TrainConfig, *, search: bool = False) -> TrainConfig:
     """Refuse data that is not there, before Ray starts; return the configuration with its shards.
+
+    Args:
+        config: the training.
+        search: whether it is what trials vary; these have folders of their own, so that the one
+            of the preset may hold another run.
 
     Raises:
         UserError: if the shards, or the images to make them from, are missing or do not fit.
@@ -286,7 +291,8 @@ def require_data(config: TrainConfig) -> TrainConfig:
             raise UserError(f"{recipe.source} holds no photographs; correct --data.source")
         return config
     config = training.resolve(with_shards(config))
-    training.require_same_run(config)
+    if not search:
+        training.require_same_run(config)
     return config
 
 

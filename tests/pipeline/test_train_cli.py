@@ -22,7 +22,7 @@ from infill.pipeline.errors import UserError
 from infill.pipeline.loading import BatchConfig
 from infill.pipeline.masks import MaskConfig
 from infill.pipeline.tracking import TrackingConfig
-from infill.pipeline.train_cli import launch, named, plan, smoke, with_shards
+from infill.pipeline.train_cli import launch, named, plan, require_data, smoke, with_shards
 from infill.pipeline.training import TrainConfig, train
 
 
@@ -86,6 +86,15 @@ def test_finished_shards_are_taken_as_they_are(config, shards):
     assert with_shards(replace(config, data=replace(data, shards=tars))).data.shards == tars
     with pytest.raises(UserError, match="no-such-folder"):
         with_shards(replace(config, data=replace(data, shards="")))
+
+
+def test_a_search_takes_a_preset_whose_folder_holds_another_run(config, shards):
+    config = override(config, {"data.shards": shards})
+    train(override(config, {"steps": 1}), lambda line: None)
+    other = override(config, {"model.learning_rate": 0.5})
+    with pytest.raises(UserError, match="holds a run with another"):
+        require_data(other)
+    assert require_data(other, search=True).data.shards == shards
 
 
 def test_bundled_photographs_do_not_stand_in_for_shards_whose_name_is_wrong(tmp_path):

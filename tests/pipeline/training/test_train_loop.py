@@ -2,6 +2,7 @@
 
 import errno
 import json
+import pickle
 import shutil
 import threading
 from dataclasses import replace
@@ -12,6 +13,7 @@ import torch
 
 from infill.pipeline import checkpoints
 from infill.pipeline.config import override
+from infill.pipeline.error_sentences import explain
 from infill.pipeline.errors import UserError
 from infill.pipeline.loading import InpaintingDataset
 from infill.pipeline.manifest import read_manifest
@@ -246,6 +248,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkp
     spoilt = override(config, {"storage": config.storage + "-spoilt", "model.learning_rate": 1e10})
     with pytest.raises(NonFiniteLossError, match=r"the loss '\w+' is not finite at step \d"):
         train(override(spoilt, {"save_every_steps": 1}), quietly)
+    diverged = pickle.loads(pickle.dumps(NonFiniteLossError("image", 7)))  # As from a worker.
+    assert str(explain(diverged)).startswith(
+        "the loss 'image' is not finite at step 7: lower model."
+    )
     last = checkpoints.latest(spoilt.storage, quietly)
     assert last is not None
     assert checkpoints.verify(str(generator)) == good
