@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from infill.pipeline.registry import Version
 
 
+WITHOUT_SCORES = (
+    "no scores were given, so nothing compares it with Telea and Navier-Stokes: `python "
+    "jobs/evaluate.py` writes them for --scores"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PromoteConfig:
     """The checkpoint to promote, and the gates that its scores must pass."""
@@ -181,7 +187,8 @@ def report_version(version: "Version", alias: str, config: RegistryConfig) -> No
     print(line(version, alias))
     model = f"{version.name}@{alias}"
     serve = typed("serve", "--model", model, *registry_words(config))
-    report_results({}, serve, inpaint_command(model, config))
+    why = "" if version.lineage.scores else WITHOUT_SCORES
+    report_results({}, serve, inpaint_command(model, config), why=why)
 
 
 def main(words: Sequence[str] | None = None) -> None:

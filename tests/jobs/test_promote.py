@@ -160,7 +160,7 @@ def test_command_prints_one_line_and_rolls_back(tmp_path, checkpoint, run_job):
         digest = checkpoints.digest(location)[:12]
         assert done.returncode == 0
         assert done.stdout.splitlines()[0] == f"promotion of {location} to spn@champion ..."
-        assert f"\nspn@{seed}  champion  digest {digest}\n" in done.stdout
+        assert f"\nspn@{seed}  champion  digest {digest}\nno scores were given" in done.stdout
         assert done.stderr == ""
     back = command("--rollback").stdout.splitlines()
     assert back[0] == "rollback of spn ..."
