@@ -22,7 +22,7 @@ ImageKind = TypeVar("ImageKind", PilImage, NDArray[Any], Tensor)
 PathKind = TypeVar("PathKind", bound=Path)
 Mask = PilImage | NDArray[Any] | Tensor | Path
 Masks = Sequence[Mask] | NDArray[Any] | Tensor
-"""Of a batch."""
+"""The masks of a batch."""
 
 
 class Inpainter:
